@@ -1,0 +1,12 @@
+"""The tables, one short file each, and the enumerations of their values."""
+
+import data_layer.entities.validation  # noqa: F401  (importing it puts the checks in force)
+from data_layer.entities.audit_log import AuditLog
+from data_layer.entities.base import Entity
+from data_layer.entities.generated_code import GeneratedCode
+from data_layer.entities.generated_image import GeneratedImage
+from data_layer.entities.project import Project
+from data_layer.entities.session import Session
+from data_layer.entities.user import User
+
+__all__ = ["AuditLog", "Entity", "GeneratedCode", "GeneratedImage", "Project", "Session", "User"]

@@ -1,0 +1,165 @@
+"""The ``audit_logs`` table: who did what, when and from where."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Self, TypedDict, Unpack
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, func, true
+from sqlalchemy.dialects.postgresql import INET
+from sqlalchemy.orm import Mapped, mapped_column
+
+from data_layer.entities.base import Choice, Entity, choice, json_object, metadata_column, short_text
+from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
+
+_USER_CATEGORIES = {
+    AuditAction.USER_UPDATE_PROFILE: AuditCategory.DATA_MODIFICATION,
+    AuditAction.USER_DELETE_ACCOUNT: AuditCategory.DATA_MODIFICATION,
+}
+_READING_ACTIONS = frozenset({AuditAction.CODE_COPY, AuditAction.CODE_DOWNLOAD, AuditAction.IMAGE_DOWNLOAD})
+
+
+class DataFields(TypedDict, total=False):
+    """What every factory of ``AuditLog`` takes besides the facts that it is about."""
+
+    details: str | None
+    old_values: dict[str, Any]
+    new_values: dict[str, Any]
+    ip_address: str | None
+    user_agent: str | None
+    session_id: str | None
+    correlation_id: str | None
+    source: str | None
+    context: dict[str, Any]
+    metadata_: dict[str, Any]
+    error_message: str | None
+    duration: float | None
+
+
+class AuditFields(DataFields, total=False):
+    """The same for the factories whose facts do not include a resource."""
+
+    resource_type: str | None
+    resource_id: str | None
+
+
+class AuditLog(Entity, kw_only=True):
+    """One entry of the audit trail. Entries are added and read, never changed.
+
+    The factories fill in category, level and success for the usual cases.
+    """
+
+    __tablename__ = "audit_logs"
+
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"), default=None)
+    action: Mapped[AuditAction] = mapped_column(Choice(AuditAction))
+    level: Mapped[AuditLevel] = choice(AuditLevel.INFO)
+    category: Mapped[AuditCategory] = mapped_column(Choice(AuditCategory))
+    description: Mapped[str] = mapped_column(short_text(255))
+    details: Mapped[str | None] = mapped_column(default=None)
+    resource_type: Mapped[str | None] = mapped_column(short_text(100), default=None)
+    resource_id: Mapped[str | None] = mapped_column(short_text(255), default=None)
+    old_values: Mapped[dict[str, Any]] = json_object()
+    new_values: Mapped[dict[str, Any]] = json_object()
+    ip_address: Mapped[str | None] = mapped_column(INET, default=None)
+    user_agent: Mapped[str | None] = mapped_column(default=None)
+    session_id: Mapped[str | None] = mapped_column(default=None)
+    correlation_id: Mapped[str | None] = mapped_column(short_text(255), default=None)
+    source: Mapped[str | None] = mapped_column(default=None)
+    context: Mapped[dict[str, Any]] = json_object()
+    metadata_: Mapped[dict[str, Any]] = metadata_column()
+    is_success: Mapped[bool] = mapped_column(default=True, server_default=true())
+    error_message: Mapped[str | None] = mapped_column(default=None)
+    duration: Mapped[float | None] = mapped_column(default=None)
+    created_at: Mapped[datetime] = mapped_column(init=False, server_default=func.now())
+
+    __table_args__ = (
+        Index("ix_audit_logs_user_id_created_at", "user_id", "created_at"),
+        Index("ix_audit_logs_action_created_at", "action", "created_at"),
+        Index("ix_audit_logs_level_created_at", "level", "created_at"),
+        Index("ix_audit_logs_resource_type_resource_id", "resource_type", "resource_id"),
+        Index("ix_audit_logs_correlation_id", "correlation_id"),
+        Index("ix_audit_logs_context", "context", postgresql_using="gin", postgresql_ops={"context": "jsonb_path_ops"}),
+    )
+
+    @classmethod
+    def user_action(cls, action: AuditAction, user_id: UUID, description: str, **fields: Unpack[AuditFields]) -> Self:
+        """Something that users did to their own account: logging in, changing a password."""
+        category = _USER_CATEGORIES.get(action, AuditCategory.AUTHENTICATION)
+        return cls(action=action, user_id=user_id, description=description, category=category, **fields)
+
+    @classmethod
+    def security_event(
+        cls,
+        action: AuditAction,
+        description: str,
+        *,
+        user_id: UUID | None = None,
+        level: AuditLevel = AuditLevel.WARNING,
+        is_success: bool = False,
+        **fields: Unpack[AuditFields],
+    ) -> Self:
+        """Something that may be an attack, or a protection that took effect. A warning and no success by default."""
+        return cls(
+            action=action,
+            user_id=user_id,
+            description=description,
+            category=AuditCategory.SECURITY,
+            level=level,
+            is_success=is_success,
+            **fields,
+        )
+
+    @classmethod
+    def data_action(
+        cls,
+        action: AuditAction,
+        user_id: UUID,
+        resource_type: str,
+        resource_id: UUID | str,
+        description: str,
+        **fields: Unpack[DataFields],
+    ) -> Self:
+        """Something that was done to a project, a code or an image; copies and downloads count as access."""
+        reading = action in _READING_ACTIONS
+        return cls(
+            action=action,
+            user_id=user_id,
+            resource_type=resource_type,
+            resource_id=str(resource_id),
+            description=description,
+            category=AuditCategory.DATA_ACCESS if reading else AuditCategory.DATA_MODIFICATION,
+            **fields,
+        )
+
+    @classmethod
+    def system_event(
+        cls,
+        action: AuditAction,
+        description: str,
+        *,
+        level: AuditLevel = AuditLevel.INFO,
+        **fields: Unpack[AuditFields],
+    ) -> Self:
+        """Something that the system did by itself. It counts as a failure from level error on."""
+        return cls(
+            action=action,
+            description=description,
+            category=AuditCategory.SYSTEM,
+            level=level,
+            is_success=level not in {AuditLevel.ERROR, AuditLevel.CRITICAL},
+            **fields,
+        )
+
+    @classmethod
+    def admin_action(cls, action: AuditAction, user_id: UUID, description: str, **fields: Unpack[AuditFields]) -> Self:
+        """Something that an administrator did to others or to the system; a warning, so that it stands out."""
+        return cls(
+            action=action,
+            user_id=user_id,
+            description=description,
+            category=AuditCategory.ADMINISTRATION,
+            level=AuditLevel.WARNING,
+            **fields,
+        )

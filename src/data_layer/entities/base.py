@@ -1,0 +1,131 @@
+"""What all tables have in common: time-ordered ids, times, checked values, JSON columns and counters."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, DateTime, Dialect, MetaData, String, Text, Uuid, false, func, inspect, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.mutable import MutableDict, MutableList
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, MappedColumn, mapped_column
+from sqlalchemy.types import TypeDecorator
+from typing_extensions import override
+from uuid_utils.compat import uuid7
+
+Chosen = TypeVar("Chosen", bound=StrEnum)
+
+
+class Choice(TypeDecorator[StrEnum]):
+    """A value of an enumeration, stored as text; the table gets a CHECK constraint named after the column."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, values: type[StrEnum]) -> None:
+        super().__init__()
+        self.values = values
+
+    @override
+    def process_bind_param(self, value: StrEnum | None, dialect: Dialect) -> str | None:
+        return None if value is None else str(value)
+
+    @override
+    def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
+        return None if value is None else self.values(value)
+
+
+class Entity(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False, repr=False):
+    """A row of one of our tables. Values are checked when they are assigned, counters change in SQL only."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy declares the name)
+        datetime: DateTime(timezone=True),
+        str: Text(),
+        UUID: Uuid(),
+    }
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012  (SQLAlchemy declares the name)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default_factory=uuid7, sort_order=-1)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for column in cls.__table__.columns if hasattr(cls, "__table__") else ():
+            if isinstance(column.type, Choice):
+                column.table.append_constraint(_one_of(column.name, column.type.values))
+
+    def __repr__(self) -> str:
+        identity = inspect(self).dict.get("id")
+        return f"<{type(self).__name__} {identity}>"
+
+
+class Timestamped(MappedAsDataclass, kw_only=True, eq=False, repr=False):
+    """When a row was made and last changed, by the clock of the database."""
+
+    created_at: Mapped[datetime] = mapped_column(init=False, server_default=func.now(), sort_order=1)
+    updated_at: Mapped[datetime] = mapped_column(
+        init=False, server_default=func.now(), onupdate=func.now(), sort_order=1
+    )
+
+
+def short_text(length: int) -> String:
+    """A text of at most ``length`` characters."""
+    return String(length)
+
+
+def choice(default: Chosen) -> MappedColumn[Chosen]:
+    """A value of an enumeration that has a default."""
+    return mapped_column(Choice(type(default)), default=default, server_default=default.value)
+
+
+def flag() -> MappedColumn[bool]:
+    """A truth value, false by default."""
+    return mapped_column(default=False, server_default=false())
+
+
+def counter() -> MappedColumn[int]:
+    """A number that only SQL changes: ``repository.increment``; assigning to it is refused."""
+    return mapped_column(init=False, server_default=text("0"), info={"counter": True})
+
+
+def json_object() -> MappedColumn[dict[str, Any]]:
+    """A JSON object, ``{}`` by default. A change inside a nested value must be assigned anew to be seen."""
+    return mapped_column(MutableDict.as_mutable(JSONB()), default_factory=dict, server_default=text("'{}'::jsonb"))
+
+
+def json_list() -> MappedColumn[list[str]]:
+    """A JSON list of texts, ``[]`` by default."""
+    return mapped_column(MutableList.as_mutable(JSONB()), default_factory=list, server_default=text("'[]'::jsonb"))
+
+
+def metadata_column() -> MappedColumn[dict[str, Any]]:
+    """Free extra data; the column is called ``metadata``, a name that SQLAlchemy keeps for itself on classes."""
+    return mapped_column(
+        "metadata", MutableDict.as_mutable(JSONB()), default_factory=dict, server_default=text("'{}'::jsonb")
+    )
+
+
+def rating() -> MappedColumn[int | None]:
+    """A number of stars, 1 to 5; the table also needs ``rating_rule()``."""
+    return mapped_column(default=None, info={"range": (1, 5)})
+
+
+def rating_rule() -> CheckConstraint:
+    """The CHECK constraint of a ``rating()`` column."""
+    return CheckConstraint("rating BETWEEN 1 AND 5", name="rating")
+
+
+def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
+    """The rule that a text column holds one of the values of an enumeration."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)

@@ -1,0 +1,233 @@
+"""The closed sets of values: stored as text with a CHECK constraint, so that a migration can extend them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class UserStatus(StrEnum):
+    """Whether an account can be used."""
+
+    ACTIVE = "active"
+    INACTIVE = "inactive"
+    SUSPENDED = "suspended"
+    PENDING = "pending"
+
+
+class UserRole(StrEnum):
+    """What an account may do; each role includes the rights of those before it."""
+
+    USER = "user"
+    MODERATOR = "moderator"
+    ADMIN = "admin"
+
+
+class AuthProvider(StrEnum):
+    """Who vouches for an account's identity."""
+
+    LOCAL = "local"
+    AZURE_AD = "azure_ad"
+    GOOGLE = "google"
+    GITHUB = "github"
+
+
+class ProjectStatus(StrEnum):
+    """Where a project is in its life; ``DELETED`` is a soft deletion, the row stays."""
+
+    DRAFT = "draft"
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    ARCHIVED = "archived"
+    DELETED = "deleted"
+
+
+class ProjectType(StrEnum):
+    """What the screenshot shows."""
+
+    WEBSITE = "website"
+    MOBILE_APP = "mobile_app"
+    COMPONENT = "component"
+    PROTOTYPE = "prototype"
+
+
+class CodeStack(StrEnum):
+    """Language and framework of the generated code."""
+
+    HTML_TAILWIND = "html_tailwind"
+    HTML_CSS = "html_css"
+    REACT_TAILWIND = "react_tailwind"
+    VUE_TAILWIND = "vue_tailwind"
+    BOOTSTRAP = "bootstrap"
+    IONIC_TAILWIND = "ionic_tailwind"
+    SVG = "svg"
+
+
+class GenerationProvider(StrEnum):
+    """Whose language model wrote the code."""
+
+    OPENAI = "openai"
+    AZURE_OPENAI = "azure_openai"
+    CLAUDE = "claude"
+    GEMINI = "gemini"
+
+
+class GenerationStatus(StrEnum):
+    """Where a generation is; ``next_statuses`` tells the legal moves."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def next_statuses(self) -> frozenset[GenerationStatus]:
+        """The statuses that may follow this one in a single move."""
+        return _MOVES[self]
+
+
+_MOVES = {
+    GenerationStatus.PENDING: frozenset(
+        {GenerationStatus.PROCESSING, GenerationStatus.CANCELLED, GenerationStatus.FAILED}
+    ),
+    GenerationStatus.PROCESSING: frozenset(
+        {GenerationStatus.COMPLETED, GenerationStatus.FAILED, GenerationStatus.CANCELLED}
+    ),
+    GenerationStatus.COMPLETED: frozenset(),
+    GenerationStatus.FAILED: frozenset(),
+    GenerationStatus.CANCELLED: frozenset(),
+}
+
+
+class GenerationType(StrEnum):
+    """Why the code was generated: anew, as a change, or as a refinement."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    REFINE = "refine"
+
+
+class ImageProvider(StrEnum):
+    """Whose model made an image; ``sizes`` tells what it can make."""
+
+    DALLE3 = "dalle3"
+    FLUX_SCHNELL = "flux_schnell"
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """The sizes, width x height in pixels, that this provider makes."""
+        return _IMAGE_SIZES[self]
+
+
+_IMAGE_SIZES = {
+    ImageProvider.DALLE3: ("1024x1024", "1792x1024", "1024x1792"),
+    ImageProvider.FLUX_SCHNELL: ("512x512", "768x768", "1024x1024", "1536x1024", "1024x1536"),
+}
+
+
+class ImageQuality(StrEnum):
+    """How much detail was asked for."""
+
+    STANDARD = "standard"
+    HD = "hd"
+
+
+class ImageStyle(StrEnum):
+    """How dramatic an image was asked to be."""
+
+    VIVID = "vivid"
+    NATURAL = "natural"
+
+
+class SessionStatus(StrEnum):
+    """Whether a session is accepted."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    INVALID = "invalid"
+
+
+class SessionType(StrEnum):
+    """What kind of client holds the session."""
+
+    WEB = "web"
+    API = "api"
+    MOBILE = "mobile"
+    DESKTOP = "desktop"
+
+
+class AuditLevel(StrEnum):
+    """How serious an audited event is."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+class AuditCategory(StrEnum):
+    """What an audited event is about."""
+
+    AUTHENTICATION = "authentication"
+    AUTHORIZATION = "authorization"
+    DATA_ACCESS = "data_access"
+    DATA_MODIFICATION = "data_modification"
+    SECURITY = "security"
+    ADMINISTRATION = "administration"
+    SYSTEM = "system"
+    COMPLIANCE = "compliance"
+
+
+class AuditAction(StrEnum):
+    """What happened."""
+
+    USER_LOGIN = "user_login"
+    USER_LOGOUT = "user_logout"
+    USER_REGISTER = "user_register"
+    USER_UPDATE_PROFILE = "user_update_profile"
+    USER_CHANGE_PASSWORD = "user_change_password"  # noqa: S105  (the name of an action)
+    USER_DELETE_ACCOUNT = "user_delete_account"
+    USER_VERIFY_EMAIL = "user_verify_email"
+    USER_RESET_PASSWORD = "user_reset_password"  # noqa: S105  (the name of an action)
+    PROJECT_CREATE = "project_create"
+    PROJECT_UPDATE = "project_update"
+    PROJECT_DELETE = "project_delete"
+    PROJECT_ARCHIVE = "project_archive"
+    PROJECT_RESTORE = "project_restore"
+    PROJECT_SHARE = "project_share"
+    PROJECT_CLONE = "project_clone"
+    CODE_GENERATE = "code_generate"
+    CODE_UPDATE = "code_update"
+    CODE_DELETE = "code_delete"
+    CODE_COPY = "code_copy"
+    CODE_DOWNLOAD = "code_download"
+    CODE_RATE = "code_rate"
+    IMAGE_GENERATE = "image_generate"
+    IMAGE_DELETE = "image_delete"
+    IMAGE_DOWNLOAD = "image_download"
+    IMAGE_RATE = "image_rate"
+    SESSION_CREATE = "session_create"
+    SESSION_EXTEND = "session_extend"
+    SESSION_REVOKE = "session_revoke"
+    SESSION_EXPIRE = "session_expire"
+    SECURITY_LOGIN_FAILED = "security_login_failed"
+    SECURITY_ACCOUNT_LOCKED = "security_account_locked"
+    SECURITY_ACCOUNT_UNLOCKED = "security_account_unlocked"
+    SECURITY_SUSPICIOUS_ACTIVITY = "security_suspicious_activity"
+    SECURITY_DATA_EXPORT = "security_data_export"
+    SECURITY_PRIVACY_SETTINGS = "security_privacy_settings"
+    ADMIN_USER_CREATE = "admin_user_create"
+    ADMIN_USER_UPDATE = "admin_user_update"
+    ADMIN_USER_DELETE = "admin_user_delete"
+    ADMIN_USER_SUSPEND = "admin_user_suspend"
+    ADMIN_USER_UNSUSPEND = "admin_user_unsuspend"
+    ADMIN_SYSTEM_CONFIG = "admin_system_config"
+    ADMIN_DATA_EXPORT = "admin_data_export"
+    ADMIN_BULK_ACTION = "admin_bulk_action"
+    SYSTEM_STARTUP = "system_startup"
+    SYSTEM_SHUTDOWN = "system_shutdown"
+    SYSTEM_ERROR = "system_error"
+    SYSTEM_MAINTENANCE = "system_maintenance"
+    SYSTEM_BACKUP = "system_backup"
+    SYSTEM_RESTORE = "system_restore"

@@ -1,0 +1,76 @@
+"""The ``generated_images`` table."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from data_layer.entities.base import (
+    Choice,
+    Entity,
+    Timestamped,
+    choice,
+    counter,
+    flag,
+    json_object,
+    metadata_column,
+    rating,
+    rating_rule,
+    short_text,
+)
+from data_layer.entities.enums import GenerationStatus, ImageProvider, ImageQuality, ImageStyle
+from data_layer.errors import InvalidValueError
+
+
+def _sizes_rule() -> CheckConstraint:
+    sizes = {provider: ", ".join(f"'{size}'" for size in provider.sizes) for provider in ImageProvider}
+    choices = [f"(provider = '{provider}' AND size IN ({listed}))" for provider, listed in sizes.items()]
+    return CheckConstraint(" OR ".join(choices), name="size")
+
+
+class GeneratedImage(Timestamped, Entity, kw_only=True):
+    """An image that a model made for a project. Its bytes live in storage, under ``storage_key``."""
+
+    __tablename__ = "generated_images"
+
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    name: Mapped[str | None] = mapped_column(short_text(255), default=None)
+    prompt: Mapped[str] = mapped_column()
+    revised_prompt: Mapped[str | None] = mapped_column(default=None)
+    provider: Mapped[ImageProvider] = mapped_column(Choice(ImageProvider))
+    model: Mapped[str] = mapped_column(short_text(100))
+    status: Mapped[GenerationStatus] = choice(GenerationStatus.PENDING)
+    size: Mapped[str] = mapped_column()
+    quality: Mapped[ImageQuality | None] = mapped_column(Choice(ImageQuality), default=None)
+    style: Mapped[ImageStyle | None] = mapped_column(Choice(ImageStyle), default=None)
+    seed: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    image_url: Mapped[str | None] = mapped_column(default=None, info={"format": "image_reference"})
+    thumbnail_url: Mapped[str | None] = mapped_column(default=None, info={"format": "image_reference"})
+    storage_key: Mapped[str | None] = mapped_column(default=None, info={"format": "image_reference"})
+    mime_type: Mapped[str | None] = mapped_column(default=None)
+    file_size: Mapped[int | None] = mapped_column(default=None)
+    width: Mapped[int | None] = mapped_column(default=None)
+    height: Mapped[int | None] = mapped_column(default=None)
+    generation_params: Mapped[dict[str, Any]] = json_object()
+    generation_time_seconds: Mapped[float | None] = mapped_column(default=None)
+    error_message: Mapped[str | None] = mapped_column(default=None)
+    error_details: Mapped[dict[str, Any]] = json_object()
+    correlation_id: Mapped[str | None] = mapped_column(short_text(255), default=None)
+    is_favorite: Mapped[bool] = flag()
+    view_count: Mapped[int] = counter()
+    download_count: Mapped[int] = counter()
+    rating: Mapped[int | None] = rating()
+    feedback: Mapped[dict[str, Any]] = json_object()
+    image_metadata: Mapped[dict[str, Any]] = json_object()
+    metadata_: Mapped[dict[str, Any]] = metadata_column()
+
+    __table_args__ = (rating_rule(), _sizes_rule(), Index("ix_generated_images_project_id", "project_id"))
+
+    def __post_init__(self) -> None:
+        """Refuse a size that the provider does not make."""
+        if self.size not in self.provider.sizes:
+            sizes = ", ".join(self.provider.sizes)
+            raise InvalidValueError(f"size must be one of those that {self.provider} makes: {sizes}", field="size")

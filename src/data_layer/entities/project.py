@@ -1,0 +1,73 @@
+"""The ``projects`` table."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Computed, ForeignKey, Index
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.orm import Mapped, mapped_column
+
+from data_layer.entities.base import (
+    Entity,
+    Timestamped,
+    choice,
+    counter,
+    flag,
+    json_list,
+    json_object,
+    metadata_column,
+    short_text,
+)
+from data_layer.entities.enums import ProjectStatus, ProjectType
+
+# A tsvector has room for 1 MiB of lexemes, so only the beginning of the long texts is searched.
+SEARCH_VECTOR = """
+setweight(to_tsvector('english', name), 'A')
+|| setweight(to_tsvector('english', left(coalesce(description, ''), 100000)), 'B')
+|| setweight(to_tsvector('english', left(coalesce(instructions, ''), 100000)), 'C')
+|| setweight(jsonb_to_tsvector('english', tags, '["string"]'), 'D')
+"""
+
+
+class Project(Timestamped, Entity, kw_only=True):
+    """A screenshot and everything that was made from it."""
+
+    __tablename__ = "projects"
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    name: Mapped[str] = mapped_column(short_text(255))
+    description: Mapped[str | None] = mapped_column(default=None)
+    status: Mapped[ProjectStatus] = choice(ProjectStatus.DRAFT)
+    type: Mapped[ProjectType] = choice(ProjectType.WEBSITE)
+    original_image: Mapped[str | None] = mapped_column(default=None, info={"format": "image_reference"})
+    original_image_filename: Mapped[str | None] = mapped_column(default=None)
+    original_image_size: Mapped[int | None] = mapped_column(default=None)
+    original_image_mime_type: Mapped[str | None] = mapped_column(default=None)
+    thumbnail_image: Mapped[str | None] = mapped_column(default=None, info={"format": "image_reference"})
+    image_metadata: Mapped[dict[str, Any]] = json_object()
+    instructions: Mapped[str | None] = mapped_column(default=None)
+    settings: Mapped[dict[str, Any]] = json_object()
+    tags: Mapped[list[str]] = json_list()
+    is_public: Mapped[bool] = flag()
+    is_favorite: Mapped[bool] = flag()
+    view_count: Mapped[int] = counter()
+    generation_count: Mapped[int] = counter()
+    last_generated_at: Mapped[datetime | None] = mapped_column(default=None)
+    last_viewed_at: Mapped[datetime | None] = mapped_column(default=None)
+    metadata_: Mapped[dict[str, Any]] = metadata_column()
+    search_vector: Mapped[str | None] = mapped_column(
+        TSVECTOR, Computed(SEARCH_VECTOR, persisted=True), init=False, deferred=True
+    )
+
+    __table_args__ = (
+        Index("ix_projects_user_id_status", "user_id", "status"),
+        Index("ix_projects_user_id_updated_at", "user_id", "updated_at"),
+        Index(
+            "ix_projects_settings", "settings", postgresql_using="gin", postgresql_ops={"settings": "jsonb_path_ops"}
+        ),
+        Index("ix_projects_tags", "tags", postgresql_using="gin", postgresql_ops={"tags": "jsonb_path_ops"}),
+        Index("ix_projects_search_vector", "search_vector", postgresql_using="gin"),
+    )

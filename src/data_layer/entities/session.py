@@ -1,0 +1,56 @@
+"""The ``sessions`` table."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, func
+from sqlalchemy.dialects.postgresql import INET
+from sqlalchemy.orm import Mapped, mapped_column
+
+from data_layer.entities.base import (
+    Entity,
+    Timestamped,
+    choice,
+    counter,
+    json_object,
+    metadata_column,
+    short_text,
+)
+from data_layer.entities.enums import SessionStatus, SessionType
+
+
+class Session(Timestamped, Entity, kw_only=True):
+    """Someone who is logged in. ``session_id`` is a keyed hash of the token that the client holds, never the token."""
+
+    __tablename__ = "sessions"
+
+    session_id: Mapped[str] = mapped_column(short_text(255), unique=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    status: Mapped[SessionStatus] = choice(SessionStatus.ACTIVE)
+    type: Mapped[SessionType] = choice(SessionType.WEB)
+    expires_at: Mapped[datetime] = mapped_column()
+    last_active_at: Mapped[datetime] = mapped_column(init=False, server_default=func.now())
+    ip_address: Mapped[str | None] = mapped_column(INET, default=None)
+    user_agent: Mapped[str | None] = mapped_column(default=None)
+    device_id: Mapped[str | None] = mapped_column(default=None)
+    device_type: Mapped[str | None] = mapped_column(default=None)
+    browser: Mapped[str | None] = mapped_column(default=None)
+    browser_version: Mapped[str | None] = mapped_column(default=None)
+    operating_system: Mapped[str | None] = mapped_column(default=None)
+    os_version: Mapped[str | None] = mapped_column(default=None)
+    country: Mapped[str | None] = mapped_column(default=None)
+    city: Mapped[str | None] = mapped_column(default=None)
+    timezone: Mapped[str | None] = mapped_column(default=None)
+    session_data: Mapped[dict[str, Any]] = json_object()
+    metadata_: Mapped[dict[str, Any]] = metadata_column()
+    request_count: Mapped[int] = counter()
+    revoked_at: Mapped[datetime | None] = mapped_column(default=None)
+    revoked_reason: Mapped[str | None] = mapped_column(default=None)
+
+    __table_args__ = (
+        Index("ix_sessions_user_id_status", "user_id", "status"),
+        Index("ix_sessions_expires_at", "expires_at"),
+    )
