@@ -1,0 +1,166 @@
+"""The engine and its pool: a bounded number of connections, opened early, checked cheaply, replaced when stale."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import select
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from data_layer.database.failures import translated
+from data_layer.errors import NotInitializedError
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection as DriverConnection
+
+    from data_layer.config import Settings
+    from data_layer.database.address import DatabaseAddress
+
+log = structlog.get_logger(__name__)
+
+# How much longer than the server's own limit a client waits before it gives a silent server up.
+_GRACE_SECONDS = 5.0
+
+
+class Database:
+    """A pool of connections to one PostgreSQL database.
+
+    Connections are in autocommit mode: ``Transaction`` begins when the first change is made, so that a single read
+    needs a single round trip.
+    """
+
+    def __init__(self, settings: Settings, address: DatabaseAddress) -> None:
+        self.address = address
+        self.time_limit = settings.db_statement_timeout + _GRACE_SECONDS
+        self.reads_need_transaction = settings.db_pgbouncer
+        self.begin_statements = _begin_statements(settings)
+        self.logs_statements = settings.db_logging
+        self._settings = settings
+        self._engine: AsyncEngine | None = None
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """SQLAlchemy's engine, for what the repositories do not cover. Its connections are in autocommit mode.
+
+        Raises:
+            NotInitializedError: before ``open`` and after ``close``.
+        """
+        if self._engine is None:
+            raise NotInitializedError("the database is not open; use the data layer inside `async with`")
+        return self._engine
+
+    async def open(self) -> None:
+        """Open DB_MIN_CONNECTIONS connections.
+
+        Raises:
+            DatabaseError: when the server cannot be reached or refuses us; nothing stays open then.
+        """
+        self._engine = _make_engine(self._settings, self.address)
+        try:
+            await self._open_minimum()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close all connections; those in use are closed when they come back."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.dispose()
+
+    async def connect(self) -> AsyncConnection:
+        """A connection from the pool that is alive as far as can be told without asking the server.
+
+        Raises:
+            PoolTimeoutError: when none became free in time.
+            DatabaseUnavailableError: when a new one cannot be made.
+        """
+        with translated():
+            connection = await self.engine.connect()
+            for _ in range(self._settings.db_max_connections):
+                if not _is_stale(connection):
+                    break
+                log.info("database_connection_replaced", reason="closed by the server")
+                await discard(connection)
+                connection = await self.engine.connect()
+        return connection
+
+    async def _open_minimum(self) -> None:
+        # At least one, so that a wrong address or password is found at start.
+        wanted = max(1, self._settings.db_min_connections)
+        results = await asyncio.gather(*(self.connect() for _ in range(wanted)), return_exceptions=True)
+        for result in results:
+            if isinstance(result, AsyncConnection):
+                await result.close()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+
+def driver_of(connection: AsyncConnection) -> DriverConnection[Any]:
+    """Psycopg's own connection, for the few statements that do without SQLAlchemy."""
+    proxied = connection.sync_connection
+    if proxied is None or proxied.invalidated:
+        raise NotInitializedError("the connection is closed")
+    driver: DriverConnection[Any] | None = proxied.connection.driver_connection
+    if driver is None:
+        raise NotInitializedError("the connection is closed")
+    return driver
+
+
+async def discard(connection: AsyncConnection) -> None:
+    """Close a connection that must not be used again; the pool makes a new one when it needs it."""
+    await connection.invalidate()
+    await connection.close()
+
+
+def _is_stale(connection: AsyncConnection) -> bool:
+    """Whether the server has said something, which on an idle connection can only be its end.
+
+    A parameter that changed on a reload looks the same; then one connection is replaced for nothing.
+    """
+    driver = driver_of(connection)
+    if driver.closed:
+        return True
+    poll = select.poll()
+    poll.register(driver.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _begin_statements(settings: Settings) -> tuple[str, ...]:
+    """PgBouncer drops the options of a connection, so its transactions set their limit themselves."""
+    if not settings.db_pgbouncer:
+        return ("BEGIN",)
+    return ("BEGIN", f"SET LOCAL statement_timeout = {round(settings.db_statement_timeout * 1000)}")
+
+
+def _make_engine(settings: Settings, address: DatabaseAddress) -> AsyncEngine:
+    engine = create_async_engine(
+        address.url,
+        connect_args=address.options,
+        isolation_level="AUTOCOMMIT",
+        pool_size=settings.db_max_connections,
+        max_overflow=0,
+        pool_timeout=settings.db_pool_timeout,
+        pool_use_lifo=True,
+        # Transaction ends every transaction itself, and discards a connection that it could not end.
+        pool_reset_on_return=None,
+        json_serializer=_to_json,
+        native_inet_types=False,
+        hide_parameters=True,
+    )
+    if settings.db_logging:
+        event.listen(engine.sync_engine, "before_cursor_execute", _log_statement)
+    return engine
+
+
+def _log_statement(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    log.debug("statement_executed", sql=statement)
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,216 @@
+"""The one place where errors of psycopg and SQLAlchemy become errors of this library."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
+from sqlalchemy.orm.exc import StaleDataError
+
+from data_layer.entities import Entity
+from data_layer.entities.triggers import MOVE_RULE, VERSION_RULE
+from data_layer.errors import (
+    ConcurrentChangeError,
+    DatabaseError,
+    DatabaseLoginError,
+    DatabaseMissingError,
+    DatabasePermissionError,
+    DatabaseUnavailableError,
+    DataLayerError,
+    DuplicateError,
+    IllegalStatusMoveError,
+    InvalidTextError,
+    InvalidValueError,
+    MissingReferenceError,
+    PoolTimeoutError,
+    SchemaMismatchError,
+    StatementTimeoutError,
+    StillReferencedError,
+    ValueTooLongError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Index, UniqueConstraint
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise the library's errors for what the driver or SQLAlchemy raises inside.
+
+    Raises:
+        DataLayerError: the class that says most precisely what happened.
+    """
+    try:
+        yield
+    except (psycopg.Error, StatementError, PoolExhausted, StaleDataError, UnicodeEncodeError) as error:
+        raise translate(error) from error
+
+
+def translate(error: Exception) -> DataLayerError:
+    """The library's error for one of the driver's or SQLAlchemy's."""
+    match error:
+        case PoolExhausted():
+            return PoolTimeoutError(
+                "no connection to PostgreSQL became free in time; raise DB_MAX_CONNECTIONS or DB_POOL_TIMEOUT, "
+                "or look for transactions that stay open"
+            )
+        case StaleDataError():
+            return ConcurrentChangeError("the row was removed by someone else in the meantime; read it again")
+        case StatementError(orig=DataLayerError() as ours):
+            return ours
+        case DBAPIError(orig=psycopg.Error() as orig):
+            deleting = (error.statement or "").lstrip()[:6].upper() == "DELETE"
+            return _from_driver(orig, deleting=deleting)
+        case StatementError(orig=Exception() as orig):
+            return translate(orig)
+        case psycopg.Error():
+            return _from_driver(error, deleting=False)
+        case UnicodeEncodeError():
+            return InvalidTextError("a text holds half a surrogate pair, which is no character")
+        case _:
+            return DatabaseError(f"the statement cannot be used: {type(error).__name__}: {error}")
+
+
+def is_disconnect(error: BaseException) -> bool:
+    """Whether the connection is gone, so that a new one may serve the same statement."""
+    orig = error.orig if isinstance(error, DBAPIError) else error
+    return isinstance(orig, psycopg.OperationalError | psycopg.InterfaceError) and (
+        orig.sqlstate is None or orig.sqlstate.startswith(("08", "57P"))
+    )
+
+
+def _from_driver(error: psycopg.Error, *, deleting: bool) -> DataLayerError:
+    state = error.sqlstate
+    if state is None:
+        return _without_state(error)
+    make = _BY_STATE.get(state) or _BY_CLASS.get(state[:2])
+    if state == "23503":
+        return _reference_error(error, deleting=deleting)
+    if make is None:
+        return DatabaseError(f"PostgreSQL refused the statement ({state}): {error.diag.message_primary}")
+    return make(error)
+
+
+def _without_state(error: psycopg.Error) -> DataLayerError:
+    """Errors that the driver makes by itself, and failed logins, for which libpq gives no state."""
+    text = str(error)
+    if isinstance(error, psycopg.DataError):
+        if "NUL" in text:
+            return InvalidTextError("a text holds a NUL character, which PostgreSQL cannot store; remove it")
+        return InvalidValueError(f"a value does not fit its column: {text}")
+    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return DatabaseError(f"the driver refused the statement: {text}")
+    if "password authentication failed" in text or "no password supplied" in text:
+        return DatabaseLoginError("PostgreSQL refused the user name or the password; check DB_USERNAME and DB_PASSWORD")
+    if "certificate" in text or "no pg_hba.conf entry" in text:
+        return DatabaseLoginError(f"PostgreSQL and this client did not accept each other: {_first_line(text)}")
+    if 'database "' in text and "does not exist" in text:
+        return DatabaseMissingError("the database does not exist; make it with: data-layer db create")
+    return DatabaseUnavailableError(f"PostgreSQL cannot be reached: {_first_line(text)}")
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else "no reason given"
+
+
+def _reference_error(error: psycopg.Error, *, deleting: bool) -> DataLayerError:
+    constraint = error.diag.constraint_name or ""
+    if constraint == VERSION_RULE:
+        return MissingReferenceError("parent_id names no version of the same project", field="parent_id")
+    field = _field_of(constraint)
+    if deleting:
+        table = error.diag.table_name
+        return StillReferencedError(f"the row is still referred to by {table}.{field}; remove those first", field=field)
+    return MissingReferenceError(f"{field} names a row that does not exist", field=field)
+
+
+def _duplicate(error: psycopg.Error) -> DataLayerError:
+    field = _field_of(error.diag.constraint_name or "")
+    return DuplicateError(f"{error.diag.table_name}: this {field} is already taken", field=field)
+
+
+def _check_violated(error: psycopg.Error) -> DataLayerError:
+    constraint = error.diag.constraint_name or ""
+    if constraint == MOVE_RULE:
+        return IllegalStatusMoveError(str(error.diag.message_primary), field="status")
+    field = constraint.removeprefix(f"ck_{error.diag.table_name}_")
+    return InvalidValueError(f"{field} holds a value that {error.diag.table_name} does not allow", field=field)
+
+
+def _value_missing(error: psycopg.Error) -> DataLayerError:
+    field = error.diag.column_name
+    return InvalidValueError(f"{field} is missing", field=field)
+
+
+def _statement_stopped(error: psycopg.Error) -> DataLayerError:
+    return StatementTimeoutError(
+        f"PostgreSQL stopped the statement: {error.diag.message_primary}; "
+        "look for locks and missing indexes, or raise DB_STATEMENT_TIMEOUT"
+    )
+
+
+def _schema_wrong(error: psycopg.Error) -> DataLayerError:
+    return SchemaMismatchError(f"{error.diag.message_primary}; see: data-layer db check")
+
+
+def _always(make: type[DataLayerError], message: str) -> Callable[[psycopg.Error], DataLayerError]:
+    return lambda error: make(message.format(error.diag.message_primary))
+
+
+_BY_STATE: dict[str, Callable[[psycopg.Error], DataLayerError]] = {
+    "22001": _always(ValueTooLongError, "{0}"),
+    "22021": _always(InvalidTextError, "a text holds bytes that are not UTF-8"),
+    "22P05": _always(InvalidTextError, "a text holds a character that PostgreSQL cannot store, such as NUL"),
+    "23502": _value_missing,
+    "23505": _duplicate,
+    "23514": _check_violated,
+    "25006": _always(DatabaseUnavailableError, "PostgreSQL is read-only at the moment: {0}"),
+    "25P03": _always(StatementTimeoutError, "the transaction did nothing for too long and was ended: {0}"),
+    "28000": _always(DatabaseLoginError, "PostgreSQL refused the login: {0}"),
+    "28P01": _always(DatabaseLoginError, "PostgreSQL refused the user name or the password"),
+    "3D000": _always(DatabaseMissingError, "{0}; make it with: data-layer db create"),
+    "40001": _always(ConcurrentChangeError, "someone else changed the same rows first; repeat the transaction"),
+    "40P01": _always(ConcurrentChangeError, "two transactions waited for each other; repeat the transaction"),
+    "42501": _always(DatabasePermissionError, "the database user lacks a right: {0}"),
+    "42703": _schema_wrong,
+    "42883": _schema_wrong,
+    "42P01": _schema_wrong,
+    "53100": _always(DatabaseError, "the disk of the PostgreSQL server is full: {0}"),
+    "53300": _always(DatabaseUnavailableError, "PostgreSQL has no connection left: {0}; lower DB_MAX_CONNECTIONS"),
+    "54000": _always(ValueTooLongError, "{0}"),
+    "55P03": _statement_stopped,
+    "57014": _statement_stopped,
+}
+_BY_CLASS: dict[str, Callable[[psycopg.Error], DataLayerError]] = {
+    "08": _always(DatabaseUnavailableError, "the connection to PostgreSQL broke: {0}"),
+    "22": _always(InvalidValueError, "a value does not fit its column: {0}"),
+    "57": _always(DatabaseUnavailableError, "PostgreSQL is not available: {0}"),
+}
+
+
+def _field_of(constraint: str) -> str:
+    return _FIELDS.get(constraint, constraint)
+
+
+def _fields_by_constraint() -> dict[str, str]:
+    """The last column of each constraint and index: the one that a caller can choose."""
+    fields = {}
+    for table in Entity.metadata.tables.values():
+        named: list[Any] = [*table.constraints, *table.indexes]
+        for item in named:
+            if item.name:
+                fields[str(item.name)] = _last_column(item)
+    return fields
+
+
+def _last_column(item: UniqueConstraint | Index) -> str:
+    columns = [column.name for column in item.columns]
+    return columns[-1] if columns else str(item.name).split("_", 2)[-1]
+
+
+_FIELDS = _fields_by_constraint()

@@ -1,0 +1,1 @@
+"""Rows in and out: all SQL of the application lives here."""

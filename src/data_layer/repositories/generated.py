@@ -1,0 +1,57 @@
+"""The ``generated_codes`` and ``generated_images`` tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select
+from typing_extensions import override
+
+from data_layer.entities import GeneratedCode, GeneratedImage
+from data_layer.repositories.repository import Repository
+from data_layer.schemas.codes import GeneratedCodeSummary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from data_layer.database.entity_session import EntitySession
+
+
+class GeneratedCodeRepository(Repository[GeneratedCode]):
+    """Rows of ``generated_codes``. A version that others were made from is not removed alone."""
+
+    entity = GeneratedCode
+
+    async def summaries(self, project_id: UUID) -> Sequence[GeneratedCodeSummary]:
+        """All versions of a project without their code, oldest first."""
+        fields = [name for name in GeneratedCodeSummary.model_fields if name != "code_size"]
+        columns = [getattr(GeneratedCode, name).label(name) for name in fields]
+        statement = (
+            select(*columns, func.octet_length(GeneratedCode.code).label("code_size"))
+            .where(GeneratedCode.project_id == project_id)
+            .order_by(GeneratedCode.version)
+        )
+        rows = (await self._session.execute(statement)).mappings()
+        return [GeneratedCodeSummary.model_validate(dict(row)) for row in rows]
+
+
+class GeneratedImageRepository(Repository[GeneratedImage]):
+    """Rows of ``generated_images``."""
+
+    entity = GeneratedImage
+
+    def __init__(self, session: EntitySession, discarded: list[str]) -> None:
+        super().__init__(session)
+        self._discarded = discarded
+
+    @override
+    async def delete(self, entity: GeneratedImage) -> None:
+        """Remove the image; its file goes after the commit.
+
+        Raises:
+            NotFoundError: when it is gone already.
+        """
+        await super().delete(entity)
+        if entity.storage_key is not None:
+            self._discarded.append(entity.storage_key)

@@ -1,0 +1,63 @@
+"""The ``projects`` table: searched by text, removed with everything below."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ColumnElement, func, select, union
+from typing_extensions import override
+
+from data_layer.entities import GeneratedImage, Project
+from data_layer.repositories.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from data_layer.database.entity_session import EntitySession
+
+
+class ProjectRepository(Repository[Project]):
+    """Rows of ``projects``."""
+
+    entity = Project
+
+    def __init__(self, session: EntitySession, discarded: list[str]) -> None:
+        super().__init__(session)
+        self._discarded = discarded
+
+    async def search(self, words: str, *, user_id: UUID | None = None, limit: int = 50) -> Sequence[Project]:
+        """The projects whose name, description, instructions or tags hold the words, best first.
+
+        Args:
+            words: as in a web search: all must occur, "quoted words" together, ``or`` and ``-`` work.
+            user_id: only the projects of this user.
+            limit: the largest number of projects.
+        """
+        query = func.websearch_to_tsquery("english", words)
+        statement = select(Project).where(Project.search_vector.bool_op("@@")(query))
+        if user_id is not None:
+            statement = statement.where(Project.user_id == user_id)
+        rank = func.ts_rank(Project.search_vector, query)
+        return await self._session.find(statement.order_by(rank.desc(), Project.id.desc()).limit(limit))
+
+    @override
+    async def delete(self, entity: Project) -> None:
+        """Remove the project with its codes and images; its files go after the commit.
+
+        Raises:
+            NotFoundError: when it is gone already.
+        """
+        self._discarded += await stored_files_of(self._session, Project.id == entity.id)
+        await super().delete(entity)
+
+
+async def stored_files_of(session: EntitySession, projects: ColumnElement[bool]) -> Sequence[str]:
+    """The storage keys that projects and their images refer to."""
+    statement = union(
+        select(Project.original_image).where(projects),
+        select(Project.thumbnail_image).where(projects),
+        select(GeneratedImage.storage_key).join(Project).where(projects),
+    )
+    keys = (await session.execute(statement)).scalars()
+    return [key for key in keys if key is not None and "://" not in key]

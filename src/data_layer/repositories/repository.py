@@ -1,0 +1,174 @@
+"""What all repositories can do: get, find, list, count; add, delete, increment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, Select, delete, func, inspect, select, update
+from sqlalchemy.dialects.postgresql import JSONB
+
+from data_layer.entities import Entity
+from data_layer.errors import InvalidValueError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from sqlalchemy.orm import InstrumentedAttribute
+
+    from data_layer.database.entity_session import EntitySession
+
+E = TypeVar("E", bound=Entity)
+
+MAXIMUM_PAGE = 1000
+
+
+class ReadRepository(Generic[E]):
+    """Rows of one table, to be read.
+
+    Filters are given by name, ``status="active"``, and all must hold. ``None`` means that the column is empty, a list
+    that any of its values will do; a JSON column holds what the filter holds, and perhaps more.
+    """
+
+    entity: type[E]
+
+    def __init__(self, session: EntitySession) -> None:
+        self._session = session
+
+    async def get(self, entity_id: UUID, *, lock: bool = False) -> E:
+        """The row with this id.
+
+        Args:
+            entity_id: the id.
+            lock: keep others from changing the row until the transaction ends.
+
+        Raises:
+            NotFoundError: when there is none.
+        """
+        entity = await (self._get_locked(entity_id) if lock else self._session.get(self.entity, entity_id))
+        if entity is None:
+            raise self._not_found(entity_id)
+        return entity
+
+    async def find_one(self, **filters: Any) -> E | None:
+        """The oldest row that fits, or ``None``.
+
+        Raises:
+            InvalidValueError: for a name that is no column.
+        """
+        found = await self._session.find(self._select(filters).order_by(self.entity.id).limit(1))
+        return found[0] if found else None
+
+    async def list(
+        self, *, limit: int = 100, after: UUID | None = None, order_by: str = "id", **filters: Any
+    ) -> Sequence[E]:
+        """A page of the rows that fit.
+
+        Args:
+            limit: the length of the page, 1000 at most.
+            after: the id of the last row of the page before; only with ``order_by="id"`` or ``"-id"``.
+            order_by: the name of a column; with a minus sign in front, largest first. Ids are ordered by time.
+            filters: see the class.
+
+        Raises:
+            InvalidValueError: for a name that is no column, or a limit out of range.
+        """
+        if not 1 <= limit <= MAXIMUM_PAGE:
+            raise InvalidValueError(f"limit must be a number from 1 to {MAXIMUM_PAGE}", field="limit")
+        descending = order_by.startswith("-")
+        column = self._column(order_by.removeprefix("-"))
+        statement = self._select(filters)
+        if after is not None:
+            if column is not self._column("id"):
+                raise InvalidValueError("after needs order_by id or -id", field="after")
+            statement = statement.where(column < after if descending else column > after)
+        order = [column.desc() if descending else column.asc()]
+        return await self._session.find(statement.order_by(*order).limit(limit))
+
+    async def count(self, **filters: Any) -> int:
+        """How many rows fit."""
+        statement = select(func.count()).select_from(self.entity).where(*self._conditions(filters))
+        return int((await self._session.execute(statement)).scalar_one())
+
+    async def _get_locked(self, entity_id: UUID) -> E | None:
+        statement = self._select({"id": entity_id}).with_for_update().execution_options(populate_existing=True)
+        found = await self._session.find(statement)
+        return found[0] if found else None
+
+    def _select(self, filters: dict[str, Any]) -> Select[E]:
+        return select(self.entity).where(*self._conditions(filters))
+
+    def _conditions(self, filters: dict[str, Any]) -> Sequence[ColumnElement[bool]]:
+        return [self._condition(name, value) for name, value in filters.items()]
+
+    def _condition(self, name: str, value: Any) -> ColumnElement[bool]:
+        column = self._column(name)
+        if value is None:
+            return column.is_(None)
+        if isinstance(column.type, JSONB):
+            contains: ColumnElement[bool] = column.contains(value)
+            return contains
+        if isinstance(value, list | tuple | set | frozenset):
+            return column.in_(value)
+        equal: ColumnElement[bool] = column == value
+        return equal
+
+    def _column(self, name: str) -> InstrumentedAttribute[Any]:
+        names = inspect(self.entity).column_attrs.keys()
+        if name not in names:
+            raise InvalidValueError(f"{self._table} has no column {name!r}; it has: {', '.join(names)}", field=name)
+        column: InstrumentedAttribute[Any] = getattr(self.entity, name)
+        return column
+
+    def _not_found(self, entity_id: UUID) -> NotFoundError:
+        return NotFoundError(f"{self._table} has no row with the id {entity_id}")
+
+    @property
+    def _table(self) -> str:
+        return str(self.entity.__tablename__)
+
+
+class AppendRepository(ReadRepository[E]):
+    """Rows of one table that are added and read, never changed."""
+
+    def add(self, entity: E) -> None:
+        """Insert the row when the transaction is flushed or committed."""
+        self._session.add(entity)
+
+
+class Repository(AppendRepository[E]):
+    """Rows of one table, to be read and changed. Changing attributes of an entity that was read changes its row."""
+
+    async def delete(self, entity: E) -> None:
+        """Remove the row.
+
+        Raises:
+            NotFoundError: when it is gone already.
+            StillReferencedError: while other rows refer to it.
+        """
+        table = inspect(self.entity).local_table
+        result = await self._session.change(delete(self.entity).where(table.c.id == entity.id))
+        if result.rowcount == 0:
+            raise self._not_found(entity.id)
+        self._session.forget(entity)
+
+    async def increment(self, entity_id: UUID, *counters: str, amount: int = 1) -> None:
+        """Add to counters of a row, in SQL, so that no simultaneous addition is lost.
+
+        Raises:
+            NotFoundError: when there is no such row.
+            InvalidValueError: for a name that is no counter.
+        """
+        columns = {name: self._column(name) for name in counters}
+        for name, column in columns.items():
+            if not column.info.get("counter"):
+                raise InvalidValueError(f"{name} is no counter of {self._table}", field=name)
+        changes: dict[str, Any] = {name: column + amount for name, column in columns.items()}
+        # Counting is no change of the content, so the time of the last change stays.
+        if "updated_at" in inspect(self.entity).column_attrs:
+            changes["updated_at"] = self._column("updated_at")
+        statement = update(self.entity).where(self.entity.id == entity_id).values(changes).returning(*columns.values())
+        row = (await self._session.change(statement)).one_or_none()
+        if row is None:
+            raise self._not_found(entity_id)
+        self._session.take_over(self.entity, entity_id, dict(zip(columns, row, strict=True)))

@@ -1,0 +1,1 @@
+"""The frozen values that callers see: never a secret in them."""

@@ -1,0 +1,66 @@
+"""What can be seen of a version of generated code: all of it, or a row in a list, without the code."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import AliasChoices, Field
+
+from data_layer.entities.enums import CodeStack, GenerationProvider, GenerationStatus, GenerationType
+from data_layer.schemas.base import View
+
+
+class GeneratedCodeBase(View):
+    """What both views of a version have."""
+
+    id: UUID
+    project_id: UUID
+    name: str | None
+    code_stack: CodeStack
+    provider: GenerationProvider
+    model: str
+    status: GenerationStatus
+    generation_type: GenerationType
+    version: int
+    parent_id: UUID | None
+    generation_id: UUID
+    variant_index: int
+    total_tokens: int | None
+    generation_time_seconds: float | None
+    error_message: str | None
+    is_favorite: bool
+    rating: int | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class GeneratedCodeSummary(GeneratedCodeBase):
+    """A row in the list of versions; ``code_size`` is in bytes of UTF-8."""
+
+    code_size: int
+
+
+class GeneratedCodeFull(GeneratedCodeBase):
+    """Everything."""
+
+    code: str
+    original_prompt: str | None
+    revised_prompt: str | None
+    additional_instructions: str | None
+    input_image_url: str | None
+    result_image_url: str | None
+    generation_params: dict[str, Any]
+    temperature: float | None
+    max_tokens: int | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    error_details: dict[str, Any]
+    correlation_id: str | None
+    view_count: int
+    copy_count: int
+    download_count: int
+    feedback: dict[str, Any]
+    metrics: dict[str, Any]
+    metadata: dict[str, Any] = Field(validation_alias=AliasChoices("metadata_", "metadata"))
