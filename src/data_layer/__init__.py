@@ -1,0 +1,123 @@
+"""The data layer of Screenshot to Code: PostgreSQL, Redis and file storage behind one asynchronous library.
+
+Importing this package opens nothing. Its names are loaded when they are first used, so importing it is quick, and
+programs pay only for what they use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from data_layer.config import Environment, Settings, SslMode
+    from data_layer.entities import AuditLog, GeneratedCode, GeneratedImage, Project, Session, User
+    from data_layer.entities.enums import (
+        AuditAction,
+        AuditCategory,
+        AuditLevel,
+        AuthProvider,
+        CodeStack,
+        GenerationProvider,
+        GenerationStatus,
+        GenerationType,
+        ImageProvider,
+        ImageQuality,
+        ImageStyle,
+        ProjectStatus,
+        ProjectType,
+        SessionStatus,
+        SessionType,
+        UserRole,
+        UserStatus,
+    )
+    from data_layer.errors import DataLayerError
+    from data_layer.instance import (
+        check_data_layer_health,
+        get_data_layer_stats,
+        initialize_data_layer,
+        shutdown_data_layer,
+    )
+    from data_layer.layer import DataLayer
+
+_MODULES = {
+    "data_layer.config": ("Environment", "Settings", "SslMode"),
+    "data_layer.entities": ("AuditLog", "GeneratedCode", "GeneratedImage", "Project", "Session", "User"),
+    "data_layer.entities.enums": (
+        "AuditAction",
+        "AuditCategory",
+        "AuditLevel",
+        "AuthProvider",
+        "CodeStack",
+        "GenerationProvider",
+        "GenerationStatus",
+        "GenerationType",
+        "ImageProvider",
+        "ImageQuality",
+        "ImageStyle",
+        "ProjectStatus",
+        "ProjectType",
+        "SessionStatus",
+        "SessionType",
+        "UserRole",
+        "UserStatus",
+    ),
+    "data_layer.errors": ("DataLayerError",),
+    "data_layer.instance": (
+        "check_data_layer_health",
+        "get_data_layer_stats",
+        "initialize_data_layer",
+        "shutdown_data_layer",
+    ),
+    "data_layer.layer": ("DataLayer",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = [
+    "AuditAction",
+    "AuditCategory",
+    "AuditLevel",
+    "AuditLog",
+    "AuthProvider",
+    "CodeStack",
+    "DataLayer",
+    "DataLayerError",
+    "Environment",
+    "GeneratedCode",
+    "GeneratedImage",
+    "GenerationProvider",
+    "GenerationStatus",
+    "GenerationType",
+    "ImageProvider",
+    "ImageQuality",
+    "ImageStyle",
+    "Project",
+    "ProjectStatus",
+    "ProjectType",
+    "Session",
+    "SessionStatus",
+    "SessionType",
+    "Settings",
+    "SslMode",
+    "User",
+    "UserRole",
+    "UserStatus",
+    "check_data_layer_health",
+    "get_data_layer_stats",
+    "initialize_data_layer",
+    "shutdown_data_layer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
 
 from data_layer.database.failures import translated
 from data_layer.errors import NotInitializedError
@@ -88,6 +89,13 @@ class Database:
                 await discard(connection)
                 connection = await self.engine.connect()
         return connection
+
+    def pool_figures(self) -> dict[str, int]:
+        """How many connections there may be, are in use, and wait for use."""
+        pool = self.engine.pool
+        if not isinstance(pool, QueuePool):
+            raise TypeError("the engine has another pool than the one it was made with")
+        return {"maximum": pool.size(), "in_use": pool.checkedout(), "idle": pool.checkedin()}
 
     async def _open_minimum(self) -> None:
         # At least one, so that a wrong address or password is found at start.

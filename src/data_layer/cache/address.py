@@ -1,0 +1,105 @@
+"""Where the server is and who logs in: from settings or from a URL, checked before anything is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from data_layer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from data_layer.config import Settings
+
+_SCHEMES = ("redis", "rediss", "unix")
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """One server: a host and port, or the path of a Unix socket; and the login."""
+
+    host: str = "localhost"
+    port: int = 6379
+    socket_path: str | None = None
+    database: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: bool = False
+
+    def __str__(self) -> str:
+        if self.socket_path is not None:
+            return self.socket_path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def find_server(settings: Settings, url: str | None = None) -> ServerAddress:
+    """The server that the URL names, or else the settings.
+
+    A login in REDIS_URL wins over REDIS_USERNAME and REDIS_PASSWORD; a URL handed over as argument stands alone.
+
+    Raises:
+        ConfigurationError: when no server is named, or the URL cannot be used.
+    """
+    if url is not None:
+        return _from_url(url, "The address of the cache")
+    if settings.redis_url is not None:
+        return _from_url_in_settings(settings, settings.redis_url.get_secret_value())
+    if settings.redis_host is None:
+        raise ConfigurationError("REDIS_HOST or REDIS_URL must be set, or an address be handed to the cache")
+    return ServerAddress(
+        host=settings.redis_host,
+        port=settings.redis_port,
+        database=settings.redis_database,
+        username=settings.redis_username,
+        password=_password(settings),
+        tls=settings.redis_tls,
+    )
+
+
+def _from_url_in_settings(settings: Settings, url: str) -> ServerAddress:
+    address = _from_url(url, "REDIS_URL")
+    if settings.redis_tls and not address.tls:
+        raise ConfigurationError("REDIS_TLS is set, but REDIS_URL does not begin with rediss://")
+    if address.password is not None:
+        return address
+    return replace(address, username=address.username or settings.redis_username, password=_password(settings))
+
+
+def _from_url(url: str, name: str) -> ServerAddress:
+    """Stricter than redis-py, which would obey ``ssl_cert_reqs=none`` and read a misspelt database as 0.
+
+    The messages quote nothing: a password with an unescaped ``/`` or ``?`` may be anywhere in the parts.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 6379
+    except ValueError:
+        raise ConfigurationError(f"{name} is no address; are the special characters in the password escaped?") from None
+    if parts.scheme not in _SCHEMES:
+        raise ConfigurationError(f"{name} must begin with {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
+    is_socket = parts.scheme == "unix"
+    if is_socket and not parts.path:
+        raise ConfigurationError(f"{name} names no socket; write unix:///path/of/the/socket")
+    return ServerAddress(
+        host=parts.hostname or "localhost",
+        port=port,
+        socket_path=unquote(parts.path) if is_socket else None,
+        database=_database(parts, name),
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        tls=parts.scheme == "rediss",
+    )
+
+
+def _database(parts: SplitResult, name: str) -> int:
+    options = parse_qs(parts.query, keep_blank_values=True)
+    if parts.fragment or options.keys() - {"db"}:
+        raise ConfigurationError(f"{name} has options other than db; time limits and TLS have settings of their own")
+    number = options["db"][-1] if options else "" if parts.scheme == "unix" else parts.path.strip("/")
+    if number and not (number.isascii() and number.isdecimal()):
+        raise ConfigurationError(f"{name} names a database that is no number; write it as redis://host:6379/0")
+    return int(number or 0)
+
+
+def _password(settings: Settings) -> str | None:
+    return settings.redis_password.get_secret_value() if settings.redis_password is not None else None

@@ -1,0 +1,157 @@
+"""Values to bytes and back: JSON or raw bytes in a small versioned envelope, compressed where it pays. Never pickle.
+
+An envelope is two bytes and the payload. The first byte, 0xC1, occurs in no UTF-8 text, so what another program
+wrote is told apart; it is also the version. The second says what the payload is (0 JSON, 1 bytes; plus 0x80 when it
+is compressed). A whole number of 64 bits has no envelope: it is Redis's own integer, so that INCRBY works on it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import lru_cache
+from typing import Any
+
+import orjson
+import zstandard
+from pydantic import BaseModel, TypeAdapter
+
+MAXIMUM_VALUE_SIZE = 8 * 2**20
+COMPRESSION_THRESHOLD = 1024
+WORTHWHILE_RATIO = 0.9
+LOWEST_INTEGER, HIGHEST_INTEGER = -(2**63), 2**63 - 1
+
+_VERSION = b"\xc1"
+_HEADER_SIZE = 2
+_JSON, _BYTES = 0x00, 0x01
+_COMPRESSED = 0x80
+_INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+
+
+class UnencodableValueError(Exception):
+    """The value cannot be carried; the text says why and fits behind a colon."""
+
+
+class UndecodableValueError(Exception):
+    """The stored bytes are not a value of this version or of the type that was asked for."""
+
+
+class Codec:
+    """Encodes and decodes values up to a maximum size, in bytes before compression."""
+
+    def __init__(self, maximum_size: int = MAXIMUM_VALUE_SIZE) -> None:
+        self._maximum_size = maximum_size
+        self._compressor = zstandard.ZstdCompressor()
+        self._decompressor = zstandard.ZstdDecompressor()
+
+    def encode(self, value: object) -> bytes:
+        """The bytes for Redis.
+
+        Raises:
+            UnencodableValueError: when JSON cannot carry the value, or it is too large.
+        """
+        if isinstance(value, int) and not isinstance(value, bool) and LOWEST_INTEGER <= value <= HIGHEST_INTEGER:
+            return b"%d" % value
+        if isinstance(value, bytes | bytearray | memoryview):
+            return self._seal(_BYTES, bytes(value))
+        return self._seal(_JSON, _to_json(value))
+
+    def decode(self, stored: bytes, as_type: Any = None) -> Any:
+        """The value, as the type if one is given.
+
+        Raises:
+            UndecodableValueError: when the bytes are foreign, of an unknown version, corrupt, too large once
+                decompressed, or do not fit the type.
+        """
+        kind, payload = self._open(stored)
+        try:
+            if as_type is not None:
+                return _as_type(kind, payload, as_type)
+            return payload if kind == _BYTES else orjson.loads(payload)
+        except ValueError as error:
+            raise UndecodableValueError(_explain(error, as_type)) from None
+
+    def _seal(self, kind: int, payload: bytes) -> bytes:
+        if len(payload) > self._maximum_size:
+            raise UnencodableValueError(f"it has {len(payload)} bytes, and at most {self._maximum_size} are allowed")
+        if len(payload) >= COMPRESSION_THRESHOLD:
+            compressed = self._compressor.compress(payload)
+            if len(compressed) <= len(payload) * WORTHWHILE_RATIO:
+                return _VERSION + bytes((kind | _COMPRESSED,)) + compressed
+        return _VERSION + bytes((kind,)) + payload
+
+    def _open(self, stored: bytes) -> tuple[int, bytes]:
+        if not stored.startswith(_VERSION):
+            if _INTEGER.fullmatch(stored):
+                return _JSON, stored
+            raise UndecodableValueError("it was written by another program or version")
+        if len(stored) < _HEADER_SIZE or stored[1] & ~_COMPRESSED not in {_JSON, _BYTES}:
+            raise UndecodableValueError("its kind is unknown to this version")
+        payload = stored[_HEADER_SIZE:]
+        return stored[1] & ~_COMPRESSED, self._decompress(payload) if stored[1] & _COMPRESSED else payload
+
+    def _decompress(self, payload: bytes) -> bytes:
+        try:
+            # The size is checked first because zstandard allocates whatever the frame declares.
+            size = zstandard.frame_content_size(payload)
+            if not 0 <= size <= self._maximum_size:
+                raise UndecodableValueError("its compressed frame declares no size or one over the limit")
+            return self._decompressor.decompress(payload, allow_extra_data=False)
+        except zstandard.ZstdError:
+            raise UndecodableValueError("its compressed frame is broken") from None
+
+
+def _to_json(value: object) -> bytes:
+    dumped: list[object] = []
+
+    def dump_model(item: object) -> object:
+        if not isinstance(item, BaseModel):
+            raise TypeError(f"JSON cannot carry {type(item).__name__}")
+        # By name, because an alias may differ between validation and serialization.
+        plain = item.model_dump(mode="json", by_alias=False, round_trip=True)
+        dumped.append(plain)
+        return plain
+
+    try:
+        payload = orjson.dumps(value, default=dump_model)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnencodableValueError(str(error.__cause__ or error)) from None
+    # After orjson, which has refused cycles, so that this walk ends.
+    _refuse_what_would_change([value, *dumped])
+    return payload
+
+
+def _refuse_what_would_change(items: list[object]) -> None:
+    """What orjson accepts but would not come back equal: NaN becomes null, a UUID or a date becomes text."""
+    while items:
+        item = items.pop()
+        if isinstance(item, dict):
+            items.extend(item.values())
+        elif isinstance(item, list | tuple):
+            items.extend(item)
+        elif isinstance(item, float):
+            if not math.isfinite(item):
+                raise UnencodableValueError(f"JSON cannot carry {item}")
+        elif not (item is None or isinstance(item, str | int | BaseModel)):
+            raise UnencodableValueError(
+                f"JSON cannot carry {type(item).__name__}; convert it, or store a pydantic model"
+            )
+
+
+def _as_type(kind: int, payload: bytes, as_type: Any) -> Any:
+    adapter = _adapter(as_type)
+    if kind == _BYTES:
+        return adapter.validate_python(payload)
+    return adapter.validate_json(payload, by_alias=False, by_name=True)
+
+
+@lru_cache(maxsize=256)
+def _adapter(as_type: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(as_type)
+
+
+def _explain(error: ValueError, as_type: Any) -> str:
+    """Why, without the value: pydantic and orjson quote what they read, and that may be somebody's data."""
+    if as_type is None or isinstance(error, orjson.JSONDecodeError):
+        return "its payload is no JSON"
+    return f"it does not fit {getattr(as_type, '__name__', as_type)}"

@@ -1,0 +1,92 @@
+"""What a key may be, and how it is written in a Redis server that applications share."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from data_layer.errors import InvalidCacheKeyError
+
+MAXIMUM_KEY_SIZE = 512
+_SHOWN_CHARACTERS = 80
+_SEPARATOR = ":"
+_SESSIONS = "session"
+_SESSION_KEY = re.compile(r"session:[0-9a-f]{64}")
+
+
+class Namespace:
+    """The keys of one application: ``{prefix}:{key}``, and ``{prefix}:session:{hash}`` for sessions.
+
+    Settings refuse a colon in the prefix, so no prefix can be the beginning of another one's keys: the keys of
+    ``a`` begin with ``a:``, those of ``ab`` do not, and ``a:b`` is no prefix.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        if not prefix or _SEPARATOR in prefix:
+            raise ValueError(f"A key prefix is not empty and has no {_SEPARATOR!r}: {prefix!r}")
+        self._start = f"{prefix}{_SEPARATOR}".encode()
+
+    def key(self, key: str) -> bytes:
+        """The key in Redis: the prefix and 1 to 512 bytes of UTF-8, any characters.
+
+        Raises:
+            InvalidCacheKeyError: when it is no text, empty, too long, or holds a lone surrogate.
+        """
+        return self._start + _encode(key, "A cache key", shown=describe_key(key))
+
+    def session(self, session_id: str) -> bytes:
+        """The key of a session. It holds only the SHA-256 of the id, so neither Redis nor a log shows a live token.
+
+        Raises:
+            InvalidCacheKeyError: as for ``key``; the message does not show the id.
+        """
+        digest = hashlib.sha256(_encode(session_id, "A session id", shown="it")).hexdigest()
+        return self._start + f"{_SESSIONS}{_SEPARATOR}{digest}".encode()
+
+    def pattern(self, pattern: str) -> bytes:
+        """The glob for SCAN: only what the caller wrote is a pattern, the prefix is literal.
+
+        Raises:
+            InvalidCacheKeyError: as for ``key``.
+        """
+        return escape_glob(self._start) + _encode(pattern, "A key pattern", shown=describe_key(pattern))
+
+    def without_prefix(self, redis_key: bytes) -> str | None:
+        """The caller's key, or nothing when another program wrote a key here that is not UTF-8."""
+        try:
+            return redis_key.removeprefix(self._start).decode()
+        except UnicodeDecodeError:
+            return None
+
+    def describe(self, redis_key: bytes) -> str:
+        """The key as messages and logs show it; a session is not told apart from others."""
+        key = redis_key.removeprefix(self._start).decode(errors="replace")
+        return "a session" if _SESSION_KEY.fullmatch(key) else f"the key {describe_key(key)}"
+
+
+def describe_key(key: object) -> str:
+    """The key as messages and logs show it: quoted, escaped and cut."""
+    if not isinstance(key, str):
+        return f"({type(key).__name__})"
+    return repr(key) if len(key) <= _SHOWN_CHARACTERS else f"{key[:_SHOWN_CHARACTERS]!r}…"
+
+
+def escape_glob(literal: bytes) -> bytes:
+    """The same bytes, read literally in a Redis glob pattern."""
+    return re.sub(rb"([*?\[\]\\^])", rb"\\\1", literal)
+
+
+def _encode(text: str, what: str, *, shown: str) -> bytes:
+    if not isinstance(text, str):
+        raise InvalidCacheKeyError(f"{what} is text, not {type(text).__name__}")
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        raise InvalidCacheKeyError(f"{what} is UTF-8 text, and {shown} holds a lone surrogate") from None
+    if not encoded:
+        raise InvalidCacheKeyError(f"{what} is not empty")
+    if len(encoded) > MAXIMUM_KEY_SIZE:
+        raise InvalidCacheKeyError(
+            f"{what} has at most {MAXIMUM_KEY_SIZE} bytes, and {shown} has {len(encoded)}; hash what is longer"
+        )
+    return encoded

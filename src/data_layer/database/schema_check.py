@@ -1,0 +1,137 @@
+"""Compares the tables of a database with the models, definition by definition.
+
+PostgreSQL itself writes both sides: the models are created once more as temporary tables, in a transaction that is
+rolled back, and read from the catalogs in the same way as the real ones. So ``IN ('a', 'b')`` and what the server made
+of it are never told apart by mistake, and nothing that a model can say is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import bindparam, text
+
+from data_layer.entities import Entity
+from data_layer.entities.triggers import FUNCTIONS, TRIGGERS
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, TextClause
+
+    from data_layer.database.schema_state import SchemaState
+
+Key = tuple[str, str]
+Definitions = dict[Key, str]
+
+_DEFINITIONS = text("""
+WITH ours AS (
+    SELECT oid, relname, relpersistence, relkind FROM pg_class
+    WHERE relnamespace = CASE WHEN :temporary THEN pg_my_temp_schema() ELSE to_regnamespace(current_schema()) END
+    AND relname IN :tables AND relkind IN ('r', 'p', 'v', 'm', 'f')
+)
+SELECT 'table', relname, CASE WHEN relkind <> 'r' THEN 'no plain table' WHEN relpersistence = 'u' THEN 'unlogged' END
+FROM ours
+UNION ALL
+SELECT 'column', relname || '.' || attname, concat_ws(' ',
+    format_type(atttypid, atttypmod),
+    CASE WHEN attcollation <> typcollation THEN 'COLLATE ' || attcollation::regcollation END,
+    CASE WHEN attnotnull THEN 'NOT NULL' END,
+    CASE WHEN attidentity <> '' THEN 'GENERATED AS IDENTITY' END,
+    CASE attgenerated WHEN '' THEN 'DEFAULT ' WHEN 's' THEN 'STORED ' ELSE 'VIRTUAL ' END
+        || pg_get_expr(adbin, adrelid, true))
+FROM ours
+JOIN pg_attribute ON attrelid = ours.oid AND attnum > 0 AND NOT attisdropped
+JOIN pg_type ON pg_type.oid = atttypid
+LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+UNION ALL
+SELECT 'constraint', relname || '.' || conname, pg_get_constraintdef(pg_constraint.oid, true)
+FROM ours JOIN pg_constraint ON conrelid = ours.oid AND contype IN ('p', 'u', 'f', 'c', 'x')
+UNION ALL
+SELECT 'index', ours.relname || '.' || pg_class.relname,
+    pg_get_indexdef(indexrelid, 0, true) || CASE WHEN indisvalid THEN '' ELSE ' (invalid)' END
+FROM ours JOIN pg_index ON indrelid = ours.oid JOIN pg_class ON pg_class.oid = indexrelid
+WHERE NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x'))
+UNION ALL
+SELECT 'trigger', relname || '.' || tgname,
+    pg_get_triggerdef(pg_trigger.oid, true) || CASE tgenabled WHEN 'O' THEN '' ELSE ' (not enabled)' END
+FROM ours JOIN pg_trigger ON tgrelid = ours.oid AND NOT tgisinternal
+""").bindparams(bindparam("tables", list(Entity.metadata.tables), expanding=True))
+
+_FUNCTIONS = text("""
+SELECT 'function', proname, concat(
+    'CREATE OR REPLACE FUNCTION ', proname, '() RETURNS ', prorettype::regtype, ' LANGUAGE ', lanname,
+    CASE WHEN prosecdef THEN ' SECURITY DEFINER' END, ' SET ' || array_to_string(proconfig, ', '),
+    ' AS $body$', prosrc, '$body$')
+FROM pg_proc JOIN pg_language ON pg_language.oid = prolang
+WHERE pronamespace = to_regnamespace(current_schema()) AND pronargs = 0 AND proname IN :functions
+""").bindparams(bindparam("functions", [function.name for function in FUNCTIONS], expanding=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that the models and the database do not agree on; ``None`` stands for something that is not there."""
+
+    kind: str
+    name: str
+    expected: str | None
+    actual: str | None
+
+    def __str__(self) -> str:
+        if self.actual is None:
+            return f"{self.kind} {self.name} is missing"
+        if self.expected is None:
+            return f"{self.kind} {self.name} is not in the models: {self.actual}"
+        if self.kind == "function":
+            return f"function {self.name} has another text"
+        return f"{self.kind} {self.name} should be: {self.expected}; but is: {self.actual}"
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaReport:
+    """Whether models, migrations and database agree; ``differences`` are looked for only at the newest revision."""
+
+    state: SchemaState
+    differences: tuple[Difference, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether nothing needs to be done."""
+        return self.state.is_current and not self.differences
+
+
+def find_differences(connection: Connection) -> tuple[Difference, ...]:
+    """All differences between the models and the tables in the current schema; nothing is changed.
+
+    Tables of others beside ours do not count, but what was added to our own tables does. The database user needs
+    the right to create temporary tables, and the server must not be a read-only replica.
+    """
+    with connection.begin() as transaction:
+        actual = _read(connection, _DEFINITIONS, temporary=False) | _read(connection, _FUNCTIONS)
+        expected = _definitions_of_models(connection)
+        transaction.rollback()
+    missing_tables = {name for kind, name in expected.keys() - actual.keys() if kind == "table"}
+    return tuple(
+        Difference(*key, expected.get(key), actual.get(key))
+        for key in sorted(expected.keys() | actual.keys())
+        if expected.get(key) != actual.get(key) and not _belongs_to(key, missing_tables)
+    )
+
+
+def _belongs_to(key: Key, tables: set[str]) -> bool:
+    """Whether it is part of one of the tables, so that naming the table says enough."""
+    table, dot, _ = key[1].partition(".")
+    return bool(dot) and table in tables
+
+
+def _definitions_of_models(connection: Connection) -> Definitions:
+    path = "pg_temp, " + str(connection.scalar(text("SHOW search_path")))
+    connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
+    Entity.metadata.create_all(connection, checkfirst=False)
+    functions = {("function", function.name): function.create for function in FUNCTIONS}
+    triggers = {("trigger", f"{trigger.table}.{trigger.name}"): trigger.create for trigger in TRIGGERS}
+    return _read(connection, _DEFINITIONS, temporary=True) | functions | triggers
+
+
+def _read(connection: Connection, query: TextClause, **parameters: bool) -> Definitions:
+    rows = connection.execute(query, parameters)
+    return {(kind, name): definition or "" for kind, name, definition in rows}

@@ -1,0 +1,110 @@
+"""Facts about processes that this one did not start: alive or not, and whose data they serve."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from signal import SIGKILL
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from signal import Signals
+
+_PROC = Path("/proc")
+
+
+def exists(pid: int) -> bool:
+    """Whether the number is in use, be it by a process that has ended and was not collected by its parent."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended but was not collected by its parent does not."""
+    if not exists(pid):
+        return False
+    try:
+        state = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return not _has_proc()
+    return state not in {b"Z", b"X"}
+
+
+def serves(pid: int, data_folder: Path) -> bool:
+    """Whether the process is alive and was started for this data folder."""
+    return is_alive(pid) and os.fsencode(data_folder) in _arguments(pid)
+
+
+def _arguments(pid: int) -> list[bytes]:
+    if _has_proc():
+        try:
+            return (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return []
+    listing = subprocess.run(  # noqa: S603 (a fixed command)
+        ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False, timeout=5
+    )
+    # Without /proc the arguments come as one line, so that a folder with spaces would not be one of its words.
+    return _every_run_of_words(listing.stdout.strip().split(b" "))
+
+
+def _every_run_of_words(words: list[bytes]) -> list[bytes]:
+    return [b" ".join(words[first:last]) for first in range(len(words)) for last in range(first + 1, len(words) + 1)]
+
+
+def _has_proc() -> bool:
+    return (_PROC / "self" / "cmdline").exists()
+
+
+async def kill_all_in(folder: Path) -> None:
+    """Kill every process whose working directory is the folder, where the system tells (Linux)."""
+    found = _all_in(folder)
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, SIGKILL)
+    for pid in found:
+        await wait_until_gone(pid, 2)
+
+
+def _all_in(folder: Path) -> list[int]:
+    return [int(entry.name) for entry in _PROC.glob("[0-9]*") if _works_in(entry, folder)]
+
+
+def _works_in(entry: Path, folder: Path) -> bool:
+    try:
+        return (entry / "cwd").readlink() == folder and int(entry.name) != os.getpid()
+    except OSError:
+        return False
+
+
+async def wait_until_gone(pid: int, seconds: float) -> bool:
+    """Wait for the end of a process that is not our child; False when it is still there after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while is_alive(pid):
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.01)
+    return True
+
+
+async def stop_stranger(pid: int, data_folder: Path, steps: Sequence[tuple[Signals, float]]) -> None:
+    """End a process that serves this data folder, by each signal in turn, waiting the seconds that belong to it."""
+    for signal, seconds in steps:
+        if not serves(pid, data_folder):
+            return
+        try:
+            os.kill(pid, signal)
+        except ProcessLookupError:
+            return
+        if await wait_until_gone(pid, seconds):
+            return

@@ -1,0 +1,28 @@
+"""Whether the parts of the data layer work."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class PartHealth(BaseModel):
+    """One part, as a probe saw it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    healthy: bool
+    latency_ms: float
+    error_code: str | None = None
+    error: str | None = None
+
+
+class Health(BaseModel):
+    """All parts, probed at the same moment; ``overall`` is true when all work."""
+
+    model_config = ConfigDict(frozen=True)
+
+    database: bool
+    cache: bool
+    storage: bool
+    overall: bool
+    parts: dict[str, PartHealth]

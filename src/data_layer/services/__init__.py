@@ -1,0 +1,1 @@
+"""What the product can do. Transactions begin and end here."""

@@ -1,0 +1,66 @@
+"""Probing all parts at once, each within a time limit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy import text
+
+from data_layer.errors import DataLayerError
+from data_layer.schemas.health import Health, PartHealth
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from data_layer.cache import Cache
+    from data_layer.services.transactions import Transactions
+    from data_layer.storage import StorageBackend
+
+log = structlog.get_logger(__name__)
+
+PROBE_SECONDS = 2.0
+
+
+class HealthService:
+    """Asks the database, the cache and the storage for a sign of life."""
+
+    def __init__(self, transactions: Transactions, cache: Cache, storage: StorageBackend) -> None:
+        self._transactions = transactions
+        self._cache = cache
+        self._storage = storage
+
+    async def check(self, *, time_limit: float = PROBE_SECONDS) -> Health:
+        """Probe all parts at the same time.
+
+        Args:
+            time_limit: seconds after which a part that is silent counts as broken.
+        """
+        probes = {"database": self._probe_database, "cache": self._cache.check, "storage": self._storage.check}
+        results = await asyncio.gather(*(_probe(probe, time_limit) for probe in probes.values()))
+        parts = dict(zip(probes, results, strict=True))
+        for name, part in parts.items():
+            if not part.healthy:
+                log.warning("health_probe_failed", part=name, code=part.error_code, reason=part.error)
+        works = {name: part.healthy for name, part in parts.items()}
+        return Health(**works, overall=all(works.values()), parts=parts)
+
+    async def _probe_database(self) -> None:
+        async with self._transactions() as tx:
+            await tx.execute(text("SELECT 1"))
+
+
+async def _probe(probe: Callable[[], Awaitable[None]], time_limit: float) -> PartHealth:
+    started = time.perf_counter()
+    code = reason = None
+    try:
+        async with asyncio.timeout(time_limit):
+            await probe()
+    except TimeoutError:
+        code, reason = "timeout", f"no answer within {time_limit:g} s"
+    except DataLayerError as error:
+        code, reason = error.code, str(error)
+    latency = round((time.perf_counter() - started) * 1000, 2)
+    return PartHealth(healthy=code is None, latency_ms=latency, error_code=code, error=reason)

@@ -1,0 +1,82 @@
+"""Reading projects and the versions of their code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from data_layer.errors import NotFoundError
+from data_layer.schemas.codes import GeneratedCodeSummary
+from data_layer.schemas.images import GeneratedImageSummary
+from data_layer.schemas.projects import ProjectFull, ProjectSummary
+from data_layer.schemas.statistics import Frozen
+from data_layer.schemas.users import UserPublic
+
+if TYPE_CHECKING:
+    from data_layer.entities import Project
+    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.services.transactions import Transactions
+
+
+class ProjectRow(ProjectSummary):
+    """A row in the operator's list of projects."""
+
+    owner: str
+
+
+class ProjectDetails(Frozen):
+    """A project with its versions and images, without their contents."""
+
+    project: ProjectFull
+    owner: UserPublic
+    versions: tuple[GeneratedCodeSummary, ...]
+    images: tuple[GeneratedImageSummary, ...]
+
+
+class ProjectService:
+    """What operators see of projects. Users' own access, with its checks of ownership, is not here."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    async def recent(self, *, limit: int = 50) -> list[ProjectRow]:
+        """The projects of all users that were changed last, newest first."""
+        async with self._transactions() as tx:
+            projects = await tx.projects.list(limit=limit, order_by="-updated_at")
+            owners = {project.user_id for project in projects}
+            users = {user.id: user for user in await tx.users.list(id=owners, limit=max(1, len(owners)))}
+        return [_row(project, owner=users[project.user_id].email) for project in projects]
+
+    async def details(self, id_or_name: str) -> ProjectDetails:
+        """One project, by its id or by its name.
+
+        Raises:
+            NotFoundError: when there is none, or several have the name.
+        """
+        async with self._transactions() as tx:
+            project = await _find(tx, id_or_name)
+            owner = await tx.users.get(project.user_id)
+            versions = await tx.codes.summaries(project.id)
+            images = await tx.images.list(project_id=project.id)
+        return ProjectDetails(
+            project=ProjectFull.model_validate(project),
+            owner=UserPublic.model_validate(owner),
+            versions=tuple(versions),
+            images=tuple(GeneratedImageSummary.model_validate(image) for image in images),
+        )
+
+
+def _row(project: Project, *, owner: str) -> ProjectRow:
+    return ProjectRow(**ProjectSummary.model_validate(project).model_dump(), owner=owner)
+
+
+async def _find(tx: UnitOfWork, id_or_name: str) -> Project:
+    try:
+        return await tx.projects.get(UUID(id_or_name))
+    except ValueError:
+        pass
+    found = await tx.projects.list(name=id_or_name, limit=2)
+    if len(found) != 1:
+        reason = "several projects have" if found else "no project has"
+        raise NotFoundError(f"{reason} the name {id_or_name!r}; see: data-layer projects list")
+    return found[0]

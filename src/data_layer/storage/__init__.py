@@ -1,0 +1,25 @@
+"""Bytes in and out: the ``Storage`` port, its rules, and one adapter for each backend."""
+
+from data_layer.storage.local import LocalStorage
+from data_layer.storage.port import (
+    FileContent,
+    FileInformation,
+    ListedFile,
+    OpenFile,
+    Storage,
+    StorageAdministration,
+    StorageBackend,
+    StorageStatistics,
+)
+
+__all__ = [
+    "FileContent",
+    "FileInformation",
+    "ListedFile",
+    "LocalStorage",
+    "OpenFile",
+    "Storage",
+    "StorageAdministration",
+    "StorageBackend",
+    "StorageStatistics",
+]

@@ -1,0 +1,234 @@
+"""``LocalStorage``: the ``Storage`` port on a folder."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import aclosing, asynccontextmanager
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import structlog
+
+from data_layer.errors import InvalidValueError, NotInitializedError, StorageUnavailableError
+from data_layer.storage.content import BATCH_SIZE, batches
+from data_layer.storage.keys import split_key, split_prefix
+from data_layer.storage.local.attributes import Sidecars
+from data_layer.storage.local.draft import Destination, Draft
+from data_layer.storage.local.failures import (
+    translated_for_operators,
+    translated_for_reading,
+    translated_for_writing,
+)
+from data_layer.storage.local.folder import TEMPORARY, StorageFolder, create_file, read_all, write_all
+from data_layer.storage.local.listing import measure, walk
+from data_layer.storage.local.reader import Reader
+from data_layer.storage.metadata import check_content_type, check_metadata
+from data_layer.storage.port import OpenFile
+from data_layer.storage.threads import FileThreads
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+    from pathlib import Path
+
+    from data_layer.storage.port import FileContent, FileInformation, ListedFile, StorageStatistics
+
+_THREADS = 32
+_LISTED_AT_ONCE = 500
+_MAX_TEMPORARY_AGE = 3600.0  # Younger ones may be another process's work.
+
+_logger = structlog.get_logger(__name__)
+
+
+class LocalStorage:
+    """Files in a folder on a local disk, or on one that several machines share.
+
+    A file is written to a temporary name, synced, renamed, and its folder synced: when ``upload`` returns, the file
+    outlives a power failure. All file operations run in threads of their own. `data_layer.storage.local` tells what
+    is on the disk. Runs on Linux and macOS.
+
+    One thing is narrower than on an object store: a key cannot continue another one. Where ``a`` is a file, ``a/b``
+    is refused with `InvalidStorageKeyError`, and the other way round.
+    """
+
+    def __init__(self, folder: Path, *, max_file_size: int) -> None:
+        """Nothing is touched before ``initialize``.
+
+        Args:
+            folder: Where the files are; LOCAL_STORAGE_PATH.
+            max_file_size: Bytes that one file may have; MAX_FILE_SIZE.
+        """
+        self._folder = StorageFolder(folder.absolute())
+        self._max_file_size = max_file_size
+        self._open_threads: FileThreads | None = None
+
+    async def initialize(self) -> None:
+        """Make the folder if it is missing, for the owner only, and remove what killed uploads left behind.
+
+        Raises:
+            StorageUnavailableError: the folder cannot be made or used; the message names it.
+            StorageFullError: there is no room for it.
+        """
+        threads = self._open_threads or FileThreads(_THREADS)
+        try:
+            with translated_for_operators(f"make the folder {str(self._folder.root)!r}"):
+                await threads.run(self._folder.create)
+                removed = await threads.run(self._folder.remove_old_temporary_files, _MAX_TEMPORARY_AGE)
+        except BaseException:
+            await threads.close()
+            raise
+        self._open_threads = threads
+        _logger.info("storage_initialized", backend="local", temporary_files_removed=removed)
+
+    async def close(self) -> None:
+        """Wait for the file operations that are running; what comes later is refused."""
+        threads, self._open_threads = self._open_threads, None
+        if threads is not None:
+            await threads.close()
+
+    async def check(self) -> None:
+        """Write a tiny file, read it back and remove it."""
+        with translated_for_operators("write a file to prove that it can"):
+            await self._threads.run(_probe, self._folder)
+
+    async def statistics(self) -> StorageStatistics:
+        """Count the files; takes as long as listing them all."""
+        with translated_for_operators("count its files"):
+            return await self._threads.run(measure, self._folder)
+
+    async def upload(
+        self, content: FileContent, key: str, content_type: str, *, metadata: Mapping[str, str] | None = None
+    ) -> str:
+        """Store a file durably; see `Storage.upload`."""
+        destination = Destination(key, split_key(key), check_content_type(content_type), check_metadata(metadata))
+        draft = Draft(self._folder, destination, self._max_file_size)
+        if isinstance(content, bytes):
+            with translated_for_writing(key):
+                await self._threads.run_until_cancelled(draft.abandon, draft.store, content)
+        else:
+            await self._store_stream(draft, content, key)
+        _logger.debug("file_uploaded", key=key, size=draft.size, content_type=content_type)
+        return self.url(key)
+
+    async def download(self, key: str) -> bytes:
+        """The whole file, in memory; see `Storage.download`."""
+        reader = Reader(self._folder, key, split_key(key))
+        with translated_for_reading(key):
+            return await self._threads.run(reader.content)
+
+    @asynccontextmanager
+    async def open(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[OpenFile]:
+        """Read a file in chunks; see `Storage.open`."""
+        if start < 0 or (end is not None and end < 0):
+            raise InvalidValueError(f"A range of bytes cannot be negative, like {start} to {end}", field="range")
+        reader = Reader(self._folder, key, split_key(key))
+        try:
+            with translated_for_reading(key):
+                information = await self._threads.run(reader.open)
+            limit = information.size if end is None else min(end, information.size)
+            yield OpenFile(information, self._chunks(reader, key, start, limit))
+        finally:
+            reader.close()
+
+    async def stat(self, key: str) -> FileInformation:
+        """Everything that is known about a file; see `Storage.stat`."""
+        reader = Reader(self._folder, key, split_key(key))
+        with translated_for_reading(key):
+            return await self._threads.run(reader.information)
+
+    async def exists(self, key: str) -> bool:
+        """Whether a file has this key."""
+        segments = split_key(key)
+        with translated_for_reading(key):
+            return await self._threads.run(self._folder.status, segments) is not None
+
+    async def delete(self, key: str) -> bool:
+        """Remove a file, its metadata, and the folders that it leaves empty; see `Storage.delete`."""
+        segments = split_key(key)
+        with translated_for_writing(key):
+            existed = await self._threads.run(_delete, self._folder, key, segments)
+        if existed:
+            _logger.debug("file_deleted", key=key)
+        return existed
+
+    async def list(self, prefix: str = "") -> AsyncIterator[ListedFile]:
+        """The files whose keys begin with ``prefix``; see `Storage.list`."""
+        files = walk(self._folder, *split_prefix(prefix))
+        try:
+            with translated_for_operators(f"list {prefix!r}"):
+                while some := await self._threads.run(_take, files):
+                    for file in some:
+                        yield file
+        finally:
+            files.close()
+
+    def url(self, key: str) -> str:
+        """The ``file://`` address of a file: of use on this machine, and nothing to show to clients."""
+        return self._folder.root.joinpath(*split_key(key)).as_uri()
+
+    @property
+    def _threads(self) -> FileThreads:
+        if self._open_threads is None:
+            raise NotInitializedError("The storage is not open: await its initialize() first")
+        return self._open_threads
+
+    async def _store_stream(self, draft: Draft, content: FileContent, key: str) -> None:
+        threads = self._threads
+        try:
+            with translated_for_writing(key):
+                await threads.run(draft.open)
+            async with aclosing(batches(content, threads)) as source:
+                async for batch in source:
+                    with translated_for_writing(key):
+                        await threads.run(draft.write, batch)
+            with translated_for_writing(key):
+                await threads.run_until_cancelled(draft.abandon, draft.commit)
+        finally:
+            try:
+                await threads.run(draft.discard)
+            except NotInitializedError:  # Closed meanwhile: there are no threads left to do it.
+                draft.discard()
+
+    async def _chunks(self, reader: Reader, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        for position in range(start, end, BATCH_SIZE):
+            with translated_for_reading(key):
+                chunk = await self._threads.run(reader.read, position, min(BATCH_SIZE, end - position))
+            yield chunk
+
+
+def _delete(folder: StorageFolder, key: str, segments: tuple[str, ...]) -> bool:
+    existed = _unlink(folder, segments)
+    Sidecars(folder).remove(key, segments)
+    if existed:
+        folder.remove_empty_folders(segments[:-1])
+    return existed
+
+
+def _unlink(folder: StorageFolder, segments: tuple[str, ...]) -> bool:
+    if folder.status(segments) is None:
+        return False
+    try:
+        with folder.opened(segments[:-1]) as inner:
+            os.unlink(segments[-1], dir_fd=inner)
+            os.fsync(inner)
+    except (FileNotFoundError, NotADirectoryError):  # Another task deleted it first.
+        return False
+    return True
+
+
+def _take(files: Iterator[ListedFile]) -> tuple[ListedFile, ...]:
+    return tuple(islice(files, _LISTED_AT_ONCE))
+
+
+def _probe(folder: StorageFolder) -> None:
+    name = f"probe-{secrets.token_hex(8)}"
+    with folder.opened(TEMPORARY) as temporary:
+        descriptor = create_file(temporary, name)
+        try:
+            write_all(descriptor, name.encode())
+            os.fsync(descriptor)
+            if read_all(descriptor, 0, len(name)) != name.encode():
+                raise StorageUnavailableError("The storage gave back other bytes than were written; check its disk")
+        finally:
+            os.close(descriptor)
+            os.unlink(name, dir_fd=temporary)

@@ -1,0 +1,69 @@
+"""Blocking file operations in threads of their own, and what cancellation means for them."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from data_layer.errors import NotInitializedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+class FileThreads:
+    """A bounded number of threads that run file operations.
+
+    Not the event loop's own threads: those are few, and look up host names for everyone else. Waiting for a disk
+    keeps a thread busy but no processor, so there may be many more of them than processors.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._executor = ThreadPoolExecutor(count, thread_name_prefix="storage")
+
+    async def run(
+        self, function: Callable[_Parameters, _Result], *arguments: _Parameters.args, **options: _Parameters.kwargs
+    ) -> _Result:
+        """Run a function in a thread. Cancellation waits until it has ended, so that nothing goes on unseen."""
+        return await self.run_until_cancelled(_nothing, function, *arguments, **options)
+
+    async def run_until_cancelled(
+        self,
+        on_cancel: Callable[[], None],
+        function: Callable[_Parameters, _Result],
+        *arguments: _Parameters.args,
+        **options: _Parameters.kwargs,
+    ) -> _Result:
+        """Like ``run``, and tell the function through ``on_cancel`` that its result is not wanted any more."""
+        try:
+            job = self._executor.submit(function, *arguments, **options)
+        except RuntimeError as error:
+            raise NotInitializedError("The storage is closed") from error
+        try:
+            return await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            on_cancel()
+            await _end_of(job)
+            raise
+
+    async def close(self) -> None:
+        """Wait for the functions that are running, and end the threads."""
+        await asyncio.to_thread(self._executor.shutdown)
+
+
+async def _end_of(job: Future[_Result]) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    job.add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set))
+    while not ended.is_set():
+        with suppress(asyncio.CancelledError):  # Whoever cancels twice waits as well.
+            await ended.wait()
+
+
+def _nothing() -> None:
+    """There is nobody to tell."""

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from data_layer.cache import Cache
+from data_layer.config import Settings
+from data_layer.testing.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
+
+    CacheAt = Callable[..., AbstractAsyncContextManager[Cache]]
+
+
+@pytest.fixture(params=[True, False], ids=["socket", "port"])
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server of the test's own, to be broken."""
+    with RedisServer(unix_socket=request.param) as started:
+        yield started
+
+
+@pytest.fixture
+def cache_at() -> CacheAt:
+    """An open cache with short time limits, in milliseconds."""
+
+    @asynccontextmanager
+    async def open_cache(url: str, *, connect: int = 500, command: int = 300, **settings: Any) -> AsyncIterator[Cache]:
+        limits = {"redis_connect_timeout": connect, "redis_command_timeout": command}
+        async with Cache(Settings(**limits, **settings), url) as cache:
+            yield cache
+
+    return open_cache
+
+
+class Listener:
+    """Something on a port that answers every connection with the same bytes, whatever is asked."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self.received = b""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                self.received += data
+                writer.write(self._answer)
+                await writer.drain()
+        finally:
+            writer.close()

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from data_layer.cache import Cache
+from data_layer.cache.address import ServerAddress, find_server
+from data_layer.config import Settings
+from data_layer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "shown"),
+    [
+        ("redis://", ServerAddress(), "localhost:6379"),
+        ("redis://h:7/3", ServerAddress("h", 7, database=3), "h:7"),
+        ("redis://h?db=3", ServerAddress("h", database=3), "h:6379"),
+        ("redis://:p%40%2F@h", ServerAddress("h", password="p@/"), "h:6379"),
+        ("redis://u%3A:p@[::1]:7", ServerAddress("::1", 7, username="u:", password="p"), "[::1]:7"),
+        ("rediss://u:p@h", ServerAddress("h", username="u", password="p", tls=True), "h:6379"),
+        ("unix:///a%20b/s.sock?db=2", ServerAddress(socket_path="/a b/s.sock", database=2), "/a b/s.sock"),
+        ("unix://u:p@/s", ServerAddress(socket_path="/s", username="u", password="p"), "/s"),
+    ],
+)
+def test_urls(url: str, address: ServerAddress, shown: str) -> None:
+    assert find_server(Settings(), url) == address
+    assert find_server(Settings(redis_url=url)) == address
+    assert Cache(Settings(), url).address == shown
+    assert "password" not in repr(address)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "h:6379",
+        "http://h",
+        "redis://h:port",
+        "redis://h:99999",
+        "redis://[::1",
+        "redis://h/first",
+        "redis://h/-1",
+        "redis://h?db=x",
+        "rediss://h?ssl_cert_reqs=none",
+        "redis://h?socket_timeout=9",
+        "redis://u:secret#1@h",
+        "redis://u:secret?1@h",
+        "redis://u:secret/1@h",
+        "unix://",
+    ],
+)
+def test_urls_that_are_refused_without_being_quoted(url: str) -> None:
+    with pytest.raises(ConfigurationError) as failure:
+        find_server(Settings(), url)
+    assert "secret" not in str(failure.value)
+
+
+def test_the_parts_of_settings() -> None:
+    settings = Settings(
+        redis_host="h", redis_port=7, redis_database=3, redis_username="u", redis_password="p", redis_tls=True
+    )
+    assert find_server(settings) == ServerAddress("h", 7, None, 3, "u", "p", tls=True)
+
+
+def test_a_login_beside_the_url_is_used_unless_the_url_has_one() -> None:
+    login = {"redis_username": "u", "redis_password": "p"}
+    assert find_server(Settings(redis_url="redis://h", **login)) == ServerAddress("h", username="u", password="p")
+    own = find_server(Settings(redis_url="redis://me:mine@h", **login))
+    assert own == ServerAddress("h", username="me", password="mine")
+    # The embedded server has no login, whatever the settings say.
+    assert find_server(Settings(**login), "unix:///s") == ServerAddress(socket_path="/s")
+
+
+def test_no_server_and_contradictory_encryption_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="REDIS_HOST"):
+        Cache(Settings())
+    with pytest.raises(ConfigurationError, match="rediss://"):
+        Cache(Settings(redis_url="redis://h", redis_tls=True))
+
+
+async def test_a_file_of_authorities_without_one_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "authority.pem"
+    file.write_text("no certificate")
+    cache = Cache(Settings(redis_host="h", redis_tls=True, redis_tls_ca=file))
+    with pytest.raises(ConfigurationError, match="REDIS_TLS_CA"):
+        await cache.open()

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import asyncio
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .support import assert_no_process, both_servers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def used_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder whose servers have run once; copied for tests that do not care about the first start."""
+    folder = tmp_path_factory.mktemp("used") / "data"
+
+    async def use() -> None:
+        async with both_servers(folder):
+            pass
+
+    asyncio.run(use())
+    return folder
+
+
+@pytest.fixture
+def new_folder(tmp_path: Path) -> Iterator[Path]:
+    """A data folder that does not exist yet; after the test no process may be left."""
+    yield tmp_path / "data"
+    assert_no_process(tmp_path)
+
+
+@pytest.fixture
+def folder(new_folder: Path, used_folder: Path) -> Path:
+    """A data folder in which the servers have run before, so that they start quickly."""
+    shutil.copytree(used_folder, new_folder)
+    return new_folder

@@ -1,0 +1,93 @@
+"""PostgreSQL refuses to run as root; nobody's permissions may change for that."""
+
+from __future__ import annotations
+
+import os
+import stat
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from data_layer.embedded import binaries
+from data_layer.embedded.folders import nobody
+from data_layer.embedded.identity import choose_identity
+
+from .support import BOTH, UserProcess, assert_no_process, both_servers, postgres_id, python_script, read, write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+AS_ROOT = os.geteuid() == 0
+
+
+async def test_an_ordinary_account_stays_itself_and_root_bears_another_number(folder: Path) -> None:
+    identity = await choose_identity(folder, folder / "run", binaries.postgresql_binary("postgres"))
+    uid, gid = nobody()
+    assert identity == (f"namespace:{uid}:{gid}" if AS_ROOT else "same")
+
+
+async def test_a_private_parent_stays_private_and_files_stay_their_owners(new_folder: Path) -> None:
+    private = new_folder / "home"
+    private.mkdir(mode=0o700, parents=True)
+    new_folder.chmod(0o700)
+    async with both_servers(private / "project" / "data") as addresses:
+        write(addresses, "kept")
+        assert Path(f"/proc/{postgres_id(private)}").stat().st_uid == os.geteuid()
+    assert stat.S_IMODE(private.stat().st_mode) == stat.S_IMODE(new_folder.stat().st_mode) == 0o700
+    assert {path.lstat().st_uid for path in new_folder.rglob("*")} == {os.geteuid()}
+    async with both_servers(private / "project" / "data") as addresses:
+        assert read(addresses) == [["kept"], ["kept"]]
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A folder that every account may enter, with the programs in it."""
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
+    place.chmod(0o755)
+    wheel = binaries.postgresql_binary("postgres").parents[2]
+    shutil.copytree(wheel / "pginstall18", place / "wheels" / wheel.name / "pginstall18", symlinks=True)
+    (place / "wheels" / wheel.name / "__init__.py").touch()
+    libraries = f"{wheel.name}.libs"
+    if wheel.with_name(libraries).exists():  # the wheels for Linux
+        shutil.copytree(wheel.with_name(libraries), place / "wheels" / libraries)
+    yield place
+    assert_no_process(place)
+    shutil.rmtree(place)
+
+
+def without_namespaces(numbers: str) -> list[str]:
+    """Run a command as root of a user namespace in which no further one may be made, as in a hardened container."""
+    return python_script("without_namespaces.py", numbers)
+
+
+def test_where_namespaces_are_refused_nobody_runs_the_server(open_place: Path) -> None:
+    """Root has the account nobody; an ordinary user who plays root has not, and is told what else to do."""
+    command = without_namespaces("all" if AS_ROOT else "own")
+    folder = open_place / "data"
+    for _ in range(2):
+        with UserProcess(folder, *BOTH, command=command, PYTHONPATH=str(open_place / "wheels")) as user:
+            answer = user.answer()
+            if not AS_ROOT:
+                assert "Run this as an ordinary user" in answer["error"]
+                return
+            assert "error" not in answer, answer
+            process = Path(f"/proc/{postgres_id(folder)}")
+            assert process.stat().st_uid == nobody()[0]
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            assert user.leave() == 0
+
+
+def test_where_nothing_is_possible_the_remedies_are_named(new_folder: Path) -> None:
+    """The folder of the tests is private, so that the account nobody cannot enter it."""
+    before = stat.S_IMODE(new_folder.parent.stat().st_mode)
+    with UserProcess(new_folder, *BOTH, command=without_namespaces("all" if AS_ROOT else "own")) as user:
+        message = user.answer()["error"]
+        assert "in a user namespace: user namespaces are refused" in message
+        assert "as the account nobody: " in message
+        assert "Run this as an ordinary user" in message
+        assert "DB_HOST" in message
+        user.process.wait(15)
+    assert stat.S_IMODE(new_folder.parent.stat().st_mode) == before
