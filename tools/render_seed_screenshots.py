@@ -44,11 +44,13 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote, urlsplit
 
 from PIL import Image
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 SEED_DATA = Path(__file__).resolve().parent.parent / "src" / "data_layer" / "seed_data"
 DEFAULT_CACHE = Path(tempfile.gettempdir()) / "data-layer-seed-npm"
@@ -189,6 +191,9 @@ class Chromium:
             deviceScaleFactor=viewport.scale,
             mobile=viewport.mobile,
         )
+        # Moving parts stand still, so that two runs give the same picture.
+        still = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+        self._call("Emulation.setEmulatedMedia", features=still)
         self._call("Page.navigate", url=f"{PAGE_ORIGIN}/{page.name}")
         self._wait_until_quiet(page)
         self._call("Runtime.evaluate", expression="document.fonts?.ready", awaitPromise=True)
@@ -198,9 +203,7 @@ class Chromium:
 
     def _open_tab(self) -> str:
         target = self._call("Target.createTarget", session="", url="about:blank")
-        attached = self._call(
-            "Target.attachToTarget", session="", targetId=target["targetId"], flatten=True
-        )
+        attached = self._call("Target.attachToTarget", session="", targetId=target["targetId"], flatten=True)
         session = str(attached["sessionId"])
         self._session = session
         for domain in ("Page", "Runtime", "Fetch"):
@@ -274,9 +277,7 @@ class Chromium:
                 text = details.get("exception", {}).get("description") or details.get("text")
                 self._log.problems.append(f"error in the page: {text}")
             case "Runtime.consoleAPICalled" if params.get("type") == "error":
-                text = " ".join(
-                    str(arg.get("value", arg.get("description", ""))) for arg in params["args"]
-                )
+                text = " ".join(str(arg.get("value", arg.get("description", ""))) for arg in params["args"])
                 self._log.problems.append(f"console: {text}")
 
     def _answer_request(self, request: str, url: str) -> None:
@@ -316,9 +317,7 @@ def reduce_to_palette(png: bytes, target: int) -> bytes:
     smallest = b""
     for colours in (256, 192, 128, 96, 64):
         output = io.BytesIO()
-        palette = image.quantize(
-            colours, method=Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE
-        )
+        palette = image.quantize(colours, method=Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
         palette.save(output, "PNG", optimize=True)
         smallest = output.getvalue()
         if len(smallest) <= target:
@@ -392,9 +391,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Render the screenshots of the seed data.")
     parser.add_argument("only", nargs="*", help="project keys or picture names (default: all)")
     parser.add_argument("--chromium", default="chromium", help="the browser to start")
-    parser.add_argument(
-        "--cache", type=Path, default=DEFAULT_CACHE, help="folder for npm packages (%(default)s)"
-    )
+    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="folder for npm packages (%(default)s)")
     parser.add_argument("--page", type=Path, help="render only this file …")
     parser.add_argument("--output", type=Path, help="… to this PNG, unreduced")
     parser.add_argument("--size", default="1280x800", help="window for --page (%(default)s)")

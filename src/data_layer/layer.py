@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -23,15 +23,17 @@ from data_layer.errors import (
     DataLayerError,
     NotInitializedError,
     SchemaBehindError,
+    StorageError,
 )
 from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.services.health import HealthService
 from data_layer.services.projects import ProjectService
+from data_layer.services.seed import SeedService
 from data_layer.services.statistics import StatisticsService
 from data_layer.storage import LocalStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
     from types import TracebackType
 
     from data_layer.schemas.health import Health
@@ -60,11 +62,13 @@ class DataLayer:
     Args:
         settings: by default those of the environment.
         exclusive: be the one service of the folder of the embedded servers.
+        prepare: create and migrate a database of one's own as well.
     """
 
-    def __init__(self, settings: Settings | None = None, *, exclusive: bool = False) -> None:
+    def __init__(self, settings: Settings | None = None, *, exclusive: bool = False, prepare: bool = False) -> None:
         self.settings = settings or Settings()
         self._exclusive = exclusive
+        self._prepares = prepare
         self._exit_stack: AsyncExitStack | None = None
         self._parts: _Parts | None = None
 
@@ -129,6 +133,20 @@ class DataLayer:
         """Projects and the versions of their code."""
         return ProjectService(self.transaction)
 
+    @property
+    def seed(self) -> SeedService:
+        """The example data."""
+        return SeedService(self.transaction, self.storage)
+
+    async def require_current_schema(self) -> None:
+        """Ask the database whether its tables are those of this version; one query.
+
+        Raises:
+            SchemaMismatchError: when they are not; the message names the command to run.
+            DatabaseError: when it cannot be asked.
+        """
+        (await self.database.schema()).require_current()
+
     async def health(self) -> Health:
         """Whether database, cache and storage work."""
         return await HealthService(self.transaction, self.cache, self.storage).check()
@@ -149,34 +167,21 @@ class DataLayer:
         return self._parts
 
     async def _open(self, stack: AsyncExitStack) -> _Parts:
-        addresses = await self._start_embedded(stack)
-        storage = LocalStorage(self.settings.local_storage_path, max_file_size=self.settings.max_file_size)
+        addresses = await stack.enter_async_context(_embedded(self.settings, exclusive=self._exclusive))
+        storage = _make_storage(self.settings)
         stack.push_async_callback(storage.close)
         await storage.initialize()
         cache = await stack.enter_async_context(Cache(self.settings, addresses.redis_url))
         await _look_for(cache)
         migrator = Migrator(direct_address(self.settings, addresses.database_url))
-        prepare = migrator.require_current if addresses.database_url is None else partial(_prepare, migrator)
-        await asyncio.to_thread(prepare)
+        if self._prepares or addresses.database_url is not None:
+            await asyncio.to_thread(_prepare, migrator)
         database = Database(self.settings, database_address(self.settings, addresses.database_url))
         stack.push_async_callback(database.close)
         await database.open()
+        (await database.schema()).require_current()
         log.info("data_layer_opened", database=str(database.address), cache=cache.address)
         return _Parts(database, migrator, cache, storage)
-
-    async def _start_embedded(self, stack: AsyncExitStack) -> EmbeddedAddresses:
-        settings = self.settings
-        if not (settings.uses_embedded_database or settings.uses_embedded_cache):
-            return EmbeddedAddresses(None, None)
-        servers = EmbeddedServers(
-            settings.data_folder,
-            postgresql=settings.uses_embedded_database,
-            valkey=settings.uses_embedded_cache,
-            database_name=settings.db_name,
-        )
-        addresses = await servers.start(exclusive=self._exclusive)
-        stack.push_async_callback(servers.stop)
-        return addresses
 
     async def _remove_files(self, keys: Sequence[str]) -> None:
         """After a commit: remove the files that no row refers to any more. What fails here stays as a stray file."""
@@ -185,6 +190,69 @@ class DataLayer:
                 await self.storage.delete(key)
             except DataLayerError as error:
                 log.warning("file_removal_failed", key=key, reason=str(error))
+
+
+@asynccontextmanager
+async def open_migrator(settings: Settings) -> AsyncIterator[Migrator]:
+    """The migrator alone, for operators: the database need not exist yet."""
+    async with _embedded(settings, valkey=False) as addresses:
+        yield Migrator(direct_address(settings, addresses.database_url))
+
+
+@asynccontextmanager
+async def open_cache(settings: Settings) -> AsyncIterator[Cache]:
+    """The cache alone, for operators: it works without the database."""
+    async with _embedded(settings, postgresql=False) as addresses, Cache(settings, addresses.redis_url) as cache:
+        yield cache
+
+
+@asynccontextmanager
+async def open_storage(settings: Settings) -> AsyncIterator[StorageBackend]:
+    """The storage alone, for operators: it works without the servers."""
+    storage = _make_storage(settings)
+    await storage.initialize()
+    try:
+        yield storage
+    finally:
+        await storage.close()
+
+
+async def probe(settings: Settings) -> Health:
+    """The health of all parts, also of those that would keep the data layer from opening."""
+    async with AsyncExitStack() as stack:
+        addresses = await stack.enter_async_context(_embedded(settings))
+        database = Database(settings, database_address(settings, addresses.database_url))
+        stack.push_async_callback(database.close)
+        database.prepare()
+        cache = await stack.enter_async_context(Cache(settings, addresses.redis_url))
+        storage = _make_storage(settings)
+        stack.push_async_callback(storage.close)
+        with suppress(StorageError):  # The probe will say it again.
+            await storage.initialize()
+        return await HealthService(partial(UnitOfWork, database), cache, storage).check()
+
+
+@asynccontextmanager
+async def _embedded(
+    settings: Settings, *, exclusive: bool = False, postgresql: bool = True, valkey: bool = True
+) -> AsyncIterator[EmbeddedAddresses]:
+    """The addresses of the embedded servers that are needed; none where the settings name servers."""
+    postgresql, valkey = postgresql and settings.uses_embedded_database, valkey and settings.uses_embedded_cache
+    if not (postgresql or valkey):
+        yield EmbeddedAddresses(None, None)
+        return
+    servers = EmbeddedServers(
+        settings.data_folder, postgresql=postgresql, valkey=valkey, database_name=settings.db_name
+    )
+    addresses = await servers.start(exclusive=exclusive)
+    try:
+        yield addresses
+    finally:
+        await servers.stop()
+
+
+def _make_storage(settings: Settings) -> StorageBackend:
+    return LocalStorage(settings.local_storage_path, max_file_size=settings.max_file_size)
 
 
 async def _look_for(cache: Cache) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from data_layer.errors import CacheError, CacheLoginError, CacheTimeoutError, CacheUnavailableError
+from data_layer.errors import CacheError, CacheLoginError, CacheTimeoutError, CacheUnavailableError, NotInitializedError
 from data_layer.testing.redis_server import RedisServer
 
 from .conftest import Listener
@@ -62,6 +62,22 @@ class TestRestart:
             assert (await cache.stats()).failures == 3
 
 
+class TestClosing:
+    @pytest.mark.parametrize("turns", [0, 1, 3, 10, 30, 100])
+    async def test_commands_under_way_fail_and_no_connection_is_left(
+        self, server: RedisServer, cache_at: CacheAt, turns: int
+    ) -> None:
+        async with cache_at(server.url) as cache, cache_at(server.url) as witness:
+            calls = [asyncio.create_task(cache.get(f"key-{number}")) for number in range(100)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await cache.close()
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(outcome) for outcome in outcomes} <= {type(None), CacheUnavailableError, NotInitializedError}
+            await asyncio.sleep(0.05)
+            assert (await witness.stats()).server_clients == 1
+
+
 class TestHanging:
     async def test_a_hanging_server_costs_the_command_timeout_and_is_used_again(
         self, server: RedisServer, cache_at: CacheAt
@@ -87,6 +103,16 @@ class TestHanging:
             assert {type(outcome) for outcome in outcomes} == {CacheTimeoutError}
             server.resume()
             await asyncio.gather(*(cache.set(f"key-{number}", number, 60) for number in range(100)))
+
+    async def test_connections_that_the_caller_keeps(self, server: RedisServer, cache_at: CacheAt) -> None:
+        async with cache_at(server.url) as cache:
+            pool = cache.client.connection_pool
+            kept = [await pool.get_connection() for _ in range(32)]
+            with pytest.raises(CacheTimeoutError, match="stayed in use"), within(0.8):
+                await cache.get("key")
+            for connection in kept:
+                await pool.release(connection)
+            await cache.check()
 
     async def test_a_connection_that_is_never_secured(self, cache_at: CacheAt) -> None:
         async with listening(Listener(b"").serve) as url, cache_at(url.replace("redis", "rediss", 1)) as cache:

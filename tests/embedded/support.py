@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 USER_PROCESS = Path(__file__).with_name("user_process.py")
+LONG_NAME = "x" * 100
 BOTH = ("postgresql", "valkey")
 
 

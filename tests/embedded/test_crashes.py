@@ -82,20 +82,18 @@ async def test_committed_rows_survive_the_kill_of_everything(folder: Path) -> No
     with UserProcess(folder, *BOTH) as user:
         addresses = user.addresses()
         write(addresses, "kept")
-        # The guardian first: otherwise it would begin to stop the servers in order.
-        for number in sorted(processes_of(folder), key=lambda number: number != guardian_id_or_zero(folder)):
-            if number != user.process.pid:
-                os.kill(number, signal.SIGKILL)
+        postgres, valkey = postgres_id(folder), valkey_id(folder)
+        # The guardian cannot stop them in order before it is killed itself.
+        guardian = guardian_id(folder)
+        os.kill(guardian, signal.SIGSTOP)
+        for number in (postgres, valkey, guardian):
+            os.kill(number, signal.SIGKILL)
         user.kill()
     assert_no_process(folder)
     async with both_servers(folder) as addresses:
         assert read(addresses)[0] == ["kept"]
         log = (folder / "log" / "postgresql.log").read_text(encoding="utf-8")
         assert "was not properly shut down" in log, "this test must not meet a clean stop"
-
-
-def guardian_id_or_zero(folder: Path) -> int:
-    return next((number for number, command in processes_of(folder).items() if "start_guardian" in command), 0)
 
 
 async def test_a_kill_during_initdb_leaves_no_half_cluster(new_folder: Path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import stat
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from data_layer.embedded import binaries
 from data_layer.embedded.folders import nobody
 from data_layer.embedded.identity import choose_identity
 
-from .support import BOTH, UserProcess, assert_no_process, both_servers, postgres_id, python_script, read, write
+from .support import BOTH, UserProcess, assert_no_process, postgres_id, python_script, read, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,17 +29,19 @@ async def test_an_ordinary_account_stays_itself_and_root_bears_another_number(fo
     assert identity == (f"namespace:{uid}:{gid}" if AS_ROOT else "same")
 
 
-async def test_a_private_parent_stays_private_and_files_stay_their_owners(new_folder: Path) -> None:
-    private = new_folder / "home"
-    private.mkdir(mode=0o700, parents=True)
-    new_folder.chmod(0o700)
-    async with both_servers(private / "project" / "data") as addresses:
-        write(addresses, "kept")
-        assert Path(f"/proc/{postgres_id(private)}").stat().st_uid == os.geteuid()
-    assert stat.S_IMODE(private.stat().st_mode) == stat.S_IMODE(new_folder.stat().st_mode) == 0o700
+def test_a_private_parent_stays_private_and_files_stay_their_owners(new_folder: Path, used_folder: Path) -> None:
+    new_folder.mkdir(mode=0o700)
+    folder = shutil.copytree(used_folder, new_folder / "project" / "data")
+    for expected in ([], ["kept"]):
+        with UserProcess(folder, *BOTH) as user:
+            addresses = user.addresses()
+            if expected:
+                assert read(addresses) == [expected, expected]
+            write(addresses, "kept")
+            assert Path(f"/proc/{postgres_id(folder)}").stat().st_uid == os.geteuid()
+            user.leave()
+    assert stat.S_IMODE(new_folder.stat().st_mode) == 0o700
     assert {path.lstat().st_uid for path in new_folder.rglob("*")} == {os.geteuid()}
-    async with both_servers(private / "project" / "data") as addresses:
-        assert read(addresses) == [["kept"], ["kept"]]
 
 
 @pytest.fixture
@@ -67,8 +69,9 @@ def test_where_namespaces_are_refused_nobody_runs_the_server(open_place: Path) -
     """Root has the account nobody; an ordinary user who plays root has not, and is told what else to do."""
     command = without_namespaces("all" if AS_ROOT else "own")
     folder = open_place / "data"
+    path = os.pathsep.join([str(open_place / "wheels"), *filter(None, [os.environ.get("PYTHONPATH")])])
     for _ in range(2):
-        with UserProcess(folder, *BOTH, command=command, PYTHONPATH=str(open_place / "wheels")) as user:
+        with UserProcess(folder, *BOTH, command=command, PYTHONPATH=path) as user:
             answer = user.answer()
             if not AS_ROOT:
                 assert "Run this as an ordinary user" in answer["error"]

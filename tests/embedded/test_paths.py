@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
-import socket
+import shutil
 import stat
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from data_layer.embedded import folders
 from data_layer.errors import EmbeddedServerError
 
-from .support import both_servers, processes_of, read, valkey_only, write
+from .support import LONG_NAME, both_servers, permissions, processes_of, read, valkey_only, write
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
 
 
 @pytest.fixture
-def temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def temporary_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder for temporary files, short and empty."""
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def long_folder(folder: Path) -> Path:
+    return folder.rename(folder.with_name(LONG_NAME))
 
 
 def sockets_of(temporary_folder: Path) -> list[Path]:
@@ -30,12 +42,12 @@ def sockets_of(temporary_folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("name", ["with space", 'Müller\'s "data"', "a%2Fb&c=d", "-rf"], ids=range(4))
-async def test_any_name(new_folder: Path, name: str) -> None:
-    folder = new_folder / name
-    async with both_servers(folder) as addresses:
+async def test_any_name(folder: Path, name: str) -> None:
+    other = await asyncio.to_thread(folder.rename, folder.with_name(name))
+    async with both_servers(other) as addresses:
         write(addresses, "kept")
-        assert folders.FileLock(folder / "guardian.lock").read_note()["socket"] == str(folder / "run/guardian.sock")
-    async with both_servers(folder) as addresses:
+        assert {"valkey.sock", ".s.PGSQL.5432"} <= permissions(other / "run").keys()
+    async with both_servers(other) as addresses:
         assert read(addresses) == [["kept"], ["kept"]]
 
 
@@ -45,11 +57,11 @@ async def test_a_line_break_is_refused(new_folder: Path) -> None:
         await valkey_only(new_folder / "two\nlines").start()
 
 
-@pytest.mark.parametrize("name", ["x" * 100, "one,two", os.fsdecode(b"latin-\xe9")], ids=["long", "comma", "latin"])
+@pytest.mark.parametrize("name", [LONG_NAME, "one,two", os.fsdecode(b"latin-\xe9")], ids=["long", "comma", "latin"])
 async def test_sockets_lie_elsewhere_where_the_path_does_not_suit_them(
     folder: Path, temporary_folder: Path, name: str
 ) -> None:
-    other = folder.rename(folder.with_name(name))
+    other = await asyncio.to_thread(folder.rename, folder.with_name(name))
     first, second = both_servers(other), valkey_only(other)
     addresses = await first.start()
     (place,) = sockets_of(temporary_folder)
@@ -66,10 +78,11 @@ async def test_sockets_lie_elsewhere_where_the_path_does_not_suit_them(
     assert not processes_of(other)
 
 
+@pytest.mark.usefixtures("temporary_folder")
 async def test_others_find_the_sockets_though_their_temporary_folder_is_another(
-    folder: Path, temporary_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    long_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    other = folder.rename(folder.with_name("x" * 100))
+    other = long_folder
     async with valkey_only(other) as addresses:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         async with valkey_only(other) as same:
@@ -92,14 +105,25 @@ async def test_sockets_lie_elsewhere_where_the_file_system_has_none(
     assert not sockets_of(temporary_folder)
 
 
+@pytest.mark.usefixtures("temporary_folder")
 @pytest.mark.parametrize("trap", ["link", "open", "file", "stranger"])
 async def test_a_place_for_sockets_that_somebody_else_prepared_is_not_used(
-    folder: Path, temporary_folder: Path, trap: str, monkeypatch: pytest.MonkeyPatch
+    long_folder: Path, trap: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = folder.rename(folder.with_name("x" * 100))
-    place = folders._temporary_places(other)[0]
+    place = folders._temporary_places(long_folder)[0]
     monkeypatch.setattr(folders, "_temporary_places", lambda _: [place])
-    target = temporary_folder / "target"
+    target = set_trap(trap, place)
+    if trap == "stranger":
+        monkeypatch.setattr("os.geteuid", lambda: 4321)
+        monkeypatch.setattr(folders, "_check_owner", lambda _: None)
+    with pytest.raises(EmbeddedServerError, match="no private folder of this account"):
+        await valkey_only(long_folder).start()
+    assert permissions(target).keys() == {target.name}
+
+
+def set_trap(trap: str, place: Path) -> Path:
+    """Put something in the place; returns the folder that it might lead to."""
+    target = place.with_name("target")
     target.mkdir(mode=0o700)
     if trap == "link":
         place.symlink_to(target)
@@ -108,17 +132,12 @@ async def test_a_place_for_sockets_that_somebody_else_prepared_is_not_used(
     else:
         place.mkdir(mode=0o700)
         place.chmod(0o777 if trap == "open" else 0o700)
-    if trap == "stranger":
-        monkeypatch.setattr(folders.os, "geteuid", lambda: 4321)
-        monkeypatch.setattr(folders, "_check_owner", lambda _: None)
-    with pytest.raises(EmbeddedServerError, match="no private folder of this account"):
-        await valkey_only(other).start()
-    assert not list(target.iterdir())
+    return target
 
 
 async def test_a_link_to_the_folder_is_the_folder(folder: Path) -> None:
     link = folder.with_name("link")
-    link.symlink_to(folder)
+    await asyncio.to_thread(link.symlink_to, folder)
     async with valkey_only(folder) as addresses, valkey_only(link) as same:
         assert same == addresses
 

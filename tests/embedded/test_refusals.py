@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
 import os
-import resource
-import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from data_layer.embedded import EmbeddedServers, binaries, link, servers
+from data_layer.embedded import EmbeddedServers, binaries, link, server, servers
+from data_layer.embedded.folders import prepare_folder
+from data_layer.embedded.valkey import ValkeyServer
 from data_layer.errors import EmbeddedServerError
 
 from .support import (
@@ -19,8 +22,8 @@ from .support import (
     UserProcess,
     assert_no_process,
     both_servers,
+    permissions,
     postgresql_only,
-    read,
     valkey_only,
     write,
 )
@@ -66,10 +69,10 @@ async def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
 
 
 async def test_a_file_in_the_place_of_a_part(new_folder: Path) -> None:
-    new_folder.mkdir()
-    (new_folder / "log").write_text("", encoding="utf-8")
-    message = await refusal(both_servers(new_folder))
-    assert str(new_folder / "log") in message
+    log = new_folder / "log"
+    await asyncio.to_thread(new_folder.mkdir)
+    await asyncio.to_thread(log.touch)
+    assert str(log) in await refusal(both_servers(new_folder))
 
 
 async def test_a_folder_of_another_account(new_folder: Path) -> None:
@@ -96,13 +99,10 @@ async def test_data_of_another_major_version(folder: Path) -> None:
     assert str(folder / "postgresql") in message
 
 
-async def test_a_data_folder_that_holds_something_else(new_folder: Path) -> None:
-    (new_folder / "postgresql").mkdir(parents=True)
-    precious = new_folder / "postgresql" / "precious.txt"
-    precious.write_text("keep me", encoding="utf-8")
-    message = await refusal(postgresql_only(new_folder))
-    assert "is no data folder of PostgreSQL" in message
-    assert precious.read_text(encoding="utf-8") == "keep me"
+async def test_a_data_folder_that_holds_something_else(folder: Path) -> None:
+    (folder / "postgresql" / "PG_VERSION").rename(folder / "postgresql" / "precious.txt")
+    assert "is no data folder of PostgreSQL" in await refusal(postgresql_only(folder))
+    assert (folder / "postgresql" / "precious.txt").read_text(encoding="ascii") == f"{binaries.POSTGRESQL_MAJOR}\n"
 
 
 async def test_a_damaged_cluster(folder: Path) -> None:
@@ -144,23 +144,23 @@ async def test_a_wheel_that_is_not_installed(
     start: Callable[[Path], EmbeddedServers],
     setting: str,
 ) -> None:
-    find = binaries.importlib.util.find_spec
-    monkeypatch.setattr(binaries.importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else find(name))
     message = await refusal(start(new_folder))
     assert 'pip install "data-layer[embedded]"' in message
     assert setting in message
-    assert not new_folder.exists(), "nothing is made before everything is known to be there"
+    assert permissions(new_folder.parent).keys() == {new_folder.parent.name}, "nothing is made before that is known"
 
 
 async def test_a_wheel_without_programs_for_this_machine(new_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binaries.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
     message = await refusal(valkey_only(new_folder))
     assert "valkey-server for Linux on riscv64" in message
     assert "REDIS_HOST" in message
 
 
 async def test_windows(new_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binaries.sys, "platform", "win32")
+    monkeypatch.setattr(binaries, "sys", SimpleNamespace(platform="win32"))
     assert "does not run on Windows; set DB_HOST" in await refusal(postgresql_only(new_folder))
 
 
@@ -182,6 +182,17 @@ async def test_a_program_that_is_broken(new_folder: Path, monkeypatch: pytest.Mo
     assert "no such luck" in message
 
 
+async def test_a_server_that_does_not_come_up(new_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guardian's part by itself, so that its patience can be shortened."""
+    monkeypatch.setattr(server, "START_SECONDS", 0.3)
+    program = new_folder.parent / "valkey-server"
+    program.write_text("#!/bin/sh\necho thinking\nexec sleep 60\n", encoding="ascii")
+    program.chmod(0o700)
+    folder = prepare_folder(new_folder)
+    with pytest.raises(EmbeddedServerError, match=r"did not come up in 0.3 seconds(?s:.*)thinking"):
+        await ValkeyServer(folder, folder / "run").ensure(program)
+
+
 async def test_a_guardian_that_fails(new_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = new_folder.parent / "broken.py"
     program.write_text("raise SystemExit('out of order')", encoding="ascii")
@@ -192,7 +203,7 @@ async def test_a_guardian_that_fails(new_folder: Path, monkeypatch: pytest.Monke
 
 
 def test_a_full_disk(new_folder: Path) -> None:
-    """A file system of a few megabytes that only the other process sees: as root by itself, else as root of a namespace."""
+    """A small file system that only the other process sees: mounted as root, or as root of a namespace of one's own."""
     new_folder.mkdir()
     for size, part in (("1m", "PostgreSQL could not be set up"), ("300k", "")):
         with UserProcess(new_folder, *BOTH, command=with_small_disk(new_folder, size)) as user:
@@ -208,10 +219,11 @@ def test_a_disk_that_is_full_at_a_later_start(new_folder: Path, used_folder: Pat
     new_folder.mkdir()
     fill = f'cp -a {used_folder}/. {new_folder}; head -c 300m /dev/zero > {new_folder}/fill 2>/dev/null; exec "$@"'
     command = [*with_small_disk(new_folder, "100m"), "sh", "-c", fill, "sh"]
-    for server in BOTH:
-        with UserProcess(new_folder, server, command=command) as user:
-            assert "no space left on the disk that holds" in user.answer()["error"]
-            user.process.wait(15)
+    with UserProcess(new_folder, *BOTH, command=command) as user:
+        message = user.answer()["error"]
+        assert "PostgreSQL ended while starting" in message
+        assert "no space left on the disk that holds" in message
+        user.process.wait(15)
 
 
 def with_small_disk(folder: Path, size: str) -> list[str]:

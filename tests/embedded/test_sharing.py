@@ -74,6 +74,14 @@ async def test_a_second_service_in_the_same_process_is_refused_too(folder: Path)
     await second.stop()
 
 
+async def test_one_that_runs_can_become_the_service(folder: Path) -> None:
+    first, second = valkey_only(folder), valkey_only(folder)
+    assert await first.start() == await first.start(exclusive=True)
+    with pytest.raises(FolderInUseError):
+        await second.start(exclusive=True)
+    await first.stop()
+
+
 def test_ten_processes_that_start_at_once_share_one_guardian(new_folder: Path) -> None:
     with ExitStack() as stack:
         users = [stack.enter_context(UserProcess(new_folder, *BOTH)) for _ in range(10)]

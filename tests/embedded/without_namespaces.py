@@ -30,7 +30,7 @@ def main(numbers: str, *command: str) -> None:
     os.write(ready[1], b"x")
     os.read(go_on[0], 1)
     Path("/proc/sys/user/max_user_namespaces").write_text("0", encoding="ascii")
-    os.execv(command[0], command)
+    os.execv(command[0], command)  # noqa: S606 (the tests choose the command)
 
 
 if __name__ == "__main__":

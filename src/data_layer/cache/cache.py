@@ -68,9 +68,14 @@ class Cache:
 
         if self._opened is None:
             client = create_client(self._server, self._settings)
-            time_limit = (self._settings.redis_connect_timeout + self._settings.redis_command_timeout) / 1000
             counters = Counters()
-            runner = CommandRunner(client, self.address, time_limit, counters)
+            runner = CommandRunner(
+                client,
+                self.address,
+                connect_timeout=self._settings.redis_connect_timeout / 1000,
+                command_timeout=self._settings.redis_command_timeout / 1000,
+                counters=counters,
+            )
             self._opened = Entries(runner, self._codec, self._namespace, counters)
 
     async def close(self) -> None:

@@ -9,7 +9,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
 
+from data_layer.cache.connection import MAXIMUM_CONNECTIONS
 from data_layer.cache.errors import is_broken_connection, translate
+from data_layer.errors import CacheTimeoutError, NotInitializedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -27,15 +29,23 @@ SCAN_COUNT = 1000
 class CommandRunner:
     """The one way from the cache to its server.
 
-    A command on an open connection ends within the command timeout; one that has to connect first, within the
-    connect timeout more. A broken connection is replaced, and the command repeated once unless it is said not to
-    be repeatable, because the server may have carried it out before the connection broke.
+    A command on an open connection ends within the command timeout, one that has to connect first within the
+    connect timeout more, and one that has to wait for a free connection within the command timeout more.
+
+    A broken connection is replaced, and the command repeated once unless it is said not to be repeatable: the server
+    may have carried it out before the connection broke.
     """
 
-    def __init__(self, client: Redis, address: str, time_limit: float, counters: Counters) -> None:
+    def __init__(
+        self, client: Redis, address: str, *, connect_timeout: float, command_timeout: float, counters: Counters
+    ) -> None:
         self.client = client
         self._address = address
-        self._time_limit = time_limit
+        self._waiting_limit = command_timeout
+        self._time_limit = connect_timeout + command_timeout
+        # Callers wait here and not in redis-py's pool: before Python 3.13 the condition that it waits on can lose a
+        # wake-up when a caller is cancelled, and another caller would wait in vain.
+        self._free = asyncio.Semaphore(MAXIMUM_CONNECTIONS)
         self._counters = counters
         self._retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.1), 1)
         self._closed = False
@@ -87,7 +97,10 @@ class CommandRunner:
         await self.client.aclose()
 
     async def _guard(self, send: Callable[[], Awaitable[Result]], *, repeatable: bool) -> Result:
+        await self._wait_for_a_connection()
         try:
+            if self._closed:
+                raise NotInitializedError("The cache was closed while a command waited for a connection")
             async with asyncio.timeout(self._time_limit):
                 if not repeatable:
                     return await send()
@@ -96,6 +109,22 @@ class CommandRunner:
             self._counters.failures += 1
             # Without the cause, whose text may quote a value or a password.
             raise translate(error, self._address) from None
+        finally:
+            self._free.release()
+            if self._closed:
+                # This command may have connected after the other connections were closed.
+                await self.client.aclose()
+
+    async def _wait_for_a_connection(self) -> None:
+        try:
+            async with asyncio.timeout(self._waiting_limit):
+                await self._free.acquire()
+        except TimeoutError:
+            self._counters.failures += 1
+            raise CacheTimeoutError(
+                f"All {MAXIMUM_CONNECTIONS} connections to Redis at {self._address} stayed in use for "
+                "REDIS_COMMAND_TIMEOUT"
+            ) from None
 
     def _is_worth_repeating(self, error: Exception) -> bool:
         return not self._closed and is_broken_connection(error)

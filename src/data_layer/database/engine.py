@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import QueuePool
 
 from data_layer.database.failures import translated
+from data_layer.database.schema_state import SchemaState, read_schema_state
 from data_layer.errors import NotInitializedError
 
 if TYPE_CHECKING:
@@ -54,13 +55,18 @@ class Database:
             raise NotInitializedError("the database is not open; use the data layer inside `async with`")
         return self._engine
 
+    def prepare(self) -> None:
+        """Make the pool without opening a connection."""
+        if self._engine is None:
+            self._engine = _make_engine(self._settings, self.address)
+
     async def open(self) -> None:
         """Open DB_MIN_CONNECTIONS connections.
 
         Raises:
             DatabaseError: when the server cannot be reached or refuses us; nothing stays open then.
         """
-        self._engine = _make_engine(self._settings, self.address)
+        self.prepare()
         try:
             await self._open_minimum()
         except BaseException:
@@ -89,6 +95,15 @@ class Database:
                 await discard(connection)
                 connection = await self.engine.connect()
         return connection
+
+    async def schema(self) -> SchemaState:
+        """How the tables in the database relate to those that this version needs; one query when they fit."""
+        connection = await self.connect()
+        try:
+            with translated():
+                return await connection.run_sync(read_schema_state)
+        finally:
+            await connection.close()
 
     def pool_figures(self) -> dict[str, int]:
         """How many connections there may be, are in use, and wait for use."""

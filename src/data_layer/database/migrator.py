@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
-import psycopg
-import stamina
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
 from data_layer.database import administration
-from data_layer.database.failures import translate, translated
+from data_layer.database.failures import translated
 from data_layer.database.migrations import VERSION_TABLE, VERSIONS, Revision, alembic_commands, known_revisions
+from data_layer.database.migrations.exclusive import exclusive
+from data_layer.database.migrations.execution import execute
+from data_layer.database.migrations.progress import ProgressListener, ignore_progress, steps
 from data_layer.database.schema_check import SchemaReport, find_differences
 from data_layer.database.schema_state import SchemaState, SchemaStatus, read_schema_state
-from data_layer.errors import (
-    DatabaseError,
-    DatabaseMissingError,
-    DatabasePermissionError,
-    DatabaseUnavailableError,
-    InvalidValueError,
-    MigrationError,
-)
+from data_layer.errors import DatabaseMissingError, InvalidValueError, MigrationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -38,42 +29,12 @@ if TYPE_CHECKING:
 HEAD = "head"
 """Stands for the newest revision."""
 
-_LOCK = int.from_bytes(b"datalayr")
-_POLL_SECONDS = 0.2
-_RETRIED = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
-_READ_HOLDER = text("""
-SELECT format('process %s of PostgreSQL (%s, connected since %s)', pid, application_name, backend_start)
-FROM pg_locks JOIN pg_stat_activity USING (pid)
-WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32) | objid::bigint = :lock
-AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-""")
+# A killed client is noticed while its statement still runs; servers on Windows cannot do that.
 _SET_LIMITS = text("""
 SELECT set_config('lock_timeout', :lock_timeout, false), set_config('statement_timeout', :statement_timeout, false),
-    set_config('idle_in_transaction_session_timeout', '0', false)
+    set_config('idle_in_transaction_session_timeout', '0', false),
+    CASE WHEN version() !~ 'Visual C|mingw' THEN set_config('client_connection_check_interval', '1000', false) END
 """)
-
-
-class MigrationEvent(StrEnum):
-    """What a migration reports while it runs."""
-
-    WAITING = "waiting"
-    STARTED = "started"
-    RETRIED = "retried"
-    FINISHED = "finished"
-
-
-@dataclass(frozen=True, slots=True)
-class MigrationProgress:
-    """One report. ``number`` of ``total`` counts from 1; there is no revision while waiting for another process."""
-
-    event: MigrationEvent
-    revision: Revision | None = None
-    number: int = 0
-    total: int = 0
-
-
-def _ignore(_: MigrationProgress) -> None:
-    """Report to nobody."""
 
 
 class Migrator:
@@ -86,8 +47,8 @@ class Migrator:
     Args:
         address: a database, reached directly: PgBouncer in transaction mode would lose the lock.
         lock_wait: seconds to wait for another process that is migrating.
-        lock_timeout: seconds for which a statement may wait for a table that others use. All who come after it wait
-            as long, so that it should be short; after it the migration is tried again.
+        lock_timeout: seconds for which a statement may wait for a table that others use. Whoever needs the table next
+            waits as long, so that it should be short; after it the migration is tried again.
         statement_timeout: seconds that one statement may take.
         attempts: how often a migration is tried while others keep its tables locked.
         versions: the folder of the migrations.
@@ -153,14 +114,14 @@ class Migrator:
             return SchemaReport(state, find_differences(connection) if state.is_current else ())
 
     def migrate(
-        self, target: str = HEAD, *, shared: bool = False, on_progress: Callable[[MigrationProgress], None] = _ignore
+        self, target: str = HEAD, *, shared: bool = False, on_progress: ProgressListener = ignore_progress
     ) -> tuple[str, ...]:
         """Run the missing migrations up to ``target`` and return their revisions.
 
         Args:
             target: a revision, or ``head`` for the newest.
             shared: whether our tables may be added to a database that holds other applications' tables.
-            on_progress: told what happens, from the thread that this runs in.
+            on_progress: told what happens, in the thread that this runs in.
 
         Raises:
             MigrationError: one of them failed, and left the tables as they were before it; or another process was
@@ -174,17 +135,19 @@ class Migrator:
             return ()
         with self._exclusive(on_progress) as connection:
             state = read_schema_state(connection, self._revisions)
-            _check_that_migrations_fit(connection, state, shared=shared)
+            if not (shared and state.can_be_shared):
+                state.require_migratable()
+            _require_utf8(connection)
             missing = self._revisions[self._count_up_to(state.revision) : goal]
-            for number, revision in enumerate(missing, 1):
-                report = _Reporter(on_progress, revision, number, len(missing))
-                self._run(alembic_commands.upgrade, connection, revision.identifier, report)
+            for step in steps(missing, on_progress):
+                command = partial(alembic_commands.upgrade, connection, step.revision.identifier, self._versions)
+                execute(step, connection, command, self._attempts)
         return tuple(revision.identifier for revision in missing)
 
-    def rollback(
-        self, steps: int = 1, *, on_progress: Callable[[MigrationProgress], None] = _ignore
-    ) -> tuple[str, ...]:
-        """Undo the last migrations and return their revisions, newest first. Undoing the first drops all our tables.
+    def rollback(self, count: int = 1, *, on_progress: ProgressListener = ignore_progress) -> tuple[str, ...]:
+        """Undo the last ``count`` migrations and return their revisions, newest first.
+
+        To undo the first migration is to drop all our tables.
 
         Raises:
             MigrationError: one of them failed, and left the tables as they were before it; or another process was
@@ -192,26 +155,25 @@ class Migrator:
             SchemaAheadError: only the newer version that migrated the database can undo it.
             ForeignSchemaError: the database holds other applications' tables; nothing was changed.
         """
-        if steps < 1:
-            raise InvalidValueError("steps must be 1 or more", field="steps")
+        if count < 1:
+            raise InvalidValueError("the number of migrations to undo must be 1 or more", field="count")
         with self._exclusive(on_progress) as connection:
             state = read_schema_state(connection, self._revisions)
-            if state.state in {SchemaStatus.AHEAD, SchemaStatus.FOREIGN}:
-                state.require_current()
+            state.require_migratable()
             applied = self._revisions[: self._count_up_to(state.revision)]
-            undone = applied[::-1][:steps]
-            for number, revision in enumerate(undone, 1):
-                report = _Reporter(on_progress, revision, number, len(undone))
-                self._run(alembic_commands.downgrade, connection, self._before(revision), report)
-            if len(undone) == len(applied):
+            undone = applied[::-1][:count]
+            for step in steps(undone, on_progress):
+                command = partial(alembic_commands.downgrade, connection, self._before(step.revision), self._versions)
+                execute(step, connection, command, self._attempts)
+            if undone == applied[::-1]:
                 connection.execute(text(f"DROP TABLE IF EXISTS {VERSION_TABLE}"))
                 connection.commit()
         return tuple(revision.identifier for revision in undone)
 
-    def reset(self, *, on_progress: Callable[[MigrationProgress], None] = _ignore) -> bool:
+    def reset(self, *, on_progress: ProgressListener = ignore_progress) -> bool:
         """Remove all our tables and rows; whether that meant to drop the database and to make it anew.
 
-        It is made anew, for the same owner, where the user may do that and nobody else has tables in it, and all its
+        It is made anew, for the same owner, where the user may do that and nobody else has tables in it; all its
         connections are ended. Otherwise every migration is undone, which leaves what others have in the database.
 
         Raises:
@@ -239,48 +201,12 @@ class Migrator:
             yield connection
 
     @contextmanager
-    def _exclusive(self, on_progress: Callable[[MigrationProgress], None]) -> Iterator[Connection]:
-        """A connection that no other process migrates beside; the lock ends with it, however this process ends."""
+    def _exclusive(self, listener: ProgressListener) -> Iterator[Connection]:
         with self._connection() as connection:
             connection.execute(_SET_LIMITS, self._limits)
             connection.commit()
-            deadline = time.monotonic() + self._lock_wait
-            # Asked again and again, because a session that waits inside PostgreSQL holds a snapshot, which would
-            # block a migration that creates an index concurrently.
-            while not _query(connection, "pg_try_advisory_lock"):
-                if time.monotonic() > deadline:
-                    raise self._still_locked(connection)
-                on_progress(MigrationProgress(MigrationEvent.WAITING))
-                time.sleep(_POLL_SECONDS)
-            yield connection
-            _query(connection, "pg_advisory_unlock")
-
-    def _still_locked(self, connection: Connection) -> MigrationError:
-        holder = connection.scalar(_READ_HOLDER, {"lock": _LOCK}) or "it has just finished"
-        return MigrationError(
-            f"another process is migrating this database and was not ready after {self._lock_wait:g} s: {holder}; "
-            "try again later, or end it if it hangs"
-        )
-
-    def _run(
-        self,
-        command: Callable[[Connection, str, Path], None],
-        connection: Connection,
-        destination: str,
-        report: _Reporter,
-    ) -> None:
-        report(MigrationEvent.STARTED)
-        try:
-            for attempt in stamina.retry_context(on=_is_lock_failure, attempts=self._attempts, timeout=None):
-                if attempt.num > 1:
-                    report(MigrationEvent.RETRIED)
-                with attempt:
-                    command(connection, destination, self._versions)
-        except Exception as error:
-            raise _failure(report.revision, error) from error
-        finally:
-            connection.rollback()
-        report(MigrationEvent.FINISHED)
+            with exclusive(connection, self._lock_wait, listener):
+                yield connection
 
     def _count_up_to(self, revision: str | None) -> int:
         """How many migrations lead to a revision."""
@@ -298,51 +224,11 @@ class Migrator:
         return self._revisions[position - 1].identifier if position else alembic_commands.BASE
 
 
-@dataclass(frozen=True, slots=True)
-class _Reporter:
-    on_progress: Callable[[MigrationProgress], None]
-    revision: Revision
-    number: int
-    total: int
-
-    def __call__(self, event: MigrationEvent) -> None:
-        self.on_progress(MigrationProgress(event, self.revision, self.number, self.total))
-
-
-def _query(connection: Connection, lock_function: str) -> bool:
-    answer = connection.scalar(text(f"SELECT {lock_function}(:lock)"), {"lock": _LOCK})
-    connection.commit()
-    return bool(answer)
-
-
-def _check_that_migrations_fit(connection: Connection, state: SchemaState, *, shared: bool) -> None:
-    if state.state is SchemaStatus.AHEAD or (
-        state.state is SchemaStatus.FOREIGN and not (shared and state.can_be_shared)
-    ):
-        state.require_current()
+def _require_utf8(connection: Connection) -> None:
     encoding = connection.scalar(text("SHOW server_encoding"))
     connection.rollback()
     if encoding != "UTF8":
-        raise MigrationError(f"the database is encoded in {encoding}; make one with: CREATE DATABASE … ENCODING 'UTF8'")
-
-
-def _is_lock_failure(error: Exception) -> bool:
-    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _RETRIED
-
-
-def _failure(revision: Revision, error: Exception) -> DatabaseError:
-    """The error for a migration that failed, without rows and without the text of the statement."""
-    known = translate(error) if isinstance(error, DBAPIError) else None
-    make: type[DatabaseError] = MigrationError
-    if isinstance(known, DatabasePermissionError | DatabaseUnavailableError):
-        make = type(known)
-    return make(f"migration {revision.identifier} ({revision.title}) failed and changed nothing: {_cause(error)}")
-
-
-def _cause(error: Exception) -> str:
-    if _is_lock_failure(error):
-        return "others kept its tables locked; end long transactions, or try again when there is less to do"
-    orig = error.orig if isinstance(error, DBAPIError) else error
-    if isinstance(orig, psycopg.Error) and orig.diag.message_primary:
-        return f"{orig.diag.message_primary} ({orig.sqlstate})"
-    return str(orig).partition("\n")[0] or type(orig).__name__
+        raise MigrationError(
+            f"the database is encoded in {encoding}, which cannot hold every text; "
+            "set DB_NAME to another one and make it with: data-layer db create"
+        )

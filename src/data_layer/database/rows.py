@@ -11,7 +11,7 @@ import dataclasses
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from sqlalchemy import inspect
+from sqlalchemy import Column, DateTime, inspect
 from sqlalchemy.orm import make_transient, make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_state
 
@@ -36,7 +36,7 @@ class RowPlan(Generic[E]):
         columns = {attribute.key: attribute.columns[0] for attribute in mapper.column_attrs}
         loaded = {name: column for name, column in columns.items() if not mapper.column_attrs[name].deferred}
         written = {name: column for name, column in columns.items() if name in given}
-        generated = {name: column for name, column in loaded.items() if name not in given}
+        generated = {name: column for name, column in loaded.items() if name not in given or _is_time(column)}
         self._manager = cast("ClassManager[E]", mapper.class_manager)
         self._readers = [(name, _reader(column, dialect)) for name, column in loaded.items()]
         self._writers = [(name, _writer(column, dialect)) for name, column in written.items()]
@@ -45,7 +45,7 @@ class RowPlan(Generic[E]):
         # Only names from the models stand in these texts; values travel as parameters.
         self.select_sql = f"SELECT {_names(loaded)} FROM {table} WHERE id = %s"  # noqa: S608  (see above)
         self.insert_sql = (
-            f"INSERT INTO {table} ({_names(written)}) VALUES ({', '.join(['%s'] * len(written))}) "  # noqa: S608  (see above)
+            f"INSERT INTO {table} ({_names(written)}) VALUES ({', '.join(map(_value, written.values()))}) "  # noqa: S608  (see above)
             f"RETURNING {_names(generated)}"
         )
 
@@ -89,6 +89,15 @@ def mark_removed(entity: Entity) -> None:
 
 def _names(columns: Mapping[str, ColumnElement[Any]]) -> str:
     return ", ".join(f'"{column.key}"' for column in columns.values())
+
+
+def _is_time(column: ColumnElement[Any]) -> bool:
+    """Whether the database's clock fills the column in when the application does not."""
+    return isinstance(column, Column) and isinstance(column.type, DateTime) and column.server_default is not None
+
+
+def _value(column: ColumnElement[Any]) -> str:
+    return "coalesce(%s::timestamptz, now())" if _is_time(column) else "%s"
 
 
 def _reader(column: ColumnElement[Any], dialect: Dialect) -> Callable[[Any], Any] | None:

@@ -83,6 +83,16 @@ class SchemaState:
         if not self.is_current:
             raise self._error()
 
+    def require_migratable(self) -> None:
+        """Do nothing if this version of the code can run or undo migrations on the database.
+
+        Raises:
+            SchemaAheadError: a newer version has migrated it.
+            ForeignSchemaError: it holds the tables of another application.
+        """
+        if self.state in {SchemaStatus.AHEAD, SchemaStatus.FOREIGN}:
+            raise self._error()
+
     def _error(self) -> SchemaMismatchError:
         match self.state:
             case SchemaStatus.EMPTY:

@@ -32,6 +32,8 @@ def prepare_folder(folder: Path) -> Path:
     Raises:
         EmbeddedServerError: it cannot be made or written, is not a folder, or belongs to another account.
     """
+    if sys.platform == "win32":
+        raise EmbeddedServerError("Embedded servers do not run on Windows; use WSL, or set DB_HOST and REDIS_HOST.")
     folder = folder.expanduser()
     if "\n" in str(folder):
         raise EmbeddedServerError(f"The path of the data folder {str(folder)!r} holds a line break; set DATA_FOLDER.")

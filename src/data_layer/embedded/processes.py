@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from signal import SIGKILL
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from signal import Signals
 
 _PROC = Path("/proc")
 
@@ -42,24 +41,17 @@ def is_alive(pid: int) -> bool:
 
 def serves(pid: int, data_folder: Path) -> bool:
     """Whether the process is alive and was started for this data folder."""
-    return is_alive(pid) and os.fsencode(data_folder) in _arguments(pid)
+    return is_alive(pid) and os.fsencode(data_folder) in _command_line(pid)
 
 
-def _arguments(pid: int) -> list[bytes]:
+def _command_line(pid: int) -> bytes:
     if _has_proc():
         try:
-            return (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+            return (_PROC / str(pid) / "cmdline").read_bytes()
         except OSError:
-            return []
-    listing = subprocess.run(  # noqa: S603 (a fixed command)
-        ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False, timeout=5
-    )
-    # Without /proc the arguments come as one line, so that a folder with spaces would not be one of its words.
-    return _every_run_of_words(listing.stdout.strip().split(b" "))
-
-
-def _every_run_of_words(words: list[bytes]) -> list[bytes]:
-    return [b" ".join(words[first:last]) for first in range(len(words)) for last in range(first + 1, len(words) + 1)]
+            return b""
+    listing = ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)]
+    return subprocess.run(listing, capture_output=True, check=False, timeout=5).stdout  # noqa: S603 (a fixed command)
 
 
 def _has_proc() -> bool:
@@ -71,7 +63,7 @@ async def kill_all_in(folder: Path) -> None:
     found = _all_in(folder)
     for pid in found:
         with suppress(ProcessLookupError):
-            os.kill(pid, SIGKILL)
+            os.kill(pid, signal.SIGKILL)
     for pid in found:
         await wait_until_gone(pid, 2)
 
@@ -97,13 +89,13 @@ async def wait_until_gone(pid: int, seconds: float) -> bool:
     return True
 
 
-async def stop_stranger(pid: int, data_folder: Path, steps: Sequence[tuple[Signals, float]]) -> None:
+async def stop_stranger(pid: int, data_folder: Path, steps: Sequence[tuple[signal.Signals, float]]) -> None:
     """End a process that serves this data folder, by each signal in turn, waiting the seconds that belong to it."""
-    for signal, seconds in steps:
+    for number, seconds in steps:
         if not serves(pid, data_folder):
             return
         try:
-            os.kill(pid, signal)
+            os.kill(pid, number)
         except ProcessLookupError:
             return
         if await wait_until_gone(pid, seconds):

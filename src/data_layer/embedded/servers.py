@@ -56,6 +56,8 @@ class EmbeddedServers:
     async def start(self, *, exclusive: bool = False) -> EmbeddedAddresses:
         """Attach to the servers, starting what does not run yet. A second call returns the same addresses.
 
+        After an error nothing of this object runs or is locked.
+
         Args:
             exclusive: be the one service of this folder. Others may still attach without it.
 
@@ -63,15 +65,19 @@ class EmbeddedServers:
             FolderInUseError: ``exclusive``, and another one is the service of this folder.
             EmbeddedServerError: the folder cannot be used, or a server is not installed or does not start.
         """
-        if self._addresses is None:
-            try:
-                self._addresses = await self._start(exclusive=exclusive)
-            except OSError as error:
-                await self.stop()
-                raise explain(error, self._folder) from error
-            except BaseException:
-                await self.stop()
-                raise
+        try:
+            request = self._request()
+            folder = prepare_folder(self._folder)
+            if exclusive and self._service_lock is None:
+                self._service_lock = lock_for_service(folder)
+            if self._addresses is None:
+                self._addresses = await self._reach(folder, request)
+        except OSError as error:
+            await self.stop()
+            raise explain(error, self._folder) from error
+        except BaseException:
+            await self.stop()
+            raise
         return self._addresses
 
     async def stop(self) -> None:
@@ -91,11 +97,7 @@ class EmbeddedServers:
                 self._service_lock.release()
                 self._service_lock = None
 
-    async def _start(self, *, exclusive: bool) -> EmbeddedAddresses:
-        request = self._request()
-        folder = prepare_folder(self._folder)
-        if exclusive:
-            self._service_lock = lock_for_service(folder)
+    async def _reach(self, folder: Path, request: dict[str, str]) -> EmbeddedAddresses:
         if not request:
             return EmbeddedAddresses(None, None)
         self._link, answer = await connect(folder, request)

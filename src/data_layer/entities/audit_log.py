@@ -72,7 +72,7 @@ class AuditLog(Entity, kw_only=True):
     is_success: Mapped[bool] = mapped_column(default=True, server_default=true())
     error_message: Mapped[str | None] = mapped_column(default=None)
     duration: Mapped[float | None] = mapped_column(default=None)
-    created_at: Mapped[datetime] = mapped_column(init=False, server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(default=None, server_default=func.now())
 
     __table_args__ = (
         Index("ix_audit_logs_user_id_created_at", "user_id", "created_at"),

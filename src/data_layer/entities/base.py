@@ -70,11 +70,11 @@ class Entity(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False, repr=Fa
 
 
 class Timestamped(MappedAsDataclass, kw_only=True, eq=False, repr=False):
-    """When a row was made and last changed, by the clock of the database."""
+    """When a row was made and last changed: by the clock of the database, unless history is imported."""
 
-    created_at: Mapped[datetime] = mapped_column(init=False, server_default=func.now(), sort_order=1)
+    created_at: Mapped[datetime] = mapped_column(default=None, server_default=func.now(), sort_order=1)
     updated_at: Mapped[datetime] = mapped_column(
-        init=False, server_default=func.now(), onupdate=func.now(), sort_order=1
+        default=None, server_default=func.now(), onupdate=func.now(), sort_order=1
     )
 
 

@@ -32,7 +32,7 @@ class Session(Timestamped, Entity, kw_only=True):
     status: Mapped[SessionStatus] = choice(SessionStatus.ACTIVE)
     type: Mapped[SessionType] = choice(SessionType.WEB)
     expires_at: Mapped[datetime] = mapped_column()
-    last_active_at: Mapped[datetime] = mapped_column(init=False, server_default=func.now())
+    last_active_at: Mapped[datetime] = mapped_column(default=None, server_default=func.now())
     ip_address: Mapped[str | None] = mapped_column(INET, default=None)
     user_agent: Mapped[str | None] = mapped_column(default=None)
     device_id: Mapped[str | None] = mapped_column(default=None)

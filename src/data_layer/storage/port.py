@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -136,7 +136,7 @@ class Storage(Protocol):
         """Remove a file and its metadata; whether there was one. Repeating it is harmless."""
         ...
 
-    def list(self, prefix: str = "") -> AsyncIterator[ListedFile]:
+    def list(self, prefix: str = "") -> AsyncGenerator[ListedFile]:
         """The files whose keys begin with ``prefix``, read as they are asked for, in the order of the keys' bytes.
 
         Files that come or go during the listing may or may not be in it; every other file is, once.

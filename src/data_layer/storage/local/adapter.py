@@ -28,7 +28,7 @@ from data_layer.storage.port import OpenFile
 from data_layer.storage.threads import FileThreads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
     from data_layer.storage.port import FileContent, FileInformation, ListedFile, StorageStatistics
@@ -151,7 +151,7 @@ class LocalStorage:
             _logger.debug("file_deleted", key=key)
         return existed
 
-    async def list(self, prefix: str = "") -> AsyncIterator[ListedFile]:
+    async def list(self, prefix: str = "") -> AsyncGenerator[ListedFile]:
         """The files whose keys begin with ``prefix``; see `Storage.list`."""
         files = walk(self._folder, *split_prefix(prefix))
         try:

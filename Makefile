@@ -1,0 +1,71 @@
+# Every command of the project; `make` alone lists them. Written for GNU make 3.81 (macOS) and later.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test check format lint types docs lock upgrade env-example bench bench-database clean
+
+# A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
+PYTHON ?=
+# More arguments for pytest: make test ARGUMENTS="-k cache"
+ARGUMENTS ?=
+
+environment := .venv
+bin := $(environment)/bin
+# A stamp is newer than its lock for as long as nothing needs to be installed: starting again must be quick.
+to_run := $(environment)/installed-to-run
+to_develop := $(environment)/installed-to-develop
+
+help: ## List the commands
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(to_run) ## Start the service with its own PostgreSQL and Valkey (PORT=3000, HOST=127.0.0.1)
+	@exec $(bin)/data-layer dev
+
+test: $(to_develop) ## Run the tests against servers that they start themselves (ARGUMENTS="-k cache")
+	@$(bin)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGUMENTS)
+
+check: lint types docs test ## Run everything that has to pass before a change goes in
+
+format: $(to_develop) ## Format the code and mend what can be mended
+	@$(bin)/ruff check --fix --quiet || true
+	@$(bin)/ruff format
+
+lint: $(to_develop) ## Check format and style
+	@$(bin)/ruff format --check
+	@$(bin)/ruff check
+
+types: $(to_develop) ## Check the types
+	@$(bin)/mypy
+	@$(bin)/mypy tools
+
+docs: $(to_develop) ## Check the links and run the code in the documentation
+	@if [ -d tests/docs ]; then $(bin)/pytest --quiet tests/docs; fi
+
+lock: $(to_develop) ## Write the lock files anew after a change in pyproject.toml
+	@sh tools/lock.sh
+
+upgrade: $(to_develop) ## Lock the newest versions that pyproject.toml allows
+	@sh tools/lock.sh --upgrade
+
+env-example: $(to_develop) ## Write .env.example anew after a change in the settings
+	@$(bin)/python tools/make_env_example.py
+
+bench: bench-database ## Run all benchmarks
+
+bench-database: $(to_develop) ## Measure imports, starts, and the database against raw psycopg
+	@$(bin)/python benchmarks/database.py $(ARGUMENTS)
+
+clean: ## Remove everything that can be made anew; stored data (.data-layer, uploads) stays
+	rm -rf $(environment) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov build dist
+	find src tests tools benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(to_run): requirements.lock pyproject.toml $(bin)/python
+	@PYTHON="$(PYTHON)" sh tools/install.sh requirements.lock
+	@touch $@
+
+$(to_develop): requirements-dev.lock pyproject.toml $(bin)/python
+	@PYTHON="$(PYTHON)" sh tools/install.sh requirements-dev.lock
+	@touch $@ $(to_run)
+
+# Without a recipe: install.sh makes it. Named so that an environment whose Python has been removed is made anew.
+$(bin)/python:

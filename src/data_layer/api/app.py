@@ -1,0 +1,42 @@
+"""The HTTP application, made around an open data layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asgi_correlation_id import CorrelationIdMiddleware
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+
+from data_layer import __version__
+from data_layer.api import health
+from data_layer.api.request_log import RequestLogMiddleware
+
+if TYPE_CHECKING:
+    from data_layer.layer import DataLayer
+
+MAXIMUM_CORRELATION_ID = 128
+
+
+def create_app(data: DataLayer) -> FastAPI:
+    """An application that serves this data layer. Whoever opened it closes it."""
+    app = FastAPI(
+        title="Data layer for Screenshot to Code",
+        version=__version__,
+        description="Accounts, projects, versions of generated code, images, files and their history.",
+        redoc_url=None,
+    )
+    app.include_router(health.make_router(data))
+
+    @app.get("/", include_in_schema=False)
+    async def show_documentation() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    app.add_middleware(RequestLogMiddleware)
+    app.add_middleware(CorrelationIdMiddleware, validator=is_correlation_id, transformer=str)
+    return app
+
+
+def is_correlation_id(value: str) -> bool:
+    """Whether a caller's X-Request-ID may stand in logs and columns: short, and without control characters."""
+    return 0 < len(value) <= MAXIMUM_CORRELATION_ID and value.isascii() and value.isprintable()

@@ -1,0 +1,82 @@
+"""What probes and people ask: alive, ready, healthy."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Literal
+
+from fastapi import APIRouter, Response, status
+from pydantic import BaseModel
+
+from data_layer.errors import DataLayerError
+
+if TYPE_CHECKING:
+    from data_layer.layer import DataLayer
+
+READY_SECONDS = 2.0
+
+
+class Alive(BaseModel):
+    """The process runs."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(BaseModel):
+    """Whether requests can be served; ``reason`` is an error code."""
+
+    ready: bool
+    reason: str | None = None
+
+
+class PublicPartHealth(BaseModel):
+    """One part, without the words of its error, which may name servers."""
+
+    healthy: bool
+    latency_ms: float
+    error_code: str | None
+
+
+class PublicHealth(BaseModel):
+    """All parts, probed at the same moment."""
+
+    database: bool
+    cache: bool
+    storage: bool
+    overall: bool
+    parts: dict[str, PublicPartHealth]
+
+
+def make_router(data: DataLayer) -> APIRouter:
+    """The routes for probes. They need no login, so they tell nothing about the inside."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/livez", summary="Does the process run?")
+    async def livez() -> Alive:
+        return Alive()
+
+    @router.get("/readyz", summary="Can requests be served?", responses={503: {"model": Ready}})
+    async def readyz(response: Response) -> Ready:
+        ready = await _readiness(data)
+        response.status_code = status.HTTP_200_OK if ready.ready else status.HTTP_503_SERVICE_UNAVAILABLE
+        return ready
+
+    @router.get("/health", summary="Do database, cache and storage work?", responses={503: {"model": PublicHealth}})
+    async def health(response: Response) -> PublicHealth:
+        report = await data.health()
+        response.status_code = status.HTTP_200_OK if report.overall else status.HTTP_503_SERVICE_UNAVAILABLE
+        return PublicHealth.model_validate(report.model_dump())
+
+    return router
+
+
+async def _readiness(data: DataLayer) -> Ready:
+    """Ready with a database whose tables fit; the cache is not needed to work."""
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            await data.require_current_schema()
+    except TimeoutError:
+        return Ready(ready=False, reason="timeout")
+    except DataLayerError as error:
+        return Ready(ready=False, reason=error.code)
+    return Ready(ready=True)

@@ -1,0 +1,42 @@
+"""All commands in one place."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from data_layer import __version__
+from data_layer.cli import cache, configuration, database, projects, service, status, storage
+
+application = typer.Typer(
+    name="data-layer",
+    help="The data layer of Screenshot to Code: PostgreSQL, Redis and files.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+application.command()(service.dev)
+application.command()(service.start)
+application.command()(status.health)
+application.command()(status.stats)
+application.add_typer(database.commands, name="db")
+application.add_typer(cache.commands, name="cache")
+application.add_typer(storage.commands, name="storage")
+application.add_typer(projects.commands, name="projects")
+application.add_typer(configuration.commands, name="config")
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  (typer calls it so)
+    if wanted:
+        typer.echo(f"data-layer {__version__}")
+        raise typer.Exit
+
+
+@application.callback()
+def options(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The data layer of Screenshot to Code: PostgreSQL, Redis and files."""

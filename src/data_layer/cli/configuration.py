@@ -1,0 +1,24 @@
+"""``data-layer config``."""
+
+from __future__ import annotations
+
+import typer
+
+from data_layer.cli.output import AsJson, print_json, print_table, read_settings
+
+commands = typer.Typer(help="The settings in force.", no_args_is_help=True)
+
+
+@commands.command()
+def show(*, as_json: AsJson = False) -> None:
+    """Show every setting and whether it was set; secrets are masked."""
+    settings = read_settings(as_json=as_json)
+    values = settings.masked()
+    if as_json:
+        print_json(values)
+        return
+    rows = [
+        (name.upper(), "" if value is None else value, "set" if name in settings.model_fields_set else "default")
+        for name, value in values.items()
+    ]
+    print_table("Settings", ("Variable", "Value", "From"), rows)

@@ -1,0 +1,92 @@
+"""``data-layer projects``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from data_layer.cli.output import AsJson, console, print_json, print_table, read_settings, run, size
+
+if TYPE_CHECKING:
+    from data_layer.config import Settings
+    from data_layer.services.projects import ProjectDetails, ProjectRow
+
+_ALL_COLUMNS = ("Name", "Owner", "Type", "Status", "Versions", "Changed", "Id")
+_WIDE = 140  # Narrower terminals have no room for ids.
+
+commands = typer.Typer(help="What is stored.", no_args_is_help=True)
+
+
+@commands.command("list")
+def list_projects(
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The largest number of projects.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List projects, those that changed last first."""
+    rows = run(_list(read_settings(as_json=as_json), limit), as_json=as_json)
+    if as_json:
+        print_json(rows)
+        return
+    cells = [(p.name, p.owner, p.type, p.status, p.generation_count, f"{p.updated_at:%Y-%m-%d}", p.id) for p in rows]
+    shown = _ALL_COLUMNS if console.width >= _WIDE else _ALL_COLUMNS[:-1]
+    print_table(f"{len(rows)} projects", shown, [row[: len(shown)] for row in cells])
+
+
+@commands.command()
+def show(project: Annotated[str, typer.Argument(help="The id or the name.")], *, as_json: AsJson = False) -> None:
+    """Show a project with its versions and images."""
+    details = run(_show(read_settings(as_json=as_json), project), as_json=as_json)
+    if as_json:
+        print_json(details)
+    else:
+        _print_details(details)
+
+
+def _print_details(details: ProjectDetails) -> None:
+    project = details.project
+    facts = {
+        "Id": project.id,
+        "Owner": details.owner.display_name or details.owner.id,
+        "Type": f"{project.type}, {project.status}",
+        "Tags": ", ".join(project.tags),
+        "Screenshot": f"{project.original_image} ({size(project.original_image_size or 0)})",
+        "Description": project.description or "",
+        "Instructions": project.instructions or "",
+    }
+    print_table(project.name, ("", ""), facts.items())
+    numbers = {version.id: version.version for version in details.versions}
+    console.print()
+    print_table(
+        f"{len(details.versions)} versions",
+        ("Version", "Made from", "Name", "Stack", "Model", "Status", "Size", "Made"),
+        [
+            (
+                *(v.version, numbers.get(v.parent_id, "") if v.parent_id else "", v.name or ""),
+                *(v.code_stack, v.model, v.status, size(v.code_size), f"{v.created_at:%Y-%m-%d %H:%M}"),
+            )
+            for v in details.versions
+        ],
+    )
+    if details.images:
+        console.print()
+        print_table(
+            f"{len(details.images)} images",
+            ("Name", "Provider", "Size", "Prompt"),
+            [(image.name or "", image.provider, image.size, image.prompt) for image in details.images],
+        )
+
+
+async def _list(settings: Settings, limit: int) -> list[ProjectRow]:
+    from data_layer.layer import DataLayer
+
+    async with DataLayer(settings) as data:
+        return await data.projects.recent(limit=limit)
+
+
+async def _show(settings: Settings, project: str) -> ProjectDetails:
+    from data_layer.layer import DataLayer
+
+    async with DataLayer(settings) as data:
+        return await data.projects.details(project)

@@ -1,0 +1,103 @@
+"""One log record, from whatever logger, becomes one event: a flat dictionary in a fixed order."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from asgi_correlation_id.context import correlation_id
+
+from data_layer.errors import DataLayerError
+from data_layer.observability.logger import FIELDS
+
+if TYPE_CHECKING:
+    from data_layer.observability.masking import Masker
+
+Event = dict[str, Any]
+Render = Callable[[Event], str]
+
+_FRAMES = 40
+_ATTRIBUTES_OF_EVERY_RECORD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+# uvicorn adds its message a second time, with colours in it.
+_UNWANTED_ATTRIBUTES = _ATTRIBUTES_OF_EVERY_RECORD | {"color_message"}
+
+
+class EventFormatter(logging.Formatter):
+    """Turns records into lines: collects what belongs to the event, masks secrets, renders."""
+
+    def __init__(self, masker: Masker, render: Render) -> None:
+        super().__init__()
+        self._masker = masker
+        self._render = render
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of one record; a record that cannot be formatted still gives a line that says so."""
+        try:
+            return self._render(self._masker.event(_event_of(record)))
+        except Exception as error:  # noqa: BLE001  (a log call never raises into the application)
+            return self._render(_head(record, "log_event_unformattable") | {"reason": type(error).__name__})
+
+
+def _event_of(record: logging.LogRecord) -> Event:
+    event = _head(record, _message(record))
+    fields = _fields(record)
+    if (request := correlation_id.get()) is not None:
+        event["correlation_id"] = fields.pop("correlation_id", request)
+    event |= {f"{name}_" if name in event else name: value for name, value in fields.items()}
+    if record.exc_info and record.exc_info[1] is not None:
+        event["exception"] = _describe_exception(record.exc_info[1])
+    if record.stack_info:
+        event["stack"] = record.stack_info
+    return event
+
+
+def _head(record: logging.LogRecord, message: str) -> Event:
+    moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+    return {
+        "timestamp": moment.removesuffix("+00:00") + "Z",
+        "level": record.levelname.lower(),
+        "event": message,
+        "logger": record.name,
+    }
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001  (arguments that do not fit the message, or whose text cannot be made)
+        return record.msg if isinstance(record.msg, str) else f"<{type(record.msg).__name__}>"
+
+
+def _fields(record: logging.LogRecord) -> Event:
+    """What structlog handed over, or what other libraries attached to a record by ``extra``, with the context."""
+    fields = record.__dict__.get(FIELDS)
+    if fields is not None:
+        return dict(fields)
+    extra = {name: value for name, value in record.__dict__.items() if name not in _UNWANTED_ATTRIBUTES}
+    return structlog.contextvars.get_contextvars() | extra
+
+
+def _describe_exception(error: BaseException) -> dict[str, str]:
+    description = {"type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")}
+    if isinstance(error, DataLayerError):
+        description["code"] = error.code
+    return description | {"message": _text_of(error), "traceback": _traceback_of(error)}
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  (foreign code)
+        return "<unreadable>"
+
+
+def _traceback_of(error: BaseException) -> str:
+    try:
+        # Without local variables: they hold passwords under any name.
+        return "".join(traceback.format_exception(error, limit=-_FRAMES))
+    except Exception:  # noqa: BLE001  (foreign code: notes and causes can be anything)
+        return "<unreadable>"

@@ -1,0 +1,108 @@
+"""How secrets look inside of text that nobody structured: messages, addresses, tracebacks.
+
+Every pattern begins with a literal piece and either bounds or consumes what it repeats, so its time grows with the
+text and not faster. In doubt a pattern takes too much: a line without a harmless word is better than one that tells a
+password.
+"""
+
+from __future__ import annotations
+
+import re
+
+from data_layer.observability.secret_names import is_header_name, is_measure, is_secret_name
+
+MASK = "***"
+
+_LONGEST_NAME = 128
+_NAME = re.compile(r"(?<![\w-])([\w-]++)([\"'\])]{0,2})\s{0,4}([=:])(?!=)\s{0,4}")
+_QUOTED = r"""b?(?:"(?:[^"\\]|\\.)*+(?:"|\Z)|'(?:[^'\\]|\\.|'')*+(?:'|\\?\Z))"""
+_ASSIGNED_VALUE = re.compile(rf"{_QUOTED}|\([^)]*+(?:\)|\Z)|\S+", re.DOTALL)
+_QUOTED_VALUE = re.compile(_QUOTED, re.DOTALL)
+_JSON_VALUE = re.compile(rf"{_QUOTED}|[^\s,}}\]]+", re.DOTALL)
+_HEADER_VALUE = re.compile(r"[^\r\n]+")
+_NUMBER = re.compile(r"\d{1,9}\b")
+
+_USER = r"://[^\s/:@?#\"']{0,256}:"
+_ADDRESS = re.compile(
+    rf"((?<!http)(?<!https){_USER}"
+    # http://localhost:3000/?mail=a@b has a port, not a password.
+    rf"|{_USER}(?!\d{{1,5}}(?:[/?#\s]|\Z)))(?:[^\s\"'<>]{{1,1024}}|\S{{1,1024}})@"
+)
+_UNIQUE_COLUMNS = re.compile(r"\(([^()]{1,256})\)=(\([^)]*+(?:\)|\Z))")
+_ROW = re.compile(r"(failing row contains )\(.*?(?:\)\.?(?=\n|\Z)|\Z)", re.IGNORECASE | re.DOTALL)
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL
+)
+_BEARER = re.compile(r"(bearer\s{1,4})[^\s\"',;]{6,}", re.IGNORECASE)
+# "Basic authentication" is prose.
+_BASIC = re.compile(r"([Bb]asic )(?=[a-z]{0,64}[A-Z0-9+/=])[A-Za-z0-9+/=]{8,}")
+_JSON_WEB_TOKEN = re.compile(r"eyJ[\w-]{5,}(?:\.[\w-]*)*")
+_AMAZON_KEY = re.compile(r"A[KS]IA[A-Z0-9]{12,}")
+_PROVIDER_KEY = re.compile(r"\b(?:sk-|gh[opsur]_|github_pat_)[\w-]{16,}")
+_PASSWORD_HASH = re.compile(r"\$2[abxy]?\$\d\d\$[./A-Za-z0-9]{20,}")
+
+_KEEP_FIRST = rf"\g<1>{MASK}"
+
+
+def mask_patterns(text: str) -> str:
+    """The text with everything that looks like a secret replaced."""
+    if "://" in text and "@" in text:
+        text = _ADDRESS.sub(f"{_KEEP_FIRST}@", text)
+    if ")=(" in text:
+        text = _UNIQUE_COLUMNS.sub(_mask_columns, text)
+    if "=" in text or ":" in text:
+        text = _mask_named(text)
+    lowered = text.lower()
+    for piece, pattern, replacement in _SHAPES:
+        if piece in lowered:
+            text = pattern.sub(replacement, text)
+    return text
+
+
+def _mask_named(text: str) -> str:
+    """Mask what is assigned to a secret's name: in settings, queries, headers, JSON and calls."""
+    pieces = []
+    done = 0
+    for found in _NAME.finditer(text):
+        name = found[1][-_LONGEST_NAME:]
+        if found.start() < done or not is_secret_name(name):
+            continue
+        if is_measure(name) and _NUMBER.match(text, found.end()):
+            continue
+        if value := _value_after(found, name).match(text, found.end()):
+            pieces += text[done : found.end()], MASK
+            done = value.end()
+    return "".join([*pieces, text[done:]]) if pieces else text
+
+
+def _value_after(found: re.Match[str], name: str) -> re.Pattern[str]:
+    """How far the value reaches; after a bare name and a colon, as in prose, only a quoted one counts."""
+    if found[3] == "=":
+        return _ASSIGNED_VALUE
+    if found[2]:
+        return _JSON_VALUE
+    return _HEADER_VALUE if is_header_name(name) else _QUOTED_VALUE
+
+
+def _mask_columns(found: re.Match[str]) -> str:
+    """PostgreSQL tells the values of a violated constraint: Key (a, b)=(1, 2)."""
+    secret = any(is_secret_name(name.strip()) for name in found[1].split(","))
+    return f"({found[1]})=({MASK})" if secret else found[0]
+
+
+def _mask_web_token(found: re.Match[str]) -> str:
+    return MASK if "." in found[0] else found[0]
+
+
+_SHAPES = (
+    ("-----begin", _PRIVATE_KEY, MASK),
+    ("bearer", _BEARER, _KEEP_FIRST),
+    ("basic ", _BASIC, _KEEP_FIRST),
+    ("eyj", _JSON_WEB_TOKEN, _mask_web_token),
+    ("akia", _AMAZON_KEY, MASK),
+    ("asia", _AMAZON_KEY, MASK),
+    ("sk-", _PROVIDER_KEY, MASK),
+    ("gh", _PROVIDER_KEY, MASK),
+    ("$2", _PASSWORD_HASH, MASK),
+    ("failing row", _ROW, _KEEP_FIRST),
+)

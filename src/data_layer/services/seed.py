@@ -1,0 +1,127 @@
+"""Example data: three users, a dozen projects with real pages and screenshots, and what happened around them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from data_layer.schemas.statistics import Frozen
+from data_layer.services.seed_rows import (
+    catalog,
+    content_type_of,
+    file_of,
+    fixed_id,
+    make_audit,
+    make_codes,
+    make_image,
+    make_project,
+    make_session,
+    make_user,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from data_layer.services.transactions import Transactions
+    from data_layer.storage import Storage
+
+
+class SeedReport(Frozen):
+    """How many rows were added; all are zero when everything was there."""
+
+    users: int = 0
+    projects: int = 0
+    codes: int = 0
+    images: int = 0
+    sessions: int = 0
+    audit_entries: int = 0
+
+
+class SeedService:
+    """Plants the example data. Its rows have fixed ids, so that planting again adds only what is missing."""
+
+    def __init__(self, transactions: Transactions, storage: Storage) -> None:
+        self._transactions = transactions
+        self._storage = storage
+
+    async def plant_once(self, on_progress: Callable[[str], None] = lambda _: None) -> SeedReport:
+        """Plant, unless it was done before: what was deleted since does not come back."""
+        last = len(catalog()["audit"]) - 1
+        async with self._transactions() as tx:
+            planted = await tx.audit.find_one(id=fixed_id("audit", last))
+        return SeedReport() if planted else await self.plant(on_progress)
+
+    async def plant(self, on_progress: Callable[[str], None] = lambda _: None) -> SeedReport:
+        """Add what is missing.
+
+        Args:
+            on_progress: told the name of each part as it is planted.
+
+        Raises:
+            DuplicateError: when someone else has an e-mail address of the example data.
+        """
+        now = datetime.now(UTC)
+        counts = {"users": await self._plant_users(now)}
+        for entry in catalog()["projects"]:
+            on_progress(entry["name"])
+            if await self._plant_project(entry, now - timedelta(days=entry["days_ago"])):
+                counts["projects"] = counts.get("projects", 0) + 1
+                counts["codes"] = counts.get("codes", 0) + len(entry["codes"])
+                counts["images"] = counts.get("images", 0) + len(entry.get("images", []))
+        counts["sessions"] = await self._plant_sessions(now)
+        counts["audit_entries"] = await self._plant_audit(now)
+        return SeedReport(**counts)
+
+    async def _plant_users(self, now: datetime) -> int:
+        planted = 0
+        async with self._transactions() as tx:
+            for entry in catalog()["users"]:
+                if await tx.users.find_one(id=fixed_id("users", entry["key"])) is None:
+                    user = make_user(entry, now)
+                    tx.add(user)
+                    await tx.users.increment(user.id, "login_count", amount=entry["login_count"])
+                    planted += 1
+        return planted
+
+    async def _plant_project(self, entry: dict[str, Any], created: datetime) -> bool:
+        async with self._transactions() as tx:
+            if await tx.projects.find_one(id=fixed_id("projects", entry["key"])) is not None:
+                return False
+        # Files come before the rows that name them, and outside of the transaction.
+        screenshot = await self._store(entry["screenshot"])
+        images = [
+            make_image(entry, image, created, await self._store(image["file"])) for image in entry.get("images", [])
+        ]
+        async with self._transactions() as tx:
+            project = make_project(entry, created, screenshot)
+            codes = make_codes(entry, created)
+            for row in (project, *codes, *images):
+                tx.add(row)
+            await tx.flush()
+            project.last_generated_at = project.updated_at = codes[-1].created_at
+        return True
+
+    async def _store(self, path: str) -> str:
+        key = f"seed/{path}"
+        await self._storage.upload(file_of(path).read_bytes(), key, content_type_of(path))
+        return key
+
+    async def _plant_sessions(self, now: datetime) -> int:
+        planted = 0
+        async with self._transactions() as tx:
+            for number, entry in enumerate(catalog()["sessions"]):
+                if await tx.sessions.find_one(id=fixed_id("sessions", number)) is None:
+                    session = make_session(number, entry, now)
+                    tx.add(session)
+                    await tx.sessions.increment(session.id, "request_count", amount=entry["request_count"])
+                    planted += 1
+        return planted
+
+    async def _plant_audit(self, now: datetime) -> int:
+        entries = catalog()["audit"]
+        async with self._transactions() as tx:
+            known = {entry.id for entry in await tx.audit.list(id=[fixed_id("audit", n) for n in range(len(entries))])}
+            missing = [n for n in range(len(entries)) if fixed_id("audit", n) not in known]
+            for number in missing:
+                tx.add(make_audit(number, entries[number], now))
+        return len(missing)

@@ -1,0 +1,93 @@
+"""What all tests share: one pair of real servers for the whole run, and a database of its own for each worker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+
+from data_layer import DataLayer, Settings
+from data_layer.embedded import EmbeddedServers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+pytest_plugins = ["tests.needs_debian"]
+
+TABLES = "users, projects, generated_codes, generated_images, sessions, audit_logs"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read the developer's settings nor write into the project folder."""
+    names = [name.upper() for name in Settings.model_fields] + ["NODE_ENV"]
+    saved = {name: os.environ.pop(name) for name in names if name in os.environ}
+    folder = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("work"))
+    yield
+    os.chdir(folder)
+    os.environ.update(saved)
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[tuple[str, str]]:
+    """The addresses of PostgreSQL and Valkey. Parallel workers share them: the last one to leave ends them."""
+    root = tmp_path_factory.getbasetemp()
+    shared = root if worker_id == "master" else root.parent
+    servers = EmbeddedServers(shared / "servers", postgresql=True, valkey=True, database_name=f"test_{worker_id}")
+    with asyncio.Runner() as runner:
+        addresses = runner.run(servers.start())
+        assert addresses.database_url
+        assert addresses.redis_url
+        yield addresses.database_url, addresses.redis_url
+        runner.run(servers.stop())
+
+
+@pytest.fixture(scope="session")
+def base_settings(servers: tuple[str, str], worker_id: str) -> Settings:
+    """Settings for the shared servers."""
+    database_url, redis_url = servers
+    return Settings(
+        environment="testing", database_url=database_url, redis_url=redis_url, redis_key_prefix=f"test-{worker_id}"
+    )
+
+
+@pytest.fixture(scope="session")
+def migrated(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The same, after the database was made and migrated."""
+
+    async def prepare() -> None:
+        settings = base_settings.model_copy(update={"local_storage_path": tmp_path_factory.mktemp("uploads")})
+        async with DataLayer(settings, prepare=True):
+            pass
+
+    asyncio.run(prepare())
+    return base_settings
+
+
+@pytest.fixture
+def settings(migrated: Settings, tmp_path: Path) -> Settings:
+    """Settings for one test: the migrated database, and a storage folder of its own."""
+    return migrated.model_copy(update={"local_storage_path": tmp_path / "uploads"})
+
+
+@pytest.fixture
+async def data(settings: Settings) -> AsyncIterator[DataLayer]:
+    """An open data layer with empty tables and an empty cache."""
+    async with DataLayer(settings) as data:
+        async with data.transaction() as tx:
+            await tx.execute(text(f"TRUNCATE {TABLES}"))
+        await data.cache.flush()
+        yield data
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path is short enough for Unix sockets."""
+    with tempfile.TemporaryDirectory(prefix="dl-") as folder:
+        yield Path(folder)

@@ -1,0 +1,216 @@
+"""What migrations do to a database: forwards, backwards, with rows in it, and when they fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from data_layer.database.migrations import known_revisions
+from data_layer.database.migrations.progress import MigrationEvent
+from data_layer.database.migrator import Migrator
+from data_layer.database.schema_state import SchemaStatus
+from data_layer.errors import DatabasePermissionError, InvalidValueError, MigrationError, SchemaBehindError
+
+from .migration_helpers import (
+    EVERY_VERSION,
+    HEAD,
+    NEXT,
+    create_from_models,
+    new_database,
+    new_role,
+    query,
+    server,
+    tables,
+    with_next_revision,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from data_layer.database.address import DatabaseAddress
+    from data_layer.database.migrations import Revision
+    from data_layer.database.migrations.progress import MigrationProgress
+
+ROWS_OF_THE_FIRST_REVISION = """
+INSERT INTO users (id, email, first_name, last_name, preferences)
+    VALUES ('00000000-0000-7000-8000-000000000001', 'Ada@example.com', 'Ada', 'Example', '{"theme": "dark"}');
+INSERT INTO projects (id, user_id, name, tags) VALUES
+    ('00000000-0000-7000-8000-000000000002', '00000000-0000-7000-8000-000000000001', 'Shop', '["red"]');
+INSERT INTO generated_codes (id, project_id, code, provider, model, generation_id, variant_index) VALUES
+    ('00000000-0000-7000-8000-000000000003', '00000000-0000-7000-8000-000000000002', '<p>1</p>', 'claude', 'm',
+     '00000000-0000-7000-8000-000000000009', 0),
+    ('00000000-0000-7000-8000-000000000004', '00000000-0000-7000-8000-000000000002', '<p>2</p>', 'claude', 'm',
+     '00000000-0000-7000-8000-000000000009', 1);
+INSERT INTO generated_images (id, project_id, prompt, provider, model, size) VALUES
+    ('00000000-0000-7000-8000-000000000005', '00000000-0000-7000-8000-000000000002', 'a', 'dalle3', 'm', '1024x1024');
+INSERT INTO sessions (id, session_id, user_id, expires_at) VALUES
+    ('00000000-0000-7000-8000-000000000006', 'hash', '00000000-0000-7000-8000-000000000001', now());
+INSERT INTO audit_logs (id, user_id, action, category, description) VALUES
+    ('00000000-0000-7000-8000-000000000007', '00000000-0000-7000-8000-000000000001', 'user_login', 'security', 'x')
+"""
+READ_ROWS = """
+SELECT email, preferences->>'theme', projects.name, generation_count, array_agg(code ORDER BY version),
+    (SELECT prompt FROM generated_images), (SELECT session_id FROM sessions), (SELECT description FROM audit_logs)
+FROM users JOIN projects ON user_id = users.id JOIN generated_codes ON project_id = projects.id
+WHERE search_vector @@ to_tsquery('english', 'shop & red') GROUP BY users.id, projects.id
+"""
+ROWS = [("Ada@example.com", "dark", "Shop", 2, ["<p>1</p>", "<p>2</p>"], "a", "hash", "x")]
+
+
+@pytest.fixture
+def address() -> DatabaseAddress:
+    return new_database()
+
+
+@pytest.mark.parametrize("version", EVERY_VERSION)
+def test_migrations_and_models_make_the_same_database(version: int) -> None:
+    migrated, created = new_database(version), new_database(version)
+    assert Migrator(migrated).migrate() == tuple(revision.identifier for revision in known_revisions())
+    create_from_models(created)
+
+    dump = server(version).dump(migrated.name)
+
+    assert dump == server(version).dump(created.name)
+    assert sum("CREATE TABLE" in line for line in dump) == 6
+
+
+@pytest.mark.parametrize("version", EVERY_VERSION)
+def test_undoing_every_migration_leaves_nothing(version: int) -> None:
+    address, untouched = new_database(version), new_database(version)
+    migrator = Migrator(address)
+    migrator.migrate()
+    migrator.rollback(len(known_revisions()))
+
+    assert server(version).dump(address.name) == server(version).dump(untouched.name)
+    assert tables(address) == set()
+    assert migrator.current().state is SchemaStatus.EMPTY
+    assert migrator.rollback() == ()
+    assert migrator.migrate()
+
+
+@pytest.mark.parametrize("revision", known_revisions(), ids=lambda revision: revision.identifier)
+def test_an_old_database_keeps_its_rows(address: DatabaseAddress, revision: Revision) -> None:
+    migrator = Migrator(address)
+    migrator.migrate("0001")
+    query(address, ROWS_OF_THE_FIRST_REVISION)
+    migrator.migrate(revision.identifier)
+    assert migrator.current().revision == revision.identifier
+
+    migrator.migrate()
+
+    assert migrator.check().agrees
+    assert query(address, READ_ROWS) == ROWS
+
+
+def test_each_migration_can_be_undone_and_repeated_with_rows(address: DatabaseAddress) -> None:
+    migrator = Migrator(address)
+    migrator.migrate("0001")
+    query(address, ROWS_OF_THE_FIRST_REVISION)
+    for revision in known_revisions()[1:]:
+        migrator.migrate(revision.identifier)
+        assert migrator.rollback() == (revision.identifier,)
+        migrator.migrate(revision.identifier)
+
+    assert query(address, READ_ROWS) == ROWS
+
+
+def test_rows_survive_the_next_migration_and_its_undoing(address: DatabaseAddress, tmp_path: Path) -> None:
+    Migrator(address).migrate()
+    query(address, ROWS_OF_THE_FIRST_REVISION)
+    add = "op.execute(\"ALTER TABLE users ADD COLUMN nickname text NOT NULL DEFAULT 'none'\")"
+    versions = with_next_revision(tmp_path, add, 'op.execute("ALTER TABLE users DROP COLUMN nickname")')
+    newer = Migrator(address, versions=versions)
+    with pytest.raises(SchemaBehindError, match=rf"{HEAD}.*{NEXT}.*data-layer db migrate"):
+        newer.require_current()
+
+    assert newer.migrate() == (NEXT,)
+    assert query(address, "SELECT nickname FROM users") == [("none",)]
+    assert query(address, READ_ROWS) == ROWS
+    assert newer.rollback(1) == (NEXT,)
+    assert query(address, READ_ROWS) == ROWS
+    assert Migrator(address).check().agrees
+
+
+def test_progress_names_each_migration(address: DatabaseAddress, tmp_path: Path) -> None:
+    reports: list[MigrationProgress] = []
+    versions = with_next_revision(tmp_path, "pass")
+    migrator = Migrator(address, versions=versions)
+
+    migrator.migrate(on_progress=reports.append)
+    migrator.rollback(2, on_progress=reports.append)
+
+    seen = [(report.event, report.revision and report.revision.identifier, report.number) for report in reports]
+    started, finished = MigrationEvent.STARTED, MigrationEvent.FINISHED
+    assert seen == [
+        *[(started, HEAD, 1), (finished, HEAD, 1), (started, NEXT, 2), (finished, NEXT, 2)],
+        *[(started, NEXT, 1), (finished, NEXT, 1), (started, HEAD, 2), (finished, HEAD, 2)],
+    ]
+    assert {report.total for report in reports} == {2}
+
+
+def test_a_target_is_reached_and_not_passed(address: DatabaseAddress, tmp_path: Path) -> None:
+    migrator = Migrator(address, versions=with_next_revision(tmp_path, "pass"))
+    migrator.migrate(HEAD)
+
+    assert (migrator.current().state, migrator.current().pending) == (SchemaStatus.BEHIND, (NEXT,))
+    assert migrator.migrate(HEAD) == ()
+    assert migrator.migrate() == (NEXT,)
+    assert migrator.migrate(HEAD) == ()
+    with pytest.raises(MigrationError, match=r"no migration 'seven'.*0001"):
+        migrator.migrate("seven")
+    with pytest.raises(InvalidValueError):
+        migrator.rollback(0)
+
+
+@pytest.mark.parametrize(
+    ("statement", "cause"),
+    [
+        ('op.execute("SELECT 1 / 0")', "division by zero"),
+        ('op.execute("CREATE UNIQUE INDEX double ON users (first_name)")', "could not create unique index"),
+        ('raise RuntimeError("no such plan")', "no such plan"),
+    ],
+)
+def test_a_failed_migration_changes_nothing_and_says_which(
+    address: DatabaseAddress, tmp_path: Path, statement: str, cause: str
+) -> None:
+    Migrator(address).migrate()
+    for number in (1, 2):
+        query(
+            address,
+            f"INSERT INTO users (id, email, first_name, last_name) VALUES (gen_random_uuid(), '{number}', 'Eve', 'E')",
+        )
+    versions = with_next_revision(tmp_path, f'op.execute("CREATE TABLE half_done (id int)")\n{statement}')
+    migrator = Migrator(address, versions=versions)
+
+    with pytest.raises(MigrationError, match=rf"{NEXT} \(next\) failed and changed nothing: {cause}") as caught:
+        migrator.migrate()
+
+    assert "Eve" not in str(caught.value)
+    assert "half_done" not in tables(address)
+    assert migrator.current().revision == HEAD
+    assert Migrator(address).check().agrees
+
+
+def test_a_user_who_may_not_create_tables_is_told_so(address: DatabaseAddress) -> None:
+    mine = server(18).address(address.name, new_role())
+    with pytest.raises(DatabasePermissionError, match=r"0001.*permission denied for schema public"):
+        Migrator(mine).migrate()
+    assert tables(address) == set()
+
+
+def test_tables_go_to_the_schema_that_the_search_path_names(address: DatabaseAddress) -> None:
+    query(address, "CREATE SCHEMA apart")
+    query(address, f"ALTER DATABASE {address.name} SET search_path = apart")
+    migrator = Migrator(address)
+    migrator.migrate()
+
+    assert tables(address) == set()
+    assert migrator.check().agrees
+    assert query(address, "SELECT count(*) FROM apart.users") == [(0,)]
+
+
+def test_a_database_that_cannot_hold_every_text_is_refused() -> None:
+    server(18).run("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    with pytest.raises(MigrationError, match=r"LATIN1.*data-layer db create"):
+        Migrator(server(18).address("latin")).migrate()

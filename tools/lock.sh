@@ -1,0 +1,15 @@
+#!/bin/sh
+# Write the lock files: exact versions with hashes, for every Python from 3.11, on Linux and macOS alike.
+# Usage: tools/lock.sh [--upgrade]
+set -eu
+
+compile() {
+    .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: \
+        --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
+        --custom-compile-command "make lock" "$@" >/dev/null
+}
+
+# The build backend is in the lock too, because the project is installed without a download beside it.
+echo hatchling | compile "$@" pyproject.toml - --extra embedded --output-file requirements.lock
+compile "$@" pyproject.toml --all-extras --constraint requirements.lock --output-file requirements-dev.lock
+grep -c == requirements.lock requirements-dev.lock
