@@ -6,12 +6,13 @@ import multiprocessing
 import random
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-import stamina
 
+from data_layer.database.migrations import VERSIONS
 from data_layer.database.migrations.exclusive import LOCK
 from data_layer.database.migrations.progress import MigrationEvent
 from data_layer.database.migrator import Migrator
@@ -39,8 +40,7 @@ if TYPE_CHECKING:
 
 ADD_COLUMN = 'op.execute("ALTER TABLE users ADD COLUMN nickname text")'
 SLEEP = 'op.execute("CREATE TABLE half_done (id int)")\nop.execute(f"SELECT pg_sleep({os.environ[\'SLOW\']})")'
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["data_layer.database.migrator", __package__ + ".migration_helpers"])
+processes = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
@@ -48,9 +48,12 @@ def address() -> DatabaseAddress:
     return new_database()
 
 
-def start(address: DatabaseAddress, versions: Path | None = None, seconds: float = 0) -> BaseProcess:
+def start(address: DatabaseAddress, versions: Path = VERSIONS, seconds: float = 0) -> BaseProcess:
     process = processes.Process(target=migrate_in_process, args=(address, versions, str(seconds)), daemon=True)
-    process.start()
+    with warnings.catch_warnings():
+        # Python 3.12 warns of forking beside threads; the child uses nothing that they might hold.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
     return process
 
 
@@ -93,7 +96,6 @@ def test_a_process_killed_in_the_middle_leaves_the_old_tables_and_no_lock(
 
 
 def test_wherever_a_process_is_killed_the_tables_are_the_old_or_the_new_ones() -> None:
-    seen = set()
     for _ in range(8):
         address = new_database()
         process = start(address)
@@ -104,11 +106,9 @@ def test_wherever_a_process_is_killed_the_tables_are_the_old_or_the_new_ones() -
         process.join(10)
 
         state = Migrator(address).current().state
-        seen.add(state)
         assert state in {SchemaStatus.EMPTY, SchemaStatus.UP_TO_DATE}
         Migrator(address).migrate()
         assert Migrator(address).check().agrees
-    assert seen
 
 
 def server_is_used(address: DatabaseAddress) -> bool:
@@ -185,7 +185,3 @@ def test_those_who_wait_do_not_stand_in_the_way_of_a_concurrent_index(address: D
         results = list(pool.map(Migrator.migrate, migrators))
 
     assert sorted(results) == [(), (), (NEXT,)]
-
-
-def test_retries_are_not_switched_off_by_accident() -> None:
-    assert stamina.is_active()

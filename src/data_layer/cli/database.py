@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from data_layer.config import Settings
-    from data_layer.database.migrator import Migrator
     from data_layer.database.migrations.progress import MigrationProgress
+    from data_layer.database.migrator import Migrator
     from data_layer.services.seed import SeedReport
 
 Result = TypeVar("Result")

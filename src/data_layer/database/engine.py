@@ -137,7 +137,8 @@ def driver_of(connection: AsyncConnection) -> DriverConnection[Any]:
 
 async def discard(connection: AsyncConnection) -> None:
     """Close a connection that must not be used again; the pool makes a new one when it needs it."""
-    await connection.invalidate()
+    if not connection.invalidated:
+        await connection.invalidate()
     await connection.close()
 
 

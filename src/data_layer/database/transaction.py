@@ -141,6 +141,8 @@ class Transaction:
         await discard(connection)
 
     async def _is_clean(self, connection: AsyncConnection) -> bool:
+        if connection.invalidated:  # By SQLAlchemy, when it was interrupted in the middle of a statement.
+            return False
         driver = driver_of(connection)
         if driver.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
             async with asyncio.timeout(_ROLLBACK_SECONDS):

@@ -118,7 +118,7 @@ class PostgresqlServer(Server):
 
     def _check_version(self) -> None:
         try:
-            found = (self.data_folder / "PG_VERSION").read_text(encoding="ascii").strip()
+            found = (self.data_folder / "PG_VERSION").read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             raise EmbeddedServerError(
                 f"{self.data_folder} is no data folder of PostgreSQL (PG_VERSION is missing) and is not empty; "
