@@ -64,7 +64,7 @@ class TestRestart:
 
 class TestClosing:
     @pytest.mark.parametrize("turns", [0, 1, 3, 10, 30, 100])
-    async def test_commands_under_way_fail_and_no_connection_is_left(
+    async def test_commands_end_or_are_refused_and_no_connection_is_left(
         self, server: RedisServer, cache_at: CacheAt, turns: int
     ) -> None:
         async with cache_at(server.url) as cache, cache_at(server.url) as witness:
@@ -73,9 +73,20 @@ class TestClosing:
                 await asyncio.sleep(0)
             await cache.close()
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
-            assert {type(outcome) for outcome in outcomes} <= {type(None), CacheUnavailableError, NotInitializedError}
+            assert {type(outcome) for outcome in outcomes} <= {type(None), NotInitializedError}
             await asyncio.sleep(0.05)
             assert (await witness.stats()).server_clients == 1
+
+    async def test_it_waits_no_longer_than_a_command_may_take(self, server: RedisServer, cache_at: CacheAt) -> None:
+        async with cache_at(server.url) as cache:
+            await cache.check()
+            server.pause()
+            calls = [asyncio.create_task(cache.get(f"key-{number}")) for number in range(100)]
+            await asyncio.sleep(0.01)
+            with within(1.5):
+                await cache.close()
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(outcome) for outcome in outcomes} <= {CacheTimeoutError, NotInitializedError}
 
 
 class TestHanging:

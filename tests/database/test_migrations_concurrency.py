@@ -96,7 +96,7 @@ def test_a_process_killed_in_the_middle_leaves_the_old_tables_and_no_lock(
 
 
 def test_wherever_a_process_is_killed_the_tables_are_the_old_or_the_new_ones() -> None:
-    for _ in range(8):
+    for _ in range(5):
         address = new_database()
         process = start(address)
         # The whole migration takes about a tenth of a second, after the process has connected.

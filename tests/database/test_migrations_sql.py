@@ -13,19 +13,19 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from data_layer.database.migrations import VERSION_TABLE, Revision, alembic_commands, known_revisions
+from data_layer.database.migrations import BASE, VERSION_TABLE, Revision, alembic_commands, known_revisions
 from data_layer.database.migrator import Migrator
 from data_layer.database.schema_state import SchemaStatus
 from data_layer.entities import Entity
 
-from .migration_helpers import new_database, query, tables
+from .migration_helpers import NEXT, new_database, query, tables, with_next_revision
 
 ROOT = Path(__file__).parents[2]
 SQUAWK = Path(sys.executable).with_name("squawk")
 STEPS = [
     pytest.param(before, after, id=after)
     for before, after in zip(
-        [alembic_commands.BASE, *(revision.identifier for revision in known_revisions())],
+        [BASE, *(revision.identifier for revision in known_revisions())],
         [revision.identifier for revision in known_revisions()],
         strict=False,
     )
@@ -73,10 +73,10 @@ def test_squawk_would_complain() -> None:
 
 def test_the_sql_can_be_run_by_hand() -> None:
     address = new_database()
-    query(address, alembic_commands.upgrade_sql(alembic_commands.BASE, "head"))
+    query(address, alembic_commands.upgrade_sql(BASE, "head"))
     assert Migrator(address).check().agrees
 
-    query(address, alembic_commands.downgrade_sql("head", alembic_commands.BASE))
+    query(address, alembic_commands.downgrade_sql("head", BASE))
     assert tables(address) == {VERSION_TABLE}
     assert Migrator(address).current().state is SchemaStatus.EMPTY
 
@@ -118,3 +118,24 @@ def test_every_index_and_constraint_is_named_after_its_table_and_columns() -> No
 
     assert [pair for pair in ours if not pair[1].startswith(tuple(f"{prefix}_{pair[0]}" for prefix in prefixes))] == []
     assert len(ours) > 50
+
+
+def test_the_next_migration_starts_from_a_template_that_fits(tmp_path: Path) -> None:
+    versions = with_next_revision(tmp_path, "pass")
+    path = alembic_commands.write_migration("Add a nickname", versions)
+
+    assert path == tmp_path / f"{int(NEXT) + 1:04}_add_a_nickname.py"
+    assert known_revisions(versions)[-1] == Revision(f"{int(NEXT) + 1:04}", "add a nickname")
+    for check in (["check", "--ignore=INP001"], ["format", "--check"]):
+        ruff = [SQUAWK.with_name("ruff"), *check, "--config", ROOT / "pyproject.toml", path]
+        result = subprocess.run(ruff, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout
+
+    path.write_text(path.read_text().replace('op.execute("")', 'op.execute("SELECT 1")'))
+    address = new_database()
+    assert Migrator(address, versions=versions).migrate() == tuple(r.identifier for r in known_revisions(versions))
+
+
+def test_a_service_with_nothing_to_migrate_does_not_load_alembic() -> None:
+    code = "import sys, data_layer.database.migrator; sys.exit('alembic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

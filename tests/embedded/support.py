@@ -67,9 +67,16 @@ def wait_for(condition: Callable[[], object], seconds: float = 10) -> bool:
 
 
 def process_id(folder: Path, part: str) -> int:
-    """The one process of the folder whose command line holds ``part``."""
-    (found,) = [number for number, command in processes_of(folder).items() if part in command]
+    """The one process of the folder whose command line holds ``part``, not counting what it is just forking."""
+    alike = {number for number, command in processes_of(folder).items() if part in command}
+    (found,) = {number for number in alike if parent_of(number) not in alike}
     return found
+
+
+def parent_of(number: int) -> int:
+    with suppress(OSError):
+        return int(Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()[1])
+    return 0
 
 
 def guardian_id(folder: Path) -> int:

@@ -47,7 +47,6 @@ async def test_any_name(folder: Path, name: str) -> None:
     async with both_servers(other) as addresses:
         write(addresses, "kept")
         assert {"valkey.sock", ".s.PGSQL.5432"} <= permissions(other / "run").keys()
-    async with both_servers(other) as addresses:
         assert read(addresses) == [["kept"], ["kept"]]
 
 

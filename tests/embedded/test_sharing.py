@@ -99,7 +99,7 @@ def test_ten_processes_that_start_at_once_share_one_guardian(new_folder: Path) -
 async def test_a_start_while_the_servers_are_stopping_waits_for_new_ones(folder: Path) -> None:
     first, second = both_servers(folder), both_servers(folder)
     write(await first.start(), "kept")
-    for delay in (0, 0.001, 0.005, 0.02, 0.05):
+    for delay in (0, 0.002, 0.03):
         stopping = asyncio.create_task(first.stop())
         await asyncio.sleep(delay)
         assert read(await second.start()) == [["kept"], ["kept"]]
@@ -135,7 +135,7 @@ def test_users_that_come_and_go_never_meet_a_dying_server(folder: Path) -> None:
             return "fine"
 
     with ThreadPoolExecutor(3) as pool:
-        assert set(pool.map(come_and_go, range(9))) == {"fine"}
+        assert set(pool.map(come_and_go, range(6))) == {"fine"}
 
 
 def test_interrupting_the_terminal_stops_everything_in_order(folder: Path) -> None:

@@ -8,15 +8,12 @@ import os
 import re
 import stat
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from data_layer.errors import InvalidStorageKeyError, StorageUnavailableError
 from data_layer.storage import LocalStorage
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def temporary_files(folder: Path) -> list[Path]:
@@ -223,7 +220,7 @@ async def test_everything_is_on_the_disk_before_it_is_promised(
     calls: list[tuple[str, str]] = []
 
     def name_of(descriptor: int) -> str:
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
         return re.sub(r"[0-9a-f]{32}$", "*", os.path.relpath(path, folder))
 
     real_fsync, real_rename = os.fsync, os.rename

@@ -79,7 +79,10 @@ class Cache:
             self._opened = Entries(runner, self._codec, self._namespace, counters)
 
     async def close(self) -> None:
-        """Closes all connections; commands under way fail. The cache can be opened again."""
+        """Waits for commands under way, each of which has its time limit, and closes all connections.
+
+        Further commands are refused. The cache can be opened again.
+        """
         entries, self._opened = self._opened, None
         if entries is not None:
             await entries.runner.close()

@@ -92,28 +92,30 @@ class CommandRunner:
                 return
 
     async def close(self) -> None:
-        """Closes every connection; commands under way fail."""
+        """Refuses further commands, waits for those under way (each has its time limit), and closes all connections."""
         self._closed = True
-        await self.client.aclose()
+        try:
+            # redis-py may fail in strange ways when a connection is closed under a command.
+            for _ in range(MAXIMUM_CONNECTIONS):
+                await self._free.acquire()
+        finally:
+            await self.client.aclose()
 
     async def _guard(self, send: Callable[[], Awaitable[Result]], *, repeatable: bool) -> Result:
+        self._refuse_if_closed()
         await self._wait_for_a_connection()
         try:
-            if self._closed:
-                raise NotInitializedError("The cache was closed while a command waited for a connection")
+            self._refuse_if_closed()
             async with asyncio.timeout(self._time_limit):
                 if not repeatable:
                     return await send()
-                return await self._retry.call_with_retry(send, _go_on, is_retryable=self._is_worth_repeating)
+                return await self._retry.call_with_retry(send, _go_on, is_retryable=is_broken_connection)
         except (RedisError, OSError) as error:
             self._counters.failures += 1
             # Without the cause, whose text may quote a value or a password.
             raise translate(error, self._address) from None
         finally:
             self._free.release()
-            if self._closed:
-                # This command may have connected after the other connections were closed.
-                await self.client.aclose()
 
     async def _wait_for_a_connection(self) -> None:
         try:
@@ -126,8 +128,9 @@ class CommandRunner:
                 "REDIS_COMMAND_TIMEOUT"
             ) from None
 
-    def _is_worth_repeating(self, error: Exception) -> bool:
-        return not self._closed and is_broken_connection(error)
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise NotInitializedError("The cache was closed")
 
 
 async def _go_on(_error: Exception) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
 from data_layer.database import administration
 from data_layer.database.failures import translated
-from data_layer.database.migrations import VERSION_TABLE, VERSIONS, Revision, alembic_commands, known_revisions
+from data_layer.database.migrations import BASE, VERSION_TABLE, VERSIONS, Revision, known_revisions
 from data_layer.database.migrations.exclusive import exclusive
 from data_layer.database.migrations.execution import execute
 from data_layer.database.migrations.progress import ProgressListener, ignore_progress, steps
@@ -21,6 +22,7 @@ from data_layer.errors import DatabaseMissingError, InvalidValueError, Migration
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from types import ModuleType
 
     from sqlalchemy import Connection
 
@@ -140,7 +142,7 @@ class Migrator:
             _require_utf8(connection)
             missing = self._revisions[self._count_up_to(state.revision) : goal]
             for step in steps(missing, on_progress):
-                command = partial(alembic_commands.upgrade, connection, step.revision.identifier, self._versions)
+                command = partial(_alembic().upgrade, connection, step.revision.identifier, self._versions)
                 execute(step, connection, command, self._attempts)
         return tuple(revision.identifier for revision in missing)
 
@@ -163,7 +165,7 @@ class Migrator:
             applied = self._revisions[: self._count_up_to(state.revision)]
             undone = applied[::-1][:count]
             for step in steps(undone, on_progress):
-                command = partial(alembic_commands.downgrade, connection, self._before(step.revision), self._versions)
+                command = partial(_alembic().downgrade, connection, self._before(step.revision), self._versions)
                 execute(step, connection, command, self._attempts)
             if undone == applied[::-1]:
                 connection.execute(text(f"DROP TABLE IF EXISTS {VERSION_TABLE}"))
@@ -221,7 +223,12 @@ class Migrator:
 
     def _before(self, revision: Revision) -> str:
         position = self._revisions.index(revision)
-        return self._revisions[position - 1].identifier if position else alembic_commands.BASE
+        return self._revisions[position - 1].identifier if position else BASE
+
+
+def _alembic() -> ModuleType:
+    """Alembic is loaded when there is something to migrate; a service that starts usually has nothing."""
+    return import_module("data_layer.database.migrations.alembic_commands")
 
 
 def _require_utf8(connection: Connection) -> None:

@@ -38,7 +38,7 @@ class Transaction:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: AsyncConnection | None = None
-        self._is_open = False
+        self._is_open: bool | None = None  # None until it is opened for the first and only time.
         self.has_begun = False
 
     def open(self) -> None:
@@ -47,7 +47,7 @@ class Transaction:
         Raises:
             TransactionClosedError: when it was used before.
         """
-        if self._is_open:
+        if self._is_open is not None:
             raise TransactionClosedError("a transaction can be used once: call transaction() again for another one")
         self._is_open = True
 

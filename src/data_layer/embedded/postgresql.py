@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _INITDB = (
     *("--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-instructions"),
     *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", "--data-checksums"),
+    # One call instead of one for each of a thousand files, which takes seconds on a busy disk.
+    *(("--sync-method=syncfs",) if sys.platform == "linux" else ()),
 )
 _SETTINGS = (
     *("listen_addresses=", "unix_socket_permissions=0700", "port=5432"),

@@ -133,18 +133,19 @@ def _encodable(text: str) -> str:
 
 
 def _is_secret(name: Any, value: Any) -> bool:
-    if value is None or isinstance(value, bool) or not isinstance(name, (str, bytes)):
+    # By type: isinstance asks the value, which can be anything.
+    if type(value) in {type(None), bool} or not issubclass(type(name), (str, bytes)):
         return False
-    text = name if isinstance(name, str) else name[:_LONGEST_BYTES].decode(errors="replace")
-    return is_secret_name(text) and not (isinstance(value, (int, float)) and is_measure(text))
+    text = name if issubclass(type(name), str) else name[:_LONGEST_BYTES].decode(errors="replace")
+    return is_secret_name(text) and not (type(value) in {int, float} and is_measure(text))
 
 
 def _read(value: Any) -> str:
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return _read_bytes(value)
     try:
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return _read_bytes(value)
         return str(value) if isinstance(value, PurePath) else repr(value)
     except Exception:  # noqa: BLE001  (foreign code)
         return _unreadable(value)

@@ -12,7 +12,7 @@ _SECRET = re.compile(
     "|signingkey|encryptionkey|credential|sessionid|connectionstring|signature|jwt|.hash$|^(?:auth|sig|otp)$"
 )
 _HEADER = re.compile("^(?:proxy)?authorization$|^(?:set)?cookie$|^x.*(?:key|token|secret)$|^apikey$")
-_MEASURE = re.compile("tokens|count|length|size|limit|seconds|ttl|used|age$")
+_MEASURE = re.compile("tokens|(?:count|length|size|limit|seconds|ttl|used|age)$")
 
 
 @lru_cache(maxsize=4096)

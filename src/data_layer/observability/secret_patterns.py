@@ -14,8 +14,8 @@ from data_layer.observability.secret_names import is_header_name, is_measure, is
 MASK = "***"
 
 _LONGEST_NAME = 128
-_NAME = re.compile(r"(?<![\w-])([\w-]++)([\"'\])]{0,2})\s{0,4}([=:])(?!=)\s{0,4}")
-_QUOTED = r"""b?(?:"(?:[^"\\]|\\.)*+(?:"|\Z)|'(?:[^'\\]|\\.|'')*+(?:'|\\?\Z))"""
+_NAME = re.compile(r"(?<![\w-])([\w-]++)(\\{0,3}[\"'\])]{0,2})\s{0,4}([=:])(?!=)\s{0,4}")
+_QUOTED = r"""b?(?:"(?:[^"\\]|\\.)*+(?:"|\Z)|'(?:[^'\\]|\\.|'')*+(?:'|\\?\Z)|\\+["'].*?(?:\\+["']\S*|\Z))"""
 _ASSIGNED_VALUE = re.compile(rf"{_QUOTED}|\([^)]*+(?:\)|\Z)|\S+", re.DOTALL)
 _QUOTED_VALUE = re.compile(_QUOTED, re.DOTALL)
 _JSON_VALUE = re.compile(rf"{_QUOTED}|[^\s,}}\]]+", re.DOTALL)
@@ -28,7 +28,7 @@ _ADDRESS = re.compile(
     # http://localhost:3000/?mail=a@b has a port, not a password.
     rf"|{_USER}(?!\d{{1,5}}(?:[/?#\s]|\Z)))(?:[^\s\"'<>]{{1,1024}}|\S{{1,1024}})@"
 )
-_UNIQUE_COLUMNS = re.compile(r"\(([^()]{1,256})\)=(\([^)]*+(?:\)|\Z))")
+_UNIQUE_COLUMNS = re.compile(r"\(([^()]{1,256})\)=\([^)]*+(?:\)|\Z)")
 _ROW = re.compile(r"(failing row contains )\(.*?(?:\)\.?(?=\n|\Z)|\Z)", re.IGNORECASE | re.DOTALL)
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL
@@ -61,7 +61,7 @@ def mask_patterns(text: str) -> str:
 
 def _mask_named(text: str) -> str:
     """Mask what is assigned to a secret's name: in settings, queries, headers, JSON and calls."""
-    pieces = []
+    pieces: list[str] = []
     done = 0
     for found in _NAME.finditer(text):
         name = found[1][-_LONGEST_NAME:]
@@ -87,7 +87,7 @@ def _value_after(found: re.Match[str], name: str) -> re.Pattern[str]:
 def _mask_columns(found: re.Match[str]) -> str:
     """PostgreSQL tells the values of a violated constraint: Key (a, b)=(1, 2)."""
     secret = any(is_secret_name(name.strip()) for name in found[1].split(","))
-    return f"({found[1]})=({MASK})" if secret else found[0]
+    return f"({found[1]})={MASK}" if secret else found[0]
 
 
 def _mask_web_token(found: re.Match[str]) -> str:

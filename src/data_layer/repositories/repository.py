@@ -51,12 +51,12 @@ class ReadRepository(Generic[E]):
         return entity
 
     async def find_one(self, **filters: Any) -> E | None:
-        """The oldest row that fits, or ``None``.
+        """A row that fits, or ``None``; any of them when several do.
 
         Raises:
             InvalidValueError: for a name that is no column.
         """
-        found = await self._session.find(self._select(filters).order_by(self.entity.id).limit(1))
+        found = await self._session.find(self._select(filters).limit(1))
         return found[0] if found else None
 
     async def list(

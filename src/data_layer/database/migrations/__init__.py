@@ -10,6 +10,8 @@ VERSION_TABLE = "data_layer_schema_version"
 
 ENVIRONMENT = Path(__file__).parent
 VERSIONS = ENVIRONMENT / "versions"
+BASE = "base"
+"""Alembic's name for the state before the first migration."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alembic import command
 from alembic.config import Config
 
-from data_layer.database.migrations import ENVIRONMENT, VERSIONS
+from data_layer.database.migrations import ENVIRONMENT, VERSIONS, known_revisions
+from data_layer.errors import MigrationError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sqlalchemy import Connection
-
-BASE = "base"
-"""Alembic's name for the state before the first migration."""
 
 
 def upgrade(connection: Connection, revision: str, versions: Path = VERSIONS) -> None:
@@ -43,6 +40,15 @@ def downgrade_sql(revision: str, before: str, versions: Path = VERSIONS) -> str:
     return output.getvalue()
 
 
+def write_migration(title: str, versions: Path = VERSIONS) -> Path:
+    """Write the file of the next migration, whose two functions are to be filled in, and return its path."""
+    number = f"{len(known_revisions(versions)) + 1:04}"
+    script = command.revision(configuration(versions), title, rev_id=number, version_path=str(versions))
+    if script is None or isinstance(script, list):
+        raise MigrationError("Alembic wrote no single file")
+    return Path(script.path)
+
+
 def configuration(
     versions: Path = VERSIONS, connection: Connection | None = None, output: io.StringIO | None = None
 ) -> Config:
@@ -51,5 +57,6 @@ def configuration(
     config.set_main_option("path_separator", "newline")
     config.set_main_option("script_location", str(ENVIRONMENT).replace("%", "%%"))
     config.set_main_option("version_locations", str(versions).replace("%", "%%"))
+    config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
     config.attributes["connection"] = connection
     return config

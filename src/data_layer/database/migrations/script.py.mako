@@ -1,22 +1,23 @@
-"""${message}.
-
-Long locks hurt a running service: add indexes with ``op.get_context().autocommit_block()`` and CONCURRENTLY, add
-constraints as NOT VALID and validate them in a second migration, and keep the old version of the code working.
-"""
+"""${message}."""
 
 from __future__ import annotations
 
 from alembic import op
-${"import sqlalchemy as sa\n" if "sa." in (upgrades or "") + (downgrades or "") else ""}${imports if imports else ""}
-revision = ${repr(up_revision)}
-down_revision = ${repr(down_revision)}
+
+revision = ${repr(up_revision).replace("'", '"')}
+down_revision = ${repr(down_revision).replace("'", '"')}
 
 
 def upgrade() -> None:
-    """${message}."""
-    ${upgrades if upgrades else "raise NotImplementedError"}
+    """Make the change.
+
+    It meets a running service of the version before. So index existing tables CONCURRENTLY, inside
+    ``with op.get_context().autocommit_block()`` and in a migration of its own; add constraints as NOT VALID and
+    validate them in the next migration; and drop nothing that the version before still uses.
+    """
+    op.execute("")
 
 
 def downgrade() -> None:
     """Undo it."""
-    ${downgrades if downgrades else "raise NotImplementedError"}
+    op.execute("")

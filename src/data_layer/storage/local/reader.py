@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from data_layer.storage.port import FileInformation
 
 _CLOSED = -1
+_ATTEMPTS = 100
 
 
 class Reader:
@@ -31,14 +32,15 @@ class Reader:
         Raises:
             FileNotFoundError: there is none.
         """
-        while True:
+        for attempt in range(_ATTEMPTS):
             self._descriptor = self._folder.open_file(self._segments)
             status = os.fstat(self._descriptor)
             attributes = self._attributes(status)
-            if attributes is not None or self._is_in_place(status):
-                return information(self._key, status, attributes)
+            if attributes is not None or self._is_in_place(status) or attempt == _ATTEMPTS - 1:
+                break
             # It was replaced before its sidecar was read; the sidecar describes what is there now.
             self.close()
+        return information(self._key, status, attributes)
 
     def read(self, start: int, size: int) -> bytes:
         """Exactly ``size`` bytes from ``start``."""

@@ -1,0 +1,56 @@
+"""Tests marked ``needs_debian`` run where the servers that no wheel brings are installed.
+
+Elsewhere they are left out, with one line that says so. With REQUIRE_ALL_SERVERS=1 a missing server is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PROGRAMS = ("pgbouncer", "redis-server")
+"""Named as the Debian packages that hold them."""
+
+_SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin"
+"""Where Debian puts servers, and where the PATH of an ordinary user does not look."""
+
+
+def find_program(name: str) -> str | None:
+    return shutil.which(name) or shutil.which(name, path=_SYSTEM_FOLDERS)
+
+
+def missing_programs() -> list[str]:
+    return [name for name in PROGRAMS if find_program(name) is None]
+
+
+def report(missing: Sequence[str]) -> str:
+    return (
+        f"the tests marked needs_debian use {' and '.join(PROGRAMS)}; not installed: {', '.join(missing)} "
+        f"(Debian, Ubuntu: sudo apt install {' '.join(missing)})"
+    )
+
+
+def pytest_configure() -> None:
+    missing = missing_programs()
+    if missing and os.environ.get("REQUIRE_ALL_SERVERS") == "1":
+        raise pytest.UsageError(report(missing))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not missing_programs():
+        return
+    left_out = [item for item in items if item.get_closest_marker("needs_debian")]
+    items[:] = [item for item in items if not item.get_closest_marker("needs_debian")]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    missing = missing_programs()
+    if missing:
+        terminalreporter.write_line(f"Left out: {report(missing)}", yellow=True)

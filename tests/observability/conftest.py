@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+from asgi_correlation_id.context import correlation_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Logging is global to the process: what a test configures must not reach the next one."""
+    root = logging.getLogger()
+    loggers = [root, *(each for each in root.manager.loggerDict.values() if isinstance(each, logging.Logger))]
+    before = [(each, list(each.handlers), each.level, each.propagate) for each in loggers]
+    request = correlation_id.set(None)
+    yield
+    correlation_id.reset(request)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate
+    for each in (logging.getLogger("data_layer"), logging.getLogger("uvicorn.access")):
+        if each not in loggers:
+            each.setLevel(logging.NOTSET)
+            each.propagate = True

@@ -1,0 +1,96 @@
+"""Every index has a query of ours that uses it; one that has none does not belong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import event, text
+
+from data_layer.entities import Entity
+from tests.support import make_user
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from data_layer import DataLayer
+    from data_layer.repositories.unit_of_work import UnitOfWork
+
+SOMEONE = make_user().id
+
+# Two indexes begin with user_id: only with rows is one of them better.
+FILL_PROJECTS = text("""
+WITH owner AS (
+    INSERT INTO users (id, email, first_name, last_name) VALUES (:owner, 'a@example.com', 'A', 'B')
+    RETURNING id
+)
+INSERT INTO projects (id, user_id, name, status)
+SELECT gen_random_uuid(), owner.id, 'Project', (ARRAY['draft', 'active', 'completed', 'archived'])[1 + n % 4]
+FROM owner, generate_series(1, 1000) AS n
+""").bindparams(owner=SOMEONE)
+
+QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
+    "uq_users_email": lambda tx: tx.users.find_one(email="Someone@Example.com"),
+    "uq_users_azure_id": lambda tx: tx.users.find_one(azure_id="a"),
+    "uq_users_google_id": lambda tx: tx.users.find_one(google_id="a"),
+    "uq_users_github_id": lambda tx: tx.users.find_one(github_id="a"),
+    "ix_users_preferences": lambda tx: tx.users.count(preferences={"theme": "dark"}),
+    "ix_projects_user_id_status": lambda tx: tx.projects.count(user_id=SOMEONE, status="archived"),
+    "ix_projects_user_id_updated_at": lambda tx: tx.projects.list(user_id=SOMEONE, order_by="-updated_at"),
+    "ix_projects_settings": lambda tx: tx.projects.count(settings={"language": "en"}),
+    "ix_projects_tags": lambda tx: tx.projects.count(tags=["pricing"]),
+    "ix_projects_search_vector": lambda tx: tx.projects.search("pricing page"),
+    "uq_generated_codes_project_id_version": lambda tx: tx.codes.summaries(SOMEONE),
+    "ix_generated_codes_project_id_created_at": lambda tx: tx.codes.list(project_id=SOMEONE, order_by="-created_at"),
+    "ix_generated_codes_parent_id": lambda tx: tx.codes.count(parent_id=SOMEONE),
+    "ix_generated_codes_status": lambda tx: tx.codes.count(status="pending"),
+    "ix_generated_codes_provider": lambda tx: tx.codes.count(provider="claude"),
+    "ix_generated_codes_code_stack": lambda tx: tx.codes.count(code_stack="svg"),
+    "ix_generated_codes_metrics": lambda tx: tx.codes.count(metrics={"tokens": 1}),
+    "ix_generated_images_project_id": lambda tx: tx.images.count(project_id=SOMEONE),
+    "uq_sessions_session_id": lambda tx: tx.sessions.find_one(session_id="hash"),
+    "ix_sessions_user_id_status": lambda tx: tx.sessions.count(user_id=SOMEONE, status="active"),
+    "ix_sessions_expires_at": lambda tx: tx.sessions.list(order_by="expires_at"),
+    "ix_audit_logs_user_id_created_at": lambda tx: tx.audit.list(user_id=SOMEONE, order_by="-created_at"),
+    "ix_audit_logs_action_created_at": lambda tx: tx.audit.list(action="user_login", order_by="-created_at"),
+    "ix_audit_logs_level_created_at": lambda tx: tx.audit.list(level="critical", order_by="-created_at"),
+    "ix_audit_logs_resource_type_resource_id": lambda tx: tx.audit.count(resource_type="project", resource_id="1"),
+    "ix_audit_logs_correlation_id": lambda tx: tx.audit.count(correlation_id="c"),
+    "ix_audit_logs_context": lambda tx: tx.audit.count(context={"a": 1}),
+}
+
+
+async def test_each_index_has_a_query_here(data: DataLayer) -> None:
+    async with data.transaction() as tx:
+        names = await tx.execute(
+            text(
+                "SELECT indexname FROM pg_indexes WHERE schemaname = current_schema() AND indexname NOT LIKE 'pk_%' "
+                "AND tablename = ANY(:tables)"
+            ).bindparams(tables=list(Entity.metadata.tables))
+        )
+    assert set(names.scalars()) == set(QUERIES)
+
+
+@pytest.mark.parametrize("index", QUERIES)
+async def test_the_query_uses_the_index(data: DataLayer, index: str) -> None:
+    statements: list[tuple[str, Any]] = []
+
+    def remember(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        statements.append((statement, parameters))
+
+    async with data.transaction() as tx:
+        await tx.execute(FILL_PROJECTS)
+        await tx.execute(text("ANALYZE projects"))
+        # With a handful of rows PostgreSQL rightly reads whole tables; here only what it could do counts.
+        await tx.execute(text("SET LOCAL enable_seqscan = off"))
+        await tx.execute(text("SET LOCAL enable_sort = off"))
+        event.listen(data.database.engine.sync_engine, "before_cursor_execute", remember)
+        try:
+            await QUERIES[index](tx)
+        finally:
+            event.remove(data.database.engine.sync_engine, "before_cursor_execute", remember)
+        [(statement, parameters)] = statements
+        plan = await (await tx.orm()).run_sync(
+            lambda session: session.connection().exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars().all()
+        )
+    assert index in "\n".join(plan)
