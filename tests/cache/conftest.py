@@ -26,10 +26,12 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def cache_at() -> CacheAt:
-    """An open cache with short time limits, in milliseconds."""
+    """An open cache; the time limits, in milliseconds, leave room for a busy machine."""
 
     @asynccontextmanager
-    async def open_cache(url: str, *, connect: int = 500, command: int = 300, **settings: Any) -> AsyncIterator[Cache]:
+    async def open_cache(
+        url: str, *, connect: int = 2000, command: int = 2000, **settings: Any
+    ) -> AsyncIterator[Cache]:
         limits = {"redis_connect_timeout": connect, "redis_command_timeout": command}
         async with Cache(Settings(**limits, **settings), url) as cache:
             yield cache

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from .conftest import CacheAt
 
 
+SHORT = {"connect": 500, "command": 300}
+
+
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
     start = time.monotonic()
@@ -54,7 +57,7 @@ class TestRestart:
             await cache.set("key", 1, 60)
             server.kill()
             for _ in range(3):
-                with pytest.raises(CacheUnavailableError), within(1):
+                with pytest.raises(CacheUnavailableError), within(4):
                     await cache.get("key")
             server.start()
             await cache.set("key", 2, 60)
@@ -73,12 +76,13 @@ class TestClosing:
                 await asyncio.sleep(0)
             await cache.close()
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
-            assert {type(outcome) for outcome in outcomes} <= {type(None), NotInitializedError}
+            unexpected = [outcome for outcome in outcomes if not isinstance(outcome, NotInitializedError | None)]
+            assert unexpected == []
             await asyncio.sleep(0.05)
             assert (await witness.stats()).server_clients == 1
 
     async def test_it_waits_no_longer_than_a_command_may_take(self, server: RedisServer, cache_at: CacheAt) -> None:
-        async with cache_at(server.url) as cache:
+        async with cache_at(server.url, **SHORT) as cache:
             await cache.check()
             server.pause()
             calls = [asyncio.create_task(cache.get(f"key-{number}")) for number in range(100)]
@@ -93,18 +97,18 @@ class TestHanging:
     async def test_a_hanging_server_costs_the_command_timeout_and_is_used_again(
         self, server: RedisServer, cache_at: CacheAt
     ) -> None:
-        async with cache_at(server.url) as cache:
+        async with cache_at(server.url, **SHORT) as cache:
             await cache.set("key", "old", 60)
             server.pause()
             for call in (cache.get, cache.delete, cache.get_session):
-                with pytest.raises(CacheTimeoutError, match="REDIS_COMMAND_TIMEOUT"), within(0.8):
+                with pytest.raises(CacheTimeoutError, match="REDIS_COMMAND_TIMEOUT"), within(1.5):
                     await call("key")
             server.resume()
             await cache.set("key", "new", 60)
             assert await cache.get("key") == "new"
 
     async def test_more_callers_than_connections_wait_no_longer(self, server: RedisServer, cache_at: CacheAt) -> None:
-        async with cache_at(server.url) as cache:
+        async with cache_at(server.url, **SHORT) as cache:
             await cache.check()
             server.pause()
             with within(1.5):
@@ -116,23 +120,23 @@ class TestHanging:
             await asyncio.gather(*(cache.set(f"key-{number}", number, 60) for number in range(100)))
 
     async def test_connections_that_the_caller_keeps(self, server: RedisServer, cache_at: CacheAt) -> None:
-        async with cache_at(server.url) as cache:
+        async with cache_at(server.url, **SHORT) as cache:
             pool = cache.client.connection_pool
             kept = [await pool.get_connection() for _ in range(32)]
-            with pytest.raises(CacheTimeoutError, match="stayed in use"), within(0.8):
+            with pytest.raises(CacheTimeoutError, match="stayed in use"), within(1.5):
                 await cache.get("key")
             for connection in kept:
                 await pool.release(connection)
             await cache.check()
 
     async def test_a_connection_that_is_never_secured(self, cache_at: CacheAt) -> None:
-        async with listening(Listener(b"").serve) as url, cache_at(url.replace("redis", "rediss", 1)) as cache:
-            with pytest.raises(CacheUnavailableError, match="REDIS_CONNECT_TIMEOUT"), within(1):
+        async with listening(Listener(b"").serve) as url, cache_at(url.replace("redis", "rediss", 1), **SHORT) as cache:
+            with pytest.raises(CacheUnavailableError, match="REDIS_CONNECT_TIMEOUT"), within(1.5):
                 await cache.get("key")
 
     async def test_a_server_that_accepts_and_says_nothing(self, cache_at: CacheAt) -> None:
-        async with listening(Listener(b"").serve) as url, cache_at(url) as cache:
-            with pytest.raises(CacheTimeoutError), within(1):
+        async with listening(Listener(b"").serve) as url, cache_at(url, **SHORT) as cache:
+            with pytest.raises(CacheTimeoutError), within(1.5):
                 await cache.get("key")
 
     async def test_an_answer_in_drops_has_a_limit_too(self, cache_at: CacheAt) -> None:
@@ -149,7 +153,7 @@ class TestHanging:
             finally:
                 writer.close()
 
-        async with listening(drip) as url, cache_at(url, connect=400, command=300) as cache:
+        async with listening(drip) as url, cache_at(url, **SHORT) as cache:
             with pytest.raises(CacheError), within(1.5):
                 await cache.set_many({f"key-{number}": number for number in range(100)}, 60)
 
@@ -159,12 +163,12 @@ class TestVanished:
         with RedisServer() as server:
             url, port = server.url, server.port
         async with cache_at(url) as cache:
-            with pytest.raises(CacheUnavailableError, match=f"127.0.0.1:{port}"), within(1):
+            with pytest.raises(CacheUnavailableError, match=f"127.0.0.1:{port}"), within(4):
                 await cache.check()
 
     async def test_there_is_no_socket(self, cache_at: CacheAt) -> None:
         async with cache_at("unix:///nowhere/redis.sock") as cache:
-            with pytest.raises(CacheUnavailableError, match=r"/nowhere/redis\.sock"), within(1):
+            with pytest.raises(CacheUnavailableError, match=r"/nowhere/redis\.sock"), within(4):
                 await cache.check()
 
     async def test_the_name_does_not_exist(self, cache_at: CacheAt) -> None:
@@ -175,7 +179,7 @@ class TestVanished:
     async def test_something_else_answers(self, cache_at: CacheAt) -> None:
         answer = b"HTTP/1.1 400 Bad Request\r\n\r\n"
         async with listening(Listener(answer).serve) as url, cache_at(url) as cache:
-            with pytest.raises(CacheUnavailableError, match="no Redis"), within(1):
+            with pytest.raises(CacheUnavailableError, match="no Redis"), within(4):
                 await cache.check()
 
 
@@ -240,7 +244,7 @@ class TestRefusals:
             url = server.url.replace("alice:right-secret@", login)
             async with cache_at(url) as cache:
                 for _ in range(2):
-                    with pytest.raises(CacheLoginError, match="REDIS_PASSWORD") as failure, within(1):
+                    with pytest.raises(CacheLoginError, match="REDIS_PASSWORD") as failure, within(4):
                         await cache.get("key")
                     assert "secret" not in "".join(traceback.format_exception(failure.value))
 

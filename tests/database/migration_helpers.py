@@ -164,7 +164,13 @@ def with_next_revision(folder: Path, upgrade: str, downgrade: str = "pass") -> P
 NEXT = f"{int(HEAD) + 1:04}"
 
 
-def migrate_in_process(address: DatabaseAddress, versions: Path = VERSIONS, environment: str = "") -> None:
-    """What the processes of the concurrency tests do."""
-    os.environ["SLOW"] = environment or "0"
-    Migrator(address, versions=versions).migrate()
+def migrate_in_process(
+    address: DatabaseAddress, versions: Path = VERSIONS, seconds: float = 0, barrier: Barrier | None = None
+) -> None:
+    """What the processes of the concurrency tests do; all who share a barrier begin at the same moment."""
+    os.environ["SLOW"] = str(seconds)
+    migrator = Migrator(address, versions=versions)
+    if barrier:
+        migrator.current()
+        barrier.wait(30)
+    migrator.migrate()

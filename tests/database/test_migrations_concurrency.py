@@ -33,6 +33,7 @@ from .migration_helpers import (
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.process import BaseProcess
+    from multiprocessing.synchronize import Barrier
     from pathlib import Path
 
     from data_layer.database.address import DatabaseAddress
@@ -48,8 +49,10 @@ def address() -> DatabaseAddress:
     return new_database()
 
 
-def start(address: DatabaseAddress, versions: Path = VERSIONS, seconds: float = 0) -> BaseProcess:
-    process = processes.Process(target=migrate_in_process, args=(address, versions, str(seconds)), daemon=True)
+def start(
+    address: DatabaseAddress, versions: Path = VERSIONS, seconds: float = 0, barrier: Barrier | None = None
+) -> BaseProcess:
+    process = processes.Process(target=migrate_in_process, args=(address, versions, seconds, barrier), daemon=True)
     with warnings.catch_warnings():
         # Python 3.12 warns of forking beside threads; the child uses nothing that they might hold.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -65,7 +68,8 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
 
 
 def test_ten_processes_migrate_an_empty_database_at_once(address: DatabaseAddress) -> None:
-    started = [start(address) for _ in range(10)]
+    barrier = processes.Barrier(10)
+    started = [start(address, barrier=barrier) for _ in range(10)]
     for process in started:
         process.join(60)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import shutil
@@ -16,6 +17,7 @@ import pytest
 
 from data_layer.errors import (
     FileNotFoundInStorageError,
+    InvalidStorageKeyError,
     NotInitializedError,
     StorageError,
     StorageFullError,
@@ -204,6 +206,21 @@ def _failing_after(count: int, real):  # noqa: ANN001, ANN202  (any function of 
         return real(*arguments, **options)
 
     return function
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EILSEQ])
+async def test_a_name_that_the_disk_does_not_take(
+    storage: LocalStorage, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As on an encrypted disk, whose names are shorter, or on one that wants names of another encoding."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(InvalidStorageKeyError, match="does not take such a name"):
+        await storage.upload(b"x", "a", "text/plain")
+    assert temporary_files(folder) == []
 
 
 async def test_a_missing_source_is_the_callers_error(storage: LocalStorage, folder: Path, tmp_path: Path) -> None:

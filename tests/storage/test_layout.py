@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from data_layer.errors import InvalidStorageKeyError, StorageUnavailableError
+from data_layer.errors import FileNotFoundInStorageError, InvalidStorageKeyError, StorageUnavailableError
 from data_layer.storage import LocalStorage
 
 
@@ -150,6 +150,8 @@ async def test_names_that_no_key_can_be_are_left_alone(storage: LocalStorage, fo
     assert (await storage.statistics()).file_count == 0
     assert not await storage.exists("pipe")
     assert await storage.delete("pipe") is False
+    with pytest.raises(FileNotFoundInStorageError):
+        await asyncio.wait_for(storage.download("pipe"), 5)  # opening a pipe waits for a writer
     with pytest.raises(InvalidStorageKeyError):
         await storage.upload(b"x", "pipe/x", "text/plain")
 

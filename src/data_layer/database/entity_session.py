@@ -10,6 +10,7 @@ from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 from data_layer.database.failures import translated
 from data_layer.database.rows import mark_removed, row_plan
+from data_layer.database.transaction import uninterrupted
 from data_layer.entities import Entity
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class EntitySession:
     async def close(self, *, committed: bool) -> None:
         """Let go of everything; after a rollback what was inserted counts as new again."""
         if self._orm is not None:
-            await self._orm.close()
+            await uninterrupted(self._orm.close())
         if not committed:
             for entity in self._inserted:
                 mark_removed(entity)

@@ -128,7 +128,12 @@ class Transaction:
 
     async def _give_back(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is None:
+            return
+        if _is_idle(connection):
+            # Nothing is left to say to the server, so this does not wait and cannot be interrupted.
+            await connection.close()
+        else:
             await uninterrupted(self._end(connection))
 
     async def _end(self, connection: AsyncConnection) -> None:
@@ -174,6 +179,10 @@ class Transaction:
     def _log(self, sql: str) -> None:
         if self._database.logs_statements:
             log.debug("statement_executed", sql=sql)
+
+
+def _is_idle(connection: AsyncConnection) -> bool:
+    return not connection.invalidated and driver_of(connection).info.transaction_status == TransactionStatus.IDLE
 
 
 async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:

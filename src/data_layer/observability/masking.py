@@ -116,7 +116,7 @@ class _Walk:
             return self.fields(value.items(), depth)
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return self.fields(zip(value._fields, value, strict=False), depth)
-        if isinstance(value, tuple) and len(value) == 2 and _is_secret(*value):
+        if isinstance(value, (tuple, list)) and len(value) == 2 and _is_secret(*value):
             return [self._value(value[0], depth), MASK]  # A header, as ASGI writes it.
         return [self._value(item, depth) for item in islice(value, _ITEMS)]
 

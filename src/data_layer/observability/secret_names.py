@@ -10,6 +10,8 @@ _LONGEST_NAME = 128
 _SECRET = re.compile(
     "passw|passphrase|pwd|secret|token|authorization|cookie|apikey|accesskey|accountkey|sharedkey|privatekey"
     "|signingkey|encryptionkey|credential|sessionid|connectionstring|signature|jwt|.hash$|^(?:auth|sig|otp)$"
+    # As pydantic shows what it refused.
+    "|^input(?:value)?$"
 )
 _HEADER = re.compile("^(?:proxy)?authorization$|^(?:set)?cookie$|^x.*(?:key|token|secret)$|^apikey$")
 _MEASURE = re.compile("tokens|(?:count|length|size|limit|seconds|ttl|used|age)$")

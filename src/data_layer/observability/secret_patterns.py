@@ -16,7 +16,8 @@ MASK = "***"
 _LONGEST_NAME = 128
 _NAME = re.compile(r"(?<![\w-])([\w-]++)(\\{0,3}[\"'\])]{0,2})\s{0,4}([=:])(?!=)\s{0,4}")
 _QUOTED = r"""b?(?:"(?:[^"\\]|\\.)*+(?:"|\Z)|'(?:[^'\\]|\\.|'')*+(?:'|\\?\Z)|\\+["'].*?(?:\\+["']\S*|\Z))"""
-_ASSIGNED_VALUE = re.compile(rf"{_QUOTED}|\([^)]*+(?:\)|\Z)|\S+", re.DOTALL)
+_BRACKETS_AND_QUOTED = re.compile(rf"[(\[{{}}\])]|{_QUOTED}", re.DOTALL)
+_ASSIGNED_VALUE = re.compile(rf"{_QUOTED}|\S+", re.DOTALL)
 _QUOTED_VALUE = re.compile(_QUOTED, re.DOTALL)
 _JSON_VALUE = re.compile(rf"{_QUOTED}|[^\s,}}\]]+", re.DOTALL)
 _HEADER_VALUE = re.compile(r"[^\r\n]+")
@@ -30,6 +31,7 @@ _ADDRESS = re.compile(
 )
 _UNIQUE_COLUMNS = re.compile(r"\(([^()]{1,256})\)=\([^)]*+(?:\)|\Z)")
 _ROW = re.compile(r"(failing row contains )\(.*?(?:\)\.?(?=\n|\Z)|\Z)", re.IGNORECASE | re.DOTALL)
+_PARAMETERS = re.compile(r"(\[parameters: ).*?(?:\](?=\n|\Z)|\Z)", re.DOTALL)
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL
 )
@@ -69,19 +71,33 @@ def _mask_named(text: str) -> str:
             continue
         if is_measure(name) and _NUMBER.match(text, found.end()):
             continue
-        if value := _value_after(found, name).match(text, found.end()):
+        end = _end_of_value(text, found, name)
+        if end > found.end():
             pieces += text[done : found.end()], MASK
-            done = value.end()
+            done = end
     return "".join([*pieces, text[done:]]) if pieces else text
 
 
-def _value_after(found: re.Match[str], name: str) -> re.Pattern[str]:
-    """How far the value reaches; after a bare name and a colon, as in prose, only a quoted one counts."""
-    if found[3] == "=":
-        return _ASSIGNED_VALUE
-    if found[2]:
-        return _JSON_VALUE
-    return _HEADER_VALUE if is_header_name(name) else _QUOTED_VALUE
+def _end_of_value(text: str, found: re.Match[str], name: str) -> int:
+    """Where the value ends that follows a name; after a bare name and a colon, as in prose, only a quoted one counts."""
+    start = found.end()
+    is_data = found[3] == "=" or found[2]
+    if is_data and text.startswith(("(", "[", "{"), start):
+        return _end_of_brackets(text, start)
+    if is_data:
+        value = (_ASSIGNED_VALUE if found[3] == "=" else _JSON_VALUE).match(text, start)
+    else:
+        value = (_HEADER_VALUE if is_header_name(name) else _QUOTED_VALUE).match(text, start)
+    return value.end() if value else start
+
+
+def _end_of_brackets(text: str, start: int) -> int:
+    depth = 0
+    for part in _BRACKETS_AND_QUOTED.finditer(text, start):
+        depth += (part[0] in "([{") - (part[0] in ")]}")
+        if depth == 0:
+            return part.end()
+    return len(text)
 
 
 def _mask_columns(found: re.Match[str]) -> str:
@@ -105,4 +121,5 @@ _SHAPES = (
     ("gh", _PROVIDER_KEY, MASK),
     ("$2", _PASSWORD_HASH, MASK),
     ("failing row", _ROW, _KEEP_FIRST),
+    ("[parameters: ", _PARAMETERS, f"{_KEEP_FIRST}]"),
 )

@@ -20,7 +20,7 @@ from data_layer.repositories.repository import AppendRepository, Repository
 from data_layer.repositories.users import UserRepository
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from types import TracebackType
 
     from sqlalchemy import Executable, Result
@@ -52,7 +52,7 @@ class UnitOfWork:
     """
 
     def __init__(
-        self, database: Database, remove_files: Callable[[Sequence[str]], Awaitable[None]] | None = None
+        self, database: Database, remove_files: Callable[[Sequence[str]], Coroutine[Any, Any, None]] | None = None
     ) -> None:
         self._database = database
         self._remove_files = remove_files
@@ -105,7 +105,7 @@ class UnitOfWork:
         finally:
             if self._token is not None:
                 _current.reset(self._token)
-            await uninterrupted(self._close(committed=committed))
+            await self._close(committed=committed)
         if isinstance(error, psycopg.Error | SQLAlchemyError):
             raise translate(error) from error
 
@@ -115,7 +115,8 @@ class UnitOfWork:
             await uninterrupted(self._transaction.commit())
 
     async def _close(self, *, committed: bool) -> None:
+        # Only what may have to wait is shielded from cancellation: a task for each transaction would cost too much.
         await self._entities.close(committed=committed)
         await self._transaction.close()
         if committed and self._discarded and self._remove_files is not None:
-            await self._remove_files(self._discarded)
+            await uninterrupted(self._remove_files(self._discarded))

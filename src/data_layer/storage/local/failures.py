@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
+_NOT_NAMEABLE = frozenset({errno.ENAMETOOLONG, errno.EILSEQ})
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR}) | _NOT_NAMEABLE
 _IN_THE_WAY = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST})
 
 
@@ -43,6 +44,10 @@ def translated_for_writing(key: str) -> Iterator[None]:
             raise InvalidStorageKeyError(
                 f"The storage key {key!r} cannot be used: it, or a part of it, is the name of something else in the "
                 "storage folder (a folder of other files, a file, or a symbolic link, which is never followed)"
+            ) from error
+        if error.errno in _NOT_NAMEABLE:
+            raise InvalidStorageKeyError(
+                f"The storage key {key!r} cannot be used: the disk does not take such a name ({error.strerror})"
             ) from error
         raise _general(error, f"write {key!r}") from error
 

@@ -1,0 +1,71 @@
+"""Arrows between packages go one way."""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+
+import pytest
+
+from .source import all_modules
+
+EVERYWHERE = {"errors", "config", "observability"}
+
+ROWS = {"entities", "schemas", "database"}
+PORTS = {"cache", "storage"}
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "config": {"errors"},
+    "observability": {"errors", "config"},
+    "entities": {"errors"},
+    "schemas": {"errors", "entities.enums"},
+    "database": EVERYWHERE | {"entities", "schemas"},
+    "repositories": EVERYWHERE | ROWS,
+    "cache": EVERYWHERE,
+    "storage": EVERYWHERE,
+    "services": EVERYWHERE | ROWS | PORTS | {"repositories"},
+    "embedded": EVERYWHERE,
+    "layer": EVERYWHERE | ROWS | PORTS | {"repositories", "services", "embedded"},
+    "instance": EVERYWHERE | {"schemas", "services", "layer"},
+    "__init__": EVERYWHERE | {"entities", "schemas", "layer", "instance"},
+    "api": EVERYWHERE | {"entities.enums", "schemas", "services", "layer", "__init__"},
+    "cli": EVERYWHERE | PORTS | {"entities.enums", "schemas", "database", "services", "layer", "api", "__init__"},
+    "testing": EVERYWHERE | ROWS | PORTS | {"repositories", "services", "embedded", "layer", "api", "__init__"},
+}
+"""What each package may import, besides itself; a dotted name allows only that module."""
+
+
+def may_import(part: str, target: str) -> bool:
+    allowed = MAY_IMPORT[part] | {part}
+    return target in allowed or any(target.startswith(f"{name}.") for name in allowed)
+
+
+def test_imports_go_one_way() -> None:
+    upward = [
+        f"{module.path}:{line}: {module.part} may not import {target}"
+        for module in all_modules()
+        for target, line in module.imports()
+        if not may_import(module.part, target)
+    ]
+    assert not upward, "\n".join(upward)
+
+
+def test_every_package_has_a_place() -> None:
+    assert {module.part for module in all_modules()} <= set(MAY_IMPORT)
+
+
+def test_the_rules_themselves_allow_no_cycle() -> None:
+    rules = {part: {target.partition(".")[0] for target in allowed} for part, allowed in MAY_IMPORT.items()}
+    TopologicalSorter(rules).prepare()
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    names = {module.name for module in all_modules()}
+    graph = {
+        module.name: {target for target, _ in module.imports() if target in names} - {module.name}
+        for module in all_modules()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))

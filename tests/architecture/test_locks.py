@@ -1,0 +1,101 @@
+"""What is installed is exactly what pyproject.toml asks for, and the lock files name no place to get it from."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import requires
+from typing import TYPE_CHECKING
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from .source import PROJECT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+TO_RUN = PROJECT / "requirements.lock"
+TO_DEVELOP = PROJECT / "requirements-dev.lock"
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
+
+ASKED_TO_RUN = [*PYPROJECT["build-system"]["requires"], *PYPROJECT["project"]["dependencies"], *EXTRAS["embedded"]]
+ASKED_TO_DEVELOP = [*ASKED_TO_RUN, *(requirement for extra in EXTRAS.values() for requirement in extra)]
+
+both_locks = pytest.mark.parametrize(
+    ("lock", "asked"), [(TO_RUN, ASKED_TO_RUN), (TO_DEVELOP, ASKED_TO_DEVELOP)], ids=["run", "develop"]
+)
+
+
+def read_pins(lock: Path) -> dict[str, Requirement]:
+    lines = re.sub(r"\\\n", " ", lock.read_text(encoding="utf-8")).splitlines()
+    pins = [Requirement(line.partition("--hash")[0]) for line in lines if not line.startswith("#")]
+    return {canonicalize_name(pin.name): pin for pin in pins}
+
+
+def applies(requirement: Requirement, extras: Iterable[str] = ("",)) -> bool:
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({**default_environment(), "extra": extra}) for extra in extras)
+
+
+def needed(asked: Iterable[str]) -> Iterator[tuple[str, Requirement]]:
+    """Every requirement that applies here, those of requirements included, with who asks for it."""
+    seen: set[tuple[str, str]] = set()
+    queue = [("pyproject.toml", Requirement(text)) for text in asked]
+    while queue:
+        source, requirement = queue.pop()
+        yield source, requirement
+        name = canonicalize_name(requirement.name)
+        for extra in {"", *requirement.extras} - {extra for known, extra in seen if known == name}:
+            seen.add((name, extra))
+            further = (Requirement(text) for text in requires(name) or ())
+            queue += [(name, one) for one in further if applies(one, (extra,))]
+
+
+@both_locks
+def test_every_requirement_is_locked_at_a_version_that_fits(lock: Path, asked: list[str]) -> None:
+    pins = read_pins(lock)
+    wrong = [
+        f"{source} needs {requirement}, {lock.name} has {pin or 'nothing'}; run: make lock"
+        for source, requirement in needed(asked)
+        if (pin := pins.get(canonicalize_name(requirement.name))) is None
+        or not requirement.specifier.contains(locked_version(pin), prereleases=True)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@both_locks
+def test_nothing_is_locked_that_nobody_needs(lock: Path, asked: list[str]) -> None:
+    locked = {name for name, pin in read_pins(lock).items() if applies(pin)}
+    assert locked == {canonicalize_name(requirement.name) for _, requirement in needed(asked)}
+
+
+def test_developing_uses_the_versions_that_run() -> None:
+    run, develop = read_pins(TO_RUN), read_pins(TO_DEVELOP)
+    assert {name: str(pin) for name, pin in run.items()} == {name: str(develop.get(name)) for name in run}
+
+
+@both_locks
+def test_every_version_is_exact_and_has_hashes(lock: Path, asked: list[str]) -> None:
+    del asked
+    for entry in re.split(r"(?m)^(?=\w)", lock.read_text(encoding="utf-8"))[1:]:
+        assert re.fullmatch(r"[\w.-]+==[\w.]+( ; [^\\\n]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+\n", entry), entry
+
+
+@both_locks
+def test_no_lock_says_where_packages_come_from(lock: Path, asked: list[str]) -> None:
+    del asked
+    text = lock.read_text(encoding="utf-8")
+    assert not re.search(
+        r"://|^\s*-[a-z-]|--(index|extra|find|trusted)|\.(org|com|net|io|dev)\b|\s@\s|/", text, re.MULTILINE
+    )
+
+
+def locked_version(pin: Requirement) -> Version:
+    (exact,) = pin.specifier
+    return Version(exact.version)
