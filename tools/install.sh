@@ -23,7 +23,7 @@ find_python() {
             return
         fi
     done
-    fail "Python 3.11 or later is needed; found: $("${PYTHON:-python3}" --version 2>&1 || true)" \
+    fail "Python 3.11 or later is needed; found: $("${PYTHON:-python3}" --version 2>/dev/null || echo none)" \
         "Install it, or name one: make run PYTHON=/path/to/python3"
 }
 

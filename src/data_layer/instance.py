@@ -15,21 +15,38 @@ if TYPE_CHECKING:
 
 
 class _Holder:
-    """Keeps the instance and the event loop that it belongs to."""
+    """Keeps the instance, and the event loop to which it and the lock belong."""
 
-    instance: DataLayer | None = None
-    opening: asyncio.Lock | None = None
-    loop: asyncio.AbstractEventLoop | None = None
+    def __init__(self) -> None:
+        self.instance: DataLayer | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = asyncio.Lock()
 
     def lock(self) -> asyncio.Lock:
+        """The lock under which the instance is opened and closed.
+
+        Raises:
+            NotInitializedError: the instance belongs to another event loop, which can still close it.
+        """
         loop = asyncio.get_running_loop()
-        if self.loop is not loop:
-            if self.instance is not None and self.loop is not None and not self.loop.is_closed():
-                raise NotInitializedError("the data layer belongs to another event loop; shut it down there first")
-            self.loop, self.opening, self.instance = loop, asyncio.Lock(), None
-        if self.opening is None:
-            self.opening = asyncio.Lock()
-        return self.opening
+        if self._loop is not loop:
+            in_use = self.instance is not None or self._lock.locked()
+            if in_use and self._loop is not None and not self._loop.is_closed():
+                raise _belongs_elsewhere()
+            self.instance, self._loop, self._lock = None, loop, asyncio.Lock()
+        return self._lock
+
+    def current(self) -> DataLayer:
+        """The instance.
+
+        Raises:
+            NotInitializedError: there is none, or it belongs to another event loop.
+        """
+        if self.instance is None:
+            raise NotInitializedError("call initialize_data_layer() first")
+        if self._loop is not asyncio.get_running_loop():
+            raise _belongs_elsewhere()
+        return self.instance
 
 
 _holder = _Holder()
@@ -64,7 +81,7 @@ async def check_data_layer_health() -> Health:
     Raises:
         NotInitializedError: before ``initialize_data_layer``.
     """
-    return await _current().health()
+    return await _holder.current().health()
 
 
 async def get_data_layer_stats() -> Statistics:
@@ -73,10 +90,10 @@ async def get_data_layer_stats() -> Statistics:
     Raises:
         NotInitializedError: before ``initialize_data_layer``.
     """
-    return await _current().statistics()
+    return await _holder.current().statistics()
 
 
-def _current() -> DataLayer:
-    if _holder.instance is None:
-        raise NotInitializedError("call initialize_data_layer() first")
-    return _holder.instance
+def _belongs_elsewhere() -> NotInitializedError:
+    return NotInitializedError(
+        "the data layer belongs to another event loop; use it there, and call shutdown_data_layer() there first"
+    )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Self
-
-import structlog
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from data_layer.cache import Cache
 from data_layer.config import Settings
 from data_layer.database.address import database_address, direct_address
 from data_layer.database.engine import Database
+from data_layer.database.migrations.progress import MigrationEvent
 from data_layer.database.migrator import Migrator
 from data_layer.embedded import EmbeddedAddresses, EmbeddedServers
 from data_layer.errors import (
@@ -21,10 +21,12 @@ from data_layer.errors import (
     CacheLoginError,
     DatabaseMissingError,
     DataLayerError,
+    MigrationError,
     NotInitializedError,
     SchemaBehindError,
     StorageError,
 )
+from data_layer.observability.log import get_log
 from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.services.health import HealthService
 from data_layer.services.projects import ProjectService
@@ -33,14 +35,16 @@ from data_layer.services.statistics import StatisticsService
 from data_layer.storage import LocalStorage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from types import TracebackType
 
+    from data_layer.database.migrations.progress import MigrationProgress, ProgressListener
     from data_layer.schemas.health import Health
     from data_layer.services.statistics import Statistics
     from data_layer.storage import StorageBackend
 
-log = structlog.get_logger(__name__)
+Result = TypeVar("Result")
+log = get_log(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class DataLayer:
         self._parts: _Parts | None = None
 
     async def open(self) -> Self:
-        """Start and connect everything.
+        """Start and connect everything. Harmless when it is open.
 
         A cache that cannot be reached is no reason to fail: the database holds the truth.
 
@@ -81,9 +85,10 @@ class DataLayer:
             SchemaMismatchError: when the tables are not those of this version; the message names the command to run.
             DataLayerError: when something else that is needed cannot be had; nothing stays open then.
         """
-        async with AsyncExitStack() as stack:
-            parts = await self._open(stack)
-            self._parts, self._exit_stack = parts, stack.pop_all()
+        if self._parts is None:
+            async with AsyncExitStack() as stack:
+                parts = await self._open(stack)
+                self._parts, self._exit_stack = parts, stack.pop_all()
         return self
 
     async def close(self) -> None:
@@ -175,7 +180,7 @@ class DataLayer:
         await _look_for(cache)
         migrator = Migrator(direct_address(self.settings, addresses.database_url))
         if self._prepares or addresses.database_url is not None:
-            await asyncio.to_thread(_prepare, migrator)
+            await run_in_thread(partial(_prepare, migrator), _log_progress)
         database = Database(self.settings, database_address(self.settings, addresses.database_url))
         stack.push_async_callback(database.close)
         await database.open()
@@ -197,6 +202,35 @@ async def open_migrator(settings: Settings) -> AsyncIterator[Migrator]:
     """The migrator alone, for operators: the database need not exist yet."""
     async with _embedded(settings, valkey=False) as addresses:
         yield Migrator(direct_address(settings, addresses.database_url))
+
+
+async def run_in_thread(work: Callable[[ProgressListener], Result], listener: ProgressListener) -> Result:
+    """Run what a migrator does without blocking the loop.
+
+    It is told once, not all the time, that another process is being waited for, and a cancellation ends the waiting.
+    """
+    waiting, cancelled = False, threading.Event()
+
+    def listen(progress: MigrationProgress) -> None:
+        nonlocal waiting
+        is_waiting = progress.event is MigrationEvent.WAITING
+        if is_waiting and cancelled.is_set():
+            raise MigrationError("no longer waiting for the other process that is migrating")
+        if not (waiting and is_waiting):
+            listener(progress)
+        waiting = is_waiting
+
+    try:
+        return await asyncio.to_thread(work, listen)
+    finally:
+        cancelled.set()
+
+
+def describe_database(settings: Settings) -> str:
+    """Which database the settings name, for a question to people."""
+    if settings.uses_embedded_database:
+        return f"the embedded database {settings.db_name} in {settings.data_folder.absolute()}"
+    return f"the database {direct_address(settings)}"
 
 
 @asynccontextmanager
@@ -264,10 +298,15 @@ async def _look_for(cache: Cache) -> None:
         log.warning("cache_unavailable", reason=str(error))
 
 
-def _prepare(migrator: Migrator) -> None:
+def _prepare(migrator: Migrator, listener: ProgressListener) -> None:
     """The embedded database follows the code: created and migrated whenever it does not fit."""
     try:
         migrator.require_current()
     except (DatabaseMissingError, SchemaBehindError):
         migrator.create()
-        migrator.migrate()
+        migrator.migrate(on_progress=listener)
+
+
+def _log_progress(progress: MigrationProgress) -> None:
+    revision = progress.revision.identifier if progress.revision else None
+    log.info("migration_progressed", revision=revision, step=progress.event)

@@ -16,6 +16,7 @@ from .source import PROJECT
 if TYPE_CHECKING:
     from pathlib import Path
 
+MAKE = shutil.which("make") or "make"
 MAKEFILE = PROJECT / "Makefile"
 
 SERVICE = """\
@@ -28,7 +29,7 @@ while :; do sleep 0.1; done
 
 def make(*arguments: str, folder: Path = PROJECT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["make", "--no-print-directory", *arguments], cwd=folder, capture_output=True, text=True, check=False
+        [MAKE, "--no-print-directory", *arguments], cwd=folder, capture_output=True, text=True, check=False
     )
 
 
@@ -56,9 +57,7 @@ def test_make_alone_lists_every_command() -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_reaches_the_service(installed: Path, stop: signal.Signals) -> None:
-    process = subprocess.Popen(
-        ["make", "run"], cwd=installed, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = subprocess.Popen([MAKE, "run"], cwd=installed, stdout=subprocess.PIPE, text=True, start_new_session=True)
     with process:
         assert process.stdout
         assert process.stdout.readline() == "started dev\n"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .conftest import CacheAt
 
 
-SHORT = {"connect": 500, "command": 300}
+SHORT = {"connect": 1000, "command": 600}
 
 
 @contextmanager
@@ -87,7 +87,7 @@ class TestClosing:
             server.pause()
             calls = [asyncio.create_task(cache.get(f"key-{number}")) for number in range(100)]
             await asyncio.sleep(0.01)
-            with within(1.5):
+            with within(3):
                 await cache.close()
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
             assert {type(outcome) for outcome in outcomes} <= {CacheTimeoutError, NotInitializedError}
@@ -101,7 +101,7 @@ class TestHanging:
             await cache.set("key", "old", 60)
             server.pause()
             for call in (cache.get, cache.delete, cache.get_session):
-                with pytest.raises(CacheTimeoutError, match="REDIS_COMMAND_TIMEOUT"), within(1.5):
+                with pytest.raises(CacheTimeoutError, match="REDIS_COMMAND_TIMEOUT"), within(3):
                     await call("key")
             server.resume()
             await cache.set("key", "new", 60)
@@ -111,19 +111,19 @@ class TestHanging:
         async with cache_at(server.url, **SHORT) as cache:
             await cache.check()
             server.pause()
-            with within(1.5):
+            with within(3):
                 outcomes = await asyncio.gather(
                     *(cache.get(f"key-{number}") for number in range(100)), return_exceptions=True
                 )
             assert {type(outcome) for outcome in outcomes} == {CacheTimeoutError}
             server.resume()
-            await asyncio.gather(*(cache.set(f"key-{number}", number, 60) for number in range(100)))
+            await asyncio.gather(*(cache.set(f"key-{number}", number, 60) for number in range(20)))
 
     async def test_connections_that_the_caller_keeps(self, server: RedisServer, cache_at: CacheAt) -> None:
         async with cache_at(server.url, **SHORT) as cache:
             pool = cache.client.connection_pool
             kept = [await pool.get_connection() for _ in range(32)]
-            with pytest.raises(CacheTimeoutError, match="stayed in use"), within(1.5):
+            with pytest.raises(CacheTimeoutError, match="stayed in use"), within(3):
                 await cache.get("key")
             for connection in kept:
                 await pool.release(connection)
@@ -131,12 +131,12 @@ class TestHanging:
 
     async def test_a_connection_that_is_never_secured(self, cache_at: CacheAt) -> None:
         async with listening(Listener(b"").serve) as url, cache_at(url.replace("redis", "rediss", 1), **SHORT) as cache:
-            with pytest.raises(CacheUnavailableError, match="REDIS_CONNECT_TIMEOUT"), within(1.5):
+            with pytest.raises(CacheUnavailableError, match="REDIS_CONNECT_TIMEOUT"), within(3):
                 await cache.get("key")
 
     async def test_a_server_that_accepts_and_says_nothing(self, cache_at: CacheAt) -> None:
         async with listening(Listener(b"").serve) as url, cache_at(url, **SHORT) as cache:
-            with pytest.raises(CacheTimeoutError), within(1.5):
+            with pytest.raises(CacheTimeoutError), within(3):
                 await cache.get("key")
 
     async def test_an_answer_in_drops_has_a_limit_too(self, cache_at: CacheAt) -> None:
@@ -154,7 +154,7 @@ class TestHanging:
                 writer.close()
 
         async with listening(drip) as url, cache_at(url, **SHORT) as cache:
-            with pytest.raises(CacheError), within(1.5):
+            with pytest.raises(CacheError), within(3):
                 await cache.set_many({f"key-{number}": number for number in range(100)}, 60)
 
 

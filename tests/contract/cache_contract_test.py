@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 from pydantic import BaseModel, Field
-from structlog.testing import capture_logs
 
 from data_layer.cache import Cache
 from data_layer.config import Settings
@@ -26,6 +25,7 @@ from data_layer.errors import (
     InvalidTimeToLiveError,
     NotInitializedError,
 )
+from data_layer.observability.log import FIELDS
 from data_layer.testing.redis_server import RedisServer, TlsFiles
 
 if TYPE_CHECKING:
@@ -176,12 +176,13 @@ class TestOneKey:
         assert await cache.get("projects", list[Project]) == [project, project]
         assert (await cache.get("project"))["owner"] == {"name": "Zoë", "joined": "2026-11-22T12:00:00Z"}
 
-    async def test_a_value_that_does_not_fit_the_type_is_a_logged_miss(self, cache: Cache) -> None:
+    async def test_a_value_that_does_not_fit_the_type_is_a_logged_miss(
+        self, cache: Cache, caplog: pytest.LogCaptureFixture
+    ) -> None:
         await cache.set("project", {"id": "private"}, 60)
-        with capture_logs() as logs:
-            assert await cache.get("project", Project) is None
-        assert [entry["event"] for entry in logs] == ["cache_value_undecodable"]
-        assert "private" not in str(logs)
+        assert await cache.get("project", Project) is None
+        assert caplog.messages == ["cache_value_undecodable"]
+        assert "private" not in str([record.__dict__ for record in caplog.records])
 
     async def test_what_is_absent_is_none(self, cache: Cache) -> None:
         assert await cache.get("absent") is None
@@ -515,22 +516,24 @@ class TestForeignValues:
     @pytest.mark.parametrize(
         "stored", [b"", b"{}", b"plain", b"\xc1", b"\xc1\x07x", b"\xc1\x80junk", b"\x80\x04K*.", b"007"]
     )
-    async def test_each_is_a_logged_miss_and_can_be_replaced(self, cache: Cache, stored: bytes) -> None:
+    async def test_each_is_a_logged_miss_and_can_be_replaced(
+        self, cache: Cache, stored: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
         await cache.client.set(f"{PREFIX}:key", stored)
         await cache.set("good", 1, 60)
-        with capture_logs() as logs:
-            assert await cache.get("key") is None
-            assert await cache.get_many(["key", "good"]) == {"good": 1}
-        assert [entry["event"] for entry in logs] == ["cache_value_undecodable"] * 2
-        assert logs[0]["key"] == "the key 'key'"
+        assert await cache.get("key") is None
+        assert await cache.get_many(["key", "good"]) == {"good": 1}
+        assert caplog.messages == ["cache_value_undecodable"] * 2
+        assert getattr(caplog.records[0], FIELDS)["key"] == "the key 'key'"
         await cache.set("key", "ours", 60)
         assert await cache.get("key") == "ours"
 
-    async def test_another_data_type_is_a_miss_and_can_be_replaced(self, cache: Cache) -> None:
+    async def test_another_data_type_is_a_miss_and_can_be_replaced(
+        self, cache: Cache, caplog: pytest.LogCaptureFixture
+    ) -> None:
         await cache.client.lpush(f"{PREFIX}:key", "item")
-        with capture_logs() as logs:
-            assert await cache.get("key") is None
-        assert [entry["event"] for entry in logs] == ["cache_value_undecodable"]
+        assert await cache.get("key") is None
+        assert caplog.messages == ["cache_value_undecodable"]
         assert await cache.get_many(["key"]) == {}
         with pytest.raises(InvalidCacheValueError, match="'key'"):
             await cache.increment("key", ttl=60)

@@ -14,17 +14,20 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import dedent, indent
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from sqlalchemy import URL, create_engine
 
 from data_layer.database.address import DRIVER, DatabaseAddress
-from data_layer.database.migrations import VERSIONS, known_revisions
+from data_layer.database.migrations import BASE, VERSIONS, alembic_commands, known_revisions
 from data_layer.database.migrator import Migrator
 from data_layer.entities import Entity
 from data_layer.entities.triggers import FUNCTIONS, TRIGGERS
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Barrier
 
 HEAD = known_revisions()[-1].identifier
 EVERY_VERSION = [16, 18, pytest.param(15, marks=pytest.mark.needs_debian)]
@@ -170,6 +173,8 @@ def migrate_in_process(
     """What the processes of the concurrency tests do; all who share a barrier begin at the same moment."""
     os.environ["SLOW"] = str(seconds)
     migrator = Migrator(address, versions=versions)
+    # Alembic was loaded before the process was forked, and this reads the migrations.
+    alembic_commands.upgrade_sql(BASE, "head", versions)
     if barrier:
         migrator.current()
         barrier.wait(30)

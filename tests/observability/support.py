@@ -8,7 +8,7 @@ from typing import Any
 from _pytest.logging import LogCaptureHandler
 
 from data_layer import Settings
-from data_layer.observability import configure_logging
+from data_layer.observability.configuration import configure_logging
 
 
 class Terminal(io.StringIO):

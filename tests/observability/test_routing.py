@@ -13,7 +13,7 @@ import pytest
 import structlog
 import uvicorn
 
-from data_layer.observability import configure_logging
+from data_layer.observability.configuration import configure_logging
 from tests.observability.support import events, log_to_memory, only_event, settings
 
 log = structlog.get_logger("data_layer.tests")

@@ -14,6 +14,9 @@ import pytest
 
 from data_layer.errors import FileNotFoundInStorageError, InvalidStorageKeyError, StorageUnavailableError
 from data_layer.storage import LocalStorage
+from data_layer.storage.local.attributes import Attributes, Sidecars
+from data_layer.storage.local.draft import Destination, Draft
+from data_layer.storage.local.folder import StorageFolder
 
 
 def temporary_files(folder: Path) -> list[Path]:
@@ -251,3 +254,21 @@ async def test_everything_is_on_the_disk_before_it_is_promised(
     calls.clear()
     await storage.delete("a/b/c")
     assert calls[0] == ("fsync", "a/b")
+
+
+async def test_a_reader_that_is_overtaken_between_file_and_sidecar_starts_again(
+    storage: LocalStorage, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await storage.upload(b"first", "a", "text/plain", metadata={"version": "first"})
+    real, versions = Sidecars.read, iter([b"second", b"third"])
+
+    def overtaken(sidecars: Sidecars, key: str) -> list[Attributes]:
+        for version in versions:
+            destination = Destination("a", ("a",), "text/plain", {"version": version.decode()})
+            Draft(StorageFolder(folder), destination, 100).store(version)
+        return real(sidecars, key)
+
+    monkeypatch.setattr(Sidecars, "read", overtaken)
+    async with storage.open("a") as file:
+        content = b"".join([chunk async for chunk in file.chunks])
+    assert file.information.metadata == {"version": content.decode()}

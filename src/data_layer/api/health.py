@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Literal
 
 from fastapi import APIRouter, Response, status
 from pydantic import BaseModel
 
 from data_layer.errors import DataLayerError
+from data_layer.services.health import PROBE_SECONDS, within
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
-
-READY_SECONDS = 2.0
 
 
 class Alive(BaseModel):
@@ -73,8 +71,7 @@ def make_router(data: DataLayer) -> APIRouter:
 async def _readiness(data: DataLayer) -> Ready:
     """Ready with a database whose tables fit; the cache is not needed to work."""
     try:
-        async with asyncio.timeout(READY_SECONDS):
-            await data.require_current_schema()
+        await within(PROBE_SECONDS, data.require_current_schema())
     except TimeoutError:
         return Ready(ready=False, reason="timeout")
     except DataLayerError as error:

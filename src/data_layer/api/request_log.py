@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import structlog
+from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-log = structlog.get_logger(__name__)
+log = get_log(__name__)
 
 # Asked every few seconds by machines; their requests are worth a line only to someone who looks for them.
 _PROBES = frozenset({"/livez", "/readyz", "/health"})

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import structlog
-
 from data_layer.cache.codec import HIGHEST_INTEGER, LOWEST_INTEGER, Codec, UndecodableValueError, UnencodableValueError
 from data_layer.cache.time_to_live import TimeToLive, to_milliseconds
 from data_layer.errors import InvalidCacheValueError
+from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ MISSING: Final = object()
 _KEYS_PER_COMMAND = 500
 _BYTES_PER_BATCH = 2**20
 
-logger = structlog.get_logger()
+logger = get_log(__name__)
 
 
 class Entries:

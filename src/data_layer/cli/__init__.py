@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
+_INTERRUPTED = 130  # As shells report a program that Ctrl-C has ended.
+
 
 def main() -> None:
     """Entry point of ``data-layer``."""
-    from data_layer.cli.application import application
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a character is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        from data_layer.cli.application import application
 
-    application()
+        application()
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)

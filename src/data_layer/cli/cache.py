@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import typer
 
-from data_layer.cli.output import AsJson, console, print_json, print_table, read_settings, run
+from data_layer.cli.output import AsJson, counted, print_facts, print_json, read_settings, run, say, size
 
 if TYPE_CHECKING:
     from data_layer.cache.statistics import CacheStatistics
@@ -23,7 +24,7 @@ def flush(*, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"removed": removed})
     else:
-        console.print(f"Removed {removed:,} keys with the prefix {settings.redis_key_prefix!r}.")
+        say(f"Removed {counted(removed, 'key')} with the prefix {settings.redis_key_prefix!r}.")
 
 
 @commands.command()
@@ -33,7 +34,22 @@ def stats(*, as_json: AsJson = False) -> None:
     if as_json:
         print_json(figures)
     else:
-        print_table("Cache", ("Figure", "Value"), figures.model_dump().items())
+        print_facts("Cache", facts_of_cache(figures))
+
+
+def facts_of_cache(figures: CacheStatistics) -> dict[str, str]:
+    """The server's figures; those of this process say nothing, because it has only just begun."""
+    rate = figures.server_hit_rate
+    return {
+        "Server": figures.server,
+        "Running for": str(timedelta(seconds=figures.server_uptime_seconds)),
+        "Memory": f"{size(figures.server_memory_used)} of {size(figures.server_memory_limit)}",
+        "Clients": f"{figures.server_clients:,}",
+        "Reads": f"{figures.server_hits:,} found, {figures.server_misses:,} missed",
+        "Hit rate": "no reads yet" if rate is None else f"{rate:.1%}",
+        "Keys removed": f"{figures.server_expired_keys:,} expired, {figures.server_evicted_keys:,} for lack of memory",
+        "Keys of ours": f"{figures.keys:,}" if figures.keys_complete else f"more than {figures.keys:,}",
+    }
 
 
 async def _flush(settings: Settings) -> int:

@@ -18,7 +18,14 @@ def show(*, as_json: AsJson = False) -> None:
         print_json(values)
         return
     rows = [
-        (name.upper(), "" if value is None else value, "set" if name in settings.model_fields_set else "default")
+        (name.upper(), _as_variable(value), "set" if name in settings.model_fields_set else "default")
         for name, value in values.items()
     ]
     print_table("Settings", ("Variable", "Value", "From"), rows)
+
+
+def _as_variable(value: object) -> str:
+    """The value as one would write it into the environment."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)

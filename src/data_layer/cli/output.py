@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -12,11 +13,12 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from data_layer.errors import DataLayerError
+from data_layer.errors import ConfigurationError, DataLayerError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator
+    from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping
 
     from data_layer.config import Settings
 
@@ -26,10 +28,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 FAILED = 1
 
 # In a pipe or a file there is no edge at which a line would have to break.
-_WIDTH_WITHOUT_TERMINAL = 250
+_WIDTH_WITHOUT_TERMINAL = 10_000
+# Characters without a shape that belong into words of some languages, and into some emoji.
+_JOINERS = "\u200c\u200d"
+# What they tell of their work is worth a line only to someone who looks for it.
+_TALKATIVE = ("alembic", "uvicorn")
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
-error_console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDTH_WITHOUT_TERMINAL)
+
+def _console(*, stderr: bool) -> Console:
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    width = None if terminal else _WIDTH_WITHOUT_TERMINAL
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+console = _console(stderr=False)
+_error_console = _console(stderr=True)
 
 
 def run(work: Coroutine[Any, Any, Result], *, as_json: bool) -> Result:
@@ -47,14 +60,26 @@ def readable_errors(*, as_json: bool) -> Iterator[None]:
         fail(error, as_json=as_json)
 
 
-def fail(error: DataLayerError, *, as_json: bool) -> NoReturn:
+def fail(error: DataLayerError, *, as_json: bool = False) -> NoReturn:
     """Print an error and end the command."""
     if as_json:
         print_json({"error": {"code": error.code, "message": str(error)}})
     else:
-        error_console.print(f"[bold red]Error[/] ({error.code}): ", end="")
-        error_console.print(str(error), markup=False)
+        head = Text("Error", style="bold red")
+        _error_console.print(
+            head.append(f" ({error.code}): {_message_of(error)}", style="not bold default"), soft_wrap=True
+        )
     raise typer.Exit(FAILED)
+
+
+def say(text: str, *, style: str = "") -> None:
+    """Print a line for people; the terminal breaks it where it must."""
+    console.print(Text(plain(text), style=style), soft_wrap=True)
+
+
+def tell(text: str, *, style: str = "") -> None:
+    """The same beside the output: progress and warnings."""
+    _error_console.print(Text(plain(text), style=style), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -64,28 +89,43 @@ def print_json(value: Any) -> None:
     sys.stdout.buffer.flush()
 
 
-def _to_plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
+def print_table(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], *, right: Collection[str] = ()
+) -> None:
+    """Print rows under a title and the names of the columns, of which some stand on the right."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    _print(title, table, rows)
 
 
-def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print rows under a title; numbers stand on the right."""
-    cells = [list(row) for row in rows]
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        numeric = bool(cells) and all(isinstance(row[number], int | float) for row in cells)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*(_plain_text(cell) for cell in row))
-    console.print(table)
+def print_facts(title: str, facts: Mapping[str, object]) -> None:
+    """Print names and values under a title."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    _print(title, table, facts.items())
 
 
-def _plain_text(cell: object) -> str:
-    """Stored text is not ours: it must not format, nor steer the terminal."""
-    text = f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text).replace(
-        "[", r"\["
-    )
+def _print(title: str, table: Table, rows: Iterable[Iterable[object]]) -> None:
+    for row in rows:
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    say(title, style="bold")
+    with console.capture() as capture:
+        console.print(table)
+    # Rich fills the last column with blanks.
+    console.file.write("\n".join(line.rstrip() for line in capture.get().split("\n")))
+
+
+def plain(value: object) -> str:
+    """Stored text is not ours: it must neither steer the terminal nor begin a line that looks like ours."""
+    return "".join(map(_harmless, str(value)))
+
+
+def _harmless(character: str) -> str:
+    if character.isprintable() or character in _JOINERS:
+        return character
+    return " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
 
 
 def size(count: int | None) -> str:
@@ -100,13 +140,32 @@ def size(count: int | None) -> str:
     return f"{amount:.1f} TiB"
 
 
-def read_settings(*, as_json: bool, service: bool = False) -> Settings:
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 project, 12 projects."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def read_settings(*, as_json: bool = False, service: bool = False) -> Settings:
     """The settings of the environment, with logging set up; commands that are no service only log warnings."""
     from data_layer.config import Settings
-    from data_layer.observability import configure_logging
+    from data_layer.observability.configuration import configure_logging
 
     with readable_errors(as_json=as_json):
         settings = Settings()
     quiet = not service and "log_level" not in settings.model_fields_set
     configure_logging(settings.model_copy(update={"log_level": "warn"}) if quiet else settings)
+    if settings.log_level != "debug":
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)
     return settings
+
+
+def _message_of(error: DataLayerError) -> str:
+    """The message; of a single problem with the configuration only the problem itself."""
+    alone = isinstance(error, ConfigurationError) and len(error.problems) == 1
+    message = error.problems[0] if isinstance(error, ConfigurationError) and alone else str(error)
+    return "\n".join(map(plain, message.split("\n")))
+
+
+def _to_plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)

@@ -6,10 +6,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data_layer.cli.output import AsJson, console, print_json, print_table, read_settings, run, size
+from data_layer.cli.output import (
+    AsJson,
+    console,
+    counted,
+    print_facts,
+    print_json,
+    print_table,
+    read_settings,
+    run,
+    say,
+    size,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from data_layer.config import Settings
+    from data_layer.schemas.codes import GeneratedCodeSummary
     from data_layer.services.projects import ProjectDetails, ProjectRow
 
 _ALL_COLUMNS = ("Name", "Owner", "Type", "Status", "Versions", "Changed", "Id")
@@ -29,9 +43,13 @@ def list_projects(
     if as_json:
         print_json(rows)
         return
+    if not rows:
+        say("There are no projects. Add the example data with: data-layer db seed")
+        return
+    title = counted(len(rows), "project") + (" that changed last; for more: --limit" if len(rows) == limit else "")
     cells = [(p.name, p.owner, p.type, p.status, p.generation_count, f"{p.updated_at:%Y-%m-%d}", p.id) for p in rows]
     shown = _ALL_COLUMNS if console.width >= _WIDE else _ALL_COLUMNS[:-1]
-    print_table(f"{len(rows)} projects", shown, [row[: len(shown)] for row in cells])
+    print_table(title, shown, [row[: len(shown)] for row in cells], right=("Versions",))
 
 
 @commands.command()
@@ -46,36 +64,42 @@ def show(project: Annotated[str, typer.Argument(help="The id or the name.")], *,
 
 def _print_details(details: ProjectDetails) -> None:
     project = details.project
+    screenshot = project.original_image and f"{project.original_image} ({size(project.original_image_size or 0)})"
     facts = {
         "Id": project.id,
         "Owner": details.owner.display_name or details.owner.id,
         "Type": f"{project.type}, {project.status}",
         "Tags": ", ".join(project.tags),
-        "Screenshot": f"{project.original_image} ({size(project.original_image_size or 0)})",
-        "Description": project.description or "",
-        "Instructions": project.instructions or "",
+        "Screenshot": screenshot,
+        "Description": project.description,
+        "Instructions": project.instructions,
     }
-    print_table(project.name, ("", ""), facts.items())
-    numbers = {version.id: version.version for version in details.versions}
+    print_facts(project.name, {name: value for name, value in facts.items() if value})
     console.print()
+    _print_versions(details.versions)
+    if details.images:
+        console.print()
+        print_table(
+            counted(len(details.images), "image"),
+            ("Name", "Provider", "Pixels", "Prompt"),
+            [(image.name or "", image.provider, image.size, image.prompt) for image in details.images],
+        )
+
+
+def _print_versions(versions: Sequence[GeneratedCodeSummary]) -> None:
+    numbers = {version.id: version.version for version in versions}
     print_table(
-        f"{len(details.versions)} versions",
+        counted(len(versions), "version"),
         ("Version", "Made from", "Name", "Stack", "Model", "Status", "Size", "Made"),
         [
             (
                 *(v.version, numbers.get(v.parent_id, "") if v.parent_id else "", v.name or ""),
                 *(v.code_stack, v.model, v.status, size(v.code_size), f"{v.created_at:%Y-%m-%d %H:%M}"),
             )
-            for v in details.versions
+            for v in versions
         ],
+        right=("Version", "Made from", "Size"),
     )
-    if details.images:
-        console.print()
-        print_table(
-            f"{len(details.images)} images",
-            ("Name", "Provider", "Size", "Prompt"),
-            [(image.name or "", image.provider, image.size, image.prompt) for image in details.images],
-        )
 
 
 async def _list(settings: Settings, limit: int) -> list[ProjectRow]:

@@ -6,21 +6,24 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from data_layer.cli.cache import facts_of_cache
 from data_layer.cli.output import (
     FAILED,
     AsJson,
     console,
-    error_console,
+    print_facts,
     print_json,
     print_table,
     read_settings,
     run,
     size,
+    tell,
 )
 
 if TYPE_CHECKING:
     from data_layer.config import Settings
     from data_layer.schemas.health import Health
+    from data_layer.schemas.statistics import DatabaseStatistics
     from data_layer.services.statistics import Statistics
 
 
@@ -34,7 +37,7 @@ def health(*, as_json: AsJson = False) -> None:
             (name, "ok" if part.healthy else "FAILED", f"{part.latency_ms:.1f} ms", part.error or "")
             for name, part in report.parts.items()
         ]
-        print_table("Health", ("Part", "State", "Latency", ""), rows)
+        print_table("Health", ("Part", "State", "Latency", ""), rows, right=("Latency",))
     if not report.overall:
         raise typer.Exit(FAILED)
 
@@ -51,28 +54,11 @@ def stats(*, as_json: AsJson = False) -> None:
 
 
 def _print_statistics(figures: Statistics) -> None:
-    if (database := figures.database) is not None:
-        pool = database.pool
-        facts = {
-            "Server": database.server,
-            "Size": size(database.size),
-            "Connections": f"{database.connections} of {database.connection_limit}",
-            "Pool of this process": f"{pool.in_use} in use, {pool.idle} idle, {pool.maximum} at most",
-        }
-        print_table(f"Database {database.name}", ("", ""), facts.items())
+    if figures.database is not None:
+        _print_database(figures.database)
+    if figures.cache is not None:
+        print_facts("Cache", facts_of_cache(figures.cache))
         console.print()
-        rows = [(table.name, table.rows, size(table.size), size(table.index_size)) for table in database.tables]
-        print_table("Tables", ("Name", "Rows", "Size", "Indexes"), rows)
-    if (cache := figures.cache) is not None:
-        facts = {
-            "Server": cache.server,
-            "Memory": f"{size(cache.server_memory_used)} of {size(cache.server_memory_limit)}",
-            "Clients": str(cache.server_clients),
-            "Keys of ours": f"{cache.keys:,}" if cache.keys_complete else f"more than {cache.keys:,}",
-            "Hit rate of the server": "none yet" if cache.server_hit_rate is None else f"{cache.server_hit_rate:.1%}",
-        }
-        console.print()
-        print_table("Cache", ("", ""), facts.items())
     if (storage := figures.storage) is not None:
         facts = {
             "Backend": storage.backend,
@@ -80,10 +66,24 @@ def _print_statistics(figures: Statistics) -> None:
             "Size": size(storage.total_size),
             "Free": size(storage.free_size),
         }
-        console.print()
-        print_table("Storage", ("", ""), facts.items())
+        print_facts("Storage", facts)
     for name, reason in figures.errors.items():
-        error_console.print(f"{name}: {reason}", style="red", markup=False)
+        tell(f"{name}: {reason}", style="red")
+
+
+def _print_database(database: DatabaseStatistics) -> None:
+    pool = database.pool
+    facts = {
+        "Server": database.server,
+        "Size": size(database.size),
+        "Connections": f"{database.connections} of {database.connection_limit}",
+        "Of this process": f"{pool.in_use} in use, {pool.idle} idle, {pool.maximum} at most",
+    }
+    print_facts(f"Database {database.name}", facts)
+    console.print()
+    rows = [(table.name, f"{table.rows:,}", size(table.size), size(table.index_size)) for table in database.tables]
+    print_table("Tables", ("Name", "Rows", "Size", "Indexes"), rows, right=("Rows", "Size", "Indexes"))
+    console.print()
 
 
 async def _health(settings: Settings) -> Health:

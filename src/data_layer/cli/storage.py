@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from data_layer.cli.output import AsJson, console, print_json, read_settings, run
+from data_layer.cli.output import AsJson, print_json, read_settings, run, say
 
 if TYPE_CHECKING:
     from data_layer.config import Settings
@@ -23,7 +23,7 @@ def init(*, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"backend": settings.storage_backend, "place": str(place)})
     else:
-        console.print(f"The {settings.storage_backend} storage is ready: {place}", markup=False)
+        say(f"The {settings.storage_backend} storage is ready: {place}")
 
 
 async def _init(settings: Settings) -> None:

@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL, make_url
 
 from data_layer.config import SslMode
+from data_layer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from data_layer.config import Settings
 
 DRIVER = "postgresql+psycopg"
 _VERIFYING = (SslMode.VERIFY_CA, SslMode.VERIFY_FULL)
+_DEFAULTS = {
+    "application_name": "data-layer",
+    # A peer that vanished without a word is noticed after about a minute instead of two hours.
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,12 @@ class DatabaseAddress:
         """The name of the database."""
         return self.url.database or ""
 
+    @property
+    def host_count(self) -> int:
+        """How many servers are named; they are tried one after the other."""
+        hosts = self.url.query.get("host", "")
+        return len(hosts) if isinstance(hosts, tuple) else hosts.count(",") + 1
+
     def __str__(self) -> str:
         """The address without its password, for people."""
         return self.url.set(drivername="postgresql").render_as_string(hide_password=True)
@@ -41,12 +56,14 @@ def database_address(settings: Settings, embedded_url: str | None = None) -> Dat
         settings: where DATABASE_URL or the DB_ settings name the server.
         embedded_url: the embedded server's address, used when the settings name none.
     """
-    options = _connection_options(settings)
+    url = _url(settings, embedded_url)
+    options = _connection_options(settings, url)
     if settings.db_pgbouncer:
         options["prepare_threshold"] = None
     else:
-        options["options"] = _server_options(settings)
-    return DatabaseAddress(_url(settings, embedded_url), options)
+        ours = " ".join(f"-c {name}={value}" for name, value in session_values(settings).items())
+        options["options"] = f"{url.query.get('options', '')} {ours}".strip()
+    return DatabaseAddress(url, options)
 
 
 def direct_address(settings: Settings, embedded_url: str | None = None) -> DatabaseAddress:
@@ -54,14 +71,14 @@ def direct_address(settings: Settings, embedded_url: str | None = None) -> Datab
     if settings.db_direct_url is None:
         url = _url(settings, embedded_url)
     else:
-        url = make_url(settings.db_direct_url.get_secret_value()).set(drivername=DRIVER)
-    return DatabaseAddress(url, _connection_options(settings))
+        url = _read_url("DB_DIRECT_URL", settings.db_direct_url.get_secret_value())
+    return DatabaseAddress(url, _connection_options(settings, url))
 
 
 def _url(settings: Settings, embedded_url: str | None) -> URL:
     given = settings.database_url.get_secret_value() if settings.database_url else embedded_url
     if settings.db_host is None and given is not None:
-        return make_url(given).set(drivername=DRIVER)
+        return _read_url("DATABASE_URL", given)
     host = settings.db_host or ""
     is_socket = host.startswith("/")
     return URL.create(
@@ -75,31 +92,36 @@ def _url(settings: Settings, embedded_url: str | None) -> URL:
     )
 
 
-def _connection_options(settings: Settings) -> dict[str, Any]:
+def _read_url(setting: str, text: str) -> URL:
+    url = make_url(text).set(drivername=DRIVER)
+    if "@" in (url.host or ""):
+        # What would be taken for the host, and be shown, holds a piece of the password.
+        raise ConfigurationError(f"{setting}: write an @ in the user name or the password as %40")
+    return url
+
+
+def _connection_options(settings: Settings, url: URL) -> dict[str, Any]:
     files = {"sslrootcert": settings.db_ssl_ca, "sslcert": settings.db_ssl_cert, "sslkey": settings.db_ssl_key}
     options: dict[str, Any] = {name: str(path) for name, path in files.items() if path is not None}
     if settings.db_ssl is not None:
         options["sslmode"] = settings.db_ssl.value
-    if settings.db_ssl in _VERIFYING and settings.db_ssl_ca is None:
+    if options.get("sslmode", url.query.get("sslmode")) in _VERIFYING:
         # psycopg's wheel brings its own OpenSSL, which looks for authorities where its builder kept them.
-        options["sslrootcert"] = ssl.get_default_verify_paths().cafile or "system"
-    return options | {
-        "application_name": "data-layer",
-        "connect_timeout": max(1, round(settings.db_connect_timeout)),
-        # A peer that vanished without a word is noticed after about a minute instead of two hours.
-        "keepalives_idle": 30,
-        "keepalives_interval": 10,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 60_000,
-    }
+        options.setdefault("sslrootcert", url.query.get("sslrootcert", _system_authorities()))
+    defaults = {name: value for name, value in _DEFAULTS.items() if name not in url.query}
+    return options | defaults | {"connect_timeout": max(1, round(settings.db_connect_timeout))}
 
 
-def _server_options(settings: Settings) -> str:
+def _system_authorities() -> str:
+    return ssl.get_default_verify_paths().cafile or "system"
+
+
+def session_values(settings: Settings) -> dict[str, str]:
+    """What is set on the server for each connection, or for each transaction behind PgBouncer."""
     milliseconds = round(settings.db_statement_timeout * 1000)
-    values = {
-        "statement_timeout": milliseconds,
+    return {
+        "statement_timeout": f"{milliseconds}",
         # A transaction whose owner hangs must not hold its locks for ever.
-        "idle_in_transaction_session_timeout": 2 * milliseconds,
+        "idle_in_transaction_session_timeout": f"{2 * milliseconds}",
         "timezone": "UTC",
     }
-    return " ".join(f"-c {name}={value}" for name, value in values.items())

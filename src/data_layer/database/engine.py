@@ -5,27 +5,127 @@ from __future__ import annotations
 import asyncio
 import json
 import select
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import structlog
+import psycopg
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
-from data_layer.database.failures import translated
+from data_layer.database.address import session_values
+from data_layer.database.failures import SilentServerError, translated
 from data_layer.database.schema_state import SchemaState, read_schema_state
 from data_layer.errors import NotInitializedError
+from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
-    from psycopg import AsyncConnection as DriverConnection
+    from collections.abc import AsyncIterator, Iterator
+
+    from psycopg.abc import PQGen
 
     from data_layer.config import Settings
     from data_layer.database.address import DatabaseAddress
 
-log = structlog.get_logger(__name__)
+log = get_log(__name__)
 
 # How much longer than the server's own limit a client waits before it gives a silent server up.
 _GRACE_SECONDS = 5.0
+# How long a cancelled statement may keep its caller when the server does not even take the cancellation.
+_CANCEL_SECONDS = 1.0
+_WAKE_SECONDS = 0.1
+Result = TypeVar("Result")
+
+
+class _Pipeline(psycopg.AsyncPipeline):
+    """Statements that travel together, ended by Sync alone.
+
+    The driver sends a Flush after it, and PostgreSQL then no longer counts for how long the transaction is idle.
+    """
+
+    def _exit_gen(self) -> PQGen[None]:
+        try:
+            yield from self._sync_gen()
+        except psycopg.Error:
+            yield from self._fetch_gen(flush=False)
+            raise
+
+
+class DriverConnection(psycopg.AsyncConnection[Any]):
+    """A connection that gives a silent server up: no answer is awaited for longer than ``time_limit``."""
+
+    time_limit: float | None = None
+
+    @classmethod
+    async def open(cls, *address: str, connect_limit: float, time_limit: float, **options: Any) -> Self:
+        """Connect within ``connect_limit`` seconds, looking up the name included."""
+        try:
+            async with asyncio.timeout(connect_limit):
+                connection = await cls.connect(*address, **options)
+        except TimeoutError:
+            text = f"connection failed: no answer within {connect_limit:g} s (DB_CONNECT_TIMEOUT)"
+            raise psycopg.errors.ConnectionTimeout(text) from None
+        connection.time_limit = time_limit
+        return connection
+
+    async def wait(self, gen: PQGen[Result], interval: float = _WAKE_SECONDS, timeout: float | None = None) -> Result:  # noqa: ASYNC109  (the driver's interface)
+        """Wait for the server, as everything that the driver does."""
+        limit = self.time_limit if timeout is None else timeout
+        try:
+            return await super().wait(gen, interval, limit)
+        except psycopg.errors._WaitTimeout:  # noqa: SLF001  (the driver's documentation of this method names it)
+            if timeout is not None:
+                raise
+            self.pgconn.finish()
+            text = f"PostgreSQL did not answer for {limit:g} s; the connection was given up"
+            raise SilentServerError(text) from None
+
+    async def cancel_safe(self, *, timeout: float = _CANCEL_SECONDS) -> None:  # noqa: ASYNC109  (the driver's interface)
+        """Ask the server to cancel the statement; give the connection up when it cannot be asked."""
+        try:
+            await super().cancel_safe(timeout=min(timeout, _CANCEL_SECONDS))
+        except psycopg.Error:
+            self.pgconn.finish()
+            raise
+
+    @asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[psycopg.AsyncPipeline]:
+        """Send the statements inside together."""
+        async with super().pipeline() as pipeline:
+            pipeline.__class__ = _Pipeline
+            yield pipeline
+
+    @contextmanager
+    def limited(self, seconds: float) -> Iterator[None]:
+        """Have less patience inside."""
+        usual, self.time_limit = self.time_limit, seconds
+        try:
+            yield
+        finally:
+            self.time_limit = usual
+
+    @property
+    def has_hung_up(self) -> bool:
+        """Whether the server has closed the connection, or its process has ended."""
+        return self.closed or bool(self._poll() & _HUNG_UP)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the server has said something, which on an idle connection can only be its end.
+
+        A parameter that changed on a reload looks the same; then one connection is replaced for nothing.
+        """
+        return self.closed or bool(self._poll())
+
+    def _poll(self) -> int:
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN | _HUNG_UP)
+        return next((events for _, events in poll.poll(0)), 0)
+
+
+# POLLRDHUP: on Linux, a TCP connection of which only the other side's half is closed.
+_HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
 
 class Database:
@@ -37,7 +137,6 @@ class Database:
 
     def __init__(self, settings: Settings, address: DatabaseAddress) -> None:
         self.address = address
-        self.time_limit = settings.db_statement_timeout + _GRACE_SECONDS
         self.reads_need_transaction = settings.db_pgbouncer
         self.begin_statements = _begin_statements(settings)
         self.logs_statements = settings.db_logging
@@ -89,12 +188,19 @@ class Database:
         with translated():
             connection = await self.engine.connect()
             for _ in range(self._settings.db_max_connections):
-                if not _is_stale(connection):
+                if not driver_of(connection).is_stale:
                     break
                 log.info("database_connection_replaced", reason="closed by the server")
                 await discard(connection)
                 connection = await self.engine.connect()
         return connection
+
+    async def give_back(self, connection: AsyncConnection) -> None:
+        """Take a connection back that is between transactions; the pool may have been closed meanwhile."""
+        if self._engine is not None and connection.sync_engine is self._engine.sync_engine:
+            await connection.close()
+        else:
+            await discard(connection)
 
     async def schema(self) -> SchemaState:
         """How the tables in the database relate to those that this version needs; one query when they fit."""
@@ -103,7 +209,7 @@ class Database:
             with translated():
                 return await connection.run_sync(read_schema_state)
         finally:
-            await connection.close()
+            await self.give_back(connection)
 
     def pool_figures(self) -> dict[str, int]:
         """How many connections there may be, are in use, and wait for use."""
@@ -113,24 +219,30 @@ class Database:
         return {"maximum": pool.size(), "in_use": pool.checkedout(), "idle": pool.checkedin()}
 
     async def _open_minimum(self) -> None:
+        opened: list[AsyncConnection] = []
+
+        async def open_one() -> None:
+            opened.append(await self.connect())
+
         # At least one, so that a wrong address or password is found at start.
-        wanted = max(1, self._settings.db_min_connections)
-        results = await asyncio.gather(*(self.connect() for _ in range(wanted)), return_exceptions=True)
+        attempts = [open_one() for _ in range(max(1, self._settings.db_min_connections))]
+        try:
+            results = await asyncio.gather(*attempts, return_exceptions=True)
+        finally:
+            for connection in opened:
+                await self.give_back(connection)
         for result in results:
-            if isinstance(result, AsyncConnection):
-                await result.close()
-        for result in results:
-            if isinstance(result, BaseException):
+            if result is not None:
                 raise result
 
 
-def driver_of(connection: AsyncConnection) -> DriverConnection[Any]:
+def driver_of(connection: AsyncConnection) -> DriverConnection:
     """Psycopg's own connection, for the few statements that do without SQLAlchemy."""
     proxied = connection.sync_connection
     if proxied is None or proxied.invalidated:
         raise NotInitializedError("the connection is closed")
-    driver: DriverConnection[Any] | None = proxied.connection.driver_connection
-    if driver is None:
+    driver = proxied.connection.driver_connection
+    if not isinstance(driver, DriverConnection):
         raise NotInitializedError("the connection is closed")
     return driver
 
@@ -142,30 +254,23 @@ async def discard(connection: AsyncConnection) -> None:
     await connection.close()
 
 
-def _is_stale(connection: AsyncConnection) -> bool:
-    """Whether the server has said something, which on an idle connection can only be its end.
-
-    A parameter that changed on a reload looks the same; then one connection is replaced for nothing.
-    """
-    driver = driver_of(connection)
-    if driver.closed:
-        return True
-    poll = select.poll()
-    poll.register(driver.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
-
-
 def _begin_statements(settings: Settings) -> tuple[str, ...]:
-    """PgBouncer drops the options of a connection, so its transactions set their limit themselves."""
+    """PgBouncer drops the options of a connection, so its transactions set them themselves."""
     if not settings.db_pgbouncer:
         return ("BEGIN",)
-    return ("BEGIN", f"SET LOCAL statement_timeout = {round(settings.db_statement_timeout * 1000)}")
+    values = (f"set_config('{name}', '{value}', true)" for name, value in session_values(settings).items())
+    return ("BEGIN", f"SELECT {', '.join(values)}")
 
 
 def _make_engine(settings: Settings, address: DatabaseAddress) -> AsyncEngine:
+    connect = partial(
+        DriverConnection.open,
+        connect_limit=settings.db_connect_timeout * address.host_count,
+        time_limit=settings.db_statement_timeout + _GRACE_SECONDS,
+    )
     engine = create_async_engine(
         address.url,
-        connect_args=address.options,
+        connect_args=address.options | {"async_creator_fn": connect},
         isolation_level="AUTOCOMMIT",
         pool_size=settings.db_max_connections,
         max_overflow=0,
@@ -173,8 +278,10 @@ def _make_engine(settings: Settings, address: DatabaseAddress) -> AsyncEngine:
         pool_use_lifo=True,
         # Transaction ends every transaction itself, and discards a connection that it could not end.
         pool_reset_on_return=None,
+        skip_autocommit_rollback=True,
         json_serializer=_to_json,
         native_inet_types=False,
+        use_native_hstore=False,
         hide_parameters=True,
     )
     if settings.db_logging:

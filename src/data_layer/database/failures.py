@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -29,6 +29,7 @@ from data_layer.errors import (
     SchemaMismatchError,
     StatementTimeoutError,
     StillReferencedError,
+    TransactionError,
     ValueTooLongError,
 )
 
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Index, UniqueConstraint
+
+_STALE_PLAN = "0A000"
+_FOREIGN = (psycopg.Error, StatementError, PoolExhausted, PendingRollbackError, StaleDataError)
+
+
+class SilentServerError(psycopg.OperationalError):
+    """The server did not answer a statement in time; whether it carried it out is unknown."""
 
 
 @contextmanager
@@ -47,7 +55,7 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except (psycopg.Error, StatementError, PoolExhausted, StaleDataError, UnicodeEncodeError) as error:
+    except (*_FOREIGN, UnicodeEncodeError) as error:
         raise translate(error) from error
 
 
@@ -59,6 +67,8 @@ def translate(error: Exception) -> DataLayerError:
                 "no connection to PostgreSQL became free in time; raise DB_MAX_CONNECTIONS or DB_POOL_TIMEOUT, "
                 "or look for transactions that stay open"
             )
+        case PendingRollbackError():
+            return TransactionError(FAILED_BEFORE)
         case StaleDataError():
             return ConcurrentChangeError("the row was removed by someone else in the meantime; read it again")
         case StatementError(orig=DataLayerError() as ours):
@@ -76,12 +86,15 @@ def translate(error: Exception) -> DataLayerError:
             return DatabaseError(f"the statement cannot be used: {type(error).__name__}: {error}")
 
 
-def is_disconnect(error: BaseException) -> bool:
-    """Whether the connection is gone, so that a new one may serve the same statement."""
-    orig = error.orig if isinstance(error, DBAPIError) else error
-    return isinstance(orig, psycopg.OperationalError | psycopg.InterfaceError) and (
-        orig.sqlstate is None or orig.sqlstate.startswith(("08", "57P"))
-    )
+def needs_new_connection(error: psycopg.Error) -> bool:
+    """Whether the connection is gone or of no more use, so that a new one may serve the same statement."""
+    match error:
+        case SilentServerError():
+            return False
+        case psycopg.OperationalError() | psycopg.InterfaceError():
+            return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
+        case _:
+            return error.sqlstate == _STALE_PLAN
 
 
 def _from_driver(error: psycopg.Error, *, deleting: bool) -> DataLayerError:
@@ -104,14 +117,15 @@ def _without_state(error: psycopg.Error) -> DataLayerError:
             return InvalidTextError("a text holds a NUL character, which PostgreSQL cannot store; remove it")
         return InvalidValueError(f"a value does not fit its column: {text}")
     if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return DatabaseError(f"the driver refused the statement: {text}")
-    if "password authentication failed" in text or "no password supplied" in text:
-        return DatabaseLoginError("PostgreSQL refused the user name or the password; check DB_USERNAME and DB_PASSWORD")
-    if "certificate" in text or "no pg_hba.conf entry" in text:
-        return DatabaseLoginError(f"PostgreSQL and this client did not accept each other: {_first_line(text)}")
-    if 'database "' in text and "does not exist" in text:
+        return DatabaseError(f"the driver refused the address or the statement: {text}")
+    if 'role "' in text and "does not exist" in text:
+        return DatabaseLoginError("PostgreSQL has no such user; check DB_USERNAME, or DATABASE_URL")
+    if ('database "' in text and "does not exist" in text) or "no such database" in text:
         return DatabaseMissingError("the database does not exist; make it with: data-layer db create")
-    return DatabaseUnavailableError(f"PostgreSQL cannot be reached: {_first_line(text)}")
+    for signs, kind, message in _REFUSALS:
+        if any(sign in text for sign in signs):
+            return kind(message.format(_first_line(text)))
+    return DatabaseUnavailableError(f"the connection to PostgreSQL broke: {_first_line(text)}; repeat the call")
 
 
 def _first_line(text: str) -> str:
@@ -158,11 +172,72 @@ def _schema_wrong(error: psycopg.Error) -> DataLayerError:
     return SchemaMismatchError(f"{error.diag.message_primary}; see: data-layer db check")
 
 
+def _statement_not_prepared(error: psycopg.Error) -> DataLayerError:
+    return DatabaseError(f"{error.diag.message_primary}; behind PgBouncer or another pooler set DB_PGBOUNCER=true")
+
+
+def _not_supported(error: psycopg.Error) -> DataLayerError:
+    if "cached plan" in str(error.diag.message_primary):
+        return ConcurrentChangeError("the tables were changed in the meantime; repeat the transaction")
+    return DatabaseError(f"PostgreSQL does not support this: {error.diag.message_primary}")
+
+
 def _always(make: type[DataLayerError], message: str) -> Callable[[psycopg.Error], DataLayerError]:
     return lambda error: make(message.format(error.diag.message_primary))
 
 
+FAILED_BEFORE = (
+    "a statement of this transaction had failed, so nothing of it was stored; "
+    "let the error leave the `async with` block, and repeat the transaction"
+)
+
+# What libpq says when there is no connection, and thus no state: the first line that fits counts.
+_ADVICE_TLS = "check DB_SSL, DB_SSL_CA, DB_SSL_CERT and DB_SSL_KEY"
+_REFUSALS: tuple[tuple[tuple[str, ...], type[DatabaseError], str], ...] = (
+    (
+        ("authentication failed", "no password supplied", "no such user", "not permitted to log in"),
+        DatabaseLoginError,
+        "PostgreSQL refused the user name or the password; check DB_USERNAME and DB_PASSWORD, or DATABASE_URL",
+    ),
+    (
+        ("no pg_hba.conf entry", "pg_hba.conf rejects"),
+        DatabaseLoginError,
+        "PostgreSQL does not let this client in: {0}; check pg_hba.conf on the server, and DB_SSL here",
+    ),
+    (
+        ("certificate", "private key file", "does not support SSL", "sslmode"),
+        DatabaseLoginError,
+        f"PostgreSQL and this client did not accept each other: {{0}}; {_ADVICE_TLS}",
+    ),
+    (
+        ("permission denied for database",),
+        DatabasePermissionError,
+        "the database user may not connect to this database: {0}; GRANT CONNECT to it",
+    ),
+    (
+        ("too many clients", "too many connections", "remaining connection slots", "no more connections allowed"),
+        DatabaseUnavailableError,
+        "PostgreSQL has no connection left: {0}; lower DB_MAX_CONNECTIONS, or raise max_connections on the server",
+    ),
+    (
+        ("the database system is",),
+        DatabaseUnavailableError,
+        "PostgreSQL is starting or stopping: {0}; try again in a moment",
+    ),
+    (
+        ("unsupported startup parameter",),
+        DatabaseError,
+        "there is a PgBouncer in front of PostgreSQL: {0}; set DB_PGBOUNCER=true",
+    ),
+    (
+        ("connection failed", "failed to resolve host", "connection timeout"),
+        DatabaseUnavailableError,
+        "PostgreSQL cannot be reached: {0}; check that it runs, and DB_HOST and DB_PORT, or DATABASE_URL",
+    ),
+)
+
 _BY_STATE: dict[str, Callable[[psycopg.Error], DataLayerError]] = {
+    _STALE_PLAN: _not_supported,
     "22001": _always(ValueTooLongError, "{0}"),
     "22021": _always(InvalidTextError, "a text holds bytes that are not UTF-8"),
     "22P05": _always(InvalidTextError, "a text holds a character that PostgreSQL cannot store, such as NUL"),
@@ -170,7 +245,10 @@ _BY_STATE: dict[str, Callable[[psycopg.Error], DataLayerError]] = {
     "23505": _duplicate,
     "23514": _check_violated,
     "25006": _always(DatabaseUnavailableError, "PostgreSQL is read-only at the moment: {0}"),
+    "25P02": _always(TransactionError, FAILED_BEFORE),
     "25P03": _always(StatementTimeoutError, "the transaction did nothing for too long and was ended: {0}"),
+    "25P04": _always(StatementTimeoutError, "the transaction took too long and was ended: {0}"),
+    "26000": _statement_not_prepared,
     "28000": _always(DatabaseLoginError, "PostgreSQL refused the login: {0}"),
     "28P01": _always(DatabaseLoginError, "PostgreSQL refused the user name or the password"),
     "3D000": _always(DatabaseMissingError, "{0}; make it with: data-layer db create"),
@@ -180,6 +258,7 @@ _BY_STATE: dict[str, Callable[[psycopg.Error], DataLayerError]] = {
     "42703": _schema_wrong,
     "42883": _schema_wrong,
     "42P01": _schema_wrong,
+    "42P05": _statement_not_prepared,
     "53100": _always(DatabaseError, "the disk of the PostgreSQL server is full: {0}"),
     "53300": _always(DatabaseUnavailableError, "PostgreSQL has no connection left: {0}; lower DB_MAX_CONNECTIONS"),
     "54000": _always(ValueTooLongError, "{0}"),

@@ -6,25 +6,31 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
-import structlog
 from psycopg.pq import TransactionStatus
 
 from data_layer.database.engine import discard, driver_of
-from data_layer.database.failures import is_disconnect, translated
-from data_layer.errors import CommitUnknownError, DatabaseUnavailableError, TransactionClosedError
+from data_layer.database.failures import FAILED_BEFORE, needs_new_connection, translated
+from data_layer.errors import (
+    CommitUnknownError,
+    DatabaseUnavailableError,
+    TransactionClosedError,
+    TransactionError,
+)
+from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from data_layer.database.engine import Database
+    from data_layer.database.engine import Database, DriverConnection
 
-log = structlog.get_logger(__name__)
+log = get_log(__name__)
 Result = TypeVar("Result")
 Statement = tuple[str, "Sequence[Any] | None"]
 
 _ROLLBACK_SECONDS = 5.0
+_INSIDE = frozenset({TransactionStatus.INTRANS, TransactionStatus.INERROR})
 
 
 class Transaction:
@@ -76,7 +82,7 @@ class Transaction:
         if self._database.reads_need_transaction:
             await self.begin()
 
-        async def read(driver: psycopg.AsyncConnection[Any]) -> tuple[Any, ...] | None:
+        async def read(driver: DriverConnection) -> tuple[Any, ...] | None:
             self._log(sql)
             cursor = await driver.execute(sql, parameters)
             row: tuple[Any, ...] | None = await cursor.fetchone()
@@ -90,35 +96,43 @@ class Transaction:
         if not beginning and not statements:
             return []
 
-        async def send(driver: psycopg.AsyncConnection[Any]) -> list[tuple[Any, ...] | None]:
+        async def send(driver: DriverConnection) -> list[tuple[Any, ...] | None]:
             async with driver.pipeline():
                 cursors = [await driver.execute(sql, values) for sql, values in (*beginning, *statements)]
             return [await cursor.fetchone() if cursor.description else None for cursor in cursors[len(beginning) :]]
 
         for sql, _ in statements:
             self._log(sql)
-        rows = await self._execute(send)
-        self.has_begun = True
-        return rows
+        try:
+            return await self._execute(send)
+        finally:
+            self.has_begun = self.has_begun or self._is_inside()
 
     async def commit(self) -> None:
         """Make the changes last.
 
         Raises:
             CommitUnknownError: when the connection broke before the answer.
+            DatabaseUnavailableError: when it had been broken before.
+            TransactionError: when a statement had failed, so that there is nothing to commit.
             ConflictError: when a deferred rule is broken.
         """
         if not self.has_begun:
             return
+        driver = driver_of(await self.connection())
+        was_lost = driver.has_hung_up
         try:
             with translated():
-                async with asyncio.timeout(self._database.time_limit):
-                    await driver_of(await self.connection()).execute("COMMIT")
-        except (DatabaseUnavailableError, TimeoutError) as error:
+                cursor = await driver.execute("COMMIT")
+        except DatabaseUnavailableError as error:
+            if was_lost:
+                raise
             raise CommitUnknownError(
                 "the connection broke while PostgreSQL was committing: look whether the change is there before "
                 "you repeat it"
             ) from error
+        if cursor.statusmessage != "COMMIT":
+            raise TransactionError(FAILED_BEFORE)
         self.has_begun = False
 
     async def close(self) -> None:
@@ -126,22 +140,28 @@ class Transaction:
         await self._give_back()
         self._is_open = False
 
+    def _is_inside(self) -> bool:
+        """Whether the server has begun a transaction for us, be it a failed one."""
+        if self._connection is None or self._connection.invalidated:
+            return False
+        return driver_of(self._connection).info.transaction_status in _INSIDE
+
     async def _give_back(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if _is_idle(connection):
-            # Nothing is left to say to the server, so this does not wait and cannot be interrupted.
-            await connection.close()
-        else:
+        if connection is not None:
             await uninterrupted(self._end(connection))
+
+    async def _discard(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await uninterrupted(discard(connection))
 
     async def _end(self, connection: AsyncConnection) -> None:
         try:
             if await self._is_clean(connection):
-                await connection.close()
+                await self._database.give_back(connection)
                 return
-        except (psycopg.Error, TimeoutError) as error:
+        except psycopg.Error as error:
             log.info("rollback_failed", reason=type(error).__name__)
         await discard(connection)
 
@@ -149,32 +169,22 @@ class Transaction:
         if connection.invalidated:  # By SQLAlchemy, when it was interrupted in the middle of a statement.
             return False
         driver = driver_of(connection)
-        if driver.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
-            async with asyncio.timeout(_ROLLBACK_SECONDS):
+        if driver.info.transaction_status in _INSIDE:
+            with driver.limited(_ROLLBACK_SECONDS):
                 await driver.execute("ROLLBACK")
         self.has_begun = False
         return driver.info.transaction_status == TransactionStatus.IDLE
 
-    async def _execute(self, work: Callable[[psycopg.AsyncConnection[Any]], Awaitable[Result]]) -> Result:
+    async def _execute(self, work: Callable[[DriverConnection], Awaitable[Result]]) -> Result:
         with translated():
             try:
-                return await self._attempt(work)
-            except psycopg.OperationalError as error:
-                if self.has_begun or not is_disconnect(error):
+                return await work(driver_of(await self.connection()))
+            except psycopg.Error as error:
+                if self.has_begun or not needs_new_connection(error):
                     raise
-                log.info("statement_repeated", reason="the connection was dead")
-                await self._give_back()
-                return await self._attempt(work)
-
-    async def _attempt(self, work: Callable[[psycopg.AsyncConnection[Any]], Awaitable[Result]]) -> Result:
-        connection = await self.connection()
-        try:
-            async with asyncio.timeout(self._database.time_limit):
-                return await work(driver_of(connection))
-        except TimeoutError:
-            raise DatabaseUnavailableError(
-                f"PostgreSQL did not answer for {self._database.time_limit:.0f} s; the connection was given up"
-            ) from None
+                log.info("statement_repeated", reason=type(error).__name__)
+                await self._discard()
+                return await work(driver_of(await self.connection()))
 
     def _log(self, sql: str) -> None:
         if self._database.logs_statements:

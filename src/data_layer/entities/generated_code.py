@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import FetchedValue, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import FetchedValue, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
@@ -60,7 +60,7 @@ class GeneratedCode(Timestamped, Entity, kw_only=True):
     version: Mapped[int] = mapped_column(init=False, server_default=FetchedValue())
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("generated_codes.id"), default=None)
     generation_id: Mapped[UUID] = mapped_column(default_factory=uuid7)
-    variant_index: Mapped[int] = mapped_column(default=0)
+    variant_index: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     is_favorite: Mapped[bool] = flag()
     view_count: Mapped[int] = counter()
     copy_count: Mapped[int] = counter()

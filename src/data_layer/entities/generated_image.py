@@ -51,7 +51,7 @@ class GeneratedImage(Timestamped, Entity, kw_only=True):
     thumbnail_url: Mapped[str | None] = mapped_column(default=None, info={"format": "image_reference"})
     storage_key: Mapped[str | None] = mapped_column(default=None, info={"format": "image_reference"})
     mime_type: Mapped[str | None] = mapped_column(default=None)
-    file_size: Mapped[int | None] = mapped_column(default=None)
+    file_size: Mapped[int | None] = mapped_column(BigInteger, default=None)
     width: Mapped[int | None] = mapped_column(default=None)
     height: Mapped[int | None] = mapped_column(default=None)
     generation_params: Mapped[dict[str, Any]] = json_object()

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Computed, ForeignKey, Index
+from sqlalchemy import BigInteger, Computed, ForeignKey, Index
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -44,7 +44,7 @@ class Project(Timestamped, Entity, kw_only=True):
     type: Mapped[ProjectType] = choice(ProjectType.WEBSITE)
     original_image: Mapped[str | None] = mapped_column(default=None, info={"format": "image_reference"})
     original_image_filename: Mapped[str | None] = mapped_column(default=None)
-    original_image_size: Mapped[int | None] = mapped_column(default=None)
+    original_image_size: Mapped[int | None] = mapped_column(BigInteger, default=None)
     original_image_mime_type: Mapped[str | None] = mapped_column(default=None)
     thumbnail_image: Mapped[str | None] = mapped_column(default=None, info={"format": "image_reference"})
     image_metadata: Mapped[dict[str, Any]] = json_object()

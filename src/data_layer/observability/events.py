@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from data_layer.errors import DataLayerError
-from data_layer.observability.logger import FIELDS
+from data_layer.observability.log import FIELDS
 
 if TYPE_CHECKING:
     from data_layer.observability.masking import Masker
@@ -80,9 +80,9 @@ def _message(record: logging.LogRecord) -> str:
 
 def _fields(record: logging.LogRecord) -> Event:
     """What structlog handed over, or what other libraries attached to a record by ``extra``, with the context."""
-    fields = record.__dict__.get(FIELDS)
+    fields: Event | None = record.__dict__.get(FIELDS)
     if fields is not None:
-        return dict(fields)
+        return structlog.contextvars.get_contextvars() | fields
     extra = {name: value for name, value in record.__dict__.items() if name not in _UNWANTED_ATTRIBUTES}
     return structlog.contextvars.get_contextvars() | extra
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from data_layer.observability.log import FIELDS
+
 if TYPE_CHECKING:
     from structlog.typing import EventDict
-
-FIELDS = "event_fields"
-"""Attribute of a log record that holds the fields of its event."""
 
 _LEVELS = {
     "debug": logging.DEBUG,

@@ -79,7 +79,7 @@ def _mask_named(text: str) -> str:
 
 
 def _end_of_value(text: str, found: re.Match[str], name: str) -> int:
-    """Where the value ends that follows a name; after a bare name and a colon, as in prose, only a quoted one counts."""
+    """Where the value of a name ends; after a bare name and a colon, as in prose, only a quoted one counts."""
     start = found.end()
     is_data = found[3] == "=" or found[2]
     if is_data and text.startswith(("(", "[", "{"), start):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.errors import NotFoundError
+from data_layer.repositories.repository import MAXIMUM_PAGE
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.images import GeneratedImageSummary
 from data_layer.schemas.projects import ProjectFull, ProjectSummary
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from data_layer.entities import Project
     from data_layer.repositories.unit_of_work import UnitOfWork
     from data_layer.services.transactions import Transactions
+
+_SEVERAL = 5  # As many ids as one can choose from.
 
 
 class ProjectRow(ProjectSummary):
@@ -57,7 +60,7 @@ class ProjectService:
             project = await _find(tx, id_or_name)
             owner = await tx.users.get(project.user_id)
             versions = await tx.codes.summaries(project.id)
-            images = await tx.images.list(project_id=project.id)
+            images = await tx.images.list(project_id=project.id, limit=MAXIMUM_PAGE)
         return ProjectDetails(
             project=ProjectFull.model_validate(project),
             owner=UserPublic.model_validate(owner),
@@ -75,8 +78,10 @@ async def _find(tx: UnitOfWork, id_or_name: str) -> Project:
         return await tx.projects.get(UUID(id_or_name))
     except ValueError:
         pass
-    found = await tx.projects.list(name=id_or_name, limit=2)
-    if len(found) != 1:
-        reason = "several projects have" if found else "no project has"
-        raise NotFoundError(f"{reason} the name {id_or_name!r}; see: data-layer projects list")
+    found = await tx.projects.list(name=id_or_name, limit=_SEVERAL)
+    if not found:
+        raise NotFoundError(f"no project has the name {id_or_name!r}; see: data-layer projects list")
+    if len(found) > 1:
+        ids = ", ".join(str(project.id) for project in found)
+        raise NotFoundError(f"several projects have the name {id_or_name!r}; name one by its id: {ids}")
     return found[0]

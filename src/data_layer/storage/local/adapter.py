@@ -8,9 +8,8 @@ from contextlib import aclosing, asynccontextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import structlog
-
 from data_layer.errors import InvalidValueError, NotInitializedError, StorageUnavailableError
+from data_layer.observability.log import get_log
 from data_layer.storage.content import BATCH_SIZE, batches
 from data_layer.storage.keys import split_key, split_prefix
 from data_layer.storage.local.attributes import Sidecars
@@ -37,7 +36,7 @@ _THREADS = 32
 _LISTED_AT_ONCE = 500
 _MAX_TEMPORARY_AGE = 3600.0  # Younger ones may be another process's work.
 
-_logger = structlog.get_logger(__name__)
+_logger = get_log(__name__)
 
 
 class LocalStorage:

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import orjson
-import structlog
 
+from data_layer.observability.log import get_log
 from data_layer.storage.local.folder import LOCKS, METADATA, TEMPORARY, create_file, read_all, write_all
 from data_layer.storage.port import FileInformation
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _EXTENDED_ATTRIBUTE = "user.data_layer"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_logger = structlog.get_logger(__name__)
+_logger = get_log(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,402 @@
+"""The pool: as many connections as set, never more, none lost; waiting and statements end in time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import func, literal, select, text
+
+from data_layer import DataLayer
+from data_layer.errors import (
+    ConcurrentChangeError,
+    ConfigurationError,
+    DatabaseError,
+    DuplicateError,
+    NotFoundError,
+    PoolTimeoutError,
+    StatementTimeoutError,
+    TransactionError,
+)
+from tests.database.test_connections_support import (
+    PATIENCE,
+    backend_pid,
+    count_connections,
+    emails,
+    observing,
+    settings_for,
+    until,
+)
+from tests.support import make_user
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    import psycopg
+
+    from data_layer import Settings
+
+    Make = Callable[..., DataLayer]
+
+APPLICATION = "test-connections"
+TABLES = "users, projects, generated_codes, generated_images, sessions, audit_logs"
+
+
+@pytest.fixture
+def make(observer: psycopg.AsyncConnection[Any], settings: Settings, tmp_path: Path) -> Make:
+    """A data layer on the shared server with empty tables, known there by a name of its own."""
+    del observer
+    assert settings.database_url
+    url = f"{settings.database_url.get_secret_value()}&application_name={APPLICATION}"
+    return lambda **values: DataLayer(settings_for(url, settings, tmp_path, **values))
+
+
+@pytest.fixture
+async def observer(settings: Settings) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    assert settings.database_url
+    async with observing(settings.database_url.get_secret_value()) as connection:
+        await connection.execute(f"TRUNCATE {TABLES}".encode())
+        yield connection
+
+
+async def test_the_minimum_is_open_at_once_and_all_are_closed_at_the_end(
+    make: Make, observer: psycopg.AsyncConnection[Any]
+) -> None:
+    async with make(db_min_connections=4, db_max_connections=6) as data:
+        assert await count_connections(observer, APPLICATION) == 4
+        assert data.database.pool_figures() == {"maximum": 6, "in_use": 0, "idle": 4}
+
+    async def all_closed() -> bool:
+        return await count_connections(observer, APPLICATION) == 0
+
+    await until(all_closed)
+
+
+async def test_the_maximum_is_never_exceeded_and_no_connection_is_lost_or_mixed_up(
+    make: Make, observer: psycopg.AsyncConnection[Any]
+) -> None:
+    maximum, chance = 5, random.Random(2026)
+    users = [make_user(first_name=f"Name {number}") for number in range(20)]
+    mixed_up: list[str] = []
+    stored: set[str] = set()
+
+    async def work(data: DataLayer, number: int) -> None:
+        user = users[number % len(users)]
+        new = make_user()
+        async with data.transaction() as tx:
+            if (await tx.users.get(user.id)).first_name != user.first_name:
+                mixed_up.append("get")
+            if number % 3 == 0:
+                tx.add(new)
+                await tx.flush()
+            asked = await tx.execute(select(literal(number), func.pg_sleep(0.005)))
+            if asked.one()[0] != number:
+                mixed_up.append("execute")
+            found = await tx.users.find_one(email=user.email)
+            if found is None or found.id != user.id:
+                mixed_up.append("find")
+            if number % 5 == 0:
+                raise KeyError(number)
+        if number % 3 == 0:
+            stored.add(new.email)
+
+    async def run(data: DataLayer, number: int) -> None:
+        task = asyncio.create_task(work(data, number))
+        if number % 4 == 0:
+            await asyncio.sleep(chance.random() * 0.2)
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            assert isinstance(error, KeyError), error
+
+    async with make(db_min_connections=1, db_max_connections=maximum) as data:
+        async with data.transaction() as tx:
+            for user in users:
+                tx.add(user)
+        most = 0
+        running = asyncio.gather(*(run(data, number) for number in range(100)))
+        while not running.done():
+            most = max(most, await count_connections(observer, APPLICATION))
+            await asyncio.sleep(0)
+        await running
+        assert mixed_up == []
+        assert 2 <= most <= maximum
+        assert data.database.pool_figures()["in_use"] == 0
+        assert stored <= set(await emails(data))
+        # All of them can be used again, at the same time.
+        barrier = asyncio.Barrier(maximum)
+
+        async def meet() -> None:
+            async with data.transaction() as tx:
+                await tx.users.count()
+                await barrier.wait()
+
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*(meet() for _ in range(maximum)))
+
+
+async def test_cancellation_in_the_middle_of_anything_loses_nothing(
+    make: Make, observer: psycopg.AsyncConnection[Any]
+) -> None:
+    user, done, cancelled = make_user(), 0, 0
+    async with make(db_min_connections=1, db_max_connections=2) as data:
+        async with data.transaction() as tx:
+            tx.add(user)
+
+        async def work() -> None:
+            async with data.transaction() as tx:
+                assert (await tx.users.get(user.id)).id == user.id
+                tx.add(make_user())
+                await tx.flush()
+                assert await tx.users.find_one(id=user.id) is not None
+
+        for turns in range(80):  # Each one is cancelled a little later than the one before.
+            task = asyncio.create_task(work())
+            for _ in range(turns // 2):
+                await asyncio.sleep(0.0002 if turns % 2 else 0)
+            task.cancel()
+            (result,) = await asyncio.gather(task, return_exceptions=True)
+            assert result is None or isinstance(result, asyncio.CancelledError), result
+            done, cancelled = done + (result is None), cancelled + (result is not None)
+            assert data.database.pool_figures()["in_use"] == 0
+            assert await count_connections(observer, APPLICATION) <= 2
+        stored = len(await emails(data)) - 1
+    # One that was cancelled while it was committing was stored all the same.
+    assert 1 <= done <= stored < 80
+    assert cancelled >= 1
+
+
+async def test_waiting_for_a_connection_ends_with_a_clear_error(make: Make) -> None:
+    async with make(db_min_connections=1, db_max_connections=1, db_pool_timeout=0.2) as data:
+        async with data.transaction() as tx:
+            await tx.users.count()
+
+            async def wait() -> None:
+                async with data.transaction() as other:
+                    await other.users.count()
+
+            with pytest.raises(PoolTimeoutError, match="DB_MAX_CONNECTIONS or DB_POOL_TIMEOUT"):
+                await asyncio.create_task(wait())
+        await asyncio.create_task(wait())
+
+
+async def test_a_connection_in_use_while_the_pool_is_closed_is_closed_afterwards(
+    make: Make, observer: psycopg.AsyncConnection[Any]
+) -> None:
+    data = await make(db_min_connections=3).open()
+    async with data.transaction() as tx:
+        await tx.users.count()
+        await data.close()
+        assert await count_connections(observer, APPLICATION) >= 1
+
+    async def all_closed() -> bool:
+        return await count_connections(observer, APPLICATION) == 0
+
+    await until(all_closed)
+
+
+async def test_a_long_statement_is_stopped(make: Make) -> None:
+    async with make(db_statement_timeout=0.3) as data:
+        with pytest.raises(StatementTimeoutError, match="DB_STATEMENT_TIMEOUT"):
+            async with data.transaction() as tx:
+                await tx.execute(text("SELECT pg_sleep(60)"))
+        assert await emails(data) == []
+
+
+async def test_waiting_for_a_row_that_another_transaction_holds_is_stopped(
+    make: Make, observer: psycopg.AsyncConnection[Any]
+) -> None:
+    user = make_user()
+    async with make(db_statement_timeout=0.3) as data:
+        async with data.transaction() as tx:
+            tx.add(user)
+        async with observer.transaction():
+            await observer.execute("SELECT FROM users FOR UPDATE")
+            with pytest.raises(StatementTimeoutError, match="look for locks"):
+                async with data.transaction() as tx:
+                    await tx.users.increment(user.id, "login_count")
+        async with data.transaction() as tx:
+            await tx.users.increment(user.id, "login_count")
+        async with data.transaction() as tx:
+            assert (await tx.users.get(user.id)).login_count == 1
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["statement", "commit"])
+async def test_a_transaction_that_does_nothing_for_too_long_is_ended(
+    make: Make, observer: psycopg.AsyncConnection[Any], *, goes_on: bool
+) -> None:
+    async with make(db_statement_timeout=0.2, db_min_connections=1) as data:
+
+        async def was_ended() -> bool:
+            return await count_connections(observer, APPLICATION) == 0
+
+        with pytest.raises(StatementTimeoutError, match="did nothing for too long"):
+            async with data.transaction() as tx:
+                tx.add(make_user())
+                await tx.flush()
+                await until(was_ended)
+                if goes_on:
+                    await tx.users.count()
+        assert await emails(data) == []
+
+
+async def test_a_deadlock_asks_for_a_repetition(make: Make) -> None:
+    one, other = make_user(), make_user()
+    async with make() as data:
+        async with data.transaction() as tx:
+            tx.add(one)
+            tx.add(other)
+        both = asyncio.Barrier(2)
+
+        async def cross(first: Any, second: Any) -> None:
+            async with data.transaction() as tx:
+                await tx.users.increment(first.id, "login_count")
+                await both.wait()
+                await tx.users.increment(second.id, "login_count")
+
+        results = await asyncio.gather(cross(one, other), cross(other, one), return_exceptions=True)
+        assert sorted(type(result) for result in results if result) == [ConcurrentChangeError]
+        async with data.transaction() as tx:
+            assert (await tx.users.get(one.id)).login_count == 1
+
+
+@pytest.mark.parametrize("through_orm", [True, False], ids=["orm", "rows"])
+async def test_an_error_that_was_swallowed_does_not_look_like_success(make: Make, *, through_orm: bool) -> None:
+    first, same = make_user(email="same@example.com"), make_user(email="same@example.com")
+    async with make() as data:
+        with pytest.raises(TransactionError, match="nothing of it was stored"):
+            async with data.transaction() as tx:
+                tx.add(first)
+                await tx.flush()
+                if through_orm:
+                    with pytest.raises(DatabaseError):
+                        await tx.execute(text("SELECT nothing FROM users"))
+                else:
+                    tx.add(same)
+                    with pytest.raises(DuplicateError):
+                        await tx.flush()
+                    same.email = "other@example.com"
+        assert await emails(data) == []
+
+
+async def test_a_first_statement_that_failed_and_was_swallowed_does_not_look_like_success(make: Make) -> None:
+    async with make() as data:
+        async with data.transaction() as tx:
+            tx.add(make_user(email="same@example.com"))
+        with pytest.raises(TransactionError, match="nothing of it was stored"):
+            async with data.transaction() as tx:
+                with pytest.raises(DatabaseError):
+                    await tx.execute(text("SELECT nothing FROM users"))
+        refused = make_user(email="same@example.com")
+        with pytest.raises((TransactionError, DuplicateError)):
+            async with data.transaction() as tx:
+                tx.add(refused)
+                with pytest.raises(DuplicateError):
+                    await tx.flush()
+        assert await emails(data) == ["same@example.com"]
+
+
+async def test_what_is_asked_often_is_prepared(make: Make) -> None:
+    user = make_user()
+    async with make(db_min_connections=1, db_max_connections=1) as data:
+        async with data.transaction() as tx:
+            tx.add(user)
+        for _ in range(8):
+            async with data.transaction() as tx:
+                await tx.users.get(user.id)
+        async with data.transaction() as tx:
+            names = await tx.execute(
+                text("SELECT name FROM pg_prepared_statements WHERE statement LIKE 'SELECT%FROM users WHERE id = $1'")
+            )
+            assert len(names.all()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "undo"),
+    [
+        ("ADD COLUMN added integer", "DROP COLUMN added"),
+        ("ALTER COLUMN first_name TYPE text", "ALTER COLUMN first_name TYPE varchar(100)"),
+    ],
+    ids=["added", "type"],
+)
+async def test_prepared_statements_outlive_a_change_of_their_table(
+    make: Make, observer: psycopg.AsyncConnection[Any], change: str, undo: str
+) -> None:
+    user = make_user()
+    async with make(db_min_connections=1, db_max_connections=1) as data:
+        async with data.transaction() as tx:
+            tx.add(user)
+        for _ in range(8):
+            async with data.transaction() as tx:
+                await tx.users.get(user.id)
+                await tx.users.find_one(id=user.id)
+        try:
+            await observer.execute(f"ALTER TABLE users {change}".encode())
+            for _ in range(3):
+                async with data.transaction() as tx:
+                    assert (await tx.users.get(user.id)).first_name == "Test"
+        finally:
+            await observer.execute(f"ALTER TABLE users {undo}".encode())
+
+
+async def test_a_prepared_statement_that_breaks_inside_a_transaction_asks_for_a_repetition(
+    make: Make, observer: psycopg.AsyncConnection[Any]
+) -> None:
+    user = make_user()
+    async with make(db_min_connections=1, db_max_connections=1) as data:
+        async with data.transaction() as tx:
+            tx.add(user)
+        for _ in range(8):
+            async with data.transaction() as tx:
+                await tx.users.get(user.id)
+        pid = await backend_pid(data)
+        try:
+            await observer.execute("ALTER TABLE users ALTER COLUMN first_name TYPE text")
+            with pytest.raises(ConcurrentChangeError, match="repeat the transaction"):
+                async with data.transaction() as tx:
+                    tx.add(make_user())
+                    await tx.flush()
+                    await tx.users.get(user.id)
+            async with data.transaction() as tx:
+                assert (await tx.users.get(user.id)).first_name == "Test"
+        finally:
+            await observer.execute("ALTER TABLE users ALTER COLUMN first_name TYPE varchar(100)")
+        assert await emails(data) == [user.email]
+        assert pid
+
+
+async def test_options_in_the_address_are_kept_beside_ours(make: Make, settings: Settings, tmp_path: Path) -> None:
+    assert settings.database_url
+    url = f"{settings.database_url.get_secret_value()}&options=-c%20work_mem%3D7MB&application_name=mine"
+    async with DataLayer(settings_for(url, settings, tmp_path, db_statement_timeout=7)) as data:
+        async with data.transaction() as tx:
+            values = [
+                (await tx.execute(text(f"SHOW {name}"))).scalar_one()
+                for name in ("work_mem", "application_name", "statement_timeout", "timezone")
+            ]
+    assert values == ["7MB", "mine", "7s", "UTC"]
+    del make
+
+
+def test_a_password_with_an_at_sign_is_refused_before_a_piece_of_it_is_shown(settings: Settings, tmp_path: Path) -> None:
+    url = "postgresql://user:half@secret-half@127.0.0.1/test"
+
+    async def open_it() -> None:
+        async with DataLayer(settings_for(url, settings, tmp_path)):
+            pass
+
+    with pytest.raises(ConfigurationError, match="as %40") as caught:
+        asyncio.run(open_it())
+    assert "secret-half" not in str(caught.value)
+
+
+async def test_not_found_leaves_the_connection_as_it_was(make: Make) -> None:
+    async with make(db_min_connections=1, db_max_connections=1) as data:
+        pid = await backend_pid(data)
+        with pytest.raises(NotFoundError):
+            async with data.transaction() as tx:
+                await tx.users.get(make_user().id)
+        assert await backend_pid(data) == pid

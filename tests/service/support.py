@@ -1,0 +1,116 @@
+"""The service as its users start it: a process of its own, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import httpx
+
+from tests.embedded.support import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PROGRAM = Path(sys.executable).with_name("data-layer")
+READY = "Press Ctrl-C to stop"
+PATIENCE = 90  # Only for a machine that is very busy; it takes a few seconds.
+STOP_SECONDS = 10
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run_command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command to its end, in the folder."""
+    return subprocess.run(
+        [PROGRAM, *arguments],
+        cwd=folder,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+class Service:
+    """``data-layer dev`` or ``start`` in a folder; killed at the end of its block, if it is still there."""
+
+    def __init__(
+        self, folder: Path, command: str = "dev", *, before: Sequence[str] = (), port: int = 0, **environment: str
+    ) -> None:
+        self.folder = folder
+        self.port = port or free_port()
+        self._output = folder / f"output-{self.port}.txt"
+        self.started = time.monotonic()
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [*before, str(PROGRAM), command],
+                cwd=folder,
+                env=os.environ | {"PORT": str(self.port)} | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # So that a test can send Ctrl-C to the group, as a terminal does.
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait_for_output(self, text: str) -> None:
+        assert wait_for(lambda: text in self.output or self.process.poll() is not None, PATIENCE), self.output
+        assert text in self.output, self.output
+
+    def wait_until_ready(self) -> float:
+        """Return when it answers; the seconds since its start."""
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"{self.url}/livez", timeout=PATIENCE).status_code == 200
+            except httpx.TransportError:
+                assert self.process.poll() is None, self.output
+                return False
+
+        assert wait_for(answers, PATIENCE), self.output
+        return time.monotonic() - self.started
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", timeout=PATIENCE)
+
+    def end(self, number: signal.Signals = signal.SIGTERM, *, group: bool = False, times: int = 1) -> int:
+        """Send a signal and return the exit code, which must be there within ten seconds."""
+        for _ in range(times):
+            if self.process.poll() is None:
+                (os.killpg if group else os.kill)(self.process.pid, number)
+                time.sleep(0.1)
+        return self.process.wait(STOP_SECONDS)
+
+    def fail(self) -> str:
+        """Wait for its end by itself with exit code 1, and return what it said."""
+        assert self.process.wait(PATIENCE) == 1, self.output
+        assert "Traceback" not in self.output
+        return self.output

@@ -1,0 +1,528 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+
+from data_layer.config import DEVELOPMENT_SECRET, Environment, Settings, SslMode
+from data_layer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+still_to_mend = pytest.mark.xfail(strict=True, reason="config.py does not do this yet")
+
+FIT_FOR_PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "DB_HOST": "db.internal",
+    "DB_PASSWORD": "a-long-random-password",
+    "DB_SSL": "verify-full",
+    "REDIS_HOST": "redis.internal",
+    "SESSION_SECRET": "0123456789abcdef0123456789abcdef",
+}
+SECRETS = ("database_url", "db_password", "db_direct_url", "redis_url", "redis_password", "session_secret")
+HIDDEN = "hunter2-hunter2-hunter2-hunter2-hunter2"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Neither the .env of the developer nor the variables of the machine are read."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    with mock.patch.dict(os.environ, variables, clear=True):
+        yield
+
+
+def read(**variables: str) -> Settings:
+    with environment(**variables):
+        return Settings()
+
+
+def problems(**variables: str) -> tuple[str, ...]:
+    with environment(**variables), pytest.raises(ConfigurationError) as caught:
+        Settings()
+    return caught.value.problems
+
+
+def only_problem(**variables: str) -> str:
+    (problem,) = problems(**variables)
+    return problem
+
+
+class TestDefaults:
+    def test_a_laptop_needs_no_variable(self) -> None:
+        settings = read()
+        assert settings.environment is Environment.DEVELOPMENT
+        assert (settings.host, settings.port) == ("127.0.0.1", 3000)
+        assert settings.uses_embedded_database
+        assert settings.uses_embedded_cache
+        assert settings.data_folder == Path(".data-layer")
+        assert settings.local_storage_path == Path("uploads")
+        assert not settings.is_production
+
+    def test_an_empty_variable_counts_as_not_set(self) -> None:
+        assert read(**{name.upper(): "" for name in Settings.model_fields}) == read()
+
+    @pytest.mark.parametrize("name", Settings.model_fields)
+    def test_every_setting_is_described(self, name: str) -> None:
+        assert re.fullmatch(r"(?s)[A-Zjl].*\.", Settings.model_fields[name].description or "")
+
+
+class TestSources:
+    def test_the_environment_wins_over_the_file_and_arguments_over_both(self, folder: Path) -> None:
+        (folder / ".env").write_text("DB_NAME=file\nDB_PORT=6000\nPORT=4000\n")
+        with environment(DB_NAME="variable", DB_PORT="7000"):
+            settings = Settings(db_name="argument")
+        assert (settings.db_name, settings.db_port, settings.port) == ("argument", 7000, 4000)
+
+    def test_names_may_be_written_in_any_case(self) -> None:
+        assert read(db_host="a", Redis_Host="b").db_host == "a"
+
+    def test_foreign_keys_in_the_file_are_ignored(self, folder: Path) -> None:
+        (folder / ".env").write_text(
+            "OPENAI_API_KEY=sk-1\nexport VITE_WS_BACKEND_URL='ws://127.0.0.1:7001' # dev\nPORT=4000\n"
+        )
+        assert read().port == 4000
+
+    def test_a_byte_order_mark_does_no_harm(self, folder: Path) -> None:
+        (folder / ".env").write_bytes(b"\xef\xbb\xbfPORT=4000\n")
+        assert read().port == 4000
+
+    def test_a_folder_called_env_is_no_file(self, folder: Path) -> None:
+        (folder / ".env").mkdir()
+        assert read().port == 3000
+
+    @given(
+        st.dictionaries(
+            st.from_regex(r"[A-Z]{1,12}X[QZ]{4}[A-Z_]{0,12}", fullmatch=True), st.text("abc{}$ \"'[]", max_size=20)
+        )
+    )
+    def test_variables_of_others_never_matter(self, strangers: dict[str, str]) -> None:
+        assert read(**strangers) == read()
+
+    def test_node_env_is_read_too(self) -> None:
+        assert read(NODE_ENV="testing").environment is Environment.TESTING
+
+    def test_environment_wins_over_node_env(self) -> None:
+        assert read(NODE_ENV="testing", ENVIRONMENT="staging").environment is Environment.STAGING
+        assert read(NODE_ENV="testing", ENVIRONMENT="").environment is Environment.TESTING
+
+    @pytest.mark.parametrize(("variable", "in_file"), [("NODE_ENV", "ENVIRONMENT"), ("ENVIRONMENT", "NODE_ENV")])
+    def test_a_copied_example_cannot_undo_production(self, variable: str, in_file: str, folder: Path) -> None:
+        (folder / ".env").write_text(f"{in_file}=development\n")
+        assert any("production" in problem for problem in problems(**{variable: "production"}))
+
+
+class TestSpellings:
+    @pytest.mark.parametrize(
+        ("written", "mode"),
+        [(mode.value, mode) for mode in SslMode]
+        + [(yes, SslMode.VERIFY_FULL) for yes in ("true", "True", "TRUE", "1", "yes", "on")]
+        + [(no, SslMode.DISABLE) for no in ("false", "False", "0", "no", "off")],
+    )
+    def test_db_ssl_is_libpqs_sslmode_or_yes_or_no(self, written: str, mode: SslMode) -> None:
+        assert read(DB_SSL=written).db_ssl is mode
+
+    @pytest.mark.parametrize(
+        ("value", "mode"),
+        [(True, SslMode.VERIFY_FULL), (False, SslMode.DISABLE), (None, None), (SslMode.REQUIRE, SslMode.REQUIRE)],
+    )
+    def test_db_ssl_as_an_argument(self, value: Any, mode: SslMode | None) -> None:
+        with environment():
+            assert Settings(db_ssl=value).db_ssl is mode
+
+    @given(st.sampled_from(["error", "warn", "info", "debug"]), st.randoms(use_true_random=False))
+    def test_log_levels_in_any_case(self, level: str, random: Any) -> None:
+        assert read(LOG_LEVEL="".join(random.choice([c, c.upper()]) for c in level)).log_level == level
+
+
+class TestMalformedValues:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("PORT", "0"),
+            ("PORT", "65536"),
+            ("DB_PORT", "five"),
+            ("DB_PORT", "54.32"),
+            ("DB_SSL", "maybe"),
+            ("DB_NAME", "x" * 64),
+            ("DB_USERNAME", "x" * 64),
+            ("DB_MAX_CONNECTIONS", "0"),
+            ("DB_MIN_CONNECTIONS", "-1"),
+            ("DB_POOL_TIMEOUT", "0"),
+            ("DB_POOL_TIMEOUT", "nan"),
+            ("DB_STATEMENT_TIMEOUT", "inf"),
+            ("DB_PGBOUNCER", "perhaps"),
+            ("REDIS_DATABASE", "-1"),
+            ("REDIS_KEY_PREFIX", "a:b"),
+            ("REDIS_KEY_PREFIX", "stc\n"),
+            ("REDIS_COMMAND_TIMEOUT", "0"),
+            ("LOG_LEVEL", "loud"),
+            ("LOG_FORMAT", "xml"),
+            ("ENVIRONMENT", "prod"),
+            ("STORAGE_BACKEND", "ftp"),
+            ("MAX_FILE_SIZE", "50 MB"),
+            ("DATABASE_URL", "mysql://user@host/name"),
+            ("DATABASE_URL", "postgresql+asyncpg://user@host/name"),
+            ("DATABASE_URL", "postgresql://host:99999/name"),
+            ("DB_DIRECT_URL", "host"),
+            ("REDIS_URL", "http://host"),
+            ("REDIS_URL", "redis://[::1"),
+        ],
+    )
+    def test_one_problem_that_names_the_setting(self, name: str, value: str) -> None:
+        assert only_problem(**{name: value}).startswith(f"{name}: ")
+
+    @pytest.mark.parametrize("backend", ["s3", "azure"])
+    def test_a_backend_of_a_later_version_is_named(self, backend: str) -> None:
+        assert (
+            only_problem(STORAGE_BACKEND=backend)
+            == f"STORAGE_BACKEND: '{backend}' is not available in this version; use 'local'"
+        )
+
+    @pytest.mark.parametrize("name", ["REDIS_CLUSTER_NODES", "REDIS_SENTINEL_NODES", "REDIS_SENTINEL_MASTER"])
+    def test_a_setting_of_a_later_version_is_named(self, name: str) -> None:
+        assert only_problem(**{name: "a:1"}) == f"{name} is set, but not available in this version"
+
+    @given(
+        st.sampled_from([name.upper() for name in Settings.model_fields]),
+        st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1),
+    )
+    def test_any_value_is_taken_or_refused_as_a_configuration_error(self, name: str, value: str) -> None:
+        with environment(**{name: value}), suppress(ConfigurationError):
+            Settings()
+
+
+class TestEveryProblemAtOnce:
+    def test_malformed_misspelt_and_contradictory_together(self) -> None:
+        found = problems(PORT="x", DB_HOTS="a", DATABASE_URL="postgresql://a/b", DB_HOST="c", LOG_LEVEL="loud")
+        assert len(found) == 4
+        assert {re.match(r"\w+", problem)[0] for problem in found} == {"PORT", "DB_HOTS", "DATABASE_URL", "LOG_LEVEL"}  # type: ignore[index]
+
+    def test_production_and_malformed_together(self) -> None:
+        found = problems(ENVIRONMENT="production", PORT="x")
+        assert [problem.partition(" ")[0] for problem in found] == ["PORT:", "DB_HOST", "REDIS_HOST", "SESSION_SECRET"]
+
+    def test_the_text_lists_them(self) -> None:
+        with environment(PORT="x", DB_PORT="y"), pytest.raises(ConfigurationError) as caught:
+            Settings()
+        assert str(caught.value).splitlines()[1:] == [f"  - {problem}" for problem in caught.value.problems]
+
+    @given(
+        st.sets(
+            st.sampled_from(
+                ["PORT", "DB_PORT", "REDIS_PORT", "DB_POOL_TIMEOUT", "DB_LOGGING", "MAX_FILE_SIZE", "LOG_LEVEL"]
+            )
+        )
+    )
+    def test_as_many_problems_as_malformed_values(self, names: set[str]) -> None:
+        if names:
+            assert {problem.partition(":")[0] for problem in problems(**dict.fromkeys(names, "x"))} == names
+
+
+class TestContradictions:
+    @pytest.mark.parametrize(
+        ("variables", "named"),
+        [
+            ({"DATABASE_URL": "postgresql://a/b", "DB_HOST": "c"}, ("DATABASE_URL", "DB_HOST")),
+            ({"REDIS_URL": "redis://a", "REDIS_HOST": "b"}, ("REDIS_URL", "REDIS_HOST")),
+            ({"DB_MIN_CONNECTIONS": "21"}, ("DB_MIN_CONNECTIONS (21)", "DB_MAX_CONNECTIONS (20)")),
+            ({"DB_SSL_CERT": __file__}, ("DB_SSL_CERT", "DB_SSL_KEY")),
+            ({"DB_SSL_KEY": __file__}, ("DB_SSL_CERT", "DB_SSL_KEY")),
+            ({"REDIS_TLS_CA": __file__}, ("REDIS_TLS_CA", "REDIS_TLS ")),
+        ],
+    )
+    def test_both_settings_are_named(self, variables: dict[str, str], named: tuple[str, ...]) -> None:
+        problem = only_problem(**variables) + " "
+        assert all(name in problem for name in named)
+
+    @pytest.mark.parametrize("name", ["DB_SSL_CA", "DB_SSL_CERT", "DB_SSL_KEY", "REDIS_TLS_CA"])
+    def test_a_missing_file_is_named(self, name: str) -> None:
+        others = {"DB_SSL_CERT": __file__, "DB_SSL_KEY": __file__, "REDIS_TLS": "true"}
+        assert only_problem(**others | {name: "/no/such.pem"}) == f"{name}: there is no readable file '/no/such.pem'"
+
+
+class TestMisspeltVariables:
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [
+            ("DB_HOTS", "DB_HOST"),
+            ("DB_PASWORD", "DB_PASSWORD"),
+            ("REDIS_HOSTS", "REDIS_HOST"),
+            ("DATABSE_URL", "DATABASE_URL"),
+            ("SESSION_SECRETS", "SESSION_SECRET"),
+            ("db_user_name", "DB_USERNAME"),
+        ],
+    )
+    def test_the_right_name_is_suggested(self, name: str, meant: str, folder: Path) -> None:
+        message = f"{name} is not a setting; did you mean {meant}?"
+        assert only_problem(**{name: "x"}) == message
+        (folder / ".env").write_text(f"{name}=x\n")
+        assert only_problem() == message
+
+    def test_an_unknown_argument_is_refused(self) -> None:
+        with environment(), pytest.raises(ConfigurationError, match="DB_HOTS is not a setting; did you mean DB_HOST"):
+            Settings(db_hots="x")
+        with environment(), pytest.raises(ConfigurationError, match=r"COLOUR is not a setting$"):
+            Settings(colour="red")
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "PGHOST",
+            "REDIS_SERVICE_HOST",
+            "REDIS_PORT_6379_TCP_ADDR",
+            "DB_SERVICE_PORT",
+            "REDIS_TLS_URL",
+            "HOSTNAME",
+            "JWT_SECRET",
+            "TEST_DATABASE_URL",
+        ],
+    )
+    def test_well_known_variables_of_others_are_left_alone(self, name: str) -> None:
+        assert read(**{name: "tcp://10.0.0.1:6379"}) == read()
+
+
+class TestProduction:
+    def test_complete_settings_are_accepted(self) -> None:
+        assert read(**FIT_FOR_PRODUCTION).is_production
+
+    def test_everything_that_is_missing_is_listed(self) -> None:
+        found = problems(ENVIRONMENT="production")
+        assert [problem.split()[0] for problem in found] == ["DB_HOST", "REDIS_HOST", "SESSION_SECRET"]
+
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            ({"DB_HOST": ""}, "DB_HOST or DATABASE_URL must be set"),
+            ({"REDIS_HOST": ""}, "REDIS_HOST or REDIS_URL must be set"),
+            ({"DB_SSL": ""}, "DB_SSL must be chosen"),
+            ({"DB_PASSWORD": ""}, "DB_PASSWORD is missing"),
+            ({"DB_PASSWORD": "Postgres"}, "DB_PASSWORD is a well-known password"),
+            ({"REDIS_PASSWORD": "changeme"}, "REDIS_PASSWORD is a well-known password"),
+            ({"SESSION_SECRET": ""}, "SESSION_SECRET is missing"),
+            ({"SESSION_SECRET": DEVELOPMENT_SECRET}, "SESSION_SECRET is missing"),
+            ({"SESSION_SECRET": "x" * 31}, "SESSION_SECRET has under 32 characters"),
+        ],
+    )
+    def test_one_refusal_at_a_time(self, changes: dict[str, str], problem: str) -> None:
+        assert only_problem(**FIT_FOR_PRODUCTION | changes).startswith(problem)
+        assert not read(**FIT_FOR_PRODUCTION | changes | {"ENVIRONMENT": "staging"}).is_production
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"DB_HOST": "localhost", "DB_SSL": "", "DB_PASSWORD": ""},
+            {"DB_HOST": "/run/postgresql", "DB_SSL": "", "DB_PASSWORD": ""},
+            {"DB_SSL": "disable"},
+            {"DB_PASSWORD": "", "DB_SSL_CERT": __file__, "DB_SSL_KEY": __file__},
+            {"DB_HOST": "", "DATABASE_URL": "postgresql://user:long-and-random@host/name"},
+            {
+                "DB_HOST": "",
+                "DB_SSL": "",
+                "DATABASE_URL": "postgres://user:long-and-random@host/name?sslmode=verify-full",
+            },
+            {"REDIS_HOST": "", "REDIS_URL": "rediss://:long-and-random@host"},
+            {"REDIS_HOST": "", "REDIS_URL": "unix:///run/redis.sock"},
+        ],
+    )
+    def test_other_ways_that_are_fit(self, changes: dict[str, str]) -> None:
+        assert read(**FIT_FOR_PRODUCTION | changes).is_production
+
+    def test_an_address_without_a_choice_of_ssl_is_refused(self) -> None:
+        changes = {"DB_HOST": "", "DB_SSL": "", "DATABASE_URL": "postgresql://user:long-and-random@host/name"}
+        assert only_problem(**FIT_FOR_PRODUCTION | changes).startswith("DB_SSL must be chosen")
+
+    def test_node_env_means_production_too(self) -> None:
+        assert problems(NODE_ENV="Production") == problems(ENVIRONMENT="production")
+
+
+class TestServersOfOnesOwn:
+    @pytest.mark.parametrize(
+        ("variables", "embedded"),
+        [
+            ({}, (True, True)),
+            ({"DB_HOST": "a"}, (False, True)),
+            ({"DATABASE_URL": "postgresql://a/b"}, (False, True)),
+            ({"REDIS_HOST": "a"}, (True, False)),
+            ({"REDIS_URL": "redis://a"}, (True, False)),
+            ({"DB_PORT": "5433", "REDIS_PORT": "6380"}, (True, True)),
+        ],
+    )
+    def test_an_address_turns_the_embedded_server_off(
+        self, variables: dict[str, str], embedded: tuple[bool, bool]
+    ) -> None:
+        settings = read(**variables)
+        assert (settings.uses_embedded_database, settings.uses_embedded_cache) == embedded
+
+
+class TestSecrets:
+    def secret_settings(self) -> Settings:
+        with environment():
+            return Settings(
+                db_password=HIDDEN,
+                db_direct_url=f"postgresql://user:{HIDDEN}@host/name",
+                database_url=f"postgresql://user:{HIDDEN}@host/name",
+                redis_url=f"redis://:{HIDDEN}@host",
+                redis_password=HIDDEN,
+                session_secret=HIDDEN,
+            )
+
+    def test_every_secret_has_a_type_that_hides_it(self) -> None:
+        assert {name for name, value in self.secret_settings() if isinstance(value, SecretStr)} == set(SECRETS)
+
+    def test_no_way_of_writing_settings_shows_one(self) -> None:
+        settings = self.secret_settings()
+        written = [
+            str(settings),
+            repr(settings),
+            f"{settings}",
+            json.dumps(settings.masked()),
+            settings.model_dump_json(),
+        ]
+        assert not [text for text in written if HIDDEN in text]
+
+    def test_masked_says_which_are_set(self) -> None:
+        masked = self.secret_settings().masked()
+        assert {masked[name] for name in SECRETS} == {"**********"}
+        assert masked["port"] == 3000
+        assert read().masked()["db_password"] is None
+
+    def test_the_value_is_there_for_those_who_need_it(self) -> None:
+        password = self.secret_settings().db_password
+        assert password
+        assert password.get_secret_value() == HIDDEN
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            name
+            for name in Settings.model_fields
+            if name
+            not in {
+                "db_host",
+                "host",
+                "redis_host",
+                "redis_username",
+                "data_folder",
+                "local_storage_path",
+                "db_ssl_ca",
+                "db_ssl_cert",
+                "db_ssl_key",
+                "redis_tls_ca",
+            }
+        ],
+    )
+    def test_an_error_never_repeats_the_value(self, name: str) -> None:
+        value = f"mysql://user:{HIDDEN}:x@host:port"
+        with environment(**{name.upper(): value, "PORT": "x"}), pytest.raises(ConfigurationError) as caught:
+            Settings()
+        error = caught.value
+        assert HIDDEN not in str(error) + repr(error) + repr(error.__cause__) + repr(error.__context__)
+        assert HIDDEN not in str(pickle.loads(pickle.dumps(error)))  # noqa: S301
+
+    def test_a_refused_password_is_not_repeated(self) -> None:
+        assert "changeme" not in only_problem(**FIT_FOR_PRODUCTION, REDIS_PASSWORD="changeme")
+        assert "tiny-secret" not in only_problem(**FIT_FOR_PRODUCTION | {"SESSION_SECRET": "tiny-secret"})
+
+
+class TestFrozen:
+    @pytest.mark.parametrize("name", Settings.model_fields)
+    def test_no_setting_can_be_changed(self, name: str) -> None:
+        settings = read()
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(settings, name, getattr(settings, name))
+
+    def test_equal_settings_are_equal_and_hashable(self) -> None:
+        assert hash(read()) == hash(read())
+        assert read() != read(PORT="4000")
+
+
+@still_to_mend
+class TestStillToMend:
+    @pytest.mark.parametrize(("name", "service"), [("REDIS_PORT", "redis"), ("DB_PORT", "db")])
+    def test_what_kubernetes_sets_for_a_service_is_explained(self, name: str, service: str) -> None:
+        problem = only_problem(**{name: "tcp://10.0.0.1:6379"})
+        assert "Kubernetes" in problem
+        assert f"'{service}'" in problem
+        assert "enableServiceLinks: false" in problem
+
+    @pytest.mark.parametrize("name", ["ENVIROMENT", "ENVIRONMENTS", "DATABASEURL", "LOGLEVEL"])
+    def test_misspelt_names_without_an_underscore_are_noticed(self, name: str) -> None:
+        assert "did you mean" in only_problem(**{name: "production"})
+
+    @pytest.mark.parametrize("name", ["DB_USER", "DB_HOSTNAME", "DB_SSLMODE", "REDIS_DB", "REDIS_PASS"])
+    def test_names_that_others_use_for_a_setting_are_noticed(self, name: str) -> None:
+        assert "did you mean" in only_problem(**{name: "x"})
+
+    @pytest.mark.parametrize(
+        "name", ["CONNECT_TIMEOUT", "STATEMENT_TIMEOUT", "MYDB_HOST", "REDIS_HOST_2", "OLD_SESSION_SECRET"]
+    )
+    def test_settings_of_other_applications_do_not_stop_the_start(self, name: str) -> None:
+        assert read(**{name: "x"}) == read()
+
+    def test_environment_and_node_env_that_disagree_are_refused(self) -> None:
+        assert "NODE_ENV" in only_problem(ENVIRONMENT="development", NODE_ENV="production")
+
+    def test_a_file_that_is_not_utf_8_is_a_configuration_error(self, folder: Path) -> None:
+        (folder / ".env").write_bytes(b"DB_NAME=caf\xe9\n")
+        assert ".env" in only_problem()
+
+    def test_a_line_that_cannot_be_read_is_a_configuration_error(self, folder: Path) -> None:
+        (folder / ".env").write_text("PORT=4000\nDB_HOST = = 'a\n")
+        assert ".env" in only_problem()
+
+    def test_a_password_in_the_file_is_taken_as_it_is(self, folder: Path) -> None:
+        (folder / ".env").write_text("DB_PASSWORD=before${HOME}after\n")
+        assert read(HOME="/root").db_password == SecretStr("before${HOME}after")
+
+    def test_a_setting_of_a_later_version_is_found_in_the_file_too(self, folder: Path) -> None:
+        (folder / ".env").write_text("REDIS_SENTINEL_MASTER=main\n")
+        assert "REDIS_SENTINEL_MASTER" in only_problem()
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("DB_SSL", "Verify-Full"), ("STORAGE_BACKEND", "LOCAL"), ("LOG_LEVEL", "warning")]
+    )
+    def test_usual_spellings_are_understood(self, name: str, value: str) -> None:
+        assert name.lower() in read(**{name: value}).model_fields_set
+
+    def test_a_value_of_the_wrong_type_is_a_configuration_error(self) -> None:
+        with environment(), pytest.raises(ConfigurationError, match="STORAGE_BACKEND"):
+            Settings(storage_backend=["local"])
+
+    @pytest.mark.parametrize("values", [{"db_name": "a\0b"}, {"db_host": "  "}, {"redis_host": "a b"}])
+    def test_names_that_no_server_can_have_are_refused(self, values: dict[str, Any]) -> None:
+        with environment(), pytest.raises(ConfigurationError):
+            Settings(**values)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"DB_HOST": "", "DB_SSL": "", "DATABASE_URL": "postgresql:///name?host=db.internal"},
+            {"DB_HOST": "", "DB_SSL": "", "DATABASE_URL": "postgresql://user:sslmode=@db.internal/name"},
+            {"DB_HOST": "", "DATABASE_URL": "postgresql://user:postgres@db.internal/name"},
+            {"DB_HOST": "", "DATABASE_URL": "postgresql://user@db.internal/name"},
+            {"DB_DIRECT_URL": "postgresql://user:postgres@db.internal/name"},
+            {"REDIS_HOST": "", "REDIS_URL": "redis://:redis@redis.internal"},
+            {"SESSION_SECRET": " " * 32},
+        ],
+    )
+    def test_production_looks_into_addresses(self, changes: dict[str, str]) -> None:
+        assert only_problem(**FIT_FOR_PRODUCTION | changes)
+
+    def test_a_malformed_address_is_not_also_called_missing(self) -> None:
+        only_problem(**FIT_FOR_PRODUCTION | {"DB_HOST": "", "DATABASE_URL": "mysql://a/b"})
