@@ -17,6 +17,8 @@ from data_layer.embedded import EmbeddedServers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+pytest_plugins = ["tests.needs_debian"]
+
 TABLES = "users, projects, generated_codes, generated_images, sessions, audit_logs"
 
 

@@ -1,10 +1,10 @@
-"""What the tests of connections share: servers to break, a wire to cut, and data layers on them. No tests of its own."""
+"""What the tests of connections share: a wire to cut, settings, and questions to the server. It has no tests."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from sqlalchemy import text
@@ -46,7 +46,7 @@ def create_and_migrate(server: PostgresqlServer, base: Settings, folder: Path) -
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(PATIENCE):
-        while not await holds():
+        while not await holds():  # noqa: ASYNC110  (the server tells nobody)
             await asyncio.sleep(0.02)
 
 
@@ -101,7 +101,7 @@ class Wire:
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> Wire:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self

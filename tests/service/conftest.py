@@ -9,7 +9,7 @@ import pytest
 
 from tests.embedded.support import assert_no_process
 
-from .support import Service
+from .support import Service, another_database, drop_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,3 +57,11 @@ def running(first_start: tuple[Path, str]) -> Iterator[Service]:
 
 def copy_folder(source: Path, target: Path) -> None:
     shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("output-*"))
+
+
+@pytest.fixture
+def own_servers(servers: tuple[str, str]) -> Iterator[dict[str, str]]:
+    """Servers that the service did not start, by the variables that name them; the database does not exist yet."""
+    database_url = another_database(servers[0])
+    yield {"DATABASE_URL": database_url, "REDIS_URL": servers[1], "REDIS_KEY_PREFIX": "test-service"}
+    drop_database(database_url)

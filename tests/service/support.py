@@ -9,10 +9,13 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 import httpx
+import psycopg
 
 from tests.embedded.support import wait_for
 
@@ -21,8 +24,16 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(sys.executable).with_name("data-layer")
 READY = "Press Ctrl-C to stop"
+# Where Python is told to write no bytecode it would compile every library anew at each start.
+BYTECODE = Path(__file__).parents[2] / ".pytest_cache" / "bytecode"
 PATIENCE = 90  # Only for a machine that is very busy; it takes a few seconds.
 STOP_SECONDS = 10
+_numbers = count(1)
+
+
+def clean_environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTHONPYCACHEPREFIX": str(BYTECODE)}
 
 
 def free_port() -> int:
@@ -36,7 +47,7 @@ def run_command(folder: Path, *arguments: str, **environment: str) -> subprocess
     return subprocess.run(
         [PROGRAM, *arguments],
         cwd=folder,
-        env=os.environ | environment,
+        env=clean_environment() | environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -59,7 +70,7 @@ class Service:
             self.process = subprocess.Popen(
                 [*before, str(PROGRAM), command],
                 cwd=folder,
-                env=os.environ | {"PORT": str(self.port)} | environment,
+                env=clean_environment() | {"PORT": str(self.port)} | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -114,3 +125,15 @@ class Service:
         assert self.process.wait(PATIENCE) == 1, self.output
         assert "Traceback" not in self.output
         return self.output
+
+
+def another_database(url: str) -> str:
+    """The address of a database on the same server that does not exist yet."""
+    parts = urlsplit(url)
+    return parts._replace(path=f"/other_{os.getpid()}_{next(_numbers)}").geturl()
+
+
+def drop_database(url: str) -> None:
+    parts = urlsplit(url)
+    with psycopg.connect(parts._replace(path="/postgres").geturl(), autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE IF EXISTS "{parts.path[1:]}" WITH (FORCE)')

@@ -115,8 +115,9 @@ def database_is_there(folder: Path) -> bool:
     return (folder / ".data-layer" / "postgresql" / "postmaster.pid").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("moment", [server_is_set_up, database_is_there])
+@pytest.mark.parametrize(
+    ("moment", "number"), [(server_is_set_up, signal.SIGTERM), (database_is_there, signal.SIGINT)]
+)
 def test_a_signal_during_the_first_start_ends_it(new_folder: Path, moment: Any, number: signal.Signals) -> None:
     with Service(new_folder) as service:
         assert wait_for(lambda: moment(new_folder), 60), service.output
@@ -127,13 +128,10 @@ def test_a_signal_during_the_first_start_ends_it(new_folder: Path, moment: Any, 
     assert_no_process(new_folder, seconds=10)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_start_that_was_ended_while_it_planted_is_completed_by_the_next(
-    new_folder: Path, number: signal.Signals
-) -> None:
+def test_a_start_that_was_ended_while_it_planted_is_completed_by_the_next(new_folder: Path) -> None:
     with Service(new_folder) as service:
         service.wait_for_output(f"example project: {catalog()['projects'][2]['name']}")
-        service.end(number)
+        assert service.end() == 130
         assert READY not in service.output, "it was still starting"
     assert_no_process(new_folder, seconds=10)
     with Service(new_folder) as service:

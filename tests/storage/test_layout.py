@@ -7,6 +7,7 @@ import asyncio
 import os
 import re
 import stat
+import threading
 import time
 from pathlib import Path
 
@@ -153,10 +154,18 @@ async def test_names_that_no_key_can_be_are_left_alone(storage: LocalStorage, fo
     assert (await storage.statistics()).file_count == 0
     assert not await storage.exists("pipe")
     assert await storage.delete("pipe") is False
-    with pytest.raises(FileNotFoundInStorageError):
-        await asyncio.wait_for(storage.download("pipe"), 5)  # opening a pipe waits for a writer
     with pytest.raises(InvalidStorageKeyError):
         await storage.upload(b"x", "pipe/x", "text/plain")
+
+
+async def test_a_pipe_in_the_folder_makes_nobody_wait_for_its_writer(storage: LocalStorage, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    writer = threading.Timer(3, lambda: os.close(os.open(folder / "pipe", os.O_RDWR)))
+    writer.start()
+    with pytest.raises(FileNotFoundInStorageError):
+        await storage.download("pipe")
+    assert writer.is_alive()
+    writer.cancel()
 
 
 async def test_a_file_that_shrinks_under_a_reader_is_never_silently_short(storage: LocalStorage, folder: Path) -> None:
@@ -260,10 +269,11 @@ async def test_a_reader_that_is_overtaken_between_file_and_sidecar_starts_again(
     storage: LocalStorage, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await storage.upload(b"first", "a", "text/plain", metadata={"version": "first"})
-    real, versions = Sidecars.read, iter([b"second", b"third"])
+    real = Sidecars.read
 
     def overtaken(sidecars: Sidecars, key: str) -> list[Attributes]:
-        for version in versions:
+        monkeypatch.setattr(Sidecars, "read", real)
+        for version in (b"second", b"third"):
             destination = Destination("a", ("a",), "text/plain", {"version": version.decode()})
             Draft(StorageFolder(folder), destination, 100).store(version)
         return real(sidecars, key)

@@ -17,7 +17,7 @@ from sqlalchemy.pool import QueuePool
 from data_layer.database.address import session_values
 from data_layer.database.failures import SilentServerError, translated
 from data_layer.database.schema_state import SchemaState, read_schema_state
-from data_layer.errors import NotInitializedError
+from data_layer.errors import DatabaseUnavailableError, NotInitializedError
 from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
@@ -237,13 +237,15 @@ class Database:
 
 
 def driver_of(connection: AsyncConnection) -> DriverConnection:
-    """Psycopg's own connection, for the few statements that do without SQLAlchemy."""
+    """Psycopg's own connection, for the few statements that do without SQLAlchemy.
+
+    Raises:
+        DatabaseUnavailableError: when the connection was given up.
+    """
     proxied = connection.sync_connection
-    if proxied is None or proxied.invalidated:
-        raise NotInitializedError("the connection is closed")
-    driver = proxied.connection.driver_connection
+    driver = None if proxied is None or proxied.invalidated else proxied.connection.driver_connection
     if not isinstance(driver, DriverConnection):
-        raise NotInitializedError("the connection is closed")
+        raise DatabaseUnavailableError("the connection to PostgreSQL broke earlier; repeat the transaction")
     return driver
 
 

@@ -88,13 +88,11 @@ def translate(error: Exception) -> DataLayerError:
 
 def needs_new_connection(error: psycopg.Error) -> bool:
     """Whether the connection is gone or of no more use, so that a new one may serve the same statement."""
-    match error:
-        case SilentServerError():
-            return False
-        case psycopg.OperationalError() | psycopg.InterfaceError():
-            return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
-        case _:
-            return error.sqlstate == _STALE_PLAN
+    if isinstance(error, SilentServerError):
+        return False
+    if error.sqlstate is None:
+        return _is_break(error)
+    return error.sqlstate == _STALE_PLAN or error.sqlstate.startswith(("08", "57P"))
 
 
 def _from_driver(error: psycopg.Error, *, deleting: bool) -> DataLayerError:
@@ -116,7 +114,7 @@ def _without_state(error: psycopg.Error) -> DataLayerError:
         if "NUL" in text:
             return InvalidTextError("a text holds a NUL character, which PostgreSQL cannot store; remove it")
         return InvalidValueError(f"a value does not fit its column: {text}")
-    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+    if not _is_break(error):
         return DatabaseError(f"the driver refused the address or the statement: {text}")
     if 'role "' in text and "does not exist" in text:
         return DatabaseLoginError("PostgreSQL has no such user; check DB_USERNAME, or DATABASE_URL")
@@ -126,6 +124,11 @@ def _without_state(error: psycopg.Error) -> DataLayerError:
         if any(sign in text for sign in signs):
             return kind(message.format(_first_line(text)))
     return DatabaseUnavailableError(f"the connection to PostgreSQL broke: {_first_line(text)}; repeat the call")
+
+
+def _is_break(error: psycopg.Error) -> bool:
+    # While statements travel together, the driver has no more precise class than DatabaseError for it.
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or type(error) is psycopg.DatabaseError
 
 
 def _first_line(text: str) -> str:

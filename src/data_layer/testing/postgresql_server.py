@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests: a cluster of its own on a free port and a Unix socket, broken on demand, gone afterwards."""
+"""A real PostgreSQL for tests: on a free port and a Unix socket, broken on demand, gone afterwards."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from data_layer import embedded
 from data_layer.embedded.binaries import postgresql_binary
 from data_layer.embedded.identity import choose_identity
 from data_layer.errors import EmbeddedServerError
-from data_layer.testing.redis_server import TlsFiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from data_layer.testing.redis_server import TlsFiles
 
 _LAUNCH = Path(embedded.__file__).with_name("launch.py")
 _START_SECONDS = 30
@@ -85,7 +86,7 @@ class PostgresqlServer:
         options: Mapping[str, str] | None = None,
     ) -> None:
         self.port = 0
-        self._programs = programs or postgresql_binary("postgres").parent
+        self.programs = programs or postgresql_binary("postgres").parent
         self._hba = hba
         self._tls = tls
         self._options = {**_OPTIONS, **(options or {})}
@@ -159,6 +160,10 @@ class PostgresqlServer:
             process.kill()
             process.wait()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the main process and do not wait."""
+        os.kill(self.pid, number)
+
     def restart(self, mode: StopMode = StopMode.FAST) -> None:
         """Stop and start the server."""
         self.stop(mode)
@@ -195,9 +200,9 @@ class PostgresqlServer:
         self._log.touch()
         # In a thread of its own, because the caller may be a coroutine.
         with ThreadPoolExecutor(1) as threads:
-            choice = choose_identity(self.folder, self.folder, self._programs / "postgres")
+            choice = choose_identity(self.folder, self.folder, self.programs / "postgres")
             self._identity = threads.submit(asyncio.run, choice).result()
-        done = self._run(self._programs / "initdb", f"--pgdata={self._data}", *_INITDB)
+        done = self._run(self.programs / "initdb", f"--pgdata={self._data}", *_INITDB)
         if done.wait(_START_SECONDS) != 0:
             raise self._failure("initdb failed")
         lines = ["local all all trust", *self._hba]
@@ -219,7 +224,7 @@ class PostgresqlServer:
         self._log.write_bytes(b"")
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         options = [word for name, value in self._settings().items() for word in ("-c", f"{name}={value}")]
-        self._process = self._run(self._programs / "postgres", "-D", str(self._data), *options)
+        self._process = self._run(self.programs / "postgres", "-D", str(self._data), *options)
         while not self._is_ready(self._process.pid):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop(StopMode.KILL)

@@ -1,0 +1,50 @@
+"""With servers of one's own nothing embedded starts, and a database of one's own is only changed when asked to."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from data_layer.services.seed_rows import catalog
+
+from .support import Service, run_command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_dev_makes_the_database_and_starts_no_server(new_folder: Path, own_servers: dict[str, str]) -> None:
+    with Service(new_folder, **own_servers) as service:
+        service.wait_until_ready()
+        assert service.get("/health").json()["overall"] is True
+        listed = run_command(new_folder, "projects", "list", "--json", **own_servers)
+        assert len(json.loads(listed.stdout)) == len(catalog()["projects"])
+        assert service.end() == 0, service.output
+    assert not (new_folder / ".data-layer").exists()
+    assert (new_folder / "uploads").is_dir()
+
+
+def test_start_refuses_an_unprepared_database_and_works_without_redis(
+    new_folder: Path, own_servers: dict[str, str]
+) -> None:
+    with Service(new_folder, "start", **own_servers) as service:
+        assert "make it with: data-layer db create" in service.fail()
+    assert run_command(new_folder, "db", "create", **own_servers).returncode == 0
+    with Service(new_folder, "start", **own_servers) as service:
+        said = service.fail()
+    assert "schema_behind" in said
+    assert "data-layer db migrate" in said
+    assert run_command(new_folder, "db", "migrate", **own_servers).returncode == 0
+    with Service(new_folder, "start", **own_servers | {"REDIS_URL": "redis://127.0.0.1:1"}) as service:
+        service.wait_until_ready()
+        health = service.get("/health")
+        assert health.status_code == 503
+        assert health.json() | {"parts": None} == {
+            "database": True, "cache": False, "storage": True, "overall": False,
+            "parts": None,
+        }
+        assert service.get("/readyz").status_code == 200
+        assert service.end() == 0, service.output
+        events = [json.loads(line) for line in service.output.splitlines()]
+    assert {"cache_unavailable", "service_started", "service_stopping"} <= {event["event"] for event in events}
+    assert not (new_folder / ".data-layer").exists()
