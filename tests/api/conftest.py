@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from data_layer.api.app import create_app
+from tests.observability.conftest import logging_as_before
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from data_layer import DataLayer
+
+__all__ = ["logging_as_before"]
 
 
 @pytest.fixture

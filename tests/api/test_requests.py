@@ -2,17 +2,123 @@
 
 from __future__ import annotations
 
-import io
-import json
+import asyncio
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 
-from data_layer.observability import configure_logging
-from tests.observability.conftest import *  # noqa: F403
+from data_layer.errors import DatabaseUnavailableError
+from tests.observability.support import events, log_to_memory
 
 if TYPE_CHECKING:
     import httpx
     from fastapi import FastAPI
+
+GENERATED = re.compile(r"[0-9a-f]{32}")
+log = structlog.get_logger("data_layer.tests")
+
+
+@pytest.mark.parametrize("sane", ["a", "req-42/7", "4bf92f3577b34da6a3ce929d0e0e4736", "x" * 128, "with a blank"])
+async def test_a_sane_request_id_is_echoed(client: httpx.AsyncClient, sane: str) -> None:
+    answer = await client.get("/livez", headers={"X-Request-ID": sane})
+    assert answer.headers.get_list("x-request-id") == [sane]
+
+
+@pytest.mark.parametrize("bad", ["x" * 129, "a\x1b[31m", "tab\there", "é", "", "\x7f", "a\u00a0b"])
+async def test_another_one_is_replaced(client: httpx.AsyncClient, bad: str) -> None:
+    answer = await client.get("/livez", headers=[(b"X-Request-ID", bad.encode("latin-1"))])
+    (used,) = answer.headers.get_list("x-request-id")
+    assert GENERATED.fullmatch(used)
+
+
+async def test_requests_without_an_id_get_different_ones(client: httpx.AsyncClient) -> None:
+    answers = await asyncio.gather(*(client.get("/livez") for _ in range(5)))
+    assert len({answer.headers["x-request-id"] for answer in answers}) == 5
+
+
+async def test_every_log_line_of_a_request_has_its_id(app: FastAPI, client: httpx.AsyncClient) -> None:
+    @app.get("/work")
+    async def work() -> None:
+        log.info("work_begun")
+        await asyncio.gather(asyncio.to_thread(log.info, "work_in_a_thread"), say_in_a_task())
+
+    async def say_in_a_task() -> None:
+        log.info("work_in_a_task")
+
+    stream = log_to_memory(log_format="json", environment="testing")
+    answer = await client.get("/work?token=secret-in-the-query", headers={"X-Request-ID": "request-1"})
+    assert answer.status_code == 200
+    lines = [event for event in events(stream) if event["logger"] != "httpx"]
+    assert {event["event"] for event in lines} == {
+        "work_begun",
+        "work_in_a_thread",
+        "work_in_a_task",
+        "request_answered",
+    }
+    assert {event["correlation_id"] for event in lines} == {"request-1"}
+    answered = next(event for event in lines if event["event"] == "request_answered")
+    assert (answered["method"], answered["path"], answered["status"]) == ("GET", "/work", 200)
+    assert "secret-in-the-query" not in str(lines)
+
+
+async def test_probes_are_logged_for_those_who_look_for_them(client: httpx.AsyncClient) -> None:
+    quiet = log_to_memory(environment="testing")
+    await client.get("/health")
+    assert not [event for event in events(quiet) if event["logger"] != "httpx"]
+    talkative = log_to_memory(environment="testing", log_level="debug")
+    await client.get("/health")
+    assert [event["path"] for event in events(talkative) if event["event"] == "request_answered"] == ["/health"]
+
+
+async def test_what_is_not_there_and_what_is_not_allowed(client: httpx.AsyncClient) -> None:
+    missing = await client.get("/nothing/here")
+    assert (missing.status_code, missing.json()) == (404, {"error": {"code": "not_found", "message": "Not Found"}})
+    refused = await client.post("/health")
+    assert refused.status_code == 405
+    assert refused.json() == {"error": {"code": "method_not_allowed", "message": "Method Not Allowed"}}
+    assert refused.headers["allow"] == "GET"
+    assert missing.headers["x-request-id"]
+
+
+async def test_a_failure_of_ours_tells_nothing_but_its_id(app: FastAPI, client: httpx.AsyncClient) -> None:
+    @app.get("/broken")
+    async def broken() -> None:
+        raise DatabaseUnavailableError("no answer from db.internal at /var/lib/secret")
+
+    stream = log_to_memory(environment="testing")
+    answer = await client.get("/broken", headers={"X-Request-ID": "request-2"})
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal_error"
+    assert "request-2" in answer.json()["error"]["message"]
+    assert answer.headers.get_list("x-request-id") == ["request-2"]
+    assert "internal at" not in answer.text
+    assert [event["status"] for event in events(stream) if event["event"] == "request_answered"] == [500]
+
+
+async def test_the_documentation(client: httpx.AsyncClient) -> None:
+    start = await client.get("/")
+    assert (start.status_code, start.headers["location"]) == (307, "/docs")
+    page = await client.get("/docs")
+    assert page.status_code == 200
+    assert "swagger-ui" in page.text
+    description = (await client.get("/openapi.json")).json()
+    assert description["openapi"].startswith("3.")
+    assert description["paths"].keys() == {"/health", "/livez", "/readyz"}
+    for path in description["paths"].values():
+        assert all(operation["summary"] for operation in path.values())
+    assert set(references(description)) <= {
+        f"#/components/schemas/{name}" for name in description["components"]["schemas"]
+    }
+    assert set(description["paths"]["/health"]["get"]["responses"]) == {"200", "503"}
+
+
+def references(node: object) -> list[str]:
+    """Every $ref, at any depth."""
+    if isinstance(node, dict):
+        own = [node["$ref"]] if "$ref" in node else []
+        return own + [found for value in node.values() for found in references(value)]
+    if isinstance(node, list):
+        return [found for value in node for found in references(value)]
+    return []

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MAKE = shutil.which("make") or "make"
 MAKEFILE = PROJECT / "Makefile"
 
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+"""As outside of `make test`, which tells the makes below it that they are."""
+
 SERVICE = """\
 #!/bin/sh
 trap 'echo stopping; exit 0' INT TERM
@@ -29,7 +32,12 @@ while :; do sleep 0.1; done
 
 def make(*arguments: str, folder: Path = PROJECT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [MAKE, "--no-print-directory", *arguments], cwd=folder, capture_output=True, text=True, check=False
+        [MAKE, "--no-print-directory", *arguments],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -57,7 +65,9 @@ def test_make_alone_lists_every_command() -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_reaches_the_service(installed: Path, stop: signal.Signals) -> None:
-    process = subprocess.Popen([MAKE, "run"], cwd=installed, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        [MAKE, "run"], cwd=installed, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     with process:
         assert process.stdout
         assert process.stdout.readline() == "started dev\n"

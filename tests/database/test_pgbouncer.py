@@ -57,15 +57,17 @@ def port(server: PostgresqlServer) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
+    (server.folder / "users.txt").write_text('"postgres" ""')
     configuration = server.folder / "pgbouncer.ini"
     configuration.write_text(f"""
 [databases]
-test = host={server.folder} port={server.port} user=postgres
+test = host={server.folder} port={server.port}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
-auth_type = any
+auth_type = trust
+auth_file = {server.folder}/users.txt
 pool_mode = transaction
 default_pool_size = {BOUNCER_CONNECTIONS}
 max_client_conn = 60
@@ -173,7 +175,7 @@ async def test_thirty_clients_share_two_connections(make: Make, server: Postgres
 
 
 async def test_errors_and_cancellation_leave_nothing_behind(make: Make) -> None:
-    async with make(db_max_connections=4) as data:
+    async with make(db_min_connections=2, db_max_connections=4) as data:
         async with data.transaction() as tx:
             tx.add(make_user(email="same@example.com"))
 

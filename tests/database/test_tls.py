@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,9 +19,10 @@ from tests.database.test_connections_support import create_and_migrate, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     Make = Callable[..., DataLayer]
+
+pytestmark = pytest.mark.needs_debian  # PostgreSQL of the wheel is built without TLS.
 
 # The server's certificate is for localhost; 127.0.0.1 is the same server under a wrong name.
 RIGHT, WRONG = "localhost", "127.0.0.1"
@@ -49,10 +51,13 @@ def server(
     folder: Path, base_settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PostgresqlServer]:
     files = TlsFiles(folder / "server.pem", folder / "server.key", folder / "ca.pem")
-    hba = ("hostssl all bearer all cert", "hostssl all all all trust")
-    with PostgresqlServer(hba=hba, tls=files) as server:
+    hba = ("hostssl all bearer,namesake all cert", "hostssl all all all trust")
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    assert programs, "PostgreSQL of Debian is missing: apt install postgresql"
+    with PostgresqlServer(programs[-1], hba=hba, tls=files) as server:
         create_and_migrate(server, base_settings, tmp_path_factory.mktemp("server"))
         server.execute("CREATE ROLE bearer LOGIN")
+        server.execute("CREATE ROLE namesake LOGIN")
         server.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO bearer", database="test")
         yield server
 
@@ -105,13 +110,13 @@ async def test_a_server_that_fits_is_accepted(
         (RIGHT, "false", None, "no encryption"),
     ],
 )
-async def test_a_server_that_does_not_fit_is_refused(
+async def test_a_server_that_does_not_fit_is_refused(  # noqa: PLR0917  (the columns of the table)
     make: Make,
     folder: Path,
     host: str,
     mode: str,
     authority: str | None,
-    reason: str,  # noqa: PLR0917  (one case)
+    reason: str,
 ) -> None:
     with pytest.raises(DatabaseLoginError, match=f"{reason}.*DB_SSL"):
         async with make(host, db_ssl=mode, **({"db_ssl_ca": folder / authority} if authority else {})):
@@ -147,7 +152,7 @@ async def test_a_client_is_known_by_its_certificate(make: Make, folder: Path) ->
             async with make(RIGHT, "bearer", **trust, **files):
                 pass
     with pytest.raises(DatabaseLoginError, match="refused the user name"):
-        async with make(RIGHT, "postgres2", **trust, **own):
+        async with make(RIGHT, "namesake", **trust, **own):
             pass
 
 

@@ -11,7 +11,6 @@ import asyncio
 import errno
 import hashlib
 import json
-import logging
 import os
 import random
 import signal
@@ -19,8 +18,6 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-
-import structlog
 
 from data_layer.errors import FileNotFoundInStorageError
 from data_layer.storage import LocalStorage
@@ -129,7 +126,6 @@ def main() -> None:
     parser.add_argument("--writers", type=int, default=1)
     parser.add_argument("--sidecars", action="store_true")
     options = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     if options.sidecars:
         os.setxattr = _not_supported
     acknowledged: dict[str, int] = {}

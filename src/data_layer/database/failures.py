@@ -208,7 +208,7 @@ _REFUSALS: tuple[tuple[tuple[str, ...], type[DatabaseError], str], ...] = (
         "PostgreSQL does not let this client in: {0}; check pg_hba.conf on the server, and DB_SSL here",
     ),
     (
-        ("certificate", "private key file", "does not support SSL", "sslmode"),
+        ("certificate", "private key file", "does not support SSL", "sslmode", " alert "),
         DatabaseLoginError,
         f"PostgreSQL and this client did not accept each other: {{0}}; {_ADVICE_TLS}",
     ),

@@ -65,7 +65,7 @@ BEGIN
     END IF;
     RETURN NEW;
 END
-""",
+""",  # noqa: S608  (the constant is ours)
 )
 
 # Two transactions may each make a legal move from what they read; only the database sees both. Several steps in one

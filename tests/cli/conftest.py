@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+
+from data_layer import DataLayer
+from tests.conftest import TABLES
+from tests.observability.conftest import logging_as_before
+from tests.service.support import another_database, drop_database
+
+from .support import Commands
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from data_layer import Settings
+
+__all__ = ["logging_as_before"]
+
+
+@pytest.fixture
+def command(settings: Settings, servers: tuple[str, str]) -> Commands:
+    """Commands on the migrated database, with empty tables and an empty cache."""
+
+    async def clear() -> None:
+        async with DataLayer(settings) as data:
+            async with data.transaction() as tx:
+                await tx.execute(text(f"TRUNCATE {TABLES}"))
+            await data.cache.flush()
+
+    asyncio.run(clear())
+    return commands_for(servers[0], servers[1], settings.local_storage_path, REDIS_KEY_PREFIX=settings.redis_key_prefix)
+
+
+@pytest.fixture
+def command_on_nothing(servers: tuple[str, str], tmp_path: Path) -> Iterator[Commands]:
+    """Commands on a database that does not exist yet."""
+    database_url = another_database(servers[0])
+    yield commands_for(database_url, servers[1], tmp_path / "uploads")
+    drop_database(database_url)
+
+
+def commands_for(database_url: str, redis_url: str, uploads: Path, **environment: str) -> Commands:
+    return Commands(
+        ENVIRONMENT="testing",
+        DATABASE_URL=database_url,
+        REDIS_URL=redis_url,
+        LOCAL_STORAGE_PATH=str(uploads),
+        **environment,
+    )
