@@ -14,24 +14,25 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PROGRAMS = ("pgbouncer", "redis-server")
-"""Named as the Debian packages that hold them."""
+PROGRAMS = {"pgbouncer": "pgbouncer", "redis-server": "redis-server", "postgresql-15": "postgres"}
+"""The Debian packages, and the program of each."""
 
-_SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin"
+_SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/usr/lib/postgresql/15/bin"
 """Where Debian puts servers, and where the PATH of an ordinary user does not look."""
 
 
 def find_program(name: str) -> str | None:
-    return shutil.which(name) or shutil.which(name, path=_SYSTEM_FOLDERS)
+    return shutil.which(name, path=_SYSTEM_FOLDERS) or shutil.which(name)
 
 
 def missing_programs() -> list[str]:
-    return [name for name in PROGRAMS if find_program(name) is None]
+    """The packages whose program is not there."""
+    return [package for package, program in PROGRAMS.items() if find_program(program) is None]
 
 
 def report(missing: Sequence[str]) -> str:
     return (
-        f"the tests marked needs_debian use {' and '.join(PROGRAMS)}; not installed: {', '.join(missing)} "
+        f"the tests marked needs_debian use {', '.join(PROGRAMS)}; not installed: {', '.join(missing)} "
         f"(Debian, Ubuntu: sudo apt install {' '.join(missing)})"
     )
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from data_layer.environment import Address, is_local, meant_setting, misspelt, present_variables, read_file
 from data_layer.errors import ConfigurationError
 
 
@@ -38,6 +37,9 @@ class SslMode(StrEnum):
 
 DEVELOPMENT_SECRET = "development-only-secret-never-use-in-production"  # noqa: S105  (production refuses it)
 _MINIMUM_SECRET_LENGTH = 32
+_MINIMUM_SECRET_VARIETY = 8
+# Stand in for malformed addresses, so that these are not called missing besides.
+_HARMLESS = {"database_url": "postgresql://localhost/name", "redis_url": "redis://localhost"}
 _NOT_IN_THIS_VERSION = ("REDIS_CLUSTER_NODES", "REDIS_SENTINEL_NODES", "REDIS_SENTINEL_MASTER")
 _WELL_KNOWN_PASSWORDS = frozenset({"password", "postgres", "redis", "secret", "changeme", "admin", "root"})
 _YES_AND_NO = {"true": "verify-full", "1": "verify-full", "yes": "verify-full", "on": "verify-full"} | dict.fromkeys(
@@ -45,6 +47,8 @@ _YES_AND_NO = {"true": "verify-full", "1": "verify-full", "yes": "verify-full", 
 )
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+HostName = Annotated[str, Field(pattern=r"^(/.*|\S+)$")]
+PlainText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Milliseconds = Annotated[int, Field(gt=0, le=600_000)]
 
@@ -59,9 +63,7 @@ class Settings(BaseSettings):
         ConfigurationError: with every problem that was found, not only the first.
     """
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", env_ignore_empty=True, env_file=".env", env_file_encoding="utf-8"
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     # General
     environment: Environment = Field(
@@ -85,13 +87,13 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="Whole address, postgresql://user:password@host:5432/name; instead of the DB_ parts."
     )
-    db_host: str | None = Field(
+    db_host: HostName | None = Field(
         None,
         description="Host name, or the folder of a Unix socket. Neither this nor DATABASE_URL: embedded PostgreSQL.",
     )
     db_port: Port = Field(5432, description="Port of PostgreSQL.")
-    db_name: str = Field("screenshot_to_code", min_length=1, max_length=63, description="Name of the database.")
-    db_username: str = Field("postgres", min_length=1, max_length=63, description="Name of the database user.")
+    db_name: PlainText = Field("screenshot_to_code", min_length=1, max_length=63, description="Name of the database.")
+    db_username: PlainText = Field("postgres", min_length=1, max_length=63, description="Name of the database user.")
     db_password: SecretStr | None = Field(None, description="Password of the database user.")
     db_ssl: SslMode | None = Field(
         None,
@@ -117,7 +119,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None, description="Whole address: redis://, rediss:// (TLS) or unix://; instead of the REDIS_ parts."
     )
-    redis_host: str | None = Field(None, description="Host name. Neither this nor REDIS_URL: embedded Valkey.")
+    redis_host: HostName | None = Field(None, description="Host name. Neither this nor REDIS_URL: embedded Valkey.")
     redis_port: Port = Field(6379, description="Port of Redis.")
     redis_database: int = Field(0, ge=0, le=1023, description="Number of the Redis database.")
     redis_username: str | None = Field(None, description="User name (ACL).")
@@ -142,20 +144,37 @@ class Settings(BaseSettings):
         SecretStr(DEVELOPMENT_SECRET), description="Key under which session tokens are hashed; 32 characters or more."
     )
 
+    @field_validator("environment", "log_level", "log_format", "db_ssl", "storage_backend", mode="before")
+    @classmethod
+    def _ignore_letter_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
     @field_validator("db_ssl", mode="before")
     @classmethod
     def _read_yes_and_no(cls, value: Any) -> Any:
         return _YES_AND_NO.get(str(value).lower(), value)
 
-    @field_validator("log_level", "environment", mode="before")
+    @field_validator("log_level", mode="before")
     @classmethod
-    def _ignore_letter_case(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value
+    def _understand_warning(cls, value: Any) -> Any:
+        return "warn" if isinstance(value, str) and value.lower() == "warning" else value
+
+    @field_validator("port", "db_port", "redis_port", mode="before")
+    @classmethod
+    def _explain_service_links(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str) and value.startswith("tcp://"):
+            name = str(info.field_name).upper()
+            service = name.removesuffix("_PORT").lower()
+            raise ValueError(
+                f"was set by Kubernetes for the service {service!r}; put enableServiceLinks: false into the pod, "
+                f"or set {name} there"
+            )
+        return value
 
     @field_validator("storage_backend", mode="before")
     @classmethod
     def _say_what_is_not_there_yet(cls, value: Any) -> Any:
-        if value in {"azure", "s3"}:
+        if isinstance(value, str) and value.lower() in {"azure", "s3"}:
             raise ValueError(f"{value!r} is not available in this version; use 'local'")
         return value
 
@@ -182,19 +201,27 @@ class Settings(BaseSettings):
             raise ConfigurationError(*problems)
         return self
 
-    def __init__(self, **values: Any) -> None:
-        known = _known_variables(type(self))
-        problems = _misspelt_variables(known)
-        problems += [
-            f"{name.upper()} is not a setting{_suggest(name.upper(), known)}"
-            for name in values
-            if not name.startswith("_") and name.upper() not in known
-        ]
+    def __init__(self, *, _env_file: Path | None = Path(".env"), **values: Any) -> None:
+        known = [*(name.upper() for name in type(self).model_fields), "NODE_ENV"]
+        problems: list[str] = []
         try:
-            super().__init__(**values)
+            file = read_file(_env_file)
+        except ConfigurationError as error:
+            problems += error.problems
+            file = {}
+        present = present_variables(file)
+        problems += misspelt(present, known)
+        problems += [
+            f"{name} is set, but not available in this version" for name in _NOT_IN_THIS_VERSION if name in present
+        ]
+        problems += _disagreement(present)
+        problems += [_unknown(name, known) for name in values if name.upper() not in known]
+        from_file = {name.lower(): file[name] for name in known if name in file and present[name] == file[name]}
+        try:
+            super().__init__(**from_file | values)
         except ValidationError as error:
             problems += [_describe(problem) for problem in error.errors(include_url=False)]
-            problems += self._problems_beside(error, values)
+            problems += self._problems_beside(error, from_file | values)
         except ConfigurationError as error:
             problems += error.problems
         if problems:
@@ -202,11 +229,12 @@ class Settings(BaseSettings):
 
     @classmethod
     def _problems_beside(cls, error: ValidationError, values: dict[str, Any]) -> list[str]:
-        """What the checks across settings find once the malformed ones are replaced by their defaults."""
+        """What the checks across settings find once the malformed ones are replaced by harmless ones."""
         broken = {str(problem["loc"][0]) for problem in error.errors(include_url=False) if problem["loc"]}
         names = {"environment" if name == "node_env" else name for name in broken}
+        harmless = {name: _HARMLESS.get(name, cls.model_fields[name].default) for name in names}
         try:
-            super().__init__(cls.__new__(cls), **values | {name: cls.model_fields[name].default for name in names})
+            super().__init__(cls.__new__(cls), **values | harmless)
         except ConfigurationError as further:
             return list(further.problems)
         except ValidationError:
@@ -247,9 +275,6 @@ class Settings(BaseSettings):
             problems.append("DB_SSL_CERT and DB_SSL_KEY belong together; set both or neither")
         if self.redis_tls_ca is not None and not self.redis_tls:
             problems.append("REDIS_TLS_CA is set, but REDIS_TLS is not")
-        problems += [
-            f"{name} is set, but not available in this version" for name in _NOT_IN_THIS_VERSION if os.environ.get(name)
-        ]
         return problems
 
     def _missing_files(self) -> list[str]:
@@ -262,51 +287,46 @@ class Settings(BaseSettings):
         ]
 
     def _unfit_for_production(self) -> list[str]:
-        problems = []
-        if self.uses_embedded_database:
-            problems.append("DB_HOST or DATABASE_URL must be set: production does not run the embedded PostgreSQL")
-        elif not _is_local(self._database_host) and self._ssl_is_unchosen:
-            problems.append("DB_SSL must be chosen: verify-full, or disable to accept unencrypted connections")
+        problems = self._unfit_database()
         if self.uses_embedded_cache:
             problems.append("REDIS_HOST or REDIS_URL must be set: production does not run the embedded Valkey")
-        if (
-            self.db_host is not None
-            and not _is_local(self.db_host)
-            and self.db_password is None
-            and self.db_ssl_cert is None
-        ):
-            problems.append("DB_PASSWORD is missing")
-        for name in ("db_password", "redis_password"):
-            secret: SecretStr | None = getattr(self, name)
-            if secret is not None and secret.get_secret_value().lower() in _WELL_KNOWN_PASSWORDS:
-                problems.append(f"{name.upper()} is a well-known password; choose a random one")
-        problems += self._weak_secrets()
+        return [*problems, *self._unfit_passwords(), *self._weak_secrets()]
+
+    def _unfit_database(self) -> list[str]:
+        if self.uses_embedded_database:
+            return ["DB_HOST or DATABASE_URL must be set: production does not run the embedded PostgreSQL"]
+        address = Address(self.database_url.get_secret_value()) if self.database_url else None
+        if address.is_local if address else is_local(self.db_host):
+            return []
+        problems = []
+        if self.db_ssl is None and not (address and address.names_ssl_mode):
+            problems.append("DB_SSL must be chosen: verify-full, or disable to accept unencrypted connections")
+        password = address.password if address else self.db_password
+        if password is None and self.db_ssl_cert is None:
+            problems.append("DATABASE_URL has no password" if address else "DB_PASSWORD is missing")
         return problems
+
+    def _unfit_passwords(self) -> list[str]:
+        passwords = {name: getattr(self, name) for name in ("db_password", "redis_password")}
+        for name in ("database_url", "db_direct_url", "redis_url"):
+            url: SecretStr | None = getattr(self, name)
+            passwords[name] = SecretStr(Address(url.get_secret_value()).password or "") if url else None
+        return [
+            f"{name.upper()} {'has' if name.endswith('_url') else 'is'} a well-known password; choose a random one"
+            for name, password in passwords.items()
+            if password is not None and password.get_secret_value().lower() in _WELL_KNOWN_PASSWORDS
+        ]
 
     def _weak_secrets(self) -> list[str]:
         secret = self.session_secret.get_secret_value()
+        advice = "make one with: openssl rand -hex 32"
         if secret == DEVELOPMENT_SECRET:
-            return ["SESSION_SECRET is missing; make one with: openssl rand -hex 32"]
+            return [f"SESSION_SECRET is missing; {advice}"]
         if len(secret) < _MINIMUM_SECRET_LENGTH:
-            return [
-                f"SESSION_SECRET has under {_MINIMUM_SECRET_LENGTH} characters; make one with: openssl rand -hex 32"
-            ]
+            return [f"SESSION_SECRET has under {_MINIMUM_SECRET_LENGTH} characters; {advice}"]
+        if len(set(secret)) < _MINIMUM_SECRET_VARIETY:
+            return [f"SESSION_SECRET repeats a few characters; {advice}"]
         return []
-
-    @property
-    def _database_host(self) -> str | None:
-        if self.database_url is not None:
-            return urlsplit(self.database_url.get_secret_value()).hostname
-        return self.db_host
-
-    @property
-    def _ssl_is_unchosen(self) -> bool:
-        in_url = self.database_url is not None and "sslmode=" in self.database_url.get_secret_value()
-        return self.db_ssl is None and not in_url
-
-
-def _is_local(host: str | None) -> bool:
-    return not host or host.startswith("/") or host in {"localhost", "127.0.0.1", "::1"}
 
 
 def _check_url(value: SecretStr, schemes: tuple[str, ...], example: str) -> None:
@@ -325,21 +345,13 @@ def _describe(problem: Any) -> str:
     return f"{name}: {problem['msg'].removeprefix('Value error, ')}"
 
 
-def _known_variables(settings: type[Settings]) -> list[str]:
-    return [name.upper() for name in settings.model_fields] + ["NODE_ENV"]
+def _unknown(name: str, known: list[str]) -> str:
+    meant = meant_setting(name.upper(), known)
+    return f"{name.upper()} is not a setting{f'; did you mean {meant}?' if meant else ''}"
 
 
-def _suggest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _misspelt_variables(known: list[str]) -> list[str]:
-    """Variables that nothing reads but that are one slip away from a setting, such as DB_HOTS."""
-    present = [*os.environ, *dotenv_values(".env")]
-    strangers = [name for name in present if "_" in name and name.upper() not in known]
-    return [
-        f"{name} is not a setting; did you mean {near[0]}?"
-        for name in strangers
-        if (near := difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85))
-    ]
+def _disagreement(present: dict[str, str]) -> list[str]:
+    here, there = present.get("ENVIRONMENT"), present.get("NODE_ENV")
+    if here is None or there is None or here.lower() == there.lower():
+        return []
+    return [f"ENVIRONMENT is {here!r}, but NODE_ENV is {there!r}; keep one of them"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -24,7 +24,6 @@ from data_layer.errors import (
     MigrationError,
     NotInitializedError,
     SchemaBehindError,
-    StorageError,
 )
 from data_layer.observability.log import get_log
 from data_layer.repositories.unit_of_work import UnitOfWork
@@ -154,7 +153,7 @@ class DataLayer:
 
     async def health(self) -> Health:
         """Whether database, cache and storage work."""
-        return await HealthService(self.transaction, self.cache, self.storage).check()
+        return await HealthService(self.transaction, self.cache.check, self.storage.check).check()
 
     async def statistics(self) -> Statistics:
         """Figures of database, cache and storage."""
@@ -261,9 +260,12 @@ async def probe(settings: Settings) -> Health:
         cache = await stack.enter_async_context(Cache(settings, addresses.redis_url))
         storage = _make_storage(settings)
         stack.push_async_callback(storage.close)
-        with suppress(StorageError):  # The probe will say it again.
+
+        async def check_storage() -> None:
             await storage.initialize()
-        return await HealthService(partial(UnitOfWork, database), cache, storage).check()
+            await storage.check()
+
+        return await HealthService(partial(UnitOfWork, database), cache.check, check_storage).check()
 
 
 @asynccontextmanager

@@ -15,7 +15,8 @@ PORTS = {"cache", "storage"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "config": {"errors"},
+    "environment": {"errors"},
+    "config": {"errors", "environment"},
     "observability": {"errors", "config"},
     "entities": {"errors"},
     "schemas": {"errors", "entities.enums"},

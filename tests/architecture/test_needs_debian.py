@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 CONFTEST = """\
 from tests import needs_debian
-needs_debian.PROGRAMS = ({program!r},)
+needs_debian.PROGRAMS = {{{program!r}: {program!r}}}
 pytest_plugins = ["tests.needs_debian"]
 """
 TESTS = """\

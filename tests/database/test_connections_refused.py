@@ -128,7 +128,7 @@ async def test_a_server_that_is_stopping_asks_for_patience(
     server: PostgresqlServer, base_settings: Settings, tmp_path: Path
 ) -> None:
     with psycopg.connect(server.url("test")):
-        server.signal(StopMode.SMART.value)
+        server.send_signal(StopMode.SMART.value)
         data = DataLayer(settings_for(server.url("test"), base_settings, tmp_path))
         with pytest.raises(DatabaseUnavailableError, match=r"is starting or stopping: .* try again in a moment"):
             await data.open()

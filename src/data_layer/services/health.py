@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
@@ -13,14 +14,10 @@ from data_layer.observability.log import get_log
 from data_layer.schemas.health import Health, PartHealth
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from typing import Any
-
-    from data_layer.cache import Cache
     from data_layer.services.transactions import Transactions
-    from data_layer.storage import StorageBackend
 
 log = get_log(__name__)
+Probe = Callable[[], Coroutine[Any, Any, None]]
 
 PROBE_SECONDS = 2.0
 
@@ -28,10 +25,10 @@ PROBE_SECONDS = 2.0
 class HealthService:
     """Asks the database, the cache and the storage for a sign of life."""
 
-    def __init__(self, transactions: Transactions, cache: Cache, storage: StorageBackend) -> None:
+    def __init__(self, transactions: Transactions, check_cache: Probe, check_storage: Probe) -> None:
         self._transactions = transactions
-        self._cache = cache
-        self._storage = storage
+        self._check_cache = check_cache
+        self._check_storage = check_storage
 
     async def check(self, *, time_limit: float = PROBE_SECONDS) -> Health:
         """Probe all parts at the same time.
@@ -39,7 +36,7 @@ class HealthService:
         Args:
             time_limit: seconds after which a part that is silent counts as broken.
         """
-        probes = {"database": self._probe_database, "cache": self._cache.check, "storage": self._storage.check}
+        probes = {"database": self._probe_database, "cache": self._check_cache, "storage": self._check_storage}
         results = await asyncio.gather(*(_probe(probe, time_limit) for probe in probes.values()))
         parts = dict(zip(probes, results, strict=True))
         for name, part in parts.items():
@@ -53,7 +50,7 @@ class HealthService:
             await tx.execute(text("SELECT 1"))
 
 
-async def _probe(probe: Callable[[], Coroutine[Any, Any, None]], time_limit: float) -> PartHealth:
+async def _probe(probe: Probe, time_limit: float) -> PartHealth:
     started = time.perf_counter()
     code = reason = None
     try:

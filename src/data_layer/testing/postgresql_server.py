@@ -160,7 +160,7 @@ class PostgresqlServer:
             process.kill()
             process.wait()
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to the main process and do not wait."""
         os.kill(self.pid, number)
 

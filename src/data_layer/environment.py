@@ -1,0 +1,104 @@
+"""Reading the environment and ``.env``: what they hold, and what in them is probably a mistake."""
+
+from __future__ import annotations
+
+import os
+import string
+from io import StringIO
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from dotenv.parser import parse_stream
+
+from data_layer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Names that other programs use for the same thing.
+_SYNONYMS = {
+    "DB_DATABASE": "DB_NAME",
+    "DB_HOSTNAME": "DB_HOST",
+    "DB_PASS": "DB_PASSWORD",
+    "DB_SSLMODE": "DB_SSL",
+    "DB_USER": "DB_USERNAME",
+    "REDIS_DB": "REDIS_DATABASE",
+    "REDIS_PASS": "REDIS_PASSWORD",
+    "REDIS_USER": "REDIS_USERNAME",
+}
+_SHORTEST_NAME_TO_MISSPELL = 6  # HOST and PORT are one slip away from too much.
+_ALPHABET = string.ascii_uppercase + string.digits + "_"
+
+
+def read_file(path: Path | None) -> dict[str, str]:
+    """The variables of an environment file, by their names in capitals, taken as they are; a missing file is empty.
+
+    Raises:
+        ConfigurationError: when it cannot be read, is not UTF-8, or holds a line that means nothing.
+    """
+    if path is None or not path.is_file():
+        return {}
+    try:
+        bindings = list(parse_stream(StringIO(path.read_text(encoding="utf-8"))))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the file {str(path)!r} cannot be read as UTF-8: {type(error).__name__}") from None
+    broken = [binding.original.line for binding in bindings if binding.error]
+    if broken:
+        raise ConfigurationError(*(f"line {line} of the file {str(path)!r} is no NAME=value" for line in broken))
+    return {binding.key.upper(): binding.value for binding in bindings if binding.key and binding.value}
+
+
+def present_variables(file: dict[str, str]) -> dict[str, str]:
+    """What is set, by names in capitals; the environment goes before the file, and empty counts as not set."""
+    return file | {name.upper(): value for name, value in os.environ.items() if value}
+
+
+def misspelt(present: dict[str, str], known: list[str]) -> list[str]:
+    """Problems with variables that nothing reads but that someone surely meant as a setting, such as DB_HOTS."""
+    problems = []
+    for name in present:
+        meant = None if name in known else meant_setting(name, known)
+        # Where the right name is set too, a synonym belongs to another program.
+        if meant is not None and not (name in _SYNONYMS and meant in present):
+            problems.append(f"{name} is not a setting; did you mean {meant}?")
+    return problems
+
+
+def meant_setting(name: str, known: list[str]) -> str | None:
+    """The setting that differs from the name by one slip of the fingers, or that others call by this name."""
+    if name in _SYNONYMS:
+        return _SYNONYMS[name]
+    if len(name) < _SHORTEST_NAME_TO_MISSPELL:
+        return None
+    return next((candidate for candidate in sorted(_one_slip_away(name)) if candidate in known), None)
+
+
+def _one_slip_away(name: str) -> set[str]:
+    """All names with one character more, less, other, or changed places with its neighbour."""
+    cuts = [(name[:position], name[position:]) for position in range(len(name) + 1)]
+    less = {left + right[1:] for left, right in cuts if right}
+    swapped = {left + right[1] + right[0] + right[2:] for left, right in cuts if len(right) > 1}
+    other = {left + letter + right[1:] for left, right in cuts if right for letter in _ALPHABET}
+    more = {left + letter + right for left, right in cuts for letter in _ALPHABET}
+    return less | swapped | other | more
+
+
+class Address:
+    """The parts of a URL that decide whether it is fit for production."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        options = parse_qs(parts.query)
+        self.host = options.get("host", [None])[0] or parts.hostname
+        self.password = options.get("password", [None])[0] or (unquote(parts.password) if parts.password else None)
+        self.names_ssl_mode = "sslmode" in options
+
+    @property
+    def is_local(self) -> bool:
+        """Whether what is sent there stays on this machine."""
+        return is_local(self.host)
+
+
+def is_local(host: str | None) -> bool:
+    """Whether what is sent to this host stays on this machine: a loopback address or a Unix socket."""
+    return not host or host.startswith("/") or host in {"localhost", "127.0.0.1", "::1"}
