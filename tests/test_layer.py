@@ -27,7 +27,7 @@ from data_layer.errors import (
     StorageUnavailableError,
 )
 from tests.database.migration_helpers import PASSWORD, new_role, server
-from tests.embedded.support import assert_no_process, processes_of
+from tests.embedded.support import assert_no_process, processes_of, wait_for
 from tests.observability.conftest import logging_as_before  # noqa: F401  (a fixture)
 from tests.observability.support import events, log_to_memory
 from tests.service.support import another_database, clean_environment, drop_database
@@ -178,8 +178,7 @@ class TestOpening:
     async def test_an_opening_that_is_cancelled_leaves_nothing_open(self, short_folder: Path, tmp_path: Path) -> None:
         settings = Settings(data_folder=short_folder, local_storage_path=tmp_path)
         opening = asyncio.create_task(DataLayer(settings).open())
-        while not processes_of(short_folder):
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(wait_for, lambda: processes_of(short_folder), 60)
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening

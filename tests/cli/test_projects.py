@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from data_layer import DataLayer, GeneratedImage
+from data_layer.cli import output
 from data_layer.entities.enums import ImageProvider
 from data_layer.services.seed_rows import catalog
 from tests.support import make_code, make_project, make_user
@@ -53,7 +54,7 @@ def test_the_list(command: Commands) -> None:
     listed = command("projects", "list")
     lines = listed.output.splitlines()
     assert lines[0] == f"{len(catalog()['projects'])} projects"
-    assert lines[1].split() == ["Name", "Owner", "Type", "Status", "Versions", "Changed", "Id"]
+    assert lines[1].split() == ["Name", "Type", "Status", "Versions", "Changed", "Owner", "Id"]
     assert all(line == line.rstrip() for line in lines)
     rows = command("projects", "list", "--json").json
     assert [row["updated_at"] for row in rows] == sorted((row["updated_at"] for row in rows), reverse=True)
@@ -65,6 +66,16 @@ def test_the_list(command: Commands) -> None:
     assert few.output.startswith("2 projects that changed last; for more: --limit\n")
     assert len(few.output.splitlines()) == 4
     assert command("projects", "list", "--json", "--limit", "2").json == rows[:2]
+
+
+@pytest.mark.parametrize(("width", "last"), [(80, "Changed"), (120, "Owner"), (150, "Id")])
+def test_the_list_fits_the_terminal(command: Commands, monkeypatch: pytest.MonkeyPatch, width: int, last: str) -> None:
+    command("db", "seed")
+    monkeypatch.setattr(output.console, "width", width)
+    lines = command("projects", "list").output.splitlines()
+    assert lines[1].split()[-1] == last
+    assert len(lines) == len(catalog()["projects"]) + 2, "one line for each"
+    assert max(map(len, lines)) <= width
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "many"])
@@ -125,9 +136,9 @@ def test_hostile_text_is_shown_as_text(command: Commands, settings: Settings) ->
     shown = command("projects", "show", str(project.id)).output
     assert shown.splitlines()[0] == SHOWN
     assert shown.count(SHOWN) == 4
-    for output in (listed, shown):
-        assert not [character for character in output if not character.isprintable() and character != "\n"]
-        assert not [line for line in output.splitlines() if line.startswith("Error")]
+    for printed in (listed, shown):
+        assert not [character for character in printed if not character.isprintable() and character != "\n"]
+        assert not [line for line in printed.splitlines() if line.startswith("Error")]
     assert command("projects", "show", str(project.id), "--json").json["project"]["name"] == HOSTILE
 
 

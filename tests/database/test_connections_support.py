@@ -53,7 +53,9 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
 async def count_connections(observer: psycopg.AsyncConnection[Any], application: str) -> int:
     """How many connections an application has, as the server sees it."""
     cursor = await observer.execute(
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", (application,), prepare=True
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s",
+        (application,),
+        prepare=True,
     )
     row = await cursor.fetchone()
     assert row

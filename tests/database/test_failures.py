@@ -86,7 +86,7 @@ STATEMENTS: dict[str, tuple[type[DataLayerError], str]] = {
     "SELECT FROM nowhere": (SchemaMismatchError, "nowhere"),
     "SELECT nothing FROM users": (SchemaMismatchError, "nothing"),
     "SELECT SELECT": (DatabaseError, "42601"),
-    "SET LOCAL transaction_timeout = 1; SELECT pg_sleep(20)": (StatementTimeoutError, "took too long"),
+    "SET LOCAL transaction_timeout = 200; SELECT pg_sleep(20)": (StatementTimeoutError, "took too long"),
     "SET LOCAL statement_timeout = 50; SELECT pg_sleep(20)": (StatementTimeoutError, "statement timeout"),
     "SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(20)": (StatementTimeoutError, "user request"),
     "SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(20)": (DatabaseUnavailableError, "administrator"),

@@ -123,7 +123,7 @@ class Service:
     def fail(self) -> str:
         """Wait for its end by itself with exit code 1, and return what it said."""
         assert self.process.wait(PATIENCE) == 1, self.output
-        assert "Traceback" not in self.output
+        assert "Traceback" not in self.output, self.output
         return self.output
 
 

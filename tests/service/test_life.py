@@ -115,9 +115,7 @@ def database_is_there(folder: Path) -> bool:
     return (folder / ".data-layer" / "postgresql" / "postmaster.pid").exists()
 
 
-@pytest.mark.parametrize(
-    ("moment", "number"), [(server_is_set_up, signal.SIGTERM), (database_is_there, signal.SIGINT)]
-)
+@pytest.mark.parametrize(("moment", "number"), [(server_is_set_up, signal.SIGTERM), (database_is_there, signal.SIGINT)])
 def test_a_signal_during_the_first_start_ends_it(new_folder: Path, moment: Any, number: signal.Signals) -> None:
     with Service(new_folder) as service:
         assert wait_for(lambda: moment(new_folder), 60), service.output

@@ -40,7 +40,10 @@ def test_start_refuses_an_unprepared_database_and_works_without_redis(
         health = service.get("/health")
         assert health.status_code == 503
         assert health.json() | {"parts": None} == {
-            "database": True, "cache": False, "storage": True, "overall": False,
+            "database": True,
+            "cache": False,
+            "storage": True,
+            "overall": False,
             "parts": None,
         }
         assert service.get("/readyz").status_code == 200

@@ -65,10 +65,8 @@ def fail(error: DataLayerError, *, as_json: bool = False) -> NoReturn:
     if as_json:
         print_json({"error": {"code": error.code, "message": str(error)}})
     else:
-        head = Text("Error", style="bold red")
-        _error_console.print(
-            head.append(f" ({error.code}): {_message_of(error)}", style="not bold default"), soft_wrap=True
-        )
+        message = Text.assemble(("Error", "bold red"), f" ({error.code}): {_message_of(error)}")
+        _error_console.print(message, soft_wrap=True)
     raise typer.Exit(FAILED)
 
 

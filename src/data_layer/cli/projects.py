@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from data_layer.schemas.codes import GeneratedCodeSummary
     from data_layer.services.projects import ProjectDetails, ProjectRow
 
-_ALL_COLUMNS = ("Name", "Owner", "Type", "Status", "Versions", "Changed", "Id")
-_WIDE = 140  # Narrower terminals have no room for ids.
+_COLUMNS = ("Name", "Type", "Status", "Versions", "Changed", "Owner", "Id")
+# From which width of the terminal there is room for the last two columns.
+_WIDTH_WITH_OWNER, _WIDTH_WITH_ID = 108, 146
 
 commands = typer.Typer(help="What is stored.", no_args_is_help=True)
 
@@ -47,9 +48,9 @@ def list_projects(
         say("There are no projects. Add the example data with: data-layer db seed")
         return
     title = counted(len(rows), "project") + (" that changed last; for more: --limit" if len(rows) == limit else "")
-    cells = [(p.name, p.owner, p.type, p.status, p.generation_count, f"{p.updated_at:%Y-%m-%d}", p.id) for p in rows]
-    shown = _ALL_COLUMNS if console.width >= _WIDE else _ALL_COLUMNS[:-1]
-    print_table(title, shown, [row[: len(shown)] for row in cells], right=("Versions",))
+    shown = len(_COLUMNS) - (console.width < _WIDTH_WITH_OWNER) - (console.width < _WIDTH_WITH_ID)
+    cells = [(p.name, p.type, p.status, p.generation_count, f"{p.updated_at:%Y-%m-%d}", p.owner, p.id) for p in rows]
+    print_table(title, _COLUMNS[:shown], [row[:shown] for row in cells], right=("Versions",))
 
 
 @commands.command()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import select
-from contextlib import asynccontextmanager, contextmanager
+import socket
+import traceback
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
@@ -32,7 +36,8 @@ log = get_log(__name__)
 
 # How much longer than the server's own limit a client waits before it gives a silent server up.
 _GRACE_SECONDS = 5.0
-# How long a cancelled statement may keep its caller when the server does not even take the cancellation.
+# How long a cancelled statement may keep its caller when the server does not even take the cancellation, and how long
+# a closed connection is waited for.
 _CANCEL_SECONDS = 1.0
 _WAKE_SECONDS = 0.1
 Result = TypeVar("Result")
@@ -62,12 +67,32 @@ class DriverConnection(psycopg.AsyncConnection[Any]):
         """Connect within ``connect_limit`` seconds, looking up the name included."""
         try:
             async with asyncio.timeout(connect_limit):
-                connection = await cls.connect(*address, **options)
+                connection = await cls._connect(*address, **options)
         except TimeoutError:
             text = f"connection failed: no answer within {connect_limit:g} s (DB_CONNECT_TIMEOUT)"
             raise psycopg.errors.ConnectionTimeout(text) from None
         connection.time_limit = time_limit
         return connection
+
+    @classmethod
+    async def _connect(cls, *address: str, **options: Any) -> Self:
+        try:
+            return await cls.connect(*address, autocommit=True, **options)
+        except BaseException as error:
+            # A half-made connection stays open for as long as somebody keeps the error, which knows it.
+            traceback.clear_frames(error.__traceback__)
+            raise
+
+    async def close(self) -> None:
+        """Close; in the middle of something also wait for the server to let go, lest a successor be one too many."""
+        if self.closed or self.info.transaction_status == TransactionStatus.IDLE:
+            await super().close()
+            return
+        with socket.socket(fileno=os.dup(self.fileno())) as line, suppress(OSError, TimeoutError):
+            await super().close()
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                while await asyncio.get_running_loop().sock_recv(line, 4096):
+                    pass
 
     async def wait(self, gen: PQGen[Result], interval: float = _WAKE_SECONDS, timeout: float | None = None) -> Result:  # noqa: ASYNC109  (the driver's interface)
         """Wait for the server, as everything that the driver does."""
@@ -273,7 +298,6 @@ def _make_engine(settings: Settings, address: DatabaseAddress) -> AsyncEngine:
     engine = create_async_engine(
         address.url,
         connect_args=address.options | {"async_creator_fn": connect},
-        isolation_level="AUTOCOMMIT",
         pool_size=settings.db_max_connections,
         max_overflow=0,
         pool_timeout=settings.db_pool_timeout,

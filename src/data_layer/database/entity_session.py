@@ -133,7 +133,7 @@ class EntitySession:
             return
         entities = sorted(self._new, key=_table_rank)
         plans: list[RowPlan[Any]] = [self._plan(type(entity)) for entity in entities]
-        statements = [(plan.insert_sql, plan.parameters(entity)) for plan, entity in zip(plans, entities, strict=True)]
+        statements = [plan.insertion(entity) for plan, entity in zip(plans, entities, strict=True)]
         rows = await self._transaction.run(statements)
         self._new.clear()
         for plan, entity, row in zip(plans, entities, rows, strict=True):

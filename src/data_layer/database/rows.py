@@ -12,13 +12,15 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from sqlalchemy import Column, DateTime, inspect
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import make_transient, make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from data_layer.entities import Entity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Dialect
     from sqlalchemy.orm import ClassManager
@@ -32,22 +34,23 @@ class RowPlan(Generic[E]):
 
     def __init__(self, entity: type[E], dialect: Dialect) -> None:
         mapper = inspect(entity)
-        given = {field.name for field in dataclasses.fields(entity) if field.init}
+        given = [field.name for field in dataclasses.fields(entity) if field.init]
         columns = {attribute.key: attribute.columns[0] for attribute in mapper.column_attrs}
         loaded = {name: column for name, column in columns.items() if not mapper.column_attrs[name].deferred}
-        written = {name: column for name, column in columns.items() if name in given}
         generated = {name: column for name, column in loaded.items() if name not in given or _is_time(column)}
         self._manager = cast("ClassManager[E]", mapper.class_manager)
+        self._table = mapper.local_table
+        self._columns = columns
         self._readers = [(name, _reader(column, dialect)) for name, column in loaded.items()]
-        self._writers = [(name, _writer(column, dialect)) for name, column in written.items()]
+        self._writers = [
+            (name, _writer(columns[name], dialect), isinstance(columns[name].type, JSONB)) for name in given
+        ]
+        self._defaults = [(name, _default(columns[name])) for name in given]
         self._generated = list(generated)
-        table = mapper.local_table
+        self._insertions: dict[tuple[str, ...], str] = {}
         # Only names from the models stand in these texts; values travel as parameters.
-        self.select_sql = f"SELECT {_names(loaded)} FROM {table} WHERE id = %s"  # noqa: S608  (see above)
-        self.insert_sql = (
-            f"INSERT INTO {table} ({_names(written)}) VALUES ({', '.join(map(_value, written.values()))}) "  # noqa: S608  (see above)
-            f"RETURNING {_names(generated)}"
-        )
+        self.select_sql = f"SELECT {_names(loaded.values())} FROM {self._table} WHERE id = %s"  # noqa: S608  (see above)
+        self._returning = _names(generated.values())
 
     def read(self, row: Sequence[Any]) -> E:
         """An entity made from a row of ``select_sql``, as if a session had loaded it and let it go."""
@@ -60,20 +63,37 @@ class RowPlan(Generic[E]):
         self._manager.dispatch.load(instance_state(entity), None)
         return entity
 
-    def parameters(self, entity: E) -> list[Any]:
-        """The values for ``insert_sql``."""
-        values = [getattr(entity, name) for name, _ in self._writers]
-        return [
-            value if writer is None or value is None else writer(value)
-            for value, (_, writer) in zip(values, self._writers, strict=True)
-        ]
+    def insertion(self, entity: E) -> tuple[str, list[Any]]:
+        """The statement that inserts an entity, and its values.
+
+        What is empty or was never assigned is left to the defaults of the database, which are those of the entity:
+        most rows need a quarter of their columns. There are few such sets of columns, so each has its own statement.
+        """
+        values = entity.__dict__
+        names, parameters = [], []
+        for name, writer, is_json in self._writers:
+            value = values.get(name)
+            if value is not None and (value or not is_json):
+                names.append(name)
+                parameters.append(value if writer is None else writer(value))
+        return self._insert_sql(tuple(names)), parameters
 
     def mark_inserted(self, entity: E, row: Sequence[Any]) -> None:
         """Take over what the database filled in; from here on the entity counts as stored."""
-        for name, _ in self._writers:
-            entity.__dict__.setdefault(name, getattr(entity, name))
-        entity.__dict__.update(zip(self._generated, row, strict=True))
+        values = entity.__dict__
+        for name, default in self._defaults:
+            values.setdefault(name, default)
+        values.update(zip(self._generated, row, strict=True))
         make_transient_to_detached(entity)
+
+    def _insert_sql(self, names: tuple[str, ...]) -> str:
+        if names not in self._insertions:
+            columns = _names(self._columns[name] for name in names)
+            places = ", ".join(["%s"] * len(names))
+            self._insertions[names] = (
+                f"INSERT INTO {self._table} ({columns}) VALUES ({places}) RETURNING {self._returning}"  # noqa: S608  (only names)
+            )
+        return self._insertions[names]
 
 
 @cache
@@ -87,17 +107,18 @@ def mark_removed(entity: Entity) -> None:
     make_transient(entity)
 
 
-def _names(columns: Mapping[str, ColumnElement[Any]]) -> str:
-    return ", ".join(f'"{column.key}"' for column in columns.values())
+def _names(columns: Iterable[ColumnElement[Any]]) -> str:
+    return ", ".join(f'"{column.key}"' for column in columns)
+
+
+def _default(column: ColumnElement[Any]) -> Any:
+    default = column.default if isinstance(column, Column) else None
+    return default.arg if isinstance(default, ScalarElementColumnDefault) else None
 
 
 def _is_time(column: ColumnElement[Any]) -> bool:
     """Whether the database's clock fills the column in when the application does not."""
     return isinstance(column, Column) and isinstance(column.type, DateTime) and column.server_default is not None
-
-
-def _value(column: ColumnElement[Any]) -> str:
-    return "coalesce(%s::timestamptz, now())" if _is_time(column) else "%s"
 
 
 def _reader(column: ColumnElement[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
