@@ -29,7 +29,7 @@ async def test_a_probe_is_not_waited_for_while_it_tidies_up(data: DataLayer) -> 
         finally:
             await may_end.wait()
             has_ended.set()
-            raise CacheUnavailableError("nobody hears this any more")  # noqa: B012  (as a driver does)
+            raise CacheUnavailableError("nobody hears this any more")
 
     health = await HealthService(data.transaction, hangs, works).check(time_limit=0.2)
     assert not has_ended.is_set()
