@@ -20,12 +20,14 @@ from data_layer import (
     shutdown_data_layer,
 )
 from data_layer.errors import (
+    ConfigurationError,
     DatabaseLoginError,
     DatabaseMissingError,
     NotInitializedError,
     SchemaBehindError,
     StorageUnavailableError,
 )
+from data_layer.layer import open_migrator
 from tests.database.migration_helpers import PASSWORD, new_role, server
 from tests.embedded.support import assert_no_process, processes_of, wait_for
 from tests.observability.conftest import logging_as_before  # noqa: F401  (a fixture)
@@ -260,3 +262,14 @@ class TestFilesOfDeletedRows:
         assert await self.keys(data) == {"originals/one.png", "originals/other.png"}, "the others are still removed"
         warning = next(event for event in events(stream) if event["event"] == "file_removal_failed")
         assert (warning["level"], warning["key"]) == ("warning", "originals/one.png")
+
+
+@pytest.mark.parametrize("prepare", [True, False])
+async def test_migrations_do_not_go_through_pgbouncer(settings: Settings, prepare: bool) -> None:  # noqa: FBT001
+    pooled = settings.model_copy(update={"db_pgbouncer": True})
+    with pytest.raises(ConfigurationError, match="DB_DIRECT_URL"):
+        if prepare:
+            await DataLayer(pooled, prepare=True).open()
+        else:
+            async with open_migrator(pooled):
+                pass

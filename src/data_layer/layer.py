@@ -19,6 +19,7 @@ from data_layer.embedded import EmbeddedAddresses, EmbeddedServers
 from data_layer.errors import (
     CacheError,
     CacheLoginError,
+    ConfigurationError,
     DatabaseMissingError,
     DataLayerError,
     MigrationError,
@@ -179,6 +180,7 @@ class DataLayer:
         await _look_for(cache)
         migrator = Migrator(direct_address(self.settings, addresses.database_url))
         if self._prepares or addresses.database_url is not None:
+            _require_direct_address(self.settings)
             await run_in_thread(partial(_prepare, migrator), _log_progress)
         database = Database(self.settings, database_address(self.settings, addresses.database_url))
         stack.push_async_callback(database.close)
@@ -198,7 +200,12 @@ class DataLayer:
 
 @asynccontextmanager
 async def open_migrator(settings: Settings) -> AsyncIterator[Migrator]:
-    """The migrator alone, for operators: the database need not exist yet."""
+    """The migrator alone, for operators: the database need not exist yet.
+
+    Raises:
+        ConfigurationError: when it could only be reached through PgBouncer, which breaks the lock of migrations.
+    """
+    _require_direct_address(settings)
     async with _embedded(settings, valkey=False) as addresses:
         yield Migrator(direct_address(settings, addresses.database_url))
 
@@ -298,6 +305,11 @@ async def _look_for(cache: Cache) -> None:
         raise
     except CacheError as error:
         log.warning("cache_unavailable", reason=str(error))
+
+
+def _require_direct_address(settings: Settings) -> None:
+    if settings.db_pgbouncer and settings.db_direct_url is None:
+        raise ConfigurationError("DB_DIRECT_URL must be set: migrations cannot go through PgBouncer (DB_PGBOUNCER)")
 
 
 def _prepare(migrator: Migrator, listener: ProgressListener) -> None:

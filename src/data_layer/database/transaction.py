@@ -191,10 +191,6 @@ class Transaction:
             log.debug("statement_executed", sql=sql)
 
 
-def _is_idle(connection: AsyncConnection) -> bool:
-    return not connection.invalidated and driver_of(connection).info.transaction_status == TransactionStatus.IDLE
-
-
 async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
     """Let work end even when the caller is cancelled meanwhile; the cancellation goes on afterwards."""
     task = asyncio.create_task(work)
