@@ -110,8 +110,38 @@ async def test_a_connection_that_breaks_at_the_first_statement_is_replaced(
                 assert (await tx.users.get(user.id)).email == user.email
                 if writes:
                     tx.add(make_user())
+                    await tx.flush()
         assert wire.cuts == 2
         assert len(await emails(data)) == (3 if writes else 1)
+
+
+@pytest.mark.parametrize("arrives", [False, True])
+async def test_a_connection_that_breaks_at_the_only_statement_stores_it_once_or_asks(
+    wire: Wire, make: Make, *, arrives: bool
+) -> None:
+    user, is_told = make_user(), False
+    async with make(wire.url, db_min_connections=1) as data:
+        wire.cut_at(b"INSERT INTO users", after=arrives)
+        try:
+            async with data.transaction() as tx:
+                tx.add(user)
+        except CommitUnknownError:
+            is_told = True
+        assert wire.cuts == 1
+        stored = await emails(data)
+    assert stored == [user.email] or (is_told and stored == [])
+
+
+async def test_a_restart_between_reading_and_the_first_change_is_not_felt(server: PostgresqlServer, make: Make) -> None:
+    user, new = make_user(), make_user()
+    async with make(db_min_connections=1) as data:
+        async with data.transaction() as tx:
+            tx.add(user)
+        async with data.transaction() as tx:
+            await tx.users.get(user.id)
+            await asyncio.to_thread(server.restart)
+            tx.add(new)
+        assert sorted(await emails(data)) == sorted([user.email, new.email])
 
 
 @pytest.mark.parametrize("stop", STOPS)

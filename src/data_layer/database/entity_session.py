@@ -119,14 +119,16 @@ class EntitySession:
 
     async def close(self, *, committed: bool) -> None:
         """Let go of everything; after a rollback what was inserted counts as new again."""
-        if self._orm is not None:
-            await uninterrupted(self._orm.close())
-        if not committed:
-            for entity in self._inserted:
-                mark_removed(entity)
-        self._new.clear()
-        self._known.clear()
-        self._inserted.clear()
+        try:
+            if self._orm is not None:
+                await uninterrupted(self._orm.close())
+        finally:
+            if not committed:
+                for entity in self._inserted:
+                    mark_removed(entity)
+            self._new.clear()
+            self._known.clear()
+            self._inserted.clear()
 
     async def _insert_new(self) -> None:
         if not self._new:

@@ -116,7 +116,9 @@ class UnitOfWork:
 
     async def _close(self, *, committed: bool) -> None:
         # Only what may have to wait is shielded from cancellation: a task for each transaction would cost too much.
-        await self._entities.close(committed=committed)
-        await self._transaction.close()
+        try:
+            await self._entities.close(committed=committed)
+        finally:
+            await self._transaction.close()
         if committed and self._discarded and self._remove_files is not None:
             await uninterrupted(self._remove_files(self._discarded))
