@@ -14,6 +14,7 @@ bin := $(environment)/bin
 # A stamp is newer than its lock for as long as nothing needs to be installed: starting again must be quick.
 to_run := $(environment)/installed-to-run
 to_develop := $(environment)/installed-to-develop
+to_measure := $(environment)/installed-to-measure
 
 help: ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,7 +53,7 @@ env-example: $(to_develop) ## Write .env.example anew after a change in the sett
 
 bench: bench-database ## Run all benchmarks
 
-bench-database: $(to_develop) ## Measure imports, starts, and the database against raw psycopg
+bench-database: $(to_measure) ## Measure imports, starts, and the database against raw psycopg
 	@$(bin)/python benchmarks/database.py $(ARGUMENTS)
 
 clean: ## Remove everything that can be made anew; stored data (.data-layer, uploads) stays
@@ -66,6 +67,10 @@ $(to_run): requirements.lock pyproject.toml $(bin)/python
 $(to_develop): requirements-dev.lock pyproject.toml $(bin)/python
 	@PYTHON="$(PYTHON)" sh tools/install.sh requirements-dev.lock
 	@touch $@ $(to_run)
+
+$(to_measure): requirements-bench.lock pyproject.toml $(bin)/python
+	@PYTHON="$(PYTHON)" sh tools/install.sh requirements-bench.lock
+	@touch $@ $(to_develop) $(to_run)
 
 # Without a recipe: install.sh makes it. Named so that an environment whose Python has been removed is made anew.
 $(bin)/python:
