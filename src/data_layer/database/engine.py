@@ -85,7 +85,7 @@ class DriverConnection(psycopg.AsyncConnection[Any]):
 
     async def close(self) -> None:
         """Close; in the middle of something also wait for the server to let go, lest a successor be one too many."""
-        if self.closed or self.info.transaction_status == TransactionStatus.IDLE:
+        if self.closed or self.is_idle:
             await super().close()
             return
         with socket.socket(fileno=os.dup(self.fileno())) as line, suppress(OSError, TimeoutError):
@@ -129,6 +129,11 @@ class DriverConnection(psycopg.AsyncConnection[Any]):
             yield
         finally:
             self.time_limit = usual
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is open, between transactions and between statements, as far as the driver knows."""
+        return not self.closed and self.info.transaction_status == TransactionStatus.IDLE
 
     @property
     def has_hung_up(self) -> bool:
@@ -222,10 +227,21 @@ class Database:
 
     async def give_back(self, connection: AsyncConnection) -> None:
         """Take a connection back that is between transactions; the pool may have been closed meanwhile."""
-        if self._engine is not None and connection.sync_engine is self._engine.sync_engine:
-            await connection.close()
-        else:
+        if not self._belongs_to_pool(connection):
             await discard(connection)
+            return
+        others_may_wait = self.pool_figures()["idle"] == 0
+        await connection.close()
+        if others_may_wait:
+            # Whoever waits is woken in the next turn of the loop: without it this task could take it back at once.
+            await asyncio.sleep(0)
+
+    def can_take_back(self, connection: AsyncConnection) -> bool:
+        """Whether ``give_back`` puts this connection into the pool before it waits for anything."""
+        return self._belongs_to_pool(connection) and not connection.invalidated and driver_of(connection).is_idle
+
+    def _belongs_to_pool(self, connection: AsyncConnection) -> bool:
+        return self._engine is not None and connection.sync_engine is self._engine.sync_engine
 
     async def schema(self) -> SchemaState:
         """How the tables in the database relate to those that this version needs; one query when they fit."""

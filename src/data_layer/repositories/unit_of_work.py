@@ -100,7 +100,7 @@ class UnitOfWork:
         committed = False
         try:
             if error is None:
-                await self._commit()
+                await self._entities.commit()
                 committed = True
         finally:
             if self._token is not None:
@@ -108,11 +108,6 @@ class UnitOfWork:
             await self._close(committed=committed)
         if isinstance(error, psycopg.Error | SQLAlchemyError):
             raise translate(error) from error
-
-    async def _commit(self) -> None:
-        await self._entities.flush()
-        if self._transaction.has_begun:
-            await uninterrupted(self._transaction.commit())
 
     async def _close(self, *, committed: bool) -> None:
         # Only what may have to wait is shielded from cancellation: a task for each transaction would cost too much.
