@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from data_layer.database.engine import Database, DriverConnection
+    from data_layer.database.driver import DriverConnection
+    from data_layer.database.engine import Database
 
 log = get_log(__name__)
 Result = TypeVar("Result")
@@ -47,6 +48,7 @@ class Transaction:
         self._connection: AsyncConnection | None = None
         self._is_open: bool | None = None  # None until it is opened for the first and only time.
         self.has_begun = False
+        self.is_committed = False
 
     def open(self) -> None:
         """Allow statements from here to ``close``.
@@ -123,7 +125,9 @@ class Transaction:
             await self._discard()
         driver = driver_of(await self.connection())
         with _commit_in_doubt(driver), translated():
-            return await _send(driver, statements)
+            rows = await _send(driver, statements)
+        self.is_committed = True
+        return rows
 
     async def commit(self) -> None:
         """Make the changes last.
@@ -142,6 +146,7 @@ class Transaction:
         if cursor.statusmessage != "COMMIT":
             raise TransactionError(FAILED_BEFORE)
         self.has_begun = False
+        self.is_committed = True
 
     async def close(self) -> None:
         """Roll back what was not committed and give the connection back. Never raises, and survives cancellation."""
