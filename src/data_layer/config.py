@@ -11,7 +11,16 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from data_layer.environment import Address, is_local, meant_setting, misspelt, present_variables, read_file
+from data_layer.environment import (
+    Address,
+    host_options,
+    hosts_in_query,
+    is_local,
+    meant_setting,
+    misspelt,
+    present_variables,
+    read_file,
+)
 from data_layer.errors import ConfigurationError
 
 
@@ -48,6 +57,7 @@ _YES_AND_NO = {"true": "verify-full", "1": "verify-full", "yes": "verify-full", 
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 HostName = Annotated[str, Field(pattern=r"^(/.*|\S+)$")]
+HostList = Annotated[str, Field(pattern=r"^([^\s,/@]+(\s*,\s*[^\s,/@]+)*)?$")]
 PlainText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Milliseconds = Annotated[int, Field(gt=0, le=600_000)]
@@ -89,7 +99,8 @@ class Settings(BaseSettings):
     )
     db_host: HostName | None = Field(
         None,
-        description="Host name, or the folder of a Unix socket. Neither this nor DATABASE_URL: embedded PostgreSQL.",
+        description="Host name, or the folder of a Unix socket; several, separated by commas, of which one takes "
+        "writes. Neither this nor DATABASE_URL: embedded PostgreSQL.",
     )
     db_port: Port = Field(5432, description="Port of PostgreSQL.")
     db_name: PlainText = Field("screenshot_to_code", min_length=1, max_length=63, description="Name of the database.")
@@ -112,6 +123,12 @@ class Settings(BaseSettings):
     )
     db_direct_url: SecretStr | None = Field(
         None, description="Address that avoids PgBouncer, for migrations. Default: the same server."
+    )
+    db_replica_hosts: HostList = Field(
+        "", description="Replicas to read from, as host or host:port, separated by commas; same login and database."
+    )
+    db_replica_max_lag: Seconds = Field(
+        5, description="Seconds that a replica may be behind; one that is further behind is not read from."
     )
     db_logging: bool = Field(default=False, description="Log every SQL statement (never its values) at level debug.")
 
@@ -183,6 +200,15 @@ class Settings(BaseSettings):
     def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             _check_url(value, ("postgresql", "postgres"), "postgresql://user:password@host:5432/name")
+        return value
+
+    @field_validator("db_host", "db_replica_hosts")
+    @classmethod
+    def _check_hosts(cls, value: str | None) -> str | None:
+        try:
+            host_options(value or "")
+        except ValueError:
+            raise ValueError("has a port that is no number; write it as host:5432") from None
         return value
 
     @field_validator("redis_url")
@@ -266,6 +292,8 @@ class Settings(BaseSettings):
             problems.append("DATABASE_URL and DB_HOST are both set; keep one of them")
         if self.redis_url is not None and self.redis_host is not None:
             problems.append("REDIS_URL and REDIS_HOST are both set; keep one of them")
+        if self.db_replica_hosts and self.uses_embedded_database:
+            problems.append("DB_REPLICA_HOSTS is set, but no primary; set DB_HOST or DATABASE_URL too")
         if self.db_min_connections > self.db_max_connections:
             problems.append(
                 f"DB_MIN_CONNECTIONS ({self.db_min_connections}) is larger than "
@@ -296,7 +324,7 @@ class Settings(BaseSettings):
         if self.uses_embedded_database:
             return ["DB_HOST or DATABASE_URL must be set: production does not run the embedded PostgreSQL"]
         address = Address(self.database_url.get_secret_value()) if self.database_url else None
-        if address.is_local if address else is_local(self.db_host):
+        if address.is_local if address else all(is_local(host) for host in (self.db_host or "").split(",")):
             return []
         problems = []
         if self.db_ssl is None and not (address and address.names_ssl_mode):
@@ -331,7 +359,7 @@ class Settings(BaseSettings):
 
 def _check_url(value: SecretStr, schemes: tuple[str, ...], example: str) -> None:
     try:
-        parts = urlsplit(value.get_secret_value())
+        parts = urlsplit(hosts_in_query(value.get_secret_value()))
         _ = parts.port
     except ValueError:
         raise ValueError(f"is no address; write it as {example}") from None

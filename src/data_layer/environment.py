@@ -6,7 +6,7 @@ import os
 import string
 from io import StringIO
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
 from dotenv.parser import parse_stream
 
@@ -87,18 +87,59 @@ class Address:
     """The parts of a URL that decide whether it is fit for production."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        parts = urlsplit(hosts_in_query(url))
         options = parse_qs(parts.query)
-        self.host = options.get("host", [None])[0] or parts.hostname
+        self.hosts = options["host"][0].split(",") if "host" in options else [parts.hostname]
         self.password = options.get("password", [None])[0] or (unquote(parts.password) if parts.password else None)
         self.names_ssl_mode = "sslmode" in options
 
     @property
     def is_local(self) -> bool:
         """Whether what is sent there stays on this machine."""
-        return is_local(self.host)
+        return all(is_local(host) for host in self.hosts)
 
 
 def is_local(host: str | None) -> bool:
     """Whether what is sent to this host stays on this machine: a loopback address or a Unix socket."""
     return not host or host.startswith("/") or host in {"localhost", "127.0.0.1", "::1"}
+
+
+def hosts_in_query(url: str) -> str:
+    """The same address with its hosts as options, ``?host=a,b&port=5432,5433``, if it names several as libpq does.
+
+    Raises:
+        ValueError: when a port is no number.
+    """
+    parts = urlsplit(url)
+    login, at, place = parts.netloc.rpartition("@")
+    if "," not in place:
+        return url
+    query = [*parse_qsl(parts.query, keep_blank_values=True), *host_options(place).items()]
+    return parts._replace(netloc=f"{login}{at}", query=urlencode(query)).geturl()
+
+
+def host_options(hosts: str, default_port: int = 5432) -> dict[str, str]:
+    """Libpq's options ``host`` and ``port`` for hosts that are separated by commas.
+
+    Raises:
+        ValueError: when a port is no number.
+    """
+    pairs = [host_and_port(text, default_port) for text in hosts.split(",")]
+    return {"host": ",".join(host for host, _ in pairs), "port": ",".join(str(port) for _, port in pairs)}
+
+
+def host_and_port(text: str, default_port: int) -> tuple[str, int]:
+    """The parts of ``host`` or ``host:port``; an IPv6 address that has a port stands in brackets.
+
+    Raises:
+        ValueError: when the port is no number.
+    """
+    text = text.strip()
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, ""
+    return host, int(port) if port else default_port

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from data_layer.cache import Cache
 from data_layer.config import Settings
-from data_layer.database.address import database_address, direct_address
+from data_layer.database.address import database_address, direct_address, replica_addresses
 from data_layer.database.engine import Database
 from data_layer.database.migrations.progress import MigrationEvent
 from data_layer.database.migrator import Migrator
+from data_layer.database.replicas import Replicas
 from data_layer.embedded import EmbeddedAddresses, EmbeddedServers
 from data_layer.errors import (
     CacheError,
@@ -27,7 +28,7 @@ from data_layer.errors import (
     SchemaBehindError,
 )
 from data_layer.observability.log import get_log
-from data_layer.repositories.unit_of_work import UnitOfWork
+from data_layer.repositories.unit_of_work import UnitOfWork, last_position
 from data_layer.services.health import HealthService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService
@@ -52,6 +53,7 @@ class _Parts:
     """What exists while the data layer is open."""
 
     database: Database
+    replicas: Replicas
     migrator: Migrator
     cache: Cache
     storage: StorageBackend
@@ -125,13 +127,37 @@ class DataLayer:
         """Files under keys."""
         return self._opened.storage
 
-    def transaction(self) -> UnitOfWork:
+    def transaction(self, *, read_only: bool = False, after: str | None = None) -> UnitOfWork:
         """A new transaction, for one ``async with`` block: committed at its end, rolled back on an exception.
+
+        Args:
+            read_only: refuse changes, and read from a replica (DB_REPLICA_HOSTS) if one is fresh enough: at most
+                DB_REPLICA_MAX_LAG seconds behind, and not behind what this task, or the one that started it, has
+                committed itself.
+            after: also not behind this ``position``, which another task or process has handed over.
 
         Raises:
             NotInitializedError: when the data layer is not open.
+            InvalidValueError: when ``after`` is no position.
         """
-        return UnitOfWork(self._opened.database, self._remove_files)
+        parts = self._opened
+        if read_only:
+            return UnitOfWork(parts.replicas.reader(last_position(), after))
+        return UnitOfWork(parts.database, self._remove_files)
+
+    @property
+    def position(self) -> str | None:
+        """Where the database was after the last commit of this task, for ``transaction(read_only=True, after=…)``.
+
+        A web application hands it to its client, so that the next request reads what this one has written, whichever
+        replica serves it. None without a commit, and without replicas.
+        """
+        return last_position()
+
+    @property
+    def replicas(self) -> Replicas:
+        """The replicas that are read from."""
+        return self._opened.replicas
 
     @property
     def projects(self) -> ProjectService:
@@ -185,9 +211,12 @@ class DataLayer:
         database = Database(self.settings, database_address(self.settings, addresses.database_url))
         stack.push_async_callback(database.close)
         await database.open()
+        replicas = Replicas(database, _make_replicas(self.settings), self.settings.db_replica_max_lag)
+        stack.push_async_callback(replicas.close)
+        await replicas.open()
         (await database.schema()).require_current()
         log.info("data_layer_opened", database=str(database.address), cache=cache.address)
-        return _Parts(database, migrator, cache, storage)
+        return _Parts(database, replicas, migrator, cache, storage)
 
     async def _remove_files(self, keys: Sequence[str]) -> None:
         """After a commit: remove the files that no row refers to any more. What fails here stays as a stray file."""
@@ -292,6 +321,10 @@ async def _embedded(
         yield addresses
     finally:
         await servers.stop()
+
+
+def _make_replicas(settings: Settings) -> list[Database]:
+    return [Database(settings, address) for address in replica_addresses(settings)]
 
 
 def _make_storage(settings: Settings) -> StorageBackend:

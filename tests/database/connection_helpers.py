@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PATIENCE = 30.0  # Seconds after which a test gives up; nothing is expected to take so long.
 
 
-def settings_for(database_url: str, base: Settings, folder: Path, **values: Any) -> Settings:
+def settings_for(database_url: str | None, base: Settings, folder: Path, **values: Any) -> Settings:
     """Settings for a database, with the Valkey of the base."""
     assert base.redis_url
     return Settings(

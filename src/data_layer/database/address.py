@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL, make_url
 
 from data_layer.config import SslMode
+from data_layer.environment import host_and_port, host_options, hosts_in_query
 from data_layer.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -75,25 +76,39 @@ def direct_address(settings: Settings, embedded_url: str | None = None) -> Datab
     return DatabaseAddress(url, _connection_options(settings, url))
 
 
+def replica_addresses(settings: Settings) -> list[DatabaseAddress]:
+    """The addresses of DB_REPLICA_HOSTS, with the login and the database of the primary."""
+    return [_replica_address(settings, name) for name in settings.db_replica_hosts.split(",") if name.strip()]
+
+
+def _replica_address(settings: Settings, name: str) -> DatabaseAddress:
+    primary = database_address(settings)
+    host, port = host_and_port(name, settings.db_port)
+    url = primary.url.difference_update_query(["host", "port"]).set(host=host, port=port)
+    options = {key: value for key, value in primary.options.items() if key != "target_session_attrs"}
+    return DatabaseAddress(url, options)
+
+
 def _url(settings: Settings, embedded_url: str | None) -> URL:
     given = settings.database_url.get_secret_value() if settings.database_url else embedded_url
     if settings.db_host is None and given is not None:
         return _read_url("DATABASE_URL", given)
     host = settings.db_host or ""
-    is_socket = host.startswith("/")
-    return URL.create(
+    url = URL.create(
         DRIVER,
         username=settings.db_username,
         password=settings.db_password.get_secret_value() if settings.db_password else None,
-        host=None if is_socket else host,
-        port=settings.db_port,
         database=settings.db_name,
-        query={"host": host} if is_socket else {},
     )
+    if host.startswith("/"):
+        return url.set(port=settings.db_port, query={"host": host})
+    if "," in host:
+        return url.set(query=host_options(host, settings.db_port))
+    return url.set(host=host, port=settings.db_port)
 
 
 def _read_url(setting: str, text: str) -> URL:
-    url = make_url(text).set(drivername=DRIVER)
+    url = make_url(hosts_in_query(text)).set(drivername=DRIVER)
     if "@" in (url.host or ""):
         # What would be taken for the host, and be shown, holds a piece of the password.
         raise ConfigurationError(f"{setting}: write an @ in the user name or the password as %40")
@@ -108,6 +123,9 @@ def _connection_options(settings: Settings, url: URL) -> dict[str, Any]:
     if options.get("sslmode", url.query.get("sslmode")) in _VERIFYING:
         # psycopg's wheel brings its own OpenSSL, which looks for authorities where its builder kept them.
         options.setdefault("sslrootcert", url.query.get("sslrootcert", _system_authorities()))
+    if "," in str(url.query.get("host", "")):
+        # Of several servers one takes writes: after a failover new connections find it.
+        options.setdefault("target_session_attrs", url.query.get("target_session_attrs", "read-write"))
     defaults = {name: value for name, value in _DEFAULTS.items() if name not in url.query}
     return options | defaults | {"connect_timeout": max(1, round(settings.db_connect_timeout))}
 

@@ -19,6 +19,8 @@ from data_layer.errors import DatabaseUnavailableError, NotInitializedError
 from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
+    from sqlalchemy import Dialect
+
     from data_layer.config import Settings
     from data_layer.database.address import DatabaseAddress
 
@@ -37,6 +39,8 @@ class Database:
 
     def __init__(self, settings: Settings, address: DatabaseAddress) -> None:
         self.address = address
+        self.is_read_only = False
+        self.tells_position = bool(settings.db_replica_hosts)
         self.reads_need_transaction = settings.db_pgbouncer
         self.begin_statements = _begin_statements(settings)
         self.logs_statements = settings.db_logging
@@ -53,6 +57,11 @@ class Database:
         if self._engine is None:
             raise NotInitializedError("the database is not open; use the data layer inside `async with`")
         return self._engine
+
+    @property
+    def dialect(self) -> Dialect:
+        """How SQLAlchemy speaks to this server."""
+        return self.engine.dialect
 
     def prepare(self) -> None:
         """Make the pool without opening a connection."""
@@ -97,7 +106,7 @@ class Database:
 
     async def give_back(self, connection: AsyncConnection) -> None:
         """Take a connection back that is between transactions; the pool may have been closed meanwhile."""
-        if not self._belongs_to_pool(connection):
+        if not self.owns(connection):
             await discard(connection)
             return
         others_may_wait = self.pool_figures()["idle"] == 0
@@ -108,10 +117,14 @@ class Database:
 
     def can_take_back(self, connection: AsyncConnection) -> bool:
         """Whether ``give_back`` puts this connection into the pool before it waits for anything."""
-        return self._belongs_to_pool(connection) and not connection.invalidated and driver_of(connection).is_idle
+        return self.owns(connection) and not connection.invalidated and driver_of(connection).is_idle
 
-    def _belongs_to_pool(self, connection: AsyncConnection) -> bool:
+    def owns(self, connection: AsyncConnection) -> bool:
+        """Whether a connection comes from the pool that is open now."""
         return self._engine is not None and connection.sync_engine is self._engine.sync_engine
+
+    def broke(self, connection: AsyncConnection) -> None:
+        """A connection turned out to be dead; the pool finds that out by itself."""
 
     async def schema(self) -> SchemaState:
         """How the tables in the database relate to those that this version needs; one query when they fit."""

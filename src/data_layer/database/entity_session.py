@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.dml import UpdateBase
 
     from data_layer.database.engine import Database
+    from data_layer.database.replicas import ReadingDatabase
     from data_layer.database.rows import RowPlan
     from data_layer.database.transaction import Statement, Transaction
 
@@ -35,7 +36,7 @@ class EntitySession:
     connection, which is made when it is first needed.
     """
 
-    def __init__(self, database: Database, transaction: Transaction) -> None:
+    def __init__(self, database: Database | ReadingDatabase, transaction: Transaction) -> None:
         self._database = database
         self._transaction = transaction
         self._new: list[Entity] = []
@@ -47,6 +48,7 @@ class EntitySession:
         """Take an entity in: a new one will be inserted, one that is stored already will have its changes written."""
         self._transaction.require_open()
         if instance_state(entity).key is None:
+            self._transaction.require_writable()
             if not any(entity is other for other in self._new):
                 self._new.append(entity)
         else:
@@ -101,6 +103,8 @@ class EntitySession:
         await self._insert_new()
         if not self._has_changes():
             return
+        if any(instance_state(entity).modified for entity in self._known.values()):
+            self._transaction.require_writable()
         session = await self.orm()
         with translated():
             await session.flush()
@@ -163,7 +167,7 @@ class EntitySession:
             self._orm.add(entity)
 
     def _plan(self, entity_type: type[E]) -> RowPlan[E]:
-        return row_plan(entity_type, self._database.engine.dialect)
+        return row_plan(entity_type, self._database.dialect)
 
 
 _RANKS = {table.name: rank for rank, table in enumerate(Entity.metadata.sorted_tables)}

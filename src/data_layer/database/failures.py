@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Index, UniqueConstraint
 
 _STALE_PLAN = "0A000"
+_READ_ONLY = "25006"
 _FOREIGN = (psycopg.Error, StatementError, PoolExhausted, PendingRollbackError, StaleDataError)
 
 
@@ -92,7 +93,15 @@ def needs_new_connection(error: psycopg.Error) -> bool:
         return False
     if error.sqlstate is None:
         return _is_break(error)
-    return error.sqlstate == _STALE_PLAN or error.sqlstate.startswith(("08", "57P"))
+    return was_refused(error) or error.sqlstate.startswith(("08", "57P"))
+
+
+def was_refused(error: psycopg.Error) -> bool:
+    """Whether the server has done nothing, because of something that another connection may not have.
+
+    A plan was made before a migration; or the server has become a standby, and a new connection finds the primary.
+    """
+    return error.sqlstate in {_STALE_PLAN, _READ_ONLY}
 
 
 def _from_driver(error: psycopg.Error, *, deleting: bool) -> DataLayerError:

@@ -10,10 +10,10 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from data_layer.database.engine import discard, driver_of
-from data_layer.database.failures import FAILED_BEFORE, needs_new_connection, translated
+from data_layer.database.failures import FAILED_BEFORE, needs_new_connection, translated, was_refused
 from data_layer.errors import (
     CommitUnknownError,
-    DatabaseUnavailableError,
+    DatabaseError,
     TransactionClosedError,
     TransactionError,
 )
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 
     from data_layer.database.driver import DriverConnection
     from data_layer.database.engine import Database
+    from data_layer.database.replicas import ReadingDatabase
 
 log = get_log(__name__)
 Result = TypeVar("Result")
 Statement = tuple[str, "Sequence[Any] | None"]
 
+POSITION_SQL = "SELECT pg_current_wal_flush_lsn()::text"
+END_OF_LOG = "FFFFFFFF/FFFFFFFF"
 _ROLLBACK_SECONDS = 5.0
 _INSIDE = frozenset({TransactionStatus.INTRANS, TransactionStatus.INERROR})
 
@@ -43,12 +46,14 @@ class Transaction:
     replaced, and the statement repeated once.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database | ReadingDatabase) -> None:
         self._database = database
         self._connection: AsyncConnection | None = None
         self._is_open: bool | None = None  # None until it is opened for the first and only time.
         self.has_begun = False
         self.is_committed = False
+        self.position: str | None = None
+        """Where PostgreSQL's log was after the commit, if the database tells it."""
 
     def open(self) -> None:
         """Allow statements from here to ``close``.
@@ -68,6 +73,15 @@ class Transaction:
         """
         if not self._is_open:
             raise TransactionClosedError("the transaction is not open: use it inside its `async with` block")
+
+    def require_writable(self) -> None:
+        """Refuse changes in a transaction that only reads.
+
+        Raises:
+            TransactionError: when it does.
+        """
+        if self._database.is_read_only:
+            raise TransactionError("this transaction only reads: change rows in one without read_only=True")
 
     async def connection(self) -> AsyncConnection:
         """The connection, in SQLAlchemy's clothes."""
@@ -95,6 +109,8 @@ class Transaction:
 
     async def run(self, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
         """Run statements in one round trip, begun first if need be; the first row of each, or ``None``."""
+        if statements:
+            self.require_writable()
         beginning: list[Statement] = [] if self.has_begun else [(sql, None) for sql in self._database.begin_statements]
         if not beginning and not statements:
             return []
@@ -109,7 +125,7 @@ class Transaction:
     @property
     def can_commit_at_once(self) -> bool:
         """Whether the first changes can travel together with their commit."""
-        return not self.has_begun and len(self._database.begin_statements) == 1
+        return not self.has_begun and not self._database.is_read_only and len(self._database.begin_statements) == 1
 
     async def run_and_commit(self, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
         """Run the only statements that change something and commit them, all in one round trip.
@@ -123,11 +139,38 @@ class Transaction:
         self._log(*statements)
         if self._connection is not None and driver_of(self._connection).has_hung_up:
             await self._discard()
-        driver = driver_of(await self.connection())
-        with _commit_in_doubt(driver), translated():
-            rows = await _send(driver, statements)
-        self.is_committed = True
+        with translated():
+            rows = await self._send_and_commit(statements)
+        await self._end_committed()
         return rows
+
+    async def _send_and_commit(self, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
+        driver = driver_of(await self.connection())
+        try:
+            with _commit_in_doubt(driver):
+                return await _send(driver, statements)
+        except psycopg.Error as error:
+            if not was_refused(error):
+                raise
+        await self._discard()
+        driver = driver_of(await self.connection())
+        with _commit_in_doubt(driver):
+            return await _send(driver, statements)
+
+    async def _end_committed(self) -> None:
+        self.has_begun = False
+        self.is_committed = True
+        if self._database.tells_position:
+            self.position = await self._find_position()
+
+    async def _find_position(self) -> str:
+        try:
+            cursor = await driver_of(await self.connection()).execute(POSITION_SQL)
+            row = await cursor.fetchone()
+        except (psycopg.Error, DatabaseError) as error:
+            log.info("position_unknown", reason=type(error).__name__)
+            row = None
+        return row[0] if row else END_OF_LOG
 
     async def commit(self) -> None:
         """Make the changes last.
@@ -141,12 +184,11 @@ class Transaction:
         if not self.has_begun:
             return
         driver = driver_of(await self.connection())
-        with nullcontext() if driver.has_hung_up else _commit_in_doubt(driver), translated():
+        with translated(), nullcontext() if driver.has_hung_up else _commit_in_doubt(driver):
             cursor = await driver.execute("COMMIT")
         if cursor.statusmessage != "COMMIT":
             raise TransactionError(FAILED_BEFORE)
-        self.has_begun = False
-        self.is_committed = True
+        await self._end_committed()
 
     async def close(self) -> None:
         """Roll back what was not committed and give the connection back. Never raises, and survives cancellation."""
@@ -200,6 +242,8 @@ class Transaction:
                 if self.has_begun or not needs_new_connection(error):
                     raise
                 log.info("statement_repeated", reason=type(error).__name__)
+                if self._connection is not None:
+                    self._database.broke(self._connection)
                 await self._discard()
                 return await work(driver_of(await self.connection()))
 
@@ -221,7 +265,7 @@ def _commit_in_doubt(driver: DriverConnection) -> Iterator[None]:
     """A connection that breaks inside may or may not have committed."""
     try:
         yield
-    except DatabaseUnavailableError as error:
+    except psycopg.Error as error:
         if not driver.has_hung_up:  # The server has answered: it refused.
             raise
         raise CommitUnknownError(

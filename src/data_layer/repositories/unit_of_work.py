@@ -27,9 +27,18 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from data_layer.database.engine import Database
+    from data_layer.database.replicas import ReadingDatabase
 
 # Child tasks inherit context variables, but not the transaction: so the task is remembered beside it.
-_current: ContextVar[tuple[Database, asyncio.Task[Any] | None] | None] = ContextVar("current_transaction", default=None)
+_current: ContextVar[tuple[Database | ReadingDatabase, asyncio.Task[Any] | None] | None] = ContextVar(
+    "current_transaction", default=None
+)
+_last_position: ContextVar[str | None] = ContextVar("last_position", default=None)
+
+
+def last_position() -> str | None:
+    """Where PostgreSQL's log was after the last commit of this task, or of the one that started it; None if unknown."""
+    return _last_position.get()
 
 
 class SessionRepository(Repository[Session]):
@@ -52,7 +61,9 @@ class UnitOfWork:
     """
 
     def __init__(
-        self, database: Database, remove_files: Callable[[Sequence[str]], Coroutine[Any, Any, None]] | None = None
+        self,
+        database: Database | ReadingDatabase,
+        remove_files: Callable[[Sequence[str]], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._database = database
         self._remove_files = remove_files
@@ -110,6 +121,8 @@ class UnitOfWork:
     async def _close(self) -> None:
         # Also when the caller was cancelled while PostgreSQL was committing.
         committed = self._transaction.is_committed
+        if self._transaction.position is not None:
+            _last_position.set(self._transaction.position)
         # Only what may have to wait is shielded from cancellation: a task for each transaction would cost too much.
         try:
             await self._entities.close(committed=committed)

@@ -202,11 +202,16 @@ class PostgresqlServer:
         with ThreadPoolExecutor(1) as threads:
             choice = choose_identity(self.folder, self.folder, self.programs / "postgres")
             self._identity = threads.submit(asyncio.run, choice).result()
-        done = self._run(self.programs / "initdb", f"--pgdata={self._data}", *_INITDB)
+        program, *arguments = self._creation()
+        done = self._run(self.programs / program, f"--pgdata={self._data}", *arguments)
         if done.wait(_START_SECONDS) != 0:
-            raise self._failure("initdb failed")
-        lines = ["local all all trust", *self._hba]
+            raise self._failure(f"{program} failed")
+        lines = ["local all all trust", "local replication all trust", *self._hba]
         (self._data / "pg_hba.conf").write_text("\n".join(lines) + "\n")
+
+    def _creation(self) -> tuple[str, ...]:
+        """The program that makes the data folder, and its arguments."""
+        return ("initdb", *_INITDB)
 
     def _start_on_a_free_port(self) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
