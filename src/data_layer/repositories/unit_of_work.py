@@ -14,9 +14,10 @@ from data_layer.database.failures import translate
 from data_layer.database.transaction import Transaction, uninterrupted
 from data_layer.entities import AuditLog, Entity, Session
 from data_layer.errors import NestedTransactionError
+from data_layer.repositories.audit import AuditRepository, complete
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
 from data_layer.repositories.projects import ProjectRepository
-from data_layer.repositories.repository import AppendRepository, Repository
+from data_layer.repositories.repository import Repository
 from data_layer.repositories.users import UserRepository
 
 if TYPE_CHECKING:
@@ -36,12 +37,6 @@ class SessionRepository(Repository[Session]):
     """Rows of ``sessions``."""
 
     entity = Session
-
-
-class AuditRepository(AppendRepository[AuditLog]):
-    """Rows of ``audit_logs``: added and read, never changed."""
-
-    entity = AuditLog
 
 
 class UnitOfWork:
@@ -69,6 +64,8 @@ class UnitOfWork:
 
     def add(self, entity: Entity) -> None:
         """Insert a new entity, or write the changes of a stored one, when the transaction is flushed or committed."""
+        if isinstance(entity, AuditLog):
+            complete(entity)
         self._entities.add(entity)
 
     async def flush(self) -> None:
