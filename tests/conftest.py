@@ -53,7 +53,11 @@ def base_settings(servers: tuple[str, str], worker_id: str) -> Settings:
     """Settings for the shared servers."""
     database_url, redis_url = servers
     return Settings(
-        environment="testing", database_url=database_url, redis_url=redis_url, redis_key_prefix=f"test-{worker_id}"
+        environment="testing",
+        database_url=database_url,
+        redis_url=redis_url,
+        redis_key_prefix=f"test-{worker_id}",
+        bcrypt_rounds=4,
     )
 
 

@@ -175,6 +175,9 @@ class TestMalformedValues:
             ("ENVIRONMENT", "prod"),
             ("STORAGE_BACKEND", "ftp"),
             ("MAX_FILE_SIZE", "50 MB"),
+            ("BCRYPT_ROUNDS", "3"),
+            ("BCRYPT_ROUNDS", "19"),
+            ("PASSWORD_MIN_LENGTH", "7"),
             ("DATABASE_URL", "mysql://user@host/name"),
             ("DATABASE_URL", "postgresql+asyncpg://user@host/name"),
             ("DATABASE_URL", "postgresql://host:99999/name"),
@@ -316,6 +319,7 @@ class TestProduction:
             ({"SESSION_SECRET": ""}, "SESSION_SECRET is missing"),
             ({"SESSION_SECRET": DEVELOPMENT_SECRET}, "SESSION_SECRET is missing"),
             ({"SESSION_SECRET": "x" * 31}, "SESSION_SECRET has under 32 characters"),
+            ({"BCRYPT_ROUNDS": "9"}, "BCRYPT_ROUNDS must be 10 or more"),
         ],
     )
     def test_one_refusal_at_a_time(self, changes: dict[str, str], problem: str) -> None:

@@ -38,6 +38,7 @@ class SslMode(StrEnum):
 DEVELOPMENT_SECRET = "development-only-secret-never-use-in-production"  # noqa: S105  (production refuses it)
 _MINIMUM_SECRET_LENGTH = 32
 _MINIMUM_SECRET_VARIETY = 8
+_MINIMUM_BCRYPT_ROUNDS = 10  # OWASP Password Storage Cheat Sheet.
 # Stand in for malformed addresses, so that these are not called missing besides.
 _HARMLESS = {"database_url": "postgresql://localhost/name", "redis_url": "redis://localhost"}
 _NOT_IN_THIS_VERSION = ("REDIS_CLUSTER_NODES", "REDIS_SENTINEL_NODES", "REDIS_SENTINEL_MASTER")
@@ -142,6 +143,12 @@ class Settings(BaseSettings):
     # Security
     session_secret: SecretStr = Field(
         SecretStr(DEVELOPMENT_SECRET), description="Key under which session tokens are hashed; 32 characters or more."
+    )
+    bcrypt_rounds: int = Field(
+        12, ge=4, le=18, description="Cost of hashing a password, as a power of two; production needs 10 or more."
+    )
+    password_min_length: int = Field(
+        8, ge=8, le=64, description="Fewest characters of a new password; NIST advises 15 where it is the only factor."
     )
 
     @field_validator("environment", "log_level", "log_format", "db_ssl", "storage_backend", mode="before")
@@ -290,6 +297,8 @@ class Settings(BaseSettings):
         problems = self._unfit_database()
         if self.uses_embedded_cache:
             problems.append("REDIS_HOST or REDIS_URL must be set: production does not run the embedded Valkey")
+        if self.bcrypt_rounds < _MINIMUM_BCRYPT_ROUNDS:
+            problems.append(f"BCRYPT_ROUNDS must be {_MINIMUM_BCRYPT_ROUNDS} or more: fewer are guessed too quickly")
         return [*problems, *self._unfit_passwords(), *self._weak_secrets()]
 
     def _unfit_database(self) -> list[str]:
