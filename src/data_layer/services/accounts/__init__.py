@@ -1,0 +1,1 @@
+"""Accounts of people: registering, logging in, changing, ending."""
