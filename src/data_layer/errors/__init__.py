@@ -60,6 +60,7 @@ thing that was wrong and what to do, and never hold a secret.
         ├── DuplicateError                 duplicate
         ├── MissingReferenceError          missing_reference
         ├── StillReferencedError           still_referenced
+        ├── AppendOnlyError                append_only
         ├── ChangedMeanwhileError          changed_meanwhile
         ├── LastAdminError                 last_admin
         └── LastLoginMethodError           last_login_method
@@ -124,6 +125,7 @@ from data_layer.errors.storage import (
     StorageUnavailableError,
 )
 from data_layer.errors.values import (
+    AppendOnlyError,
     ChangedMeanwhileError,
     ConflictError,
     DuplicateError,
@@ -141,6 +143,7 @@ from data_layer.errors.values import (
 __all__ = [
     "AccountInactiveError",
     "AccountSuspendedError",
+    "AppendOnlyError",
     "AuthenticationError",
     "CacheError",
     "CacheLoginError",

@@ -67,6 +67,12 @@ class StillReferencedError(ConflictError):
     code = "still_referenced"
 
 
+class AppendOnlyError(ConflictError):
+    """An entry of the audit trail was to be changed or removed, which the database refuses."""
+
+    code = "append_only"
+
+
 class ChangedMeanwhileError(ConflictError):
     """Somebody else changed the thing since the caller read it. Read it again, and decide again."""
 
