@@ -13,13 +13,14 @@ from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
 from data_layer.embedded import EmbeddedServers
+from data_layer.entities import Entity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 pytest_plugins = ["tests.needs_debian"]
 
-TABLES = "users, projects, generated_codes, generated_images, sessions, refresh_tokens, session_changes, audit_logs, login_attempts"
+TABLES = ", ".join(Entity.metadata.tables)
 
 
 @pytest.fixture(scope="session", autouse=True)

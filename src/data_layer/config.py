@@ -5,14 +5,32 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data_layer.environment import Address, is_local, meant_setting, misspelt, present_variables, read_file
 from data_layer.errors import ConfigurationError
+from data_layer.setting_values import (
+    DEVELOPMENT_SECRET,
+    Duration,
+    HostName,
+    Milliseconds,
+    PlainText,
+    Port,
+    Seconds,
+    weak_secrets,
+)
 
 
 class Environment(StrEnum):
@@ -35,9 +53,6 @@ class SslMode(StrEnum):
     VERIFY_FULL = "verify-full"
 
 
-DEVELOPMENT_SECRET = "development-only-secret-never-use-in-production"  # noqa: S105  (production refuses it)
-_MINIMUM_SECRET_LENGTH = 32
-_MINIMUM_SECRET_VARIETY = 8
 _MINIMUM_BCRYPT_ROUNDS = 10  # OWASP Password Storage Cheat Sheet.
 # Stand in for malformed addresses, so that these are not called missing besides.
 _HARMLESS = {"database_url": "postgresql://localhost/name", "redis_url": "redis://localhost"}
@@ -46,12 +61,6 @@ _WELL_KNOWN_PASSWORDS = frozenset({"password", "postgres", "redis", "secret", "c
 _YES_AND_NO = {"true": "verify-full", "1": "verify-full", "yes": "verify-full", "on": "verify-full"} | dict.fromkeys(
     ("false", "0", "no", "off"), "disable"
 )
-
-Port = Annotated[int, Field(ge=1, le=65535)]
-HostName = Annotated[str, Field(pattern=r"^(/.*|\S+)$")]
-PlainText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
-Seconds = Annotated[float, Field(gt=0, le=3600)]
-Milliseconds = Annotated[int, Field(gt=0, le=600_000)]
 
 
 class Settings(BaseSettings):
@@ -143,6 +152,32 @@ class Settings(BaseSettings):
     # Security
     session_secret: SecretStr = Field(
         SecretStr(DEVELOPMENT_SECRET), description="Key under which session tokens are hashed; 32 characters or more."
+    )
+    session_secret_previous: SecretStr | None = Field(
+        None, description="The key before it, accepted until its sessions have ended; set while changing the key."
+    )
+    session_ttl: Duration = Field(
+        3600, description="How long a session lives without use: seconds, or with a unit as in 90m, 12h, 7d."
+    )
+    session_max_age: Duration = Field(2_592_000, description="How long a session lives at most, whatever its use.")
+    session_limit: int = Field(
+        20, ge=1, le=1000, description="Sessions of one user; when one more begins, the one longest without use ends."
+    )
+    jwt_secret: SecretStr = Field(
+        SecretStr(DEVELOPMENT_SECRET), description="Key that access tokens are signed with; 32 characters or more."
+    )
+    jwt_secret_previous: SecretStr | None = Field(
+        None, description="The key before it, accepted until its tokens have expired; set while changing the key."
+    )
+    jwt_expires_in: Duration = Field(
+        86_400, description="How long an access token is good, if its session does not end."
+    )
+    jwt_refresh_expires_in: Duration = Field(
+        2_592_000, description="How long a refresh token is good and keeps its session; SESSION_MAX_AGE limits it."
+    )
+    jwt_issuer: PlainText = Field("data-layer", max_length=255, description="Who issues access tokens.")
+    jwt_audience: PlainText = Field(
+        "screenshot-to-code", max_length=255, description="Whom access tokens are meant for."
     )
     bcrypt_rounds: int = Field(
         12, ge=4, le=18, description="Cost of hashing a password, as a power of two; production needs 10 or more."
@@ -282,6 +317,10 @@ class Settings(BaseSettings):
             problems.append("DB_SSL_CERT and DB_SSL_KEY belong together; set both or neither")
         if self.redis_tls_ca is not None and not self.redis_tls:
             problems.append("REDIS_TLS_CA is set, but REDIS_TLS is not")
+        if self.session_ttl > self.session_max_age:
+            problems.append(
+                f"SESSION_TTL ({self.session_ttl} s) is longer than SESSION_MAX_AGE ({self.session_max_age} s)"
+            )
         return problems
 
     def _missing_files(self) -> list[str]:
@@ -327,15 +366,8 @@ class Settings(BaseSettings):
         ]
 
     def _weak_secrets(self) -> list[str]:
-        secret = self.session_secret.get_secret_value()
-        advice = "make one with: openssl rand -hex 32"
-        if secret == DEVELOPMENT_SECRET:
-            return [f"SESSION_SECRET is missing; {advice}"]
-        if len(secret) < _MINIMUM_SECRET_LENGTH:
-            return [f"SESSION_SECRET has under {_MINIMUM_SECRET_LENGTH} characters; {advice}"]
-        if len(set(secret)) < _MINIMUM_SECRET_VARIETY:
-            return [f"SESSION_SECRET repeats a few characters; {advice}"]
-        return []
+        names = ("session_secret", "session_secret_previous", "jwt_secret", "jwt_secret_previous")
+        return weak_secrets({name: value.get_secret_value() for name in names if (value := getattr(self, name))})
 
 
 def _check_url(value: SecretStr, schemes: tuple[str, ...], example: str) -> None:

@@ -16,7 +16,8 @@ PORTS = {"cache", "storage"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "environment": {"errors"},
-    "config": {"errors", "environment"},
+    "setting_values": set(),
+    "config": {"errors", "environment", "setting_values"},
     "context": {"entities.enums"},
     "observability": {"errors", "config"},
     "entities": {"errors"},

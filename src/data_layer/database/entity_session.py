@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from data_layer.database.engine import Database
     from data_layer.database.rows import RowPlan
-    from data_layer.database.transaction import Transaction
+    from data_layer.database.transaction import Statement, Transaction
 
 E = TypeVar("E", bound=Entity)
 
@@ -80,6 +80,16 @@ class EntitySession:
         session = await self.orm()
         with translated():
             return await session.execute(statement)
+
+    async def run(self, *statements: Statement) -> list[tuple[Any, ...] | None]:
+        """Execute SQL on the driver's connection, in one round trip, after what is pending; the first row of each."""
+        await self.flush()
+        return await self._transaction.run(statements)
+
+    async def fetch_one(self, sql: str, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
+        """The first row of a single read on the driver's connection, which does not begin the transaction."""
+        await self.flush()
+        return await self._transaction.fetch_one(sql, parameters)
 
     async def change(self, statement: UpdateBase) -> CursorResult[Any]:
         """Execute a statement that changes rows without loading them; known entities are not touched."""

@@ -20,7 +20,11 @@ thing that was wrong and what to do, and never hold a secret.
     │   ├── UnverifiedIdentityError        identity_unverified
     │   ├── EmailNotVerifiedError          email_not_verified
     │   ├── AccountInactiveError           account_inactive
-    │   └── AccountSuspendedError          account_suspended
+    │   ├── AccountSuspendedError          account_suspended
+    │   ├── InvalidSessionError            session_invalid
+    │   └── InvalidTokenError              token_invalid
+    │       ├── ExpiredTokenError          token_expired
+    │       └── ReusedTokenError           token_reused
     ├── CacheError                         cache_error
     │   ├── CacheUnavailableError          cache_unavailable
     │   ├── CacheLoginError                cache_login_failed
@@ -73,9 +77,13 @@ from data_layer.errors.accounts import (
     AccountSuspendedError,
     AuthenticationError,
     EmailNotVerifiedError,
+    ExpiredTokenError,
     InvalidCredentialsError,
     InvalidOneTimeTokenError,
+    InvalidSessionError,
+    InvalidTokenError,
     PermissionDeniedError,
+    ReusedTokenError,
     TooManyAttemptsError,
     UnverifiedIdentityError,
 )
@@ -163,6 +171,7 @@ __all__ = [
     "DuplicateError",
     "EmailNotVerifiedError",
     "EmbeddedServerError",
+    "ExpiredTokenError",
     "FileNotFoundInStorageError",
     "FileTooLargeError",
     "FolderInUseError",
@@ -172,9 +181,11 @@ __all__ = [
     "InvalidCacheValueError",
     "InvalidCredentialsError",
     "InvalidOneTimeTokenError",
+    "InvalidSessionError",
     "InvalidStorageKeyError",
     "InvalidTextError",
     "InvalidTimeToLiveError",
+    "InvalidTokenError",
     "InvalidValueError",
     "LastAdminError",
     "LastLoginMethodError",
@@ -186,6 +197,7 @@ __all__ = [
     "OverloadedError",
     "PermissionDeniedError",
     "PoolTimeoutError",
+    "ReusedTokenError",
     "SchemaAheadError",
     "SchemaBehindError",
     "SchemaMismatchError",

@@ -61,3 +61,27 @@ class AccountSuspendedError(AuthenticationError):
     """The password is right, but the account is suspended."""
 
     code = "account_suspended"
+
+
+class InvalidSessionError(AuthenticationError):
+    """The session is unknown, expired or revoked; which of them is never told. The user has to log in again."""
+
+    code = "session_invalid"
+
+
+class InvalidTokenError(AuthenticationError):
+    """An access or refresh token is malformed, forged, not meant for us, or its session has ended. Log in again."""
+
+    code = "token_invalid"
+
+
+class ExpiredTokenError(InvalidTokenError):
+    """An access token was right until it expired. Exchange the refresh token for a new pair."""
+
+    code = "token_expired"
+
+
+class ReusedTokenError(InvalidTokenError):
+    """A refresh token came a second time, so somebody else may hold it: its session was ended."""
+
+    code = "token_reused"

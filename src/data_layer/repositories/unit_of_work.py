@@ -12,12 +12,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from data_layer.database.entity_session import EntitySession
 from data_layer.database.failures import translate
 from data_layer.database.transaction import Transaction, uninterrupted
-from data_layer.entities import AuditLog, Entity, Session
+from data_layer.entities import AuditLog, Entity
 from data_layer.errors import NestedTransactionError
 from data_layer.repositories.audit import AuditRepository, complete
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
+from data_layer.repositories.login_attempts import LoginAttemptRepository
 from data_layer.repositories.projects import ProjectRepository
-from data_layer.repositories.repository import Repository
+from data_layer.repositories.refresh_tokens import RefreshTokenRepository
+from data_layer.repositories.sessions import SessionRepository
 from data_layer.repositories.users import UserRepository
 
 if TYPE_CHECKING:
@@ -31,12 +33,6 @@ if TYPE_CHECKING:
 
 # Child tasks inherit context variables, but not the transaction: so the task is remembered beside it.
 _current: ContextVar[tuple[Database, asyncio.Task[Any] | None] | None] = ContextVar("current_transaction", default=None)
-
-
-class SessionRepository(Repository[Session]):
-    """Rows of ``sessions``."""
-
-    entity = Session
 
 
 class UnitOfWork:
@@ -60,7 +56,9 @@ class UnitOfWork:
         self.codes = GeneratedCodeRepository(self._entities)
         self.images = GeneratedImageRepository(self._entities, self._discarded)
         self.sessions = SessionRepository(self._entities)
+        self.refresh_tokens = RefreshTokenRepository(self._entities)
         self.audit = AuditRepository(self._entities)
+        self.login_attempts = LoginAttemptRepository(self._entities)
 
     def add(self, entity: Entity) -> None:
         """Insert a new entity, or write the changes of a stored one, when the transaction is flushed or committed."""
