@@ -28,6 +28,7 @@ from data_layer.errors import (
 )
 from data_layer.observability.log import get_log
 from data_layer.repositories.unit_of_work import UnitOfWork
+from data_layer.services.accounts import AccountService, AccountTools, PasswordHasher
 from data_layer.services.health import HealthService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService
@@ -55,6 +56,7 @@ class _Parts:
     migrator: Migrator
     cache: Cache
     storage: StorageBackend
+    passwords: PasswordHasher
 
 
 class DataLayer:
@@ -134,6 +136,18 @@ class DataLayer:
         return UnitOfWork(self._opened.database, self._remove_files)
 
     @property
+    def accounts(self) -> AccountService:
+        """Accounts of people: registering, logging in, changing, ending."""
+        return AccountService(
+            AccountTools(
+                transactions=self.transaction,
+                passwords=self._opened.passwords,
+                secret=self.settings.session_secret.get_secret_value().encode(),
+                password_min_length=self.settings.password_min_length,
+            )
+        )
+
+    @property
     def projects(self) -> ProjectService:
         """Projects and the versions of their code."""
         return ProjectService(self.transaction)
@@ -187,7 +201,8 @@ class DataLayer:
         await database.open()
         (await database.schema()).require_current()
         log.info("data_layer_opened", database=str(database.address), cache=cache.address)
-        return _Parts(database, migrator, cache, storage)
+        passwords = stack.enter_context(PasswordHasher(self.settings.bcrypt_rounds))
+        return _Parts(database, migrator, cache, storage, passwords)
 
     async def _remove_files(self, keys: Sequence[str]) -> None:
         """After a commit: remove the files that no row refers to any more. What fails here stays as a stray file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, NamedTuple, Self, TypedDict, Unpack
 from uuid import UUID
 
 from sqlalchemy import DDL, ForeignKey, Index, event, func, true
@@ -18,6 +18,33 @@ _USER_CATEGORIES = {
     AuditAction.USER_DELETE_ACCOUNT: AuditCategory.DATA_MODIFICATION,
 }
 _READING_ACTIONS = frozenset({AuditAction.CODE_COPY, AuditAction.CODE_DOWNLOAD, AuditAction.IMAGE_DOWNLOAD})
+
+
+class UsualCase(NamedTuple):
+    """What an action usually is; the factories say the same."""
+
+    category: AuditCategory
+    level: AuditLevel = AuditLevel.INFO
+    is_success: bool = True
+
+
+def _usual_case(action: AuditAction) -> UsualCase:
+    reading = action in _READING_ACTIONS
+    match action.partition("_")[0]:
+        case "user" | "session":
+            return UsualCase(_USER_CATEGORIES.get(action, AuditCategory.AUTHENTICATION))
+        case "security":
+            return UsualCase(AuditCategory.SECURITY, AuditLevel.WARNING, is_success=False)
+        case "admin":
+            return UsualCase(AuditCategory.ADMINISTRATION, AuditLevel.WARNING)
+        case "system":
+            failed = action is AuditAction.SYSTEM_ERROR
+            return UsualCase(AuditCategory.SYSTEM, AuditLevel.ERROR if failed else AuditLevel.INFO, not failed)
+        case _:
+            return UsualCase(AuditCategory.DATA_ACCESS if reading else AuditCategory.DATA_MODIFICATION)
+
+
+USUAL_CASES = {action: _usual_case(action) for action in AuditAction}
 
 
 class DataFields(TypedDict, total=False):
@@ -158,7 +185,9 @@ class AuditLog(Entity, kw_only=True):
         )
 
     @classmethod
-    def admin_action(cls, action: AuditAction, user_id: UUID, description: str, **fields: Unpack[AuditFields]) -> Self:
+    def admin_action(
+        cls, action: AuditAction, user_id: UUID | None, description: str, **fields: Unpack[AuditFields]
+    ) -> Self:
         """Something that an administrator did to others or to the system; a warning, so that it stands out."""
         return cls(
             action=action,

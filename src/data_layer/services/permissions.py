@@ -38,6 +38,7 @@ class Permission(StrEnum):
     LIST_SESSIONS = "list_sessions"
     REVOKE_SESSIONS = "revoke_sessions"
     READ_AUDIT_TRAIL = "read_audit_trail"
+    READ_AUDIT_DETAILS = "read_audit_details"
     EXPORT_AUDIT_TRAIL = "export_audit_trail"
     RUN_MAINTENANCE = "run_maintenance"
 
@@ -46,11 +47,13 @@ class Permission(StrEnum):
 class Rule:
     """Who has a permission: owners of the thing, and everybody from a role on.
 
-    A moderator acts on users only, never on other moderators or on administrators; an administrator acts on everybody.
+    ``outranked``: others need a higher role than the owner, so that moderators do not act against each other or against
+    administrators. An administrator may act on everybody.
     """
 
     owner: bool = False
     others: UserRole | None = None
+    outranked: bool = False
 
 
 RULES: dict[Permission, Rule] = {
@@ -66,12 +69,13 @@ RULES: dict[Permission, Rule] = {
     Permission.DEACTIVATE_ACCOUNT: Rule(owner=True, others=UserRole.ADMIN),
     Permission.REACTIVATE_ACCOUNT: Rule(others=UserRole.ADMIN),
     Permission.DELETE_ACCOUNT: Rule(owner=True, others=UserRole.ADMIN),
-    Permission.SUSPEND_ACCOUNT: Rule(others=UserRole.MODERATOR),
-    Permission.UNLOCK_ACCOUNT: Rule(others=UserRole.MODERATOR),
+    Permission.SUSPEND_ACCOUNT: Rule(others=UserRole.MODERATOR, outranked=True),
+    Permission.UNLOCK_ACCOUNT: Rule(others=UserRole.MODERATOR, outranked=True),
     Permission.SET_ROLE: Rule(others=UserRole.ADMIN),
     Permission.LIST_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR),
-    Permission.REVOKE_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR),
-    Permission.READ_AUDIT_TRAIL: Rule(owner=True, others=UserRole.ADMIN),
+    Permission.REVOKE_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR, outranked=True),
+    Permission.READ_AUDIT_TRAIL: Rule(owner=True, others=UserRole.MODERATOR),
+    Permission.READ_AUDIT_DETAILS: Rule(others=UserRole.ADMIN),
     Permission.EXPORT_AUDIT_TRAIL: Rule(others=UserRole.ADMIN),
     Permission.RUN_MAINTENANCE: Rule(others=UserRole.ADMIN),
 }
@@ -86,7 +90,7 @@ def is_allowed(
         actor: who asks.
         permission: for what.
         owner: the user whom the thing belongs to; none where the permission is not about somebody's thing.
-        owner_role: that user's role, once it is known; with it moderators are kept from equals and superiors.
+        owner_role: that user's role, once it is known.
     """
     if actor.is_system:
         return True
@@ -97,7 +101,9 @@ def is_allowed(
         return True
     if rule.others is None or _RANKS[actor.role] < _RANKS[rule.others]:
         return False
-    return owner_role is None or actor.role is UserRole.ADMIN or _RANKS[owner_role] < _RANKS[actor.role]
+    if not rule.outranked or owner_role is None or actor.role is UserRole.ADMIN:
+        return True
+    return _RANKS[owner_role] < _RANKS[actor.role]
 
 
 def require(

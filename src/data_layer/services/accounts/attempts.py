@@ -1,0 +1,84 @@
+"""One attempt to show a password: counted, compared, and written down when it fails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from data_layer.context import current_context
+from data_layer.entities import AuditLog
+from data_layer.entities.enums import AuditAction
+from data_layer.errors import InvalidCredentialsError, OverloadedError
+from data_layer.services.accounts.tools import AccountPart
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from data_layer.errors import AuthenticationError
+    from data_layer.repositories.users import Credentials
+    from data_layer.services.accounts.throttle import Admission
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came out of it."""
+
+    admission: Admission
+    found: Credentials | None
+    is_right: bool
+
+    def proven(self) -> Credentials:
+        """What the password was right for.
+
+        Raises:
+            InvalidCredentialsError: when it was not.
+        """
+        if self.found is None or not self.is_right:
+            raise wrong_credentials()
+        return self.found
+
+
+class Attempts(AccountPart):
+    """Passwords that are shown."""
+
+    async def _attempt(self, name: str, password: str) -> Attempt:
+        """Compare a password with that of an address: the same statements and the same work for every address.
+
+        Raises:
+            TooManyAttemptsError: too many failed lately; nothing was compared.
+            OverloadedError: too many passwords wait; the attempt does not count.
+        """
+        async with self._tools.transactions() as tx:
+            admission = await self._throttle.admit(tx, name, current_context().ip_address)
+            found = await tx.users.note_attempt(name, admission.locked_until)
+        try:
+            is_right = await self._tools.passwords.verify(password, found.password_hash if found else None)
+        except OverloadedError:
+            async with self._tools.transactions() as tx:
+                await self._throttle.give_back(tx, admission)
+            raise
+        return Attempt(admission, found, is_right)
+
+    async def _record_failure(self, attempt: Attempt, error: AuthenticationError) -> None:
+        """Write down that an attempt failed; never the address that was tried, which may be a password by mistake."""
+        user_id = attempt.found.user_id if attempt.found else None
+        async with self._tools.transactions() as tx:
+            tx.add(_failure(AuditAction.SECURITY_LOGIN_FAILED, "Login failed", user_id, error.code))
+            if attempt.admission.is_last_for_now:
+                tx.add(_failure(AuditAction.SECURITY_ACCOUNT_LOCKED, "Further logins have to wait", user_id))
+
+
+def wrong_credentials() -> InvalidCredentialsError:
+    """The one answer for unknown addresses, wrong passwords and accounts without a password."""
+    return InvalidCredentialsError("the address or the password is wrong")
+
+
+def _failure(action: AuditAction, description: str, user_id: UUID | None, reason: str | None = None) -> AuditLog:
+    return AuditLog.security_event(
+        action,
+        description,
+        user_id=user_id,
+        resource_type="user" if user_id else None,
+        resource_id=str(user_id) if user_id else None,
+        error_message=reason,
+    )
