@@ -6,7 +6,6 @@ import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -29,6 +28,9 @@ from data_layer.setting_values import (
     PlainText,
     Port,
     Seconds,
+    check_url,
+    describe_problem,
+    disagreement,
     weak_secrets,
 )
 
@@ -186,6 +188,24 @@ class Settings(BaseSettings):
         8, ge=8, le=64, description="Fewest characters of a new password; NIST advises 15 where it is the only factor."
     )
 
+    # The audit trail
+    audit_flush_interval: float = Field(
+        1.0, gt=0, le=60, description="Seconds after which collected audit entries are written."
+    )
+    audit_buffer_size: int = Field(50_000, ge=100, le=1_000_000, description="Audit entries that may wait in memory.")
+    audit_spill_folder: Path | None = Field(
+        None, description="Folder, one per database, for audit entries that wait. Default: audit-spill in DATA_FOLDER."
+    )
+    audit_spill_limit: int = Field(
+        268_435_456, ge=0, description="Largest size of that folder, in bytes; what comes after is lost, and counted."
+    )
+    audit_retention_months: int = Field(
+        24, ge=0, le=1200, description="Whole months for which audit entries are kept; 0: for ever."
+    )
+    maintenance_interval: float = Field(
+        3600, ge=0, le=86_400, description="Seconds between two rounds of maintenance by the service; 0: none."
+    )
+
     @field_validator("environment", "log_level", "log_format", "db_ssl", "storage_backend", mode="before")
     @classmethod
     def _ignore_letter_case(cls, value: Any) -> Any:
@@ -224,14 +244,14 @@ class Settings(BaseSettings):
     @classmethod
     def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _check_url(value, ("postgresql", "postgres"), "postgresql://user:password@host:5432/name")
+            check_url(value, ("postgresql", "postgres"), "postgresql://user:password@host:5432/name")
         return value
 
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _check_url(value, ("redis", "rediss", "unix"), "redis://user:password@host:6379/0")
+            check_url(value, ("redis", "rediss", "unix"), "redis://user:password@host:6379/0")
         return value
 
     @model_validator(mode="after")
@@ -256,13 +276,13 @@ class Settings(BaseSettings):
         problems += [
             f"{name} is set, but not available in this version" for name in _NOT_IN_THIS_VERSION if name in present
         ]
-        problems += _disagreement(present)
+        problems += disagreement(present)
         problems += [_unknown(name, known) for name in values if name.upper() not in known]
         from_file = {name.lower(): file[name] for name in known if name in file and present[name] == file[name]}
         try:
             super().__init__(**from_file | values)
         except ValidationError as error:
-            problems += [_describe(problem) for problem in error.errors(include_url=False)]
+            problems += [describe_problem(problem) for problem in error.errors(include_url=False)]
             problems += self._problems_beside(error, from_file | values)
         except ConfigurationError as error:
             problems += error.problems
@@ -370,29 +390,6 @@ class Settings(BaseSettings):
         return weak_secrets({name: value.get_secret_value() for name in names if (value := getattr(self, name))})
 
 
-def _check_url(value: SecretStr, schemes: tuple[str, ...], example: str) -> None:
-    try:
-        parts = urlsplit(value.get_secret_value())
-        _ = parts.port
-    except ValueError:
-        raise ValueError(f"is no address; write it as {example}") from None
-    if parts.scheme not in schemes:
-        raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}; for example {example}")
-
-
-def _describe(problem: Any) -> str:
-    """One line for one pydantic problem, never with the value: it may be a secret."""
-    name = "_".join(str(part) for part in problem["loc"]).upper() or "settings"
-    return f"{name}: {problem['msg'].removeprefix('Value error, ')}"
-
-
 def _unknown(name: str, known: list[str]) -> str:
     meant = meant_setting(name.upper(), known)
     return f"{name.upper()} is not a setting{f'; did you mean {meant}?' if meant else ''}"
-
-
-def _disagreement(present: dict[str, str]) -> list[str]:
-    here, there = present.get("ENVIRONMENT"), present.get("NODE_ENV")
-    if here is None or there is None or here.lower() == there.lower():
-        return []
-    return [f"ENVIRONMENT is {here!r}, but NODE_ENV is {there!r}; keep one of them"]

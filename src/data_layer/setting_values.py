@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SecretStr
 
 DEVELOPMENT_SECRET = "development-only-secret-never-use-in-production"  # noqa: S105  (production refuses it)
 _MINIMUM_SECRET_LENGTH = 32
@@ -49,3 +50,32 @@ def _weakness(secret: str) -> str | None:
     if len(set(secret)) < _MINIMUM_SECRET_VARIETY:
         return "repeats a few characters"
     return None
+
+
+def check_url(value: SecretStr, schemes: tuple[str, ...], example: str) -> None:
+    """Refuse what is no address of one of these schemes.
+
+    Raises:
+        ValueError: with an example of one.
+    """
+    try:
+        parts = urlsplit(value.get_secret_value())
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"is no address; write it as {example}") from None
+    if parts.scheme not in schemes:
+        raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}; for example {example}")
+
+
+def describe_problem(problem: Any) -> str:
+    """One line for one pydantic problem, never with the value: it may be a secret."""
+    name = "_".join(str(part) for part in problem["loc"]).upper() or "settings"
+    return f"{name}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def disagreement(present: dict[str, str]) -> list[str]:
+    """The problem that two names of the same setting say different things."""
+    here, there = present.get("ENVIRONMENT"), present.get("NODE_ENV")
+    if here is None or there is None or here.lower() == there.lower():
+        return []
+    return [f"ENVIRONMENT is {here!r}, but NODE_ENV is {there!r}; keep one of them"]
