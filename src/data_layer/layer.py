@@ -13,6 +13,7 @@ from data_layer.cache import Cache
 from data_layer.config import Settings
 from data_layer.database.address import database_address, direct_address
 from data_layer.database.engine import Database
+from data_layer.database.listener import Listener
 from data_layer.database.migrations.progress import MigrationEvent
 from data_layer.database.migrator import Migrator
 from data_layer.embedded import EmbeddedAddresses, EmbeddedServers
@@ -27,12 +28,19 @@ from data_layer.errors import (
     SchemaBehindError,
 )
 from data_layer.observability.log import get_log
+from data_layer.repositories.session_changes import SESSION_CHANNEL
 from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.services.accounts import AccountService, AccountTools, PasswordHasher
+from data_layer.services.audit.buffer import AuditBuffer
+from data_layer.services.audit.service import AuditService
+from data_layer.services.audit.spill import SpillFolder
 from data_layer.services.health import HealthService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService
+from data_layer.services.sessions import SessionService
+from data_layer.services.sessions.feed import ANSWER_SECONDS
 from data_layer.services.statistics import StatisticsService
+from data_layer.services.tokens import TokenService
 from data_layer.storage import LocalStorage
 
 if TYPE_CHECKING:
@@ -57,6 +65,9 @@ class _Parts:
     cache: Cache
     storage: StorageBackend
     passwords: PasswordHasher
+    audit_buffer: AuditBuffer
+    sessions: SessionService
+    tokens: TokenService
 
 
 class DataLayer:
@@ -133,7 +144,7 @@ class DataLayer:
         Raises:
             NotInitializedError: when the data layer is not open.
         """
-        return UnitOfWork(self._opened.database, self._remove_files)
+        return UnitOfWork(self._opened.database, self._remove_files, self._opened.sessions.forget)
 
     @property
     def accounts(self) -> AccountService:
@@ -151,6 +162,21 @@ class DataLayer:
     def projects(self) -> ProjectService:
         """Projects and the versions of their code."""
         return ProjectService(self.transaction)
+
+    @property
+    def audit(self) -> AuditService:
+        """The audit trail."""
+        return AuditService(self.transaction, self._opened.audit_buffer)
+
+    @property
+    def sessions(self) -> SessionService:
+        """Who is logged in."""
+        return self._opened.sessions
+
+    @property
+    def tokens(self) -> TokenService:
+        """Access and refresh tokens, for clients that hold no cookie."""
+        return self._opened.tokens
 
     @property
     def seed(self) -> SeedService:
@@ -202,7 +228,12 @@ class DataLayer:
         (await database.schema()).require_current()
         log.info("data_layer_opened", database=str(database.address), cache=cache.address)
         passwords = stack.enter_context(PasswordHasher(self.settings.bcrypt_rounds))
-        return _Parts(database, migrator, cache, storage, passwords)
+        audit_buffer = _make_audit_buffer(self.settings, database)
+        stack.push_async_callback(audit_buffer.close)
+        audit_buffer.start()
+        sessions, tokens = _make_sessions(self.settings, database, cache, addresses)
+        stack.push_async_callback(sessions.close)
+        return _Parts(database, migrator, cache, storage, passwords, audit_buffer, sessions, tokens)
 
     async def _remove_files(self, keys: Sequence[str]) -> None:
         """After a commit: remove the files that no row refers to any more. What fails here stays as a stray file."""
@@ -307,6 +338,30 @@ async def _embedded(
         yield addresses
     finally:
         await servers.stop()
+
+
+def _make_audit_buffer(settings: Settings, database: Database) -> AuditBuffer:
+    folder = settings.audit_spill_folder or settings.data_folder / "audit-spill"
+    return AuditBuffer(
+        database,
+        SpillFolder(folder.absolute(), settings.audit_spill_limit),
+        capacity=settings.audit_buffer_size,
+        interval=settings.audit_flush_interval,
+    )
+
+
+def _make_sessions(
+    settings: Settings, database: Database, cache: Cache, addresses: EmbeddedAddresses
+) -> tuple[SessionService, TokenService]:
+    is_pooled = settings.db_direct_url is None
+    address = database.address if is_pooled else direct_address(settings, addresses.database_url)
+    connect = partial(Listener.open, address, settings, SESSION_CHANNEL, time_limit=ANSWER_SECONDS)
+
+    def transaction() -> UnitOfWork:
+        return UnitOfWork(database, forget_sessions=sessions.forget)
+
+    sessions = SessionService(transaction, cache, connect, settings)
+    return sessions, TokenService(transaction, sessions, settings)
 
 
 def _make_storage(settings: Settings) -> StorageBackend:

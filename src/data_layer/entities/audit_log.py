@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, NamedTuple, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import DDL, ForeignKey, Index, event, func, true
+from sqlalchemy import ForeignKey, Index, event, func, text, true
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.orm import Mapped, mapped_column
 
 from data_layer.entities.base import Choice, Entity, choice, json_object, metadata_column, short_text
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 _USER_CATEGORIES = {
     AuditAction.USER_UPDATE_PROFILE: AuditCategory.DATA_MODIFICATION,
@@ -202,8 +205,7 @@ class AuditLog(Entity, kw_only=True):
 DEFAULT_PARTITION = "audit_logs_default"
 """Takes the entries that belong to no month that exists, so that none is ever refused."""
 
-event.listen(
-    AuditLog.__table__,
-    "after_create",
-    DDL(f"CREATE TABLE {DEFAULT_PARTITION} PARTITION OF {AuditLog.__tablename__} DEFAULT"),
-)
+
+@event.listens_for(AuditLog.__table__, "after_create")
+def _create_default_partition(_table: Any, connection: Connection, **_: Any) -> None:
+    connection.execute(text(f"CREATE TABLE {DEFAULT_PARTITION} PARTITION OF {AuditLog.__tablename__} DEFAULT"))
