@@ -25,7 +25,7 @@ FOR NO KEY UPDATE
 _FIND = f"""
 SELECT tokens.id, tokens.session_id, sessions.user_id, tokens.expires_at > now() AND {LIVE},
     extract(epoch FROM now() - tokens.used_at)::float8, successors.id, successors.token_hash,
-    successors.used_at IS NOT NULL
+    successors.expires_at, successors.used_at IS NOT NULL
 FROM refresh_tokens AS tokens
 JOIN sessions ON sessions.id = tokens.session_id
 LEFT JOIN refresh_tokens AS successors ON successors.id = tokens.successor_id
@@ -53,6 +53,7 @@ class FoundRefreshToken:
     used_seconds_ago: float | None
     successor_id: UUID | None
     successor_hash: str | None
+    successor_expires_at: datetime | None
     successor_is_used: bool
 
 

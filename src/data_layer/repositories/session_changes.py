@@ -39,7 +39,7 @@ FROM (
 ) AS changes
 """
 # So that a reader who knows nothing asks for nothing.
-_EVERYTHING = f"{2**62}:{2**62}:"
+_EVERYTHING = f"{2**62 - 1}:{2**62 - 1}:"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select
 from data_layer.entities import Session, session_changes
 from data_layer.entities.enums import SessionStatus, UserRole
 from data_layer.repositories import session_statements as sql
-from data_layer.repositories.repository import Repository
+from data_layer.repositories.repository import MAXIMUM_PAGE, Repository
 from data_layer.schemas.sessions import ActiveSession, SessionData
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from sqlalchemy import ColumnElement
-
+    from data_layer.database.entity_session import EntitySession
     from data_layer.database.transaction import Statement
 
 
@@ -61,6 +60,10 @@ class SessionRepository(Repository[Session]):
 
     entity = Session
 
+    def __init__(self, session: EntitySession, ended: list[EndedSessions]) -> None:
+        super().__init__(session)
+        self._ended = ended
+
     async def find_active(self, hashes: Sequence[str]) -> FoundSession | None:
         """The session of a token, by its hashes under the present and the former secret, if it is accepted."""
         return _found(await self._session.fetch_one(sql.FIND_BY_HASH, (list(hashes),)))
@@ -86,8 +89,9 @@ class SessionRepository(Repository[Session]):
             (sql.END_SURPLUS, (session.user_id, limit - 1, reason)),
             (sql.INSERT, (*values, seconds, session.user_id)),
         )
+        surplus = self._remember(ended)
         if role is None or inserted is None:
-            return None, _ended(ended)
+            return None, surplus
         begun = ActiveSession(
             id=session.id,
             user_id=session.user_id,
@@ -96,7 +100,7 @@ class SessionRepository(Repository[Session]):
             created_at=inserted[0],
             expires_at=inserted[1],
         )
-        return begun, _ended(ended)
+        return begun, surplus
 
     async def end(self, session_id: UUID, reason: str, *, user_id: UUID | None = None) -> EndedSessions:
         """End one session, with ``user_id`` only if it is that user's."""
@@ -136,10 +140,12 @@ class SessionRepository(Repository[Session]):
         [row] = await self._session.run((sql.EXTEND, (seconds, maximum, session_id)))
         return row[0] if row else None
 
-    async def live(self, user_id: UUID) -> Sequence[Session]:
-        """The sessions of a user that are accepted, the one that was active last first."""
-        condition = (Session.user_id == user_id, *_is_live())
-        return await self._session.find(select(Session).where(*condition).order_by(Session.last_active_at.desc()))
+    async def live(self, user_id: UUID | None = None, *, limit: int = MAXIMUM_PAGE) -> Sequence[Session]:
+        """The sessions that are accepted, of a user or of everybody, the one that was active last first."""
+        statement = select(Session).where(Session.status == SessionStatus.ACTIVE, Session.expires_at > func.now())
+        if user_id is not None:
+            statement = statement.where(Session.user_id == user_id)
+        return await self._session.find(statement.order_by(Session.last_active_at.desc()).limit(limit))
 
     async def read_data(self, session_id: UUID) -> SessionData | None:
         """What is kept for a session, if it is accepted."""
@@ -174,7 +180,14 @@ class SessionRepository(Repository[Session]):
         return (await self._session.change(delete(session_changes).where(condition))).rowcount
 
     async def _end(self, *statements: Statement) -> EndedSessions:
-        return _ended((await self._session.run(*statements))[-1])
+        return self._remember((await self._session.run(*statements))[-1])
+
+    def _remember(self, row: tuple[Any, ...] | None) -> EndedSessions:
+        """What was ended; after the commit this process forgets what it knows of it."""
+        ended = EndedSessions(*row) if row else EndedSessions([], [], [])
+        if ended.ids:
+            self._ended.append(ended)
+        return ended
 
 
 def _found(row: tuple[Any, ...] | None) -> FoundSession | None:
@@ -185,11 +198,3 @@ def _found(row: tuple[Any, ...] | None) -> FoundSession | None:
         id=session_id, user_id=user_id, role=role, type=kind, created_at=created_at, expires_at=expires_at
     )
     return FoundSession(session, expires, left, as_of, server)
-
-
-def _ended(row: tuple[Any, ...] | None) -> EndedSessions:
-    return EndedSessions(*row) if row else EndedSessions([], [], [])
-
-
-def _is_live() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return Session.status == SessionStatus.ACTIVE, Session.expires_at > func.now()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from data_layer.database.engine import Database
+    from data_layer.repositories.sessions import EndedSessions
 
 # Child tasks inherit context variables, but not the transaction: so the task is remembered beside it.
 _current: ContextVar[tuple[Database, asyncio.Task[Any] | None] | None] = ContextVar("current_transaction", default=None)
@@ -43,11 +44,16 @@ class UnitOfWork:
     """
 
     def __init__(
-        self, database: Database, remove_files: Callable[[Sequence[str]], Coroutine[Any, Any, None]] | None = None
+        self,
+        database: Database,
+        remove_files: Callable[[Sequence[str]], Coroutine[Any, Any, None]] | None = None,
+        forget_sessions: Callable[[Sequence[EndedSessions]], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._database = database
         self._remove_files = remove_files
+        self._forget_sessions = forget_sessions
         self._discarded: list[str] = []
+        self._ended: list[EndedSessions] = []
         self._token: Token[Any] | None = None
         self._transaction = Transaction(database)
         self._entities = EntitySession(database, self._transaction)
@@ -55,7 +61,7 @@ class UnitOfWork:
         self.projects = ProjectRepository(self._entities, self._discarded)
         self.codes = GeneratedCodeRepository(self._entities)
         self.images = GeneratedImageRepository(self._entities, self._discarded)
-        self.sessions = SessionRepository(self._entities)
+        self.sessions = SessionRepository(self._entities, self._ended)
         self.refresh_tokens = RefreshTokenRepository(self._entities)
         self.audit = AuditRepository(self._entities)
         self.login_attempts = LoginAttemptRepository(self._entities)
@@ -115,5 +121,7 @@ class UnitOfWork:
             await self._entities.close(committed=committed)
         finally:
             await self._transaction.close()
+        if committed and self._ended and self._forget_sessions is not None:
+            await uninterrupted(self._forget_sessions(self._ended))
         if committed and self._discarded and self._remove_files is not None:
             await uninterrupted(self._remove_files(self._discarded))

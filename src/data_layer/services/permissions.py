@@ -37,6 +37,7 @@ class Permission(StrEnum):
     SET_ROLE = "set_role"
     LIST_SESSIONS = "list_sessions"
     REVOKE_SESSIONS = "revoke_sessions"
+    REVOKE_ALL_SESSIONS = "revoke_all_sessions"
     READ_AUDIT_TRAIL = "read_audit_trail"
     READ_AUDIT_DETAILS = "read_audit_details"
     EXPORT_AUDIT_TRAIL = "export_audit_trail"
@@ -74,6 +75,7 @@ RULES: dict[Permission, Rule] = {
     Permission.SET_ROLE: Rule(others=UserRole.ADMIN),
     Permission.LIST_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.REVOKE_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR, outranked=True),
+    Permission.REVOKE_ALL_SESSIONS: Rule(others=UserRole.ADMIN),
     Permission.READ_AUDIT_TRAIL: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.READ_AUDIT_DETAILS: Rule(others=UserRole.ADMIN),
     Permission.EXPORT_AUDIT_TRAIL: Rule(others=UserRole.ADMIN),
