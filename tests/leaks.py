@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import redis
 from sqlalchemy import text
@@ -29,7 +29,7 @@ class LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(f"{self.format(record)} {vars(record)!r}")
 
-    def __enter__(self) -> LogLines:
+    def __enter__(self) -> Self:
         self._level = logging.root.level
         logging.root.addHandler(self)
         logging.root.setLevel(logging.DEBUG)
@@ -63,9 +63,8 @@ def _spellings(secret: str) -> Iterator[str]:
 async def _rows(data: DataLayer) -> list[tuple[str, str]]:
     async with data.transaction() as tx:
         tables = (await tx.execute(_TABLES)).scalars().all()
-        return [
-            (table, row) for table in tables for row in (await tx.execute(text(f"SELECT t::text FROM {table} t"))).scalars()
-        ]
+        found = {table: await tx.execute(text(f"SELECT t::text FROM {table} t")) for table in tables}
+        return [(table, row) for table, rows in found.items() for row in rows.scalars()]
 
 
 def _keys(data: DataLayer) -> Iterator[tuple[str, str]]:
@@ -73,5 +72,5 @@ def _keys(data: DataLayer) -> Iterator[tuple[str, str]]:
     with redis.Redis.from_url(data.settings.redis_url.get_secret_value(), protocol=3) as client:
         for key in client.scan_iter():
             kind = client.type(key)
-            value = {b"string": client.get, b"hash": client.hgetall, b"set": client.smembers}.get(kind, client.dump)(key)
-            yield "Redis", f"{key!r} {value!r}"
+            readers = {b"string": client.get, b"hash": client.hgetall, b"set": client.smembers}
+            yield "Redis", f"{key!r} {readers.get(kind, client.dump)(key)!r}"

@@ -5,18 +5,17 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from sqlalchemy import text
 
 from data_layer import request_context
 from data_layer.errors import AuthenticationError
 from data_layer.schemas.actors import SYSTEM, Actor
-from data_layer.schemas.users import UserFull
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from data_layer import AuditLog, DataLayer
+    from data_layer.schemas.users import UserFull
 
 PASSWORD = "correct horse battery staple"
 HOME, CAFE, ELSEWHERE = "192.0.2.10", "198.51.100.20", "203.0.113.30"
@@ -72,7 +71,3 @@ async def actions(data: DataLayer) -> list[str]:
 async def stored_hash(data: DataLayer, user: UserFull) -> str | None:
     async with data.transaction() as tx:
         return await tx.users.secret(user.id, "password_hash")
-
-
-def refused(error: type[Exception], match: str = "") -> pytest.RaisesExc[Any]:
-    return pytest.raises(error, match=match)

@@ -45,7 +45,7 @@ async def test_the_first_login_registers_and_the_next_finds(data: DataLayer) -> 
 @pytest.mark.parametrize("values", [{"email_verified": False}, {"email": None}])
 @pytest.mark.parametrize("exists", [True, False])
 async def test_an_address_that_nobody_verified_opens_nothing(
-    data: DataLayer, values: dict[str, Any], exists: bool
+    data: DataLayer, *, values: dict[str, Any], exists: bool
 ) -> None:
     if exists:
         await make_account(data)
@@ -132,7 +132,10 @@ async def test_one_way_to_log_in_is_left(data: DataLayer) -> None:
         await data.accounts.unlink(acting(user), user.id, AuthProvider.GOOGLE)
     azure = ExternalIdentity(provider="azure_ad", subject="tenant.object")
     await data.accounts.link(acting(user), user.id, azure)
-    unlink = [data.accounts.unlink(acting(user), user.id, provider) for provider in (AuthProvider.GOOGLE, AuthProvider.AZURE_AD)]
+    unlink = [
+        data.accounts.unlink(acting(user), user.id, provider)
+        for provider in (AuthProvider.GOOGLE, AuthProvider.AZURE_AD)
+    ]
     answers = await asyncio.gather(*unlink, return_exceptions=True)
     assert [isinstance(answer, LastLoginMethodError) for answer in answers].count(True) == 1
     seen = await data.accounts.find(SYSTEM, "ann@example.com")

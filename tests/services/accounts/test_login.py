@@ -58,7 +58,13 @@ async def test_everything_that_is_wrong_gets_the_same_answer_after_the_same_work
     deleted = await make_account(data, "deleted@example.com")
     await data.accounts.delete(SYSTEM, deleted.id)
     names = ("ann", "without", "suspended", "deactivated", "pending", "deleted", "nobody")
-    addresses = [*(f"{name}@example.com" for name in names), f"{deleted.id}@deleted.invalid", "nonsense", "", "a\0\ud800"]
+    addresses = [
+        *(f"{name}@example.com" for name in names),
+        f"{deleted.id}@deleted.invalid",
+        "nonsense",
+        "",
+        "a\0\ud800",
+    ]
     hasher = data._opened.passwords
     for number, address in enumerate(addresses):
         before = hasher.work
@@ -87,8 +93,9 @@ async def test_a_deactivated_account_comes_back_if_its_owner_wants_it(data: Data
     assert back.status is UserStatus.ACTIVE
 
 
+@pytest.mark.usefixtures("data")
 @pytest.mark.parametrize(("before", "after"), [(4, 6), (6, 4)])
-async def test_a_hash_of_other_rounds_is_made_anew_at_login(settings: Settings, data: DataLayer, before: int, after: int) -> None:
+async def test_a_hash_of_other_rounds_is_made_anew_at_login(settings: Settings, before: int, after: int) -> None:
     async with DataLayer(settings.model_copy(update={"bcrypt_rounds": before})) as old:
         user = await make_account(old)
     async with DataLayer(settings.model_copy(update={"bcrypt_rounds": after})) as new:

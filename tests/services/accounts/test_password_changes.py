@@ -119,7 +119,9 @@ async def test_a_token_works_once_also_at_the_same_moment(data: DataLayer) -> No
     mailed = await data.accounts.request_password_reset("ann@example.com")
     assert mailed
     news = [f"{NEW} {number}" for number in range(8)]
-    answers = await asyncio.gather(*(data.accounts.reset_password(mailed.token, new) for new in news), return_exceptions=True)
+    answers = await asyncio.gather(
+        *(data.accounts.reset_password(mailed.token, new) for new in news), return_exceptions=True
+    )
     [won] = [new for new, answer in zip(news, answers, strict=True) if not isinstance(answer, Exception)]
     assert sum(isinstance(answer, InvalidOneTimeTokenError) for answer in answers) == 7
     assert await try_to_log_in(data, "ann@example.com", won) == "in"

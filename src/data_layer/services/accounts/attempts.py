@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from data_layer.context import current_context
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction
-from data_layer.errors import InvalidCredentialsError, OverloadedError
+from data_layer.errors import InvalidCredentialsError, OverloadedError, TooManyAttemptsError
+from data_layer.observability.log import get_log
 from data_layer.services.accounts.tools import AccountPart
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from data_layer.errors import AuthenticationError
     from data_layer.repositories.users import Credentials
     from data_layer.services.accounts.throttle import Admission
+
+log = get_log(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,13 @@ class Attempts(AccountPart):
             TooManyAttemptsError: too many failed lately; nothing was compared.
             OverloadedError: too many passwords wait; the attempt does not count.
         """
-        async with self._tools.transactions() as tx:
-            admission = await self._throttle.admit(tx, name, current_context().ip_address)
-            found = await tx.users.note_attempt(name, admission.locked_until)
+        try:
+            async with self._tools.transactions() as tx:
+                admission = await self._throttle.admit(tx, name, current_context().ip_address)
+                found = await tx.users.note_attempt(name, admission.locked_until)
+        except TooManyAttemptsError as error:
+            log.info("login_delayed", seconds=error.retry_after)
+            raise
         try:
             is_right = await self._tools.passwords.verify(password, found.password_hash if found else None)
         except OverloadedError:
@@ -62,6 +69,7 @@ class Attempts(AccountPart):
     async def _record_failure(self, attempt: Attempt, error: AuthenticationError) -> None:
         """Write down that an attempt failed; never the address that was tried, which may be a password by mistake."""
         user_id = attempt.found.user_id if attempt.found else None
+        log.info("login_failed", user_id=user_id, reason=error.code)
         async with self._tools.transactions() as tx:
             tx.add(_failure(AuditAction.SECURITY_LOGIN_FAILED, "Login failed", user_id, error.code))
             if attempt.admission.is_last_for_now:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from data_layer.context import current_context
 from data_layer.entities.enums import AuditAction, UserStatus
 from data_layer.errors import ChangedMeanwhileError, InvalidCredentialsError
+from data_layer.observability.log import get_log
 from data_layer.schemas.actors import ANONYMOUS
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import login_name
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
     from data_layer.schemas.actors import Actor
     from data_layer.services.accounts.one_time_tokens import OneTimeToken
+
+log = get_log(__name__)
 
 
 class PasswordChanges(Attempts):
@@ -60,6 +63,7 @@ class PasswordChanges(Attempts):
             await self._replace(
                 tx, actor, user, hashed, AuditAction.USER_CHANGE_PASSWORD, keep=current_context().session_id
             )
+        log.info("password_replaced", user_id=user_id, way="changed")
 
     async def request_password_reset(self, email: str) -> OneTimeToken | None:
         """A token to mail to an address, by which its owner can choose a new password within an hour.
@@ -102,7 +106,9 @@ class PasswordChanges(Attempts):
                 raise invalid_token()
             mark_verified(user)
             await self._replace(tx, ANONYMOUS, user, hashed, AuditAction.USER_RESET_PASSWORD)
-            return UserFull.model_validate(user)
+            view = UserFull.model_validate(user)
+        log.info("password_replaced", user_id=view.id, way="reset")
+        return view
 
     async def _replace(
         self, tx: UnitOfWork, actor: Actor, user: User, hashed: str, action: AuditAction, *, keep: UUID | None = None
