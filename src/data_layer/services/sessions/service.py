@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from data_layer.cache import Cache
     from data_layer.config import Settings
     from data_layer.database.listener import Listener
+    from data_layer.entities import User
     from data_layer.repositories.sessions import EndedSessions
     from data_layer.schemas.actors import Actor
     from data_layer.schemas.sessions import ActiveSession
@@ -203,20 +204,21 @@ class SessionService:
             sessions = await tx.sessions.live(user_id, limit=limit)
             return [SessionAdmin.model_validate(session) for session in sessions]
 
-    async def revoke(self, actor: Actor, session_id: UUID, *, reason: str = LOGGED_OUT) -> None:
-        """End a session. Harmless when it has ended.
+    async def revoke(self, actor: Actor, session_id: UUID, *, reason: str = LOGGED_OUT) -> int:
+        """End a session; how many that were: none when it had ended before.
 
         Raises:
             NotFoundError: when there is none, or the actor may not end it.
         """
         async with self._transactions() as tx:
             session = await tx.sessions.find_one(id=session_id)
-            owner = session.user_id if session else None
-            if session is None or not is_allowed(actor, Permission.REVOKE_SESSIONS, owner=owner):
+            owner = await tx.users.get(session.user_id) if session else None
+            if owner is None or not _may_revoke(actor, owner):
                 raise NotFoundError(f"there is no session with the id {session_id}")
             ended = await tx.sessions.end(session_id, reason)
             for user_id in ended.user_ids:
                 tx.add(_entry(AuditAction.SESSION_REVOKE, user_id, [session_id], "Session ended", reason=reason))
+        return len(ended.ids)
 
     async def revoke_all(
         self, actor: Actor, user_id: UUID, *, keep: UUID | None = None, reason: str = LOGGED_OUT
@@ -225,9 +227,12 @@ class SessionService:
 
         Raises:
             PermissionDeniedError: when the actor may not do it.
+            NotFoundError: when there is no such user.
         """
         require(actor, Permission.REVOKE_SESSIONS, owner=user_id)
         async with self._transactions() as tx:
+            owner = await tx.users.get(user_id)
+            require(actor, Permission.REVOKE_SESSIONS, owner=user_id, owner_role=owner.role)
             ended = await tx.sessions.end_all(user_id, reason, keep=keep)
             if ended.ids:
                 tx.add(_entry(AuditAction.SESSION_REVOKE, user_id, ended.ids, "Sessions ended", reason=reason))
@@ -294,6 +299,10 @@ class SessionService:
         if not self._is_closed:
             self.feed.start()
             self.activity.start()
+
+
+def _may_revoke(actor: Actor, owner: User) -> bool:
+    return is_allowed(actor, Permission.REVOKE_SESSIONS, owner=owner.id, owner_role=owner.role)
 
 
 def _required(value: Value | None) -> Value:
