@@ -35,6 +35,7 @@ from data_layer.services.audit.buffer import AuditBuffer
 from data_layer.services.audit.service import AuditService
 from data_layer.services.audit.spill import SpillFolder
 from data_layer.services.health import HealthService
+from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService
 from data_layer.services.sessions import SessionService
@@ -152,6 +153,7 @@ class DataLayer:
         return AccountService(
             AccountTools(
                 transactions=self.transaction,
+                audit=self.audit,
                 passwords=self._opened.passwords,
                 secret=self.settings.session_secret.get_secret_value().encode(),
                 password_min_length=self.settings.password_min_length,
@@ -177,6 +179,13 @@ class DataLayer:
     def tokens(self) -> TokenService:
         """Access and refresh tokens, for clients that hold no cookie."""
         return self._opened.tokens
+
+    @property
+    def maintenance(self) -> MaintenanceService:
+        """Removal of what has expired, and the months of the audit trail."""
+        return MaintenanceService(
+            self.database, self.transaction, retention_months=self.settings.audit_retention_months
+        )
 
     @property
     def seed(self) -> SeedService:

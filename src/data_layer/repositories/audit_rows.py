@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from psycopg.pq import TransactionStatus
 from sqlalchemy.dialects import postgresql
 
-from data_layer.database.engine import discard, driver_of
-from data_layer.database.failures import translated
-from data_layer.database.transaction import uninterrupted
+from data_layer.database.driver import driver_connection
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
-    from data_layer.database.engine import Database, DriverConnection
+    from data_layer.database.engine import Database
 
 Row = tuple[
     str,  # id
@@ -76,7 +70,7 @@ async def copy_rows(database: Database, rows: Sequence[Row]) -> None:
     Raises:
         DataLayerError: none was written, or, when the connection broke, perhaps all.
     """
-    async with _connection(database) as driver, driver.cursor().copy(_COPY.encode()) as copy:
+    async with driver_connection(database) as driver, driver.cursor().copy(_COPY.encode()) as copy:
         for start in range(0, len(rows), _CHUNK):
             await copy.write(_copy_text(rows[start : start + _CHUNK]))
 
@@ -87,26 +81,8 @@ async def insert_lines(database: Database, lines: Iterable[bytes]) -> None:
     Raises:
         DataLayerError: none was written, or, when the connection broke, perhaps all.
     """
-    async with _connection(database) as driver:
+    async with driver_connection(database) as driver:
         await driver.execute(_INSERT.encode(), (b"[" + b",".join(lines) + b"]",))
-
-
-@asynccontextmanager
-async def _connection(database: Database) -> AsyncIterator[DriverConnection]:
-    """The driver's connection for one statement, given back clean or not at all."""
-    connection = await database.connect()
-    try:
-        with translated():
-            yield driver_of(connection)
-    finally:
-        await uninterrupted(_release(database, connection))
-
-
-async def _release(database: Database, connection: AsyncConnection) -> None:
-    if not connection.invalidated and driver_of(connection).info.transaction_status == TransactionStatus.IDLE:
-        await database.give_back(connection)
-    else:
-        await discard(connection)
 
 
 def line_of(row: Row) -> bytes:

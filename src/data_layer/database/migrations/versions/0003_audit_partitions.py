@@ -66,7 +66,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION refuse_audit_change()
     ),
 )
 
-# This month, if nothing of it is in the old table, and the next three.
+# This month and the next three; maintenance makes them where the old table has entries, which it first has to move.
 CREATE_MONTHS = """
 DO $body$
 DECLARE
@@ -75,12 +75,14 @@ DECLARE
     low uuid;
     high uuid;
 BEGIN
+    IF EXISTS (SELECT FROM audit_logs_default) THEN
+        RETURN;
+    END IF;
     FOR offset_months IN 0..3 LOOP
         month := date_trunc('month', now(), 'UTC') + make_interval(months => offset_months);
         low := (lpad(to_hex((extract(epoch FROM month) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
         high := (lpad(to_hex((extract(epoch FROM month + interval '1 month') * 1000)::bigint), 12, '0')
             || repeat('0', 20))::uuid;
-        CONTINUE WHEN EXISTS (SELECT FROM audit_logs_default WHERE id >= low AND id < high);
         name := 'audit_logs_' || to_char(month AT TIME ZONE 'UTC', 'YYYY_MM');
         EXECUTE format(
             'CREATE TABLE %I PARTITION OF audit_logs FOR VALUES FROM (%L) TO (%L)', name, low, high
