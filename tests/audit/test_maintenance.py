@@ -18,6 +18,7 @@ from data_layer.repositories.audit_partitions import Month
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.audit import AuditFilter
 from data_layer.services.maintenance import LOCK, MONTHS_AHEAD
+from tests.audit.support import until
 from tests.support import make_user
 
 if TYPE_CHECKING:
@@ -155,12 +156,10 @@ async def test_entries_that_come_in_during_the_move_are_not_lost(trail: DataLaye
             added.extend(await add(trail, entry_at(datetime.now(UTC))))
 
     writer = asyncio.create_task(write())
-    while len(added) < 5:
-        await asyncio.sleep(0)
+    await until(lambda: len(added) >= 5)
     for _ in range(3):
         await trail.maintenance.run(SYSTEM)
-    while len(added) < 30:
-        await asyncio.sleep(0)
+    await until(lambda: len(added) >= 30)
     writer.cancel()
     await asyncio.gather(writer, return_exceptions=True)
 

@@ -82,7 +82,7 @@ async def insert_lines(database: Database, lines: Iterable[bytes]) -> None:
         DataLayerError: none was written, or, when the connection broke, perhaps all.
     """
     async with driver_connection(database) as driver:
-        await driver.execute(_INSERT.encode(), (b"[" + b",".join(lines) + b"]",))
+        await driver.execute(_INSERT.encode(), (f"[{b','.join(lines).decode(errors='replace')}]",))
 
 
 def line_of(row: Row) -> bytes:

@@ -81,7 +81,7 @@ class AuditBuffer:
         async with self._writing:
             while self._rows:
                 self._in_flight = [self._rows.popleft() for _ in range(min(_BATCH, len(self._rows)))]
-                await self._write(self._in_flight)
+                await self._write_safely(self._in_flight)
                 self._in_flight = []
 
     async def close(self) -> None:
@@ -118,6 +118,13 @@ class AuditBuffer:
             except Exception as error:  # noqa: BLE001  (whatever it is: recording must go on)
                 log.warning("audit_flush_failed", reason=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(_SHORTEST_REST)
+
+    async def _write_safely(self, rows: Sequence[Row]) -> None:
+        try:
+            await self._write(rows)
+        except Exception as error:  # noqa: BLE001  (a mistake of ours must not end the recording of others)
+            log.warning("audit_flush_failed", reason=f"{type(error).__name__}: {error}")
+            self._count("lost", len(rows))
 
     async def _write(self, rows: Sequence[Row]) -> None:
         if self._rests:
@@ -201,7 +208,7 @@ class AuditBuffer:
 
     def _begin_rest(self, error: Exception) -> None:
         code = error.code if isinstance(error, DatabaseError) else type(error).__name__
-        log.warning("audit_write_failed", reason=code, retry_seconds=self._rest)
+        log.warning("audit_write_failed", code=code, reason=str(error), retry_seconds=self._rest)
         self._rests_until = time.monotonic() + self._rest
         self._rest = min(2 * self._rest, _LONGEST_REST)
 
