@@ -37,6 +37,8 @@ PROMISED = {
     *(("db", name) for name in ("create", "migrate", "rollback", "current", "check", "seed", "reset")),
     *(("cache", "flush"), ("cache", "stats"), ("storage", "init"), ("health",), ("stats",), ("config", "show")),
     *(("projects", "list"), ("projects", "show")),
+    *(("users", name) for name in ("create", "list", "show", "role", "suspend", "unsuspend", "unlock")),
+    *(("users", "sessions"), ("users", "delete")),
 }
 
 

@@ -60,6 +60,7 @@ async def pass_time(data: DataLayer, seconds: float) -> None:
 
 
 async def trail(data: DataLayer) -> Sequence[AuditLog]:
+    await data.audit.flush()
     async with data.transaction() as tx:
         return await tx.audit.list(limit=1000)
 

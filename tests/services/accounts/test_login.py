@@ -39,7 +39,8 @@ async def test_what_a_login_leaves_behind(data: DataLayer) -> None:
     assert (seen.login_count, seen.failed_login_count, seen.locked_until) == (1, 0, None)
     assert (seen.last_login_ip, seen.last_login_user_agent) == (CAFE, "Browser/1")
     assert seen.last_login_at is not None
-    failed, succeeded = (await trail(data))[-2:]
+    [failed] = [entry for entry in await trail(data) if entry.action == "security_login_failed"]
+    [succeeded] = [entry for entry in await trail(data) if entry.action == "user_login"]
     assert (failed.action, failed.is_success, failed.ip_address) == ("security_login_failed", False, HOME)
     assert (failed.user_id, failed.error_message) == (user.id, "invalid_credentials")
     assert (succeeded.action, succeeded.user_id, succeeded.ip_address) == ("user_login", user.id, CAFE)

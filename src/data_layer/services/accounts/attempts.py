@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data_layer.context import current_context
-from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction
 from data_layer.errors import InvalidCredentialsError, OverloadedError, TooManyAttemptsError
 from data_layer.observability.log import get_log
 from data_layer.services.accounts.tools import AccountPart
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from data_layer.errors import AuthenticationError
     from data_layer.repositories.users import Credentials
     from data_layer.services.accounts.throttle import Admission
@@ -66,27 +63,32 @@ class Attempts(AccountPart):
             raise
         return Attempt(admission, found, is_right)
 
-    async def _record_failure(self, attempt: Attempt, error: AuthenticationError) -> None:
-        """Write down that an attempt failed; never the address that was tried, which may be a password by mistake."""
+    def _record_failure(self, attempt: Attempt, error: AuthenticationError) -> None:
+        """Write down that an attempt failed; never the address that was tried, which may be a password by mistake.
+
+        It belongs to no transaction, and an attacker makes many: so it waits for nothing.
+        """
         user_id = attempt.found.user_id if attempt.found else None
         log.info("login_failed", user_id=user_id, reason=error.code)
-        async with self._tools.transactions() as tx:
-            tx.add(_failure(AuditAction.SECURITY_LOGIN_FAILED, "Login failed", user_id, error.code))
-            if attempt.admission.is_last_for_now:
-                tx.add(_failure(AuditAction.SECURITY_ACCOUNT_LOCKED, "Further logins have to wait", user_id))
+        resource_type = "user" if user_id else None
+        self._tools.audit.record_soon(
+            AuditAction.SECURITY_LOGIN_FAILED,
+            "Login failed",
+            user_id=user_id,
+            resource_type=resource_type,
+            resource_id=user_id,
+            error_message=error.code,
+        )
+        if attempt.admission.is_last_for_now:
+            self._tools.audit.record_soon(
+                AuditAction.SECURITY_ACCOUNT_LOCKED,
+                "Further logins have to wait",
+                user_id=user_id,
+                resource_type=resource_type,
+                resource_id=user_id,
+            )
 
 
 def wrong_credentials() -> InvalidCredentialsError:
     """The one answer for unknown addresses, wrong passwords and accounts without a password."""
     return InvalidCredentialsError("the address or the password is wrong")
-
-
-def _failure(action: AuditAction, description: str, user_id: UUID | None, reason: str | None = None) -> AuditLog:
-    return AuditLog.security_event(
-        action,
-        description,
-        user_id=user_id,
-        resource_type="user" if user_id else None,
-        resource_id=str(user_id) if user_id else None,
-        error_message=reason,
-    )

@@ -49,7 +49,7 @@ class Login(Attempts):
                 attempt, attempt.proven(), await self._renew(attempt, password), reactivate=reactivate
             )
         except AuthenticationError as error:
-            await self._record_failure(attempt, error)
+            self._record_failure(attempt, error)
             raise
 
     async def _renew(self, attempt: Attempt, password: str) -> str | None:

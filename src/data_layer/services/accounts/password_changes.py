@@ -52,7 +52,7 @@ class PasswordChanges(Attempts):
         try:
             found = attempt.proven()
         except InvalidCredentialsError as error:
-            await self._record_failure(attempt, error)
+            self._record_failure(attempt, error)
             raise
         hashed = await self._tools.passwords.hash(new)
         async with self._tools.transactions() as tx:

@@ -66,9 +66,8 @@ class Registration(AccountPart):
         async with self._tools.transactions() as tx:
             await self._make_room(tx, user.email)
             verification = self._issue(user, Purpose.VERIFY_EMAIL)
-            tx.add(user)
+            await _insert(tx, user)
             tx.add(own_entry(ANONYMOUS, AuditAction.USER_REGISTER, user.id, "Registered"))
-            await tx.flush()
         return Registered(UserFull.model_validate(user), verification)
 
     async def request_registration(
@@ -167,10 +166,9 @@ class Registration(AccountPart):
         async with self._tools.transactions() as tx:
             await self._confirm(tx, actor, Permission.CREATE_ACCOUNT)
             await self._make_room(tx, user.email)
-            tx.add(user)
+            await _insert(tx, user)
             values = {"role": role, "email_verified": email_verified}
             tx.add(admin_entry(actor, AuditAction.ADMIN_USER_CREATE, user.id, "Created an account", new_values=values))
-            await tx.flush()
         return UserFull.model_validate(user)
 
     async def _make_room(self, tx: UnitOfWork, email: str) -> None:
@@ -195,3 +193,9 @@ class Registration(AccountPart):
                 )
                 entry.is_success = False
                 tx.add(entry)
+
+
+async def _insert(tx: UnitOfWork, user: User) -> None:
+    """Alone, so that a taken address, which is no surprise, fails before other statements are under way."""
+    tx.add(user)
+    await tx.flush()

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
     from data_layer.repositories.users import SecretColumn
     from data_layer.services.accounts.passwords import PasswordHasher
+    from data_layer.services.audit.service import AuditService
     from data_layer.services.transactions import Transactions
 
 MAIL_INTERVAL = timedelta(minutes=5)
@@ -59,6 +60,7 @@ class AccountTools:
     """What the composition root hands to the account service."""
 
     transactions: Transactions
+    audit: AuditService
     passwords: PasswordHasher
     secret: bytes = field(repr=False)
     password_min_length: int
