@@ -28,8 +28,12 @@ FIT_FOR_PRODUCTION = {
     "DB_SSL": "verify-full",
     "REDIS_HOST": "redis.internal",
     "SESSION_SECRET": "0123456789abcdef0123456789abcdef",
+    "JWT_SECRET": "another-random-secret-of-32-characters",
 }
-SECRETS = ("database_url", "db_password", "db_direct_url", "redis_url", "redis_password", "session_secret")
+SECRETS = (
+    *("database_url", "db_password", "db_direct_url", "redis_url", "redis_password"),
+    *("session_secret", "session_secret_previous", "jwt_secret", "jwt_secret_previous"),
+)
 HIDDEN = "hunter2-hunter2-hunter2-hunter2-hunter2"
 
 
@@ -175,6 +179,14 @@ class TestMalformedValues:
             ("ENVIRONMENT", "prod"),
             ("STORAGE_BACKEND", "ftp"),
             ("MAX_FILE_SIZE", "50 MB"),
+            ("SESSION_TTL", "0"),
+            ("SESSION_TTL", "1 hour"),
+            ("SESSION_LIMIT", "0"),
+            ("JWT_EXPIRES_IN", "24w"),
+            ("JWT_REFRESH_EXPIRES_IN", "-1d"),
+            ("BCRYPT_ROUNDS", "3"),
+            ("BCRYPT_ROUNDS", "19"),
+            ("PASSWORD_MIN_LENGTH", "7"),
             ("DATABASE_URL", "mysql://user@host/name"),
             ("DATABASE_URL", "postgresql+asyncpg://user@host/name"),
             ("DATABASE_URL", "postgresql://host:99999/name"),
@@ -214,7 +226,8 @@ class TestEveryProblemAtOnce:
 
     def test_production_and_malformed_together(self) -> None:
         found = problems(ENVIRONMENT="production", PORT="x")
-        assert [problem.partition(" ")[0] for problem in found] == ["PORT:", "DB_HOST", "REDIS_HOST", "SESSION_SECRET"]
+        names = ["PORT:", "DB_HOST", "REDIS_HOST", "SESSION_SECRET", "JWT_SECRET"]
+        assert [problem.partition(" ")[0] for problem in found] == names
 
     def test_the_text_lists_them(self) -> None:
         with environment(PORT="x", DB_PORT="y"), pytest.raises(ConfigurationError) as caught:
@@ -243,6 +256,7 @@ class TestContradictions:
             ({"DB_SSL_CERT": __file__}, ("DB_SSL_CERT", "DB_SSL_KEY")),
             ({"DB_SSL_KEY": __file__}, ("DB_SSL_CERT", "DB_SSL_KEY")),
             ({"REDIS_TLS_CA": __file__}, ("REDIS_TLS_CA", "REDIS_TLS ")),
+            ({"SESSION_TTL": "31d"}, ("SESSION_TTL (2678400 s)", "SESSION_MAX_AGE (2592000 s)")),
         ],
     )
     def test_both_settings_are_named(self, variables: dict[str, str], named: tuple[str, ...]) -> None:
@@ -288,7 +302,6 @@ class TestMisspeltVariables:
             "DB_SERVICE_PORT",
             "REDIS_TLS_URL",
             "HOSTNAME",
-            "JWT_SECRET",
             "TEST_DATABASE_URL",
         ],
     )
@@ -302,7 +315,7 @@ class TestProduction:
 
     def test_everything_that_is_missing_is_listed(self) -> None:
         found = problems(ENVIRONMENT="production")
-        assert [problem.split()[0] for problem in found] == ["DB_HOST", "REDIS_HOST", "SESSION_SECRET"]
+        assert [problem.split()[0] for problem in found] == ["DB_HOST", "REDIS_HOST", "SESSION_SECRET", "JWT_SECRET"]
 
     @pytest.mark.parametrize(
         ("changes", "problem"),
@@ -316,6 +329,14 @@ class TestProduction:
             ({"SESSION_SECRET": ""}, "SESSION_SECRET is missing"),
             ({"SESSION_SECRET": DEVELOPMENT_SECRET}, "SESSION_SECRET is missing"),
             ({"SESSION_SECRET": "x" * 31}, "SESSION_SECRET has under 32 characters"),
+            ({"SESSION_SECRET": "ab" * 16}, "SESSION_SECRET repeats a few characters"),
+            ({"SESSION_SECRET_PREVIOUS": "x" * 31}, "SESSION_SECRET_PREVIOUS has under 32 characters"),
+            ({"JWT_SECRET": ""}, "JWT_SECRET is missing"),
+            ({"JWT_SECRET": DEVELOPMENT_SECRET}, "JWT_SECRET is missing"),
+            ({"JWT_SECRET": "short"}, "JWT_SECRET has under 32 characters"),
+            ({"JWT_SECRET_PREVIOUS": "x" * 40}, "JWT_SECRET_PREVIOUS repeats a few characters"),
+            ({"JWT_SECRET": FIT_FOR_PRODUCTION["SESSION_SECRET"]}, "SESSION_SECRET and JWT_SECRET are the same"),
+            ({"BCRYPT_ROUNDS": "9"}, "BCRYPT_ROUNDS must be 10 or more"),
         ],
     )
     def test_one_refusal_at_a_time(self, changes: dict[str, str], problem: str) -> None:
@@ -379,6 +400,9 @@ class TestSecrets:
                 redis_url=f"redis://:{HIDDEN}@host",
                 redis_password=HIDDEN,
                 session_secret=HIDDEN,
+                session_secret_previous=HIDDEN,
+                jwt_secret=HIDDEN,
+                jwt_secret_previous=HIDDEN,
             )
 
     def test_every_secret_has_a_type_that_hides_it(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from data_layer.config import Environment, Settings, SslMode
+    from data_layer.context import RequestContext, current_context, request_context
     from data_layer.entities import AuditLog, GeneratedCode, GeneratedImage, Project, Session, User
     from data_layer.entities.enums import (
         AuditAction,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "data_layer.config": ("Environment", "Settings", "SslMode"),
+    "data_layer.context": ("RequestContext", "current_context", "request_context"),
     "data_layer.entities": ("AuditLog", "GeneratedCode", "GeneratedImage", "Project", "Session", "User"),
     "data_layer.entities.enums": (
         "AuditAction",
@@ -95,6 +97,7 @@ __all__ = [
     "Project",
     "ProjectStatus",
     "ProjectType",
+    "RequestContext",
     "Session",
     "SessionStatus",
     "SessionType",
@@ -104,8 +107,10 @@ __all__ = [
     "UserRole",
     "UserStatus",
     "check_data_layer_health",
+    "current_context",
     "get_data_layer_stats",
     "initialize_data_layer",
+    "request_context",
     "shutdown_data_layer",
 ]
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Any, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data_layer.environment import (
     Address,
     host_options,
-    hosts_in_query,
     is_local,
     meant_setting,
     misspelt,
@@ -22,6 +28,20 @@ from data_layer.environment import (
     read_file,
 )
 from data_layer.errors import ConfigurationError
+from data_layer.setting_values import (
+    DEVELOPMENT_SECRET,
+    Duration,
+    HostList,
+    HostName,
+    Milliseconds,
+    PlainText,
+    Port,
+    Seconds,
+    check_url,
+    describe_problem,
+    disagreement,
+    weak_secrets,
+)
 
 
 class Environment(StrEnum):
@@ -44,9 +64,7 @@ class SslMode(StrEnum):
     VERIFY_FULL = "verify-full"
 
 
-DEVELOPMENT_SECRET = "development-only-secret-never-use-in-production"  # noqa: S105  (production refuses it)
-_MINIMUM_SECRET_LENGTH = 32
-_MINIMUM_SECRET_VARIETY = 8
+_MINIMUM_BCRYPT_ROUNDS = 10  # OWASP Password Storage Cheat Sheet.
 # Stand in for malformed addresses, so that these are not called missing besides.
 _HARMLESS = {"database_url": "postgresql://localhost/name", "redis_url": "redis://localhost"}
 _NOT_IN_THIS_VERSION = ("REDIS_CLUSTER_NODES", "REDIS_SENTINEL_NODES", "REDIS_SENTINEL_MASTER")
@@ -54,13 +72,6 @@ _WELL_KNOWN_PASSWORDS = frozenset({"password", "postgres", "redis", "secret", "c
 _YES_AND_NO = {"true": "verify-full", "1": "verify-full", "yes": "verify-full", "on": "verify-full"} | dict.fromkeys(
     ("false", "0", "no", "off"), "disable"
 )
-
-Port = Annotated[int, Field(ge=1, le=65535)]
-HostName = Annotated[str, Field(pattern=r"^(/.*|\S+)$")]
-HostList = Annotated[str, Field(pattern=r"^([^\s,/@]+(\s*,\s*[^\s,/@]+)*)?$")]
-PlainText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
-Seconds = Annotated[float, Field(gt=0, le=3600)]
-Milliseconds = Annotated[int, Field(gt=0, le=600_000)]
 
 
 class Settings(BaseSettings):
@@ -160,6 +171,56 @@ class Settings(BaseSettings):
     session_secret: SecretStr = Field(
         SecretStr(DEVELOPMENT_SECRET), description="Key under which session tokens are hashed; 32 characters or more."
     )
+    session_secret_previous: SecretStr | None = Field(
+        None, description="The key before it, accepted until its sessions have ended; set while changing the key."
+    )
+    session_ttl: Duration = Field(
+        3600, description="How long a session lives without use: seconds, or with a unit as in 90m, 12h, 7d."
+    )
+    session_max_age: Duration = Field(2_592_000, description="How long a session lives at most, whatever its use.")
+    session_limit: int = Field(
+        20, ge=1, le=1000, description="Sessions of one user; when one more begins, the one longest without use ends."
+    )
+    jwt_secret: SecretStr = Field(
+        SecretStr(DEVELOPMENT_SECRET), description="Key that access tokens are signed with; 32 characters or more."
+    )
+    jwt_secret_previous: SecretStr | None = Field(
+        None, description="The key before it, accepted until its tokens have expired; set while changing the key."
+    )
+    jwt_expires_in: Duration = Field(
+        86_400, description="How long an access token is good, if its session does not end."
+    )
+    jwt_refresh_expires_in: Duration = Field(
+        2_592_000, description="How long a refresh token is good and keeps its session; SESSION_MAX_AGE limits it."
+    )
+    jwt_issuer: PlainText = Field("data-layer", max_length=255, description="Who issues access tokens.")
+    jwt_audience: PlainText = Field(
+        "screenshot-to-code", max_length=255, description="Whom access tokens are meant for."
+    )
+    bcrypt_rounds: int = Field(
+        12, ge=4, le=18, description="Cost of hashing a password, as a power of two; production needs 10 or more."
+    )
+    password_min_length: int = Field(
+        8, ge=8, le=64, description="Fewest characters of a new password; NIST advises 15 where it is the only factor."
+    )
+
+    # The audit trail
+    audit_flush_interval: float = Field(
+        1.0, gt=0, le=60, description="Seconds after which collected audit entries are written."
+    )
+    audit_buffer_size: int = Field(50_000, ge=100, le=1_000_000, description="Audit entries that may wait in memory.")
+    audit_spill_folder: Path | None = Field(
+        None, description="Folder, one per database, for audit entries that wait. Default: audit-spill in DATA_FOLDER."
+    )
+    audit_spill_limit: int = Field(
+        268_435_456, ge=0, description="Largest size of that folder, in bytes; what comes after is lost, and counted."
+    )
+    audit_retention_months: int = Field(
+        24, ge=0, le=1200, description="Whole months for which audit entries are kept; 0: for ever."
+    )
+    maintenance_interval: float = Field(
+        3600, ge=0, le=86_400, description="Seconds between two rounds of maintenance by the service; 0: none."
+    )
 
     @field_validator("environment", "log_level", "log_format", "db_ssl", "storage_backend", mode="before")
     @classmethod
@@ -199,7 +260,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _check_url(value, ("postgresql", "postgres"), "postgresql://user:password@host:5432/name")
+            check_url(value, ("postgresql", "postgres"), "postgresql://user:password@host:5432/name")
         return value
 
     @field_validator("db_host", "db_replica_hosts")
@@ -215,7 +276,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _check_url(value, ("redis", "rediss", "unix"), "redis://user:password@host:6379/0")
+            check_url(value, ("redis", "rediss", "unix"), "redis://user:password@host:6379/0")
         return value
 
     @model_validator(mode="after")
@@ -240,13 +301,13 @@ class Settings(BaseSettings):
         problems += [
             f"{name} is set, but not available in this version" for name in _NOT_IN_THIS_VERSION if name in present
         ]
-        problems += _disagreement(present)
+        problems += disagreement(present)
         problems += [_unknown(name, known) for name in values if name.upper() not in known]
         from_file = {name.lower(): file[name] for name in known if name in file and present[name] == file[name]}
         try:
             super().__init__(**from_file | values)
         except ValidationError as error:
-            problems += [_describe(problem) for problem in error.errors(include_url=False)]
+            problems += [describe_problem(problem) for problem in error.errors(include_url=False)]
             problems += self._problems_beside(error, from_file | values)
         except ConfigurationError as error:
             problems += error.problems
@@ -303,6 +364,10 @@ class Settings(BaseSettings):
             problems.append("DB_SSL_CERT and DB_SSL_KEY belong together; set both or neither")
         if self.redis_tls_ca is not None and not self.redis_tls:
             problems.append("REDIS_TLS_CA is set, but REDIS_TLS is not")
+        if self.session_ttl > self.session_max_age:
+            problems.append(
+                f"SESSION_TTL ({self.session_ttl} s) is longer than SESSION_MAX_AGE ({self.session_max_age} s)"
+            )
         return problems
 
     def _missing_files(self) -> list[str]:
@@ -318,6 +383,8 @@ class Settings(BaseSettings):
         problems = self._unfit_database()
         if self.uses_embedded_cache:
             problems.append("REDIS_HOST or REDIS_URL must be set: production does not run the embedded Valkey")
+        if self.bcrypt_rounds < _MINIMUM_BCRYPT_ROUNDS:
+            problems.append(f"BCRYPT_ROUNDS must be {_MINIMUM_BCRYPT_ROUNDS} or more: fewer are guessed too quickly")
         return [*problems, *self._unfit_passwords(), *self._weak_secrets()]
 
     def _unfit_database(self) -> list[str]:
@@ -346,40 +413,10 @@ class Settings(BaseSettings):
         ]
 
     def _weak_secrets(self) -> list[str]:
-        secret = self.session_secret.get_secret_value()
-        advice = "make one with: openssl rand -hex 32"
-        if secret == DEVELOPMENT_SECRET:
-            return [f"SESSION_SECRET is missing; {advice}"]
-        if len(secret) < _MINIMUM_SECRET_LENGTH:
-            return [f"SESSION_SECRET has under {_MINIMUM_SECRET_LENGTH} characters; {advice}"]
-        if len(set(secret)) < _MINIMUM_SECRET_VARIETY:
-            return [f"SESSION_SECRET repeats a few characters; {advice}"]
-        return []
-
-
-def _check_url(value: SecretStr, schemes: tuple[str, ...], example: str) -> None:
-    try:
-        parts = urlsplit(hosts_in_query(value.get_secret_value()))
-        _ = parts.port
-    except ValueError:
-        raise ValueError(f"is no address; write it as {example}") from None
-    if parts.scheme not in schemes:
-        raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}; for example {example}")
-
-
-def _describe(problem: Any) -> str:
-    """One line for one pydantic problem, never with the value: it may be a secret."""
-    name = "_".join(str(part) for part in problem["loc"]).upper() or "settings"
-    return f"{name}: {problem['msg'].removeprefix('Value error, ')}"
+        names = ("session_secret", "session_secret_previous", "jwt_secret", "jwt_secret_previous")
+        return weak_secrets({name: value.get_secret_value() for name in names if (value := getattr(self, name))})
 
 
 def _unknown(name: str, known: list[str]) -> str:
     meant = meant_setting(name.upper(), known)
     return f"{name.upper()} is not a setting{f'; did you mean {meant}?' if meant else ''}"
-
-
-def _disagreement(present: dict[str, str]) -> list[str]:
-    here, there = present.get("ENVIRONMENT"), present.get("NODE_ENV")
-    if here is None or there is None or here.lower() == there.lower():
-        return []
-    return [f"ENVIRONMENT is {here!r}, but NODE_ENV is {there!r}; keep one of them"]

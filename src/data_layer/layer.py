@@ -13,6 +13,7 @@ from data_layer.cache import Cache
 from data_layer.config import Settings
 from data_layer.database.address import database_address, direct_address, replica_addresses
 from data_layer.database.engine import Database
+from data_layer.database.listener import Listener
 from data_layer.database.migrations.progress import MigrationEvent
 from data_layer.database.migrator import Migrator
 from data_layer.database.replicas import Replicas
@@ -28,11 +29,20 @@ from data_layer.errors import (
     SchemaBehindError,
 )
 from data_layer.observability.log import get_log
+from data_layer.repositories.session_changes import SESSION_CHANNEL
 from data_layer.repositories.unit_of_work import UnitOfWork, last_position
+from data_layer.services.accounts import AccountService, AccountTools, PasswordHasher
+from data_layer.services.audit.buffer import AuditBuffer
+from data_layer.services.audit.service import AuditService
+from data_layer.services.audit.spill import SpillFolder
 from data_layer.services.health import HealthService
+from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService
+from data_layer.services.sessions import SessionService
+from data_layer.services.sessions.feed import ANSWER_SECONDS
 from data_layer.services.statistics import StatisticsService
+from data_layer.services.tokens import TokenService
 from data_layer.storage import LocalStorage
 
 if TYPE_CHECKING:
@@ -57,6 +67,10 @@ class _Parts:
     migrator: Migrator
     cache: Cache
     storage: StorageBackend
+    passwords: PasswordHasher
+    audit_buffer: AuditBuffer
+    sessions: SessionService
+    tokens: TokenService
 
 
 class DataLayer:
@@ -143,7 +157,7 @@ class DataLayer:
         parts = self._opened
         if read_only:
             return UnitOfWork(parts.replicas.reader(last_position(), after))
-        return UnitOfWork(parts.database, self._remove_files)
+        return UnitOfWork(parts.database, self._remove_files, parts.sessions.forget)
 
     @property
     def position(self) -> str | None:
@@ -160,9 +174,44 @@ class DataLayer:
         return self._opened.replicas
 
     @property
+    def accounts(self) -> AccountService:
+        """Accounts of people: registering, logging in, changing, ending."""
+        return AccountService(
+            AccountTools(
+                transactions=self.transaction,
+                audit=self.audit,
+                passwords=self._opened.passwords,
+                secret=self.settings.session_secret.get_secret_value().encode(),
+                password_min_length=self.settings.password_min_length,
+            )
+        )
+
+    @property
     def projects(self) -> ProjectService:
         """Projects and the versions of their code."""
         return ProjectService(self.transaction)
+
+    @property
+    def audit(self) -> AuditService:
+        """The audit trail."""
+        return AuditService(self.transaction, self._opened.audit_buffer)
+
+    @property
+    def sessions(self) -> SessionService:
+        """Who is logged in."""
+        return self._opened.sessions
+
+    @property
+    def tokens(self) -> TokenService:
+        """Access and refresh tokens, for clients that hold no cookie."""
+        return self._opened.tokens
+
+    @property
+    def maintenance(self) -> MaintenanceService:
+        """Removal of what has expired, and the months of the audit trail."""
+        return MaintenanceService(
+            self.database, self.transaction, retention_months=self.settings.audit_retention_months
+        )
 
     @property
     def seed(self) -> SeedService:
@@ -216,7 +265,13 @@ class DataLayer:
         await replicas.open()
         (await database.schema()).require_current()
         log.info("data_layer_opened", database=str(database.address), cache=cache.address)
-        return _Parts(database, replicas, migrator, cache, storage)
+        passwords = stack.enter_context(PasswordHasher(self.settings.bcrypt_rounds))
+        audit_buffer = _make_audit_buffer(self.settings, database)
+        stack.push_async_callback(audit_buffer.close)
+        audit_buffer.start()
+        sessions, tokens = _make_sessions(self.settings, database, cache, addresses)
+        stack.push_async_callback(sessions.close)
+        return _Parts(database, replicas, migrator, cache, storage, passwords, audit_buffer, sessions, tokens)
 
     async def _remove_files(self, keys: Sequence[str]) -> None:
         """After a commit: remove the files that no row refers to any more. What fails here stays as a stray file."""
@@ -325,6 +380,30 @@ async def _embedded(
 
 def _make_replicas(settings: Settings) -> list[Database]:
     return [Database(settings, address) for address in replica_addresses(settings)]
+
+
+def _make_audit_buffer(settings: Settings, database: Database) -> AuditBuffer:
+    folder = settings.audit_spill_folder or settings.data_folder / "audit-spill"
+    return AuditBuffer(
+        database,
+        SpillFolder(folder.absolute(), settings.audit_spill_limit),
+        capacity=settings.audit_buffer_size,
+        interval=settings.audit_flush_interval,
+    )
+
+
+def _make_sessions(
+    settings: Settings, database: Database, cache: Cache, addresses: EmbeddedAddresses
+) -> tuple[SessionService, TokenService]:
+    is_pooled = settings.db_direct_url is None
+    address = database.address if is_pooled else direct_address(settings, addresses.database_url)
+    connect = partial(Listener.open, address, settings, SESSION_CHANNEL, time_limit=ANSWER_SECONDS)
+
+    def transaction() -> UnitOfWork:
+        return UnitOfWork(database, forget_sessions=sessions.forget)
+
+    sessions = SessionService(transaction, cache, connect, settings)
+    return sessions, TokenService(transaction, sessions, settings)
 
 
 def _make_storage(settings: Settings) -> StorageBackend:

@@ -8,7 +8,7 @@ import pytest
 
 from .source import all_modules
 
-EVERYWHERE = {"errors", "config", "observability"}
+EVERYWHERE = {"errors", "config", "context", "observability"}
 
 ROWS = {"entities", "schemas", "database"}
 PORTS = {"cache", "storage"}
@@ -16,7 +16,9 @@ PORTS = {"cache", "storage"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "environment": {"errors"},
-    "config": {"errors", "environment"},
+    "setting_values": {"environment"},
+    "config": {"errors", "environment", "setting_values"},
+    "context": {"entities.enums"},
     "observability": {"errors", "config"},
     "entities": {"errors"},
     "schemas": {"errors", "entities.enums"},

@@ -4,10 +4,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import text
 
 from data_layer import DataLayer
-from tests.conftest import TABLES
+from tests.conftest import empty_tables
 from tests.observability.conftest import logging_as_before
 from tests.service.support import another_database, drop_database
 
@@ -28,8 +27,7 @@ def command(settings: Settings, servers: tuple[str, str]) -> Commands:
 
     async def clear() -> None:
         async with DataLayer(settings) as data:
-            async with data.transaction() as tx:
-                await tx.execute(text(f"TRUNCATE {TABLES}"))
+            await empty_tables(data)
             await data.cache.flush()
 
     asyncio.run(clear())

@@ -37,6 +37,8 @@ PROMISED = {
     *(("db", name) for name in ("create", "migrate", "rollback", "current", "check", "seed", "reset")),
     *(("cache", "flush"), ("cache", "stats"), ("storage", "init"), ("health",), ("stats",), ("config", "show")),
     *(("projects", "list"), ("projects", "show")),
+    *(("users", name) for name in ("create", "list", "show", "role", "suspend", "unsuspend", "unlock")),
+    *(("users", "sessions"), ("users", "delete")),
 }
 
 
@@ -91,7 +93,12 @@ def test_production_is_refused_with_all_problems_at_once(name: str) -> None:
     refused = command(name, code=1, ENVIRONMENT="production")
     assert refused.output == ""
     assert refused.errors.startswith("Error (configuration_invalid): The configuration cannot be used:\n  - ")
-    for part in ("DB_HOST or DATABASE_URL", "REDIS_HOST or REDIS_URL", "SESSION_SECRET is missing"):
+    for part in (
+        "DB_HOST or DATABASE_URL",
+        "REDIS_HOST or REDIS_URL",
+        "SESSION_SECRET is missing",
+        "JWT_SECRET is missing",
+    ):
         assert part in refused.errors
 
 
@@ -101,6 +108,7 @@ def test_dev_is_refused_in_production_even_with_complete_settings() -> None:
         "DATABASE_URL": "postgresql://user@127.0.0.1:1/name",
         "REDIS_URL": "redis://127.0.0.1:1",
         "SESSION_SECRET": "0123456789abcdef0123456789abcdef",
+        "JWT_SECRET": "another-random-secret-of-32-characters",
     }
     refused = command("dev", code=1, **complete)
     assert refused.errors == (

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from .support import Commands
 
 REVISIONS = [revision.identifier for revision in known_revisions()]
-PRODUCTION = {"ENVIRONMENT": "production", "SESSION_SECRET": "0123456789abcdef0123456789abcdef", "DB_SSL": "disable"}
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "SESSION_SECRET": "0123456789abcdef0123456789abcdef",
+    "JWT_SECRET": "another-random-secret-of-32-characters",
+    "DB_SSL": "disable",
+}
 
 
 def test_from_nothing_to_a_checked_database(command_on_nothing: Commands) -> None:

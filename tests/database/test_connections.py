@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Make = Callable[..., DataLayer]
 
 APPLICATION = "test-connections"
-TABLES = "users, projects, generated_codes, generated_images, sessions, audit_logs"
+TABLES = "users, projects, generated_codes, generated_images, sessions, refresh_tokens, session_changes, audit_logs"
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def make(observer: psycopg.AsyncConnection[Any], settings: Settings, tmp_path: P
 async def observer(settings: Settings) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
     assert settings.database_url
     async with observing(settings.database_url.get_secret_value()) as connection:
-        await connection.execute(f"TRUNCATE {TABLES}".encode())
+        await connection.execute(f"SET LOCAL session_replication_role = replica; TRUNCATE {TABLES}".encode())
         yield connection
 
 

@@ -49,7 +49,7 @@ def server(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def make(server: PostgresqlServer, base_settings: Settings, tmp_path: Path) -> Make:
-    server.execute("TRUNCATE users CASCADE", database="test")
+    server.execute("SET session_replication_role = replica; TRUNCATE users CASCADE", database="test")
 
     def make(url: str, **values: Any) -> DataLayer:
         return DataLayer(settings_for(url, base_settings, tmp_path, **values))

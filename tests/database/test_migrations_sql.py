@@ -109,9 +109,11 @@ def test_every_index_and_constraint_is_named_after_its_table_and_columns() -> No
     names = query(
         address,
         "SELECT conrelid::regclass::text, conname FROM pg_constraint "
-        "WHERE connamespace = 'public'::regnamespace AND contype <> 'n' AND conrelid <> 0 UNION ALL "
+        "WHERE connamespace = 'public'::regnamespace AND contype <> 'n' AND conrelid <> 0 "
+        "AND NOT (SELECT relispartition FROM pg_class WHERE oid = conrelid) UNION ALL "
         "SELECT indrelid::regclass::text, indexrelid::regclass::text FROM pg_index "
-        "WHERE indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)",
+        "WHERE indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+        "AND NOT relispartition)",
     )
     prefixes = ("pk", "fk", "uq", "ix", "ck")
     ours = [(table, name) for table, name in names if table != VERSION_TABLE]

@@ -129,7 +129,7 @@ def _end_sessions(server: PostgresqlServer) -> None:
 
 @pytest.fixture
 def make(url: str, _migrated: None, server: PostgresqlServer, base_settings: Settings, tmp_path: Path) -> Make:
-    server.execute("TRUNCATE users CASCADE", database="test")
+    server.execute("SET session_replication_role = replica; TRUNCATE users CASCADE", database="test")
 
     def make(address: str = url, **values: Any) -> DataLayer:
         usual: dict[str, Any] = {"db_pgbouncer": True, "db_max_connections": 30, "db_min_connections": 5}

@@ -24,8 +24,9 @@ ALL = [entities.User, entities.Project, entities.GeneratedCode, GeneratedImage, 
 SECRET_COLUMNS = {"password_hash", "reset_password_token_hash", "email_verification_token_hash"}
 
 
-def test_there_are_six_tables() -> None:
-    assert set(Entity.metadata.tables) == {entity.__tablename__ for entity in ALL}
+def test_the_six_tables_and_what_they_need_besides() -> None:
+    besides = {"login_attempts", "refresh_tokens", "session_changes"}
+    assert set(Entity.metadata.tables) == {entity.__tablename__ for entity in ALL} | besides
 
 
 @pytest.mark.parametrize("entity", ALL)
@@ -45,7 +46,7 @@ def test_ids_are_uuid7_and_json_columns_are_never_empty(entity: type[Entity]) ->
         (UserFull, entities.User, SECRET_COLUMNS | {"failed_login_count", "last_login_ip"}),
         (UserAdmin, entities.User, SECRET_COLUMNS),
         (SessionSecure, Session, {"session_id", "session_data", "user_id", "request_count"}),
-        (SessionAdmin, Session, {"session_id", "session_data"}),
+        (SessionAdmin, Session, {"session_id", "session_data", "data_version"}),
         (AuditSecure, AuditLog, {"ip_address", "user_agent", "old_values", "new_values", "session_id", "context"}),
         (AuditCompliance, AuditLog, {"session_id", "context"}),
         (ProjectPublic, entities.Project, {"user_id", "settings", "instructions", "original_image"}),
@@ -68,7 +69,7 @@ def test_a_view_hides_what_its_reader_may_not_see(view: Any, entity: type[Entity
         (GeneratedImageFull, GeneratedImage, set()),
         (AuditFull, AuditLog, set()),
         (UserAdmin, entities.User, SECRET_COLUMNS | {"reset_password_expires_at", "email_verification_expires_at"}),
-        (SessionAdmin, Session, {"session_id", "session_data"}),
+        (SessionAdmin, Session, {"session_id", "session_data", "data_version"}),
     ],
 )
 def test_a_full_view_forgets_nothing(view: Any, entity: type[Entity], left_out: set[str]) -> None:

@@ -51,9 +51,10 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "uq_sessions_session_id": lambda tx: tx.sessions.find_one(session_id="hash"),
     "ix_sessions_user_id_status": lambda tx: tx.sessions.count(user_id=SOMEONE, status="active"),
     "ix_sessions_expires_at": lambda tx: tx.sessions.list(order_by="expires_at"),
-    "ix_audit_logs_user_id_created_at": lambda tx: tx.audit.list(user_id=SOMEONE, order_by="-created_at"),
-    "ix_audit_logs_action_created_at": lambda tx: tx.audit.list(action="user_login", order_by="-created_at"),
-    "ix_audit_logs_level_created_at": lambda tx: tx.audit.list(level="critical", order_by="-created_at"),
+    "ix_audit_logs_user_id_id": lambda tx: tx.audit.list(user_id=SOMEONE, order_by="-id"),
+    "ix_audit_logs_action_id": lambda tx: tx.audit.list(action="user_login", order_by="-id"),
+    "ix_audit_logs_level_id": lambda tx: tx.audit.list(level="critical", order_by="-id"),
+    "ix_audit_logs_category_id": lambda tx: tx.audit.list(category="security", order_by="-id"),
     "ix_audit_logs_resource_type_resource_id": lambda tx: tx.audit.count(resource_type="project", resource_id="1"),
     "ix_audit_logs_correlation_id": lambda tx: tx.audit.count(correlation_id="c"),
     "ix_audit_logs_context": lambda tx: tx.audit.count(context={"a": 1}),
@@ -69,6 +70,13 @@ async def test_each_index_has_a_query_here(data: DataLayer) -> None:
             ).bindparams(tables=list(Entity.metadata.tables))
         )
     assert set(names.scalars()) == set(QUERIES)
+
+
+def name_in_plan(index: str) -> str:
+    """Of a partitioned table each partition has its part of the index, under a name that PostgreSQL gave it."""
+    if not index.startswith("ix_audit_logs_"):
+        return index
+    return f"{index.replace('ix_audit_logs', 'audit_logs_default')}_idx"
 
 
 @pytest.mark.parametrize("index", QUERIES)
@@ -93,4 +101,4 @@ async def test_the_query_uses_the_index(data: DataLayer, index: str) -> None:
         plan = await (await tx.orm()).run_sync(
             lambda session: session.connection().exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars().all()
         )
-    assert index in "\n".join(plan)
+    assert name_in_plan(index) in "\n".join(plan)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from data_layer import __version__
-from data_layer.cli import cache, configuration, database, projects, service, status, storage
+from data_layer.cli import cache, configuration, database, projects, service, sessions, status, storage, users
 
 application = typer.Typer(
     name="data-layer",
@@ -23,6 +23,8 @@ application.add_typer(database.commands, name="db")
 application.add_typer(cache.commands, name="cache")
 application.add_typer(storage.commands, name="storage")
 application.add_typer(projects.commands, name="projects")
+application.add_typer(sessions.commands, name="sessions")
+application.add_typer(users.commands, name="users")
 application.add_typer(configuration.commands, name="config")
 
 

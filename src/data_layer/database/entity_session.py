@@ -84,6 +84,16 @@ class EntitySession:
         with translated():
             return await session.execute(statement)
 
+    async def run(self, *statements: Statement) -> list[tuple[Any, ...] | None]:
+        """Execute SQL on the driver's connection, in one round trip, after what is pending; the first row of each."""
+        await self.flush()
+        return await self._transaction.run(statements)
+
+    async def fetch_one(self, sql: str, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
+        """The first row of a single read on the driver's connection, which does not begin the transaction."""
+        await self.flush()
+        return await self._transaction.fetch_one(sql, parameters)
+
     async def change(self, statement: UpdateBase) -> CursorResult[Any]:
         """Execute a statement that changes rows without loading them; known entities are not touched."""
         result = await self.execute(statement.execution_options(synchronize_session=False))

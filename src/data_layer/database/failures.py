@@ -11,8 +11,9 @@ from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm.exc import StaleDataError
 
 from data_layer.entities import Entity
-from data_layer.entities.triggers import MOVE_RULE, VERSION_RULE
+from data_layer.entities.triggers import APPEND_RULE, MOVE_RULE, VERSION_RULE
 from data_layer.errors import (
+    AppendOnlyError,
     ConcurrentChangeError,
     DatabaseError,
     DatabaseLoginError,
@@ -168,6 +169,12 @@ def _check_violated(error: psycopg.Error) -> DataLayerError:
     return InvalidValueError(f"{field} holds a value that {error.diag.table_name} does not allow", field=field)
 
 
+def _restricted(error: psycopg.Error) -> DataLayerError:
+    if error.diag.constraint_name == APPEND_RULE:
+        return AppendOnlyError(str(error.diag.message_primary))
+    return _reference_error(error, deleting=True)
+
+
 def _value_missing(error: psycopg.Error) -> DataLayerError:
     field = error.diag.column_name
     return InvalidValueError(f"{field} is missing", field=field)
@@ -253,6 +260,7 @@ _BY_STATE: dict[str, Callable[[psycopg.Error], DataLayerError]] = {
     "22001": _always(ValueTooLongError, "{0}"),
     "22021": _always(InvalidTextError, "a text holds bytes that are not UTF-8"),
     "22P05": _always(InvalidTextError, "a text holds a character that PostgreSQL cannot store, such as NUL"),
+    "23001": _restricted,
     "23502": _value_missing,
     "23505": _duplicate,
     "23514": _check_violated,

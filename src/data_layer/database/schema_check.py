@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import bindparam, text
 
 from data_layer.entities import Entity
+from data_layer.entities.audit_log import DEFAULT_PARTITION
 from data_layer.entities.triggers import FUNCTIONS, TRIGGERS
 
 if TYPE_CHECKING:
@@ -25,11 +26,14 @@ Definitions = dict[Key, str]
 
 _DEFINITIONS = text("""
 WITH ours AS (
-    SELECT oid, relname, relpersistence, relkind FROM pg_class
+    SELECT oid, relname, relpersistence, relkind, relispartition, relpartbound FROM pg_class
     WHERE relnamespace = CASE WHEN :temporary THEN pg_my_temp_schema() ELSE to_regnamespace(current_schema()) END
     AND relname IN :tables AND relkind IN ('r', 'p', 'v', 'm', 'f')
 )
-SELECT 'table', relname, CASE WHEN relkind <> 'r' THEN 'no plain table' WHEN relpersistence = 'u' THEN 'unlogged' END
+SELECT 'table', relname, concat_ws(' ',
+    CASE WHEN relkind NOT IN ('r', 'p') THEN 'no plain table' WHEN relpersistence = 'u' THEN 'unlogged' END,
+    CASE WHEN relkind = 'p' THEN 'PARTITION BY ' || pg_get_partkeydef(oid) END,
+    CASE WHEN relispartition THEN 'PARTITION ' || pg_get_expr(relpartbound, oid) END)
 FROM ours
 UNION ALL
 SELECT 'column', relname || '.' || attname, concat_ws(' ',
@@ -54,8 +58,8 @@ WHERE NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND cont
 UNION ALL
 SELECT 'trigger', relname || '.' || tgname,
     pg_get_triggerdef(pg_trigger.oid, true) || CASE tgenabled WHEN 'O' THEN '' ELSE ' (not enabled)' END
-FROM ours JOIN pg_trigger ON tgrelid = ours.oid AND NOT tgisinternal
-""").bindparams(bindparam("tables", list(Entity.metadata.tables), expanding=True))
+FROM ours JOIN pg_trigger ON tgrelid = ours.oid AND NOT tgisinternal AND tgparentid = 0
+""").bindparams(bindparam("tables", [*Entity.metadata.tables, DEFAULT_PARTITION], expanding=True))
 
 _FUNCTIONS = text("""
 SELECT 'function', proname, concat(

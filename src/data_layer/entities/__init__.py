@@ -5,8 +5,22 @@ from data_layer.entities.audit_log import AuditLog
 from data_layer.entities.base import Entity
 from data_layer.entities.generated_code import GeneratedCode
 from data_layer.entities.generated_image import GeneratedImage
+from data_layer.entities.login_attempt import login_attempts
 from data_layer.entities.project import Project
+from data_layer.entities.refresh_token import RefreshToken
 from data_layer.entities.session import Session
+from data_layer.entities.session_change import session_changes
 from data_layer.entities.user import User
 
-__all__ = ["AuditLog", "Entity", "GeneratedCode", "GeneratedImage", "Project", "Session", "User"]
+__all__ = [
+    "AuditLog",
+    "Entity",
+    "GeneratedCode",
+    "GeneratedImage",
+    "Project",
+    "RefreshToken",
+    "Session",
+    "User",
+    "login_attempts",
+    "session_changes",
+]

@@ -3,21 +3,51 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, func, true
+from sqlalchemy import ForeignKey, Index, event, func, text, true
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.orm import Mapped, mapped_column
 
 from data_layer.entities.base import Choice, Entity, choice, json_object, metadata_column, short_text
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
 
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
 _USER_CATEGORIES = {
     AuditAction.USER_UPDATE_PROFILE: AuditCategory.DATA_MODIFICATION,
     AuditAction.USER_DELETE_ACCOUNT: AuditCategory.DATA_MODIFICATION,
 }
 _READING_ACTIONS = frozenset({AuditAction.CODE_COPY, AuditAction.CODE_DOWNLOAD, AuditAction.IMAGE_DOWNLOAD})
+
+
+class UsualCase(NamedTuple):
+    """What an action usually is; the factories say the same."""
+
+    category: AuditCategory
+    level: AuditLevel = AuditLevel.INFO
+    is_success: bool = True
+
+
+def _usual_case(action: AuditAction) -> UsualCase:
+    reading = action in _READING_ACTIONS
+    match action.partition("_")[0]:
+        case "user" | "session":
+            return UsualCase(_USER_CATEGORIES.get(action, AuditCategory.AUTHENTICATION))
+        case "security":
+            return UsualCase(AuditCategory.SECURITY, AuditLevel.WARNING, is_success=False)
+        case "admin":
+            return UsualCase(AuditCategory.ADMINISTRATION, AuditLevel.WARNING)
+        case "system":
+            failed = action is AuditAction.SYSTEM_ERROR
+            return UsualCase(AuditCategory.SYSTEM, AuditLevel.ERROR if failed else AuditLevel.INFO, not failed)
+        case _:
+            return UsualCase(AuditCategory.DATA_ACCESS if reading else AuditCategory.DATA_MODIFICATION)
+
+
+USUAL_CASES = {action: _usual_case(action) for action in AuditAction}
 
 
 class DataFields(TypedDict, total=False):
@@ -45,9 +75,11 @@ class AuditFields(DataFields, total=False):
 
 
 class AuditLog(Entity, kw_only=True):
-    """One entry of the audit trail. Entries are added and read, never changed.
+    """One entry of the audit trail. Entries are added and read, never changed: the database refuses it.
 
-    The factories fill in category, level and success for the usual cases.
+    The factories fill in category, level and success for the usual cases. The table is divided by month, by the time
+    in the id; what belongs to no month that exists is kept in ``audit_logs_default``. Whoever imports history gives
+    ``id=id_at(created_at)``.
     """
 
     __tablename__ = "audit_logs"
@@ -74,13 +106,16 @@ class AuditLog(Entity, kw_only=True):
     duration: Mapped[float | None] = mapped_column(default=None)
     created_at: Mapped[datetime] = mapped_column(default=None, server_default=func.now())
 
+    # Ids are ordered by time, and pages of the trail are read in their order.
     __table_args__ = (
-        Index("ix_audit_logs_user_id_created_at", "user_id", "created_at"),
-        Index("ix_audit_logs_action_created_at", "action", "created_at"),
-        Index("ix_audit_logs_level_created_at", "level", "created_at"),
+        Index("ix_audit_logs_user_id_id", "user_id", "id"),
+        Index("ix_audit_logs_action_id", "action", "id"),
+        Index("ix_audit_logs_level_id", "level", "id"),
+        Index("ix_audit_logs_category_id", "category", "id"),
         Index("ix_audit_logs_resource_type_resource_id", "resource_type", "resource_id"),
         Index("ix_audit_logs_correlation_id", "correlation_id"),
         Index("ix_audit_logs_context", "context", postgresql_using="gin", postgresql_ops={"context": "jsonb_path_ops"}),
+        {"postgresql_partition_by": "RANGE (id)"},
     )
 
     @classmethod
@@ -153,7 +188,9 @@ class AuditLog(Entity, kw_only=True):
         )
 
     @classmethod
-    def admin_action(cls, action: AuditAction, user_id: UUID, description: str, **fields: Unpack[AuditFields]) -> Self:
+    def admin_action(
+        cls, action: AuditAction, user_id: UUID | None, description: str, **fields: Unpack[AuditFields]
+    ) -> Self:
         """Something that an administrator did to others or to the system; a warning, so that it stands out."""
         return cls(
             action=action,
@@ -163,3 +200,12 @@ class AuditLog(Entity, kw_only=True):
             level=AuditLevel.WARNING,
             **fields,
         )
+
+
+DEFAULT_PARTITION = "audit_logs_default"
+"""Takes the entries that belong to no month that exists, so that none is ever refused."""
+
+
+@event.listens_for(AuditLog.__table__, "after_create")
+def _create_default_partition(_table: Any, connection: Connection, **_: Any) -> None:
+    connection.execute(text(f"CREATE TABLE {DEFAULT_PARTITION} PARTITION OF {AuditLog.__tablename__} DEFAULT"))

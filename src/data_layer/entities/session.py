@@ -45,6 +45,7 @@ class Session(Timestamped, Entity, kw_only=True):
     city: Mapped[str | None] = mapped_column(default=None)
     timezone: Mapped[str | None] = mapped_column(default=None)
     session_data: Mapped[dict[str, Any]] = json_object()
+    data_version: Mapped[int] = counter()
     metadata_: Mapped[dict[str, Any]] = metadata_column()
     request_count: Mapped[int] = counter()
     revoked_at: Mapped[datetime | None] = mapped_column(default=None)

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from data_layer.entities.audit_log import DEFAULT_PARTITION
+
 VERSION_RULE = "generated_codes_parent_in_project"
 MOVE_RULE = "generation_status_move"
+SESSION_CHANNEL = "data_layer_session_changed"
+"""Where PostgreSQL tells that a transaction with new rows in ``session_changes`` has been committed."""
+APPEND_RULE = "audit_logs_append_only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +37,13 @@ class Trigger:
     table: str
     event: str
     function: str
+    each: str = "ROW"
 
     @property
     def create(self) -> str:
         """The statement that creates it."""
-        return (
-            f"CREATE TRIGGER {self.name} {self.event} ON {self.table} FOR EACH ROW EXECUTE FUNCTION {self.function}()"
-        )
+        action = f"FOR EACH {self.each} EXECUTE FUNCTION {self.function}()"
+        return f"CREATE TRIGGER {self.name} {self.event} ON {self.table} {action}"
 
 
 # The update of the project waits for other writers of the same project, so numbers are given in the order of commits
@@ -88,11 +93,60 @@ END
 """,
 )
 
-FUNCTIONS = (NUMBER_VERSION, CHECK_MOVE)
+# Superusers are refused too: who really means it has to disable the trigger first. Partitions take over the trigger
+# for rows from their table, but not the one for statements.
+REFUSE_AUDIT_CHANGE = Function(
+    "refuse_audit_change",
+    f"""
+BEGIN
+    RAISE restrict_violation USING
+        MESSAGE = format('audit entries are never changed or removed: %s was refused', TG_OP),
+        HINT = 'Whole months that are old enough are removed by: data-layer maintenance run',
+        CONSTRAINT = '{APPEND_RULE}', TABLE = 'audit_logs';
+END
+""",
+)
+
+# Whoever ends a session or changes what it may do, be it by hand in SQL, every process hears of it. What only lengthens
+# a session is not told: no process refuses a session before it has asked the database.
+ANNOUNCE_SESSION = Function(
+    "announce_session_change",
+    f"""
+BEGIN
+    IF OLD.status = 'active' AND (TG_OP = 'DELETE' OR NEW.status <> 'active' OR NEW.expires_at < OLD.expires_at) THEN
+        INSERT INTO session_changes (session_id) VALUES (OLD.id) ON CONFLICT DO NOTHING;
+        NOTIFY {SESSION_CHANNEL};
+    END IF;
+    RETURN NULL;
+END
+""",
+)
+ANNOUNCE_USER = Function(
+    "announce_user_change",
+    f"""
+BEGIN
+    IF NEW.role <> OLD.role OR NEW.status <> OLD.status THEN
+        INSERT INTO session_changes (session_id)
+        SELECT id FROM sessions WHERE user_id = NEW.id AND status = 'active' ON CONFLICT DO NOTHING;
+        NOTIFY {SESSION_CHANNEL};
+    END IF;
+    RETURN NULL;
+END
+""",
+)
+
+FUNCTIONS = (NUMBER_VERSION, CHECK_MOVE, REFUSE_AUDIT_CHANGE, ANNOUNCE_SESSION, ANNOUNCE_USER)
 TRIGGERS = (
     Trigger("number_version", "generated_codes", "BEFORE INSERT", NUMBER_VERSION.name),
     *(
         Trigger("check_status_move", table, "BEFORE UPDATE OF status", CHECK_MOVE.name)
         for table in ("generated_codes", "generated_images")
     ),
+    Trigger("refuse_change", "audit_logs", "BEFORE DELETE OR UPDATE", REFUSE_AUDIT_CHANGE.name),
+    *(
+        Trigger("refuse_truncate", table, "BEFORE TRUNCATE", REFUSE_AUDIT_CHANGE.name, each="STATEMENT")
+        for table in ("audit_logs", DEFAULT_PARTITION)
+    ),
+    Trigger("announce_change", "sessions", "AFTER DELETE OR UPDATE OF status, expires_at", ANNOUNCE_SESSION.name),
+    Trigger("announce_change", "users", "AFTER UPDATE OF role, status", ANNOUNCE_USER.name),
 )

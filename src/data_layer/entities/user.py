@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID  # noqa: TC003  (SQLAlchemy reads annotations)
 
 from sqlalchemy import Index, func, text
 from sqlalchemy.dialects.postgresql import INET
@@ -55,11 +56,17 @@ class User(Timestamped, Entity, kw_only=True):
     preferences: Mapped[dict[str, Any]] = json_object()
     metadata_: Mapped[dict[str, Any]] = metadata_column()
 
+    @property
+    def is_erased(self) -> bool:
+        """Whether the account was deleted; only its id is left, for the audit trail."""
+        return self.email == erased_email(self.id)
+
     __table_args__ = (
         Index("uq_users_email", func.lower(text("email")), unique=True),
         Index("uq_users_azure_id", "azure_id", unique=True, postgresql_where=text("azure_id IS NOT NULL")),
         Index("uq_users_google_id", "google_id", unique=True, postgresql_where=text("google_id IS NOT NULL")),
         Index("uq_users_github_id", "github_id", unique=True, postgresql_where=text("github_id IS NOT NULL")),
+        Index("ix_users_role", "role", postgresql_where=text("role <> 'user'")),
         Index(
             "ix_users_preferences",
             "preferences",
@@ -67,3 +74,8 @@ class User(Timestamped, Entity, kw_only=True):
             postgresql_ops={"preferences": "jsonb_path_ops"},
         ),
     )
+
+
+def erased_email(user_id: UUID) -> str:
+    """The address of an erased account: one that nobody can register, because it can never receive mail (RFC 2606)."""
+    return f"{user_id}@deleted.invalid"

@@ -12,11 +12,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from data_layer.database.entity_session import EntitySession
 from data_layer.database.failures import translate
 from data_layer.database.transaction import Transaction, uninterrupted
-from data_layer.entities import AuditLog, Entity, Session
+from data_layer.entities import AuditLog, Entity
 from data_layer.errors import NestedTransactionError
+from data_layer.repositories.audit import AuditRepository, complete
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
+from data_layer.repositories.login_attempts import LoginAttemptRepository
 from data_layer.repositories.projects import ProjectRepository
-from data_layer.repositories.repository import AppendRepository, Repository
+from data_layer.repositories.refresh_tokens import RefreshTokenRepository
+from data_layer.repositories.sessions import SessionRepository
 from data_layer.repositories.users import UserRepository
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
     from data_layer.database.engine import Database
     from data_layer.database.replicas import ReadingDatabase
+    from data_layer.repositories.sessions import EndedSessions
 
 # Child tasks inherit context variables, but not the transaction: so the task is remembered beside it.
 _current: ContextVar[tuple[Database | ReadingDatabase, asyncio.Task[Any] | None] | None] = ContextVar(
@@ -41,18 +45,6 @@ def last_position() -> str | None:
     return _last_position.get()
 
 
-class SessionRepository(Repository[Session]):
-    """Rows of ``sessions``."""
-
-    entity = Session
-
-
-class AuditRepository(AppendRepository[AuditLog]):
-    """Rows of ``audit_logs``: added and read, never changed."""
-
-    entity = AuditLog
-
-
 class UnitOfWork:
     """A transaction, used as ``async with data.transaction() as tx``.
 
@@ -64,10 +56,13 @@ class UnitOfWork:
         self,
         database: Database | ReadingDatabase,
         remove_files: Callable[[Sequence[str]], Coroutine[Any, Any, None]] | None = None,
+        forget_sessions: Callable[[Sequence[EndedSessions]], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._database = database
         self._remove_files = remove_files
+        self._forget_sessions = forget_sessions
         self._discarded: list[str] = []
+        self._ended: list[EndedSessions] = []
         self._token: Token[Any] | None = None
         self._transaction = Transaction(database)
         self._entities = EntitySession(database, self._transaction)
@@ -75,11 +70,15 @@ class UnitOfWork:
         self.projects = ProjectRepository(self._entities, self._discarded)
         self.codes = GeneratedCodeRepository(self._entities)
         self.images = GeneratedImageRepository(self._entities, self._discarded)
-        self.sessions = SessionRepository(self._entities)
+        self.sessions = SessionRepository(self._entities, self._ended)
+        self.refresh_tokens = RefreshTokenRepository(self._entities)
         self.audit = AuditRepository(self._entities)
+        self.login_attempts = LoginAttemptRepository(self._entities)
 
     def add(self, entity: Entity) -> None:
         """Insert a new entity, or write the changes of a stored one, when the transaction is flushed or committed."""
+        if isinstance(entity, AuditLog):
+            complete(entity)
         self._entities.add(entity)
 
     async def flush(self) -> None:
@@ -128,5 +127,7 @@ class UnitOfWork:
             await self._entities.close(committed=committed)
         finally:
             await self._transaction.close()
+        if committed and self._ended and self._forget_sessions is not None:
+            await uninterrupted(self._forget_sessions(self._ended))
         if committed and self._discarded and self._remove_files is not None:
             await uninterrupted(self._remove_files(self._discarded))

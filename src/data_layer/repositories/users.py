@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import ColumnElement, delete, func, text, update
+from sqlalchemy import ColumnElement, delete, func, select, text, update
 from typing_extensions import override
 
 from data_layer.entities import Project, Session, User
-from data_layer.entities.enums import UserStatus
+from data_layer.entities.enums import UserRole, UserStatus
+from data_layer.entities.user import erased_email
 from data_layer.repositories.projects import stored_files_of
 from data_layer.repositories.repository import Repository
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
     from data_layer.database.entity_session import EntitySession
+
+
+SecretColumn = Literal["password_hash", "reset_password_token_hash", "email_verification_token_hash"]
+
+# The literal lets PostgreSQL see that the partial index on roles will do.
+_IS_ADMIN = text("users.role = 'admin'")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a login is compared with."""
+
+    user_id: UUID
+    password_hash: str | None = field(repr=False)
 
 
 class UserRepository(Repository[User]):
@@ -24,6 +44,80 @@ class UserRepository(Repository[User]):
     def __init__(self, session: EntitySession, discarded: list[str]) -> None:
         super().__init__(session)
         self._discarded = discarded
+
+    async def page(
+        self,
+        *,
+        limit: int,
+        after: UUID | None = None,
+        status: UserStatus | None = None,
+        role: UserRole | None = None,
+    ) -> Sequence[User]:
+        """A page of the accounts that were not deleted, in the order of their making."""
+        statement = select(User).where(User.email.not_like("%@deleted.invalid")).order_by(User.id).limit(limit)
+        if after is not None:
+            statement = statement.where(User.id > after)
+        if status is not None:
+            statement = statement.where(User.status == status)
+        if role is not None:
+            statement = statement.where(User.role == role)
+        return await self._session.find(statement)
+
+    async def note_attempt(self, email: str, locked_until: datetime | None) -> Credentials | None:
+        """Count an attempt to log in, and tell what it is compared with; the same statement for unknown addresses."""
+        statement = (
+            update(User)
+            .where(self._condition("email", email))
+            .values(
+                failed_login_count=User.failed_login_count + 1,
+                locked_until=func.greatest(User.locked_until, locked_until),
+                updated_at=User.updated_at,
+            )
+            .returning(User.id.label("user_id"), User.password_hash)
+        )
+        row = (await self._session.change(statement)).mappings().one_or_none()
+        return None if row is None else Credentials(**row)
+
+    async def record_login(self, user: User, *, ip_address: str | None, user_agent: str | None) -> None:
+        """Count a login that succeeded; the failures before it are forgotten. That is no change of the account."""
+        columns = (User.login_count, User.failed_login_count, User.last_login_at, User.locked_until)
+        statement = (
+            update(User)
+            .where(User.id == user.id)
+            .values(
+                login_count=User.login_count + 1,
+                failed_login_count=0,
+                locked_until=None,
+                last_login_at=func.now(),
+                last_login_ip=ip_address,
+                last_login_user_agent=user_agent,
+                updated_at=User.updated_at,
+            )
+            .returning(*columns)
+        )
+        row = (await self._session.change(statement)).one()
+        self._session.take_over(User, user.id, dict(zip((c.key for c in columns), row, strict=True)))
+
+    async def forget_failures(self, user_id: UUID) -> None:
+        """Set the count of failed logins back, and end the waiting that it caused."""
+        values = {"failed_login_count": 0, "locked_until": None, "updated_at": User.updated_at}
+        await self._session.change(update(User).where(User.id == user_id).values(values))
+
+    async def secret(self, user_id: UUID, name: SecretColumn) -> str | None:
+        """A stored hash, which entities are loaded without."""
+        statement = select(self._column(name)).where(User.id == user_id)
+        found: str | None = (await self._session.execute(statement)).scalar_one_or_none()
+        return found
+
+    async def lock_admins(self) -> frozenset[UUID]:
+        """The active administrators; nobody else can change which these are until the transaction ends."""
+        statement = (
+            select(User.id)
+            .where(_IS_ADMIN, User.status == UserStatus.ACTIVE)
+            .order_by(User.id)
+            .with_for_update(key_share=True)
+        )
+        return frozenset((await self._session.execute(statement)).scalars())
 
     @override
     async def delete(self, entity: User) -> None:
@@ -48,11 +142,11 @@ class UserRepository(Repository[User]):
 
 
 def _nobody(user: User) -> dict[str, Any]:
-    """The values of an erased account; its address is one that can never receive mail (RFC 2606)."""
+    """The values of an erased account."""
     kept = {"id", "role", "auth_provider", "login_count", "created_at"}
     empty = {column.key: None for column in User.__table__.columns if column.nullable and column.key not in kept}
     return empty | {
-        "email": f"{user.id}@deleted.invalid",
+        "email": erased_email(user.id),
         "first_name": "Deleted",
         "last_name": "account",
         "status": UserStatus.INACTIVE,

@@ -1,12 +1,13 @@
-"""What can be seen of an audit entry: without the details of the person, for compliance, all of it."""
+"""What can be seen of an audit entry (without the details of the person, for compliance, all of it) and asked for."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
 
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
 from data_layer.schemas.base import View
@@ -47,3 +48,82 @@ class AuditFull(AuditCompliance):
     session_id: str | None
     context: dict[str, Any]
     metadata: dict[str, Any] = Field(validation_alias=AliasChoices("metadata_", "metadata"))
+
+
+class AuditView(StrEnum):
+    """Which of the three pictures of an entry: ``AuditSecure``, ``AuditCompliance`` or ``AuditFull``."""
+
+    SECURE = "secure"
+    COMPLIANCE = "compliance"
+    FULL = "full"
+
+    @property
+    def schema(self) -> type[AuditSecure]:
+        """The class of the entries."""
+        return _SCHEMAS[self]
+
+
+_SCHEMAS: dict[AuditView, type[AuditSecure]] = {
+    AuditView.SECURE: AuditSecure,
+    AuditView.COMPLIANCE: AuditCompliance,
+    AuditView.FULL: AuditFull,
+}
+
+
+class AuditFilter(BaseModel):
+    """Which entries: all conditions must hold, and of several values any will do.
+
+    ``text`` is looked for in description, details and error message, in any letter case. No index serves it, because
+    it would cost every entry more than rare searches gain: so it needs ``since``, or one of ``user_id``,
+    ``resource_id`` and ``correlation_id`` beside it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    user_id: UUID | None = None
+    actions: tuple[AuditAction, ...] = ()
+    levels: tuple[AuditLevel, ...] = ()
+    categories: tuple[AuditCategory, ...] = ()
+    resource_type: str | None = None
+    resource_id: str | None = None
+    correlation_id: str | None = None
+    is_success: bool | None = None
+    since: AwareDatetime | None = Field(None, description="The first moment, inclusive.")
+    until: AwareDatetime | None = Field(None, description="The last moment, exclusive.")
+    text: str | None = Field(None, min_length=2, max_length=200)
+
+
+Entry = TypeVar("Entry", bound=AuditSecure)
+
+
+class AuditPage(BaseModel, Generic[Entry]):
+    """Some entries; ``next_cursor`` asks for those that follow, ``None`` when there are none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    entries: tuple[Entry, ...]
+    next_cursor: str | None
+
+
+class AuditExport(View):
+    """What an export held."""
+
+    entries: int
+    bytes: int
+
+
+class AuditBufferStatistics(View):
+    """What became of entries that belong to no transaction, since the start.
+
+    Each is in the end ``written`` or ``replayed`` (after it was ``spilled`` to disk), ``rejected`` by the database as
+    unusable, or ``lost`` for want of room. ``waiting`` are in memory.
+    """
+
+    recorded: int
+    written: int
+    spilled: int
+    replayed: int
+    rejected: int
+    lost: int
+    waiting: int
+    bytes_on_disk: int

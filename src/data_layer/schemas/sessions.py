@@ -1,4 +1,7 @@
-"""What can be seen of a session: by its owner, by administrators; by neither the token or its data."""
+"""What can be seen of a session: by the services that it is shown to, by its owner, by administrators.
+
+The token is in none of them but ``NewSession``, which is handed out once, and never in its text.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,65 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr
 
-from data_layer.entities.enums import SessionStatus, SessionType
+from data_layer.entities.enums import SessionStatus, SessionType, UserRole
+from data_layer.schemas.actors import Actor
 from data_layer.schemas.base import View
+
+
+class ActiveSession(View):
+    """A session that is accepted: who is logged in, and as what.
+
+    ``expires_at`` is when it ends if nothing more is done in it; use moves that on.
+    """
+
+    id: UUID
+    user_id: UUID
+    role: UserRole
+    type: SessionType
+    created_at: datetime
+    expires_at: datetime
+
+    @property
+    def actor(self) -> Actor:
+        """Who acts in this session, as services ask for it."""
+        return Actor.user(self.user_id, self.role)
+
+
+class NewSession(View):
+    """A session that has just begun. ``token`` is for the client alone and cannot be had again."""
+
+    token: SecretStr
+    session: ActiveSession
+
+
+class TokenPair(View):
+    """What a client without cookies holds: a JWT for each call, and a token to exchange once for the next pair.
+
+    ``access_expires_in`` is in seconds. Neither token can be had again.
+    """
+
+    access_token: SecretStr
+    access_expires_in: int
+    refresh_token: SecretStr
+    refresh_expires_at: datetime
+    session_id: UUID
+
+
+class SessionData(View):
+    """What an application keeps for a session; ``version`` must be shown to replace it."""
+
+    values: dict[str, Any]
+    version: int
+
+
+class Place(View):
+    """Where a client seems to be, as far as somebody knows."""
+
+    country: str | None = None
+    city: str | None = None
+    timezone: str | None = None
 
 
 class SessionSecure(View):

@@ -3,13 +3,61 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AliasChoices, Field
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, StringConstraints
 
 from data_layer.entities.enums import AuthProvider, UserRole, UserStatus
 from data_layer.schemas.base import View
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+
+
+def _check_avatar(value: str) -> str:
+    """An avatar is shown by others' browsers, so it may not be a script or carry its own bytes."""
+    if ":" in value and not value.startswith("https://"):
+        raise ValueError("must be a storage key, or an address that begins with https://")
+    return value
+
+
+class ProfileChanges(View):
+    """What people change of their own profile. What is not given stays; ``None`` clears what may be empty."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first_name: Name | None = None
+    last_name: Name | None = None
+    display_name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)] | None = None
+    avatar: Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_check_avatar)] | None = (
+        None
+    )
+
+
+class ExternalIdentity(View):
+    """What an external provider says of somebody, *after* the caller has verified that it is the provider who says so.
+
+    The caller must have verified, for ``google`` and ``azure_ad``, the signature of the ID token against the keys that
+    the provider publishes, ``iss``, ``aud`` (it is our client id, not merely any), ``exp``, and ``nonce`` or ``state``;
+    for ``github``, that the answers of its API were fetched over TLS with an access token that GitHub has given to our
+    own client in this very login.
+
+    ``subject`` is what the provider never gives to anybody else: Google's ``sub``; GitHub's numeric ``id`` (never the
+    login name, which can be taken over); for Azure AD ``tid`` and ``oid`` joined by a dot.
+
+    ``email_verified`` says that the provider has itself verified that the person reads mail at ``email``: Google's
+    ``email_verified``; GitHub's ``verified`` of the entry in ``/user/emails``; for Azure AD only where ``xms_edov`` is
+    true or the tenant is the caller's own. Its plain ``email`` claim can be set to anything by the tenant ("nOAuth").
+    """
+
+    provider: Literal[AuthProvider.AZURE_AD, AuthProvider.GOOGLE, AuthProvider.GITHUB]
+    subject: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    email: str | None = None
+    email_verified: bool = False
+    first_name: str | None = None
+    last_name: str | None = None
+    display_name: str | None = None
+    avatar: str | None = None
 
 
 class UserPublic(View):

@@ -1,0 +1,112 @@
+"""Who acts, and from where: set once per request, and taken over by everything that is recorded meanwhile.
+
+It travels with the task (a context variable), so concurrent requests do not see each other's, and tasks that a request
+starts inherit it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+    from data_layer.entities.enums import UserRole
+
+LONGEST_USER_AGENT = 1024
+LONGEST_CORRELATION_ID = 255
+
+
+class ContextFields(TypedDict, total=False):
+    """What can be known about a request."""
+
+    actor_id: UUID | None
+    actor_role: UserRole | None
+    ip_address: str | None
+    user_agent: str | None
+    session_id: UUID | None
+    correlation_id: str | None
+    source: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """Who acts, and from where. Unknown things are ``None``.
+
+    ``actor_id`` is the user who acts, ``session_id`` the id of the session's row (never its token), ``source`` the
+    program or the part of it that was called, such as ``api`` or ``cli``.
+    """
+
+    actor_id: UUID | None = None
+    actor_role: UserRole | None = None
+    ip_address: str | None = None
+    user_agent: str | None = None
+    session_id: UUID | None = None
+    correlation_id: str | None = None
+    source: str | None = None
+
+
+_NOTHING = RequestContext()
+_current: ContextVar[RequestContext] = ContextVar("request_context", default=_NOTHING)
+
+
+@contextmanager
+def request_context(**fields: Unpack[ContextFields]) -> Iterator[RequestContext]:
+    """Set what is known for the block; what is not named here stays as it was outside.
+
+    What came with the request is never a reason to fail: an address that is none is left out, and texts are shortened
+    and freed of what PostgreSQL cannot store.
+    """
+    outer = _current.get()
+    context = replace(outer, **_cleaned(fields))
+    _current.set(context)
+    try:
+        yield context
+    finally:
+        # Not by a token: a generator that a framework closes elsewhere must not fail there.
+        _current.set(outer)
+
+
+def current_context() -> RequestContext:
+    """What is known in this task; the correlation id also where only the middleware for it has set one."""
+    context = _current.get()
+    if context.correlation_id is None and (given := _correlation_id_of_middleware()) is not None:
+        return replace(context, correlation_id=_clean(given, LONGEST_CORRELATION_ID))
+    return context
+
+
+def _cleaned(fields: ContextFields) -> ContextFields:
+    cleaned = fields.copy()
+    if address := fields.get("ip_address"):
+        cleaned["ip_address"] = _address(address)
+    if user_agent := fields.get("user_agent"):
+        cleaned["user_agent"] = _clean(user_agent, LONGEST_USER_AGENT)
+    if correlation_id := fields.get("correlation_id"):
+        cleaned["correlation_id"] = _clean(correlation_id, LONGEST_CORRELATION_ID)
+    return cleaned
+
+
+def _address(text: str) -> str | None:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+def _clean(text: str, length: int) -> str:
+    return text[:length].replace("\0", "").encode(errors="replace").decode()
+
+
+def _correlation_id_of_middleware() -> str | None:
+    # Nobody can have set it before the middleware was imported; importing it here would cost every program its import.
+    module = sys.modules.get("asgi_correlation_id.context")
+    value: str | None = module.correlation_id.get() if module else None
+    return value

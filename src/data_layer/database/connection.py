@@ -1,0 +1,42 @@
+"""The driver's own connection for single statements that belong to no transaction of a caller."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from psycopg.pq import TransactionStatus
+
+from data_layer.database.engine import discard, driver_of
+from data_layer.database.failures import translated
+from data_layer.database.transaction import uninterrupted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from data_layer.database.driver import DriverConnection
+    from data_layer.database.engine import Database
+
+
+@asynccontextmanager
+async def driver_connection(database: Database) -> AsyncIterator[DriverConnection]:
+    """A connection of the pool, in autocommit mode; it goes back clean, or not at all.
+
+    Raises:
+        DataLayerError: for what the driver raises inside.
+    """
+    connection = await database.connect()
+    try:
+        with translated():
+            yield driver_of(connection)
+    finally:
+        await uninterrupted(_release(database, connection))
+
+
+async def _release(database: Database, connection: AsyncConnection) -> None:
+    if not connection.invalidated and driver_of(connection).info.transaction_status == TransactionStatus.IDLE:
+        await database.give_back(connection)
+    else:
+        await discard(connection)

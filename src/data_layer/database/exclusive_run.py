@@ -1,0 +1,34 @@
+"""Lets one process at a time do a piece of work in a database, also through PgBouncer."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from data_layer.database.transaction import Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from data_layer.database.engine import Database
+
+
+@asynccontextmanager
+async def exclusive_run(database: Database, key: int) -> AsyncIterator[bool]:
+    """Whether this process has the lock, which it holds until the block ends, or its connection breaks.
+
+    The lock belongs to a transaction that does nothing else: it has no snapshot, so it keeps nothing from being cleaned
+    up, and PgBouncer leaves it its connection.
+    """
+    transaction = Transaction(database)
+    transaction.open()
+    try:
+        row = await transaction.run(
+            [
+                ("SELECT set_config('idle_in_transaction_session_timeout', '0', true)", None),
+                ("SELECT pg_try_advisory_xact_lock(%s)", (key,)),
+            ]
+        )
+        yield bool(row[1] and row[1][0])
+    finally:
+        await transaction.close()

@@ -1,0 +1,51 @@
+"""The root of all errors, and those that belong to no part in particular."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DataLayerError(Exception):
+    """The root: catching it catches everything that the data layer raises on purpose."""
+
+    code: ClassVar[str] = "data_layer_error"
+
+
+class ConfigurationError(DataLayerError):
+    """The settings cannot be used. ``problems`` holds every problem found, not only the first."""
+
+    code = "configuration_invalid"
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("The configuration cannot be used:\n" + "\n".join(f"  - {problem}" for problem in problems))
+        self.problems = problems
+
+
+class NotInitializedError(DataLayerError):
+    """The data layer was used before it was opened or after it was closed."""
+
+    code = "not_initialized"
+
+
+class EmbeddedServerError(DataLayerError):
+    """An embedded PostgreSQL or Valkey could not be started or stopped."""
+
+    code = "embedded_server_failed"
+
+
+class FolderInUseError(EmbeddedServerError):
+    """Another service already runs on the same data folder."""
+
+    code = "folder_in_use"
+
+
+class NotFoundError(DataLayerError):
+    """No row has this id, or the caller may not know that it exists."""
+
+    code = "not_found"
+
+
+class OverloadedError(DataLayerError):
+    """More passwords wait to be checked than this process can check in time. Try again in a few seconds."""
+
+    code = "overloaded"

@@ -1,0 +1,99 @@
+"""The ``audit_logs`` table: entries are added and read, never changed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ColumnElement, or_, select
+from typing_extensions import override
+
+from data_layer.context import current_context
+from data_layer.entities import AuditLog
+from data_layer.entities.time_ordered_ids import first_id_at
+from data_layer.repositories.repository import AppendRepository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from uuid import UUID
+
+    from sqlalchemy import RowMapping
+
+    from data_layer.schemas.audit import AuditFilter
+
+CLOCK_SKEW = timedelta(hours=1)
+"""How far the clock that made an id and that of the database may be apart for a query by time to be exact."""
+
+
+class AuditRepository(AppendRepository[AuditLog]):
+    """Rows of ``audit_logs``: added and read, never changed."""
+
+    entity = AuditLog
+
+    @override
+    def add(self, entity: AuditLog) -> None:
+        """Insert the entry with the transaction; what it does not say itself is taken from the request's context."""
+        complete(entity)
+        super().add(entity)
+
+    async def page(
+        self, wanted: AuditFilter, names: Sequence[str], *, limit: int, after: UUID | None, newest_first: bool
+    ) -> Sequence[RowMapping]:
+        """Entries in the order of their ids, which is that of time.
+
+        Args:
+            wanted: which ones.
+            names: the columns to read.
+            limit: the most to return.
+            after: the id of the last one of the page before.
+            newest_first: from the newest to the oldest, or the other way round.
+        """
+        columns = AuditLog.__table__.c
+        statement = select(*(columns[name] for name in names)).where(*_conditions(wanted))
+        if after is not None:
+            statement = statement.where(columns.id < after if newest_first else columns.id > after)
+        statement = statement.order_by(columns.id.desc() if newest_first else columns.id.asc()).limit(limit)
+        return (await self._session.execute(statement)).mappings().all()
+
+
+def complete(entry: AuditLog) -> None:
+    """Fill in from the context of the request who acted and from where, as far as the entry does not say it.
+
+    Where somebody acts on behalf of another user, or with more rights than a user's, ``context`` tells who and as what.
+    """
+    context = current_context()
+    if context.actor_id is not None:
+        if entry.user_id is None:
+            entry.user_id = context.actor_id
+        elif entry.user_id != context.actor_id:
+            entry.context.setdefault("actor_id", str(context.actor_id))
+        if context.actor_role is not None and context.actor_role != "user":
+            entry.context.setdefault("actor_role", str(context.actor_role))
+    entry.ip_address = entry.ip_address or context.ip_address
+    entry.user_agent = entry.user_agent or context.user_agent
+    entry.correlation_id = entry.correlation_id or context.correlation_id
+    entry.source = entry.source or context.source
+    if entry.session_id is None and context.session_id is not None:
+        entry.session_id = str(context.session_id)
+
+
+def _conditions(wanted: AuditFilter) -> Iterator[ColumnElement[bool]]:
+    columns = AuditLog.__table__.c
+    for name in ("user_id", "resource_type", "resource_id", "correlation_id", "is_success"):
+        if (value := getattr(wanted, name)) is not None:
+            yield columns[name] == value
+    for name, values in (("action", wanted.actions), ("level", wanted.levels), ("category", wanted.categories)):
+        if len(values) == 1:
+            yield columns[name] == values[0]
+        elif values:
+            yield columns[name].in_(values)
+    # The bounds of the ids let PostgreSQL leave out whole months; those of the time are exact.
+    if wanted.since is not None:
+        yield columns.id >= first_id_at(wanted.since - CLOCK_SKEW)
+        yield columns.created_at >= wanted.since
+    if wanted.until is not None:
+        yield columns.id < first_id_at(wanted.until + CLOCK_SKEW)
+        yield columns.created_at < wanted.until
+    if wanted.text is not None:
+        searched = (columns.description, columns.details, columns.error_message)
+        yield or_(*(column.icontains(wanted.text, autoescape=True) for column in searched))

@@ -1,0 +1,24 @@
+"""What maintenance did, or would do."""
+
+from __future__ import annotations
+
+from data_layer.schemas.base import View
+
+
+class MaintenanceReport(View):
+    """One round. In a dry run the numbers are what there is to do, those of entries to move about.
+
+    ``is_complete`` is false when another process was at it, or something was kept for the next round because its
+    tables were busy.
+    """
+
+    is_dry_run: bool = False
+    is_complete: bool = True
+    sessions_removed: int = 0
+    refresh_tokens_removed: int = 0
+    session_changes_removed: int = 0
+    login_attempts_removed: int = 0
+    audit_months_made: tuple[str, ...] = ()
+    audit_months_dropped: tuple[str, ...] = ()
+    audit_months_moved: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()

@@ -1,0 +1,41 @@
+"""Addresses of mail: one spelling for each, so that letter case and encodings make no second account."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from email_validator import EmailNotValidError, validate_email
+
+from data_layer.errors import InvalidValueError
+
+_LONGEST = 320
+_IPV6_NETWORK = 64  # What one subscriber gets at least, so that moving inside of it makes nobody new.
+
+
+def normalize_email(email: str) -> str:
+    """The spelling that is stored: in lower case, the domain in Unicode, composed (NFC).
+
+    Raises:
+        InvalidValueError: for what is no address, or one that cannot receive mail from elsewhere.
+    """
+    try:
+        # Whether the domain exists is found out by sending mail.
+        return validate_email(email.strip(), check_deliverability=False).normalized.lower()
+    except (EmailNotValidError, UnicodeError) as error:
+        raise InvalidValueError(f"email is no usable address: {error}", field="email") from None
+
+
+def login_name(email: str) -> str:
+    """The same for somebody who logs in: what is no address is an unknown one."""
+    try:
+        return normalize_email(email)
+    except InvalidValueError:
+        return email[:_LONGEST].lower().replace("\0", "").encode(errors="replace").decode()
+
+
+def network_of(ip_address: str) -> str:
+    """The network that failed logins are counted for: an IPv4 address, or 64 bits of an IPv6 address."""
+    address = ipaddress.ip_address(ip_address)
+    if address.version == 4:
+        return str(address)
+    return str(ipaddress.ip_network((address, _IPV6_NETWORK), strict=False))

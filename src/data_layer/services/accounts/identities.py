@@ -1,0 +1,192 @@
+"""Logging in by an external provider: Azure AD, Google, GitHub. ``ExternalIdentity`` says what must be verified before.
+
+An identity is known by the provider's ``subject`` alone. The address that comes with it only matters the first time,
+and only if the provider has verified it; an unverified one neither opens nor takes over an account.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from data_layer.entities import User
+from data_layer.entities.enums import AuditAction, AuthProvider, UserStatus
+from data_layer.errors import ConflictError, DuplicateError, LastLoginMethodError, UnverifiedIdentityError
+from data_layer.schemas.actors import ANONYMOUS
+from data_layer.schemas.users import UserFull
+from data_layer.services.accounts.addresses import normalize_email
+from data_layer.services.accounts.login import record_login
+from data_layer.services.accounts.one_time_tokens import Purpose
+from data_layer.services.accounts.tools import (
+    IDENTITY_COLUMNS,
+    AccountPart,
+    changed,
+    clear_token,
+    mark_verified,
+    own_entry,
+    require_usable,
+)
+from data_layer.services.permissions import Permission
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from data_layer.entities import AuditLog
+    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.schemas.actors import Actor
+    from data_layer.schemas.users import ExternalIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalLogin:
+    """Who logged in, and whether the account was made for it."""
+
+    user: UserFull
+    is_new: bool
+
+
+class ExternalIdentities(AccountPart):
+    """Identities that others vouch for."""
+
+    async def authenticate_external(self, identity: ExternalIdentity, *, reactivate: bool = False) -> ExternalLogin:
+        """The account of an external identity; a new one, or the one with the same verified address, the first time.
+
+        If nobody has ever verified the address of that account, whoever registered it may be somebody else: its
+        password, other identities and sessions are removed, and its names replaced, before the identity is linked
+        ("pre-hijacking").
+
+        Args:
+            identity: what the provider says, verified by the caller.
+            reactivate: whether somebody who has deactivated the account wants it back.
+
+        Raises:
+            UnverifiedIdentityError: a new identity without a verified address; or its account has another identity of
+                the provider already. Log in another way and use ``link``.
+            AccountSuspendedError: a moderator has suspended the account.
+            AccountInactiveError: its owner has deactivated it, and does not want it back.
+        """
+        try:
+            return await self._enter_by(identity, reactivate=reactivate)
+        except DuplicateError:
+            # The same person at the same moment, in another tab: now the account is there.
+            return await self._enter_by(identity, reactivate=reactivate)
+
+    async def link(self, actor: Actor, user_id: UUID, identity: ExternalIdentity) -> UserFull:
+        """Let the owner of an account also log in by an external identity; its address does not matter.
+
+        Raises:
+            PermissionDeniedError: for anybody but the owner.
+            DuplicateError: the identity belongs to another account.
+            ConflictError: the account has another identity of the provider; unlink that first.
+        """
+        async with self._tools.transactions() as tx:
+            user = await self._open(tx, actor, Permission.LINK_IDENTITY, user_id)
+            column = IDENTITY_COLUMNS[identity.provider]
+            if getattr(user, column) not in {None, identity.subject}:
+                raise ConflictError(f"the account has another {identity.provider} identity: unlink it first")
+            if getattr(user, column) is None:
+                setattr(user, column, identity.subject)
+                tx.add(_linked(actor, user, identity.provider))
+                await tx.flush()
+            return UserFull.model_validate(user)
+
+    async def unlink(self, actor: Actor, user_id: UUID, provider: AuthProvider) -> UserFull:
+        """Forget an external identity.
+
+        Raises:
+            ConflictError: the account has none of this provider.
+            LastLoginMethodError: it is the only way to log in: set a password by resetting it, or link another one.
+        """
+        async with self._tools.transactions() as tx:
+            user = await self._open(tx, actor, Permission.UNLINK_IDENTITY, user_id)
+            column = IDENTITY_COLUMNS.get(provider)
+            if column is None or getattr(user, column) is None:
+                raise ConflictError(f"the account has no {provider} identity")
+            others = [other for other, name in IDENTITY_COLUMNS.items() if other != provider and getattr(user, name)]
+            has_password = await tx.users.secret(user_id, "password_hash") is not None
+            if not others and not has_password:
+                raise LastLoginMethodError("this is the only way to log in: set a password or link another one first")
+            setattr(user, column, None)
+            if user.auth_provider == provider:
+                user.auth_provider = AuthProvider.LOCAL if has_password else others[0]
+            description = f"Unlinked the {provider} identity"
+            tx.add(changed(actor, AuditAction.USER_UPDATE_PROFILE, user, description))
+            await tx.flush()
+            return UserFull.model_validate(user)
+
+    async def _enter_by(self, identity: ExternalIdentity, *, reactivate: bool) -> ExternalLogin:
+        column = IDENTITY_COLUMNS[identity.provider]
+        is_new = False
+        async with self._tools.transactions() as tx:
+            user = await tx.users.find_one(**{column: identity.subject})
+            if user is None:
+                user, is_new = await self._first_time(tx, identity)
+            user = await tx.users.get(user.id, lock=True)
+            if getattr(user, column) != identity.subject:
+                raise UnverifiedIdentityError("the identity was unlinked at this moment; log in another way")
+            if require_usable(user, reactivate=reactivate):
+                tx.add(changed(ANONYMOUS, AuditAction.USER_UPDATE_PROFILE, user, "Reactivated by logging in"))
+            await record_login(tx, user, f"Logged in by {identity.provider}")
+            return ExternalLogin(UserFull.model_validate(user), is_new)
+
+    async def _first_time(self, tx: UnitOfWork, identity: ExternalIdentity) -> tuple[User, bool]:
+        if not identity.email_verified or identity.email is None:
+            raise UnverifiedIdentityError(
+                f"{identity.provider} vouches for no address: log in another way, and link the identity then"
+            )
+        email = normalize_email(identity.email)
+        found = await tx.users.find_one(email=email)
+        if found is not None:
+            return await self._attach(tx, found.id, identity), False
+        user = _new_user(email, identity)
+        mark_verified(user)
+        tx.add(user)
+        tx.add(own_entry(ANONYMOUS, AuditAction.USER_REGISTER, user.id, f"Registered by {identity.provider}"))
+        await tx.flush()
+        return user, True
+
+    async def _attach(self, tx: UnitOfWork, user_id: UUID, identity: ExternalIdentity) -> User:
+        """Link an identity to the account with its verified address."""
+        user = await tx.users.get(user_id, lock=True)
+        column = IDENTITY_COLUMNS[identity.provider]
+        if user.status is not UserStatus.SUSPENDED and not user.email_verified:
+            await self._take_from_strangers(tx, user, identity)
+        if getattr(user, column) not in {None, identity.subject}:
+            raise UnverifiedIdentityError(
+                f"the account with this address has another {identity.provider} identity: log in, and unlink it first"
+            )
+        setattr(user, column, identity.subject)
+        tx.add(_linked(ANONYMOUS, user, identity.provider))
+        await tx.flush()
+        return user
+
+    async def _take_from_strangers(self, tx: UnitOfWork, user: User, identity: ExternalIdentity) -> None:
+        fresh = _new_user(user.email, identity)
+        user.password_hash = None
+        user.first_name, user.last_name, user.display_name = fresh.first_name, fresh.last_name, fresh.display_name
+        for name in IDENTITY_COLUMNS.values():
+            setattr(user, name, None)
+        clear_token(user, Purpose.RESET_PASSWORD)
+        mark_verified(user)
+        tx.add(changed(ANONYMOUS, AuditAction.USER_VERIFY_EMAIL, user, "Verified by an external identity"))
+        await tx.flush()
+        await tx.sessions.end_all(user.id, "identity_verified")
+
+
+def _new_user(email: str, identity: ExternalIdentity) -> User:
+    """An account made of what the provider tells; texts that do not fit are shortened."""
+    names = (identity.display_name or email.partition("@")[0]).split(maxsplit=1)
+    user = User(
+        email=email,
+        first_name=(identity.first_name or names[0])[:100],
+        last_name=(identity.last_name or "".join(names[1:]))[:100],
+        display_name=identity.display_name[:255] if identity.display_name else None,
+        avatar=identity.avatar if identity.avatar and identity.avatar.startswith("https://") else None,
+        auth_provider=identity.provider,
+    )
+    setattr(user, IDENTITY_COLUMNS[identity.provider], identity.subject)
+    return user
+
+
+def _linked(actor: Actor, user: User, provider: AuthProvider) -> AuditLog:
+    return changed(actor, AuditAction.USER_UPDATE_PROFILE, user, f"Linked the {provider} identity")

@@ -1,0 +1,127 @@
+"""Changing a password that one knows, and replacing one that one has forgotten."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from data_layer.context import current_context
+from data_layer.entities.enums import AuditAction, UserStatus
+from data_layer.errors import ChangedMeanwhileError, InvalidCredentialsError
+from data_layer.observability.log import get_log
+from data_layer.schemas.actors import ANONYMOUS
+from data_layer.schemas.users import UserFull
+from data_layer.services.accounts.addresses import login_name
+from data_layer.services.accounts.attempts import Attempts
+from data_layer.services.accounts.one_time_tokens import Purpose, invalid_token
+from data_layer.services.accounts.tools import changed, clear_token, mark_verified, own_entry, was_mailed_lately
+from data_layer.services.permissions import Permission
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from data_layer.entities import User
+    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.schemas.actors import Actor
+    from data_layer.services.accounts.one_time_tokens import OneTimeToken
+
+log = get_log(__name__)
+
+
+class PasswordChanges(Attempts):
+    """Passwords that are replaced."""
+
+    async def change_password(self, actor: Actor, user_id: UUID, *, current: str, new: str) -> None:
+        """Replace one's own password. All other sessions end; the one in ``request_context`` stays.
+
+        Whoever found a session open must not guess the password here: failures count as failed logins.
+
+        Raises:
+            PermissionDeniedError: for anybody but the owner.
+            InvalidCredentialsError: the current password is wrong, or there is none: reset it by mail then.
+            TooManyAttemptsError: too many failed lately.
+            WeakPasswordError: see ``password_policy``.
+            ChangedMeanwhileError: the password was changed elsewhere at the same moment.
+            OverloadedError: too many passwords wait to be checked.
+        """
+        async with self._tools.transactions() as tx:
+            user = await self._open(tx, actor, Permission.CHANGE_PASSWORD, user_id)
+            self._check_password(new, user)
+            email = user.email
+        attempt = await self._attempt(email, current)
+        try:
+            found = attempt.proven()
+        except InvalidCredentialsError as error:
+            self._record_failure(attempt, error)
+            raise
+        hashed = await self._tools.passwords.hash(new)
+        async with self._tools.transactions() as tx:
+            await self._throttle.give_back(tx, attempt.admission)
+            user = await self._open(tx, actor, Permission.CHANGE_PASSWORD, user_id)
+            if await tx.users.secret(user_id, "password_hash") != found.password_hash:
+                raise ChangedMeanwhileError("the password was changed elsewhere at the same moment; log in again")
+            await self._replace(
+                tx, actor, user, hashed, AuditAction.USER_CHANGE_PASSWORD, keep=current_context().session_id
+            )
+        log.info("password_replaced", user_id=user_id, way="changed")
+
+    async def request_password_reset(self, email: str) -> OneTimeToken | None:
+        """A token to mail to an address, by which its owner can choose a new password within an hour.
+
+        Answer every caller alike, and mail what there is: nothing for an unknown address or an account that is
+        suspended or deactivated, and within five minutes of the last mail.
+        """
+        async with self._tools.transactions() as tx:
+            user = await tx.users.find_one(email=login_name(email))
+            if user is None:
+                return None
+            user = await tx.users.get(user.id, lock=True)
+            if not _may_reset(user) or was_mailed_lately(user, Purpose.RESET_PASSWORD):
+                return None
+            tx.add(own_entry(ANONYMOUS, AuditAction.USER_RESET_PASSWORD, user.id, "Asked for a new password"))
+            return self._issue(user, Purpose.RESET_PASSWORD)
+
+    async def reset_password(self, token: str, new: str) -> UserFull:
+        """Choose a new password with a mailed token.
+
+        All sessions end, and failed logins are forgotten, so that who owns the mailbox always gets in. The mail also
+        proves the address.
+
+        Raises:
+            InvalidOneTimeTokenError: when the token is unknown, expired or used. It is checked before the password.
+            WeakPasswordError: see ``password_policy``; the token still works then.
+            OverloadedError: too many passwords wait to be hashed; the token still works then.
+        """
+        # Looked at first, and not yet used up: hashing is costly, and strangers may send anything.
+        async with self._tools.transactions() as tx:
+            user = await self._owner_of(tx, Purpose.RESET_PASSWORD, token)
+            self._check_password(new, user)
+            email = user.email
+        hashed = await self._tools.passwords.hash(new)
+        async with self._tools.transactions() as tx:
+            # Levels before the user's row, as logging in locks them.
+            await self._throttle.forget(tx, email)
+            user = await self._owner_of(tx, Purpose.RESET_PASSWORD, token)
+            if not _may_reset(user):
+                raise invalid_token()
+            mark_verified(user)
+            await self._replace(tx, ANONYMOUS, user, hashed, AuditAction.USER_RESET_PASSWORD)
+            view = UserFull.model_validate(user)
+        log.info("password_replaced", user_id=view.id, way="reset")
+        return view
+
+    async def _replace(
+        self, tx: UnitOfWork, actor: Actor, user: User, hashed: str, action: AuditAction, *, keep: UUID | None = None
+    ) -> None:
+        """Store a new password; whoever knew the old one is out, and a mailed token works no more."""
+        user.password_hash = hashed
+        user.password_changed_at = datetime.now(UTC)
+        clear_token(user, Purpose.RESET_PASSWORD)
+        tx.add(changed(actor, action, user, "Chose a new password"))
+        await tx.flush()
+        await tx.users.forget_failures(user.id)
+        await tx.sessions.end_all(user.id, action, keep=keep)
+
+
+def _may_reset(user: User) -> bool:
+    return not user.is_erased and user.status in {UserStatus.ACTIVE, UserStatus.PENDING}

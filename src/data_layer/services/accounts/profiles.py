@@ -1,0 +1,175 @@
+"""What people change of their own accounts, and how they end them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from data_layer.entities.enums import AuditAction, UserStatus
+from data_layer.errors import ChangedMeanwhileError, InvalidValueError, ValueTooLongError
+from data_layer.schemas.users import UserFull, UserPublic
+from data_layer.services.accounts.tools import AccountPart, admin_entry, changed, own_entry
+from data_layer.services.permissions import Permission, require
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from data_layer.entities import User
+    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.schemas.actors import Actor
+    from data_layer.schemas.users import ProfileChanges
+
+MAXIMUM_PREFERENCES_SIZE = 16 * 1024
+"""Largest preferences, in bytes of JSON."""
+
+_NEVER_EMPTY = ("first_name", "last_name")
+
+
+class Profiles(AccountPart):
+    """Accounts in the hands of their owners."""
+
+    async def get(self, actor: Actor, user_id: UUID) -> UserFull:
+        """An account, for its owner and for moderators.
+
+        Raises:
+            PermissionDeniedError: for anybody else, whether the account exists or not.
+            NotFoundError: when there is none, or it was deleted.
+        """
+        async with self._tools.transactions() as tx:
+            return UserFull.model_validate(await self._open(tx, actor, Permission.READ_ACCOUNT, user_id, lock=False))
+
+    async def get_public(self, user_id: UUID) -> UserPublic:
+        """What anybody may see of somebody; of a deleted account the id.
+
+        Raises:
+            NotFoundError: when there is no such account.
+        """
+        async with self._tools.transactions() as tx:
+            return UserPublic.model_validate(await tx.users.get(user_id))
+
+    async def update_profile(
+        self, actor: Actor, user_id: UUID, changes: ProfileChanges, *, expected: datetime | None = None
+    ) -> UserFull:
+        """Change names and picture.
+
+        Args:
+            actor: the owner, or an administrator.
+            user_id: whose profile.
+            changes: what is not given stays.
+            expected: the ``updated_at`` that the caller has seen; without it the last change wins.
+
+        Raises:
+            ChangedMeanwhileError: the account is no longer the one that the caller has seen.
+            InvalidValueError: for a value that may not be empty.
+        """
+        given = {name: getattr(changes, name) for name in changes.model_fields_set}
+        for name in _NEVER_EMPTY:
+            if name in given and given[name] is None:
+                raise InvalidValueError(f"{name} may not be empty", field=name)
+        async with self._tools.transactions() as tx:
+            user = await self._open(tx, actor, Permission.UPDATE_PROFILE, user_id)
+            _require_unchanged(user, expected)
+            return await self._apply(tx, actor, user, "Changed the profile", given)
+
+    async def update_preferences(
+        self, actor: Actor, user_id: UUID, patch: dict[str, Any], *, expected: datetime | None = None
+    ) -> UserFull:
+        """Merge into the preferences, as JSON Merge Patch does it (RFC 7396).
+
+        Objects are merged, everything else is replaced, and ``None`` removes. Patches that arrive at the same moment
+        are merged one after the other, so different keys do not undo each other.
+
+        Args:
+            actor: the owner, or an administrator.
+            user_id: whose preferences.
+            patch: what to change.
+            expected: as in ``update_profile``.
+
+        Raises:
+            ChangedMeanwhileError: see ``update_profile``.
+            ValueTooLongError: the result has more than 16 KiB as JSON.
+            InvalidValueError: for what JSON cannot carry.
+        """
+        async with self._tools.transactions() as tx:
+            user = await self._open(tx, actor, Permission.UPDATE_PREFERENCES, user_id)
+            _require_unchanged(user, expected)
+            merged = merge_patch(dict(user.preferences), patch)
+            _check_preferences(merged)
+            return await self._apply(tx, actor, user, "Changed the preferences", {"preferences": merged})
+
+    async def deactivate(self, actor: Actor, user_id: UUID) -> UserFull:
+        """Close an account until its owner logs in with ``reactivate=True``. All sessions end; nothing is lost.
+
+        Raises:
+            LastAdminError: for the last active administrator.
+        """
+        async with self._tools.transactions() as tx:
+            user = await self._open(tx, actor, Permission.DEACTIVATE_ACCOUNT, user_id, guard_admins=True)
+            if user.status is UserStatus.SUSPENDED:
+                raise InvalidValueError("a suspended account cannot be deactivated", field="status")
+            await tx.sessions.end_all(user_id, "account_deactivated")
+            return await self._apply(tx, actor, user, "Deactivated the account", {"status": UserStatus.INACTIVE})
+
+    async def delete(self, actor: Actor, user_id: UUID) -> None:
+        """Erase an account for good: personal data, sessions, projects, images and files.
+
+        The id stays, and so does the audit trail. Files are removed after the commit. The address is free again.
+
+        Raises:
+            LastAdminError: for the last active administrator.
+            NotFoundError: when there is no such account, or it was deleted already.
+        """
+        require(actor, Permission.DELETE_ACCOUNT, owner=user_id)
+        async with self._tools.transactions() as tx:
+            # Levels before the user's row, as logging in locks them.
+            await self._throttle.forget(tx, (await tx.users.get(user_id)).email)
+            user = await self._open(tx, actor, Permission.DELETE_ACCOUNT, user_id, guard_admins=True)
+            if actor.user_id == user_id:
+                tx.add(own_entry(actor, AuditAction.USER_DELETE_ACCOUNT, user_id, "Deleted the own account"))
+            else:
+                tx.add(admin_entry(actor, AuditAction.ADMIN_USER_DELETE, user_id, "Deleted an account"))
+            await tx.sessions.end_all(user_id, "account_deleted")
+            await tx.users.delete(user)
+
+    async def _apply(
+        self, tx: UnitOfWork, actor: Actor, user: User, description: str, values: dict[str, Any]
+    ) -> UserFull:
+        """Assign what differs, and write it down; nothing is written when nothing differs."""
+        different = {name: value for name, value in values.items() if getattr(user, name) != value}
+        for name, value in different.items():
+            setattr(user, name, value)
+        if different:
+            tx.add(changed(actor, AuditAction.USER_UPDATE_PROFILE, user, description))
+            await tx.flush()
+        return UserFull.model_validate(user)
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """RFC 7396, section 2; neither argument is changed."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
+
+
+def _check_preferences(preferences: dict[str, Any]) -> None:
+    try:
+        size = len(orjson.dumps(preferences))
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise InvalidValueError(f"preferences hold what JSON cannot carry: {error}", field="preferences") from None
+    if size > MAXIMUM_PREFERENCES_SIZE:
+        raise ValueTooLongError(
+            f"preferences may have {MAXIMUM_PREFERENCES_SIZE} bytes at most; these have {size}", field="preferences"
+        )
+
+
+def _require_unchanged(user: User, expected: datetime | None) -> None:
+    if expected is not None and user.updated_at != expected:
+        raise ChangedMeanwhileError(f"the account was changed at {user.updated_at:%Y-%m-%d %H:%M:%S}; read it again")

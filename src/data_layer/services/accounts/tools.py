@@ -1,0 +1,219 @@
+"""What all parts of the account service share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hmac import compare_digest
+from typing import TYPE_CHECKING, Any
+
+from data_layer.entities import AuditLog, User
+from data_layer.entities.changes import changes_of
+from data_layer.entities.enums import AuthProvider, UserRole, UserStatus
+from data_layer.errors import (
+    AccountInactiveError,
+    AccountSuspendedError,
+    EmailNotVerifiedError,
+    LastAdminError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+from data_layer.schemas.actors import Actor
+from data_layer.services.accounts.one_time_tokens import (
+    OneTimeToken,
+    Purpose,
+    hash_token,
+    invalid_token,
+    make_token,
+    owner_of,
+)
+from data_layer.services.accounts.password_policy import check_new_password
+from data_layer.services.accounts.throttle import LoginThrottle
+from data_layer.services.permissions import Permission, require
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from data_layer.entities.enums import AuditAction
+    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.repositories.users import SecretColumn
+    from data_layer.services.accounts.passwords import PasswordHasher
+    from data_layer.services.audit.service import AuditService
+    from data_layer.services.transactions import Transactions
+
+MAIL_INTERVAL = timedelta(minutes=5)
+"""How long after a mail nobody gets another one of its kind: neither a flood, nor links that stop working at once."""
+
+LIFETIMES = {Purpose.VERIFY_EMAIL: timedelta(hours=24), Purpose.RESET_PASSWORD: timedelta(hours=1)}
+"""How long a mailed token works."""
+
+IDENTITY_COLUMNS = {
+    AuthProvider.AZURE_AD: "azure_id",
+    AuthProvider.GOOGLE: "google_id",
+    AuthProvider.GITHUB: "github_id",
+}
+"""Where the identity of each external provider is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountTools:
+    """What the composition root hands to the account service."""
+
+    transactions: Transactions
+    audit: AuditService
+    passwords: PasswordHasher
+    secret: bytes = field(repr=False)
+    password_min_length: int
+
+
+class AccountPart:
+    """The ground that the parts of the account service stand on."""
+
+    def __init__(self, tools: AccountTools) -> None:
+        self._tools = tools
+        self._throttle = LoginThrottle(tools.secret)
+
+    async def _open(
+        self,
+        tx: UnitOfWork,
+        actor: Actor,
+        permission: Permission,
+        user_id: UUID,
+        *,
+        guard_admins: bool = False,
+        lock: bool = True,
+    ) -> User:
+        """The account that is about to be changed or read; after the actor's right to do it was checked.
+
+        Args:
+            tx: the transaction.
+            actor: who asks. The role is read again, because the one in a session may be out of date.
+            permission: for what.
+            user_id: whose account.
+            guard_admins: the change ends the account or its role; refuse it for the last active administrator.
+            lock: keep others from changing the account until the transaction ends.
+        """
+        require(actor, permission, owner=user_id)
+        admins = await tx.users.lock_admins() if guard_admins else frozenset()
+        user = await tx.users.get(user_id, lock=lock)
+        await self._confirm(tx, actor, permission, user)
+        if user.is_erased:
+            raise NotFoundError(f"the account {user_id} was deleted")
+        if admins == {user_id}:
+            raise LastAdminError("this is the last active administrator: make somebody else one first")
+        return user
+
+    async def _confirm(self, tx: UnitOfWork, actor: Actor, permission: Permission, user: User | None = None) -> None:
+        """Check the right again, with the role and status that the actor has now."""
+        if actor.user_id is not None:
+            is_owner = user is not None and user.id == actor.user_id
+            acting = user if is_owner else await tx.users.find_one(id=actor.user_id)
+            if acting is None or acting.status is not UserStatus.ACTIVE:
+                raise PermissionDeniedError("the acting account is not active")
+            actor = Actor.user(acting.id, acting.role)
+        require(actor, permission, owner=user.id if user else None, owner_role=user.role if user else None)
+
+    def _check_password(self, password: str, user: User) -> None:
+        personal = (user.email, user.email.partition("@")[0], user.first_name, user.last_name, user.display_name or "")
+        names = (*personal, f"{user.first_name}{user.last_name}", f"{user.last_name}{user.first_name}")
+        check_new_password(password, minimum=self._tools.password_min_length, personal=names)
+
+    def _issue(self, user: User, purpose: Purpose) -> OneTimeToken:
+        """A token for the mail, whose hash goes into the row; the one before works no more."""
+        token, expires_at = make_token(user.id), datetime.now(UTC) + LIFETIMES[purpose]
+        setattr(user, _HASH[purpose], hash_token(self._tools.secret, purpose, token))
+        setattr(user, _EXPIRY[purpose], expires_at)
+        return OneTimeToken(user_id=user.id, email=user.email, expires_at=expires_at, token=token)
+
+    async def _owner_of(self, tx: UnitOfWork, purpose: Purpose, token: str) -> User:
+        """The account of a mailed token, locked; ``clear_token`` uses the token up.
+
+        Raises:
+            InvalidOneTimeTokenError: when it is not the one that was mailed last, was used, or has expired.
+        """
+        user = await tx.users.find_one(id=owner_of(token))
+        if user is None:
+            raise invalid_token()
+        user = await tx.users.get(user.id, lock=True)
+        stored = await tx.users.secret(user.id, _HASH[purpose])
+        expires_at: datetime | None = getattr(user, _EXPIRY[purpose])
+        if stored is None or expires_at is None or expires_at <= datetime.now(UTC):
+            raise invalid_token()
+        if not compare_digest(stored, hash_token(self._tools.secret, purpose, token)):
+            raise invalid_token()
+        return user
+
+
+_HASH: dict[Purpose, SecretColumn] = {
+    Purpose.VERIFY_EMAIL: "email_verification_token_hash",
+    Purpose.RESET_PASSWORD: "reset_password_token_hash",
+}
+_EXPIRY = {
+    Purpose.VERIFY_EMAIL: "email_verification_expires_at",
+    Purpose.RESET_PASSWORD: "reset_password_expires_at",
+}
+
+
+def was_mailed_lately(user: User, purpose: Purpose) -> bool:
+    """Whether the last mail of this kind is too recent for another one."""
+    expires_at: datetime | None = getattr(user, _EXPIRY[purpose])
+    return expires_at is not None and expires_at - LIFETIMES[purpose] + MAIL_INTERVAL > datetime.now(UTC)
+
+
+def clear_token(user: User, purpose: Purpose) -> None:
+    """Let a mailed token work no more."""
+    setattr(user, _HASH[purpose], None)
+    setattr(user, _EXPIRY[purpose], None)
+
+
+def mark_verified(user: User) -> None:
+    """The person can read mail at the address; an account that waited for that is open."""
+    if not user.email_verified:
+        user.email_verified = True
+        user.email_verified_at = datetime.now(UTC)
+    if user.status is UserStatus.PENDING:
+        user.status = UserStatus.ACTIVE
+    clear_token(user, Purpose.VERIFY_EMAIL)
+
+
+def require_usable(user: User, *, reactivate: bool) -> bool:
+    """Refuse an account that may not be logged in to, and say whether it has just been reactivated.
+
+    Raises:
+        AccountSuspendedError: a moderator has suspended it.
+        EmailNotVerifiedError: it waits for its address to be verified.
+        AccountInactiveError: its owner has deactivated it, and does not want it back.
+    """
+    match user.status:
+        case UserStatus.SUSPENDED:
+            raise AccountSuspendedError("this account is suspended; ask the support for the reason")
+        case UserStatus.PENDING:
+            raise EmailNotVerifiedError("open the link in the mail first, or ask for another mail")
+        case UserStatus.INACTIVE if not reactivate or user.is_erased:
+            raise AccountInactiveError("this account is deactivated; log in with reactivate=True to have it back")
+        case UserStatus.INACTIVE:
+            user.status = UserStatus.ACTIVE
+            return True
+    return False
+
+
+def own_entry(actor: Actor, action: AuditAction, user_id: UUID, description: str, **fields: Any) -> AuditLog:
+    """What happened to an account; if somebody else than its owner did it, the context names that person."""
+    entry = AuditLog.user_action(action, user_id, description, resource_type="user", resource_id=str(user_id), **fields)
+    if actor.user_id is not None and actor.user_id != user_id:
+        entry.context = {"actor_id": str(actor.user_id), "actor_role": str(actor.role or UserRole.USER)}
+    return entry
+
+
+def admin_entry(actor: Actor, action: AuditAction, user_id: UUID, description: str, **fields: Any) -> AuditLog:
+    """What somebody with more rights, or an operator's command, did to an account."""
+    return AuditLog.admin_action(
+        action, actor.user_id, description, resource_type="user", resource_id=str(user_id), **fields
+    )
+
+
+def changed(actor: Actor, action: AuditAction, user: User, description: str) -> AuditLog:
+    """The same with the old and new values of what was assigned to the account in this transaction."""
+    entry = own_entry(actor, action, user.id, description)
+    entry.old_values, entry.new_values = changes_of(user, without=("updated_at", *_EXPIRY.values()))
+    return entry

@@ -1,0 +1,1 @@
+"""The audit trail: recording what belongs to no transaction, reading, and exporting."""

@@ -1,0 +1,222 @@
+"""Entries that belong to no transaction: collected in memory, written many at once, kept on disk when that fails.
+
+An entry is either written, or on disk, or counted as lost. Losing happens when memory and disk are both full, and to
+what was still in memory (the last ``AUDIT_FLUSH_INTERVAL``) when the process is killed. Entries are written again
+after a doubtful end; their ids keep that from making two of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from data_layer.errors import ConflictError, DatabaseError, DataLayerError, InvalidValueError
+from data_layer.observability.log import get_log
+from data_layer.repositories.audit_rows import copy_rows, insert_lines, line_of, without_user
+from data_layer.schemas.audit import AuditBufferStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from data_layer.database.engine import Database
+    from data_layer.repositories.audit_rows import Row
+    from data_layer.services.audit.spill import SpillFolder
+
+log = get_log(__name__)
+
+_BATCH = 2_000
+_REPLAYED_AT_ONCE = 500
+_WRITE_SECONDS = 5.0
+_CLOSE_SECONDS = 3.0
+_SHORTEST_REST, _LONGEST_REST = 1.0, 30.0
+_REFUSED = (ConflictError, InvalidValueError)
+"""What the database will never take, however often it is tried."""
+
+
+class AuditBuffer:
+    """Takes entries at once and writes them soon.
+
+    Args:
+        database: where to.
+        spill: the folder for what cannot be written.
+        capacity: entries that may wait in memory.
+        interval: seconds after which even a few are written.
+    """
+
+    def __init__(self, database: Database, spill: SpillFolder, *, capacity: int, interval: float) -> None:
+        self._database = database
+        self._spill = spill
+        self._capacity = capacity
+        self._interval = interval
+        self._rows: deque[Row] = deque()
+        self._in_flight: list[Row] = []
+        self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self._rests_until = 0.0
+        self._rest = _SHORTEST_REST
+        self._counts = dict.fromkeys(("recorded", "written", "spilled", "replayed", "rejected", "lost"), 0)
+        self._lost_and_told = 0
+
+    def start(self) -> None:
+        """Begin to write in the background."""
+        self._task = asyncio.create_task(self._run(), name="audit-buffer")
+
+    def add(self, row: Row) -> None:
+        """Take an entry. It neither waits nor fails; what there is no room for is counted as lost."""
+        self._counts["recorded"] += 1
+        if self._is_closed or len(self._rows) + len(self._in_flight) >= self._capacity:
+            self._counts["lost"] += 1
+            return
+        self._rows.append(row)
+        if len(self._rows) >= _BATCH and not self._wake.is_set():
+            self._wake.set()
+
+    async def flush(self) -> None:
+        """Return when everything recorded so far is written, or on disk."""
+        async with self._writing:
+            while self._rows:
+                self._in_flight = [self._rows.popleft() for _ in range(min(_BATCH, len(self._rows)))]
+                await self._write_safely(self._in_flight)
+                self._in_flight = []
+
+    async def close(self) -> None:
+        """Write what waits within three seconds, and keep the rest on disk."""
+        self._is_closed = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.flush()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        rest = [*self._in_flight, *self._rows]
+        self._in_flight, self._rows = [], deque()
+        if rest:
+            await self._keep(rest)
+        self._tell_losses()
+
+    def statistics(self) -> AuditBufferStatistics:
+        """How many entries went which way since the start, and how many wait."""
+        waiting = len(self._rows) + len(self._in_flight)
+        return AuditBufferStatistics(**self._counts, waiting=waiting, bytes_on_disk=self._spill.size())
+
+    async def _run(self) -> None:
+        await asyncio.to_thread(self._spill.remove_leftovers)
+        while True:
+            try:
+                await self._replay()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._interval):
+                        await self._wake.wait()
+                self._wake.clear()
+                await self.flush()
+                self._tell_losses()
+            except Exception as error:  # noqa: BLE001  (whatever it is: recording must go on)
+                log.warning("audit_flush_failed", reason=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(_SHORTEST_REST)
+
+    async def _write_safely(self, rows: Sequence[Row]) -> None:
+        try:
+            await self._write(rows)
+        except Exception as error:  # noqa: BLE001  (a mistake of ours must not end the recording of others)
+            log.warning("audit_flush_failed", reason=f"{type(error).__name__}: {error}")
+            self._count("lost", len(rows))
+
+    async def _write(self, rows: Sequence[Row]) -> None:
+        if self._rests:
+            await self._keep(rows)
+            return
+        try:
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await copy_rows(self._database, rows)
+        except _REFUSED:
+            # One bad entry makes PostgreSQL refuse all of them: it is looked for among the others.
+            rejected = await self._insert([line_of(row) for row in rows])
+            self._count("written", len(rows) - rejected)
+        except (DataLayerError, TimeoutError, OSError) as error:
+            self._begin_rest(error)
+            await self._keep(rows)
+        else:
+            self._rest = _SHORTEST_REST
+            self._count("written", len(rows))
+
+    async def _keep(self, rows: Sequence[Row]) -> None:
+        try:
+            kept = await asyncio.to_thread(lambda: self._spill.keep(rows[0][0], [line_of(row) for row in rows]))
+        except OSError as error:
+            log.warning("audit_spill_failed", reason=str(error))
+            kept = False
+        self._count("spilled" if kept else "lost", len(rows))
+
+    async def _replay(self) -> None:
+        """Write what is on disk, oldest first, for as long as the database takes it."""
+        for path in await asyncio.to_thread(self._spill.waiting):
+            if self._rests or self._wake.is_set():
+                return
+            claim = await asyncio.to_thread(self._spill.claim, path)
+            if claim is None:
+                continue
+            try:
+                async with asyncio.timeout(_WRITE_SECONDS * (1 + len(claim.lines) // _BATCH)):
+                    rejected = await self._insert(claim.lines)
+                await asyncio.to_thread(claim.finish)
+                self._count("replayed", len(claim.lines) - rejected)
+                log.info("audit_entries_replayed", count=len(claim.lines))
+            except (DataLayerError, TimeoutError) as error:
+                self._begin_rest(error)
+            finally:
+                claim.close()
+
+    async def _insert(self, lines: Sequence[bytes]) -> int:
+        """Write entries that may be there already; how many of them the database will never take."""
+        rejected = 0
+        for start in range(0, len(lines), _REPLAYED_AT_ONCE):
+            rejected += await self._insert_or_divide(lines[start : start + _REPLAYED_AT_ONCE])
+        return rejected
+
+    async def _insert_or_divide(self, lines: Sequence[bytes]) -> int:
+        try:
+            await insert_lines(self._database, lines)
+        except _REFUSED as error:
+            if len(lines) == 1:
+                return await self._insert_without_user(lines[0], error)
+            middle = len(lines) // 2
+            return await self._insert_or_divide(lines[:middle]) + await self._insert_or_divide(lines[middle:])
+        return 0
+
+    async def _insert_without_user(self, line: bytes, reason: DataLayerError) -> int:
+        """An entry may name a user whose own transaction was rolled back in the end; it counts all the same."""
+        anonymous = without_user(line)
+        if anonymous is not None:
+            with suppress(*_REFUSED):
+                await insert_lines(self._database, [anonymous])
+                return 0
+        log.warning("audit_entry_rejected", reason=str(reason))
+        with suppress(OSError):
+            await asyncio.to_thread(self._spill.reject, line)
+        self._count("rejected", 1)
+        return 1
+
+    @property
+    def _rests(self) -> bool:
+        """Whether the database has just failed, so that asking it again would only keep everybody waiting."""
+        return time.monotonic() < self._rests_until
+
+    def _begin_rest(self, error: Exception) -> None:
+        code = error.code if isinstance(error, DatabaseError) else type(error).__name__
+        log.warning("audit_write_failed", code=code, reason=str(error), retry_seconds=self._rest)
+        self._rests_until = time.monotonic() + self._rest
+        self._rest = min(2 * self._rest, _LONGEST_REST)
+
+    def _count(self, name: str, amount: int) -> None:
+        self._counts[name] += amount
+
+    def _tell_losses(self) -> None:
+        lost = self._counts["lost"] - self._lost_and_told
+        if lost:
+            self._lost_and_told += lost
+            log.warning("audit_entries_lost", count=lost)

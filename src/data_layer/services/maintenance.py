@@ -1,0 +1,221 @@
+"""``data.maintenance``: removes what has expired, and keeps the months of the audit trail.
+
+One process of a cluster at a time; in small steps, each a transaction of its own, so that it can be interrupted
+anywhere: the next round goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from data_layer.context import request_context
+from data_layer.database.exclusive_run import exclusive_run
+from data_layer.entities import AuditLog
+from data_layer.entities.enums import AuditAction
+from data_layer.errors import DatabaseError, StatementTimeoutError
+from data_layer.observability.log import get_log
+from data_layer.repositories.audit_partitions import AuditPartitions, Month
+from data_layer.schemas.maintenance import MaintenanceReport
+from data_layer.services.permissions import Permission, require
+
+if TYPE_CHECKING:
+    from data_layer.database.engine import Database
+    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.schemas.actors import Actor
+    from data_layer.services.transactions import Transactions
+
+log = get_log(__name__)
+
+LOCK = int.from_bytes(b"datamain")
+"""The key of the advisory lock, in each database."""
+
+MONTHS_AHEAD = 3
+_FIRST_MONTH = Month(2020, 1)  # No id of ours is older; what seems to be is another kind of id.
+_BATCH = 1_000
+_ATTEMPTS = 5
+_SESSION_GRACE = timedelta(days=1)
+# Whoever reads the journal does so every second; a process that slept longer than this reads everything anew.
+_JOURNAL_GRACE = timedelta(hours=1)
+
+Progress = Callable[[str, int], None]
+Removal = Callable[["UnitOfWork"], Awaitable[int]]
+
+
+def ignore_progress(_step: str, _count: int) -> None:
+    """Tell nobody."""
+
+
+class MaintenanceService:
+    """Removes expired sessions and tokens and old months of the audit trail, and makes months ahead."""
+
+    def __init__(self, database: Database, transactions: Transactions, *, retention_months: int) -> None:
+        self._database = database
+        self._transactions = transactions
+        self._retention_months = retention_months
+        self._partitions = AuditPartitions(database)
+
+    async def run(
+        self, actor: Actor, *, dry_run: bool = False, on_progress: Progress = ignore_progress
+    ) -> MaintenanceReport:
+        """One round.
+
+        Args:
+            actor: who asks.
+            dry_run: change nothing, and report what there is to do.
+            on_progress: told the step and a number, again and again.
+
+        Raises:
+            PermissionDeniedError: the actor may not run maintenance.
+            DatabaseError: the database cannot be asked.
+        """
+        require(actor, Permission.RUN_MAINTENANCE)
+        async with exclusive_run(self._database, LOCK) as is_ours:
+            if not is_ours:
+                return MaintenanceReport(
+                    is_dry_run=dry_run, is_complete=False, problems=("another process is at it; nothing was done",)
+                )
+            round_ = _Round(self._partitions, self._transactions, self._retention_months, on_progress)
+            if dry_run:
+                return await round_.plan()
+            return await round_.run(actor)
+
+
+class _Round:
+    """One round, in the process that has the lock."""
+
+    def __init__(
+        self, partitions: AuditPartitions, transactions: Transactions, retention_months: int, on_progress: Progress
+    ) -> None:
+        now = datetime.now(UTC)
+        self._partitions = partitions
+        self._transactions = transactions
+        self._on_progress = on_progress
+        self._expired = now - _SESSION_GRACE
+        self._journal_end = now - _JOURNAL_GRACE
+        self._this_month = Month.of(now)
+        self._last_month = self._this_month.plus(MONTHS_AHEAD)
+        self._oldest_kept = self._this_month.plus(-retention_months) if retention_months else None
+        self._found: dict[str, Any] = {}
+        self._problems: list[str] = []
+
+    async def plan(self) -> MaintenanceReport:
+        """What there is to do."""
+        async with self._transactions() as tx:
+            found: dict[str, Any] = {
+                "sessions_removed": await tx.sessions.count_expired(self._expired),
+                "refresh_tokens_removed": await tx.refresh_tokens.count_expired(self._expired),
+                "session_changes_removed": await tx.sessions.count_changes(self._journal_end),
+            }
+        months = await self._partitions.months()
+        moved = await self._months_to_move()
+        return MaintenanceReport(
+            is_dry_run=True,
+            **found,
+            audit_months_made=tuple(map(str, self._missing(months, moved))),
+            audit_months_moved=tuple(map(str, moved)),
+            audit_months_dropped=tuple(map(str, self._old(months))),
+        )
+
+    async def run(self, actor: Actor) -> MaintenanceReport:
+        """Do it."""
+        await self._step("sessions", self._remove_sessions)
+        await self._step("audit months", self._keep_months)
+        report = MaintenanceReport(**self._found, is_complete=not self._problems, problems=tuple(self._problems))
+        log.info("maintenance_finished", **report.model_dump(exclude_defaults=True))
+        if report.audit_months_dropped or report.audit_months_moved:
+            await self._record(actor, report)
+        return report
+
+    async def _step(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """A step that fails does not keep the others from being done."""
+        try:
+            await work()
+        except DatabaseError as error:
+            self._problems.append(f"{name}: {error}")
+            log.warning("maintenance_step_failed", step=name, code=error.code, reason=str(error))
+
+    async def _remove_sessions(self) -> None:
+        removals: dict[str, Removal] = {
+            "refresh_tokens_removed": lambda tx: tx.refresh_tokens.remove_expired(self._expired, limit=_BATCH),
+            "sessions_removed": lambda tx: tx.sessions.remove_expired(self._expired, limit=_BATCH),
+            "session_changes_removed": lambda tx: tx.sessions.remove_changes(self._journal_end, limit=_BATCH),
+            "login_attempts_removed": lambda tx: tx.login_attempts.remove_stale(limit=_BATCH),
+        }
+        for name, remove in removals.items():
+            self._found[name] = 0
+            removed = _BATCH
+            while removed == _BATCH:
+                async with self._transactions() as tx:
+                    removed = await remove(tx)
+                self._found[name] += removed
+                self._on_progress(name, self._found[name])
+
+    async def _keep_months(self) -> None:
+        await self._patiently(self._partitions.remove_leftovers)
+        await self._move()
+        months = await self._partitions.months()
+        for month in self._missing(months, []):
+            await self._patiently(partial(self._partitions.create, month))
+            self._note("audit_months_made", month)
+        for month in self._old(months):
+            await self._patiently(partial(self._partitions.drop, month))
+            self._note("audit_months_dropped", month)
+
+    async def _move(self) -> None:
+        """Bring entries out of the default partition into their months."""
+        months = await self._months_to_move()
+        has_expired = self._oldest_kept is not None and await self._partitions.expired_in_default(self._oldest_kept)
+        if not months and not has_expired:
+            return
+        for month in months:
+            async for copied in self._partitions.copy_from_default(month):
+                self._on_progress(f"move {month}", copied)
+        await self._patiently(lambda: self._partitions.exchange_default(months, self._oldest_kept))
+        for month in months:
+            self._note("audit_months_moved", month)
+
+    async def _months_to_move(self) -> list[Month]:
+        """Months with entries in the default partition, as far as ids can be of such a time."""
+        first = self._oldest_kept or await self._partitions.first_in_default()
+        if first is None:
+            return []
+        return await self._partitions.months_in_default(max(first, _FIRST_MONTH), self._last_month)
+
+    def _missing(self, months: list[Month], moved: list[Month]) -> list[Month]:
+        ahead = [self._this_month.plus(number) for number in range(MONTHS_AHEAD + 1)]
+        return [month for month in ahead if month not in months and month not in moved]
+
+    def _old(self, months: list[Month]) -> list[Month]:
+        return [month for month in months if self._oldest_kept is not None and month < self._oldest_kept]
+
+    def _note(self, name: str, month: Month) -> None:
+        self._found[name] = (*self._found.get(name, ()), str(month))
+        self._on_progress(name, len(self._found[name]))
+
+    async def _patiently(self, change: Callable[[], Awaitable[Any]]) -> None:
+        """A change that needs a lock which others may have for a while."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                await change()
+            except StatementTimeoutError:
+                if attempt == _ATTEMPTS:
+                    raise
+                await asyncio.sleep(0.2 * 2**attempt)
+            else:
+                return
+
+    async def _record(self, actor: Actor, report: MaintenanceReport) -> None:
+        with request_context(actor_id=actor.user_id, actor_role=actor.role, source="maintenance"):
+            async with self._transactions() as tx:
+                tx.add(
+                    AuditLog.system_event(
+                        AuditAction.SYSTEM_MAINTENANCE,
+                        "Changed the months of the audit trail",
+                        resource_type="audit_logs",
+                        metadata_=report.model_dump(mode="json", exclude_defaults=True),
+                    )
+                )

@@ -1,0 +1,120 @@
+"""Who may do what: the only place that decides it. What is not listed is denied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from data_layer.entities.enums import UserRole
+from data_layer.errors import PermissionDeniedError
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from data_layer.schemas.actors import Actor
+
+_RANKS = {role: rank for rank, role in enumerate((UserRole.USER, UserRole.MODERATOR, UserRole.ADMIN))}
+
+
+class Permission(StrEnum):
+    """What can be allowed or denied."""
+
+    READ_ACCOUNT = "read_account"
+    READ_ACCOUNT_AS_ADMIN = "read_account_as_admin"
+    LIST_ACCOUNTS = "list_accounts"
+    CREATE_ACCOUNT = "create_account"
+    UPDATE_PROFILE = "update_profile"
+    UPDATE_PREFERENCES = "update_preferences"
+    CHANGE_PASSWORD = "change_password"  # noqa: S105  (the name of a permission)
+    LINK_IDENTITY = "link_identity"
+    UNLINK_IDENTITY = "unlink_identity"
+    DEACTIVATE_ACCOUNT = "deactivate_account"
+    REACTIVATE_ACCOUNT = "reactivate_account"
+    DELETE_ACCOUNT = "delete_account"
+    SUSPEND_ACCOUNT = "suspend_account"
+    UNLOCK_ACCOUNT = "unlock_account"
+    SET_ROLE = "set_role"
+    LIST_SESSIONS = "list_sessions"
+    REVOKE_SESSIONS = "revoke_sessions"
+    REVOKE_ALL_SESSIONS = "revoke_all_sessions"
+    READ_AUDIT_TRAIL = "read_audit_trail"
+    READ_AUDIT_DETAILS = "read_audit_details"
+    EXPORT_AUDIT_TRAIL = "export_audit_trail"
+    RUN_MAINTENANCE = "run_maintenance"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Who has a permission: owners of the thing, and everybody from a role on.
+
+    ``outranked``: others need a higher role than the owner, so that moderators do not act against each other or against
+    administrators. An administrator may act on everybody.
+    """
+
+    owner: bool = False
+    others: UserRole | None = None
+    outranked: bool = False
+
+
+RULES: dict[Permission, Rule] = {
+    Permission.READ_ACCOUNT: Rule(owner=True, others=UserRole.MODERATOR),
+    Permission.READ_ACCOUNT_AS_ADMIN: Rule(others=UserRole.MODERATOR),
+    Permission.LIST_ACCOUNTS: Rule(others=UserRole.MODERATOR),
+    Permission.CREATE_ACCOUNT: Rule(others=UserRole.ADMIN),
+    Permission.UPDATE_PROFILE: Rule(owner=True, others=UserRole.ADMIN),
+    Permission.UPDATE_PREFERENCES: Rule(owner=True, others=UserRole.ADMIN),
+    Permission.CHANGE_PASSWORD: Rule(owner=True),
+    Permission.LINK_IDENTITY: Rule(owner=True),
+    Permission.UNLINK_IDENTITY: Rule(owner=True, others=UserRole.ADMIN),
+    Permission.DEACTIVATE_ACCOUNT: Rule(owner=True, others=UserRole.ADMIN),
+    Permission.REACTIVATE_ACCOUNT: Rule(others=UserRole.ADMIN),
+    Permission.DELETE_ACCOUNT: Rule(owner=True, others=UserRole.ADMIN),
+    Permission.SUSPEND_ACCOUNT: Rule(others=UserRole.MODERATOR, outranked=True),
+    Permission.UNLOCK_ACCOUNT: Rule(others=UserRole.MODERATOR, outranked=True),
+    Permission.SET_ROLE: Rule(others=UserRole.ADMIN),
+    Permission.LIST_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR),
+    Permission.REVOKE_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR, outranked=True),
+    Permission.REVOKE_ALL_SESSIONS: Rule(others=UserRole.ADMIN),
+    Permission.READ_AUDIT_TRAIL: Rule(owner=True, others=UserRole.MODERATOR),
+    Permission.READ_AUDIT_DETAILS: Rule(others=UserRole.ADMIN),
+    Permission.EXPORT_AUDIT_TRAIL: Rule(others=UserRole.ADMIN),
+    Permission.RUN_MAINTENANCE: Rule(others=UserRole.ADMIN),
+}
+
+
+def is_allowed(
+    actor: Actor, permission: Permission, *, owner: UUID | None = None, owner_role: UserRole | None = None
+) -> bool:
+    """Whether the actor may do it.
+
+    Args:
+        actor: who asks.
+        permission: for what.
+        owner: the user whom the thing belongs to; none where the permission is not about somebody's thing.
+        owner_role: that user's role, once it is known.
+    """
+    if actor.is_system:
+        return True
+    rule = RULES.get(permission)
+    if rule is None or actor.user_id is None or actor.role is None:
+        return False
+    if rule.owner and owner is not None and owner == actor.user_id:
+        return True
+    if rule.others is None or _RANKS[actor.role] < _RANKS[rule.others]:
+        return False
+    if not rule.outranked or owner_role is None or actor.role is UserRole.ADMIN:
+        return True
+    return _RANKS[owner_role] < _RANKS[actor.role]
+
+
+def require(
+    actor: Actor, permission: Permission, *, owner: UUID | None = None, owner_role: UserRole | None = None
+) -> None:
+    """Refuse unless ``is_allowed``.
+
+    Raises:
+        PermissionDeniedError: when the actor may not do it.
+    """
+    if not is_allowed(actor, permission, owner=owner, owner_role=owner_role):
+        raise PermissionDeniedError(f"this account may not {permission.replace('_', ' ')} here")

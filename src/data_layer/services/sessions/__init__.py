@@ -1,0 +1,5 @@
+"""Sessions: from logging in to being logged out everywhere."""
+
+from data_layer.services.sessions.service import SessionService
+
+__all__ = ["SessionService"]

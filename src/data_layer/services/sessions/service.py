@@ -1,0 +1,323 @@
+"""What can be done with sessions."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import SecretStr
+from uuid_utils.compat import uuid7
+
+from data_layer.context import current_context
+from data_layer.entities import AuditLog, Session
+from data_layer.entities.enums import AuditAction, AuditLevel, SessionType
+from data_layer.entities.validation import check_json
+from data_layer.errors import AccountInactiveError, ChangedMeanwhileError, InvalidValueError, NotFoundError
+from data_layer.repositories.sessions import Lifetime
+from data_layer.schemas.sessions import NewSession, Place, SessionAdmin, SessionData, SessionSecure
+from data_layer.services.permissions import Permission, is_allowed, require
+from data_layer.services.sessions.activity import Activity
+from data_layer.services.sessions.coverage import Coverage
+from data_layer.services.sessions.devices import describe_device
+from data_layer.services.sessions.feed import SessionFeed
+from data_layer.services.sessions.hashing import TokenHasher, make_token
+from data_layer.services.sessions.near_copies import NearCopies
+from data_layer.services.sessions.shared_copies import SharedCopies
+from data_layer.services.sessions.validation import SessionValidator, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from datetime import datetime, timedelta
+    from uuid import UUID
+
+    from data_layer.cache import Cache
+    from data_layer.config import Settings
+    from data_layer.database.listener import Listener
+    from data_layer.entities import User
+    from data_layer.repositories.sessions import EndedSessions
+    from data_layer.schemas.actors import Actor
+    from data_layer.schemas.sessions import ActiveSession
+    from data_layer.services.transactions import Transactions
+
+Value = TypeVar("Value")
+
+LIMIT_REACHED = "limit_reached"
+LOGGED_OUT = "logged_out"
+_BATCH = 1000
+
+
+class SessionService:
+    """Who is logged in, for how long, and on which devices.
+
+    A session lives for SESSION_TTL after its last use, and for SESSION_MAX_AGE at most. Whoever ends it, in whatever
+    process or by SQL, it is refused everywhere within two seconds (``coverage`` says why). Without Redis everything
+    works, and nobody is logged out. Without the database a session is accepted for up to 1.5 seconds more, and then
+    nobody can tell: ``validate`` raises DatabaseError, which is no reason to log anybody out.
+
+    Args:
+        transactions: where sessions are kept.
+        cache: where copies of them are shared.
+        connect: opens a connection to listen for ended sessions.
+        settings: the lengths of life, the limit and the secrets.
+        clock: seconds that never go back.
+        background: follow the journal and write activity by itself, from the first validation on.
+    """
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        cache: Cache,
+        connect: Callable[[], Awaitable[Listener]],
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        background: bool = True,
+    ) -> None:
+        self._transactions = transactions
+        self._limit = settings.session_limit
+        self._lifetime = Lifetime(settings.session_ttl, settings.session_max_age)
+        self._hasher = TokenHasher(settings.session_secret, settings.session_secret_previous, "session")
+        self._near = NearCopies()
+        self._shared = SharedCopies(cache, clock)
+        self._coverage = Coverage()
+        self.activity = Activity(transactions, self._lifetime, clock)
+        self.feed = SessionFeed(connect, self._coverage, self._near, clock)
+        self._validator = SessionValidator(
+            transactions,
+            self._hasher,
+            self._coverage,
+            near=self._near,
+            shared=self._shared,
+            activity=self.activity,
+            lifetime=self._lifetime,
+            on_look_up=self._start if background else None,
+            clock=clock,
+        )
+        self._is_closed = False
+
+    async def close(self) -> None:
+        """Write the activity that was collected, and stop what runs in the background."""
+        self._is_closed = True
+        await self._validator.close()
+        await self.feed.close()
+        await self.activity.close()
+
+    async def create(
+        self,
+        user_id: UUID,
+        *,
+        kind: SessionType = SessionType.WEB,
+        device_id: str | None = None,
+        place: Place | None = None,
+    ) -> NewSession:
+        """Begin a session for a user who has been authenticated. The token is in the answer and nowhere else.
+
+        Address and user agent are those of ``request_context``. Over SESSION_LIMIT the session of the user that was
+        longest without use ends.
+
+        Raises:
+            AccountInactiveError: when there is no active account with this id.
+        """
+        token, context, place = make_token(), current_context(), place or Place()
+        session = Session(
+            id=uuid7(),
+            session_id=self._hasher.hash(token),
+            user_id=user_id,
+            type=kind,
+            expires_at=None,  # type: ignore[arg-type]  # By the clock of the database.
+            ip_address=context.ip_address,
+            user_agent=context.user_agent,
+            device_id=device_id,
+            **describe_device(context.user_agent)._asdict(),
+            **place.model_dump(),
+        )
+        async with self._transactions() as tx:
+            begun, ended = await tx.sessions.begin(session, self._lifetime, limit=self._limit, reason=LIMIT_REACHED)
+            if begun is None:
+                raise AccountInactiveError("there is no active account with this id, so no session can begin")
+            tx.add(_entry(AuditAction.SESSION_CREATE, user_id, [begun.id], "Session began"))
+            if ended.ids:
+                tx.add(_entry(AuditAction.SESSION_REVOKE, user_id, ended.ids, "Session ended", reason=LIMIT_REACHED))
+        return NewSession(token=SecretStr(token), session=begun)
+
+    async def validate(self, token: str) -> ActiveSession:
+        """The session of a token; its use is counted, and lets its life begin again.
+
+        Raises:
+            InvalidSessionError: when the token is unknown, or its session has expired or was ended.
+            DatabaseError: when that cannot be told at the moment.
+        """
+        return await self._validator.by_token(token)
+
+    async def validate_id(self, session_id: UUID) -> ActiveSession:
+        """The same by the id, for a client who has proved otherwise that it is its own, such as by an access token.
+
+        Raises:
+            InvalidSessionError: when the session is unknown, has expired or was ended.
+            DatabaseError: when that cannot be told at the moment.
+        """
+        return await self._validator.by_id(session_id)
+
+    async def touch(self, session_id: UUID) -> datetime:
+        """Let the life of a session begin again now, such as for a client that is connected but silent; its expiry.
+
+        Raises:
+            InvalidSessionError: when it has ended.
+        """
+        return _required(await self.activity.write_now(session_id))
+
+    async def extend(self, session_id: UUID, by: timedelta) -> datetime:
+        """Let a session live for so long from now, used or not, but not over SESSION_MAX_AGE; its expiry.
+
+        Raises:
+            InvalidSessionError: when it has ended.
+            InvalidValueError: when the time is not positive.
+        """
+        if by.total_seconds() <= 0:
+            raise InvalidValueError("a session is extended by a positive time", field="by")
+        async with self._transactions() as tx:
+            expires_at = _required(await tx.sessions.extend(session_id, by.total_seconds(), self._lifetime.maximum))
+            session = await tx.sessions.get(session_id)
+            tx.add(_entry(AuditAction.SESSION_EXTEND, session.user_id, [session_id], "Session extended"))
+        return expires_at
+
+    async def list(self, actor: Actor, user_id: UUID) -> Sequence[SessionSecure]:
+        """The sessions of a user that are accepted, the one that was active last first.
+
+        ``last_active_at`` may be some seconds old.
+
+        Raises:
+            PermissionDeniedError: when the actor may not see them.
+        """
+        require(actor, Permission.LIST_SESSIONS, owner=user_id)
+        async with self._transactions() as tx:
+            return [SessionSecure.model_validate(session) for session in await tx.sessions.live(user_id)]
+
+    async def list_all(self, actor: Actor, *, user_id: UUID | None = None, limit: int = 100) -> Sequence[SessionAdmin]:
+        """The same with what administrators see, of one user or of everybody.
+
+        Raises:
+            PermissionDeniedError: when the actor may not see them.
+        """
+        require(actor, Permission.LIST_SESSIONS)
+        async with self._transactions() as tx:
+            sessions = await tx.sessions.live(user_id, limit=limit)
+            return [SessionAdmin.model_validate(session) for session in sessions]
+
+    async def revoke(self, actor: Actor, session_id: UUID, *, reason: str = LOGGED_OUT) -> int:
+        """End a session; how many that were: none when it had ended before.
+
+        Raises:
+            NotFoundError: when there is none, or the actor may not end it.
+        """
+        async with self._transactions() as tx:
+            session = await tx.sessions.find_one(id=session_id)
+            owner = await tx.users.get(session.user_id) if session else None
+            if owner is None or not _may_revoke(actor, owner):
+                raise NotFoundError(f"there is no session with the id {session_id}")
+            ended = await tx.sessions.end(session_id, reason)
+            for user_id in ended.user_ids:
+                tx.add(_entry(AuditAction.SESSION_REVOKE, user_id, [session_id], "Session ended", reason=reason))
+        return len(ended.ids)
+
+    async def revoke_all(
+        self, actor: Actor, user_id: UUID, *, keep: UUID | None = None, reason: str = LOGGED_OUT
+    ) -> int:
+        """End all sessions of a user, but for the one to keep; how many.
+
+        Raises:
+            PermissionDeniedError: when the actor may not do it.
+            NotFoundError: when there is no such user.
+        """
+        require(actor, Permission.REVOKE_SESSIONS, owner=user_id)
+        async with self._transactions() as tx:
+            owner = await tx.users.get(user_id)
+            require(actor, Permission.REVOKE_SESSIONS, owner=user_id, owner_role=owner.role)
+            ended = await tx.sessions.end_all(user_id, reason, keep=keep)
+            if ended.ids:
+                tx.add(_entry(AuditAction.SESSION_REVOKE, user_id, ended.ids, "Sessions ended", reason=reason))
+        return len(ended.ids)
+
+    async def revoke_everything(self, actor: Actor, *, reason: str) -> int:
+        """End the sessions of everybody, such as after a secret has leaked; how many. Safe to interrupt and repeat.
+
+        Raises:
+            PermissionDeniedError: when the actor may not do it.
+        """
+        require(actor, Permission.REVOKE_ALL_SESSIONS)
+        count, ended = 0, _BATCH
+        while ended == _BATCH:
+            async with self._transactions() as tx:
+                ended = len((await tx.sessions.end_some(reason, limit=_BATCH)).ids)
+            count += ended
+        async with self._transactions() as tx:
+            tx.add(
+                AuditLog.system_event(
+                    AuditAction.SESSION_REVOKE,
+                    "Sessions of everybody ended",
+                    level=AuditLevel.WARNING,
+                    resource_type="session",
+                    new_values={"reason": reason, "count": count},
+                )
+            )
+        return count
+
+    async def read_data(self, session_id: UUID) -> SessionData:
+        """What the application keeps for a session, as it is stored now.
+
+        Raises:
+            InvalidSessionError: when the session has ended.
+        """
+        async with self._transactions() as tx:
+            return _required(await tx.sessions.read_data(session_id))
+
+    async def write_data(self, session_id: UUID, values: dict[str, Any], *, version: int) -> SessionData:
+        """Replace what is kept, if nobody has replaced it since ``version`` was read.
+
+        Raises:
+            ChangedMeanwhileError: when somebody has.
+            InvalidSessionError: when the session has ended.
+            InvalidValueError: when JSON cannot carry the values, or they are too large.
+        """
+        values = check_json("values", values)
+        async with self._transactions() as tx:
+            written = await tx.sessions.write_data(session_id, values, version)
+            if written is None:
+                _required(await tx.sessions.read_data(session_id))
+                raise ChangedMeanwhileError("the data of the session were replaced by someone else; read them again")
+        return SessionData(values=values, version=written)
+
+    async def forget(self, ended: Sequence[EndedSessions]) -> None:
+        """After the commit: believe no copy of these sessions any more. Other processes learn of it by themselves."""
+        ids = [session_id for sessions in ended for session_id in sessions.ids]
+        hashes = [token_hash for sessions in ended for token_hash in sessions.hashes]
+        self._coverage.give_up(ids)
+        self._near.forget(ids)
+        await self._shared.remove([*hashes, *map(str, ids)])
+
+    def _start(self) -> None:
+        if not self._is_closed:
+            self.feed.start()
+            self.activity.start()
+
+
+def _may_revoke(actor: Actor, owner: User) -> bool:
+    return is_allowed(actor, Permission.REVOKE_SESSIONS, owner=owner.id, owner_role=owner.role)
+
+
+def _required(value: Value | None) -> Value:
+    if value is None:
+        raise refused()
+    return value
+
+
+def _entry(action: AuditAction, user_id: UUID, sessions: Sequence[UUID], what: str, **values: Any) -> AuditLog:
+    ids = [str(session_id) for session_id in sessions]
+    return AuditLog.user_action(
+        action,
+        user_id,
+        what,
+        resource_type="session",
+        resource_id=ids[0] if len(ids) == 1 else None,
+        new_values=values if len(ids) == 1 else values | {"sessions": ids},
+    )

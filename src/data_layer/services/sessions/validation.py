@@ -1,0 +1,169 @@
+"""The way of every request: from a token to the session that it stands for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from data_layer.errors import InvalidSessionError
+from data_layer.services.sessions.activity import FLUSH_SECONDS
+from data_layer.services.sessions.hashing import TOKEN_LENGTH
+from data_layer.services.sessions.near_copies import NearCopy
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from uuid import UUID
+
+    from data_layer.repositories.sessions import FoundSession, Lifetime
+    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.schemas.sessions import ActiveSession
+    from data_layer.services.sessions.activity import Activity
+    from data_layer.services.sessions.coverage import Coverage
+    from data_layer.services.sessions.hashing import TokenHasher
+    from data_layer.services.sessions.near_copies import NearCopies
+    from data_layer.services.sessions.shared_copies import SharedCopies
+    from data_layer.services.transactions import Transactions
+
+    Find = Callable[[UnitOfWork], Awaitable[FoundSession | None]]
+
+# Who comes later than this asks again, so that a slow answer is nobody else's old answer.
+_SHARED_SECONDS = 0.25
+
+
+class _Load(NamedTuple):
+    """A session that is being looked up for everybody who asks for it meanwhile."""
+
+    task: asyncio.Task[ActiveSession]
+    begun_at: float
+
+
+class SessionValidator:
+    """Answers from a copy of this process, from Redis, or from the database: from the first that may be believed.
+
+    Copies are believed as ``coverage`` says, and not close to their expiry: there the database slides it in time.
+    """
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        hasher: TokenHasher,
+        coverage: Coverage,
+        *,
+        near: NearCopies,
+        shared: SharedCopies,
+        activity: Activity,
+        lifetime: Lifetime,
+        on_look_up: Callable[[], None] | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._transactions = transactions
+        self._hasher = hasher
+        self._coverage = coverage
+        self._near = near
+        self._shared = shared
+        self._activity = activity
+        self._on_look_up = on_look_up
+        self._clock = clock
+        # Activity is written well before a session could expire for want of it.
+        self._margin = min(2 * FLUSH_SECONDS, lifetime.idle / 4)
+        self._loads: dict[str, _Load] = {}
+
+    async def by_token(self, token: str) -> ActiveSession:
+        """The session of a token; see ``SessionService.validate``."""
+        if len(token) != TOKEN_LENGTH:
+            raise refused()
+        key = self._hasher.hash(token)
+        copy = self._near.by_key.get(key)
+        now = self._clock()
+        if copy is not None and now < copy.usable_until and now < self._coverage.fresh_until:
+            self._activity.note(copy, now)
+            return copy.session
+        hashes = self._hasher.hashes(token)
+        return await self._look_up(key, lambda tx: tx.sessions.find_active(hashes))
+
+    async def by_id(self, session_id: UUID) -> ActiveSession:
+        """The session with this id, for who has proved it otherwise."""
+        key = str(session_id)
+        copy = self._near.by_key.get(key)
+        now = self._clock()
+        if copy is not None and now < copy.usable_until and now < self._coverage.fresh_until:
+            self._activity.note(copy, now)
+            return copy.session
+        return await self._look_up(key, lambda tx: tx.sessions.find_active_by_id(session_id))
+
+    async def close(self) -> None:
+        """Wait for what is being looked up."""
+        if self._loads:
+            await asyncio.wait([load.task for load in self._loads.values()])
+
+    async def _look_up(self, key: str, find: Find) -> ActiveSession:
+        """Load a session, once for all who ask for it at the same time; a caller who is cancelled disturbs nobody."""
+        if self._on_look_up is not None:
+            self._on_look_up()
+        now = self._clock()
+        load = self._loads.get(key)
+        if load is None or now - load.begun_at > _SHARED_SECONDS:
+            load = _Load(asyncio.create_task(self._load(key, find)), now)
+            self._loads[key] = load
+            load.task.add_done_callback(lambda task: self._end(key, task))
+        session = await asyncio.shield(load.task)
+        self._activity.note_session(session, now)
+        return session
+
+    def _end(self, key: str, task: asyncio.Task[ActiveSession]) -> None:
+        if (load := self._loads.get(key)) and load.task is task:
+            del self._loads[key]
+        if not task.cancelled():
+            task.exception()  # Seen here, should nobody wait for it any more.
+
+    async def _load(self, key: str, find: Find) -> ActiveSession:
+        asked_at = self._clock()
+        shared = await self._find_shared(key)
+        found = shared or await self._find_stored(find)
+        self._keep(key, found, asked_at)
+        if shared is None:
+            await self._shared.write(key, found)
+        return found.session
+
+    async def _find_shared(self, key: str) -> FoundSession | None:
+        """What Redis holds, if it is to be believed."""
+        if self._clock() >= self._coverage.fresh_until:
+            return None
+        found = await self._shared.read(key)
+        now = self._clock()
+        if found is None or now >= self._coverage.fresh_until:
+            return None
+        found = replace(found, seconds_left=found.expires_at - self._coverage.database_time(now))
+        is_believed = self._coverage.vouches_for(found.session.id, found.as_of, found.server)
+        return found if is_believed and found.seconds_left > self._margin else None
+
+    async def _find_stored(self, find: Find) -> FoundSession:
+        async with self._transactions() as tx:
+            found = await find(tx)
+        if found is None:
+            raise refused()
+        if found.seconds_left > self._margin:
+            return found
+        expires_at = await self._activity.write_now(found.session.id, requests=0)
+        if expires_at is None:
+            raise refused()
+        gained = (expires_at - found.session.expires_at).total_seconds()
+        return replace(
+            found,
+            session=found.session.model_copy(update={"expires_at": expires_at}),
+            expires_at=found.expires_at + gained,
+            seconds_left=found.seconds_left + gained,
+        )
+
+    def _keep(self, key: str, found: FoundSession, asked_at: float) -> None:
+        """Keep a copy unless something is known that it may lack; what is learnt later drops it."""
+        usable_until = asked_at + found.seconds_left - self._margin
+        if usable_until > asked_at and self._coverage.vouches_for(found.session.id, found.as_of, found.server):
+            self._near.put(key, NearCopy(found.session, usable_until))
+
+
+def refused() -> InvalidSessionError:
+    """The one answer to every token that is not accepted."""
+    return InvalidSessionError("the session is unknown or has ended; log in again")

@@ -1,0 +1,174 @@
+"""What can be done with tokens."""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+from uuid_utils.compat import uuid7
+
+from data_layer.entities import AuditLog
+from data_layer.entities.enums import AuditAction, AuditLevel
+from data_layer.errors import InvalidSessionError, InvalidTokenError, ReusedTokenError
+from data_layer.schemas.sessions import TokenPair
+from data_layer.services.sessions.hashing import TOKEN_LENGTH, TokenHasher, make_token
+from data_layer.services.tokens.access import AccessTokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from uuid import UUID
+
+    from data_layer.config import Settings
+    from data_layer.repositories.refresh_tokens import FoundRefreshToken
+    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.schemas.sessions import ActiveSession
+    from data_layer.services.sessions import SessionService
+    from data_layer.services.transactions import Transactions
+
+GRACE_SECONDS = 10.0
+"""How long after its exchange a refresh token still gives the same successor."""
+
+REUSED = "refresh_token_reused"
+_REFUSED = "the refresh token is not valid; log in again"
+
+
+class TokenService:
+    """JWT access tokens and refresh tokens, both bound to a session: when it ends, they end.
+
+    A refresh token is exchanged for the next pair; its family is the session. One that comes a second time was stolen,
+    or its thief has already been here: the session ends, and the audit trail says why. Two things are no theft: a
+    client that did not get the answer and asks again, and two tabs that ask at once. So within ten seconds, while its
+    successor has not been used, a token gives the same successor again. There is never more than one token of a family
+    that leads on, so a theft is noticed as soon as both the thief and the owner have used what they hold.
+
+    The successor can be given again although only hashes are stored, because it is computed: from the token that is
+    shown, the secret, and the random id of the successor's row.
+
+    Args:
+        transactions: where tokens are kept.
+        sessions: which they are bound to.
+        settings: the ``jwt_`` ones and the secrets.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        sessions: SessionService,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._transactions = transactions
+        self._sessions = sessions
+        self._access = AccessTokens(settings, clock)
+        secrets = (settings.session_secret, settings.session_secret_previous)
+        self._hasher = TokenHasher(*secrets, "refresh token")
+        self._successors = TokenHasher(*secrets, "successor of a refresh token")
+        self._lifetime = settings.jwt_refresh_expires_in
+        self._longest = settings.session_max_age
+
+    async def issue(self, session: ActiveSession) -> TokenPair:
+        """The first pair for a session, which then lives as long as the refresh token (JWT_REFRESH_EXPIRES_IN).
+
+        Raises:
+            InvalidSessionError: when the session has ended.
+        """
+        token, token_id = make_token(), uuid7()
+        async with self._transactions() as tx:
+            await tx.sessions.extend(session.id, self._lifetime, self._longest)
+            expires_at = await tx.refresh_tokens.begin(token_id, self._hasher.hash(token), session.id)
+            if expires_at is None:
+                raise InvalidSessionError("the session has ended; log in again")
+        return self._pair(session.id, session.user_id, token, expires_at)
+
+    async def verify(self, access_token: str) -> ActiveSession:
+        """The session of an access token; its use is counted like any other.
+
+        Raises:
+            ExpiredTokenError: when the token has expired.
+            InvalidTokenError: when it is not one of ours, or its session has ended.
+            DatabaseError: when that cannot be told at the moment.
+        """
+        session_id, user_id = self._access.read(access_token)
+        try:
+            session = await self._sessions.validate_id(session_id)
+        except InvalidSessionError:
+            raise InvalidTokenError("the session of the access token has ended; log in again") from None
+        if session.user_id != user_id:
+            raise InvalidTokenError("the access token is not valid; log in again")
+        return session
+
+    async def refresh(self, refresh_token: str) -> TokenPair:
+        """Exchange a refresh token for the next pair; see the class for what happens when it comes twice.
+
+        Raises:
+            ReusedTokenError: when it was exchanged before. Its session has been ended.
+            InvalidTokenError: when it is unknown, has expired, or its session has ended.
+        """
+        if len(refresh_token) != TOKEN_LENGTH:
+            raise InvalidTokenError(_REFUSED)
+        async with self._transactions() as tx:
+            pair: TokenPair | None
+            found = await tx.refresh_tokens.find_locked(self._hasher.hashes(refresh_token))
+            if found is None or not found.is_in_force:
+                raise InvalidTokenError(_REFUSED)
+            if found.used_seconds_ago is None:
+                pair = await self._exchange(tx, found, refresh_token)
+            else:
+                pair = self._give_again(found, refresh_token)
+            if pair is None:
+                await self._end_family(tx, found)
+        if pair is None:
+            raise ReusedTokenError("the refresh token was used before, so its session was ended; log in again")
+        return pair
+
+    async def _exchange(self, tx: UnitOfWork, found: FoundRefreshToken, token: str) -> TokenPair:
+        successor_id = uuid7()
+        successor = self._successor(token, successor_id)[0]
+        await tx.sessions.extend(found.session_id, self._lifetime, self._longest)
+        expires_at = await tx.refresh_tokens.exchange(found, successor_id, self._hasher.hash(successor))
+        if expires_at is None:
+            raise InvalidTokenError(_REFUSED)
+        return self._pair(found.session_id, found.user_id, successor, expires_at)
+
+    def _give_again(self, found: FoundRefreshToken, token: str) -> TokenPair | None:
+        """The pair with the successor that was given before, or ``None`` where that would help a thief."""
+        if found.used_seconds_ago is None or found.used_seconds_ago > GRACE_SECONDS:
+            return None
+        if found.successor_id is None or found.successor_expires_at is None or found.successor_is_used:
+            return None
+        for successor in self._successor(token, found.successor_id):
+            if found.successor_hash in self._hasher.hashes(successor):
+                return self._pair(found.session_id, found.user_id, successor, found.successor_expires_at)
+        return None
+
+    async def _end_family(self, tx: UnitOfWork, found: FoundRefreshToken) -> None:
+        await tx.sessions.end(found.session_id, REUSED)
+        tx.add(
+            AuditLog.security_event(
+                AuditAction.SECURITY_SUSPICIOUS_ACTIVITY,
+                "A refresh token was used twice; its session was ended",
+                user_id=found.user_id,
+                level=AuditLevel.CRITICAL,
+                resource_type="session",
+                resource_id=str(found.session_id),
+                new_values={"reason": REUSED},
+            )
+        )
+
+    def _successor(self, token: str, successor_id: UUID) -> list[str]:
+        """The token that follows, under the present and the former secret."""
+        bits = self._successors.derive(f"{token}\0{successor_id}")
+        return [base64.urlsafe_b64encode(value).rstrip(b"=").decode() for value in bits]
+
+    def _pair(self, session_id: UUID, user_id: UUID, refresh_token: str, expires_at: datetime) -> TokenPair:
+        return TokenPair(
+            access_token=SecretStr(self._access.make(session_id, user_id)),
+            access_expires_in=self._access.lifetime,
+            refresh_token=SecretStr(refresh_token),
+            refresh_expires_at=expires_at,
+            session_id=session_id,
+        )

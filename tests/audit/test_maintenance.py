@@ -1,0 +1,249 @@
+"""Retention: months are made ahead, filled from the default partition, and dropped when they are old enough."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+from uuid_utils.compat import uuid7
+
+from data_layer import AuditAction, AuditLog, DataLayer, UserRole
+from data_layer.database.exclusive_run import exclusive_run
+from data_layer.entities.time_ordered_ids import first_id_at, id_at
+from data_layer.errors import AppendOnlyError, PermissionDeniedError
+from data_layer.repositories.audit_partitions import Month
+from data_layer.schemas.actors import SYSTEM, Actor
+from data_layer.schemas.audit import AuditFilter
+from data_layer.services.maintenance import LOCK, MONTHS_AHEAD
+from tests.audit.support import until
+from tests.support import make_user
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from uuid import UUID
+
+    from data_layer import Settings
+
+NOW = datetime.now(UTC)
+THIS = Month.of(NOW)
+STATEMENTS = (
+    "UPDATE {} SET description = 'changed'",
+    "UPDATE {} SET user_id = NULL WHERE id = '{}'",
+    "DELETE FROM {}",
+    "TRUNCATE {}",
+    "TRUNCATE users CASCADE",
+)
+
+
+@pytest.fixture
+async def trail(settings: Settings, data: DataLayer) -> AsyncIterator[DataLayer]:
+    """A data layer that keeps two months, and an audit trail that is as after the migration of an empty database."""
+    async with data.transaction() as tx:
+        months = await data.maintenance._partitions.months()
+        for month in months:
+            await tx.execute(text(f"DROP TABLE {month.table}"))
+    async with DataLayer(settings.model_copy(update={"audit_retention_months": 2})) as trail:
+        yield trail
+        # A table that a failed test left would keep the others from emptying theirs.
+        await trail.maintenance._partitions.remove_leftovers()
+
+
+def entry_at(moment: datetime, **values: object) -> AuditLog:
+    entry = AuditLog.system_event(AuditAction.SYSTEM_BACKUP, "Backed up")
+    entry.id = id_at(moment)
+    entry.created_at = moment
+    for name, value in values.items():
+        setattr(entry, name, value)
+    return entry
+
+
+def ago(months: int) -> datetime:
+    month = THIS.plus(-months)
+    return datetime(month.year, month.month, 10, tzinfo=UTC)
+
+
+async def add(data: DataLayer, *entries: AuditLog) -> list[UUID]:
+    async with data.transaction() as tx:
+        for entry in entries:
+            tx.add(entry)
+    return [entry.id for entry in entries]
+
+
+async def where(data: DataLayer) -> dict[UUID, str]:
+    async with data.transaction() as tx:
+        rows = await tx.execute(
+            text("SELECT id, tableoid::regclass::text FROM audit_logs WHERE action = 'system_backup'")
+        )
+        return {row[0]: row[1] for row in rows}
+
+
+async def months(data: DataLayer) -> list[Month]:
+    return await data.maintenance._partitions.months()
+
+
+async def test_months_are_made_ahead_and_used(trail: DataLayer) -> None:
+    report = await trail.maintenance.run(SYSTEM)
+
+    expected = [THIS.plus(number) for number in range(MONTHS_AHEAD + 1)]
+    assert await months(trail) == expected
+    assert report.is_complete
+    assert report.audit_months_made == tuple(map(str, expected))
+    [entry] = await add(trail, entry_at(NOW))
+    assert (await where(trail))[entry] == THIS.table
+    again = await trail.maintenance.run(SYSTEM)
+    assert again.model_dump(exclude_defaults=True) == {}
+    report = await asyncio.to_thread(trail.migrator.check)
+    assert report.agrees, report
+
+
+async def test_no_entry_is_ever_refused_for_its_time(trail: DataLayer) -> None:
+    moments = [datetime(1970, 1, 1, tzinfo=UTC), ago(30), ago(1), NOW, NOW + timedelta(days=4000)]
+    ids = await add(trail, *map(entry_at, moments), entry_at(NOW, id=first_id_at(NOW)))
+
+    assert set(await where(trail)) == set(ids)
+
+
+async def test_entries_in_the_default_partition_move_to_their_months_and_old_ones_end(trail: DataLayer) -> None:
+    kept = await add(trail, entry_at(ago(2)), entry_at(ago(1)), entry_at(NOW))
+    [future] = await add(trail, entry_at(NOW + timedelta(days=4000)))
+    # By its id it is from 1970, but the database knows better: a wrong clock must not cost an entry.
+    [skewed] = await add(trail, entry_at(NOW, id=id_at(datetime(1970, 1, 2, tzinfo=UTC))))
+    [old] = await add(trail, entry_at(ago(3)))
+    plan = await trail.maintenance.run(SYSTEM, dry_run=True)
+    assert len(await where(trail)) == 6
+
+    report = await trail.maintenance.run(SYSTEM)
+
+    assert report.problems == ()
+    assert await where(trail) == {
+        kept[0]: THIS.plus(-2).table,
+        kept[1]: THIS.plus(-1).table,
+        kept[2]: THIS.table,
+        future: "audit_logs_default",
+        skewed: "audit_logs_default",
+    }
+    assert old not in await where(trail)
+    assert report.audit_months_moved == tuple(str(THIS.plus(-number)) for number in (2, 1, 0))
+    assert plan.audit_months_moved == report.audit_months_moved
+    assert plan.audit_months_made == report.audit_months_made
+    check = await asyncio.to_thread(trail.migrator.check)
+    assert check.agrees, check
+    page = await trail.audit.list(SYSTEM, AuditFilter(actions=(AuditAction.SYSTEM_MAINTENANCE,)))
+    assert len(page.entries) == 1
+
+
+async def test_months_older_than_the_retention_are_dropped_whole(trail: DataLayer, settings: Settings) -> None:
+    ids = await add(trail, entry_at(ago(3)), entry_at(ago(2)))
+    async with DataLayer(settings.model_copy(update={"audit_retention_months": 0})) as for_ever:
+        await for_ever.maintenance.run(SYSTEM)
+        assert set(await where(for_ever)) == set(ids)
+
+    report = await trail.maintenance.run(SYSTEM)
+
+    assert report.audit_months_dropped == (str(THIS.plus(-3)),)
+    assert set(await where(trail)) == {ids[1]}
+
+
+async def test_entries_that_come_in_during_the_move_are_not_lost(trail: DataLayer) -> None:
+    first = await add(trail, *(entry_at(NOW) for _ in range(20)))
+    added: list[UUID] = []
+
+    async def write() -> None:
+        while True:
+            added.extend(await add(trail, entry_at(datetime.now(UTC))))
+
+    writer = asyncio.create_task(write())
+    await until(lambda: len(added) >= 5)
+    for _ in range(3):
+        await trail.maintenance.run(SYSTEM)
+    await until(lambda: len(added) >= 30)
+    writer.cancel()
+    await asyncio.gather(writer, return_exceptions=True)
+
+    stored = await where(trail)
+    assert {*first, *added} <= set(stored)
+    assert {stored[entry] for entry in first} == {THIS.table}
+
+
+async def test_an_interrupted_move_is_done_again(trail: DataLayer) -> None:
+    ids = await add(trail, *(entry_at(ago(1)) for _ in range(5)))
+    partitions = trail.maintenance._partitions
+    async for _ in partitions.copy_from_default(THIS.plus(-1)):
+        break
+    assert len(await where(trail)) == 5
+
+    report = await trail.maintenance.run(SYSTEM)
+
+    assert report.is_complete, report
+    assert await where(trail) == dict.fromkeys(ids, THIS.plus(-1).table)
+
+
+async def test_one_process_at_a_time(trail: DataLayer) -> None:
+    async with exclusive_run(trail.database, LOCK) as is_ours:
+        assert is_ours
+        report = await trail.maintenance.run(SYSTEM)
+        assert not report.is_complete
+        assert await months(trail) == []
+    assert (await trail.maintenance.run(SYSTEM)).is_complete
+
+
+async def test_a_busy_table_is_left_for_the_next_round(trail: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_layer.services.maintenance._ATTEMPTS", 1)
+    async with trail.transaction() as tx:
+        await tx.execute(text("LOCK TABLE audit_logs IN ACCESS SHARE MODE"))
+        tx.add(entry_at(NOW))
+        await tx.flush()
+        report = await asyncio.create_task(trail.maintenance.run(SYSTEM))
+        assert not report.is_complete
+        assert "audit months" in report.problems[0]
+    assert (await trail.maintenance.run(SYSTEM)).is_complete
+    assert set((await where(trail)).values()) == {THIS.table}
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+@pytest.mark.parametrize("table", ["audit_logs", "audit_logs_default", THIS.table])
+async def test_nobody_changes_an_entry(trail: DataLayer, statement: str, table: str) -> None:
+    """Not even the superuser, as whom the tests connect."""
+    await trail.maintenance.run(SYSTEM)
+    [entry, old] = await add(trail, entry_at(NOW), entry_at(datetime(1980, 1, 1, tzinfo=UTC)))
+    before = await where(trail)
+
+    with pytest.raises(AppendOnlyError, match="never changed or removed"):
+        async with trail.transaction() as tx:
+            await tx.execute(text(statement.format(table, old if table == "audit_logs_default" else entry)))
+
+    assert await where(trail) == before
+
+
+async def test_users_may_not_run_it(data: DataLayer) -> None:
+    for actor in (Actor(), Actor.user(uuid7()), Actor.user(uuid7(), UserRole.MODERATOR)):
+        with pytest.raises(PermissionDeniedError):
+            await data.maintenance.run(actor)
+
+
+async def test_expired_sessions_and_tokens_are_removed_in_batches(
+    data: DataLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_layer.services.maintenance._BATCH", 2)
+    user = make_user()
+    async with data.transaction() as tx:
+        tx.add(user)
+        await tx.flush()
+        await tx.execute(
+            text(
+                "INSERT INTO sessions (id, session_id, user_id, status, expires_at) SELECT gen_random_uuid(), n::text, "
+                ":user, 'expired', now() + (n - 5) * interval '2 days' FROM generate_series(1, 9) AS n"
+            ).bindparams(user=user.id)
+        )
+    planned = await data.maintenance.run(SYSTEM, dry_run=True)
+    told: list[tuple[str, int]] = []
+
+    report = await data.maintenance.run(SYSTEM, on_progress=lambda step, count: told.append((step, count)))
+
+    assert planned.sessions_removed == report.sessions_removed == 4
+    assert [count for step, count in told if step == "sessions_removed"] == [2, 4, 4]
+    async with data.transaction() as tx:
+        assert await tx.sessions.count() == 5

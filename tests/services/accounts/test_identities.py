@@ -1,0 +1,149 @@
+"""External identities: what opens an account, and what never takes one over."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from data_layer.entities.enums import AuthProvider, UserStatus
+from data_layer.errors import (
+    AccountSuspendedError,
+    ConflictError,
+    DuplicateError,
+    LastLoginMethodError,
+    PermissionDeniedError,
+    UnverifiedIdentityError,
+)
+from data_layer.schemas.actors import SYSTEM
+from data_layer.schemas.users import ExternalIdentity
+from tests.services.accounts.support import PASSWORD, acting, make_account, stored_hash, try_to_log_in
+from tests.services.accounts.test_password_changes import begin_session, open_sessions
+
+if TYPE_CHECKING:
+    from data_layer import DataLayer
+
+
+def google(subject: str = "g-1", **values: Any) -> ExternalIdentity:
+    given = {"email": "ann@example.com", "email_verified": True, "display_name": "Ann Other"} | values
+    return ExternalIdentity(provider="google", subject=subject, **given)
+
+
+async def test_the_first_login_registers_and_the_next_finds(data: DataLayer) -> None:
+    first = await data.accounts.authenticate_external(google(email="Ann@Example.com"))
+    assert first.is_new
+    user = first.user
+    assert (user.email, user.first_name, user.last_name) == ("ann@example.com", "Ann", "Other")
+    assert (user.status, user.email_verified, user.auth_provider) == (UserStatus.ACTIVE, True, AuthProvider.GOOGLE)
+    changed = google(email="moved@example.com", email_verified=False)
+    again = await data.accounts.authenticate_external(changed)
+    assert (again.is_new, again.user.id, again.user.email) == (False, user.id, "ann@example.com")
+    assert (await data.accounts.find(SYSTEM, "ann@example.com")).login_count == 2
+
+
+@pytest.mark.parametrize("values", [{"email_verified": False}, {"email": None}])
+@pytest.mark.parametrize("exists", [True, False])
+async def test_an_address_that_nobody_verified_opens_nothing(
+    data: DataLayer, *, values: dict[str, Any], exists: bool
+) -> None:
+    if exists:
+        await make_account(data)
+    with pytest.raises(UnverifiedIdentityError) as caught:
+        await data.accounts.authenticate_external(google(**values))
+    assert "google vouches for no address" in str(caught.value), "the same whether the account exists"
+    assert len(await data.accounts.list(SYSTEM)) == exists
+
+
+async def test_a_verified_address_finds_the_account_that_has_it(data: DataLayer) -> None:
+    user = await make_account(data)
+    entered = await data.accounts.authenticate_external(google())
+    assert (entered.is_new, entered.user.id) == (False, user.id)
+    assert await try_to_log_in(data, "ann@example.com", PASSWORD) == "in", "the password still works"
+
+
+@pytest.mark.parametrize("registered", ["pending", "by an administrator"])
+async def test_whoever_registered_the_address_before_its_owner_is_out(data: DataLayer, registered: str) -> None:
+    if registered == "pending":
+        user = (
+            await data.accounts.register(
+                email="ann@example.com", password=PASSWORD, first_name="Mallory", last_name="M"
+            )
+        ).user
+    else:
+        user = await make_account(data, email_verified=False)
+        mallorys = ExternalIdentity(provider="github", subject="mallory")
+        await data.accounts.link(acting(user), user.id, mallorys)
+    await begin_session(data, user.id, "mallory's")
+    entered = await data.accounts.authenticate_external(google())
+    assert (entered.user.id, entered.user.first_name, entered.user.email_verified) == (user.id, "Ann", True)
+    assert await stored_hash(data, user) is None
+    assert await open_sessions(data, user.id) == set()
+    assert await try_to_log_in(data, "ann@example.com", PASSWORD) == "invalid_credentials"
+    seen = await data.accounts.find(SYSTEM, "ann@example.com")
+    assert (seen.google_id, seen.github_id) == ("g-1", None)
+
+
+async def test_an_address_that_the_provider_gave_to_somebody_else_takes_nothing_over(data: DataLayer) -> None:
+    await data.accounts.authenticate_external(google("first owner"))
+    with pytest.raises(UnverifiedIdentityError):
+        await data.accounts.authenticate_external(google("second owner"))
+
+
+async def test_a_suspended_account_stays_shut(data: DataLayer) -> None:
+    user = await make_account(data)
+    await data.accounts.suspend(SYSTEM, user.id, reason="tests")
+    for _ in range(2):
+        with pytest.raises(AccountSuspendedError):
+            await data.accounts.authenticate_external(google())
+    assert (await data.accounts.find(SYSTEM, "ann@example.com")).google_id is None
+
+
+async def test_ten_tabs_at_once_make_one_account(data: DataLayer) -> None:
+    logins = await asyncio.gather(*(data.accounts.authenticate_external(google()) for _ in range(10)))
+    assert [login.is_new for login in logins].count(True) == 1
+    assert len({login.user.id for login in logins}) == 1
+    assert len(await data.accounts.list(SYSTEM)) == 1
+
+
+async def test_linking_and_unlinking(data: DataLayer) -> None:
+    user, other = await make_account(data), await make_account(data, "bob@example.com")
+    github = ExternalIdentity(provider="github", subject="42")
+    await data.accounts.link(acting(user), user.id, github)
+    await data.accounts.link(acting(user), user.id, github)
+    assert (await data.accounts.authenticate_external(github)).user.id == user.id, "no address is needed"
+    with pytest.raises(DuplicateError):
+        await data.accounts.link(acting(other), other.id, github)
+    with pytest.raises(ConflictError):
+        await data.accounts.link(acting(user), user.id, ExternalIdentity(provider="github", subject="43"))
+    with pytest.raises(PermissionDeniedError):
+        await data.accounts.link(acting(other), user.id, google())
+    await data.accounts.unlink(acting(user), user.id, AuthProvider.GITHUB)
+    with pytest.raises(UnverifiedIdentityError):
+        await data.accounts.authenticate_external(github)
+    for provider in (AuthProvider.GITHUB, AuthProvider.LOCAL):
+        with pytest.raises(ConflictError):
+            await data.accounts.unlink(acting(user), user.id, provider)
+
+
+async def test_one_way_to_log_in_is_left(data: DataLayer) -> None:
+    user = (await data.accounts.authenticate_external(google())).user
+    with pytest.raises(LastLoginMethodError):
+        await data.accounts.unlink(acting(user), user.id, AuthProvider.GOOGLE)
+    azure = ExternalIdentity(provider="azure_ad", subject="tenant.object")
+    await data.accounts.link(acting(user), user.id, azure)
+    unlink = [
+        data.accounts.unlink(acting(user), user.id, provider)
+        for provider in (AuthProvider.GOOGLE, AuthProvider.AZURE_AD)
+    ]
+    answers = await asyncio.gather(*unlink, return_exceptions=True)
+    assert [isinstance(answer, LastLoginMethodError) for answer in answers].count(True) == 1
+    seen = await data.accounts.find(SYSTEM, "ann@example.com")
+    assert [seen.google_id, seen.azure_id].count(None) == 1
+    assert seen.auth_provider == (AuthProvider.AZURE_AD if seen.google_id is None else AuthProvider.GOOGLE)
+
+
+async def test_names_that_do_not_fit_are_no_reason_to_refuse(data: DataLayer) -> None:
+    identity = google(display_name="x" * 300, first_name=None, avatar="javascript:alert(1)")
+    user = (await data.accounts.authenticate_external(identity)).user
+    assert (len(user.first_name), len(str(user.display_name)), user.avatar) == (100, 255, None)

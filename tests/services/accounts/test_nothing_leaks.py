@@ -1,0 +1,87 @@
+"""After a long story no password and no token is to be found anywhere but with the person it belongs to."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+
+from data_layer import DataLayer
+from data_layer.errors import DataLayerError
+from data_layer.schemas.actors import SYSTEM
+from data_layer.schemas.users import ExternalIdentity
+from tests.leaks import LogLines, places_of
+from tests.services.accounts.support import HOME, acting, coming_from, make_account, pass_time, try_to_log_in
+
+if TYPE_CHECKING:
+    from data_layer import Settings
+
+FIRST, SECOND, THIRD, WRONG, TYPO = (
+    "first-secret horse battery",
+    "second-secret horse battery",
+    "third-secret horse battery",
+    "wrong-secret horse battery",
+    "typed into the field of the address",
+)
+
+
+async def test_after_a_long_story(data: DataLayer, settings: Settings) -> None:
+    talkative = settings.model_copy(update={"db_logging": True, "log_level": "debug"})
+    with LogLines() as log, coming_from(HOME, "Browser/1"):
+        async with DataLayer(talkative) as talking:
+            tokens = await tell(talking)
+        assert await places_of(data, [FIRST, SECOND, THIRD, WRONG, TYPO, *tokens], log.lines) == []
+    told = "\n".join(log.lines)
+    assert all(event in told for event in ("login_failed", "login_delayed", "password_replaced", "UPDATE users"))
+
+
+async def tell(data: DataLayer) -> list[str]:
+    accounts = data.accounts
+    registered = await accounts.register(email="ann@example.com", password=FIRST, first_name="Ann", last_name="Other")
+    assert (
+        await accounts.request_registration(
+            email="ann@example.com", password=WRONG, first_name="Eve", last_name="Other"
+        )
+        is None
+    )
+    await pass_time(data, 400)
+    second = await accounts.request_email_verification("ann@example.com")
+    assert second
+    user = await accounts.verify_email(second.token)
+    for email, password in [("ann@example.com", WRONG), (TYPO, WRONG), ("ann@example.com", FIRST)]:
+        await try_to_log_in(data, email, password)
+    await accounts.change_password(acting(user), user.id, current=FIRST, new=SECOND)
+    unused = await accounts.request_password_reset("ann@example.com")
+    await pass_time(data, 400)
+    reset = await accounts.request_password_reset("ann@example.com")
+    assert unused
+    assert reset
+    await accounts.reset_password(reset.token, THIRD)
+    await accounts.link(acting(user), user.id, ExternalIdentity(provider="github", subject="42"))
+    for wrong in (registered.verification.token, reset.token, "nonsense"):
+        with pytest.raises(DataLayerError) as caught:
+            await accounts.reset_password(wrong, WRONG)
+        assert wrong not in str(caught.value)
+    for _ in range(7):
+        await try_to_log_in(data, "ann@example.com", WRONG)
+    waiting = await make_account(data, "bob@example.com", password=FIRST)
+    pending = await accounts.request_password_reset("bob@example.com")
+    assert pending
+    await accounts.suspend(SYSTEM, waiting.id, reason="tests")
+    return [token.token for token in (registered.verification, second, unused, reset, pending)]
+
+
+async def test_the_search_would_find_one(data: DataLayer) -> None:
+    """Plain or as a fast hash, in a row, in Redis, or in the log."""
+    await make_account(data, display_name=FIRST)
+    await data.cache.set("key", {"token": SECOND}, ttl=60)
+    with LogLines() as log:
+        async with data.transaction() as tx:
+            await tx.execute(
+                text("UPDATE users SET avatar = encode(sha256(:secret), 'hex')").bindparams(secret=THIRD.encode())
+            )
+        logging.getLogger("data_layer.tests").debug("with %s", WRONG)
+    for secret, place in [(FIRST, "users"), (SECOND, "Redis"), (THIRD, "users"), (WRONG, "the log")]:
+        assert any(found.startswith(place) for found in await places_of(data, [secret], log.lines))

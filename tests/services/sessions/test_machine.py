@@ -1,0 +1,389 @@
+"""Sessions in several processes, with whatever may happen to them, to Redis and to the database's journal, in any order.
+
+The model knows when each session may be accepted. What every process answers must be in line with it:
+
+- a session that is in force is accepted, always and everywhere: nobody is logged out by mistake;
+- one that has ended, been revoked, or whose user was suspended, is refused by everybody from two seconds later on;
+- an answer never tells a role that the user lost more than two seconds ago.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from data_layer.entities.enums import UserRole, UserStatus
+from data_layer.errors import InvalidSessionError
+from data_layer.schemas.actors import SYSTEM
+from data_layer.testing.redis_server import RedisServer
+from tests.services.sessions.support import Process, World, movable_time, start_process
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+    from uuid import UUID
+
+    from data_layer import Settings
+    from data_layer.schemas.sessions import ActiveSession
+
+BOUND = 2.0
+LIFE, MAXIMUM, LIMIT = 60.0, 200.0, 4
+STEP = LIFE / 60
+FLUSH = 10.0
+# How far the fake clocks may be apart from what really passes between two commands.
+SLACK = 0.5
+PROCESSES = (0, 1, 2)
+
+
+@dataclass
+class Known:
+    """What the model knows of a session; in force until ``surely``, and not after ``perhaps``."""
+
+    token: str
+    session_id: UUID
+    user: int
+    began: float
+    surely: float
+    perhaps: float
+    used: float
+    ended: float | None = None
+
+    def use(self, now: float, life: float = LIFE, step: float = STEP) -> None:
+        until = min(now + life, self.began + MAXIMUM)
+        self.perhaps = max(self.perhaps, until)
+        self.surely = max(self.surely, until - step)
+        self.used = now
+
+
+@dataclass
+class Account:
+    """A user: since when suspended, if so; and roles with the time at which they ended."""
+
+    id: UUID
+    role: UserRole = UserRole.USER
+    suspended: float | None = None
+    former: list[tuple[UserRole, float]] = field(default_factory=list)
+    was_suspended_until: float = 0.0
+
+
+@dataclass
+class Stage:
+    """What all runs of the machine share."""
+
+    runner: asyncio.Runner
+    world: World
+    redis: RedisServer
+
+
+class SessionMachine(RuleBasedStateMachine):
+    stage: Stage
+    sessions = Bundle("sessions")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: list[Process] = []
+        self.known: list[Known] = []
+        self.accounts: list[Account] = []
+        self.kept: dict[bytes, bytes] = {}
+        self.redis_runs = True
+        self.flushed = self.now
+
+    @property
+    def world(self) -> World:
+        return self.stage.world
+
+    @property
+    def now(self) -> float:
+        return self.stage.world.time
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.stage.runner.run(work)
+
+    @initialize()
+    def begin(self) -> None:
+        async def open_all() -> None:
+            self.accounts = [Account(await self.world.new_user()) for _ in range(2)]
+            self.processes = [await start_process(self.world, self.stage.redis.url) for _ in PROCESSES]
+            for process in self.processes[:2]:
+                await process.catch_up()
+
+        self.run(open_all())
+
+    def teardown(self) -> None:
+        async def close_all() -> None:
+            for process in self.processes:
+                await process.stop()
+            await self.world.sql("DELETE FROM sessions")
+
+        if not self.redis_runs:
+            self.stage.redis.start()
+        self.run(close_all())
+
+    # What users do
+
+    @rule(target=sessions, process=st.sampled_from(PROCESSES), user=st.sampled_from((0, 1)))
+    def create(self, process: int, user: int) -> Any:
+        if self.accounts[user].suspended is not None:
+            return multiple()
+        new = self.run(self.processes[process].sessions.create(self.accounts[user].id))
+        known = Known(
+            new.token.get_secret_value(), new.session.id, user, self.now, self.now + LIFE, self.now + LIFE, self.now
+        )
+        self._end_surplus(user)
+        self.known.append(known)
+        return known
+
+    def _end_surplus(self, user: int) -> None:
+        """One too many ends the one that was longest without use, as far as the database knows: ask it which."""
+        living = [known for known in self.known if known.user == user and known.ended is None]
+
+        async def ids() -> set[UUID]:
+            async with self.world.data.transaction() as tx:
+                return {session.id for session in await tx.sessions.live(self.accounts[user].id)}
+
+        alive = self.run(ids())
+        assert len(alive) <= LIMIT
+        gone = [known for known in living if known.session_id not in alive and self.now < known.surely - SLACK]
+        assert len(gone) <= max(0, len(living) + 1 - LIMIT), "no more than needed"
+        for known in gone:
+            known.ended = self.now
+
+    @rule(known=sessions, process=st.sampled_from(PROCESSES), by_id=st.booleans(), times=st.integers(1, 3))
+    def validate(self, known: Known, process: int, by_id: bool, times: int) -> None:
+        for _ in range(times):
+            self._validate(known, process, by_id=by_id)
+
+    def _validate(self, known: Known, process: int, *, by_id: bool) -> None:
+        service = self.processes[process].sessions
+        asking = service.validate_id(known.session_id) if by_id else service.validate(known.token)
+        try:
+            session: ActiveSession = self.run(asking)
+        except InvalidSessionError:
+            assert not self._is_in_force(known), "somebody was logged out by mistake"
+            return
+        assert not self._is_surely_over(known), "an ended session was accepted"
+        self._check_role(session, known)
+        if self._is_in_force(known):
+            known.use(self.now)
+        else:
+            known.perhaps = max(known.perhaps, min(self.now + LIFE, known.began + MAXIMUM))
+
+    def _check_role(self, session: ActiveSession, known: Known) -> None:
+        account = self.accounts[known.user]
+        assert session.user_id == account.id
+        roles = {account.role} | {role for role, until in account.former if self.now < until + BOUND}
+        assert session.role in roles
+
+    def _is_in_force(self, known: Known) -> bool:
+        is_open = known.ended is None and self.accounts[known.user].suspended is None
+        return is_open and self.now < known.surely - SLACK
+
+    def _is_surely_over(self, known: Known) -> bool:
+        suspended = self.accounts[known.user].suspended
+        ends = [known.perhaps + SLACK, known.ended, suspended]
+        return any(end is not None and self.now >= end + BOUND for end in ends)
+
+    @rule(known=sessions, process=st.sampled_from(PROCESSES))
+    def touch(self, known: Known, process: int) -> None:
+        try:
+            self.run(self.processes[process].sessions.touch(known.session_id))
+        except InvalidSessionError:
+            assert known.ended is not None or self.now >= known.surely - SLACK
+        else:
+            assert known.ended is None
+            assert self.now < known.perhaps + SLACK
+            known.use(self.now, step=0.0)
+
+    @rule(known=sessions, process=st.sampled_from(PROCESSES), seconds=st.sampled_from((30.0, 100.0, 1000.0)))
+    def extend(self, known: Known, process: int, seconds: float) -> None:
+        try:
+            self.run(self.processes[process].sessions.extend(known.session_id, timedelta(seconds=seconds)))
+        except InvalidSessionError:
+            assert known.ended is not None or self.now >= known.surely - SLACK
+        else:
+            assert known.ended is None
+            known.use(self.now, life=seconds, step=0.0)
+
+    # How sessions end
+
+    @rule(known=sessions, process=st.sampled_from(PROCESSES))
+    def revoke(self, known: Known, process: int) -> None:
+        self.run(self.processes[process].sessions.revoke(SYSTEM, known.session_id))
+        self._note_end(known)
+        self._refused_at_once(known, process)
+
+    @rule(known=sessions, process=st.sampled_from(PROCESSES), keeps=st.booleans())
+    def revoke_all(self, known: Known, process: int, keeps: bool) -> None:
+        user = self.accounts[known.user].id
+        self.run(self.processes[process].sessions.revoke_all(SYSTEM, user, keep=known.session_id if keeps else None))
+        for other in self.known:
+            if other.user == known.user and not (keeps and other is known):
+                self._note_end(other)
+                self._refused_at_once(other, process)
+
+    def _refused_at_once(self, known: Known, process: int) -> None:
+        """The process that ended it knows better than any copy."""
+        with pytest.raises(InvalidSessionError):
+            self.run(self.processes[process].sessions.validate(known.token))
+
+    @rule(known=sessions, how=st.sampled_from(("status = 'revoked'", "status = 'invalid'", "expires_at = now()")))
+    def end_by_hand(self, known: Known, how: str) -> None:
+        self.run(self.world.sql(f"UPDATE sessions SET {how} WHERE id = :id", id=known.session_id))
+        self._note_end(known)
+
+    @rule(user=st.sampled_from((0, 1)))
+    def suspend_or_not(self, user: int) -> None:
+        account = self.accounts[user]
+        if account.suspended is None:
+            self.run(self.world.set_status(account.id, UserStatus.SUSPENDED))
+            account.suspended = self.now
+        else:
+            self.run(self.world.set_status(account.id, UserStatus.ACTIVE))
+            account.suspended = None
+
+    @rule(user=st.sampled_from((0, 1)), role=st.sampled_from(UserRole))
+    def change_role(self, user: int, role: UserRole) -> None:
+        account = self.accounts[user]
+        self.run(self.world.sql("UPDATE users SET role = :role WHERE id = :id", role=role.value, id=account.id))
+        account.former.append((account.role, self.now))
+        account.role = role
+
+    def _note_end(self, known: Known) -> None:
+        if known.ended is None:
+            known.ended = self.now
+
+    # What happens to processes, Redis and time
+
+    @rule(seconds=st.sampled_from((0.4, 1.0, 1.9, 2.5, 9.0, 25.0, 59.0, 61.0)))
+    def pass_time(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            self.run(self.world.pass_time(min(end - self.now, self.flushed + FLUSH - self.now)))
+            if self.now >= self.flushed + FLUSH:
+                for process in self.processes:
+                    self.run(process.sessions.activity.flush())
+                self.flushed = self.now
+
+    @rule(process=st.sampled_from(PROCESSES))
+    def catch_up(self, process: int) -> None:
+        self.run(self.processes[process].catch_up())
+
+    @rule(process=st.sampled_from(PROCESSES))
+    def cut_off_or_not(self, process: int) -> None:
+        target = self.processes[process]
+        if target.is_cut_off:
+            target.is_cut_off = False
+        else:
+            self.run(target.cut_off())
+
+    @rule(process=st.sampled_from(PROCESSES), killed=st.booleans())
+    def restart_process(self, process: int, killed: bool) -> None:
+        if killed:
+            self.run(self.processes[process].kill())
+            self._lose_activity()
+        else:
+            self.run(self.processes[process].stop())
+        self.processes[process] = self.run(start_process(self.world, self.stage.redis.url))
+
+    def _lose_activity(self) -> None:
+        """What was used in the last seconds may end earlier than the model thought, by so much."""
+        for known in self.known:
+            if known.used > self.flushed - SLACK:
+                known.surely = min(known.surely, self._stored_expiry(known))
+
+    def _stored_expiry(self, known: Known) -> float:
+        async def left() -> float:
+            async with self.world.data.transaction() as tx:
+                session = await tx.sessions.get(known.session_id)
+                started = session.created_at
+                return (session.expires_at - started).total_seconds()
+
+        return known.began + float(self.run(left()))
+
+    @rule()
+    def redis_is_emptied(self) -> None:
+        if self.redis_runs:
+            self.run(self._redis("FLUSHALL"))
+
+    @rule()
+    def redis_stops_or_starts_empty(self) -> None:
+        if self.redis_runs:
+            self.stage.redis.kill()
+        else:
+            self.stage.redis.start()
+        self.redis_runs = not self.redis_runs
+
+    @rule()
+    def redis_is_saved(self) -> None:
+        async def save() -> None:
+            client = self.processes[0].cache.client
+            self.kept = {key: await client.get(key) for key in await client.keys("*")}
+
+        if self.redis_runs:
+            self.run(save())
+
+    @rule()
+    def redis_comes_back_with_what_was_saved(self) -> None:
+        async def restore() -> None:
+            for key, value in self.kept.items():
+                if value is not None:
+                    await self.processes[0].cache.client.set(key, value)
+
+        if self.redis_runs:
+            self.run(restore())
+
+    async def _redis(self, *command: str) -> None:
+        await self.processes[0].cache.client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    # What must hold at any time
+
+    @invariant()
+    def every_process_answers_like_the_model(self) -> None:
+        for known in self.known[-2:]:
+            if self._is_surely_over(known):
+                for process in range(len(self.processes)):
+                    self._validate(known, process, by_id=False)
+
+
+@pytest.fixture(scope="module")
+def stage(migrated: Settings) -> Iterator[Stage]:
+    settings = migrated.model_copy(
+        update={"session_ttl": LIFE, "session_max_age": MAXIMUM, "session_limit": LIMIT, "redis_connect_timeout": 200}
+    )
+    with asyncio.Runner() as runner, RedisServer(unix_socket=True) as redis:
+        context = movable_time(settings)
+        world = runner.run(context.__aenter__())
+        yield Stage(runner, world, redis)
+        runner.run(context.__aexit__(None, None, None))
+
+
+def test_any_story(stage: Stage) -> None:
+    class Machine(SessionMachine):
+        pass
+
+    Machine.stage = stage
+    run_state_machine_as_test(
+        Machine,
+        settings=hypothesis_settings(
+            max_examples=30,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            derandomize=False,
+        ),
+    )
