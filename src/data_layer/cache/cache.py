@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from data_layer.cache.address import find_server
+from data_layer.cache.address import find_cache
 from data_layer.cache.codec import MAXIMUM_VALUE_SIZE, Codec
 from data_layer.cache.entries import Entries
 from data_layer.cache.keys import Namespace
@@ -51,7 +51,7 @@ class Cache:
         self, settings: Settings, url: str | None = None, *, maximum_value_size: int = MAXIMUM_VALUE_SIZE
     ) -> None:
         self._settings = settings
-        self._server = find_server(settings, url)
+        self._server = find_cache(settings, url)
         self._namespace = Namespace(settings.redis_key_prefix)
         self._codec = Codec(maximum_value_size)
         self._opened: Entries | None = None
@@ -67,7 +67,7 @@ class Cache:
         from data_layer.cache.connection import create_client  # noqa: PLC0415
 
         if self._opened is None:
-            client = create_client(self._server, self._settings)
+            client = create_client(self._server.nodes[0], self._settings)
             counters = Counters()
             runner = CommandRunner(
                 client,
