@@ -38,6 +38,8 @@ thing that was wrong and what to do, and never hold a secret.
     │   └── StillReferencedError           still_referenced
     ├── CacheError                         cache_error
     │   ├── CacheUnavailableError          cache_unavailable
+    │   │   └── CacheReadOnlyError         cache_read_only
+    │   ├── CacheFullError                 cache_full
     │   ├── CacheLoginError                cache_login_failed
     │   ├── CacheTimeoutError              cache_timeout
     │   ├── InvalidCacheKeyError           cache_key_invalid
@@ -264,6 +266,18 @@ class CacheUnavailableError(CacheError):
     """Redis or Valkey could not be reached, or the connection broke."""
 
     code = "cache_unavailable"
+
+
+class CacheReadOnlyError(CacheUnavailableError):
+    """The server is a replica, which takes no writes."""
+
+    code = "cache_read_only"
+
+
+class CacheFullError(CacheError):
+    """Redis or Valkey has reached its memory limit and evicts nothing."""
+
+    code = "cache_full"
 
 
 class CacheLoginError(CacheError):

@@ -64,18 +64,10 @@ class Cache:
         """
         # Here because importing redis-py takes longer than all else in this package.
         from data_layer.cache.commands import CommandRunner  # noqa: PLC0415
-        from data_layer.cache.connection import create_client  # noqa: PLC0415
 
         if self._opened is None:
-            client = create_client(self._server.nodes[0], self._settings)
             counters = Counters()
-            runner = CommandRunner(
-                client,
-                self.address,
-                connect_timeout=self._settings.redis_connect_timeout / 1000,
-                command_timeout=self._settings.redis_command_timeout / 1000,
-                counters=counters,
-            )
+            runner = CommandRunner(self._server, self._settings, counters)
             self._opened = Entries(runner, self._codec, self._namespace, counters)
 
     async def close(self) -> None:
@@ -114,7 +106,10 @@ class Cache:
 
     async def stats(self) -> CacheStatistics:
         """Figures of the server and of this process. Looks at 100 000 keys of the server at most."""
-        info = await self._commands.run("INFO")
+        from data_layer.cache.wire.info import parse_info  # noqa: PLC0415
+
+        primary, *_ = await self._commands.primaries()
+        info = parse_info(await self._commands.run_on(primary, "INFO"))
         keys = scans = 0
         keys_complete = True
         async for found in self._commands.scan(self._namespace.pattern("*")):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
@@ -10,12 +9,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from data_layer.errors import ConfigurationError
+from data_layer.cache.wire.connect import tls_context
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
 
-    from data_layer.cache.address import ServerAddress
+    from data_layer.cache.address import CacheAddress, ServerAddress
     from data_layer.config import Settings
 
 MAXIMUM_CONNECTIONS = 32
@@ -33,12 +33,13 @@ class VerifiedTlsConnection(SSLConnection):
         self.ssl_context.context = context
 
 
-def create_client(address: ServerAddress, settings: Settings) -> Redis:
+def create_client(cache: CacheAddress, settings: Settings) -> Redis:
     """A client with a bounded pool. It connects with the first command, and repeats nothing by itself.
 
     Raises:
         ConfigurationError: when REDIS_TLS_CA holds no certificate.
     """
+    address = cache.nodes[0]
     command_timeout = settings.redis_command_timeout / 1000
     pool = BlockingConnectionPool(
         max_connections=MAXIMUM_CONNECTIONS,
@@ -65,11 +66,4 @@ def _transport(address: ServerAddress, authority: Path | None) -> dict[str, Any]
     endpoint = {"host": address.host, "port": address.port}
     if not address.tls:
         return endpoint | {"connection_class": Connection}
-    return endpoint | {"connection_class": VerifiedTlsConnection, "context": _tls_context(authority)}
-
-
-def _tls_context(authority: Path | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=authority)
-    except (ssl.SSLError, OSError) as error:
-        raise ConfigurationError(f"REDIS_TLS_CA: {str(authority)!r} holds no readable certificate") from error
+    return endpoint | {"connection_class": VerifiedTlsConnection, "context": tls_context(authority)}
