@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from hiredis import ReplyError
 
+from data_layer.cache.address import Topology
 from data_layer.cache.errors import ScriptUnknownError, translate
 from data_layer.cache.wire.breaker import BreakerState
+from data_layer.cache.wire.cluster import ClusterRouting
 from data_layer.cache.wire.connect import Connector
 from data_layer.cache.wire.delivery import Delivery
 from data_layer.cache.wire.large_keys import LARGE
 from data_layer.cache.wire.line import pack
 from data_layer.cache.wire.parcel import KEY_POSITIONS, Parcel, as_bytes
 from data_layer.cache.wire.routing import SingleServer
+from data_layer.cache.wire.sentinel import SentinelRouting
 from data_layer.cache.wire.slots import key_slot
 from data_layer.errors import CacheError, NotInitializedError
 from data_layer.observability.log import get_log
@@ -273,7 +276,13 @@ class CommandRunner:
                 raise CacheError(f"Redis at {primary.name} could not be made ready") from error
 
     def _make_routing(self) -> Routing:
-        return SingleServer(self._address.nodes[0], self._connector, self._prepare)
+        match self._address.topology:
+            case Topology.CLUSTER:
+                return ClusterRouting(self._address, self._connector, self._prepare)
+            case Topology.SENTINEL:
+                return SentinelRouting(self._address, self._connector, self._prepare)
+            case Topology.SINGLE:
+                return SingleServer(self._address.nodes[0], self._connector, self._prepare)
 
     def _refuse_if_closed(self) -> None:
         if self._is_closed:

@@ -53,7 +53,8 @@ class Primary:
         self._connector = connector
         self._locate = locate
         self._prepare = prepare
-        self._address: ServerAddress | None = None
+        self.address: ServerAddress | None = None
+        """Where the last connection went to."""
         self._main: Line | None = None
         self._large_line: Line | None = None
         self._large_turn = asyncio.Lock()
@@ -84,7 +85,15 @@ class Primary:
         Raises:
             CacheError: when nobody knows.
         """
-        return self._address if self._main is not None and self._address is not None else await self._locate()
+        if self._main is None or self.address is None:
+            self.address = await self._locate()
+            self.name = str(self.address)
+        return self.address
+
+    @property
+    def host(self) -> str:
+        """Where another server is that gives no host of its own."""
+        return self.address.host if self.address is not None else "localhost"
 
     async def admit(self) -> Line:
         """The line for ordinary commands, as soon as it is the caller's turn.
@@ -195,15 +204,13 @@ class Primary:
                 return
 
     async def _connect_once(self) -> None:
-        address = await self._locate()
-        self.name = str(address)
-        line = await self._connector.open(address)
+        line = await self._connector.open(await self.locate())
         try:
             await self._make_ready(line)
         except BaseException:
             line.close()
             raise
-        self._address, self._main = address, line
+        self._main = line
         line.on_closed = self._lose_line
         line.on_full = self.gate.hold
         line.on_room = lambda: self.gate.open(line)
