@@ -26,7 +26,7 @@ from data_layer.observability.log import get_log
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
     from data_layer.cache.address import CacheAddress
     from data_layer.cache.statistics import Counters
@@ -70,7 +70,7 @@ class CommandRunner:
         self._routing = self._make_routing()
         self._only = self._routing.only
         self._delivery = Delivery(self._routing, self._connector.connect_timeout + 2 * self._connector.command_timeout)
-        self._client: Redis | None = None
+        self._client: Redis | RedisCluster | None = None
         self._is_closed = False
 
     async def run(self, *command: str | bytes | int, repeatable: bool = True) -> Any:
@@ -208,7 +208,7 @@ class CommandRunner:
         return next(worst, BreakerState.CLOSED)
 
     @property
-    def client(self) -> Redis:
+    def client(self) -> Redis | RedisCluster:
         """redis-py's client, made when it is first asked for, because importing redis-py takes long."""
         from data_layer.cache.client import create_client  # noqa: PLC0415
 
