@@ -7,6 +7,7 @@ told over a pipe what to end and acts when the pipe closes. Run by path, the wat
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -35,6 +36,7 @@ def _tell(line: str) -> None:
         own = os.getpid()
         if own not in _watchers:
             _watchers[own] = _start_watcher()
+            atexit.register(_dismiss, own)
         pipe = _watchers[own].stdin
         # A watcher that was killed itself is no reason for a test to fail.
         with suppress(BrokenPipeError):
@@ -51,6 +53,12 @@ def _start_watcher() -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def _dismiss(own: int) -> None:
+    """At the end of the process; a fork of it leaves its parent's watcher alone."""
+    if own == os.getpid():
+        _watchers.pop(own).communicate()
 
 
 def _run_watcher() -> None:
