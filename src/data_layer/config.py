@@ -153,6 +153,12 @@ class Settings(BaseSettings):
     )
     redis_connect_timeout: Milliseconds = Field(10_000, description="Milliseconds to wait for a connection.")
     redis_command_timeout: Milliseconds = Field(1_000, description="Milliseconds to wait for the answer to a command.")
+    redis_near_size: int = Field(
+        32 * 2**20, ge=0, description="Bytes for copies of cached values in this process, kept true by Redis; 0: none."
+    )
+    redis_ttl_jitter: float = Field(
+        0.1, ge=0, le=0.5, description="Share by which times to live are shortened at random, so that few end at once."
+    )
 
     # Storage
     storage_backend: Literal["local"] = Field("local", description="Where files are kept; this version: local.")

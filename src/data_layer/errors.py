@@ -44,7 +44,9 @@ thing that was wrong and what to do, and never hold a secret.
     │   ├── CacheTimeoutError              cache_timeout
     │   ├── InvalidCacheKeyError           cache_key_invalid
     │   ├── InvalidCacheValueError         cache_value_invalid
-    │   └── InvalidTimeToLiveError         cache_ttl_invalid
+    │   ├── InvalidTimeToLiveError         cache_ttl_invalid
+    │   ├── LockNotAcquiredError           cache_lock_not_acquired
+    │   └── LockLostError                  cache_lock_lost
     └── StorageError                       storage_error
         ├── StorageUnavailableError        storage_unavailable
         ├── StorageFullError               storage_full
@@ -308,6 +310,18 @@ class InvalidTimeToLiveError(CacheError):
     """A time to live is zero, negative, not finite or too long."""
 
     code = "cache_ttl_invalid"
+
+
+class LockNotAcquiredError(CacheError):
+    """A lock stayed taken for as long as the caller was ready to wait."""
+
+    code = "cache_lock_not_acquired"
+
+
+class LockLostError(CacheError):
+    """A lock ended before the work that it protected: another one may have begun the same."""
+
+    code = "cache_lock_lost"
 
 
 class StorageError(DataLayerError):

@@ -131,7 +131,7 @@ class DataLayer:
         Raises:
             NotInitializedError: when the data layer is not open.
         """
-        return UnitOfWork(self._opened.database, self._remove_files)
+        return UnitOfWork(self._opened.database, self._remove_files, self._opened.cache.transaction_keys)
 
     @property
     def projects(self) -> ProjectService:
