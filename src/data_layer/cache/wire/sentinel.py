@@ -120,9 +120,12 @@ class SentinelRouting:
         line = self._lines.get(sentinel)
         if line is None or line.is_closed:
             line = await self._connector.open(sentinel)
-            if (other := self._lines.get(sentinel)) is not None:
-                other.close()
-            self._lines[sentinel] = line
+            other = self._lines.get(sentinel)
+            if other is None or other.is_closed:
+                self._lines[sentinel] = line
+            else:  # Somebody else was quicker, and may be waiting for an answer there.
+                line.close()
+                line = other
         answer = await line.run("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.sentinel_master or "")
         if answer is None:
             raise CacheUnavailableError(
