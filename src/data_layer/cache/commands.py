@@ -140,6 +140,23 @@ class CommandRunner:
                 primary.large.remember(key)
         return [found[key] for key in keys]
 
+    async def get_with_life(self, key: bytes) -> tuple[bytes | None, int]:
+        """What GET and PTTL say: the value, and the milliseconds that it has left (-1 no end, -2 no key).
+
+        Raises:
+            CacheError: as for ``run``.
+        """
+        primary = self._only or self._routing.find(key)
+        if primary is not None and (line := primary.gate.line) is not None and key not in primary.large:
+            value, life = line.send(pack(("GET", key))), line.send(pack(("PTTL", key)))
+            stored, milliseconds = await value, await life
+            if not isinstance(stored, Exception) and isinstance(milliseconds, int):
+                if stored is not None and len(stored) > LARGE:
+                    primary.large.remember(key)
+                return stored, milliseconds
+        stored, milliseconds = await self.run_all([("GET", key), ("PTTL", key)])
+        return stored, milliseconds
+
     async def unlink(self, keys: Sequence[bytes]) -> int:
         """Removes keys and says how many were there.
 
@@ -325,6 +342,8 @@ def _result(parcel: Parcel, outcome: list[Any] | CacheError) -> Any:
     answers = [*outcome, *result] if parcel.is_atomic and isinstance(result, list) else outcome
     refusal = next((answer for answer in answers if isinstance(answer, ReplyError)), None)
     if refusal is None:
+        if isinstance(result, bytes) and len(result) > LARGE and parcel.key is not None and parcel.primary is not None:
+            parcel.primary.large.remember(parcel.key)
         return result
     return translate(refusal, parcel.primary.name if parcel.primary is not None else "its address")
 

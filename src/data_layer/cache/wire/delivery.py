@@ -146,7 +146,7 @@ class Delivery:
                 parcel.enter(primary)
                 answers = await primary.send_large(packed)
             else:
-                line = primary.gate.line or await primary.admit()
+                line = primary.gate.line or await primary.wait_for_turn()
                 answers = [await waiter for waiter in [line.send(command) for command in packed]]
         except CacheUnavailableError as error:
             if not primary.is_closed:

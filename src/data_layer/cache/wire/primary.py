@@ -96,21 +96,25 @@ class Primary:
         return self.address.host if self.address is not None else "localhost"
 
     async def admit(self) -> Line:
-        """The line for ordinary commands, as soon as it is the caller's turn.
+        """The line for ordinary commands, as soon as it is the caller's turn, within the time limits.
 
         Raises:
             CacheError: or the subclass that says why there is none.
         """
-        self._refuse_if_out_of_use()
-        if self._main is None:
-            self._start(self._connect)
         try:
             async with asyncio.timeout(self._connector.connect_timeout + self._connector.command_timeout):
-                return await self.gate.enter()
+                return await self.wait_for_turn()
         except TimeoutError:
             raise CacheTimeoutError(
                 f"The connection to Redis at {self.name} stayed in use for REDIS_COMMAND_TIMEOUT"
             ) from None
+
+    async def wait_for_turn(self) -> Line:
+        """As ``admit``, for a caller that has a time limit of its own."""
+        self._refuse_if_out_of_use()
+        if self._main is None:
+            self._start(self._connect)
+        return await self.gate.enter()
 
     async def send_large(self, packed: Sequence[bytes]) -> list[Any]:
         """Sends commands on the line for large ones, behind all that was sent before on the other; the answers.
@@ -121,7 +125,7 @@ class Primary:
         limit = self._connector.connect_timeout + 2 * self._connector.command_timeout
         try:
             async with asyncio.timeout(limit), self._large_turn:
-                main = await self.admit()
+                main = await self.wait_for_turn()
                 await main.passed(main.sent)
                 line = await self._admit_large()
                 waiters = [line.send(command) for command in packed]
