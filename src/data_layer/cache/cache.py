@@ -15,7 +15,7 @@ from data_layer.errors import InvalidCacheKeyError, NotInitializedError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
     from data_layer.cache.assembly import Parts
     from data_layer.cache.batches import Batch
@@ -106,7 +106,7 @@ class Cache(SessionEntries):
         return str(self._server)
 
     @property
-    def client(self) -> Redis:
+    def client(self) -> Redis | RedisCluster:
         """redis-py's client, for what this class does not cover. Keys there need the prefix; errors are redis-py's."""
         return self._commands.client
 

@@ -233,8 +233,7 @@ class Entries:
             return alone
         started = monotonic()
         try:
-            stored: bytes | None
-            stored, milliseconds = await self.runner.run_all([("GET", key), ("PTTL", key)])
+            stored, milliseconds = await self.runner.get_with_life(key)
             if stored is not None and not is_marker(stored):
                 self.near.keep(key, fetch, started, stored, milliseconds)
             return stored

@@ -12,7 +12,7 @@ from data_layer.cache import markers
 from data_layer.cache.codec import UndecodableValueError
 from data_layer.cache.near import MISSING
 from data_layer.cache.time_to_live import to_milliseconds
-from data_layer.errors import CacheError, InvalidCacheValueError
+from data_layer.errors import CacheError, InvalidCacheValueError, NotInitializedError
 from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Loading:
         self._tracking = tracking
         self._flights: dict[tuple[bytes, Any], _Flight] = {}
         self.loads = 0
+        self._is_closed = False
 
     async def get_or_load(self, key: bytes, load: Load, ttl: TimeToLive, as_type: Any, *, fresh: bool) -> Any:
         """The value, which is never older than this call unless it was in the cache."""
@@ -93,6 +94,7 @@ class Loading:
 
     async def close(self) -> None:
         """Ends what is being loaded."""
+        self._is_closed = True
         flights = [flight.task for flight in self._flights.values()]
         for task in flights:
             task.cancel()
@@ -131,6 +133,10 @@ class Loading:
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task)
+        except asyncio.CancelledError:
+            if self._is_closed and flight.task.cancelled():
+                raise NotInitializedError("The cache was closed") from None
+            raise
         finally:
             flight.waiting -= 1
             if not flight.waiting and not flight.task.done():
