@@ -52,7 +52,7 @@ class RedisServer:
         EmbeddedServerError: when the server does not start; the text ends with what it logged.
     """
 
-    _ready = "Ready to accept connections"
+    _ready = "eady to accept connections"
 
     def __init__(
         self,

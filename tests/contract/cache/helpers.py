@@ -65,7 +65,7 @@ async def all_keys(cache: Cache, pattern: str = "*") -> list[str]:
 async def gone(cache: Cache, key: str) -> None:
     """Wait until a key has ended, for the near copy and for the server."""
     async with asyncio.timeout(20):
-        while await cache.get(key) is not None or await cache.exists(key):
+        while await cache.get(key) is not None or await cache.exists(key):  # noqa: ASYNC110  (no event tells)
             await asyncio.sleep(0.02)
 
 

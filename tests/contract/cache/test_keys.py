@@ -70,8 +70,8 @@ class TestKeys:
             assert set(await all_keys(cache, pattern)) == expected
 
     async def test_all_of_many_keys_are_found(self, cache: Cache) -> None:
-        await cache.set_many({f"key-{number}": number for number in range(5000)}, 60)
-        assert len(await all_keys(cache)) == 5000
+        await cache.set_many({f"key-{number}": number for number in range(2500)}, 60)
+        assert len(await all_keys(cache)) == 2500
 
     async def test_another_programs_key_that_is_no_text_is_left_out(self, cache: Cache, backend: Backend) -> None:
         await cache.client.set(f"{backend.prefix}:".encode() + b"\xff", "1")
@@ -111,9 +111,9 @@ class TestApplicationsThatShareAServer:
                 assert await other.get_session("token") == neighbour
 
     async def test_flush_removes_all_that_is_ours(self, cache: Cache) -> None:
-        await cache.set_many({f"key-{number}": number for number in range(4000)}, 60)
+        await cache.set_many({f"key-{number}": number for number in range(1500)}, 60)
         await cache.set_session("token", 1, 60)
-        assert await cache.flush() == 4001
+        assert await cache.flush() == 1501
         assert await cache.flush() == 0
         assert await all_keys(cache) == []
 
@@ -132,7 +132,7 @@ class TestSessions:
         await cache.set_session("left", 2, 0.3)
         assert await cache.extend_session("kept", 60)
         async with asyncio.timeout(20):
-            while await cache.get_session("left") is not None:
+            while await cache.get_session("left") is not None:  # noqa: ASYNC110  (no event tells)
                 await asyncio.sleep(0.02)
         assert await cache.get_session("kept") == 1
         assert await cache.get_session("left") is None
