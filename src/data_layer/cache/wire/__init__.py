@@ -1,1 +1,1 @@
-"""The way to the servers: lines, primaries with their breakers, and where the keys are. ``commands`` is its only door."""
+"""The way to the servers: lines, primaries with their breakers, and where the keys are. ``commands`` is its door."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     HostAndPort = tuple[str, int]
 
-_QUESTION_SECONDS = 1.0
+_QUESTION_SECONDS = 0.5
 _LONGEST_QUESTION = 2.0
 
 logger = get_log(__name__)
@@ -33,7 +33,7 @@ logger = get_log(__name__)
 class SentinelRouting:
     """The primary that most of the sentinels name, if the server itself says that it is one.
 
-    Every second the sentinels are asked again: a primary that was cut off from them does not know that another one
+    Twice a second the sentinels are asked again: a primary that was cut off from them does not know that another one
     has taken its place, and goes on to take writes, which will be lost.
     """
 
