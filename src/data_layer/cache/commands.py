@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from hiredis import ReplyError
 
 from data_layer.cache.address import Topology
-from data_layer.cache.errors import ScriptUnknownError, translate
+from data_layer.cache.errors import LineLost, ScriptUnknownError, translate
 from data_layer.cache.wire.breaker import BreakerState
 from data_layer.cache.wire.cluster import ClusterRouting
 from data_layer.cache.wire.connect import Connector
 from data_layer.cache.wire.delivery import Delivery
 from data_layer.cache.wire.large_keys import LARGE
 from data_layer.cache.wire.line import pack
-from data_layer.cache.wire.parcel import KEY_POSITIONS, Parcel, as_bytes
+from data_layer.cache.wire.parcel import KEY_POSITIONS, Parcel, as_bytes, together
 from data_layer.cache.wire.routing import SingleServer
 from data_layer.cache.wire.sentinel import SentinelRouting
 from data_layer.cache.wire.slots import key_slot
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
 
     from data_layer.cache.address import CacheAddress
+    from data_layer.cache.latency import LatencyHistogram
     from data_layer.cache.statistics import Counters
     from data_layer.cache.wire.line import Command, Line, OnPush
     from data_layer.cache.wire.primary import Primary
@@ -95,21 +96,17 @@ class CommandRunner:
         return await self._run(command, repeatable=repeatable)
 
     async def run_on(self, primary: Primary, *command: str | bytes | int) -> Any:
-        """The answer of one server, such as to PING, INFO or SCAN.
+        """The answer of one server to a harmless question, such as PING, INFO or SCAN.
 
         Raises:
             CacheError: as for ``run``.
         """
-        try:
-            line = primary.gate.line or await primary.admit()
-            return await line.run(*command)
-        except CacheError:
-            self._counters.failures += 1
-            raise
+        self._refuse_if_closed()
+        return self._raise_if_failed(await self._ask(primary, command))
 
     async def run_batch(self, commands: Sequence[Command], *, repeatable: bool = True) -> list[Any]:
         """The answers to commands that travel together; one that failed has a ``CacheError`` as its answer."""
-        parcels = [Parcel([command], repeatable=repeatable) for command in commands]
+        parcels = (Parcel([command], repeatable=repeatable) for command in commands)
         return await self._deliver_all(parcels)
 
     async def run_all(self, commands: Sequence[Command], *, atomic: bool = False, repeatable: bool = True) -> list[Any]:
@@ -131,7 +128,7 @@ class CommandRunner:
             CacheError: as for ``run``.
         """
         groups = self._group(keys)
-        parcels = [Parcel([("MGET", *group)], repeatable=True) for group in groups]
+        parcels = (Parcel([("MGET", *group)], repeatable=True) for group in groups)
         outcomes = await self._deliver_all(parcels)
         answers = [answer for outcome in outcomes for answer in self._raise_if_failed(outcome)]
         found = dict(zip(itertools.chain.from_iterable(groups), answers, strict=True))
@@ -163,7 +160,7 @@ class CommandRunner:
         Raises:
             CacheError: as for ``run``; other keys may have been removed.
         """
-        parcels = [Parcel([("UNLINK", *group)], repeatable=True) for group in self._group(keys)]
+        parcels = (Parcel([("UNLINK", *group)], repeatable=True) for group in self._group(keys))
         return sum(int(self._raise_if_failed(outcome)) for outcome in await self._deliver_all(parcels))
 
     async def eval(self, script: Script, key: bytes, *arguments: str | bytes | int, repeatable: bool = False) -> Any:
@@ -225,6 +222,11 @@ class CommandRunner:
         return next(worst, BreakerState.CLOSED)
 
     @property
+    def latencies(self) -> LatencyHistogram:
+        """How long commands waited for their answers, all servers together."""
+        return self._connector.latencies
+
+    @property
     def client(self) -> Redis | RedisCluster:
         """redis-py's client, made when it is first asked for, because importing redis-py takes long."""
         from data_layer.cache.client import create_client  # noqa: PLC0415
@@ -261,10 +263,24 @@ class CommandRunner:
             return error
         return _result(parcel, answers)
 
-    async def _deliver_all(self, parcels: Sequence[Parcel]) -> list[Any]:
+    async def _deliver_all(self, parcels: Iterable[Parcel]) -> list[Any]:
         self._refuse_if_closed()
-        outcomes = await self._delivery.deliver_all(parcels)
-        return [_result(parcel, outcome) for parcel, outcome in zip(parcels, outcomes, strict=True)]
+        results = []
+        for some in together(parcels):
+            outcomes = await self._delivery.deliver_all(some)
+            results += [_result(parcel, outcome) for parcel, outcome in zip(some, outcomes, strict=True)]
+        return results
+
+    async def _ask(self, primary: Primary, command: Command) -> Any:
+        try:
+            for _ in range(2):
+                line = primary.gate.line or await primary.admit()
+                answer = await line.send(pack(command))
+                if not isinstance(answer, LineLost):
+                    break
+        except CacheError as error:
+            return error
+        return translate(answer, primary.name) if isinstance(answer, Exception) else answer
 
     def _raise_if_failed(self, answer: Any) -> Any:
         if isinstance(answer, CacheError):

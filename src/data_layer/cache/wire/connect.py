@@ -7,6 +7,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from data_layer.cache.errors import translate
+from data_layer.cache.latency import LatencyHistogram
 from data_layer.cache.wire.line import MAXIMUM_WAITING, Line, pack
 from data_layer.errors import ConfigurationError
 
@@ -31,10 +32,17 @@ class Connector:
     def __init__(self, settings: Settings, *, tls: bool) -> None:
         self.connect_timeout = settings.redis_connect_timeout / 1000
         self.command_timeout = settings.redis_command_timeout / 1000
+        self.latencies = LatencyHistogram()
+        """Of the lines to servers that hold data."""
         self._context = tls_context(settings.redis_tls_ca) if tls else None
 
     async def open(
-        self, address: ServerAddress, *, maximum_waiting: int = MAXIMUM_WAITING, on_push: OnPush | None = None
+        self,
+        address: ServerAddress,
+        *,
+        maximum_waiting: int = MAXIMUM_WAITING,
+        on_push: OnPush | None = None,
+        is_measured: bool = False,
     ) -> Line:
         """A line that is logged in and has its database selected.
 
@@ -44,7 +52,10 @@ class Connector:
         name = str(address)
 
         def create() -> Line:
-            return Line(name, self.command_timeout, maximum_waiting=maximum_waiting, on_push=on_push)
+            latencies = self.latencies if is_measured else None
+            return Line(
+                name, self.command_timeout, maximum_waiting=maximum_waiting, on_push=on_push, latencies=latencies
+            )
 
         try:
             async with asyncio.timeout(self.connect_timeout):

@@ -13,6 +13,8 @@ from data_layer.cache.errors import LineFailure, LineGarbled, LineLost, LineTime
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from data_layer.cache.latency import LatencyHistogram
+
     OnPush = Callable[[list[Any]], None]
 
 Command: TypeAlias = tuple[str | bytes | int, ...]
@@ -23,6 +25,7 @@ MAXIMUM_WAITING = 4096
 """Answers that a line waits for before it takes no more commands."""
 _MAXIMUM_UNWRITTEN = 2**20
 _MAXIMUM_ANSWER = 2**28
+_GRACE = 0.02
 _INCOMPLETE: Final = object()
 
 
@@ -43,6 +46,7 @@ class Line(asyncio.Protocol):
         time_limit: seconds from the writing of a command to its answer.
         maximum_waiting: commands under way before the line calls itself full.
         on_push: gets each message that is no answer, such as ``[b"invalidate", [b"key"]]``.
+        latencies: are told how long each write waited for its last answer.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Line(asyncio.Protocol):
         *,
         maximum_waiting: int = MAXIMUM_WAITING,
         on_push: OnPush | None = None,
+        latencies: LatencyHistogram | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.name = name
@@ -61,6 +66,7 @@ class Line(asyncio.Protocol):
         self.on_room: Callable[[], None] = _nothing
         self.on_closed: Callable[[], None] = _nothing
         self._on_push = on_push
+        self._latencies = latencies
         self._time_limit = time_limit
         self._maximum_waiting = maximum_waiting
         self._loop = loop
@@ -78,6 +84,7 @@ class Line(asyncio.Protocol):
         self._writes: deque[tuple[int, float]] = deque()
         self._marks: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._is_doubtful = False
         self._reason: LineFailure | None = None
 
     @property
@@ -149,23 +156,24 @@ class Line(asyncio.Protocol):
         reader, waiting = self._reader, self._waiting
         try:
             reader.feed(data)
-            answer = reader.gets()
-            while answer is not _INCOMPLETE:
+            while (answer := reader.gets()) is not _INCOMPLETE:
                 if answer.__class__ is PushNotification:
                     self._push(answer)
-                else:
-                    waiter = waiting.popleft()
-                    self.answered += 1
-                    if not waiter.done():
-                        waiter.set_result(answer)
-                answer = reader.gets()
-        except (ProtocolError, IndexError):
+                    continue
+                if not waiting:
+                    self._break(LineGarbled())
+                    return
+                waiter = waiting.popleft()
+                self.answered += 1
+                if not waiter.done():
+                    waiter.set_result(answer)
+        except ProtocolError:
             self._break(LineGarbled())
             return
         if reader.len() > _MAXIMUM_ANSWER:
             self._break(LineGarbled())
-            return
-        self._note_progress()
+        else:
+            self._note_progress()
 
     def pause_writing(self) -> None:
         """The network takes no more for now."""
@@ -200,8 +208,12 @@ class Line(asyncio.Protocol):
 
     def _note_progress(self) -> None:
         answered, writes, marks = self.answered, self._writes, self._marks
-        while writes and writes[0][0] <= answered:
-            writes.popleft()
+        if writes and writes[0][0] <= answered:
+            now = self._loop.time()
+            while writes and writes[0][0] <= answered:
+                _, written = writes.popleft()
+                if self._latencies is not None:
+                    self._latencies.note(now - written)
         while marks and marks[0][0] <= answered:
             _release(marks.popleft()[1])
         if self.is_full:
@@ -223,12 +235,19 @@ class Line(asyncio.Protocol):
     def _look_for_overdue(self) -> None:
         self._timer = None
         if not self._writes:
+            self._is_doubtful = False
             return
         due = self._writes[0][1] + self._time_limit
-        if self._loop.time() >= due:
+        now = self._loop.time()
+        if now < due:
+            self._is_doubtful = False
+            self._timer = self._loop.call_at(due, self._look_for_overdue)
+        elif self._is_doubtful:
             self._break(LineTimedOut())
         else:
-            self._timer = self._loop.call_at(due, self._look_for_overdue)
+            # If the loop was busy for long, the answer may be there already and only has to be read.
+            self._is_doubtful = True
+            self._timer = self._loop.call_at(now + _GRACE, self._look_for_overdue)
 
     def _push(self, message: list[Any]) -> None:
         if self._on_push is not None:

@@ -9,7 +9,7 @@ from data_layer.cache.wire.line import Command, pack
 
 if TYPE_CHECKING:
     from asyncio import Future
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from data_layer.cache.wire.primary import Primary
 
@@ -18,6 +18,8 @@ _COMMANDS_ON_ONE_KEY = (
     "PERSIST PEXPIRE PEXPIREAT PEXPIRETIME PTTL SADD SCARD SET SISMEMBER SMEMBERS SREM STRLEN TTL TYPE ZADD ZCARD "
     "ZRANGE ZREM ZSCORE"
 )
+_KEYS_TOGETHER = 2000
+_BYTES_TOGETHER = 2**20
 _COMMANDS_ON_MANY_KEYS = frozenset({"DEL", "EXISTS", "MGET", "TOUCH", "UNLINK"})
 
 KEY_POSITIONS: dict[object, int] = {**dict.fromkeys(_COMMANDS_ON_ONE_KEY.split(), 1), "EVAL": 3, "EVALSHA": 3}
@@ -93,3 +95,18 @@ class Parcel:
             for key in self.keys:
                 self._entered.large.leave(key, is_small=is_small)
             self._entered = None
+
+
+def together(parcels: Iterable[Parcel]) -> Iterator[list[Parcel]]:
+    """So many that they neither fill the memory nor keep the server for long."""
+    some: list[Parcel] = []
+    keys = size = 0
+    for parcel in parcels:
+        some.append(parcel)
+        keys += max(len(parcel.keys), 1)
+        size += parcel.size
+        if keys >= _KEYS_TOGETHER or size >= _BYTES_TOGETHER:
+            yield some
+            some, keys, size = [], 0, 0
+    if some:
+        yield some

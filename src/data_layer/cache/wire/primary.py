@@ -208,7 +208,7 @@ class Primary:
                 return
 
     async def _connect_once(self) -> None:
-        line = await self._connector.open(await self.locate())
+        line = await self._connector.open(await self.locate(), is_measured=True)
         try:
             await self._make_ready(line)
         except BaseException:
