@@ -9,7 +9,6 @@ from data_layer.cache.codec import MAXIMUM_VALUE_SIZE, Codec
 from data_layer.cache.keys import Namespace
 from data_layer.cache.near import MISSING
 from data_layer.cache.sessions import SessionEntries
-from data_layer.cache.statistics import CacheStatistics, summarize
 from data_layer.errors import InvalidCacheKeyError, NotInitializedError
 
 if TYPE_CHECKING:
@@ -23,14 +22,13 @@ if TYPE_CHECKING:
     from data_layer.cache.entries import Entries
     from data_layer.cache.locks import Lock
     from data_layer.cache.near import NearCopy
+    from data_layer.cache.statistics import CacheStatistics, ProcessStatistics
     from data_layer.cache.time_to_live import TimeToLive
     from data_layer.cache.write_intents import TransactionKeys
     from data_layer.config import Settings
 
 Value = TypeVar("Value")
 Loaded = TypeVar("Loaded")
-
-_SCANS_PER_COUNT = 100
 
 
 class Cache(SessionEntries):
@@ -119,20 +117,20 @@ class Cache(SessionEntries):
         await self._commands.run("PING")
 
     async def stats(self) -> CacheStatistics:
-        """Figures of the server and of this process. Looks at 100 000 keys of the server at most."""
-        from data_layer.cache.wire.info import parse_info  # noqa: PLC0415
+        """Figures of the servers and of this process. Looks at 100 000 keys at most.
 
-        primary, *_ = await self._commands.primaries()
-        info = parse_info(await self._commands.run_on(primary, "INFO"))
-        keys = scans = 0
-        keys_complete = True
-        async for found in self._commands.scan(self._namespace.pattern("*")):
-            if scans == _SCANS_PER_COUNT:
-                keys_complete = False
-                break
-            keys += len(found)
-            scans += 1
-        return summarize(info, self._entries.counters, keys=keys, keys_complete=keys_complete)
+        Raises:
+            CacheError: when no server answers; ``process_stats`` works even then.
+        """
+        from data_layer.cache.measuring import measure  # noqa: PLC0415
+
+        return await measure(self._parts, self._codec, self._server.topology, self._namespace.pattern("*"))
+
+    def process_stats(self) -> ProcessStatistics:
+        """Figures of this process alone: nothing is sent, so it may be asked for at any time."""
+        from data_layer.cache.measuring import measure_process  # noqa: PLC0415
+
+        return measure_process(self._parts, self._codec)
 
     # One key
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from data_layer.cache.wire.breaker import BreakerState
 from data_layer.errors import (
     InvalidCacheValueError,
     InvalidTimeToLiveError,
@@ -157,30 +158,50 @@ class TestLife:
             await asyncio.gather(*(impatient(key) for key in keys))
             assert await patient == list(keys.values())
 
-    async def test_statistics(self, cache: Cache, backend: Backend) -> None:
-        await cache.set_many({f"key-{number}": number for number in range(1500)}, 60)
-        await cache.client.set("foreign", "1")
+
+class TestStatistics:
+    async def test_reads_are_counted_where_they_ended(self, cache: Cache, backend: Backend) -> None:
+        await cache.set_many({f"key-{number}": number for number in range(150)}, 60)
         await cache.get("key-1")
         await cache.get_many(["key-2", "key-3", "absent"])
         await cache.client.set(f"{backend.prefix}:strange", "?")
         await cache.get("strange")
         stats = await cache.stats()
-        assert (stats.keys, stats.keys_complete) == (1501, True)
+        assert (stats.keys, stats.keys_complete) == (151, True)
         assert (stats.hits, stats.misses, stats.undecodable, stats.failures) == (3, 2, 1, 0)
-        assert stats.hit_rate == 0.6
+        assert (stats.hit_rate, stats.breaker) == (0.6, BreakerState.CLOSED)
+        assert stats.latency_p50_ms is not None
+        assert stats.latency_p99_ms is not None
+        assert 0 < stats.latency_p50_ms <= stats.latency_p99_ms
+
+    async def test_each_server_tells_of_itself_and_all_are_summed(self, cache: Cache, backend: Backend) -> None:
+        await cache.set("key", 1, 60)
+        await cache.get("key")
+        stats = await cache.stats()
         assert stats.server.startswith(("valkey 9.", "redis 7."))
-        assert stats.server_memory_used > 100_000
+        assert len(stats.servers) == len(backend.target.servers())
+        for server in stats.servers:
+            assert (server.error, server.breaker) == (None, BreakerState.CLOSED)
+            assert server.memory_used > 100_000
+            assert server.clients >= 1
+        assert stats.server_memory_used == sum(server.memory_used for server in stats.servers)
         assert stats.server_memory_limit is None
-        assert stats.server_clients >= 1
-        assert stats.server_hits >= 3
+        assert stats.server_hits >= 1
         assert stats.server_hit_rate is not None
         assert 0 <= stats.server_hit_rate <= 1
 
-    async def test_statistics_do_not_look_at_every_key_of_a_large_server(
+    async def test_what_compression_saves(self, cache: Cache) -> None:
+        await cache.set("small", "x", 60)
+        await cache.set("page", "<div></div>" * 1000, 60)
+        stats = cache.process_stats()
+        assert stats.compressed_values == 1
+        assert 10_000 < stats.compression_saved < 11_002
+
+    async def test_not_every_key_of_a_large_server_is_looked_at(
         self, cache: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("data_layer.cache.cache._SCANS_PER_COUNT", 2)
+        monkeypatch.setattr("data_layer.cache.measuring.SCANS_PER_COUNT", 1)
         await cache.set_many({f"key-{number}": number for number in range(5000)}, 60)
         stats = await cache.stats()
         assert not stats.keys_complete
-        assert 1500 < stats.keys < 3500
+        assert 0 < stats.keys < 5000
