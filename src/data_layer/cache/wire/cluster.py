@@ -99,6 +99,9 @@ class ClusterRouting:
 
     async def _follow_move(self, refusal: ReplyError, primary: Primary, key: bytes | None) -> Detour:
         target = _target(refusal, primary)
+        if key is None:
+            # A command whose keys are not known here: it was sent to whichever primary.
+            return Detour(self._primary_at(target))
         await self._refresh_quietly([target])
         found = self.find(key)
         if found is None or found is primary:
@@ -164,7 +167,10 @@ class ClusterRouting:
             raise CacheUnavailableError(f"The cluster is down, says Redis at {node}")
         if not answer:
             raise CacheUnavailableError(f"Redis at {node} knows of no node with slots")
-        return [_slot_range(shard, node) for shard in answer]
+        try:
+            return [_slot_range(shard, node) for shard in answer]
+        except (AttributeError, TypeError, ValueError):
+            raise CacheUnavailableError(f"Redis at {node} describes its cluster in an unknown way") from None
 
     def _apply(self, ranges: list[SlotRange]) -> None:
         slots: list[Primary | None] = [None] * SLOTS

@@ -132,5 +132,8 @@ class SentinelRouting:
                 f"The sentinel at {sentinel} knows no primary named {self._address.sentinel_master!r}; "
                 "check REDIS_SENTINEL_MASTER"
             )
-        host, port = answer
-        return host.decode(), int(port)
+        try:
+            host, port = answer
+            return host.decode(), int(port)
+        except (AttributeError, TypeError, ValueError):
+            raise CacheUnavailableError(f"What answers at {sentinel} is no sentinel") from None
