@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from data_layer import redis_settings
 from data_layer.environment import (
     Address,
     host_options,
@@ -66,8 +67,12 @@ class SslMode(StrEnum):
 
 _MINIMUM_BCRYPT_ROUNDS = 10  # OWASP Password Storage Cheat Sheet.
 # Stand in for malformed addresses, so that these are not called missing besides.
-_HARMLESS = {"database_url": "postgresql://localhost/name", "redis_url": "redis://localhost"}
-_NOT_IN_THIS_VERSION = ("REDIS_CLUSTER_NODES", "REDIS_SENTINEL_NODES", "REDIS_SENTINEL_MASTER")
+_HARMLESS = {
+    "database_url": "postgresql://localhost/name",
+    "redis_url": "redis://localhost",
+    "redis_cluster_nodes": "localhost:6379",
+    "redis_sentinel_nodes": "localhost:26379",
+}
 _WELL_KNOWN_PASSWORDS = frozenset({"password", "postgres", "redis", "secret", "changeme", "admin", "root"})
 _YES_AND_NO = {"true": "verify-full", "1": "verify-full", "yes": "verify-full", "on": "verify-full"} | dict.fromkeys(
     ("false", "0", "no", "off"), "disable"
@@ -147,13 +152,28 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None, description="Whole address: redis://, rediss:// (TLS) or unix://; instead of the REDIS_ parts."
     )
-    redis_host: HostName | None = Field(None, description="Host name. Neither this nor REDIS_URL: embedded Valkey.")
+    redis_host: HostName | None = Field(
+        None, description="Host name. Neither this, nor REDIS_URL, nor cluster or sentinel nodes: embedded Valkey."
+    )
     redis_port: Port = Field(6379, description="Port of Redis.")
     redis_database: int = Field(0, ge=0, le=1023, description="Number of the Redis database.")
     redis_username: str | None = Field(None, description="User name (ACL).")
     redis_password: SecretStr | None = Field(None, description="Password.")
     redis_tls: bool = Field(default=False, description="Encrypt connections and verify the server's certificate.")
     redis_tls_ca: Path | None = Field(None, description="File with the authorities to trust. Default: the system's.")
+    redis_cluster_nodes: str | None = Field(
+        None, description="Some nodes of a cluster, host:port,host:port; they tell where the others are."
+    )
+    redis_sentinel_nodes: str | None = Field(
+        None, description="The sentinels, host:port,host:port; they tell where the primary is."
+    )
+    redis_sentinel_master: PlainText | None = Field(
+        None, description="Name under which the sentinels know the primary, such as mymaster."
+    )
+    redis_sentinel_username: str | None = Field(
+        None, description="User name of the sentinels themselves, where they ask for one."
+    )
+    redis_sentinel_password: SecretStr | None = Field(None, description="Password of the sentinels themselves.")
     redis_key_prefix: str = Field(
         "stc",
         pattern=r"^[A-Za-z0-9_.-]{1,64}$",
@@ -161,6 +181,12 @@ class Settings(BaseSettings):
     )
     redis_connect_timeout: Milliseconds = Field(10_000, description="Milliseconds to wait for a connection.")
     redis_command_timeout: Milliseconds = Field(1_000, description="Milliseconds to wait for the answer to a command.")
+    redis_near_size: int = Field(
+        32 * 2**20, ge=0, description="Bytes for copies of cached values in this process, kept true by Redis; 0: none."
+    )
+    redis_ttl_jitter: float = Field(
+        0.1, ge=0, le=0.5, description="Share by which times to live are shortened at random, so that few end at once."
+    )
 
     # Storage
     storage_backend: Literal["local"] = Field("local", description="Where files are kept; this version: local.")
@@ -279,6 +305,11 @@ class Settings(BaseSettings):
             check_url(value, ("redis", "rediss", "unix"), "redis://user:password@host:6379/0")
         return value
 
+    @field_validator("redis_cluster_nodes", "redis_sentinel_nodes")
+    @classmethod
+    def _check_nodes(cls, value: str | None) -> str | None:
+        return None if value is None else redis_settings.check_nodes(value)
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         problems = [*self._contradictions(), *self._missing_files()]
@@ -298,9 +329,6 @@ class Settings(BaseSettings):
             file = {}
         present = present_variables(file)
         problems += misspelt(present, known)
-        problems += [
-            f"{name} is set, but not available in this version" for name in _NOT_IN_THIS_VERSION if name in present
-        ]
         problems += disagreement(present)
         problems += [_unknown(name, known) for name in values if name.upper() not in known]
         from_file = {name.lower(): file[name] for name in known if name in file and present[name] == file[name]}
@@ -341,7 +369,7 @@ class Settings(BaseSettings):
     @property
     def uses_embedded_cache(self) -> bool:
         """Whether Valkey is to be started from its wheel, because no server is named."""
-        return self.redis_url is None and self.redis_host is None
+        return all(getattr(self, name) is None for name in redis_settings.ADDRESSES)
 
     def masked(self) -> dict[str, Any]:
         """All settings as JSON values, with every secret replaced by stars."""
@@ -351,8 +379,6 @@ class Settings(BaseSettings):
         problems = []
         if self.database_url is not None and self.db_host is not None:
             problems.append("DATABASE_URL and DB_HOST are both set; keep one of them")
-        if self.redis_url is not None and self.redis_host is not None:
-            problems.append("REDIS_URL and REDIS_HOST are both set; keep one of them")
         if self.db_replica_hosts and self.uses_embedded_database:
             problems.append("DB_REPLICA_HOSTS is set, but no primary; set DB_HOST or DATABASE_URL too")
         if self.db_min_connections > self.db_max_connections:
@@ -362,13 +388,11 @@ class Settings(BaseSettings):
             )
         if (self.db_ssl_cert is None) != (self.db_ssl_key is None):
             problems.append("DB_SSL_CERT and DB_SSL_KEY belong together; set both or neither")
-        if self.redis_tls_ca is not None and not self.redis_tls:
-            problems.append("REDIS_TLS_CA is set, but REDIS_TLS is not")
         if self.session_ttl > self.session_max_age:
             problems.append(
                 f"SESSION_TTL ({self.session_ttl} s) is longer than SESSION_MAX_AGE ({self.session_max_age} s)"
             )
-        return problems
+        return [*problems, *redis_settings.contradictions(dict(self))]
 
     def _missing_files(self) -> list[str]:
         names = ("db_ssl_ca", "db_ssl_cert", "db_ssl_key", "redis_tls_ca")
@@ -382,7 +406,10 @@ class Settings(BaseSettings):
     def _unfit_for_production(self) -> list[str]:
         problems = self._unfit_database()
         if self.uses_embedded_cache:
-            problems.append("REDIS_HOST or REDIS_URL must be set: production does not run the embedded Valkey")
+            problems.append(
+                "REDIS_HOST, REDIS_URL, REDIS_CLUSTER_NODES or REDIS_SENTINEL_NODES must be set: "
+                "production does not run the embedded Valkey"
+            )
         if self.bcrypt_rounds < _MINIMUM_BCRYPT_ROUNDS:
             problems.append(f"BCRYPT_ROUNDS must be {_MINIMUM_BCRYPT_ROUNDS} or more: fewer are guessed too quickly")
         return [*problems, *self._unfit_passwords(), *self._weak_secrets()]
@@ -402,7 +429,7 @@ class Settings(BaseSettings):
         return problems
 
     def _unfit_passwords(self) -> list[str]:
-        passwords = {name: getattr(self, name) for name in ("db_password", "redis_password")}
+        passwords = {name: getattr(self, name) for name in ("db_password", "redis_password", "redis_sentinel_password")}
         for name in ("database_url", "db_direct_url", "redis_url"):
             url: SecretStr | None = getattr(self, name)
             passwords[name] = SecretStr(Address(url.get_secret_value()).password or "") if url else None

@@ -157,7 +157,7 @@ class DataLayer:
         parts = self._opened
         if read_only:
             return UnitOfWork(parts.replicas.reader(last_position(), after))
-        return UnitOfWork(parts.database, self._remove_files, parts.sessions.forget)
+        return UnitOfWork(parts.database, self._remove_files, parts.cache.transaction_keys, parts.sessions.forget)
 
     @property
     def position(self) -> str | None:

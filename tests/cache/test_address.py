@@ -5,12 +5,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from data_layer.cache import Cache
-from data_layer.cache.address import ServerAddress, find_server
+from data_layer.cache.address import CacheAddress, ServerAddress, Topology, find_cache
 from data_layer.config import Settings
 from data_layer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def single(server: ServerAddress) -> CacheAddress:
+    return CacheAddress(Topology.SINGLE, (server,), server)
 
 
 @pytest.mark.parametrize(
@@ -27,8 +31,8 @@ if TYPE_CHECKING:
     ],
 )
 def test_urls(url: str, address: ServerAddress, shown: str) -> None:
-    assert find_server(Settings(), url) == address
-    assert find_server(Settings(redis_url=url)) == address
+    assert find_cache(Settings(), url) == single(address)
+    assert find_cache(Settings(redis_url=url)) == single(address)
     assert Cache(Settings(), url).address == shown
     assert "password" not in repr(address)
 
@@ -55,7 +59,7 @@ def test_urls(url: str, address: ServerAddress, shown: str) -> None:
 )
 def test_urls_that_are_refused_without_being_quoted(url: str) -> None:
     with pytest.raises(ConfigurationError) as failure:
-        find_server(Settings(), url)
+        find_cache(Settings(), url)
     assert "secret" not in str(failure.value)
 
 
@@ -63,16 +67,49 @@ def test_the_parts_of_settings() -> None:
     settings = Settings(
         redis_host="h", redis_port=7, redis_database=3, redis_username="u", redis_password="p", redis_tls=True
     )
-    assert find_server(settings) == ServerAddress("h", 7, None, 3, "u", "p", tls=True)
+    assert find_cache(settings) == single(ServerAddress("h", 7, None, 3, "u", "p", tls=True))
 
 
 def test_a_login_beside_the_url_is_used_unless_the_url_has_one() -> None:
     login = {"redis_username": "u", "redis_password": "p"}
-    assert find_server(Settings(redis_url="redis://h", **login)) == ServerAddress("h", username="u", password="p")
-    own = find_server(Settings(redis_url="redis://me:mine@h", **login))
-    assert own == ServerAddress("h", username="me", password="mine")
+    with_login = ServerAddress("h", username="u", password="p")
+    assert find_cache(Settings(redis_url="redis://h", **login)) == single(with_login)
+    own = find_cache(Settings(redis_url="redis://me:mine@h", **login))
+    assert own == single(ServerAddress("h", username="me", password="mine"))
     # The embedded server has no login, whatever the settings say.
-    assert find_server(Settings(**login), "unix:///s") == ServerAddress(socket_path="/s")
+    assert find_cache(Settings(**login), "unix:///s") == single(ServerAddress(socket_path="/s"))
+
+
+def test_the_nodes_of_a_cluster() -> None:
+    address = find_cache(
+        Settings(redis_cluster_nodes="a:1,[::1]:2", redis_username="u", redis_password="p", redis_tls=True)
+    )
+    login = {"username": "u", "password": "p", "tls": True}
+    assert address.topology is Topology.CLUSTER
+    assert address.nodes == (ServerAddress("a", 1, **login), ServerAddress("::1", 2, **login))
+    assert address.server("b", 3) == ServerAddress("b", 3, **login)
+    assert str(address) == "a:1,[::1]:2"
+
+
+def test_sentinels_have_a_login_of_their_own() -> None:
+    address = find_cache(
+        Settings(
+            redis_sentinel_nodes="a:1,b:2",
+            redis_sentinel_master="main",
+            redis_sentinel_username="watcher",
+            redis_sentinel_password="w",
+            redis_username="u",
+            redis_password="p",
+            redis_database=3,
+        )
+    )
+    assert address.topology is Topology.SENTINEL
+    assert address.nodes == tuple(
+        ServerAddress(host, port, username="watcher", password="w") for host, port in (("a", 1), ("b", 2))
+    )
+    assert address.server("c", 4) == ServerAddress("c", 4, None, 3, "u", "p")
+    assert address.sentinel_master == "main"
+    assert str(address) == "main at a:1,b:2"
 
 
 def test_no_server_and_contradictory_encryption_are_refused() -> None:

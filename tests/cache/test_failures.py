@@ -123,8 +123,8 @@ class TestHanging:
         async with cache_at(server.url, **SHORT) as cache:
             pool = cache.client.connection_pool
             kept = [await pool.get_connection() for _ in range(32)]
-            with pytest.raises(CacheTimeoutError, match="stayed in use"), within(3):
-                await cache.get("key")
+            with within(3):
+                await cache.set("key", 1, 60)
             for connection in kept:
                 await pool.release(connection)
             await cache.check()

@@ -1,5 +1,12 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from data_layer.errors import EmbeddedServerError
@@ -27,3 +34,36 @@ def test_two_run_side_by_side_and_a_restart_keeps_the_port() -> None:
         port = one.port
         one.restart()
         assert one.port == port
+
+
+def test_what_is_kept_and_what_is_gone() -> None:
+    with RedisServer() as server:
+        server.execute("SET", "key", "value")
+        server.restart(keep_data=True)
+        assert server.execute("GET", "key") == "value"
+        server.restart()
+        assert server.execute("GET", "key") is None
+
+
+STARTS_AND_WAITS = """
+import time
+from data_layer.testing.redis_server import RedisServer
+with RedisServer() as server:
+    print(server.pid, server.folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_it_ends_with_a_process_that_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", STARTS_AND_WAITS], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        pid, folder = process.stdout.readline().split()
+        os.kill(int(pid), 0)
+        process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while Path(folder).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.kill(int(pid), 0)

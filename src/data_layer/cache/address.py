@@ -1,17 +1,28 @@
-"""Where the server is and who logs in: from settings or from a URL, checked before anything is opened."""
+"""Where the servers are and who logs in: from settings or from a URL, checked before anything is opened."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from data_layer.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from data_layer.config import Settings
 
 _SCHEMES = ("redis", "rediss", "unix")
+
+
+class Topology(StrEnum):
+    """How the servers of the cache belong together."""
+
+    SINGLE = "single"
+    SENTINEL = "sentinel"
+    CLUSTER = "cluster"
 
 
 @dataclass(frozen=True)
@@ -32,8 +43,33 @@ class ServerAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def find_server(settings: Settings, url: str | None = None) -> ServerAddress:
-    """The server that the URL names, or else the settings.
+@dataclass(frozen=True)
+class CacheAddress:
+    """Where the cache is: one server, or the servers that know where the others are.
+
+    Args:
+        topology: how the servers belong together.
+        nodes: the server itself, or the sentinels with their own login, or some nodes of the cluster.
+        login: database, login and encryption of each server that holds data; its host and port mean nothing.
+        sentinel_master: the name under which the sentinels know the primary.
+    """
+
+    topology: Topology
+    nodes: tuple[ServerAddress, ...]
+    login: ServerAddress
+    sentinel_master: str | None = None
+
+    def server(self, host: str, port: int) -> ServerAddress:
+        """A server that holds data, found by asking the nodes."""
+        return replace(self.login, host=host, port=port)
+
+    def __str__(self) -> str:
+        nodes = ",".join(str(node) for node in self.nodes)
+        return nodes if self.sentinel_master is None else f"{self.sentinel_master} at {nodes}"
+
+
+def find_cache(settings: Settings, url: str | None = None) -> CacheAddress:
+    """The cache that the URL names, or else the settings.
 
     A login in REDIS_URL wins over REDIS_USERNAME and REDIS_PASSWORD; a URL handed over as argument stands alone.
 
@@ -41,19 +77,44 @@ def find_server(settings: Settings, url: str | None = None) -> ServerAddress:
         ConfigurationError: when no server is named, or the URL cannot be used.
     """
     if url is not None:
-        return _from_url(url, "The address of the cache")
+        return _single(_from_url(url, "The address of the cache"))
     if settings.redis_url is not None:
-        return _from_url_in_settings(settings, settings.redis_url.get_secret_value())
-    if settings.redis_host is None:
-        raise ConfigurationError("REDIS_HOST or REDIS_URL must be set, or an address be handed to the cache")
-    return ServerAddress(
-        host=settings.redis_host,
-        port=settings.redis_port,
+        return _single(_from_url_in_settings(settings, settings.redis_url.get_secret_value()))
+    login = ServerAddress(
         database=settings.redis_database,
         username=settings.redis_username,
-        password=_password(settings),
+        password=_secret(settings.redis_password),
         tls=settings.redis_tls,
     )
+    if settings.redis_cluster_nodes is not None:
+        return CacheAddress(Topology.CLUSTER, _nodes(settings.redis_cluster_nodes, login), login)
+    if settings.redis_sentinel_nodes is not None:
+        return _sentinels(settings, settings.redis_sentinel_nodes, login)
+    if settings.redis_host is None:
+        raise ConfigurationError(
+            "REDIS_HOST, REDIS_URL, REDIS_CLUSTER_NODES or REDIS_SENTINEL_NODES must be set, "
+            "or an address be handed to the cache"
+        )
+    return _single(replace(login, host=settings.redis_host, port=settings.redis_port))
+
+
+def _single(server: ServerAddress) -> CacheAddress:
+    return CacheAddress(Topology.SINGLE, (server,), server)
+
+
+def _sentinels(settings: Settings, nodes: str, login: ServerAddress) -> CacheAddress:
+    sentinel_login = ServerAddress(
+        username=settings.redis_sentinel_username,
+        password=_secret(settings.redis_sentinel_password),
+        tls=settings.redis_tls,
+    )
+    return CacheAddress(Topology.SENTINEL, _nodes(nodes, sentinel_login), login, settings.redis_sentinel_master)
+
+
+def _nodes(nodes: str, login: ServerAddress) -> tuple[ServerAddress, ...]:
+    """Settings have checked each of them to be host:port."""
+    pairs = (node.rpartition(":") for node in nodes.split(","))
+    return tuple(replace(login, host=host.strip("[]"), port=int(port)) for host, _, port in pairs)
 
 
 def _from_url_in_settings(settings: Settings, url: str) -> ServerAddress:
@@ -62,7 +123,9 @@ def _from_url_in_settings(settings: Settings, url: str) -> ServerAddress:
         raise ConfigurationError("REDIS_TLS is set, but REDIS_URL does not begin with rediss://")
     if address.password is not None:
         return address
-    return replace(address, username=address.username or settings.redis_username, password=_password(settings))
+    return replace(
+        address, username=address.username or settings.redis_username, password=_secret(settings.redis_password)
+    )
 
 
 def _from_url(url: str, name: str) -> ServerAddress:
@@ -101,5 +164,5 @@ def _database(parts: SplitResult, name: str) -> int:
     return int(number or 0)
 
 
-def _password(settings: Settings) -> str | None:
-    return settings.redis_password.get_secret_value() if settings.redis_password is not None else None
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value is not None else None

@@ -4,33 +4,44 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from data_layer.cache.address import find_server
+from data_layer.cache.address import find_cache
 from data_layer.cache.codec import MAXIMUM_VALUE_SIZE, Codec
-from data_layer.cache.entries import Entries
 from data_layer.cache.keys import Namespace
-from data_layer.cache.statistics import CacheStatistics, Counters, summarize
+from data_layer.cache.near import MISSING
+from data_layer.cache.sessions import SessionEntries
 from data_layer.errors import InvalidCacheKeyError, NotInitializedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
+    from data_layer.cache.assembly import Parts
+    from data_layer.cache.batches import Batch
     from data_layer.cache.commands import CommandRunner
+    from data_layer.cache.entries import Entries
+    from data_layer.cache.locks import Lock
+    from data_layer.cache.near import NearCopy
+    from data_layer.cache.statistics import CacheStatistics, ProcessStatistics
     from data_layer.cache.time_to_live import TimeToLive
+    from data_layer.cache.write_intents import TransactionKeys
     from data_layer.config import Settings
 
 Value = TypeVar("Value")
+Loaded = TypeVar("Loaded")
 
-_SCANS_PER_COUNT = 100
 
-
-class Cache:
+class Cache(SessionEntries):
     """Values with a time to live, shared by all processes of this application.
 
     A *key* is text of 1 to 512 bytes in UTF-8, any characters. A *value* is anything JSON can carry (a tuple comes
     back as a list), ``bytes``, or pydantic models, alone or inside lists and dicts; at most 8 MiB before
-    compression. A *time to live* is a number of seconds or a timedelta, from one millisecond to ten years.
+    compression. A *time to live* is a number of seconds or a timedelta, from one millisecond to ten years; values that
+    are stored together would end together, so ``set``, ``set_many`` and ``get_or_load`` shorten it by up to a tenth
+    at random (REDIS_TTL_JITTER).
+
+    What was read is kept in this process as well (REDIS_NEAR_SIZE), where nobody can change it, and the server says
+    when it changes: what another process has written is seen within milliseconds, and for sure after one second.
 
     What cannot be read back (written by another program or version, corrupt, not of the type that was asked for) is
     a miss and is logged as ``cache_value_undecodable``; it never raises.
@@ -51,41 +62,34 @@ class Cache:
         self, settings: Settings, url: str | None = None, *, maximum_value_size: int = MAXIMUM_VALUE_SIZE
     ) -> None:
         self._settings = settings
-        self._server = find_server(settings, url)
+        self._server = find_cache(settings, url)
         self._namespace = Namespace(settings.redis_key_prefix)
         self._codec = Codec(maximum_value_size)
-        self._opened: Entries | None = None
+        self._opened: Parts | None = None
+        # Beside the parts, because every read looks here first.
+        self._near: NearCopy | None = None
 
     async def open(self) -> None:
-        """Makes the cache usable. Nothing is sent until the first command; ``check`` says whether the server answers.
+        """Makes the cache usable. Nothing is awaited from the server; ``check`` says whether it answers.
 
         Raises:
             ConfigurationError: when REDIS_TLS_CA holds no certificate.
         """
-        # Here because importing redis-py takes longer than all else in this package.
-        from data_layer.cache.commands import CommandRunner  # noqa: PLC0415
-        from data_layer.cache.connection import create_client  # noqa: PLC0415
+        # Here because not everybody who imports the library opens a cache.
+        from data_layer.cache.assembly import assemble  # noqa: PLC0415
 
         if self._opened is None:
-            client = create_client(self._server, self._settings)
-            counters = Counters()
-            runner = CommandRunner(
-                client,
-                self.address,
-                connect_timeout=self._settings.redis_connect_timeout / 1000,
-                command_timeout=self._settings.redis_command_timeout / 1000,
-                counters=counters,
-            )
-            self._opened = Entries(runner, self._codec, self._namespace, counters)
+            self._opened = assemble(self._settings, self._server, self._namespace, self._codec)
+            self._near = self._opened.near
 
     async def close(self) -> None:
         """Waits for commands under way, each of which has its time limit, and closes all connections.
 
-        Further commands are refused. The cache can be opened again.
+        Further commands are refused, and loads under way are cancelled. The cache can be opened again.
         """
-        entries, self._opened = self._opened, None
-        if entries is not None:
-            await entries.runner.close()
+        parts, self._opened, self._near = self._opened, None, None
+        if parts is not None:
+            await parts.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -100,7 +104,7 @@ class Cache:
         return str(self._server)
 
     @property
-    def client(self) -> Redis:
+    def client(self) -> Redis | RedisCluster:
         """redis-py's client, for what this class does not cover. Keys there need the prefix; errors are redis-py's."""
         return self._commands.client
 
@@ -113,17 +117,20 @@ class Cache:
         await self._commands.run("PING")
 
     async def stats(self) -> CacheStatistics:
-        """Figures of the server and of this process. Looks at 100 000 keys of the server at most."""
-        info = await self._commands.run("INFO")
-        keys = scans = 0
-        keys_complete = True
-        async for found in self._commands.scan(self._namespace.pattern("*")):
-            if scans == _SCANS_PER_COUNT:
-                keys_complete = False
-                break
-            keys += len(found)
-            scans += 1
-        return summarize(info, self._entries.counters, keys=keys, keys_complete=keys_complete)
+        """Figures of the servers and of this process. Looks at 100 000 keys at most.
+
+        Raises:
+            CacheError: when no server answers; ``process_stats`` works even then.
+        """
+        from data_layer.cache.measuring import measure  # noqa: PLC0415
+
+        return await measure(self._parts, self._codec, self._server.topology, self._namespace.pattern("*"))
+
+    def process_stats(self) -> ProcessStatistics:
+        """Figures of this process alone: nothing is sent, so it may be asked for at any time."""
+        from data_layer.cache.measuring import measure_process  # noqa: PLC0415
+
+        return measure_process(self._parts, self._codec)
 
     # One key
 
@@ -137,10 +144,78 @@ class Cache:
         With ``as_type`` it is validated as that type: a pydantic model, ``list[Model]``, ``bytes`` … A stored None
         looks like a miss here; ``get_many`` and ``exists`` tell them apart.
         """
-        return await self._entries.read(self._namespace.key(key), as_type)
+        redis_key = self._namespace.key(key)
+        if self._near is not None:
+            value = self._near.find(redis_key, as_type)
+            if value is not MISSING:
+                return value
+        return await self._entries.read(redis_key, as_type)
+
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Awaitable[Loaded]],
+        ttl: TimeToLive,
+        *,
+        as_type: None = None,
+        fresh: bool = False,
+    ) -> Any: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Awaitable[Loaded]],
+        ttl: TimeToLive,
+        *,
+        as_type: type[Any],
+        fresh: bool = False,
+    ) -> Loaded: ...
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Awaitable[Any]],
+        ttl: TimeToLive,
+        *,
+        as_type: Any = None,
+        fresh: bool = False,
+    ) -> Any:
+        """The value, or else what the loader gives, which is stored unless it was changed meanwhile.
+
+        The loader runs once for all callers of this process, and other processes wait for it too. It must read what is
+        committed: a transaction of its own, not one that is open around this call. Its exception goes to all
+        callers and nothing is stored; None is a value and is stored. Every caller gets an object of its own, as it
+        comes out of the cache. When the last caller is cancelled, the loader is.
+
+        Writers call ``tx.invalidate(key)`` in the transaction that changes what the loader reads; then a loader that
+        was late never puts an old value back, however the two overlap and whoever dies. Do not ``set`` such a key.
+        While Redis cannot be reached the loader is asked each time. What was changed by a process that could not reach
+        Redis and died is served until its time to live ends: choose ``ttl`` accordingly, 60 s as a rule, or
+        ``fresh``, which always asks the loader and stores what it gives.
+
+        Raises:
+            InvalidCacheValueError: when what was loaded cannot be stored, or does not fit the type.
+        """
+        redis_key = self._namespace.key(key)
+        if self._near is not None and not fresh:
+            value = self._near.find(redis_key, as_type)
+            if value is not MISSING:
+                return value
+        return await self._parts.loading.get_or_load(redis_key, loader, ttl, as_type, fresh=fresh)
+
+    async def invalidate(self, *keys: str) -> None:
+        """Removes keys whose source has changed, together with what is being loaded for them; never fails.
+
+        What Redis cannot be told now it is told later, before this process reads anything from it. In a transaction
+        use ``tx.invalidate``, which also covers the time around the commit.
+
+        Raises:
+            InvalidCacheKeyError: when one cannot be a key.
+        """
+        await self._parts.intents.settle([self._namespace.key(key) for key in keys])
 
     async def set(self, key: str, value: object, ttl: TimeToLive) -> None:
-        """Stores a value, in place of any other.
+        """Stores a value, in place of any other. Not for keys that are read by ``get_or_load``.
 
         Raises:
             InvalidCacheValueError: when JSON cannot carry the value, or it is too large.
@@ -165,7 +240,14 @@ class Cache:
 
     async def expire(self, key: str, ttl: TimeToLive) -> bool:
         """Gives a key a new time to live from now, and says whether it was there."""
-        return await self._entries.extend(self._namespace.key(key), ttl)
+        return await self._entries.set_life(self._namespace.key(key), ttl)
+
+    async def touch(self, key: str, ttl: TimeToLive) -> bool:
+        """Lets a key live at least so long from now, never shorter than it would, and says whether it was there.
+
+        For what is to stay as long as it is used: a full server evicts what was not touched for long.
+        """
+        return await self._entries.set_life(self._namespace.key(key), ttl, only_longer=True)
 
     async def ttl(self, key: str) -> float | None:
         """Seconds that the key has left, or None when it is not there; infinite if another program set no end."""
@@ -213,57 +295,83 @@ class Cache:
         A key that is there all the time is found; it may come twice, and what changes meanwhile may or may not be
         found. Sessions are ``session:`` and a hash. The whole server is looked through: not for every request.
         """
-        async for redis_keys in self._commands.scan(self._namespace.pattern(pattern)):
+        async for redis_keys in self._entries.scan(self._namespace.pattern(pattern)):
             for redis_key in redis_keys:
                 key = self._namespace.without_prefix(redis_key)
                 if key is not None:
                     yield key
 
     async def flush(self) -> int:
-        """Removes every key under this application's prefix, sessions too, and says how many it removed.
+        """Removes every value under this application's prefix, sessions too, and says how many it removed.
 
-        Other applications' keys stay. A key that is written meanwhile may stay.
+        Other applications' keys stay, and so do locks. A key that is written meanwhile may stay.
         """
         removed = 0
         async for redis_keys in self._commands.scan(self._namespace.pattern("*")):
             removed += await self._entries.remove(*redis_keys)
         return removed
 
-    # Sessions: the id is a secret, so Redis sees only its hash
+    async def cleanup(self) -> int:
+        """Removes values of this application that nobody can read or that would stay for ever, and says how many.
 
-    async def set_session(self, session_id: str, data: object, ttl: TimeToLive) -> None:
-        """Stores the data of a session, in place of any other.
+        Those are values of another data type or version, and keys without a time to live, which only other programs
+        make. Redis removes what has ended by itself; looking at all keys makes it do so at once.
+        """
+        return await self._entries.clean_up(self._namespace.pattern("*"))
+
+    # Several commands, several processes
+
+    def pipeline(self) -> Batch:
+        """An empty batch of commands, to be filled and executed: a result for each, failures included."""
+        from data_layer.cache.batches import Batch  # noqa: PLC0415
+
+        return Batch(self)
+
+    def lock(self, key: str, *, lease: TimeToLive = 10, wait: float = 10) -> Lock:
+        """``async with cache.lock(key) as lock``: one holder at a time among all processes.
+
+        The lease is renewed while the block runs. If it cannot be, the block is cancelled and LockLostError raised.
+        ``lock.token`` grows with each holder: what is changed under the lock should refuse a smaller one.
+
+        Args:
+            key: what is locked; a value of the same name is another thing.
+            lease: how long others wait when the holder dies.
+            wait: seconds to wait for the lock; 0 tries once.
 
         Raises:
-            InvalidCacheValueError: when JSON cannot carry the data, or it is too large.
+            LockNotAcquiredError: on entering, when it stayed taken.
+            LockLostError: on leaving, when it was lost before.
         """
-        await self._entries.write(self._namespace.session(session_id), data, ttl)
+        from data_layer.cache.locks import Lock  # noqa: PLC0415
 
-    @overload
-    async def get_session(self, session_id: str) -> Any: ...
-    @overload
-    async def get_session(self, session_id: str, as_type: type[Value]) -> Value | None: ...
-    async def get_session(self, session_id: str, as_type: Any = None) -> Any:
-        """The data of a session, or None when there is none or it has ended."""
-        return await self._entries.read(self._namespace.session(session_id), as_type)
+        return Lock(
+            key,
+            runner=self._commands,
+            tracking=self._parts.tracking,
+            namespace=self._namespace,
+            lease=lease,
+            wait=wait,
+        )
 
-    async def extend_session(self, session_id: str, ttl: TimeToLive) -> bool:
-        """Gives a session a new time to live from now, and says whether it was there."""
-        return await self._entries.extend(self._namespace.session(session_id), ttl)
+    def transaction_keys(self) -> TransactionKeys:
+        """What a database transaction tells the keys that it changes; ``tx.invalidate`` uses it."""
+        from data_layer.cache.write_intents import TransactionKeys  # noqa: PLC0415
 
-    async def delete_session(self, session_id: str) -> bool:
-        """Removes a session, and says whether it was there."""
-        return bool(await self._entries.remove(self._namespace.session(session_id)))
-
-    @property
-    def _commands(self) -> CommandRunner:
-        return self._entries.runner
+        return TransactionKeys(self._parts.intents, self._namespace, self._parts.time_limit)
 
     @property
-    def _entries(self) -> Entries:
+    def _parts(self) -> Parts:
         if self._opened is None:
             raise NotInitializedError("The cache is not open; call open() first, or use it inside `async with`")
         return self._opened
+
+    @property
+    def _commands(self) -> CommandRunner:
+        return self._parts.runner
+
+    @property
+    def _entries(self) -> Entries:
+        return self._parts.entries
 
     def _many(self, keys: Iterable[str]) -> dict[bytes, str]:
         if isinstance(keys, str):

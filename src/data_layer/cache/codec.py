@@ -3,6 +3,9 @@
 An envelope is two bytes and the payload. The first byte, 0xC1, occurs in no UTF-8 text, so what another program
 wrote is told apart; it is also the version. The second says what the payload is (0 JSON, 1 bytes; plus 0x80 when it
 is compressed). A whole number of 64 bits has no envelope: it is Redis's own integer, so that INCRBY works on it.
+
+The kinds 2, 3 and 4 are no values but markers: the lease of who loads the value, the intents of who is about to
+change it, and a lock. ``markers.py`` says what is in them; for readers of values the key is absent.
 """
 
 from __future__ import annotations
@@ -21,9 +24,13 @@ COMPRESSION_THRESHOLD = 1024
 WORTHWHILE_RATIO = 0.9
 LOWEST_INTEGER, HIGHEST_INTEGER = -(2**63), 2**63 - 1
 
-_VERSION = b"\xc1"
+VERSION = b"\xc1"
+LEASE, INTENTS, LOCK = 0x02, 0x03, 0x04
+
 _HEADER_SIZE = 2
 _JSON, _BYTES = 0x00, 0x01
+_MARKERS = tuple(VERSION + bytes((kind,)) for kind in (LEASE, INTENTS, LOCK))
+_NULL = b"null"
 _COMPRESSED = 0x80
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
@@ -37,12 +44,17 @@ class UndecodableValueError(Exception):
 
 
 class Codec:
-    """Encodes and decodes values up to a maximum size, in bytes before compression."""
+    """Encodes and decodes values up to a maximum size, in bytes before compression.
+
+    ``compressed_values`` and ``compression_saved`` count what was encoded smaller, and the bytes that this saved.
+    """
 
     def __init__(self, maximum_size: int = MAXIMUM_VALUE_SIZE) -> None:
         self._maximum_size = maximum_size
         self._compressor = zstandard.ZstdCompressor()
         self._decompressor = zstandard.ZstdDecompressor()
+        self.compressed_values = 0
+        self.compression_saved = 0
 
     def encode(self, value: object) -> bytes:
         """The bytes for Redis.
@@ -63,9 +75,16 @@ class Codec:
             UndecodableValueError: when the bytes are foreign, of an unknown version, corrupt, too large once
                 decompressed, or do not fit the type.
         """
-        kind, payload = self._open(stored)
+        return self.read(*self.unseal(stored), as_type)
+
+    def read(self, kind: int, payload: bytes, as_type: Any = None) -> Any:
+        """The value in a payload, as the type if one is given; a stored None is None whatever the type.
+
+        Raises:
+            UndecodableValueError: when the payload is corrupt or does not fit the type.
+        """
         try:
-            if as_type is not None:
+            if as_type is not None and not (kind == _JSON and payload == _NULL):
                 return _as_type(kind, payload, as_type)
             return payload if kind == _BYTES else orjson.loads(payload)
         except ValueError as error:
@@ -77,11 +96,22 @@ class Codec:
         if len(payload) >= COMPRESSION_THRESHOLD:
             compressed = self._compressor.compress(payload)
             if len(compressed) <= len(payload) * WORTHWHILE_RATIO:
-                return _VERSION + bytes((kind | _COMPRESSED,)) + compressed
-        return _VERSION + bytes((kind,)) + payload
+                self.compressed_values += 1
+                self.compression_saved += len(payload) - len(compressed)
+                return VERSION + bytes((kind | _COMPRESSED,)) + compressed
+        return self.seal_plainly(kind, payload)
 
-    def _open(self, stored: bytes) -> tuple[int, bytes]:
-        if not stored.startswith(_VERSION):
+    def seal_plainly(self, kind: int, payload: bytes) -> bytes:
+        """The envelope without compression."""
+        return VERSION + bytes((kind,)) + payload
+
+    def unseal(self, stored: bytes) -> tuple[int, bytes]:
+        """The kind of a value and its payload, decompressed.
+
+        Raises:
+            UndecodableValueError: when the bytes are foreign, of an unknown version, or too large once decompressed.
+        """
+        if not stored.startswith(VERSION):
             if _INTEGER.fullmatch(stored):
                 return _JSON, stored
             raise UndecodableValueError("it was written by another program or version")
@@ -99,6 +129,11 @@ class Codec:
             return self._decompressor.decompress(payload, allow_extra_data=False)
         except zstandard.ZstdError:
             raise UndecodableValueError("its compressed frame is broken") from None
+
+
+def is_marker(stored: bytes) -> bool:
+    """Whether what is stored at a key is no value: for readers the key is absent."""
+    return stored.startswith(_MARKERS)
 
 
 def _to_json(value: object) -> bytes:

@@ -1,54 +1,78 @@
-"""Sends commands: within the time limit, once more where that is harmless, with typed errors."""
+"""The one way from the cache to its servers."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+import hashlib
+import itertools
+from typing import TYPE_CHECKING, Any
 
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import RedisError
+from hiredis import ReplyError
 
-from data_layer.cache.connection import MAXIMUM_CONNECTIONS
-from data_layer.cache.errors import is_broken_connection, translate
-from data_layer.errors import CacheTimeoutError, NotInitializedError
+from data_layer.cache.address import Topology
+from data_layer.cache.errors import LineLost, ScriptUnknownError, translate
+from data_layer.cache.wire.breaker import BreakerState
+from data_layer.cache.wire.cluster import ClusterRouting
+from data_layer.cache.wire.connect import Connector
+from data_layer.cache.wire.delivery import Delivery
+from data_layer.cache.wire.large_keys import LARGE
+from data_layer.cache.wire.line import pack
+from data_layer.cache.wire.parcel import KEY_POSITIONS, Parcel, as_bytes, together
+from data_layer.cache.wire.routing import SingleServer
+from data_layer.cache.wire.sentinel import SentinelRouting
+from data_layer.cache.wire.slots import key_slot
+from data_layer.errors import CacheError, NotInitializedError
+from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
+    from data_layer.cache.address import CacheAddress
+    from data_layer.cache.latency import LatencyHistogram
     from data_layer.cache.statistics import Counters
+    from data_layer.cache.wire.line import Command, Line, OnPush
+    from data_layer.cache.wire.primary import Primary
+    from data_layer.cache.wire.routing import Routing
+    from data_layer.config import Settings
 
-Command: TypeAlias = tuple[str | bytes | int, ...]
-Result = TypeVar("Result")
+    OnTopologyChange = Callable[["PrimaryAccess"], Awaitable[None]]
 
 SCAN_COUNT = 1000
+_KEYS_AT_ONCE = 500
+
+logger = get_log(__name__)
+
+
+class Script:
+    """A Lua program that the server knows by its hash once it has seen it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha1 = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 class CommandRunner:
-    """The one way from the cache to its server.
+    """Sends each command to the server that holds its key, which is the first argument after the name.
 
-    A command on an open connection ends within the command timeout, one that has to connect first within the
-    connect timeout more, and one that has to wait for a free connection within the command timeout more.
+    A command on an open connection ends within the command timeout. Where it has to wait for its turn, or for a
+    connection, it ends within the connect timeout and twice the command timeout.
 
     A broken connection is replaced, and the command repeated once unless it is said not to be repeatable: the server
     may have carried it out before the connection broke.
     """
 
-    def __init__(
-        self, client: Redis, address: str, *, connect_timeout: float, command_timeout: float, counters: Counters
-    ) -> None:
-        self.client = client
+    def __init__(self, address: CacheAddress, settings: Settings, counters: Counters) -> None:
         self._address = address
-        self._waiting_limit = command_timeout
-        self._time_limit = connect_timeout + command_timeout
-        # Callers wait here and not in redis-py's pool: before Python 3.13 the condition that it waits on can lose a
-        # wake-up when a caller is cancelled, and another caller would wait in vain.
-        self._free = asyncio.Semaphore(MAXIMUM_CONNECTIONS)
+        self._settings = settings
         self._counters = counters
-        self._retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.1), 1)
-        self._closed = False
+        self._connector = Connector(settings, tls=address.login.tls)
+        self._hooks: list[OnTopologyChange] = []
+        self._routing = self._make_routing()
+        self._only = self._routing.only
+        self._delivery = Delivery(self._routing, self._connector.connect_timeout + 2 * self._connector.command_timeout)
+        self._client: Redis | RedisCluster | None = None
+        self._is_closed = False
 
     async def run(self, *command: str | bytes | int, repeatable: bool = True) -> Any:
         """The answer to one command.
@@ -56,82 +80,289 @@ class CommandRunner:
         Raises:
             CacheError: or the subclass that says what is wrong with the server, the login or the stored value.
         """
+        # The short way, for a small command on one key and an open connection; everything else takes the long one.
+        if (position := KEY_POSITIONS.get(command[0])) is not None and len(command) > position:
+            key = command[position]
+            primary = self._only or self._routing.find(as_bytes(key))
+            if primary is not None and (line := primary.gate.line) is not None and key not in primary.large:
+                packed = pack(command)
+                if len(packed) <= LARGE:
+                    answer = await line.send(packed)
+                    if isinstance(answer, Exception):
+                        return await self._run(command, primary, answer, repeatable=repeatable)
+                    if isinstance(answer, bytes) and len(answer) > LARGE:
+                        primary.large.remember(as_bytes(key))
+                    return answer
+        return await self._run(command, repeatable=repeatable)
 
-        async def send() -> Any:
-            return await self.client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py has no type here
+    async def run_on(self, primary: Primary, *command: str | bytes | int) -> Any:
+        """The answer of one server to a harmless question, such as PING, INFO or SCAN.
 
-        return await self._guard(send, repeatable=repeatable)
+        Raises:
+            CacheError: as for ``run``.
+        """
+        self._refuse_if_closed()
+        return self._raise_if_failed(await self._ask(primary, command))
+
+    async def run_batch(self, commands: Sequence[Command], *, repeatable: bool = True) -> list[Any]:
+        """The answers to commands that travel together; one that failed has a ``CacheError`` as its answer."""
+        parcels = (Parcel([command], repeatable=repeatable) for command in commands)
+        return await self._deliver_all(parcels)
 
     async def run_all(self, commands: Sequence[Command], *, atomic: bool = False, repeatable: bool = True) -> list[Any]:
-        """The answers to commands that travel together; ``atomic`` makes them one transaction of the server.
+        """The answers to commands that travel together; ``atomic`` makes them one transaction, on keys of one slot.
 
         Raises:
             CacheError: as for ``run``, for the first command that failed; without ``atomic`` the others took effect.
         """
+        if atomic:
+            parcel = Parcel(commands, repeatable=repeatable, atomic=True)
+            results: list[Any] = self._raise_if_failed(await self._deliver(parcel))
+            return results
+        return [self._raise_if_failed(answer) for answer in await self.run_batch(commands, repeatable=repeatable)]
 
-        async def send() -> list[Any]:
-            async with self.client.pipeline(transaction=atomic) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                # redis-py would put the command, and so the value, into the text of the error.
-                answers = await pipeline.execute(raise_on_error=False)
-            failed = next((answer for answer in answers if isinstance(answer, Exception)), None)
-            if failed is not None:
-                raise failed
-            return answers
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """What is at these keys, in their order; nothing where a key is absent or holds something else than a value.
 
-        return await self._guard(send, repeatable=repeatable)
+        Raises:
+            CacheError: as for ``run``.
+        """
+        groups = self._group(keys)
+        parcels = (Parcel([("MGET", *group)], repeatable=True) for group in groups)
+        outcomes = await self._deliver_all(parcels)
+        answers = [answer for outcome in outcomes for answer in self._raise_if_failed(outcome)]
+        found = dict(zip(itertools.chain.from_iterable(groups), answers, strict=True))
+        for key, value in found.items():
+            if value is not None and len(value) > LARGE and (primary := self._routing.find(key)) is not None:
+                primary.large.remember(key)
+        return [found[key] for key in keys]
+
+    async def get_with_life(self, key: bytes) -> tuple[bytes | None, int]:
+        """What GET and PTTL say: the value, and the milliseconds that it has left (-1 no end, -2 no key).
+
+        Raises:
+            CacheError: as for ``run``.
+        """
+        primary = self._only or self._routing.find(key)
+        if primary is not None and (line := primary.gate.line) is not None and key not in primary.large:
+            value, life = line.send(pack(("GET", key))), line.send(pack(("PTTL", key)))
+            stored, milliseconds = await value, await life
+            if not isinstance(stored, Exception) and isinstance(milliseconds, int):
+                if stored is not None and len(stored) > LARGE:
+                    primary.large.remember(key)
+                return stored, milliseconds
+        stored, milliseconds = await self.run_all([("GET", key), ("PTTL", key)])
+        return stored, milliseconds
+
+    async def unlink(self, keys: Sequence[bytes]) -> int:
+        """Removes keys and says how many were there.
+
+        Raises:
+            CacheError: as for ``run``; other keys may have been removed.
+        """
+        parcels = (Parcel([("UNLINK", *group)], repeatable=True) for group in self._group(keys))
+        return sum(int(self._raise_if_failed(outcome)) for outcome in await self._deliver_all(parcels))
+
+    async def eval(self, script: Script, key: bytes, *arguments: str | bytes | int, repeatable: bool = False) -> Any:
+        """What a script returns that was given one key.
+
+        Raises:
+            CacheError: as for ``run``.
+        """
+        try:
+            return await self.run("EVALSHA", script.sha1, 1, key, *arguments, repeatable=repeatable)
+        except ScriptUnknownError:
+            return await self.run("EVAL", script.text, 1, key, *arguments, repeatable=repeatable)
 
     async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
-        """The keys that match a glob, in batches; a batch may be empty, and a key may come twice."""
-        cursor = 0
-        while True:
-            cursor, keys = await self.run("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
-            yield keys
-            if int(cursor) == 0:
-                return
+        """The keys of all servers that match a glob, in batches; a batch may be empty, and a key may come twice."""
+        for primary in await self.primaries():
+            cursor = 0
+            while True:
+                cursor, keys = await self.run_on(primary, "SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+                yield keys
+                if int(cursor) == 0:
+                    break
+
+    async def primaries(self) -> tuple[Primary, ...]:
+        """All servers that hold data and may be written.
+
+        Raises:
+            CacheError: when nobody knows them.
+        """
+        self._refuse_if_closed()
+        if not self._routing.primaries:
+            await self._routing.discover()
+        return self._routing.primaries
+
+    async def open_line(self, primary: Primary, *, on_push: OnPush, on_closed: Callable[[], None]) -> Line:
+        """A connection of the caller's own, which the caller closes.
+
+        Raises:
+            CacheError: when there is none to be had.
+        """
+        self._refuse_if_closed()
+        line = await self._connector.open(await primary.locate(), on_push=on_push)
+        line.on_closed = on_closed
+        return line
+
+    def on_topology_change(self, callback: OnTopologyChange) -> None:
+        """Has this awaited with every new connection to a primary, and when one got slots from another.
+
+        Nobody else sends to that primary meanwhile. If it raises CacheError, the primary counts as unavailable and
+        everything is tried again.
+        """
+        self._hooks.append(callback)
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        """The worst state among the servers."""
+        states = {primary.breaker_state for primary in self._routing.primaries}
+        worst = (state for state in (BreakerState.OPEN, BreakerState.HALF_OPEN) if state in states)
+        return next(worst, BreakerState.CLOSED)
+
+    @property
+    def latencies(self) -> LatencyHistogram:
+        """How long commands waited for their answers, all servers together."""
+        return self._connector.latencies
+
+    @property
+    def client(self) -> Redis | RedisCluster:
+        """redis-py's client, made when it is first asked for, because importing redis-py takes long."""
+        from data_layer.cache.client import create_client  # noqa: PLC0415
+
+        self._refuse_if_closed()
+        if self._client is None:
+            self._client = create_client(self._address, self._settings)
+        return self._client
 
     async def close(self) -> None:
         """Refuses further commands, waits for those under way (each has its time limit), and closes all connections."""
-        self._closed = True
+        self._is_closed = True
         try:
-            # redis-py may fail in strange ways when a connection is closed under a command.
-            for _ in range(MAXIMUM_CONNECTIONS):
-                await self._free.acquire()
+            await self._routing.close()
         finally:
-            await self.client.aclose()
+            if self._client is not None:
+                await self._client.aclose()
 
-    async def _guard(self, send: Callable[[], Awaitable[Result]], *, repeatable: bool) -> Result:
+    async def _run(
+        self, command: Command, primary: Primary | None = None, answer: Any = None, *, repeatable: bool
+    ) -> Any:
+        """The long way; ``answer`` is what went wrong on the short one."""
+        parcel = Parcel([command], repeatable=repeatable)
+        if primary is None:
+            return self._raise_if_failed(await self._deliver(parcel))
+        parcel.primary = primary
+        return self._raise_if_failed(await self._deliver(parcel, [answer]))
+
+    async def _deliver(self, parcel: Parcel, answers: list[Any] | None = None) -> Any:
         self._refuse_if_closed()
-        await self._wait_for_a_connection()
         try:
-            self._refuse_if_closed()
-            async with asyncio.timeout(self._time_limit):
-                if not repeatable:
-                    return await send()
-                return await self._retry.call_with_retry(send, _go_on, is_retryable=is_broken_connection)
-        except (RedisError, OSError) as error:
-            self._counters.failures += 1
-            # Without the cause, whose text may quote a value or a password.
-            raise translate(error, self._address) from None
-        finally:
-            self._free.release()
+            answers = await self._delivery.deliver(parcel, answers)
+        except CacheError as error:
+            return error
+        return _result(parcel, answers)
 
-    async def _wait_for_a_connection(self) -> None:
+    async def _deliver_all(self, parcels: Iterable[Parcel]) -> list[Any]:
+        self._refuse_if_closed()
+        results = []
+        for some in together(parcels):
+            outcomes = await self._delivery.deliver_all(some)
+            results += [_result(parcel, outcome) for parcel, outcome in zip(some, outcomes, strict=True)]
+        return results
+
+    async def _ask(self, primary: Primary, command: Command) -> Any:
         try:
-            async with asyncio.timeout(self._waiting_limit):
-                await self._free.acquire()
-        except TimeoutError:
+            for _ in range(2):
+                line = primary.gate.line or await primary.admit()
+                answer = await line.send(pack(command))
+                if not isinstance(answer, LineLost):
+                    break
+        except CacheError as error:
+            return error
+        return translate(answer, primary.name) if isinstance(answer, Exception) else answer
+
+    def _raise_if_failed(self, answer: Any) -> Any:
+        if isinstance(answer, CacheError):
             self._counters.failures += 1
-            raise CacheTimeoutError(
-                f"All {MAXIMUM_CONNECTIONS} connections to Redis at {self._address} stayed in use for "
-                "REDIS_COMMAND_TIMEOUT"
-            ) from None
+            raise answer
+        return answer
+
+    def _group(self, keys: Iterable[bytes]) -> list[list[bytes]]:
+        """Keys that may stand in one command: of one slot in a cluster, and the large ones for themselves."""
+        groups: dict[object, list[bytes]] = {}
+        for key in dict.fromkeys(keys):
+            primary = self._only or self._routing.find(key)
+            is_large = primary is not None and key in primary.large
+            groups.setdefault((is_large, None if self._only else key_slot(key)), []).append(key)
+        return [group[start : start + _KEYS_AT_ONCE] for group in groups.values() for start in _starts(group)]
+
+    async def _prepare(self, primary: Primary, line: Line) -> None:
+        access = PrimaryAccess(primary, line, self._routing)
+        for hook in self._hooks:
+            try:
+                await hook(access)
+            except (CacheError, TimeoutError):
+                raise
+            except Exception as error:
+                logger.warning("cache_topology_hook_failed", server=primary.name, error=type(error).__name__)
+                raise CacheError(f"Redis at {primary.name} could not be made ready") from error
+
+    def _make_routing(self) -> Routing:
+        match self._address.topology:
+            case Topology.CLUSTER:
+                return ClusterRouting(self._address, self._connector, self._prepare)
+            case Topology.SENTINEL:
+                return SentinelRouting(self._address, self._connector, self._prepare)
+            case Topology.SINGLE:
+                return SingleServer(self._address.nodes[0], self._connector, self._prepare)
 
     def _refuse_if_closed(self) -> None:
-        if self._closed:
+        if self._is_closed:
             raise NotInitializedError("The cache was closed")
 
 
-async def _go_on(_error: Exception) -> None:
-    """redis-py has dropped the broken connection by itself."""
+class PrimaryAccess:
+    """May send to one primary while everybody else waits."""
+
+    def __init__(self, primary: Primary, line: Line, routing: Routing) -> None:
+        self.name = line.name
+        self._primary = primary
+        self._line = line
+        self._routing = routing
+
+    def owns(self, key: bytes) -> bool:
+        """Whether this primary holds the key."""
+        return self._routing.find(key) is self._primary
+
+    async def run(self, *command: str | bytes | int) -> Any:
+        """The answer to one command.
+
+        Raises:
+            CacheError: or the subclass that says what is wrong.
+        """
+        return await self._line.run(*command)
+
+    async def run_batch(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers to commands that travel together; one that failed has a ``CacheError`` as its answer."""
+        waiters = [self._line.send(pack(command)) for command in commands]
+        answers = [await waiter for waiter in waiters]
+        return [translate(answer, self.name) if isinstance(answer, Exception) else answer for answer in answers]
+
+
+def _result(parcel: Parcel, outcome: list[Any] | CacheError) -> Any:
+    """The answer that the caller wants, or the error: of a transaction the results, which come with its end."""
+    if isinstance(outcome, CacheError):
+        return outcome
+    result = outcome[-1]
+    answers = [*outcome, *result] if parcel.is_atomic and isinstance(result, list) else outcome
+    refusal = next((answer for answer in answers if isinstance(answer, ReplyError)), None)
+    if refusal is None:
+        if isinstance(result, bytes) and len(result) > LARGE and parcel.key is not None and parcel.primary is not None:
+            parcel.primary.large.remember(parcel.key)
+        return result
+    return translate(refusal, parcel.primary.name if parcel.primary is not None else "its address")
+
+
+def _starts(group: Sequence[bytes]) -> range:
+    return range(0, len(group), _KEYS_AT_ONCE)

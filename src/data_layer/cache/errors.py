@@ -1,4 +1,4 @@
-"""redis-py's exceptions become this library's errors, here and nowhere else.
+"""What a server answers, or what happens to a line, becomes this library's errors, here and nowhere else.
 
 No message quotes what was sent: a command holds keys and values, and a login holds the password.
 """
@@ -8,81 +8,95 @@ from __future__ import annotations
 import re
 import ssl
 
-from redis import exceptions as redis
+from hiredis import ReplyError
 
 from data_layer.errors import (
     CacheError,
+    CacheFullError,
     CacheLoginError,
+    CacheReadOnlyError,
     CacheTimeoutError,
     CacheUnavailableError,
     InvalidCacheValueError,
 )
 
-_LOGIN_ERRORS = (
-    redis.AuthenticationError,
-    redis.AuthorizationError,
-    redis.AuthenticationWrongNumberOfArgsError,
-)
-_UNFIT_VALUES = ("WRONGTYPE", "value is not an integer", "increment or decrement would overflow")
-# redis-py puts the command of a pipeline, and old servers put the arguments of one they do not know, into the text.
-_QUOTED_COMMAND = re.compile(
-    r"^Command # \d+ \(.*\) of pipeline caused error: |,? with args beginning with.*", re.DOTALL
-)
+
+class ScriptUnknownError(CacheError):
+    """The server has not seen the script that was called by its hash."""
 
 
-def translate(error: Exception, address: str) -> CacheError:
-    """The error of this library for one of redis-py or of the system; ``address`` is host:port or a socket path."""
-    error = unwrap(error)
-    if isinstance(error, _LOGIN_ERRORS):
+_REFUSALS: dict[str, type[CacheError]] = {
+    "NOAUTH": CacheLoginError,
+    "WRONGPASS": CacheLoginError,
+    "OOM": CacheFullError,
+    "READONLY": CacheReadOnlyError,
+    "LOADING": CacheUnavailableError,
+    "MASTERDOWN": CacheUnavailableError,
+    "CLUSTERDOWN": CacheUnavailableError,
+    "TRYAGAIN": CacheUnavailableError,
+    "MOVED": CacheUnavailableError,
+    "ASK": CacheUnavailableError,
+    "MISCONF": CacheUnavailableError,
+    "NOREPLICAS": CacheUnavailableError,
+    "NOSCRIPT": ScriptUnknownError,
+    "WRONGTYPE": InvalidCacheValueError,
+}
+_UNFIT_VALUES = ("ERR value is not an integer", "ERR increment or decrement would overflow")
+_WRONG_LOGINS = ("ERR invalid password", "ERR AUTH ", "ERR Client sent AUTH")
+# Old servers put the arguments of a command that they do not know into the text, and new ones the key without a right.
+_QUOTED_ARGUMENTS = re.compile(r",? with args beginning with.*", re.DOTALL)
+
+
+class LineFailure(Exception):  # noqa: N818  (not raised: it takes the place of an answer)
+    """Why no answer came."""
+
+
+class LineLost(LineFailure):
+    """The connection broke, or was closed. A command that was not written cannot have been carried out."""
+
+    def __init__(self, reason: str, *, was_written: bool = True) -> None:
+        super().__init__(reason)
+        self.was_written = was_written
+
+
+class LineTimedOut(LineFailure):
+    """The answer did not come in time."""
+
+
+class LineGarbled(LineFailure):
+    """What came is no answer of a Redis server."""
+
+
+def translate(error: Exception, name: str) -> CacheError:
+    """The error of this library; ``name`` is the server: host:port, or the path of a socket."""
+    match error:
+        case ReplyError():
+            return _translate_refusal(str(error), name)
+        case LineTimedOut():
+            return CacheTimeoutError(f"Redis at {name} did not answer within REDIS_COMMAND_TIMEOUT")
+        case LineGarbled():
+            return CacheUnavailableError(f"What answers at {name} is no Redis; check REDIS_HOST and REDIS_PORT")
+        case ssl.SSLCertVerificationError():
+            return CacheUnavailableError(
+                f"Redis at {name} showed a certificate that is not trusted: {error.verify_message}; check REDIS_TLS_CA"
+            )
+        case TimeoutError():
+            return CacheUnavailableError(f"Redis at {name} could not be reached within REDIS_CONNECT_TIMEOUT")
+        case _:
+            return CacheUnavailableError(f"Redis at {name} is not available: {error}")
+
+
+def reply_code(answer: object) -> str:
+    """The first word of a refusal, such as MOVED; empty for anything else."""
+    return str(answer).partition(" ")[0] if isinstance(answer, ReplyError) else ""
+
+
+def _translate_refusal(text: str, name: str) -> CacheError:
+    refusal = _REFUSALS.get(text.partition(" ")[0], CacheError)
+    if text.startswith(_UNFIT_VALUES):
+        refusal = InvalidCacheValueError
+    if refusal is CacheLoginError or text.startswith(_WRONG_LOGINS):
         return CacheLoginError(
-            f"Redis at {address} refused the login; check REDIS_USERNAME and REDIS_PASSWORD, or the ones in REDIS_URL"
+            f"Redis at {name} refused the login; check REDIS_USERNAME and REDIS_PASSWORD, or the ones in REDIS_URL"
         )
-    if isinstance(error, redis.TimeoutError | TimeoutError) or is_pool_timeout(error):
-        return _translate_timeout(error, address)
-    if isinstance(error, redis.ConnectionError | redis.InvalidResponse | OSError):
-        return CacheUnavailableError(_explain_connection(error, address))
-    return _translate_refusal(error, address)
-
-
-def unwrap(error: Exception) -> Exception:
-    """The reason itself: over a Unix socket redis-py wraps what went wrong at login in a ConnectionError."""
-    cause = error.__cause__
-    return cause if type(error) is redis.ConnectionError and isinstance(cause, redis.RedisError) else error
-
-
-def is_pool_timeout(error: Exception) -> bool:
-    """Whether every connection of the pool stayed in use for too long."""
-    return isinstance(error, redis.ConnectionError) and isinstance(error.__cause__, TimeoutError)
-
-
-def is_broken_connection(error: Exception) -> bool:
-    """Whether a new connection may succeed where this one failed."""
-    reason = unwrap(error)
-    return (
-        isinstance(reason, redis.ConnectionError)
-        and not isinstance(reason, _LOGIN_ERRORS)
-        and not is_pool_timeout(reason)
-    )
-
-
-def _translate_timeout(error: Exception, address: str) -> CacheError:
-    if is_pool_timeout(error):
-        return CacheTimeoutError(f"All connections to Redis at {address} stayed in use for REDIS_COMMAND_TIMEOUT")
-    if "connecting" in str(error):
-        return CacheUnavailableError(f"Redis at {address} could not be reached within REDIS_CONNECT_TIMEOUT")
-    return CacheTimeoutError(f"Redis at {address} did not answer within REDIS_COMMAND_TIMEOUT")
-
-
-def _explain_connection(error: Exception, address: str) -> str:
-    if isinstance(error, redis.InvalidResponse):
-        return f"What answers at {address} is no Redis; check REDIS_HOST and REDIS_PORT"
-    if isinstance(error.__context__, ssl.SSLCertVerificationError):
-        reason = error.__context__.verify_message
-        return f"Redis at {address} showed a certificate that is not trusted: {reason}; check REDIS_TLS_CA"
-    return f"Redis at {address} is not available: {error}"
-
-
-def _translate_refusal(error: Exception, address: str) -> CacheError:
-    text = _QUOTED_COMMAND.sub("", str(error)).strip("()',\" ")
-    refusal = InvalidCacheValueError if text.startswith(_UNFIT_VALUES) else CacheError
-    return refusal(f"Redis at {address} refused the command: {text}")
+    return refusal(f"Redis at {name} refused the command: {_QUOTED_ARGUMENTS.sub('', text)}")

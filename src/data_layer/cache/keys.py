@@ -11,11 +11,12 @@ MAXIMUM_KEY_SIZE = 512
 _SHOWN_CHARACTERS = 80
 _SEPARATOR = ":"
 _SESSIONS = "session"
+_LOCKS = b"lock:"
 _SESSION_KEY = re.compile(r"session:[0-9a-f]{64}")
 
 
 class Namespace:
-    """The keys of one application: ``{prefix}:{key}``, and ``{prefix}:session:{hash}`` for sessions.
+    """The keys of one application: ``{prefix}:{key}``; ``session:{hash}`` and ``lock:{key}`` for sessions and locks.
 
     Settings refuse a colon in the prefix, so no prefix can be the beginning of another one's keys: the keys of
     ``a`` begin with ``a:``, those of ``ab`` do not, and ``a:b`` is no prefix.
@@ -24,7 +25,7 @@ class Namespace:
     def __init__(self, prefix: str) -> None:
         if not prefix or _SEPARATOR in prefix:
             raise ValueError(f"A key prefix is not empty and has no {_SEPARATOR!r}: {prefix!r}")
-        self._start = f"{prefix}{_SEPARATOR}".encode()
+        self.start = f"{prefix}{_SEPARATOR}".encode()
 
     def key(self, key: str) -> bytes:
         """The key in Redis: the prefix and 1 to 512 bytes of UTF-8, any characters.
@@ -32,7 +33,21 @@ class Namespace:
         Raises:
             InvalidCacheKeyError: when it is no text, empty, too long, or holds a lone surrogate.
         """
-        return self._start + _encode(key, "A cache key", shown=describe_key(key))
+        try:
+            encoded = key.encode()
+        except (AttributeError, UnicodeEncodeError):
+            encoded = b""
+        if encoded and len(encoded) <= MAXIMUM_KEY_SIZE:  # Before anything else, because every read comes by here.
+            return self.start + encoded
+        return self.start + _encode(key, "A cache key", shown=describe_key(key))
+
+    def lock(self, key: str) -> bytes:
+        """The key of a lock, apart from the value of the same name.
+
+        Raises:
+            InvalidCacheKeyError: as for ``key``.
+        """
+        return self.start + _LOCKS + _encode(key, "The key of a lock", shown=describe_key(key))
 
     def session(self, session_id: str) -> bytes:
         """The key of a session. It holds only the SHA-256 of the id, so neither Redis nor a log shows a live token.
@@ -41,7 +56,7 @@ class Namespace:
             InvalidCacheKeyError: as for ``key``; the message does not show the id.
         """
         digest = hashlib.sha256(_encode(session_id, "A session id", shown="it")).hexdigest()
-        return self._start + f"{_SESSIONS}{_SEPARATOR}{digest}".encode()
+        return self.start + f"{_SESSIONS}{_SEPARATOR}{digest}".encode()
 
     def pattern(self, pattern: str) -> bytes:
         """The glob for SCAN: only what the caller wrote is a pattern, the prefix is literal.
@@ -49,18 +64,18 @@ class Namespace:
         Raises:
             InvalidCacheKeyError: as for ``key``.
         """
-        return escape_glob(self._start) + _encode(pattern, "A key pattern", shown=describe_key(pattern))
+        return escape_glob(self.start) + _encode(pattern, "A key pattern", shown=describe_key(pattern))
 
     def without_prefix(self, redis_key: bytes) -> str | None:
         """The caller's key, or nothing when another program wrote a key here that is not UTF-8."""
         try:
-            return redis_key.removeprefix(self._start).decode()
+            return redis_key.removeprefix(self.start).decode()
         except UnicodeDecodeError:
             return None
 
     def describe(self, redis_key: bytes) -> str:
         """The key as messages and logs show it; a session is not told apart from others."""
-        key = redis_key.removeprefix(self._start).decode(errors="replace")
+        key = redis_key.removeprefix(self.start).decode(errors="replace")
         return "a session" if _SESSION_KEY.fullmatch(key) else f"the key {describe_key(key)}"
 
 

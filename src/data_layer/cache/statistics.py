@@ -1,11 +1,17 @@
-"""What the cache tells about itself: figures of the server and of this process."""
+"""What the cache tells about itself: figures of the servers and of this process."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
+
+from data_layer.cache.address import Topology
+from data_layer.cache.wire.breaker import BreakerState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(slots=True)
@@ -18,16 +24,71 @@ class Counters:
     failures: int = 0
 
 
-class CacheStatistics(BaseModel):
-    """One moment of the cache. Sizes are in bytes; a rate is from 0 to 1, or nothing before the first read.
-
-    The ``server_`` figures are those of the whole server since its start, with what other applications did; the
-    others are those of this process since it opened the cache. ``keys`` counts the keys under this application's
-    prefix, sessions included; ``keys_complete`` is false when the server holds too many keys to look at them all.
-    """
+class Figures(BaseModel):
+    """Sizes are in bytes; a rate is from 0 to 1, or nothing before the first read."""
 
     model_config = ConfigDict(frozen=True)
 
+
+class NearCopyStatistics(Figures):
+    """The copy in this process. ``is_answering`` is false while it does not surely hear of all changes."""
+
+    is_answering: bool
+    entries: int
+    size: int
+    capacity: int
+    hits: int
+    evictions: int
+    invalidations: int
+
+
+class ProcessStatistics(Figures):
+    """What this process has done since it opened the cache; asking for it sends nothing.
+
+    ``hits`` and ``misses`` are reads that went to Redis; ``hit_rate`` counts those that the near copy answered too. The
+    latency is that from sending commands, which travel together, to the answer of the last one.
+    """
+
+    breaker: BreakerState
+    near: NearCopyStatistics
+    hits: int
+    misses: int
+    hit_rate: float | None
+    undecodable: int
+    failures: int
+    compressed_values: int
+    compression_saved: int
+    latency_p50_ms: float | None
+    latency_p99_ms: float | None
+
+
+class ServerStatistics(Figures):
+    """One server since its start, with what other applications did; or ``error``, which says why it did not answer."""
+
+    name: str
+    breaker: BreakerState
+    error: str | None = None
+    version: str = ""
+    uptime_seconds: int = 0
+    memory_used: int = 0
+    memory_limit: int | None = None
+    clients: int = 0
+    hits: int = 0
+    misses: int = 0
+    evicted_keys: int = 0
+    expired_keys: int = 0
+
+
+class CacheStatistics(ProcessStatistics):
+    """One moment of the cache.
+
+    The ``server_`` figures are sums over all servers that answered: the server, the primary that the sentinels named,
+    or the primaries of the cluster. ``keys`` counts the keys under this application's prefix, sessions included;
+    ``keys_complete`` is false when there are too many to look at them all, or a server did not answer.
+    """
+
+    topology: Topology
+    servers: tuple[ServerStatistics, ...]
     server: str
     server_uptime_seconds: int
     server_memory_used: int
@@ -40,43 +101,63 @@ class CacheStatistics(BaseModel):
     server_expired_keys: int
     keys: int
     keys_complete: bool
-    hits: int
-    misses: int
-    hit_rate: float | None
-    undecodable: int
-    failures: int
 
 
-def summarize(info: dict[str, Any], counters: Counters, *, keys: int, keys_complete: bool) -> CacheStatistics:
-    """Statistics from the answer to INFO, this process's counters and the number of keys."""
-    hits, misses = info.get("keyspace_hits", 0), info.get("keyspace_misses", 0)
-    return CacheStatistics(
-        server=_name_and_version(info),
-        server_uptime_seconds=info.get("uptime_in_seconds", 0),
-        server_memory_used=info.get("used_memory", 0),
-        server_memory_limit=info.get("maxmemory") or None,
-        server_clients=info.get("connected_clients", 0),
-        server_hits=hits,
-        server_misses=misses,
-        server_hit_rate=_rate(hits, misses),
-        server_evicted_keys=info.get("evicted_keys", 0),
-        server_expired_keys=info.get("expired_keys", 0),
-        keys=keys,
-        keys_complete=keys_complete,
-        hits=counters.hits,
-        misses=counters.misses,
-        hit_rate=_rate(counters.hits, counters.misses),
-        undecodable=counters.undecodable,
-        failures=counters.failures,
+def describe_server(name: str, breaker: BreakerState, info: dict[str, int | str]) -> ServerStatistics:
+    """The figures of one server from its answer to INFO."""
+
+    def number(field: str) -> int:
+        value = info.get(field, 0)
+        return value if isinstance(value, int) else 0
+
+    return ServerStatistics(
+        name=name,
+        breaker=breaker,
+        version=_name_and_version(info),
+        uptime_seconds=number("uptime_in_seconds"),
+        memory_used=number("used_memory"),
+        memory_limit=number("maxmemory") or None,
+        clients=number("connected_clients"),
+        hits=number("keyspace_hits"),
+        misses=number("keyspace_misses"),
+        evicted_keys=number("evicted_keys"),
+        expired_keys=number("expired_keys"),
     )
 
 
-def _name_and_version(info: dict[str, Any]) -> str:
+def summarize(
+    process: ProcessStatistics, topology: Topology, servers: Sequence[ServerStatistics], *, keys: int, complete: bool
+) -> CacheStatistics:
+    """Everything together; at least one server answered."""
+    answered = [server for server in servers if server.error is None]
+    limits = [server.memory_limit for server in answered]
+    hits, misses = sum(server.hits for server in answered), sum(server.misses for server in answered)
+    return CacheStatistics(
+        **process.model_dump(),
+        topology=topology,
+        servers=tuple(servers),
+        server=", ".join(dict.fromkeys(server.version for server in answered)),
+        server_uptime_seconds=min(server.uptime_seconds for server in answered),
+        server_memory_used=sum(server.memory_used for server in answered),
+        server_memory_limit=None if None in limits else sum(limit or 0 for limit in limits),
+        server_clients=sum(server.clients for server in answered),
+        server_hits=hits,
+        server_misses=misses,
+        server_hit_rate=rate(hits, misses),
+        server_evicted_keys=sum(server.evicted_keys for server in answered),
+        server_expired_keys=sum(server.expired_keys for server in answered),
+        keys=keys,
+        keys_complete=complete and len(answered) == len(servers),
+    )
+
+
+def rate(hits: int, misses: int) -> float | None:
+    """The share of hits, or nothing before the first read."""
+    return hits / (hits + misses) if hits + misses else None
+
+
+def _name_and_version(info: dict[str, int | str]) -> str:
     # Valkey also reports the Redis version that it is compatible with.
     if "valkey_version" in info:
         return f"valkey {info['valkey_version']}"
     return f"redis {info.get('redis_version', 'of unknown version')}"
-
-
-def _rate(hits: int, misses: int) -> float | None:
-    return hits / (hits + misses) if hits + misses else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import timedelta
 from typing import TypeAlias
 
@@ -33,3 +34,8 @@ def to_milliseconds(ttl: TimeToLive) -> int:
             f"A time to live is at least {SHORTEST_SECONDS} s and at most {LONGEST_SECONDS} s (ten years), not {shown}"
         )
     return round(seconds * 1000)
+
+
+def shorten(milliseconds: int, share: float) -> int:
+    """A random number of milliseconds: at most this many, and at most the share less."""
+    return max(1, milliseconds - int(random.random() * share * milliseconds))  # noqa: S311  (no secret)

@@ -27,11 +27,15 @@ thing that was wrong and what to do, and never hold a secret.
     │       └── ReusedTokenError           token_reused
     ├── CacheError                         cache_error
     │   ├── CacheUnavailableError          cache_unavailable
+    │   │   └── CacheReadOnlyError         cache_read_only
+    │   ├── CacheFullError                 cache_full
     │   ├── CacheLoginError                cache_login_failed
     │   ├── CacheTimeoutError              cache_timeout
     │   ├── InvalidCacheKeyError           cache_key_invalid
     │   ├── InvalidCacheValueError         cache_value_invalid
-    │   └── InvalidTimeToLiveError         cache_ttl_invalid
+    │   ├── InvalidTimeToLiveError         cache_ttl_invalid
+    │   ├── LockNotAcquiredError           cache_lock_not_acquired
+    │   └── LockLostError                  cache_lock_lost
     ├── DatabaseError                      database_error
     │   ├── DatabaseUnavailableError       database_unavailable
     │   ├── DatabaseLoginError             database_login_failed
@@ -98,12 +102,16 @@ from data_layer.errors.base import (
 )
 from data_layer.errors.cache import (
     CacheError,
+    CacheFullError,
     CacheLoginError,
+    CacheReadOnlyError,
     CacheTimeoutError,
     CacheUnavailableError,
     InvalidCacheKeyError,
     InvalidCacheValueError,
     InvalidTimeToLiveError,
+    LockLostError,
+    LockNotAcquiredError,
 )
 from data_layer.errors.database import (
     CommitUnknownError,
@@ -154,7 +162,9 @@ __all__ = [
     "AppendOnlyError",
     "AuthenticationError",
     "CacheError",
+    "CacheFullError",
     "CacheLoginError",
+    "CacheReadOnlyError",
     "CacheTimeoutError",
     "CacheUnavailableError",
     "ChangedMeanwhileError",
@@ -189,6 +199,8 @@ __all__ = [
     "InvalidValueError",
     "LastAdminError",
     "LastLoginMethodError",
+    "LockLostError",
+    "LockNotAcquiredError",
     "MigrationError",
     "MissingReferenceError",
     "NestedTransactionError",

@@ -45,3 +45,27 @@ class InvalidTimeToLiveError(CacheError):
     """A time to live is zero, negative, not finite or too long."""
 
     code = "cache_ttl_invalid"
+
+
+class CacheReadOnlyError(CacheUnavailableError):
+    """The server is a replica, which takes no writes."""
+
+    code = "cache_read_only"
+
+
+class CacheFullError(CacheError):
+    """Redis or Valkey has reached its memory limit and evicts nothing."""
+
+    code = "cache_full"
+
+
+class LockNotAcquiredError(CacheError):
+    """A lock stayed taken for as long as the caller was ready to wait."""
+
+    code = "cache_lock_not_acquired"
+
+
+class LockLostError(CacheError):
+    """A lock ended before the work that it protected: another one may have begun the same."""
+
+    code = "cache_lock_lost"

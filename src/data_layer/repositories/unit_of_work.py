@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,7 +13,7 @@ from data_layer.database.entity_session import EntitySession
 from data_layer.database.failures import translate
 from data_layer.database.transaction import Transaction, uninterrupted
 from data_layer.entities import AuditLog, Entity
-from data_layer.errors import NestedTransactionError
+from data_layer.errors import CommitUnknownError, NestedTransactionError
 from data_layer.repositories.audit import AuditRepository, complete
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
 from data_layer.repositories.login_attempts import LoginAttemptRepository
@@ -45,22 +45,53 @@ def last_position() -> str | None:
     return _last_position.get()
 
 
+class ChangedKeys(Protocol):
+    """The keys of the cache whose source one transaction changes. Only ``add`` may fail."""
+
+    def add(self, *keys: str) -> None:
+        """Remember keys.
+
+        Raises:
+            InvalidCacheKeyError: when one cannot be a key.
+        """
+
+    async def before_commit(self) -> None:
+        """Keep values from being stored at the keys until the outcome is known; for a minute if it never is."""
+
+    async def after_commit(self, *, is_decided: bool) -> None:
+        """Remove what is at the keys; nothing without ``before_commit``.
+
+        Args:
+            is_decided: whether it is known that the commit happened or never will.
+        """
+
+
 class UnitOfWork:
     """A transaction, used as ``async with data.transaction() as tx``.
 
     The changes of all entities that were added to it or read through it are written together when the block ends,
     and none of them when it ends with an exception. It takes a connection from the pool at the first statement.
+
+    Args:
+        database: where to.
+        remove_files: is told after the commit which files no row names any more.
+        make_changed_keys: for ``invalidate``; without it there is no cache.
+        forget_sessions: is told after the commit which sessions have ended.
     """
 
     def __init__(
         self,
         database: Database | ReadingDatabase,
         remove_files: Callable[[Sequence[str]], Coroutine[Any, Any, None]] | None = None,
+        make_changed_keys: Callable[[], ChangedKeys] | None = None,
         forget_sessions: Callable[[Sequence[EndedSessions]], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._database = database
         self._remove_files = remove_files
+        self._make_changed_keys = make_changed_keys
         self._forget_sessions = forget_sessions
+        self._changed_keys: ChangedKeys | None = None
+        self._is_decided = True
         self._discarded: list[str] = []
         self._ended: list[EndedSessions] = []
         self._token: Token[Any] | None = None
@@ -80,6 +111,19 @@ class UnitOfWork:
         if isinstance(entity, AuditLog):
             complete(entity)
         self._entities.add(entity)
+
+    def invalidate(self, *keys: str) -> None:
+        """The cache forgets these keys with the commit: before it, so that nobody stores an old value, and after it.
+
+        Name the keys whose loaders (``cache.get_or_load``) read what this transaction changes.
+
+        Raises:
+            InvalidCacheKeyError: when one cannot be a key.
+        """
+        if self._changed_keys is None and self._make_changed_keys is not None:
+            self._changed_keys = self._make_changed_keys()
+        if self._changed_keys is not None:
+            self._changed_keys.add(*keys)
 
     async def flush(self) -> None:
         """Write what is pending now, for example to learn what the database fills in."""
@@ -109,13 +153,24 @@ class UnitOfWork:
     ) -> None:
         try:
             if error is None:
-                await self._entities.commit()
+                await self._commit()
         finally:
             if self._token is not None:
                 _current.reset(self._token)
             await self._close()
         if isinstance(error, psycopg.Error | SQLAlchemyError):
             raise translate(error) from error
+
+    async def _commit(self) -> None:
+        if self._changed_keys is not None:
+            # Written first, because that may have to wait for other transactions, and an intent ends after a minute.
+            await self._entities.flush()
+            await self._changed_keys.before_commit()
+        try:
+            await self._entities.commit()
+        except CommitUnknownError:
+            self._is_decided = False
+            raise
 
     async def _close(self) -> None:
         # Also when the caller was cancelled while PostgreSQL was committing.
@@ -127,6 +182,8 @@ class UnitOfWork:
             await self._entities.close(committed=committed)
         finally:
             await self._transaction.close()
+            if self._changed_keys is not None:
+                await uninterrupted(self._changed_keys.after_commit(is_decided=self._is_decided))
         if committed and self._ended and self._forget_sessions is not None:
             await uninterrupted(self._forget_sessions(self._ended))
         if committed and self._discarded and self._remove_files is not None:

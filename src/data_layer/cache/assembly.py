@@ -1,0 +1,75 @@
+"""The parts of an open cache, wired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from data_layer.cache.background import Background
+from data_layer.cache.commands import CommandRunner
+from data_layer.cache.entries import Entries
+from data_layer.cache.loading import Loading
+from data_layer.cache.near import NearCopy
+from data_layer.cache.scripts import Scripts
+from data_layer.cache.statistics import Counters
+from data_layer.cache.tracking import Tracking
+from data_layer.cache.write_intents import WriteIntents
+
+if TYPE_CHECKING:
+    from data_layer.cache.address import CacheAddress
+    from data_layer.cache.codec import Codec
+    from data_layer.cache.keys import Namespace
+    from data_layer.config import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What exists while the cache is open."""
+
+    runner: CommandRunner
+    near: NearCopy
+    tracking: Tracking
+    intents: WriteIntents
+    entries: Entries
+    loading: Loading
+    background: Background
+    counters: Counters
+    time_limit: float
+
+    async def close(self) -> None:
+        """Ends everything, in an order in which each part still has what it needs."""
+        await self.tracking.stop()
+        await self.loading.close()
+        await self.intents.close()
+        await self.background.finish(self.time_limit)
+        await self.runner.close()
+
+
+def assemble(settings: Settings, address: CacheAddress, namespace: Namespace, codec: Codec) -> Parts:
+    """Opens nothing yet, but begins to listen for changes.
+
+    Raises:
+        ConfigurationError: when REDIS_TLS_CA holds no certificate.
+    """
+    counters = Counters()
+    time_limit = settings.redis_command_timeout / 1000
+    background = Background()
+    runner = CommandRunner(address, settings, counters)
+    near = NearCopy(codec, settings.redis_near_size)
+    scripts = Scripts(runner, time_limit)
+    # Told of a new connection first: what this process has changed must reach the server before anything is read.
+    intents = WriteIntents(scripts, near, namespace, background)
+    tracking = Tracking(runner, near, namespace)
+    entries = Entries(
+        runner=runner,
+        codec=codec,
+        namespace=namespace,
+        near=near,
+        intents=intents,
+        background=background,
+        counters=counters,
+        jitter=settings.redis_ttl_jitter,
+    )
+    loading = Loading(entries, tracking)
+    tracking.start()
+    return Parts(runner, near, tracking, intents, entries, loading, background, counters, time_limit)

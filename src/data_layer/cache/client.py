@@ -1,0 +1,139 @@
+"""redis-py's client, for what the cache does not cover: pools, time limits, and how connections are secured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import (
+    BlockingConnectionPool,
+    Connection,
+    Redis,
+    RedisCluster,
+    Sentinel,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+
+from data_layer.cache.address import Topology
+from data_layer.cache.wire.connect import tls_context
+
+if TYPE_CHECKING:
+    import ssl
+
+    from data_layer.cache.address import CacheAddress, ServerAddress
+    from data_layer.config import Settings
+
+MAXIMUM_CONNECTIONS = 32
+
+
+class VerifiedTlsConnection(SSLConnection):
+    """TLS with a context that all connections share.
+
+    redis-py would build one for each connection, which reads the system's authorities from disk every time, and
+    would trust those even where the settings name an authority of one's own.
+    """
+
+    def __init__(self, *, context: ssl.SSLContext, **options: Any) -> None:
+        super().__init__(**options)
+        self.ssl_context.context = context
+
+
+class VerifiedSentinelConnection(SentinelManagedConnection, VerifiedTlsConnection):
+    """The same to the primary that the sentinels name."""
+
+
+class OwningSentinelPool(SentinelConnectionPool):
+    """Connections to the primary; closing all of them also closes those to the sentinels, which redis-py forgets."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002  (redis-py's signature)
+        """Closes connections."""
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            for sentinel in self.sentinel_manager.sentinels:
+                await sentinel.aclose()
+
+
+def create_client(cache: CacheAddress, settings: Settings) -> Redis | RedisCluster:
+    """A client with bounded pools. It connects with the first command, and repeats nothing by itself.
+
+    Raises:
+        ConfigurationError: when REDIS_TLS_CA holds no certificate.
+    """
+    context = tls_context(settings.redis_tls_ca) if cache.login.tls else None
+    match cache.topology:
+        case Topology.SINGLE:
+            return _single_client(cache.nodes[0], settings, context)
+        case Topology.SENTINEL:
+            return _sentinel_client(cache, settings, context)
+        case Topology.CLUSTER:
+            return _cluster_client(cache, settings, context)
+
+
+def _single_client(address: ServerAddress, settings: Settings, context: ssl.SSLContext | None) -> Redis:
+    pool = BlockingConnectionPool(
+        max_connections=MAXIMUM_CONNECTIONS,
+        timeout=settings.redis_command_timeout / 1000,
+        **_options(address, settings),
+        **_transport(address, context),
+    )
+    return Redis.from_pool(pool)
+
+
+def _sentinel_client(cache: CacheAddress, settings: Settings, context: ssl.SSLContext | None) -> Redis:
+    options = _options(cache.login, settings)
+    sentinel = Sentinel([])  # type: ignore[no-untyped-call]  # redis-py has no types here
+    # Sentinel would make these itself, but with other authorities.
+    sentinel.sentinels = [_single_client(node, settings, context) for node in cache.nodes]
+    if context is not None:
+        options |= {"connection_class": VerifiedSentinelConnection, "context": context}
+    client: Redis = sentinel.master_for(
+        cache.sentinel_master or "",
+        connection_pool_class=OwningSentinelPool,
+        max_connections=MAXIMUM_CONNECTIONS,
+        **options,
+    )
+    return client
+
+
+def _cluster_client(cache: CacheAddress, settings: Settings, context: ssl.SSLContext | None) -> RedisCluster:
+    nodes = [ClusterNode(node.host, node.port) for node in cache.nodes]
+    options = _options(cache.login, settings)
+    client = RedisCluster(startup_nodes=nodes, max_connections=MAXIMUM_CONNECTIONS, ssl=context is not None, **options)
+    if context is not None:
+        # Before the first connection, because RedisCluster takes neither a class nor a context.
+        secured = {"connection_class": VerifiedTlsConnection, "context": context}
+        client.connection_kwargs.update(secured)
+        for node in client.nodes_manager.startup_nodes.values():
+            node.connection_class = VerifiedTlsConnection
+            node.connection_kwargs["context"] = context
+    return client
+
+
+def _options(address: ServerAddress, settings: Settings) -> dict[str, Any]:
+    return {
+        "db": address.database,
+        "username": address.username,
+        "password": address.password,
+        "protocol": 3,
+        "legacy_responses": False,
+        "socket_timeout": settings.redis_command_timeout / 1000,
+        "socket_connect_timeout": settings.redis_connect_timeout / 1000,
+        "retry": Retry(NoBackoff(), 0),
+        # They exist only in Redis Enterprise, and while they are on redis-py does not notice that an idle
+        # connection was closed.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+
+
+def _transport(address: ServerAddress, context: ssl.SSLContext | None) -> dict[str, Any]:
+    if address.socket_path is not None:
+        return {"connection_class": UnixDomainSocketConnection, "path": address.socket_path}
+    endpoint = {"host": address.host, "port": address.port}
+    if context is None:
+        return endpoint | {"connection_class": Connection}
+    return endpoint | {"connection_class": VerifiedTlsConnection, "context": context}

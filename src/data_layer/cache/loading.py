@@ -1,0 +1,227 @@
+"""Reads through the cache: on a miss one caller of all processes loads the value, and only a current one is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from data_layer.cache import markers
+from data_layer.cache.codec import UndecodableValueError
+from data_layer.cache.near import MISSING
+from data_layer.cache.time_to_live import to_milliseconds
+from data_layer.errors import CacheError, InvalidCacheValueError, NotInitializedError
+from data_layer.observability.log import get_log
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from data_layer.cache.entries import Entries
+    from data_layer.cache.time_to_live import TimeToLive
+    from data_layer.cache.tracking import Tracking
+
+    Load: TypeAlias = Callable[[], Awaitable[Any]]
+
+LEASE_SECONDS = 2.0
+"""After a process died while it was loading, others wait at most this long for it."""
+LONGEST_WAIT = 10.0
+"""Seconds that a load of another process is waited for; then the caller loads for itself."""
+_RENEWALS_PER_LEASE = 4
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.1
+
+log = get_log(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is wanted. ``force``: a value that is there, or another's lease, does not count."""
+
+    key: bytes
+    load: Load
+    milliseconds: int
+    as_type: Any
+    force: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A value as it is stored. It was current at ``as_of``, in monotonic time."""
+
+    stored: bytes
+    as_of: float
+
+
+class _Flight:
+    """A load that callers of this process wait for together."""
+
+    __slots__ = ("task", "waiting")
+
+    def __init__(self, task: asyncio.Task[_Found]) -> None:
+        self.task = task
+        self.waiting = 0
+
+
+class Loading:
+    """``get_or_load``: one load of a key at a time, and nothing stored that changed while it was loaded.
+
+    While Redis cannot be asked every process loads for itself, still once for all callers, and stores nothing.
+    """
+
+    def __init__(self, entries: Entries, tracking: Tracking) -> None:
+        self._entries = entries
+        self._runner = entries.runner
+        self._tracking = tracking
+        self._flights: dict[tuple[bytes, Any], _Flight] = {}
+        self.loads = 0
+        self._is_closed = False
+
+    async def get_or_load(self, key: bytes, load: Load, ttl: TimeToLive, as_type: Any, *, fresh: bool) -> Any:
+        """The value, which is never older than this call unless it was in the cache."""
+        request = _Request(key, load, to_milliseconds(ttl), as_type, force=fresh)
+        while True:
+            if not fresh:
+                value = await self._look(key, as_type)
+                if value is not MISSING:
+                    return value
+            joined = monotonic()
+            found = await self._wait(self._flight(request))
+            # Whoever came while another caller's load was under way, and it could not be stored because the value
+            # was changed meanwhile, must not get what was loaded before.
+            if found.as_of >= joined:
+                return self._entries.codec.decode(found.stored, as_type)
+
+    async def close(self) -> None:
+        """Ends what is being loaded."""
+        self._is_closed = True
+        flights = [flight.task for flight in self._flights.values()]
+        for task in flights:
+            task.cancel()
+        if flights:
+            await asyncio.wait(flights)
+
+    async def _look(self, key: bytes, as_type: Any) -> Any:
+        try:
+            return await self._entries.look(key, as_type)
+        except InvalidCacheValueError:
+            raise
+        except CacheError:
+            return MISSING
+
+    def _flight(self, request: _Request) -> _Flight:
+        """The load that is under way, or a new one; a forced one always, since others may have begun too early."""
+        name = (request.key, request.as_type)
+        flight = self._flights.get(name)
+        if flight is None or request.force:
+            flight = self._flights[name] = _Flight(asyncio.create_task(self._find(request), name="cache load"))
+            flight.task.add_done_callback(lambda task: self._land(name, task))
+        return flight
+
+    def _land(self, name: tuple[bytes, Any], task: asyncio.Task[_Found]) -> None:
+        self._forget(name, task)
+        if not task.cancelled():
+            task.exception()  # When all callers have gone, nobody else looks at it.
+
+    def _forget(self, name: tuple[bytes, Any], task: asyncio.Task[_Found]) -> None:
+        flight = self._flights.get(name)
+        if flight is not None and flight.task is task:
+            del self._flights[name]
+
+    async def _wait(self, flight: _Flight) -> _Found:
+        """One caller who is cancelled does not end the load for the others; the last one does."""
+        flight.waiting += 1
+        try:
+            return await asyncio.shield(flight.task)
+        except asyncio.CancelledError:
+            if self._is_closed and flight.task.cancelled():
+                raise NotInitializedError("The cache was closed") from None
+            raise
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and not flight.task.done():
+                for name, other in list(self._flights.items()):
+                    if other is flight:
+                        del self._flights[name]
+                flight.task.cancel()
+
+    async def _find(self, request: _Request) -> _Found:
+        token = markers.new_token()
+        try:
+            taken = await self._take_lease(request, token)
+        except CacheError:
+            taken = markers.CLOSED
+        if isinstance(taken, _Found):
+            return taken
+        if taken != markers.FREE:
+            started = monotonic()
+            return _Found(await self._load(request), started)
+        return await self._load_and_fill(request, token)
+
+    async def _take_lease(self, request: _Request, token: bytes) -> _Found | int:
+        """The value that somebody has stored meanwhile; or whether this caller may store what it loads."""
+        give_up, pause, force = monotonic() + LONGEST_WAIT, _FIRST_PAUSE, request.force
+        await self._entries.intents.require_delivered()
+        while True:
+            asked = monotonic()
+            if force:
+                self._entries.near.drop(request.key)
+            answer = await self._runner.eval(
+                markers.TAKE_LEASE, request.key, token, round(LEASE_SECONDS * 1000), int(force)
+            )
+            if isinstance(answer, bytes):
+                if self._is_decodable(answer, request.as_type):
+                    return _Found(answer, asked)
+                force = True
+            elif answer != markers.WAIT:
+                return int(answer)
+            elif asked > give_up:
+                return markers.CLOSED
+            else:
+                await self._tracking.wait_for_change(request.key, pause)
+                pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+    async def _load_and_fill(self, request: _Request, token: bytes) -> _Found:
+        filled = False
+        renewal = asyncio.create_task(self._renew(request.key, token))
+        try:
+            started = monotonic()
+            stored = await self._load(request)
+            with suppress(CacheError):
+                before = monotonic()
+                milliseconds = self._entries.spread(request.milliseconds)
+                filled = bool(await self._runner.eval(markers.FILL, request.key, token, stored, milliseconds))
+                # Nobody has announced a change since the lease was taken, so the value is current even now.
+                started = before if filled else started
+            return _Found(stored, started)
+        finally:
+            renewal.cancel()
+            self._entries.near.drop(request.key)
+            if not filled:
+                # Not awaited: who is cancelled, or has a value in hand, need not wait for this.
+                self._entries.background.start(self._return_lease(request.key, token))
+
+    async def _load(self, request: _Request) -> bytes:
+        self.loads += 1
+        stored = self._entries.encode(request.key, await request.load())
+        if not self._is_decodable(stored, request.as_type):
+            name = self._entries.describe(request.key)
+            raise InvalidCacheValueError(f"What was loaded for {name} does not fit {request.as_type}")
+        return stored
+
+    async def _renew(self, key: bytes, token: bytes) -> None:
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / _RENEWALS_PER_LEASE)
+            with suppress(CacheError):
+                await self._runner.eval(markers.RENEW_LEASE, key, token, round(LEASE_SECONDS * 1000), repeatable=True)
+
+    async def _return_lease(self, key: bytes, token: bytes) -> None:
+        with suppress(CacheError):
+            await self._runner.eval(markers.RETURN_LEASE, key, token, repeatable=True)
+
+    def _is_decodable(self, stored: bytes, as_type: Any) -> bool:
+        try:
+            self._entries.codec.decode(stored, as_type)
+        except UndecodableValueError:
+            return False
+        return True

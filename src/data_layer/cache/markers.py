@@ -1,0 +1,214 @@
+"""What is stored at a key in place of a value, and the scripts that change it in one step of the server.
+
+A *lease* (kind 2) is the token of who loads the value. Only the holder can turn it into a value, by comparing and
+setting; so a reader that is late, however late, never puts back what was loaded before a change.
+
+*Intents* (kind 3) are the tokens of writers that are between "I am about to commit" and "it is decided", each with a
+deadline in milliseconds of the server's clock. While there is one, nobody gets a lease. What a crashed writer leaves
+behind lasts until its deadline.
+
+A *lock* (kind 4) is the last fencing token and, while it is held, the token of the holder.
+
+Every script touches one key, so that it works in a cluster. All numbers are whole and below 2**53, which is what Lua
+can count with.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from data_layer.cache.codec import INTENTS, LEASE, LOCK, VERSION
+from data_layer.cache.commands import Script
+
+TOKEN_SIZE = 16
+FREE, WAIT, CLOSED = 1, 2, 3
+"""What TAKE_LEASE answers when there is no value: the lease is yours, another's, or nobody gets one now."""
+
+
+def new_token() -> bytes:
+    """Random, so that nobody else has it."""
+    return secrets.token_bytes(TOKEN_SIZE)
+
+
+def lease(token: bytes) -> bytes:
+    """What is stored at a key while its value is being loaded."""
+    return VERSION + bytes((LEASE,)) + token
+
+
+_BEGINNING = f"""
+local LEASE, INTENTS, LOCK = '\\193\\{LEASE}', '\\193\\{INTENTS}', '\\193\\{LOCK}'
+local KEY = KEYS[1]
+-- The kind of what is stored: '' for a value, also one of another data type; nil for nothing.
+local stored = redis.pcall('GET', KEY)
+local kind = nil
+if type(stored) == 'table' then
+  stored, kind = '', ''
+elseif stored then
+  kind = string.sub(stored, 1, 2)
+  if kind ~= LEASE and kind ~= INTENTS and kind ~= LOCK then kind = '' end
+end
+"""
+
+_INTENTS = f"""
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- The intents of others that are not past their deadline, and the latest deadline.
+local kept, latest = '', 0
+if kind == INTENTS then
+  for start = 3, #stored, {TOKEN_SIZE + 13} do
+    local token = string.sub(stored, start, start + {TOKEN_SIZE - 1})
+    local deadline = tonumber(string.sub(stored, start + {TOKEN_SIZE}, start + {TOKEN_SIZE + 12}))
+    if deadline > now and token ~= ARGV[1] then
+      kept = kept .. string.sub(stored, start, start + {TOKEN_SIZE + 12})
+      latest = math.max(latest, deadline)
+    end
+  end
+end
+"""
+
+ANNOUNCE = Script(
+    _BEGINNING
+    + _INTENTS
+    + """
+local deadline = now + ARGV[2]
+local intents = INTENTS .. kept .. ARGV[1] .. string.format('%013.0f', deadline)
+local answer = redis.pcall('SET', KEY, intents, 'PX', math.max(latest, deadline) - now)
+if answer.err then
+  -- The server is full. Without room for intents there is none for a value either.
+  redis.call('UNLINK', KEY)
+  return answer
+end
+return 1
+"""
+)
+"""Adds the intent ARGV[1] with a life of ARGV[2] milliseconds, in place of any value or lease."""
+
+SETTLE = Script(
+    _BEGINNING
+    + _INTENTS
+    + """
+if kind == nil or kind == LOCK then return 0 end
+if kind == '' then redis.call('UNLINK', KEY) return 1 end
+if kept == '' then
+  redis.call('UNLINK', KEY)
+elseif #kept + 2 < #stored then
+  redis.call('SET', KEY, INTENTS .. kept, 'PX', latest - now)
+end
+return 0
+"""
+)
+"""Removes the value, the lease and the intent ARGV[1], which may be empty; others' intents stay. 1: it was a value."""
+
+TAKE_LEASE = Script(
+    _BEGINNING
+    + f"""
+if kind == '' and ARGV[3] == '0' and stored ~= '' then return stored end
+if kind == INTENTS or kind == LOCK then return {CLOSED} end
+if kind == LEASE and ARGV[3] == '0' then return {WAIT} end
+redis.call('SET', KEY, LEASE .. ARGV[1], 'PX', ARGV[2])
+return {FREE}
+"""
+)
+"""The value; or else a lease ARGV[1] for ARGV[2] milliseconds. ARGV[3] = 1 replaces a value or another's lease."""
+
+FILL = Script(
+    _BEGINNING
+    + """
+if kind ~= LEASE or stored ~= LEASE .. ARGV[1] then return 0 end
+redis.call('SET', KEY, ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+)
+"""Turns the lease ARGV[1] into the value ARGV[2] for ARGV[3] milliseconds. 0: it is no longer there."""
+
+RENEW_LEASE = Script(
+    _BEGINNING
+    + """
+if kind ~= LEASE or stored ~= LEASE .. ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEY, ARGV[2])
+"""
+)
+"""Lets the lease ARGV[1] live ARGV[2] milliseconds from now."""
+
+RETURN_LEASE = Script(
+    _BEGINNING
+    + """
+if kind ~= LEASE or stored ~= LEASE .. ARGV[1] then return 0 end
+return redis.call('UNLINK', KEY)
+"""
+)
+"""Removes the lease ARGV[1]."""
+
+REPLACE_MARKER = Script(
+    _BEGINNING
+    + """
+if kind == '' or kind == LOCK then return 0 end
+if ARGV[1] then redis.call('SET', KEY, ARGV[1], 'PX', ARGV[2]) elseif kind then redis.call('UNLINK', KEY) end
+return 1
+"""
+)
+"""Stores ARGV[1] for ARGV[2] milliseconds, or nothing, unless there is a value or a lock; says whether it did."""
+
+HAS_VALUE = Script(_BEGINNING + "return kind == '' and 1 or 0")
+TIME_LEFT = Script(_BEGINNING + "return kind == '' and redis.call('PTTL', KEY) or -2")
+"""Milliseconds of a value, -1 without end, -2 without a value."""
+
+SET_LIFE = Script(
+    _BEGINNING
+    + """
+if kind ~= '' then return 0 end
+if ARGV[2] == '1' then
+  local left = redis.call('PTTL', KEY)
+  if left == -1 or left >= tonumber(ARGV[1]) then return 1 end
+end
+return redis.call('PEXPIRE', KEY, ARGV[1])
+"""
+)
+"""Gives a value ARGV[1] milliseconds; with ARGV[2] = 1 only if it has less. Says whether there was a value."""
+
+_LOCK = f"""
+-- 16 digits of the last fencing token, and the token of the holder if there is one.
+local last, holder = 0, ''
+if kind == LOCK then
+  last = tonumber(string.sub(stored, 3, 18))
+  holder = string.sub(stored, 19, {18 + TOKEN_SIZE})
+end
+"""
+
+LOCK_KEY = Script(
+    _BEGINNING
+    + _LOCK
+    + """
+if holder ~= '' and holder ~= ARGV[1] then return 0 end
+local time = redis.call('TIME')
+local fence = math.max(last + 1, time[1] * 1000000 + time[2])
+redis.call('SET', KEY, LOCK .. string.format('%016.0f', fence) .. ARGV[1], 'PX', ARGV[2])
+return fence
+"""
+)
+"""Locks for the holder ARGV[1] and ARGV[2] milliseconds, and gives the fencing token; 0: another one holds it.
+
+The token is the server's time in microseconds, or one more than the last token where the clock went back. So it grows
+even when the server has lost everything.
+"""
+
+RENEW_LOCK = Script(
+    _BEGINNING
+    + _LOCK
+    + """
+if holder ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEY, ARGV[2])
+"""
+)
+"""Lets the lock of the holder ARGV[1] last ARGV[2] milliseconds from now; 0: it is not the holder's any more."""
+
+UNLOCK = Script(
+    _BEGINNING
+    + _LOCK
+    + """
+if holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEY, string.sub(stored, 1, 18), 'PX', ARGV[2])
+return 1
+"""
+)
+"""Ends the lock of the holder ARGV[1]; the last fencing token stays for ARGV[2] milliseconds."""

@@ -1,0 +1,94 @@
+"""Gathers the figures of an open cache."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from data_layer.cache.commands import SCAN_COUNT
+from data_layer.cache.statistics import (
+    CacheStatistics,
+    NearCopyStatistics,
+    ProcessStatistics,
+    ServerStatistics,
+    describe_server,
+    rate,
+    summarize,
+)
+from data_layer.cache.wire.info import parse_info
+from data_layer.errors import CacheError
+
+if TYPE_CHECKING:
+    from data_layer.cache.address import Topology
+    from data_layer.cache.assembly import Parts
+    from data_layer.cache.codec import Codec
+    from data_layer.cache.commands import CommandRunner
+    from data_layer.cache.wire.primary import Primary
+
+SCANS_PER_COUNT = 100
+
+
+def measure_process(parts: Parts, codec: Codec) -> ProcessStatistics:
+    """The figures of this process."""
+    near, counters, latencies = parts.near, parts.counters, parts.runner.latencies
+    median, slow = latencies.quantile(0.5), latencies.quantile(0.99)
+    return ProcessStatistics(
+        breaker=parts.runner.breaker_state,
+        near=NearCopyStatistics(
+            is_answering=near.is_answering,
+            entries=len(near),
+            size=near.size,
+            capacity=near.capacity,
+            hits=near.hits,
+            evictions=near.evictions,
+            invalidations=near.invalidations,
+        ),
+        hits=counters.hits,
+        misses=counters.misses,
+        hit_rate=rate(near.hits + counters.hits, counters.misses),
+        undecodable=counters.undecodable,
+        failures=counters.failures,
+        compressed_values=codec.compressed_values,
+        compression_saved=codec.compression_saved,
+        latency_p50_ms=None if median is None else round(median * 1000, 3),
+        latency_p99_ms=None if slow is None else round(slow * 1000, 3),
+    )
+
+
+async def measure(parts: Parts, codec: Codec, topology: Topology, pattern: bytes) -> CacheStatistics:
+    """The figures of this process and of all servers; looks at 100 000 keys at most.
+
+    Raises:
+        CacheError: when no server answers.
+    """
+    runner = parts.runner
+    primaries = await runner.primaries()
+    answers = await asyncio.gather(*(runner.run_on(primary, "INFO") for primary in primaries), return_exceptions=True)
+    failures = [answer for answer in answers if isinstance(answer, BaseException)]
+    for failure in failures:
+        if not isinstance(failure, CacheError) or len(failures) == len(primaries):
+            raise failure
+    servers = [_describe(primary, answer) for primary, answer in zip(primaries, answers, strict=True)]
+    awake = [primary for primary, server in zip(primaries, servers, strict=True) if server.error is None]
+    keys, complete = await _count_keys(runner, awake, pattern)
+    return summarize(measure_process(parts, codec), topology, servers, keys=keys, complete=complete)
+
+
+def _describe(primary: Primary, answer: bytes | BaseException) -> ServerStatistics:
+    if isinstance(answer, BaseException):
+        return ServerStatistics(name=primary.name, breaker=primary.breaker_state, error=str(answer))
+    return describe_server(primary.name, primary.breaker_state, parse_info(answer))
+
+
+async def _count_keys(runner: CommandRunner, primaries: list[Primary], pattern: bytes) -> tuple[int, bool]:
+    """How many keys match, and whether all keys were looked at."""
+    keys, complete = 0, True
+    for primary in primaries:
+        cursor = 0
+        for _ in range(max(1, SCANS_PER_COUNT // len(primaries))):
+            cursor, found = await runner.run_on(primary, "SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+            keys += len(found)
+            if not int(cursor):
+                break
+        complete = complete and not int(cursor)
+    return keys, complete

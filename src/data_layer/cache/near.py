@@ -1,0 +1,244 @@
+"""The copy in this process: what was read lately, bounded by bytes and age, answering only while it is surely true."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from data_layer.cache.codec import UndecodableValueError
+from data_layer.cache.shareable import copier, is_immutable, weigh
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from data_layer.cache.codec import Codec
+
+MISSING: Final = object()
+MAXIMUM_AGE = 60.0
+"""Seconds after which an entry is fetched anew, whatever its time to live."""
+
+_UNREAD: Final = object()
+_OVERHEAD = 500
+_LARGEST_SHARE = 8
+_PROBATION_SHARE = 10
+
+
+class Fetch:
+    """A read of one key that is under way. It is clean as long as nobody has changed the key meanwhile."""
+
+    __slots__ = ("is_clean", "readers", "started")
+
+    def __init__(self) -> None:
+        self.is_clean = True
+        self.readers = 0
+        self.started = 0.0
+
+
+class _Entry:
+    """One value, in the form that is quickest to hand out without giving it away.
+
+    What nobody can change is shared (``value``, no ``make``); dicts and lists are copied and everything else is
+    decoded anew at each read (``make``). ``stored`` is kept only where it is needed for that.
+    """
+
+    __slots__ = ("as_type", "end", "make", "size", "stored", "value", "was_read")
+
+    def __init__(self, key: bytes, stored: bytes, end: float) -> None:
+        self.stored: bytes | None = stored
+        self.end = end
+        self.size = _OVERHEAD + len(key) + len(stored)
+        self.was_read = False
+        self.as_type: Any = _UNREAD
+        self.value: Any = None
+        self.make: Callable[[], Any] | None = None
+
+
+class NearCopy:
+    """Values by their full keys. It is filled by fetches that stayed clean, and emptied by whoever changes a key.
+
+    It answers only before ``trusted_until`` (monotonic time), which ``Tracking`` moves on as long as it surely hears
+    of all changes. A new entry is on probation in a tenth of the room, so that a scan does not drive out what is read
+    again and again; in the rest, what was read since the last look stays (S3-FIFO without ghosts).
+
+    Args:
+        codec: decodes what was stored.
+        capacity: bytes, with an estimate of what Python needs; 0 turns the copy off.
+        maximum_age: seconds.
+    """
+
+    def __init__(self, codec: Codec, capacity: int, maximum_age: float = MAXIMUM_AGE) -> None:
+        self.capacity = capacity
+        self.trusted_until = 0.0
+        self.size = 0
+        self.hits = 0
+        self.evictions = 0
+        self.invalidations = 0
+        self._codec = codec
+        self._maximum_age = maximum_age
+        self._is_filled = False
+        self._probation: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._proven: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._probation_size = 0
+        self._fetches: dict[bytes, Fetch] = {}
+
+    def __len__(self) -> int:
+        return len(self._probation) + len(self._proven)
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether it may answer at this moment."""
+        return monotonic() < self.trusted_until
+
+    def find(self, key: bytes, as_type: Any) -> Any:
+        """The value as the type, or MISSING."""
+        entry = self._proven.get(key) or self._probation.get(key)
+        if entry is None:
+            return MISSING
+        now = monotonic()
+        if now >= self.trusted_until:
+            return MISSING
+        if now >= entry.end:
+            self._remove(key)
+            return MISSING
+        if entry.as_type is not as_type and not self._prepare(key, entry, as_type):
+            return MISSING
+        entry.was_read = True
+        self.hits += 1
+        return entry.value if entry.make is None else entry.make()
+
+    def begin(self, key: bytes) -> Fetch | None:
+        """Announces that a key is being read; None while the copy takes nothing in. Ends with ``end``."""
+        if not self._is_filled:
+            return None
+        fetch = self._fetches.get(key)
+        if fetch is None:
+            fetch = self._fetches[key] = Fetch()
+        fetch.readers += 1
+        fetch.started = monotonic()
+        return fetch
+
+    def keep(self, key: bytes, fetch: Fetch, started: float, stored: bytes, milliseconds: int) -> None:
+        """Takes in what a fetch has read, unless somebody has changed the key since.
+
+        Args:
+            key: the full key.
+            fetch: from ``begin``.
+            started: monotonic time before the read was sent.
+            stored: the bytes at the key.
+            milliseconds: what PTTL said: the life that the key had left, -1 without end, -2 if it is gone.
+        """
+        if not fetch.is_clean or milliseconds == -2:
+            return
+        life = self._maximum_age if milliseconds < 0 else min(self._maximum_age, milliseconds / 1000)
+        self._remove(key)
+        entry = _Entry(key, stored, started + life)
+        if entry.size * _LARGEST_SHARE <= self.capacity:
+            self._probation[key] = entry
+            self._probation_size += entry.size
+            self.size += entry.size
+            self._make_room()
+
+    def end(self, key: bytes, fetch: Fetch) -> None:
+        """The read has ended, however it did."""
+        fetch.readers -= 1
+        if not fetch.readers and self._fetches.get(key) is fetch:
+            del self._fetches[key]
+
+    def drop(self, key: bytes) -> None:
+        """The key is being changed, or was: forgets it, and does not keep what is being read of it."""
+        fetch = self._fetches.pop(key, None)
+        if fetch is not None:
+            fetch.is_clean = False
+        if self._remove(key):
+            self.invalidations += 1
+
+    def turn_on(self) -> None:
+        """Takes in what is read from now on."""
+        self._is_filled = self.capacity > 0
+
+    def turn_off(self) -> None:
+        """Forgets everything, takes nothing in and does not answer."""
+        self._is_filled = False
+        self.trusted_until = 0.0
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything, and does not keep what is being read."""
+        for fetch in self._fetches.values():
+            fetch.is_clean = False
+        self._fetches.clear()
+        self._probation.clear()
+        self._proven.clear()
+        self.size = self._probation_size = 0
+
+    def _prepare(self, key: bytes, entry: _Entry, as_type: Any) -> bool:
+        """Brings an entry into the form for its first reader, or for another type; False where that cannot be."""
+        if entry.as_type == as_type:  # An equal type, such as another list[Model].
+            return True
+        if entry.stored is None:
+            self._remove(key)
+            return False
+        try:
+            kind, payload = self._codec.unseal(entry.stored)
+            value = self._codec.read(kind, payload, as_type)
+        except UndecodableValueError:
+            self._remove(key)
+            return False
+        entry.as_type = as_type
+        make = copier(value)
+        if make is not None or is_immutable(value):
+            entry.value, entry.make, entry.stored = value, make, None
+            size = weigh(value)
+        else:
+            entry.value, entry.make = None, partial(self._codec.read, kind, payload, as_type)
+            entry.stored = self._codec.seal_plainly(kind, payload)
+            # The payload is held twice: in the envelope, and cut out of it.
+            size = len(payload) * 2
+        self._resize(key, entry, _OVERHEAD + len(key) + size)
+        return True
+
+    def _resize(self, key: bytes, entry: _Entry, size: int) -> None:
+        growth, entry.size = size - entry.size, size
+        self.size += growth
+        if key in self._probation:
+            self._probation_size += growth
+        entry.was_read = True
+        self._make_room()
+
+    def _remove(self, key: bytes) -> bool:
+        entry = self._proven.pop(key, None)
+        if entry is None:
+            entry = self._probation.pop(key, None)
+            if entry is None:
+                return False
+            self._probation_size -= entry.size
+        self.size -= entry.size
+        return True
+
+    def _make_room(self) -> None:
+        while self.size > self.capacity:
+            if self._probation and (self._probation_size * _PROBATION_SHARE > self.capacity or not self._proven):
+                self._examine_probation()
+            else:
+                self._examine_proven()
+
+    def _examine_probation(self) -> None:
+        key, entry = self._probation.popitem(last=False)
+        self._probation_size -= entry.size
+        if entry.was_read:
+            entry.was_read = False
+            self._proven[key] = entry
+        else:
+            self.size -= entry.size
+            self.evictions += 1
+
+    def _examine_proven(self) -> None:
+        key, entry = self._proven.popitem(last=False)
+        if entry.was_read:
+            entry.was_read = False
+            self._proven[key] = entry
+        else:
+            self.size -= entry.size
+            self.evictions += 1

@@ -1,0 +1,155 @@
+"""Hears of every change under this application's prefix, and says until when that knowledge is complete.
+
+One line to each primary carries ``CLIENT TRACKING ON BCAST PREFIX``. The server sends what changed before it answers
+who asked for the change. Every fifth of a second each line is asked for its role. Answers and messages come in order,
+so the answer proves that everything that was changed before the question has arrived. (Everything but what was changed
+in the same turn of the server's loop, whose messages follow the answer. The answer to the *next* question proves those
+too, and so it is the question before the answered one that counts.) The near copy answers for 0.9 s from then: however
+a loop stalls, a process is stopped, a connection hangs or a server is silent, it is never older than a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from data_layer.errors import CacheError, CacheUnavailableError
+from data_layer.observability.log import get_log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from data_layer.cache.commands import CommandRunner, PrimaryAccess
+    from data_layer.cache.keys import Namespace
+    from data_layer.cache.near import NearCopy
+    from data_layer.cache.wire.line import Line
+
+TRUST_SECONDS = 0.9
+_QUESTION_SECONDS = 0.2
+_SHORTEST_PAUSE = 0.05
+_LONGEST_PAUSE = 2.0
+
+log = get_log(__name__)
+
+
+class Tracking:
+    """Keeps the near copy true: empties it key by key, or whole where it cannot hear."""
+
+    def __init__(self, runner: CommandRunner, near: NearCopy, namespace: Namespace) -> None:
+        self._runner = runner
+        self._near = near
+        self._namespace = namespace
+        self._task: asyncio.Task[None] | None = None
+        self._names: frozenset[str] = frozenset()
+        self._is_broken = asyncio.Event()
+        self._waiting: dict[bytes, asyncio.Future[None]] = {}
+        runner.on_topology_change(self._note_connection)
+
+    def start(self) -> None:
+        """Begins to listen, in the background, and begins anew whenever a line is lost."""
+        if self._near.capacity:
+            self._task = asyncio.create_task(self._listen_for_ever(), name="cache tracking")
+
+    async def stop(self) -> None:
+        """Closes the lines."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def wait_for_change(self, key: bytes, seconds: float) -> None:
+        """Returns when the key was changed, or after the time; without a line only after the time."""
+        change = self._waiting.get(key)
+        if change is None:
+            change = self._waiting[key] = asyncio.get_running_loop().create_future()
+        # Not wait_for: several may wait for the same change, and one who gives up must not end it for the others.
+        await asyncio.wait([change], timeout=seconds)
+        if self._waiting.get(key) is change:
+            del self._waiting[key]
+
+    async def _listen_for_ever(self) -> None:
+        pause = _SHORTEST_PAUSE
+        while True:
+            started = monotonic()
+            try:
+                await self._listen()
+            except CacheError as error:
+                log.info("cache_tracking_interrupted", reason=str(error))
+            finally:
+                self._names = frozenset()
+                self._near.turn_off()
+            pause = _SHORTEST_PAUSE if monotonic() - started > _LONGEST_PAUSE else min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  (no secret)
+
+    async def _listen(self) -> None:
+        """Returns, or raises, as soon as one line is lost or the primaries are no longer the same."""
+        self._is_broken.clear()
+        lines: list[Line] = []
+        try:
+            primaries = await self._runner.primaries()
+            for primary in primaries:
+                line = await self._runner.open_line(primary, on_push=self._note_push, on_closed=self._note_loss)
+                lines.append(line)
+                await line.run("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", self._namespace.start)
+            self._names = frozenset(primary.name for primary in primaries)
+            if not self._is_broken.is_set():
+                self._near.turn_on()
+            await self._ask_again_and_again(lines)
+        finally:
+            for line in lines:
+                line.close()
+
+    async def _ask_again_and_again(self, lines: list[Line]) -> None:
+        proven: float | None = None
+        while not self._is_broken.is_set():
+            asked = monotonic()
+            await _ask(lines)
+            if proven is None:  # The second question follows the first one at once.
+                proven = asked
+                continue
+            if not self._is_broken.is_set():
+                self._near.trusted_until = proven + TRUST_SECONDS
+            proven = asked
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_QUESTION_SECONDS):
+                    await self._is_broken.wait()
+
+    def _note_push(self, message: list[Any]) -> None:
+        if message[0] != b"invalidate":
+            return
+        keys: Iterable[bytes] | None = message[1]
+        if keys is None:  # FLUSHALL or FLUSHDB.
+            self._near.clear()
+            keys = list(self._waiting)
+        for key in keys:
+            self._near.drop(key)
+            change = self._waiting.pop(key, None)
+            if change is not None and not change.done():
+                change.set_result(None)
+
+    def _note_loss(self) -> None:
+        self._near.turn_off()
+        self._is_broken.set()
+
+    async def _note_connection(self, access: PrimaryAccess) -> None:
+        """Commands are about to go to a primary that is new, or has new keys: does a line listen to it?"""
+        if access.name in self._names:
+            self._near.clear()
+        else:
+            self._note_loss()
+
+
+async def _ask(lines: list[Line]) -> None:
+    """Asks all servers at once what they are.
+
+    Raises:
+        CacheUnavailableError: when one of them is no primary any more; it hears of changes late, or never.
+    """
+    answers = await asyncio.gather(*(line.run("HELLO") for line in lines))
+    for line, answer in zip(lines, answers, strict=True):
+        if answer.get(b"role") != b"master":
+            raise CacheUnavailableError(f"Redis at {line.name} is no primary any more")

@@ -1,0 +1,1 @@
+"""The way to the servers: lines, primaries with their breakers, and where the keys are. ``commands`` is its door."""

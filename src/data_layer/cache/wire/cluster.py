@@ -1,0 +1,228 @@
+"""A cluster: each slot of keys has its primary, and the map of the slots changes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+from data_layer.cache.errors import reply_code
+from data_layer.cache.wire.ask_all import ask_all
+from data_layer.cache.wire.primary import Primary
+from data_layer.cache.wire.routing import Detour
+from data_layer.cache.wire.slots import SLOTS, key_slot
+from data_layer.errors import CacheError, CacheUnavailableError
+from data_layer.observability.log import get_log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hiredis import ReplyError
+
+    from data_layer.cache.address import CacheAddress, ServerAddress
+    from data_layer.cache.wire.connect import Connector
+    from data_layer.cache.wire.primary import Prepare
+
+    HostAndPort = tuple[str, int]
+    SlotRange = tuple[int, int, HostAndPort]
+
+_ASKED_AT_ONCE = 5
+_SHORTEST_PAUSE = 0.05
+_LONGEST_PAUSE = 0.15
+
+logger = get_log(__name__)
+
+
+class ClusterRouting:
+    """The map of the slots, asked for when it is needed first, and again whenever something contradicts it.
+
+    A node that is about to get slots is used when another one points to it, before it has any.
+    """
+
+    only = None
+
+    def __init__(self, address: CacheAddress, connector: Connector, prepare: Prepare) -> None:
+        self._address = address
+        self._connector = connector
+        self._prepare = prepare
+        self._primaries: dict[HostAndPort, Primary] = {}
+        self._importing: set[HostAndPort] = set()
+        self._slots: list[Primary | None] = []
+        self._refreshing: asyncio.Task[None] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._not_before = 0.0
+
+    @property
+    def primaries(self) -> tuple[Primary, ...]:
+        """All that hold slots, or are about to."""
+        return tuple(self._primaries.values())
+
+    def find(self, key: bytes | None) -> Primary | None:
+        """The primary that holds the key's slot, or for no key one that is well."""
+        if key is not None:
+            return self._slots[key_slot(key)] if self._slots else None
+        well = (primary for primary in self._primaries.values() if primary.breaker.is_closed)
+        return next(well, next(iter(self._primaries.values()), None))
+
+    async def discover(self) -> None:
+        """Asks for the map of the slots, once for all who want it at the same time.
+
+        Raises:
+            CacheError: when no node answers.
+        """
+        await self._refresh(())
+
+    async def detour(self, refusal: ReplyError, primary: Primary, key: bytes | None) -> Detour | None:
+        """Follows what the node says, and learns from it."""
+        match reply_code(refusal):
+            case "MOVED":
+                return await self._follow_move(refusal, primary, key)
+            case "ASK":
+                return Detour(self._primary_at(_target(refusal, primary)), asking=True)
+            case "TRYAGAIN":
+                await _pause()
+                return Detour(primary)
+            case "CLUSTERDOWN" | "READONLY":
+                await self._refresh_quietly(())
+                return Detour(self.find(key) or primary)
+            case _:
+                return None
+
+    async def close(self) -> None:
+        """Closes all lines."""
+        tasks = [*self._retiring, *([self._refreshing] if self._refreshing is not None else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await asyncio.gather(*(primary.close() for primary in self._primaries.values()))
+
+    async def _follow_move(self, refusal: ReplyError, primary: Primary, key: bytes | None) -> Detour:
+        target = _target(refusal, primary)
+        if key is None:
+            # A command whose keys are not known here: it was sent to whichever primary.
+            return Detour(self._primary_at(target))
+        await self._refresh_quietly([target])
+        found = self.find(key)
+        if found is None or found is primary:
+            # Nobody else knows of the move yet; who refused should.
+            found = self._primary_at(target)
+        return Detour(found)
+
+    # The map of the slots
+
+    async def _refresh_quietly(self, first: Iterable[HostAndPort]) -> None:
+        try:
+            await self._refresh(first)
+        except CacheError as error:
+            logger.info("cache_cluster_unknown", reason=str(error))
+
+    async def _refresh(self, first: Iterable[HostAndPort]) -> None:
+        if self._refreshing is None:
+            self._refreshing = asyncio.create_task(self._ask_for_map(first), name="cache cluster")
+            self._refreshing.add_done_callback(self._note_refreshed)
+        await asyncio.shield(self._refreshing)
+
+    def _note_refreshed(self, task: asyncio.Task[None]) -> None:
+        self._refreshing = None
+        self._not_before = asyncio.get_running_loop().time() + random.uniform(_SHORTEST_PAUSE, _LONGEST_PAUSE)  # noqa: S311  (no secret)
+        if not task.cancelled():
+            task.exception()  # Whoever waits for it has seen it; nobody may be left.
+
+    async def _ask_for_map(self, first: Iterable[HostAndPort]) -> None:
+        await asyncio.sleep(max(0.0, self._not_before - asyncio.get_running_loop().time()))
+        failure: CacheError | None = None
+        # The node that another one pointed to knows best.
+        for node in first:
+            try:
+                self._apply(await self._ask(self._address.server(*node)))
+            except CacheError as error:
+                failure = error
+            else:
+                return
+        async with ask_all(self._ask(node) for node in self._whom_to_ask()) as answers:
+            async for answer in answers:
+                if not isinstance(answer, CacheError):
+                    self._apply(answer)
+                    return
+                failure = answer
+        raise failure or CacheUnavailableError("No node of the cluster is known; check REDIS_CLUSTER_NODES")
+
+    def _whom_to_ask(self) -> list[ServerAddress]:
+        """Some of the nodes that are known, and some of those in the settings."""
+        known = [self._address.server(*node) for node in self._primaries]
+        seeds = list(self._address.nodes)
+        random.shuffle(known)
+        random.shuffle(seeds)
+        return list(dict.fromkeys([*known[:_ASKED_AT_ONCE], *seeds[:_ASKED_AT_ONCE]]))
+
+    async def _ask(self, node: ServerAddress) -> list[SlotRange]:
+        line = await self._connector.open(node)
+        try:
+            info = await line.run("CLUSTER", "INFO")
+            answer = await line.run("CLUSTER", "SLOTS")
+        finally:
+            line.close()
+        if b"cluster_state:ok" not in info and self._slots:
+            raise CacheUnavailableError(f"The cluster is down, says Redis at {node}")
+        if not answer:
+            raise CacheUnavailableError(f"Redis at {node} knows of no node with slots")
+        try:
+            return [_slot_range(shard, node) for shard in answer]
+        except (AttributeError, TypeError, ValueError):
+            raise CacheUnavailableError(f"Redis at {node} describes its cluster in an unknown way") from None
+
+    def _apply(self, ranges: list[SlotRange]) -> None:
+        slots: list[Primary | None] = [None] * SLOTS
+        holders = {node: self._primary_at(node) for _, _, node in ranges}
+        for start, end, node in ranges:
+            slots[start : end + 1] = [holders[node]] * (end + 1 - start)
+        gained = {new for old, new in zip(self._slots, slots, strict=False) if new is not None and new is not old}
+        self._slots = slots
+        self._importing -= holders.keys()
+        for node in self._primaries.keys() - holders.keys() - self._importing:
+            self._retire(self._primaries.pop(node))
+        for primary in gained:
+            primary.prepare_again()
+
+    def _primary_at(self, node: HostAndPort) -> Primary:
+        primary = self._primaries.get(node)
+        if primary is None:
+            primary = self._primaries[node] = self._make_primary(node)
+            self._importing.add(node)
+        return primary
+
+    def _make_primary(self, node: HostAndPort) -> Primary:
+        address = self._address.server(*node)
+        was_asked = False
+
+        async def locate() -> ServerAddress:
+            """Before each new attempt, look whether the node is one of the primaries still."""
+            nonlocal was_asked
+            if was_asked:
+                await self._refresh_quietly(())
+            was_asked = True
+            return address
+
+        return Primary(str(address), self._connector, locate, self._prepare)
+
+    def _retire(self, primary: Primary) -> None:
+        task = asyncio.create_task(primary.retire(), name="cache primary")
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+
+def _slot_range(shard: list[Any], asked: ServerAddress) -> SlotRange:
+    start, end, (host, port, *_), *_ = shard
+    # A node that does not know its own name leaves it to the caller, who has reached it.
+    return start, end, (host.decode() if host not in {None, b"", b"?"} else asked.host, port)
+
+
+def _target(refusal: ReplyError, primary: Primary) -> HostAndPort:
+    """Where MOVED or ASK points: ``MOVED 1234 host:port``, where nothing before the colon means the same host."""
+    host, _, port = str(refusal).split()[2].rpartition(":")
+    return host.strip("[]") or primary.host, int(port)
+
+
+async def _pause() -> None:
+    await asyncio.sleep(random.uniform(_SHORTEST_PAUSE, _LONGEST_PAUSE))  # noqa: S311  (no secret)

@@ -1,0 +1,108 @@
+"""From an address to an open line: transport, encryption and login, each within its time limit."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from data_layer.cache.errors import translate
+from data_layer.cache.latency import LatencyHistogram
+from data_layer.cache.wire.line import MAXIMUM_WAITING, Line, pack
+from data_layer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from data_layer.cache.address import ServerAddress
+    from data_layer.cache.wire.line import OnPush
+    from data_layer.config import Settings
+
+CLIENT_NAME = "data-layer"
+"""What CLIENT LIST shows."""
+
+
+class Connector:
+    """Opens lines, with the time limits and the authorities that the settings name.
+
+    Raises:
+        ConfigurationError: when REDIS_TLS_CA holds no certificate.
+    """
+
+    def __init__(self, settings: Settings, *, tls: bool) -> None:
+        self.connect_timeout = settings.redis_connect_timeout / 1000
+        self.command_timeout = settings.redis_command_timeout / 1000
+        self.latencies = LatencyHistogram()
+        """Of the lines to servers that hold data."""
+        self._context = tls_context(settings.redis_tls_ca) if tls else None
+
+    async def open(
+        self,
+        address: ServerAddress,
+        *,
+        maximum_waiting: int = MAXIMUM_WAITING,
+        on_push: OnPush | None = None,
+        is_measured: bool = False,
+    ) -> Line:
+        """A line that is logged in and has its database selected.
+
+        Raises:
+            CacheError: or the subclass that says why there is none.
+        """
+        name = str(address)
+
+        def create() -> Line:
+            latencies = self.latencies if is_measured else None
+            return Line(
+                name, self.command_timeout, maximum_waiting=maximum_waiting, on_push=on_push, latencies=latencies
+            )
+
+        try:
+            async with asyncio.timeout(self.connect_timeout):
+                line = await self._connect(address, create)
+        except OSError as error:
+            # Without the cause, which repeats the text.
+            raise translate(error, name) from None
+        try:
+            await _introduce(line, address)
+        except BaseException:
+            line.close()
+            raise
+        return line
+
+    async def _connect(self, address: ServerAddress, create: Any) -> Line:
+        loop = asyncio.get_running_loop()
+        line: Line
+        if address.socket_path is not None:
+            _, line = await loop.create_unix_connection(create, address.socket_path)
+        elif not address.tls:
+            _, line = await loop.create_connection(create, address.host, address.port)
+        else:
+            _, line = await loop.create_connection(
+                create, address.host, address.port, ssl=self._context, server_hostname=address.host
+            )
+        return line
+
+
+async def _introduce(line: Line, address: ServerAddress) -> None:
+    greeting: list[str | int] = ["HELLO", 3]
+    if address.password is not None:
+        greeting += ["AUTH", address.username or "default", address.password]
+    answers = [line.send(pack((*greeting, "SETNAME", CLIENT_NAME)))]
+    if address.database:
+        answers.append(line.send(pack(("SELECT", address.database))))
+    for answer in [await waiter for waiter in answers]:
+        if isinstance(answer, Exception):
+            raise translate(answer, line.name)
+
+
+def tls_context(authority: Path | None) -> ssl.SSLContext:
+    """Verifies certificate and host name, against this authority or else the system's.
+
+    Raises:
+        ConfigurationError: when the file holds no certificate.
+    """
+    try:
+        return ssl.create_default_context(cafile=authority)
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigurationError(f"REDIS_TLS_CA: {str(authority)!r} holds no readable certificate") from error

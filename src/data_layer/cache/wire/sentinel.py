@@ -1,0 +1,139 @@
+"""One primary and its replicas: sentinels say which is the primary now, and it is never taken on trust."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from data_layer.cache.errors import reply_code
+from data_layer.cache.wire.ask_all import ask_all
+from data_layer.cache.wire.primary import Primary
+from data_layer.cache.wire.routing import Detour
+from data_layer.errors import CacheError, CacheUnavailableError
+from data_layer.observability.log import get_log
+
+if TYPE_CHECKING:
+    from hiredis import ReplyError
+
+    from data_layer.cache.address import CacheAddress, ServerAddress
+    from data_layer.cache.wire.connect import Connector
+    from data_layer.cache.wire.line import Line
+    from data_layer.cache.wire.primary import Prepare
+
+    HostAndPort = tuple[str, int]
+
+_QUESTION_SECONDS = 0.5
+_LONGEST_QUESTION = 2.0
+
+logger = get_log(__name__)
+
+
+class SentinelRouting:
+    """The primary that most of the sentinels name, if the server itself says that it is one.
+
+    Twice a second the sentinels are asked again: a primary that was cut off from them does not know that another one
+    has taken its place, and goes on to take writes, which will be lost.
+    """
+
+    def __init__(self, address: CacheAddress, connector: Connector, prepare: Prepare) -> None:
+        self.only = Primary(str(address), connector, self._locate, self._prepare_primary)
+        self.primaries = (self.only,)
+        self._address = address
+        self._connector = connector
+        self._prepare = prepare
+        self._lines: dict[ServerAddress, Line] = {}
+        self._watching: asyncio.Task[None] | None = None
+
+    def find(self, _key: bytes | None) -> Primary | None:
+        """Always the same; where it is changes."""
+        return self.only
+
+    async def discover(self) -> None:
+        """It is located with each connection."""
+
+    async def detour(self, refusal: ReplyError, primary: Primary, _key: bytes | None) -> Detour | None:
+        """A server that was demoted refuses writes: the command goes to its successor."""
+        if reply_code(refusal) != "READONLY":
+            return None
+        primary.abandon("the server is no primary any more")
+        return Detour(primary)
+
+    async def close(self) -> None:
+        """Closes all lines, those to the sentinels too."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        await self.only.close()
+        for line in self._lines.values():
+            line.close()
+
+    async def _prepare_primary(self, primary: Primary, line: Line) -> None:
+        role = await line.run("ROLE")
+        if role[0] != b"master":
+            raise CacheUnavailableError(f"Redis at {line.name} is no primary, although the sentinels say so")
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch(), name="cache sentinels")
+        await self._prepare(primary, line)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_QUESTION_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311  (no secret)
+            try:
+                named = await self._locate()
+            except CacheError as error:
+                logger.info("cache_sentinels_unavailable", reason=str(error))
+                continue
+            used = self.only.address
+            if used is not None and (named.host, named.port) != (used.host, used.port):
+                logger.info("cache_primary_replaced", old=str(used), new=str(named))
+                self.only.abandon("the sentinels name another primary")
+
+    async def _locate(self) -> ServerAddress:
+        """The server that more than half of the sentinels name, or else most of those that answer."""
+        sentinels = self._address.nodes
+        named: Counter[HostAndPort] = Counter()
+        failure: CacheError | None = None
+        limit = min(self._connector.connect_timeout + self._connector.command_timeout, _LONGEST_QUESTION)
+        async with ask_all(self._ask_within(limit, sentinel) for sentinel in sentinels) as answers:
+            async for answer in answers:
+                if isinstance(answer, CacheError):
+                    failure = answer
+                    continue
+                named[answer] += 1
+                if named[answer] > len(sentinels) // 2:
+                    break
+        if not named:
+            raise failure or CacheUnavailableError("No sentinel is known; check REDIS_SENTINEL_NODES")
+        host, port = named.most_common(1)[0][0]
+        return self._address.server(host, port)
+
+    async def _ask_within(self, limit: float, sentinel: ServerAddress) -> HostAndPort:
+        try:
+            async with asyncio.timeout(limit):
+                return await self._ask(sentinel)
+        except TimeoutError:
+            raise CacheUnavailableError(f"The sentinel at {sentinel} did not answer in time") from None
+
+    async def _ask(self, sentinel: ServerAddress) -> HostAndPort:
+        line = self._lines.get(sentinel)
+        if line is None or line.is_closed:
+            line = await self._connector.open(sentinel)
+            other = self._lines.get(sentinel)
+            if other is None or other.is_closed:
+                self._lines[sentinel] = line
+            else:  # Somebody else was quicker, and may be waiting for an answer there.
+                line.close()
+                line = other
+        answer = await line.run("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.sentinel_master or "")
+        if answer is None:
+            raise CacheUnavailableError(
+                f"The sentinel at {sentinel} knows no primary named {self._address.sentinel_master!r}; "
+                "check REDIS_SENTINEL_MASTER"
+            )
+        try:
+            host, port = answer
+            return host.decode(), int(port)
+        except (AttributeError, TypeError, ValueError):
+            raise CacheUnavailableError(f"What answers at {sentinel} is no sentinel") from None

@@ -1,0 +1,238 @@
+"""Tells Redis which keys are being changed, before and after the commit, whatever happens to Redis in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from data_layer.cache import markers
+from data_layer.errors import CacheError, CacheFullError, CacheUnavailableError
+from data_layer.observability.log import get_log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from data_layer.cache.background import Background
+    from data_layer.cache.commands import PrimaryAccess
+    from data_layer.cache.keys import Namespace
+    from data_layer.cache.near import NearCopy
+    from data_layer.cache.scripts import Scripts
+
+INTENT_SECONDS = 60.0
+"""How long a key stays uncachable when a writer died before the outcome of its intent. No COMMIT may take longer."""
+MOST_REMEMBERED = 10_000
+"""Keys that are remembered one by one while Redis cannot be told; beyond, all keys of the application count."""
+REPLAYED_SECONDS = 30.0
+"""A replica that becomes primary may lack what its primary took in last: so much of it is told again."""
+
+_NOBODY = b""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+
+log = get_log(__name__)
+
+
+class WriteIntents:
+    """Between ``announce`` and ``settle`` nobody stores a value at the keys; afterwards they are absent.
+
+    Neither of them fails. What Redis did not take is *owed*: it is told on the next connection before anything else
+    is, and until then this process reads nothing from Redis.
+    """
+
+    def __init__(self, scripts: Scripts, near: NearCopy, namespace: Namespace, background: Background) -> None:
+        self.scripts = scripts
+        self._near = near
+        self._namespace = namespace
+        self._background = background
+        self._open: dict[bytes, tuple[bytes, ...]] = {}
+        self._owed: dict[bytes, object] = {}
+        self._owes_everything = False
+        self._recent: OrderedDict[bytes, float] = OrderedDict()
+        self._forgot_at = float("-inf")
+        self._delivery: asyncio.Task[None] | None = None
+        self._is_wanted = asyncio.Event()
+        scripts.runner.on_topology_change(self._note_connection)
+
+    @property
+    def owed(self) -> int:
+        """Keys that Redis has still to be told about; -1 when there were too many to remember."""
+        return -1 if self._owes_everything else len(self._owed)
+
+    @property
+    def is_owing(self) -> bool:
+        """Whether Redis may hold what is no longer true."""
+        return bool(self._owed) or self._owes_everything
+
+    async def announce(self, keys: Sequence[bytes], token: bytes, time_limit: float) -> None:
+        """The keys are about to change: nobody stores a value there before ``settle``, or for a minute.
+
+        Ends within ``time_limit`` seconds, whether Redis could be told or not.
+        """
+        self._open[token] = tuple(keys)
+        milliseconds = round(INTENT_SECONDS * 1000)
+        for key in keys:
+            self._near.drop(key)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(time_limit):
+                failures = await self.scripts.run_for_all(markers.ANNOUNCE, keys, token, milliseconds)
+                self._owe(key for key, error in failures.items() if not isinstance(error, CacheFullError))
+                return
+        self._owe(keys)
+
+    async def settle(self, keys: Sequence[bytes], token: bytes = _NOBODY) -> int:
+        """The change is decided, or there was none: the keys are absent now. Says how many values were removed."""
+        for key in keys:
+            self._near.drop(key)
+        try:
+            answers = await self.scripts.answer_for_all(markers.SETTLE, keys, token)
+        except asyncio.CancelledError:
+            self._owe(keys)
+            raise
+        finally:
+            self._open.pop(token, None)
+            for key in keys:
+                self._near.drop(key)
+        self._remember(keys)
+        self._owe(key for key, answer in answers.items() if isinstance(answer, CacheError))
+        return sum(answer for answer in answers.values() if isinstance(answer, int))
+
+    def leave_undecided(self, token: bytes) -> None:
+        """Nobody knows whether the change happened, or still will: the intents stay until their deadline."""
+        self._open.pop(token, None)
+
+    async def require_delivered(self) -> None:
+        """Returns when nothing is owed; tries at once.
+
+        Raises:
+            CacheUnavailableError: when Redis does not take it.
+        """
+        if not self.is_owing:
+            return
+        self._is_wanted.set()
+        attempt = self._start_delivery()
+        await asyncio.wait([attempt], timeout=self.scripts.time_limit)
+        if self.is_owing:
+            raise CacheUnavailableError(
+                "Redis could not be told yet what was changed while it did not answer; nothing is read from it before"
+            )
+
+    async def close(self) -> None:
+        """Tries once more to tell Redis what is owed."""
+        if self.is_owing:
+            with suppress(CacheError):
+                await self.require_delivered()
+        if self._delivery is not None:
+            self._delivery.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._delivery
+
+    def _owe(self, keys: Iterable[bytes]) -> None:
+        # A stamp of its own for each time, because a key may come to be owed again while it is being delivered.
+        self._owed.update((key, object()) for key in keys)
+        if len(self._owed) > MOST_REMEMBERED:
+            self._owed.clear()
+            self._owes_everything = True
+        if self.is_owing:
+            self._start_delivery()
+
+    def _remember(self, keys: Iterable[bytes]) -> None:
+        now = monotonic()
+        for key in keys:
+            self._recent[key] = now
+            self._recent.move_to_end(key)
+        while self._recent:
+            key, moment = next(iter(self._recent.items()))
+            if moment > now - REPLAYED_SECONDS:
+                if len(self._recent) <= MOST_REMEMBERED:
+                    break
+                self._forgot_at = now
+            del self._recent[key]
+
+    def _start_delivery(self) -> asyncio.Task[None]:
+        if self._delivery is None or self._delivery.done():
+            self._delivery = self._background.start(self._deliver())
+        return self._delivery
+
+    async def _deliver(self) -> None:
+        pause = _FIRST_PAUSE
+        log.warning("cache_invalidations_owed", keys=self.owed)
+        while self.is_owing:
+            self._is_wanted.clear()
+            with suppress(CacheError):
+                await self._deliver_once()
+            if self.is_owing:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._is_wanted.wait()
+                pause = min(pause * 2, _LONGEST_PAUSE)
+        log.info("cache_invalidations_delivered")
+
+    async def _deliver_once(self) -> None:
+        if self._owes_everything:
+            async for keys in self.scripts.runner.scan(self._namespace.pattern("*")):
+                failures = await self.scripts.run_for_all(markers.SETTLE, keys, _NOBODY)
+                if failures:
+                    raise next(iter(failures.values()))
+            self._owes_everything = False
+        owed = dict(self._owed)
+        failures = await self.scripts.run_for_all(markers.SETTLE, tuple(owed), _NOBODY)
+        self._forget_owed({key: stamp for key, stamp in owed.items() if key not in failures})
+
+    def _forget_owed(self, delivered: dict[bytes, object]) -> None:
+        for key, stamp in delivered.items():
+            if self._owed.get(key) is stamp:
+                del self._owed[key]
+
+    async def _note_connection(self, primary: PrimaryAccess) -> None:
+        """Before anything else goes to a primary that may have missed something: what is owed, recent and open."""
+        now = monotonic()
+        if self._forgot_at > now - REPLAYED_SECONDS:
+            self._owes_everything = True
+            self._start_delivery()
+        owed = {key: stamp for key, stamp in self._owed.items() if primary.owns(key)}
+        recent = [key for key, moment in self._recent.items() if moment > now - REPLAYED_SECONDS and primary.owns(key)]
+        await self.scripts.run_at(primary, markers.SETTLE, dict.fromkeys([*owed, *recent]), _NOBODY)
+        for token, keys in list(self._open.items()):
+            mine = [key for key in keys if primary.owns(key)]
+            await self.scripts.run_at(primary, markers.ANNOUNCE, mine, token, round(INTENT_SECONDS * 1000))
+        self._forget_owed(owed)
+
+
+class TransactionKeys:
+    """The keys that one transaction changes, from ``add`` to the outcome. Made by ``Cache.transaction_keys``."""
+
+    def __init__(self, intents: WriteIntents, namespace: Namespace, time_limit: float) -> None:
+        self._intents = intents
+        self._namespace = namespace
+        self._time_limit = time_limit
+        self._keys: dict[bytes, None] = {}
+        self._token: bytes | None = None
+
+    def add(self, *keys: str) -> None:
+        """Remembers keys.
+
+        Raises:
+            InvalidCacheKeyError: when one cannot be a key.
+        """
+        self._keys.update((self._namespace.key(key), None) for key in keys)
+
+    async def before_commit(self) -> None:
+        """Keeps values from being stored at the keys. Never fails; ends within the time limit of a command."""
+        self._token = markers.new_token()
+        await self._intents.announce(tuple(self._keys), self._token, self._time_limit)
+
+    async def after_commit(self, *, is_decided: bool) -> None:
+        """Removes what is at the keys; without ``before_commit`` nothing happened and nothing is done. Never fails.
+
+        Args:
+            is_decided: whether it is known that the commit happened or never will.
+        """
+        token, self._token = self._token, None
+        if token is None:
+            return
+        if is_decided:
+            await self._intents.settle(tuple(self._keys), token)
+        else:
+            self._intents.leave_undecided(token)

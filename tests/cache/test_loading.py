@@ -1,0 +1,304 @@
+"""Reads through the cache: one load for many callers, and nothing stored that changed meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import BaseModel
+
+from data_layer.cache import loading, markers
+from data_layer.errors import CacheUnavailableError, InvalidCacheValueError, NotInitializedError
+from data_layer.testing.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from data_layer.cache import Cache
+    from tests.cache.conftest import CacheAt
+
+LONG = 20
+"""Seconds after which a test that waits in vain fails."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with RedisServer(unix_socket=True) as started:
+        yield started
+
+
+@pytest.fixture
+async def cache(server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
+    async with cache_at(server.url) as opened:
+        await opened.flush()
+        yield opened
+
+
+@pytest.fixture
+async def other(server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
+    """What another process would have."""
+    async with cache_at(server.url) as opened:
+        yield opened
+
+
+class Source:
+    """A row of a database: what it holds is read at the beginning of a load, which then takes as long as the test wants."""
+
+    def __init__(self, value: Any = "value") -> None:
+        self.value = value
+        self.loads = 0
+        self.is_read = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+
+    async def load(self) -> Any:
+        self.loads += 1
+        value = self.value
+        self.is_read.set()
+        await self.may_end.wait()
+        return value
+
+    def hold(self) -> None:
+        self.is_read.clear()
+        self.may_end.clear()
+
+
+class Page(BaseModel):
+    title: str
+    parts: list[int] = []
+
+
+async def until_waiting(source: Source) -> None:
+    async with asyncio.timeout(LONG):
+        await source.is_read.wait()
+
+
+async def test_it_loads_once_and_finds_it_afterwards(cache: Cache, other: Cache) -> None:
+    source = Source({"a": (1, 2)})
+    for reader in (cache, other, cache, other):
+        assert await reader.get_or_load("key", source.load, 60) == {"a": [1, 2]}
+    assert source.loads == 1
+    assert await cache.get("key") == {"a": [1, 2]}
+
+
+async def test_models_come_by_type_and_none_is_a_value(cache: Cache) -> None:
+    source, nothing = Source(Page(title="Home")), Source(None)
+    for _ in range(3):
+        page = await cache.get_or_load("page", source.load, 60, as_type=Page)
+        assert page == Page(title="Home")
+        page.parts.append(1)
+        assert await cache.get_or_load("nothing", nothing.load, 60, as_type=Page) is None
+    assert (source.loads, nothing.loads) == (1, 1)
+
+
+async def test_many_callers_share_one_load_and_no_object(cache: Cache) -> None:
+    source = Source([1])
+    source.hold()
+    calls = [asyncio.create_task(cache.get_or_load("key", source.load, 60)) for _ in range(50)]
+    await until_waiting(source)
+    calls += [asyncio.create_task(cache.get_or_load("key", source.load, 60)) for _ in range(50)]
+    await asyncio.sleep(0.05)
+    source.may_end.set()
+    values = await asyncio.gather(*calls)
+    assert values == [[1]] * 100
+    assert len({id(value) for value in values}) == 100
+    assert source.loads == 1
+
+
+async def test_many_processes_share_one_load(cache: Cache, server: RedisServer, cache_at: CacheAt) -> None:
+    source = Source()
+    source.hold()
+    async with cache_at(server.url, redis_near_size=0) as without_near_copy, cache_at(server.url) as with_one:
+        calls = [
+            asyncio.create_task(reader.get_or_load("key", source.load, 60))
+            for reader in (cache, with_one, without_near_copy)
+        ]
+        await until_waiting(source)
+        await asyncio.sleep(loading.LEASE_SECONDS + 0.5)  # Longer than a lease: it is renewed.
+        source.may_end.set()
+        assert await asyncio.gather(*calls) == ["value"] * 3
+    assert source.loads == 1
+
+
+async def test_the_lease_of_a_dead_process_is_waited_for_and_then_taken(cache: Cache) -> None:
+    redis_key = cache._namespace.key("key")
+    await cache._commands.eval(markers.TAKE_LEASE, redis_key, markers.new_token(), 300, 0)
+    source = Source()
+    call = asyncio.create_task(cache.get_or_load("key", source.load, 60))
+    await asyncio.sleep(0.1)
+    assert source.loads == 0
+    assert await call == "value"
+    assert await cache.get("key") == "value"
+
+
+async def test_what_changes_while_it_is_loaded_is_not_stored(cache: Cache, other: Cache) -> None:
+    source = Source("old")
+    source.hold()
+    early = asyncio.create_task(cache.get_or_load("key", source.load, 60))
+    await until_waiting(source)
+    source.value = "new"
+    await other.invalidate("key")
+    late = asyncio.create_task(cache.get_or_load("key", source.load, 60))
+    await asyncio.sleep(0.05)
+    source.may_end.set()
+    assert await early == "old"  # It began before the change.
+    assert await late == "new"
+    assert await cache.get_or_load("key", source.load, 60) == "new"
+
+
+async def test_a_value_that_is_set_meanwhile_is_kept(cache: Cache, other: Cache) -> None:
+    source = Source("loaded")
+    source.hold()
+    call = asyncio.create_task(cache.get_or_load("key", source.load, 60))
+    await until_waiting(source)
+    await other.set("key", "set", 60)
+    source.may_end.set()
+    await call
+    assert await cache.get("key") == "set"
+
+
+async def test_an_exception_goes_to_all_and_nothing_is_stored(cache: Cache) -> None:
+    loads = 0
+
+    async def fail() -> str:
+        nonlocal loads
+        loads += 1
+        await asyncio.sleep(0.01)
+        raise LookupError("no such row")
+
+    calls = [cache.get_or_load("key", fail, 60) for _ in range(10)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {LookupError}
+    assert loads == 1
+    source = Source()
+    async with asyncio.timeout(loading.LEASE_SECONDS / 2):  # The lease was given back.
+        assert await cache.get_or_load("key", source.load, 60) == "value"
+
+
+async def test_one_cancelled_caller_does_not_end_the_load_and_the_last_one_does(cache: Cache) -> None:
+    source = Source()
+    source.hold()
+    impatient, patient = (asyncio.create_task(cache.get_or_load("key", source.load, 60)) for _ in range(2))
+    await until_waiting(source)
+    impatient.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
+    source.may_end.set()
+    assert await patient == "value"
+
+    cancelled = asyncio.Event()
+
+    async def note_cancellation() -> None:
+        source.is_read.set()
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            cancelled.set()
+
+    source.is_read.clear()
+    calls = [asyncio.create_task(cache.get_or_load("slow", note_cancellation, 60)) for _ in range(3)]
+    await until_waiting(source)
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(calls)
+    async with asyncio.timeout(LONG):
+        await cancelled.wait()
+    async with asyncio.timeout(loading.LEASE_SECONDS / 2):
+        assert await cache.get_or_load("slow", source.load, 60) == "value"
+
+
+async def test_fresh_asks_the_source_and_stores_what_it_says(cache: Cache, other: Cache) -> None:
+    source = Source("old")
+    assert await cache.get_or_load("key", source.load, 60) == "old"
+    assert await other.get("key") == "old"
+    source.value = "new"  # Without telling the cache.
+    assert await cache.get_or_load("key", source.load, 60) == "old"
+    assert await cache.get_or_load("key", source.load, 60, fresh=True) == "new"
+    assert await cache.get_or_load("key", source.load, 60) == "new"
+
+
+async def test_fresh_does_not_join_a_load_that_began_before(cache: Cache) -> None:
+    source = Source("old")
+    source.hold()
+    early = asyncio.create_task(cache.get_or_load("key", source.load, 60))
+    await until_waiting(source)
+    source.value = "new"
+    fresh = asyncio.create_task(cache.get_or_load("key", source.load, 60, fresh=True))
+    await asyncio.sleep(0.05)
+    source.may_end.set()
+    assert await fresh == "new"
+    await early
+    assert await cache.get("key") == "new"
+
+
+@pytest.mark.parametrize("stored", [b"\x80\x04pickle", b"", b'{"title": 1}'])
+async def test_what_cannot_be_read_is_loaded_again(cache: Cache, stored: bytes) -> None:
+    await cache.client.set(cache._namespace.key("key"), stored)
+    source = Source(Page(title="Home"))
+    for _ in range(2):
+        assert await cache.get_or_load("key", source.load, 60, as_type=Page) == Page(title="Home")
+    assert source.loads == 1
+    await cache.client.delete(cache._namespace.key("key"))
+    await cache.client.lpush(cache._namespace.key("key"), "item")
+    assert await cache.get_or_load("key", source.load, 60, as_type=Page) == Page(title="Home")
+    assert source.loads == 2
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), b"x" * (9 * 2**20)], ids=["object", "nan", "large"])
+async def test_what_cannot_be_stored_is_an_error(cache: Cache, value: Any) -> None:
+    with pytest.raises(InvalidCacheValueError, match="'key'"):
+        await cache.get_or_load("key", Source(value).load, 60)
+    assert await cache.get_or_load("key", Source("good").load, 60) == "good"
+
+
+async def test_what_does_not_fit_the_type_is_an_error(cache: Cache) -> None:
+    with pytest.raises(InvalidCacheValueError, match="does not fit"):
+        await cache.get_or_load("key", Source({"title": 1}).load, 60, as_type=Page)
+    assert not await cache.exists("key")
+
+
+async def test_the_time_to_live_is_shortened_a_little(cache: Cache) -> None:
+    lives = []
+    for number in range(30):
+        await cache.get_or_load(f"key-{number}", Source().load, 1000)
+        lives.append(await cache.ttl(f"key-{number}") or 0)
+    assert all(899 <= life <= 1000 for life in lives)
+    assert max(lives) - min(lives) > 10
+
+
+async def test_without_redis_the_source_answers_once_for_all_callers(cache_at: CacheAt) -> None:
+    with RedisServer(unix_socket=True) as server:
+        async with cache_at(server.url) as cache:
+            source = Source()
+            server.kill()
+            source.hold()
+            calls = [asyncio.create_task(cache.get_or_load("key", source.load, 60)) for _ in range(20)]
+            await until_waiting(source)
+            source.may_end.set()
+            assert await asyncio.gather(*calls) == ["value"] * 20
+            assert source.loads <= 2
+            with pytest.raises(CacheUnavailableError):
+                await cache.get("key")
+            source.value = "new"
+            assert await cache.get_or_load("key", source.load, 60) == "new"
+            server.start()
+            async with asyncio.timeout(LONG):
+                while await cache_get(cache) is None:
+                    await cache.get_or_load("key", source.load, 60)
+
+
+async def cache_get(cache: Cache) -> Any:
+    with suppress(CacheUnavailableError):
+        return await cache.get("key")
+
+
+async def test_a_closed_cache_ends_what_is_being_loaded(server: RedisServer, cache_at: CacheAt) -> None:
+    source = Source()
+    source.hold()
+    async with cache_at(server.url) as cache:
+        call = asyncio.create_task(cache.get_or_load("closing", source.load, 60))
+        await until_waiting(source)
+    with pytest.raises(NotInitializedError):
+        await call
