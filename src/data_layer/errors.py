@@ -45,10 +45,17 @@ thing that was wrong and what to do, and never hold a secret.
     │   └── InvalidTimeToLiveError         cache_ttl_invalid
     └── StorageError                       storage_error
         ├── StorageUnavailableError        storage_unavailable
+        │   └── StoragePermissionError     storage_permission_denied
         ├── StorageFullError               storage_full
         ├── FileNotFoundInStorageError     file_not_found
+        ├── FileExistsInStorageError       file_exists
+        ├── FileChangedInStorageError      file_changed
         ├── FileTooLargeError              file_too_large
-        └── InvalidStorageKeyError         storage_key_invalid
+        ├── ContentMismatchError           content_mismatch
+        ├── InvalidStorageKeyError         storage_key_invalid
+        ├── InvalidSignatureError          signature_invalid
+        ├── NotSupportedByStorageError     storage_not_supported
+        └── PublicStorageError             storage_public
 """
 
 from __future__ import annotations
@@ -303,9 +310,15 @@ class StorageError(DataLayerError):
 
 
 class StorageUnavailableError(StorageError):
-    """The storage could not be reached or used: a missing right, a read-only disk, a broken mount."""
+    """The storage could not be reached or used: a broken mount, a read-only disk, a missing bucket, a dead server."""
 
     code = "storage_unavailable"
+
+
+class StoragePermissionError(StorageUnavailableError):
+    """The storage refused: wrong credentials, or a right that they lack."""
+
+    code = "storage_permission_denied"
 
 
 class StorageFullError(StorageError):
@@ -320,13 +333,49 @@ class FileNotFoundInStorageError(StorageError):
     code = "file_not_found"
 
 
+class FileExistsInStorageError(StorageError):
+    """A file is stored under this key already, and was not to be overwritten."""
+
+    code = "file_exists"
+
+
+class FileChangedInStorageError(StorageError):
+    """The file is not the version that was to be replaced: somebody was quicker, or removed it."""
+
+    code = "file_changed"
+
+
 class FileTooLargeError(StorageError):
     """A file is larger than MAX_FILE_SIZE. Nothing of it was kept."""
 
     code = "file_too_large"
 
 
+class ContentMismatchError(StorageError):
+    """The content is not what was announced. Nothing of it was kept."""
+
+    code = "content_mismatch"
+
+
 class InvalidStorageKeyError(StorageError):
     """A storage key is empty, too long, or would leave the storage folder."""
 
     code = "storage_key_invalid"
+
+
+class InvalidSignatureError(StorageError):
+    """A signed URL has expired, was altered, or was made for something else."""
+
+    code = "signature_invalid"
+
+
+class NotSupportedByStorageError(StorageError):
+    """This backend, or the server behind it, cannot do what was asked. Nothing was done."""
+
+    code = "storage_not_supported"
+
+
+class PublicStorageError(StorageError):
+    """A bucket or container can be read by everybody, which nobody allowed."""
+
+    code = "storage_public"

@@ -6,10 +6,14 @@ from data_layer.storage.port import (
     FileInformation,
     ListedFile,
     OpenFile,
+    SignedMethod,
+    SignedUrl,
     Storage,
     StorageAdministration,
     StorageBackend,
+    StorageMoves,
     StorageStatistics,
+    StorageUrls,
 )
 
 __all__ = [
@@ -18,8 +22,12 @@ __all__ = [
     "ListedFile",
     "LocalStorage",
     "OpenFile",
+    "SignedMethod",
+    "SignedUrl",
     "Storage",
     "StorageAdministration",
     "StorageBackend",
+    "StorageMoves",
     "StorageStatistics",
+    "StorageUrls",
 ]
