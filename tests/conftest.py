@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.needs_debian"]
 
-TABLES = "users, projects, generated_codes, generated_images, sessions, audit_logs"
+TABLES = "users, projects, generated_codes, generated_images, sessions, audit_logs, stored_files, file_references"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,6 +7,17 @@ from data_layer.entities.generated_code import GeneratedCode
 from data_layer.entities.generated_image import GeneratedImage
 from data_layer.entities.project import Project
 from data_layer.entities.session import Session
+from data_layer.entities.stored_file import FileReference, StoredFile
 from data_layer.entities.user import User
 
-__all__ = ["AuditLog", "Entity", "GeneratedCode", "GeneratedImage", "Project", "Session", "User"]
+__all__ = [
+    "AuditLog",
+    "Entity",
+    "FileReference",
+    "GeneratedCode",
+    "GeneratedImage",
+    "Project",
+    "Session",
+    "StoredFile",
+    "User",
+]
