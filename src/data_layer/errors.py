@@ -52,6 +52,16 @@ thing that was wrong and what to do, and never hold a secret.
         ├── FileChangedInStorageError      file_changed
         ├── FileTooLargeError              file_too_large
         ├── ContentMismatchError           content_mismatch
+        ├── InvalidFileError               file_invalid
+        │   ├── EmptyFileError             file_empty
+        │   ├── FileTypeNotAllowedError    file_type_not_allowed
+        │   ├── FileTypeMismatchError      file_type_mismatch
+        │   ├── CorruptFileError           file_corrupt
+        │   ├── PolyglotFileError          file_polyglot
+        │   ├── ActiveContentError         file_active_content
+        │   ├── ImageTooLargeError         image_too_large
+        │   ├── ImageTimeoutError          image_timeout
+        │   └── InvalidFileNameError       file_name_invalid
         ├── InvalidStorageKeyError         storage_key_invalid
         ├── InvalidSignatureError          signature_invalid
         ├── NotSupportedByStorageError     storage_not_supported
@@ -355,6 +365,66 @@ class ContentMismatchError(StorageError):
     """The content is not what was announced. Nothing of it was kept."""
 
     code = "content_mismatch"
+
+
+class InvalidFileError(StorageError):
+    """A file is not fit to be stored, for a reason that no more precise class describes. Nothing of it was kept."""
+
+    code = "file_invalid"
+
+
+class EmptyFileError(InvalidFileError):
+    """A file has no bytes."""
+
+    code = "file_empty"
+
+
+class FileTypeNotAllowedError(InvalidFileError):
+    """The content is of a type that may not be stored (ALLOWED_FILE_TYPES), or of none that is known."""
+
+    code = "file_type_not_allowed"
+
+
+class FileTypeMismatchError(InvalidFileError):
+    """The content is of another type than was declared."""
+
+    code = "file_type_mismatch"
+
+
+class CorruptFileError(InvalidFileError):
+    """The content is cut off or damaged."""
+
+    code = "file_corrupt"
+
+
+class PolyglotFileError(InvalidFileError):
+    """There are bytes behind the end of the content: the file could pass for one of another type."""
+
+    code = "file_polyglot"
+
+
+class ActiveContentError(InvalidFileError):
+    """A drawing holds what a browser would execute or fetch: a script, an event handler, a reference to elsewhere."""
+
+    code = "file_active_content"
+
+
+class ImageTooLargeError(InvalidFileError):
+    """An image has more pixels or frames than may be decoded (IMAGE_MAX_PIXELS, IMAGE_MAX_FRAMES)."""
+
+    code = "image_too_large"
+
+
+class ImageTimeoutError(InvalidFileError):
+    """An image took too long to decode (IMAGE_TIME_LIMIT)."""
+
+    code = "image_timeout"
+
+
+class InvalidFileNameError(InvalidFileError):
+    """A file name holds a path, or what cannot be a name."""
+
+    code = "file_name_invalid"
 
 
 class InvalidStorageKeyError(StorageError):
