@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from itertools import count
+from itertools import count, product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +21,7 @@ from data_layer.errors import (
     StatementTimeoutError,
     TransactionError,
 )
-from tests.database.test_connections_support import (
+from tests.database.connection_helpers import (
     PATIENCE,
     backend_pid,
     count_connections,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from data_layer import Settings
+    from data_layer import Settings, User
 
     Make = Callable[..., DataLayer]
 
@@ -207,6 +207,37 @@ async def test_cancellation_at_any_point_loses_no_connection(
     assert cancelled >= 4 * 4
     # One that was cancelled while it was committing was stored all the same.
     assert 1 <= done <= stored < 48
+
+
+async def test_after_a_cancellation_an_entity_knows_whether_it_is_stored(make: Make) -> None:
+    counts = {True: 0, False: 0}
+    async with make(db_min_connections=1, db_max_connections=2) as data:
+
+        async def run(step: CancelledAt) -> None:
+            await step
+
+        async def work(user: User, *, at_once: bool) -> None:
+            async with data.transaction() as tx:
+                tx.add(user)
+                if not at_once:
+                    await tx.flush()
+
+        # The server may be quick or slow, so it is repeated until it was cancelled before as well as after the commit.
+        for round_number in range(40):
+            for number, at_once in product(range(1, 9), (True, False)):
+                user = make_user()
+                step = CancelledAt(work(user, at_once=at_once), number)
+                await asyncio.gather(asyncio.create_task(run(step)), return_exceptions=True)
+                stored = user.email in await emails(data)
+                counts[stored] += step.was_cancelled
+                user.first_name = "Changed"
+                async with data.transaction() as tx:
+                    tx.add(user)  # Inserts it if it is not stored, and writes the change if it is.
+                async with data.transaction() as tx:
+                    assert (await tx.users.get(user.id)).first_name == "Changed"
+            if round_number and all(counts.values()):
+                break
+    assert all(counts.values()), counts
 
 
 async def test_waiting_for_a_connection_ends_with_a_clear_error(make: Make) -> None:

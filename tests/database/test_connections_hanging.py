@@ -16,7 +16,7 @@ from sqlalchemy import text
 from data_layer import DataLayer
 from data_layer.errors import CommitUnknownError, DatabaseUnavailableError
 from data_layer.testing.postgresql_server import PostgresqlServer
-from tests.database.test_connections_support import (
+from tests.database.connection_helpers import (
     PATIENCE,
     Wire,
     backend_pid,

@@ -21,7 +21,7 @@ from data_layer.errors import (
     DataLayerError,
 )
 from data_layer.testing.postgresql_server import PostgresqlServer, StopMode
-from tests.database.test_connections_support import create_and_migrate, messages, settings_for
+from tests.database.connection_helpers import create_and_migrate, messages, settings_for
 from tests.support import make_user
 
 if TYPE_CHECKING:

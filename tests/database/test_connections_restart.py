@@ -11,7 +11,7 @@ from sqlalchemy import text
 from data_layer import DataLayer
 from data_layer.errors import CommitUnknownError, DatabaseError, DatabaseUnavailableError
 from data_layer.testing.postgresql_server import PostgresqlServer, StopMode
-from tests.database.test_connections_support import (
+from tests.database.connection_helpers import (
     PATIENCE,
     Wire,
     backend_pid,

@@ -27,7 +27,7 @@ from data_layer.errors import (
     StatementTimeoutError,
 )
 from data_layer.testing.postgresql_server import PostgresqlServer, StopMode
-from tests.database.test_connections_support import count_connections, emails, observing, settings_for, until
+from tests.database.connection_helpers import count_connections, emails, observing, settings_for, until
 from tests.support import make_code, make_project, make_user
 
 if TYPE_CHECKING:

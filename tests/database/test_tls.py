@@ -15,7 +15,7 @@ from data_layer.database.migrator import Migrator
 from data_layer.errors import ConfigurationError, DatabaseLoginError
 from data_layer.testing.postgresql_server import PostgresqlServer
 from data_layer.testing.redis_server import TlsFiles
-from tests.database.test_connections_support import create_and_migrate, settings_for
+from tests.database.connection_helpers import create_and_migrate, settings_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -45,14 +45,24 @@ def start() -> None:
 
 
 def _serve(settings: Settings, *, development: bool) -> None:
-    with _listen(settings) as listener:
+    with _listen(settings) as listener, asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        service = _Service(settings, listener, development=development)
         try:
-            asyncio.run(_Service(settings, listener, development=development).run())
+            runner.run(service.run())
         except DataLayerError as error:
             fail(error)
         except asyncio.CancelledError:
             tell("Stopped before it was ready.")
-            raise typer.Exit(128 + signal.SIGINT) from None
+            raise typer.Exit(128 + service.stopped_by) from None
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """The quicker event loop that comes with uvicorn, except where it does not exist (Windows)."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -79,6 +89,7 @@ class _Service:
         self._development = development
         self._server: uvicorn.Server | None = None
         self._may_cancel = True
+        self.stopped_by = signal.SIGINT
 
     async def run(self) -> None:
         self._handle_signals()
@@ -124,16 +135,17 @@ class _Service:
     def _handle_signals(self) -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
-        def stop() -> None:
+        def stop(number: signal.Signals) -> None:
             if self._server is not None:
                 # It handles signals itself, but not those that came before it did.
                 self._server.should_exit = True
             elif self._may_cancel and task is not None:
                 self._may_cancel = False
+                self.stopped_by = number
                 task.cancel()
 
         for number in _SIGNALS:
-            loop.add_signal_handler(number, stop)
+            loop.add_signal_handler(number, stop, number)
 
 
 def _ignore_signals() -> None:

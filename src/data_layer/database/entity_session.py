@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
@@ -14,7 +13,7 @@ from data_layer.database.transaction import uninterrupted
 from data_layer.entities import Entity
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from uuid import UUID
 
     from sqlalchemy import CursorResult, Executable, Result, Select
@@ -22,7 +21,9 @@ if TYPE_CHECKING:
 
     from data_layer.database.engine import Database
     from data_layer.database.rows import RowPlan
-    from data_layer.database.transaction import Transaction
+    from data_layer.database.transaction import Statement, Transaction
+
+    RunStatements = Callable[[Sequence[Statement]], Awaitable[list[tuple[Any, ...] | None]]]
 
 E = TypeVar("E", bound=Entity)
 
@@ -98,11 +99,20 @@ class EntitySession:
     async def flush(self) -> None:
         """Write what is pending: new rows first, then changes."""
         await self._insert_new()
-        if self._orm is None and not any(instance_state(entity).modified for entity in self._known.values()):
+        if not self._has_changes():
             return
         session = await self.orm()
         with translated():
             await session.flush()
+
+    async def commit(self) -> None:
+        """Write what is pending and make it last. It goes on to its end when the caller is cancelled meanwhile."""
+        if self._new and self._transaction.can_commit_at_once and not self._has_changes():
+            await uninterrupted(self._insert_new(self._transaction.run_and_commit))
+            return
+        await self.flush()
+        if self._transaction.has_begun:
+            await uninterrupted(self._transaction.commit())
 
     def forget(self, entity: Entity) -> None:
         """Let go of an entity whose row was removed or rewritten by a statement."""
@@ -130,13 +140,17 @@ class EntitySession:
             self._known.clear()
             self._inserted.clear()
 
-    async def _insert_new(self) -> None:
+    def _has_changes(self) -> bool:
+        """Whether there may be changes that only the ORM session can write."""
+        return self._orm is not None or any(instance_state(entity).modified for entity in self._known.values())
+
+    async def _insert_new(self, run: RunStatements | None = None) -> None:
         if not self._new:
             return
         entities = sorted(self._new, key=_table_rank)
         plans: list[RowPlan[Any]] = [self._plan(type(entity)) for entity in entities]
         statements = [plan.insertion(entity) for plan, entity in zip(plans, entities, strict=True)]
-        rows = await self._transaction.run(statements)
+        rows = await (run or self._transaction.run)(statements)
         self._new.clear()
         for plan, entity, row in zip(plans, entities, rows, strict=True):
             plan.mark_inserted(entity, row or ())
@@ -157,4 +171,4 @@ _RANKS = {table.name: rank for rank, table in enumerate(Entity.metadata.sorted_t
 
 def _table_rank(entity: Entity) -> int:
     """Rows that others refer to come first; within a table the order of adding is kept."""
-    return _RANKS[inspect(type(entity)).local_table.name]  # type: ignore[attr-defined]  # Tables have names.
+    return _RANKS[entity.__tablename__]

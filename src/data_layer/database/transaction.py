@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -19,11 +20,12 @@ from data_layer.errors import (
 from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from data_layer.database.engine import Database, DriverConnection
+    from data_layer.database.driver import DriverConnection
+    from data_layer.database.engine import Database
 
 log = get_log(__name__)
 Result = TypeVar("Result")
@@ -46,6 +48,7 @@ class Transaction:
         self._connection: AsyncConnection | None = None
         self._is_open: bool | None = None  # None until it is opened for the first and only time.
         self.has_begun = False
+        self.is_committed = False
 
     def open(self) -> None:
         """Allow statements from here to ``close``.
@@ -83,7 +86,7 @@ class Transaction:
             await self.begin()
 
         async def read(driver: DriverConnection) -> tuple[Any, ...] | None:
-            self._log(sql)
+            self._log((sql, parameters))
             cursor = await driver.execute(sql, parameters)
             row: tuple[Any, ...] | None = await cursor.fetchone()
             return row
@@ -96,17 +99,35 @@ class Transaction:
         if not beginning and not statements:
             return []
 
-        async def send(driver: DriverConnection) -> list[tuple[Any, ...] | None]:
-            async with driver.pipeline():
-                cursors = [await driver.execute(sql, values) for sql, values in (*beginning, *statements)]
-            return [await cursor.fetchone() if cursor.description else None for cursor in cursors[len(beginning) :]]
-
-        for sql, _ in statements:
-            self._log(sql)
+        self._log(*statements)
         try:
-            return await self._execute(send)
+            rows = await self._execute(lambda driver: _send(driver, [*beginning, *statements]))
         finally:
             self.has_begun = self.has_begun or self._is_inside()
+        return rows[len(beginning) :]
+
+    @property
+    def can_commit_at_once(self) -> bool:
+        """Whether the first changes can travel together with their commit."""
+        return not self.has_begun and len(self._database.begin_statements) == 1
+
+    async def run_and_commit(self, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
+        """Run the only statements that change something and commit them, all in one round trip.
+
+        Statements that are sent together without BEGIN are one transaction, which ends with them (PostgreSQL manual,
+        "Pipelining" in the chapter on the protocol).
+
+        Raises:
+            CommitUnknownError: when the connection broke before the answer.
+        """
+        self._log(*statements)
+        if self._connection is not None and driver_of(self._connection).has_hung_up:
+            await self._discard()
+        driver = driver_of(await self.connection())
+        with _commit_in_doubt(driver), translated():
+            rows = await _send(driver, statements)
+        self.is_committed = True
+        return rows
 
     async def commit(self) -> None:
         """Make the changes last.
@@ -120,20 +141,12 @@ class Transaction:
         if not self.has_begun:
             return
         driver = driver_of(await self.connection())
-        was_lost = driver.has_hung_up
-        try:
-            with translated():
-                cursor = await driver.execute("COMMIT")
-        except DatabaseUnavailableError as error:
-            if was_lost:
-                raise
-            raise CommitUnknownError(
-                "the connection broke while PostgreSQL was committing: look whether the change is there before "
-                "you repeat it"
-            ) from error
+        with nullcontext() if driver.has_hung_up else _commit_in_doubt(driver), translated():
+            cursor = await driver.execute("COMMIT")
         if cursor.statusmessage != "COMMIT":
             raise TransactionError(FAILED_BEFORE)
         self.has_begun = False
+        self.is_committed = True
 
     async def close(self) -> None:
         """Roll back what was not committed and give the connection back. Never raises, and survives cancellation."""
@@ -148,7 +161,11 @@ class Transaction:
 
     async def _give_back(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is None:
+            return
+        if self._database.can_take_back(connection):
+            await self._database.give_back(connection)
+        else:
             await uninterrupted(self._end(connection))
 
     async def _discard(self) -> None:
@@ -186,9 +203,31 @@ class Transaction:
                 await self._discard()
                 return await work(driver_of(await self.connection()))
 
-    def _log(self, sql: str) -> None:
+    def _log(self, *statements: Statement) -> None:
         if self._database.logs_statements:
-            log.debug("statement_executed", sql=sql)
+            for sql, _ in statements:
+                log.debug("statement_executed", sql=sql)
+
+
+async def _send(driver: DriverConnection, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
+    """Send statements together; the first row of each, or ``None``."""
+    async with driver.pipeline():
+        cursors = [await driver.execute(sql, values) for sql, values in statements]
+    return [await cursor.fetchone() if cursor.description else None for cursor in cursors]
+
+
+@contextmanager
+def _commit_in_doubt(driver: DriverConnection) -> Iterator[None]:
+    """A connection that breaks inside may or may not have committed."""
+    try:
+        yield
+    except DatabaseUnavailableError as error:
+        if not driver.has_hung_up:  # The server has answered: it refused.
+            raise
+        raise CommitUnknownError(
+            "the connection broke while PostgreSQL was committing: look whether the change is there before "
+            "you repeat it"
+        ) from error
 
 
 async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:

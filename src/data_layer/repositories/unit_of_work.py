@@ -97,24 +97,19 @@ class UnitOfWork:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        committed = False
         try:
             if error is None:
-                await self._commit()
-                committed = True
+                await self._entities.commit()
         finally:
             if self._token is not None:
                 _current.reset(self._token)
-            await self._close(committed=committed)
+            await self._close()
         if isinstance(error, psycopg.Error | SQLAlchemyError):
             raise translate(error) from error
 
-    async def _commit(self) -> None:
-        await self._entities.flush()
-        if self._transaction.has_begun:
-            await uninterrupted(self._transaction.commit())
-
-    async def _close(self, *, committed: bool) -> None:
+    async def _close(self) -> None:
+        # Also when the caller was cancelled while PostgreSQL was committing.
+        committed = self._transaction.is_committed
         # Only what may have to wait is shielded from cancellation: a task for each transaction would cost too much.
         try:
             await self._entities.close(committed=committed)

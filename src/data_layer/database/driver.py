@@ -1,0 +1,143 @@
+"""Psycopg's connection, with a limit on every wait."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import traceback
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from data_layer.database.failures import SilentServerError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from psycopg.abc import PQGen
+
+Result = TypeVar("Result")
+
+# How long a cancelled statement may keep its caller when the server does not even take the cancellation, and how long
+# a closed connection is waited for.
+_CANCEL_SECONDS = 1.0
+_WAKE_SECONDS = 0.1
+
+
+class _Pipeline(psycopg.AsyncPipeline):
+    """Statements that travel together, ended by Sync alone.
+
+    The driver sends a Flush after it, and PostgreSQL then no longer counts for how long the transaction is idle.
+    """
+
+    def _exit_gen(self) -> PQGen[None]:
+        try:
+            yield from self._sync_gen()
+        except psycopg.Error:
+            yield from self._fetch_gen(flush=False)
+            raise
+
+
+class DriverConnection(psycopg.AsyncConnection[Any]):
+    """A connection that gives a silent server up: no answer is awaited for longer than ``time_limit``."""
+
+    time_limit: float | None = None
+
+    @classmethod
+    async def open(cls, *address: str, connect_limit: float, time_limit: float, **options: Any) -> Self:
+        """Connect within ``connect_limit`` seconds, looking up the name included."""
+        try:
+            async with asyncio.timeout(connect_limit):
+                connection = await cls._connect(*address, **options)
+        except TimeoutError:
+            text = f"connection failed: no answer within {connect_limit:g} s (DB_CONNECT_TIMEOUT)"
+            raise psycopg.errors.ConnectionTimeout(text) from None
+        connection.time_limit = time_limit
+        return connection
+
+    @classmethod
+    async def _connect(cls, *address: str, **options: Any) -> Self:
+        try:
+            return await cls.connect(*address, autocommit=True, **options)
+        except BaseException as error:
+            # A half-made connection stays open for as long as somebody keeps the error, which knows it.
+            traceback.clear_frames(error.__traceback__)
+            raise
+
+    async def close(self) -> None:
+        """Close; in the middle of something also wait for the server to let go, lest a successor be one too many."""
+        if self.closed or self.is_idle:
+            await super().close()
+            return
+        with socket.socket(fileno=os.dup(self.fileno())) as line, suppress(OSError, TimeoutError):
+            await super().close()
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                while await asyncio.get_running_loop().sock_recv(line, 4096):
+                    pass
+
+    async def wait(self, gen: PQGen[Result], interval: float = _WAKE_SECONDS, timeout: float | None = None) -> Result:  # noqa: ASYNC109  (the driver's interface)
+        """Wait for the server, as everything that the driver does."""
+        limit = self.time_limit if timeout is None else timeout
+        try:
+            return await super().wait(gen, interval, limit)
+        except psycopg.errors._WaitTimeout:  # noqa: SLF001  (the driver's documentation of this method names it)
+            if timeout is not None:
+                raise
+            self.pgconn.finish()
+            text = f"PostgreSQL did not answer for {limit:g} s; the connection was given up"
+            raise SilentServerError(text) from None
+
+    async def cancel_safe(self, *, timeout: float = _CANCEL_SECONDS) -> None:  # noqa: ASYNC109  (the driver's interface)
+        """Ask the server to cancel the statement; give the connection up when it cannot be asked."""
+        try:
+            await super().cancel_safe(timeout=min(timeout, _CANCEL_SECONDS))
+        except psycopg.Error:
+            self.pgconn.finish()
+            raise
+
+    @asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[psycopg.AsyncPipeline]:
+        """Send the statements inside together."""
+        async with super().pipeline() as pipeline:
+            pipeline.__class__ = _Pipeline
+            yield pipeline
+
+    @contextmanager
+    def limited(self, seconds: float) -> Iterator[None]:
+        """Have less patience inside."""
+        usual, self.time_limit = self.time_limit, seconds
+        try:
+            yield
+        finally:
+            self.time_limit = usual
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is open, between transactions and between statements, as far as the driver knows."""
+        return not self.closed and self.info.transaction_status == TransactionStatus.IDLE
+
+    @property
+    def has_hung_up(self) -> bool:
+        """Whether the server has closed the connection, or its process has ended."""
+        return self.closed or bool(self._poll() & _HUNG_UP)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the server has said something, which on an idle connection can only be its end.
+
+        A parameter that changed on a reload looks the same; then one connection is replaced for nothing.
+        """
+        return self.closed or bool(self._poll())
+
+    def _poll(self) -> int:
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN | _HUNG_UP)
+        return next((events for _, events in poll.poll(0)), 0)
+
+
+# POLLRDHUP: on Linux, a TCP connection of which only the other side's half is closed.
+_HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
