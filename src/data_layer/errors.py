@@ -45,6 +45,7 @@ thing that was wrong and what to do, and never hold a secret.
     │   └── InvalidTimeToLiveError         cache_ttl_invalid
     └── StorageError                       storage_error
         ├── StorageUnavailableError        storage_unavailable
+        │   ├── StorageMissingError        storage_missing
         │   └── StoragePermissionError     storage_permission_denied
         ├── StorageFullError               storage_full
         ├── FileNotFoundInStorageError     file_not_found
@@ -323,6 +324,12 @@ class StorageUnavailableError(StorageError):
     """The storage could not be reached or used: a broken mount, a read-only disk, a missing bucket, a dead server."""
 
     code = "storage_unavailable"
+
+
+class StorageMissingError(StorageUnavailableError):
+    """The server answers, but has no bucket or container of that name."""
+
+    code = "storage_missing"
 
 
 class StoragePermissionError(StorageUnavailableError):

@@ -148,8 +148,8 @@ class Storage(Protocol):
             ContentMismatchError: the content has another SHA-256 than it must have.
             FileExistsInStorageError: the key is taken, and ``overwrite`` is False.
             FileChangedInStorageError: there is no file of the ETag ``if_match`` (any more).
-            NotSupportedByStorageError: the server ignores such conditions, as some that resemble S3 do; or a condition
-                on an ETag was set on more than 8 MiB, which S3 and Azure take in parts.
+            NotSupportedByStorageError: the server ignores such conditions, as some that resemble S3 do; or one was set
+                for more than 64 MiB, which S3 and Azure take in parts.
         """
         ...
 
@@ -213,7 +213,7 @@ class StorageMoves(Protocol):
     """
 
     async def copy(self, source: str, target: str, *, overwrite: bool = True) -> None:
-        """Store a file under a second key, with its metadata; a key may be copied onto itself, which changes nothing."""
+        """Store a file under a second key, with its metadata. Copying it onto itself changes nothing."""
         ...
 
     async def move(self, source: str, target: str, *, overwrite: bool = True) -> None:
@@ -225,7 +225,7 @@ class StorageUrls(Protocol):
     """The addresses of files."""
 
     def url(self, key: str) -> str:
-        """The address of a file, whether it exists or not; the CDN's where one is set. It grants no right to read it."""
+        """The address of a file, whether it exists or not; the CDN's if one is set. It grants no right to read it."""
         ...
 
     async def signed_url(

@@ -53,10 +53,8 @@ class CloudFrontSigner:
         # CloudFront verifies SHA-1 and nothing else.
         signature = self._key.sign(policy.encode(), PKCS1v15(), SHA1())  # noqa: S303
         text = base64.b64encode(signature).decode().translate(_FOR_URLS)
-        url = (
-            f"{resource}{'&' if query else '?'}Expires={expires}&Signature={text}&Key-Pair-Id={quote(self._key_pair_id)}"
-        )
-        return SignedUrl(url, terms.method, {}, terms.expires_at)
+        terms_of_url = f"Expires={expires}&Signature={text}&Key-Pair-Id={quote(self._key_pair_id)}"
+        return SignedUrl(f"{resource}{'&' if query else '?'}{terms_of_url}", terms.method, {}, terms.expires_at)
 
 
 def _response_headers(terms: Terms) -> str:

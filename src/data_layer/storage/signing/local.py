@@ -55,10 +55,12 @@ class LocalUrlSigner:
     """
 
     def __init__(self, secrets: Sequence[str], *, public_url: str = "") -> None:
-        """Args:
-        secrets: The one to sign with, then older ones.
-        public_url: The address of the service, without a slash at its end; empty for addresses relative to it.
-        """  # noqa: D205, D212, D415
+        """Derive the keys.
+
+        Args:
+            secrets: The one to sign with, then older ones.
+            public_url: The address of the service, without a slash at its end; empty for addresses relative to it.
+        """
         # A key of its own is derived from each, so that a secret that serves other purposes too gives nothing away.
         keys = [hmac.digest(secret.encode(), b"data-layer signed file urls", "sha256") for secret in secrets]
         self._keys = {hashlib.sha256(key).hexdigest()[:8]: key for key in keys}
@@ -85,9 +87,7 @@ class LocalUrlSigner:
             headers["content-type"] = terms.content_type
         return SignedUrl(f"{self.url(terms.key)}?{query}", terms.method, headers, terms.expires_at)
 
-    def verify(
-        self, method: str, key: str, query: Mapping[str, str], *, content_type: str | None = None
-    ) -> Grant:
+    def verify(self, method: str, key: str, query: Mapping[str, str], *, content_type: str | None = None) -> Grant:
         """What a URL allows, when it is one of ours and still works.
 
         Args:

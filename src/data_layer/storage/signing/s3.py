@@ -51,9 +51,7 @@ def sign(
     signed = {"host": place.netloc, **sent}
     query = _query(terms, moment, scope, ";".join(sorted(signed)), credentials)
     canonical_headers = "".join(f"{name}:{signed[name].strip()}\n" for name in sorted(signed))
-    request = "\n".join(
-        [terms.method, path, query, canonical_headers, ";".join(sorted(signed)), "UNSIGNED-PAYLOAD"]
-    )
+    request = "\n".join([terms.method, path, query, canonical_headers, ";".join(sorted(signed)), "UNSIGNED-PAYLOAD"])
     text = "\n".join(["AWS4-HMAC-SHA256", moment, scope, hashlib.sha256(request.encode()).hexdigest()])
     key = b"AWS4" + credentials.secret_access_key.encode()
     for part in scope.split("/"):
