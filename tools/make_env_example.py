@@ -45,6 +45,8 @@ def write_value(value: Any) -> str:
             return str(value.value)
         case bool():
             return str(value).lower()
+        case tuple():
+            return ",".join(map(str, value))
         case _:
             return str(value)
 

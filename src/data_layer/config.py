@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from data_layer.environment import Address, is_local, meant_setting, misspelt, present_variables, read_file
 from data_layer.errors import ConfigurationError
+from data_layer.setting_types import HostName, MediaTypes, Milliseconds, PixelSizes, PlainText, Port, Seconds
 
 
 class Environment(StrEnum):
@@ -45,12 +46,6 @@ _WELL_KNOWN_PASSWORDS = frozenset({"password", "postgres", "redis", "secret", "c
 _YES_AND_NO = {"true": "verify-full", "1": "verify-full", "yes": "verify-full", "on": "verify-full"} | dict.fromkeys(
     ("false", "0", "no", "off"), "disable"
 )
-
-Port = Annotated[int, Field(ge=1, le=65535)]
-HostName = Annotated[str, Field(pattern=r"^(/.*|\S+)$")]
-PlainText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
-Seconds = Annotated[float, Field(gt=0, le=3600)]
-Milliseconds = Annotated[int, Field(gt=0, le=600_000)]
 
 
 class Settings(BaseSettings):
@@ -138,13 +133,34 @@ class Settings(BaseSettings):
     storage_backend: Literal["local"] = Field("local", description="Where files are kept; this version: local.")
     local_storage_path: Path = Field(Path("./uploads"), description="Folder of the local storage.")
     max_file_size: int = Field(52_428_800, ge=1, le=5 * 2**40, description="Largest file, in bytes.")
+    allowed_file_types: MediaTypes = Field(
+        ("image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif"),
+        min_length=1,
+        description="Types of files that users may store, recognised by content and separated by commas.",
+    )
+    upload_expires_in: Seconds = Field(
+        900, description="Seconds that the signed URL of a direct upload works; an hour later the upload is abandoned."
+    )
+    image_max_pixels: int = Field(
+        50_000_000, ge=1, le=89_000_000, description="Pixels of one image or frame that are decoded at most."
+    )
+    image_max_frames: int = Field(500, ge=1, le=10_000, description="Frames of one animation, at most.")
+    image_time_limit: Seconds = Field(10, description="Seconds that decoding one image may take.")
+    image_thumbnail_sizes: PixelSizes = Field(
+        (200, 800), description="Longest sides of thumbnails in pixels, separated by commas; 'none' makes none."
+    )
+    image_remove_metadata: Literal["none", "location", "all"] = Field(
+        "none", description="What is removed from images: none, location (where they were taken), or all of EXIF."
+    )
 
     # Security
     session_secret: SecretStr = Field(
         SecretStr(DEVELOPMENT_SECRET), description="Key under which session tokens are hashed; 32 characters or more."
     )
 
-    @field_validator("environment", "log_level", "log_format", "db_ssl", "storage_backend", mode="before")
+    @field_validator(
+        "environment", "log_level", "log_format", "db_ssl", "storage_backend", "image_remove_metadata", mode="before"
+    )
     @classmethod
     def _ignore_letter_case(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
@@ -341,7 +357,7 @@ def _check_url(value: SecretStr, schemes: tuple[str, ...], example: str) -> None
 
 def _describe(problem: Any) -> str:
     """One line for one pydantic problem, never with the value: it may be a secret."""
-    name = "_".join(str(part) for part in problem["loc"]).upper() or "settings"
+    name = "_".join(part for part in problem["loc"] if isinstance(part, str)).upper() or "settings"
     return f"{name}: {problem['msg'].removeprefix('Value error, ')}"
 
 

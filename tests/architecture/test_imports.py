@@ -16,7 +16,8 @@ PORTS = {"cache", "storage"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "environment": {"errors"},
-    "config": {"errors", "environment"},
+    "setting_types": set(),
+    "config": {"errors", "environment", "setting_types"},
     "observability": {"errors", "config"},
     "entities": {"errors"},
     "schemas": {"errors", "entities.enums"},
