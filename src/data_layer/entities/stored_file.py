@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from data_layer.entities.base import Choice, Entity, Timestamped, choice, counter, short_text
@@ -27,7 +27,7 @@ class StoredFile(Timestamped, Entity, kw_only=True):
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("stored_files.id", ondelete="CASCADE"), default=None)
     owner_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"), default=None)
     backend: Mapped[StorageKind] = mapped_column(Choice(StorageKind))
-    key: Mapped[str] = mapped_column(unique=True)
+    key: Mapped[str] = mapped_column(Text(collation="C"), unique=True)  # Sorted like the listing of a storage.
     state: Mapped[FileState] = choice(FileState.PENDING)
     content_type: Mapped[str] = mapped_column(short_text(255))
     encoding: Mapped[FileEncoding | None] = mapped_column(Choice(FileEncoding), default=None)

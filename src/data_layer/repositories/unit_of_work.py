@@ -14,9 +14,11 @@ from data_layer.database.failures import translate
 from data_layer.database.transaction import Transaction, uninterrupted
 from data_layer.entities import AuditLog, Entity, Session
 from data_layer.errors import NestedTransactionError
+from data_layer.repositories.files import FileRepository
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
 from data_layer.repositories.projects import ProjectRepository
 from data_layer.repositories.repository import AppendRepository, Repository
+from data_layer.repositories.stored_objects import StoredFileRepository
 from data_layer.repositories.users import UserRepository
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ class UnitOfWork:
         self.images = GeneratedImageRepository(self._entities, self._discarded)
         self.sessions = SessionRepository(self._entities)
         self.audit = AuditRepository(self._entities)
+        self.files = FileRepository(self._entities)
+        self.stored_files = StoredFileRepository(self._entities)
 
     def add(self, entity: Entity) -> None:
         """Insert a new entity, or write the changes of a stored one, when the transaction is flushed or committed."""

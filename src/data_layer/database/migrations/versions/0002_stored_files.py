@@ -13,7 +13,7 @@ CREATE TABLE stored_files (
     parent_id uuid,
     owner_id uuid,
     backend text NOT NULL,
-    key text NOT NULL,
+    key text COLLATE "C" NOT NULL,
     state text NOT NULL DEFAULT 'pending',
     content_type varchar(255) NOT NULL,
     encoding text,
