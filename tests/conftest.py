@@ -17,7 +17,7 @@ from data_layer.embedded import EmbeddedServers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-pytest_plugins = ["tests.needs_debian"]
+pytest_plugins = ["tests.needs_debian", "tests.storage_servers"]
 
 TABLES = "users, projects, generated_codes, generated_images, sessions, audit_logs, stored_files, file_references"
 

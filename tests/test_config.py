@@ -186,13 +186,6 @@ class TestMalformedValues:
     def test_one_problem_that_names_the_setting(self, name: str, value: str) -> None:
         assert only_problem(**{name: value}).startswith(f"{name}: ")
 
-    @pytest.mark.parametrize("backend", ["s3", "azure"])
-    def test_a_backend_of_a_later_version_is_named(self, backend: str) -> None:
-        assert (
-            only_problem(STORAGE_BACKEND=backend)
-            == f"STORAGE_BACKEND: '{backend}' is not available in this version; use 'local'"
-        )
-
     @pytest.mark.parametrize("name", ["REDIS_CLUSTER_NODES", "REDIS_SENTINEL_NODES", "REDIS_SENTINEL_MASTER"])
     def test_a_setting_of_a_later_version_is_named(self, name: str) -> None:
         assert only_problem(**{name: "a:1"}) == f"{name} is set, but not available in this version"

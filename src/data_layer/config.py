@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from data_layer.environment import Address, is_local, meant_setting, misspelt, present_variables, read_file
 from data_layer.errors import ConfigurationError
 from data_layer.setting_types import HostName, MediaTypes, Milliseconds, PixelSizes, PlainText, Port, Seconds
+from data_layer.storage_settings import StorageSettings
 
 
 class Environment(StrEnum):
@@ -48,7 +49,7 @@ _YES_AND_NO = {"true": "verify-full", "1": "verify-full", "yes": "verify-full", 
 )
 
 
-class Settings(BaseSettings):
+class Settings(StorageSettings, BaseSettings):
     """Everything that can be configured, each by the environment variable of the same name in capitals.
 
     Values come from the arguments, then the environment, then ``.env`` in the working directory; an empty
@@ -129,9 +130,10 @@ class Settings(BaseSettings):
     redis_connect_timeout: Milliseconds = Field(10_000, description="Milliseconds to wait for a connection.")
     redis_command_timeout: Milliseconds = Field(1_000, description="Milliseconds to wait for the answer to a command.")
 
-    # Storage
-    storage_backend: Literal["local"] = Field("local", description="Where files are kept; this version: local.")
-    local_storage_path: Path = Field(Path("./uploads"), description="Folder of the local storage.")
+    # Files
+    storage_second_backend: Literal["local", "azure", "s3"] | None = Field(
+        None, description="Backend that files may still be in while `data-layer storage migrate` moves them."
+    )
     max_file_size: int = Field(52_428_800, ge=1, le=5 * 2**40, description="Largest file, in bytes.")
     allowed_file_types: MediaTypes = Field(
         ("image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif"),
@@ -159,7 +161,7 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        "environment", "log_level", "log_format", "db_ssl", "storage_backend", "image_remove_metadata", mode="before"
+        "environment", "log_level", "log_format", "db_ssl", "storage_backend", "storage_second_backend", "image_remove_metadata", mode="before"
     )
     @classmethod
     def _ignore_letter_case(cls, value: Any) -> Any:
@@ -187,13 +189,6 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("storage_backend", mode="before")
-    @classmethod
-    def _say_what_is_not_there_yet(cls, value: Any) -> Any:
-        if isinstance(value, str) and value.lower() in {"azure", "s3"}:
-            raise ValueError(f"{value!r} is not available in this version; use 'local'")
-        return value
-
     @field_validator("database_url", "db_direct_url")
     @classmethod
     def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
@@ -210,7 +205,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        problems = [*self._contradictions(), *self._missing_files()]
+        problems = [*self._contradictions(), *self.storage_contradictions(), *self._missing_files()]
         if self.is_production:
             problems += self._unfit_for_production()
         if problems:
@@ -289,6 +284,8 @@ class Settings(BaseSettings):
             )
         if (self.db_ssl_cert is None) != (self.db_ssl_key is None):
             problems.append("DB_SSL_CERT and DB_SSL_KEY belong together; set both or neither")
+        if self.storage_second_backend is not None:
+            problems += self.model_copy(update={"storage_backend": self.storage_second_backend}).storage_contradictions()
         if self.redis_tls_ca is not None and not self.redis_tls:
             problems.append("REDIS_TLS_CA is set, but REDIS_TLS is not")
         return problems
@@ -306,7 +303,7 @@ class Settings(BaseSettings):
         problems = self._unfit_database()
         if self.uses_embedded_cache:
             problems.append("REDIS_HOST or REDIS_URL must be set: production does not run the embedded Valkey")
-        return [*problems, *self._unfit_passwords(), *self._weak_secrets()]
+        return [*problems, *self.unfit_storage(), *self._unfit_passwords(), *self._weak_secrets()]
 
     def _unfit_database(self) -> list[str]:
         if self.uses_embedded_database:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -15,6 +16,7 @@ from data_layer.database.address import database_address, direct_address
 from data_layer.database.engine import Database
 from data_layer.database.migrations.progress import MigrationEvent
 from data_layer.database.migrator import Migrator
+from data_layer.entities.enums import StorageKind
 from data_layer.embedded import EmbeddedAddresses, EmbeddedServers
 from data_layer.errors import (
     CacheError,
@@ -28,11 +30,15 @@ from data_layer.errors import (
 )
 from data_layer.observability.log import get_log
 from data_layer.repositories.unit_of_work import UnitOfWork
+from data_layer.services.files import FileMaintenance, FileRemoval, FileService, StoragePlaces
 from data_layer.services.health import HealthService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService
 from data_layer.services.statistics import StatisticsService
-from data_layer.storage import LocalStorage
+from data_layer.storage.opening import make_storage
+from data_layer.storage.threads import FileThreads
+from data_layer.storage.validation import FileLimits, Inspector, canonical_type
+from data_layer.storage.validation.types import KNOWN_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -45,6 +51,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 log = get_log(__name__)
+_FILE_THREADS = 16  # For reading and packing what is uploaded; the storage has threads of its own.
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,9 @@ class _Parts:
     migrator: Migrator
     cache: Cache
     storage: StorageBackend
+    places: StoragePlaces
+    files: FileService
+    removal: FileRemoval
 
 
 class DataLayer:
@@ -125,6 +135,17 @@ class DataLayer:
         """Files under keys."""
         return self._opened.storage
 
+    @property
+    def files(self) -> FileService:
+        """Files of users: validated, recorded, and removed when nobody refers to them any more."""
+        return self._opened.files
+
+    @property
+    def file_maintenance(self) -> FileMaintenance:
+        """What operators do with stored files."""
+        parts = self._opened
+        return FileMaintenance(self.transaction, parts.places, parts.removal)
+
     def transaction(self) -> UnitOfWork:
         """A new transaction, for one ``async with`` block: committed at its end, rolled back on an exception.
 
@@ -173,7 +194,7 @@ class DataLayer:
 
     async def _open(self, stack: AsyncExitStack) -> _Parts:
         addresses = await stack.enter_async_context(_embedded(self.settings, exclusive=self._exclusive))
-        storage = _make_storage(self.settings)
+        storage = make_storage(self.settings)
         stack.push_async_callback(storage.close)
         await storage.initialize()
         cache = await stack.enter_async_context(Cache(self.settings, addresses.redis_url))
@@ -186,16 +207,33 @@ class DataLayer:
         stack.push_async_callback(database.close)
         await database.open()
         (await database.schema()).require_current()
+        places, files, removal = await self._open_files(stack, storage)
         log.info("data_layer_opened", database=str(database.address), cache=cache.address)
-        return _Parts(database, migrator, cache, storage)
+        return _Parts(database, migrator, cache, storage, places, files, removal)
+
+    async def _open_files(
+        self, stack: AsyncExitStack, storage: StorageBackend
+    ) -> tuple[StoragePlaces, FileService, FileRemoval]:
+        settings = self.settings
+        second = settings.storage_second_backend
+        others = {}
+        if second is not None and second != settings.storage_backend:
+            others[StorageKind(second)] = await stack.enter_async_context(
+                open_storage(settings.model_copy(update={"storage_backend": second}))
+            )
+        places = StoragePlaces(StorageKind(settings.storage_backend), storage, others)
+        inspector, threads = Inspector(_file_limits(settings)), FileThreads(_FILE_THREADS)
+        stack.push_async_callback(threads.close)
+        stack.push_async_callback(inspector.close)
+        removal = FileRemoval(self.transaction, places)
+        expires_in = timedelta(seconds=settings.upload_expires_in)
+        files = FileService(
+            self.transaction, places, inspector, threads, removal, upload_expires_in=expires_in
+        )
+        return places, files, removal
 
     async def _remove_files(self, keys: Sequence[str]) -> None:
-        """After a commit: remove the files that no row refers to any more. What fails here stays as a stray file."""
-        for key in keys:
-            try:
-                await self.storage.delete(key)
-            except DataLayerError as error:
-                log.warning("file_removal_failed", key=key, reason=str(error))
+        await self._opened.removal.remove_discarded(keys)
 
 
 @asynccontextmanager
@@ -247,9 +285,19 @@ async def open_cache(settings: Settings) -> AsyncIterator[Cache]:
 
 
 @asynccontextmanager
-async def open_storage(settings: Settings) -> AsyncIterator[StorageBackend]:
-    """The storage alone, for operators: it works without the servers."""
-    storage = _make_storage(settings)
+async def open_storage(
+    settings: Settings, *, create: bool = False, allow_public: bool = False
+) -> AsyncIterator[StorageBackend]:
+    """The storage alone, for operators: it works without the servers.
+
+    Args:
+        settings: which storage.
+        create: make the folder, bucket or container first, if it is missing.
+        allow_public: accept that everybody can read it; otherwise making it fails.
+    """
+    storage = make_storage(settings)
+    if create:
+        await storage.create(allow_public=allow_public)
     await storage.initialize()
     try:
         yield storage
@@ -265,7 +313,7 @@ async def probe(settings: Settings) -> Health:
         stack.push_async_callback(database.close)
         database.prepare()
         cache = await stack.enter_async_context(Cache(settings, addresses.redis_url))
-        storage = _make_storage(settings)
+        storage = make_storage(settings)
         stack.push_async_callback(storage.close)
 
         async def check_storage() -> None:
@@ -294,8 +342,22 @@ async def _embedded(
         await servers.stop()
 
 
-def _make_storage(settings: Settings) -> StorageBackend:
-    return LocalStorage(settings.local_storage_path, max_file_size=settings.max_file_size)
+def _file_limits(settings: Settings) -> FileLimits:
+    allowed = frozenset(map(canonical_type, settings.allowed_file_types))
+    if unknown := allowed - KNOWN_TYPES:
+        raise ConfigurationError(
+            f"ALLOWED_FILE_TYPES: {', '.join(sorted(unknown))} cannot be recognised by content; "
+            f"known are: {', '.join(sorted(KNOWN_TYPES))}"
+        )
+    return FileLimits(
+        max_file_size=settings.max_file_size,
+        allowed_types=allowed,
+        max_pixels=settings.image_max_pixels,
+        max_frames=settings.image_max_frames,
+        time_limit=settings.image_time_limit,
+        thumbnail_sizes=settings.image_thumbnail_sizes,
+        metadata_removal=settings.image_remove_metadata,
+    )
 
 
 async def _look_for(cache: Cache) -> None:

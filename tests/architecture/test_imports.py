@@ -17,14 +17,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "environment": {"errors"},
     "setting_types": set(),
-    "config": {"errors", "environment", "setting_types"},
+    "storage_settings": {"errors", "environment"},
+    "config": {"errors", "environment", "setting_types", "storage_settings"},
     "observability": {"errors", "config"},
     "entities": {"errors"},
     "schemas": {"errors", "entities.enums"},
     "database": EVERYWHERE | {"entities", "schemas"},
     "repositories": EVERYWHERE | ROWS,
     "cache": EVERYWHERE,
-    "storage": EVERYWHERE,
+    "storage": EVERYWHERE | {"storage_settings"},
     "services": EVERYWHERE | ROWS | PORTS | {"repositories"},
     "embedded": EVERYWHERE,
     "layer": EVERYWHERE | ROWS | PORTS | {"repositories", "services", "embedded"},
@@ -32,7 +33,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": EVERYWHERE | {"entities", "schemas", "layer", "instance"},
     "api": EVERYWHERE | {"entities.enums", "schemas", "services", "layer", "__init__"},
     "cli": EVERYWHERE | PORTS | {"entities.enums", "schemas", "database", "services", "layer", "api", "__init__"},
-    "testing": EVERYWHERE | ROWS | PORTS | {"repositories", "services", "embedded", "layer", "api", "__init__"},
+    "testing": EVERYWHERE
+    | ROWS
+    | PORTS
+    | {"storage_settings", "repositories", "services", "embedded", "layer", "api", "__init__"},
 }
 """What each package may import, besides itself; a dotted name allows only that module."""
 

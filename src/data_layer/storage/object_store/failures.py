@@ -41,10 +41,6 @@ _CONFLICT = 409
 NO_CONDITION = Condition()
 
 
-class RangeRefusedError(StorageUnavailableError):
-    """The server did not answer with the range of bytes that was asked for."""
-
-
 @contextmanager
 def translated(key: str, action: str, condition: Condition = NO_CONDITION) -> Iterator[None]:
     """Turn errors of obstore into errors of the storage, while something is done with one file."""
@@ -98,14 +94,13 @@ def _general(error: BaseError, action: str) -> StorageError:
             f"The storage refused to {action} ({reason}): see that the credentials are right, have not expired, and "
             "grant this on the bucket or container"
         )
-    if _is_about_a_range(error):
-        return RangeRefusedError(f"The storage could not {action} ({reason})")
     return StorageUnavailableError(
         f"The storage could not {action} ({reason}): see that its server runs and can be reached; this may pass"
     )
 
 
-def _is_about_a_range(error: BaseError) -> bool:
+def is_about_a_range(error: BaseError) -> bool:
+    """Whether the server did not answer with the range of bytes that was asked for."""
     text = str(error)
     return _status(error) == _RANGE_NOT_SATISFIABLE or any(
         sign in text for sign in ("NotPartial", "StartTooLarge", "ParseContentRange")

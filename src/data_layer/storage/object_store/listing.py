@@ -32,7 +32,9 @@ async def walk(store: ObjectStore, folders: Sequence[str] = (), beginning: str =
             for found in page:
                 key = found["path"]
                 if key.startswith(prefix) and is_key(key):
-                    yield ListedFile(key, found["size"], found["last_modified"].astimezone(UTC))
+                    # Whole seconds, as `stat` tells them: some servers keep more for listings.
+                    stored = found["last_modified"].astimezone(UTC).replace(microsecond=0)
+                    yield ListedFile(key, found["size"], stored)
             if page and _is_past(page[-1]["path"], prefix):
                 return
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import obstore
+from obstore.exceptions import BaseError
 
 from data_layer.storage.content import BATCH_SIZE
 from data_layer.storage.object_store.attributes import to_information
-from data_layer.storage.object_store.failures import RangeRefusedError, translated
+from data_layer.storage.object_store.failures import is_about_a_range, translated
 from data_layer.storage.port import OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from obstore import GetResult
+    from obstore import GetResult, OffsetRange
     from obstore.store import ObjectStore
 
     from data_layer.storage.port import FileInformation
@@ -46,14 +47,21 @@ async def open_file(store: ObjectStore, key: str, start: int, end: int | None) -
         return OpenFile(to_information(key, result), _chunks(result, key))
     if end is not None and end <= start:
         return OpenFile(await stat(store, key), _nothing())
-    try:
-        with translated(key, "read a part of"):
-            result = await obstore.get_async(
-                store, key, options={"range": {"offset": start} if end is None else (start, end)}
-            )
-    except RangeRefusedError:
+    part = await _get_range(store, key, {"offset": start} if end is None else (start, end))
+    if part is None:
         return await _open_without_range(store, key, start, end)
-    return OpenFile(to_information(key, result), _chunks(result, key))
+    return OpenFile(to_information(key, part), _chunks(part, key))
+
+
+async def _get_range(store: ObjectStore, key: str, asked: OffsetRange | tuple[int, int]) -> GetResult | None:
+    """The answer to a request for a part; None where the server does not give one."""
+    with translated(key, "read a part of"):
+        try:
+            return await obstore.get_async(store, key, options={"range": asked})
+        except BaseError as error:
+            if is_about_a_range(error):
+                return None
+            raise
 
 
 async def _open_without_range(store: ObjectStore, key: str, start: int, end: int | None) -> OpenFile:
