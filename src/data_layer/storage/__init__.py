@@ -2,9 +2,9 @@
 
 from data_layer.storage.local import LocalStorage
 from data_layer.storage.object_store.azure import AzureStorage
-from data_layer.storage_settings.azure_place import AzurePlace
 from data_layer.storage.object_store.limits import Limits
-from data_layer.storage.object_store.s3 import S3Place, S3Storage
+from data_layer.storage.object_store.s3 import S3Storage
+from data_layer.storage.object_store.s3_place import S3Place
 from data_layer.storage.port import (
     FileContent,
     FileInformation,
@@ -19,14 +19,15 @@ from data_layer.storage.port import (
     StorageStatistics,
     StorageUrls,
 )
+from data_layer.storage_settings.azure_place import AzurePlace
 
 __all__ = [
     "AzurePlace",
     "AzureStorage",
     "FileContent",
     "FileInformation",
-    "ListedFile",
     "Limits",
+    "ListedFile",
     "LocalStorage",
     "OpenFile",
     "S3Place",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from data_layer.storage.local import LocalStorage
 from data_layer.storage.object_store.azure import AzureStorage
 from data_layer.storage.object_store.limits import Limits
-from data_layer.storage.object_store.s3 import S3Place, S3Storage
+from data_layer.storage.object_store.s3 import S3Storage
+from data_layer.storage.object_store.s3_place import S3Place
 from data_layer.storage.signing.cloudfront import CloudFrontSigner
 from data_layer.storage.signing.local import LocalUrlSigner
 from data_layer.storage.signing.s3 import S3Credentials

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
 from secrets import token_hex
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.store import S3Store
@@ -19,6 +18,7 @@ from data_layer.storage.object_store.failures import translated
 from data_layer.storage.object_store.limits import Limits
 from data_layer.storage.object_store.listing import STAGING
 from data_layer.storage.object_store.s3_administration import S3Administration
+from data_layer.storage.object_store.s3_place import ALGORITHMS, S3Place
 from data_layer.storage.signing import s3 as signing
 from data_layer.storage.signing.terms import Terms, quoted
 
@@ -29,56 +29,8 @@ if TYPE_CHECKING:
 
     from data_layer.storage.port import SignedMethod, SignedUrl
     from data_layer.storage.signing.cloudfront import CloudFrontSigner
-    from data_layer.storage.signing.s3 import S3Credentials
 
-Encryption = Literal["none", "sse-s3", "sse-kms"]
-_ALGORITHMS = {"sse-s3": "AES256", "sse-kms": "aws:kms"}
 _ONLY_IF_ABSENT = "header-with-status:If-None-Match:*:412"
-
-
-@dataclass(frozen=True, slots=True)
-class S3Place:
-    """Where a bucket is, and how it is reached.
-
-    Attributes:
-        bucket: Its name.
-        region: Its region.
-        endpoint: The address of a server that resembles S3; None: Amazon's.
-        credentials: None: those of the machine or pod (instance role, web identity, container credentials).
-        encryption: What the server is told to encrypt with; ``none``: whatever the bucket does by itself.
-        kms_key_id: The key for ``sse-kms``; None: the account's own.
-    """
-
-    bucket: str
-    region: str = "us-east-1"
-    endpoint: str | None = None
-    credentials: S3Credentials | None = None
-    encryption: Encryption = "none"
-    kms_key_id: str | None = None
-
-    @property
-    def url(self) -> str:
-        """The address of the bucket, without a slash at its end."""
-        if self.endpoint is not None:
-            return f"{self.endpoint.rstrip('/')}/{self.bucket}"
-        if self.has_own_host:
-            return f"https://{self.bucket}.s3.{self.region}.amazonaws.com"
-        return f"https://s3.{self.region}.amazonaws.com/{self.bucket}"
-
-    @property
-    def has_own_host(self) -> bool:
-        """Whether the bucket's name is part of the host's: not with a dot in it, which certificates do not cover."""
-        return self.endpoint is None and "." not in self.bucket
-
-    @property
-    def encryption_headers(self) -> dict[str, str]:
-        """What a request to store a file says about encryption."""
-        if self.encryption == "none":
-            return {}
-        headers = {"x-amz-server-side-encryption": _ALGORITHMS[self.encryption]}
-        if self.kms_key_id is not None:
-            headers["x-amz-server-side-encryption-aws-kms-key-id"] = self.kms_key_id
-        return headers
 
 
 class S3Storage(ObjectStorage):
@@ -162,7 +114,7 @@ class S3Storage(ObjectStorage):
             if place.credentials.session_token is not None:
                 config["session_token"] = place.credentials.session_token
         if place.encryption != "none":
-            config["server_side_encryption"] = _ALGORITHMS[place.encryption]
+            config["server_side_encryption"] = ALGORITHMS[place.encryption]
             if place.kms_key_id is not None:
                 config["sse_kms_key_id"] = place.kms_key_id
         allow_http = place.endpoint is not None and place.endpoint.startswith("http:")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from data_layer.storage.object_store.limits import Limits
-    from data_layer.storage.object_store.s3 import S3Place
+    from data_layer.storage.object_store.s3_place import S3Place
 
 _MISSING = frozenset({"404", "NoSuchBucket", "NotFound"})
 _REFUSED = frozenset(
