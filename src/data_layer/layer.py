@@ -16,14 +16,13 @@ from data_layer.database.address import database_address, direct_address
 from data_layer.database.engine import Database
 from data_layer.database.migrations.progress import MigrationEvent
 from data_layer.database.migrator import Migrator
-from data_layer.entities.enums import StorageKind
 from data_layer.embedded import EmbeddedAddresses, EmbeddedServers
+from data_layer.entities.enums import StorageKind
 from data_layer.errors import (
     CacheError,
     CacheLoginError,
     ConfigurationError,
     DatabaseMissingError,
-    DataLayerError,
     MigrationError,
     NotInitializedError,
     SchemaBehindError,
@@ -227,9 +226,7 @@ class DataLayer:
         stack.push_async_callback(inspector.close)
         removal = FileRemoval(self.transaction, places)
         expires_in = timedelta(seconds=settings.upload_expires_in)
-        files = FileService(
-            self.transaction, places, inspector, threads, removal, upload_expires_in=expires_in
-        )
+        files = FileService(self.transaction, places, inspector, threads, removal, upload_expires_in=expires_in)
         return places, files, removal
 
     async def _remove_files(self, keys: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
+    from data_layer.database.entity_session import EntitySession
     from data_layer.schemas.files import Attachment
 
 _IS_ORIGINAL = (StoredFile.state == FileState.STORED) & StoredFile.parent_id.is_(None)
@@ -164,6 +165,11 @@ class FileRepository(AppendRepository[FileReference]):
         statement = delete(FileReference).where(FileReference.file_id == object_id, _is_attached(attachment))
         return (await self._session.change(statement)).rowcount
 
+    async def count_expired(self) -> int:
+        """How many files there are whose time is over."""
+        statement = select(func.count()).where(FileReference.expires_at < func.now())
+        return int((await self._session.execute(statement)).scalar_one())
+
     async def remove_expired(self, limit: int) -> Sequence[UUID]:
         """Remove files whose time is over, the oldest first; the ids of the objects that they referred to."""
         expired = (
@@ -174,6 +180,13 @@ class FileRepository(AppendRepository[FileReference]):
             .with_for_update(skip_locked=True)
         )
         return await self.remove(*(await self._session.execute(expired)).scalars().all())
+
+
+async def keys_attached_to(session: EntitySession, condition: ColumnElement[bool]) -> Sequence[str]:
+    """The keys of the objects that chosen references name, for example those of one project."""
+    statement = select(StoredFile.key).join(FileReference, FileReference.file_id == StoredFile.id).where(condition)
+    keys: Sequence[str] = (await session.execute(statement)).scalars().all()
+    return keys
 
 
 def _owner(entity: type[FileReference | StoredFile], owner_id: UUID | None) -> ColumnElement[bool]:

@@ -134,11 +134,17 @@ class StoredFileRepository(ReadRepository[StoredFile]):
         statement = delete(StoredFile).where(StoredFile.id.in_(object_ids), StoredFile.state == FileState.DELETED)
         await self._session.change(statement)
 
-    async def move_to(self, object_ids: Collection[UUID], *, source: StorageKind, target: StorageKind) -> int:
+    async def not_in(self, keys: Collection[str], backend: StorageKind) -> set[str]:
+        """Which of these keys do not stand for a stored object of this backend (any more)."""
+        there = (StoredFile.backend == backend) & (StoredFile.state == FileState.STORED)
+        statement = select(StoredFile.key).where(StoredFile.key.in_(keys), there)
+        return set(keys) - set((await self._session.execute(statement)).scalars())
+
+    async def move_to(self, keys: Collection[str], *, source: StorageKind, target: StorageKind) -> int:
         """Say that objects are in another backend now; how many were still said to be in the old one."""
         statement = (
             update(StoredFile)
-            .where(StoredFile.id.in_(object_ids), StoredFile.backend == source, StoredFile.state == FileState.STORED)
+            .where(StoredFile.key.in_(keys), StoredFile.backend == source, StoredFile.state == FileState.STORED)
             .values(backend=target, updated_at=StoredFile.updated_at)
         )
         return (await self._session.change(statement)).rowcount

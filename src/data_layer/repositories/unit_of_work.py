@@ -64,7 +64,7 @@ class UnitOfWork:
         self._entities = EntitySession(database, self._transaction)
         self.users = UserRepository(self._entities, self._discarded)
         self.projects = ProjectRepository(self._entities, self._discarded)
-        self.codes = GeneratedCodeRepository(self._entities)
+        self.codes = GeneratedCodeRepository(self._entities, self._discarded)
         self.images = GeneratedImageRepository(self._entities, self._discarded)
         self.sessions = SessionRepository(self._entities)
         self.audit = AuditRepository(self._entities)

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from typing_extensions import override
 
 from data_layer.errors import CorruptFileError, ImageTimeoutError, ImageTooLargeError, InvalidFileError
+from data_layer.storage.validation.received import ReceivedFile
 from data_layer.storage.validation.results import ImageFacts, Thumbnail
 from data_layer.storage.validation.structure import outline
 
@@ -89,7 +90,7 @@ def make_thumbnails(content: bytes, sizes: Iterable[int], deadline: float) -> li
         image.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
         file = io.BytesIO()
         image.save(file, "WEBP", quality=_WEBP_QUALITY)
-        thumbnails.append(Thumbnail(size, image.width, image.height, file.getvalue()))
+        thumbnails.append(Thumbnail(size, image.width, image.height, ReceivedFile.of_bytes(file.getvalue())))
     return thumbnails
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from contextlib import aclosing, asynccontextmanager
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from data_layer.errors import FileTooLargeError
 from data_layer.storage.content import BATCH_SIZE, batches
@@ -23,7 +23,7 @@ IN_MEMORY = 8 * 1024 * 1024
 class ReceivedFile:
     """The bytes of one file that has arrived, and their SHA-256. It is read by one thread at a time."""
 
-    def __init__(self, content: bytes | IO[bytes], size: int, sha256: str) -> None:
+    def __init__(self, content: bytes | BinaryIO, size: int, sha256: str) -> None:
         self._content = content
         self.size = size
         self.sha256 = sha256
@@ -46,7 +46,7 @@ class ReceivedFile:
         self._content.seek(start)
         return self._content.read(size)
 
-    def to_upload(self) -> bytes | IO[bytes]:
+    def to_upload(self) -> bytes | BinaryIO:
         """The content in a form that storages take."""
         if not isinstance(self._content, bytes):
             self._content.seek(0)
@@ -80,7 +80,7 @@ async def receive(content: FileContent, max_size: int, threads: FileThreads) -> 
                 await threads.run(take, batch)
         small = size <= BATCH_SIZE
         file.seek(0)
-        yield ReceivedFile(file.read() if small else file, size, digest.hexdigest())
+        yield ReceivedFile(file.read() if small else cast("BinaryIO", file), size, digest.hexdigest())
 
 
 def _check_size(size: int, max_size: int) -> None:

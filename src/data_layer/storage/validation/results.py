@@ -30,7 +30,7 @@ class Thumbnail:
     size: int
     width: int
     height: int
-    content: bytes
+    file: ReceivedFile
 
 
 @dataclass(frozen=True, slots=True)
