@@ -37,6 +37,7 @@ _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,80})</Code>")
 _MISSING_PLACE = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "AccountNotFound"})
 _RANGE_NOT_SATISFIABLE = 416
 _CONFLICT = 409
+_REFUSED = frozenset({401, 403})
 
 NO_CONDITION = Condition()
 
@@ -89,7 +90,7 @@ def _general(error: BaseError, action: str) -> StorageError:
     reason = _reason(error)
     if _code(error) in _MISSING_PLACE:
         return missing_place()
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or _status(error) in _REFUSED:
         return StoragePermissionError(
             f"The storage refused to {action} ({reason}): see that the credentials are right, have not expired, and "
             "grant this on the bucket or container"
