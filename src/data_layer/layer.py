@@ -6,7 +6,6 @@ import asyncio
 import threading
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -29,15 +28,14 @@ from data_layer.errors import (
 )
 from data_layer.observability.log import get_log
 from data_layer.repositories.unit_of_work import UnitOfWork
-from data_layer.services.files import FileMaintenance, FileRemoval, FileService, StoragePlaces
+from data_layer.services.files import StoragePlaces
+from data_layer.services.files.opening import open_files
 from data_layer.services.health import HealthService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService
 from data_layer.services.statistics import StatisticsService
+from data_layer.storage.counters import CountedStorage, StorageCounters
 from data_layer.storage.opening import make_storage
-from data_layer.storage.threads import FileThreads
-from data_layer.storage.validation import FileLimits, Inspector, canonical_type
-from data_layer.storage.validation.types import KNOWN_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -45,12 +43,13 @@ if TYPE_CHECKING:
 
     from data_layer.database.migrations.progress import MigrationProgress, ProgressListener
     from data_layer.schemas.health import Health
+    from data_layer.services.files import FileMaintenance, FileService, LocalFileServer
+    from data_layer.services.files.opening import FileServices
     from data_layer.services.statistics import Statistics
     from data_layer.storage import StorageBackend
 
 Result = TypeVar("Result")
 log = get_log(__name__)
-_FILE_THREADS = 16  # For reading and packing what is uploaded; the storage has threads of its own.
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +60,8 @@ class _Parts:
     migrator: Migrator
     cache: Cache
     storage: StorageBackend
-    places: StoragePlaces
-    files: FileService
-    removal: FileRemoval
+    storage_counters: StorageCounters
+    files: FileServices
 
 
 class DataLayer:
@@ -135,15 +133,24 @@ class DataLayer:
         return self._opened.storage
 
     @property
+    def storage_counters(self) -> StorageCounters:
+        """What the storage has done since it was opened: operations, bytes, errors and durations."""
+        return self._opened.storage_counters
+
+    @property
     def files(self) -> FileService:
         """Files of users: validated, recorded, and removed when nobody refers to them any more."""
-        return self._opened.files
+        return self._opened.files.service
+
+    @property
+    def local_files(self) -> LocalFileServer | None:
+        """What serves signed URLs of local files; None where no files are local."""
+        return self._opened.files.server
 
     @property
     def file_maintenance(self) -> FileMaintenance:
         """What operators do with stored files."""
-        parts = self._opened
-        return FileMaintenance(self.transaction, parts.places, parts.removal)
+        return self._opened.files.maintenance
 
     def transaction(self) -> UnitOfWork:
         """A new transaction, for one ``async with`` block: committed at its end, rolled back on an exception.
@@ -193,7 +200,8 @@ class DataLayer:
 
     async def _open(self, stack: AsyncExitStack) -> _Parts:
         addresses = await stack.enter_async_context(_embedded(self.settings, exclusive=self._exclusive))
-        storage = make_storage(self.settings)
+        counters = StorageCounters(self.settings.storage_backend)
+        storage: StorageBackend = CountedStorage(make_storage(self.settings), counters)
         stack.push_async_callback(storage.close)
         await storage.initialize()
         cache = await stack.enter_async_context(Cache(self.settings, addresses.redis_url))
@@ -206,31 +214,22 @@ class DataLayer:
         stack.push_async_callback(database.close)
         await database.open()
         (await database.schema()).require_current()
-        places, files, removal = await self._open_files(stack, storage)
+        places = await self._open_places(stack, storage)
+        files = await stack.enter_async_context(open_files(self.settings, self.transaction, places))
         log.info("data_layer_opened", database=str(database.address), cache=cache.address)
-        return _Parts(database, migrator, cache, storage, places, files, removal)
+        return _Parts(database, migrator, cache, storage, counters, files)
 
-    async def _open_files(
-        self, stack: AsyncExitStack, storage: StorageBackend
-    ) -> tuple[StoragePlaces, FileService, FileRemoval]:
+    async def _open_places(self, stack: AsyncExitStack, storage: StorageBackend) -> StoragePlaces:
         settings = self.settings
+        others: dict[StorageKind, StorageBackend] = {}
         second = settings.storage_second_backend
-        others = {}
         if second is not None and second != settings.storage_backend:
-            others[StorageKind(second)] = await stack.enter_async_context(
-                open_storage(settings.model_copy(update={"storage_backend": second}))
-            )
-        places = StoragePlaces(StorageKind(settings.storage_backend), storage, others)
-        inspector, threads = Inspector(_file_limits(settings)), FileThreads(_FILE_THREADS)
-        stack.push_async_callback(threads.close)
-        stack.push_async_callback(inspector.close)
-        removal = FileRemoval(self.transaction, places)
-        expires_in = timedelta(seconds=settings.upload_expires_in)
-        files = FileService(self.transaction, places, inspector, threads, removal, upload_expires_in=expires_in)
-        return places, files, removal
+            second_settings = settings.model_copy(update={"storage_backend": second})
+            others[StorageKind(second)] = await stack.enter_async_context(open_storage(second_settings))
+        return StoragePlaces(StorageKind(settings.storage_backend), storage, others)
 
     async def _remove_files(self, keys: Sequence[str]) -> None:
-        await self._opened.removal.remove_discarded(keys)
+        await self._opened.files.removal.remove_discarded(keys)
 
 
 @asynccontextmanager
@@ -337,24 +336,6 @@ async def _embedded(
         yield addresses
     finally:
         await servers.stop()
-
-
-def _file_limits(settings: Settings) -> FileLimits:
-    allowed = frozenset(map(canonical_type, settings.allowed_file_types))
-    if unknown := allowed - KNOWN_TYPES:
-        raise ConfigurationError(
-            f"ALLOWED_FILE_TYPES: {', '.join(sorted(unknown))} cannot be recognised by content; "
-            f"known are: {', '.join(sorted(KNOWN_TYPES))}"
-        )
-    return FileLimits(
-        max_file_size=settings.max_file_size,
-        allowed_types=allowed,
-        max_pixels=settings.image_max_pixels,
-        max_frames=settings.image_max_frames,
-        time_limit=settings.image_time_limit,
-        thumbnail_sizes=settings.image_thumbnail_sizes,
-        metadata_removal=settings.image_remove_metadata,
-    )
 
 
 async def _look_for(cache: Cache) -> None:

@@ -10,5 +10,6 @@ from data_layer.services.files.owners import ANY_OWNER, Owner
 from data_layer.services.files.places import StoragePlaces
 from data_layer.services.files.removal import FileRemoval
 from data_layer.services.files.service import FileService
+from data_layer.services.files.serving import LocalFileServer
 
-__all__ = ["ANY_OWNER", "FileMaintenance", "FileRemoval", "FileService", "Owner", "StoragePlaces"]
+__all__ = ["ANY_OWNER", "FileMaintenance", "FileRemoval", "FileService", "LocalFileServer", "Owner", "StoragePlaces"]

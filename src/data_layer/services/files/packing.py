@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 _LEVEL = 6
 _SMALLEST = 512  # Bytes below which the header and the work are not worth it.
-_LARGEST = 64 * 1024 * 1024  # A larger text is stored as it is, rather than held in memory twice.
+LARGEST = 64 * 1024 * 1024
+"""Bytes of the largest text that is compressed; a larger one would be held in memory twice."""
 _WORTHWHILE = 0.9
 _PIECE = 256 * 1024
 
 
 def pack(file: ReceivedFile, content_type: str) -> tuple[ReceivedFile, FileEncoding | None]:
     """The bytes to store, and how they are encoded. Blocks; meant for a thread."""
-    if content_type not in TEXT_TYPES or not _SMALLEST <= file.size <= _LARGEST:
+    if content_type not in TEXT_TYPES or not _SMALLEST <= file.size <= LARGEST:
         return file, None
     packed = gzip.compress(file.read(), _LEVEL, mtime=0)
     if len(packed) > file.size * _WORTHWHILE:
@@ -35,21 +36,21 @@ def pack(file: ReceivedFile, content_type: str) -> tuple[ReceivedFile, FileEncod
     return ReceivedFile.of_bytes(packed), FileEncoding.GZIP
 
 
-async def unpack(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
+async def unpack(chunks: AsyncIterator[bytes], size: int | None) -> AsyncIterator[bytes]:
     """What was packed, in pieces.
 
     Args:
         chunks: the stored bytes.
-        size: how many bytes must come out; a bomb is given up there.
+        size: how many bytes must come out; None where nobody knows. A bomb is given up there, or at ``LARGEST``.
 
     Raises:
         CorruptFileError: these are not the bytes that were stored.
     """
-    inflater = _Inflater(size)
+    inflater = _Inflater(LARGEST if size is None else size)
     async for chunk in chunks:
         for piece in inflater.feed(chunk):
             yield piece
-    inflater.finish()
+    inflater.finish(exactly=size is not None)
 
 
 class _Inflater:
@@ -70,6 +71,6 @@ class _Inflater:
             if piece:
                 yield piece
 
-    def finish(self) -> None:
-        if self._left or not self._object.eof:
+    def finish(self, *, exactly: bool) -> None:
+        if not self._object.eof or (exactly and self._left):
             raise CorruptFileError("A stored file is cut off")
