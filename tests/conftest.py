@@ -18,7 +18,7 @@ from data_layer.entities import Entity
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-pytest_plugins = ["tests.needs_debian"]
+pytest_plugins = ["tests.needs_debian", "tests.storage_servers"]
 
 TABLES = ", ".join(Entity.metadata.tables)
 

@@ -199,13 +199,6 @@ class TestMalformedValues:
     def test_one_problem_that_names_the_setting(self, name: str, value: str) -> None:
         assert only_problem(**{name: value}).startswith(f"{name}: ")
 
-    @pytest.mark.parametrize("backend", ["s3", "azure"])
-    def test_a_backend_of_a_later_version_is_named(self, backend: str) -> None:
-        assert (
-            only_problem(STORAGE_BACKEND=backend)
-            == f"STORAGE_BACKEND: '{backend}' is not available in this version; use 'local'"
-        )
-
     @pytest.mark.parametrize(
         "nodes",
         ["a", "a:", ":1", "a:0", "a:65536", "a:x", "a:1,", "a:1;b:2", "redis://a:1", "u:p@a:1", "::1:1", "a:1/0"],

@@ -24,9 +24,10 @@ HEADING = """\
 
 
 def groups() -> Iterator[tuple[str, list[str]]]:
-    """Each heading in the source of ``Settings``, with the names of the settings below it."""
+    """Each heading in the source of ``Settings`` and its parts, with the names of the settings below it."""
     heading, names = "", list[str]()
-    for line in inspect.getsource(Settings).splitlines():
+    parts = [part for part in Settings.__mro__ if part.__module__.startswith("data_layer.")]
+    for line in "".join(map(inspect.getsource, parts)).splitlines():
         if comment := re.fullmatch(r" {4}# (.+)", line):
             if names:
                 yield heading, names
@@ -45,6 +46,8 @@ def write_value(value: Any) -> str:
             return str(value.value)
         case bool():
             return str(value).lower()
+        case tuple():
+            return ",".join(map(str, value))
         case _:
             return str(value)
 

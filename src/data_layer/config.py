@@ -34,7 +34,9 @@ from data_layer.setting_values import (
     Duration,
     HostList,
     HostName,
+    MediaTypes,
     Milliseconds,
+    PixelSizes,
     PlainText,
     Port,
     Seconds,
@@ -43,6 +45,7 @@ from data_layer.setting_values import (
     disagreement,
     weak_secrets,
 )
+from data_layer.storage_settings import StorageSettings
 
 
 class Environment(StrEnum):
@@ -79,7 +82,7 @@ _YES_AND_NO = {"true": "verify-full", "1": "verify-full", "yes": "verify-full", 
 )
 
 
-class Settings(BaseSettings):
+class Settings(StorageSettings, BaseSettings):
     """Everything that can be configured, each by the environment variable of the same name in capitals.
 
     Values come from the arguments, then the environment, then ``.env`` in the working directory; an empty
@@ -188,10 +191,30 @@ class Settings(BaseSettings):
         0.1, ge=0, le=0.5, description="Share by which times to live are shortened at random, so that few end at once."
     )
 
-    # Storage
-    storage_backend: Literal["local"] = Field("local", description="Where files are kept; this version: local.")
-    local_storage_path: Path = Field(Path("./uploads"), description="Folder of the local storage.")
+    # Files
+    storage_second_backend: Literal["local", "azure", "s3"] | None = Field(
+        None, description="Backend that files may still be in while `data-layer storage migrate` moves them."
+    )
     max_file_size: int = Field(52_428_800, ge=1, le=5 * 2**40, description="Largest file, in bytes.")
+    allowed_file_types: MediaTypes = Field(
+        ("image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif"),
+        min_length=1,
+        description="Types of files that users may store, recognised by content and separated by commas.",
+    )
+    upload_expires_in: Seconds = Field(
+        900, description="Seconds that the signed URL of a direct upload works; an hour later the upload is abandoned."
+    )
+    image_max_pixels: int = Field(
+        50_000_000, ge=1, le=89_000_000, description="Pixels of one image or frame that are decoded at most."
+    )
+    image_max_frames: int = Field(500, ge=1, le=10_000, description="Frames of one animation, at most.")
+    image_time_limit: Seconds = Field(10, description="Seconds that decoding one image may take.")
+    image_thumbnail_sizes: PixelSizes = Field(
+        (200, 800), description="Longest sides of thumbnails in pixels, separated by commas; 'none' makes none."
+    )
+    image_remove_metadata: Literal["none", "location", "all"] = Field(
+        "none", description="What is removed from images: none, location (where they were taken), or all of EXIF."
+    )
 
     # Security
     session_secret: SecretStr = Field(
@@ -248,7 +271,16 @@ class Settings(BaseSettings):
         3600, ge=0, le=86_400, description="Seconds between two rounds of maintenance by the service; 0: none."
     )
 
-    @field_validator("environment", "log_level", "log_format", "db_ssl", "storage_backend", mode="before")
+    @field_validator(
+        "environment",
+        "log_level",
+        "log_format",
+        "db_ssl",
+        "storage_backend",
+        "storage_second_backend",
+        "image_remove_metadata",
+        mode="before",
+    )
     @classmethod
     def _ignore_letter_case(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
@@ -273,13 +305,6 @@ class Settings(BaseSettings):
                 f"was set by Kubernetes for the service {service!r}; put enableServiceLinks: false into the pod, "
                 f"or set {name} there"
             )
-        return value
-
-    @field_validator("storage_backend", mode="before")
-    @classmethod
-    def _say_what_is_not_there_yet(cls, value: Any) -> Any:
-        if isinstance(value, str) and value.lower() in {"azure", "s3"}:
-            raise ValueError(f"{value!r} is not available in this version; use 'local'")
         return value
 
     @field_validator("database_url", "db_direct_url")
@@ -312,7 +337,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        problems = [*self._contradictions(), *self._missing_files()]
+        problems = [*self._contradictions(), *self.storage_contradictions(), *self._missing_files()]
         if self.is_production:
             problems += self._unfit_for_production()
         if problems:
@@ -392,6 +417,10 @@ class Settings(BaseSettings):
             problems.append(
                 f"SESSION_TTL ({self.session_ttl} s) is longer than SESSION_MAX_AGE ({self.session_max_age} s)"
             )
+        if self.storage_second_backend is not None:
+            problems += self.model_copy(
+                update={"storage_backend": self.storage_second_backend}
+            ).storage_contradictions()
         return [*problems, *redis_settings.contradictions(dict(self))]
 
     def _missing_files(self) -> list[str]:
@@ -412,7 +441,7 @@ class Settings(BaseSettings):
             )
         if self.bcrypt_rounds < _MINIMUM_BCRYPT_ROUNDS:
             problems.append(f"BCRYPT_ROUNDS must be {_MINIMUM_BCRYPT_ROUNDS} or more: fewer are guessed too quickly")
-        return [*problems, *self._unfit_passwords(), *self._weak_secrets()]
+        return [*problems, *self.unfit_storage(), *self._unfit_passwords(), *self._weak_secrets()]
 
     def _unfit_database(self) -> list[str]:
         if self.uses_embedded_database:

@@ -18,12 +18,12 @@ from data_layer.database.migrations.progress import MigrationEvent
 from data_layer.database.migrator import Migrator
 from data_layer.database.replicas import Replicas
 from data_layer.embedded import EmbeddedAddresses, EmbeddedServers
+from data_layer.entities.enums import StorageKind
 from data_layer.errors import (
     CacheError,
     CacheLoginError,
     ConfigurationError,
     DatabaseMissingError,
-    DataLayerError,
     MigrationError,
     NotInitializedError,
     SchemaBehindError,
@@ -35,6 +35,8 @@ from data_layer.services.accounts import AccountService, AccountTools, PasswordH
 from data_layer.services.audit.buffer import AuditBuffer
 from data_layer.services.audit.service import AuditService
 from data_layer.services.audit.spill import SpillFolder
+from data_layer.services.files import StoragePlaces
+from data_layer.services.files.opening import open_files
 from data_layer.services.health import HealthService
 from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.projects import ProjectService
@@ -43,7 +45,8 @@ from data_layer.services.sessions import SessionService
 from data_layer.services.sessions.feed import ANSWER_SECONDS
 from data_layer.services.statistics import StatisticsService
 from data_layer.services.tokens import TokenService
-from data_layer.storage import LocalStorage
+from data_layer.storage.counters import CountedStorage, StorageCounters
+from data_layer.storage.opening import make_storage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
 
     from data_layer.database.migrations.progress import MigrationProgress, ProgressListener
     from data_layer.schemas.health import Health
+    from data_layer.services.files import FileMaintenance, FileService, LocalFileServer
+    from data_layer.services.files.opening import FileServices
     from data_layer.services.statistics import Statistics
     from data_layer.storage import StorageBackend
 
@@ -71,6 +76,8 @@ class _Parts:
     audit_buffer: AuditBuffer
     sessions: SessionService
     tokens: TokenService
+    storage_counters: StorageCounters
+    files: FileServices
 
 
 class DataLayer:
@@ -140,6 +147,26 @@ class DataLayer:
     def storage(self) -> StorageBackend:
         """Files under keys."""
         return self._opened.storage
+
+    @property
+    def storage_counters(self) -> StorageCounters:
+        """What the storage has done since it was opened: operations, bytes, errors and durations."""
+        return self._opened.storage_counters
+
+    @property
+    def files(self) -> FileService:
+        """Files of users: validated, recorded, and removed when nobody refers to them any more."""
+        return self._opened.files.service
+
+    @property
+    def local_files(self) -> LocalFileServer | None:
+        """What serves signed URLs of local files; None where no files are local."""
+        return self._opened.files.server
+
+    @property
+    def file_maintenance(self) -> FileMaintenance:
+        """What operators do with stored files."""
+        return self._opened.files.maintenance
 
     def transaction(self, *, read_only: bool = False, after: str | None = None) -> UnitOfWork:
         """A new transaction, for one ``async with`` block: committed at its end, rolled back on an exception.
@@ -248,7 +275,8 @@ class DataLayer:
 
     async def _open(self, stack: AsyncExitStack) -> _Parts:
         addresses = await stack.enter_async_context(_embedded(self.settings, exclusive=self._exclusive))
-        storage = _make_storage(self.settings)
+        counters = StorageCounters(self.settings.storage_backend)
+        storage: StorageBackend = CountedStorage(make_storage(self.settings), counters)
         stack.push_async_callback(storage.close)
         await storage.initialize()
         cache = await stack.enter_async_context(Cache(self.settings, addresses.redis_url))
@@ -264,6 +292,8 @@ class DataLayer:
         stack.push_async_callback(replicas.close)
         await replicas.open()
         (await database.schema()).require_current()
+        places = await self._open_places(stack, storage)
+        files = await stack.enter_async_context(open_files(self.settings, self.transaction, places))
         log.info("data_layer_opened", database=str(database.address), cache=cache.address)
         passwords = stack.enter_context(PasswordHasher(self.settings.bcrypt_rounds))
         audit_buffer = _make_audit_buffer(self.settings, database)
@@ -271,15 +301,21 @@ class DataLayer:
         audit_buffer.start()
         sessions, tokens = _make_sessions(self.settings, database, cache, addresses)
         stack.push_async_callback(sessions.close)
-        return _Parts(database, replicas, migrator, cache, storage, passwords, audit_buffer, sessions, tokens)
+        return _Parts(
+            database, replicas, migrator, cache, storage, passwords, audit_buffer, sessions, tokens, counters, files
+        )
+
+    async def _open_places(self, stack: AsyncExitStack, storage: StorageBackend) -> StoragePlaces:
+        settings = self.settings
+        others: dict[StorageKind, StorageBackend] = {}
+        second = settings.storage_second_backend
+        if second is not None and second != settings.storage_backend:
+            second_settings = settings.model_copy(update={"storage_backend": second})
+            others[StorageKind(second)] = await stack.enter_async_context(open_storage(second_settings))
+        return StoragePlaces(StorageKind(settings.storage_backend), storage, others)
 
     async def _remove_files(self, keys: Sequence[str]) -> None:
-        """After a commit: remove the files that no row refers to any more. What fails here stays as a stray file."""
-        for key in keys:
-            try:
-                await self.storage.delete(key)
-            except DataLayerError as error:
-                log.warning("file_removal_failed", key=key, reason=str(error))
+        await self._opened.files.removal.remove_discarded(keys)
 
 
 @asynccontextmanager
@@ -331,9 +367,19 @@ async def open_cache(settings: Settings) -> AsyncIterator[Cache]:
 
 
 @asynccontextmanager
-async def open_storage(settings: Settings) -> AsyncIterator[StorageBackend]:
-    """The storage alone, for operators: it works without the servers."""
-    storage = _make_storage(settings)
+async def open_storage(
+    settings: Settings, *, create: bool = False, allow_public: bool = False
+) -> AsyncIterator[StorageBackend]:
+    """The storage alone, for operators: it works without the servers.
+
+    Args:
+        settings: which storage.
+        create: make the folder, bucket or container first, if it is missing.
+        allow_public: accept that everybody can read it; otherwise making it fails.
+    """
+    storage = make_storage(settings)
+    if create:
+        await storage.create(allow_public=allow_public)
     await storage.initialize()
     try:
         yield storage
@@ -349,7 +395,7 @@ async def probe(settings: Settings) -> Health:
         stack.push_async_callback(database.close)
         database.prepare()
         cache = await stack.enter_async_context(Cache(settings, addresses.redis_url))
-        storage = _make_storage(settings)
+        storage = make_storage(settings)
         stack.push_async_callback(storage.close)
 
         async def check_storage() -> None:
@@ -404,10 +450,6 @@ def _make_sessions(
 
     sessions = SessionService(transaction, cache, connect, settings)
     return sessions, TokenService(transaction, sessions, settings)
-
-
-def _make_storage(settings: Settings) -> StorageBackend:
-    return LocalStorage(settings.local_storage_path, max_file_size=settings.max_file_size)
 
 
 async def _look_for(cache: Cache) -> None:

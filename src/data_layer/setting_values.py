@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
 
 from data_layer.environment import hosts_in_query
 
@@ -23,12 +24,22 @@ def _read_duration(value: Any) -> Any:
     return int(match[1]) * _UNITS[match[2]] if match else value
 
 
+def _split(value: Any) -> Any:
+    """A list as it is written in a variable: separated by commas; none for an empty one."""
+    if not isinstance(value, str):
+        return value
+    return () if value.lower() == "none" else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 HostName = Annotated[str, Field(pattern=r"^(/.*|\S+)$")]
 HostList = Annotated[str, Field(pattern=r"^([^\s,/@]+(\s*,\s*[^\s,/@]+)*)?$")]
 PlainText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Milliseconds = Annotated[int, Field(gt=0, le=600_000)]
+MediaType = Annotated[str, Field(pattern=r"^[a-z]+/[A-Za-z0-9.+-]+$")]
+MediaTypes = Annotated[tuple[MediaType, ...], NoDecode, BeforeValidator(_split)]
+PixelSizes = Annotated[tuple[Annotated[int, Field(ge=16, le=4096)], ...], NoDecode, BeforeValidator(_split)]
 Duration = Annotated[int, BeforeValidator(_read_duration), Field(ge=1, le=3650 * 86_400)]
 """Seconds, which may be written with a unit: 900, 15m, 24h, 30d."""
 
@@ -72,7 +83,7 @@ def check_url(value: SecretStr, schemes: tuple[str, ...], example: str) -> None:
 
 def describe_problem(problem: Any) -> str:
     """One line for one pydantic problem, never with the value: it may be a secret."""
-    name = "_".join(str(part) for part in problem["loc"]).upper() or "settings"
+    name = "_".join(part for part in problem["loc"] if isinstance(part, str)).upper() or "settings"
     return f"{name}: {problem['msg'].removeprefix('Value error, ')}"
 
 

@@ -18,7 +18,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "environment": {"errors"},
     "setting_values": {"environment"},
     "redis_settings": set(),
-    "config": {"errors", "environment", "setting_values", "redis_settings"},
+    "storage_settings": {"errors", "environment", "setting_values"},
+    "config": {"errors", "environment", "setting_values", "redis_settings", "storage_settings"},
     "context": {"entities.enums"},
     "observability": {"errors", "config"},
     "entities": {"errors"},
@@ -26,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "database": EVERYWHERE | {"entities", "schemas"},
     "repositories": EVERYWHERE | ROWS,
     "cache": EVERYWHERE,
-    "storage": EVERYWHERE,
+    "storage": EVERYWHERE | {"storage_settings"},
     "services": EVERYWHERE | ROWS | PORTS | {"repositories"},
     "embedded": EVERYWHERE,
     "layer": EVERYWHERE | ROWS | PORTS | {"repositories", "services", "embedded"},
@@ -34,7 +35,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": EVERYWHERE | {"entities", "schemas", "layer", "instance"},
     "api": EVERYWHERE | {"entities.enums", "schemas", "services", "layer", "__init__"},
     "cli": EVERYWHERE | PORTS | {"entities.enums", "schemas", "database", "services", "layer", "api", "__init__"},
-    "testing": EVERYWHERE | ROWS | PORTS | {"repositories", "services", "embedded", "layer", "api", "__init__"},
+    "testing": EVERYWHERE
+    | ROWS
+    | PORTS
+    | {"storage_settings", "repositories", "services", "embedded", "layer", "api", "__init__"},
 }
 """What each package may import, besides itself; a dotted name allows only that module."""
 

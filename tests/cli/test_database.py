@@ -45,8 +45,8 @@ def test_from_nothing_to_a_checked_database(command_on_nothing: Commands) -> Non
     assert command("db", "check", "--json", code=1).json["agrees"] is False
 
     migrated = command("db", "migrate")
-    assert migrated.output == f"Ran 1 migration: {REVISIONS[0]}.\n"
-    assert f"1/1 {REVISIONS[0]} six tables: finished" in migrated.errors
+    assert migrated.output == f"Ran {len(REVISIONS)} migrations: {', '.join(REVISIONS)}.\n"
+    assert f"1/{len(REVISIONS)} {REVISIONS[0]} six tables: finished" in migrated.errors
     again = command("db", "migrate")
     assert (again.output, again.errors) == ("Nothing to do.\n", "")
     assert command("db", "migrate", "--json").json == {"migrated": []}
@@ -77,6 +77,7 @@ def test_rollback_and_reset_ask_first(command: Commands) -> None:
     undone = command("db", "rollback", "--yes", "--json").json
     assert undone == {"undone": [REVISIONS[-1]]}
     assert command("db", "current", "--json").json["pending"] == [REVISIONS[-1]]
+    assert command("db", "rollback", "99", "--yes", "--json").json == {"undone": list(REVISIONS[-2::-1])}
     assert command("db", "rollback", "--yes").output == "Nothing to do.\n"
     reset = command("db", "reset", "--yes", "--json").json
     assert reset == {"reset": True, "migrated": REVISIONS}

@@ -29,7 +29,8 @@ from data_layer.entities.triggers import FUNCTIONS, TRIGGERS
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
 
-HEAD = known_revisions()[-1].identifier
+REVISIONS = tuple(revision.identifier for revision in known_revisions())
+HEAD = REVISIONS[-1]
 EVERY_VERSION = [16, 18, pytest.param(15, marks=pytest.mark.needs_debian)]
 PASSWORD = "correct horse battery staple"
 _AUTHENTICATION = "local locked all scram-sha-256\nlocal all all trust\n"

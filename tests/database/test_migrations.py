@@ -17,6 +17,7 @@ from .migration_helpers import (
     EVERY_VERSION,
     HEAD,
     NEXT,
+    REVISIONS,
     create_from_models,
     new_database,
     new_role,
@@ -143,12 +144,15 @@ def test_progress_names_each_migration(address: DatabaseAddress, tmp_path: Path)
     migrator.rollback(2, on_progress=reports.append)
 
     seen = [(report.event, report.revision and report.revision.identifier, report.number) for report in reports]
-    started, finished = MigrationEvent.STARTED, MigrationEvent.FINISHED
+    events = (MigrationEvent.STARTED, MigrationEvent.FINISHED)
+    forwards, backwards = [*REVISIONS, NEXT], [NEXT, HEAD]
     assert seen == [
-        *[(started, HEAD, 1), (finished, HEAD, 1), (started, NEXT, 2), (finished, NEXT, 2)],
-        *[(started, NEXT, 1), (finished, NEXT, 1), (started, HEAD, 2), (finished, HEAD, 2)],
+        (event, revision, number)
+        for order in (forwards, backwards)
+        for number, revision in enumerate(order, 1)
+        for event in events
     ]
-    assert {report.total for report in reports} == {2}
+    assert {report.total for report in reports} == {len(forwards), len(backwards)}
 
 
 def test_a_target_is_reached_and_not_passed(address: DatabaseAddress, tmp_path: Path) -> None:

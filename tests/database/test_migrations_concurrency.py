@@ -21,6 +21,7 @@ from data_layer.errors import MigrationError
 
 from .migration_helpers import (
     HEAD,
+    REVISIONS,
     NEXT,
     migrate_in_process,
     new_database,
@@ -109,8 +110,9 @@ def test_wherever_a_process_is_killed_the_tables_are_the_old_or_the_new_ones() -
         process.kill()
         process.join(10)
 
+        # Each migration is a transaction of its own.
         state = Migrator(address).current().state
-        assert state in {SchemaStatus.EMPTY, SchemaStatus.UP_TO_DATE}
+        assert state in {SchemaStatus.EMPTY, SchemaStatus.BEHIND, SchemaStatus.UP_TO_DATE}
         Migrator(address).migrate()
         assert Migrator(address).check().agrees
 
@@ -130,7 +132,7 @@ def test_those_who_wait_see_it_and_give_up_after_their_time(address: DatabaseAdd
 
     assert {report.event for report in reports} == {MigrationEvent.WAITING}
     assert tables(address) == set()
-    assert Migrator(address).migrate() == (HEAD,)
+    assert Migrator(address).migrate() == REVISIONS
 
 
 def test_a_table_that_stays_locked_ends_in_an_error_and_lets_others_pass(

@@ -21,7 +21,18 @@ from data_layer.errors import (
     SchemaBehindError,
 )
 
-from .migration_helpers import HEAD, NEXT, PASSWORD, new_database, new_role, query, server, tables, with_next_revision
+from .migration_helpers import (
+    HEAD,
+    NEXT,
+    PASSWORD,
+    REVISIONS,
+    new_database,
+    new_role,
+    query,
+    server,
+    tables,
+    with_next_revision,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +48,7 @@ def address() -> DatabaseAddress:
 def test_an_empty_database_is_told_how_to_become_useful(address: DatabaseAddress) -> None:
     state = Migrator(address).current()
 
-    assert (state.state, state.revision, state.head, state.pending) == (SchemaStatus.EMPTY, None, HEAD, (HEAD,))
+    assert (state.state, state.revision, state.head, state.pending) == (SchemaStatus.EMPTY, None, HEAD, REVISIONS)
     with pytest.raises(SchemaBehindError, match=r"no tables yet.*data-layer db migrate"):
         Migrator(address).require_current()
 
@@ -100,13 +111,13 @@ def test_a_host_application_can_share_its_database(address: DatabaseAddress) -> 
     with pytest.raises(ForeignSchemaError, match=r"\(alembic_version, orders\).*data-layer db migrate --shared"):
         migrator.migrate()
 
-    assert migrator.migrate(shared=True) == (HEAD,)
+    assert migrator.migrate(shared=True) == REVISIONS
 
     migrator.require_current()
     assert migrator.check().agrees
     assert migrator.migrate() == ()
     assert query(address, "SELECT * FROM alembic_version") == [("of the host",)]
-    assert migrator.rollback() == (HEAD,)
+    assert migrator.rollback(len(REVISIONS)) == REVISIONS[::-1]
     assert tables(address) == {"orders", "alembic_version"}
 
 

@@ -20,7 +20,10 @@ from data_layer.schemas.sessions import SessionAdmin, SessionSecure
 from data_layer.schemas.users import UserAdmin, UserFull, UserPublic
 from tests.support import make_user
 
-ALL = [entities.User, entities.Project, entities.GeneratedCode, GeneratedImage, Session, AuditLog]
+ALL = [
+    *(entities.User, entities.Project, entities.GeneratedCode, GeneratedImage, Session, AuditLog),
+    *(entities.StoredFile, entities.FileReference),
+]
 SECRET_COLUMNS = {"password_hash", "reset_password_token_hash", "email_verification_token_hash"}
 
 

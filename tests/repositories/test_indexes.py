@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
 
 SOMEONE = make_user().id
+DAY = timedelta(days=1)
 
 # Two indexes begin with user_id: only with rows is one of them better.
 FILL_PROJECTS = text("""
@@ -58,6 +60,17 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "ix_audit_logs_resource_type_resource_id": lambda tx: tx.audit.count(resource_type="project", resource_id="1"),
     "ix_audit_logs_correlation_id": lambda tx: tx.audit.count(correlation_id="c"),
     "ix_audit_logs_context": lambda tx: tx.audit.count(context={"a": 1}),
+    "uq_stored_files_key": lambda tx: tx.stored_files.known(["files/a"]),
+    "uq_stored_files_owner_id_sha256_content_type": lambda tx: tx.files.find_same(SOMEONE, "0" * 64, "image/png"),
+    "ix_stored_files_parent_id": lambda tx: tx.stored_files.count(parent_id=SOMEONE),
+    "ix_stored_files_unreferenced": lambda tx: tx.stored_files.unreferenced(older_than=DAY, after=None, limit=9),
+    "ix_stored_files_unfinished": lambda tx: tx.stored_files.half_deleted(older_than=DAY, limit=9),
+    "ix_file_references_file_id": lambda tx: tx.files.count(file_id=SOMEONE),
+    "ix_file_references_owner_id_id": lambda tx: tx.files.views(owner_id=SOMEONE),
+    "ix_file_references_project_id": lambda tx: tx.files.count(project_id=SOMEONE),
+    "ix_file_references_code_id": lambda tx: tx.files.count(code_id=SOMEONE),
+    "ix_file_references_image_id": lambda tx: tx.files.count(image_id=SOMEONE),
+    "ix_file_references_expires_at": lambda tx: tx.files.count_expired(),
 }
 
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
 from data_layer import __version__
-from data_layer.api import health
+from data_layer.api import files, health
 from data_layer.api.errors import add_error_handlers
 from data_layer.api.request_log import RequestLogMiddleware
 
@@ -28,6 +28,7 @@ def create_app(data: DataLayer) -> FastAPI:
         redoc_url=None,
     )
     app.include_router(health.make_router(data))
+    app.include_router(files.make_router(data))
 
     @app.get("/", include_in_schema=False)
     async def show_documentation() -> RedirectResponse:

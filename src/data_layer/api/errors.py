@@ -9,10 +9,32 @@ from asgi_correlation_id import correlation_id
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from data_layer.errors import (
+    ContentMismatchError,
+    FileNotFoundInStorageError,
+    FileTooLargeError,
+    InvalidFileError,
+    InvalidSignatureError,
+    InvalidStorageKeyError,
+    StorageError,
+    StorageFullError,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fastapi import FastAPI, Request
+
+
+_STORAGE_STATUSES: tuple[tuple[type[StorageError], int], ...] = (
+    (InvalidSignatureError, 403),
+    (FileNotFoundInStorageError, 404),
+    (InvalidStorageKeyError, 404),  # A signed URL names none of these.
+    (FileTooLargeError, 413),
+    (InvalidFileError, 422),
+    (ContentMismatchError, 422),
+    (StorageFullError, 507),
+)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -22,6 +44,12 @@ def add_error_handlers(app: FastAPI) -> None:
     async def refuse(_: Request, error: HTTPException) -> JSONResponse:
         code = HTTPStatus(error.status_code).name.lower()
         return _answer(error.status_code, code, error.detail, error.headers)
+
+    @app.exception_handler(StorageError)
+    async def refuse_file(_: Request, error: StorageError) -> JSONResponse:
+        status = next((status for kind, status in _STORAGE_STATUSES if isinstance(error, kind)), 503)
+        message = str(error) if status < 500 else "the storage of files is not available at the moment; try again later"
+        return _answer(status, error.code, message)
 
     @app.exception_handler(Exception)
     async def apologize(_: Request, __: Exception) -> JSONResponse:

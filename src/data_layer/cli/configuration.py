@@ -28,4 +28,6 @@ def _as_variable(value: object) -> str:
     """The value as one would write it into the environment."""
     if value is None:
         return ""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -2,32 +2,191 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data_layer.cli.output import AsJson, print_json, read_settings, run, say
+from data_layer.cli.output import (
+    FAILED,
+    AsJson,
+    counted,
+    print_facts,
+    print_json,
+    print_table,
+    read_settings,
+    run,
+    say,
+    size,
+    tell,
+)
+from data_layer.entities.enums import StorageKind
+from data_layer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from data_layer.config import Settings
+    from data_layer.schemas.files import StorageUsage
+    from data_layer.services.files.check import CheckReport
+    from data_layer.services.files.cleanup import CleanupReport
+    from data_layer.services.files.migration import MigrationReport
 
 commands = typer.Typer(help="Where files are kept.", no_args_is_help=True)
 
 
+AllowPublic = Annotated[bool, typer.Option("--allow-public", help="Accept that everybody can read all files.")]
+
+
 @commands.command()
-def init(*, as_json: AsJson = False) -> None:
-    """Make the storage ready and prove that it can be written. Harmless when it is ready."""
+def init(*, allow_public: AllowPublic = False, as_json: AsJson = False) -> None:
+    """Make the folder, bucket or container, private, and prove that files can be written. Harmless when it is there."""
     settings = read_settings(as_json=as_json)
-    run(_init(settings), as_json=as_json)
-    place = settings.local_storage_path.absolute()
+    run(_init(settings, allow_public=allow_public), as_json=as_json)
+    place = _place(settings)
     if as_json:
-        print_json({"backend": settings.storage_backend, "place": str(place)})
+        print_json({"backend": settings.storage_backend, "place": place})
     else:
         say(f"The {settings.storage_backend} storage is ready: {place}")
 
 
-async def _init(settings: Settings) -> None:
+@commands.command()
+def check(
+    *,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every file and compare its hash, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the table of files with the storage, both ways; exit code 1 when something is wrong."""
+    report = run(_check(read_settings(as_json=as_json), deep=deep), as_json=as_json)
+    if as_json:
+        print_json(report)
+    else:
+        say(f"Compared {counted(report.objects, 'object')}, {size(report.size)}; {report.recorded:,} are recorded.")
+        if report.unrecorded:
+            say(f"{counted(report.unrecorded, 'object')} belong to rows that hold their key.")
+        if report.young:
+            say(f"{counted(report.young, 'object')} may be about to be recorded.")
+        if report.findings:
+            rows = [(finding.problem.replace("_", " "), finding.backend, finding.key) for finding in report.findings]
+            print_table(counted(len(rows), "problem"), ("Problem", "Storage", "Key"), rows)
+            tell("Strays go with: data-layer storage cleanup. Missing and damaged files come back from a backup only.")
+    if not report.is_clean:
+        raise typer.Exit(FAILED)
+
+
+@commands.command()
+def cleanup(
+    *,
+    yes: Annotated[bool, typer.Option("--apply", "--yes", help="Really remove it.")] = False,
+    older_than: Annotated[
+        float, typer.Option("--older-than", min=0, help="Hours that something must have been useless.")
+    ] = 24,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is expired, abandoned, unreferenced or unknown; remove it with --apply. Stopping it does no harm."""
+    report = run(_cleanup(read_settings(as_json=as_json), hours=older_than, apply=yes), as_json=as_json)
+    if as_json:
+        print_json(report)
+        return
+    facts = {
+        "Expired files": report.expired,
+        "Abandoned uploads": report.abandoned,
+        "Half-deleted objects": report.half_deleted,
+        "Unreferenced objects": report.unreferenced,
+        "Stray objects": f"{report.strays} ({size(report.stray_size)})",
+    }
+    print_facts("Removed" if report.applied else "Would be removed", facts)
+    if not report.applied:
+        tell("Nothing was removed. To remove it: data-layer storage cleanup --apply")
+
+
+@commands.command()
+def migrate(
+    *,
+    to: Annotated[str, typer.Option("--to", help="local, azure or s3: the one to copy everything into.")],
+    as_json: AsJson = False,
+) -> None:
+    """Copy everything between STORAGE_BACKEND and STORAGE_SECOND_BACKEND, verified. Starting it again goes on.
+
+    The service keeps running: start it with both settings, migrate, swap them and restart it, then migrate once more.
+    """
+    report = run(_migrate(read_settings(as_json=as_json), to), as_json=as_json)
+    if as_json:
+        print_json(report)
+    else:
+        say(
+            f"Copied {counted(report.copied, 'object')} ({size(report.size)}) from {report.source} to {report.target}; "
+            f"{report.present:,} were there already. {counted(report.moved, 'file')} moved."
+        )
+        for key in report.missing:
+            say(f"Missing in {report.source}: {key}")
+    if report.missing:
+        raise typer.Exit(FAILED)
+
+
+@commands.command()
+def stats(*, as_json: AsJson = False) -> None:
+    """Show how many files there are and what they take, by type, owner, state and storage."""
+    usage = run(_stats(read_settings(as_json=as_json)), as_json=as_json)
+    if as_json:
+        print_json(usage)
+        return
+    groups = {"Type": usage.by_type, "Owner": usage.by_owner, "State": usage.by_state, "Storage": usage.by_backend}
+    say(f"{counted(usage.total.count, 'object')}, {size(usage.total.stored_size)} ({size(usage.total.size)} unpacked)")
+    for name, rows in groups.items():
+        cells = [(row.name, f"{row.count:,}", size(row.stored_size), size(row.size)) for row in rows]
+        print_table("", (name, "Objects", "Stored", "Unpacked"), cells, right=("Objects", "Stored", "Unpacked"))
+
+
+def _place(settings: Settings) -> str:
+    match settings.storage_backend:
+        case "s3":
+            return f"bucket {settings.aws_s3_bucket}"
+        case "azure":
+            return f"container {settings.azure_storage_container_name}"
+        case _:
+            return str(settings.local_storage_path.absolute())
+
+
+async def _init(settings: Settings, *, allow_public: bool) -> None:
     from data_layer.layer import open_storage
 
-    async with open_storage(settings) as storage:
+    async with open_storage(settings, create=True, allow_public=allow_public) as storage:
         await storage.check()
+
+
+async def _check(settings: Settings, *, deep: bool) -> CheckReport:
+    from data_layer.layer import DataLayer
+
+    async with DataLayer(settings) as data:
+        return await data.file_maintenance.check(
+            deep=deep, on_progress=lambda seen: tell(f"Compared {counted(seen, 'object')} …")
+        )
+
+
+async def _cleanup(settings: Settings, *, hours: float, apply: bool) -> CleanupReport:
+    from data_layer.layer import DataLayer
+
+    async with DataLayer(settings) as data:
+        return await data.file_maintenance.cleanup(
+            apply=apply,
+            older_than=timedelta(hours=hours),
+            on_progress=lambda what, count: tell(f"{what.replace('_', ' ')}: {count:,} …"),
+        )
+
+
+async def _migrate(settings: Settings, target: str) -> MigrationReport:
+    from data_layer.layer import DataLayer
+
+    kinds = [kind.value for kind in StorageKind]
+    if target not in kinds:
+        raise ConfigurationError(f"--to must be one of: {', '.join(kinds)}")
+    async with DataLayer(settings) as data:
+        return await data.file_maintenance.migrate(
+            StorageKind(target), on_progress=lambda done: tell(f"{counted(done, 'object')} …")
+        )
+
+
+async def _stats(settings: Settings) -> StorageUsage:
+    from data_layer.layer import DataLayer
+
+    async with DataLayer(settings) as data:
+        return await data.file_maintenance.usage()

@@ -10,16 +10,19 @@ from data_layer.entities.project import Project
 from data_layer.entities.refresh_token import RefreshToken
 from data_layer.entities.session import Session
 from data_layer.entities.session_change import session_changes
+from data_layer.entities.stored_file import FileReference, StoredFile
 from data_layer.entities.user import User
 
 __all__ = [
     "AuditLog",
     "Entity",
+    "FileReference",
     "GeneratedCode",
     "GeneratedImage",
     "Project",
     "RefreshToken",
     "Session",
+    "StoredFile",
     "User",
     "login_attempts",
     "session_changes",

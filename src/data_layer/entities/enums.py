@@ -231,3 +231,25 @@ class AuditAction(StrEnum):
     SYSTEM_MAINTENANCE = "system_maintenance"
     SYSTEM_BACKUP = "system_backup"
     SYSTEM_RESTORE = "system_restore"
+
+
+class StorageKind(StrEnum):
+    """Where the bytes of a file are."""
+
+    LOCAL = "local"
+    AZURE = "azure"
+    S3 = "s3"
+
+
+class FileState(StrEnum):
+    """Whether a file can be read: one that is pending is not verified yet, one that is deleted is being removed."""
+
+    PENDING = "pending"
+    STORED = "stored"
+    DELETED = "deleted"
+
+
+class FileEncoding(StrEnum):
+    """How the bytes of a file are packed in the storage, as HTTP's Content-Encoding names it."""
+
+    GZIP = "gzip"

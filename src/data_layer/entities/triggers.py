@@ -135,7 +135,30 @@ END
 """,
 )
 
-FUNCTIONS = (NUMBER_VERSION, CHECK_MOVE, REFUSE_AUDIT_CHANGE, ANNOUNCE_SESSION, ANNOUNCE_USER)
+# The count stands in the row that a deletion and a new reference both change, so one of them waits for the other and
+# then sees it; counting the references in a query would not.
+COUNT_REFERENCES = Function(
+    "count_file_references",
+    """
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        UPDATE stored_files SET reference_count = reference_count - 1, updated_at = now() WHERE id = OLD.file_id;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        UPDATE stored_files SET reference_count = reference_count + 1, updated_at = now()
+        WHERE id = NEW.file_id AND state <> 'deleted';
+        IF NOT FOUND THEN
+            RAISE foreign_key_violation USING
+                MESSAGE = 'file_id names no file, or one that is being deleted',
+                CONSTRAINT = 'fk_file_references_file_id', TABLE = 'file_references', COLUMN = 'file_id';
+        END IF;
+    END IF;
+    RETURN NULL;
+END
+""",
+)
+
+FUNCTIONS = (NUMBER_VERSION, CHECK_MOVE, REFUSE_AUDIT_CHANGE, ANNOUNCE_SESSION, ANNOUNCE_USER, COUNT_REFERENCES)
 TRIGGERS = (
     Trigger("number_version", "generated_codes", "BEFORE INSERT", NUMBER_VERSION.name),
     *(
@@ -149,4 +172,7 @@ TRIGGERS = (
     ),
     Trigger("announce_change", "sessions", "AFTER DELETE OR UPDATE OF status, expires_at", ANNOUNCE_SESSION.name),
     Trigger("announce_change", "users", "AFTER UPDATE OF role, status", ANNOUNCE_USER.name),
+    Trigger(
+        "count_references", "file_references", "AFTER INSERT OR DELETE OR UPDATE OF file_id", COUNT_REFERENCES.name
+    ),
 )

@@ -55,10 +55,28 @@ thing that was wrong and what to do, and never hold a secret.
     │   └── TransactionClosedError         transaction_closed
     ├── StorageError                       storage_error
     │   ├── StorageUnavailableError        storage_unavailable
+    │   │   ├── StorageMissingError        storage_missing
+    │   │   └── StoragePermissionError     storage_permission_denied
     │   ├── StorageFullError               storage_full
     │   ├── FileNotFoundInStorageError     file_not_found
+    │   ├── FileExistsInStorageError       file_exists
+    │   ├── FileChangedInStorageError      file_changed
     │   ├── FileTooLargeError              file_too_large
-    │   └── InvalidStorageKeyError         storage_key_invalid
+    │   ├── ContentMismatchError           content_mismatch
+    │   ├── InvalidFileError               file_invalid
+    │   │   ├── EmptyFileError             file_empty
+    │   │   ├── FileTypeNotAllowedError    file_type_not_allowed
+    │   │   ├── FileTypeMismatchError      file_type_mismatch
+    │   │   ├── CorruptFileError           file_corrupt
+    │   │   ├── PolyglotFileError          file_polyglot
+    │   │   ├── ActiveContentError         file_active_content
+    │   │   ├── ImageTooLargeError         image_too_large
+    │   │   ├── ImageTimeoutError          image_timeout
+    │   │   └── InvalidFileNameError       file_name_invalid
+    │   ├── InvalidStorageKeyError         storage_key_invalid
+    │   ├── InvalidSignatureError          signature_invalid
+    │   ├── NotSupportedByStorageError     storage_not_supported
+    │   └── PublicStorageError             storage_public
     ├── InvalidValueError                  invalid_value
     │   ├── ValueTooLongError              value_too_long
     │   ├── InvalidTextError               invalid_text
@@ -133,11 +151,29 @@ from data_layer.errors.database import (
     TransactionError,
 )
 from data_layer.errors.storage import (
+    ActiveContentError,
+    ContentMismatchError,
+    CorruptFileError,
+    EmptyFileError,
+    FileChangedInStorageError,
+    FileExistsInStorageError,
     FileNotFoundInStorageError,
     FileTooLargeError,
+    FileTypeMismatchError,
+    FileTypeNotAllowedError,
+    ImageTimeoutError,
+    ImageTooLargeError,
+    InvalidFileError,
+    InvalidFileNameError,
+    InvalidSignatureError,
     InvalidStorageKeyError,
+    NotSupportedByStorageError,
+    PolyglotFileError,
+    PublicStorageError,
     StorageError,
     StorageFullError,
+    StorageMissingError,
+    StoragePermissionError,
     StorageUnavailableError,
 )
 from data_layer.errors.values import (
@@ -159,6 +195,7 @@ from data_layer.errors.values import (
 __all__ = [
     "AccountInactiveError",
     "AccountSuspendedError",
+    "ActiveContentError",
     "AppendOnlyError",
     "AuthenticationError",
     "CacheError",
@@ -172,6 +209,8 @@ __all__ = [
     "ConcurrentChangeError",
     "ConfigurationError",
     "ConflictError",
+    "ContentMismatchError",
+    "CorruptFileError",
     "DataLayerError",
     "DatabaseError",
     "DatabaseLoginError",
@@ -181,17 +220,27 @@ __all__ = [
     "DuplicateError",
     "EmailNotVerifiedError",
     "EmbeddedServerError",
+    "EmptyFileError",
     "ExpiredTokenError",
+    "FileChangedInStorageError",
+    "FileExistsInStorageError",
     "FileNotFoundInStorageError",
     "FileTooLargeError",
+    "FileTypeMismatchError",
+    "FileTypeNotAllowedError",
     "FolderInUseError",
     "ForeignSchemaError",
     "IllegalStatusMoveError",
+    "ImageTimeoutError",
+    "ImageTooLargeError",
     "InvalidCacheKeyError",
     "InvalidCacheValueError",
     "InvalidCredentialsError",
+    "InvalidFileError",
+    "InvalidFileNameError",
     "InvalidOneTimeTokenError",
     "InvalidSessionError",
+    "InvalidSignatureError",
     "InvalidStorageKeyError",
     "InvalidTextError",
     "InvalidTimeToLiveError",
@@ -206,9 +255,12 @@ __all__ = [
     "NestedTransactionError",
     "NotFoundError",
     "NotInitializedError",
+    "NotSupportedByStorageError",
     "OverloadedError",
     "PermissionDeniedError",
+    "PolyglotFileError",
     "PoolTimeoutError",
+    "PublicStorageError",
     "ReusedTokenError",
     "SchemaAheadError",
     "SchemaBehindError",
@@ -217,6 +269,8 @@ __all__ = [
     "StillReferencedError",
     "StorageError",
     "StorageFullError",
+    "StorageMissingError",
+    "StoragePermissionError",
     "StorageUnavailableError",
     "TooManyAttemptsError",
     "TransactionClosedError",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 from typing_extensions import override
 
-from data_layer.entities import GeneratedCode, GeneratedImage
+from data_layer.entities import FileReference, GeneratedCode, GeneratedImage
+from data_layer.repositories.files import keys_attached_to
 from data_layer.repositories.repository import Repository
 from data_layer.schemas.codes import GeneratedCodeSummary
 
@@ -22,6 +23,21 @@ class GeneratedCodeRepository(Repository[GeneratedCode]):
     """Rows of ``generated_codes``. A version that others were made from is not removed alone."""
 
     entity = GeneratedCode
+
+    def __init__(self, session: EntitySession, discarded: list[str]) -> None:
+        super().__init__(session)
+        self._discarded = discarded
+
+    @override
+    async def delete(self, entity: GeneratedCode) -> None:
+        """Remove the version; its files go after the commit.
+
+        Raises:
+            NotFoundError: when it is gone already.
+            StillReferencedError: while others were made from it.
+        """
+        self._discarded += await keys_attached_to(self._session, FileReference.code_id == entity.id)
+        await super().delete(entity)
 
     async def summaries(self, project_id: UUID) -> Sequence[GeneratedCodeSummary]:
         """All versions of a project without their code, oldest first."""
@@ -47,11 +63,11 @@ class GeneratedImageRepository(Repository[GeneratedImage]):
 
     @override
     async def delete(self, entity: GeneratedImage) -> None:
-        """Remove the image; its file goes after the commit.
+        """Remove the image; its files go after the commit.
 
         Raises:
             NotFoundError: when it is gone already.
         """
+        attached = await keys_attached_to(self._session, FileReference.image_id == entity.id)
         await super().delete(entity)
-        if entity.storage_key is not None:
-            self._discarded.append(entity.storage_key)
+        self._discarded += {*attached, *([entity.storage_key] if entity.storage_key is not None else ())}

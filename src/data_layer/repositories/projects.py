@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, func, select, union
+from sqlalchemy import ColumnElement, func, or_, select, union
 from typing_extensions import override
 
-from data_layer.entities import GeneratedImage, Project
+from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Project
+from data_layer.repositories.files import keys_attached_to
 from data_layer.repositories.repository import Repository
 
 if TYPE_CHECKING:
@@ -53,11 +54,17 @@ class ProjectRepository(Repository[Project]):
 
 
 async def stored_files_of(session: EntitySession, projects: ColumnElement[bool]) -> Sequence[str]:
-    """The storage keys that projects and their images refer to."""
+    """The storage keys that projects, their images and their codes refer to, in columns or by attached files."""
     statement = union(
         select(Project.original_image).where(projects),
         select(Project.thumbnail_image).where(projects),
         select(GeneratedImage.storage_key).join(Project).where(projects),
     )
-    keys = (await session.execute(statement)).scalars()
-    return [key for key in keys if key is not None and "://" not in key]
+    keys = {key for key in (await session.execute(statement)).scalars() if key is not None and "://" not in key}
+    chosen = select(Project.id).where(projects)
+    attached = or_(
+        FileReference.project_id.in_(chosen),
+        FileReference.image_id.in_(select(GeneratedImage.id).where(GeneratedImage.project_id.in_(chosen))),
+        FileReference.code_id.in_(select(GeneratedCode.id).where(GeneratedCode.project_id.in_(chosen))),
+    )
+    return sorted(keys.union(await keys_attached_to(session, attached)))

@@ -15,11 +15,13 @@ from data_layer.database.transaction import Transaction, uninterrupted
 from data_layer.entities import AuditLog, Entity
 from data_layer.errors import CommitUnknownError, NestedTransactionError
 from data_layer.repositories.audit import AuditRepository, complete
+from data_layer.repositories.files import FileRepository
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
 from data_layer.repositories.login_attempts import LoginAttemptRepository
 from data_layer.repositories.projects import ProjectRepository
 from data_layer.repositories.refresh_tokens import RefreshTokenRepository
 from data_layer.repositories.sessions import SessionRepository
+from data_layer.repositories.stored_objects import StoredFileRepository
 from data_layer.repositories.users import UserRepository
 
 if TYPE_CHECKING:
@@ -99,12 +101,14 @@ class UnitOfWork:
         self._entities = EntitySession(database, self._transaction)
         self.users = UserRepository(self._entities, self._discarded)
         self.projects = ProjectRepository(self._entities, self._discarded)
-        self.codes = GeneratedCodeRepository(self._entities)
+        self.codes = GeneratedCodeRepository(self._entities, self._discarded)
         self.images = GeneratedImageRepository(self._entities, self._discarded)
         self.sessions = SessionRepository(self._entities, self._ended)
         self.refresh_tokens = RefreshTokenRepository(self._entities)
         self.audit = AuditRepository(self._entities)
         self.login_attempts = LoginAttemptRepository(self._entities)
+        self.files = FileRepository(self._entities)
+        self.stored_files = StoredFileRepository(self._entities)
 
     def add(self, entity: Entity) -> None:
         """Insert a new entity, or write the changes of a stored one, when the transaction is flushed or committed."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import ColumnElement, delete, func, select, text, update
 from typing_extensions import override
 
-from data_layer.entities import Project, Session, User
+from data_layer.entities import FileReference, Project, Session, StoredFile, User
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.entities.user import erased_email
 from data_layer.repositories.projects import stored_files_of
@@ -127,6 +127,9 @@ class UserRepository(Repository[User]):
             NotFoundError: when there is no such row.
         """
         self._discarded += await stored_files_of(self._session, Project.user_id == entity.id)
+        own_files = select(StoredFile.key).where(StoredFile.owner_id == entity.id)
+        self._discarded += (await self._session.execute(own_files)).scalars()
+        await self._session.change(delete(FileReference).where(FileReference.owner_id == entity.id))
         await self._session.change(delete(Project).where(Project.user_id == entity.id))
         await self._session.change(delete(Session).where(Session.user_id == entity.id))
         result = await self._session.change(update(User).where(User.id == entity.id).values(_nobody(entity)))

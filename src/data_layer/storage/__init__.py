@@ -1,25 +1,43 @@
 """Bytes in and out: the ``Storage`` port, its rules, and one adapter for each backend."""
 
 from data_layer.storage.local import LocalStorage
+from data_layer.storage.object_store.azure import AzureStorage
+from data_layer.storage.object_store.limits import Limits
+from data_layer.storage.object_store.s3 import S3Storage
+from data_layer.storage.object_store.s3_place import S3Place
 from data_layer.storage.port import (
     FileContent,
     FileInformation,
     ListedFile,
     OpenFile,
+    SignedMethod,
+    SignedUrl,
     Storage,
     StorageAdministration,
     StorageBackend,
+    StorageMoves,
     StorageStatistics,
+    StorageUrls,
 )
+from data_layer.storage_settings.azure_place import AzurePlace
 
 __all__ = [
+    "AzurePlace",
+    "AzureStorage",
     "FileContent",
     "FileInformation",
+    "Limits",
     "ListedFile",
     "LocalStorage",
     "OpenFile",
+    "S3Place",
+    "S3Storage",
+    "SignedMethod",
+    "SignedUrl",
     "Storage",
     "StorageAdministration",
     "StorageBackend",
+    "StorageMoves",
     "StorageStatistics",
+    "StorageUrls",
 ]

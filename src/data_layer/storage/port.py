@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
 FileContent = bytes | AsyncIterable[bytes] | BinaryIO | Path
 """What can be uploaded: bytes, an asynchronous stream of them, a file that is open for reading, or a file's path."""
+
+SignedMethod = Literal["GET", "PUT"]
+"""What a signed URL allows: to read a file, or to store one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +26,16 @@ class FileInformation:
         key: The name under which it is stored.
         size: Its length in bytes.
         content_type: The media type that it was stored with.
-        sha256: The SHA-256 of its bytes, in hexadecimal; None for a file that another program put there.
-        created_at: When these bytes were stored, in UTC; overwriting a file creates it anew.
+        sha256: The SHA-256 of its bytes, in hexadecimal. None where nobody said it: for a file that another program
+            put there, or that came through a signed URL, and on S3 and Azure for a stream of more than 8 MiB that was
+            uploaded without ``sha256``, because its metadata travels before its bytes.
+        created_at: When these bytes were stored, in UTC; overwriting a file creates it anew. S3 and Azure keep whole
+            seconds.
         etag: An opaque text, without quotes, that changes whenever the bytes do.
         metadata: What the caller stored beside it.
+        content_encoding: How the stored bytes are encoded, for example ``gzip``: a browser undoes it, ``download``
+            and ``open`` do not. None: not at all.
+        cache_control: How browsers and a CDN may keep it, as the header of this name says; None: not said.
     """
 
     key: str
@@ -36,6 +45,8 @@ class FileInformation:
     created_at: datetime
     etag: str
     metadata: Mapping[str, str]
+    content_encoding: str | None = None
+    cache_control: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,26 @@ class OpenFile:
 
     information: FileInformation
     chunks: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUrl:
+    """Permission to do one thing with one file, until it expires. Whoever has it can use it: never store or log it.
+
+    Attributes:
+        url: The address to send the request to.
+        method: The HTTP method to use; a GET may also be a HEAD on the local storage.
+        headers: What the request must carry besides, exactly so; empty for GET.
+        expires_at: When it stops working, in UTC.
+    """
+
+    url: str
+    method: SignedMethod
+    headers: Mapping[str, str]
+    expires_at: datetime
+
+    def __str__(self) -> str:
+        return self.url
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +111,17 @@ class Storage(Protocol):
     """
 
     async def upload(
-        self, content: FileContent, key: str, content_type: str, *, metadata: Mapping[str, str] | None = None
+        self,
+        content: FileContent,
+        key: str,
+        content_type: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_encoding: str | None = None,
+        cache_control: str | None = None,
+        sha256: str | None = None,
+        overwrite: bool = True,
+        if_match: str | None = None,
     ) -> str:
         """Store a file durably, in place of one that has the key already, and return its URL.
 
@@ -91,13 +132,24 @@ class Storage(Protocol):
             content: The bytes, or where to read them. A stream is read once and never held in memory as a whole.
             key: The name to store it under.
             content_type: The media type to give it, for example ``image/png``.
-            metadata: Free values to keep beside it: names of lower-case letters, digits and ``_``, together at most
-                1024 bytes (counted percent-encoded, as they travel in headers).
+            metadata: Free values to keep beside it, such as its owner: names of lower-case letters, digits and ``_``,
+                together at most 1024 bytes (counted percent-encoded, as they travel in headers).
+            content_encoding: How the bytes are encoded already, for example ``gzip``; they are stored as they come.
+            cache_control: How browsers and a CDN may keep the file, for example ``public, max-age=31536000``.
+            sha256: The SHA-256 that the content must have, in hexadecimal. It is verified before the file becomes
+                visible.
+            overwrite: False stores the file only if the key is free.
+            if_match: Stores the file only in place of the version with this ETag (`FileInformation.etag`).
 
         Raises:
             FileTooLargeError: there is more content than one file may have.
             StorageFullError: there is no room left.
-            InvalidValueError: the content type or the metadata break a rule.
+            InvalidValueError: the content type, the metadata or another value breaks a rule.
+            ContentMismatchError: the content has another SHA-256 than it must have.
+            FileExistsInStorageError: the key is taken, and ``overwrite`` is False.
+            FileChangedInStorageError: there is no file of the ETag ``if_match`` (any more).
+            NotSupportedByStorageError: the server ignores such conditions, as some that resemble S3 do; or one was set
+                for more than 64 MiB, which S3 and Azure take in parts.
         """
         ...
 
@@ -132,8 +184,15 @@ class Storage(Protocol):
         """Whether a file has this key."""
         ...
 
-    async def delete(self, key: str) -> bool:
-        """Remove a file and its metadata; whether there was one. Repeating it is harmless."""
+    async def delete(self, key: str) -> None:
+        """Remove a file and its metadata. Nothing happens where there is none, so repeating it is harmless."""
+        ...
+
+    async def delete_many(self, keys: Iterable[str]) -> None:
+        """Remove files, many in one request where the backend can; like ``delete``, harmless to repeat.
+
+        The keys are checked before anything is removed. When it fails, some may be removed and others not.
+        """
         ...
 
     def list(self, prefix: str = "") -> AsyncGenerator[ListedFile]:
@@ -143,16 +202,77 @@ class Storage(Protocol):
         """
         ...
 
+
+class StorageMoves(Protocol):
+    """Files that get another key, without their bytes travelling through this process.
+
+    Raises, from every method, what `Storage` raises, and:
+        FileNotFoundInStorageError: no file has the source key.
+        FileExistsInStorageError: the target key is taken, and ``overwrite`` is False.
+        NotSupportedByStorageError: ``overwrite`` is False, and the server ignores such a condition.
+    """
+
+    async def copy(self, source: str, target: str, *, overwrite: bool = True) -> None:
+        """Store a file under a second key, with its metadata. Copying it onto itself changes nothing."""
+        ...
+
+    async def move(self, source: str, target: str, *, overwrite: bool = True) -> None:
+        """Give a file another key. One that is interrupted leaves the source, and perhaps the target besides, whole."""
+        ...
+
+
+class StorageUrls(Protocol):
+    """The addresses of files."""
+
     def url(self, key: str) -> str:
-        """The address of a file, whether it exists or not. It grants no right to read it."""
+        """The address of a file, whether it exists or not; the CDN's if one is set. It grants no right to read it."""
+        ...
+
+    async def signed_url(
+        self,
+        key: str,
+        *,
+        method: SignedMethod = "GET",
+        expires_in: timedelta,
+        content_type: str | None = None,
+        content_disposition: str | None = None,
+    ) -> SignedUrl:
+        """Permission to read or to store one file for a while, whether it exists or not.
+
+        Args:
+            key: The file.
+            method: GET to read it, PUT to store it in place of what may be there.
+            expires_in: How long it works, one second to seven days. Clocks that differ by a minute do no harm.
+            content_type: GET: the media type that the answer will have instead of the stored one. PUT: the media type
+                that must be sent and will be stored.
+            content_disposition: GET only: what browsers do with the answer, such as
+                ``attachment; filename="page.html"``.
+
+        Raises:
+            InvalidStorageKeyError: the key breaks a rule.
+            InvalidValueError: another value does.
+            NotSupportedByStorageError: what the storage was opened with cannot sign this, such as a connection string
+                with a shared access signature.
+            StorageUnavailableError: the credentials that sign could not be fetched.
+        """
         ...
 
 
 class StorageAdministration(Protocol):
     """What the owner of a storage does with it, and its users do not."""
 
+    async def create(self, *, allow_public: bool = False) -> None:
+        """Make the folder, bucket or container, private; harmless when it is there.
+
+        Raises:
+            PublicStorageError: everybody can read or list it, and ``allow_public`` is False.
+            StorageUnavailableError: it cannot be made; the message names the place, for operators.
+            StoragePermissionError: the credentials do not allow it.
+        """
+        ...
+
     async def initialize(self) -> None:
-        """Make the storage ready for use; harmless when it is.
+        """Make the storage object ready for use; harmless when it is.
 
         Raises:
             StorageUnavailableError: it cannot be made ready; the message names the place, for operators.
@@ -172,10 +292,20 @@ class StorageAdministration(Protocol):
         """
         ...
 
+    async def remove_abandoned_uploads(self, *, older_than: timedelta) -> int:
+        """Remove what uploads that were broken off left behind, invisible to everyone; returns how many.
+
+        Args:
+            older_than: Younger ones may still be going on, in this process or another.
+
+        Azure keeps no list of them and discards them itself within a week; there the answer is 0.
+        """
+        ...
+
     async def statistics(self) -> StorageStatistics:
         """Count the files; takes as long as listing them all."""
         ...
 
 
-class StorageBackend(Storage, StorageAdministration, Protocol):
-    """Both sides of a storage: what the composition root holds, and what an adapter implements."""
+class StorageBackend(Storage, StorageMoves, StorageUrls, StorageAdministration, Protocol):
+    """All sides of a storage: what the composition root holds, and what an adapter implements."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from contextlib import aclosing, asynccontextmanager
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from data_layer.errors import InvalidValueError, NotInitializedError, StorageUnavailableError
 from data_layer.observability.log import get_log
+from data_layer.storage.conditions import Condition
 from data_layer.storage.content import BATCH_SIZE, batches
 from data_layer.storage.keys import split_key, split_prefix
-from data_layer.storage.local.attributes import Sidecars
+from data_layer.storage.local.attributes import Sidecars, locked
+from data_layer.storage.local.copying import Copy
 from data_layer.storage.local.draft import Destination, Draft
 from data_layer.storage.local.failures import (
     translated_for_operators,
@@ -22,15 +25,25 @@ from data_layer.storage.local.failures import (
 from data_layer.storage.local.folder import TEMPORARY, StorageFolder, create_file, read_all, write_all
 from data_layer.storage.local.listing import measure, walk
 from data_layer.storage.local.reader import Reader
-from data_layer.storage.metadata import check_content_type, check_metadata
+from data_layer.storage.metadata import Description, check_sha256
 from data_layer.storage.port import OpenFile
+from data_layer.storage.signing.local import LocalUrlSigner
+from data_layer.storage.signing.terms import Terms
 from data_layer.storage.threads import FileThreads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+    from datetime import timedelta
     from pathlib import Path
 
-    from data_layer.storage.port import FileContent, FileInformation, ListedFile, StorageStatistics
+    from data_layer.storage.port import (
+        FileContent,
+        FileInformation,
+        ListedFile,
+        SignedMethod,
+        SignedUrl,
+        StorageStatistics,
+    )
 
 _THREADS = 32
 _LISTED_AT_ONCE = 500
@@ -50,15 +63,17 @@ class LocalStorage:
     is refused with `InvalidStorageKeyError`, and the other way round.
     """
 
-    def __init__(self, folder: Path, *, max_file_size: int) -> None:
+    def __init__(self, folder: Path, *, max_file_size: int, signer: LocalUrlSigner | None = None) -> None:
         """Nothing is touched before ``initialize``.
 
         Args:
             folder: Where the files are; LOCAL_STORAGE_PATH.
             max_file_size: Bytes that one file may have; MAX_FILE_SIZE.
+            signer: Makes addresses; by default with a secret that nobody else knows, so that nobody else verifies them.
         """
         self._folder = StorageFolder(folder.absolute())
         self._max_file_size = max_file_size
+        self._signer = signer or LocalUrlSigner([secrets.token_hex(32)])
         self._open_threads: FileThreads | None = None
 
     async def initialize(self) -> None:
@@ -75,6 +90,7 @@ class LocalStorage:
                 removed = await threads.run(self._folder.remove_old_temporary_files, _MAX_TEMPORARY_AGE)
         except BaseException:
             await threads.close()
+            self._folder.close()
             raise
         self._open_threads = threads
         _logger.info("storage_initialized", backend="local", temporary_files_removed=removed)
@@ -84,6 +100,17 @@ class LocalStorage:
         threads, self._open_threads = self._open_threads, None
         if threads is not None:
             await threads.close()
+            self._folder.close()
+
+    async def create(self, *, allow_public: bool = False) -> None:  # noqa: ARG002  (the port's)
+        """Make the folder; see `StorageAdministration.create`. What is stored in it only its owner can read."""
+        with translated_for_operators(f"make the folder {str(self._folder.root)!r}"):
+            await asyncio.to_thread(self._folder.create)
+
+    async def remove_abandoned_uploads(self, *, older_than: timedelta) -> int:
+        """Remove the temporary files of uploads that were broken off."""
+        with translated_for_operators("remove what broken uploads left behind"):
+            return await self._threads.run(self._folder.remove_old_temporary_files, older_than.total_seconds())
 
     async def check(self) -> None:
         """Write a tiny file, read it back and remove it."""
@@ -96,10 +123,26 @@ class LocalStorage:
             return await self._threads.run(measure, self._folder)
 
     async def upload(
-        self, content: FileContent, key: str, content_type: str, *, metadata: Mapping[str, str] | None = None
+        self,
+        content: FileContent,
+        key: str,
+        content_type: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_encoding: str | None = None,
+        cache_control: str | None = None,
+        sha256: str | None = None,
+        overwrite: bool = True,
+        if_match: str | None = None,
     ) -> str:
         """Store a file durably; see `Storage.upload`."""
-        destination = Destination(key, split_key(key), check_content_type(content_type), check_metadata(metadata))
+        destination = Destination(
+            key,
+            split_key(key),
+            Description.checked(content_type, metadata, content_encoding, cache_control),
+            check_sha256(sha256),
+            Condition(overwrite, if_match),
+        )
         draft = Draft(self._folder, destination, self._max_file_size)
         if isinstance(content, bytes):
             with translated_for_writing(key):
@@ -141,14 +184,32 @@ class LocalStorage:
         with translated_for_reading(key):
             return await self._threads.run(self._folder.status, segments) is not None
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str) -> None:
         """Remove a file, its metadata, and the folders that it leaves empty; see `Storage.delete`."""
         segments = split_key(key)
         with translated_for_writing(key):
             existed = await self._threads.run(_delete, self._folder, key, segments)
         if existed:
             _logger.debug("file_deleted", key=key)
-        return existed
+
+    async def delete_many(self, keys: Iterable[str]) -> None:
+        """Remove files, one after the other; see `Storage.delete_many`."""
+        files = [(key, split_key(key)) for key in keys]
+        for key, _ in files:
+            await self.delete(key)
+
+    async def copy(self, source: str, target: str, *, overwrite: bool = True) -> None:
+        """Store a file under a second key; see `StorageMoves.copy`."""
+        job = Copy(self._folder, (source, split_key(source)), (target, split_key(target)), Condition(overwrite))
+        with translated_for_writing(target), translated_for_reading(source):
+            await self._threads.run_until_cancelled(job.abandon, job.copy)
+
+    async def move(self, source: str, target: str, *, overwrite: bool = True) -> None:
+        """Give a file another key, without touching its bytes where it can be done; see `StorageMoves.move`."""
+        job = Copy(self._folder, (source, split_key(source)), (target, split_key(target)), Condition(overwrite))
+        with translated_for_writing(target), translated_for_reading(source):
+            if await self._threads.run_until_cancelled(job.abandon, job.move):
+                await self._threads.run(_delete, self._folder, source, split_key(source))
 
     async def list(self, prefix: str = "") -> AsyncGenerator[ListedFile]:
         """The files whose keys begin with ``prefix``; see `Storage.list`."""
@@ -162,8 +223,21 @@ class LocalStorage:
             files.close()
 
     def url(self, key: str) -> str:
-        """The ``file://`` address of a file: of use on this machine, and nothing to show to clients."""
-        return self._folder.root.joinpath(*split_key(key)).as_uri()
+        """The address under which the service serves a file; see `StorageUrls.url`."""
+        split_key(key)
+        return self._signer.url(key)
+
+    async def signed_url(
+        self,
+        key: str,
+        *,
+        method: SignedMethod = "GET",
+        expires_in: timedelta,
+        content_type: str | None = None,
+        content_disposition: str | None = None,
+    ) -> SignedUrl:
+        """Permission to read or store one file through the service; see `StorageUrls.signed_url`."""
+        return self._signer.sign(Terms.checked(key, method, expires_in, content_type, content_disposition))
 
     @property
     def _threads(self) -> FileThreads:
@@ -196,7 +270,11 @@ class LocalStorage:
 
 
 def _delete(folder: StorageFolder, key: str, segments: tuple[str, ...]) -> bool:
-    existed = _unlink(folder, segments)
+    if folder.status(segments) is None:
+        existed = False
+    else:
+        with locked(folder, key, shared=True):
+            existed = _unlink(folder, segments)
     Sidecars(folder).remove(key, segments)
     if existed:
         folder.remove_empty_folders(segments[:-1])
@@ -204,8 +282,6 @@ def _delete(folder: StorageFolder, key: str, segments: tuple[str, ...]) -> bool:
 
 
 def _unlink(folder: StorageFolder, segments: tuple[str, ...]) -> bool:
-    if folder.status(segments) is None:
-        return False
     try:
         with folder.opened(segments[:-1]) as inner:
             os.unlink(segments[-1], dir_fd=inner)
@@ -221,7 +297,7 @@ def _take(files: Iterator[ListedFile]) -> tuple[ListedFile, ...]:
 
 def _probe(folder: StorageFolder) -> None:
     name = f"probe-{secrets.token_hex(8)}"
-    with folder.opened(TEMPORARY) as temporary:
+    with folder.own(TEMPORARY) as temporary:
         descriptor = create_file(temporary, name)
         try:
             write_all(descriptor, name.encode())

@@ -38,6 +38,8 @@ class Attributes:
     sha256: str
     content_type: str
     metadata: Mapping[str, str]
+    content_encoding: str | None = None
+    cache_control: str | None = None
 
     def describes(self, status: os.stat_result) -> bool:
         """Whether the file with this status is the version that these attributes were written for."""
@@ -64,6 +66,8 @@ def information(key: str, status: os.stat_result, attributes: Attributes | None)
         time_of(status),
         attributes.sha256,
         attributes.metadata,
+        attributes.content_encoding,
+        attributes.cache_control,
     )
 
 
@@ -89,28 +93,31 @@ def attached(descriptor: int) -> Attributes | None:
     return next(iter(_decode([content])), None)
 
 
+@contextmanager
+def locked(folder: StorageFolder, key: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of a key, which a few keys have in common, alone or together with others who share it.
+
+    It also holds between processes, and the kernel releases it when its holder dies.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with folder.own(LOCKS) as locks:
+        descriptor = os.open(_digest(key)[:2], flags, 0o600, dir_fd=locks)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 class Sidecars:
     """The sidecars of a storage folder: one small file for each key that needs one, describing at most two versions.
 
-    Writers of one key take turns under a lock that also holds between processes, and that the kernel releases when
-    its holder dies. Readers need none: a sidecar is replaced as a whole, and describes the version in place at all
-    times.
+    Writers of one key take turns under its lock. Readers need none: a sidecar is replaced as a whole, and describes
+    the version in place at all times.
     """
 
     def __init__(self, folder: StorageFolder) -> None:
         self._folder = folder
-
-    @contextmanager
-    def locked(self, key: str) -> Iterator[None]:
-        """Hold the lock of a key; a few keys share one."""
-        with self._folder.opened(LOCKS, create=True) as folder:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(_digest(key)[:2], flags, 0o600, dir_fd=folder)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
     def read(self, key: str) -> list[Attributes]:
         """What the sidecar of a key describes; nothing where there is none."""
@@ -128,7 +135,7 @@ class Sidecars:
         """Replace the sidecar of a key, durably. The lock must be held."""
         *folders, name = self._location(key)
         temporary = secrets.token_hex(16)
-        with self._folder.opened(TEMPORARY) as source, self._folder.opened(folders, create=True) as target:
+        with self._folder.own(TEMPORARY) as source, self._folder.opened(folders, create=True) as target:
             descriptor = create_file(source, temporary)
             try:
                 write_all(descriptor, b"".join(orjson.dumps(version) + b"\n" for version in versions))
@@ -146,7 +153,7 @@ class Sidecars:
         *folders, name = self._location(key)
         if self._folder.status((*folders, name)) is None:
             return
-        with self.locked(key), suppress(FileNotFoundError), self._folder.opened(folders) as folder:
+        with locked(self._folder, key), suppress(FileNotFoundError), self._folder.opened(folders) as folder:
             if self._folder.status(segments) is None:
                 os.unlink(name, dir_fd=folder)
 
@@ -174,6 +181,7 @@ def _decode(contents: Iterable[bytes]) -> list[Attributes]:
 def _checked(values: dict[str, Any]) -> Attributes:
     attributes = Attributes(**values)
     texts = (attributes.sha256, attributes.content_type, *attributes.metadata, *attributes.metadata.values())
-    if not all(isinstance(text, str) for text in texts):
+    further = (attributes.content_encoding, attributes.cache_control)
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(text, str | None) for text in further):
         raise TypeError("not text")
     return attributes

@@ -7,27 +7,40 @@ import os
 import secrets
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from data_layer.errors import FileTooLargeError, StorageUnavailableError
-from data_layer.storage.local.attributes import Attributes, Sidecars, attach
+from data_layer.errors import ContentMismatchError, FileTooLargeError, StorageUnavailableError
+from data_layer.storage.conditions import Condition
+from data_layer.storage.local.attributes import Attributes, Sidecars, attach, locked
 from data_layer.storage.local.folder import TEMPORARY, StorageFolder, create_file, start_writeback, write_all
+from data_layer.storage.local.reader import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
+
+    from data_layer.storage.metadata import Description
 
 _ATTEMPTS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a draft will be published, and as what."""
+    """Where a draft will be published, as what, and on which condition.
+
+    Attributes:
+        key: The key.
+        segments: The same, split.
+        description: What is stored beside it.
+        sha256: What its content must have; None: anything.
+        condition: What must be in place.
+    """
 
     key: str
     segments: tuple[str, ...]
-    content_type: str
-    metadata: Mapping[str, str]
+    description: Description
+    sha256: str | None = None
+    condition: Condition = field(default_factory=Condition)
 
 
 class Draft:
@@ -63,7 +76,7 @@ class Draft:
 
     def open(self) -> None:
         """Create the temporary file."""
-        self._temporary_folder = self._resources.enter_context(self._folder.opened(TEMPORARY))
+        self._temporary_folder = self._resources.enter_context(self._folder.own(TEMPORARY))
         self._descriptor = create_file(self._temporary_folder, self._name)
         self._resources.callback(os.close, self._descriptor)
         self._resources.callback(self._remove_temporary_file)
@@ -85,13 +98,26 @@ class Draft:
             self._hash.update(chunk)
 
     def commit(self) -> None:
-        """Put the file in its place, durably, unless it was abandoned meanwhile."""
+        """Put the file in its place, durably, unless it was abandoned meanwhile.
+
+        Raises:
+            ContentMismatchError: the content is another than was announced.
+            FileExistsInStorageError: its condition does not hold.
+            FileChangedInStorageError: the same.
+        """
+        if self._destination.sha256 not in {None, self._hash.hexdigest()}:
+            raise ContentMismatchError(
+                f"The content for {self._destination.key!r} has another SHA-256 than it should have"
+            )
         attributes = self._attributes(stamp(self._descriptor))
-        if attach(self._descriptor, attributes):
-            os.fsync(self._descriptor)
-            self._publish()
-        else:
+        if not attach(self._descriptor, attributes):
             self._commit_with_sidecar(attributes)
+            return
+        os.fsync(self._descriptor)
+        # Whoever has a condition must be alone from looking to publishing; the others need not wait for each other.
+        with locked(self._folder, self._destination.key, shared=self._destination.condition.is_none):
+            self._require_condition()
+            self._publish()
 
     def abandon(self) -> None:
         """Forbid publishing from now on; may be called from another thread."""
@@ -104,7 +130,8 @@ class Draft:
     def _commit_with_sidecar(self, attributes: Attributes) -> None:
         key, segments = self._destination.key, self._destination.segments
         sidecars = Sidecars(self._folder)
-        with sidecars.locked(key):
+        with locked(self._folder, key):
+            self._require_condition()
             current = self._folder.status(segments)
             kept = [version for version in sidecars.read(key) if current and version.describes(current)]
             if current:
@@ -114,8 +141,32 @@ class Draft:
             self._publish()
 
     def _attributes(self, modified: int) -> Attributes:
+        described = self._destination.description
+        return Attributes(
+            self._size,
+            modified,
+            self._hash.hexdigest(),
+            described.content_type,
+            described.metadata,
+            described.content_encoding,
+            described.cache_control,
+        )
+
+    def _require_condition(self) -> None:
         target = self._destination
-        return Attributes(self._size, modified, self._hash.hexdigest(), target.content_type, target.metadata)
+        if target.condition.is_none:
+            return
+        if target.condition.if_match is None:
+            holds = self._folder.status(target.segments) is None
+        else:
+            try:
+                current = Reader(self._folder, target.key, target.segments).information().etag
+            except (FileNotFoundError, NotADirectoryError):
+                holds = False
+            else:
+                holds = current == target.condition.if_match
+        if not holds:
+            raise target.condition.failure(target.key)
 
     def _publish(self) -> None:
         for _ in range(_ATTEMPTS):

@@ -26,14 +26,28 @@ _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class _Held:
+    """A folder that is kept open, until nobody needs it any more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
 class StorageFolder:
     """One folder, walked from its root by descriptors: a folder that is swapped for a link meanwhile leads nowhere.
 
-    The root itself may be a link, which is the operator's to choose.
+    The root itself may be a link, which is the operator's to choose. The root and our own folders in it are kept open
+    between uses, for as long as the root's path leads to the same folder.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._path = str(root)
+        self._identity: tuple[int, int] | None = None
+        self._held: dict[tuple[str, ...], _Held] = {}
 
     def create(self) -> None:
         """Make what is missing, for the owner only."""
@@ -42,18 +56,39 @@ class StorageFolder:
             with self.opened(folder, create=True):
                 pass
 
+    def close(self) -> None:
+        """Let go of what is kept open; harmless, as it is opened again when it is needed."""
+        self._held = {}
+
     @contextmanager
     def opened(self, segments: Sequence[str], *, create: bool = False) -> Iterator[int]:
         """A descriptor of an inner folder; ``create`` makes the missing ones."""
-        descriptor = self._open_root()
+        root = self._root()
+        if not segments:
+            yield root.descriptor
+            return
+        descriptor = root.descriptor
         try:
             for segment in segments:
                 inner = _make_and_open(descriptor, segment) if create else open_folder(descriptor, segment)
-                os.close(descriptor)
+                if descriptor != root.descriptor:
+                    os.close(descriptor)
                 descriptor = inner
             yield descriptor
         finally:
-            os.close(descriptor)
+            if descriptor != root.descriptor:
+                os.close(descriptor)
+
+    @contextmanager
+    def own(self, segments: tuple[str, ...]) -> Iterator[int]:
+        """A descriptor of one of our own folders, which is kept open and made if it is missing."""
+        self._root()
+        open_ones = self._held  # Another thread may begin anew meanwhile.
+        held = open_ones.get(segments)
+        if held is None or os.fstat(held.descriptor).st_nlink == 0:  # Someone removed it.
+            with self.opened(segments, create=True) as descriptor:
+                held = open_ones[segments] = _Held(os.dup(descriptor))
+        yield held.descriptor
 
     def open_file(self, segments: Sequence[str]) -> int:
         """A descriptor of a regular file, for reading; anything else counts as not there."""
@@ -83,7 +118,7 @@ class StorageFolder:
     def remove_old_temporary_files(self, age: float) -> int:
         """Remove temporary files that nobody has written to for ``age`` seconds; returns how many."""
         removed = 0
-        with self.opened(TEMPORARY) as folder, os.scandir(folder) as entries:
+        with self.own(TEMPORARY) as folder, os.scandir(folder) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
                     if entry.stat(follow_symlinks=False).st_mtime < time.time() - age:
@@ -96,14 +131,26 @@ class StorageFolder:
         status = os.statvfs(self.root)
         return status.f_bavail * status.f_frsize
 
-    def _open_root(self) -> int:
+    def _root(self) -> _Held:
         try:
-            return os.open(self.root, _OPEN_FOLDER)
+            status = os.stat(self._path)  # noqa: PTH116  (half the time of Path.stat, at every operation)
+            held = self._held.get(())
+            if held is not None and self._identity == (status.st_dev, status.st_ino):
+                return held
+            return self._open_root()
         except OSError as error:
             raise StorageUnavailableError(
                 f"The storage folder cannot be opened ({error.strerror}): `data-layer storage init` makes it; if it "
                 "was there before, see whether its disk is mounted"
             ) from error
+
+    def _open_root(self) -> _Held:
+        """Begin anew: what was kept open may belong to another disk."""
+        held = _Held(os.open(self._path, _OPEN_FOLDER))
+        status = os.fstat(held.descriptor)
+        self._held = {(): held}
+        self._identity = (status.st_dev, status.st_ino)
+        return held
 
 
 def open_folder(folder: int, name: str) -> int:

@@ -1,0 +1,150 @@
+"""Signed URLs of local files: reading with ranges and validators (RFC 9110), and direct uploads.
+
+What users upload is hostile. Nothing is served as another type than it was verified to be, only plain images are shown
+by a browser, and whatever else gets through runs in a sandbox without an origin.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
+
+from data_layer.api.conditions import Conditions, accepts_gzip
+from data_layer.api.ranges import UnsatisfiableRangeError, parse_range
+from data_layer.errors import FileNotFoundInStorageError, FileTooLargeError
+
+if TYPE_CHECKING:
+    from data_layer.layer import DataLayer
+    from data_layer.services.files import LocalFileServer
+    from data_layer.storage import FileInformation
+    from data_layer.storage.signing.local import Grant
+
+_SHOWN_INLINE = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+_LONGEST_CACHED = 3600
+_SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox",
+    "referrer-policy": "no-referrer",
+}
+
+
+def make_router(data: DataLayer) -> APIRouter:
+    """The routes that need no login, because the URL is the permission."""
+    router = APIRouter(prefix="/v1/files", tags=["files"])
+    problems: dict[int | str, dict[str, Any]] = {
+        403: {"description": "The URL is not valid (any more)."},
+        404: {"description": "There is no such file."},
+    }
+    answers = problems | {
+        206: {"description": "The part that was asked for."},
+        304: {"description": "The client has it already."},
+        416: {"description": "The file has no such part."},
+    }
+
+    @router.head("/{key:path}", include_in_schema=False)
+    @router.get(
+        "/{key:path}",
+        summary="Read a file with a signed URL",
+        response_class=Response,
+        responses=answers,
+    )
+    async def read(key: str, request: Request) -> Response:
+        server = _server(data)
+        grant = server.verify(request.method, key, request.query_params)
+        return _answer(server, grant, await server.stat(key), request)
+
+    @router.put(
+        "/{key:path}",
+        summary="Send a file to the signed URL of a direct upload",
+        status_code=201,
+        response_class=Response,
+        responses=problems | {413: {"description": "It is too large."}},
+    )
+    async def write(key: str, request: Request) -> Response:
+        server = _server(data)
+        content_type = request.headers.get("content-type")
+        grant = server.verify("PUT", key, request.query_params, content_type=content_type)
+        length = request.headers.get("content-length", "0")
+        if length.isdigit() and int(length) > server.max_file_size:
+            raise FileTooLargeError(f"The file is larger than {server.max_file_size} bytes (MAX_FILE_SIZE)")
+        try:
+            await server.write(key, request.stream(), grant.content_type or "application/octet-stream")
+        except ClientDisconnect:
+            return Response(status_code=400)  # Nobody is there to read it.
+        return Response(status_code=201)
+
+    return router
+
+
+def _server(data: DataLayer) -> LocalFileServer:
+    server = data.local_files
+    if server is None:
+        raise FileNotFoundInStorageError("No files are served here: they are in S3 or Azure")
+    return server
+
+
+def _answer(server: LocalFileServer, grant: Grant, file: FileInformation, request: Request) -> Response:
+    decoded = file.content_encoding is not None and not accepts_gzip(request.headers.get("accept-encoding"))
+    etag = f'"{file.etag}-decoded"' if decoded else f'"{file.etag}"'
+    headers = _headers(grant, file, etag, decoded=decoded)
+    conditions = Conditions.of(request.headers)
+    if conditions.is_unchanged(etag, file.created_at):
+        return Response(status_code=304, headers=headers)
+    headers["content-type"] = _content_type(grant, file)
+    if decoded:
+        if request.method == "HEAD":
+            return Response(headers=headers)
+        return StreamingResponse(server.read(file.key, start=0, end=file.size, decoded=True), headers=headers)
+    headers["accept-ranges"] = "bytes"
+    status, start, end = 200, 0, file.size
+    if request.method == "GET" and conditions.allows_range(etag, file.created_at):
+        try:
+            part = parse_range(request.headers.get("range"), file.size)
+        except UnsatisfiableRangeError:
+            return Response(status_code=416, headers=headers | {"content-range": f"bytes */{file.size}"})
+        if part is not None:
+            status, (start, end) = 206, part
+            headers["content-range"] = f"bytes {start}-{end - 1}/{file.size}"
+    headers["content-length"] = str(end - start)
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    return StreamingResponse(server.read(file.key, start=start, end=end, decoded=False), status, headers)
+
+
+def _headers(grant: Grant, file: FileInformation, etag: str, *, decoded: bool) -> dict[str, str]:
+    remaining = int((grant.expires_at - datetime.now(UTC)).total_seconds())
+    headers = {
+        "etag": etag,
+        "last-modified": file.created_at.strftime("%a, %d %b %Y %H:%M:%S GMT"),
+        "cache-control": f"private, max-age={max(0, min(remaining, _LONGEST_CACHED))}",
+        "content-disposition": _disposition(grant, file),
+        **_SECURITY_HEADERS,
+    }
+    if file.content_encoding is not None:
+        headers["vary"] = "accept-encoding"
+        if not decoded:
+            headers["content-encoding"] = file.content_encoding
+    return headers
+
+
+def _content_type(grant: Grant, file: FileInformation) -> str:
+    content_type = grant.content_type or file.content_type
+    return (
+        f"{content_type}; charset=utf-8"
+        if content_type.startswith("text/") and ";" not in content_type
+        else content_type
+    )
+
+
+def _disposition(grant: Grant, file: FileInformation) -> str:
+    """Inline for plain images only, whatever was signed."""
+    wanted = grant.content_disposition or "inline"
+    kind, separator, rest = wanted.partition(";")
+    content_type = _content_type(grant, file)
+    if kind.strip().lower() == "inline" and content_type not in _SHOWN_INLINE:
+        return f"attachment{separator}{rest}"
+    return wanted

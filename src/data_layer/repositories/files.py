@@ -1,0 +1,200 @@
+"""The ``stored_files`` and ``file_references`` tables: who refers to which object of the storage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
+from sqlalchemy.orm import aliased
+
+from data_layer.entities import FileReference, StoredFile
+from data_layer.entities.enums import FileState
+from data_layer.errors import InvalidValueError, NotFoundError
+from data_layer.repositories.repository import MAXIMUM_PAGE, AppendRepository
+from data_layer.schemas.files import FileView
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from data_layer.database.entity_session import EntitySession
+    from data_layer.schemas.files import Attachment
+
+_IS_ORIGINAL = (StoredFile.state == FileState.STORED) & StoredFile.parent_id.is_(None)
+_Thumbnail = aliased(StoredFile)
+_THUMBNAILS = (
+    select(
+        func.coalesce(
+            func.jsonb_agg(
+                aggregate_order_by(
+                    func.jsonb_build_object(
+                        *("key", _Thumbnail.key, "width", _Thumbnail.width),
+                        *("height", _Thumbnail.height, "size", _Thumbnail.size),
+                    ),
+                    _Thumbnail.width,
+                )
+            ),
+            func.jsonb_build_array(),
+        )
+    )
+    .where(_Thumbnail.parent_id == StoredFile.id, _Thumbnail.state == FileState.STORED)
+    .correlate(StoredFile)
+    .scalar_subquery()
+)
+_VIEW = select(
+    *(FileReference.id, FileReference.owner_id, FileReference.file_name, FileReference.expires_at),
+    *(FileReference.project_id, FileReference.code_id, FileReference.image_id, FileReference.created_at),
+    *(StoredFile.key, StoredFile.backend, StoredFile.state, StoredFile.content_type, StoredFile.encoding),
+    *(StoredFile.original_size.label("size"), StoredFile.size.label("stored_size"), StoredFile.sha256),
+    *(StoredFile.image_format, StoredFile.width, StoredFile.height, StoredFile.frame_count),
+    *(StoredFile.dominant_color, StoredFile.reference_count, _THUMBNAILS.label("thumbnails")),
+).join(StoredFile, StoredFile.id == FileReference.file_id)
+_IS_ALIVE = FileReference.expires_at.is_(None) | (FileReference.expires_at > func.now())
+
+
+class FileRepository(AppendRepository[FileReference]):
+    """Files as callers know them: references, each to one object of the storage."""
+
+    entity = FileReference
+
+    async def view(self, file_id: UUID) -> FileView:
+        """One file, also a pending one.
+
+        Raises:
+            NotFoundError: there is none with this id, or its time is over.
+        """
+        row = (await self._session.execute(_VIEW.where(FileReference.id == file_id, _IS_ALIVE))).mappings().first()
+        if row is None:
+            raise NotFoundError(f"no file has the id {file_id}")
+        return FileView.model_validate(dict(row))
+
+    async def views(
+        self,
+        *,
+        owner_id: UUID | None,
+        attached_to: Attachment | None = None,
+        limit: int = 100,
+        after: UUID | None = None,
+    ) -> Sequence[FileView]:
+        """A page of the stored files of an owner, oldest first.
+
+        Raises:
+            InvalidValueError: for a limit out of range.
+        """
+        if not 1 <= limit <= MAXIMUM_PAGE:
+            raise InvalidValueError(f"limit must be a number from 1 to {MAXIMUM_PAGE}", field="limit")
+        statement = _VIEW.where(_owner(FileReference, owner_id), _IS_ALIVE, StoredFile.state == FileState.STORED)
+        if attached_to is not None:
+            statement = statement.where(_is_attached(attached_to))
+        if after is not None:
+            statement = statement.where(FileReference.id > after)
+        rows = (await self._session.execute(statement.order_by(FileReference.id).limit(limit))).mappings()
+        return [FileView.model_validate(dict(row)) for row in rows]
+
+    async def find_same(self, owner_id: UUID | None, sha256: str, content_type: str) -> UUID | None:
+        """The object with these bytes that the owner has already."""
+        statement = select(StoredFile.id).where(
+            _owner(StoredFile, owner_id),
+            StoredFile.sha256 == sha256,
+            StoredFile.content_type == content_type,
+            _IS_ORIGINAL,
+        )
+        found: UUID | None = (await self._session.execute(statement)).scalar_one_or_none()
+        return found
+
+    async def record(self, file: StoredFile) -> tuple[UUID, str]:
+        """Insert an object, or find the one with the same bytes of the same owner; returns its id and key.
+
+        The row is locked until the transaction ends, so nobody removes it before it is referred to.
+        """
+        given = ("id", "owner_id", "backend", "key", "content_type", "encoding", "size", "original_size", "sha256")
+        image = ("width", "height", "frame_count", "image_format", "dominant_color")
+        values = {name: getattr(file, name) for name in (*given, *image)}
+        statement = (
+            insert(StoredFile)
+            .values(state=FileState.STORED, **values)
+            .on_conflict_do_update(
+                index_elements=["owner_id", "sha256", "content_type"],
+                index_where=_IS_ORIGINAL,
+                set_={"updated_at": func.now()},
+            )
+            .returning(StoredFile.id, StoredFile.key)
+        )
+        row = (await self._session.execute(statement)).one()
+        return row.id, row.key
+
+    def add_object(self, file: StoredFile) -> None:
+        """Insert an object that nobody else can have: a thumbnail, or a pending upload."""
+        self._session.add(file)
+
+    async def point_to(self, file_id: UUID, *, pending: UUID, stored: UUID) -> bool:
+        """Let a file that was pending refer to what was stored; whether it was still pending."""
+        statement = (
+            update(FileReference)
+            .where(FileReference.id == file_id, FileReference.file_id == pending)
+            .values(file_id=stored, updated_at=func.now())
+        )
+        return (await self._session.change(statement)).rowcount == 1
+
+    async def object_of(self, file_id: UUID) -> StoredFile:
+        """The object that a file refers to.
+
+        Raises:
+            NotFoundError: there is no such file.
+        """
+        statement = select(StoredFile).join(FileReference, FileReference.file_id == StoredFile.id)
+        found = await self._session.find(statement.where(FileReference.id == file_id))
+        if not found:
+            raise NotFoundError(f"no file has the id {file_id}")
+        return found[0]
+
+    async def attached(self, object_id: UUID, attachment: Attachment) -> UUID | None:
+        """The file with which a row refers to an object already."""
+        statement = select(FileReference.id).where(FileReference.file_id == object_id, _is_attached(attachment))
+        found: UUID | None = (await self._session.execute(statement.limit(1))).scalar_one_or_none()
+        return found
+
+    async def remove(self, *file_ids: UUID) -> Sequence[UUID]:
+        """Remove files; the ids of the objects that they referred to, of which some may be referred to by others."""
+        statement = delete(FileReference).where(FileReference.id.in_(file_ids)).returning(FileReference.file_id)
+        return (await self._session.execute(statement)).scalars().all()
+
+    async def remove_attached(self, object_id: UUID, attachment: Attachment) -> int:
+        """Remove the references of a row to an object; how many there were."""
+        statement = delete(FileReference).where(FileReference.file_id == object_id, _is_attached(attachment))
+        return (await self._session.change(statement)).rowcount
+
+    async def count_expired(self) -> int:
+        """How many files there are whose time is over."""
+        statement = select(func.count()).where(FileReference.expires_at < func.now())
+        return int((await self._session.execute(statement)).scalar_one())
+
+    async def remove_expired(self, limit: int) -> Sequence[UUID]:
+        """Remove files whose time is over, the oldest first; the ids of the objects that they referred to."""
+        expired = (
+            select(FileReference.id)
+            .where(FileReference.expires_at < func.now())
+            .order_by(FileReference.expires_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        return await self.remove(*(await self._session.execute(expired)).scalars().all())
+
+
+async def keys_attached_to(session: EntitySession, condition: ColumnElement[bool]) -> Sequence[str]:
+    """The keys of the objects that chosen references name, for example those of one project."""
+    statement = select(StoredFile.key).join(FileReference, FileReference.file_id == StoredFile.id).where(condition)
+    keys: Sequence[str] = (await session.execute(statement)).scalars().all()
+    return keys
+
+
+def _owner(entity: type[FileReference | StoredFile], owner_id: UUID | None) -> ColumnElement[bool]:
+    return entity.owner_id.is_(None) if owner_id is None else entity.owner_id == owner_id
+
+
+def _is_attached(attachment: Attachment) -> ColumnElement[bool]:
+    [(name, value)] = attachment.model_dump(exclude_none=True).items()
+    column: Any = getattr(FileReference, name)
+    condition: ColumnElement[bool] = column == value
+    return condition

@@ -1,0 +1,213 @@
+"""The ``stored_files`` table, as those see it who look after the storage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, Text, cast, delete, func, literal_column, or_, select, tuple_, union, update
+
+from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Project, StoredFile, User
+from data_layer.entities.enums import FileState
+from data_layer.repositories.repository import ReadRepository
+from data_layer.schemas.files import FileUsage, StorageUsage
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from datetime import datetime, timedelta
+    from uuid import UUID
+
+    from sqlalchemy import CompoundSelect
+    from sqlalchemy.orm import InstrumentedAttribute
+
+    from data_layer.entities.enums import StorageKind
+
+_IS_UNREFERENCED = (
+    (StoredFile.state == FileState.STORED) & StoredFile.parent_id.is_(None) & (StoredFile.reference_count == 0)
+)
+_COLUMNS_WITH_KEYS = (
+    *(Project.original_image, Project.thumbnail_image, User.avatar),
+    *(GeneratedImage.storage_key, GeneratedImage.image_url, GeneratedImage.thumbnail_url),
+    *(GeneratedCode.input_image_url, GeneratedCode.result_image_url),
+)
+"""Every column that may hold a storage key; each may hold a URL instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRecord:
+    """What the table says about one object of the storage."""
+
+    id: UUID
+    owner_id: UUID | None
+    key: str
+    backend: StorageKind
+    state: FileState
+    size: int
+    original_size: int
+    sha256: str | None
+    encoding: str | None
+    content_type: str
+
+
+class StoredFileRepository(ReadRepository[StoredFile]):
+    """Objects of the storage, whoever refers to them."""
+
+    entity = StoredFile
+
+    async def page(self, *, after: str = "", backend: StorageKind | None = None, limit: int) -> Sequence[ObjectRecord]:
+        """Objects in the order of their keys, in which storages list them too."""
+        statement = _RECORDS.where(StoredFile.key > after).order_by(StoredFile.key).limit(limit)
+        if backend is not None:
+            statement = statement.where(StoredFile.backend == backend)
+        return [_record(row) for row in await self._session.execute(statement)]
+
+    async def keys_in_rows(self, *, after: str = "", limit: int) -> Sequence[str]:
+        """Keys that rows of other tables hold as a text, in order, each once."""
+        key = literal_column("key", Text(collation="C"))
+        keys = _keys_in_rows(None).subquery("keys")
+        statement = select(key).select_from(keys).where(key > after).order_by(key).limit(limit)
+        return (await self._session.execute(statement)).scalars().all()
+
+    async def used_in_rows(self, keys: Collection[str], *, owner_id: UUID | None = None) -> set[str]:
+        """Which of these keys other tables hold as a text: in all rows, or in those of one owner, which is quicker."""
+        return set((await self._session.execute(_keys_in_rows(keys, owner_id))).scalars()) if keys else set()
+
+    async def known(self, keys: Collection[str]) -> set[str]:
+        """Which of these keys the table knows, in whatever state."""
+        statement = select(StoredFile.key).where(StoredFile.key.in_(keys))
+        return set((await self._session.execute(statement)).scalars())
+
+    async def unreferenced(
+        self, *, older_than: timedelta, after: tuple[datetime, UUID] | None, limit: int
+    ) -> Sequence[StoredFile]:
+        """Objects that nothing has referred to for a while, those first that have been so the longest."""
+        statement = select(StoredFile).where(_IS_UNREFERENCED, StoredFile.updated_at < func.now() - older_than)
+        if after is not None:
+            statement = statement.where(tuple_(StoredFile.updated_at, StoredFile.id) > after)
+        return await self._session.find(statement.order_by(StoredFile.updated_at, StoredFile.id).limit(limit))
+
+    async def abandoned(self, *, older_than: timedelta, limit: int) -> Sequence[UUID]:
+        """Pending objects whose time was over a while ago."""
+        statement = (
+            select(StoredFile.id)
+            .where(StoredFile.state == FileState.PENDING, StoredFile.expires_at < func.now() - older_than)
+            .order_by(StoredFile.updated_at)
+            .limit(limit)
+        )
+        return (await self._session.execute(statement)).scalars().all()
+
+    async def half_deleted(self, *, older_than: timedelta, limit: int) -> Sequence[ObjectRecord]:
+        """Objects whose removal has begun a while ago and was not finished."""
+        statement = (
+            _RECORDS.where(StoredFile.state == FileState.DELETED, StoredFile.updated_at <= func.now() - older_than)
+            .order_by(StoredFile.updated_at)
+            .limit(limit)
+        )
+        return [_record(row) for row in await self._session.execute(statement)]
+
+    async def give_up(self, object_ids: Collection[UUID]) -> Sequence[ObjectRecord]:
+        """Mark pending objects as deleted, with the files that refer to them; those that really were pending."""
+        await self._session.change(
+            delete(FileReference).where(
+                FileReference.file_id.in_(
+                    select(StoredFile.id).where(StoredFile.id.in_(object_ids), StoredFile.state == FileState.PENDING)
+                )
+            )
+        )
+        pending = (StoredFile.state == FileState.PENDING) & (StoredFile.reference_count == 0)
+        return await self._mark(StoredFile.id.in_(object_ids) & pending)
+
+    async def removable(self, *, ids: Collection[UUID] = (), keys: Collection[str] = ()) -> Sequence[ObjectRecord]:
+        """Which of these objects nothing refers to at this moment; ``condemn`` makes sure of it."""
+        chosen = or_(StoredFile.id.in_(ids), StoredFile.key.in_(keys))
+        return [_record(row) for row in await self._session.execute(_RECORDS.where(chosen, _IS_UNREFERENCED))]
+
+    async def condemn(self, object_ids: Collection[UUID]) -> Sequence[ObjectRecord]:
+        """Mark objects as deleted that nothing refers to, with their thumbnails; from here on nothing can any more."""
+        # The count stands in the row itself: an update that had to wait for a new reference sees it.
+        originals = await self._mark(StoredFile.id.in_(object_ids) & _IS_UNREFERENCED)
+        thumbnails = StoredFile.parent_id.in_([original.id for original in originals])
+        return [*originals, *(await self._mark(thumbnails) if originals else ())]
+
+    async def forget(self, object_ids: Collection[UUID]) -> None:
+        """Remove the rows of objects that are gone from the storage."""
+        statement = delete(StoredFile).where(StoredFile.id.in_(object_ids), StoredFile.state == FileState.DELETED)
+        await self._session.change(statement)
+
+    async def not_in(self, keys: Collection[str], backend: StorageKind) -> set[str]:
+        """Which of these keys do not stand for a stored object of this backend (any more)."""
+        there = (StoredFile.backend == backend) & (StoredFile.state == FileState.STORED)
+        statement = select(StoredFile.key).where(StoredFile.key.in_(keys), there)
+        return set(keys) - set((await self._session.execute(statement)).scalars())
+
+    async def move_to(self, keys: Collection[str], *, source: StorageKind, target: StorageKind) -> int:
+        """Say that objects are in another backend now; how many were still said to be in the old one."""
+        statement = (
+            update(StoredFile)
+            .where(StoredFile.key.in_(keys), StoredFile.backend == source, StoredFile.state == FileState.STORED)
+            .values(backend=target, updated_at=StoredFile.updated_at)
+        )
+        return (await self._session.change(statement)).rowcount
+
+    async def usage(self, *, owners: int = 20) -> StorageUsage:
+        """How many objects there are and what they take: in all, and by kind. Only the largest owners are named."""
+        owner = func.coalesce(cast(StoredFile.owner_id, Text), "system")
+        return StorageUsage(
+            total=(await self._usage(literal_column("'all'")))[0],
+            by_type=await self._usage(StoredFile.content_type),
+            by_owner=await self._usage(owner, limit=owners),
+            by_state=await self._usage(cast(StoredFile.state, Text)),
+            by_backend=await self._usage(cast(StoredFile.backend, Text)),
+        )
+
+    async def _usage(self, name: ColumnElement[Any] | InstrumentedAttribute[str], limit: int = 1000) -> Any:
+        stored = func.coalesce(func.sum(StoredFile.size), 0)
+        statement = select(
+            name.label("name"), func.count(), func.coalesce(func.sum(StoredFile.original_size), 0), stored
+        )
+        if not isinstance(name, type(literal_column("x"))):
+            statement = statement.group_by(name)
+        rows: Sequence[Any] = (await self._session.execute(statement.order_by(stored.desc()).limit(limit))).all()
+        return tuple(
+            FileUsage(name=str(kind), count=count, size=int(size), stored_size=int(stored_size))
+            for kind, count, size, stored_size in rows
+        )
+
+    async def _mark(self, condition: ColumnElement[bool]) -> Sequence[ObjectRecord]:
+        statement = (
+            update(StoredFile)
+            .where(condition)
+            .values(state=FileState.DELETED, updated_at=func.now())
+            .returning(*_RECORD)
+            .execution_options(synchronize_session=False)
+        )
+        return [_record(row) for row in await self._session.execute(statement)]
+
+
+_RECORD = (
+    *(StoredFile.id, StoredFile.owner_id, StoredFile.key, StoredFile.backend, StoredFile.state, StoredFile.size),
+    *(StoredFile.original_size, StoredFile.sha256, StoredFile.encoding, StoredFile.content_type),
+)
+_RECORDS = select(*_RECORD)
+
+
+def _record(row: Any) -> ObjectRecord:
+    return ObjectRecord(*row)
+
+
+def _keys_in_rows(keys: Collection[str] | None, owner_id: UUID | None = None) -> CompoundSelect[Any]:
+    statements = []
+    for column in _COLUMNS_WITH_KEYS:
+        wanted = column.in_(keys) if keys is not None else column.is_not(None) & column.not_like("%://%")
+        statement = select(column.label("key")).where(wanted)
+        statements.append(statement if owner_id is None else statement.where(_belongs_to(column.class_, owner_id)))
+    return union(*statements)
+
+
+def _belongs_to(entity: Any, owner_id: UUID) -> ColumnElement[bool]:
+    if entity is User:
+        return User.id == owner_id
+    if entity is Project:
+        return Project.user_id == owner_id
+    condition: ColumnElement[bool] = entity.project_id.in_(select(Project.id).where(Project.user_id == owner_id))
+    return condition

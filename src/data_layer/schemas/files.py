@@ -1,0 +1,106 @@
+"""What can be seen of a stored file. Sizes are in bytes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Self
+from uuid import UUID
+
+from pydantic import model_validator
+
+from data_layer.entities.enums import FileEncoding, FileState, StorageKind
+from data_layer.errors import InvalidValueError
+from data_layer.schemas.base import View
+from data_layer.schemas.statistics import Frozen
+
+
+class Attachment(Frozen):
+    """The row that a file belongs to, and goes with: exactly one of these."""
+
+    project_id: UUID | None = None
+    code_id: UUID | None = None
+    image_id: UUID | None = None
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if len([value for value in (self.project_id, self.code_id, self.image_id) if value is not None]) != 1:
+            raise InvalidValueError("A file is attached to one project, code or image", field="attached_to")
+        return self
+
+
+class ThumbnailView(View):
+    """A small WebP picture of an image, in pixels."""
+
+    key: str
+    width: int
+    height: int
+    size: int
+
+
+class FileView(View):
+    """A file as its owner knows it.
+
+    Attributes:
+        key: Its place in the storage, for columns that refer to one.
+        size: What a reader gets.
+        stored_size: What it takes in the storage, where texts are compressed.
+        sha256: That of what a reader gets; of a pending file what was announced.
+        reference_count: How many files share its bytes, this one included.
+        expires_at: When it goes by itself, in UTC.
+    """
+
+    id: UUID
+    owner_id: UUID | None
+    key: str
+    backend: StorageKind
+    state: FileState
+    file_name: str | None
+    content_type: str
+    encoding: FileEncoding | None
+    size: int
+    stored_size: int
+    sha256: str | None
+    image_format: str | None
+    width: int | None
+    height: int | None
+    frame_count: int | None
+    dominant_color: str | None
+    thumbnails: tuple[ThumbnailView, ...]
+    reference_count: int
+    project_id: UUID | None
+    code_id: UUID | None
+    image_id: UUID | None
+    expires_at: datetime | None
+    created_at: datetime
+
+
+class DirectUpload(Frozen):
+    """Permission to send a file straight to the storage. Whoever has the URL can use it: never store or log it.
+
+    ``id`` is the file's once `complete_upload` has accepted it; ``headers`` must be sent exactly so.
+    """
+
+    id: UUID
+    url: str
+    method: str
+    headers: dict[str, str]
+    expires_at: datetime
+
+
+class FileUsage(Frozen):
+    """How many objects of one kind there are, and what they take."""
+
+    name: str
+    count: int
+    size: int
+    stored_size: int
+
+
+class StorageUsage(Frozen):
+    """What the table of files says about the storage, without listing it."""
+
+    total: FileUsage
+    by_type: tuple[FileUsage, ...]
+    by_owner: tuple[FileUsage, ...]
+    by_state: tuple[FileUsage, ...]
+    by_backend: tuple[FileUsage, ...]

@@ -1,0 +1,15 @@
+"""Files: validated, stored once for each owner, counted by who refers to them, and removed when nobody does.
+
+Who dies where leaves what: before the transaction an object that no row names, which ``storage cleanup`` finds; after
+it nothing. A removal first marks the row, so that no reference can be added any more, then removes the object, then
+the row; one that was interrupted is finished by ``storage cleanup``.
+"""
+
+from data_layer.services.files.maintenance import FileMaintenance
+from data_layer.services.files.owners import ANY_OWNER, Owner
+from data_layer.services.files.places import StoragePlaces
+from data_layer.services.files.removal import FileRemoval
+from data_layer.services.files.service import FileService
+from data_layer.services.files.serving import LocalFileServer
+
+__all__ = ["ANY_OWNER", "FileMaintenance", "FileRemoval", "FileService", "LocalFileServer", "Owner", "StoragePlaces"]

@@ -1,0 +1,224 @@
+"""Comparing the table with the storage, both ways and in flat memory: all lists are read side by side, by key."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from data_layer.entities.enums import FileState
+from data_layer.errors import CorruptFileError, FileNotFoundInStorageError
+from data_layer.schemas.statistics import Frozen
+from data_layer.services.files.packing import unpack
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from data_layer.entities.enums import StorageKind
+    from data_layer.repositories.stored_objects import ObjectRecord
+    from data_layer.services.files.places import StoragePlaces
+    from data_layer.services.transactions import Transactions
+    from data_layer.storage import ListedFile
+
+Item = TypeVar("Item")
+_PAGE = 1000
+_TOLD_EVERY = 1000
+
+
+class Problem(StrEnum):
+    """What can be wrong with one object."""
+
+    MISSING = "missing"
+    STRAY = "stray"
+    WRONG_SIZE = "wrong_size"
+    WRONG_HASH = "wrong_hash"
+
+
+class Finding(Frozen):
+    """One object with which something is wrong; the sizes are in bytes."""
+
+    problem: Problem
+    backend: str
+    key: str
+    expected_size: int | None = None
+    size: int | None = None
+
+
+class CheckReport(Frozen):
+    """What was compared and what was found.
+
+    ``unrecorded`` objects are in order: a row holds their key, but nobody saved them as files. ``young`` ones are no
+    strays yet: an object is stored before it is recorded.
+    """
+
+    objects: int
+    size: int
+    recorded: int
+    unrecorded: int
+    young: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+
+class FileCheck:
+    """One comparison. ``young_for`` is how old an object must be before it can be a stray."""
+
+    def __init__(self, transactions: Transactions, places: StoragePlaces, *, deep: bool, young_for: timedelta) -> None:
+        self._transactions = transactions
+        self._places = places
+        self._deep = deep
+        self._young_until = datetime.now(UTC) - young_for
+        self._objects = self._size = self._recorded = self._unrecorded = self._young = 0
+        self._findings: list[Finding] = []
+
+    async def run(self, on_progress: Callable[[int], None]) -> CheckReport:
+        """Compare everything; ``on_progress`` is told every now and then how many objects were seen."""
+        for kind in self._places.kinds:
+            async for key, listed, record, held in self.merged(kind):
+                self._count(listed, record, held=held)
+                await self._look(kind, key, listed, record, held=held)
+                if self._objects % _TOLD_EVERY == 0:
+                    on_progress(self._objects)
+        return CheckReport(
+            objects=self._objects,
+            size=self._size,
+            recorded=self._recorded,
+            unrecorded=self._unrecorded,
+            young=self._young,
+            findings=tuple(self._findings),
+        )
+
+    async def merged(
+        self, kind: StorageKind
+    ) -> AsyncGenerator[tuple[str, ListedFile | None, ObjectRecord | None, bool]]:
+        """Each key once: what the storage lists, what the table records, and whether a row holds it as a text."""
+        is_main = kind == self._places.kind
+        listing = _Stream(self._places.of(kind).list(), lambda file: file.key)
+        records = _Stream(self._records(), lambda record: record.key)
+        held = _Stream(self._keys_in_rows() if is_main else _nothing(), lambda key: key)
+        streams = (listing, records, held)
+        try:
+            for stream in streams:
+                await stream.advance()
+            while keys := [stream.key for stream in streams if stream.key is not None]:
+                key = min(keys)
+                found = listing.item_of(key), records.item_of(key), held.item_of(key)
+                yield key, found[0], found[1], found[2] is not None
+                for stream in streams:
+                    if stream.key == key:
+                        await stream.advance()
+        finally:
+            for stream in streams:
+                await stream.close()
+
+    def _count(self, listed: ListedFile | None, record: ObjectRecord | None, *, held: bool) -> None:
+        if listed is not None:
+            self._objects += 1
+            self._size += listed.size
+            self._recorded += record is not None
+            self._unrecorded += record is None and held
+
+    async def _look(
+        self, kind: StorageKind, key: str, listed: ListedFile | None, record: ObjectRecord | None, *, held: bool
+    ) -> None:
+        if record is not None and record.backend == kind and record.state is FileState.STORED:
+            await self._look_at_record(kind, listed, record)
+        elif record is None and held and listed is None:
+            if not await self._places.of(kind).exists(key):
+                self._report(Problem.MISSING, kind, key)
+        elif record is None and not held and listed is not None and kind == self._places.kind:
+            if listed.created_at > self._young_until:
+                self._young += 1
+            elif not await self._became_known(key):
+                self._report(Problem.STRAY, kind, key, size=listed.size)
+
+    async def _look_at_record(self, kind: StorageKind, listed: ListedFile | None, record: ObjectRecord) -> None:
+        if listed is None:
+            if not await self._is_there_or_gone(kind, record):
+                self._report(Problem.MISSING, kind, record.key, expected=record.size)
+        elif listed.size != record.size:
+            self._report(Problem.WRONG_SIZE, kind, record.key, expected=record.size, size=listed.size)
+        elif self._deep and not await self._has_right_bytes(kind, record):
+            self._report(Problem.WRONG_HASH, kind, record.key, expected=record.size, size=listed.size)
+
+    async def _is_there_or_gone(self, kind: StorageKind, record: ObjectRecord) -> bool:
+        """Ask again: it may have been stored, or deleted by its owner, while everything else was compared."""
+        if await self._places.of(kind).exists(record.key):
+            return True
+        async with self._transactions() as tx:
+            row = await tx.stored_files.find_one(id=record.id)
+        return row is None or row.state is not FileState.STORED or row.backend != kind
+
+    async def _became_known(self, key: str) -> bool:
+        async with self._transactions() as tx:
+            return bool(await tx.stored_files.known([key]) or await tx.stored_files.used_in_rows([key]))
+
+    async def _has_right_bytes(self, kind: StorageKind, record: ObjectRecord) -> bool:
+        digest = hashlib.sha256()
+        try:
+            async with self._places.of(kind).open(record.key) as file:
+                chunks = unpack(file.chunks, record.original_size) if record.encoding else file.chunks
+                async for chunk in chunks:
+                    digest.update(chunk)
+        except FileNotFoundInStorageError:
+            return await self._is_there_or_gone(kind, record)
+        except CorruptFileError:
+            return False
+        return digest.hexdigest() == record.sha256
+
+    def _report(
+        self, problem: Problem, kind: StorageKind, key: str, *, expected: int | None = None, size: int | None = None
+    ) -> None:
+        self._findings.append(Finding(problem=problem, backend=kind.value, key=key, expected_size=expected, size=size))
+
+    async def _records(self) -> AsyncGenerator[ObjectRecord]:
+        after = ""
+        while True:
+            async with self._transactions() as tx:
+                page = await tx.stored_files.page(after=after, limit=_PAGE)
+            for record in page:
+                yield record
+            if len(page) < _PAGE:
+                return
+            after = page[-1].key
+
+    async def _keys_in_rows(self) -> AsyncGenerator[str]:
+        after = ""
+        while True:
+            async with self._transactions() as tx:
+                page = await tx.stored_files.keys_in_rows(after=after, limit=10 * _PAGE)
+            for key in page:
+                yield key
+            if len(page) < 10 * _PAGE:
+                return
+            after = page[-1]
+
+
+class _Stream(Generic[Item]):
+    """The next item of a sorted list, and its key; both None at the end."""
+
+    def __init__(self, items: AsyncGenerator[Item], key_of: Callable[[Item], str]) -> None:
+        self._items = items
+        self._key_of = key_of
+        self._item: Item | None = None
+        self.key: str | None = None
+
+    async def advance(self) -> None:
+        self._item = await anext(self._items, None)
+        self.key = None if self._item is None else self._key_of(self._item)
+
+    def item_of(self, key: str) -> Item | None:
+        return self._item if self.key == key else None
+
+    async def close(self) -> None:
+        await self._items.aclose()
+
+
+async def _nothing() -> AsyncGenerator[str]:
+    for key in list[str]():
+        yield key

@@ -1,0 +1,170 @@
+"""Removing what nobody needs: in batches that each stand for themselves, so that it can be stopped and begun again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from data_layer.schemas.statistics import Frozen
+from data_layer.services.files.check import FileCheck
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from data_layer.services.files.places import StoragePlaces
+    from data_layer.services.files.removal import FileRemoval
+    from data_layer.services.transactions import Transactions
+    from data_layer.storage import ListedFile
+
+_BATCH = 500
+
+
+class CleanupReport(Frozen):
+    """What was removed, or would be.
+
+    Attributes:
+        applied: Whether it really was removed.
+        expired: Files whose time is over.
+        abandoned: Direct uploads that were not completed.
+        half_deleted: Objects whose removal had been interrupted.
+        unreferenced: Objects that nothing has referred to for long enough.
+        strays: Objects that no row knows.
+        stray_size: What the strays take, in bytes.
+        broken_uploads: Invisible rests of broken uploads, as far as the backend lists them.
+    """
+
+    applied: bool
+    expired: int = 0
+    abandoned: int = 0
+    half_deleted: int = 0
+    unreferenced: int = 0
+    strays: int = 0
+    stray_size: int = 0
+    broken_uploads: int = 0
+
+
+class FileCleanup:
+    """One cleaning up. ``older_than`` keeps it away from what is being worked on."""
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        places: StoragePlaces,
+        removal: FileRemoval,
+        *,
+        older_than: timedelta,
+        apply: bool,
+        on_progress: Callable[[str, int], None],
+    ) -> None:
+        self._transactions = transactions
+        self._places = places
+        self._removal = removal
+        self._older_than = older_than
+        self._apply = apply
+        self._on_progress = on_progress
+
+    async def run(self) -> CleanupReport:
+        """Go through everything once; what comes first makes more for what comes later."""
+        expired = await self._expired()
+        abandoned = await self._abandoned()
+        half_deleted = await self._half_deleted()
+        unreferenced = await self._unreferenced()
+        strays, stray_size = await self._strays()
+        broken = 0
+        if self._apply:
+            broken = await self._places.storage.remove_abandoned_uploads(older_than=self._older_than)
+        return CleanupReport(
+            applied=self._apply,
+            expired=expired,
+            abandoned=abandoned,
+            half_deleted=half_deleted,
+            unreferenced=unreferenced,
+            strays=strays,
+            stray_size=stray_size,
+            broken_uploads=broken,
+        )
+
+    async def _expired(self) -> int:
+        if not self._apply:
+            async with self._transactions() as tx:
+                return await tx.files.count_expired()
+        done = 0
+        while True:
+            async with self._transactions() as tx:
+                objects = await tx.files.remove_expired(_BATCH)
+            if not objects:
+                return done
+            # Nobody can have begun to use these through the expired file, so they need not wait.
+            await self._removal.remove(set(objects))
+            done += len(objects)
+            self._on_progress("expired", done)
+
+    async def _abandoned(self) -> int:
+        if not self._apply:
+            async with self._transactions() as tx:
+                return len(await tx.stored_files.abandoned(older_than=self._older_than, limit=1_000_000))
+        done = 0
+        while True:
+            async with self._transactions() as tx:
+                ids = await tx.stored_files.abandoned(older_than=self._older_than, limit=_BATCH)
+            given_up = await self._removal.give_up(ids) if ids else 0
+            if not given_up:
+                return done
+            done += given_up
+            self._on_progress("abandoned", done)
+
+    async def _half_deleted(self) -> int:
+        done = 0
+        while True:
+            async with self._transactions() as tx:
+                limit = _BATCH if self._apply else 1_000_000
+                condemned = await tx.stored_files.half_deleted(older_than=self._older_than, limit=limit)
+            done += len(condemned)
+            if not condemned or not self._apply:
+                return done
+            await self._removal.finish(condemned)
+            self._on_progress("half_deleted", done)
+
+    async def _unreferenced(self) -> int:
+        done = 0
+        after = None
+        while True:
+            async with self._transactions() as tx:
+                page = await tx.stored_files.unreferenced(older_than=self._older_than, after=after, limit=_BATCH)
+                # What is removed may be the file of a row that holds its key, also another owner's.
+                held = await tx.stored_files.used_in_rows([file.key for file in page])
+            free = [file.id for file in page if file.key not in held]
+            if self._apply:
+                await self._removal.remove(free)
+            done += len(free)
+            if len(page) < _BATCH:
+                return done
+            after = (page[-1].updated_at, page[-1].id)
+            self._on_progress("unreferenced", done)
+
+    async def _strays(self) -> tuple[int, int]:
+        check = FileCheck(self._transactions, self._places, deep=False, young_for=self._older_than)
+        young_until = datetime.now(UTC) - self._older_than
+        count = size = 0
+        batch: list[ListedFile] = []
+        async for _, listed, record, held in check.merged(self._places.kind):
+            if listed is None or record is not None or held or listed.created_at > young_until:
+                continue
+            batch.append(listed)
+            if len(batch) == _BATCH:
+                count, size = await self._remove_strays(batch, count, size)
+                batch = []
+        return await self._remove_strays(batch, count, size)
+
+    async def _remove_strays(self, batch: Sequence[ListedFile], count: int, size: int) -> tuple[int, int]:
+        keys = [file.key for file in batch]
+        if not keys:
+            return count, size
+        async with self._transactions() as tx:
+            known = await tx.stored_files.known(keys) | await tx.stored_files.used_in_rows(keys)
+        strays = [file for file in batch if file.key not in known]
+        if self._apply:
+            await self._places.storage.delete_many([file.key for file in strays])
+        count += len(strays)
+        self._on_progress("strays", count)
+        return count, size + sum(file.size for file in strays)

@@ -1,0 +1,255 @@
+"""The way of a file into the storage and the table: validated before, stored outside, recorded inside a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from uuid_utils.compat import uuid7
+
+from data_layer.database.transaction import uninterrupted
+from data_layer.entities import FileReference, StoredFile
+from data_layer.entities.enums import FileState
+from data_layer.errors import CommitUnknownError, ConflictError, DataLayerError, InvalidFileError, MissingReferenceError
+from data_layer.observability.log import get_log
+from data_layer.services.files.packing import pack
+from data_layer.services.files.places import new_folder, original_key, thumbnail_key
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from data_layer.entities.enums import FileEncoding
+    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.schemas.files import Attachment, FileView
+    from data_layer.services.files.places import StoragePlaces
+    from data_layer.services.transactions import Transactions
+    from data_layer.storage.threads import FileThreads
+    from data_layer.storage.validation import InspectedFile, Inspector, ReceivedFile, Thumbnail
+
+log = get_log(__name__)
+Result = TypeVar("Result")
+_CACHE_CONTROL = "private, max-age=3600"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a caller wants to be stored for whom. ``pending`` are the ids of a direct upload: its file, its object."""
+
+    owner_id: UUID | None
+    file_name: str | None = None
+    attached_to: Attachment | None = None
+    expires_at: datetime | None = None
+    pending: tuple[UUID, UUID] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """The rows of objects that were stored, or are about to be."""
+
+    original: StoredFile
+    thumbnails: list[StoredFile]
+
+    @property
+    def keys(self) -> list[str]:
+        return [self.original.key, *(thumbnail.key for thumbnail in self.thumbnails)]
+
+
+class Intake:
+    """Stores inspected files."""
+
+    def __init__(
+        self, transactions: Transactions, places: StoragePlaces, inspector: Inspector, threads: FileThreads
+    ) -> None:
+        self._transactions = transactions
+        self._places = places
+        self._inspector = inspector
+        self._threads = threads
+
+    async def store(self, file: InspectedFile, request: Request) -> FileView:
+        """Store a file once for its owner and record who refers to it.
+
+        Raises:
+            MissingReferenceError: the row that it is to be attached to does not exist.
+            ConflictError: the direct upload was completed or given up by someone else meanwhile.
+            StorageError: it could not be stored; nothing of it is left.
+            CommitUnknownError: it may be recorded or not; what is left over, ``storage cleanup`` finds.
+        """
+        same = await self._refer_to_same(file, request)
+        if same is not None:
+            return await self._heal(file, same)
+        packed, encoding = await self._threads.run(pack, file.content, file.content_type)
+        thumbnails = await self._thumbnails(file)
+        draft = self._draft(file, packed, encoding, thumbnails, request)
+        try:
+            await self._upload(draft, packed, thumbnails, request.owner_id)
+        except BaseException:
+            await uninterrupted(self._discard(draft.keys))
+            raise
+        return await self._record_or_discard(draft, request)
+
+    async def _refer_to_same(self, file: InspectedFile, request: Request) -> FileView | None:
+        """Add a reference to the same bytes, if the owner has them already."""
+        # The object may be condemned between looking for it and referring to it.
+        with suppress(MissingReferenceError):
+            async with self._transactions() as tx:
+                found = await tx.files.find_same(request.owner_id, file.content.sha256, file.content_type)
+                return None if found is None else await self._refer(tx, found, request)
+        return None
+
+    async def _heal(self, file: InspectedFile, view: FileView) -> FileView:
+        """Store bytes again that should be there and are not: otherwise what is lost would never come back."""
+        storage = self._places.of(view.backend)
+        if not await storage.exists(view.key):
+            packed, encoding = await self._threads.run(pack, file.content, file.content_type)
+            if encoding == view.encoding:
+                log.warning("file_missing_and_stored_again", key=view.key)
+                await self._put(view.key, packed, file.content_type, encoding, view.owner_id)
+        return view
+
+    async def _thumbnails(self, file: InspectedFile) -> list[Thumbnail]:
+        if file.image is None:
+            return []
+        try:
+            return await self._inspector.thumbnails(file.content)
+        except InvalidFileError as error:  # The image itself is fine, and worth more than its thumbnails.
+            log.warning("thumbnails_failed", reason=str(error))
+            return []
+
+    def _draft(
+        self,
+        file: InspectedFile,
+        packed: ReceivedFile,
+        encoding: FileEncoding | None,
+        thumbnails: list[Thumbnail],
+        request: Request,
+    ) -> _Draft:
+        folder = new_folder()
+        image = file.image
+        original = StoredFile(
+            owner_id=request.owner_id,
+            backend=self._places.kind,
+            key=original_key(folder, file.content_type),
+            content_type=file.content_type,
+            encoding=encoding,
+            size=packed.size,
+            original_size=file.content.size,
+            sha256=file.content.sha256,
+            width=image.width if image else None,
+            height=image.height if image else None,
+            frame_count=image.frame_count if image else None,
+            image_format=image.image_format if image else None,
+            dominant_color=image.dominant_color if image else None,
+        )
+        return _Draft(original, [_thumbnail_row(original, folder, thumbnail) for thumbnail in thumbnails])
+
+    async def _upload(
+        self, draft: _Draft, packed: ReceivedFile, thumbnails: list[Thumbnail], owner_id: UUID | None
+    ) -> None:
+        original = draft.original
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._put(original.key, packed, original.content_type, original.encoding, owner_id))
+                for row, thumbnail in zip(draft.thumbnails, thumbnails, strict=True):
+                    group.create_task(self._put(row.key, thumbnail.file, row.content_type, None, owner_id))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _put(
+        self, key: str, file: ReceivedFile, content_type: str, encoding: FileEncoding | None, owner_id: UUID | None
+    ) -> None:
+        await self._places.storage.upload(
+            file.to_upload(),
+            key,
+            content_type,
+            metadata={"owner": str(owner_id)} if owner_id else None,
+            content_encoding=encoding,
+            cache_control=_CACHE_CONTROL,
+            sha256=file.sha256,
+        )
+
+    async def _record_or_discard(self, draft: _Draft, request: Request) -> FileView:
+        """Once begun, the recording ends, also for a caller that is cancelled: only so it is known what to discard."""
+        recording = asyncio.ensure_future(self._record(draft, request))
+        cancellation = await _end_of(recording)
+        error = recording.exception()
+        if error is None:
+            view = recording.result()
+            if view.key != draft.original.key:  # Somebody was quicker with the same bytes.
+                await uninterrupted(self._discard(draft.keys))
+        elif not isinstance(error, CommitUnknownError):
+            await uninterrupted(self._discard(draft.keys))
+        if cancellation is not None:
+            raise cancellation
+        return recording.result()
+
+    async def _record(self, draft: _Draft, request: Request) -> FileView:
+        async with self._transactions() as tx:
+            object_id, key = await tx.files.record(draft.original)
+            if key == draft.original.key:
+                for thumbnail in draft.thumbnails:
+                    tx.files.add_object(thumbnail)
+            view = await self._refer(tx, object_id, request)
+        log.info("file_saved", file_id=str(view.id), content_type=view.content_type, size=view.size)
+        return view
+
+    async def _refer(self, tx: UnitOfWork, object_id: UUID, request: Request) -> FileView:
+        if request.pending is not None:
+            file_id, pending = request.pending
+            if not await tx.files.point_to(file_id, pending=pending, stored=object_id):
+                raise ConflictError("the upload was completed or given up by someone else")
+            return await tx.files.view(file_id)
+        reference = new_reference(object_id, request)
+        tx.files.add(reference)
+        return await tx.files.view(reference.id)
+
+    async def _discard(self, keys: list[str]) -> None:
+        """Remove what was stored and not recorded. What fails stays as a stray file."""
+        try:
+            await self._places.storage.delete_many(keys)
+        except DataLayerError as error:
+            log.warning("file_removal_failed", files=len(keys), reason=str(error))
+
+
+def new_reference(object_id: UUID, request: Request) -> FileReference:
+    """A new file that refers to an object."""
+    attached = request.attached_to.model_dump(exclude_none=True) if request.attached_to else {}
+    return FileReference(
+        file_id=object_id,
+        owner_id=request.owner_id,
+        file_name=request.file_name,
+        expires_at=request.expires_at,
+        **attached,
+    )
+
+
+def _thumbnail_row(original: StoredFile, folder: str, thumbnail: Thumbnail) -> StoredFile:
+    file = thumbnail.file
+    return StoredFile(
+        id=uuid7(),
+        parent_id=original.id,
+        owner_id=original.owner_id,
+        backend=original.backend,
+        key=thumbnail_key(folder, thumbnail.size),
+        state=FileState.STORED,
+        content_type="image/webp",
+        size=file.size,
+        original_size=file.size,
+        sha256=file.sha256,
+        width=thumbnail.width,
+        height=thumbnail.height,
+        image_format="WEBP",
+    )
+
+
+async def _end_of(task: asyncio.Future[Result]) -> asyncio.CancelledError | None:
+    """Wait until a task has ended; the cancellation that came meanwhile, if any."""
+    cancellation = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancellation = error
+    return cancellation

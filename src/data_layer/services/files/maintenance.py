@@ -1,0 +1,95 @@
+"""What operators do with stored files."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from data_layer.errors import ConfigurationError
+from data_layer.services.files.check import CheckReport, FileCheck
+from data_layer.services.files.cleanup import CleanupReport, FileCleanup
+from data_layer.services.files.migration import FileMigration, MigrationReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from data_layer.entities.enums import StorageKind
+    from data_layer.schemas.files import StorageUsage
+    from data_layer.services.files.places import StoragePlaces
+    from data_layer.services.files.removal import FileRemoval
+    from data_layer.services.transactions import Transactions
+
+SAFETY_AGE = timedelta(hours=24)
+"""How long something must have been useless before it is removed."""
+
+
+class FileMaintenance:
+    """Compares, cleans up, migrates and counts, while the service runs."""
+
+    def __init__(self, transactions: Transactions, places: StoragePlaces, removal: FileRemoval) -> None:
+        self._transactions = transactions
+        self._places = places
+        self._removal = removal
+
+    async def check(
+        self,
+        *,
+        deep: bool = False,
+        young_for: timedelta = timedelta(hours=1),
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> CheckReport:
+        """Compare the table with the storage, both ways.
+
+        Args:
+            deep: read everything and compare the hashes, too.
+            young_for: how old an object must be to be called a stray.
+            on_progress: told how many objects were seen.
+        """
+        check = FileCheck(self._transactions, self._places, deep=deep, young_for=young_for)
+        return await check.run(on_progress)
+
+    async def cleanup(
+        self,
+        *,
+        apply: bool = False,
+        older_than: timedelta = SAFETY_AGE,
+        on_progress: Callable[[str, int], None] = lambda *_: None,
+    ) -> CleanupReport:
+        """Remove what is expired, abandoned, unreferenced or unknown; by default only say what it would be.
+
+        Args:
+            apply: really remove it.
+            older_than: how long it must have been so.
+            on_progress: told what was removed, and how many so far.
+        """
+        cleanup = FileCleanup(
+            self._transactions,
+            self._places,
+            self._removal,
+            older_than=older_than,
+            apply=apply,
+            on_progress=on_progress,
+        )
+        return await cleanup.run()
+
+    async def migrate(
+        self, target: StorageKind, *, on_progress: Callable[[int], None] = lambda _: None
+    ) -> MigrationReport:
+        """Copy everything into one of the two configured backends from the other one.
+
+        Raises:
+            ConfigurationError: not both are configured.
+            ContentMismatchError: an object arrived with other bytes.
+        """
+        others = [kind for kind in self._places.kinds if kind != target]
+        if target not in self._places.kinds or len(others) != 1:
+            raise ConfigurationError(
+                f"STORAGE_BACKEND and STORAGE_SECOND_BACKEND must name two backends, one of them {target.value}"
+            )
+        migration = FileMigration(self._transactions, self._places, source=others[0], target=target)
+        return await migration.run(on_progress)
+
+    async def usage(self) -> StorageUsage:
+        """How many objects there are and what they take, as the table says."""
+        async with self._transactions() as tx:
+            return await tx.stored_files.usage()

@@ -1,0 +1,98 @@
+"""The file services of an open data layer, made from the settings."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from data_layer.entities.enums import StorageKind
+from data_layer.errors import ConfigurationError
+from data_layer.services.files.maintenance import FileMaintenance
+from data_layer.services.files.removal import FileRemoval
+from data_layer.services.files.service import FileService
+from data_layer.services.files.serving import LocalFileServer
+from data_layer.storage.opening import local_url_signer
+from data_layer.storage.threads import FileThreads
+from data_layer.storage.validation import FileLimits, Inspector, canonical_type
+from data_layer.storage.validation.types import KNOWN_TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from data_layer.config import Settings
+    from data_layer.services.files.places import StoragePlaces
+    from data_layer.services.transactions import Transactions
+
+_THREADS = 16  # For reading and packing what is uploaded; the storage has threads of its own.
+
+
+@dataclass(frozen=True, slots=True)
+class FileServices:
+    """What can be done with files; ``server`` is None where no files are local."""
+
+    service: FileService
+    removal: FileRemoval
+    maintenance: FileMaintenance
+    server: LocalFileServer | None
+
+
+@asynccontextmanager
+async def open_files(
+    settings: Settings, transactions: Transactions, places: StoragePlaces
+) -> AsyncIterator[FileServices]:
+    """Services with threads of their own, which end with the block.
+
+    Raises:
+        ConfigurationError: ALLOWED_FILE_TYPES holds a type that cannot be recognised by content.
+    """
+    inspector, threads = Inspector(file_limits(settings)), FileThreads(_THREADS)
+    removal = FileRemoval(transactions, places)
+    try:
+        yield FileServices(
+            FileService(
+                transactions,
+                places,
+                inspector,
+                threads,
+                removal,
+                upload_expires_in=timedelta(seconds=settings.upload_expires_in),
+            ),
+            removal,
+            FileMaintenance(transactions, places, removal),
+            _server(settings, places),
+        )
+    finally:
+        await inspector.close()
+        await threads.close()
+
+
+def file_limits(settings: Settings) -> FileLimits:
+    """The rules for files.
+
+    Raises:
+        ConfigurationError: ALLOWED_FILE_TYPES holds a type that cannot be recognised by content.
+    """
+    allowed = frozenset(map(canonical_type, settings.allowed_file_types))
+    if unknown := allowed - KNOWN_TYPES:
+        raise ConfigurationError(
+            f"ALLOWED_FILE_TYPES: {', '.join(sorted(unknown))} cannot be recognised by content; "
+            f"known are: {', '.join(sorted(KNOWN_TYPES))}"
+        )
+    return FileLimits(
+        max_file_size=settings.max_file_size,
+        allowed_types=allowed,
+        max_pixels=settings.image_max_pixels,
+        max_frames=settings.image_max_frames,
+        time_limit=settings.image_time_limit,
+        thumbnail_sizes=settings.image_thumbnail_sizes,
+        metadata_removal=settings.image_remove_metadata,
+    )
+
+
+def _server(settings: Settings, places: StoragePlaces) -> LocalFileServer | None:
+    if StorageKind.LOCAL not in places.kinds:
+        return None
+    storage = places.of(StorageKind.LOCAL)
+    return LocalFileServer(storage, local_url_signer(settings), max_file_size=settings.max_file_size)

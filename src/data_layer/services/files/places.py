@@ -1,0 +1,91 @@
+"""The backends in which files are, and the keys that they get there."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from data_layer.errors import StorageUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from data_layer.entities.enums import StorageKind
+    from data_layer.storage import StorageBackend
+
+UPLOADS = "uploads/"
+"""Where direct uploads wait until they are verified. Nothing there can be read."""
+
+_EXTENSIONS = {
+    "image/png": "png",
+    "image/jpeg": "jpg",
+    "image/gif": "gif",
+    "image/webp": "webp",
+    "image/svg+xml": "svg",
+    "text/html": "html",
+    "text/css": "css",
+    "text/javascript": "js",
+    "text/markdown": "md",
+    "text/csv": "csv",
+    "application/json": "json",
+    "application/pdf": "pdf",
+    "application/zip": "zip",
+}
+
+
+class StoragePlaces:
+    """The backend that new files go to, and others that files may still be in while they are migrated."""
+
+    def __init__(
+        self, kind: StorageKind, storage: StorageBackend, others: Mapping[StorageKind, StorageBackend]
+    ) -> None:
+        self.kind = kind
+        self.storage = storage
+        self._all = {**(others or {}), kind: storage}
+
+    @property
+    def kinds(self) -> tuple[StorageKind, ...]:
+        """All backends that are configured, the one for new files first."""
+        return (self.kind, *(kind for kind in self._all if kind != self.kind))
+
+    def of(self, kind: StorageKind) -> StorageBackend:
+        """The backend of this kind.
+
+        Raises:
+            StorageUnavailableError: it is not configured.
+        """
+        if kind not in self._all:
+            raise StorageUnavailableError(
+                f"A file is in the storage {kind.value!r}, which is not configured: set STORAGE_SECOND_BACKEND to it "
+                "until everything has been migrated"
+            )
+        return self._all[kind]
+
+    async def delete(self, objects: Iterable[tuple[StorageKind, str]]) -> None:
+        """Remove objects wherever they are; harmless to repeat."""
+        keys: dict[StorageKind, list[str]] = {}
+        for kind, key in objects:
+            keys.setdefault(kind, []).append(key)
+        for kind, some in keys.items():
+            await self.of(kind).delete_many(some)
+
+
+def new_folder() -> str:
+    """A random place for one file and its thumbnails; two characters of it spread them over folders."""
+    name = secrets.token_hex(16)
+    return f"files/{name[:2]}/{name}"
+
+
+def original_key(folder: str, content_type: str) -> str:
+    """The key of the file itself. Its name comes from its type, never from a user."""
+    return f"{folder}/original.{_EXTENSIONS.get(content_type, 'txt')}"
+
+
+def thumbnail_key(folder: str, size: int) -> str:
+    """The key of a thumbnail beside it."""
+    return f"{folder}/thumbnail-{size}.webp"
+
+
+def upload_key() -> str:
+    """The key of a direct upload before it is verified."""
+    return f"{UPLOADS}{secrets.token_hex(16)}"

@@ -1,0 +1,81 @@
+"""Removing objects that nobody refers to any more: marked, then removed, then forgotten."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from data_layer.errors import DataLayerError
+from data_layer.observability.log import get_log
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from uuid import UUID
+
+    from data_layer.repositories.stored_objects import ObjectRecord
+    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.services.files.places import StoragePlaces
+    from data_layer.services.transactions import Transactions
+
+log = get_log(__name__)
+
+
+class FileRemoval:
+    """Takes objects out of the storage and out of the table, in an order that can be interrupted anywhere."""
+
+    def __init__(self, transactions: Transactions, places: StoragePlaces) -> None:
+        self._transactions = transactions
+        self._places = places
+
+    async def remove_discarded(self, keys: Sequence[str]) -> None:
+        """After a commit: remove the files whose keys were in rows that are gone. What fails stays for ``cleanup``."""
+        try:
+            async with self._transactions() as tx:
+                strangers = set(keys) - await tx.stored_files.known(keys)
+                condemned = await self._condemn(tx, keys=keys)
+            # What the table does not know was put there by hand or by the example data, for the row that held its key.
+            for key in sorted(strangers):
+                await self._remove_stranger(key)
+            await self.finish(condemned)
+        except DataLayerError as error:
+            log.warning("file_removal_failed", files=len(keys), reason=str(error))
+
+    async def _remove_stranger(self, key: str) -> None:
+        try:
+            await self._places.storage.delete(key)
+        except DataLayerError as error:
+            log.warning("file_removal_failed", key=key, reason=str(error))
+
+    async def remove(self, object_ids: Collection[UUID]) -> int:
+        """Remove those of these objects that nobody refers to; how many objects went, thumbnails included."""
+        async with self._transactions() as tx:
+            condemned = await self._condemn(tx, ids=object_ids)
+        await self.finish(condemned)
+        return len(condemned)
+
+    async def give_up(self, object_ids: Collection[UUID]) -> int:
+        """Remove direct uploads that were not completed; how many."""
+        async with self._transactions() as tx:
+            condemned = await tx.stored_files.give_up(object_ids)
+        await self.finish(condemned)
+        return len(condemned)
+
+    async def finish(self, condemned: Collection[ObjectRecord]) -> None:
+        """Remove objects whose rows are marked as deleted, and then the rows."""
+        if not condemned:
+            return
+        await self._places.delete((record.backend, record.key) for record in condemned)
+        async with self._transactions() as tx:
+            await tx.stored_files.forget([record.id for record in condemned])
+
+    async def _condemn(
+        self, tx: UnitOfWork, *, ids: Collection[UUID] = (), keys: Collection[str] = ()
+    ) -> Sequence[ObjectRecord]:
+        """Mark what nothing refers to, and no row of its owner holds by its key. Other people's rows must attach it."""
+        candidates = await tx.stored_files.removable(ids=ids, keys=keys)
+        if not candidates:
+            return []
+        used: set[str] = set()
+        for owner in {candidate.owner_id for candidate in candidates}:
+            some = [candidate.key for candidate in candidates if candidate.owner_id == owner]
+            used |= await tx.stored_files.used_in_rows(some, owner_id=owner)
+        return await tx.stored_files.condemn([c.id for c in candidates if c.key not in used])

@@ -1,0 +1,253 @@
+"""What the product can do with files."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from data_layer.entities.enums import FileState
+from data_layer.errors import InvalidValueError, NotFoundError
+from data_layer.services.files.intake import Intake, Request, new_reference
+from data_layer.services.files.owners import require_owner
+from data_layer.services.files.packing import unpack
+from data_layer.services.files.uploads import DirectUploads
+from data_layer.storage import OpenFile
+from data_layer.storage.validation import canonical_type, check_file_name, content_disposition, receive
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Sequence
+    from uuid import UUID
+
+    from data_layer.schemas.files import Attachment, DirectUpload, FileView
+    from data_layer.services.files.owners import Owner
+    from data_layer.services.files.places import StoragePlaces
+    from data_layer.services.files.removal import FileRemoval
+    from data_layer.services.transactions import Transactions
+    from data_layer.storage import FileContent, SignedUrl
+    from data_layer.storage.threads import FileThreads
+    from data_layer.storage.validation import Inspector
+
+_SHOWN_INLINE = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+"""What a browser only ever shows; everything else is to be saved, because it may be hostile."""
+
+
+class FileService:
+    """Files of users and of the system.
+
+    Each has an id of its own, also where its bytes are shared with other files of the same owner: deleting one never
+    takes another one away. Methods that take an ``owner_id`` know a file of somebody else as little as a missing one;
+    ``None`` is the system, and ``ANY_OWNER`` is for callers that have made sure in another way.
+    """
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        places: StoragePlaces,
+        inspector: Inspector,
+        threads: FileThreads,
+        removal: FileRemoval,
+        *,
+        upload_expires_in: timedelta = timedelta(minutes=15),
+    ) -> None:
+        self._transactions = transactions
+        self._places = places
+        self._inspector = inspector
+        self._threads = threads
+        self._removal = removal
+        self._intake = Intake(transactions, places, inspector, threads)
+        self._uploads = DirectUploads(
+            transactions,
+            places,
+            intake=self._intake,
+            removal=removal,
+            inspector=inspector,
+            threads=threads,
+            expires_in=upload_expires_in,
+        )
+
+    async def save(
+        self,
+        content: FileContent,
+        *,
+        owner_id: UUID | None,
+        content_type: str | None = None,
+        file_name: str | None = None,
+        attached_to: Attachment | None = None,
+        expires_in: timedelta | None = None,
+        allowed_types: Collection[str] | None = None,
+    ) -> FileView:
+        """Store a file, if it is what it should be.
+
+        Args:
+            content: The bytes, or where to read them.
+            owner_id: Whose file it is; None for the system's.
+            content_type: What it is said to be; compared with what it is.
+            file_name: What its user calls it; shown to those who download it, and used for nothing else.
+            attached_to: The row that it belongs to, and goes with.
+            expires_in: After which time it goes by itself.
+            allowed_types: Which types may be stored, instead of ALLOWED_FILE_TYPES: for what the application makes.
+
+        Raises:
+            InvalidFileError: it may not be stored; the subclass and the message say why. Nothing was stored.
+            FileTooLargeError: it is larger than MAX_FILE_SIZE.
+            MissingReferenceError: the owner or the row to attach it to does not exist.
+            StorageError: it could not be stored.
+        """
+        request = _request(owner_id, file_name, attached_to, expires_in)
+        allowed = None if allowed_types is None else frozenset(map(canonical_type, allowed_types))
+        async with receive(content, self._inspector.limits.max_file_size, self._threads) as received:
+            inspected = await self._inspector.inspect(received, content_type, allowed)
+            return await self._intake.store(inspected, request)
+
+    async def stat(self, file_id: UUID, *, owner_id: Owner) -> FileView:
+        """What is known about a file.
+
+        Raises:
+            NotFoundError: there is no such file.
+        """
+        async with self._transactions() as tx:
+            view = require_owner(await tx.files.view(file_id), owner_id)
+        if view.state is not FileState.STORED:
+            raise NotFoundError(f"no file has the id {file_id}: its upload was not completed")
+        return view
+
+    async def list(
+        self,
+        *,
+        owner_id: UUID | None,
+        attached_to: Attachment | None = None,
+        limit: int = 100,
+        after: UUID | None = None,
+    ) -> Sequence[FileView]:
+        """A page of an owner's files, oldest first; ``after`` is the id of the last one of the page before."""
+        async with self._transactions() as tx:
+            return await tx.files.views(owner_id=owner_id, attached_to=attached_to, limit=limit, after=after)
+
+    @asynccontextmanager
+    async def open(self, file_id: UUID, *, owner_id: Owner) -> AsyncIterator[OpenFile]:
+        """Read a file in chunks, as it was saved: decompressed, if it is stored compressed.
+
+        Raises:
+            NotFoundError: there is no such file.
+            FileNotFoundInStorageError: its bytes are missing, which ``storage check`` finds too.
+        """
+        view = await self.stat(file_id, owner_id=owner_id)
+        async with self._places.of(view.backend).open(view.key) as file:
+            if file.information.content_encoding is None:
+                yield file
+            else:
+                information = replace(file.information, size=view.size, sha256=view.sha256, content_encoding=None)
+                yield OpenFile(information, unpack(file.chunks, view.size))
+
+    async def download(self, file_id: UUID, *, owner_id: Owner) -> bytes:
+        """The whole file, in memory, as it was saved; see ``open``."""
+        async with self.open(file_id, owner_id=owner_id) as file:
+            return b"".join([chunk async for chunk in file.chunks])
+
+    async def url(self, file_id: UUID, *, owner_id: Owner) -> str:
+        """The address of a file, the CDN's if one is set. It grants no right to read it."""
+        view = await self.stat(file_id, owner_id=owner_id)
+        return self._places.of(view.backend).url(view.key)
+
+    async def signed_url(
+        self,
+        file_id: UUID,
+        *,
+        owner_id: Owner,
+        expires_in: timedelta,
+        thumbnail: int | None = None,
+        as_attachment: bool = False,
+    ) -> SignedUrl:
+        """Permission to read a file for a while. Never store it: it expires.
+
+        What a browser might execute, such as HTML and SVG, is always sent as an attachment.
+
+        Args:
+            file_id: The file.
+            owner_id: Whose it is.
+            expires_in: How long it works, one second to seven days.
+            thumbnail: The smallest thumbnail that is at least so many pixels wide or high, instead of the file; the
+                file itself where there is none.
+            as_attachment: Have browsers save an image too, rather than show it.
+        """
+        view = await self.stat(file_id, owner_id=owner_id)
+        key = view.key
+        if thumbnail is not None:
+            fitting = [small for small in view.thumbnails if max(small.width, small.height) >= thumbnail]
+            key = min(fitting, key=lambda small: small.width).key if fitting else key
+        inline = view.content_type in _SHOWN_INLINE and not as_attachment
+        disposition = content_disposition("inline" if inline else "attachment", view.file_name)
+        return await self._places.of(view.backend).signed_url(
+            key, expires_in=expires_in, content_disposition=disposition
+        )
+
+    async def attach(self, file_id: UUID, to: Attachment, *, owner_id: Owner) -> FileView:
+        """Have a row refer to a file as well, so that the bytes stay as long as the row does. Harmless to repeat.
+
+        Returns the file that the row has now; it shares the bytes, and has an id of its own.
+
+        Raises:
+            NotFoundError: there is no such file.
+            MissingReferenceError: there is no such row.
+        """
+        view = await self.stat(file_id, owner_id=owner_id)
+        async with self._transactions() as tx:
+            stored = await tx.files.object_of(file_id)
+            existing = await tx.files.attached(stored.id, to)
+            if existing is not None:
+                return await tx.files.view(existing)
+            reference = new_reference(stored.id, Request(view.owner_id, view.file_name, to))
+            tx.files.add(reference)
+            return await tx.files.view(reference.id)
+
+    async def detach(self, file_id: UUID, attached_to: Attachment, *, owner_id: Owner) -> bool:
+        """Have a row no longer refer to the bytes of a file; whether it did. What nobody refers to any more goes."""
+        await self.stat(file_id, owner_id=owner_id)
+        async with self._transactions() as tx:
+            stored = await tx.files.object_of(file_id)
+            removed = await tx.files.remove_attached(stored.id, attached_to)
+        if removed:
+            await self._removal.remove([stored.id])
+        return removed > 0
+
+    async def delete(self, file_id: UUID, *, owner_id: Owner) -> bool:
+        """Delete a file; whether there was one. Its bytes go with the last file that shares them."""
+        async with self._transactions() as tx:
+            try:
+                require_owner(await tx.files.view(file_id), owner_id)
+            except NotFoundError:
+                return False
+            objects = await tx.files.remove(file_id)
+        await self._removal.remove(objects)
+        return bool(objects)
+
+    async def begin_upload(
+        self,
+        *,
+        owner_id: UUID | None,
+        content_type: str,
+        size: int,
+        sha256: str | None = None,
+        file_name: str | None = None,
+        attached_to: Attachment | None = None,
+        expires_in: timedelta | None = None,
+    ) -> DirectUpload:
+        """A signed URL to which a client sends a file itself; see `DirectUploads.begin` for what is refused."""
+        request = _request(owner_id, file_name, attached_to, expires_in)
+        return await self._uploads.begin(request, content_type=content_type, size=size, sha256=sha256)
+
+    async def complete_upload(self, file_id: UUID, *, owner_id: Owner) -> FileView:
+        """Verify what a client has sent, and make it visible; see `DirectUploads.complete` for what is refused."""
+        return await self._uploads.complete(file_id, owner_id=owner_id)
+
+
+def _request(
+    owner_id: UUID | None, file_name: str | None, attached_to: Attachment | None, expires_in: timedelta | None
+) -> Request:
+    if expires_in is not None and expires_in <= timedelta(0):
+        raise InvalidValueError("expires_in must be longer than nothing", field="expires_in")
+    name = None if file_name is None else check_file_name(file_name)
+    expires_at = None if expires_in is None else datetime.now(UTC) + expires_in
+    return Request(owner_id, name, attached_to, expires_at)

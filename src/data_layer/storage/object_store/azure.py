@@ -1,0 +1,114 @@
+"""``AzureStorage``: the ``Storage`` port on Azure Blob Storage."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+import obstore
+from obstore.store import AzureStore
+
+from data_layer.errors import NotSupportedByStorageError
+from data_layer.storage.keys import split_key
+from data_layer.storage.object_store.adapter import ObjectStorage
+from data_layer.storage.object_store.azure_administration import AzureAdministration
+from data_layer.storage.object_store.failures import translated
+from data_layer.storage.object_store.limits import Limits
+from data_layer.storage.port import SignedUrl
+from data_layer.storage.signing import azure as signing
+from data_layer.storage.signing.terms import Terms, quoted
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from obstore.store import AzureConfig
+
+    from data_layer.storage.port import SignedMethod
+    from data_layer.storage_settings.azure_place import AzurePlace
+
+
+class AzureStorage(ObjectStorage):
+    """Files in a container."""
+
+    backend = "azure"
+
+    def __init__(
+        self, place: AzurePlace, *, max_file_size: int, cdn_url: str | None = None, limits: Limits | None = None
+    ) -> None:
+        """Nothing is touched before ``initialize``.
+
+        Args:
+            place: The container.
+            max_file_size: Bytes that one file may have; MAX_FILE_SIZE.
+            cdn_url: Address of Azure CDN or Front Door in front of the container, without a slash at its end.
+            limits: Of waiting and repeating.
+        """
+        super().__init__(max_file_size=max_file_size)
+        self._place = place
+        self._cdn_url = cdn_url
+        self._limits = limits or Limits()
+
+    def url(self, key: str) -> str:
+        """The address of a file; see `StorageUrls.url`."""
+        split_key(key)
+        return f"{self._cdn_url or self._place.url}/{quoted(key)}"
+
+    async def signed_url(
+        self,
+        key: str,
+        *,
+        method: SignedMethod = "GET",
+        expires_in: timedelta,
+        content_type: str | None = None,
+        content_disposition: str | None = None,
+    ) -> SignedUrl:
+        """Permission to read or store one file; see `StorageUrls.signed_url`.
+
+        Azure does not verify the content type of what is stored: look at it afterwards.
+        """
+        terms = Terms.checked(key, method, expires_in, content_type, content_disposition)
+        place = self._place
+        base_url = self._cdn_url if self._cdn_url is not None and method == "GET" else place.url
+        if place.account_key is not None:
+            return signing.sign(
+                terms,
+                base_url=base_url,
+                account=place.account,
+                account_key=place.account_key,
+                container=place.container,
+            )
+        if place.sas is not None:
+            raise NotSupportedByStorageError(
+                "A shared access signature cannot sign URLs: give AZURE_STORAGE_CONNECTION_STRING an AccountKey"
+            )
+        if method == "GET" and (content_type is not None or content_disposition is not None):
+            raise NotSupportedByStorageError(
+                "With a managed identity, a signed URL cannot set the content type or disposition of the answer: give "
+                "AZURE_STORAGE_CONNECTION_STRING an AccountKey"
+            )
+        with translated(key, "sign a URL for"):
+            url = await obstore.sign_async(cast("AzureStore", self._store), method, key, expires_in)
+        query = url.partition("?")[2]
+        return SignedUrl(f"{base_url}/{quoted(key)}?{query}", method, signing.upload_headers(terms), terms.expires_at)
+
+    async def create(self, *, allow_public: bool = False) -> None:
+        """Make the container, private; see `StorageAdministration.create`. Needs the extra ``azure``."""
+        administration = AzureAdministration(self._place, self._limits)
+        await asyncio.to_thread(administration.create, allow_public=allow_public)
+
+    def _connect(self) -> AzureStore:
+        place = self._place
+        config: AzureConfig = {"account_name": place.account, "endpoint": place.endpoint}
+        if place.account_key is not None:
+            config["account_key"] = place.account_key
+        if place.sas is not None:
+            config["sas_key"] = place.sas
+        return AzureStore(
+            place.container,
+            config=config,
+            client_options=self._limits.client_options(allow_http=place.endpoint.startswith("http:")),
+            retry_config=self._limits.retry_config(),
+        )
+
+    async def _require_conditions(self, *, of_copies: bool = False) -> None:
+        """Azure keeps all conditions."""

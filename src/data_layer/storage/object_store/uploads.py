@@ -1,0 +1,235 @@
+"""A file on its way into an object store: in one request when it is small, in parallel parts when it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import obstore
+
+from data_layer.errors import ContentMismatchError, FileTooLargeError, NotSupportedByStorageError
+from data_layer.storage.content import BATCH_SIZE, batches
+from data_layer.storage.object_store.attributes import to_attributes
+from data_layer.storage.object_store.failures import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from obstore.store import ObjectStore
+
+    from data_layer.storage.conditions import Condition
+    from data_layer.storage.metadata import Description
+    from data_layer.storage.port import FileContent
+    from data_layer.storage.threads import FileThreads
+
+PART_SIZE = 8 * 1024 * 1024
+"""Bytes: what is longer travels in parts of this size."""
+
+MAX_CONDITIONAL_SIZE = 64 * 1024 * 1024
+"""Bytes that are held in memory to upload them in one request, as only a request as a whole can have a condition."""
+
+_PARALLEL_PARTS = 4
+_MAX_PARTS = 10_000  # S3 allows no more; Azure allows 50,000.
+_HASHED_IN_THIS_THREAD = 256 * 1024
+_PATIENCE_WHEN_CANCELLED = 5.0
+
+
+class _BrokenOffError(Exception):
+    """Ends an upload from within its source, so that the parts that were sent already are removed."""
+
+
+class Upload:
+    """One upload to one key."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        key: str,
+        description: Description,
+        condition: Condition,
+        *,
+        sha256: str | None,
+        max_size: int,
+        threads: FileThreads,
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._description = description
+        self._condition = condition
+        self._expected = sha256
+        self._max_size = max_size
+        self._threads = threads
+        self._hash = hashlib.sha256()
+        self._broken_off = False
+        self._reading: asyncio.Future[list[bytes]] | None = None
+        self.size = 0
+
+    async def run(self, content: FileContent) -> None:
+        """Send everything; see `Storage.upload` for what it raises."""
+        if isinstance(content, bytes):
+            await self._send_bytes(content)
+            return
+        if self._expected is None:
+            self._expected = await _hash_of_file(content, self._threads)
+        async with aclosing(batches(content, self._threads)) as source:
+            limit = PART_SIZE if self._condition.is_none else MAX_CONDITIONAL_SIZE
+            head: list[bytes] = []
+            async for batch in source:
+                await self._count(batch)
+                head += batch
+                if self.size > limit:
+                    break
+            else:
+                await self._put(b"".join(head))
+                return
+            self._refuse_condition()
+            await self._put_parts(self._rest(head, source))
+
+    async def _send_bytes(self, content: bytes) -> None:
+        await self._count([content])
+        if self.size > MAX_CONDITIONAL_SIZE:
+            self._refuse_condition()
+        if self.size <= PART_SIZE or not self._condition.is_none:
+            await self._put(content)
+            return
+        self._verify()
+        self._expected = self._hash.hexdigest()
+        await self._put_parts(content)
+
+    async def _put(self, content: bytes) -> None:
+        """One request."""
+        self._verify()
+        attributes = to_attributes(self._description, self._hash.hexdigest())
+        mode: Any = "overwrite" if self._condition.overwrite else "create"
+        if self._condition.if_match is not None:
+            mode = {"e_tag": f'"{self._condition.if_match}"'}
+        request = obstore.put_async(
+            self._store, self._key, content, attributes=attributes, mode=mode, use_multipart=False
+        )
+        with translated(self._key, "store", self._condition):
+            await self._finish(request)
+
+    async def _put_parts(self, content: bytes | AsyncIterator[bytes]) -> None:
+        part_size = max(PART_SIZE, -(-self._max_size // _MAX_PARTS))
+        request = obstore.put_async(
+            self._store,
+            self._key,
+            content,
+            attributes=to_attributes(self._description, self._expected),
+            use_multipart=True,
+            chunk_size=part_size,
+            max_concurrency=_PARALLEL_PARTS,
+        )
+        with translated(self._key, "store"):
+            await self._finish(request)
+
+    async def _finish(self, request: Awaitable[object]) -> None:
+        """Wait for a request, and when cancelled for its end as well, so that nothing goes on unseen.
+
+        A source is told to stop, which removes what was sent. A server that does not answer is not waited for long.
+        """
+        sending = asyncio.ensure_future(request)
+        try:
+            await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            self._broken_off = True
+            if self._reading is not None:
+                self._reading.cancel()
+            await _end_of(sending)
+            raise
+
+    async def _rest(self, head: list[bytes], source: AsyncGenerator[list[bytes]]) -> AsyncIterator[bytes]:
+        """What was read already, and what comes; fails at its end when it is not what was announced."""
+        for chunk in head:
+            yield chunk
+        head.clear()
+        while batch := await self._next(source):
+            await self._count(batch)
+            for chunk in batch:
+                if chunk:
+                    yield chunk
+        self._verify()
+
+    async def _next(self, source: AsyncGenerator[list[bytes]]) -> list[bytes]:
+        """The next batch, or nothing at the end."""
+        if self._broken_off:
+            raise _BrokenOffError
+        self._reading = asyncio.ensure_future(anext(source, []))
+        try:
+            return await self._reading
+        except asyncio.CancelledError:
+            raise _BrokenOffError from None
+
+    async def _count(self, batch: list[bytes]) -> None:
+        size = sum(map(len, batch))
+        self.size += size
+        if self.size > self._max_size:
+            raise FileTooLargeError(f"The file for {self._key!r} is larger than {self._max_size} bytes (MAX_FILE_SIZE)")
+        if size <= _HASHED_IN_THIS_THREAD:
+            self._update(batch)
+        else:
+            await self._threads.run(self._update, batch)
+
+    def _update(self, batch: list[bytes]) -> None:
+        for chunk in batch:
+            self._hash.update(chunk)
+
+    def _verify(self) -> None:
+        if self._expected is not None and self._hash.hexdigest() != self._expected:
+            raise ContentMismatchError(f"The content for {self._key!r} has another SHA-256 than it should have")
+
+    def _refuse_condition(self) -> None:
+        if not self._condition.is_none:
+            raise NotSupportedByStorageError(
+                f"A file of more than {MAX_CONDITIONAL_SIZE} bytes travels in parts, and cannot be uploaded on a "
+                "condition (overwrite=False, if_match): use a key that nobody else uses"
+            )
+
+
+async def _hash_of_file(content: FileContent, threads: FileThreads) -> str | None:
+    """The SHA-256 of a file that can be read twice and will travel in parts; None of anything else."""
+    if isinstance(content, Path):
+        return await threads.run(_hash_of_path, content)
+    if isinstance(content, AsyncIterable | bytes) or not (hasattr(content, "seekable") and content.seekable()):
+        return None
+    return await threads.run(_hash_of_rest, content)
+
+
+def _hash_of_path(path: Path) -> str | None:
+    if path.stat().st_size <= PART_SIZE:
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash_of_rest(file: BinaryIO) -> str | None:
+    position = file.tell()
+    try:
+        if file.seek(0, os.SEEK_END) - position <= PART_SIZE:
+            return None
+        file.seek(position)
+        return _hash_of(file)
+    finally:
+        file.seek(position)
+
+
+def _hash_of(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(BATCH_SIZE):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+async def _end_of(sending: asyncio.Future[object]) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _PATIENCE_WHEN_CANCELLED
+    while not sending.done() and (left := deadline - loop.time()) > 0:
+        with suppress(asyncio.CancelledError):  # Whoever cancels twice waits as well.
+            await asyncio.wait([sending], timeout=left)
+    if not sending.cancel() and not sending.cancelled():
+        sending.exception()  # Looked at, so that asyncio does not complain.

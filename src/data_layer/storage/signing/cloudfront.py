@@ -1,0 +1,66 @@
+"""Signed URLs of Amazon CloudFront ("Creating a signed URL using a canned policy")."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from data_layer.errors import ConfigurationError
+from data_layer.storage.port import SignedUrl
+from data_layer.storage.signing.terms import quoted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from data_layer.storage.signing.terms import Terms
+
+_FOR_URLS = str.maketrans("+=/", "-_~")
+
+
+class CloudFrontSigner:
+    """Signs with the private half of a key pair whose public half CloudFront trusts."""
+
+    def __init__(self, key_pair_id: str, private_key_file: Path) -> None:
+        """Read the key.
+
+        Raises:
+            ConfigurationError: the file holds no RSA key that can be read without a password.
+        """
+        self._key_pair_id = key_pair_id
+        try:
+            key = load_pem_private_key(private_key_file.read_bytes(), password=None)
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigurationError(f"AWS_CLOUDFRONT_PRIVATE_KEY: {private_key_file} is no private key") from error
+        if not isinstance(key, RSAPrivateKey):
+            raise ConfigurationError(f"AWS_CLOUDFRONT_PRIVATE_KEY: {private_key_file} is no RSA key")
+        self._key = key
+
+    def sign(self, terms: Terms, *, base_url: str) -> SignedUrl:
+        """A URL for reading that CloudFront accepts, for one address with exactly this query."""
+        query = _response_headers(terms)
+        resource = f"{base_url}/{quoted(terms.key)}{'?' if query else ''}{query}"
+        expires = int(terms.expires_at.timestamp())
+        policy = (
+            f'{{"Statement":[{{"Resource":"{resource}",'
+            f'"Condition":{{"DateLessThan":{{"AWS:EpochTime":{expires}}}}}}}]}}'
+        )
+        # CloudFront verifies SHA-1 and nothing else.
+        signature = self._key.sign(policy.encode(), PKCS1v15(), SHA1())  # noqa: S303
+        text = base64.b64encode(signature).decode().translate(_FOR_URLS)
+        terms_of_url = f"Expires={expires}&Signature={text}&Key-Pair-Id={quote(self._key_pair_id)}"
+        return SignedUrl(f"{resource}{'&' if query else '?'}{terms_of_url}", terms.method, {}, terms.expires_at)
+
+
+def _response_headers(terms: Terms) -> str:
+    """Passed on to S3, where the distribution forwards them."""
+    values = {
+        "response-content-disposition": terms.content_disposition,
+        "response-content-type": terms.content_type,
+    }
+    return "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in values.items() if value is not None)

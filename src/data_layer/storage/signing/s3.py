@@ -1,0 +1,78 @@
+"""Signature version 4 of AWS, as the query of a URL (Amazon S3, "Authenticating requests: using query parameters")."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+from data_layer.storage.port import SignedUrl
+from data_layer.storage.signing.terms import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from data_layer.storage.signing.terms import Terms
+
+
+@dataclass(frozen=True, slots=True)
+class S3Credentials:
+    """A key pair of AWS, and the token that belongs to it when it is a temporary one."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str | None = None
+
+    def __repr__(self) -> str:
+        return f"S3Credentials({self.access_key_id!r}, ...)"
+
+
+def sign(
+    terms: Terms, *, base_url: str, region: str, credentials: S3Credentials, headers: Mapping[str, str] | None = None
+) -> SignedUrl:
+    """A URL that S3 accepts.
+
+    Args:
+        terms: What it allows.
+        base_url: The address of the bucket, without a slash at its end.
+        region: The bucket's region.
+        credentials: Who allows it.
+        headers: What the request has to carry besides its content type; names in lower case.
+    """
+    place = urlsplit(base_url)
+    path = f"{place.path}/{quoted(terms.key)}"
+    moment = terms.now.strftime("%Y%m%dT%H%M%SZ")
+    scope = f"{moment[:8]}/{region}/s3/aws4_request"
+    sent = dict(headers or {})
+    if terms.method == "PUT" and terms.content_type is not None:
+        sent["content-type"] = terms.content_type
+    signed = {"host": place.netloc, **sent}
+    query = _query(terms, moment, scope, ";".join(sorted(signed)), credentials)
+    canonical_headers = "".join(f"{name}:{signed[name].strip()}\n" for name in sorted(signed))
+    request = "\n".join([terms.method, path, query, canonical_headers, ";".join(sorted(signed)), "UNSIGNED-PAYLOAD"])
+    text = "\n".join(["AWS4-HMAC-SHA256", moment, scope, hashlib.sha256(request.encode()).hexdigest()])
+    key = b"AWS4" + credentials.secret_access_key.encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    signature = hmac.digest(key, text.encode(), "sha256").hex()
+    url = f"{place.scheme}://{place.netloc}{path}?{query}&X-Amz-Signature={signature}"
+    return SignedUrl(url, terms.method, sent, terms.expires_at)
+
+
+def _query(terms: Terms, moment: str, scope: str, signed_headers: str, credentials: S3Credentials) -> str:
+    values = {
+        "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+        "X-Amz-Credential": f"{credentials.access_key_id}/{scope}",
+        "X-Amz-Date": moment,
+        "X-Amz-Expires": str(terms.seconds),
+        "X-Amz-SignedHeaders": signed_headers,
+    }
+    if credentials.session_token is not None:
+        values["X-Amz-Security-Token"] = credentials.session_token
+    if terms.method == "GET" and terms.content_type is not None:
+        values["response-content-type"] = terms.content_type
+    if terms.content_disposition is not None:
+        values["response-content-disposition"] = terms.content_disposition
+    return "&".join(f"{name}={quote(values[name], safe='-_.~')}" for name in sorted(values))

@@ -1,0 +1,153 @@
+"""Signed URLs work at the server that they lead to, for exactly what they were made for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import httpx
+import pytest
+
+from data_layer.errors import InvalidSignatureError, InvalidStorageKeyError, InvalidValueError
+
+from .test_refusals import ACCEPTED_KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from data_layer.storage import LocalStorage, SignedUrl, StorageBackend
+
+MINUTE = timedelta(minutes=1)
+VERIFY_SIGNATURES = ("local_with_attributes", "s3_rclone", "azurite")
+
+
+class Client:
+    """Sends requests to a server, or plays the service for local files."""
+
+    def __init__(self, storage: StorageBackend, http: httpx.AsyncClient) -> None:
+        self._storage = storage
+        self._http = http
+
+    async def get(self, signed: SignedUrl | str) -> tuple[int, bytes, dict[str, str]]:
+        return await self._send("GET", signed, b"")
+
+    async def put(self, signed: SignedUrl | str, content: bytes) -> tuple[int, bytes, dict[str, str]]:
+        return await self._send("PUT", signed, content)
+
+    async def _send(self, method: str, signed: SignedUrl | str, content: bytes) -> tuple[int, bytes, dict[str, str]]:
+        headers = {} if isinstance(signed, str) else dict(signed.headers)
+        if str(signed).startswith("/"):
+            return await self._serve(method, str(signed), content, headers)
+        answer = await self._http.request(method, str(signed), content=content or None, headers=headers)
+        return answer.status_code, answer.content, dict(answer.headers)
+
+    async def _serve(
+        self, method: str, url: str, content: bytes, headers: dict[str, str]
+    ) -> tuple[int, bytes, dict[str, str]]:
+        storage: LocalStorage = self._storage  # type: ignore[assignment]  # only it has relative addresses
+        parts = urlsplit(url)
+        key = unquote(parts.path.removeprefix("/v1/files/"))
+        content_type = headers.get("content-type")
+        try:
+            grant = storage._signer.verify(method, key, dict(parse_qsl(parts.query)), content_type=content_type)
+        except InvalidSignatureError:
+            return 403, b"", {}
+        if method == "PUT":
+            await storage.upload(content, key, content_type or "application/octet-stream")
+            return 200, b"", {}
+        answer = {"content-type": grant.content_type or (await storage.stat(key)).content_type}
+        if grant.content_disposition is not None:
+            answer["content-disposition"] = grant.content_disposition
+        return 200, await storage.download(key), answer
+
+
+@pytest.fixture
+async def client(storage: StorageBackend) -> AsyncIterator[Client]:
+    async with httpx.AsyncClient() as http:
+        yield Client(storage, http)
+
+
+async def test_reading(storage: StorageBackend, client: Client) -> None:
+    await storage.upload(b"page", "a/b", "text/html")
+    before = datetime.now(UTC)
+    signed = await storage.signed_url("a/b", expires_in=MINUTE)
+    assert str(signed) == signed.url
+    assert before <= signed.expires_at + timedelta(seconds=1) <= datetime.now(UTC) + MINUTE + timedelta(seconds=1)
+    status, content, headers = await client.get(signed)
+    assert (status, content, headers["content-type"]) == (200, b"page", "text/html")
+
+
+@pytest.mark.parametrize("key", ACCEPTED_KEYS, ids=lambda key: ascii(key)[:40])
+async def test_keys_with_every_strange_character(storage: StorageBackend, client: Client, key: str) -> None:
+    assert (await client.put(await storage.signed_url(key, method="PUT", expires_in=MINUTE), b"x" * 9))[0] < 300
+    assert await storage.download(key) == b"x" * 9
+    assert (await client.get(await storage.signed_url(key, expires_in=MINUTE)))[:2] == (200, b"x" * 9)
+
+
+async def test_what_the_answer_says_can_be_chosen(storage: StorageBackend, client: Client, backend: str) -> None:
+    await storage.upload(b"page", "a", "text/html")
+    disposition = "attachment; filename=\"a b.txt\"; filename*=UTF-8''%E2%82%AC.txt"
+    signed = await storage.signed_url(
+        "a", expires_in=MINUTE, content_type="text/plain; charset=utf-8", content_disposition=disposition
+    )
+    status, content, headers = await client.get(signed)
+    assert (status, content) == (200, b"page")
+    if backend != "s3_rclone":  # It verifies these, and does nothing.
+        assert headers["content-type"] == "text/plain; charset=utf-8"
+        assert headers["content-disposition"] == disposition
+
+
+async def test_storing(storage: StorageBackend, client: Client) -> None:
+    signed = await storage.signed_url("a/b", method="PUT", expires_in=MINUTE, content_type="image/png")
+    assert (await client.put(signed, b"picture"))[0] < 300
+    found = await storage.stat("a/b")
+    assert (found.size, found.content_type, found.sha256 is None) == (7, "image/png", not isinstance_local(storage))
+
+
+def isinstance_local(storage: StorageBackend) -> bool:
+    return type(storage).__name__ == "LocalStorage"
+
+
+async def test_an_altered_url_does_nothing(storage: StorageBackend, client: Client, backend: str) -> None:
+    if backend not in VERIFY_SIGNATURES:
+        pytest.skip("the server verifies no signatures")
+    await storage.upload(b"secret", "a/b", "text/plain")
+    await storage.upload(b"other", "a/c", "text/plain")
+    for_reading = (await storage.signed_url("a/b", expires_in=MINUTE, content_type="text/html")).url
+    for_storing = (await storage.signed_url("a/b", method="PUT", expires_in=MINUTE)).url
+    assert (await client.get(for_reading))[0] == 200
+    refused: list[Any] = [
+        client.get(for_reading.replace("a/b", "a/c")),
+        client.get(for_reading.replace("a/b", "a")),
+        client.get(for_reading.replace("text%2Fhtml", "text%2Fcss")),
+        client.get(for_reading[:-3] + "abc"),
+        client.get(for_reading.partition("?")[0]),
+        client.put(for_reading, b"overwritten"),
+        client.get(for_storing),
+        client.put(for_storing.replace("a/b", "a/c"), b"overwritten"),
+    ]
+    for attempt in refused:
+        status, content, _ = await attempt
+        assert status in {400, 401, 403, 404}, status
+        assert b"secret" not in content
+    assert await storage.download("a/b") == b"secret"
+    assert await storage.download("a/c") == b"other"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"expires_in": timedelta()},
+        {"expires_in": timedelta(days=8)},
+        {"expires_in": MINUTE, "method": "DELETE"},
+        {"expires_in": MINUTE, "content_type": "nonsense"},
+        {"expires_in": MINUTE, "content_disposition": "a\r\nb"},
+        {"expires_in": MINUTE, "method": "PUT", "content_disposition": "inline"},
+    ],
+)
+async def test_terms_that_make_no_sense(storage: StorageBackend, values: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValueError):
+        await storage.signed_url("a", **values)
+    with pytest.raises(InvalidStorageKeyError):
+        await storage.signed_url("../a", expires_in=MINUTE)

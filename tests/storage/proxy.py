@@ -1,0 +1,76 @@
+"""A proxy between a client and a server that cuts connections, or lets nothing through."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Self
+
+
+class Proxy:
+    """On a free port, for an ``async with`` block."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._left: int | None = None
+        self._heard = asyncio.Event()
+        self._heard.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def mute(self) -> None:
+        """Take everything and answer nothing."""
+        self._heard.clear()
+
+    def unmute(self) -> None:
+        self._heard.set()
+
+    def cut_after(self, size: int | None) -> None:
+        """Reset every connection after so many further bytes in all, in both directions; None: never."""
+        self._left = size
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        with suppress(OSError, asyncio.CancelledError):
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            pumps = [
+                asyncio.ensure_future(self._pump(reader, server_writer)),
+                asyncio.ensure_future(self._pump(server_reader, writer)),
+            ]
+            try:
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for pump in pumps:
+                    pump.cancel()
+                await asyncio.gather(*pumps, return_exceptions=True)
+                server_writer.transport.abort()
+        writer.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            await self._heard.wait()
+            if self._left is not None:
+                if self._left < len(data):
+                    writer.write(data[: self._left])
+                    await writer.drain()
+                    self._left = 0
+                    return
+                self._left -= len(data)
+            writer.write(data)
+            await writer.drain()

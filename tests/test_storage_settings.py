@@ -1,0 +1,176 @@
+"""Settings of the storage: contradictions are all told at once, and only those of the backend in use."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from data_layer import Settings
+from data_layer.errors import ConfigurationError
+from data_layer.storage import AzurePlace, AzureStorage, LocalStorage, S3Storage
+from data_layer.storage.opening import local_url_signer, make_storage
+from data_layer.storage.signing.terms import Terms
+from data_layer.storage_settings.azure_place import EMULATOR_KEY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY = "c2VjcmV0LWtleS1vZi10aGUtYWNjb3VudA=="
+ACCOUNT = f"DefaultEndpointsProtocol=https;AccountName=pictures;AccountKey={KEY};EndpointSuffix=core.windows.net"
+S3: dict[str, Any] = {"storage_backend": "s3", "aws_s3_bucket": "pictures"}
+PRODUCTION: dict[str, Any] = {
+    "environment": "production",
+    "database_url": "postgresql://user:aBcdEfGh12345@localhost/name",
+    "redis_url": "redis://localhost",
+    "session_secret": "0123456789abcdef0123456789abcdef",
+}
+
+
+def problems(**values: Any) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(_env_file=None, **values)
+    return list(caught.value.problems)
+
+
+def connect(text: str) -> AzurePlace:
+    return AzurePlace.of_connection_string(text, "screenshots")
+
+
+def test_each_backend_is_made() -> None:
+    kinds = {
+        LocalStorage: Settings(),
+        S3Storage: Settings(**S3),
+        AzureStorage: Settings(storage_backend="azure", azure_storage_connection_string=ACCOUNT),
+    }
+    for kind, settings in kinds.items():
+        assert type(make_storage(settings)) is kind
+
+
+def test_the_defaults_are_those_of_the_specification() -> None:
+    settings = Settings()
+    assert (settings.storage_backend, settings.aws_region) == ("local", "us-east-1")
+    assert settings.azure_storage_container_name == "screenshots"
+
+
+def test_what_is_missing_and_what_contradicts_is_told_at_once() -> None:
+    found = problems(
+        storage_backend="s3",
+        aws_access_key_id="id",
+        aws_s3_kms_key_id="key",
+        aws_cloudfront_key_pair_id="pair",
+        aws_endpoint_url="ftp://host",
+    )
+    names = [problem.split(" ")[0].rstrip(":") for problem in found]
+    assert sorted(names) == [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_CLOUDFRONT_KEY_PAIR_ID",
+        "AWS_ENDPOINT_URL",
+        "AWS_S3_BUCKET",
+        "AWS_S3_KMS_KEY_ID",
+    ]
+
+
+def test_settings_of_another_backend_do_not_matter() -> None:
+    Settings(aws_access_key_id="left over", azure_storage_connection_string="nonsense")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("AccountName=pictures", "neither AccountKey nor SharedAccessSignature"),
+        (f"AccountKey={KEY}", "neither AccountName nor BlobEndpoint"),
+        ("AccountName=pictures;AccountKey=!", "AccountKey is not Base64"),
+        ("pictures", "not of the form"),
+        (f"BlobEndpoint=ftp://host;AccountKey={KEY}", "BlobEndpoint"),
+    ],
+)
+def test_a_connection_string_that_is_no_good_is_not_quoted(text: str, problem: str) -> None:
+    (found,) = problems(storage_backend="azure", azure_storage_connection_string=text)
+    assert found.startswith("AZURE_STORAGE_CONNECTION_STRING")
+    assert problem in found
+    assert KEY not in found
+
+
+def test_connection_strings() -> None:
+    place = connect(ACCOUNT)
+    assert (place.account, place.url) == ("pictures", "https://pictures.blob.core.windows.net/screenshots")
+    assert place.account_key == KEY
+    assert KEY not in repr(place)
+    place = connect("UseDevelopmentStorage=true")
+    assert (place.account_key, place.endpoint) == (EMULATOR_KEY, "http://127.0.0.1:10000/devstoreaccount1")
+    place = connect("BlobEndpoint=https://pictures.blob.core.windows.net/;SharedAccessSignature=sv=1&sig=a%3D")
+    assert (place.account, place.sas, place.account_key) == ("pictures", "sv=1&sig=a%3D", None)
+
+
+def test_azure_needs_one_way_in() -> None:
+    assert "must be set" in problems(storage_backend="azure")[0]
+    both = {"azure_storage_connection_string": ACCOUNT, "azure_storage_account": "pictures"}
+    assert "keep one" in problems(storage_backend="azure", **both)[0]
+    settings = Settings(storage_backend="azure", azure_storage_account="pictures")
+    assert settings.azure_place.url == "https://pictures.blob.core.windows.net/screenshots"
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({**S3, "aws_endpoint_url": "http://minio:9000"}, "AWS_ENDPOINT_URL must begin with https"),
+        ({**S3, "aws_s3_cdn_url": "http://cdn.example.com"}, "AWS_S3_CDN_URL must begin with https"),
+        ({"storage_backend": "s3"}, "AWS_S3_BUCKET must be set"),
+        (
+            {"storage_backend": "azure", "azure_storage_connection_string": "UseDevelopmentStorage=true"},
+            "leads to the emulator",
+        ),
+        (
+            {
+                "storage_backend": "azure",
+                "azure_storage_connection_string": ACCOUNT.replace("=https;", "=http;"),
+            },
+            "must use https",
+        ),
+        ({"storage_signing_secret": "short"}, "STORAGE_SIGNING_SECRET has under 32 characters"),
+        ({"public_url": "http://example.com"}, "PUBLIC_URL must begin with https"),
+    ],
+)
+def test_what_production_refuses(values: dict[str, Any], problem: str) -> None:
+    (found,) = problems(**PRODUCTION, **values)
+    assert problem in found
+
+
+def test_production_accepts_a_server_on_the_same_machine() -> None:
+    Settings(**PRODUCTION, **S3, aws_endpoint_url="http://127.0.0.1:9000")
+
+
+def test_no_secret_is_shown() -> None:
+    settings = Settings(
+        **S3,
+        aws_access_key_id="id",
+        aws_secret_access_key="hidden-1",
+        aws_session_token="hidden-2",
+        azure_storage_connection_string="hidden-3",
+        storage_signing_secret="hidden-4",
+    )
+    assert "hidden" not in repr(settings) + str(settings.masked())
+
+
+def test_a_file_that_is_no_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text("no key")
+    settings = Settings(
+        **S3,
+        aws_s3_cdn_url="https://cdn.example.com",
+        aws_cloudfront_key_pair_id="K1",
+        aws_cloudfront_private_key=tmp_path / "key.pem",
+    )
+    with pytest.raises(ConfigurationError, match="AWS_CLOUDFRONT_PRIVATE_KEY"):
+        make_storage(settings)
+
+
+def test_local_signatures_outlive_a_change_of_the_secret() -> None:
+    old = {"storage_signing_secret": "a" * 32}
+    both = {"storage_signing_secret": "b" * 32, "storage_signing_secret_previous": "a" * 32}
+    terms = Terms("a", "GET", now=datetime.now(UTC), seconds=60)
+    signed = local_url_signer(Settings(**old)).sign(terms)
+    query = dict(part.split("=") for part in signed.url.partition("?")[2].split("&"))
+    assert local_url_signer(Settings(**both)).verify("GET", "a", query).method == "GET"
+    assert problems(storage_signing_secret_previous="a" * 32)
