@@ -17,6 +17,18 @@ class CacheUnavailableError(CacheError):
     code = "cache_unavailable"
 
 
+class CacheReadOnlyError(CacheUnavailableError):
+    """The server is a replica, which takes no writes."""
+
+    code = "cache_read_only"
+
+
+class CacheFullError(CacheError):
+    """Redis or Valkey has reached its memory limit and evicts nothing."""
+
+    code = "cache_full"
+
+
 class CacheLoginError(CacheError):
     """Redis or Valkey refused the user name or the password."""
 
@@ -45,18 +57,6 @@ class InvalidTimeToLiveError(CacheError):
     """A time to live is zero, negative, not finite or too long."""
 
     code = "cache_ttl_invalid"
-
-
-class CacheReadOnlyError(CacheUnavailableError):
-    """The server is a replica, which takes no writes."""
-
-    code = "cache_read_only"
-
-
-class CacheFullError(CacheError):
-    """Redis or Valkey has reached its memory limit and evicts nothing."""
-
-    code = "cache_full"
 
 
 class LockNotAcquiredError(CacheError):
