@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "observability": {"errors", "config"},
     "entities": {"errors"},
     "schemas": {"errors", "entities.enums"},
-    "database": EVERYWHERE | {"entities", "schemas"},
+    "database": EVERYWHERE | {"environment", "entities", "schemas"},
     "repositories": EVERYWHERE | ROWS,
     "cache": EVERYWHERE,
     "storage": EVERYWHERE | {"storage_settings"},

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import CursorResult, Executable, Result, Select
     from sqlalchemy.sql.dml import UpdateBase
 
-    from data_layer.database.engine import Database
-    from data_layer.database.replicas import ReadingDatabase
+    from data_layer.database.connection_source import ConnectionSource
     from data_layer.database.rows import RowPlan
     from data_layer.database.transaction import Statement, Transaction
 
@@ -36,7 +35,7 @@ class EntitySession:
     connection, which is made when it is first needed.
     """
 
-    def __init__(self, database: Database | ReadingDatabase, transaction: Transaction) -> None:
+    def __init__(self, database: ConnectionSource, transaction: Transaction) -> None:
         self._database = database
         self._transaction = transaction
         self._new: list[Entity] = []

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from data_layer.database.connection_source import ConnectionSource
     from data_layer.database.driver import DriverConnection
-    from data_layer.database.engine import Database
-    from data_layer.database.replicas import ReadingDatabase
 
 log = get_log(__name__)
 Result = TypeVar("Result")
@@ -46,7 +45,7 @@ class Transaction:
     replaced, and the statement repeated once.
     """
 
-    def __init__(self, database: Database | ReadingDatabase) -> None:
+    def __init__(self, database: ConnectionSource) -> None:
         self._database = database
         self._connection: AsyncConnection | None = None
         self._is_open: bool | None = None  # None until it is opened for the first and only time.

@@ -31,12 +31,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Executable, Result
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from data_layer.database.engine import Database
-    from data_layer.database.replicas import ReadingDatabase
+    from data_layer.database.connection_source import ConnectionSource
     from data_layer.repositories.sessions import EndedSessions
 
 # Child tasks inherit context variables, but not the transaction: so the task is remembered beside it.
-_current: ContextVar[tuple[Database | ReadingDatabase, asyncio.Task[Any] | None] | None] = ContextVar(
+_current: ContextVar[tuple[ConnectionSource, asyncio.Task[Any] | None] | None] = ContextVar(
     "current_transaction", default=None
 )
 _last_position: ContextVar[str | None] = ContextVar("last_position", default=None)
@@ -83,7 +82,7 @@ class UnitOfWork:
 
     def __init__(
         self,
-        database: Database | ReadingDatabase,
+        database: ConnectionSource,
         remove_files: Callable[[Sequence[str]], Coroutine[Any, Any, None]] | None = None,
         make_changed_keys: Callable[[], ChangedKeys] | None = None,
         forget_sessions: Callable[[Sequence[EndedSessions]], Coroutine[Any, Any, None]] | None = None,
