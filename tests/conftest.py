@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from sqlalchemy import text
 
@@ -17,6 +18,10 @@ from data_layer.entities import Entity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+# Timings never decide a test.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 pytest_plugins = ["tests.needs_debian", "tests.storage_servers"]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TARGET = Path(__file__).parents[1] / ".env.example"
 HEADING = """\
 # Every setting with its default. Copy this file to .env and change what you need; the environment wins over .env,
-# and an empty value counts as not set. Written by `make env-example` from src/data_layer/config.py.
+# and an empty value counts as not set. Written by `make env-example` from src/data_layer/config.py and settings/.
 """
 
 

@@ -16,36 +16,18 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from data_layer import redis_settings
-from data_layer.environment import (
-    Address,
-    host_options,
-    is_local,
-    meant_setting,
-    misspelt,
-    present_variables,
-    read_file,
-)
+from data_layer.environment import Address, meant_setting, misspelt, present_variables, read_file
 from data_layer.errors import ConfigurationError
-from data_layer.setting_values import (
-    DEVELOPMENT_SECRET,
-    Duration,
-    HostList,
-    HostName,
-    MediaTypes,
-    Milliseconds,
-    PixelSizes,
-    PlainText,
-    Port,
-    Seconds,
-    check_url,
-    describe_problem,
-    disagreement,
-    weak_secrets,
-)
-from data_layer.storage_settings import StorageSettings
+from data_layer.settings.audit import AuditSettings
+from data_layer.settings.database import DatabaseSettings, SslMode
+from data_layer.settings.files import FileSettings
+from data_layer.settings.redis import RedisSettings
+from data_layer.settings.security import SecuritySettings
+from data_layer.settings.values import DEVELOPMENT_SECRET, Port, describe_problem, disagreement
+
+__all__ = ["DEVELOPMENT_SECRET", "Environment", "Settings", "SslMode"]
 
 
 class Environment(StrEnum):
@@ -57,18 +39,6 @@ class Environment(StrEnum):
     PRODUCTION = "production"
 
 
-class SslMode(StrEnum):
-    """How connections to PostgreSQL are encrypted and verified, as libpq names it (PostgreSQL manual, 32.19)."""
-
-    DISABLE = "disable"
-    ALLOW = "allow"
-    PREFER = "prefer"
-    REQUIRE = "require"
-    VERIFY_CA = "verify-ca"
-    VERIFY_FULL = "verify-full"
-
-
-_MINIMUM_BCRYPT_ROUNDS = 10  # OWASP Password Storage Cheat Sheet.
 # Stand in for malformed addresses, so that these are not called missing besides.
 _HARMLESS = {
     "database_url": "postgresql://localhost/name",
@@ -77,12 +47,9 @@ _HARMLESS = {
     "redis_sentinel_nodes": "localhost:26379",
 }
 _WELL_KNOWN_PASSWORDS = frozenset({"password", "postgres", "redis", "secret", "changeme", "admin", "root"})
-_YES_AND_NO = {"true": "verify-full", "1": "verify-full", "yes": "verify-full", "on": "verify-full"} | dict.fromkeys(
-    ("false", "0", "no", "off"), "disable"
-)
 
 
-class Settings(StorageSettings, BaseSettings):
+class Settings(DatabaseSettings, RedisSettings, FileSettings, SecuritySettings, AuditSettings):
     """Everything that can be configured, each by the environment variable of the same name in capitals.
 
     Values come from the arguments, then the environment, then ``.env`` in the working directory; an empty
@@ -112,165 +79,6 @@ class Settings(StorageSettings, BaseSettings):
         "auto", description="json, console, or auto: JSON in production and wherever the output is no terminal."
     )
 
-    # The database, PostgreSQL
-    database_url: SecretStr | None = Field(
-        None, description="Whole address, postgresql://user:password@host:5432/name; instead of the DB_ parts."
-    )
-    db_host: HostName | None = Field(
-        None,
-        description="Host name, or the folder of a Unix socket; several, separated by commas, of which one takes "
-        "writes. Neither this nor DATABASE_URL: embedded PostgreSQL.",
-    )
-    db_port: Port = Field(5432, description="Port of PostgreSQL.")
-    db_name: PlainText = Field("screenshot_to_code", min_length=1, max_length=63, description="Name of the database.")
-    db_username: PlainText = Field("postgres", min_length=1, max_length=63, description="Name of the database user.")
-    db_password: SecretStr | None = Field(None, description="Password of the database user.")
-    db_ssl: SslMode | None = Field(
-        None,
-        description="libpq's sslmode; true: verify-full, false: disable. Default: prefer; production must choose.",
-    )
-    db_ssl_ca: Path | None = Field(None, description="File with the authorities to trust. Default: the system's.")
-    db_ssl_cert: Path | None = Field(None, description="File with the client's certificate.")
-    db_ssl_key: Path | None = Field(None, description="File with the client's private key.")
-    db_max_connections: int = Field(20, ge=1, le=10_000, description="Connections that are never exceeded.")
-    db_min_connections: int = Field(2, ge=0, le=10_000, description="Connections that are opened at start.")
-    db_pool_timeout: Seconds = Field(10, description="Seconds to wait for a free connection.")
-    db_connect_timeout: Seconds = Field(5, description="Seconds to wait for a new connection.")
-    db_statement_timeout: Seconds = Field(30, description="Seconds that one statement may take.")
-    db_pgbouncer: bool = Field(
-        default=False, description="Connections go through PgBouncer in transaction mode: no prepared statements."
-    )
-    db_direct_url: SecretStr | None = Field(
-        None, description="Address that avoids PgBouncer, for migrations. Default: the same server."
-    )
-    db_replica_hosts: HostList = Field(
-        "", description="Replicas to read from, as host or host:port, separated by commas; same login and database."
-    )
-    db_replica_max_lag: Seconds = Field(
-        5, description="Seconds that a replica may be behind; one that is further behind is not read from."
-    )
-    db_logging: bool = Field(default=False, description="Log every SQL statement (never its values) at level debug.")
-
-    # The cache, Redis or Valkey
-    redis_url: SecretStr | None = Field(
-        None, description="Whole address: redis://, rediss:// (TLS) or unix://; instead of the REDIS_ parts."
-    )
-    redis_host: HostName | None = Field(
-        None, description="Host name. Neither this, nor REDIS_URL, nor cluster or sentinel nodes: embedded Valkey."
-    )
-    redis_port: Port = Field(6379, description="Port of Redis.")
-    redis_database: int = Field(0, ge=0, le=1023, description="Number of the Redis database.")
-    redis_username: str | None = Field(None, description="User name (ACL).")
-    redis_password: SecretStr | None = Field(None, description="Password.")
-    redis_tls: bool = Field(default=False, description="Encrypt connections and verify the server's certificate.")
-    redis_tls_ca: Path | None = Field(None, description="File with the authorities to trust. Default: the system's.")
-    redis_cluster_nodes: str | None = Field(
-        None, description="Some nodes of a cluster, host:port,host:port; they tell where the others are."
-    )
-    redis_sentinel_nodes: str | None = Field(
-        None, description="The sentinels, host:port,host:port; they tell where the primary is."
-    )
-    redis_sentinel_master: PlainText | None = Field(
-        None, description="Name under which the sentinels know the primary, such as mymaster."
-    )
-    redis_sentinel_username: str | None = Field(
-        None, description="User name of the sentinels themselves, where they ask for one."
-    )
-    redis_sentinel_password: SecretStr | None = Field(None, description="Password of the sentinels themselves.")
-    redis_key_prefix: str = Field(
-        "stc",
-        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
-        description="Prefix of all keys, so that applications can share a server.",
-    )
-    redis_connect_timeout: Milliseconds = Field(10_000, description="Milliseconds to wait for a connection.")
-    redis_command_timeout: Milliseconds = Field(1_000, description="Milliseconds to wait for the answer to a command.")
-    redis_near_size: int = Field(
-        32 * 2**20, ge=0, description="Bytes for copies of cached values in this process, kept true by Redis; 0: none."
-    )
-    redis_ttl_jitter: float = Field(
-        0.1, ge=0, le=0.5, description="Share by which times to live are shortened at random, so that few end at once."
-    )
-
-    # Files
-    storage_second_backend: Literal["local", "azure", "s3"] | None = Field(
-        None, description="Backend that files may still be in while `data-layer storage migrate` moves them."
-    )
-    max_file_size: int = Field(52_428_800, ge=1, le=5 * 2**40, description="Largest file, in bytes.")
-    allowed_file_types: MediaTypes = Field(
-        ("image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif"),
-        min_length=1,
-        description="Types of files that users may store, recognised by content and separated by commas.",
-    )
-    upload_expires_in: Seconds = Field(
-        900, description="Seconds that the signed URL of a direct upload works; an hour later the upload is abandoned."
-    )
-    image_max_pixels: int = Field(
-        50_000_000, ge=1, le=89_000_000, description="Pixels of one image or frame that are decoded at most."
-    )
-    image_max_frames: int = Field(500, ge=1, le=10_000, description="Frames of one animation, at most.")
-    image_time_limit: Seconds = Field(10, description="Seconds that decoding one image may take.")
-    image_thumbnail_sizes: PixelSizes = Field(
-        (200, 800), description="Longest sides of thumbnails in pixels, separated by commas; 'none' makes none."
-    )
-    image_remove_metadata: Literal["none", "location", "all"] = Field(
-        "none", description="What is removed from images: none, location (where they were taken), or all of EXIF."
-    )
-
-    # Security
-    session_secret: SecretStr = Field(
-        SecretStr(DEVELOPMENT_SECRET), description="Key under which session tokens are hashed; 32 characters or more."
-    )
-    session_secret_previous: SecretStr | None = Field(
-        None, description="The key before it, accepted until its sessions have ended; set while changing the key."
-    )
-    session_ttl: Duration = Field(
-        3600, description="How long a session lives without use: seconds, or with a unit as in 90m, 12h, 7d."
-    )
-    session_max_age: Duration = Field(2_592_000, description="How long a session lives at most, whatever its use.")
-    session_limit: int = Field(
-        20, ge=1, le=1000, description="Sessions of one user; when one more begins, the one longest without use ends."
-    )
-    jwt_secret: SecretStr = Field(
-        SecretStr(DEVELOPMENT_SECRET), description="Key that access tokens are signed with; 32 characters or more."
-    )
-    jwt_secret_previous: SecretStr | None = Field(
-        None, description="The key before it, accepted until its tokens have expired; set while changing the key."
-    )
-    jwt_expires_in: Duration = Field(
-        86_400, description="How long an access token is good, if its session does not end."
-    )
-    jwt_refresh_expires_in: Duration = Field(
-        2_592_000, description="How long a refresh token is good and keeps its session; SESSION_MAX_AGE limits it."
-    )
-    jwt_issuer: PlainText = Field("data-layer", max_length=255, description="Who issues access tokens.")
-    jwt_audience: PlainText = Field(
-        "screenshot-to-code", max_length=255, description="Whom access tokens are meant for."
-    )
-    bcrypt_rounds: int = Field(
-        12, ge=4, le=18, description="Cost of hashing a password, as a power of two; production needs 10 or more."
-    )
-    password_min_length: int = Field(
-        8, ge=8, le=64, description="Fewest characters of a new password; NIST advises 15 where it is the only factor."
-    )
-
-    # The audit trail
-    audit_flush_interval: float = Field(
-        1.0, gt=0, le=60, description="Seconds after which collected audit entries are written."
-    )
-    audit_buffer_size: int = Field(50_000, ge=100, le=1_000_000, description="Audit entries that may wait in memory.")
-    audit_spill_folder: Path | None = Field(
-        None, description="Folder, one per database, for audit entries that wait. Default: audit-spill in DATA_FOLDER."
-    )
-    audit_spill_limit: int = Field(
-        268_435_456, ge=0, description="Largest size of that folder, in bytes; what comes after is lost, and counted."
-    )
-    audit_retention_months: int = Field(
-        24, ge=0, le=1200, description="Whole months for which audit entries are kept; 0: for ever."
-    )
-    maintenance_interval: float = Field(
-        3600, ge=0, le=86_400, description="Seconds between two rounds of maintenance by the service; 0: none."
-    )
-
     @field_validator(
         "environment",
         "log_level",
@@ -284,11 +92,6 @@ class Settings(StorageSettings, BaseSettings):
     @classmethod
     def _ignore_letter_case(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
-
-    @field_validator("db_ssl", mode="before")
-    @classmethod
-    def _read_yes_and_no(cls, value: Any) -> Any:
-        return _YES_AND_NO.get(str(value).lower(), value)
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -307,37 +110,15 @@ class Settings(StorageSettings, BaseSettings):
             )
         return value
 
-    @field_validator("database_url", "db_direct_url")
-    @classmethod
-    def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            check_url(value, ("postgresql", "postgres"), "postgresql://user:password@host:5432/name")
-        return value
-
-    @field_validator("db_host", "db_replica_hosts")
-    @classmethod
-    def _check_hosts(cls, value: str | None) -> str | None:
-        try:
-            host_options(value or "")
-        except ValueError:
-            raise ValueError("has a port that is no number; write it as host:5432") from None
-        return value
-
-    @field_validator("redis_url")
-    @classmethod
-    def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            check_url(value, ("redis", "rediss", "unix"), "redis://user:password@host:6379/0")
-        return value
-
-    @field_validator("redis_cluster_nodes", "redis_sentinel_nodes")
-    @classmethod
-    def _check_nodes(cls, value: str | None) -> str | None:
-        return None if value is None else redis_settings.check_nodes(value)
-
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        problems = [*self._contradictions(), *self.storage_contradictions(), *self._missing_files()]
+        problems = [
+            *self.database_contradictions(),
+            *self.security_contradictions(),
+            *self.redis_contradictions(),
+            *self.file_contradictions(),
+            *self._missing_files(),
+        ]
         if self.is_production:
             problems += self._unfit_for_production()
         if problems:
@@ -386,42 +167,19 @@ class Settings(StorageSettings, BaseSettings):
         """Whether this is a production environment."""
         return self.environment is Environment.PRODUCTION
 
-    @property
-    def uses_embedded_database(self) -> bool:
-        """Whether PostgreSQL is to be started from its wheel, because no server is named."""
-        return self.database_url is None and self.db_host is None
-
-    @property
-    def uses_embedded_cache(self) -> bool:
-        """Whether Valkey is to be started from its wheel, because no server is named."""
-        return all(getattr(self, name) is None for name in redis_settings.ADDRESSES)
-
     def masked(self) -> dict[str, Any]:
         """All settings as JSON values, with every secret replaced by stars."""
         return self.model_dump(mode="json")
 
-    def _contradictions(self) -> list[str]:
-        problems = []
-        if self.database_url is not None and self.db_host is not None:
-            problems.append("DATABASE_URL and DB_HOST are both set; keep one of them")
-        if self.db_replica_hosts and self.uses_embedded_database:
-            problems.append("DB_REPLICA_HOSTS is set, but no primary; set DB_HOST or DATABASE_URL too")
-        if self.db_min_connections > self.db_max_connections:
-            problems.append(
-                f"DB_MIN_CONNECTIONS ({self.db_min_connections}) is larger than "
-                f"DB_MAX_CONNECTIONS ({self.db_max_connections})"
-            )
-        if (self.db_ssl_cert is None) != (self.db_ssl_key is None):
-            problems.append("DB_SSL_CERT and DB_SSL_KEY belong together; set both or neither")
-        if self.session_ttl > self.session_max_age:
-            problems.append(
-                f"SESSION_TTL ({self.session_ttl} s) is longer than SESSION_MAX_AGE ({self.session_max_age} s)"
-            )
-        if self.storage_second_backend is not None:
-            problems += self.model_copy(
-                update={"storage_backend": self.storage_second_backend}
-            ).storage_contradictions()
-        return [*problems, *redis_settings.contradictions(dict(self))]
+    def _unfit_for_production(self) -> list[str]:
+        return [
+            *self.unfit_database(),
+            *self.unfit_cache(),
+            *self.unfit_password_hashing(),
+            *self.unfit_storage(),
+            *self._unfit_passwords(),
+            *self.unfit_secrets(),
+        ]
 
     def _missing_files(self) -> list[str]:
         names = ("db_ssl_ca", "db_ssl_cert", "db_ssl_key", "redis_tls_ca")
@@ -431,31 +189,6 @@ class Settings(StorageSettings, BaseSettings):
             for name, path in files.items()
             if path is not None and not os.access(path, os.R_OK)
         ]
-
-    def _unfit_for_production(self) -> list[str]:
-        problems = self._unfit_database()
-        if self.uses_embedded_cache:
-            problems.append(
-                "REDIS_HOST, REDIS_URL, REDIS_CLUSTER_NODES or REDIS_SENTINEL_NODES must be set: "
-                "production does not run the embedded Valkey"
-            )
-        if self.bcrypt_rounds < _MINIMUM_BCRYPT_ROUNDS:
-            problems.append(f"BCRYPT_ROUNDS must be {_MINIMUM_BCRYPT_ROUNDS} or more: fewer are guessed too quickly")
-        return [*problems, *self.unfit_storage(), *self._unfit_passwords(), *self._weak_secrets()]
-
-    def _unfit_database(self) -> list[str]:
-        if self.uses_embedded_database:
-            return ["DB_HOST or DATABASE_URL must be set: production does not run the embedded PostgreSQL"]
-        address = Address(self.database_url.get_secret_value()) if self.database_url else None
-        if address.is_local if address else all(is_local(host) for host in (self.db_host or "").split(",")):
-            return []
-        problems = []
-        if self.db_ssl is None and not (address and address.names_ssl_mode):
-            problems.append("DB_SSL must be chosen: verify-full, or disable to accept unencrypted connections")
-        password = address.password if address else self.db_password
-        if password is None and self.db_ssl_cert is None:
-            problems.append("DATABASE_URL has no password" if address else "DB_PASSWORD is missing")
-        return problems
 
     def _unfit_passwords(self) -> list[str]:
         passwords = {name: getattr(self, name) for name in ("db_password", "redis_password", "redis_sentinel_password")}
@@ -467,10 +200,6 @@ class Settings(StorageSettings, BaseSettings):
             for name, password in passwords.items()
             if password is not None and password.get_secret_value().lower() in _WELL_KNOWN_PASSWORDS
         ]
-
-    def _weak_secrets(self) -> list[str]:
-        names = ("session_secret", "session_secret_previous", "jwt_secret", "jwt_secret_previous")
-        return weak_secrets({name: value.get_secret_value() for name in names if (value := getattr(self, name))})
 
 
 def _unknown(name: str, known: list[str]) -> str:

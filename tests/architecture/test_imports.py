@@ -16,10 +16,8 @@ PORTS = {"cache", "storage"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "environment": {"errors"},
-    "setting_values": {"environment"},
-    "redis_settings": set(),
-    "storage_settings": {"errors", "environment", "setting_values"},
-    "config": {"errors", "environment", "setting_values", "redis_settings", "storage_settings"},
+    "settings": {"errors", "environment"},
+    "config": {"errors", "environment", "settings"},
     "context": {"entities.enums"},
     "observability": {"errors", "config"},
     "entities": {"errors"},
@@ -27,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "database": EVERYWHERE | {"environment", "entities", "schemas"},
     "repositories": EVERYWHERE | ROWS,
     "cache": EVERYWHERE,
-    "storage": EVERYWHERE | {"storage_settings"},
+    "storage": EVERYWHERE | {"settings"},
     "services": EVERYWHERE | ROWS | PORTS | {"repositories"},
     "embedded": EVERYWHERE,
     "layer": EVERYWHERE | ROWS | PORTS | {"repositories", "services", "embedded"},
@@ -38,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": EVERYWHERE
     | ROWS
     | PORTS
-    | {"storage_settings", "repositories", "services", "embedded", "layer", "api", "__init__"},
+    | {"settings", "repositories", "services", "embedded", "layer", "api", "__init__"},
 }
 """What each package may import, besides itself; a dotted name allows only that module."""
 

@@ -1,5 +1,6 @@
 """Bytes in and out: the ``Storage`` port, its rules, and one adapter for each backend."""
 
+from data_layer.settings.azure_place import AzurePlace
 from data_layer.storage.local import LocalStorage
 from data_layer.storage.object_store.azure import AzureStorage
 from data_layer.storage.object_store.limits import Limits
@@ -19,7 +20,6 @@ from data_layer.storage.port import (
     StorageStatistics,
     StorageUrls,
 )
-from data_layer.storage_settings.azure_place import AzurePlace
 
 __all__ = [
     "AzurePlace",

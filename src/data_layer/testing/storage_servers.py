@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from data_layer.errors import EmbeddedServerError
+from data_layer.settings.azure_place import EMULATOR_ACCOUNT, EMULATOR_KEY
 from data_layer.storage.signing.s3 import S3Credentials
-from data_layer.storage_settings.azure_place import EMULATOR_ACCOUNT, EMULATOR_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from obstore.store import AzureConfig
 
+    from data_layer.settings.azure_place import AzurePlace
     from data_layer.storage.port import SignedMethod
-    from data_layer.storage_settings.azure_place import AzurePlace
 
 
 class AzureStorage(ObjectStorage):

@@ -13,8 +13,8 @@ from data_layer.errors import (
 from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
+    from data_layer.settings.azure_place import AzurePlace
     from data_layer.storage.object_store.limits import Limits
-    from data_layer.storage_settings.azure_place import AzurePlace
 
 _logger = get_log(__name__)
 

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings
 
 from data_layer.environment import is_local
 from data_layer.errors import ConfigurationError
-from data_layer.storage_settings.azure_place import EMULATOR_ACCOUNT, AzurePlace
+from data_layer.settings.azure_place import EMULATOR_ACCOUNT, AzurePlace
 
 _MINIMUM_SECRET_LENGTH = 32
 

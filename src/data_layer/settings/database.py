@@ -1,0 +1,129 @@
+"""The settings of PostgreSQL: a part of ``Settings`` with its own rules."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings
+
+from data_layer.environment import Address, host_options, is_local
+from data_layer.settings.values import HostList, HostName, PlainText, Port, Seconds, check_url
+
+
+class SslMode(StrEnum):
+    """How connections to PostgreSQL are encrypted and verified, as libpq names it (PostgreSQL manual, 32.19)."""
+
+    DISABLE = "disable"
+    ALLOW = "allow"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+
+_YES_AND_NO = {"true": "verify-full", "1": "verify-full", "yes": "verify-full", "on": "verify-full"} | dict.fromkeys(
+    ("false", "0", "no", "off"), "disable"
+)
+
+
+class DatabaseSettings(BaseSettings):
+    """Where the database is, who logs in, and how long is waited for it."""
+
+    # The database, PostgreSQL
+    database_url: SecretStr | None = Field(
+        None, description="Whole address, postgresql://user:password@host:5432/name; instead of the DB_ parts."
+    )
+    db_host: HostName | None = Field(
+        None,
+        description="Host name, or the folder of a Unix socket; several, separated by commas, of which one takes "
+        "writes. Neither this nor DATABASE_URL: embedded PostgreSQL.",
+    )
+    db_port: Port = Field(5432, description="Port of PostgreSQL.")
+    db_name: PlainText = Field("screenshot_to_code", min_length=1, max_length=63, description="Name of the database.")
+    db_username: PlainText = Field("postgres", min_length=1, max_length=63, description="Name of the database user.")
+    db_password: SecretStr | None = Field(None, description="Password of the database user.")
+    db_ssl: SslMode | None = Field(
+        None,
+        description="libpq's sslmode; true: verify-full, false: disable. Default: prefer; production must choose.",
+    )
+    db_ssl_ca: Path | None = Field(None, description="File with the authorities to trust. Default: the system's.")
+    db_ssl_cert: Path | None = Field(None, description="File with the client's certificate.")
+    db_ssl_key: Path | None = Field(None, description="File with the client's private key.")
+    db_max_connections: int = Field(20, ge=1, le=10_000, description="Connections that are never exceeded.")
+    db_min_connections: int = Field(2, ge=0, le=10_000, description="Connections that are opened at start.")
+    db_pool_timeout: Seconds = Field(10, description="Seconds to wait for a free connection.")
+    db_connect_timeout: Seconds = Field(5, description="Seconds to wait for a new connection.")
+    db_statement_timeout: Seconds = Field(30, description="Seconds that one statement may take.")
+    db_pgbouncer: bool = Field(
+        default=False, description="Connections go through PgBouncer in transaction mode: no prepared statements."
+    )
+    db_direct_url: SecretStr | None = Field(
+        None, description="Address that avoids PgBouncer, for migrations. Default: the same server."
+    )
+    db_replica_hosts: HostList = Field(
+        "", description="Replicas to read from, as host or host:port, separated by commas; same login and database."
+    )
+    db_replica_max_lag: Seconds = Field(
+        5, description="Seconds that a replica may be behind; one that is further behind is not read from."
+    )
+    db_logging: bool = Field(default=False, description="Log every SQL statement (never its values) at level debug.")
+
+    @field_validator("db_ssl", mode="before")
+    @classmethod
+    def _read_yes_and_no(cls, value: Any) -> Any:
+        return _YES_AND_NO.get(str(value).lower(), value)
+
+    @field_validator("database_url", "db_direct_url")
+    @classmethod
+    def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_url(value, ("postgresql", "postgres"), "postgresql://user:password@host:5432/name")
+        return value
+
+    @field_validator("db_host", "db_replica_hosts")
+    @classmethod
+    def _check_hosts(cls, value: str | None) -> str | None:
+        try:
+            host_options(value or "")
+        except ValueError:
+            raise ValueError("has a port that is no number; write it as host:5432") from None
+        return value
+
+    @property
+    def uses_embedded_database(self) -> bool:
+        """Whether PostgreSQL is to be started from its wheel, because no server is named."""
+        return self.database_url is None and self.db_host is None
+
+    def database_contradictions(self) -> list[str]:
+        """What makes the settings unusable anywhere."""
+        problems = []
+        if self.database_url is not None and self.db_host is not None:
+            problems.append("DATABASE_URL and DB_HOST are both set; keep one of them")
+        if self.db_replica_hosts and self.uses_embedded_database:
+            problems.append("DB_REPLICA_HOSTS is set, but no primary; set DB_HOST or DATABASE_URL too")
+        if self.db_min_connections > self.db_max_connections:
+            problems.append(
+                f"DB_MIN_CONNECTIONS ({self.db_min_connections}) is larger than "
+                f"DB_MAX_CONNECTIONS ({self.db_max_connections})"
+            )
+        if (self.db_ssl_cert is None) != (self.db_ssl_key is None):
+            problems.append("DB_SSL_CERT and DB_SSL_KEY belong together; set both or neither")
+        return problems
+
+    def unfit_database(self) -> list[str]:
+        """What production refuses."""
+        if self.uses_embedded_database:
+            return ["DB_HOST or DATABASE_URL must be set: production does not run the embedded PostgreSQL"]
+        address = Address(self.database_url.get_secret_value()) if self.database_url else None
+        if address.is_local if address else all(is_local(host) for host in (self.db_host or "").split(",")):
+            return []
+        problems = []
+        if self.db_ssl is None and not (address and address.names_ssl_mode):
+            problems.append("DB_SSL must be chosen: verify-full, or disable to accept unencrypted connections")
+        password = address.password if address else self.db_password
+        if password is None and self.db_ssl_cert is None:
+            problems.append("DATABASE_URL has no password" if address else "DB_PASSWORD is missing")
+        return problems

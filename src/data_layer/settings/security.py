@@ -1,0 +1,68 @@
+"""The settings of sessions, tokens and passwords: a part of ``Settings`` with its own rules."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings
+
+from data_layer.settings.values import DEVELOPMENT_SECRET, Duration, PlainText, weak_secrets
+
+_MINIMUM_BCRYPT_ROUNDS = 10  # OWASP Password Storage Cheat Sheet.
+
+
+class SecuritySettings(BaseSettings):
+    """Secrets, how long what they protect is good, and how hard passwords are to guess."""
+
+    # Security
+    session_secret: SecretStr = Field(
+        SecretStr(DEVELOPMENT_SECRET), description="Key under which session tokens are hashed; 32 characters or more."
+    )
+    session_secret_previous: SecretStr | None = Field(
+        None, description="The key before it, accepted until its sessions have ended; set while changing the key."
+    )
+    session_ttl: Duration = Field(
+        3600, description="How long a session lives without use: seconds, or with a unit as in 90m, 12h, 7d."
+    )
+    session_max_age: Duration = Field(2_592_000, description="How long a session lives at most, whatever its use.")
+    session_limit: int = Field(
+        20, ge=1, le=1000, description="Sessions of one user; when one more begins, the one longest without use ends."
+    )
+    jwt_secret: SecretStr = Field(
+        SecretStr(DEVELOPMENT_SECRET), description="Key that access tokens are signed with; 32 characters or more."
+    )
+    jwt_secret_previous: SecretStr | None = Field(
+        None, description="The key before it, accepted until its tokens have expired; set while changing the key."
+    )
+    jwt_expires_in: Duration = Field(
+        86_400, description="How long an access token is good, if its session does not end."
+    )
+    jwt_refresh_expires_in: Duration = Field(
+        2_592_000, description="How long a refresh token is good and keeps its session; SESSION_MAX_AGE limits it."
+    )
+    jwt_issuer: PlainText = Field("data-layer", max_length=255, description="Who issues access tokens.")
+    jwt_audience: PlainText = Field(
+        "screenshot-to-code", max_length=255, description="Whom access tokens are meant for."
+    )
+    bcrypt_rounds: int = Field(
+        12, ge=4, le=18, description="Cost of hashing a password, as a power of two; production needs 10 or more."
+    )
+    password_min_length: int = Field(
+        8, ge=8, le=64, description="Fewest characters of a new password; NIST advises 15 where it is the only factor."
+    )
+
+    def security_contradictions(self) -> list[str]:
+        """What makes the settings unusable anywhere."""
+        if self.session_ttl <= self.session_max_age:
+            return []
+        return [f"SESSION_TTL ({self.session_ttl} s) is longer than SESSION_MAX_AGE ({self.session_max_age} s)"]
+
+    def unfit_password_hashing(self) -> list[str]:
+        """What production refuses of the hashing of passwords."""
+        if self.bcrypt_rounds >= _MINIMUM_BCRYPT_ROUNDS:
+            return []
+        return [f"BCRYPT_ROUNDS must be {_MINIMUM_BCRYPT_ROUNDS} or more: fewer are guessed too quickly"]
+
+    def unfit_secrets(self) -> list[str]:
+        """What production refuses of the secrets."""
+        names = ("session_secret", "session_secret_previous", "jwt_secret", "jwt_secret_previous")
+        return weak_secrets({name: value.get_secret_value() for name in names if (value := getattr(self, name))})
