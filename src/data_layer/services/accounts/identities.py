@@ -148,7 +148,7 @@ class ExternalIdentities(AccountPart):
         email = normalize_email(identity.email)
         found = await tx.users.find_one(email=email)
         if found is not None:
-            return await self._attach(tx, found.id, identity), False
+            return await self._attach(tx, found.id, email, identity), False
         user = _new_user(email, identity)
         mark_verified(user)
         tx.add(user)
@@ -156,9 +156,11 @@ class ExternalIdentities(AccountPart):
         await tx.flush()
         return user, True
 
-    async def _attach(self, tx: UnitOfWork, user_id: UUID, identity: ExternalIdentity) -> User:
+    async def _attach(self, tx: UnitOfWork, user_id: UUID, email: str, identity: ExternalIdentity) -> User:
         """Link an identity to the account with its verified address."""
         user = await tx.users.get(user_id, lock=True)
+        if user.email != email:
+            raise DuplicateError("the account was deleted at this moment; log in again", field="email")
         column = IDENTITY_COLUMNS[identity.provider]
         if user.status is not UserStatus.SUSPENDED and not user.email_verified:
             await self._take_from_strangers(tx, user, identity)

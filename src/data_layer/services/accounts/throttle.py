@@ -14,8 +14,9 @@ everywhere
 =====================  =====  ===================  =========================================================
 
 Above the free number each attempt doubles the waiting time, from one second to a quarter of an hour; refused attempts
-do not count. In the long run an account sees 6 guesses an hour, from however many networks. (NIST SP 800-63B, "rate
-limiting", allows 100 failures in a row and names growing delays of up to an hour as a way to keep below.)
+do not count. In the long run an account sees 6 guesses an hour from all unknown networks together, and as many from
+each that it knows. (NIST SP 800-63B, "rate limiting", allows 100 failures in a row and names growing delays of up to
+an hour as a way to keep below.)
 
 Nobody is locked out for good, because
 
