@@ -57,7 +57,9 @@ class World:
         self.time += seconds
         async with self.data.transaction() as tx:
             await tx.execute(
-                text("UPDATE public.time_shift SET shift = make_interval(secs => :to)").bindparams(to=self.time - 1000.0)
+                text("UPDATE public.time_shift SET shift = make_interval(secs => :to)").bindparams(
+                    to=self.time - 1000.0
+                )
             )
 
     async def new_user(self) -> UUID:
