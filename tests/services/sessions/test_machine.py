@@ -46,8 +46,8 @@ BOUND = 2.0
 LIFE, MAXIMUM, LIMIT = 60.0, 200.0, 4
 STEP = LIFE / 60
 FLUSH = 10.0
-# How far the fake clocks may be apart from what really passes between two commands.
-SLACK = 0.5
+# Numbers are rounded.
+SLACK = 0.01
 PROCESSES = (0, 1, 2)
 BY_SERVICE = ("revoke", "all", "all but this")
 BY_HAND = (
