@@ -47,10 +47,9 @@ if TYPE_CHECKING:
 
     from data_layer.repositories.unit_of_work import UnitOfWork
 
-_LONGEST_WAIT = 900.0
-PAIR = Allowance(free=5, forgiven_every=600, longest_wait=_LONGEST_WAIT)
-NETWORK = Allowance(free=30, forgiven_every=60, longest_wait=_LONGEST_WAIT)
-ACCOUNT = Allowance(free=50, forgiven_every=600, longest_wait=_LONGEST_WAIT)
+PAIR = Allowance(free=5, forgiven_every=600, first_wait=1, longest_wait=900)
+NETWORK = Allowance(free=30, forgiven_every=60, first_wait=1, longest_wait=900)
+ACCOUNT = Allowance(free=50, forgiven_every=600, first_wait=1, longest_wait=900)
 
 
 @dataclass(frozen=True, slots=True)
