@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from hypothesis.stateful import (
 )
 
 from data_layer.entities.enums import UserRole, UserStatus
-from data_layer.errors import InvalidSessionError
+from data_layer.errors import InvalidSessionError, NotFoundError
 from data_layer.schemas.actors import SYSTEM
 from data_layer.testing.redis_server import RedisServer
 from tests.services.sessions.support import Process, World, movable_time, start_process
@@ -246,7 +247,8 @@ class SessionMachine(RuleBasedStateMachine):
         service, user = self.processes[process].sessions, self.accounts[known.user].id
         ended = [known]
         if how == "revoke":
-            self.run(service.revoke(SYSTEM, known.session_id))
+            with suppress(NotFoundError):  # It was removed by hand.
+                self.run(service.revoke(SYSTEM, known.session_id))
         elif how in BY_HAND:
             self.run(self.world.sql(f"{how} WHERE id = :id", id=known.session_id))
         else:
@@ -256,8 +258,8 @@ class SessionMachine(RuleBasedStateMachine):
         for other in ended:
             if other.ended is None:
                 other.ended = self.now
-            if how in BY_SERVICE:
-                self._refused_at_once(other, process)
+                if how in BY_SERVICE:
+                    self._refused_at_once(other, process)
         self.pass_time(seconds)
 
     def _refused_at_once(self, known: Known, process: int) -> None:
