@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check format lint types docs lock upgrade env-example bench bench-database clean
+.PHONY: help run test check format lint types docs lock upgrade env-example bench bench-database bench-accounts clean
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -51,10 +51,15 @@ upgrade: $(to_develop) ## Lock the newest versions that pyproject.toml allows
 env-example: $(to_develop) ## Write .env.example anew after a change in the settings
 	@$(bin)/python tools/make_env_example.py
 
-bench: bench-database ## Run all benchmarks
+bench: bench-database bench-accounts ## Run all benchmarks
 
 bench-database: $(to_measure) ## Measure imports, starts, and the database against raw psycopg
 	@$(bin)/python benchmarks/database.py $(ARGUMENTS)
+
+bench-accounts: $(to_measure) ## Measure sessions, tokens and the audit trail
+	@for part in accounts audit; do \
+		if [ -f benchmarks/$$part.py ]; then $(bin)/python benchmarks/$$part.py $(ARGUMENTS) || exit 1; fi; \
+	done
 
 clean: ## Remove everything that can be made anew; stored data (.data-layer, uploads) stays
 	rm -rf $(environment) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov build dist

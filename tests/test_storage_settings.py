@@ -25,6 +25,7 @@ PRODUCTION: dict[str, Any] = {
     "database_url": "postgresql://user:aBcdEfGh12345@localhost/name",
     "redis_url": "redis://localhost",
     "session_secret": "0123456789abcdef0123456789abcdef",
+    "jwt_secret": "fedcba9876543210fedcba9876543210",
 }
 
 

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
         shutdown_data_layer,
     )
     from data_layer.layer import DataLayer
+    from data_layer.schemas.actors import Actor
+    from data_layer.schemas.users import ExternalIdentity, ProfileChanges
 
 _MODULES = {
     "data_layer.config": ("Environment", "Settings", "SslMode"),
@@ -78,11 +80,14 @@ _MODULES = {
         "shutdown_data_layer",
     ),
     "data_layer.layer": ("DataLayer",),
+    "data_layer.schemas.actors": ("Actor",),
+    "data_layer.schemas.users": ("ExternalIdentity", "ProfileChanges"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
+    "Actor",
     "AuditAction",
     "AuditCategory",
     "AuditLevel",
@@ -92,6 +97,7 @@ __all__ = [
     "DataLayer",
     "DataLayerError",
     "Environment",
+    "ExternalIdentity",
     "FileEncoding",
     "FileState",
     "GeneratedCode",
@@ -102,6 +108,7 @@ __all__ = [
     "ImageProvider",
     "ImageQuality",
     "ImageStyle",
+    "ProfileChanges",
     "Project",
     "ProjectStatus",
     "ProjectType",

@@ -83,7 +83,7 @@ def current_context() -> RequestContext:
 
 def _cleaned(fields: ContextFields) -> ContextFields:
     cleaned = fields.copy()
-    if address := fields.get("ip_address"):
+    if (address := fields.get("ip_address")) is not None:
         cleaned["ip_address"] = _address(address)
     if user_agent := fields.get("user_agent"):
         cleaned["user_agent"] = _clean(user_agent, LONGEST_USER_AGENT)

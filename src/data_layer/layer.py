@@ -203,15 +203,7 @@ class DataLayer:
     @property
     def accounts(self) -> AccountService:
         """Accounts of people: registering, logging in, changing, ending."""
-        return AccountService(
-            AccountTools(
-                transactions=self.transaction,
-                audit=self.audit,
-                passwords=self._opened.passwords,
-                secret=self.settings.session_secret.get_secret_value().encode(),
-                password_min_length=self.settings.password_min_length,
-            )
-        )
+        return AccountService(AccountTools(self.transaction, self.audit, self._opened.passwords, self.settings))
 
     @property
     def projects(self) -> ProjectService:

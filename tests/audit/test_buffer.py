@@ -110,7 +110,7 @@ async def test_failed_logins_are_warnings_of_security(data: DataLayer) -> None:
 
 
 async def test_what_is_recorded_is_never_refused(data: DataLayer) -> None:
-    """Too long, not to be stored as text, not to be carried by JSON: the caller's work goes on, and so does the entry."""
+    """Too long, or nothing that text or JSON can carry: the caller goes on, and the entry is written."""
     circle: dict[str, Any] = {}
     circle["self"] = circle
     data.audit.record_soon(
@@ -256,7 +256,7 @@ async def test_a_broken_line_on_disk_does_not_stop_the_others(settings: Settings
 
 @pytest.mark.parametrize("is_dead", [False, True])
 async def test_a_killed_process_loses_nothing_that_was_on_disk(
-    apart: Settings, server: PostgresqlServer, is_dead: bool
+    apart: Settings, server: PostgresqlServer, *, is_dead: bool
 ) -> None:
     async with DataLayer(apart, prepare=True) as data, data.transaction() as tx:
         await tx.execute(text("SET LOCAL session_replication_role = replica"))
@@ -264,8 +264,8 @@ async def test_a_killed_process_loses_nothing_that_was_on_disk(
     assert apart.database_url
     assert apart.redis_url
     arguments = [apart.database_url.get_secret_value(), apart.redis_url.get_secret_value()]
-    command = [sys.executable, PROGRAM, *arguments, str(apart.audit_spill_folder), str(apart.local_storage_path)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, str(PROGRAM), *arguments, str(apart.audit_spill_folder), str(apart.local_storage_path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
     assert process.stdin
     assert process.stdout
     assert process.stdout.readline() == "open\n"

@@ -95,8 +95,8 @@ async def test_months_are_made_ahead_and_used(trail: DataLayer) -> None:
     assert (await where(trail))[entry] == THIS.table
     again = await trail.maintenance.run(SYSTEM)
     assert again.model_dump(exclude_defaults=True) == {}
-    report = await asyncio.to_thread(trail.migrator.check)
-    assert report.agrees, report
+    check = await asyncio.to_thread(trail.migrator.check)
+    assert check.agrees, check
 
 
 async def test_no_entry_is_ever_refused_for_its_time(trail: DataLayer) -> None:

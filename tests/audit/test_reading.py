@@ -19,8 +19,7 @@ from data_layer.entities.time_ordered_ids import id_at
 from data_layer.errors import InvalidValueError, PermissionDeniedError
 from data_layer.repositories.audit_partitions import Month
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
-from data_layer.schemas.audit import AuditCompliance, AuditFilter, AuditFull, AuditSecure, AuditView
-from data_layer.services.audit.export import ExportFormat
+from data_layer.schemas.audit import AuditCompliance, AuditFilter, AuditFull, AuditSecure, AuditView, ExportFormat
 from tests.support import make_user
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"categories": ("security",)}, "category = 'security'"),
     ({"resource_type": "project", "resource_id": "7"}, "resource_id = '7'"),
     ({"is_success": False}, "false"),
-    ({"since": NOW - timedelta(hours=90), "until": NOW - timedelta(hours=30)}, "created_at >= :since AND created_at < :until"),
+    ({"since": NOW - timedelta(hours=90), "until": NOW - timedelta(hours=30)}, "created_at BETWEEN :since AND :until"),
     ({"since": NOW - timedelta(hours=90), "text": "ENTRY 1"}, "created_at >= :since AND description LIKE 'Entry 1%'"),
     ({"resource_id": "7", "text": "%"}, "false"),
 ]  # fmt: skip

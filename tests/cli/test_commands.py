@@ -39,6 +39,8 @@ PROMISED = {
     *(("projects", "list"), ("projects", "show")),
     *(("users", name) for name in ("create", "list", "show", "role", "suspend", "unsuspend", "unlock")),
     *(("users", "sessions"), ("users", "delete")),
+    *(("sessions", "list"), ("sessions", "revoke")),
+    *(("audit", "list"), ("audit", "export"), ("maintenance", "run")),
 }
 
 

@@ -33,6 +33,7 @@ FROM owner, generate_series(1, 1000) AS n
 
 QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "uq_users_email": lambda tx: tx.users.find_one(email="Someone@Example.com"),
+    "ix_users_role_id": lambda tx: tx.users.lock_admins(),
     "uq_users_azure_id": lambda tx: tx.users.find_one(azure_id="a"),
     "uq_users_google_id": lambda tx: tx.users.find_one(google_id="a"),
     "uq_users_github_id": lambda tx: tx.users.find_one(github_id="a"),

@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse
 from data_layer import __version__
 from data_layer.api import files, health
 from data_layer.api.errors import add_error_handlers
+from data_layer.api.request_context import RequestContextMiddleware
 from data_layer.api.request_log import RequestLogMiddleware
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def create_app(data: DataLayer) -> FastAPI:
         return RedirectResponse("/docs")
 
     add_error_handlers(app)
+    app.add_middleware(RequestContextMiddleware)
     app.add_middleware(RequestLogMiddleware)
     app.add_middleware(CorrelationIdMiddleware, validator=is_correlation_id, transformer=str)
     return app

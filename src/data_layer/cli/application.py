@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from data_layer import __version__
-from data_layer.cli import cache, configuration, database, projects, service, sessions, status, storage, users
+from data_layer.cli import (
+    audit,
+    cache,
+    configuration,
+    database,
+    maintenance,
+    projects,
+    service,
+    sessions,
+    status,
+    storage,
+    users,
+)
 
 application = typer.Typer(
     name="data-layer",
@@ -25,6 +37,8 @@ application.add_typer(storage.commands, name="storage")
 application.add_typer(projects.commands, name="projects")
 application.add_typer(sessions.commands, name="sessions")
 application.add_typer(users.commands, name="users")
+application.add_typer(audit.commands, name="audit")
+application.add_typer(maintenance.commands, name="maintenance")
 application.add_typer(configuration.commands, name="config")
 
 

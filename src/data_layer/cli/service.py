@@ -102,11 +102,13 @@ class _Service:
 
     async def _open_and_serve(self) -> None:
         from data_layer.layer import DataLayer
+        from data_layer.services.schedule import scheduled
 
         async with DataLayer(self._settings, exclusive=True, prepare=self._development) as data:
             if self._development:
                 await data.seed.plant_once(lambda name: say(f"  example project: {name}"))
-            await self._serve(data)
+            async with scheduled(data.maintenance, self._settings.maintenance_interval):
+                await self._serve(data)
 
     async def _serve(self, data: DataLayer) -> None:
         import uvicorn

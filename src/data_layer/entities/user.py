@@ -66,7 +66,7 @@ class User(Timestamped, Entity, kw_only=True):
         Index("uq_users_azure_id", "azure_id", unique=True, postgresql_where=text("azure_id IS NOT NULL")),
         Index("uq_users_google_id", "google_id", unique=True, postgresql_where=text("google_id IS NOT NULL")),
         Index("uq_users_github_id", "github_id", unique=True, postgresql_where=text("github_id IS NOT NULL")),
-        Index("ix_users_role", "role", postgresql_where=text("role <> 'user'")),
+        Index("ix_users_role_id", "role", "id", postgresql_where=text("role <> 'user'")),
         Index(
             "ix_users_preferences",
             "preferences",

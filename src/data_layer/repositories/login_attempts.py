@@ -33,10 +33,14 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """How many attempts are free, and in how many seconds one is forgiven; afterwards each doubles the waiting time."""
+    """How many attempts are free, and in how many seconds one is forgiven; afterwards each doubles the waiting time.
+
+    The shortest and the longest waiting time are in seconds, too.
+    """
 
     free: int
     forgiven_every: float
+    first_wait: float
     longest_wait: float
 
 
@@ -49,7 +53,7 @@ class Counted:
 
 
 _LEVEL = "greatest(0, a.level - extract(epoch FROM clock_timestamp() - a.leveled_at) / :forgiven_every) + 1"
-# A level between free and free + 1 means one second, then two, four, …
+# A level between free and free + 1 means the first waiting time, then twice, four times, …
 _COUNT = text(f"""
 INSERT INTO login_attempts AS a (account, network, level, leveled_at)
 VALUES (:account, :network, 1, clock_timestamp())
@@ -58,7 +62,7 @@ ON CONFLICT (account, network) DO UPDATE SET
     leveled_at = clock_timestamp(),
     blocked_until = CASE WHEN {_LEVEL} > :free THEN
         clock_timestamp() + make_interval(
-            secs => least(:longest_wait, power(2, least(ceil({_LEVEL} - :free) - 1, 30)))
+            secs => least(:longest_wait, :first_wait * power(2, least(ceil({_LEVEL} - :free) - 1, 30)))
         )
     END
 WHERE a.blocked_until IS NULL OR a.blocked_until <= clock_timestamp()
@@ -110,6 +114,7 @@ class LoginAttemptRepository:
         parameters = {
             "free": allowance.free,
             "forgiven_every": allowance.forgiven_every,
+            "first_wait": allowance.first_wait,
             "longest_wait": allowance.longest_wait,
             "known_for": KNOWN_FOR,
         }

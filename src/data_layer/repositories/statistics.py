@@ -23,12 +23,15 @@ SELECT current_database() AS name,
 """)
 _TABLES = text("""
 SELECT c.relname AS name,
-       greatest(c.reltuples::bigint, s.n_live_tup) AS rows,
-       pg_table_size(c.oid) AS size,
-       pg_indexes_size(c.oid) AS index_size
+       sum(greatest(part.reltuples::bigint, s.n_live_tup))::bigint AS rows,
+       sum(pg_table_size(part.oid))::bigint AS size,
+       sum(pg_indexes_size(part.oid))::bigint AS index_size
 FROM pg_class c
-JOIN pg_stat_user_tables s ON s.relid = c.oid
+JOIN pg_class part ON part.oid IN (SELECT c.oid UNION ALL SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid)
+    AND part.relkind = 'r'
+JOIN pg_stat_user_tables s ON s.relid = part.oid
 WHERE c.relname = ANY(:names) AND c.relnamespace = current_schema()::regnamespace
+GROUP BY c.relname
 ORDER BY c.relname
 """)
 

@@ -105,11 +105,11 @@ class AuditPage(BaseModel, Generic[Entry]):
     next_cursor: str | None
 
 
-class AuditExport(View):
-    """What an export held."""
+class ExportFormat(StrEnum):
+    """How an export is written."""
 
-    entries: int
-    bytes: int
+    JSON_LINES = "jsonl"
+    CSV = "csv"
 
 
 class AuditBufferStatistics(View):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_layer.schemas.statistics import Frozen
 from data_layer.services.seed_rows import (
+    EXAMPLE,
     catalog,
     content_type_of,
     file_of,
@@ -48,7 +49,7 @@ class SeedService:
         """Plant, unless it was done before: what was deleted since does not come back."""
         last = len(catalog()["audit"]) - 1
         async with self._transactions() as tx:
-            planted = await tx.audit.find_one(id=fixed_id("audit", last))
+            planted = await tx.audit.find_one(context={EXAMPLE: last})
         return SeedReport() if planted else await self.plant(on_progress)
 
     async def plant(self, on_progress: Callable[[str], None] = lambda _: None) -> SeedReport:
@@ -120,8 +121,7 @@ class SeedService:
     async def _plant_audit(self, now: datetime) -> int:
         entries = catalog()["audit"]
         async with self._transactions() as tx:
-            known = {entry.id for entry in await tx.audit.list(id=[fixed_id("audit", n) for n in range(len(entries))])}
-            missing = [n for n in range(len(entries)) if fixed_id("audit", n) not in known]
+            missing = [n for n in range(len(entries)) if await tx.audit.find_one(context={EXAMPLE: n}) is None]
             for number in missing:
                 tx.add(make_audit(number, entries[number], now))
         return len(missing)

@@ -21,6 +21,10 @@ _ID_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 _CONTENT_TYPES = {".png": "image/png", ".webp": "image/webp"}
 
 
+EXAMPLE = "example"
+"""Key in the context of an audit entry that holds its number in the example data."""
+
+
 @cache
 def catalog() -> dict[str, Any]:
     """The whole story, as the file tells it."""
@@ -38,9 +42,9 @@ def file_of(path: str) -> Traversable:
     return resources.files("data_layer").joinpath("seed_data", *path.split("/"))
 
 
-def fixed_id(table: str, key: object) -> UUID:
+def fixed_id(table: str, key: object, time: datetime = _ID_TIME) -> UUID:
     """An id that is the same at every planting: a UUIDv7 (RFC 9562, 5.7) whose random bits are a hash."""
-    milliseconds = int(_ID_TIME.timestamp() * 1000)
+    milliseconds = int(time.timestamp() * 1000)
     digest = int.from_bytes(hashlib.sha256(f"{table}/{key}".encode()).digest()[:10])
     variant_and_rest = (0b10 << 62) | (digest & ((1 << 62) - 1))
     return UUID(int=(milliseconds << 80) | (0x7 << 76) | ((digest >> 62 & 0xFFF) << 64) | variant_and_rest)
@@ -149,12 +153,15 @@ def make_audit(number: int, entry: dict[str, Any], now: datetime) -> AuditLog:
         *("action", "level", "category", "description", "details", "resource_type", "ip_address"),
         *("old_values", "new_values", "is_success", "error_message", "duration", "source"),
     )
+    created = now - timedelta(hours=entry["hours_ago"])
     return AuditLog(
-        id=fixed_id("audit", number),
+        # Entries lie in the table by the time in their id, so here it is that of the event.
+        id=fixed_id("audit", number, created),
+        context={EXAMPLE: number},
         user_id=None if entry["user"] is None else fixed_id("users", entry["user"]),
         **_only(entry, *copied),
         resource_id=_resource_id(entry),
-        created_at=now - timedelta(hours=entry["hours_ago"]),
+        created_at=created,
     )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from data_layer import AuditLog, DataLayer
     from data_layer.schemas.users import UserFull
 
+FIRST_WAIT = 30
 PASSWORD = "correct horse battery staple"
 HOME, CAFE, ELSEWHERE = "192.0.2.10", "198.51.100.20", "203.0.113.30"
 

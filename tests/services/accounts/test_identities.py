@@ -18,7 +18,7 @@ from data_layer.errors import (
 )
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.users import ExternalIdentity
-from tests.services.accounts.support import PASSWORD, acting, make_account, stored_hash, try_to_log_in
+from tests.services.accounts.support import PASSWORD, acting, make_account, stored_hash, trail, try_to_log_in
 from tests.services.accounts.test_password_changes import begin_session, open_sessions
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ async def test_a_suspended_account_stays_shut(data: DataLayer) -> None:
         with pytest.raises(AccountSuspendedError):
             await data.accounts.authenticate_external(google())
     assert (await data.accounts.find(SYSTEM, "ann@example.com")).google_id is None
+    assert [entry.error_message for entry in await trail(data) if not entry.is_success] == ["account_suspended"] * 2
 
 
 async def test_ten_tabs_at_once_make_one_account(data: DataLayer) -> None:

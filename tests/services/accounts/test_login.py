@@ -15,6 +15,7 @@ from data_layer.schemas.users import ExternalIdentity
 from data_layer.services.accounts.passwords import PasswordHasher
 from tests.services.accounts.support import (
     CAFE,
+    FIRST_WAIT,
     HOME,
     PASSWORD,
     acting,
@@ -169,4 +170,5 @@ async def test_waiting_says_how_long(data: DataLayer) -> None:
                 await data.accounts.authenticate("nobody@example.com", "guess")
         with pytest.raises(TooManyAttemptsError) as caught:
             await data.accounts.authenticate("nobody@example.com", "guess")
-    assert caught.value.retry_after == 1
+    assert 0 < caught.value.retry_after <= FIRST_WAIT
+    assert f"{caught.value.retry_after} s" in str(caught.value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from data_layer.services.accounts.passwords import PasswordHasher
 from tests.services.accounts.support import (
     CAFE,
     ELSEWHERE,
+    FIRST_WAIT,
     HOME,
     PASSWORD,
     actions,
@@ -48,17 +51,25 @@ async def test_waiting_times_double_up_to_a_quarter_of_an_hour(data: DataLayer, 
     """The same for an address that has no account."""
     await make_account(data)
     assert await guess(data, 5, email=email) == {"invalid_credentials": 5}
-    passed, waits = 0.0, []
-    for _ in range(14):
+    waits = []
+    for _ in range(12):
         assert await try_to_log_in(data, email, "guess", ip_address=ELSEWHERE) == "invalid_credentials"
         assert await try_to_log_in(data, email, "guess", ip_address=ELSEWHERE) == "too_many_attempts"
-        wait = await longest_wait(data)
-        waits.append(round(wait))
-        passed += wait
-        await pass_time(data, wait)
-    assert waits[:8] == [1, 2, 4, 8, 16, 32, 64, 128]
-    assert 512 <= max(waits) <= 900
-    assert all(256 <= wait <= 900 for wait in waits[9:])
+        waits.append(await longest_wait(data))
+        await pass_time(data, waits[-1])
+    assert waits[:5] == pytest.approx([30, 60, 120, 240, 480], abs=15)
+    assert all(465 <= wait <= 900 for wait in waits[5:]), "as fast as failures are forgiven"
+
+
+def test_waiting_begins_with_a_second() -> None:
+    """The allowances that the fixture replaces."""
+    found = subprocess.run(
+        [sys.executable, "-c", "from data_layer.services.accounts.throttle import *; print(PAIR, NETWORK, ACCOUNT)"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert found.count("first_wait=1,") == 3
 
 
 async def longest_wait(data: DataLayer) -> float:
@@ -71,7 +82,7 @@ async def test_the_right_password_waits_too_and_then_gets_in(data: DataLayer) ->
     await make_account(data)
     await guess(data, 8, ip_address=HOME)
     assert await try_to_log_in(data, ANN, PASSWORD) == "too_many_attempts", "or waiting would be an oracle"
-    await pass_time(data, 2)
+    await pass_time(data, FIRST_WAIT)
     assert await try_to_log_in(data, ANN, PASSWORD) == "in"
     assert await guess(data, 5, ip_address=HOME) == {"invalid_credentials": 5}, "the failures before are forgotten"
 
@@ -80,7 +91,7 @@ async def test_refused_attempts_make_nobody_wait_longer(data: DataLayer) -> None
     await make_account(data)
     await guess(data, 6)
     assert await guess(data, 40) == {"too_many_attempts": 40}
-    await pass_time(data, 1.1)
+    await pass_time(data, FIRST_WAIT)
     assert await guess(data, 1) == {"invalid_credentials": 1}
 
 

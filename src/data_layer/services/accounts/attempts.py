@@ -12,9 +12,12 @@ from data_layer.observability.log import get_log
 from data_layer.services.accounts.tools import AccountPart
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from data_layer.errors import AuthenticationError
     from data_layer.repositories.users import Credentials
     from data_layer.services.accounts.throttle import Admission
+    from data_layer.services.audit.service import AuditService
 
 log = get_log(__name__)
 
@@ -69,24 +72,28 @@ class Attempts(AccountPart):
         It belongs to no transaction, and an attacker makes many: so it waits for nothing.
         """
         user_id = attempt.found.user_id if attempt.found else None
-        log.info("login_failed", user_id=user_id, reason=error.code)
-        resource_type = "user" if user_id else None
-        self._tools.audit.record_soon(
-            AuditAction.SECURITY_LOGIN_FAILED,
-            "Login failed",
-            user_id=user_id,
-            resource_type=resource_type,
-            resource_id=user_id,
-            error_message=error.code,
-        )
+        record_failed_login(self._tools.audit, user_id, error)
         if attempt.admission.is_last_for_now:
             self._tools.audit.record_soon(
                 AuditAction.SECURITY_ACCOUNT_LOCKED,
                 "Further logins have to wait",
                 user_id=user_id,
-                resource_type=resource_type,
+                resource_type="user" if user_id else None,
                 resource_id=user_id,
             )
+
+
+def record_failed_login(audit: AuditService, user_id: UUID | None, error: AuthenticationError) -> None:
+    """Write down that somebody could not come in, and why."""
+    log.info("login_failed", user_id=user_id, reason=error.code)
+    audit.record_soon(
+        AuditAction.SECURITY_LOGIN_FAILED,
+        "Login failed",
+        user_id=user_id,
+        resource_type="user" if user_id else None,
+        resource_id=user_id,
+        error_message=error.code,
+    )
 
 
 def wrong_credentials() -> InvalidCredentialsError:

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING
 
 from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, AuthProvider, UserStatus
-from data_layer.errors import ConflictError, DuplicateError, LastLoginMethodError, UnverifiedIdentityError
+from data_layer.errors import (
+    AuthenticationError,
+    ConflictError,
+    DuplicateError,
+    LastLoginMethodError,
+    UnverifiedIdentityError,
+)
 from data_layer.schemas.actors import ANONYMOUS
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import normalize_email
+from data_layer.services.accounts.attempts import record_failed_login
 from data_layer.services.accounts.login import record_login
 from data_layer.services.accounts.one_time_tokens import Purpose
 from data_layer.services.accounts.tools import (
@@ -66,10 +73,14 @@ class ExternalIdentities(AccountPart):
             AccountInactiveError: its owner has deactivated it, and does not want it back.
         """
         try:
-            return await self._enter_by(identity, reactivate=reactivate)
-        except DuplicateError:
-            # The same person at the same moment, in another tab: now the account is there.
-            return await self._enter_by(identity, reactivate=reactivate)
+            try:
+                return await self._enter_by(identity, reactivate=reactivate)
+            except DuplicateError:
+                # The same person at the same moment, in another tab: now the account is there.
+                return await self._enter_by(identity, reactivate=reactivate)
+        except AuthenticationError as error:
+            record_failed_login(self._tools.audit, None, error)
+            raise
 
     async def link(self, actor: Actor, user_id: UUID, identity: ExternalIdentity) -> UserFull:
         """Let the owner of an account also log in by an external identity; its address does not matter.
@@ -137,7 +148,7 @@ class ExternalIdentities(AccountPart):
         email = normalize_email(identity.email)
         found = await tx.users.find_one(email=email)
         if found is not None:
-            return await self._attach(tx, found.id, identity), False
+            return await self._attach(tx, found.id, email, identity), False
         user = _new_user(email, identity)
         mark_verified(user)
         tx.add(user)
@@ -145,9 +156,11 @@ class ExternalIdentities(AccountPart):
         await tx.flush()
         return user, True
 
-    async def _attach(self, tx: UnitOfWork, user_id: UUID, identity: ExternalIdentity) -> User:
+    async def _attach(self, tx: UnitOfWork, user_id: UUID, email: str, identity: ExternalIdentity) -> User:
         """Link an identity to the account with its verified address."""
         user = await tx.users.get(user_id, lock=True)
+        if user.email != email:
+            raise DuplicateError("the account was deleted at this moment; log in again", field="email")
         column = IDENTITY_COLUMNS[identity.provider]
         if user.status is not UserStatus.SUSPENDED and not user.email_verified:
             await self._take_from_strangers(tx, user, identity)

@@ -93,9 +93,10 @@ class Registration(AccountPart):
         return registered.verification
 
     async def request_email_verification(self, email: str) -> OneTimeToken | None:
-        """A new token for an address that is not verified yet. Answer every caller alike, and mail what there is.
+        """A new token for an address that is not verified yet.
 
-        Nothing for an unknown or verified address, and within five minutes of the last mail.
+        Answer every caller alike, and before calling this, so that the time tells nothing either. Then mail what there
+        is: nothing for an unknown or verified address, and within five minutes of the last mail.
         """
         async with self._tools.transactions() as tx:
             user = await tx.users.find_one(email=login_name(email))

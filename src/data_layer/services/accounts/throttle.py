@@ -14,8 +14,9 @@ everywhere
 =====================  =====  ===================  =========================================================
 
 Above the free number each attempt doubles the waiting time, from one second to a quarter of an hour; refused attempts
-do not count. In the long run an account sees 6 guesses an hour, from however many networks. (NIST SP 800-63B, "rate
-limiting", allows 100 failures in a row and names growing delays of up to an hour as a way to keep below.)
+do not count. In the long run an account sees 6 guesses an hour from all unknown networks together, and as many from
+each that it knows. (NIST SP 800-63B, "rate limiting", allows 100 failures in a row and names growing delays of up to
+an hour as a way to keep below.)
 
 Nobody is locked out for good, because
 
@@ -46,10 +47,9 @@ if TYPE_CHECKING:
 
     from data_layer.repositories.unit_of_work import UnitOfWork
 
-_LONGEST_WAIT = 900.0
-PAIR = Allowance(free=5, forgiven_every=600, longest_wait=_LONGEST_WAIT)
-NETWORK = Allowance(free=30, forgiven_every=60, longest_wait=_LONGEST_WAIT)
-ACCOUNT = Allowance(free=50, forgiven_every=600, longest_wait=_LONGEST_WAIT)
+PAIR = Allowance(free=5, forgiven_every=600, first_wait=1, longest_wait=900)
+NETWORK = Allowance(free=30, forgiven_every=60, first_wait=1, longest_wait=900)
+ACCOUNT = Allowance(free=50, forgiven_every=600, first_wait=1, longest_wait=900)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from data_layer.services.permissions import Permission, require
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from data_layer.config import Settings
     from data_layer.entities.enums import AuditAction
     from data_layer.repositories.unit_of_work import UnitOfWork
     from data_layer.repositories.users import SecretColumn
@@ -62,8 +63,12 @@ class AccountTools:
     transactions: Transactions
     audit: AuditService
     passwords: PasswordHasher
-    secret: bytes = field(repr=False)
-    password_min_length: int
+    settings: Settings
+
+    @property
+    def secret(self) -> bytes:
+        """Key of the hashes of mailed tokens, and of the names under which failed logins are counted."""
+        return self.settings.session_secret.get_secret_value().encode()
 
 
 class AccountPart:
@@ -116,7 +121,7 @@ class AccountPart:
     def _check_password(self, password: str, user: User) -> None:
         personal = (user.email, user.email.partition("@")[0], user.first_name, user.last_name, user.display_name or "")
         names = (*personal, f"{user.first_name}{user.last_name}", f"{user.last_name}{user.first_name}")
-        check_new_password(password, minimum=self._tools.password_min_length, personal=names)
+        check_new_password(password, minimum=self._tools.settings.password_min_length, personal=names)
 
     def _issue(self, user: User, purpose: Purpose) -> OneTimeToken:
         """A token for the mail, whose hash goes into the row; the one before works no more."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditLevel
+from data_layer.schemas.audit import ExportFormat
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 
 _BATCH = 1_000
 _CALCULATED = ("=", "+", "-", "@", "\t", "\r", "\n")
-
-
-class ExportFormat(StrEnum):
-    """How an export is written."""
-
-    JSON_LINES = "jsonl"
-    CSV = "csv"
 
 
 def ignore_progress(_: int) -> None:

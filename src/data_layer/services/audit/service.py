@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Unpack
 
 from data_layer.errors import InvalidValueError
-from data_layer.schemas.audit import AuditFilter, AuditPage, AuditSecure, AuditView
+from data_layer.schemas.audit import AuditFilter, AuditPage, AuditSecure, AuditView, ExportFormat
 from data_layer.services.audit.cursor import decode_cursor, encode_cursor
-from data_layer.services.audit.export import AuditExporter, ExportFormat, ignore_progress
+from data_layer.services.audit.export import AuditExporter, ignore_progress
 from data_layer.services.audit.recording import EventFields, make_row
 from data_layer.services.permissions import Permission, require
 

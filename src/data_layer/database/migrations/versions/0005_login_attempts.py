@@ -21,7 +21,7 @@ CREATE TABLE login_attempts (
 
 ROLE_INDEX = """
 -- squawk-ignore require-concurrent-index-creation
-CREATE INDEX ix_users_role ON users (role) WHERE role <> 'user'
+CREATE INDEX ix_users_role_id ON users (role, id) WHERE role <> 'user'
 """
 
 
@@ -33,5 +33,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop both. Who is waiting after failed logins need not wait any longer."""
-    op.execute("DROP INDEX ix_users_role")
+    op.execute("-- squawk-ignore require-concurrent-index-deletion\nDROP INDEX ix_users_role_id")
     op.execute("DROP TABLE login_attempts")

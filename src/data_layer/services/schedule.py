@@ -1,0 +1,49 @@
+"""Maintenance again and again, while the service runs."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from data_layer.observability.log import get_log
+from data_layer.schemas.actors import SYSTEM
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from data_layer.services.maintenance import MaintenanceService
+
+log = get_log(__name__)
+
+_FIRST_SECONDS = 5.0  # So that months are there soon after a migration, and a restart loop does not spend itself on it.
+
+
+@asynccontextmanager
+async def scheduled(maintenance: MaintenanceService, interval: float) -> AsyncIterator[None]:
+    """Run maintenance about every ``interval`` seconds inside the block; never when it is 0.
+
+    Leaving the block interrupts a round, which the next one continues, wherever that will be.
+    """
+    if not interval:
+        yield
+        return
+    task = asyncio.create_task(_repeat(maintenance, interval), name="maintenance")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _repeat(maintenance: MaintenanceService, interval: float) -> None:
+    wait = min(_FIRST_SECONDS, interval)
+    while True:
+        # Replicas that were started together should not meet each time.
+        await asyncio.sleep(wait * random.uniform(0.9, 1.1))  # noqa: S311  (no secret)
+        wait = interval
+        try:
+            await maintenance.run(SYSTEM)
+        except Exception as error:  # noqa: BLE001  (whatever it was: the next round may succeed)
+            log.warning("maintenance_failed", reason=f"{type(error).__name__}: {error}")

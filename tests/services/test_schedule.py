@@ -1,0 +1,62 @@
+"""Maintenance while the service runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from data_layer.errors import DatabaseUnavailableError
+from data_layer.schemas.actors import SYSTEM
+from data_layer.services.schedule import scheduled
+from tests.audit.support import until
+from tests.support import make_user
+
+if TYPE_CHECKING:
+    import pytest
+
+    from data_layer import DataLayer
+    from data_layer.services.maintenance import MaintenanceService
+
+
+def count_runs(service: MaintenanceService, monkeypatch: pytest.MonkeyPatch, *, failures: int = 0) -> list[object]:
+    """Have the first runs fail, and note each run."""
+    runs: list[object] = []
+    really_run = type(service).run
+
+    async def run(self: MaintenanceService, *arguments: object, **options: object) -> object:
+        runs.append(None)
+        if len(runs) <= failures:
+            raise DatabaseUnavailableError("as if it were gone")
+        return await really_run(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(service), "run", run)
+    return runs
+
+
+async def test_it_runs_again_and_again_also_after_failures(data: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = count_runs(data.maintenance, monkeypatch, failures=2)
+    async with scheduled(data.maintenance, 0.02):
+        await until(lambda: len(runs) >= 5)
+    stopped_at = len(runs)
+    await asyncio.sleep(0.1)
+    assert len(runs) == stopped_at
+    assert (await data.maintenance.run(SYSTEM, dry_run=True)).audit_months_made == ()
+
+
+async def test_it_can_be_switched_off(data: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = count_runs(data.maintenance, monkeypatch)
+    async with scheduled(data.maintenance, 0):
+        await asyncio.sleep(0.05)
+    assert runs == []
+
+
+async def test_the_end_does_not_wait_for_a_round(data: DataLayer) -> None:
+    """A round that waits for a lock is interrupted, and leaves nothing behind that the next one trips over."""
+    user = make_user()
+    async with data.transaction() as tx:
+        tx.add(user)
+        await tx.flush()
+        async with asyncio.timeout(20):
+            async with scheduled(data.maintenance, 0.01):
+                await asyncio.sleep(0.2)
+    assert (await data.maintenance.run(SYSTEM)).is_complete
