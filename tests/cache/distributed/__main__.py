@@ -15,6 +15,10 @@ from tests.cache.distributed.run import Plan, run
 _SHOWN = 20
 
 
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
 async def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cache.distributed", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
@@ -40,16 +44,14 @@ async def main() -> int:
         }
         async with DataLayer(Settings(**settings), prepare=True):
             pass
-        outcome = await run(
-            Plan(settings, arguments.seconds, arguments.processes, arguments.rows, arguments.sabotage)
-        )
+        outcome = await run(Plan(settings, arguments.seconds, arguments.processes, arguments.rows, arguments.sabotage))
     verdict = outcome.verdict
-    print(f"{verdict.events} events: {verdict.reads} reads, {verdict.writes} writes")
-    print(f"{outcome.killed} killed, {outcome.stopped} stopped, {outcome.disconnected} times all disconnected")
-    print(f"{verdict.stale_reads} reads were out of date when they began, at most by {verdict.stalest * 1000:.1f} ms")
-    print(f"{len(verdict.violations)} violations, {outcome.failed} processes failed")
+    say(f"{verdict.events} events: {verdict.reads} reads, {verdict.writes} writes")
+    say(f"{outcome.killed} killed, {outcome.stopped} stopped, {outcome.disconnected} times all disconnected")
+    say(f"{verdict.stale_reads} reads were out of date when they began, at most by {verdict.stalest * 1000:.1f} ms")
+    say(f"{len(verdict.violations)} violations, {outcome.failed} processes failed")
     for violation in verdict.violations[:_SHOWN]:
-        print(f"  {violation}")
+        say(f"  {violation}")
     return 1 if verdict.violations or outcome.failed else 0
 
 

@@ -137,7 +137,7 @@ class Run:
     async def _finish(self) -> None:
         self._stop.touch()
         async with asyncio.timeout(_TIME_TO_FINISH):
-            while any(worker.is_alive() for worker in self._workers):
+            while any(worker.is_alive() for worker in self._workers):  # noqa: ASYNC110  (other processes set no event)
                 await asyncio.sleep(0.05)
         self._failed += sum(worker.exitcode not in {0, -signal.SIGKILL} for worker in self._workers)
 

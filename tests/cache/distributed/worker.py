@@ -7,7 +7,6 @@ import os
 import random
 import signal
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,10 @@ from data_layer import DataLayer, Settings
 from data_layer.cache import loading, write_intents
 from data_layer.errors import CacheError, DatabaseError
 from tests.cache.distributed.history import Recorder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from uuid import UUID
 
 _READERS = 3
 _DEATHS_IN_THE_GAP = 0.03
@@ -95,11 +98,14 @@ class Worker:
                 version = (await tx.execute(statement.bindparams(id=project))).scalar_one()
                 tx.invalidate(key_of(project))
                 await asyncio.sleep(self._chance.random() * 0.005)
-                if self._chance.random() < 0.1:
-                    raise _RolledBackError
+                self._change_ones_mind()
         except _RolledBackError:
             return
         self._recorder.note("write", row, version, began, monotonic())
+
+    def _change_ones_mind(self) -> None:
+        if self._chance.random() < 0.1:
+            raise _RolledBackError
 
 
 class _RolledBackError(Exception):
