@@ -125,6 +125,21 @@ async def test_it_is_survived(server: RedisServer, name: str) -> None:
         assert await other.get("key") == 2
 
 
+async def test_readers_without_pause_give_way_to_others(server: RedisServer) -> None:
+    """Where Redis is refused at once and a load has just ended, nothing would let the event loop turn."""
+
+    async def read() -> None:
+        for number in range(300):
+            assert await cache.get_or_load("key", always(number), 60) is not None
+
+    async with opened(server) as cache:
+        await cache.check()
+        await asyncio.to_thread(server.kill)
+        while cache.process_stats().breaker is BreakerState.CLOSED:
+            assert await cache.get_or_load("key", always(1), 60) == 1
+        await asyncio.gather(read(), read(), read())
+
+
 async def test_a_server_that_comes_back_empty_is_no_source_of_old_values(server: RedisServer) -> None:
     async with opened(server) as cache:
         await cache.set("key", "gone", 600)
