@@ -19,8 +19,8 @@ def classes() -> list[type[DataLayerError]]:
 
 def draw(error: type[DataLayerError], indent: str = "") -> Iterator[tuple[str, str]]:
     """The lines that the tree should have below this error: what is drawn, and the code."""
-    children = error.__subclasses__()
-    for child in (child for child in children if child.__module__.startswith(errors.__name__)):
+    children = [child for child in error.__subclasses__() if child.__module__.startswith(errors.__name__)]
+    for child in children:
         is_last = child is children[-1]
         yield f"{indent}{'└' if is_last else '├'}── {child.__name__}", child.code
         yield from draw(child, indent + ("    " if is_last else "│   "))

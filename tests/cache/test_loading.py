@@ -44,7 +44,7 @@ async def other(server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
 
 
 class Source:
-    """A row of a database: what it holds is read at the beginning of a load, which then takes as long as the test wants."""
+    """A row of a database: it is read at the beginning of a load, which then takes as long as the test wants."""
 
     def __init__(self, value: Any = "value") -> None:
         self.value = value

@@ -134,3 +134,31 @@ class TestAServerThatIsGone:
             broken = False
             await until(lambda: runner.breaker_state is BreakerState.CLOSED)
             assert await runner.run("GET", b"key") == b"1"
+
+    @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 20])
+    async def test_being_made_ready_again_and_again(self, server: RedisServer, turns: int) -> None:
+        """As happens when a primary gets slots: nobody sends meanwhile, and everybody afterwards."""
+        is_preparing = False
+
+        async def prepare(access: PrimaryAccess) -> None:
+            nonlocal is_preparing
+            is_preparing = True
+            await access.run("SET", b"state", b"closed")
+            await asyncio.sleep(0.01)
+            await access.run("SET", b"state", b"open")
+            is_preparing = False
+
+        async with running(server.url) as runner, asyncio.timeout(LIMIT):
+            runner.on_topology_change(prepare)
+            await runner.run("PING")
+            (primary,) = await runner.primaries()
+            readers = []
+            for _ in range(10):
+                readers += [asyncio.create_task(runner.run("GET", b"state")) for _ in range(5)]
+                primary.prepare_again()
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                readers.append(asyncio.create_task(runner.run("SET", b"large", b"L" * 100_000)))
+            answers = set(await asyncio.gather(*readers))
+            assert answers == {b"open", b"OK"}
+            assert not is_preparing

@@ -11,8 +11,9 @@ from data_layer.cache.commands import Script
 from data_layer.cache.wire.slots import key_slot
 from data_layer.errors import CacheError, CacheUnavailableError, InvalidCacheValueError
 from data_layer.testing.redis_cluster import RedisCluster
+from data_layer.testing.redis_server import RedisServer
 
-from .wire import LIMIT, running
+from .wire import LIMIT, Peer, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,3 +142,45 @@ async def test_nodes_that_are_all_gone() -> None:
         assert all(isinstance(answer, CacheUnavailableError) for answer in await runner.run_batch([("GET", b"key")]))
         with pytest.raises(CacheUnavailableError):
             await runner.primaries()
+
+
+class FakeNode(Peer):
+    """A cluster of one node, which announces itself as the test wants."""
+
+    def __init__(self, host: bytes) -> None:
+        super().__init__(self._answer)
+        self._host = host
+
+    async def _answer(self, command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        match command:
+            case [b"CLUSTER", b"INFO"]:
+                writer.write(b"$18\r\ncluster_state:ok\r\n\r\n")
+            case [b"CLUSTER", b"SLOTS"]:
+                writer.write(b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n%s:%d\r\n$2\r\nid\r\n" % (self._host, self.port))
+            case _:
+                writer.write(b"$5\r\nfound\r\n")
+
+
+@pytest.mark.parametrize(
+    "host", [b"_\r\n", b"$0\r\n\r\n", b"$1\r\n?\r\n", b"$9\r\nlocalhost\r\n", b"$9\r\n127.0.0.1\r\n"]
+)
+async def test_nodes_announce_names_addresses_or_nothing(host: bytes) -> None:
+    async with FakeNode(host) as node, running(redis_cluster_nodes=f"127.0.0.1:{node.port}") as runner:
+        assert await runner.run("GET", b"key") == b"found"
+        assert await runner.run_batch([("GET", b"a"), ("GET", b"b")]) == [b"found", b"found"]
+
+
+async def test_a_node_that_describes_nonsense() -> None:
+    async def babble(_command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        writer.write(b"*1\r\n*2\r\n:1\r\n:2\r\n")
+
+    async with Peer(babble) as node, running(redis_cluster_nodes=f"127.0.0.1:{node.port}") as runner:
+        with pytest.raises(CacheUnavailableError):
+            await runner.run("GET", b"key")
+
+
+async def test_no_cluster_at_all() -> None:
+    with RedisServer() as server:
+        async with running(redis_cluster_nodes=server.address) as runner:
+            with pytest.raises(CacheError, match="cluster support disabled"):
+                await runner.run("GET", b"key")

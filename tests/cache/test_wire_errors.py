@@ -36,6 +36,7 @@ from data_layer.errors import (
         (LineLost("Connection reset by peer"), CacheUnavailableError),
         (LineGarbled(), CacheUnavailableError),
         (TimeoutError(), CacheUnavailableError),
+        (UnicodeError("label too long"), CacheUnavailableError),
         (ConnectionRefusedError("refused"), CacheUnavailableError),
     ],
     ids=str,

@@ -35,7 +35,8 @@ WITHOUT_JSON = {("dev",), ("start",)}
 PROMISED = {
     *WITHOUT_JSON,
     *(("db", name) for name in ("create", "migrate", "rollback", "current", "check", "seed", "reset")),
-    *(("cache", "flush"), ("cache", "stats"), ("storage", "init"), ("health",), ("stats",), ("config", "show")),
+    *(("cache", name) for name in ("flush", "stats", "keys", "cleanup")),
+    *(("storage", "init"), ("health",), ("stats",), ("config", "show")),
     *(("projects", "list"), ("projects", "show")),
     *(("users", name) for name in ("create", "list", "show", "role", "suspend", "unsuspend", "unlock")),
     *(("users", "sessions"), ("users", "delete")),
@@ -97,7 +98,7 @@ def test_production_is_refused_with_all_problems_at_once(name: str) -> None:
     assert refused.errors.startswith("Error (configuration_invalid): The configuration cannot be used:\n  - ")
     for part in (
         "DB_HOST or DATABASE_URL",
-        "REDIS_HOST or REDIS_URL",
+        "REDIS_HOST, REDIS_URL",
         "SESSION_SECRET is missing",
         "JWT_SECRET is missing",
     ):

@@ -19,7 +19,7 @@ GONE = {"REDIS_URL": "redis://127.0.0.1:1", "DATABASE_URL": "postgresql://127.0.
 
 def test_health(command: Commands) -> None:
     lines = command("health").output.splitlines()
-    assert lines[0] == "Health"
+    assert lines[0] == "Health: healthy"
     assert [line.split()[:2] for line in lines[2:]] == [["database", "ok"], ["cache", "ok"], ["storage", "ok"]]
     assert command("health", "--json").json["overall"] is True
 
@@ -37,6 +37,7 @@ def test_health_says_which_part_is_broken(command: Commands, broken: str, settin
     assert report["parts"][broken]["error_code"] == code
     assert [report[name] for name in ("database", "cache", "storage")].count(False) == 1
     assert report["overall"] is False
+    assert report["status"] == ("degraded" if broken == "cache" else "unhealthy")
 
 
 def test_health_of_a_storage_that_cannot_be_used(command: Commands, tmp_path: Path) -> None:
@@ -81,19 +82,28 @@ def test_cache(command: Commands, settings: Settings) -> None:
     async def fill() -> None:
         async with DataLayer(settings) as data:
             await data.cache.set_many({"a": 1, "b": 2}, ttl=60)
+            await data.cache.client.set(f"{settings.redis_key_prefix}:endless", "3")
         async with DataLayer(settings.model_copy(update={"redis_key_prefix": "somebody-else"})) as data:
             await data.cache.set("theirs", 3, ttl=60)
 
     asyncio.run(fill())
-    assert command("cache", "stats", "--json").json["keys"] == 2
+    assert command("cache", "stats", "--json").json["keys"] == 3
     shown = command("cache", "stats").output
-    assert "Keys of ours  2\n" in shown
+    assert "Keys of ours  3\n" in shown
     assert "MiB" in shown
+    assert command("cache", "keys").output == "a\nb\nendless\n"
+    assert command("cache", "keys", "[b-z]", "--json").json == {"keys": ["b"], "complete": True}
+    cut = command("cache", "keys", "--limit", "1")
+    assert cut.output in {"a\n", "b\n", "endless\n"}
+    assert "--limit" in cut.errors
+    assert command("cache", "keys", "--limit", "1", "--json").json["complete"] is False
     prefix = settings.redis_key_prefix
+    assert command("cache", "cleanup").output == f"Removed 1 useless key with the prefix {prefix!r}.\n"
+    assert command("cache", "cleanup", "--json").json == {"removed": 0}
     assert command("cache", "flush").output == f"Removed 2 keys with the prefix {prefix!r}.\n"
     assert command("cache", "flush", "--json").json == {"removed": 0}
     assert command("cache", "flush", "--json", REDIS_KEY_PREFIX="somebody-else").json == {"removed": 1}
-    for words in (["cache", "flush"], ["cache", "stats"]):
+    for words in (["cache", "flush"], ["cache", "stats"], ["cache", "keys"], ["cache", "cleanup"]):
         assert "cache_unavailable" in command.error(*words, REDIS_URL=GONE["REDIS_URL"])
         command(*words, DATABASE_URL=GONE["DATABASE_URL"])  # The cache works without the database.
 

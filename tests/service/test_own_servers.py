@@ -44,6 +44,7 @@ def test_start_refuses_an_unprepared_database_and_works_without_redis(
             "cache": False,
             "storage": True,
             "overall": False,
+            "status": "degraded",
             "parts": None,
         }
         assert service.get("/readyz").status_code == 200

@@ -34,6 +34,7 @@ async def test_a_probe_is_not_waited_for_while_it_tidies_up(data: DataLayer) -> 
     health = await HealthService(data.transaction, hangs, works).check(time_limit=0.2)
     assert not has_ended.is_set()
     assert (health.database, health.cache, health.storage, health.overall) == (True, False, True, False)
+    assert health.status == "degraded"
     assert health.parts["cache"].error_code == "timeout"
     may_end.set()
     await has_ended.wait()
@@ -47,6 +48,7 @@ async def test_all_parts_are_probed_at_the_same_time(data: DataLayer) -> None:
 
     health = await HealthService(data.transaction, meets_the_other, meets_the_other).check(time_limit=30)
     assert health.overall is True
+    assert health.status == "healthy"
 
 
 async def test_an_error_is_told_with_its_code(data: DataLayer) -> None:
@@ -54,6 +56,12 @@ async def test_an_error_is_told_with_its_code(data: DataLayer) -> None:
     assert health.parts["cache"].error_code == "cache_unavailable"
     assert health.parts["cache"].error == "no answer from cache.internal"
     assert health.overall is False
+    assert health.status == "degraded"
+
+
+async def test_what_the_cache_cannot_replace_makes_it_unhealthy(data: DataLayer) -> None:
+    assert (await HealthService(data.transaction, works, fails).check()).status == "unhealthy"
+    assert (await HealthService(data.transaction, fails, fails).check()).status == "unhealthy"
 
 
 async def test_cancelling_the_check_cancels_its_probes(data: DataLayer) -> None:

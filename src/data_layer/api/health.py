@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response, status
 from pydantic import BaseModel
 
 from data_layer.errors import DataLayerError
+from data_layer.schemas.health import HealthStatus
 from data_layer.services.health import PROBE_SECONDS, within
 
 if TYPE_CHECKING:
@@ -36,12 +37,16 @@ class PublicPartHealth(BaseModel):
 
 
 class PublicHealth(BaseModel):
-    """All parts, probed at the same moment."""
+    """All parts, probed at the same moment: 200 when all work, 503 when one does not.
+
+    ``status`` is ``degraded`` when only the cache is broken: requests are served, so ``/readyz`` stays 200.
+    """
 
     database: bool
     cache: bool
     storage: bool
     overall: bool
+    status: HealthStatus
     parts: dict[str, PublicPartHealth]
 
 

@@ -109,12 +109,14 @@ class Cache(SessionEntries):
         return self._commands.client
 
     async def check(self) -> None:
-        """Returns if the server answers.
+        """Returns if every server answers and takes writes; changes nothing.
 
         Raises:
-            CacheError: or the subclass that says why it does not.
+            CacheError: or the subclass that says why one of them does not.
         """
-        await self._commands.run("PING")
+        from data_layer.cache.measuring import probe  # noqa: PLC0415
+
+        await probe(self._commands, self._namespace)
 
     async def stats(self) -> CacheStatistics:
         """Figures of the servers and of this process. Looks at 100 000 keys at most.

@@ -195,6 +195,10 @@ class CommandRunner:
             await self._routing.discover()
         return self._routing.primaries
 
+    def owner(self, key: bytes) -> Primary | None:
+        """The server that holds a key, as far as that is known."""
+        return self._only or self._routing.find(key)
+
     async def open_line(self, primary: Primary, *, on_push: OnPush, on_closed: Callable[[], None]) -> Line:
         """A connection of the caller's own, which the caller closes.
 

@@ -271,7 +271,7 @@ class Entries:
         return int((await self.runner.run_all(commands, atomic=True, repeatable=False))[-1])
 
     async def _replace_marker(self, key: bytes, *stored_and_life: bytes | int) -> bool:
-        """Whether there was no value; a marker gives way to what is stored instead, if anything."""
+        """Whether a marker gave way to what is stored instead, if anything."""
         try:
             return bool(await self.runner.eval(markers.REPLACE_MARKER, key, *stored_and_life))
         finally:

@@ -113,7 +113,8 @@ class Loading:
         """The load that is under way, or a new one; a forced one always, since others may have begun too early."""
         name = (request.key, request.as_type)
         flight = self._flights.get(name)
-        if flight is None or request.force:
+        # A load that has ended is in the dictionary until the loop's next turn; waiting for it would give no turn.
+        if flight is None or flight.task.done() or request.force:
             flight = self._flights[name] = _Flight(asyncio.create_task(self._find(request), name="cache load"))
             flight.task.add_done_callback(lambda task: self._land(name, task))
         return flight

@@ -142,12 +142,12 @@ return redis.call('UNLINK', KEY)
 REPLACE_MARKER = Script(
     _BEGINNING
     + """
-if kind == '' or kind == LOCK then return 0 end
-if ARGV[1] then redis.call('SET', KEY, ARGV[1], 'PX', ARGV[2]) elseif kind then redis.call('UNLINK', KEY) end
+if kind ~= LEASE and kind ~= INTENTS then return 0 end
+if ARGV[1] then redis.call('SET', KEY, ARGV[1], 'PX', ARGV[2]) else redis.call('UNLINK', KEY) end
 return 1
 """
 )
-"""Stores ARGV[1] for ARGV[2] milliseconds, or nothing, unless there is a value or a lock; says whether it did."""
+"""Stores ARGV[1] for ARGV[2] milliseconds, or nothing, in place of a lease or intents; says whether it did."""
 
 HAS_VALUE = Script(_BEGINNING + "return kind == '' and 1 or 0")
 TIME_LEFT = Script(_BEGINNING + "return kind == '' and redis.call('PTTL', KEY) or -2")
@@ -212,3 +212,8 @@ return 1
 """
 )
 """Ends the lock of the holder ARGV[1]; the last fencing token stays for ARGV[2] milliseconds."""
+
+ALL = (
+    *(ANNOUNCE, SETTLE, TAKE_LEASE, FILL, RENEW_LEASE, RETURN_LEASE),
+    *(REPLACE_MARKER, HAS_VALUE, TIME_LEFT, SET_LIFE, LOCK_KEY, RENEW_LOCK, UNLOCK),
+)

@@ -16,16 +16,20 @@ from data_layer.cache.statistics import (
     summarize,
 )
 from data_layer.cache.wire.info import parse_info
-from data_layer.errors import CacheError
+from data_layer.errors import CacheError, CacheUnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from data_layer.cache.address import Topology
     from data_layer.cache.assembly import Parts
     from data_layer.cache.codec import Codec
     from data_layer.cache.commands import CommandRunner
+    from data_layer.cache.keys import Namespace
     from data_layer.cache.wire.primary import Primary
 
 SCANS_PER_COUNT = 100
+_KEYS_TO_TRY = 100_000
 
 
 def measure_process(parts: Parts, codec: Codec) -> ProcessStatistics:
@@ -53,6 +57,32 @@ def measure_process(parts: Parts, codec: Codec) -> ProcessStatistics:
         latency_p50_ms=None if median is None else round(median * 1000, 3),
         latency_p99_ms=None if slow is None else round(slow * 1000, 3),
     )
+
+
+async def probe(runner: CommandRunner, namespace: Namespace) -> None:
+    """Asks every server for a write that changes nothing, because the key is absent.
+
+    A server that is full, read-only, loading, or without the replicas that it must have, refuses it nevertheless.
+
+    Raises:
+        CacheError: or the subclass that says why one of them does not take it.
+    """
+    primaries = await runner.primaries()
+    keys = _one_key_each(runner, namespace, primaries)
+    await asyncio.gather(*(runner.run_on(primary, "SET", keys[primary], b"", "XX", "PX", 1) for primary in primaries))
+
+
+def _one_key_each(runner: CommandRunner, namespace: Namespace, primaries: Sequence[Primary]) -> dict[Primary, bytes]:
+    keys: dict[Primary, bytes] = {}
+    for number in range(_KEYS_TO_TRY):
+        key = namespace.key(f"probe:{number}")
+        owner = runner.owner(key)
+        if owner is not None:
+            keys.setdefault(owner, key)
+        if keys.keys() >= set(primaries):
+            return keys
+    missing = next(primary for primary in primaries if primary not in keys)
+    raise CacheUnavailableError(f"Redis at {missing.name} holds no keys, or it is not known which")
 
 
 async def measure(parts: Parts, codec: Codec, topology: Topology, pattern: bytes) -> CacheStatistics:

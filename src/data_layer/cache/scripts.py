@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from data_layer.cache import markers
 from data_layer.cache.errors import ScriptUnknownError
 from data_layer.errors import CacheError, CacheFullError
 
@@ -21,6 +22,7 @@ class Scripts:
     def __init__(self, runner: CommandRunner, time_limit: float) -> None:
         self.runner = runner
         self.time_limit = time_limit
+        runner.on_topology_change(self._load)
 
     async def answer_for_all(
         self, script: Script, keys: Collection[bytes], *arguments: bytes | int
@@ -56,13 +58,16 @@ class Scripts:
         todo = list(keys)
         if not todo:
             return
-        await primary.run("SCRIPT", "LOAD", script.text)
         for start in range(0, len(todo), _KEYS_AT_ONCE):
             chunk = todo[start : start + _KEYS_AT_ONCE]
             answers = await primary.run_batch([("EVALSHA", script.sha1, 1, key, *arguments) for key in chunk])
             for answer in answers:
                 if isinstance(answer, CacheError) and not isinstance(answer, CacheFullError):
                     raise answer
+
+    async def _load(self, primary: PrimaryAccess) -> None:
+        """So that no script has to be sent twice, which would put it behind what was asked for after it."""
+        await primary.run_batch([("SCRIPT", "LOAD", script.text) for script in markers.ALL])
 
     async def _answer(self, script: Script, key: bytes, *arguments: bytes | int) -> Any | CacheError:
         try:

@@ -75,6 +75,7 @@ class ServerStatistics(Figures):
     clients: int = 0
     hits: int = 0
     misses: int = 0
+    hit_rate: float | None = None
     evicted_keys: int = 0
     expired_keys: int = 0
 
@@ -110,6 +111,7 @@ def describe_server(name: str, breaker: BreakerState, info: dict[str, int | str]
         value = info.get(field, 0)
         return value if isinstance(value, int) else 0
 
+    hits, misses = number("keyspace_hits"), number("keyspace_misses")
     return ServerStatistics(
         name=name,
         breaker=breaker,
@@ -118,8 +120,9 @@ def describe_server(name: str, breaker: BreakerState, info: dict[str, int | str]
         memory_used=number("used_memory"),
         memory_limit=number("maxmemory") or None,
         clients=number("connected_clients"),
-        hits=number("keyspace_hits"),
-        misses=number("keyspace_misses"),
+        hits=hits,
+        misses=misses,
+        hit_rate=rate(hits, misses),
         evicted_keys=number("evicted_keys"),
         expired_keys=number("expired_keys"),
     )

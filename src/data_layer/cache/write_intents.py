@@ -53,6 +53,8 @@ class WriteIntents:
         self._forgot_at = float("-inf")
         self._delivery: asyncio.Task[None] | None = None
         self._is_wanted = asyncio.Event()
+        self._attempt: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._failed_at = float("-inf")
         scripts.runner.on_topology_change(self._note_connection)
 
     @property
@@ -103,16 +105,18 @@ class WriteIntents:
         self._open.pop(token, None)
 
     async def require_delivered(self) -> None:
-        """Returns when nothing is owed; tries at once.
+        """Returns when nothing is owed; tries at once, unless that has only just failed.
 
         Raises:
             CacheUnavailableError: when Redis does not take it.
         """
         if not self.is_owing:
             return
-        self._is_wanted.set()
-        attempt = self._start_delivery()
-        await asyncio.wait([attempt], timeout=self.scripts.time_limit)
+        if monotonic() - self._failed_at > _FIRST_PAUSE:
+            self._is_wanted.set()
+            self._start_delivery()
+            # One attempt, not all that may follow: whoever reads has a loader to ask.
+            await asyncio.wait([self._attempt], timeout=self.scripts.time_limit)
         if self.is_owing:
             raise CacheUnavailableError(
                 "Redis could not be told yet what was changed while it did not answer; nothing is read from it before"
@@ -162,12 +166,19 @@ class WriteIntents:
             self._is_wanted.clear()
             with suppress(CacheError):
                 await self._deliver_once()
+            self._end_attempt()
             if self.is_owing:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._is_wanted.wait()
                 pause = min(pause * 2, _LONGEST_PAUSE)
         log.info("cache_invalidations_delivered")
+
+    def _end_attempt(self) -> None:
+        if self.is_owing:
+            self._failed_at = monotonic()
+        ended, self._attempt = self._attempt, asyncio.get_running_loop().create_future()
+        ended.set_result(None)
 
     async def _deliver_once(self) -> None:
         if self._owes_everything:

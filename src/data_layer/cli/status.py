@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def health(*, as_json: AsJson = False) -> None:
-    """Probe database, cache and storage; exit code 1 when one of them fails."""
+    """Probe database, cache and storage; exit code 1 when one of them fails, be it only the cache."""
     report = run(_health(read_settings(as_json=as_json)), as_json=as_json)
     if as_json:
         print_json(report)
@@ -37,7 +37,7 @@ def health(*, as_json: AsJson = False) -> None:
             (name, "ok" if part.healthy else "FAILED", f"{part.latency_ms:.1f} ms", part.error or "")
             for name, part in report.parts.items()
         ]
-        print_table("Health", ("Part", "State", "Latency", ""), rows, right=("Latency",))
+        print_table(f"Health: {report.status}", ("Part", "State", "Latency", ""), rows, right=("Latency",))
     if not report.overall:
         raise typer.Exit(FAILED)
 

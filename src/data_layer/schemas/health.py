@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from pydantic import BaseModel, ConfigDict
+
+
+class HealthStatus(StrEnum):
+    """Healthy: all parts work. Degraded: only the cache does not, so everything works, but slower. Or unhealthy."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
 
 
 class PartHealth(BaseModel):
@@ -25,4 +35,5 @@ class Health(BaseModel):
     cache: bool
     storage: bool
     overall: bool
+    status: HealthStatus
     parts: dict[str, PartHealth]

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
-from data_layer.schemas.health import Health, PartHealth
+from data_layer.schemas.health import Health, HealthStatus, PartHealth
 
 if TYPE_CHECKING:
     from data_layer.services.transactions import Transactions
@@ -43,11 +43,18 @@ class HealthService:
             if not part.healthy:
                 log.warning("health_probe_failed", part=name, code=part.error_code, reason=part.error)
         works = {name: part.healthy for name, part in parts.items()}
-        return Health(**works, overall=all(works.values()), parts=parts)
+        return Health(**works, overall=all(works.values()), status=_status(works), parts=parts)
 
     async def _probe_database(self) -> None:
         async with self._transactions() as tx:
             await tx.execute(text("SELECT 1"))
+
+
+def _status(works: dict[str, bool]) -> HealthStatus:
+    broken = {name for name, works_well in works.items() if not works_well}
+    if not broken:
+        return HealthStatus.HEALTHY
+    return HealthStatus.DEGRADED if broken == {"cache"} else HealthStatus.UNHEALTHY
 
 
 async def _probe(probe: Probe, time_limit: float) -> PartHealth:

@@ -95,7 +95,7 @@ class RedisCluster(RedisGroup):
         """Wait until the partner of a node has its slots, and every running node says that all is well."""
         new = self.partner_of(old)
         wait_until(
-            lambda: self._is_well() and all(self._is_primary(new, node) for node in self._running()),
+            lambda: self._is_well() and all(self._is_primary(new, node) for node in self._awake()),
             "the replica was the primary",
             seconds=_WAITING_SECONDS,
         )
@@ -112,7 +112,7 @@ class RedisCluster(RedisGroup):
         source = next(self._node(shard[2][1]) for shard in self._shards() if shard[0] <= slot <= shard[1])
         while keys := source.execute("CLUSTER", "GETKEYSINSLOT", slot, 100):
             source.execute("UNLINK", *keys)
-        for node in (target, source, *self._running()):
+        for node in (target, source, *self._awake()):
             if node in self.primaries:
                 node.execute("CLUSTER", "SETSLOT", slot, "NODE", target.id)
 
@@ -157,22 +157,22 @@ class RedisCluster(RedisGroup):
     def _tls_options(self) -> list[str]:
         return [*super()._tls_options(), "tls-cluster yes"] if self._tls else []
 
-    def _running(self) -> list[Node]:
-        return [node for node in self.members if node.is_running]
+    def _awake(self) -> list[Node]:
+        return [node for node in self.members if node.is_awake]
 
     def _node(self, port: int) -> Node:
         return next(node for node in self.members if node.port == port)
 
     def _shards(self, node: Node | None = None) -> list[Any]:
         """Lists of the first slot, the last, the primary and its replicas; each node as host, port, id, more."""
-        return sorted((node or self._running()[0]).execute("CLUSTER", "SLOTS"))
+        return sorted((node or self._awake()[0]).execute("CLUSTER", "SLOTS"))
 
     def _is_primary(self, primary: Node, node: Node) -> bool:
         """Whether a node owns slots, in the eyes of another one."""
         return any(shard[2][1] == primary.port for shard in self._shards(node))
 
     def _is_well(self) -> bool:
-        return all(self._says_ok(node) for node in self._running())
+        return all(self._says_ok(node) for node in self._awake())
 
     @staticmethod
     def _says_ok(node: Node) -> bool:
@@ -180,5 +180,5 @@ class RedisCluster(RedisGroup):
         return {"cluster_state:ok", f"cluster_slots_ok:{SLOTS}", f"cluster_size:{_PRIMARIES}"} <= set(lines)
 
     def _replicas_follow(self) -> bool:
-        states = [node.info("replication") for node in self._running()]
+        states = [node.info("replication") for node in self._awake()]
         return all(state["role"] == "master" or state["master_link_status"] == "up" for state in states)

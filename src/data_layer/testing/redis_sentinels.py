@@ -127,7 +127,7 @@ class RedisSentinels(RedisGroup):
     def wait_for_replicas(self, number: int = 2) -> None:
         """Wait until so many replicas follow the primary, and the sentinels know them as good."""
         wait_until(
-            lambda: all(self._knows_replicas(sentinel, number) for sentinel in self._running()),
+            lambda: all(self._knows_replicas(sentinel, number) for sentinel in self._awake()),
             f"{number} replicas followed the primary",
             seconds=_WAITING_SECONDS,
         )
@@ -184,8 +184,8 @@ class RedisSentinels(RedisGroup):
             for _ in range(_SENTINELS)
         ]
 
-    def _running(self) -> list[Sentinel]:
-        return [sentinel for sentinel in self.sentinels if sentinel.is_running]
+    def _awake(self) -> list[Sentinel]:
+        return [sentinel for sentinel in self.sentinels if sentinel.is_awake]
 
     def _primary_port(self, sentinel: Sentinel) -> int | None:
         try:
@@ -194,11 +194,11 @@ class RedisSentinels(RedisGroup):
             return None
 
     def _order_failover(self) -> bool:
-        self._running()[0].execute("SENTINEL", "FAILOVER", self.master)
+        self._awake()[0].execute("SENTINEL", "FAILOVER", self.master)
         return True
 
     def _agree_on_other_than(self, old: RedisServer) -> bool:
-        ports = {self._primary_port(sentinel) for sentinel in self._running()}
+        ports = {self._primary_port(sentinel) for sentinel in self._awake()}
         if len(ports) != 1 or ports == {old.port}:
             return False
         return self.primary.info("replication")["role"] == "master"

@@ -73,6 +73,7 @@ class RedisServer:
         self._options = options
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_paused = False
 
     def __enter__(self) -> Self:
         # The name is short because the path of a Unix socket has at most 107 bytes.
@@ -117,9 +118,9 @@ class RedisServer:
         return f"{'rediss' if self._tls else 'redis'}://{login}{self.address}"
 
     @property
-    def is_running(self) -> bool:
-        """Whether the process exists, be it frozen."""
-        return self._process is not None and self._process.poll() is None
+    def is_awake(self) -> bool:
+        """Whether the process runs and is not paused."""
+        return self._process is not None and self._process.poll() is None and not self._is_paused
 
     @property
     def pid(self) -> int:
@@ -180,10 +181,12 @@ class RedisServer:
 
     def pause(self) -> None:
         """Freeze the server: connections stay open and nothing is answered."""
+        self._is_paused = True
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let a paused server go on."""
+        self._is_paused = False
         self._signal(signal.SIGCONT)
 
     def _client(self, seconds: float) -> redis.Redis:
@@ -267,6 +270,7 @@ class RedisServer:
             self._process.wait()
         leftovers.forget(self._process.pid)
         self._process = None
+        self._is_paused = False
 
     def _remove_folder(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

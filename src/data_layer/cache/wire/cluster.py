@@ -180,6 +180,7 @@ class ClusterRouting:
         gained = {new for old, new in zip(self._slots, slots, strict=False) if new is not None and new is not old}
         self._slots = slots
         self._importing -= holders.keys()
+        self._importing -= {node for node in self._importing if not self._primaries[node].breaker.is_closed}
         for node in self._primaries.keys() - holders.keys() - self._importing:
             self._retire(self._primaries.pop(node))
         for primary in gained:

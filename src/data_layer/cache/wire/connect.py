@@ -60,7 +60,7 @@ class Connector:
         try:
             async with asyncio.timeout(self.connect_timeout):
                 line = await self._connect(address, create)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             # Without the cause, which repeats the text.
             raise translate(error, name) from None
         try:

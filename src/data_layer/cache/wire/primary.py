@@ -59,7 +59,7 @@ class Primary:
         self._large_line: Line | None = None
         self._large_turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self._must_prepare = False
+        self._must_prepare = self._is_preparing = False
         self._answered_when_ready = 0
         self._last_failure = ""
         self._refusal: DataLayerError | None = None
@@ -128,6 +128,8 @@ class Primary:
                 main = await self.wait_for_turn()
                 await main.passed(main.sent)
                 line = await self._admit_large()
+                # Meanwhile everybody may have been told to wait.
+                await self.gate.enter()
                 waiters = [line.send(command) for command in packed]
         except TimeoutError:
             raise CacheTimeoutError(
@@ -144,6 +146,7 @@ class Primary:
         """Lets nobody send until ``prepare`` has been awaited once more."""
         self._must_prepare = True
         if self._main is not None:
+            self._is_preparing = True
             self.gate.hold()
             self._start(self._prepare_again)
 
@@ -162,9 +165,12 @@ class Primary:
             await asyncio.wait([self._task])
         self.gate.refuse(refusal)
         self.gate.hold()
-        for line in (self._main, self._large_line):
-            if line is not None:
+        lines = [line for line in (self._main, self._large_line) if line is not None]
+        try:
+            for line in lines:
                 await line.passed(line.sent)
+        finally:
+            for line in lines:
                 line.close("the cache was closed")
 
     def _refuse_if_out_of_use(self) -> None:
@@ -190,6 +196,8 @@ class Primary:
             self.gate.refuse(CacheUnavailableError(f"Redis at {self.name} could not be connected to"))
         if self._main is None and (self.gate.is_awaited or not self.breaker.is_closed):
             self._start(self._connect)
+        elif self._main is not None and self._must_prepare:
+            self._start(self._prepare_again)
 
     async def _connect(self) -> None:
         """Tries once while the breaker is closed, and for as long as it takes when it is not."""
@@ -200,8 +208,8 @@ class Primary:
             try:
                 await self._connect_once()
             except CacheError as error:
-                self._note_failure(str(error))
                 self.gate.refuse(error)
+                self._note_failure(str(error))
                 if self.breaker.is_closed:
                     return
             else:
@@ -217,12 +225,12 @@ class Primary:
         self._main = line
         line.on_closed = self._lose_line
         line.on_full = self.gate.hold
-        line.on_room = lambda: self.gate.open(line)
+        line.on_room = self._open_gate
         self._answered_when_ready = line.answered
         if not self.breaker.is_closed:
             self.breaker.note_success_of_attempt()
             logger.info("cache_server_available", server=self.name)
-        self.gate.open(line)
+        self._open_gate()
 
     async def _prepare_again(self) -> None:
         line = self._main
@@ -233,17 +241,23 @@ class Primary:
         except CacheError as error:
             line.close(str(error))
         else:
-            self.gate.open(line)
+            self._open_gate()
+
+    def _open_gate(self) -> None:
+        if self._main is not None and not self._main.is_full and not self._is_preparing:
+            self.gate.open(self._main)
 
     async def _make_ready(self, line: Line) -> None:
-        self._must_prepare = True
-        while self._must_prepare:
-            self._must_prepare = False
-            try:
+        self._must_prepare = self._is_preparing = True
+        try:
+            while self._must_prepare:
+                self._must_prepare = False
                 async with asyncio.timeout(_PREPARATION_LIMIT):
                     await self._prepare(self, line)
-            except TimeoutError:
-                raise CacheTimeoutError(f"Redis at {self.name} was not made ready in time") from None
+        except TimeoutError:
+            raise CacheTimeoutError(f"Redis at {self.name} was not made ready in time") from None
+        finally:
+            self._is_preparing = False
         if line.is_closed:
             raise CacheUnavailableError(f"Redis at {self.name} closed the connection at once")
 

@@ -1,0 +1,382 @@
+"""Changes of rows, and what becomes of the keys that were made from them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from data_layer.cache import Cache, markers, write_intents
+from data_layer.config import Settings
+from data_layer.errors import CacheError, CacheUnavailableError, CommitUnknownError, InvalidCacheKeyError
+from data_layer.testing.redis_server import RedisServer
+from tests.support import make_user
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from data_layer import DataLayer
+    from data_layer.cache.write_intents import TransactionKeys
+    from tests.cache.conftest import CacheAt
+
+LONG = 20
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with RedisServer(unix_socket=True) as started:
+        yield started
+
+
+@pytest.fixture
+async def cache(server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
+    async with cache_at(server.url) as opened:
+        await opened.client.flushall()
+        yield opened
+
+
+@pytest.fixture
+async def other(server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
+    """What another process would have."""
+    async with cache_at(server.url) as opened:
+        yield opened
+
+
+def loader(value: Any) -> Any:
+    async def load() -> Any:
+        return value
+
+    return load
+
+
+async def announce(cache: Cache, *keys: str) -> TransactionKeys:
+    changed = cache.transaction_keys()
+    changed.add(*keys)
+    await changed.before_commit()
+    return changed
+
+
+def is_owing(cache: Cache) -> bool:
+    return cache._parts.intents.is_owing
+
+
+async def until_told(cache: Cache) -> None:
+    while is_owing(cache):  # noqa: ASYNC110  (there is no event)
+        await asyncio.sleep(0.01)
+
+
+class TestOneWriter:
+    async def test_between_intent_and_outcome_nothing_is_stored(self, cache: Cache, other: Cache) -> None:
+        await cache.set("key", "old", 60)
+        assert await other.get("key") == "old"
+        changed = await announce(cache, "key", "absent")
+        for reader in (cache, other):
+            assert await reader.get_or_load("key", loader("old"), 60) == "old"
+            assert await reader.get_or_load("absent", loader("old"), 60) == "old"
+        assert await cache.get_many(["key", "absent"]) == {}
+        await changed.after_commit(is_decided=True)
+        assert await cache.get("key") is None
+        assert await other.get_or_load("key", loader("new"), 60) == "new"
+        assert await cache.get("key") == "new"
+
+    async def test_a_load_that_began_before_is_not_stored_after(self, cache: Cache, other: Cache) -> None:
+        may_end, has_begun = asyncio.Event(), asyncio.Event()
+
+        async def load() -> str:
+            has_begun.set()
+            await may_end.wait()
+            return "old"
+
+        late = asyncio.create_task(other.get_or_load("key", load, 60))
+        await has_begun.wait()
+        changed = await announce(cache, "key")
+        await changed.after_commit(is_decided=True)
+        may_end.set()
+        assert await late == "old"
+        assert await cache.get("key") is None
+        assert await other.get("key") is None
+
+    async def test_for_everybody_else_the_key_is_absent(self, cache: Cache) -> None:
+        await announce(cache, "key")
+        assert not await cache.exists("key")
+        assert await cache.ttl("key") is None
+        assert not await cache.expire("key", 1)
+        assert not await cache.touch("key", 1000)
+        assert not await cache.delete("key")
+        assert await cache.flush() == 0
+        assert await cache.cleanup() == 0
+        assert [key async for key in cache.keys("*")] == []
+        assert await cache.get_or_load("key", loader(1), 60) == 1
+        assert await cache.get("key") is None, "delete and flush have left the intent alone"
+        assert await cache.increment("key", 5, ttl=60) == 5
+        await announce(cache, "key")
+        assert await cache.add("key", "added", 60)
+        assert await cache.get("key") == "added"
+        await announce(cache, "key")
+        await cache.set("key", "set", 60)
+        assert await cache.get("key") == "set"
+
+    async def test_an_intent_of_the_dead_ends_with_its_deadline(
+        self, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(write_intents, "INTENT_SECONDS", 0.2)
+        await announce(cache, "key")
+        assert await cache.get_or_load("key", loader(1), 60) == 1
+        assert await cache.get("key") is None
+        await asyncio.sleep(0.3)
+        assert await cache.get_or_load("key", loader(2), 60) == 2
+        assert await cache.get("key") == 2
+
+    async def test_an_undecided_change_keeps_its_intent(self, cache: Cache) -> None:
+        changed = await announce(cache, "key")
+        await changed.after_commit(is_decided=False)
+        assert await cache.get_or_load("key", loader(1), 60) == 1
+        assert await cache.get("key") is None
+
+    async def test_a_full_server_loses_the_old_value_all_the_same(self, cache_at: CacheAt) -> None:
+        with RedisServer(unix_socket=True) as server:
+            async with cache_at(server.url) as cache:
+                await cache.set("key", "old", 60)
+                await cache.client.config_set("maxmemory", "1")
+                changed = await announce(cache, "key")
+                assert await cache.client.exists(cache._namespace.key("key")) == 0
+                assert await cache.get_or_load("key", loader("new"), 60) == "new"
+                await changed.after_commit(is_decided=True)
+                await cache.client.config_set("maxmemory", "0")
+                assert await cache.get_or_load("key", loader("newer"), 60) == "newer"
+                assert await cache.get("key") == "newer"
+
+
+class TestWithoutRedis:
+    async def test_what_cannot_be_told_is_told_before_anything_is_read(self, cache_at: CacheAt) -> None:
+        with RedisServer(unix_socket=True, options=["save 3600 1"]) as server:
+            async with cache_at(server.url, command=300) as cache, cache_at(server.url) as witness:
+                await witness.set("key", "old", 600)
+                await witness.set("kept", "value", 600)
+                assert await cache.get("key") == "old"
+                server.pause()
+                changed = await announce(cache, "key")
+                await changed.after_commit(is_decided=True)
+                await cache.invalidate("key")
+                assert is_owing(cache)
+                assert await cache.get_or_load("key", loader("new"), 60) == "new"
+                with pytest.raises(CacheError):
+                    await cache.get("key")
+                server.resume()
+                async with asyncio.timeout(LONG):
+                    while True:
+                        try:
+                            assert await cache.get("key") in {None, "new"}
+                            break
+                        except CacheError:
+                            await asyncio.sleep(0.01)
+                    await until_told(cache)
+                    while await witness.get("key") == "old":  # noqa: ASYNC110  (its near copy hears of it in a moment)
+                        await asyncio.sleep(0.01)
+                assert await witness.get("kept") == "value"
+
+    async def test_too_many_keys_to_remember_are_all_keys(
+        self, cache_at: CacheAt, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(write_intents, "MOST_REMEMBERED", 10)
+        with RedisServer(unix_socket=True) as server:
+            async with cache_at(server.url, command=300) as cache, cache_at(server.url) as witness:
+                await witness.set_many({f"key-{number}": "old" for number in range(50)}, 600)
+                await cache.check()
+                server.pause()
+                await cache.invalidate(*(f"key-{number}" for number in range(30)))
+                assert cache._parts.intents.owed == -1
+                with pytest.raises(CacheUnavailableError):
+                    await cache.get("key-40")
+                server.resume()
+                async with asyncio.timeout(LONG):
+                    await until_told(cache)
+                    while await witness.get_many([f"key-{number}" for number in range(50)]):  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+
+    async def test_writing_costs_one_time_limit_at_most(self, cache_at: CacheAt) -> None:
+        with RedisServer(unix_socket=True) as server:
+            async with cache_at(server.url, connect=300, command=300) as cache:
+                await cache.check()
+                server.pause()
+                async with asyncio.timeout(LONG):
+                    for number in range(20):
+                        changed = await announce(cache, f"key-{number}")
+                        await changed.after_commit(is_decided=True)
+                server.resume()
+
+
+class TestTransactions:
+    async def test_a_commit_takes_the_keys_away_and_a_rollback_too(self, data: DataLayer) -> None:
+        for rolls_back in (False, True):
+            await data.cache.set("key", "old", 60)
+            try:
+                async with data.transaction() as tx:
+                    tx.add(make_user())
+                    tx.invalidate("key", "another")
+                    assert await data.cache.get("key") == "old"
+                    if rolls_back:
+                        raise LookupError  # noqa: TRY301
+            except LookupError:
+                assert await data.cache.get("key") == "old"  # Nothing was announced: nothing can have changed.
+            else:
+                assert await data.cache.get("key") is None
+            assert await data.cache.get_or_load("key", loader("new"), 60) in {"new", "old"}
+
+    async def test_a_failing_commit_gives_the_keys_back(self, data: DataLayer) -> None:
+        user = make_user()
+        async with data.transaction() as tx:
+            tx.add(user)
+        with pytest.raises(Exception, match="email"):
+            async with data.transaction() as tx:
+                tx.add(make_user(email=user.email))
+                tx.invalidate("key")
+        assert await data.cache.get_or_load("key", loader(1), 60) == 1
+        assert await data.cache.get("key") == 1
+
+    async def test_an_unknown_commit_keeps_the_intent(self, data: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def fail(_self: object) -> None:
+            raise CommitUnknownError("the connection broke")
+
+        with pytest.raises(CommitUnknownError):
+            async with data.transaction() as tx:
+                tx.add(make_user())
+                tx.invalidate("undecided")
+                monkeypatch.setattr(tx._entities, "commit", fail.__get__(tx._entities))
+        assert await data.cache.get_or_load("undecided", loader(1), 60) == 1
+        assert await data.cache.get("undecided") is None
+
+    async def test_a_cancelled_commit_leaves_no_intent(self, data: DataLayer) -> None:
+        for delay in (0.0, 0.001, 0.002, 0.004, 0.008):
+
+            async def write() -> None:
+                async with data.transaction() as tx:
+                    tx.add(make_user())
+                    tx.invalidate("key")
+
+            task = asyncio.create_task(write())
+            await asyncio.sleep(delay)
+            task.cancel()
+            await asyncio.wait([task])
+            assert await data.cache.get_or_load("key", loader(1), 60) == 1
+            assert await data.cache.get("key") == 1
+
+    async def test_bad_keys_are_refused_at_once(self, data: DataLayer) -> None:
+        async with data.transaction() as tx:
+            with pytest.raises(InvalidCacheKeyError):
+                tx.invalidate("")
+
+    async def test_a_write_goes_on_without_redis(self, data: DataLayer, cache_at: CacheAt) -> None:
+        user = make_user()
+        with RedisServer(unix_socket=True) as server:
+            async with cache_at(server.url, connect=300, command=300) as broken:
+                server.kill()
+                object.__setattr__(data._opened, "cache", broken)
+                async with data.transaction() as tx:
+                    tx.add(user)
+                    tx.invalidate("key")
+        async with data.transaction() as tx:
+            assert await tx.users.find_one(email=user.email) is not None
+
+
+class IntentMachine(RuleBasedStateMachine):
+    """One row, several writers and readers, whose steps are interleaved in every way, over a real server.
+
+    Writers: announce, commit, settle; or die in between. Readers: take a lease, load, fill; or die. Whatever is in
+    the cache while no writer is between announcement and outcome must be the row.
+    """
+
+    server: RedisServer
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.cache = Cache(Settings(redis_near_size=0, redis_command_timeout=5000), self.server.url)
+        self.run(self.cache.open())
+        self.run(self.cache.client.flushall())
+        self.key = self.cache._namespace.key("key")
+        self.row = 0
+        self.writers: list[dict[str, Any]] = []
+        self.readers: list[tuple[bytes, int]] = []
+        self.had_dead_writer = False
+
+    def run(self, work: Any) -> Any:
+        return self.runner.run(work)
+
+    def eval(self, script: Any, *arguments: Any) -> Any:
+        return self.run(self.cache._commands.eval(script, self.key, *arguments))
+
+    @precondition(lambda self: len(self.writers) < 3)
+    @rule()
+    def announce(self) -> None:
+        token = markers.new_token()
+        self.eval(markers.ANNOUNCE, token, 60_000)
+        self.writers.append({"token": token, "committed": False})
+
+    @precondition(lambda self: self.writers)
+    @rule(data=st.data())
+    def commit(self, data: st.DataObject) -> None:
+        writer = data.draw(st.sampled_from(self.writers))
+        if not writer["committed"]:
+            writer["committed"] = True
+            self.row += 1
+
+    @precondition(lambda self: self.writers)
+    @rule(data=st.data())
+    def settle(self, data: st.DataObject) -> None:
+        """After the commit, or because there is none."""
+        writer = data.draw(st.sampled_from(self.writers))
+        self.writers.remove(writer)
+        self.eval(markers.SETTLE, writer["token"])
+
+    @precondition(lambda self: self.writers)
+    @rule(data=st.data())
+    def die(self, data: st.DataObject) -> None:
+        """The intent stays, and protects the row for a minute."""
+        self.writers.remove(data.draw(st.sampled_from(self.writers)))
+        self.had_dead_writer = True
+
+    @rule(force=st.booleans())
+    def take(self, force: bool) -> None:  # noqa: FBT001
+        token = markers.new_token()
+        answer = self.eval(markers.TAKE_LEASE, token, 60_000, int(force))
+        if answer == markers.FREE:
+            assert not self.writers
+            assert not self.had_dead_writer
+            self.readers.append((token, self.row))  # What is loaded now, and stored some time.
+
+    @precondition(lambda self: self.readers)
+    @rule(data=st.data(), returns=st.booleans())
+    def fill(self, data: st.DataObject, returns: bool) -> None:  # noqa: FBT001
+        token, version = data.draw(st.sampled_from(self.readers))
+        if returns:
+            self.eval(markers.RETURN_LEASE, token)
+        else:
+            self.eval(markers.FILL, token, b"%d" % version, 60_000)
+
+    @rule()
+    def delete(self) -> None:
+        self.run(self.cache.delete("key"))
+
+    @rule()
+    def read(self) -> None:
+        found = self.run(self.cache.get("key"))
+        assert found is None or (found == self.row and not self.writers and not self.had_dead_writer)
+
+    def teardown(self) -> None:
+        self.run(self.cache.close())
+        self.runner.close()
+
+
+def test_no_interleaving_leaves_an_old_value(server: RedisServer) -> None:
+    from hypothesis.stateful import run_state_machine_as_test  # noqa: PLC0415
+
+    IntentMachine.server = server
+    run_state_machine_as_test(
+        IntentMachine,
+        settings=hypothesis_settings(max_examples=60, stateful_step_count=30, deadline=None, database=None),
+    )
