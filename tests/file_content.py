@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
-PAGE = b"<!doctype html>\n<html><head><title>Page</title></head><body>" + b"<p>Hello, world.</p>\n" * 200 + b"</body></html>\n"
+PAGE = (
+    b"<!doctype html>\n<html><head><title>Page</title></head><body>"
+    + b"<p>Hello, world.</p>\n" * 200
+    + b"</body></html>\n"
+)
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><circle cx="4" cy="4" r="3" fill="red"/></svg>'
 
 
@@ -25,7 +29,7 @@ def picture(
 
 
 def animation(image_format: str, frames: int = 3, size: tuple[int, int] = (60, 40)) -> bytes:
-    images = [Image.new("RGB", size, (40 * number, 90, 10)) for number in range(frames)]
+    images = [Image.new("RGB", size, (12 * number % 256, 90, 10)) for number in range(frames)]
     return encoded(images[0], image_format, save_all=True, append_images=images[1:], duration=50)
 
 
