@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check format lint types docs lock upgrade env-example bench bench-database clean
+.PHONY: help run test check format lint types docs lock upgrade env-example bench bench-database bench-storage clean
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -23,6 +23,7 @@ run: $(to_run) ## Start the service with its own PostgreSQL and Valkey (PORT=300
 	@exec $(bin)/data-layer dev
 
 test: $(to_develop) ## Run the tests against servers that they start themselves (ARGUMENTS="-k cache")
+	@sh tools/azurite/install.sh $(bin)/python
 	@$(bin)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGUMENTS)
 
 check: lint types docs test ## Run everything that has to pass before a change goes in
@@ -51,10 +52,14 @@ upgrade: $(to_develop) ## Lock the newest versions that pyproject.toml allows
 env-example: $(to_develop) ## Write .env.example anew after a change in the settings
 	@$(bin)/python tools/make_env_example.py
 
-bench: bench-database ## Run all benchmarks
+bench: bench-database bench-storage ## Run all benchmarks
 
 bench-database: $(to_measure) ## Measure imports, starts, and the database against raw psycopg
 	@$(bin)/python benchmarks/database.py $(ARGUMENTS)
+
+bench-storage: $(to_measure) ## Measure files on S3, Azure and the local disk against obstore and the vendors' libraries
+	@sh tools/azurite/install.sh $(bin)/python
+	@$(bin)/python benchmarks/storage.py $(ARGUMENTS)
 
 clean: ## Remove everything that can be made anew; stored data (.data-layer, uploads) stays
 	rm -rf $(environment) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov build dist
