@@ -131,6 +131,14 @@ async def test_saving_and_deleting_the_same_bytes_at_once_never_loses_them(data:
     assert await rows(data) == (0, 0)
 
 
+async def test_many_files_on_few_connections(data: DataLayer, owner: User) -> None:
+    """PostgreSQL plans anew for the first statements of a connection, and from the eleventh on perhaps once for all."""
+    contents = [picture(color=(number, 1, 1), size=(60, 60)) for number in range(16)]
+    first = [await data.files.save(content, owner_id=owner.id) for content in contents]
+    again = [await data.files.save(content, owner_id=owner.id) for content in contents]
+    assert [file.key for file in first] == [file.key for file in again]
+
+
 async def test_bytes_that_were_lost_come_back_with_the_next_save(data: DataLayer, owner: User) -> None:
     first = await data.files.save(picture(), owner_id=owner.id)
     await data.storage.delete(first.key)
