@@ -2,7 +2,8 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check format lint types docs lock upgrade env-example bench bench-database bench-accounts clean
+.PHONY: help run test check format lint types docs lock upgrade env-example bench bench-database bench-cache \
+	bench-storage bench-accounts clean
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -23,6 +24,7 @@ run: $(to_run) ## Start the service with its own PostgreSQL and Valkey (PORT=300
 	@exec $(bin)/data-layer dev
 
 test: $(to_develop) ## Run the tests against servers that they start themselves (ARGUMENTS="-k cache")
+	@sh tools/azurite/install.sh $(bin)/python
 	@$(bin)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGUMENTS)
 
 check: lint types docs test ## Run everything that has to pass before a change goes in
@@ -51,15 +53,21 @@ upgrade: $(to_develop) ## Lock the newest versions that pyproject.toml allows
 env-example: $(to_develop) ## Write .env.example anew after a change in the settings
 	@$(bin)/python tools/make_env_example.py
 
-bench: bench-database bench-accounts ## Run all benchmarks
+bench: bench-database bench-cache bench-storage bench-accounts ## Run all benchmarks
 
 bench-database: $(to_measure) ## Measure imports, starts, and the database against raw psycopg
 	@$(bin)/python benchmarks/database.py $(ARGUMENTS)
 
+bench-cache: $(to_measure) ## Measure the cache against redis-py, coredis, valkey-glide, cashews and node-redis
+	@$(bin)/python benchmarks/cache.py $(ARGUMENTS)
+
+bench-storage: $(to_measure) ## Measure files on S3, Azure and the local disk against obstore and the vendors' libraries
+	@sh tools/azurite/install.sh $(bin)/python
+	@$(bin)/python benchmarks/storage.py $(ARGUMENTS)
+
 bench-accounts: $(to_measure) ## Measure sessions, tokens and the audit trail
-	@for part in accounts audit; do \
-		if [ -f benchmarks/$$part.py ]; then $(bin)/python benchmarks/$$part.py $(ARGUMENTS) || exit 1; fi; \
-	done
+	@$(bin)/python benchmarks/accounts.py $(ARGUMENTS)
+	@$(bin)/python benchmarks/audit.py $(ARGUMENTS)
 
 clean: ## Remove everything that can be made anew; stored data (.data-layer, uploads) stays
 	rm -rf $(environment) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov build dist

@@ -105,7 +105,7 @@ async def test_the_documentation(client: httpx.AsyncClient) -> None:
     assert "swagger-ui" in page.text
     description = (await client.get("/openapi.json")).json()
     assert description["openapi"].startswith("3.")
-    assert description["paths"].keys() == {"/health", "/livez", "/readyz"}
+    assert description["paths"].keys() == {"/health", "/livez", "/readyz", "/v1/files/{key}"}
     for path in description["paths"].values():
         assert all(operation["summary"] for operation in path.values())
     assert set(references(description)) <= {

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "layer": EVERYWHERE | ROWS | PORTS | {"repositories", "services", "embedded"},
     "instance": EVERYWHERE | {"schemas", "services", "layer"},
     "__init__": EVERYWHERE | {"entities", "schemas", "layer", "instance"},
-    "api": EVERYWHERE | {"entities.enums", "schemas", "services", "layer", "__init__"},
+    "api": EVERYWHERE | {"entities.enums", "schemas", "services", "storage", "layer", "__init__"},
     "cli": EVERYWHERE | PORTS | {"entities.enums", "schemas", "database", "services", "layer", "api", "__init__"},
     "testing": EVERYWHERE
     | ROWS

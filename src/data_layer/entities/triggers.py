@@ -119,7 +119,7 @@ BEGIN
     END IF;
     RETURN NULL;
 END
-""",
+""",  # noqa: S608  (a name of our own)
 )
 ANNOUNCE_USER = Function(
     "announce_user_change",
@@ -132,7 +132,7 @@ BEGIN
     END IF;
     RETURN NULL;
 END
-""",
+""",  # noqa: S608  (a name of our own)
 )
 
 # The count stands in the row that a deletion and a new reference both change, so one of them waits for the other and

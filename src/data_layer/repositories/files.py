@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import aliased
 
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from data_layer.database.entity_session import EntitySession
     from data_layer.schemas.files import Attachment
 
-_IS_ORIGINAL = (StoredFile.state == FileState.STORED) & StoredFile.parent_id.is_(None)
+
+def has_state(entity: Any, state: FileState) -> ColumnElement[bool]:
+    """The condition written out, not as a parameter: only so PostgreSQL sees in every plan which partial index fits."""
+    condition: ColumnElement[bool] = entity.state == literal_column(f"'{state.value}'")
+    return condition
+
+
+_IS_ORIGINAL = has_state(StoredFile, FileState.STORED) & StoredFile.parent_id.is_(None)
 _Thumbnail = aliased(StoredFile)
 _THUMBNAILS = (
     select(
@@ -38,7 +45,7 @@ _THUMBNAILS = (
             func.jsonb_build_array(),
         )
     )
-    .where(_Thumbnail.parent_id == StoredFile.id, _Thumbnail.state == FileState.STORED)
+    .where(_Thumbnail.parent_id == StoredFile.id, has_state(_Thumbnail, FileState.STORED))
     .correlate(StoredFile)
     .scalar_subquery()
 )
@@ -84,7 +91,7 @@ class FileRepository(AppendRepository[FileReference]):
         """
         if not 1 <= limit <= MAXIMUM_PAGE:
             raise InvalidValueError(f"limit must be a number from 1 to {MAXIMUM_PAGE}", field="limit")
-        statement = _VIEW.where(_owner(FileReference, owner_id), _IS_ALIVE, StoredFile.state == FileState.STORED)
+        statement = _VIEW.where(_owner(FileReference, owner_id), _IS_ALIVE, has_state(StoredFile, FileState.STORED))
         if attached_to is not None:
             statement = statement.where(_is_attached(attached_to))
         if after is not None:

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Text, cast, delete, func, literal_column, 
 
 from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Project, StoredFile, User
 from data_layer.entities.enums import FileState
+from data_layer.repositories.files import has_state
 from data_layer.repositories.repository import ReadRepository
 from data_layer.schemas.files import FileUsage, StorageUsage
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from data_layer.entities.enums import StorageKind
 
 _IS_UNREFERENCED = (
-    (StoredFile.state == FileState.STORED) & StoredFile.parent_id.is_(None) & (StoredFile.reference_count == 0)
+    has_state(StoredFile, FileState.STORED)
+    & StoredFile.parent_id.is_(None)
+    & (StoredFile.reference_count == literal_column("0"))
 )
 _COLUMNS_WITH_KEYS = (
     *(Project.original_image, Project.thumbnail_image, User.avatar),
@@ -90,7 +93,7 @@ class StoredFileRepository(ReadRepository[StoredFile]):
         """Pending objects whose time was over a while ago."""
         statement = (
             select(StoredFile.id)
-            .where(StoredFile.state == FileState.PENDING, StoredFile.expires_at < func.now() - older_than)
+            .where(has_state(StoredFile, FileState.PENDING), StoredFile.expires_at < func.now() - older_than)
             .order_by(StoredFile.updated_at)
             .limit(limit)
         )
@@ -99,7 +102,7 @@ class StoredFileRepository(ReadRepository[StoredFile]):
     async def half_deleted(self, *, older_than: timedelta, limit: int) -> Sequence[ObjectRecord]:
         """Objects whose removal has begun a while ago and was not finished."""
         statement = (
-            _RECORDS.where(StoredFile.state == FileState.DELETED, StoredFile.updated_at <= func.now() - older_than)
+            _RECORDS.where(has_state(StoredFile, FileState.DELETED), StoredFile.updated_at <= func.now() - older_than)
             .order_by(StoredFile.updated_at)
             .limit(limit)
         )
@@ -110,11 +113,11 @@ class StoredFileRepository(ReadRepository[StoredFile]):
         await self._session.change(
             delete(FileReference).where(
                 FileReference.file_id.in_(
-                    select(StoredFile.id).where(StoredFile.id.in_(object_ids), StoredFile.state == FileState.PENDING)
+                    select(StoredFile.id).where(StoredFile.id.in_(object_ids), has_state(StoredFile, FileState.PENDING))
                 )
             )
         )
-        pending = (StoredFile.state == FileState.PENDING) & (StoredFile.reference_count == 0)
+        pending = (has_state(StoredFile, FileState.PENDING)) & (StoredFile.reference_count == 0)
         return await self._mark(StoredFile.id.in_(object_ids) & pending)
 
     async def removable(self, *, ids: Collection[UUID] = (), keys: Collection[str] = ()) -> Sequence[ObjectRecord]:
@@ -131,12 +134,12 @@ class StoredFileRepository(ReadRepository[StoredFile]):
 
     async def forget(self, object_ids: Collection[UUID]) -> None:
         """Remove the rows of objects that are gone from the storage."""
-        statement = delete(StoredFile).where(StoredFile.id.in_(object_ids), StoredFile.state == FileState.DELETED)
+        statement = delete(StoredFile).where(StoredFile.id.in_(object_ids), has_state(StoredFile, FileState.DELETED))
         await self._session.change(statement)
 
     async def not_in(self, keys: Collection[str], backend: StorageKind) -> set[str]:
         """Which of these keys do not stand for a stored object of this backend (any more)."""
-        there = (StoredFile.backend == backend) & (StoredFile.state == FileState.STORED)
+        there = (StoredFile.backend == backend) & (has_state(StoredFile, FileState.STORED))
         statement = select(StoredFile.key).where(StoredFile.key.in_(keys), there)
         return set(keys) - set((await self._session.execute(statement)).scalars())
 
@@ -144,7 +147,7 @@ class StoredFileRepository(ReadRepository[StoredFile]):
         """Say that objects are in another backend now; how many were still said to be in the old one."""
         statement = (
             update(StoredFile)
-            .where(StoredFile.key.in_(keys), StoredFile.backend == source, StoredFile.state == FileState.STORED)
+            .where(StoredFile.key.in_(keys), StoredFile.backend == source, has_state(StoredFile, FileState.STORED))
             .values(backend=target, updated_at=StoredFile.updated_at)
         )
         return (await self._session.change(statement)).rowcount

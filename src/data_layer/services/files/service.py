@@ -213,14 +213,17 @@ class FileService:
         return removed > 0
 
     async def delete(self, file_id: UUID, *, owner_id: Owner) -> bool:
-        """Delete a file; whether there was one. Its bytes go with the last file that shares them."""
+        """Delete a file, or give up a direct upload; whether there was one. Shared bytes go with their last file."""
         async with self._transactions() as tx:
             try:
-                require_owner(await tx.files.view(file_id), owner_id)
+                view = require_owner(await tx.files.view(file_id), owner_id)
             except NotFoundError:
                 return False
             objects = await tx.files.remove(file_id)
-        await self._removal.remove(objects)
+        if view.state is FileState.PENDING:
+            await self._removal.give_up(objects)
+        else:
+            await self._removal.remove(objects)
         return bool(objects)
 
     async def begin_upload(

@@ -150,7 +150,7 @@ class LocalStorage:
         else:
             await self._store_stream(draft, content, key)
         _logger.debug("file_uploaded", key=key, size=draft.size, content_type=content_type)
-        return self.url(key)
+        return self._signer.url(key)
 
     async def download(self, key: str) -> bytes:
         """The whole file, in memory; see `Storage.download`."""

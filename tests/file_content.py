@@ -29,7 +29,7 @@ def picture(
 
 
 def animation(image_format: str, frames: int = 3, size: tuple[int, int] = (60, 40)) -> bytes:
-    images = [Image.new("RGB", size, (40 * number, 90, 10)) for number in range(frames)]
+    images = [Image.new("RGB", size, (12 * number % 256, 90, 10)) for number in range(frames)]
     return encoded(images[0], image_format, save_all=True, append_images=images[1:], duration=50)
 
 

@@ -1,0 +1,83 @@
+"""``data-layer storage``: what operators see, for people and for programs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from data_layer import DataLayer
+from tests.file_content import picture
+from tests.support import make_user
+
+if TYPE_CHECKING:
+    from data_layer import Settings
+
+    from .support import Commands
+
+
+@pytest.fixture
+def stray(command: Commands, settings: Settings) -> str:  # noqa: ARG001  (it empties the tables first)
+    """One file in order, and one that nobody knows."""
+
+    async def fill() -> None:
+        async with DataLayer(settings) as data:
+            user = make_user()
+            async with data.transaction() as tx:
+                tx.add(user)
+            await data.files.save(picture(size=(150, 100)), owner_id=user.id)
+            await data.storage.upload(b"stray", "lost/file", "text/plain")
+
+    asyncio.run(fill())
+    return "lost/file"
+
+
+def test_checking(command: Commands) -> None:
+    checked = command("storage", "check")
+    assert checked.output == "Compared 0 objects, 0 B; 0 are recorded.\n"
+    assert command("storage", "check", "--deep", "--json").json["findings"] == []
+
+
+def test_what_is_wrong_is_told_and_the_exit_code_says_so(command: Commands, stray: str, settings: Settings) -> None:
+    assert command("storage", "check").output.splitlines()[1] == "1 object may be about to be recorded."
+    [original] = settings.local_storage_path.glob("files/*/*/original.png")
+    original.unlink()
+    checked = command("storage", "check", code=1)
+    assert "1 problem" in checked.output
+    assert "missing" in checked.output
+    assert "cleanup" in checked.errors
+    found = command("storage", "check", "--json", code=1).json
+    assert [finding["problem"] for finding in found["findings"]] == ["missing"]
+    assert found["young"] == 1
+    assert stray
+
+
+def test_cleaning_up_asks_for_more_than_its_name(command: Commands, stray: str, settings: Settings) -> None:
+    file = settings.local_storage_path / stray
+    planned = command("storage", "cleanup", "--older-than", "0")
+    assert "Stray objects         1 (5 B)" in planned.output
+    assert planned.output.startswith("Would be removed")
+    assert "--apply" in planned.errors
+    assert file.exists()
+    assert command("storage", "cleanup", "--apply", "--json").json["strays"] == 0, "a day must have passed"
+    done = command("storage", "cleanup", "--yes", "--older-than", "0")
+    assert done.output.startswith("Removed")
+    assert not file.exists()
+    assert command("storage", "check").code == 0
+
+
+def test_figures(command: Commands, stray: str) -> None:
+    shown = command("storage", "stats")
+    assert "1 object" in shown.output
+    assert "image/png" in shown.output
+    usage = command("storage", "stats", "--json").json
+    assert usage["total"]["count"] == 1
+    assert [row["name"] for row in usage["by_backend"]] == ["local"]
+    assert stray
+
+
+def test_migrating_needs_two_backends(command: Commands) -> None:
+    assert "STORAGE_SECOND_BACKEND" in command.error("storage", "migrate", "--to", "s3")
+    assert "local, azure, s3" in command.error("storage", "migrate", "--to", "tape")
+    assert "AWS_S3_BUCKET" in command.error("storage", "migrate", "--to", "s3", STORAGE_SECOND_BACKEND="s3")

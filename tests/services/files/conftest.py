@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import make_project, make_user
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from data_layer import DataLayer, Project, Settings, User
+
+ALLOWED = ("image/png", "image/jpeg", "image/gif", "image/webp", "text/html", "image/svg+xml", "application/zip")
+
+
+@pytest.fixture
+def settings(migrated: Settings, tmp_path: Path) -> Settings:
+    """Settings under which pages and drawings may be stored, too."""
+    return migrated.model_copy(
+        update={
+            "local_storage_path": tmp_path / "uploads",
+            "allowed_file_types": ALLOWED,
+            "max_file_size": 2_000_000,
+            "public_url": "http://service",
+        }
+    )
+
+
+@pytest.fixture
+async def owner(data: DataLayer) -> User:
+    return await add_user(data)
+
+
+@pytest.fixture
+async def project(data: DataLayer, owner: User) -> Project:
+    project = make_project(owner)
+    async with data.transaction() as tx:
+        tx.add(project)
+    return project
+
+
+async def add_user(data: DataLayer) -> User:
+    user = make_user()
+    async with data.transaction() as tx:
+        tx.add(user)
+    return user
+
+
+async def keys(data: DataLayer) -> list[str]:
+    return [file.key async for file in data.storage.list()]
+
+
+async def originals(data: DataLayer) -> list[str]:
+    """The keys without those of thumbnails."""
+    return [key for key in await keys(data) if "thumbnail" not in key]
+
+
+async def rows(data: DataLayer) -> tuple[int, int]:
+    """How many objects and how many files the tables hold."""
+    async with data.transaction() as tx:
+        return await tx.stored_files.count(), await tx.files.count()

@@ -1,0 +1,185 @@
+"""Table and storage are compared both ways; what nobody needs is removed, and nothing else."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+
+from data_layer.errors import StorageUnavailableError
+from data_layer.schemas.files import Attachment
+from data_layer.services.files.check import Problem
+from tests.file_content import PAGE, picture
+from tests.support import make_user
+
+from .conftest import keys, originals, rows
+
+if TYPE_CHECKING:
+    from data_layer import DataLayer, Project, User
+    from data_layer.services.files.check import CheckReport
+
+NOW = timedelta(0)
+PICTURE = picture(size=(500, 400))
+
+
+def found(report: CheckReport) -> set[tuple[Problem, str]]:
+    return {(finding.problem, finding.key) for finding in report.findings}
+
+
+async def damage(data: DataLayer, key: str, content: bytes, encoding: str | None = None) -> None:
+    await data.storage.upload(content, key, "image/png", content_encoding=encoding)
+
+
+async def test_a_storage_in_order(data: DataLayer, owner: User, project: Project) -> None:
+    await data.files.save(PICTURE, owner_id=owner.id)
+    await data.files.save(PAGE, owner_id=owner.id, attached_to=Attachment(project_id=project.id))
+    await data.files.begin_upload(owner_id=owner.id, content_type="image/png", size=10)
+    report = await data.file_maintenance.check(deep=True, young_for=NOW)
+    assert report.is_clean
+    assert (report.objects, report.recorded, report.unrecorded, report.young) == (3, 3, 0, 0)
+    assert report.size == sum([file.size async for file in data.storage.list()])
+
+
+async def test_everything_that_can_be_wrong(data: DataLayer, owner: User) -> None:
+    files = [
+        await data.files.save(picture(color=(number, 0, 0), size=(150, 90)), owner_id=owner.id) for number in range(4)
+    ]
+    page = await data.files.save(PAGE, owner_id=owner.id)
+    lost, short, other, _ = files
+    await data.storage.delete(lost.key)
+    await damage(data, short.key, b"short")
+    await damage(data, other.key, bytes(other.size))
+    await damage(data, page.key, bytes(page.stored_size), "gzip")
+    for key in ("a-stray", "files/00/stray", "zz/stray"):
+        await damage(data, key, b"stray")
+    wrong = {
+        (Problem.MISSING, lost.key),
+        (Problem.WRONG_SIZE, short.key),
+        *((Problem.STRAY, key) for key in ("a-stray", "files/00/stray", "zz/stray")),
+    }
+    shallow = await data.file_maintenance.check(young_for=NOW)
+    assert found(shallow) == wrong
+    deep = await data.file_maintenance.check(deep=True, young_for=NOW)
+    assert found(deep) == wrong | {(Problem.WRONG_HASH, other.key), (Problem.WRONG_HASH, page.key)}
+    sizes = {finding.key: (finding.expected_size, finding.size) for finding in deep.findings}
+    assert sizes[short.key] == (short.size, 5)
+    young = await data.file_maintenance.check()
+    assert found(young) == {(Problem.MISSING, lost.key), (Problem.WRONG_SIZE, short.key)}
+    assert young.young == 3
+
+
+COLUMNS = {
+    "projects": ("original_image", "thumbnail_image"),
+    "generated_images": ("storage_key", "image_url", "thumbnail_url"),
+    "generated_codes": ("input_image_url", "result_image_url"),
+    "users": ("avatar",),
+}
+
+
+async def test_a_file_that_any_row_names_is_no_stray(data: DataLayer) -> None:
+    await data.seed.plant()
+    seeded = len(await keys(data))
+    expected: set[str] = set()
+    for table, columns in COLUMNS.items():
+        for column in columns:
+            key = f"legacy/{table}-{column}"
+            await data.storage.upload(b"x", key, "image/png")
+            expected.add(key)
+            async with data.transaction() as tx:
+                await tx.execute(
+                    text(
+                        f"UPDATE {table} SET {column} = :key WHERE id = "
+                        f"(SELECT id FROM {table} ORDER BY id OFFSET :offset LIMIT 1)"
+                    ).bindparams(key=key, offset=columns.index(column) % 2)
+                )
+    await data.storage.upload(b"x", "legacy/nobody", "image/png")
+    report = await data.file_maintenance.check(young_for=NOW)
+    strays = {key for problem, key in found(report) if problem is Problem.STRAY}
+    # Three columns of the example data were overwritten, so three of its files lost their row.
+    assert not strays & expected
+    assert "legacy/nobody" in strays
+    assert report.unrecorded == seeded + len(expected) + 1 - len(strays)
+    cleaned = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(seconds=-1))
+    assert cleaned.strays == len(strays)
+    assert expected <= set(await keys(data))
+    assert (await data.file_maintenance.check(young_for=NOW)).findings == ()
+
+
+async def test_the_example_data_is_in_order(data: DataLayer) -> None:
+    await data.seed.plant()
+    report = await data.file_maintenance.check(deep=True, young_for=NOW)
+    assert report.is_clean
+    assert report.unrecorded == report.objects > 10
+    assert (await data.file_maintenance.cleanup(older_than=timedelta(seconds=-1))).strays == 0
+
+
+async def test_a_row_whose_file_is_gone(data: DataLayer) -> None:
+    user = make_user(avatar="avatars/gone.png")
+    linked = make_user(avatar="https://example.com/avatar.png")
+    async with data.transaction() as tx:
+        tx.add(user)
+        tx.add(linked)
+    assert found(await data.file_maintenance.check()) == {(Problem.MISSING, "avatars/gone.png")}
+
+
+async def test_cleaning_up_says_first_what_it_would_do(data: DataLayer, owner: User) -> None:
+    saved = await data.files.save(PICTURE, owner_id=owner.id)
+    async with data.transaction() as tx:
+        await tx.files.remove(saved.id)
+    await damage(data, "stray", b"stray")
+    before = await keys(data)
+    planned = await data.file_maintenance.cleanup(older_than=NOW)
+    assert (planned.applied, planned.unreferenced, planned.strays, planned.stray_size) == (False, 1, 1, 5)
+    assert await keys(data) == before
+    too_young = await data.file_maintenance.cleanup(apply=True)
+    assert (too_young.unreferenced, too_young.strays) == (0, 0)
+    assert await keys(data) == before
+    told: list[tuple[str, int]] = []
+    done = await data.file_maintenance.cleanup(
+        apply=True, older_than=NOW, on_progress=lambda what, count: told.append((what, count))
+    )
+    assert (done.applied, done.unreferenced, done.strays) == (True, 1, 1)
+    assert ("strays", 1) in told
+    assert await keys(data) == []
+    assert await rows(data) == (0, 0)
+    again = await data.file_maintenance.cleanup(apply=True, older_than=NOW)
+    assert (again.unreferenced, again.strays) == (0, 0)
+
+
+async def test_cleaning_up_goes_on_after_a_failure(
+    data: DataLayer, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        saved = await data.files.save(picture(color=(number, 9, 9), size=(100, 90)), owner_id=owner.id)
+        async with data.transaction() as tx:
+            await tx.files.remove(saved.id)
+    kept = await data.files.save(PAGE, owner_id=owner.id)
+    with monkeypatch.context() as patch:
+
+        async def fail(*_: object) -> None:
+            raise StorageUnavailableError("the disk is gone")
+
+        patch.setattr(type(data.storage), "delete_many", fail)
+        with pytest.raises(StorageUnavailableError):
+            await data.file_maintenance.cleanup(apply=True, older_than=NOW)
+    await data.file_maintenance.cleanup(apply=True, older_than=NOW)
+    assert await keys(data) == [kept.key]
+    assert await rows(data) == (1, 1)
+
+
+async def test_usage_by_kind(data: DataLayer, owner: User) -> None:
+    await data.files.save(PICTURE, owner_id=owner.id)
+    page = await data.files.save(PAGE, owner_id=None)
+    await data.files.begin_upload(owner_id=owner.id, content_type="image/png", size=10)
+    usage = await data.file_maintenance.usage()
+    assert usage.total.count == 4
+    types = {row.name: (row.count, row.size, row.stored_size) for row in usage.by_type}
+    assert types["text/html"] == (1, len(PAGE), page.stored_size)
+    assert types["image/png"][:2] == (2, len(PICTURE) + 10)
+    assert types["image/webp"][0] == 1
+    assert {row.name: row.count for row in usage.by_owner} == {str(owner.id): 3, "system": 1}
+    assert {row.name: row.count for row in usage.by_state} == {"stored": 3, "pending": 1}
+    assert {row.name: row.count for row in usage.by_backend} == {"local": 4}
+    assert len(await originals(data)) == 2

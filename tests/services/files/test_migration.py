@@ -1,0 +1,154 @@
+"""Everything moves from one backend to another while files are saved, read and deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count, pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import SecretStr
+
+from data_layer import DataLayer, StorageKind
+from data_layer.errors import ConfigurationError, StorageUnavailableError
+from tests.file_content import PAGE, picture
+
+from .conftest import add_user, keys
+
+if TYPE_CHECKING:
+    from data_layer import Settings
+    from data_layer.testing.storage_servers import AzuriteServer, RcloneServer
+
+NUMBERS = count(1)
+LOCAL, AZURE, S3 = StorageKind.LOCAL, StorageKind.AZURE, StorageKind.S3
+
+
+def both(settings: Settings, first: StorageKind, second: StorageKind | None) -> Settings:
+    return settings.model_copy(
+        update={"storage_backend": first.value, "storage_second_backend": second and second.value}
+    )
+
+
+@pytest.fixture
+def settings(settings: Settings, rclone_server: RcloneServer, azurite_server: AzuriteServer) -> Settings:
+    name = f"migration-{next(NUMBERS)}"
+    rclone_server.make_bucket(name)
+    azurite_server.make_bucket(name)
+    credentials = rclone_server.credentials
+    update: dict[str, Any] = {
+        "aws_s3_bucket": name,
+        "aws_region": rclone_server.region,
+        "aws_endpoint_url": rclone_server.address,
+        "aws_access_key_id": credentials.access_key_id,
+        "aws_secret_access_key": SecretStr(credentials.secret_access_key),
+        "azure_storage_connection_string": SecretStr(azurite_server.connection_string),
+        "azure_storage_container_name": name,
+    }
+    return settings.model_copy(update=update)
+
+
+async def test_there_and_back_again(data: DataLayer, settings: Settings) -> None:
+    owner = await add_user(data)
+    contents = [*(picture(color=(number, 0, 0), size=(300, 300)) for number in range(3)), PAGE]
+    files = [await data.files.save(content, owner_id=owner.id, file_name="a") for content in contents]
+    await data.storage.upload(b"by hand", "legacy/ü.txt", "text/plain", metadata={"a": "b"}, cache_control="no-store")
+    before = await keys(data)
+    stored = [await data.storage.stat(key) for key in before]
+    route = [LOCAL, S3, AZURE, LOCAL]
+    for source, target in pairwise(route):
+        async with DataLayer(both(settings, source, target)) as moving:
+            report = await moving.file_maintenance.migrate(target)
+            assert (report.source, report.target) == (source.value, target.value)
+            assert report.moved == len(before) - 1
+            assert (report.missing, report.vanished) == ((), 0)
+            for file, content in zip(files, contents, strict=True):
+                assert await moving.files.download(file.id, owner_id=owner.id) == content
+            again = await moving.file_maintenance.migrate(target)
+            assert (again.copied, again.present, again.moved) == (0, len(before), 0)
+            assert (await moving.file_maintenance.check()).is_clean
+        async with DataLayer(both(settings, target, None)) as moved:
+            assert await keys(moved) == before
+            for information in stored:
+                there = await moved.storage.stat(information.key)
+                for name in ("size", "sha256", "content_type", "content_encoding", "cache_control", "metadata"):
+                    assert getattr(there, name) == getattr(information, name), name
+            for file, content in zip(files, contents, strict=True):
+                view = await moved.files.stat(file.id, owner_id=owner.id)
+                assert view.backend is target
+                assert await moved.files.download(file.id, owner_id=owner.id) == content
+            assert (await moved.file_maintenance.check(deep=True)).is_clean
+
+
+async def test_the_service_goes_on_meanwhile(data: DataLayer, settings: Settings) -> None:
+    owner = await add_user(data)
+    files = [await data.files.save(picture(color=(n, 99, 0), size=(90, 90)), owner_id=owner.id) for n in range(30)]
+    async with DataLayer(both(settings, S3, LOCAL)) as service:
+        migrating = asyncio.create_task(service.file_maintenance.migrate(S3))
+        saved, deleted, rounds = [], files[::5], 0
+        while not migrating.done() or rounds < len(deleted):
+            if rounds < len(deleted):
+                assert await service.files.delete(deleted[rounds].id, owner_id=owner.id)
+            if rounds < 5:
+                saved.append(await service.files.save(picture(color=(rounds, 0, 99)), owner_id=owner.id))
+            await service.files.download(files[1].id, owner_id=owner.id)
+            rounds += 1
+        await migrating
+        await service.file_maintenance.migrate(S3)
+        for file in deleted:
+            assert not await service.storage.exists(file.key)
+    async with DataLayer(both(settings, S3, None)) as after:
+        kept = {file.id for file in await after.files.list(owner_id=owner.id)}
+        assert kept == {file.id for file in (*files, *saved)} - {file.id for file in deleted}
+        for file_id in kept:
+            assert await after.files.download(file_id, owner_id=owner.id)
+        report = await after.file_maintenance.check(deep=True)
+        assert report.is_clean
+
+
+async def test_an_interrupted_migration_goes_on(
+    data: DataLayer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = await add_user(data)
+    for number in range(12):
+        await data.files.save(picture(color=(number, 0, 0), size=(90, 90)), owner_id=owner.id)
+    monkeypatch.setattr("data_layer.services.files.migration._BATCH", 4)
+    async with DataLayer(both(settings, LOCAL, S3)) as moving:
+        storage = moving.file_maintenance._places.of(S3)
+        upload, uploads = type(storage).upload, 0
+
+        async def fail_late(self: Any, *arguments: Any, **options: Any) -> str:
+            nonlocal uploads
+            uploads += 1
+            if uploads > 6:
+                raise StorageUnavailableError("the network is gone")
+            return str(await upload(self, *arguments, **options))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(storage), "upload", fail_late)
+            with pytest.raises(StorageUnavailableError):
+                await moving.file_maintenance.migrate(S3)
+        usage = {row.name: row.count for row in (await moving.file_maintenance.usage()).by_backend}
+        assert usage == {"local": 8, "s3": 4}
+        report = await moving.file_maintenance.migrate(S3)
+        assert report.present >= 4
+        assert report.moved == 8
+        assert (await moving.file_maintenance.check(deep=True)).is_clean
+
+
+async def test_a_file_that_is_missing_is_told(data: DataLayer, settings: Settings) -> None:
+    owner = await add_user(data)
+    lost = await data.files.save(picture(size=(90, 90)), owner_id=owner.id)
+    await data.storage.delete(lost.key)
+    async with DataLayer(both(settings, LOCAL, AZURE)) as moving:
+        report = await moving.file_maintenance.migrate(AZURE)
+    assert (report.missing, report.moved) == ((lost.key,), 0)
+
+
+async def test_both_backends_must_be_configured(data: DataLayer, settings: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="STORAGE_SECOND_BACKEND"):
+        await data.file_maintenance.migrate(S3)
+    owner = await add_user(data)
+    saved = await data.files.save(picture(), owner_id=owner.id)
+    async with DataLayer(both(settings, S3, None)) as other:
+        with pytest.raises(StorageUnavailableError, match="STORAGE_SECOND_BACKEND"):
+            await other.files.download(saved.id, owner_id=owner.id)

@@ -1,0 +1,346 @@
+"""A file is validated, stored once for its owner, recorded, and nothing is left of one that is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import io
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from data_layer import FileEncoding, FileState, StorageKind
+from data_layer.database.transaction import Transaction
+from data_layer.errors import (
+    CommitUnknownError,
+    CorruptFileError,
+    EmptyFileError,
+    FileTooLargeError,
+    FileTypeNotAllowedError,
+    InvalidFileError,
+    InvalidFileNameError,
+    InvalidValueError,
+    MissingReferenceError,
+    NotFoundError,
+    PolyglotFileError,
+    StorageUnavailableError,
+)
+from data_layer.schemas.files import Attachment
+from data_layer.services.files import ANY_OWNER
+from tests.file_content import PAGE, SVG, chunked, opened, picture
+
+from .conftest import add_user, keys, rows
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from data_layer import DataLayer, Project, User
+
+DAY = timedelta(days=1)
+
+
+async def stream(content: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunked(content):
+        yield chunk
+
+
+async def test_what_is_known_about_a_saved_image(data: DataLayer, owner: User) -> None:
+    content = picture(size=(1000, 500))
+    saved = await data.files.save(content, owner_id=owner.id, content_type="image/png", file_name="Entwurf é.png")
+    assert saved.owner_id == owner.id
+    assert (saved.state, saved.backend, saved.encoding) == (FileState.STORED, StorageKind.LOCAL, None)
+    assert (saved.content_type, saved.size, saved.stored_size) == ("image/png", len(content), len(content))
+    assert saved.sha256 == hashlib.sha256(content).hexdigest()
+    assert (saved.image_format, saved.width, saved.height, saved.frame_count) == ("PNG", 1000, 500, 1)
+    assert saved.dominant_color == "#c81e3c"
+    assert saved.file_name == "Entwurf é.png"
+    assert "Entwurf" not in saved.key
+    assert (saved.reference_count, saved.expires_at) == (1, None)
+    assert [(small.width, small.height) for small in saved.thumbnails] == [(200, 100), (800, 400)]
+    for small in saved.thumbnails:
+        stored = await data.storage.download(small.key)
+        assert len(stored) == small.size
+        assert opened(stored).size == (small.width, small.height)
+    information = await data.storage.stat(saved.key)
+    assert information.content_type == "image/png"
+    assert information.metadata == {"owner": str(owner.id)}
+    assert await data.files.stat(saved.id, owner_id=owner.id) == saved
+    assert await data.files.download(saved.id, owner_id=owner.id) == content
+
+
+async def test_every_form_of_content(data: DataLayer, owner: User, tmp_path: Path) -> None:
+    contents = [picture(color=(number, 90, 90), size=(400, 300)) for number in range(4)]
+    (tmp_path / "upload").write_bytes(contents[3])
+    sources: list[Any] = [contents[0], stream(contents[1]), io.BytesIO(contents[2]), tmp_path / "upload"]
+    for source, content in zip(sources, contents, strict=True):
+        saved = await data.files.save(source, owner_id=owner.id)
+        assert await data.files.download(saved.id, owner_id=owner.id) == content
+
+
+async def test_a_file_that_does_not_fit_into_memory(data: DataLayer, owner: User) -> None:
+    archive = b"PK\x05\x06" + bytes(18)
+    content = b"PK\x03\x04" + bytes(1_900_000) + archive
+    saved = await data.files.save(stream(content), owner_id=owner.id)
+    assert (saved.content_type, saved.size) == ("application/zip", len(content))
+    assert await data.files.download(saved.id, owner_id=owner.id) == content
+
+
+async def test_the_same_bytes_of_one_owner_are_stored_once(data: DataLayer, owner: User) -> None:
+    other = await add_user(data)
+    first = await data.files.save(picture(), owner_id=owner.id, file_name="a.png")
+    second = await data.files.save(picture(), owner_id=owner.id, file_name="b.png")
+    of_other = await data.files.save(picture(), owner_id=other.id)
+    of_system = await data.files.save(picture(), owner_id=None)
+    assert (await data.files.save(picture(), owner_id=None)).key == of_system.key
+    assert first.key == second.key
+    assert len({first.key, of_other.key, of_system.key}) == 3
+    assert first.id != second.id
+    assert (first.file_name, second.file_name) == ("a.png", "b.png")
+    assert second.reference_count == (await data.files.stat(first.id, owner_id=owner.id)).reference_count == 2
+    assert len([key for key in await keys(data) if "original" in key]) == 3
+
+
+@pytest.mark.parametrize("writers", [2, 8])
+async def test_simultaneous_savers_of_the_same_bytes(data: DataLayer, owner: User, writers: int) -> None:
+    content = picture(size=(640, 480))
+    saved = await asyncio.gather(*(data.files.save(content, owner_id=owner.id) for _ in range(writers)))
+    assert len({file.key for file in saved}) == 1
+    assert len({file.id for file in saved}) == writers
+    view = await data.files.stat(saved[0].id, owner_id=owner.id)
+    assert view.reference_count == writers
+    assert sorted(await keys(data)) == sorted([view.key, *(small.key for small in view.thumbnails)])
+    assert (await data.file_maintenance.check(deep=True)).is_clean
+
+
+async def test_saving_and_deleting_the_same_bytes_at_once_never_loses_them(data: DataLayer, owner: User) -> None:
+    content = picture()
+
+    async def save_and_delete() -> None:
+        for _ in range(3):
+            saved = await data.files.save(content, owner_id=owner.id)
+            assert await data.files.download(saved.id, owner_id=owner.id) == content
+            assert await data.files.delete(saved.id, owner_id=owner.id)
+
+    await asyncio.gather(*(save_and_delete() for _ in range(4)))
+    assert await keys(data) == []
+    assert await rows(data) == (0, 0)
+
+
+async def test_many_files_on_few_connections(data: DataLayer, owner: User) -> None:
+    """PostgreSQL plans anew for the first statements of a connection, and from the eleventh on perhaps once for all."""
+    contents = [picture(color=(number, 1, 1), size=(60, 60)) for number in range(16)]
+    first = [await data.files.save(content, owner_id=owner.id) for content in contents]
+    again = [await data.files.save(content, owner_id=owner.id) for content in contents]
+    assert [file.key for file in first] == [file.key for file in again]
+
+
+async def test_bytes_that_were_lost_come_back_with_the_next_save(data: DataLayer, owner: User) -> None:
+    first = await data.files.save(picture(), owner_id=owner.id)
+    await data.storage.delete(first.key)
+    second = await data.files.save(picture(), owner_id=owner.id)
+    assert second.key == first.key
+    assert await data.files.download(first.id, owner_id=owner.id) == picture()
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"", EmptyFileError),
+        (b"MZ" + bytes(100), FileTypeNotAllowedError),
+        (b"plain text", FileTypeNotAllowedError),
+        (picture()[:-20], CorruptFileError),
+        (picture() + b"<script>", PolyglotFileError),
+        (bytes(2_000_001), FileTooLargeError),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_nothing_is_left_of_what_is_refused(
+    data: DataLayer,
+    owner: User,
+    content: bytes,
+    error: type[Exception],
+    streamed: bool,  # noqa: FBT001
+) -> None:
+    with pytest.raises(error):
+        await data.files.save(stream(content) if streamed else content, owner_id=owner.id, content_type=None)
+    assert await keys(data) == []
+    assert await rows(data) == (0, 0)
+
+
+async def test_a_stream_is_left_as_soon_as_it_is_too_long(data: DataLayer, owner: User) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 100_000
+            yield bytes(100_000)
+
+    with pytest.raises(FileTooLargeError):
+        await data.files.save(endless(), owner_id=owner.id)
+    assert sent < 5_000_000
+
+
+async def test_what_the_application_makes_may_be_of_other_types(data: DataLayer, owner: User) -> None:
+    saved = await data.files.save(b'{"a": 1}', owner_id=owner.id, allowed_types={"application/json"})
+    assert saved.content_type == "application/json"
+    with pytest.raises(FileTypeNotAllowedError):
+        await data.files.save(picture(), owner_id=owner.id, allowed_types=["application/json"])
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/etc/passwd", "a\0.png", "con", "a\uff0fb.png"])
+async def test_names_with_paths_are_refused_before_anything_is_read(data: DataLayer, owner: User, name: str) -> None:
+    with pytest.raises(InvalidFileNameError):
+        await data.files.save(picture(), owner_id=owner.id, file_name=name)
+    assert await rows(data) == (0, 0)
+
+
+async def test_an_owner_or_a_row_that_does_not_exist(data: DataLayer, owner: User) -> None:
+    with pytest.raises(MissingReferenceError):
+        await data.files.save(picture(), owner_id=uuid7())
+    with pytest.raises(MissingReferenceError):
+        await data.files.save(picture(), owner_id=owner.id, attached_to=Attachment(project_id=uuid7()))
+    assert await keys(data) == []
+    with pytest.raises(InvalidValueError):
+        Attachment()
+    with pytest.raises(InvalidValueError):
+        Attachment(project_id=uuid7(), image_id=uuid7())
+
+
+async def test_texts_are_stored_compressed_and_read_as_they_were(data: DataLayer, owner: User) -> None:
+    saved = await data.files.save(PAGE, owner_id=owner.id)
+    assert saved.encoding is FileEncoding.GZIP
+    assert saved.size == len(PAGE) > saved.stored_size
+    stored = await data.storage.stat(saved.key)
+    assert (stored.content_encoding, stored.size) == ("gzip", saved.stored_size)
+    assert await data.files.download(saved.id, owner_id=owner.id) == PAGE
+    async with data.files.open(saved.id, owner_id=owner.id) as file:
+        assert (file.information.size, file.information.sha256) == (len(PAGE), hashlib.sha256(PAGE).hexdigest())
+        assert file.information.content_encoding is None
+
+
+async def test_what_is_small_or_packed_already_is_left_alone(data: DataLayer, owner: User) -> None:
+    for content in (SVG, picture()):
+        saved = await data.files.save(content, owner_id=owner.id)
+        assert saved.encoding is None
+        assert await data.storage.download(saved.key) == content
+
+
+async def test_a_compressed_file_that_was_changed_is_noticed(data: DataLayer, owner: User) -> None:
+    saved = await data.files.save(PAGE, owner_id=owner.id)
+    for damaged in (gzip.compress(bytes(50_000_000)), gzip.compress(b"short"), b"no gzip at all"):
+        await data.storage.upload(damaged, saved.key, "text/html", content_encoding="gzip")
+        with pytest.raises(CorruptFileError):
+            await data.files.download(saved.id, owner_id=owner.id)
+
+
+class TestInterruptions:
+    async def test_a_failing_transaction_takes_the_objects_along(
+        self, data: DataLayer, owner: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def fail(*_: object, **__: object) -> None:
+            raise StorageUnavailableError("stands for any failure inside")
+
+        monkeypatch.setattr("data_layer.repositories.files.FileRepository.record", fail)
+        with pytest.raises(StorageUnavailableError):
+            await data.files.save(picture(size=(900, 900)), owner_id=owner.id)
+        assert await keys(data) == []
+
+    async def test_nobody_deletes_when_the_commit_is_unknown(
+        self, data: DataLayer, owner: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        commit, commits = Transaction.commit, 0
+
+        async def commit_and_lose_the_answer(self: Transaction) -> None:
+            nonlocal commits
+            commits += self.has_begun
+            await commit(self)
+            if commits == 2:  # The first one was that of looking for the same bytes.
+                raise CommitUnknownError("the connection broke")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Transaction, "commit", commit_and_lose_the_answer)
+            with pytest.raises(CommitUnknownError):
+                await data.files.save(picture(), owner_id=owner.id)
+        [file] = await data.files.list(owner_id=owner.id)
+        assert await data.files.download(file.id, owner_id=owner.id) == picture()
+
+    async def test_a_storage_that_fails_half_way(
+        self, data: DataLayer, owner: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        upload = type(data.storage).upload
+
+        async def fail_for_thumbnails(self: Any, content: Any, key: str, *arguments: Any, **options: Any) -> str:
+            if "thumbnail" in key:
+                raise StorageUnavailableError("the disk is gone")
+            return str(await upload(self, content, key, *arguments, **options))
+
+        monkeypatch.setattr(type(data.storage), "upload", fail_for_thumbnails)
+        with pytest.raises(StorageUnavailableError, match="the disk is gone"):
+            await data.files.save(picture(size=(900, 900)), owner_id=owner.id)
+        assert await keys(data) == []
+        assert await rows(data) == (0, 0)
+
+    async def test_whoever_is_cancelled_leaves_all_or_nothing(self, data: DataLayer, owner: User) -> None:
+        stored = 0
+        for number in range(15):
+            content = picture(color=(number, 200, 90), size=(300, 300))
+            saving = asyncio.create_task(data.files.save(content, owner_id=owner.id))
+            for _ in range(number):
+                await asyncio.sleep(0.006)
+            saving.cancel()
+            await asyncio.wait([saving])
+            stored += not saving.cancelled()
+        report = await data.file_maintenance.check(deep=True, young_for=-DAY)
+        assert report.findings == ()
+        assert report.recorded == report.objects
+        assert stored < 15
+
+    async def test_thumbnails_that_fail_do_not_fail_the_image(
+        self, data: DataLayer, owner: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def fail(*_: object) -> None:
+            raise InvalidFileError("too slow")
+
+        monkeypatch.setattr("data_layer.storage.validation.Inspector.thumbnails", fail)
+        saved = await data.files.save(picture(size=(900, 900)), owner_id=owner.id)
+        assert saved.thumbnails == ()
+
+
+async def test_a_file_of_somebody_else_is_as_good_as_missing(data: DataLayer, owner: User, project: Project) -> None:
+    other = await add_user(data)
+    saved = await data.files.save(picture(), owner_id=owner.id)
+    for stranger in (other.id, None, uuid7()):
+        for attempt in (
+            data.files.stat(saved.id, owner_id=stranger),
+            data.files.download(saved.id, owner_id=stranger),
+            data.files.url(saved.id, owner_id=stranger),
+            data.files.signed_url(saved.id, owner_id=stranger, expires_in=DAY),
+            data.files.attach(saved.id, Attachment(project_id=project.id), owner_id=stranger),
+            data.files.detach(saved.id, Attachment(project_id=project.id), owner_id=stranger),
+            data.files.complete_upload(saved.id, owner_id=stranger),
+        ):
+            with pytest.raises(NotFoundError):
+                await attempt
+        assert await data.files.delete(saved.id, owner_id=stranger) is False
+        assert await data.files.list(owner_id=stranger) == []
+    assert (await data.files.stat(saved.id, owner_id=ANY_OWNER)).id == saved.id
+    with pytest.raises(NotFoundError):
+        await data.files.stat(UUID(int=0), owner_id=ANY_OWNER)
+
+
+async def test_pages_of_files(data: DataLayer, owner: User, project: Project) -> None:
+    saved = [await data.files.save(picture(color=(n, 9, 9)), owner_id=owner.id) for n in range(5)]
+    mine = Attachment(project_id=project.id)
+    attached = await data.files.save(picture(), owner_id=owner.id, attached_to=mine)
+    page = await data.files.list(owner_id=owner.id, limit=3)
+    rest = await data.files.list(owner_id=owner.id, after=page[-1].id)
+    assert [file.id for file in (*page, *rest)] == [*(file.id for file in saved), attached.id]
+    assert [file.id for file in await data.files.list(owner_id=owner.id, attached_to=mine)] == [attached.id]
+    with pytest.raises(InvalidValueError):
+        await data.files.list(owner_id=owner.id, limit=0)

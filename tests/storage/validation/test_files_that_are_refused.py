@@ -1,0 +1,233 @@
+"""A corpus of files that no service should store, each with the reason that it must be given."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from data_layer.errors import (
+    ActiveContentError,
+    CorruptFileError,
+    EmptyFileError,
+    FileTypeMismatchError,
+    FileTypeNotAllowedError,
+    ImageTimeoutError,
+    ImageTooLargeError,
+    InvalidFileError,
+    PolyglotFileError,
+)
+from data_layer.storage.validation import FileLimits, Inspector, ReceivedFile
+from data_layer.storage.validation.types import KNOWN_TYPES
+from tests.file_content import PAGE, SVG, TYPES, animation, encoded, picture
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+EVERYTHING = FileLimits(max_file_size=2**30, allowed_types=KNOWN_TYPES, max_pixels=1_000_000, max_frames=20)
+IMAGES = FileLimits(max_file_size=2**30, allowed_types=frozenset(TYPES.values()), max_pixels=1_000_000)
+
+
+@pytest.fixture
+async def inspector() -> AsyncIterator[Inspector]:
+    inspector = Inspector(EVERYTHING)
+    yield inspector
+    await inspector.close()
+
+
+async def refuse(limits: FileLimits, content: bytes, declared: str | None = None) -> InvalidFileError:
+    inspector = Inspector(limits)
+    try:
+        with pytest.raises(InvalidFileError) as caught:
+            await inspector.inspect(ReceivedFile.of_bytes(content), declared)
+    finally:
+        await inspector.close()
+    return caught.value
+
+
+def archive() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as zipped:
+        zipped.writestr("index.html", "<script>alert(1)</script>")
+    return file.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, pixels: bytes = b"") -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+
+
+def gif_of_frames(frames: int, *, top: int = 0, width: int = 1) -> bytes:
+    frame = b"\x2c" + struct.pack("<HHHHB", 0, top, width, 1, 0) + b"\x02\x02\x4c\x01\x00"
+    return b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6) + frame * frames + b"\x3b"
+
+
+def jpeg_of_scans(scans: int) -> bytes:
+    content = picture("JPEG", (64, 64), progressive=True)
+    start = content.index(b"\xff\xda")
+    end = start + 2 + struct.unpack_from(">H", content, start + 2)[0]
+    return content[:start] + content[start:end] * scans + content[start:]
+
+
+GUESTS = {
+    "html": PAGE,
+    "script": b"<script>alert(1)</script>",
+    "php": b"<?php system($_GET['c']); ?>",
+    "zip": archive(),
+    "another image": picture("GIF"),
+    "one byte": b"\x00",
+}
+BOMBS = {
+    "of pixels": png(30_000, 30_000, bytes(1000)),
+    "of pixels that are there": png(5000, 5000, bytes(5001 * 5000)),
+    "of frames": gif_of_frames(5000),
+    "of scans": jpeg_of_scans(2000),
+    "of a tall gif": gif_of_frames(1, top=65000, width=65000),
+}
+DRAWINGS = {
+    "script": "<script>alert(1)</script>",
+    "script of another namespace": '<x:script xmlns:x="http://www.w3.org/1999/xhtml">alert(1)</x:script>',
+    "script in capitals": "<SCRIPT>alert(1)</SCRIPT>",
+    "event handler": '<circle r="1" onclick="alert(1)"/>',
+    "event handler in capitals": '<circle r="1" ONLOAD="alert(1)"/>',
+    "foreign object": '<foreignObject><p xmlns="http://www.w3.org/1999/xhtml">x</p></foreignObject>',
+    "iframe": '<iframe src="https://example.com"/>',
+    "link to a script": '<a href="javascript:alert(1)"><text>x</text></a>',
+    "link to a script with blanks": '<a href=" java&#10;script:alert(1)"><text>x</text></a>',
+    "image from elsewhere": '<image href="https://example.com/track.png"/>',
+    "image from elsewhere, the old way": '<image xmlns:l="http://www.w3.org/1999/xlink" l:href="//example.com/a.png"/>',
+    "drawing inside as data": '<image href="data:image/svg+xml;base64,PHN2Zy8+"/>',
+    "page as data": '<a href="data:text/html,&lt;script&gt;"><text>x</text></a>',
+    "use of a file": '<use href="file:///etc/passwd#a"/>',
+    "style from elsewhere": "<style>@import url(https://example.com/a.css);</style>",
+    "font from elsewhere": '<style>@font-face { src: url("https://example.com/a.woff") }</style>',
+    "fill from elsewhere": '<rect fill="url(https://example.com/a.svg#b)"/>',
+    "style with escapes": r'<rect style="fill: \75rl(https://example.com/a)"/>',
+    "animated link": '<a><animate attributeName="href" to="javascript:alert(1)"/></a>',
+    "animated handler": '<set attributeName="onclick" to="alert(1)"/>',
+    "base": '<g xml:base="https://example.com/"><use href="#a"/></g>',
+}  # fmt: skip
+XML_BOMB = (
+    b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">'
+    b'<!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]><svg xmlns="http://www.w3.org/2000/svg"><text>&c;</text></svg>'
+)
+XXE = (
+    b'<!DOCTYPE svg [<!ENTITY file SYSTEM "file:///etc/passwd">]>'
+    b'<svg xmlns="http://www.w3.org/2000/svg"><text>&file;</text></svg>'
+)
+
+
+@pytest.mark.parametrize("guest", GUESTS)
+@pytest.mark.parametrize("image_format", TYPES)
+async def test_an_image_with_a_guest_behind_its_end(image_format: str, guest: str) -> None:
+    error = await refuse(EVERYTHING, picture(image_format) + GUESTS[guest])
+    assert type(error) is PolyglotFileError
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+@pytest.mark.parametrize("image_format", TYPES)
+async def test_an_image_that_is_cut_off(image_format: str, share: float) -> None:
+    noise = encoded(Image.effect_noise((200, 100), 80).convert("RGB"), image_format)
+    error = await refuse(EVERYTHING, noise[: int(len(noise) * share)])
+    assert type(error) is CorruptFileError
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+async def test_a_bomb_is_refused_before_it_is_decoded(bomb: str) -> None:
+    assert len(BOMBS[bomb]) < 1_000_000
+    assert type(await refuse(EVERYTHING, BOMBS[bomb])) is ImageTooLargeError
+
+
+async def test_decoding_ends_with_its_time() -> None:
+    limits = FileLimits(max_file_size=2**30, allowed_types=KNOWN_TYPES, time_limit=0.000_001)
+    assert type(await refuse(limits, picture())) is ImageTimeoutError
+
+
+@pytest.mark.parametrize("real", TYPES)
+@pytest.mark.parametrize("declared", [*TYPES.values(), "text/html", "image/svg+xml", "application/pdf"])
+async def test_what_is_declared_as_something_else(real: str, declared: str) -> None:
+    if TYPES[real] != declared:
+        assert type(await refuse(EVERYTHING, picture(real), declared)) is FileTypeMismatchError
+
+
+@pytest.mark.parametrize("declared", ["image/png", "text/css", "text/plain", "text/javascript", "application/json"])
+async def test_a_page_that_is_declared_as_something_harmless(declared: str) -> None:
+    assert type(await refuse(EVERYTHING, PAGE, declared)) is FileTypeMismatchError
+
+
+@pytest.mark.parametrize(
+    "content",
+    [PAGE, SVG, archive(), b"%PDF-1.7\n%%EOF", b"just text", b"{}", b"\x7fELF" + bytes(99), b"BM" + bytes(99),
+     bytes(99), b"\xff\xfe<\x00s\x00v\x00g\x00", b"II*\x00" + bytes(99), b"\x1f\x8b\x08" + bytes(20)],
+)  # fmt: skip
+async def test_what_is_no_allowed_image(content: bytes) -> None:
+    assert type(await refuse(IMAGES, content)) is FileTypeNotAllowedError
+
+
+async def test_a_name_or_header_does_not_make_an_image() -> None:
+    assert type(await refuse(IMAGES, b"MZ" + bytes(500), "image/png")) is FileTypeMismatchError
+
+
+async def test_an_empty_file() -> None:
+    assert type(await refuse(EVERYTHING, b"", "image/png")) is EmptyFileError
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS)
+async def test_a_drawing_that_does_more_than_draw(drawing: str) -> None:
+    content = f'<svg xmlns="http://www.w3.org/2000/svg">{DRAWINGS[drawing]}</svg>'.encode()
+    assert type(await refuse(EVERYTHING, content)) is ActiveContentError
+
+
+@pytest.mark.parametrize("content", [XML_BOMB, XXE], ids=["bomb", "file of the server"])
+async def test_a_drawing_with_entities(content: bytes) -> None:
+    assert type(await refuse(EVERYTHING, content, "image/svg+xml")) is ActiveContentError
+
+
+async def test_a_drawing_with_a_style_sheet_from_elsewhere() -> None:
+    content = b'<?xml version="1.0"?><?xml-stylesheet href="https://example.com/a.css"?>' + SVG
+    assert type(await refuse(EVERYTHING, content, "image/svg+xml")) in {ActiveContentError, FileTypeMismatchError}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'<svg xmlns="http://www.w3.org/2000/svg"><g></svg>', b"<svg><g/></svg>", SVG + b"<script/>",
+     b'<svg xmlns="http://www.w3.org/2000/svg">' + b"<g>" * 1000 + b"</g>" * 1000 + b"</svg>",
+     b'<?xml version="1.0" encoding="utf-7"?>' + SVG],
+)  # fmt: skip
+async def test_a_drawing_that_is_no_well_formed_xml(content: bytes) -> None:
+    assert type(await refuse(EVERYTHING, content, "image/svg+xml")) is CorruptFileError
+
+
+async def test_documents_that_go_on_behind_their_end() -> None:
+    assert type(await refuse(EVERYTHING, archive() + PAGE)) is PolyglotFileError
+    assert type(await refuse(EVERYTHING, archive()[:-10])) is CorruptFileError
+    assert type(await refuse(EVERYTHING, b"%PDF-1.7\n%%EOF\n<script>")) is PolyglotFileError
+    assert type(await refuse(EVERYTHING, b"%PDF-1.7\nnothing")) is CorruptFileError
+
+
+async def test_damaged_checksums_and_contradicting_sizes() -> None:
+    content = bytearray(picture())
+    content[40] ^= 1
+    assert type(await refuse(EVERYTHING, bytes(content))) is CorruptFileError
+    assert type(await refuse(EVERYTHING, png(100, 100, bytes(50)))) is CorruptFileError
+    assert type(await refuse(EVERYTHING, png(0, 100))) is CorruptFileError
+
+
+async def test_an_animation_with_too_many_frames() -> None:
+    for image_format in ("GIF", "WEBP", "PNG"):
+        assert type(await refuse(EVERYTHING, animation(image_format, frames=21))) is ImageTooLargeError
+
+
+async def test_errors_name_the_setting_and_never_the_content() -> None:
+    error = await refuse(IMAGES, b"secret-in-the-file")
+    assert "ALLOWED_FILE_TYPES" in str(error)
+    assert "secret" not in str(error)
