@@ -1,0 +1,227 @@
+"""``DataLayer``: everything behind one object."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Self
+
+from data_layer.config import Settings
+from data_layer.errors import (
+    NotInitializedError,
+)
+from data_layer.layer.parts import Parts, open_parts
+from data_layer.repositories.unit_of_work import UnitOfWork, last_position
+from data_layer.services.accounts import AccountService, AccountTools
+from data_layer.services.audit.service import AuditService
+from data_layer.services.health import HealthService
+from data_layer.services.maintenance import MaintenanceService
+from data_layer.services.projects import ProjectService
+from data_layer.services.seed import SeedService
+from data_layer.services.statistics import StatisticsService
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from data_layer.cache import Cache
+    from data_layer.database.engine import Database
+    from data_layer.database.migrator import Migrator
+    from data_layer.database.replicas import Replicas
+    from data_layer.schemas.health import Health
+    from data_layer.services.files import FileMaintenance, FileService, LocalFileServer
+    from data_layer.services.sessions import SessionService
+    from data_layer.services.statistics import Statistics
+    from data_layer.services.tokens import TokenService
+    from data_layer.storage import StorageBackend
+    from data_layer.storage.counters import StorageCounters
+
+
+class DataLayer:
+    """Database, cache and storage behind one object, used as ``async with DataLayer(Settings()) as data``.
+
+    While no server is named in the settings, PostgreSQL and Valkey are started from their wheels, and the embedded
+    database is created and migrated. A database of one's own is never changed by opening it.
+
+    Args:
+        settings: by default those of the environment.
+        exclusive: be the one service of the folder of the embedded servers.
+        prepare: create and migrate a database of one's own as well.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, exclusive: bool = False, prepare: bool = False) -> None:
+        self.settings = settings or Settings()
+        self._exclusive = exclusive
+        self._prepares = prepare
+        self._exit_stack: AsyncExitStack | None = None
+        self._parts: Parts | None = None
+
+    async def open(self) -> Self:
+        """Start and connect everything. Harmless when it is open.
+
+        A cache that cannot be reached is no reason to fail: the database holds the truth.
+
+        Raises:
+            SchemaMismatchError: when the tables are not those of this version; the message names the command to run.
+            DataLayerError: when something else that is needed cannot be had; nothing stays open then.
+        """
+        if self._parts is None:
+            async with AsyncExitStack() as stack:
+                parts = await open_parts(
+                    self.settings, stack, self.transaction, exclusive=self._exclusive, prepares=self._prepares
+                )
+                self._parts, self._exit_stack = parts, stack.pop_all()
+        return self
+
+    async def close(self) -> None:
+        """Close everything, in the opposite order. Harmless when it is closed."""
+        stack, self._exit_stack, self._parts = self._exit_stack, None, None
+        if stack is not None:
+            await stack.aclose()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def database(self) -> Database:
+        """The pool of connections to PostgreSQL."""
+        return self._opened.database
+
+    @property
+    def migrator(self) -> Migrator:
+        """What operators do to the tables."""
+        return self._opened.migrator
+
+    @property
+    def cache(self) -> Cache:
+        """Values with a time to live, in Redis or Valkey."""
+        return self._opened.cache
+
+    @property
+    def storage(self) -> StorageBackend:
+        """Files under keys."""
+        return self._opened.storage
+
+    @property
+    def storage_counters(self) -> StorageCounters:
+        """What the storage has done since it was opened: operations, bytes, errors and durations."""
+        return self._opened.storage_counters
+
+    @property
+    def files(self) -> FileService:
+        """Files of users: validated, recorded, and removed when nobody refers to them any more."""
+        return self._opened.files.service
+
+    @property
+    def local_files(self) -> LocalFileServer | None:
+        """What serves signed URLs of local files; None where no files are local."""
+        return self._opened.files.server
+
+    @property
+    def file_maintenance(self) -> FileMaintenance:
+        """What operators do with stored files."""
+        return self._opened.files.maintenance
+
+    def transaction(self, *, read_only: bool = False, after: str | None = None) -> UnitOfWork:
+        """A new transaction, for one ``async with`` block: committed at its end, rolled back on an exception.
+
+        Args:
+            read_only: refuse changes, and read from a replica (DB_REPLICA_HOSTS) if one is fresh enough: at most
+                DB_REPLICA_MAX_LAG seconds behind, and not behind what this task, or the one that started it, has
+                committed itself.
+            after: also not behind this ``position``, which another task or process has handed over.
+
+        Raises:
+            NotInitializedError: when the data layer is not open.
+            InvalidValueError: when ``after`` is no position.
+        """
+        parts = self._opened
+        if read_only:
+            return UnitOfWork(parts.replicas.reader(last_position(), after))
+        return UnitOfWork(parts.database, self._remove_files, parts.cache.transaction_keys, parts.sessions.forget)
+
+    @property
+    def position(self) -> str | None:
+        """Where the database was after the last commit of this task, for ``transaction(read_only=True, after=…)``.
+
+        A web application hands it to its client, so that the next request reads what this one has written, whichever
+        replica serves it. None without a commit, and without replicas.
+        """
+        return last_position()
+
+    @property
+    def replicas(self) -> Replicas:
+        """The replicas that are read from."""
+        return self._opened.replicas
+
+    @property
+    def accounts(self) -> AccountService:
+        """Accounts of people: registering, logging in, changing, ending."""
+        return AccountService(AccountTools(self.transaction, self.audit, self._opened.passwords, self.settings))
+
+    @property
+    def projects(self) -> ProjectService:
+        """Projects and the versions of their code."""
+        return ProjectService(self.transaction)
+
+    @property
+    def audit(self) -> AuditService:
+        """The audit trail."""
+        return AuditService(self.transaction, self._opened.audit_buffer)
+
+    @property
+    def sessions(self) -> SessionService:
+        """Who is logged in."""
+        return self._opened.sessions
+
+    @property
+    def tokens(self) -> TokenService:
+        """Access and refresh tokens, for clients that hold no cookie."""
+        return self._opened.tokens
+
+    @property
+    def maintenance(self) -> MaintenanceService:
+        """Removal of what has expired, and the months of the audit trail."""
+        return MaintenanceService(
+            self.database, self.transaction, retention_months=self.settings.audit_retention_months
+        )
+
+    @property
+    def seed(self) -> SeedService:
+        """The example data."""
+        return SeedService(self.transaction, self.storage)
+
+    async def require_current_schema(self) -> None:
+        """Ask the database whether its tables are those of this version; one query.
+
+        Raises:
+            SchemaMismatchError: when they are not; the message names the command to run.
+            DatabaseError: when it cannot be asked.
+        """
+        (await self.database.schema()).require_current()
+
+    async def health(self) -> Health:
+        """Whether database, cache and storage work."""
+        return await HealthService(self.transaction, self.cache.check, self.storage.check).check()
+
+    async def statistics(self) -> Statistics:
+        """Figures of database, cache and storage."""
+        service = StatisticsService(
+            self.database, self.transaction, self.cache, self.storage, self.settings.storage_backend
+        )
+        return await service.gather()
+
+    @property
+    def _opened(self) -> Parts:
+        if self._parts is None:
+            raise NotInitializedError(
+                "the data layer is not open: use it inside `async with`, or call initialize_data_layer()"
+            )
+        return self._parts
+
+    async def _remove_files(self, keys: Sequence[str]) -> None:
+        await self._opened.files.removal.remove_discarded(keys)

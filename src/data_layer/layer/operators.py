@@ -1,0 +1,88 @@
+"""Single parts of the data layer, for operators: each works while the others are broken."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from data_layer.cache import Cache
+from data_layer.database.address import database_address, direct_address
+from data_layer.database.engine import Database
+from data_layer.database.migrator import Migrator
+from data_layer.layer.servers import embedded_servers, require_direct_address
+from data_layer.repositories.unit_of_work import UnitOfWork
+from data_layer.services.health import HealthService
+from data_layer.storage.opening import make_storage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from data_layer.config import Settings
+    from data_layer.schemas.health import Health
+    from data_layer.storage import StorageBackend
+
+
+@asynccontextmanager
+async def open_migrator(settings: Settings) -> AsyncIterator[Migrator]:
+    """The migrator alone, for operators: the database need not exist yet.
+
+    Raises:
+        ConfigurationError: when it could only be reached through PgBouncer, which breaks the lock of migrations.
+    """
+    require_direct_address(settings)
+    async with embedded_servers(settings, valkey=False) as addresses:
+        yield Migrator(direct_address(settings, addresses.database_url))
+
+
+def describe_database(settings: Settings) -> str:
+    """Which database the settings name, for a question to people."""
+    if settings.uses_embedded_database:
+        return f"the embedded database {settings.db_name} in {settings.data_folder.absolute()}"
+    return f"the database {direct_address(settings)}"
+
+
+@asynccontextmanager
+async def open_cache(settings: Settings) -> AsyncIterator[Cache]:
+    """The cache alone, for operators: it works without the database."""
+    async with embedded_servers(settings, postgresql=False) as addresses, Cache(settings, addresses.redis_url) as cache:
+        yield cache
+
+
+@asynccontextmanager
+async def open_storage(
+    settings: Settings, *, create: bool = False, allow_public: bool = False
+) -> AsyncIterator[StorageBackend]:
+    """The storage alone, for operators: it works without the servers.
+
+    Args:
+        settings: which storage.
+        create: make the folder, bucket or container first, if it is missing.
+        allow_public: accept that everybody can read it; otherwise making it fails.
+    """
+    storage = make_storage(settings)
+    if create:
+        await storage.create(allow_public=allow_public)
+    await storage.initialize()
+    try:
+        yield storage
+    finally:
+        await storage.close()
+
+
+async def probe(settings: Settings) -> Health:
+    """The health of all parts, also of those that would keep the data layer from opening."""
+    async with AsyncExitStack() as stack:
+        addresses = await stack.enter_async_context(embedded_servers(settings))
+        database = Database(settings, database_address(settings, addresses.database_url))
+        stack.push_async_callback(database.close)
+        database.prepare()
+        cache = await stack.enter_async_context(Cache(settings, addresses.redis_url))
+        storage = make_storage(settings)
+        stack.push_async_callback(storage.close)
+
+        async def check_storage() -> None:
+            await storage.initialize()
+            await storage.check()
+
+        return await HealthService(partial(UnitOfWork, database), cache.check, check_storage).check()

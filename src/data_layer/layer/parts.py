@@ -1,0 +1,158 @@
+"""What exists while the data layer is open, and how it is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from data_layer.cache import Cache
+from data_layer.database.address import database_address, direct_address, replica_addresses
+from data_layer.database.engine import Database
+from data_layer.database.listener import Listener
+from data_layer.database.migrator import Migrator
+from data_layer.database.replicas import Replicas
+from data_layer.entities.enums import StorageKind
+from data_layer.errors import (
+    CacheError,
+    CacheLoginError,
+)
+from data_layer.layer.operators import open_storage
+from data_layer.layer.servers import embedded_servers, log_progress, prepare, require_direct_address, run_in_thread
+from data_layer.observability.log import get_log
+from data_layer.repositories.session_changes import SESSION_CHANNEL
+from data_layer.repositories.unit_of_work import UnitOfWork
+from data_layer.services.accounts import PasswordHasher
+from data_layer.services.audit.buffer import AuditBuffer
+from data_layer.services.audit.spill import SpillFolder
+from data_layer.services.files import StoragePlaces
+from data_layer.services.files.opening import open_files
+from data_layer.services.sessions import SessionService
+from data_layer.services.sessions.feed import ANSWER_SECONDS
+from data_layer.services.tokens import TokenService
+from data_layer.storage.counters import CountedStorage, StorageCounters
+from data_layer.storage.opening import make_storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AsyncExitStack
+
+    from data_layer.config import Settings
+    from data_layer.embedded import EmbeddedAddresses
+    from data_layer.services.files.opening import FileServices
+    from data_layer.storage import StorageBackend
+
+
+log = get_log(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What exists while the data layer is open."""
+
+    database: Database
+    replicas: Replicas
+    migrator: Migrator
+    cache: Cache
+    storage: StorageBackend
+    passwords: PasswordHasher
+    audit_buffer: AuditBuffer
+    sessions: SessionService
+    tokens: TokenService
+    storage_counters: StorageCounters
+    files: FileServices
+
+
+async def open_parts(
+    settings: Settings,
+    stack: AsyncExitStack,
+    transaction: Callable[[], UnitOfWork],
+    *,
+    exclusive: bool,
+    prepares: bool,
+) -> Parts:
+    """Open everything, one after the other; the stack closes it in the opposite order.
+
+    Args:
+        settings: what, where and how.
+        stack: what is opened is entered there.
+        transaction: begins one, once everything is open.
+        exclusive: be the one service of the folder of the embedded servers.
+        prepares: create and migrate a database of one's own as well.
+    """
+    addresses = await stack.enter_async_context(embedded_servers(settings, exclusive=exclusive))
+    counters = StorageCounters(settings.storage_backend)
+    storage: StorageBackend = CountedStorage(make_storage(settings), counters)
+    stack.push_async_callback(storage.close)
+    await storage.initialize()
+    cache = await stack.enter_async_context(Cache(settings, addresses.redis_url))
+    await _look_for(cache)
+    migrator = Migrator(direct_address(settings, addresses.database_url))
+    if prepares or addresses.database_url is not None:
+        require_direct_address(settings)
+        await run_in_thread(partial(prepare, migrator), log_progress)
+    database = Database(settings, database_address(settings, addresses.database_url))
+    stack.push_async_callback(database.close)
+    await database.open()
+    replicas = Replicas(database, _make_replicas(settings), settings.db_replica_max_lag)
+    stack.push_async_callback(replicas.close)
+    await replicas.open()
+    (await database.schema()).require_current()
+    places = await _open_places(settings, stack, storage)
+    files = await stack.enter_async_context(open_files(settings, transaction, places))
+    log.info("data_layer_opened", database=str(database.address), cache=cache.address)
+    passwords = stack.enter_context(PasswordHasher(settings.bcrypt_rounds))
+    audit_buffer = _make_audit_buffer(settings, database)
+    stack.push_async_callback(audit_buffer.close)
+    audit_buffer.start()
+    sessions, tokens = _make_sessions(settings, database, cache, addresses)
+    stack.push_async_callback(sessions.close)
+    return Parts(
+        database, replicas, migrator, cache, storage, passwords, audit_buffer, sessions, tokens, counters, files
+    )
+
+
+async def _open_places(settings: Settings, stack: AsyncExitStack, storage: StorageBackend) -> StoragePlaces:
+    others: dict[StorageKind, StorageBackend] = {}
+    second = settings.storage_second_backend
+    if second is not None and second != settings.storage_backend:
+        second_settings = settings.model_copy(update={"storage_backend": second})
+        others[StorageKind(second)] = await stack.enter_async_context(open_storage(second_settings))
+    return StoragePlaces(StorageKind(settings.storage_backend), storage, others)
+
+
+def _make_replicas(settings: Settings) -> list[Database]:
+    return [Database(settings, address) for address in replica_addresses(settings)]
+
+
+def _make_audit_buffer(settings: Settings, database: Database) -> AuditBuffer:
+    folder = settings.audit_spill_folder or settings.data_folder / "audit-spill"
+    return AuditBuffer(
+        database,
+        SpillFolder(folder.absolute(), settings.audit_spill_limit),
+        capacity=settings.audit_buffer_size,
+        interval=settings.audit_flush_interval,
+    )
+
+
+def _make_sessions(
+    settings: Settings, database: Database, cache: Cache, addresses: EmbeddedAddresses
+) -> tuple[SessionService, TokenService]:
+    is_pooled = settings.db_direct_url is None
+    address = database.address if is_pooled else direct_address(settings, addresses.database_url)
+    connect = partial(Listener.open, address, settings, SESSION_CHANNEL, time_limit=ANSWER_SECONDS)
+
+    def transaction() -> UnitOfWork:
+        return UnitOfWork(database, forget_sessions=sessions.forget)
+
+    sessions = SessionService(transaction, cache, connect, settings)
+    return sessions, TokenService(transaction, sessions, settings)
+
+
+async def _look_for(cache: Cache) -> None:
+    try:
+        await cache.check()
+    except CacheLoginError:
+        raise
+    except CacheError as error:
+        log.warning("cache_unavailable", reason=str(error))
