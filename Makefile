@@ -2,8 +2,8 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check format lint types docs lock upgrade env-example bench bench-database bench-cache \
-	bench-storage bench-accounts clean
+.PHONY: help run test check format lint types docs lock upgrade env-example clean
+.PHONY: bench bench-database bench-cache bench-storage bench-accounts
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
 PYTHON ?=

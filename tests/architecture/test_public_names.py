@@ -10,6 +10,7 @@ from enum import Enum
 import data_layer
 from data_layer import config
 from data_layer.entities import enums
+from data_layer.settings import database
 
 PUBLIC = {
     "DataLayer",
@@ -34,7 +35,7 @@ PUBLIC = {
 }
 ENUMS = {
     name
-    for module in (config, enums)
+    for module in (config, database, enums)
     for name, value in vars(module).items()
     if inspect.isclass(value) and issubclass(value, Enum) and value.__module__ == module.__name__
 }

@@ -26,7 +26,7 @@ CHANGES = {
     'ALTER TABLE users ALTER COLUMN first_name TYPE varchar(100) COLLATE "C"': 'COLLATE "C"',
     "ALTER TABLE projects ALTER COLUMN search_vector DROP EXPRESSION": "column projects.search_vector should be",
     "ALTER TABLE sessions RENAME TO logins": "table sessions is missing",
-    "ALTER TABLE generated_images SET UNLOGGED": "table generated_images should be: ; but is: unlogged",
+    "ALTER TABLE login_attempts SET UNLOGGED": "table login_attempts should be: ; but is: unlogged",
     "ALTER TABLE users DROP CONSTRAINT ck_users_role": "constraint users.ck_users_role is missing",
     f"ALTER TABLE users DROP CONSTRAINT ck_users_role, ADD CONSTRAINT ck_users_role {NEW_RULE}": "'owner'::text",
     "ALTER TABLE generated_codes DROP CONSTRAINT fk_generated_codes_project_id, ADD CONSTRAINT "

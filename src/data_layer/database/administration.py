@@ -43,6 +43,10 @@ SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespac
 WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname <> 'information_schema' AND nspname !~ '^pg_'
 AND NOT (nspname = current_schema() AND relname IN :ours)
 AND NOT EXISTS (
+    SELECT FROM pg_inherits JOIN pg_class parent ON parent.oid = inhparent
+    WHERE inhrelid = pg_class.oid AND parent.relnamespace = pg_namespace.oid AND parent.relname IN :ours
+)
+AND NOT EXISTS (
     SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
 )
 ORDER BY relname
