@@ -290,3 +290,15 @@ async def test_a_killed_process_loses_nothing_that_was_on_disk(
     assert safe >= 500
     assert len(stored) == len(set(stored))
     assert {f"{number:06}" for number in range(safe)} <= set(stored)
+
+
+async def test_a_folder_that_cannot_be_used_does_not_stop_the_writing(settings: Settings, data: DataLayer) -> None:
+    del data
+    assert settings.audit_spill_folder
+    settings.audit_spill_folder.write_text("a file where the folder should be")
+    async with DataLayer(settings) as other:
+        for number in range(3):
+            other.audit.record_soon(AuditAction.CODE_DOWNLOAD, str(number))
+            await until(lambda number=number: other.audit.buffer_statistics().written == number + 1)  # type: ignore[misc]
+        await other.audit._buffer._keep([make_row(AuditAction.CODE_DOWNLOAD, "x")])
+        assert other.audit.buffer_statistics().lost == 1

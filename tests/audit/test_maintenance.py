@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import text
@@ -247,3 +247,22 @@ async def test_expired_sessions_and_tokens_are_removed_in_batches(
     assert [count for step, count in told if step == "sessions_removed"] == [2, 4, 4]
     async with data.transaction() as tx:
         assert await tx.sessions.count() == 5
+
+
+async def test_the_first_month_is_made_while_entries_come_in(trail: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry comes between the look into the default partition and the attachment of the month."""
+    service = trail.maintenance
+    really_look = type(service._partitions).months_in_default
+    late: list[UUID] = []
+
+    async def look(*arguments: Any) -> list[Month]:
+        found = await really_look(*arguments)
+        late.extend(await add(trail, entry_at(NOW)))
+        return found
+
+    monkeypatch.setattr(type(service._partitions), "months_in_default", look)
+
+    report = await trail.maintenance.run(SYSTEM)
+
+    assert report.is_complete, report
+    assert await where(trail) == dict.fromkeys(late, THIS.table)

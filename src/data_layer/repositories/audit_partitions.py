@@ -99,11 +99,6 @@ class AuditPartitions:
         rows = await self._all(f"SELECT id FROM {DEFAULT_PARTITION} ORDER BY id LIMIT 1")  # noqa: S608
         return Month.of(time_of(rows[0][0])) if rows else None
 
-    async def count(self, table: str) -> int:
-        """About how many entries a partition has."""
-        rows = await self._all("SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = %s::regclass", (table,))
-        return int(rows[0][0])
-
     async def create(self, month: Month) -> None:
         """Make the partition of a month of which nothing is in the default partition."""
         await self._change(*_table(month), *_attach(month))

@@ -16,7 +16,7 @@ from data_layer.context import request_context
 from data_layer.database.exclusive_run import exclusive_run
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction
-from data_layer.errors import DatabaseError, StatementTimeoutError
+from data_layer.errors import DataLayerError, StatementTimeoutError
 from data_layer.observability.log import get_log
 from data_layer.repositories.audit_partitions import AuditPartitions, Month
 from data_layer.schemas.maintenance import MaintenanceReport
@@ -70,7 +70,7 @@ class MaintenanceService:
 
         Raises:
             PermissionDeniedError: the actor may not run maintenance.
-            DatabaseError: the database cannot be asked.
+            DatabaseError: the database cannot be asked at all.
         """
         require(actor, Permission.RUN_MAINTENANCE)
         async with exclusive_run(self._database, LOCK) as is_ours:
@@ -134,7 +134,7 @@ class _Round:
         """A step that fails does not keep the others from being done."""
         try:
             await work()
-        except DatabaseError as error:
+        except DataLayerError as error:
             self._problems.append(f"{name}: {error}")
             log.warning("maintenance_step_failed", step=name, code=error.code, reason=str(error))
 
@@ -167,7 +167,12 @@ class _Round:
 
     async def _move(self) -> None:
         """Bring entries out of the default partition into their months."""
-        months = await self._months_to_move()
+        moved = await self._months_to_move()
+        months = list(moved)
+        # Entries of this month may come into the default partition at any moment until it has its own: so it is always
+        # made in this way, under the lock.
+        if self._this_month not in (*moved, *await self._partitions.months()):
+            months.append(self._this_month)
         has_expired = self._oldest_kept is not None and await self._partitions.expired_in_default(self._oldest_kept)
         if not months and not has_expired:
             return
@@ -176,7 +181,7 @@ class _Round:
                 self._on_progress(f"move {month}", copied)
         await self._patiently(lambda: self._partitions.exchange_default(months, self._oldest_kept))
         for month in months:
-            self._note("audit_months_moved", month)
+            self._note("audit_months_moved" if month in moved else "audit_months_made", month)
 
     async def _months_to_move(self) -> list[Month]:
         """Months with entries in the default partition, as far as ids can be of such a time."""

@@ -52,7 +52,9 @@ class DatabaseSettings(BaseSettings):
     db_ssl_ca: Path | None = Field(None, description="File with the authorities to trust. Default: the system's.")
     db_ssl_cert: Path | None = Field(None, description="File with the client's certificate.")
     db_ssl_key: Path | None = Field(None, description="File with the client's private key.")
-    db_max_connections: int = Field(20, ge=1, le=10_000, description="Connections that are never exceeded.")
+    db_max_connections: int = Field(
+        20, ge=1, le=10_000, description="Connections of the pool; one more listens for ended sessions."
+    )
     db_min_connections: int = Field(2, ge=0, le=10_000, description="Connections that are opened at start.")
     db_pool_timeout: Seconds = Field(10, description="Seconds to wait for a free connection.")
     db_connect_timeout: Seconds = Field(5, description="Seconds to wait for a new connection.")

@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -108,7 +109,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.processes: list[Process] = []
         self.known: list[Known] = []
         self.accounts: list[Account] = []
-        self.kept: dict[bytes, bytes] = {}
+        self.kept: dict[Any, Any] = {}
         self.redis_runs = True
         self.flushed = self.now
 
@@ -334,26 +335,19 @@ class SessionMachine(RuleBasedStateMachine):
             (self.stage.redis.kill if self.redis_runs else self.stage.redis.start)()
             self.redis_runs = not self.redis_runs
         elif self.redis_runs and what == "empty":
-            self.run(self._redis("FLUSHALL"))
+            self._redis.flushall()
         elif self.redis_runs and what == "save":
-            self.run(self._save())
+            self.kept |= {key: self._redis.get(key) for key in self._redis.keys("*")}
         elif self.redis_runs:
-            self.run(self._bring_back())
+            # As a replica that lagged behind and took over.
+            for key, value in self.kept.items():
+                self._redis.set(key, value)
             for process in self.processes:
                 self.run(process.catch_up())
 
-    async def _save(self) -> None:
-        client = self.processes[0].cache.client
-        self.kept |= {key: await client.get(key) for key in await client.keys("*")}
-
-    async def _bring_back(self) -> None:
-        """As a replica that lagged behind and took over."""
-        for key, value in self.kept.items():
-            if value is not None:
-                await self.processes[0].cache.client.set(key, value)
-
-    async def _redis(self, *command: str) -> None:
-        await self.processes[0].cache.client.execute_command(*command)  # type: ignore[no-untyped-call]
+    @property
+    def _redis(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self.stage.redis.socket_path))
 
     # What must hold at any time
 
@@ -370,10 +364,10 @@ def stage(migrated: Settings) -> Iterator[Stage]:
     settings = migrated.model_copy(
         update={"session_ttl": LIFE, "session_max_age": MAXIMUM, "session_limit": LIMIT, "redis_connect_timeout": 200}
     )
-    with asyncio.Runner() as runner, RedisServer(unix_socket=True) as redis:
+    with asyncio.Runner() as runner, RedisServer(unix_socket=True) as server:
         context = movable_time(settings)
         world = runner.run(context.__aenter__())
-        yield Stage(runner, world, redis)
+        yield Stage(runner, world, server)
         runner.run(context.__aexit__(None, None, None))
 
 

@@ -58,6 +58,7 @@ class AuditBuffer:
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
         self._rests_until = 0.0
+        self._replays_after = 0.0
         self._rest = _SHORTEST_REST
         self._counts = dict.fromkeys(("recorded", "written", "spilled", "replayed", "rejected", "lost"), 0)
         self._lost_and_told = 0
@@ -105,26 +106,32 @@ class AuditBuffer:
         return AuditBufferStatistics(**self._counts, waiting=waiting, bytes_on_disk=self._spill.size())
 
     async def _run(self) -> None:
-        await asyncio.to_thread(self._spill.remove_leftovers)
+        with suppress(OSError):
+            await asyncio.to_thread(self._spill.remove_leftovers)
         while True:
-            try:
-                await self._replay()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._interval):
-                        await self._wake.wait()
-                self._wake.clear()
-                await self.flush()
-                self._tell_losses()
-            except Exception as error:  # noqa: BLE001  (whatever it is: recording must go on)
-                log.warning("audit_flush_failed", reason=f"{type(error).__name__}: {error}")
-                await asyncio.sleep(_SHORTEST_REST)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._wake.wait()
+            self._wake.clear()
+            await self.flush()
+            self._tell_losses()
+            await self._replay_safely()
 
     async def _write_safely(self, rows: Sequence[Row]) -> None:
         try:
             await self._write(rows)
-        except Exception as error:  # noqa: BLE001  (a mistake of ours must not end the recording of others)
+        except Exception as error:  # noqa: BLE001  (whatever it is: recording must go on)
             log.warning("audit_flush_failed", reason=f"{type(error).__name__}: {error}")
-            self._count("lost", len(rows))
+            await self._keep(rows)
+
+    async def _replay_safely(self) -> None:
+        if time.monotonic() < self._replays_after:
+            return
+        try:
+            await self._replay()
+        except Exception as error:  # noqa: BLE001  (whatever it is: recording must go on)
+            log.warning("audit_replay_failed", reason=f"{type(error).__name__}: {error}")
+            self._replays_after = time.monotonic() + _LONGEST_REST
 
     async def _write(self, rows: Sequence[Row]) -> None:
         if self._rests:
@@ -147,15 +154,15 @@ class AuditBuffer:
     async def _keep(self, rows: Sequence[Row]) -> None:
         try:
             kept = await asyncio.to_thread(lambda: self._spill.keep(rows[0][0], [line_of(row) for row in rows]))
-        except OSError as error:
-            log.warning("audit_spill_failed", reason=str(error))
+        except Exception as error:  # noqa: BLE001  (the disk refuses, or an entry cannot be written at all)
+            log.warning("audit_spill_failed", reason=f"{type(error).__name__}: {error}")
             kept = False
         self._count("spilled" if kept else "lost", len(rows))
 
     async def _replay(self) -> None:
         """Write what is on disk, oldest first, for as long as the database takes it."""
         for path in await asyncio.to_thread(self._spill.waiting):
-            if self._rests or self._wake.is_set():
+            if self._rests:
                 return
             claim = await asyncio.to_thread(self._spill.claim, path)
             if claim is None:
@@ -170,6 +177,8 @@ class AuditBuffer:
                 self._begin_rest(error)
             finally:
                 claim.close()
+            if self._wake.is_set():  # What is new comes first; of what is old at least one file has had its turn.
+                return
 
     async def _insert(self, lines: Sequence[bytes]) -> int:
         """Write entries that may be there already; how many of them the database will never take."""

@@ -96,7 +96,7 @@ class SpillFolder:
     def size(self) -> int:
         """The size of all files, in bytes."""
         total = 0
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             for entry in os.scandir(self._folder):
                 with suppress(FileNotFoundError):
                     total += entry.stat().st_size

@@ -26,7 +26,7 @@ from data_layer.services.sessions.shared_copies import SharedCopies
 from data_layer.services.sessions.validation import SessionValidator, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
@@ -140,23 +140,24 @@ class SessionService:
                 tx.add(_entry(AuditAction.SESSION_REVOKE, user_id, ended.ids, "Session ended", reason=LIMIT_REACHED))
         return NewSession(token=SecretStr(token), session=begun)
 
-    async def validate(self, token: str) -> ActiveSession:
+    def validate(self, token: str) -> Coroutine[Any, Any, ActiveSession]:
         """The session of a token; its use is counted, and lets its life begin again.
 
         Raises:
             InvalidSessionError: when the token is unknown, or its session has expired or was ended.
             DatabaseError: when that cannot be told at the moment.
         """
-        return await self._validator.by_token(token)
+        # Handed through and not awaited here: this is on the way of every request.
+        return self._validator.by_token(token)
 
-    async def validate_id(self, session_id: UUID) -> ActiveSession:
+    def validate_id(self, session_id: UUID) -> Coroutine[Any, Any, ActiveSession]:
         """The same by the id, for a client who has proved otherwise that it is its own, such as by an access token.
 
         Raises:
             InvalidSessionError: when the session is unknown, has expired or was ended.
             DatabaseError: when that cannot be told at the moment.
         """
-        return await self._validator.by_id(session_id)
+        return self._validator.by_id(session_id)
 
     async def touch(self, session_id: UUID) -> datetime:
         """Let the life of a session begin again now, such as for a client that is connected but silent; its expiry.
