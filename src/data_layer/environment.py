@@ -73,7 +73,7 @@ def meant_setting(name: str, known: list[str]) -> str | None:
         return _SYNONYMS[name]
     if len(name) < _SHORTEST_NAME_TO_MISSPELL:
         return None
-    return next((candidate for candidate in sorted(_one_slip_away(name)) if candidate in known), None)
+    return min(_one_slip_away(name).intersection(known), default=None)
 
 
 def _one_slip_away(name: str) -> set[str]:

@@ -27,10 +27,10 @@ def stray(command: Commands, settings: Settings) -> str:  # noqa: ARG001  (it em
             async with data.transaction() as tx:
                 tx.add(user)
             await data.files.save(picture(size=(150, 100)), owner_id=user.id)
-            await data.storage.upload(b"stray", "lost/file", "text/plain")
+            await data.storage.upload(b"stray", "files/lost", "text/plain")
 
     asyncio.run(fill())
-    return "lost/file"
+    return "files/lost"
 
 
 def test_checking(command: Commands) -> None:
@@ -60,10 +60,12 @@ def test_cleaning_up_asks_for_more_than_its_name(command: Commands, stray: str, 
     assert planned.output.startswith("Would be removed")
     assert "--apply" in planned.errors
     assert file.exists()
+    (settings.local_storage_path / "of-the-application").touch()
     assert command("storage", "cleanup", "--apply", "--json").json["strays"] == 0, "a day must have passed"
     done = command("storage", "cleanup", "--yes", "--older-than", "0")
     assert done.output.startswith("Removed")
     assert not file.exists()
+    assert command("storage", "cleanup", "--older-than", "0", "--everywhere", "--json").json["strays"] == 1
     assert command("storage", "check").code == 0
 
 

@@ -118,7 +118,7 @@ async def test_a_server_that_does_not_answer(rclone_server: RcloneServer, bucket
                 await operation
             assert time.monotonic() - begun < 30
         proxy.unmute()
-        assert await storage.download("a") == b"kept"
+        assert await storage.download("a") in {b"kept", b"x"}, "the upload may arrive late, but whole"
 
 
 @pytest.mark.parametrize("kind", ["s3", "azure"])

@@ -79,10 +79,15 @@ def cleanup(
     older_than: Annotated[
         float, typer.Option("--older-than", min=0, help="Hours that something must have been useless.")
     ] = 24,
+    everywhere: Annotated[
+        bool, typer.Option("--everywhere", help="Also unknown objects that applications may have put there themselves.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what is expired, abandoned, unreferenced or unknown; remove it with --apply. Stopping it does no harm."""
-    report = run(_cleanup(read_settings(as_json=as_json), hours=older_than, apply=yes), as_json=as_json)
+    report = run(
+        _cleanup(read_settings(as_json=as_json), hours=older_than, apply=yes, everywhere=everywhere), as_json=as_json
+    )
     if as_json:
         print_json(report)
         return
@@ -162,12 +167,13 @@ async def _check(settings: Settings, *, deep: bool) -> CheckReport:
         )
 
 
-async def _cleanup(settings: Settings, *, hours: float, apply: bool) -> CleanupReport:
+async def _cleanup(settings: Settings, *, hours: float, apply: bool, everywhere: bool) -> CleanupReport:
     from data_layer.layer import DataLayer
 
     async with DataLayer(settings) as data:
         return await data.file_maintenance.cleanup(
             apply=apply,
+            everywhere=everywhere,
             older_than=timedelta(hours=hours),
             on_progress=lambda what, count: tell(f"{what.replace('_', ' ')}: {count:,} …"),
         )

@@ -125,8 +125,8 @@ class Storage(Protocol):
     ) -> str:
         """Store a file durably, in place of one that has the key already, and return its URL.
 
-        A failed or cancelled upload leaves what was there before; cancelled at its very last step it may have been
-        carried out, whole.
+        A failed or cancelled upload leaves what was there before. Cancelled at its very last step, or failed with
+        `StorageUnavailableError` because the answer of a server did not arrive, it may have been carried out, whole.
 
         Args:
             content: The bytes, or where to read them. A stream is read once and never held in memory as a whole.

@@ -82,8 +82,10 @@ async def test_an_upload_cancelled_at_any_moment_is_whole_or_absent(storage: Sto
 async def test_of_many_writers_one_wins_whole_and_readers_see_whole_files(
     storage: StorageBackend, backend: str
 ) -> None:
-    if backend == "s3_rclone":
-        pytest.skip("rclone overwrites a file while others read it, which S3 does not")
+    if backend.startswith("s3"):
+        pytest.skip(
+            "rclone overwrites a file under its readers, and moto shows bytes before their metadata; S3 does not"
+        )
 
     async def write(seed: int) -> None:
         for version in range(seed, seed + 12):

@@ -31,6 +31,11 @@ def skip_where_ignored(backend: str) -> None:
         pytest.skip("the server ignores conditions; another test sees that this is refused")
 
 
+def skip_where_not_atomic(backend: str) -> None:
+    if backend.startswith("s3"):
+        pytest.skip("rclone ignores conditions, and moto looks first and writes later; S3 does both at once")
+
+
 @pytest.mark.parametrize("size", [3, 9 * MEBIBYTE], ids=["small", "large"])
 async def test_a_file_is_created_once(storage: StorageBackend, backend: str, size: int) -> None:
     skip_where_ignored(backend)
@@ -46,7 +51,7 @@ async def test_a_file_is_created_once(storage: StorageBackend, backend: str, siz
 
 
 async def test_of_many_creators_one_wins(storage: StorageBackend, backend: str) -> None:
-    skip_where_ignored(backend)
+    skip_where_not_atomic(backend)
     uploads = [storage.upload(str(n).encode(), "a", "text/plain", overwrite=False) for n in range(12)]
     results = await asyncio.gather(*uploads, return_exceptions=True)
     assert sorted(type(result).__name__ for result in results) == ["FileExistsInStorageError"] * 11 + ["str"]
@@ -70,7 +75,7 @@ async def test_one_version_is_replaced(storage: StorageBackend, backend: str) ->
 
 async def test_counting_together_by_etag_loses_nothing(storage: StorageBackend, backend: str) -> None:
     """Read, add one, write if unchanged: the toy that ignores the condition counts too little."""
-    skip_where_ignored(backend)
+    skip_where_not_atomic(backend)
 
     async def count() -> None:
         done = 0

@@ -101,7 +101,7 @@ async def test_a_file_that_any_row_names_is_no_stray(data: DataLayer) -> None:
     assert not strays & expected
     assert "legacy/nobody" in strays
     assert report.unrecorded == seeded + len(expected) + 1 - len(strays)
-    cleaned = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(seconds=-1))
+    cleaned = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(seconds=-1), everywhere=True)
     assert cleaned.strays == len(strays)
     assert expected <= set(await keys(data))
     assert (await data.file_maintenance.check(young_for=NOW)).findings == ()
@@ -112,7 +112,7 @@ async def test_the_example_data_is_in_order(data: DataLayer) -> None:
     report = await data.file_maintenance.check(deep=True, young_for=NOW)
     assert report.is_clean
     assert report.unrecorded == report.objects > 10
-    assert (await data.file_maintenance.cleanup(older_than=timedelta(seconds=-1))).strays == 0
+    assert (await data.file_maintenance.cleanup(older_than=timedelta(seconds=-1), everywhere=True)).strays == 0
 
 
 async def test_a_row_whose_file_is_gone(data: DataLayer) -> None:
@@ -128,7 +128,8 @@ async def test_cleaning_up_says_first_what_it_would_do(data: DataLayer, owner: U
     saved = await data.files.save(PICTURE, owner_id=owner.id)
     async with data.transaction() as tx:
         await tx.files.remove(saved.id)
-    await damage(data, "stray", b"stray")
+    await damage(data, "files/stray", b"stray")
+    await damage(data, "of-the-application", b"other")
     before = await keys(data)
     planned = await data.file_maintenance.cleanup(older_than=NOW)
     assert (planned.applied, planned.unreferenced, planned.strays, planned.stray_size) == (False, 1, 1, 5)
@@ -142,7 +143,7 @@ async def test_cleaning_up_says_first_what_it_would_do(data: DataLayer, owner: U
     )
     assert (done.applied, done.unreferenced, done.strays) == (True, 1, 1)
     assert ("strays", 1) in told
-    assert await keys(data) == []
+    assert await keys(data) == ["of-the-application"]
     assert await rows(data) == (0, 0)
     again = await data.file_maintenance.cleanup(apply=True, older_than=NOW)
     assert (again.unreferenced, again.strays) == (0, 0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from data_layer.schemas.statistics import Frozen
 from data_layer.services.files.check import FileCheck
+from data_layer.services.files.places import FILES, UPLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ class CleanupReport(Frozen):
         abandoned: Direct uploads that were not completed.
         half_deleted: Objects whose removal had been interrupted.
         unreferenced: Objects that nothing has referred to for long enough.
-        strays: Objects that no row knows.
+        strays: Objects that no row knows, where files are saved and uploaded to; elsewhere only if told so.
         stray_size: What the strays take, in bytes.
         broken_uploads: Invisible rests of broken uploads, as far as the backend lists them.
     """
@@ -54,6 +55,7 @@ class FileCleanup:
         *,
         older_than: timedelta,
         apply: bool,
+        everywhere: bool,
         on_progress: Callable[[str, int], None],
     ) -> None:
         self._transactions = transactions
@@ -61,6 +63,7 @@ class FileCleanup:
         self._removal = removal
         self._older_than = older_than
         self._apply = apply
+        self._places_of_strays = ("",) if everywhere else (FILES, UPLOADS)
         self._on_progress = on_progress
 
     async def run(self) -> CleanupReport:
@@ -150,7 +153,8 @@ class FileCleanup:
         async for _, listed, record, held in check.merged(self._places.kind):
             if listed is None or record is not None or held or listed.created_at > young_until:
                 continue
-            batch.append(listed)
+            if listed.key.startswith(self._places_of_strays):
+                batch.append(listed)
             if len(batch) == _BATCH:
                 count, size = await self._remove_strays(batch, count, size)
                 batch = []

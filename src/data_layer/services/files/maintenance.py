@@ -53,6 +53,7 @@ class FileMaintenance:
         *,
         apply: bool = False,
         older_than: timedelta = SAFETY_AGE,
+        everywhere: bool = False,
         on_progress: Callable[[str, int], None] = lambda *_: None,
     ) -> CleanupReport:
         """Remove what is expired, abandoned, unreferenced or unknown; by default only say what it would be.
@@ -60,6 +61,8 @@ class FileMaintenance:
         Args:
             apply: really remove it.
             older_than: how long it must have been so.
+            everywhere: take objects that no row knows for useless also outside of the folders in which files are
+                saved. Not for a storage that an application puts files into by itself.
             on_progress: told what was removed, and how many so far.
         """
         cleanup = FileCleanup(
@@ -68,6 +71,7 @@ class FileMaintenance:
             self._removal,
             older_than=older_than,
             apply=apply,
+            everywhere=everywhere,
             on_progress=on_progress,
         )
         return await cleanup.run()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from data_layer.errors import ContentMismatchError, FileNotFoundInStorageError
 from data_layer.schemas.statistics import Frozen
-from data_layer.services.files.places import UPLOADS
+from data_layer.services.files.places import FILES, UPLOADS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -36,6 +36,7 @@ class MigrationReport(Frozen):
         present: Objects that had been copied before.
         moved: Objects whose rows now say that they are in the new backend.
         vanished: Objects that were deleted while they were copied.
+        strays: Objects that were left behind, because they are in no row any more.
         missing: Keys that rows say are in the old backend, where they are not.
     """
 
@@ -46,6 +47,7 @@ class MigrationReport(Frozen):
     present: int
     moved: int
     vanished: int
+    strays: int
     missing: tuple[str, ...]
 
 
@@ -59,7 +61,7 @@ class FileMigration:
         self._kinds = (source, target)
         self._source = places.of(source)
         self._target = places.of(target)
-        self._copied = self._size = self._present = self._moved = self._vanished = 0
+        self._copied = self._size = self._present = self._moved = self._vanished = self._strays = 0
 
     async def run(self, on_progress: Callable[[int], None]) -> MigrationReport:
         """Copy everything; ``on_progress`` is told after each batch how many objects are done.
@@ -85,10 +87,12 @@ class FileMigration:
             present=self._present,
             moved=self._moved,
             vanished=self._vanished,
+            strays=self._strays,
             missing=await self._left_behind(),
         )
 
-    async def _migrate(self, batch: Sequence[ListedFile]) -> None:
+    async def _migrate(self, listed: Sequence[ListedFile]) -> None:
+        batch = await self._without_strays(listed)
         slots = asyncio.Semaphore(_AT_ONCE)
 
         async def copy(listed: ListedFile) -> str | None:
@@ -103,6 +107,15 @@ class FileMigration:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         await self._say_moved([key for key in done if key is not None])
+
+    async def _without_strays(self, batch: Sequence[ListedFile]) -> Sequence[ListedFile]:
+        """Without saved files that are in no row: copied once, and deleted since from where their row said they are."""
+        saved = [listed.key for listed in batch if listed.key.startswith(FILES)]
+        async with self._transactions() as tx:
+            unknown = set(saved) - await tx.stored_files.known(saved)
+            strays = unknown - await tx.stored_files.used_in_rows(unknown)
+        self._strays += len(strays)
+        return [listed for listed in batch if listed.key not in strays]
 
     async def _copy(self, listed: ListedFile) -> str | None:
         """Copy one object and verify it; its key, unless it was deleted meanwhile."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 UPLOADS = "uploads/"
 """Where direct uploads wait until they are verified. Nothing there can be read."""
 
+FILES = "files/"
+"""Where saved files are. What is there or among the uploads, and in no row, is nobody's."""
+
 _EXTENSIONS = {
     "image/png": "png",
     "image/jpeg": "jpg",
@@ -73,7 +76,7 @@ class StoragePlaces:
 def new_folder() -> str:
     """A random place for one file and its thumbnails; two characters of it spread them over folders."""
     name = secrets.token_hex(16)
-    return f"files/{name[:2]}/{name}"
+    return f"{FILES}{name[:2]}/{name}"
 
 
 def original_key(folder: str, content_type: str) -> str:
