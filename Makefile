@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check format lint types docs lock upgrade env-example bench bench-database clean
+.PHONY: help run test check format lint types docs lock upgrade env-example bench bench-cache bench-database clean
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -51,10 +51,13 @@ upgrade: $(to_develop) ## Lock the newest versions that pyproject.toml allows
 env-example: $(to_develop) ## Write .env.example anew after a change in the settings
 	@$(bin)/python tools/make_env_example.py
 
-bench: bench-database ## Run all benchmarks
+bench: bench-database bench-cache ## Run all benchmarks
 
 bench-database: $(to_measure) ## Measure imports, starts, and the database against raw psycopg
 	@$(bin)/python benchmarks/database.py $(ARGUMENTS)
+
+bench-cache: $(to_measure) ## Measure the cache against redis-py, coredis, valkey-glide, cashews and node-redis
+	@$(bin)/python benchmarks/cache.py $(ARGUMENTS)
 
 clean: ## Remove everything that can be made anew; stored data (.data-layer, uploads) stays
 	rm -rf $(environment) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov build dist
