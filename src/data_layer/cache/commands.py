@@ -294,8 +294,12 @@ class CommandRunner:
 
     def _group(self, keys: Iterable[bytes]) -> list[list[bytes]]:
         """Keys that may stand in one command: of one slot in a cluster, and the large ones for themselves."""
+        unique = dict.fromkeys(keys)
+        if self._only is not None and not len(self._only.large):  # Nearly always, and worth not looking at each key.
+            alone = list(unique)
+            return [alone[start : start + _KEYS_AT_ONCE] for start in _starts(alone)]
         groups: dict[object, list[bytes]] = {}
-        for key in dict.fromkeys(keys):
+        for key in unique:
             primary = self._only or self._routing.find(key)
             is_large = primary is not None and key in primary.large
             groups.setdefault((is_large, None if self._only else key_slot(key)), []).append(key)

@@ -87,7 +87,9 @@ class Entries:
 
     async def read_many(self, keys: Collection[bytes], as_type: Any) -> dict[bytes, Any]:
         """The values that were found, in the order of the keys; those near by without asking Redis."""
-        values = {key: self.near.find(key, as_type) for key in keys}
+        values: dict[bytes, Any] = dict.fromkeys(keys, MISSING)
+        if len(self.near):
+            values.update((key, self.near.find(key, as_type)) for key in keys)
         far = [key for key, value in values.items() if value is MISSING]
         if far and self.intents.is_owing:
             await self.intents.require_delivered()

