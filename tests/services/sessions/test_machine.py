@@ -424,3 +424,27 @@ def test_a_process_that_hears_nothing_asks_again_in_time(stage: Stage) -> None:
         await process.stop()
 
     stage.runner.run(tell())
+
+
+def test_use_shortly_before_the_end_counts_everywhere_at_once(stage: Stage) -> None:
+    """Activity is written in batches, and yet no other process may find the session expired meanwhile."""
+    world = stage.world
+
+    async def tell() -> None:
+        one, other = [await start_process(world, stage.redis.url) for _ in range(2)]
+        new = await one.sessions.create(await world.new_user())
+        token = new.token.get_secret_value()
+        await one.catch_up()
+        await one.sessions.validate(token)
+        await world.pass_time(LIFE - 3)
+        await one.catch_up()
+        await one.sessions.validate(token)
+        await one.kill()
+        await world.pass_time(6)
+        assert (await other.sessions.validate(token)).id == new.session.id
+        await world.pass_time(LIFE + 1)
+        with pytest.raises(InvalidSessionError):
+            await other.sessions.validate(token)
+        await other.stop()
+
+    stage.runner.run(tell())
