@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from tests.support import make_user
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ESCAPED = {"t": "\t", "n": "\n", "r": "\r"}
 PROGRAM = Path(__file__).with_name("recording_process.py")
 
 
@@ -146,8 +148,8 @@ def test_a_line_for_copy_has_all_its_columns(texts: tuple[str | None, ...]) -> N
     fields = line[:-1].split("\t")
     for place, value in ((5, texts[0] or ""), (6, texts[1]), (19, texts[2])):
         expected = None if value is None else value.replace("\0", "")
-        read = fields[place].replace("\\\\", "\1").replace("\\t", "\t").replace("\\n", "\n").replace("\\r", "\r")
-        assert (None if fields[place] == "\\N" else read.replace("\1", "\\")) == expected
+        read = re.sub(r"\\(.)", lambda match: ESCAPED.get(match[1], match[1]), fields[place])
+        assert (None if fields[place] == "\\N" else read) == expected
 
 
 async def test_one_bad_entry_does_not_cost_the_others(data: DataLayer, settings: Settings) -> None:

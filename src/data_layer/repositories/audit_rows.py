@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -46,6 +47,7 @@ COLUMNS = tuple(column.name for column in AuditLog.__table__.columns if column.n
 _JSON_PLACES = tuple(
     place for place, name in enumerate(COLUMNS) if name in {"old_values", "new_values", "context", "metadata"}
 )
+_IS_SUCCESS, _DURATION = COLUMNS.index("is_success"), COLUMNS.index("duration")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _NULL = "\\N"
 _CHUNK = 500  # Rows that are made ready in one go; the event loop runs in between.
@@ -111,7 +113,10 @@ def _copy_text(rows: Sequence[Row]) -> str:
 
 
 def _copy_line(row: Row) -> str:
-    fields = [_NULL if value is None else str(value) for value in row]
+    fields: list[Any] = [_NULL if value is None else value for value in row]
+    fields[_IS_SUCCESS] = "t" if row[_IS_SUCCESS] else "f"
+    if row[_DURATION] is not None:
+        fields[_DURATION] = str(row[_DURATION])
     nulls = row.count(None)
     for place in _JSON_PLACES:
         if row[place] is None:
@@ -129,5 +134,10 @@ def _copy_line(row: Row) -> str:
 
 
 def _time_in(identifier: str) -> str:
-    milliseconds = int(identifier[:8] + identifier[9:13], 16)
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
+    seconds, milliseconds = divmod(int(identifier[:8] + identifier[9:13], 16), 1000)
+    return f"{_second(seconds)}.{milliseconds:03}+00:00"
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -51,6 +51,7 @@ FLUSH = 10.0
 # Numbers are rounded.
 SLACK = 0.01
 PROCESSES = (0, 1, 2)
+SOME = st.sets(st.sampled_from(PROCESSES), min_size=1)
 BY_SERVICE = ("revoke", "all", "all but this")
 BY_HAND = (
     "UPDATE sessions SET status = 'revoked'",
@@ -111,6 +112,8 @@ class SessionMachine(RuleBasedStateMachine):
         self.accounts: list[Account] = []
         self.kept: dict[Any, Any] = {}
         self.redis_runs = True
+        # Asked about once, and again after something that could bring an ended session back.
+        self.found_over: set[UUID] = set()
         self.flushed = self.now
 
     @property
@@ -133,7 +136,7 @@ class SessionMachine(RuleBasedStateMachine):
                 await process.catch_up()
 
         self.run(open_all())
-        return multiple(self._create(0, 0), self._create(1, 1))
+        return multiple(*(self._create(process, user) for process in PROCESSES for user in (0, 1)))
 
     def teardown(self) -> None:
         async def close_all() -> None:
@@ -149,7 +152,9 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(target=sessions, process=st.sampled_from(PROCESSES), user=st.sampled_from((0, 1)))
     def create(self, process: int, user: int) -> Any:
-        return multiple() if self.accounts[user].suspended is not None else self._create(process, user)
+        if self.accounts[user].suspended is not None:
+            return multiple()
+        return multiple(*(self._create(process, user) for _ in range(2)))
 
     def _create(self, process: int, user: int) -> Known:
         new = self.run(self.processes[process].sessions.create(self.accounts[user].id))
@@ -175,16 +180,23 @@ class SessionMachine(RuleBasedStateMachine):
         for known in gone:
             known.ended = self.now
 
-    @rule(
-        known=sessions,
-        processes=st.sets(st.sampled_from(PROCESSES), min_size=1),
-        by_id=st.booleans(),
-        seconds=st.sampled_from((0.0, 0.0, 0.4, 2.5, 9.0, 25.0, 50.0, 57.0)),
-        hear=st.booleans(),
-    )
-    def use(self, known: Known, processes: set[int], by_id: bool, seconds: float, hear: bool) -> None:  # noqa: FBT001  (Hypothesis)
-        """Some processes use it twice; who hears of changes in time, as is usual, answers from a copy then."""
+    # Three rules, because Hypothesis chooses among rules, and this is what users do most.
+
+    @rule(known=sessions, processes=SOME)
+    def use(self, known: Known, processes: set[int]) -> None:
+        self._use(known, processes, by_id=False)
+
+    @rule(known=sessions, processes=SOME)
+    def use_by_access_token(self, known: Known, processes: set[int]) -> None:
+        self._use(known, processes, by_id=True)
+
+    @rule(known=sessions, processes=SOME, seconds=st.sampled_from((0.4, 2.5, 9.0, 45.0, 57.0)), hear=st.booleans())
+    def use_after_a_while(self, known: Known, processes: set[int], seconds: float, hear: bool) -> None:  # noqa: FBT001  (Hypothesis)
         self.pass_time(seconds)
+        self._use(known, processes, by_id=False, hear=hear)
+
+    def _use(self, known: Known, processes: set[int], *, by_id: bool, hear: bool = True) -> None:
+        """Who hears of changes in time, as is usual, answers the second time from a copy."""
         for process in processes:
             if hear:
                 self.run(self.processes[process].catch_up())
@@ -287,7 +299,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     # What happens to processes, Redis and time
 
-    @rule(seconds=st.sampled_from((0.4, 1.0, 1.9, 2.5, 25.0, 61.0)))
+    @rule(seconds=st.sampled_from((0.4, 0.4, 1.0, 1.9, 2.5, 25.0, 61.0)))
     def pass_time(self, seconds: float) -> None:
         end = self.now + seconds
         while self.now < end:
@@ -301,6 +313,7 @@ class SessionMachine(RuleBasedStateMachine):
         process=st.sampled_from(PROCESSES), what=st.sampled_from(("cut off or not", "kill", "stop")), hear=st.booleans()
     )
     def happens_to_a_process(self, process: int, what: str, hear: bool) -> None:  # noqa: FBT001  (Hypothesis)
+        self.found_over.clear()
         target = self.processes[process]
         if what == "cut off or not" and not target.is_cut_off:
             self.run(target.cut_off())
@@ -331,6 +344,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(what=st.sampled_from(("empty", "stop or start", "save", "bring back", "bring back")))
     def happens_to_redis(self, what: str) -> None:
+        self.found_over.clear()
         if what == "stop or start":
             (self.stage.redis.kill if self.redis_runs else self.stage.redis.start)()
             self.redis_runs = not self.redis_runs
@@ -353,8 +367,9 @@ class SessionMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_process_answers_like_the_model(self) -> None:
-        for known in self.known[-3:]:
-            if self._is_surely_over(known):
+        for known in self.known:
+            if self._is_surely_over(known) and known.session_id not in self.found_over:
+                self.found_over.add(known.session_id)
                 for process, by_id in itertools.product(PROCESSES, (False, True)):
                     self._validate(known, process, by_id=by_id)
 
@@ -379,10 +394,57 @@ def test_any_story(stage: Stage) -> None:
     run_state_machine_as_test(
         Machine,
         settings=hypothesis_settings(
-            max_examples=10,
+            max_examples=25,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             phases=(Phase.generate,),
         ),
     )
+
+
+def test_a_process_that_hears_nothing_asks_again_in_time(stage: Stage) -> None:
+    """The shortest story about the bound: no notification, no reading of the journal, only time."""
+    world = stage.world
+
+    async def tell() -> None:
+        process = await start_process(world, stage.redis.url)
+        new = await process.sessions.create(await world.new_user())
+        token = new.token.get_secret_value()
+        await process.catch_up()
+        for _ in range(2):
+            await process.sessions.validate(token)
+        await process.cut_off()
+        await world.sql("UPDATE sessions SET status = 'revoked' WHERE id = :id", id=new.session.id)
+        await world.pass_time(1.4)
+        assert (await process.sessions.validate(token)).id == new.session.id, "answered from the copy"
+        await world.pass_time(0.2)
+        with pytest.raises(InvalidSessionError):
+            await process.sessions.validate(token)
+        await process.stop()
+
+    stage.runner.run(tell())
+
+
+def test_use_shortly_before_the_end_counts_everywhere_at_once(stage: Stage) -> None:
+    """Activity is written in batches, and yet no other process may find the session expired meanwhile."""
+    world = stage.world
+
+    async def tell() -> None:
+        one, other = [await start_process(world, stage.redis.url) for _ in range(2)]
+        new = await one.sessions.create(await world.new_user())
+        token = new.token.get_secret_value()
+        await one.catch_up()
+        await one.sessions.validate(token)
+        await world.pass_time(LIFE - 3)
+        await one.catch_up()
+        await one.sessions.validate(token)
+        await one.kill()
+        await world.pass_time(6)
+        assert (await other.sessions.validate(token)).id == new.session.id
+        await world.pass_time(LIFE + 1)
+        with pytest.raises(InvalidSessionError):
+            await other.sessions.validate(token)
+        await other.stop()
+
+    stage.runner.run(tell())
