@@ -9,10 +9,10 @@ import pytest
 
 from data_layer import Settings
 from data_layer.errors import ConfigurationError
+from data_layer.settings.azure_place import EMULATOR_KEY
 from data_layer.storage import AzurePlace, AzureStorage, LocalStorage, S3Storage
 from data_layer.storage.opening import local_url_signer, make_storage
 from data_layer.storage.signing.terms import Terms
-from data_layer.settings.azure_place import EMULATOR_KEY
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,8 +21,8 @@ from data_layer.errors import MigrationError
 
 from .migration_helpers import (
     HEAD,
-    REVISIONS,
     NEXT,
+    REVISIONS,
     migrate_in_process,
     new_database,
     query,

@@ -24,9 +24,9 @@ from data_layer.errors import (
     StoragePermissionError,
     StorageUnavailableError,
 )
+from data_layer.settings.azure_place import EMULATOR_ACCOUNT, EMULATOR_KEY
 from data_layer.storage import AzurePlace, AzureStorage, Limits, S3Place, S3Storage, StorageBackend
 from data_layer.storage.signing.s3 import S3Credentials
-from data_layer.settings.azure_place import EMULATOR_ACCOUNT, EMULATOR_KEY
 from data_layer.testing.storage_servers import RcloneServer
 
 from .proxy import Proxy
