@@ -37,6 +37,7 @@ PROMISED = {
     *(("db", name) for name in ("create", "migrate", "rollback", "current", "check", "seed", "reset")),
     *(("cache", "flush"), ("cache", "stats"), ("storage", "init"), ("health",), ("stats",), ("config", "show")),
     *(("projects", "list"), ("projects", "show")),
+    *(("storage", name) for name in ("check", "cleanup", "migrate", "stats")),
 }
 
 

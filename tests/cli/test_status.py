@@ -56,6 +56,7 @@ def test_statistics(command: Commands) -> None:
     assert figures["errors"] == {}
     assert {table["name"] for table in figures["database"]["tables"]} == {
         *("users", "projects", "generated_codes", "generated_images", "sessions", "audit_logs"),
+        *("stored_files", "file_references"),
     }
     assert figures["database"]["pool"]["maximum"] == 20
     assert figures["storage"]["file_count"] > 12
