@@ -292,9 +292,9 @@ class Settings(StorageSettings, BaseSettings):
         if (self.db_ssl_cert is None) != (self.db_ssl_key is None):
             problems.append("DB_SSL_CERT and DB_SSL_KEY belong together; set both or neither")
         if self.storage_second_backend is not None:
-            problems += self.model_copy(
-                update={"storage_backend": self.storage_second_backend}
-            ).storage_contradictions()
+            second = self.model_copy(update={"storage_backend": self.storage_second_backend})
+            wanted = ("STORAGE_BACKEND is", "STORAGE_SECOND_BACKEND is")
+            problems += [problem.replace(*wanted) for problem in second.storage_contradictions()]
         if self.redis_tls_ca is not None and not self.redis_tls:
             problems.append("REDIS_TLS_CA is set, but REDIS_TLS is not")
         return problems
