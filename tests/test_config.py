@@ -584,3 +584,28 @@ class TestMisreadings:
 
     def test_a_malformed_address_is_not_also_called_missing(self) -> None:
         only_problem(**FIT_FOR_PRODUCTION | {"DB_HOST": "", "DATABASE_URL": "mysql://a/b"})
+
+
+class TestFiles:
+    def test_lists_are_separated_by_commas(self) -> None:
+        settings = read(ALLOWED_FILE_TYPES="image/png, text/html,", IMAGE_THUMBNAIL_SIZES="64,128")
+        assert settings.allowed_file_types == ("image/png", "text/html")
+        assert settings.image_thumbnail_sizes == (64, 128)
+        assert read(IMAGE_THUMBNAIL_SIZES="none").image_thumbnail_sizes == ()
+
+    def test_the_defaults_are_those_of_the_specification(self) -> None:
+        settings = read()
+        assert settings.allowed_file_types == ("image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif")
+        assert settings.image_remove_metadata == "none"
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("ALLOWED_FILE_TYPES", "png"), ("ALLOWED_FILE_TYPES", ","), ("IMAGE_THUMBNAIL_SIZES", "big"),
+         ("IMAGE_THUMBNAIL_SIZES", "1"), ("IMAGE_REMOVE_METADATA", "some"), ("STORAGE_SECOND_BACKEND", "tape"),
+         ("IMAGE_MAX_PIXELS", "1000000000"), ("UPLOAD_EXPIRES_IN", "0")],
+    )  # fmt: skip
+    def test_what_makes_no_sense_is_refused(self, name: str, value: str) -> None:
+        assert all(problem.startswith(name) for problem in problems(**{name: value}))
+
+    def test_a_second_backend_needs_its_settings(self) -> None:
+        assert problems(STORAGE_SECOND_BACKEND="S3") == ("AWS_S3_BUCKET must be set: STORAGE_SECOND_BACKEND is s3",)

@@ -19,9 +19,7 @@ from data_layer.errors import FileNotFoundInStorageError, FileTooLargeError
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
-    from data_layer.services.files import LocalFileServer
-    from data_layer.storage import FileInformation
-    from data_layer.storage.signing.local import Grant
+    from data_layer.services.files.serving import LocalFileServer, ServedFile
 
 _SHOWN_INLINE = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 _LONGEST_CACHED = 3600
@@ -54,8 +52,7 @@ def make_router(data: DataLayer) -> APIRouter:
     )
     async def read(key: str, request: Request) -> Response:
         server = _server(data)
-        grant = server.verify(request.method, key, request.query_params)
-        return _answer(server, grant, await server.stat(key), request)
+        return _answer(server, await server.find(request.method, key, request.query_params), request)
 
     @router.put(
         "/{key:path}",
@@ -66,13 +63,12 @@ def make_router(data: DataLayer) -> APIRouter:
     )
     async def write(key: str, request: Request) -> Response:
         server = _server(data)
-        content_type = request.headers.get("content-type")
-        grant = server.verify("PUT", key, request.query_params, content_type=content_type)
+        content_type = server.allow_upload(key, request.query_params, request.headers.get("content-type"))
         length = request.headers.get("content-length", "0")
         if length.isdigit() and int(length) > server.max_file_size:
             raise FileTooLargeError(f"The file is larger than {server.max_file_size} bytes (MAX_FILE_SIZE)")
         try:
-            await server.write(key, request.stream(), grant.content_type or "application/octet-stream")
+            await server.store(key, request.stream(), content_type)
         except ClientDisconnect:
             return Response(status_code=400)  # Nobody is there to read it.
         return Response(status_code=201)
@@ -87,18 +83,18 @@ def _server(data: DataLayer) -> LocalFileServer:
     return server
 
 
-def _answer(server: LocalFileServer, grant: Grant, file: FileInformation, request: Request) -> Response:
+def _answer(server: LocalFileServer, file: ServedFile, request: Request) -> Response:
     decoded = file.content_encoding is not None and not accepts_gzip(request.headers.get("accept-encoding"))
     etag = f'"{file.etag}-decoded"' if decoded else f'"{file.etag}"'
-    headers = _headers(grant, file, etag, decoded=decoded)
+    headers = _headers(file, etag, decoded=decoded)
     conditions = Conditions.of(request.headers)
     if conditions.is_unchanged(etag, file.created_at):
         return Response(status_code=304, headers=headers)
-    headers["content-type"] = _content_type(grant, file)
+    headers["content-type"] = _content_type(file)
     if decoded:
         if request.method == "HEAD":
             return Response(headers=headers)
-        return StreamingResponse(server.read(file.key, start=0, end=file.size, decoded=True), headers=headers)
+        return StreamingResponse(server.read(file, start=0, end=file.size, decoded=True), headers=headers)
     headers["accept-ranges"] = "bytes"
     status, start, end = 200, 0, file.size
     if request.method == "GET" and conditions.allows_range(etag, file.created_at):
@@ -112,16 +108,16 @@ def _answer(server: LocalFileServer, grant: Grant, file: FileInformation, reques
     headers["content-length"] = str(end - start)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
-    return StreamingResponse(server.read(file.key, start=start, end=end, decoded=False), status, headers)
+    return StreamingResponse(server.read(file, start=start, end=end, decoded=False), status, headers)
 
 
-def _headers(grant: Grant, file: FileInformation, etag: str, *, decoded: bool) -> dict[str, str]:
-    remaining = int((grant.expires_at - datetime.now(UTC)).total_seconds())
+def _headers(file: ServedFile, etag: str, *, decoded: bool) -> dict[str, str]:
+    remaining = int((file.expires_at - datetime.now(UTC)).total_seconds())
     headers = {
         "etag": etag,
         "last-modified": file.created_at.strftime("%a, %d %b %Y %H:%M:%S GMT"),
         "cache-control": f"private, max-age={max(0, min(remaining, _LONGEST_CACHED))}",
-        "content-disposition": _disposition(grant, file),
+        "content-disposition": _disposition(file),
         **_SECURITY_HEADERS,
     }
     if file.content_encoding is not None:
@@ -131,20 +127,16 @@ def _headers(grant: Grant, file: FileInformation, etag: str, *, decoded: bool) -
     return headers
 
 
-def _content_type(grant: Grant, file: FileInformation) -> str:
-    content_type = grant.content_type or file.content_type
-    return (
-        f"{content_type}; charset=utf-8"
-        if content_type.startswith("text/") and ";" not in content_type
-        else content_type
-    )
+def _content_type(file: ServedFile) -> str:
+    is_bare_text = file.content_type.startswith("text/") and ";" not in file.content_type
+    return f"{file.content_type}; charset=utf-8" if is_bare_text else file.content_type
 
 
-def _disposition(grant: Grant, file: FileInformation) -> str:
+def _disposition(file: ServedFile) -> str:
     """Inline for plain images only, whatever was signed."""
-    wanted = grant.content_disposition or "inline"
+    wanted = file.content_disposition or "inline"
     kind, separator, rest = wanted.partition(";")
-    content_type = _content_type(grant, file)
+    content_type = _content_type(file)
     if kind.strip().lower() == "inline" and content_type not in _SHOWN_INLINE:
         return f"attachment{separator}{rest}"
     return wanted

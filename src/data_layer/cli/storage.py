@@ -20,7 +20,6 @@ from data_layer.cli.output import (
     size,
     tell,
 )
-from data_layer.entities.enums import StorageKind
 from data_layer.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -180,6 +179,7 @@ async def _cleanup(settings: Settings, *, hours: float, apply: bool, everywhere:
 
 
 async def _migrate(settings: Settings, target: str) -> MigrationReport:
+    from data_layer.entities.enums import StorageKind
     from data_layer.layer import DataLayer
 
     kinds = [kind.value for kind in StorageKind]

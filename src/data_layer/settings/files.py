@@ -40,8 +40,9 @@ class FileSettings(StorageSettings):
 
     def file_contradictions(self) -> list[str]:
         """What makes the settings unusable anywhere."""
-        second = self.storage_second_backend
         problems = self.storage_contradictions()
-        if second is not None:
-            problems += self.model_copy(update={"storage_backend": second}).storage_contradictions()
+        if self.storage_second_backend is not None:
+            second = self.model_copy(update={"storage_backend": self.storage_second_backend})
+            wanted = ("STORAGE_BACKEND is", "STORAGE_SECOND_BACKEND is")
+            problems += [problem.replace(*wanted) for problem in second.storage_contradictions()]
         return problems

@@ -106,7 +106,7 @@ class Intake:
             packed, encoding = await self._threads.run(pack, file.content, file.content_type)
             if encoding == view.encoding:
                 log.warning("file_missing_and_stored_again", key=view.key)
-                await self._put(view.key, packed, file.content_type, encoding, view.owner_id)
+                await self._put(view, packed, view.owner_id)
         return view
 
     async def _thumbnails(self, file: InspectedFile) -> list[Thumbnail]:
@@ -148,24 +148,21 @@ class Intake:
     async def _upload(
         self, draft: _Draft, packed: ReceivedFile, thumbnails: list[Thumbnail], owner_id: UUID | None
     ) -> None:
-        original = draft.original
+        files = [packed, *(thumbnail.file for thumbnail in thumbnails)]
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._put(original.key, packed, original.content_type, original.encoding, owner_id))
-                for row, thumbnail in zip(draft.thumbnails, thumbnails, strict=True):
-                    group.create_task(self._put(row.key, thumbnail.file, row.content_type, None, owner_id))
+                for row, file in zip([draft.original, *draft.thumbnails], files, strict=True):
+                    group.create_task(self._put(row, file, owner_id))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
-    async def _put(
-        self, key: str, file: ReceivedFile, content_type: str, encoding: FileEncoding | None, owner_id: UUID | None
-    ) -> None:
-        await self._places.storage.upload(
+    async def _put(self, row: StoredFile | FileView, file: ReceivedFile, owner_id: UUID | None) -> None:
+        await self._places.of(row.backend).upload(
             file.to_upload(),
-            key,
-            content_type,
+            row.key,
+            row.content_type,
             metadata={"owner": str(owner_id)} if owner_id else None,
-            content_encoding=encoding,
+            content_encoding=row.encoding,
             cache_control=_CACHE_CONTROL,
             sha256=file.sha256,
         )
