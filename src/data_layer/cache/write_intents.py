@@ -188,7 +188,14 @@ class WriteIntents:
                     raise next(iter(failures.values()))
             self._owes_everything = False
         owed = dict(self._owed)
-        failures = await self.scripts.run_for_all(markers.SETTLE, tuple(owed), _NOBODY)
+        open_keys = {key for keys in self._open.values() for key in keys}
+        failures = await self.scripts.run_for_all(
+            markers.SETTLE, [key for key in owed if key not in open_keys], _NOBODY
+        )
+        for token, intended in list(self._open.items()):
+            # Not committed yet: the intent itself is owed.
+            mine = [key for key in intended if key in owed]
+            failures |= await self.scripts.run_for_all(markers.ANNOUNCE, mine, token, round(INTENT_SECONDS * 1000))
         self._forget_owed({key: stamp for key, stamp in owed.items() if key not in failures})
 
     def _forget_owed(self, delivered: dict[bytes, object]) -> None:
