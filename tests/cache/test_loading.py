@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -292,6 +293,29 @@ async def test_without_redis_the_source_answers_once_for_all_callers(cache_at: C
 async def cache_get(cache: Cache) -> Any:
     with suppress(CacheUnavailableError):
         return await cache.get("key")
+
+
+async def test_after_an_outage_the_source_is_asked_once_for_each_key(cache_at: CacheAt) -> None:
+    """Others may have changed the row meanwhile, and not have been able to tell Redis yet."""
+    with RedisServer(unix_socket=True) as server:
+        async with cache_at(server.url, connect=300, command=300) as cache:
+            source = Source("old")
+            assert await cache.get_or_load("key", source.load, 60) == "old"
+            await asyncio.sleep(0.3)  # Until the tracking line has proven itself.
+            server.pause()
+            source.value = "new"
+            async with asyncio.timeout(LONG):
+                resume_at = monotonic() + 1.6
+                while not cache._parts.loading._quarantine.is_on:
+                    assert await cache.get_or_load("other", Source().load, 60) == "value"
+                    await asyncio.sleep(0.02)
+                    if monotonic() > resume_at:
+                        server.resume()
+            loads = source.loads
+            for _ in range(5):
+                assert await cache.get_or_load("key", source.load, 60) == "new"
+            assert source.loads == loads + 1
+            assert await cache.get("key") == "new"
 
 
 async def test_a_closed_cache_ends_what_is_being_loaded(server: RedisServer, cache_at: CacheAt) -> None:

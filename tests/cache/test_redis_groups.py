@@ -76,7 +76,8 @@ def test_a_slot_can_be_moved() -> None:
 def test_groups_with_tls_and_logins(tmp_path: Path) -> None:
     tls = make_certificates(tmp_path, "127.0.0.1")
     with RedisSentinels(debian_redis(), tls=tls, **LOGINS, **SENTINEL_LOGINS) as group:
-        assert group.fail_over() is group.primary
+        group.primary.execute("SET", "key", "value")
+        assert group.primary.execute("WAIT", 2, 10_000) == 2
         with pytest.raises(redis.AuthenticationError):
             group.primary.execute("AUTH", "wrong")
         assert group.settings["redis_sentinel_password"] == "w@tch"

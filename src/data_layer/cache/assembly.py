@@ -10,6 +10,7 @@ from data_layer.cache.commands import CommandRunner
 from data_layer.cache.entries import Entries
 from data_layer.cache.loading import Loading
 from data_layer.cache.near import NearCopy
+from data_layer.cache.quarantine import Quarantine
 from data_layer.cache.scripts import Scripts
 from data_layer.cache.statistics import Counters
 from data_layer.cache.tracking import Tracking
@@ -59,7 +60,8 @@ def assemble(settings: Settings, address: CacheAddress, namespace: Namespace, co
     scripts = Scripts(runner, time_limit)
     # Told of a new connection first: what this process has changed must reach the server before anything is read.
     intents = WriteIntents(scripts, near, namespace, background)
-    tracking = Tracking(runner, near, namespace)
+    quarantine = Quarantine()
+    tracking = Tracking(runner, near, namespace, quarantine)
     entries = Entries(
         runner=runner,
         codec=codec,
@@ -70,6 +72,6 @@ def assemble(settings: Settings, address: CacheAddress, namespace: Namespace, co
         counters=counters,
         jitter=settings.redis_ttl_jitter,
     )
-    loading = Loading(entries, tracking)
+    loading = Loading(entries, tracking, quarantine)
     tracking.start()
     return Parts(runner, near, tracking, intents, entries, loading, background, counters, time_limit)

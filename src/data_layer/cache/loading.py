@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from data_layer.cache.entries import Entries
+    from data_layer.cache.quarantine import Quarantine
     from data_layer.cache.time_to_live import TimeToLive
     from data_layer.cache.tracking import Tracking
 
@@ -36,13 +37,17 @@ log = get_log(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What is wanted. ``force``: a value that is there, or another's lease, does not count."""
+    """What is wanted. ``force``: a value that is there, or another's lease, does not count.
+
+    ``alone``: nor does a load that is under way.
+    """
 
     key: bytes
     load: Load
     milliseconds: int
     as_type: Any
     force: bool
+    alone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +74,25 @@ class Loading:
     While Redis cannot be asked every process loads for itself, still once for all callers, and stores nothing.
     """
 
-    def __init__(self, entries: Entries, tracking: Tracking) -> None:
+    def __init__(self, entries: Entries, tracking: Tracking, quarantine: Quarantine) -> None:
         self._entries = entries
         self._runner = entries.runner
         self._tracking = tracking
+        self._quarantine = quarantine
         self._flights: dict[tuple[bytes, Any], _Flight] = {}
         self.loads = 0
         self._is_closed = False
 
     async def get_or_load(self, key: bytes, load: Load, ttl: TimeToLive, as_type: Any, *, fresh: bool) -> Any:
         """The value, which is never older than this call unless it was in the cache."""
-        request = _Request(key, load, to_milliseconds(ttl), as_type, force=fresh)
+        milliseconds = to_milliseconds(ttl)
         while True:
-            if not fresh:
+            force = fresh or self._quarantine.covers(key)
+            if not force:
                 value = await self._look(key, as_type)
                 if value is not MISSING:
                     return value
+            request = _Request(key, load, milliseconds, as_type, force=force, alone=fresh)
             joined = monotonic()
             found = await self._wait(self._flight(request))
             # Whoever came while another caller's load was under way, and it could not be stored because the value
@@ -110,11 +118,11 @@ class Loading:
             return MISSING
 
     def _flight(self, request: _Request) -> _Flight:
-        """The load that is under way, or a new one; a forced one always, since others may have begun too early."""
+        """The load that is under way, or a new one."""
         name = (request.key, request.as_type)
         flight = self._flights.get(name)
         # A load that has ended is in the dictionary until the loop's next turn; waiting for it would give no turn.
-        if flight is None or flight.task.done() or request.force:
+        if flight is None or flight.task.done() or request.alone:
             flight = self._flights[name] = _Flight(asyncio.create_task(self._find(request), name="cache load"))
             flight.task.add_done_callback(lambda task: self._land(name, task))
         return flight
@@ -194,6 +202,8 @@ class Loading:
                 filled = bool(await self._runner.eval(markers.FILL, request.key, token, stored, milliseconds))
                 # Nobody has announced a change since the lease was taken, so the value is current even now.
                 started = before if filled else started
+                if filled:
+                    self._quarantine.release(request.key)
             return _Found(stored, started)
         finally:
             renewal.cancel()

@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from data_layer.cache.commands import CommandRunner, PrimaryAccess
     from data_layer.cache.keys import Namespace
     from data_layer.cache.near import NearCopy
+    from data_layer.cache.quarantine import Quarantine
     from data_layer.cache.wire.line import Line
 
 TRUST_SECONDS = 0.9
 _QUESTION_SECONDS = 0.2
 _SHORTEST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
+_SHORT_OUTAGE_SECONDS = 1.2
+_START_SECONDS = 5.0
 
 log = get_log(__name__)
 
@@ -38,10 +41,14 @@ log = get_log(__name__)
 class Tracking:
     """Keeps the near copy true: empties it key by key, or whole where it cannot hear."""
 
-    def __init__(self, runner: CommandRunner, near: NearCopy, namespace: Namespace) -> None:
+    def __init__(self, runner: CommandRunner, near: NearCopy, namespace: Namespace, quarantine: Quarantine) -> None:
         self._runner = runner
         self._near = near
         self._namespace = namespace
+        self._quarantine = quarantine
+        self._opened = monotonic()
+        self._proven: float | None = None
+        self._known: set[str] = set()
         self._task: asyncio.Task[None] | None = None
         self._names: frozenset[str] = frozenset()
         self._is_broken = asyncio.Event()
@@ -92,12 +99,15 @@ class Tracking:
         try:
             primaries = await self._runner.primaries()
             for primary in primaries:
+                # Connected to here, and not only when a command comes, so that a new primary is told at once what it
+                # may lack.
+                await self._runner.run_on(primary, "PING")
+            self._is_broken.clear()
+            for primary in primaries:
                 line = await self._runner.open_line(primary, on_push=self._note_push, on_closed=self._note_loss)
                 lines.append(line)
                 await line.run("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", self._namespace.start)
             self._names = frozenset(primary.name for primary in primaries)
-            if not self._is_broken.is_set():
-                self._near.turn_on()
             await self._ask_again_and_again(lines)
         finally:
             for line in lines:
@@ -111,9 +121,10 @@ class Tracking:
             if proven is None:  # The second question follows the first one at once.
                 proven = asked
                 continue
-            if not self._is_broken.is_set():
+            if not self._is_broken.is_set() and not self._quarantine.is_on:
+                self._near.turn_on()
                 self._near.trusted_until = proven + TRUST_SECONDS
-            proven = asked
+            self._proven, proven = proven, asked
             with suppress(TimeoutError):
                 async with asyncio.timeout(_QUESTION_SECONDS):
                     await self._is_broken.wait()
@@ -137,10 +148,22 @@ class Tracking:
 
     async def _note_connection(self, access: PrimaryAccess) -> None:
         """Commands are about to go to a primary that is new, or has new keys: does a line listen to it?"""
+        if self._may_have_missed_something(access.name):
+            log.info("cache_quarantine_began", server=access.name)
+            self._quarantine.begin()
+            self._near.turn_off()
+        self._known.add(access.name)
         if access.name in self._names:
             self._near.clear()
         else:
             self._note_loss()
+
+    def _may_have_missed_something(self, name: str) -> bool:
+        """A replica that was promoted, or a server that could not be reached for as long as others may have tried."""
+        now = monotonic()
+        if name not in self._known:
+            return now > self._opened + _START_SECONDS
+        return self._proven is not None and now > self._proven + _SHORT_OUTAGE_SECONDS
 
 
 async def _ask(lines: list[Line]) -> None:

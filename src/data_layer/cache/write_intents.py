@@ -48,7 +48,7 @@ class WriteIntents:
         self._background = background
         self._open: dict[bytes, tuple[bytes, ...]] = {}
         self._owed: dict[bytes, object] = {}
-        self._owes_everything = False
+        self._everything: object | None = None
         self._recent: OrderedDict[bytes, float] = OrderedDict()
         self._forgot_at = float("-inf")
         self._delivery: asyncio.Task[None] | None = None
@@ -60,12 +60,12 @@ class WriteIntents:
     @property
     def owed(self) -> int:
         """Keys that Redis has still to be told about; -1 when there were too many to remember."""
-        return -1 if self._owes_everything else len(self._owed)
+        return -1 if self._everything is not None else len(self._owed)
 
     @property
     def is_owing(self) -> bool:
         """Whether Redis may hold what is no longer true."""
-        return bool(self._owed) or self._owes_everything
+        return bool(self._owed) or self._everything is not None
 
     async def announce(self, keys: Sequence[bytes], token: bytes, time_limit: float) -> None:
         """The keys are about to change: nobody stores a value there before ``settle``, or for a minute.
@@ -137,7 +137,7 @@ class WriteIntents:
         self._owed.update((key, object()) for key in keys)
         if len(self._owed) > MOST_REMEMBERED:
             self._owed.clear()
-            self._owes_everything = True
+            self._everything = object()
         if self.is_owing:
             self._start_delivery()
 
@@ -181,14 +181,25 @@ class WriteIntents:
         ended.set_result(None)
 
     async def _deliver_once(self) -> None:
-        if self._owes_everything:
+        everything = self._everything
+        if everything is not None:
             async for keys in self.scripts.runner.scan(self._namespace.pattern("*")):
                 failures = await self.scripts.run_for_all(markers.SETTLE, keys, _NOBODY)
                 if failures:
                     raise next(iter(failures.values()))
-            self._owes_everything = False
+            if self._everything is everything:  # Else more came meanwhile.
+                self._everything = None
         owed = dict(self._owed)
-        failures = await self.scripts.run_for_all(markers.SETTLE, tuple(owed), _NOBODY)
+        open_keys = {key for keys in self._open.values() for key in keys}
+        failures = await self.scripts.run_for_all(
+            markers.SETTLE, [key for key in owed if key not in open_keys], _NOBODY
+        )
+        for token, intended in list(self._open.items()):
+            if token not in self._open:  # Settled meanwhile.
+                continue
+            # Not committed yet: the intent itself is owed.
+            mine = [key for key in intended if key in owed]
+            failures |= await self.scripts.run_for_all(markers.ANNOUNCE, mine, token, round(INTENT_SECONDS * 1000))
         self._forget_owed({key: stamp for key, stamp in owed.items() if key not in failures})
 
     def _forget_owed(self, delivered: dict[bytes, object]) -> None:
@@ -200,7 +211,7 @@ class WriteIntents:
         """Before anything else goes to a primary that may have missed something: what is owed, recent and open."""
         now = monotonic()
         if self._forgot_at > now - REPLAYED_SECONDS:
-            self._owes_everything = True
+            self._everything = object()
             self._start_delivery()
         owed = {key: stamp for key, stamp in self._owed.items() if primary.owns(key)}
         recent = [key for key, moment in self._recent.items() if moment > now - REPLAYED_SECONDS and primary.owns(key)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SENTINELS = 3
 _QUORUM = 2
-_WAITING_SECONDS = 30
+_WAITING_SECONDS = 60
 # Milliseconds between what sentinels do every few seconds; tests have no time for that. Two have a lower limit:
 # a replica is fit for promotion if its last INFO is younger than five pings, and one that was just promoted is made a
 # replica again after four publications, unless its INFO, once a second, has told so.

@@ -72,7 +72,7 @@ def without_near_copy(stack: ExitStack, binary: str | None, folder: Path) -> Tar
 
 
 def sentinel(stack: ExitStack, binary: str | None, _folder: Path, **options: Any) -> Target:
-    group = stack.enter_context(RedisSentinels(binary, down_after=5000, **options))
+    group = stack.enter_context(RedisSentinels(binary, down_after=15_000, **options))
     return Target(group.settings | {"redis_database": 1}, lambda: [group.primary])
 
 
@@ -82,7 +82,7 @@ def sentinel_with_logins(stack: ExitStack, binary: str | None, folder: Path) -> 
 
 
 def cluster(stack: ExitStack, binary: str | None, _folder: Path, **options: Any) -> Target:
-    group = stack.enter_context(RedisCluster(binary, node_timeout=5000, **options))
+    group = stack.enter_context(RedisCluster(binary, node_timeout=15_000, **options))
     return Target(group.settings, lambda: group.primaries)
 
 
