@@ -139,7 +139,7 @@ def test_frozen_models_are_shared_and_others_are_not() -> None:
         (bytearray(b"a"), False),
         (object(), False),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_may_be_shared(value: object, expected: bool) -> None:  # noqa: FBT001
     assert is_immutable(value) is expected
