@@ -1,7 +1,8 @@
 """``make bench-cache``: the cache against named peers, on one server in one run.
 
 - one and 32 workers: ``get`` and ``set`` of 1 KB without a copy in the process, against redis-py, valkey-glide and
-  node-redis (a child process that runs the same loop). This library encodes and decodes JSON; the others move bytes.
+  node-redis (a child process that runs the same loop). "data layer" and "node-redis, JSON" encode and decode JSON;
+  all others move bytes.
 - hot reads from the copy in the process, one after the other, against redis-py's ``get``, coredis with its tracking
   cache, and cashews with its client-side cache, bare and by its decorator.
 - ``get_many`` of 100 against redis-py's MGET with orjson.
@@ -45,6 +46,10 @@ async def compare(peers: list[Peer], verb: str, workers: int, rounds: int, secon
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
+def who_can(peers: list[Peer], verb: str) -> list[Peer]:
+    return [peer for peer in peers if verb in peer.operations]
+
+
 async def measure_memory(port: int) -> float:
     """Bytes that the near copy needs for a value of 1024 bytes, key and bookkeeping included."""
     async with Cache(settings_for(port, redis_near_size=2**30)) as cache:
@@ -76,7 +81,7 @@ async def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     results[title] = await compare(peers, verb, workers, options.rounds, options.seconds)
                     report(title, results[title])
             title = "get_many of 100"
-            results[title] = await compare(peers[:2], "many", 1, options.rounds, options.seconds)
+            results[title] = await compare(who_can(peers, "many"), "many", 1, options.rounds, options.seconds)
             report(title, results[title])
         async with near_peers(server.port) as peers:
             title = "hot read from the copy in the process"

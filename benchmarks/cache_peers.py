@@ -81,15 +81,16 @@ class Peer:
 
 
 class NodePeer(Peer):
-    """node-redis, in a process of its own that runs the same loop when it is told to."""
+    """node-redis, in a process of its own that runs the same loop when it is told to; with JSON or moving bytes."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        super().__init__("node-redis")
+    def __init__(self, process: asyncio.subprocess.Process, *, with_json: bool = False) -> None:
+        super().__init__("node-redis, JSON" if with_json else "node-redis, bytes")
         self._process = process
+        self._suffix = "_json" if with_json else ""
 
     async def rate(self, verb: str, workers: int, seconds: float) -> float:
         assert self._process.stdin
-        order = json.dumps({"verb": verb, "workers": workers, "seconds": seconds})
+        order = json.dumps({"verb": verb + self._suffix, "workers": workers, "seconds": seconds})
         self._process.stdin.write(f"{order}\n".encode())
         return float(await self.answer())
 
@@ -102,19 +103,27 @@ class NodePeer(Peer):
 
 
 @asynccontextmanager
-async def ours(port: int, *, near: bool) -> AsyncIterator[Peer]:
+async def ours(port: int, *, near: bool) -> AsyncIterator[list[Peer]]:
     size = {} if near else {"redis_near_size": 0}
     async with Cache(settings_for(port, **size)) as cache:
         await cache.set_many({f"key-{number}": VALUE for number in range(KEYS)}, LIVES_SECONDS)
         turns, hot = Turns(), Turns(count=HOT_KEYS)
         many = [f"key-{number}" for number in range(MANY)]
-        yield Peer(
+        with_json = Peer(
             "data layer",
             get=lambda: cache.get(turns.next()),
             set=lambda: cache.set(turns.next(), VALUE, LIVES_SECONDS),
             hot=lambda: cache.get(hot.next()),
             many=lambda: cache.get_many(many),
         )
+        await cache.set_many({f"bytes-key-{number}": STORED for number in range(KEYS)}, LIVES_SECONDS)
+        moved = Turns("bytes-")
+        with_bytes = Peer(
+            "data layer, bytes",
+            get=lambda: cache.get(moved.next()),
+            set=lambda: cache.set(moved.next(), STORED, LIVES_SECONDS),
+        )
+        yield [with_json, with_bytes]
 
 
 @asynccontextmanager
@@ -186,7 +195,7 @@ async def cashews_client_side(port: int) -> AsyncIterator[list[Peer]]:
 
 
 @asynccontextmanager
-async def node_redis(port: int, folder: Path) -> AsyncIterator[NodePeer]:
+async def node_redis(port: int, folder: Path) -> AsyncIterator[list[Peer]]:
     """Installs node-redis into the folder, from the versions and hashes of the lock file."""
     for name in ("package.json", "package-lock.json", "redis_loop.mjs"):
         shutil.copy(NODE_FOLDER / name, folder)
@@ -202,7 +211,7 @@ async def node_redis(port: int, folder: Path) -> AsyncIterator[NodePeer]:
     peer = NodePeer(process)
     try:
         assert await peer.answer() == "ready"
-        yield peer
+        yield [NodePeer(process, with_json=True), peer]
     finally:
         process.kill()
         await process.wait()
@@ -220,14 +229,15 @@ def node_program() -> str:
 async def far_peers(port: int, folder: Path) -> AsyncIterator[list[Peer]]:
     """Everybody without a copy in the process."""
     async with AsyncExitStack() as stack:
-        openers = [ours(port, near=False), redis_py(port), valkey_glide(port), node_redis(port, folder)]
-        yield [await stack.enter_async_context(opener) for opener in openers]
+        with_json, with_bytes = await stack.enter_async_context(ours(port, near=False))
+        others = [await stack.enter_async_context(opener) for opener in (redis_py(port), valkey_glide(port))]
+        yield [with_json, with_bytes, *others, *await stack.enter_async_context(node_redis(port, folder))]
 
 
 @asynccontextmanager
 async def near_peers(port: int) -> AsyncIterator[list[Peer]]:
     """Everybody with a copy in the process, and redis-py."""
     async with AsyncExitStack() as stack:
-        openers = [ours(port, near=True), redis_py(port), coredis_with_tracking(port)]
-        peers = [await stack.enter_async_context(opener) for opener in openers]
-        yield [*peers, *await stack.enter_async_context(cashews_client_side(port))]
+        with_json, _ = await stack.enter_async_context(ours(port, near=True))
+        others = [await stack.enter_async_context(opener) for opener in (redis_py(port), coredis_with_tracking(port))]
+        yield [with_json, *others, *await stack.enter_async_context(cashews_client_side(port))]

@@ -10,11 +10,14 @@ client.on("error", (error) => {
 });
 await client.connect();
 
+const parsed = JSON.parse(value);
 let turn = 0;
 const nextKey = () => `bench:plain-key-${turn++ % Number(count)}`;
 const operations = {
   get: () => client.get(nextKey()),
   set: () => client.set(nextKey(), value, { PX: 600_000 }),
+  get_json: async () => JSON.parse(await client.get(nextKey())),
+  set_json: () => client.set(nextKey(), JSON.stringify(parsed), { PX: 600_000 }),
 };
 
 async function measure(operation, workers, seconds) {

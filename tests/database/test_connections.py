@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, literal, select, text
 
 from data_layer import DataLayer
+from data_layer.entities import Entity
 from data_layer.errors import (
     ConcurrentChangeError,
     ConfigurationError,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     Make = Callable[..., DataLayer]
 
 APPLICATION = "test-connections"
-TABLES = "users, projects, generated_codes, generated_images, sessions, refresh_tokens, session_changes, audit_logs"
+TABLES = ", ".join(Entity.metadata.tables)
 
 
 @pytest.fixture
