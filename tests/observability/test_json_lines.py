@@ -62,7 +62,7 @@ def test_an_exception_is_structured_text() -> None:
     event = only_event(stream)
     exception = event["exception"]
     assert event["level"] == "error"
-    assert exception["type"] == "data_layer.errors.FileNotFoundInStorageError"
+    assert exception["type"] == "data_layer.errors.storage.FileNotFoundInStorageError"
     assert exception["code"] == "file_not_found"
     assert exception["message"] == "images/a.png is not there"
     assert exception["traceback"].startswith("Traceback (most recent call last):\n")
@@ -138,6 +138,7 @@ def test_the_format_follows_settings_and_terminal(
         "database_url": "postgresql://app:correct-horse@localhost/app",
         "redis_url": "redis://localhost",
         "session_secret": "0123456789abcdef" * 4,
+        "jwt_secret": "fedcba9876543210" * 4,
     }
     log_to_memory(stream, log_format=format_, environment=environment, **production)
     log.info("started")

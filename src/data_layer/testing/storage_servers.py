@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _START_SECONDS = 60
-_STOP_SECONDS = 10
+_STOP_SECONDS = 5
 _ATTEMPTS = 3
 
 
