@@ -131,10 +131,13 @@ class CommandRunner:
         parcels = (Parcel([("MGET", *group)], repeatable=True) for group in groups)
         outcomes = await self._deliver_all(parcels)
         answers = [answer for outcome in outcomes for answer in self._raise_if_failed(outcome)]
-        found = dict(zip(itertools.chain.from_iterable(groups), answers, strict=True))
-        for key, value in found.items():
+        asked = list(itertools.chain.from_iterable(groups))
+        for key, value in zip(asked, answers, strict=True):
             if value is not None and len(value) > LARGE and (primary := self._routing.find(key)) is not None:
                 primary.large.remember(key)
+        if len(groups) == 1 and len(asked) == len(keys):
+            return answers
+        found = dict(zip(asked, answers, strict=True))
         return [found[key] for key in keys]
 
     async def get_with_life(self, key: bytes) -> tuple[bytes | None, int]:

@@ -295,12 +295,15 @@ class Entries:
             self.near.drop(key)
 
     def _decode(self, key: bytes, stored: bytes | None, as_type: Any) -> Any:
-        if stored is None or is_marker(stored):
+        if stored is None:
             self.counters.misses += 1
             return MISSING
         try:
             value = self.codec.decode(stored, as_type)
         except UndecodableValueError as error:
+            if is_marker(stored):  # Looked at only here, because a marker cannot be decoded.
+                self.counters.misses += 1
+                return MISSING
             self._count_undecodable(key, str(error))
             return MISSING
         self.counters.hits += 1
