@@ -47,3 +47,7 @@ class ConnectionSource(Protocol):
     def broke(self, connection: AsyncConnection) -> None:
         """Hear that a connection turned out to be dead."""
         ...
+
+    def takes_no_writes(self) -> None:
+        """Hear that a server has become a standby."""
+        ...

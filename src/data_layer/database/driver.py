@@ -6,6 +6,7 @@ import asyncio
 import os
 import select
 import socket
+import time
 import traceback
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -46,6 +47,8 @@ class DriverConnection(psycopg.AsyncConnection[Any]):
     """A connection that gives a silent server up: no answer is awaited for longer than ``time_limit``."""
 
     time_limit: float | None = None
+    opened_at: float = 0.0
+    """When it was opened, in seconds of the monotonic clock."""
 
     @classmethod
     async def open(cls, *address: str, connect_limit: float, time_limit: float, **options: Any) -> Self:
@@ -57,6 +60,7 @@ class DriverConnection(psycopg.AsyncConnection[Any]):
             text = f"connection failed: no answer within {connect_limit:g} s (DB_CONNECT_TIMEOUT)"
             raise psycopg.errors.ConnectionTimeout(text) from None
         connection.time_limit = time_limit
+        connection.opened_at = time.monotonic()
         return connection
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ class Database:
         self.logs_statements = settings.db_logging
         self._settings = settings
         self._engine: AsyncEngine | None = None
+        self._trusted_since = 0.0
 
     @property
     def engine(self) -> AsyncEngine:
@@ -97,9 +99,12 @@ class Database:
         with translated():
             connection = await self.engine.connect()
             for _ in range(self._settings.db_max_connections):
-                if not driver_of(connection).is_stale:
+                driver = driver_of(connection)
+                if not driver.is_stale and driver.opened_at >= self._trusted_since:
                     break
-                log.info("database_connection_replaced", reason="closed by the server")
+                log.info(
+                    "database_connection_replaced", reason="closed by the server, or older than its change of role"
+                )
                 await discard(connection)
                 connection = await self.engine.connect()
         return connection
@@ -122,6 +127,11 @@ class Database:
     def owns(self, connection: AsyncConnection) -> bool:
         """Whether a connection comes from the pool that is open now."""
         return self._engine is not None and connection.sync_engine is self._engine.sync_engine
+
+    def takes_no_writes(self) -> None:
+        """A server has become a standby: what is connected to it is replaced before it is used again."""
+        if self.address.host_count > 1:  # With a single one there is nothing better to connect to.
+            self._trusted_since = time.monotonic()
 
     def broke(self, connection: AsyncConnection) -> None:
         """A connection turned out to be dead; the pool finds that out by itself."""

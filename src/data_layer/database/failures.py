@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Index, UniqueConstraint
 
 _STALE_PLAN = "0A000"
-_READ_ONLY = "25006"
+READ_ONLY = "25006"
 _FOREIGN = (psycopg.Error, StatementError, PoolExhausted, PendingRollbackError, StaleDataError)
 
 
@@ -102,7 +102,7 @@ def was_refused(error: psycopg.Error) -> bool:
 
     A plan was made before a migration; or the server has become a standby, and a new connection finds the primary.
     """
-    return error.sqlstate in {_STALE_PLAN, _READ_ONLY}
+    return error.sqlstate in {_STALE_PLAN, READ_ONLY}
 
 
 def _from_driver(error: psycopg.Error, *, deleting: bool) -> DataLayerError:

@@ -216,6 +216,9 @@ class ReadingDatabase:
         """Whether ``give_back`` puts this connection into a pool before it waits for anything."""
         return self._replicas.owner(connection).can_take_back(connection)
 
+    def takes_no_writes(self) -> None:
+        """Nothing is written here, so nobody hears of it."""
+
     def broke(self, connection: AsyncConnection) -> None:
         """A connection turned out to be dead: its server is left out until it answers again."""
         self._replicas.leave_out(self._replicas.owner(connection), "a connection broke")

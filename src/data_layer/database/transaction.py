@@ -10,7 +10,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from data_layer.database.engine import discard, driver_of
-from data_layer.database.failures import FAILED_BEFORE, needs_new_connection, translated, was_refused
+from data_layer.database.failures import FAILED_BEFORE, READ_ONLY, needs_new_connection, translated, was_refused
 from data_layer.errors import (
     CommitUnknownError,
     DatabaseError,
@@ -151,6 +151,7 @@ class Transaction:
         except psycopg.Error as error:
             if not was_refused(error):
                 raise
+            self._hear(error)
         await self._discard()
         driver = driver_of(await self.connection())
         with _commit_in_doubt(driver):
@@ -241,10 +242,15 @@ class Transaction:
                 if self.has_begun or not needs_new_connection(error):
                     raise
                 log.info("statement_repeated", reason=type(error).__name__)
-                if self._connection is not None:
-                    self._database.broke(self._connection)
+                self._hear(error)
                 await self._discard()
                 return await work(driver_of(await self.connection()))
+
+    def _hear(self, error: psycopg.Error) -> None:
+        if error.sqlstate == READ_ONLY:
+            self._database.takes_no_writes()
+        if self._connection is not None:
+            self._database.broke(self._connection)
 
     def _log(self, *statements: Statement) -> None:
         if self._database.logs_statements:

@@ -113,7 +113,7 @@ async def no_descriptor_is_left_open(opened: Opened) -> AsyncIterator[None]:
         before = _descriptors()
     yield
     # The connections of a client are closed by its own threads, a moment later.
-    for _ in range(200):
+    for _ in range(1500):
         if _descriptors() <= before:
             return
         gc.collect()
