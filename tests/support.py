@@ -1,14 +1,20 @@
-"""Rows for tests."""
+"""Rows and processes for tests."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uuid_utils.compat import uuid7
 
 from data_layer.entities import GeneratedCode, Project, User
 from data_layer.entities.enums import GenerationProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 _numbers = count(1)
 
@@ -24,3 +30,24 @@ def make_project(user: User | None = None, **values: Any) -> Project:
 def make_code(project: Project, **values: Any) -> GeneratedCode:
     filled = {"code": "<html></html>", "provider": GenerationProvider.OPENAI, "model": "model"} | values
     return GeneratedCode(project_id=project.id, **filled)
+
+
+def forked(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """The number of a child that runs a coroutine in an event loop of its own, and ends."""
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            asyncio.run(main())
+            status = 0
+        except BaseException as error:  # noqa: BLE001  (a forked child must never return)
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        os._exit(status)
+    return process
+
+
+async def until(condition: Callable[[], bool], patience: float = 30) -> None:
+    """Wait for what happens in other tasks, threads, processes or servers."""
+    async with asyncio.timeout(patience):
+        while not condition():  # noqa: ASYNC110  (nobody tells)
+            await asyncio.sleep(0.01)

@@ -13,6 +13,7 @@ compile() {
 echo hatchling | compile "$@" pyproject.toml - --extra embedded --output-file requirements.lock
 # The packages that the benchmarks compare with are the choosiest, so the others follow them.
 compile "$@" pyproject.toml --all-extras --constraint requirements.lock --output-file requirements-bench.lock
-compile "$@" pyproject.toml --extra embedded --extra azure --extra s3 --extra dev \
+compile "$@" pyproject.toml --extra embedded --extra azure --extra s3 --extra otel --extra azure-monitor \
+    --extra dev \
     --constraint requirements-bench.lock --output-file requirements-dev.lock
 grep -c == requirements.lock requirements-dev.lock requirements-bench.lock

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from data_layer import DataLayer
 
 PATIENCE = 30
@@ -20,9 +17,3 @@ async def descriptions(data: DataLayer) -> list[str]:
     async with data.transaction() as tx:
         rows = await tx.execute(text("SELECT description FROM audit_logs ORDER BY description"))
         return list(rows.scalars())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110  (nobody tells)
-            await asyncio.sleep(0.01)

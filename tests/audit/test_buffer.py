@@ -25,8 +25,8 @@ from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.audit import AuditFilter, AuditFull, AuditView
 from data_layer.services.audit.recording import make_row
 from data_layer.testing.postgresql_server import PostgresqlServer
-from tests.audit.support import descriptions, until
-from tests.support import make_user
+from tests.audit.support import descriptions
+from tests.support import make_user, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,8 +18,7 @@ from data_layer.repositories.audit_partitions import Month
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.audit import AuditFilter
 from data_layer.services.maintenance import LOCK, MONTHS_AHEAD
-from tests.audit.support import until
-from tests.support import make_user
+from tests.support import make_user, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

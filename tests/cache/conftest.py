@@ -24,6 +24,28 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def shared_server() -> Iterator[RedisServer]:
+    """A server that the tests of a module share and leave as it is."""
+    with RedisServer(unix_socket=True) as started:
+        yield started
+
+
+@pytest.fixture
+async def cache(shared_server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
+    """An empty cache on the shared server."""
+    async with cache_at(shared_server.url) as opened:
+        await opened.client.flushall()
+        yield opened
+
+
+@pytest.fixture
+async def other(shared_server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
+    """What another process would have."""
+    async with cache_at(shared_server.url) as opened:
+        yield opened
+
+
 @pytest.fixture
 def cache_at() -> CacheAt:
     """An open cache; the time limits, in milliseconds, leave room for a busy machine."""

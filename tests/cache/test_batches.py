@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from data_layer.errors import InvalidCacheKeyError, InvalidCacheValueError, InvalidTimeToLiveError
-from data_layer.testing.redis_server import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from data_layer.testing.redis_server import RedisServer
     from tests.cache.conftest import CacheAt
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer(unix_socket=True) as started:
-        yield started
-
-
-async def test_results_come_in_order_and_failures_in_their_place(server: RedisServer, cache_at: CacheAt) -> None:
-    async with cache_at(server.url) as cache:
+async def test_results_come_in_order_and_failures_in_their_place(shared_server: RedisServer, cache_at: CacheAt) -> None:
+    async with cache_at(shared_server.url) as cache:
         batch = cache.pipeline()
         batch.set("a", "text", 60).get("a").increment("a", ttl=60).get("a", int).add("a", 1, 60).add("b", 1, 60)
         batch.increment("b", 5, ttl=60).delete("a").get("a").exists("a").exists("b").ttl("a").expire("b", 30)
@@ -47,7 +37,7 @@ async def test_results_come_in_order_and_failures_in_their_place(server: RedisSe
         assert await batch.execute() == []
 
 
-async def test_a_batch_that_is_never_executed_does_nothing(server: RedisServer, cache_at: CacheAt) -> None:
-    async with cache_at(server.url) as cache:
+async def test_a_batch_that_is_never_executed_does_nothing(shared_server: RedisServer, cache_at: CacheAt) -> None:
+    async with cache_at(shared_server.url) as cache:
         cache.pipeline().set("unsent", 1, 60)
         assert await cache.get("unsent") is None

@@ -15,33 +15,11 @@ from data_layer.errors import CacheUnavailableError, InvalidCacheValueError, Not
 from data_layer.testing.redis_server import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
     from data_layer.cache import Cache
     from tests.cache.conftest import CacheAt
 
 LONG = 20
 """Seconds after which a test that waits in vain fails."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer(unix_socket=True) as started:
-        yield started
-
-
-@pytest.fixture
-async def cache(server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
-    async with cache_at(server.url) as opened:
-        await opened.flush()
-        yield opened
-
-
-@pytest.fixture
-async def other(server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
-    """What another process would have."""
-    async with cache_at(server.url) as opened:
-        yield opened
 
 
 class Source:
@@ -108,10 +86,13 @@ async def test_many_callers_share_one_load_and_no_object(cache: Cache) -> None:
     assert source.loads == 1
 
 
-async def test_many_processes_share_one_load(cache: Cache, server: RedisServer, cache_at: CacheAt) -> None:
+async def test_many_processes_share_one_load(cache: Cache, shared_server: RedisServer, cache_at: CacheAt) -> None:
     source = Source()
     source.hold()
-    async with cache_at(server.url, redis_near_size=0) as without_near_copy, cache_at(server.url) as with_one:
+    async with (
+        cache_at(shared_server.url, redis_near_size=0) as without_near_copy,
+        cache_at(shared_server.url) as with_one,
+    ):
         calls = [
             asyncio.create_task(reader.get_or_load("key", source.load, 60))
             for reader in (cache, with_one, without_near_copy)
@@ -318,10 +299,10 @@ async def test_after_an_outage_the_source_is_asked_once_for_each_key(cache_at: C
             assert await cache.get("key") == "new"
 
 
-async def test_a_closed_cache_ends_what_is_being_loaded(server: RedisServer, cache_at: CacheAt) -> None:
+async def test_a_closed_cache_ends_what_is_being_loaded(shared_server: RedisServer, cache_at: CacheAt) -> None:
     source = Source()
     source.hold()
-    async with cache_at(server.url) as cache:
+    async with cache_at(shared_server.url) as cache:
         call = asyncio.create_task(cache.get_or_load("closing", source.load, 60))
         await until_waiting(source)
     with pytest.raises(NotInitializedError):

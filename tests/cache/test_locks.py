@@ -12,32 +12,10 @@ from data_layer.errors import InvalidCacheKeyError, InvalidTimeToLiveError, Lock
 from data_layer.testing.redis_server import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
     from data_layer.cache import Cache
     from tests.cache.conftest import CacheAt
 
 LONG = 20
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer(unix_socket=True) as started:
-        yield started
-
-
-@pytest.fixture
-async def cache(server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
-    async with cache_at(server.url) as opened:
-        await opened.client.flushall()
-        yield opened
-
-
-@pytest.fixture
-async def other(server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
-    """What another process would have."""
-    async with cache_at(server.url, redis_near_size=0) as opened:
-        yield opened
 
 
 async def steal(cache: Cache) -> None:

@@ -16,7 +16,7 @@ from data_layer.cache import tracking
 from data_layer.testing.redis_server import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from data_layer.cache import Cache
     from tests.cache.conftest import CacheAt
@@ -25,24 +25,18 @@ LONG = 20
 BOUND = 1.0
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer(unix_socket=True) as started:
-        yield started
-
-
 @pytest.fixture
-async def cache(server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
-    async with cache_at(server.url) as opened:
+async def cache(shared_server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
+    async with cache_at(shared_server.url) as opened:
         await opened.client.flushall()
         await until_answering(opened)
         yield opened
 
 
 @pytest.fixture
-async def other(server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
+async def other(shared_server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
     """What another process would have."""
-    async with cache_at(server.url) as opened:
+    async with cache_at(shared_server.url) as opened:
         await until_answering(opened)
         yield opened
 
@@ -186,10 +180,10 @@ asyncio.run(main())
 """
 
 
-async def test_another_process_sees_it_soon_and_never_late(cache: Cache, server: RedisServer) -> None:
+async def test_another_process_sees_it_soon_and_never_late(cache: Cache, shared_server: RedisServer) -> None:
     """Under writes of other keys; the reader is stopped for longer than the bound, and its lines are cut."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", READER, server.url, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", READER, shared_server.url, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     latencies: list[float] = []

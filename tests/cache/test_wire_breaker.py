@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from data_layer.cache.wire.breaker import FAILURES_BEFORE_OPENING, LONGEST_PAUSE, BreakerState, CircuitBreaker
 from data_layer.errors import CacheError, CacheTimeoutError, CacheUnavailableError
+from tests.support import until
 
-from .wire import LIMIT, Peer, running, until
+from .wire import LIMIT, Peer, running
 
 if TYPE_CHECKING:
     from data_layer.cache.commands import CommandRunner, PrimaryAccess

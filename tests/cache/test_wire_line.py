@@ -18,8 +18,9 @@ from data_layer.errors import (
     InvalidCacheValueError,
 )
 from data_layer.testing.redis_server import RedisServer
+from tests.support import until
 
-from .wire import LIMIT, HoldingProxy, Peer, running, until
+from .wire import LIMIT, HoldingProxy, Peer, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,9 @@ from data_layer.cache.wire.breaker import BreakerState
 from data_layer.errors import CacheError, CacheReadOnlyError, CacheUnavailableError
 from data_layer.testing.redis_sentinels import RedisSentinels
 from data_layer.testing.redis_server import RedisServer
+from tests.support import until
 
-from .wire import LIMIT, Peer, running, until
+from .wire import LIMIT, Peer, running
 
 if TYPE_CHECKING:
     from data_layer.cache.commands import CommandRunner, PrimaryAccess

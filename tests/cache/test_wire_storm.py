@@ -11,8 +11,9 @@ import pytest
 
 from data_layer.errors import DataLayerError
 from data_layer.testing.redis_server import RedisServer
+from tests.support import until
 
-from .wire import LIMIT, running, until
+from .wire import LIMIT, running
 
 if TYPE_CHECKING:
     from data_layer.cache.commands import CommandRunner

@@ -17,33 +17,11 @@ from data_layer.testing.redis_server import RedisServer
 from tests.support import make_user
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
     from data_layer import DataLayer
     from data_layer.cache.write_intents import TransactionKeys
     from tests.cache.conftest import CacheAt
 
 LONG = 20
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer(unix_socket=True) as started:
-        yield started
-
-
-@pytest.fixture
-async def cache(server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
-    async with cache_at(server.url) as opened:
-        await opened.client.flushall()
-        yield opened
-
-
-@pytest.fixture
-async def other(server: RedisServer, cache_at: CacheAt) -> AsyncIterator[Cache]:
-    """What another process would have."""
-    async with cache_at(server.url) as opened:
-        yield opened
 
 
 def loader(value: Any) -> Any:
@@ -359,10 +337,10 @@ class IntentMachine(RuleBasedStateMachine):
         assert found is None or (found == self.row and not self.writers)
 
 
-def test_no_interleaving_leaves_an_old_value(server: RedisServer) -> None:
+def test_no_interleaving_leaves_an_old_value(shared_server: RedisServer) -> None:
     with asyncio.Runner() as runner:
         IntentMachine.runner = runner
-        IntentMachine.cache = Cache(Settings(redis_near_size=0, redis_command_timeout=5000), server.url)
+        IntentMachine.cache = Cache(Settings(redis_near_size=0, redis_command_timeout=5000), shared_server.url)
         runner.run(IntentMachine.cache.open())
         run_state_machine_as_test(
             IntentMachine,

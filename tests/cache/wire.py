@@ -35,13 +35,6 @@ async def running(
         await runner.close()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for it, with a generous limit."""
-    async with asyncio.timeout(LIMIT):
-        while not condition():  # noqa: ASYNC110  (what is waited for happens in servers, too)
-            await asyncio.sleep(0.01)
-
-
 class Listening:
     """Something on a port of 127.0.0.1, for an ``async with`` block."""
 

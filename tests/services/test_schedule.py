@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from data_layer.errors import DatabaseUnavailableError
 from data_layer.schemas.actors import SYSTEM
 from data_layer.services.schedule import scheduled
-from tests.audit.support import until
-from tests.support import make_user
+from tests.support import make_user, until
 
 if TYPE_CHECKING:
     import pytest

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from data_layer.errors import FileNotFoundInStorageError
 from data_layer.storage import LocalStorage
+from tests.support import forked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator
 
 KEYS = ("a", "b/c", "b/d/e")
 CHANCE = random.Random(1)  # noqa: S311  (repeatable, and no secret)
@@ -74,19 +75,6 @@ async def verify(folder: Path, acknowledged: dict[str, int], results: int) -> No
     listed = [file.key async for file in storage.list()]
     assert listed == sorted(found), f"strays: {listed}"
     os.write(results, json.dumps(found).encode())
-
-
-def forked(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    process = os.fork()
-    if process == 0:
-        status = 1
-        try:
-            asyncio.run(main())
-            status = 0
-        except BaseException as error:  # noqa: BLE001  (a forked child must never return)
-            sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        os._exit(status)
-    return process
 
 
 def kill_one(folder: Path, first: int, writers: int) -> dict[str, int]:

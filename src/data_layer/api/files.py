@@ -16,12 +16,12 @@ from starlette.requests import ClientDisconnect
 from data_layer.api.conditions import Conditions, accepts_gzip
 from data_layer.api.ranges import UnsatisfiableRangeError, parse_range
 from data_layer.errors import FileNotFoundInStorageError, FileTooLargeError
+from data_layer.services.files import SHOWN_INLINE
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
     from data_layer.services.files.serving import LocalFileServer, ServedFile
 
-_SHOWN_INLINE = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 _LONGEST_CACHED = 3600
 _SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -137,6 +137,6 @@ def _disposition(file: ServedFile) -> str:
     wanted = file.content_disposition or "inline"
     kind, separator, rest = wanted.partition(";")
     content_type = _content_type(file)
-    if kind.strip().lower() == "inline" and content_type not in _SHOWN_INLINE:
+    if kind.strip().lower() == "inline" and content_type not in SHOWN_INLINE:
         return f"attachment{separator}{rest}"
     return wanted

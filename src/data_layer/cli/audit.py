@@ -95,7 +95,7 @@ def list_entries(
         say("There are no such entries.")
         return
     columns = ("Time (UTC)", "Level", "Action", "User", "From", "Description")
-    print_table(counted(len(page.entries), "entry").replace("entrys", "entries"), columns, map(_cells, page.entries))
+    print_table(counted(len(page.entries), "entry", "entries"), columns, map(_cells, page.entries))
     if page.next_cursor:
         console.print()
         say(f"More: --cursor {page.next_cursor}")

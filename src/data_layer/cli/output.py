@@ -138,9 +138,9 @@ def size(count: int | None) -> str:
     return f"{amount:.1f} TiB"
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: 1 project, 12 projects."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: 1 project, 12 projects; ``plural`` for what takes more than an s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def read_settings(*, as_json: bool = False, service: bool = False) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import psycopg
     from sqlalchemy import Dialect
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -44,10 +45,6 @@ class ConnectionSource(Protocol):
         """Whether ``give_back`` puts this connection into a pool before it waits for anything."""
         ...
 
-    def broke(self, connection: AsyncConnection) -> None:
-        """Hear that a connection turned out to be dead."""
-        ...
-
-    def takes_no_writes(self) -> None:
-        """Hear that a server has become a standby."""
+    def hear(self, connection: AsyncConnection, error: psycopg.Error) -> None:
+        """Learn why a connection is of no use any more: its server may be, too."""
         ...

@@ -14,12 +14,13 @@ from sqlalchemy.pool import QueuePool
 
 from data_layer.database.address import session_values
 from data_layer.database.driver import DriverConnection
-from data_layer.database.failures import translated
+from data_layer.database.failures import READ_ONLY, translated
 from data_layer.database.schema_state import SchemaState, read_schema_state
 from data_layer.errors import DatabaseUnavailableError, NotInitializedError
 from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
+    import psycopg
     from sqlalchemy import Dialect
 
     from data_layer.config import Settings
@@ -128,13 +129,14 @@ class Database:
         """Whether a connection comes from the pool that is open now."""
         return self._engine is not None and connection.sync_engine is self._engine.sync_engine
 
-    def takes_no_writes(self) -> None:
-        """A server has become a standby: what is connected to it is replaced before it is used again."""
-        if self.address.host_count > 1:  # With a single one there is nothing better to connect to.
-            self._trusted_since = time.monotonic()
+    def hear(self, connection: AsyncConnection, error: psycopg.Error) -> None:
+        """Learn why a connection is of no use any more.
 
-    def broke(self, connection: AsyncConnection) -> None:
-        """A connection turned out to be dead; the pool finds that out by itself."""
+        Where several servers are named, one that takes no writes has become a standby: no older connection is used
+        again.
+        """
+        if self.owns(connection) and error.sqlstate == READ_ONLY and self.address.host_count > 1:
+            self._trusted_since = time.monotonic()
 
     async def schema(self) -> SchemaState:
         """How the tables in the database relate to those that this version needs; one query when they fit."""

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from data_layer.database.engine import Database, discard, driver_of
-from data_layer.database.failures import translated
+from data_layer.database.failures import translated, was_refused
 from data_layer.database.transaction import POSITION_SQL
 from data_layer.errors import DatabaseError, InvalidValueError
 from data_layer.observability.log import get_log
@@ -24,6 +24,7 @@ from data_layer.observability.log import get_log
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import psycopg
     from sqlalchemy import Dialect
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -216,12 +217,10 @@ class ReadingDatabase:
         """Whether ``give_back`` puts this connection into a pool before it waits for anything."""
         return self._replicas.owner(connection).can_take_back(connection)
 
-    def takes_no_writes(self) -> None:
-        """Nothing is written here, so nobody hears of it."""
-
-    def broke(self, connection: AsyncConnection) -> None:
-        """A connection turned out to be dead: its server is left out until it answers again."""
-        self._replicas.leave_out(self._replicas.owner(connection), "a connection broke")
+    def hear(self, connection: AsyncConnection, error: psycopg.Error) -> None:
+        """Learn why a connection is of no use any more: if it broke, its server is left out until it answers again."""
+        if not was_refused(error):
+            self._replicas.leave_out(self._replicas.owner(connection), "a connection broke")
 
 
 def parse_position(text: str) -> int:

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from data_layer.database.engine import discard, driver_of
-from data_layer.database.failures import FAILED_BEFORE, READ_ONLY, needs_new_connection, translated, was_refused
+from data_layer.database.failures import FAILED_BEFORE, needs_new_connection, translated, was_refused
 from data_layer.errors import (
     CommitUnknownError,
     DatabaseError,
@@ -138,24 +138,9 @@ class Transaction:
         self._log(*statements)
         if self._connection is not None and driver_of(self._connection).has_hung_up:
             await self._discard()
-        with translated():
-            rows = await self._send_and_commit(statements)
+        rows = await self._execute(lambda driver: _send_and_commit(driver, statements), may_repeat=was_refused)
         await self._end_committed()
         return rows
-
-    async def _send_and_commit(self, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
-        driver = driver_of(await self.connection())
-        try:
-            with _commit_in_doubt(driver):
-                return await _send(driver, statements)
-        except psycopg.Error as error:
-            if not was_refused(error):
-                raise
-            self._hear(error)
-        await self._discard()
-        driver = driver_of(await self.connection())
-        with _commit_in_doubt(driver):
-            return await _send(driver, statements)
 
     async def _end_committed(self) -> None:
         self.has_begun = False
@@ -234,23 +219,23 @@ class Transaction:
         self.has_begun = False
         return driver.info.transaction_status == TransactionStatus.IDLE
 
-    async def _execute(self, work: Callable[[DriverConnection], Awaitable[Result]]) -> Result:
+    async def _execute(
+        self,
+        work: Callable[[DriverConnection], Awaitable[Result]],
+        *,
+        may_repeat: Callable[[psycopg.Error], bool] = needs_new_connection,
+    ) -> Result:
         with translated():
             try:
                 return await work(driver_of(await self.connection()))
             except psycopg.Error as error:
-                if self.has_begun or not needs_new_connection(error):
+                if self.has_begun or not may_repeat(error):
                     raise
                 log.info("statement_repeated", reason=type(error).__name__)
-                self._hear(error)
+                if self._connection is not None:
+                    self._database.hear(self._connection, error)
                 await self._discard()
                 return await work(driver_of(await self.connection()))
-
-    def _hear(self, error: psycopg.Error) -> None:
-        if error.sqlstate == READ_ONLY:
-            self._database.takes_no_writes()
-        if self._connection is not None:
-            self._database.broke(self._connection)
 
     def _log(self, *statements: Statement) -> None:
         if self._database.logs_statements:
@@ -263,6 +248,11 @@ async def _send(driver: DriverConnection, statements: Sequence[Statement]) -> li
     async with driver.pipeline():
         cursors = [await driver.execute(sql, values) for sql, values in statements]
     return [await cursor.fetchone() if cursor.description else None for cursor in cursors]
+
+
+async def _send_and_commit(driver: DriverConnection, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
+    with _commit_in_doubt(driver):
+        return await _send(driver, statements)
 
 
 @contextmanager

@@ -18,7 +18,6 @@ import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from data_layer import DataLayer, FileState, Settings
@@ -26,10 +25,7 @@ from data_layer.errors import NotFoundError
 from data_layer.services.files import ANY_OWNER
 from data_layer.services.files.check import Problem
 from tests.file_content import PAGE, picture
-from tests.support import make_user
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+from tests.support import forked, make_user
 
 CHANCE = random.Random(1)  # noqa: S311  (repeatable, and no secret)
 USEFUL = timedelta(seconds=-1)  # So that nothing is too young to be cleaned up.
@@ -99,19 +95,6 @@ async def look(settings: Settings, told: dict[str, str], results: int) -> None:
             "objects": after.objects,
         }
     os.write(results, json.dumps(report).encode())
-
-
-def forked(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    process = os.fork()
-    if process == 0:
-        status = 1
-        try:
-            asyncio.run(main())
-            status = 0
-        except BaseException as error:  # noqa: BLE001  (a forked child must never return)
-            sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        os._exit(status)
-    return process
 
 
 def kill_one(settings: Settings, owner_id: UUID, seed: int) -> list[list[str]]:

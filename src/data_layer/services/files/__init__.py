@@ -9,7 +9,16 @@ from data_layer.services.files.maintenance import FileMaintenance
 from data_layer.services.files.owners import ANY_OWNER, Owner
 from data_layer.services.files.places import StoragePlaces
 from data_layer.services.files.removal import FileRemoval
-from data_layer.services.files.service import FileService
+from data_layer.services.files.service import SHOWN_INLINE, FileService
 from data_layer.services.files.serving import LocalFileServer
 
-__all__ = ["ANY_OWNER", "FileMaintenance", "FileRemoval", "FileService", "LocalFileServer", "Owner", "StoragePlaces"]
+__all__ = [
+    "ANY_OWNER",
+    "SHOWN_INLINE",
+    "FileMaintenance",
+    "FileRemoval",
+    "FileService",
+    "LocalFileServer",
+    "Owner",
+    "StoragePlaces",
+]

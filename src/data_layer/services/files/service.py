@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from data_layer.storage.threads import FileThreads
     from data_layer.storage.validation import Inspector
 
-_SHOWN_INLINE = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+SHOWN_INLINE = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 """What a browser only ever shows; everything else is to be saved, because it may be hostile."""
 
 
@@ -177,7 +177,7 @@ class FileService:
         if thumbnail is not None:
             fitting = [small for small in view.thumbnails if max(small.width, small.height) >= thumbnail]
             key = min(fitting, key=lambda small: small.width).key if fitting else key
-        inline = view.content_type in _SHOWN_INLINE and not as_attachment
+        inline = view.content_type in SHOWN_INLINE and not as_attachment
         disposition = content_disposition("inline" if inline else "attachment", view.file_name)
         return await self._places.of(view.backend).signed_url(
             key, expires_in=expires_in, content_disposition=disposition
