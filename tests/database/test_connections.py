@@ -176,6 +176,31 @@ class CancelledAt:
                 resume, argument = self._work.throw, error
 
 
+@pytest.fixture
+def busy_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver lets the loop turn after every step, as it does when the loop has been busy for 5 ms."""
+    monkeypatch.setattr("psycopg.waiting.MAX_BUSY_TIME", 0)
+
+
+@pytest.mark.usefixtures("busy_loop")
+async def test_a_connection_is_whole_wherever_its_user_was_cancelled_in_a_busy_loop(make: Make) -> None:
+    async with make(db_min_connections=1, db_max_connections=2) as data:
+
+        async def work(*, at_once: bool) -> None:
+            async with data.transaction() as tx:
+                tx.add(make_user())
+                if not at_once:
+                    await tx.flush()
+
+        async def run(step: CancelledAt) -> None:
+            await step
+
+        for number, at_once in product(range(1, 20), (True, False)):
+            step = CancelledAt(work(at_once=at_once), number)
+            await asyncio.gather(asyncio.create_task(run(step)), return_exceptions=True)
+            assert isinstance(await emails(data), list), number
+
+
 async def test_cancellation_at_any_point_loses_no_connection(
     make: Make, observer: psycopg.AsyncConnection[Any]
 ) -> None:

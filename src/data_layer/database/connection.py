@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from psycopg.pq import TransactionStatus
-
 from data_layer.database.engine import discard, driver_of
 from data_layer.database.failures import translated
 from data_layer.database.transaction import uninterrupted
@@ -36,7 +34,7 @@ async def driver_connection(database: Database) -> AsyncIterator[DriverConnectio
 
 
 async def _release(database: Database, connection: AsyncConnection) -> None:
-    if not connection.invalidated and driver_of(connection).info.transaction_status == TransactionStatus.IDLE:
+    if not connection.invalidated and driver_of(connection).is_idle:
         await database.give_back(connection)
     else:
         await discard(connection)

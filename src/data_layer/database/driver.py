@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from data_layer.database.failures import SilentServerError
 
@@ -121,8 +121,16 @@ class DriverConnection(psycopg.AsyncConnection[Any]):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is open, between transactions and between statements, as far as the driver knows."""
-        return not self.closed and self.info.transaction_status == TransactionStatus.IDLE
+        """Whether it is open, between transactions and between statements, as far as the driver knows.
+
+        Who is cancelled at the wrong moment while a pipeline begins leaves a connection behind that waits for more.
+        """
+        return not self.closed and not self.is_in_pipeline and self.info.transaction_status == TransactionStatus.IDLE
+
+    @property
+    def is_in_pipeline(self) -> bool:
+        """Whether statements are being collected, so that their results come later."""
+        return self.pgconn.pipeline_status != PipelineStatus.OFF
 
     @property
     def has_hung_up(self) -> bool:

@@ -213,11 +213,11 @@ class Transaction:
         if connection.invalidated:  # By SQLAlchemy, when it was interrupted in the middle of a statement.
             return False
         driver = driver_of(connection)
-        if driver.info.transaction_status in _INSIDE:
+        if driver.info.transaction_status in _INSIDE and not driver.is_in_pipeline:
             with driver.limited(_ROLLBACK_SECONDS):
                 await driver.execute("ROLLBACK")
         self.has_begun = False
-        return driver.info.transaction_status == TransactionStatus.IDLE
+        return driver.is_idle
 
     async def _execute(
         self,
