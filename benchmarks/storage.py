@@ -42,10 +42,12 @@ from data_layer.storage import AzurePlace, AzureStorage, LocalStorage, S3Place, 
 from data_layer.testing.storage_servers import AzuriteServer, MotoServer, RcloneServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    Operation = Callable[[int, int], Awaitable[None]]
+    """What one worker does, told the worker's number and how often it was done before."""
 
 KEYS = 64
-LARGE_KEYS = 32  # One for each worker: rclone fails when parts of two uploads to one key meet.
 CASES = (("200 KB", 200_000, 1), ("200 KB", 200_000, 32), ("20 MB", 20_000_000, 1), ("20 MB", 20_000_000, 32))
 THREADS = 32
 MEBIBYTE = 1024 * 1024
@@ -222,25 +224,23 @@ class BareHashed(Bare):
         super()._write(key, content)
 
 
-async def measure(operation: Callable[[str], Any], workers: int, seconds: float) -> float:
+async def measure(operation: Operation, workers: int, seconds: float) -> float:
     """How often per second the operation is done."""
     end = time.perf_counter() + seconds
     done = 0
 
-    async def work() -> None:
+    async def work(worker: int) -> None:
         nonlocal done
         while time.perf_counter() < end:
             number, done = done, done + 1
-            await operation(str(number % KEYS))
+            await operation(worker, number)
 
     started = time.perf_counter()
-    await asyncio.gather(*(work() for _ in range(workers)))
+    await asyncio.gather(*map(work, range(workers)))
     return done / (time.perf_counter() - started)
 
 
-async def compare(
-    candidates: dict[str, Callable[[str], Any]], workers: int, rounds: int, seconds: float
-) -> dict[str, float]:
+async def compare(candidates: dict[str, Operation], workers: int, rounds: int, seconds: float) -> dict[str, float]:
     """The median rate of each candidate."""
     rates: dict[str, list[float]] = {name: [] for name in candidates}
     for round_number in range(rounds + 1):
@@ -267,12 +267,13 @@ async def bench(place: str, peers: list[Any], options: argparse.Namespace) -> li
     return results + await bench_streams(place, [peer for peer in peers if hasattr(peer, "put_stream")], options)
 
 
-def operation(peer: Peer, verb: str, content: bytes, *, few: bool) -> Callable[[str], Any]:
-    async def put(key: str) -> None:
-        await peer.put(str(int(key) % LARGE_KEYS) if few else key, content)
+def operation(peer: Peer, verb: str, content: bytes, *, few: bool) -> Operation:
+    async def put(worker: int, number: int) -> None:
+        # Large ones go to a key for each worker: rclone and Azure refuse parts of two uploads to one key that meet.
+        await peer.put(str(worker if few else number % KEYS), content)
 
-    async def get(key: str) -> None:
-        assert await peer.get("0" if few else key) == len(content)
+    async def get(_: int, number: int) -> None:
+        assert await peer.get(str(0 if few else number % KEYS)) == len(content)
 
     return put if verb == "put" else get
 

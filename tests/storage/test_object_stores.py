@@ -16,6 +16,7 @@ import pytest
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
 from data_layer.errors import (
+    FileChangedInStorageError,
     FileNotFoundInStorageError,
     NotSupportedByStorageError,
     PublicStorageError,
@@ -343,3 +344,18 @@ async def test_all_errors_are_typed_and_short(moto_server: MotoServer, bucket: s
             assert isinstance(error, StorageError)
             assert "\n" not in str(error)
             assert moto_server.address not in str(error)
+
+
+async def test_of_uploads_in_parts_to_one_key_one_wins_and_the_others_hear_of_it(
+    azurite_server: AzuriteServer, bucket: str
+) -> None:
+    """Azure discards the parts of all other uploads to a blob when one of them ends."""
+    azurite_server.make_bucket(bucket)
+    contents = [bytes([number]) * (9 * MEBIBYTE) for number in range(4)]
+    async with opened(azure(azurite_server, bucket)) as storage:
+        uploads = (storage.upload(content, "same", "image/png") for content in contents)
+        outcomes = await asyncio.gather(*uploads, return_exceptions=True)
+        refused = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+        assert len(refused) < len(contents)
+        assert {type(outcome) for outcome in refused} <= {FileChangedInStorageError}
+        assert await storage.download("same") in contents

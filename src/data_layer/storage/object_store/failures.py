@@ -20,6 +20,7 @@ from obstore.exceptions import (
 )
 
 from data_layer.errors import (
+    FileChangedInStorageError,
     FileNotFoundInStorageError,
     InvalidStorageKeyError,
     StorageError,
@@ -37,6 +38,7 @@ _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,80})</Code>")
 _MISSING_PLACE = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "AccountNotFound"})
 _RANGE_NOT_SATISFIABLE = 416
 _CONFLICT = 409
+_PARTS_REPLACED = "InvalidBlockList"  # Azure: another upload to the same key has ended, which discards these parts.
 _REFUSED = frozenset({401, 403})
 
 NO_CONDITION = Condition()
@@ -49,14 +51,12 @@ def translated(key: str, action: str, condition: Condition = NO_CONDITION) -> It
         yield
     except FileNotFoundError as error:
         raise _not_found(key, error, condition) from None
-    except (AlreadyExistsError, PreconditionError):
-        raise condition.failure(key) from None
     except InvalidPathError:
         raise InvalidStorageKeyError(f"The server takes no key like {key!r}") from None
     except BaseError as error:
-        if _status(error) == _CONFLICT and not condition.is_none:
-            raise condition.failure(key) from None
-        raise _general(error, f"{action} {key!r}") from None
+        if not _is_conflict(error):
+            raise _general(error, f"{action} {key!r}") from None
+        raise _interfered(key) if condition.is_none else condition.failure(key) from None
 
 
 @contextmanager
@@ -84,6 +84,23 @@ def _not_found(key: str, error: Exception, condition: Condition) -> StorageError
     if condition.if_match is not None:
         return condition.failure(key)
     return FileNotFoundInStorageError(f"No file is stored under {key!r}")
+
+
+def _is_conflict(error: BaseError) -> bool:
+    if _code(error) in _MISSING_PLACE:
+        return False
+    return (
+        isinstance(error, AlreadyExistsError | PreconditionError)
+        or _status(error) == _CONFLICT
+        or _code(error) == _PARTS_REPLACED
+    )
+
+
+def _interfered(key: str) -> FileChangedInStorageError:
+    return FileChangedInStorageError(
+        f"Another upload to {key!r} ended while this one was under way, and this one was discarded; repeat it if it "
+        "should win"
+    )
 
 
 def _general(error: BaseError, action: str) -> StorageError:
