@@ -59,9 +59,9 @@ def database_address(settings: Settings, embedded_url: str | None = None) -> Dat
     """
     url = _url(settings, embedded_url)
     options = _connection_options(settings, url)
-    if settings.db_pgbouncer:
+    if settings.db_pgbouncer or settings.db_sql_comments:
         options["prepare_threshold"] = None
-    else:
+    if not settings.db_pgbouncer:
         ours = " ".join(f"-c {name}={value}" for name, value in session_values(settings).items())
         options["options"] = f"{url.query.get('options', '')} {ours}".strip()
     return DatabaseAddress(url, options)

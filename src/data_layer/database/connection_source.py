@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Dialect
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from data_layer.database.observation import Observation
+    from data_layer.database.statements import Statement
+
 
 class ConnectionSource(Protocol):
     """Lends connections, and says how transactions on them begin."""
@@ -20,8 +23,11 @@ class ConnectionSource(Protocol):
     """Whether it has to be known where PostgreSQL's log was after a commit."""
 
     reads_need_transaction: bool
-    begin_statements: tuple[str, ...]
+    begin_statements: tuple[Statement, ...]
     logs_statements: bool
+
+    observation: Observation
+    """Where is told what happens on its connections."""
 
     @property
     def dialect(self) -> Dialect:

@@ -6,7 +6,8 @@ import asyncio
 import json
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -15,7 +16,9 @@ from sqlalchemy.pool import QueuePool
 from data_layer.database.address import session_values
 from data_layer.database.driver import DriverConnection
 from data_layer.database.failures import READ_ONLY, translated
+from data_layer.database.observation import Observation
 from data_layer.database.schema_state import SchemaState, read_schema_state
+from data_layer.database.statements import Sql
 from data_layer.errors import DatabaseUnavailableError, NotInitializedError
 from data_layer.observability.log import get_log
 
@@ -25,8 +28,11 @@ if TYPE_CHECKING:
 
     from data_layer.config import Settings
     from data_layer.database.address import DatabaseAddress
+    from data_layer.database.statements import Statement
 
 log = get_log(__name__)
+
+BEGIN: Final = Sql("transaction.begin", "BEGIN")
 
 # How much longer than the server's own limit a client waits before it gives a silent server up.
 _GRACE_SECONDS = 5.0
@@ -46,6 +52,7 @@ class Database:
         self.reads_need_transaction = settings.db_pgbouncer
         self.begin_statements = _begin_statements(settings)
         self.logs_statements = settings.db_logging
+        self.observation = Observation(settings)
         self._settings = settings
         self._engine: AsyncEngine | None = None
         self._trusted_since = 0.0
@@ -70,6 +77,7 @@ class Database:
         """Make the pool without opening a connection."""
         if self._engine is None:
             self._engine = _make_engine(self._settings, self.address)
+            self.observation.watch_engine(self._engine.sync_engine)
 
     async def open(self) -> None:
         """Open DB_MIN_CONNECTIONS connections.
@@ -97,17 +105,26 @@ class Database:
             PoolTimeoutError: when none became free in time.
             DatabaseUnavailableError: when a new one cannot be made.
         """
-        with translated():
+        started = perf_counter()
+        try:
+            with translated():
+                connection = await self._connect()
+        except BaseException as error:
+            self.observation.connection_awaited(started, error)
+            raise
+        if self.observation.observers:
+            self.observation.connection_awaited(started)
+        return connection
+
+    async def _connect(self) -> AsyncConnection:
+        connection = await self.engine.connect()
+        for _ in range(self._settings.db_max_connections):
+            driver = driver_of(connection)
+            if not driver.is_stale and driver.opened_at >= self._trusted_since:
+                break
+            log.info("database_connection_replaced", reason="closed by the server, or older than its change of role")
+            await discard(connection)
             connection = await self.engine.connect()
-            for _ in range(self._settings.db_max_connections):
-                driver = driver_of(connection)
-                if not driver.is_stale and driver.opened_at >= self._trusted_since:
-                    break
-                log.info(
-                    "database_connection_replaced", reason="closed by the server, or older than its change of role"
-                )
-                await discard(connection)
-                connection = await self.engine.connect()
         return connection
 
     async def give_back(self, connection: AsyncConnection) -> None:
@@ -192,12 +209,12 @@ async def discard(connection: AsyncConnection) -> None:
     await connection.close()
 
 
-def _begin_statements(settings: Settings) -> tuple[str, ...]:
+def _begin_statements(settings: Settings) -> tuple[Statement, ...]:
     """PgBouncer drops the options of a connection, so its transactions set them themselves."""
     if not settings.db_pgbouncer:
-        return ("BEGIN",)
+        return ((BEGIN, None),)
     values = (f"set_config('{name}', '{value}', true)" for name, value in session_values(settings).items())
-    return ("BEGIN", f"SELECT {', '.join(values)}")
+    return (BEGIN, None), (Sql("transaction.settings", f"SELECT {', '.join(values)}"), None)
 
 
 def _make_engine(settings: Settings, address: DatabaseAddress) -> AsyncEngine:

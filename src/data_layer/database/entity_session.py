@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from data_layer.database.connection_source import ConnectionSource
     from data_layer.database.rows import RowPlan
-    from data_layer.database.transaction import Statement, Transaction
+    from data_layer.database.statements import Sql, Statement
+    from data_layer.database.transaction import Transaction
 
     RunStatements = Callable[[Sequence[Statement]], Awaitable[list[tuple[Any, ...] | None]]]
 
@@ -88,7 +89,7 @@ class EntitySession:
         await self.flush()
         return await self._transaction.run(statements)
 
-    async def fetch_one(self, sql: str, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
+    async def fetch_one(self, sql: Sql, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
         """The first row of a single read on the driver's connection, which does not begin the transaction."""
         await self.flush()
         return await self._transaction.fetch_one(sql, parameters)

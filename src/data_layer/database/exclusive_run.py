@@ -5,12 +5,16 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from data_layer.database.statements import Sql
 from data_layer.database.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from data_layer.database.engine import Database
+
+_STAY = Sql("exclusive_run.stay", "SELECT set_config('idle_in_transaction_session_timeout', '0', true)")
+_LOCK = Sql("exclusive_run.lock", "SELECT pg_try_advisory_xact_lock(%s)")
 
 
 @asynccontextmanager
@@ -25,8 +29,8 @@ async def exclusive_run(database: Database, key: int) -> AsyncIterator[bool]:
     try:
         row = await transaction.run(
             [
-                ("SELECT set_config('idle_in_transaction_session_timeout', '0', true)", None),
-                ("SELECT pg_try_advisory_xact_lock(%s)", (key,)),
+                (_STAY, None),
+                (_LOCK, (key,)),
             ]
         )
         yield bool(row[1] and row[1][0])

@@ -9,6 +9,7 @@ from psycopg import sql
 
 from data_layer.database.driver import DriverConnection
 from data_layer.database.failures import translated
+from data_layer.database.observation import Observation
 from data_layer.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from data_layer.config import Settings
     from data_layer.database.address import DatabaseAddress
+    from data_layer.database.statements import Sql
 
 
 class Listener:
@@ -24,12 +26,21 @@ class Listener:
     Behind PgBouncer in transaction mode nothing can be listened to; then only ``fetch_one`` and time are left.
     """
 
-    def __init__(self, connection: DriverConnection, *, listens: bool) -> None:
+    def __init__(self, connection: DriverConnection, observation: Observation, *, listens: bool) -> None:
         self._connection = connection
+        self._observation = observation
         self._listens = listens
 
     @classmethod
-    async def open(cls, address: DatabaseAddress, settings: Settings, channel: str, *, time_limit: float) -> Self:
+    async def open(
+        cls,
+        address: DatabaseAddress,
+        settings: Settings,
+        channel: str,
+        *,
+        time_limit: float,
+        observation: Observation | None = None,
+    ) -> Self:
         """Connect and begin to listen.
 
         Args:
@@ -37,6 +48,7 @@ class Listener:
             settings: how long connecting may take.
             channel: what to listen to.
             time_limit: seconds that the server may take for an answer.
+            observation: is told of what is asked; by default only the log is, of what is slow.
 
         Raises:
             DatabaseError: when it cannot be connected to.
@@ -54,19 +66,19 @@ class Listener:
             except BaseException:
                 await connection.close()
                 raise
-        return cls(connection, listens=listens)
+        return cls(connection, observation or Observation(settings), listens=listens)
 
     async def close(self) -> None:
         """Close the connection. Harmless when it is broken."""
         await self._connection.close()
 
-    async def fetch_one(self, statement: str, parameters: Sequence[Any]) -> tuple[Any, ...]:
+    async def fetch_one(self, statement: Sql, parameters: Sequence[Any]) -> tuple[Any, ...]:
         """The one row that a statement gives.
 
         Raises:
             DatabaseError: when it cannot be had; the connection is of no more use then.
         """
-        with translated():
+        with self._observation.watch((statement, parameters)), translated():
             cursor = await self._connection.execute(statement, parameters)
             row: tuple[Any, ...] | None = await cursor.fetchone()
         if row is None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from data_layer.database.engine import Database, discard, driver_of
 from data_layer.database.failures import translated, was_refused
+from data_layer.database.statements import Sql
 from data_layer.database.transaction import POSITION_SQL
 from data_layer.errors import DatabaseError, InvalidValueError
 from data_layer.observability.log import get_log
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 log = get_log(__name__)
 
-_REPLAYED_SQL: Final = "SELECT pg_last_wal_replay_lsn()::text WHERE pg_is_in_recovery()"
+_REPLAYED_SQL: Final = Sql("replication.replayed", "SELECT pg_last_wal_replay_lsn()::text WHERE pg_is_in_recovery()")
+_BEGIN_READ_ONLY: Final = Sql("transaction.begin", "BEGIN READ ONLY")
 _LOOK_SECONDS = 0.25
 _ANSWER_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -185,9 +187,10 @@ class ReadingDatabase:
 
     def __init__(self, replicas: Replicas, after: int) -> None:
         primary = replicas.primary
-        self.begin_statements = ("BEGIN READ ONLY", *primary.begin_statements[1:])
+        self.begin_statements = ((_BEGIN_READ_ONLY, None), *primary.begin_statements[1:])
         self.reads_need_transaction = primary.reads_need_transaction
         self.logs_statements = primary.logs_statements
+        self.observation = primary.observation
         self._replicas = replicas
         self._after = after
 
@@ -236,12 +239,12 @@ def parse_position(text: str) -> int:
         raise InvalidValueError(f"{text[:40]!a} is no position in PostgreSQL's log", field="after") from None
 
 
-async def _ask(database: Database, sql: str) -> int | None:
+async def _ask(database: Database, sql: Sql) -> int | None:
     """The position that a server tells, within two seconds."""
     async with asyncio.timeout(_ANSWER_SECONDS):
         connection = await database.connect()
         try:
-            with translated():
+            with database.observation.watch((sql, None)), translated():
                 cursor = await driver_of(connection).execute(sql)
                 row = await cursor.fetchone()
         except BaseException:

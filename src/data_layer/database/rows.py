@@ -17,6 +17,7 @@ from sqlalchemy.orm import make_transient, make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
+from data_layer.database.statements import Sql
 from data_layer.entities import Entity
 
 if TYPE_CHECKING:
@@ -47,9 +48,10 @@ class RowPlan(Generic[E]):
         ]
         self._defaults = [(name, _default(columns[name])) for name in given]
         self._generated = list(generated)
-        self._insertions: dict[tuple[str, ...], str] = {}
+        self._insertions: dict[tuple[str, ...], Sql] = {}
         # Only names from the models stand in these texts; values travel as parameters.
-        self.select_sql = f"SELECT {_names(loaded.values())} FROM {self._table} WHERE id = %s"  # noqa: S608  (see above)
+        select = f"SELECT {_names(loaded.values())} FROM {self._table} WHERE id = %s"  # noqa: S608  (see above)
+        self.select_sql = Sql(f"{self._table}.select", select)
         self._returning = _names(generated.values())
 
     def read(self, row: Sequence[Any]) -> E:
@@ -63,7 +65,7 @@ class RowPlan(Generic[E]):
         self._manager.dispatch.load(instance_state(entity), None)
         return entity
 
-    def insertion(self, entity: E) -> tuple[str, list[Any]]:
+    def insertion(self, entity: E) -> tuple[Sql, list[Any]]:
         """The statement that inserts an entity, and its values.
 
         What is empty or was never assigned is left to the defaults of the database, which are those of the entity:
@@ -86,13 +88,12 @@ class RowPlan(Generic[E]):
         values.update(zip(self._generated, row, strict=True))
         make_transient_to_detached(entity)
 
-    def _insert_sql(self, names: tuple[str, ...]) -> str:
+    def _insert_sql(self, names: tuple[str, ...]) -> Sql:
         if names not in self._insertions:
             columns = _names(self._columns[name] for name in names)
             places = ", ".join(["%s"] * len(names))
-            self._insertions[names] = (
-                f"INSERT INTO {self._table} ({columns}) VALUES ({places}) RETURNING {self._returning}"  # noqa: S608  (only names)
-            )
+            text = f"INSERT INTO {self._table} ({columns}) VALUES ({places}) RETURNING {self._returning}"  # noqa: S608  (only names)
+            self._insertions[names] = Sql(f"{self._table}.insert", text)
         return self._insertions[names]
 
 

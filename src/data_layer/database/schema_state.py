@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from data_layer.database.migrations import VERSION_TABLE, Revision, known_revisions
+from data_layer.database.statements import named
 from data_layer.entities import Entity
 from data_layer.errors import ForeignSchemaError, SchemaAheadError, SchemaBehindError, SchemaMismatchError
 
@@ -19,17 +20,20 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _UNDEFINED_TABLE = "42P01"
-_READ_REVISIONS = text(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608  (a constant)
+_READ_REVISIONS = named("schema.revisions", text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608  (a constant)
 
 # What an extension brought along belongs to the server, not to an application.
-_READ_TABLES = text("""
+_READ_TABLES = named(
+    "schema.tables",
+    text("""
 SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname = current_schema() AND relkind IN ('r', 'p', 'v', 'm', 'f') AND relname <> :version_table
 AND NOT EXISTS (
     SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
 )
 ORDER BY relname
-""").bindparams(version_table=VERSION_TABLE)
+""").bindparams(version_table=VERSION_TABLE),
+)
 
 
 class SchemaStatus(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager, nullcontext
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -11,9 +12,12 @@ from psycopg.pq import TransactionStatus
 
 from data_layer.database.engine import discard, driver_of
 from data_layer.database.failures import FAILED_BEFORE, needs_new_connection, translated, was_refused
+from data_layer.database.observation import Outcome
+from data_layer.database.statements import Sql
 from data_layer.errors import (
     CommitUnknownError,
     DatabaseError,
+    DataLayerError,
     TransactionClosedError,
     TransactionError,
 )
@@ -26,12 +30,15 @@ if TYPE_CHECKING:
 
     from data_layer.database.connection_source import ConnectionSource
     from data_layer.database.driver import DriverConnection
+    from data_layer.database.observation import Observation
+    from data_layer.database.statements import Statement
 
 log = get_log(__name__)
 Result = TypeVar("Result")
-Statement = tuple[str, "Sequence[Any] | None"]
 
-POSITION_SQL = "SELECT pg_current_wal_flush_lsn()::text"
+POSITION_SQL = Sql("replication.position", "SELECT pg_current_wal_flush_lsn()::text")
+COMMIT = Sql("transaction.commit", "COMMIT")
+ROLLBACK = Sql("transaction.rollback", "ROLLBACK")
 END_OF_LOG = "FFFFFFFF/FFFFFFFF"
 _ROLLBACK_SECONDS = 5.0
 _INSIDE = frozenset({TransactionStatus.INTRANS, TransactionStatus.INERROR})
@@ -48,6 +55,9 @@ class Transaction:
     def __init__(self, database: ConnectionSource) -> None:
         self._database = database
         self._connection: AsyncConnection | None = None
+        self._observation: Observation = database.observation
+        self._first_used: float | None = None
+        self._outcome = Outcome.READ_ONLY
         self._is_open: bool | None = None  # None until it is opened for the first and only time.
         self.has_begun = False
         self.is_committed = False
@@ -86,39 +96,49 @@ class Transaction:
         """The connection, in SQLAlchemy's clothes."""
         self.require_open()
         if self._connection is None:
+            started = perf_counter()
             self._connection = await self._database.connect()
+            self._first_used = self._first_used or started
         return self._connection
 
     async def begin(self) -> None:
         """Begin, unless it has begun."""
         await self.run([])
 
-    async def fetch_one(self, sql: str, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
+    async def fetch_one(self, sql: Sql, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
         """The first row of a single read."""
         if self._database.reads_need_transaction:
             await self.begin()
 
+        comments = self._observation.comments
+        text = sql if comments is None else comments.add(sql, has_parameters=True)
+
         async def read(driver: DriverConnection) -> tuple[Any, ...] | None:
-            self._log((sql, parameters))
-            cursor = await driver.execute(sql, parameters)
+            cursor = await driver.execute(text, parameters)
             row: tuple[Any, ...] | None = await cursor.fetchone()
             return row
 
-        return await self._execute(read)
+        self._log((sql, parameters))
+        with self._observation.watch((sql, parameters)):
+            return await self._execute(read)
 
     async def run(self, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
         """Run statements in one round trip, begun first if need be; the first row of each, or ``None``."""
         if statements:
             self.require_writable()
-        beginning: list[Statement] = [] if self.has_begun else [(sql, None) for sql in self._database.begin_statements]
+        beginning = () if self.has_begun else self._database.begin_statements
         if not beginning and not statements:
             return []
 
         self._log(*statements)
+        sent = [*beginning, *self._commented(statements)]
         try:
-            rows = await self._execute(lambda driver: _send(driver, [*beginning, *statements]))
+            with self._observation.watch(*(statements or beginning)):
+                rows = await self._execute(lambda driver: _send(driver, sent))
         finally:
             self.has_begun = self.has_begun or self._is_inside()
+            if self.has_begun:
+                self._outcome = Outcome.ROLLED_BACK  # Unless it is committed.
         return rows[len(beginning) :]
 
     @property
@@ -138,19 +158,28 @@ class Transaction:
         self._log(*statements)
         if self._connection is not None and driver_of(self._connection).has_hung_up:
             await self._discard()
-        rows = await self._execute(lambda driver: _send_and_commit(driver, statements), may_repeat=was_refused)
+        sent = self._commented(statements)
+        try:
+            with self._observation.watch(*statements):
+                rows = await self._execute(lambda driver: _send_and_commit(driver, sent), may_repeat=was_refused)
+        except BaseException as error:
+            self._outcome = _outcome_after(error)
+            raise
         await self._end_committed()
         return rows
 
     async def _end_committed(self) -> None:
         self.has_begun = False
         self.is_committed = True
+        self._outcome = Outcome.COMMITTED
         if self._database.tells_position:
             self.position = await self._find_position()
 
     async def _find_position(self) -> str:
         try:
-            cursor = await driver_of(await self.connection()).execute(POSITION_SQL)
+            driver = driver_of(await self.connection())
+            with self._observation.watch((POSITION_SQL, None)):
+                cursor = await driver.execute(POSITION_SQL)
             row = await cursor.fetchone()
         except (psycopg.Error, DatabaseError) as error:
             log.info("position_unknown", reason=type(error).__name__)
@@ -169,16 +198,29 @@ class Transaction:
         if not self.has_begun:
             return
         driver = driver_of(await self.connection())
-        with translated(), nullcontext() if driver.has_hung_up else _commit_in_doubt(driver):
-            cursor = await driver.execute("COMMIT")
+        in_doubt = nullcontext() if driver.has_hung_up else _commit_in_doubt(driver)
+        try:
+            with self._observation.watch((COMMIT, None)), translated(), in_doubt:
+                cursor = await driver.execute(COMMIT)
+        except BaseException as error:
+            self._outcome = _outcome_after(error)
+            raise
         if cursor.statusmessage != "COMMIT":
             raise TransactionError(FAILED_BEFORE)
         await self._end_committed()
 
     async def close(self) -> None:
         """Roll back what was not committed and give the connection back. Never raises, and survives cancellation."""
-        await self._give_back()
-        self._is_open = False
+        try:
+            await self._give_back()
+        finally:
+            self._is_open = False
+            if self._first_used is not None:
+                self._observation.transaction_ended(self._outcome, self._first_used)
+
+    def _commented(self, statements: Sequence[Statement]) -> Sequence[Statement]:
+        comments = self._observation.comments
+        return statements if comments is None else comments.add_to_all(statements)
 
     def _is_inside(self) -> bool:
         """Whether the server has begun a transaction for us, be it a failed one."""
@@ -214,8 +256,8 @@ class Transaction:
             return False
         driver = driver_of(connection)
         if driver.info.transaction_status in _INSIDE and not driver.is_in_pipeline:
-            with driver.limited(_ROLLBACK_SECONDS):
-                await driver.execute("ROLLBACK")
+            with driver.limited(_ROLLBACK_SECONDS), self._observation.watch((ROLLBACK, None)):
+                await driver.execute(ROLLBACK)
         self.has_begun = False
         return driver.is_idle
 
@@ -267,6 +309,12 @@ def _commit_in_doubt(driver: DriverConnection) -> Iterator[None]:
             "the connection broke while PostgreSQL was committing: look whether the change is there before "
             "you repeat it"
         ) from error
+
+
+def _outcome_after(error: BaseException) -> Outcome:
+    """How a transaction ended whose commit raised this."""
+    is_known = isinstance(error, DataLayerError) and not isinstance(error, CommitUnknownError)
+    return Outcome.ROLLED_BACK if is_known else Outcome.UNKNOWN
 
 
 async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:

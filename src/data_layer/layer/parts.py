@@ -140,7 +140,14 @@ def _make_sessions(
 ) -> tuple[SessionService, TokenService]:
     is_pooled = settings.db_direct_url is None
     address = database.address if is_pooled else direct_address(settings, addresses.database_url)
-    connect = partial(Listener.open, address, settings, SESSION_CHANNEL, time_limit=ANSWER_SECONDS)
+    connect = partial(
+        Listener.open,
+        address,
+        settings,
+        SESSION_CHANNEL,
+        time_limit=ANSWER_SECONDS,
+        observation=database.observation,
+    )
 
     def transaction() -> UnitOfWork:
         return UnitOfWork(database, forget_sessions=sessions.forget)

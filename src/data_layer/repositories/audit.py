@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, or_, select
 from typing_extensions import override
 
 from data_layer.context import current_context
+from data_layer.database.statements import named
 from data_layer.entities import AuditLog
 from data_layer.entities.time_ordered_ids import first_id_at
 from data_layer.repositories.repository import AppendRepository
@@ -53,7 +54,7 @@ class AuditRepository(AppendRepository[AuditLog]):
         if after is not None:
             statement = statement.where(columns.id < after if newest_first else columns.id > after)
         statement = statement.order_by(columns.id.desc() if newest_first else columns.id.asc()).limit(limit)
-        return (await self._session.execute(statement)).mappings().all()
+        return (await self._session.execute(named("audit_logs.page", statement))).mappings().all()
 
 
 def complete(entry: AuditLog) -> None:

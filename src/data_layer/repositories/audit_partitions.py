@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from data_layer.database.connection import driver_connection
+from data_layer.database.statements import Sql
 from data_layer.database.transaction import Transaction
 from data_layer.entities.audit_log import DEFAULT_PARTITION
 from data_layer.entities.time_ordered_ids import first_id_at, time_of
@@ -21,11 +22,22 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from data_layer.database.engine import Database
-    from data_layer.database.transaction import Statement
+    from data_layer.database.statements import Statement
 
 _LOCK_MILLISECONDS = 500
 _MOVED_AT_ONCE = 5_000
 _PREFIX = "audit_logs_"
+
+_LIMIT_WAITING = Sql("audit_partitions.limit_waiting", f"SET LOCAL lock_timeout = {_LOCK_MILLISECONDS}")
+_LOCK_TABLES = Sql("audit_partitions.lock_tables", "LOCK TABLE users, audit_logs IN ACCESS EXCLUSIVE MODE")
+_LOCK_USERS = Sql("audit_partitions.lock_users", "LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE")
+_MAKE_DEFAULT = Sql(
+    "audit_partitions.make_default", f"CREATE TABLE {DEFAULT_PARTITION} PARTITION OF audit_logs DEFAULT"
+)
+_PUT_REST_BACK = Sql(
+    "audit_partitions.put_rest_back",
+    f"INSERT INTO {DEFAULT_PARTITION} SELECT * FROM audit_logs_rest",  # noqa: S608
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -74,7 +86,8 @@ class AuditPartitions:
     async def months(self) -> list[Month]:
         """The months that have a partition, oldest first."""
         rows = await self._all(
-            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'audit_logs'::regclass ORDER BY 1"
+            "audit_partitions.list",
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'audit_logs'::regclass ORDER BY 1",
         )
         names = [str(row[0]).rpartition(".")[2].removeprefix(_PREFIX) for row in rows]
         return [Month(*map(int, name.split("_"))) for name in names if name[:1].isdigit()]
@@ -85,6 +98,7 @@ class AuditPartitions:
         at: UUID | None = first.first_id
         while at is not None:
             rows = await self._all(
+                "audit_partitions.find_in_default",
                 f"SELECT id FROM {DEFAULT_PARTITION} WHERE id >= %s AND id < %s ORDER BY id LIMIT 1",  # noqa: S608
                 (at, last.end),
             )
@@ -96,7 +110,10 @@ class AuditPartitions:
 
     async def first_in_default(self) -> Month | None:
         """The month of the smallest id in the default partition."""
-        rows = await self._all(f"SELECT id FROM {DEFAULT_PARTITION} ORDER BY id LIMIT 1")  # noqa: S608
+        rows = await self._all(
+            "audit_partitions.first_in_default",
+            f"SELECT id FROM {DEFAULT_PARTITION} ORDER BY id LIMIT 1",  # noqa: S608
+        )
         return Month.of(time_of(rows[0][0])) if rows else None
 
     async def create(self, month: Month) -> None:
@@ -106,9 +123,7 @@ class AuditPartitions:
     async def drop(self, month: Month) -> None:
         """Remove a month with all its entries."""
         # The referenced table first, as transactions of users lock them.
-        await self._change(
-            ("LOCK TABLE users, audit_logs IN ACCESS EXCLUSIVE MODE", None), (f"DROP TABLE {month.table}", None)
-        )
+        await self._change((_LOCK_TABLES, None), _drop(month.table))
 
     async def copy_from_default(self, month: Month) -> AsyncIterator[int]:
         """Copy a month out of the default partition into a table beside, in batches; the number copied so far.
@@ -119,6 +134,7 @@ class AuditPartitions:
         copied, last, comparison = 0, month.first_id, ">="
         while True:
             rows = await self._all(
+                "audit_partitions.copy_from_default",
                 f"WITH copied AS (INSERT INTO {month.table} SELECT * FROM {DEFAULT_PARTITION} "  # noqa: S608
                 f"WHERE id {comparison} %s AND id < %s ORDER BY id LIMIT %s RETURNING id) "
                 "SELECT count(*), (SELECT id FROM copied ORDER BY id DESC LIMIT 1) FROM copied",
@@ -138,9 +154,10 @@ class AuditPartitions:
         """
         late: list[Statement] = [
             (
-                (
+                Sql(
+                    "audit_partitions.copy_latecomers",
                     f"INSERT INTO {month.table} SELECT * FROM {DEFAULT_PARTITION} AS old "  # noqa: S608
-                    f"WHERE {_is_in(month)} AND NOT EXISTS (SELECT FROM {month.table} AS new WHERE new.id = old.id)"
+                    f"WHERE {_is_in(month)} AND NOT EXISTS (SELECT FROM {month.table} AS new WHERE new.id = old.id)",
                 ),
                 None,
             )
@@ -149,38 +166,41 @@ class AuditPartitions:
         ended = [*map(_is_in, months), *([_is_expired(oldest_kept)] if oldest_kept else [])]
         rest = " OR ".join(ended) or "false"
         await self._change(
-            ("LOCK TABLE users, audit_logs IN ACCESS EXCLUSIVE MODE", None),
+            (_LOCK_TABLES, None),
             *late,
             (
-                (
+                Sql(
+                    "audit_partitions.keep_rest",
                     f"CREATE TEMP TABLE audit_logs_rest ON COMMIT DROP AS SELECT * FROM {DEFAULT_PARTITION} "  # noqa: S608
-                    f"WHERE NOT ({rest})"
+                    f"WHERE NOT ({rest})",
                 ),
                 None,
             ),
-            (f"DROP TABLE {DEFAULT_PARTITION}", None),
+            _drop(DEFAULT_PARTITION),
             *(statement for month in months for statement in _attach(month)),
-            (f"CREATE TABLE {DEFAULT_PARTITION} PARTITION OF audit_logs DEFAULT", None),
+            (_MAKE_DEFAULT, None),
             _refuse_truncate(DEFAULT_PARTITION),
-            (f"INSERT INTO {DEFAULT_PARTITION} SELECT * FROM audit_logs_rest", None),  # noqa: S608
+            (_PUT_REST_BACK, None),
         )
 
     async def expired_in_default(self, oldest_kept: Month) -> bool:
         """Whether the default partition has entries that are too old by their id and by their time."""
         rows = await self._all(
-            f"SELECT EXISTS (SELECT FROM {DEFAULT_PARTITION} WHERE {_is_expired(oldest_kept)})"  # noqa: S608
+            "audit_partitions.expired_in_default",
+            f"SELECT EXISTS (SELECT FROM {DEFAULT_PARTITION} WHERE {_is_expired(oldest_kept)})",  # noqa: S608
         )
         return bool(rows[0][0])
 
     async def remove_leftovers(self) -> int:
         """Drop the tables that an interrupted run did not get to attach; their entries are still where they were."""
         rows = await self._all(
+            "audit_partitions.find_leftovers",
             "SELECT c.relname FROM pg_class AS c JOIN pg_class AS parent ON parent.oid = 'audit_logs'::regclass "
             "AND c.relnamespace = parent.relnamespace "
-            "WHERE c.relkind = 'r' AND NOT c.relispartition AND c.relname ~ '^audit_logs_[0-9]{4}_[0-9]{2}$'"
+            "WHERE c.relkind = 'r' AND NOT c.relispartition AND c.relname ~ '^audit_logs_[0-9]{4}_[0-9]{2}$'",
         )
         for (name,) in rows:
-            await self._change((f"DROP TABLE {name}", None))
+            await self._change(_drop(name))
         return len(rows)
 
     async def _change(self, *statements: Statement) -> None:
@@ -189,17 +209,18 @@ class AuditPartitions:
         transaction.open()
         try:
             # One after the other: a statement must have created what the next one names.
-            await transaction.run([(f"SET LOCAL lock_timeout = {_LOCK_MILLISECONDS}", None)])
+            await transaction.run([(_LIMIT_WAITING, None)])
             for statement in statements:
                 await transaction.run([statement])
             await transaction.commit()
         finally:
             await transaction.close()
 
-    async def _all(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    async def _all(self, name: str, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         async with driver_connection(self._database) as driver:
-            cursor = await driver.execute(sql.encode(), parameters)
-            return await cursor.fetchall()
+            with self._database.observation.watch((Sql(name, sql), parameters)):
+                cursor = await driver.execute(sql.encode(), parameters)
+                return await cursor.fetchall()
 
 
 def _is_in(month: Month) -> str:
@@ -215,24 +236,35 @@ def _table(month: Month) -> tuple[Statement, ...]:
     """A table like a partition, with its bounds as a rule, so that attaching it needs no look at its rows."""
     columns = "LIKE audit_logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES"
     user = "CONSTRAINT fk_audit_logs_user_id FOREIGN KEY (user_id) REFERENCES users (id)"
-    return ((f"CREATE TABLE {month.table} ({columns}, {user}, CONSTRAINT month CHECK {_is_in(month)})", None),)
+    text = f"CREATE TABLE {month.table} ({columns}, {user}, CONSTRAINT month CHECK {_is_in(month)})"
+    return ((Sql("audit_partitions.create", text), None),)
 
 
 def _attach(month: Month) -> tuple[Statement, ...]:
     bounds = f"FROM ('{month.first_id}') TO ('{month.end}')"
     return (
-        ("LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE", None),
-        (f"ALTER TABLE audit_logs ATTACH PARTITION {month.table} FOR VALUES {bounds}", None),
-        (f"ALTER TABLE {month.table} DROP CONSTRAINT month", None),
+        (_LOCK_USERS, None),
+        (
+            Sql(
+                "audit_partitions.attach", f"ALTER TABLE audit_logs ATTACH PARTITION {month.table} FOR VALUES {bounds}"
+            ),
+            None,
+        ),
+        (Sql("audit_partitions.drop_bounds", f"ALTER TABLE {month.table} DROP CONSTRAINT month"), None),
         _refuse_truncate(month.table),
     )
 
 
+def _drop(table: str) -> Statement:
+    return (Sql("audit_partitions.drop", f"DROP TABLE {table}"), None)
+
+
 def _refuse_truncate(table: str) -> Statement:
     return (
-        (
+        Sql(
+            "audit_partitions.protect",
             f"CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON {table} "
-            "FOR EACH STATEMENT EXECUTE FUNCTION refuse_audit_change()"
+            "FOR EACH STATEMENT EXECUTE FUNCTION refuse_audit_change()",
         ),
         None,
     )

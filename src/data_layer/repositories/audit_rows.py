@@ -10,6 +10,7 @@ import orjson
 from sqlalchemy.dialects import postgresql
 
 from data_layer.database.connection import driver_connection
+from data_layer.database.statements import Sql
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
 
@@ -53,16 +54,17 @@ _NULL = "\\N"
 _CHUNK = 500  # Rows that are made ready in one go; the event loop runs in between.
 
 # Only names of columns stand in these texts.
-_COPY = f"COPY audit_logs ({', '.join(COLUMNS)}, created_at) FROM STDIN"
+_COPY = Sql("audit_logs.copy", f"COPY audit_logs ({', '.join(COLUMNS)}, created_at) FROM STDIN")
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy says nothing of its types.
 _TYPES = {column.name: column.type.compile(_DIALECT) for column in AuditLog.__table__.columns}
 _RECORD = ", ".join(f"{name} {kind}" for name, kind in _TYPES.items())
 _VALUES = ", ".join(
     f"coalesce({name}, '{{}}')" if place in _JSON_PLACES else name for place, name in enumerate(COLUMNS)
 )
-_INSERT = (
+_INSERT = Sql(
+    "audit_logs.insert_again",
     f"INSERT INTO audit_logs ({', '.join(COLUMNS)}, created_at) "  # noqa: S608  (see above)
-    f"SELECT {_VALUES}, created_at FROM jsonb_to_recordset(%s::jsonb) AS entry({_RECORD}) ON CONFLICT (id) DO NOTHING"
+    f"SELECT {_VALUES}, created_at FROM jsonb_to_recordset(%s::jsonb) AS entry({_RECORD}) ON CONFLICT (id) DO NOTHING",
 )
 
 
@@ -72,9 +74,11 @@ async def copy_rows(database: Database, rows: Sequence[Row]) -> None:
     Raises:
         DataLayerError: none was written, or, when the connection broke, perhaps all.
     """
-    async with driver_connection(database) as driver, driver.cursor().copy(_COPY.encode()) as copy:
-        for start in range(0, len(rows), _CHUNK):
-            await copy.write(_copy_text(rows[start : start + _CHUNK]))
+    async with driver_connection(database) as driver:
+        with database.observation.watch((_COPY, None)):
+            async with driver.cursor().copy(_COPY.encode()) as copy:
+                for start in range(0, len(rows), _CHUNK):
+                    await copy.write(_copy_text(rows[start : start + _CHUNK]))
 
 
 async def insert_lines(database: Database, lines: Iterable[bytes]) -> None:
@@ -83,8 +87,10 @@ async def insert_lines(database: Database, lines: Iterable[bytes]) -> None:
     Raises:
         DataLayerError: none was written, or, when the connection broke, perhaps all.
     """
+    entries = f"[{b','.join(lines).decode(errors='replace')}]"
     async with driver_connection(database) as driver:
-        await driver.execute(_INSERT.encode(), (f"[{b','.join(lines).decode(errors='replace')}]",))
+        with database.observation.watch((_INSERT, (entries,))):
+            await driver.execute(_INSERT.encode(), (entries,))
 
 
 def line_of(row: Row) -> bytes:

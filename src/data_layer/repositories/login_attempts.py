@@ -13,6 +13,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from data_layer.database.statements import named
+
 if TYPE_CHECKING:
     from data_layer.database.entity_session import EntitySession
 
@@ -54,7 +56,10 @@ class Counted:
 
 _LEVEL = "greatest(0, a.level - extract(epoch FROM clock_timestamp() - a.leveled_at) / :forgiven_every) + 1"
 # A level between free and free + 1 means the first waiting time, then twice, four times, …
-_COUNT = text(f"""
+_COUNT = named(
+    "login_attempts.count",
+    # Only a constant of ours stands in the text.
+    text(f"""
 INSERT INTO login_attempts AS a (account, network, level, leveled_at)
 VALUES (:account, :network, 1, clock_timestamp())
 ON CONFLICT (account, network) DO UPDATE SET
@@ -67,40 +72,56 @@ ON CONFLICT (account, network) DO UPDATE SET
     END
 WHERE a.blocked_until IS NULL OR a.blocked_until <= clock_timestamp()
 RETURNING blocked_until, coalesce(last_succeeded_at > clock_timestamp() - :known_for, false) AS known
-""")  # noqa: S608  (the constant is ours)
+"""),  # noqa: S608
+)
 
-_WAIT = text("""
+_WAIT = named(
+    "login_attempts.wait",
+    text("""
 SELECT extract(epoch FROM blocked_until - clock_timestamp())
 FROM login_attempts WHERE account = :account AND network = :network
-""")
+"""),
+)
 
-_GIVE_BACK = text("""
+_GIVE_BACK = named(
+    "login_attempts.give_back",
+    text("""
 UPDATE login_attempts SET
     level = greatest(0, level - 1),
     blocked_until = CASE WHEN blocked_until IS DISTINCT FROM :blocked_until THEN blocked_until END
 WHERE account = :account AND network = :network
-""")
+"""),
+)
 
-_SUCCEED = text("""
+_SUCCEED = named(
+    "login_attempts.succeed",
+    text("""
 UPDATE login_attempts SET level = 0, blocked_until = NULL, last_succeeded_at = clock_timestamp()
 WHERE account = :account AND network = :network
-""")
+"""),
+)
 
 # Pairs before the account's own row, as counting goes: whoever locks in the same order never waits in a circle.
-_FORGET = text("""
+_FORGET = named(
+    "login_attempts.forget",
+    text("""
 DELETE FROM login_attempts WHERE (account, network) IN (
     SELECT account, network FROM login_attempts WHERE account = :account ORDER BY network DESC FOR UPDATE
 )
-""")
+"""),
+)
 
-_REMOVE_STALE = text("""
+_REMOVE_STALE = named(
+    "login_attempts.remove_stale",
+    text("""
 DELETE FROM login_attempts WHERE (account, network) IN (
     SELECT account, network FROM login_attempts
     WHERE leveled_at < clock_timestamp() - interval '1 day'
       AND coalesce(last_succeeded_at < clock_timestamp() - :known_for, true)
     LIMIT :limit FOR UPDATE SKIP LOCKED
 )
-""")
+"""),
+)
 
 
 class LoginAttemptRepository:

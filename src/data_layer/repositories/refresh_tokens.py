@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, select
 
+from data_layer.database.statements import Sql
 from data_layer.entities import RefreshToken
 from data_layer.repositories.repository import Repository
 from data_layer.repositories.session_statements import LIVE
@@ -18,11 +19,16 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 # The session's row is locked first, so that two exchanges of one family follow each other.
-_LOCK_SESSION = """
+_LOCK_SESSION = Sql(
+    "refresh_tokens.lock_session",
+    """
 SELECT id FROM sessions WHERE id = (SELECT session_id FROM refresh_tokens WHERE token_hash = ANY(%s))
 FOR NO KEY UPDATE
-"""
-_FIND = f"""
+""",
+)
+_FIND = Sql(
+    "refresh_tokens.find",
+    f"""
 SELECT tokens.id, tokens.session_id, sessions.user_id, tokens.expires_at > now() AND {LIVE},
     extract(epoch FROM now() - tokens.used_at)::float8, successors.id, successors.token_hash,
     successors.expires_at, successors.used_at IS NOT NULL
@@ -30,13 +36,17 @@ FROM refresh_tokens AS tokens
 JOIN sessions ON sessions.id = tokens.session_id
 LEFT JOIN refresh_tokens AS successors ON successors.id = tokens.successor_id
 WHERE tokens.token_hash = ANY(%s)
-"""
-_USE = "UPDATE refresh_tokens SET used_at = now(), successor_id = %s WHERE id = %s"
-_INSERT = f"""
+""",
+)
+_USE = Sql("refresh_tokens.use", "UPDATE refresh_tokens SET used_at = now(), successor_id = %s WHERE id = %s")
+_INSERT = Sql(
+    "refresh_tokens.insert",
+    f"""
 INSERT INTO refresh_tokens (id, token_hash, session_id, expires_at, created_at)
 SELECT %s, %s, id, expires_at, now() FROM sessions WHERE id = %s AND {LIVE}
 RETURNING expires_at
-"""
+""",
+)
 
 
 @dataclass(frozen=True, slots=True)

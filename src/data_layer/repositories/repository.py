@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from sqlalchemy import ColumnElement, Select, delete, func, inspect, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
+from data_layer.database.statements import named
 from data_layer.entities import Entity
 from data_layer.errors import InvalidValueError, NotFoundError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstrumentedAttribute
 
     from data_layer.database.entity_session import EntitySession
+    from data_layer.database.statements import AnyExecutable
 
 E = TypeVar("E", bound=Entity)
 
@@ -56,7 +58,7 @@ class ReadRepository(Generic[E]):
         Raises:
             InvalidValueError: for a name that is no column.
         """
-        found = await self._session.find(self._select(filters).limit(1))
+        found = await self._session.find(self._named("find", self._select(filters).limit(1)))
         return found[0] if found else None
 
     async def list(
@@ -83,16 +85,16 @@ class ReadRepository(Generic[E]):
                 raise InvalidValueError("after needs order_by id or -id", field="after")
             statement = statement.where(column < after if descending else column > after)
         order = [column.desc() if descending else column.asc()]
-        return await self._session.find(statement.order_by(*order).limit(limit))
+        return await self._session.find(self._named("list", statement.order_by(*order).limit(limit)))
 
     async def count(self, **filters: Any) -> int:
         """How many rows fit."""
         statement = select(func.count()).select_from(self.entity).where(*self._conditions(filters))
-        return int((await self._session.execute(statement)).scalar_one())
+        return int((await self._session.execute(self._named("count", statement))).scalar_one())
 
     async def _get_locked(self, entity_id: UUID) -> E | None:
         statement = self._select({"id": entity_id}).with_for_update().execution_options(populate_existing=True)
-        found = await self._session.find(statement)
+        found = await self._session.find(self._named("lock", statement))
         return found[0] if found else None
 
     def _select(self, filters: dict[str, Any]) -> Select[E]:
@@ -119,6 +121,9 @@ class ReadRepository(Generic[E]):
             raise InvalidValueError(f"{self._table} has no column {name!r}; it has: {', '.join(names)}", field=name)
         column: InstrumentedAttribute[Any] = getattr(self.entity, name)
         return column
+
+    def _named(self, kind: str, statement: AnyExecutable) -> AnyExecutable:
+        return named(f"{self._table}.{kind}", statement)
 
     def _not_found(self, entity_id: UUID) -> NotFoundError:
         return NotFoundError(f"{self._table} has no row with the id {entity_id}")

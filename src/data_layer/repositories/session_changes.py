@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from data_layer.database.statements import Sql
 from data_layer.entities.triggers import SESSION_CHANNEL
 from data_layer.errors import DatabaseUnavailableError
 
@@ -24,7 +25,9 @@ __all__ = ["MOST_CHANGES", "SESSION_CHANNEL", "Reading", "read_changes"]
 MOST_CHANGES = 100_000
 """More changes than this are not read at once; the reader begins anew instead."""
 
-_READ = """
+_READ = Sql(
+    "session_changes.read",
+    """
 SELECT pg_is_in_recovery(), pg_postmaster_start_time()::text, extract(epoch FROM clock_timestamp())::float8,
     pg_current_snapshot()::text, pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
     pg_snapshot_xmax(pg_current_snapshot())::text::bigint, changes.sessions, changes.transactions
@@ -37,7 +40,8 @@ FROM (
         ORDER BY transaction_id LIMIT %s
     ) AS news
 ) AS changes
-"""
+""",
+)
 # So that a reader who knows nothing asks for nothing.
 _EVERYTHING = f"{2**62 - 1}:{2**62 - 1}:"
 

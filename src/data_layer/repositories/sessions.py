@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from data_layer.database.entity_session import EntitySession
-    from data_layer.database.transaction import Statement
+    from data_layer.database.statements import Statement
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from data_layer.database.statements import named
 from data_layer.entities import Entity
 from data_layer.schemas.statistics import DatabaseStatistics, PoolStatistics, TableStatistics
 
@@ -13,15 +14,20 @@ if TYPE_CHECKING:
     from data_layer.database.engine import Database
     from data_layer.repositories.unit_of_work import UnitOfWork
 
-_SERVER = text("""
+_SERVER = named(
+    "statistics.server",
+    text("""
 SELECT current_database() AS name,
        'PostgreSQL ' || current_setting('server_version') AS server,
        pg_database_size(current_database()) AS size,
        (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()) AS connections,
        current_setting('max_connections')::int AS connection_limit,
        pg_postmaster_start_time() AS started_at
-""")
-_TABLES = text("""
+"""),
+)
+_TABLES = named(
+    "statistics.tables",
+    text("""
 SELECT c.relname AS name,
        sum(greatest(part.reltuples::bigint, s.n_live_tup))::bigint AS rows,
        sum(pg_table_size(part.oid))::bigint AS size,
@@ -33,7 +39,8 @@ JOIN pg_stat_user_tables s ON s.relid = part.oid
 WHERE c.relname = ANY(:names) AND c.relnamespace = current_schema()::regnamespace
 GROUP BY c.relname
 ORDER BY c.relname
-""")
+"""),
+)
 
 
 async def read_statistics(database: Database, tx: UnitOfWork) -> DatabaseStatistics:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from data_layer.database.statements import named
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 from data_layer.schemas.health import Health, HealthStatus, PartHealth
@@ -20,6 +21,7 @@ log = get_log(__name__)
 Probe = Callable[[], Coroutine[Any, Any, None]]
 
 PROBE_SECONDS = 2.0
+_PROBE = named("health.probe", text("SELECT 1"))
 
 
 class HealthService:
@@ -47,7 +49,7 @@ class HealthService:
 
     async def _probe_database(self) -> None:
         async with self._transactions() as tx:
-            await tx.execute(text("SELECT 1"))
+            await tx.execute(_PROBE)
 
 
 def _status(works: dict[str, bool]) -> HealthStatus:

@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
 from data_layer.environment import Address, host_options, is_local
-from data_layer.settings.values import HostList, HostName, PlainText, Port, Seconds, check_url
+from data_layer.settings.values import HostList, HostName, PlainText, Port, Seconds, SecondsOrNever, check_url
 
 
 class SslMode(StrEnum):
@@ -70,6 +70,14 @@ class DatabaseSettings(BaseSettings):
     )
     db_replica_max_lag: Seconds = Field(
         5, description="Seconds that a replica may be behind; one that is further behind is not read from."
+    )
+    db_slow_statement: SecondsOrNever = Field(
+        1, description="Seconds from which on a statement is logged as slow, with its name, never its values; 0: never."
+    )
+    db_sql_comments: bool = Field(
+        default=False,
+        description="Statements carry a comment with correlation id and traceparent, for the server's log and "
+        "pg_stat_activity. Each text is another one then: PostgreSQL prepares none and plans every statement anew.",
     )
     db_logging: bool = Field(default=False, description="Log every SQL statement (never its values) at level debug.")
 

@@ -1,0 +1,176 @@
+"""What can be seen of a database's work from outside: statements, waiting for connections, ends of transactions.
+
+It costs two looks at the clock while nobody observes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqlalchemy import event
+
+from data_layer.context import current_context
+from data_layer.database.failures import translate
+from data_layer.database.sql_comments import SqlComments
+from data_layer.database.statements import StatementNames
+from data_layer.errors import DataLayerError
+from data_layer.observability.log import get_log
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import ExceptionContext, ExecutionContext
+
+    from data_layer.config import Settings
+    from data_layer.database.statements import Statement
+
+log = get_log(__name__)
+
+_CANCELLED = "cancelled"
+_UNEXPECTED = "unexpected"
+
+
+class Outcome(StrEnum):
+    """How a transaction ended."""
+
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled_back"
+    READ_ONLY = "read_only"
+    """It has changed nothing, so that there was nothing to commit."""
+    UNKNOWN = "unknown"
+    """The connection broke while PostgreSQL was committing."""
+
+
+class DatabaseObserver(Protocol):
+    """Somebody who is told, in the task whose work it is, at once: it must be quick, and must not raise.
+
+    ``error`` is the stable code of an error, ``cancelled``, or ``None``; all times are in seconds.
+    """
+
+    def statements_ended(self, names: Sequence[str], seconds: float, error: str | None) -> None:
+        """Statements were answered that had travelled together, mostly one; the time is that of the round trip."""
+
+    def connection_awaited(self, seconds: float, error: str | None) -> None:
+        """A connection was had from the pool, or could not be had."""
+
+    def transaction_ended(self, outcome: Outcome, seconds: float) -> None:
+        """A transaction that had used the database ended; the time is since its first use."""
+
+
+class Observation:
+    """Measures the work of one database, tells observers, and logs what was slow."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.observers: tuple[DatabaseObserver, ...] = ()
+        self.comments = SqlComments() if settings.db_sql_comments else None
+        self.slow_after = settings.db_slow_statement or float("inf")
+        """Seconds from which on a statement is logged."""
+
+    def add(self, observer: DatabaseObserver) -> None:
+        """Tell one more from now on."""
+        self.observers = (*self.observers, observer)
+
+    def watch(self, *statements: Statement) -> Watch:
+        """Measure statements that travel together while they run inside."""
+        return Watch(self, statements)
+
+    def statements_ended(self, names: Sequence[str], seconds: float, error: BaseException | None) -> None:
+        """Tell observers of statements that were answered, and the log of those that took too long."""
+        code = None if error is None else code_of(error)
+        if seconds >= self.slow_after:
+            self._log_slow(names, seconds, code)
+        for observer in self.observers:
+            observer.statements_ended(names, seconds, code)
+
+    @staticmethod
+    def _log_slow(names: Sequence[str], seconds: float, code: str | None) -> None:
+        known = {"error": code, "correlation_id": current_context().correlation_id}
+        fields = {name: value for name, value in known.items() if value is not None}
+        statement = ", ".join(dict.fromkeys(names))
+        log.warning("statement_slow", statement=statement, duration_ms=round(seconds * 1000, 1), **fields)
+
+    def connection_awaited(self, started: float, error: BaseException | None = None) -> None:
+        """Tell observers how long a connection was waited for, since ``started`` by ``perf_counter``."""
+        for observer in self.observers:
+            observer.connection_awaited(perf_counter() - started, None if error is None else code_of(error))
+
+    def transaction_ended(self, outcome: Outcome, started: float) -> None:
+        """Tell observers that a transaction ended that was begun at ``started`` by ``perf_counter``."""
+        for observer in self.observers:
+            observer.transaction_ended(outcome, perf_counter() - started)
+
+    def watch_engine(self, engine: Engine) -> None:
+        """Measure what SQLAlchemy executes, too."""
+        _EngineWatch(self).listen_to(engine)
+
+
+class Watch:
+    """Measures what happens inside; see ``Observation.watch``."""
+
+    __slots__ = ("_observation", "_started", "_statements")
+
+    def __init__(self, observation: Observation, statements: Sequence[Statement]) -> None:
+        self._observation = observation
+        self._statements = statements
+
+    def __enter__(self) -> None:
+        self._started = perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        seconds = perf_counter() - self._started
+        observation = self._observation
+        if observation.observers or seconds >= observation.slow_after:
+            observation.statements_ended([sql.name for sql, _ in self._statements], seconds, error)
+
+
+class _EngineWatch:
+    """Listens to SQLAlchemy's engine."""
+
+    def __init__(self, observation: Observation) -> None:
+        self._observation = observation
+        self._names = StatementNames()
+
+    def listen_to(self, engine: Engine) -> None:
+        event.listen(engine, "before_cursor_execute", self._begin, retval=True)
+        event.listen(engine, "after_cursor_execute", self._end)
+        event.listen(engine, "handle_error", self._fail)
+
+    def _begin(
+        self, _connection: Connection, _cursor: Any, sql: str, parameters: Any, context: Any, *_: Any
+    ) -> tuple[str, Any]:
+        if context is not None:
+            context.data_layer_started = perf_counter()
+        comments = self._observation.comments
+        return (sql if comments is None else comments.add(sql, has_parameters=True)), parameters
+
+    def _end(self, _connection: Connection, _cursor: Any, _sql: str, _parameters: Any, context: Any, *_: Any) -> None:
+        self._tell(context, None)
+
+    def _fail(self, failure: ExceptionContext) -> None:
+        self._tell(failure.execution_context, failure.original_exception)
+
+    def _tell(self, context: ExecutionContext | None, error: BaseException | None) -> None:
+        started: float | None = getattr(context, "data_layer_started", None)
+        if context is None or started is None:
+            return
+        seconds = perf_counter() - started
+        if self._observation.observers or seconds >= self._observation.slow_after:
+            self._observation.statements_ended([self._names.of(context)], seconds, error)
+
+
+def code_of(error: BaseException) -> str:
+    """The stable code of an error, whoever raised it."""
+    match error:
+        case DataLayerError():
+            return error.code
+        case asyncio.CancelledError():
+            return _CANCELLED
+        case Exception():
+            return translate(error).code
+        case _:
+            return _UNEXPECTED
