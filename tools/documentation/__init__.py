@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from sphinx.util.docutils import SphinxDirective
 
-from documentation import commands, diagram, entities, errors, settings
+from documentation import commands, diagram, entities, errors, settings, values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +36,8 @@ _PAGES = {
     "error-reference": errors.render,
     "entity-diagram": diagram.render_directive,
     "entity-reference": entities.render,
+    "enumerations": values.render_enumerations,
+    "views": values.render_views,
 }
 
 
