@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "docs"
-_FENCE = re.compile(r"^(?:<!-- not run: (?P<reason>.+) -->\n)?```(?P<language>\S*)\n(?P<text>.*?)^```$", re.M | re.S)
+_FENCE = re.compile(
+    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\S*)[^\n]*\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ def samples_by_page(language: str) -> dict[str, list[Sample]]:
 def _samples(page: Path) -> list[Sample]:
     content = page.read_text()
     name = str(page.relative_to(SOURCE).with_suffix(""))
+    assert not re.search(r"^[ \t]+```", content, re.MULTILINE), f"{name}: an indented sample would be overlooked"
     return [
         Sample(name, content.count("\n", 0, match.start("text")) + 1, match["language"], match["text"], match["reason"])
         for match in _FENCE.finditer(content)

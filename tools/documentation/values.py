@@ -6,12 +6,14 @@ import inspect
 import pkgutil
 from enum import StrEnum
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel
 
 from data_layer import schemas
 from data_layer.entities import enums
+
+Base = TypeVar("Base")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +43,7 @@ def render_views() -> str:
     return "\n".join(lines)
 
 
-def _classes(module: ModuleType, base: type) -> Iterator[type]:
+def _classes(module: ModuleType, base: type[Base]) -> Iterator[type[Base]]:
     for value in vars(module).values():
         if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__:
             yield value
