@@ -1,0 +1,103 @@
+"""The site: it builds without a warning, needs nothing from elsewhere, and its reference is complete."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import pytest
+from typing_extensions import override
+
+from data_layer import errors
+from data_layer.config import Settings
+from data_layer.entities import Entity
+
+from .test_documents import ROOT, _commands
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SOURCE = ROOT / "docs"
+TARGET = SOURCE / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    """The finished site. Everything is read anew, because an unchanged page would keep its warning to itself."""
+    build = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--fresh-env", "--quiet", str(SOURCE), str(TARGET)]
+    result = subprocess.run(build, capture_output=True, text=True, check=False)
+    if result.returncode:
+        pytest.fail(result.stderr, pytrace=False)
+    return TARGET
+
+
+class Addresses(HTMLParser):
+    """What a page loads, and where it leads to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.linked: list[str] = []
+
+    @override
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "src" or (name == "href" and tag == "link"):
+                self.loaded.append(value or "")
+            elif name == "href":
+                self.linked.append(value or "")
+
+
+def pages(site: Path) -> Iterator[tuple[Path, Addresses]]:
+    for page in site.rglob("*.html"):
+        addresses = Addresses()
+        addresses.feed(page.read_text())
+        yield page, addresses
+
+
+def test_it_loads_nothing_from_elsewhere(site: Path) -> None:
+    found = [(page.name, address) for page, found in pages(site) for address in found.loaded if "//" in address]
+    assert found == []
+    styles = "".join(style.read_text() for style in site.rglob("*.css"))
+    assert re.findall(r"url\(['\"]?(?:https?:)?//", styles) == []
+
+
+def test_every_link_inside_leads_somewhere(site: Path) -> None:
+    count = 0
+    for page, addresses in pages(site):
+        for address in addresses.linked:
+            path, _, place = address.partition("#")
+            if "//" in path or path.startswith("mailto:"):
+                continue
+            count += 1
+            target = (page.parent / path).resolve() if path else page
+            assert target.is_file(), (page, address)
+            assert not place or f'id="{place}"' in target.read_text(), (page, address)
+    assert count > 500
+
+
+def test_the_reference_is_complete(site: Path) -> None:
+    def shown(name: str) -> set[str]:
+        text = (site / "reference" / f"{name}.html").read_text()
+        return set(re.findall(r'<span class="pre">([^<]+)</span>', text))
+
+    assert {name.upper() for name in Settings.model_fields} <= shown("settings")
+    assert {getattr(errors, name).code for name in errors.__all__} <= shown("errors")
+    columns = {column.name for table in Entity.metadata.tables.values() for column in table.columns}
+    assert columns <= shown("tables")
+    commands = (site / "reference" / "commands.html").read_text()
+    assert [command for command in _commands() if f"data-layer {command}<" not in commands] == []
+
+
+def test_the_diagram_has_every_table_and_every_relation(site: Path) -> None:
+    page = (site / "reference" / "tables.html").read_text()
+    [diagram] = re.findall(r'<div class="entity-diagram">(.*?)</div>', page, re.DOTALL)
+    tables = Entity.metadata.tables
+    assert set(re.findall(r'class="name"[^>]*>([a-z_]+)<', diagram)) == set(tables)
+    drawn = re.findall(r"<title>([a-z_.]+) → ([a-z_.]+)</title>", diagram)
+    keys = [(str(key.parent), key.target_fullname) for table in tables.values() for key in table.foreign_keys]
+    assert sorted(drawn) == sorted(keys)

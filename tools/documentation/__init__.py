@@ -1,0 +1,48 @@
+"""A Sphinx extension: the pages of the reference that are generated from the code while the site is built.
+
+Each directive writes MyST text and has Sphinx parse it, so that headings, links and the index work as in written pages.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from sphinx.util.docutils import SphinxDirective
+
+from documentation import commands, diagram, entities, errors, settings, values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from docutils import nodes
+    from sphinx.application import Sphinx
+    from sphinx.util.typing import ExtensionMetadata
+
+
+class Generated(SphinxDirective):
+    """Text that a function makes."""
+
+    make: ClassVar[Callable[[], str]]
+
+    def run(self) -> list[nodes.Node]:
+        """The text, parsed."""
+        self.env.note_reread()  # It depends on code, whose changes Sphinx does not see.
+        return self.parse_text_to_nodes(type(self).make(), allow_section_headings=True)
+
+
+_PAGES = {
+    "settings-reference": settings.render,
+    "command-reference": commands.render,
+    "error-reference": errors.render,
+    "entity-diagram": diagram.render_directive,
+    "entity-reference": entities.render,
+    "enumerations": values.render_enumerations,
+    "views": values.render_views,
+}
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    """Called by Sphinx."""
+    for name, make in _PAGES.items():
+        app.add_directive(name, type(name, (Generated,), {"make": staticmethod(make)}))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
