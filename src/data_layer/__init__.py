@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         shutdown_data_layer,
     )
     from data_layer.layer import DataLayer
+    from data_layer.observability.timing import timed
     from data_layer.schemas.actors import Actor
     from data_layer.schemas.users import ExternalIdentity, ProfileChanges
 
@@ -80,6 +81,7 @@ _MODULES = {
         "shutdown_data_layer",
     ),
     "data_layer.layer": ("DataLayer",),
+    "data_layer.observability.timing": ("timed",),
     "data_layer.schemas.actors": ("Actor",),
     "data_layer.schemas.users": ("ExternalIdentity", "ProfileChanges"),
 }
@@ -128,6 +130,7 @@ __all__ = [
     "initialize_data_layer",
     "request_context",
     "shutdown_data_layer",
+    "timed",
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import (
     AliasChoices,
@@ -23,6 +23,7 @@ from data_layer.errors import ConfigurationError
 from data_layer.settings.audit import AuditSettings
 from data_layer.settings.database import DatabaseSettings, SslMode
 from data_layer.settings.files import FileSettings
+from data_layer.settings.logging import LogSettings
 from data_layer.settings.redis import RedisSettings
 from data_layer.settings.security import SecuritySettings
 from data_layer.settings.values import DEVELOPMENT_SECRET, Port, describe_problem, disagreement
@@ -49,7 +50,7 @@ _HARMLESS = {
 _WELL_KNOWN_PASSWORDS = frozenset({"password", "postgres", "redis", "secret", "changeme", "admin", "root"})
 
 
-class Settings(DatabaseSettings, RedisSettings, FileSettings, SecuritySettings, AuditSettings):
+class Settings(LogSettings, DatabaseSettings, RedisSettings, FileSettings, SecuritySettings, AuditSettings):
     """Everything that can be configured, each by the environment variable of the same name in capitals.
 
     Values come from the arguments, then the environment, then ``.env`` in the working directory; an empty
@@ -71,12 +72,6 @@ class Settings(DatabaseSettings, RedisSettings, FileSettings, SecuritySettings, 
     port: Port = Field(3000, description="Port that the service listens on.")
     data_folder: Path = Field(
         Path(".data-layer"), description="Folder of the embedded servers, used while no server of one's own is set."
-    )
-    log_level: Literal["error", "warn", "info", "debug"] = Field(
-        "info", description="Least severe level that is logged."
-    )
-    log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="json, console, or auto: JSON in production and wherever the output is no terminal."
     )
 
     @field_validator(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypedDict, Unpack
+from uuid import uuid4
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +80,11 @@ def current_context() -> RequestContext:
     if context.correlation_id is None and (given := _correlation_id_of_middleware()) is not None:
         return replace(context, correlation_id=_clean(given, LONGEST_CORRELATION_ID))
     return context
+
+
+def new_correlation_id() -> str:
+    """An id for work that no request began, in the shape that requests without one get."""
+    return uuid4().hex
 
 
 def _cleaned(fields: ContextFields) -> ContextFields:

@@ -19,7 +19,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"errors", "environment"},
     "config": {"errors", "environment", "settings"},
     "context": {"entities.enums"},
-    "observability": {"errors", "config"},
+    # The context holds the correlation id of every event.
+    "observability": {"errors", "config", "context"},
     "entities": {"errors"},
     "schemas": {"errors", "entities.enums"},
     "database": EVERYWHERE | {"environment", "entities", "schemas"},

@@ -12,6 +12,7 @@ from data_layer.cli import (
     cache,
     configuration,
     database,
+    logs,
     maintenance,
     projects,
     service,
@@ -39,6 +40,7 @@ application.add_typer(sessions.commands, name="sessions")
 application.add_typer(users.commands, name="users")
 application.add_typer(audit.commands, name="audit")
 application.add_typer(maintenance.commands, name="maintenance")
+application.add_typer(logs.commands, name="logs")
 application.add_typer(configuration.commands, name="config")
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from data_layer.context import new_correlation_id, request_context
 from data_layer.errors import ConfigurationError, DataLayerError
 
 if TYPE_CHECKING:
@@ -46,8 +47,11 @@ _error_console = _console(stderr=True)
 
 
 def run(work: Coroutine[Any, Any, Result], *, as_json: bool) -> Result:
-    """Run the asynchronous part of a command; an error of ours ends it with its message and exit code 1."""
-    with readable_errors(as_json=as_json):
+    """Run the asynchronous part of a command; an error of ours ends it with its message and exit code 1.
+
+    What it logs and records bears one correlation id, as if it were a request.
+    """
+    with readable_errors(as_json=as_json), request_context(correlation_id=new_correlation_id(), source="cli"):
         return asyncio.run(work)
 
 
@@ -150,8 +154,8 @@ def read_settings(*, as_json: bool = False, service: bool = False) -> Settings:
 
     with readable_errors(as_json=as_json):
         settings = Settings()
-    quiet = not service and "log_level" not in settings.model_fields_set
-    configure_logging(settings.model_copy(update={"log_level": "warn"}) if quiet else settings)
+        quiet = not service and "log_level" not in settings.model_fields_set
+        configure_logging(settings.model_copy(update={"log_level": "warn"}) if quiet else settings, to_file=service)
     if settings.log_level != "debug":
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from data_layer.cli.output import console, fail, plain, read_settings, say, tell
 from data_layer.errors import ConfigurationError, DataLayerError
+from data_layer.observability.level_watch import LevelWatch
 from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
@@ -45,7 +46,11 @@ def start() -> None:
 
 
 def _serve(settings: Settings, *, development: bool) -> None:
-    with _listen(settings) as listener, asyncio.Runner(loop_factory=_new_event_loop) as runner:
+    with (
+        LevelWatch(settings),
+        _listen(settings) as listener,
+        asyncio.Runner(loop_factory=_new_event_loop) as runner,
+    ):
         service = _Service(settings, listener, development=development)
         try:
             runner.run(service.run())

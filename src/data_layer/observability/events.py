@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from data_layer.context import current_context
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import FIELDS
 
@@ -45,7 +45,7 @@ class EventFormatter(logging.Formatter):
 def _event_of(record: logging.LogRecord) -> Event:
     event = _head(record, _message(record))
     fields = _fields(record)
-    if (request := _correlation_id()) is not None:
+    if (request := current_context().correlation_id) is not None:
         event["correlation_id"] = fields.pop("correlation_id", request)
     event |= {f"{name}_" if name in event else name: value for name, value in fields.items()}
     if record.exc_info and record.exc_info[1] is not None:
@@ -53,12 +53,6 @@ def _event_of(record: logging.LogRecord) -> Event:
     if record.stack_info:
         event["stack"] = record.stack_info
     return event
-
-
-def _correlation_id() -> str | None:
-    # Nobody can have set it before the middleware was imported; importing it here would cost every command its imports.
-    module = sys.modules.get("asgi_correlation_id.context")
-    return module.correlation_id.get() if module else None
 
 
 def _head(record: logging.LogRecord, message: str) -> Event:

@@ -33,9 +33,13 @@ class Log:
         """What went wrong and was coped with."""
         self._log(logging.WARNING, event, fields)
 
-    def _log(self, level: int, event: str, fields: dict[str, Any]) -> None:
+    def error(self, event: str, *, exc_info: BaseException | None = None, **fields: Any) -> None:
+        """What was asked for and not done, or lost, so that somebody has to look."""
+        self._log(logging.ERROR, event, fields, exc_info)
+
+    def _log(self, level: int, event: str, fields: dict[str, Any], exc_info: BaseException | None = None) -> None:
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, event, extra={FIELDS: fields}, stacklevel=_CALLER)
+            self._logger.log(level, event, exc_info=exc_info, extra={FIELDS: fields}, stacklevel=_CALLER)
 
 
 def get_log(name: str) -> Log:

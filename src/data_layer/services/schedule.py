@@ -7,6 +7,7 @@ import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from data_layer.context import new_correlation_id, request_context
 from data_layer.observability.log import get_log
 from data_layer.schemas.actors import SYSTEM
 
@@ -44,6 +45,7 @@ async def _repeat(maintenance: MaintenanceService, interval: float) -> None:
         await asyncio.sleep(wait * random.uniform(0.9, 1.1))  # noqa: S311  (no secret)
         wait = interval
         try:
-            await maintenance.run(SYSTEM)
+            with request_context(correlation_id=new_correlation_id(), source="maintenance"):
+                await maintenance.run(SYSTEM)
         except Exception as error:  # noqa: BLE001  (whatever it was: the next round may succeed)
             log.warning("maintenance_failed", reason=f"{type(error).__name__}: {error}")

@@ -1,0 +1,131 @@
+"""A log file that several processes write and that any of them may put aside."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from data_layer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+class LogFile:
+    """Appends whole lines, each with one call to the system, so that lines of several processes never mix.
+
+    Before each line it looks whether the name still means the file that is open: so it follows when another process,
+    or logrotate, has put the file aside. Whoever finds the file too long takes the lock on the folder and renames;
+    who does not get the lock writes on, because somebody else is renaming. A line that another process writes at that
+    moment ends up in the older file; none is lost.
+
+    Args:
+        path: the file. It and its folder are made, readable by the owner only; one that exists keeps its rights.
+        maximum_size: bytes that it may have before it is put aside; 0: never.
+        count: how many older files are kept, the youngest as ``path.1``.
+    """
+
+    def __init__(self, path: Path, *, maximum_size: int, count: int) -> None:
+        self._path = path
+        self._maximum_size = maximum_size
+        self._count = count
+        self._descriptor = -1
+        self._identity = (-1, -1)
+        self._ends_torn = False
+
+    def open(self) -> None:
+        """Open it, so that a wrong path is found at start.
+
+        Raises:
+            ConfigurationError: it cannot be written.
+        """
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._open()
+        except OSError as error:
+            raise ConfigurationError(
+                f"LOG_FILE: {str(self._path)!r} cannot be written ({error.strerror}); name a file in a folder "
+                "that this process may write, or leave it empty to log to standard error only"
+            ) from error
+
+    def append(self, line: bytes) -> None:
+        """Write one line, which ends with a line break.
+
+        Raises:
+            OSError: it was not written, or only its beginning; the next line begins a new one.
+        """
+        if self._is_too_long(line):
+            self._put_aside()
+            self._is_too_long(line)
+        line = b"\n" + line if self._ends_torn else line
+        written = os.write(self._descriptor, line)
+        self._ends_torn = written < len(line)
+        if self._ends_torn:
+            raise OSError("only the beginning of the line was written")
+
+    def close(self) -> None:
+        """Close it. Harmless when it is closed; writing opens it again."""
+        descriptor, self._descriptor, self._identity = self._descriptor, -1, (-1, -1)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _is_too_long(self, line: bytes) -> bool:
+        """Whether the line belongs into a new file; afterwards the file that has the name is open."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            found = None
+        if found is None or _identity(found) != self._identity:
+            self.close()
+            found = self._open()
+        return 0 < self._maximum_size < found.st_size + len(line) and found.st_size > 0
+
+    def _open(self) -> os.stat_result:
+        descriptor = os.open(self._path, _APPEND, 0o600)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(descriptor)
+            raise OSError(0, "it is no regular file")
+        self._descriptor, self._identity = descriptor, _identity(found)
+        return found
+
+    def _put_aside(self) -> None:
+        # What fails here is tried again with the next line: a file that is too long is better than a lost line.
+        with suppress(OSError), self._folder_lock() as is_ours:
+            if is_ours and _identity(self._path.stat()) == self._identity:
+                for number in range(self._count - 1, 0, -1):
+                    with suppress(FileNotFoundError):
+                        self._older(number).replace(self._older(number + 1))
+                self._path.replace(self._older(1))
+
+    def _older(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
+    @contextmanager
+    def _folder_lock(self) -> Iterator[bool]:
+        """Whether this process may rename. It never waits: the lock ends with the descriptor, also when we die."""
+        if sys.platform == "win32":
+            yield True
+            return
+        descriptor = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+        finally:
+            os.close(descriptor)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
