@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +20,9 @@ def logging_as_before() -> Iterator[None]:
     loggers = [root, *(each for each in root.manager.loggerDict.values() if isinstance(each, logging.Logger))]
     before = [(each, list(each.handlers), each.level, each.propagate) for each in loggers]
     request = correlation_id.set(None)
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
     yield
+    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
     correlation_id.reset(request)
     logging.captureWarnings(capture=False)
     structlog.reset_defaults()

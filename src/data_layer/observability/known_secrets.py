@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from data_layer.config import Settings
 
 _SHORTEST = 8
+_ESCAPED_BYTE = re.compile("%[0-9A-F]{2}")
 _COMMON_WORDS = frozenset({"password", "changeme"})
 
 
@@ -51,12 +55,19 @@ def _parts(secret: str) -> Iterator[str]:
 
 
 def _spellings(secret: str) -> set[str]:
+    encoded = secret.encode(errors="surrogatepass")
+    quoted = {quote(encoded), quote(encoded, safe=""), quote_plus(encoded)}
+    in_json = {json.dumps(secret), json.dumps(secret, ensure_ascii=False)}
     return {
         secret,
-        quote(secret),
-        quote(secret, safe=""),
-        quote_plus(secret),
+        *quoted,
+        *(_ESCAPED_BYTE.sub(lambda found: found[0].lower(), text) for text in quoted),
         repr(secret)[1:-1],
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
+        ascii(secret)[1:-1],
+        repr(encoded)[2:-1],
+        *(text[1:-1] for text in in_json),
+        *(json.dumps(text[1:-1])[1:-1] for text in in_json),
+        html.escape(secret),
+        base64.b64encode(encoded).decode(),
+        base64.urlsafe_b64encode(encoded).decode(),
     }

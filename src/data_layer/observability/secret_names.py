@@ -9,7 +9,7 @@ _SEPARATORS = re.compile(r"[\W_]+")
 _LONGEST_NAME = 128
 _SECRET = re.compile(
     "passw|passphrase|pwd|secret|token|authorization|cookie|apikey|accesskey|accountkey|sharedkey|privatekey"
-    "|signingkey|encryptionkey|credential|sessionid|connectionstring|signature|jwt|.hash$|^(?:auth|sig|otp)$"
+    "|signingkey|encryptionkey|instrumentationkey|credential|sessionid|connectionstring|signature|jwt|.hash$|^(?:auth|sig|otp)$"
     # As pydantic shows what it refused.
     "|^input(?:value)?$"
 )

@@ -18,7 +18,7 @@ _NAME = re.compile(r"(?<![\w-])([\w-]++)(\\{0,3}[\"'\])]{0,2})\s{0,4}([=:])(?!=)
 _QUOTED = r"""b?(?:"(?:[^"\\]|\\.)*+(?:"|\Z)|'(?:[^'\\]|\\.|'')*+(?:'|\\?\Z)|\\+["'].*?(?:\\+["']\S*|\Z))"""
 _BRACKETS_AND_QUOTED = re.compile(rf"[(\[{{}}\])]|{_QUOTED}", re.DOTALL)
 _ASSIGNED_VALUE = re.compile(rf"{_QUOTED}|\S+", re.DOTALL)
-_QUOTED_VALUE = re.compile(_QUOTED, re.DOTALL)
+_LONE_VALUE = re.compile(rf"{_QUOTED}|\S{{6,256}}+(?=[^\S\n]*(?:\n|\Z))", re.DOTALL)
 _JSON_VALUE = re.compile(rf"{_QUOTED}|[^\s,}}\]]+", re.DOTALL)
 _HEADER_VALUE = re.compile(r"[^\r\n]+")
 _NUMBER = re.compile(r"\d{1,9}\b")
@@ -40,7 +40,16 @@ _BEARER = re.compile(r"(bearer\s{1,4})[^\s\"',;]{6,}", re.IGNORECASE)
 _BASIC = re.compile(r"([Bb]asic )(?=[a-z]{0,64}[A-Z0-9+/=])[A-Za-z0-9+/=]{8,}")
 _JSON_WEB_TOKEN = re.compile(r"eyJ[\w-]{5,}(?:\.[\w-]*)*")
 _AMAZON_KEY = re.compile(r"A[KS]IA[A-Z0-9]{12,}")
-_PROVIDER_KEY = re.compile(r"\b(?:sk-|gh[opsur]_|github_pat_)[\w-]{16,}")
+_PROVIDER_KEY = re.compile(
+    r"\b(?:sk-|gh[opsur]_|github_pat_|glpat-|npm_|AIza|xox[a-z]-|[rs]k_(?:live|test)_)[\w-]{16,}"
+)
+# In SQL: ALTER ROLE app PASSWORD 'secret'.
+_SQL_PASSWORD = re.compile(rf"(password\s{{1,4}}){_QUOTED}", re.IGNORECASE | re.DOTALL)
+_COMMAND_OPTION = re.compile(
+    r"((?:--[\w-]{0,64}(?:passw|secret|token|key)[\w-]{0,64}|requirepass)\s{1,4})\S+", re.IGNORECASE
+)
+_XML_ELEMENT = re.compile(r"(<[\w:]{0,64}(?:passw|secret|token|signature)\w{0,64}>)[^<]+", re.IGNORECASE)
+_PAIR = re.compile(r"""(\(b?(["'])([\w-]{1,128})\2,\s?)b?(?:'[^']*+'|"[^"]*+")(?=\))""")
 _PASSWORD_HASH = re.compile(r"\$2[abxy]?\$\d\d\$[./A-Za-z0-9]{20,}")
 
 _KEEP_FIRST = rf"\g<1>{MASK}"
@@ -52,12 +61,14 @@ def mask_patterns(text: str) -> str:
         text = _ADDRESS.sub(f"{_KEEP_FIRST}@", text)
     if ")=(" in text:
         text = _UNIQUE_COLUMNS.sub(_mask_columns, text)
-    if "=" in text or ":" in text:
-        text = _mask_named(text)
     lowered = text.lower()
     for piece, pattern, replacement in _SHAPES:
         if piece in lowered:
             text = pattern.sub(replacement, text)
+    if "=" in text or ":" in text:
+        text = _mask_named(text)
+    if "', " in text or '", ' in text:
+        text = _PAIR.sub(_mask_pair, text)
     return text
 
 
@@ -79,7 +90,10 @@ def _mask_named(text: str) -> str:
 
 
 def _end_of_value(text: str, found: re.Match[str], name: str) -> int:
-    """Where the value of a name ends; after a bare name and a colon, as in prose, only a quoted one counts."""
+    """Where the value of a name ends.
+
+    After a bare name and a colon, as in prose, only a quoted value counts, or a single word that ends the line.
+    """
     start = found.end()
     is_data = found[3] == "=" or found[2]
     if is_data and text.startswith(("(", "[", "{"), start):
@@ -87,7 +101,7 @@ def _end_of_value(text: str, found: re.Match[str], name: str) -> int:
     if is_data:
         value = (_ASSIGNED_VALUE if found[3] == "=" else _JSON_VALUE).match(text, start)
     else:
-        value = (_HEADER_VALUE if is_header_name(name) else _QUOTED_VALUE).match(text, start)
+        value = (_HEADER_VALUE if is_header_name(name) else _LONE_VALUE).match(text, start)
     return value.end() if value else start
 
 
@@ -106,6 +120,10 @@ def _mask_columns(found: re.Match[str]) -> str:
     return f"({found[1]})={MASK}" if secret else found[0]
 
 
+def _mask_pair(found: re.Match[str]) -> str:
+    return f"{found[1]}{MASK}" if is_secret_name(found[3]) else found[0]
+
+
 def _mask_web_token(found: re.Match[str]) -> str:
     return MASK if "." in found[0] else found[0]
 
@@ -117,8 +135,11 @@ _SHAPES = (
     ("eyj", _JSON_WEB_TOKEN, _mask_web_token),
     ("akia", _AMAZON_KEY, MASK),
     ("asia", _AMAZON_KEY, MASK),
-    ("sk-", _PROVIDER_KEY, MASK),
-    ("gh", _PROVIDER_KEY, MASK),
+    *((piece, _PROVIDER_KEY, MASK) for piece in ("sk-", "gh", "glpat-", "npm_", "aiza", "xox", "k_live_", "k_test_")),
+    ("password", _SQL_PASSWORD, _KEEP_FIRST),
+    ("--", _COMMAND_OPTION, _KEEP_FIRST),
+    ("requirepass", _COMMAND_OPTION, _KEEP_FIRST),
+    ("</", _XML_ELEMENT, _KEEP_FIRST),
     ("$2", _PASSWORD_HASH, MASK),
     ("failing row", _ROW, _KEEP_FIRST),
     ("[parameters: ", _PARAMETERS, f"{_KEEP_FIRST}]"),
