@@ -18,6 +18,7 @@ PUBLIC = {
     "Settings",
     "initialize_data_layer",
     "shutdown_data_layer",
+    "timed",
     "check_data_layer_health",
     "get_data_layer_stats",
     "Actor",

@@ -10,6 +10,7 @@ from asgi_correlation_id import CorrelationIdMiddleware
 from asgi_correlation_id.context import correlation_id
 from fastapi import FastAPI
 
+from data_layer import request_context, timed
 from tests.observability.support import events, log_to_memory, only_event
 
 if TYPE_CHECKING:
@@ -79,3 +80,18 @@ def test_secrets_in_the_context_are_masked() -> None:
     log.info("seen")
     event = only_event(stream)
     assert (event["correlation_id"], event["session_id"]) == ("Bearer ***", "***")
+
+
+async def test_work_that_no_request_began_has_the_id_that_its_caller_chose() -> None:
+    stream = log_to_memory()
+
+    async def in_a_task() -> None:
+        log.info("in_task")
+
+    with request_context(correlation_id="import-7"):
+        log.info("begun")
+        await asyncio.create_task(in_a_task())
+        with timed("import_finished"):
+            pass
+    log.info("ended")
+    assert [event.get("correlation_id") for event in events(stream)] == ["import-7"] * 3 + [None]

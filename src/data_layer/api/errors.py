@@ -19,12 +19,14 @@ from data_layer.errors import (
     StorageError,
     StorageFullError,
 )
+from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fastapi import FastAPI, Request
 
+log = get_log(__name__)
 
 _STORAGE_STATUSES: tuple[tuple[type[StorageError], int], ...] = (
     (InvalidSignatureError, 403),
@@ -48,8 +50,10 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(StorageError)
     async def refuse_file(_: Request, error: StorageError) -> JSONResponse:
         status = next((status for kind, status in _STORAGE_STATUSES if isinstance(error, kind)), 503)
-        message = str(error) if status < 500 else "the storage of files is not available at the moment; try again later"
-        return _answer(status, error.code, message)
+        if status < 500:
+            return _answer(status, error.code, str(error))
+        log.error("request_failed", code=error.code, reason=str(error))
+        return _answer(status, error.code, "the storage of files is not available at the moment; try again later")
 
     @app.exception_handler(Exception)
     async def apologize(_: Request, __: Exception) -> JSONResponse:

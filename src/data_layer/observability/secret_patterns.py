@@ -8,8 +8,12 @@ password.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from data_layer.observability.secret_names import is_header_name, is_measure, is_secret_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MASK = "***"
 
@@ -128,7 +132,7 @@ def _mask_web_token(found: re.Match[str]) -> str:
     return MASK if "." in found[0] else found[0]
 
 
-_SHAPES = (
+_SHAPES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     ("-----begin", _PRIVATE_KEY, MASK),
     ("bearer", _BEARER, _KEEP_FIRST),
     ("basic ", _BASIC, _KEEP_FIRST),

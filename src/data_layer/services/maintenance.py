@@ -18,6 +18,7 @@ from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction
 from data_layer.errors import DataLayerError, StatementTimeoutError
 from data_layer.observability.log import get_log
+from data_layer.observability.timing import timed
 from data_layer.repositories.audit_partitions import AuditPartitions, Month
 from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.services.permissions import Permission, require
@@ -122,10 +123,13 @@ class _Round:
 
     async def run(self, actor: Actor) -> MaintenanceReport:
         """Do it."""
-        await self._step("sessions", self._remove_sessions)
-        await self._step("audit months", self._keep_months)
-        report = MaintenanceReport(**self._found, is_complete=not self._problems, problems=tuple(self._problems))
-        log.info("maintenance_finished", **report.model_dump(exclude_defaults=True))
+        with timed("maintenance_finished") as timer:
+            await self._step("sessions", self._remove_sessions)
+            timer.checkpoint("sessions_removed")
+            await self._step("audit months", self._keep_months)
+            timer.checkpoint("audit_months_kept")
+            report = MaintenanceReport(**self._found, is_complete=not self._problems, problems=tuple(self._problems))
+            timer.add(**report.model_dump(exclude_defaults=True))
         if report.audit_months_dropped or report.audit_months_moved:
             await self._record(actor, report)
         return report

@@ -228,4 +228,4 @@ class AuditBuffer:
         lost = self._counts["lost"] - self._lost_and_told
         if lost:
             self._lost_and_told += lost
-            log.warning("audit_entries_lost", count=lost)
+            log.error("audit_entries_lost", count=lost)
