@@ -17,6 +17,7 @@ from data_layer.cli import (
     projects,
     service,
     sessions,
+    statistics,
     status,
     storage,
     users,
@@ -31,7 +32,7 @@ application = typer.Typer(
 application.command()(service.dev)
 application.command()(service.start)
 application.command()(status.health)
-application.command()(status.stats)
+application.command()(statistics.stats)
 application.add_typer(database.commands, name="db")
 application.add_typer(cache.commands, name="cache")
 application.add_typer(storage.commands, name="storage")

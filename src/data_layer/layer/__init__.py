@@ -1,7 +1,23 @@
 """The composition root: opens, wires and closes everything; the only package that knows everything."""
 
 from data_layer.layer.data_layer import DataLayer
-from data_layer.layer.operators import describe_database, open_cache, open_migrator, open_storage, probe
+from data_layer.layer.operators import (
+    describe_database,
+    open_cache,
+    open_migrator,
+    open_statistics,
+    open_storage,
+    probe,
+)
 from data_layer.layer.servers import run_in_thread
 
-__all__ = ["DataLayer", "describe_database", "open_cache", "open_migrator", "open_storage", "probe", "run_in_thread"]
+__all__ = [
+    "DataLayer",
+    "describe_database",
+    "open_cache",
+    "open_migrator",
+    "open_statistics",
+    "open_storage",
+    "probe",
+    "run_in_thread",
+]

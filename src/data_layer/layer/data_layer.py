@@ -9,6 +9,7 @@ from data_layer.config import Settings
 from data_layer.errors import (
     NotInitializedError,
 )
+from data_layer.layer.operators import statistics_of
 from data_layer.layer.parts import Parts, open_parts
 from data_layer.repositories.unit_of_work import UnitOfWork, last_position
 from data_layer.services.accounts import AccountService, AccountTools
@@ -17,7 +18,6 @@ from data_layer.services.health import HealthService
 from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService
-from data_layer.services.statistics import StatisticsService
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -209,11 +209,8 @@ class DataLayer:
         return await HealthService(self.transaction, self.cache.check, self.storage.check).check()
 
     async def statistics(self) -> Statistics:
-        """Figures of database, cache and storage."""
-        service = StatisticsService(
-            self.database, self.transaction, self.cache, self.storage, self.settings.storage_backend
-        )
-        return await service.gather()
+        """Figures of database, cache and storage, after about ten seconds at most; cheap enough for any moment."""
+        return await statistics_of(self.settings, self.database, self.replicas, self.transaction, self.cache).gather()
 
     @property
     def _opened(self) -> Parts:

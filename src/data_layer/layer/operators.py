@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from data_layer.cache import Cache
-from data_layer.database.address import database_address, direct_address
+from data_layer.database.address import database_address, direct_address, replica_addresses
 from data_layer.database.engine import Database
 from data_layer.database.migrator import Migrator
+from data_layer.database.replicas import Replicas
 from data_layer.layer.servers import embedded_servers, require_direct_address
 from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.services.health import HealthService
+from data_layer.services.statistics import StatisticsService
 from data_layer.storage.opening import make_storage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from data_layer.config import Settings
     from data_layer.schemas.health import Health
+    from data_layer.services.transactions import Transactions
     from data_layer.storage import StorageBackend
 
 
@@ -86,3 +91,41 @@ async def probe(settings: Settings) -> Health:
             await storage.check()
 
         return await HealthService(partial(UnitOfWork, database), cache.check, check_storage).check()
+
+
+@asynccontextmanager
+async def open_statistics(settings: Settings) -> AsyncIterator[StatisticsService]:
+    """What gathers figures, also while parts are broken; each call asks anew."""
+    async with AsyncExitStack() as stack:
+        addresses = await stack.enter_async_context(embedded_servers(settings))
+        database = Database(settings, database_address(settings, addresses.database_url))
+        stack.push_async_callback(database.close)
+        database.prepare()
+        replicas = make_replicas(settings, database)
+        stack.push_async_callback(replicas.close)
+        await replicas.open()
+        cache = await stack.enter_async_context(Cache(settings, addresses.redis_url))
+        yield statistics_of(settings, database, replicas, partial(UnitOfWork, database), cache)
+
+
+def statistics_of(
+    settings: Settings, database: Database, replicas: Replicas, transactions: Transactions, cache: Cache
+) -> StatisticsService:
+    """What gathers the figures of parts that are open."""
+    free_space = partial(_free_space, settings.local_storage_path) if settings.storage_backend == "local" else None
+    return StatisticsService(
+        database, replicas, transactions, cache, backend=settings.storage_backend, free_space=free_space
+    )
+
+
+def make_replicas(settings: Settings, primary: Database) -> Replicas:
+    """The servers of DB_REPLICA_HOSTS, not yet watched."""
+    databases = [Database(settings, address) for address in replica_addresses(settings)]
+    return Replicas(primary, databases, settings.db_replica_max_lag)
+
+
+def _free_space(folder: Path) -> int:
+    """Bytes that are free where the folder is, or will be."""
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return shutil.disk_usage(folder).free

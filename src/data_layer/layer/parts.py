@@ -7,17 +7,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from data_layer.cache import Cache
-from data_layer.database.address import database_address, direct_address, replica_addresses
+from data_layer.database.address import database_address, direct_address
 from data_layer.database.engine import Database
 from data_layer.database.listener import Listener
 from data_layer.database.migrator import Migrator
-from data_layer.database.replicas import Replicas
 from data_layer.entities.enums import StorageKind
 from data_layer.errors import (
     CacheError,
     CacheLoginError,
 )
-from data_layer.layer.operators import open_storage
+from data_layer.layer.operators import make_replicas, open_storage
 from data_layer.layer.servers import embedded_servers, log_progress, prepare, require_direct_address, run_in_thread
 from data_layer.observability.log import get_log
 from data_layer.repositories.session_changes import SESSION_CHANNEL
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from data_layer.config import Settings
+    from data_layer.database.replicas import Replicas
     from data_layer.embedded import EmbeddedAddresses
     from data_layer.services.files.opening import FileServices
     from data_layer.storage import StorageBackend
@@ -94,7 +94,7 @@ async def open_parts(
     database = Database(settings, database_address(settings, addresses.database_url))
     stack.push_async_callback(database.close)
     await database.open()
-    replicas = Replicas(database, _make_replicas(settings), settings.db_replica_max_lag)
+    replicas = make_replicas(settings, database)
     stack.push_async_callback(replicas.close)
     await replicas.open()
     (await database.schema()).require_current()
@@ -119,10 +119,6 @@ async def _open_places(settings: Settings, stack: AsyncExitStack, storage: Stora
         second_settings = settings.model_copy(update={"storage_backend": second})
         others[StorageKind(second)] = await stack.enter_async_context(open_storage(second_settings))
     return StoragePlaces(StorageKind(settings.storage_backend), storage, others)
-
-
-def _make_replicas(settings: Settings) -> list[Database]:
-    return [Database(settings, address) for address in replica_addresses(settings)]
 
 
 def _make_audit_buffer(settings: Settings, database: Database) -> AuditBuffer:

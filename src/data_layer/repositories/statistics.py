@@ -1,4 +1,4 @@
-"""What PostgreSQL tells about itself."""
+"""What PostgreSQL tells about itself. Nothing here reads a whole table, and every statement has a short time limit."""
 
 from __future__ import annotations
 
@@ -8,30 +8,76 @@ from sqlalchemy import text
 
 from data_layer.database.statements import named
 from data_layer.entities import Entity
-from data_layer.schemas.statistics import DatabaseStatistics, PoolStatistics, TableStatistics
+from data_layer.schemas.statistics import (
+    ServerStatistics,
+    SlotStatistics,
+    StandbyStatistics,
+    TableStatistics,
+    UnusedIndex,
+)
 
 if TYPE_CHECKING:
-    from data_layer.database.engine import Database
     from data_layer.repositories.unit_of_work import UnitOfWork
 
+STATEMENT_SECONDS = 2.0
+_LOCK_SECONDS = 0.5
+
+_LIMITS = named(
+    "statistics.limits",
+    text("SELECT set_config('statement_timeout', :statement, true), set_config('lock_timeout', :lock, true)"),
+)
 _SERVER = named(
     "statistics.server",
     text("""
 SELECT current_database() AS name,
        'PostgreSQL ' || current_setting('server_version') AS server,
-       pg_database_size(current_database()) AS size,
-       (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()) AS connections,
+       current_user::text AS role,
+       pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_everything,
+       pg_is_in_recovery() AS is_standby,
+       pg_postmaster_start_time() AS started_at,
+       activity.*,
        current_setting('max_connections')::int AS connection_limit,
-       pg_postmaster_start_time() AS started_at
+       xact_commit AS commits,
+       xact_rollback AS rollbacks,
+       deadlocks,
+       blks_hit::float / nullif(blks_hit + blks_read, 0) AS hit_rate,
+       temp_bytes AS temporary_size,
+       stats_reset AS counted_since
+FROM pg_stat_database,
+     (SELECT count(*) FILTER (WHERE datname = current_database()) AS connections,
+             count(*) AS server_connections,
+             count(*) FILTER (WHERE wait_event_type = 'Lock' AND datname = current_database()) AS waiting_for_locks,
+             extract(epoch FROM max(now() - xact_start) FILTER
+                 (WHERE datname = current_database() AND pid <> pg_backend_pid()))::float AS longest_transaction_seconds
+      FROM pg_stat_activity
+      WHERE datid IS NOT NULL AND coalesce(backend_type, 'client backend') = 'client backend') AS activity
+WHERE datname = current_database()
 """),
+)
+_STATES = named(
+    "statistics.states",
+    text("""
+SELECT coalesce(state, 'hidden') AS state, count(*) AS connections
+FROM pg_stat_activity
+WHERE datname = current_database() AND coalesce(backend_type, 'client backend') = 'client backend'
+GROUP BY 1
+ORDER BY 2 DESC, 1
+"""),
+)
+_SIZE = named(
+    "statistics.size",
+    text("SELECT pg_database_size(current_database())"),
 )
 _TABLES = named(
     "statistics.tables",
     text("""
 SELECT c.relname AS name,
        sum(greatest(part.reltuples::bigint, s.n_live_tup))::bigint AS rows,
+       sum(s.n_dead_tup)::bigint AS dead_rows,
        sum(pg_table_size(part.oid))::bigint AS size,
-       sum(pg_indexes_size(part.oid))::bigint AS index_size
+       sum(pg_indexes_size(part.oid))::bigint AS index_size,
+       max(greatest(s.last_vacuum, s.last_autovacuum)) AS vacuumed_at,
+       max(greatest(s.last_analyze, s.last_autoanalyze)) AS analyzed_at
 FROM pg_class c
 JOIN pg_class part ON part.oid IN (SELECT c.oid UNION ALL SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid)
     AND part.relkind = 'r'
@@ -41,14 +87,89 @@ GROUP BY c.relname
 ORDER BY c.relname
 """),
 )
+# An index of a partitioned table counts as one, and is used when one of its parts is.
+_UNUSED_INDEXES = named(
+    "statistics.unused_indexes",
+    text("""
+SELECT whole.relname AS name, owner.relname AS table, sum(pg_relation_size(s.indexrelid))::bigint AS size
+FROM pg_stat_user_indexes s
+JOIN pg_index i ON i.indexrelid = s.indexrelid
+LEFT JOIN pg_inherits h ON h.inhrelid = s.indexrelid
+JOIN pg_class whole ON whole.oid = coalesce(h.inhparent, s.indexrelid)
+JOIN pg_index whole_index ON whole_index.indexrelid = whole.oid
+JOIN pg_class owner ON owner.oid = whole_index.indrelid
+WHERE owner.relname = ANY(:names) AND owner.relnamespace = current_schema()::regnamespace
+    AND NOT i.indisunique AND NOT i.indisexclusion
+GROUP BY whole.oid, whole.relname, owner.relname
+HAVING sum(s.idx_scan) = 0
+ORDER BY size DESC, name
+"""),
+)
+_STANDBYS = named(
+    "statistics.standbys",
+    text("""
+SELECT application_name AS name, host(client_addr) AS address, state, sync_state AS synchronous,
+       pg_wal_lsn_diff(here.position, replay_lsn)::bigint AS lag_size,
+       extract(epoch FROM replay_lag)::float AS lag_seconds
+FROM pg_stat_replication,
+     (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END AS position)
+         AS here
+ORDER BY application_name, client_addr
+"""),
+)
+_SLOTS = named(
+    "statistics.slots",
+    text("""
+SELECT slot_name::text AS name, active AS is_active,
+       pg_wal_lsn_diff(here.position, restart_lsn)::bigint AS kept_size
+FROM pg_replication_slots,
+     (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END AS position)
+         AS here
+WHERE NOT temporary
+ORDER BY slot_name
+"""),
+)
 
 
-async def read_statistics(database: Database, tx: UnitOfWork) -> DatabaseStatistics:
-    """Sizes of the database and its tables, and how many connections there are."""
+async def limit_time(tx: UnitOfWork) -> None:
+    """Whatever follows in this transaction ends soon: figures are never worth the work of the users."""
+    limits = {"statement": STATEMENT_SECONDS, "lock": _LOCK_SECONDS}
+    await tx.execute(_LIMITS.bindparams(**{name: f"{seconds * 1000:.0f}" for name, seconds in limits.items()}))
+
+
+async def read_server(tx: UnitOfWork) -> ServerStatistics:
+    """The server, its connections and its counters."""
     server = (await tx.execute(_SERVER)).mappings().one()
-    tables = (await tx.execute(_TABLES.bindparams(names=list(Entity.metadata.tables)))).mappings()
-    return DatabaseStatistics(
-        **server,
-        pool=PoolStatistics(**database.pool_figures()),
-        tables=tuple(TableStatistics.model_validate(dict(table)) for table in tables),
-    )
+    states = (await tx.execute(_STATES)).all()
+    return ServerStatistics(**server, connections_by_state={row.state: row.connections for row in states})
+
+
+async def read_size(tx: UnitOfWork) -> int:
+    """The size of the whole database."""
+    return int((await tx.execute(_SIZE)).scalar_one())
+
+
+async def read_tables(tx: UnitOfWork) -> tuple[TableStatistics, ...]:
+    """Our tables, by name."""
+    rows = (await tx.execute(_TABLES.bindparams(names=_our_tables()))).mappings()
+    return tuple(TableStatistics.model_validate(dict(row)) for row in rows)
+
+
+async def read_unused_indexes(tx: UnitOfWork) -> tuple[UnusedIndex, ...]:
+    """Indexes of our tables that were not used, the largest first; unique ones keep a rule and are left out."""
+    rows = (await tx.execute(_UNUSED_INDEXES.bindparams(names=_our_tables()))).mappings()
+    return tuple(UnusedIndex.model_validate(dict(row)) for row in rows)
+
+
+async def read_standbys(tx: UnitOfWork) -> tuple[StandbyStatistics, ...]:
+    """The servers that follow this one."""
+    return tuple(StandbyStatistics.model_validate(dict(row)) for row in (await tx.execute(_STANDBYS)).mappings())
+
+
+async def read_slots(tx: UnitOfWork) -> tuple[SlotStatistics, ...]:
+    """The replication slots."""
+    return tuple(SlotStatistics.model_validate(dict(row)) for row in (await tx.execute(_SLOTS)).mappings())
+
+
+def _our_tables() -> list[str]:
+    return list(Entity.metadata.tables)

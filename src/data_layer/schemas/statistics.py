@@ -6,6 +6,8 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from data_layer.schemas.files import FileUsage
+
 
 class Frozen(BaseModel):
     """A value that does not change."""
@@ -21,32 +23,132 @@ class PoolStatistics(Frozen):
     idle: int
 
 
-class TableStatistics(Frozen):
-    """One table; ``rows`` is PostgreSQL's estimate."""
+class ServerStatistics(Frozen):
+    """The server and what happens in the database, as its counters tell; they begin at ``counted_since``.
 
-    name: str
-    rows: int
-    size: int
-    index_size: int
-
-
-class DatabaseStatistics(Frozen):
-    """The database and its server."""
+    ``connections`` are those to this database, ``server_connections`` those that count against ``connection_limit``.
+    ``hit_rate`` is the share of blocks that PostgreSQL had in memory. Without the right to see everything
+    (``sees_everything``) the states of other accounts' connections are ``hidden``.
+    """
 
     name: str
     server: str
-    size: int
-    connections: int
-    connection_limit: int
+    role: str
+    sees_everything: bool
+    is_standby: bool
     started_at: datetime
+    connections: int
+    connections_by_state: dict[str, int]
+    server_connections: int
+    connection_limit: int
+    waiting_for_locks: int
+    longest_transaction_seconds: float | None
+    commits: int
+    rollbacks: int
+    deadlocks: int
+    hit_rate: float | None
+    temporary_size: int
+    counted_since: datetime | None
+
+
+class TableStatistics(Frozen):
+    """One table, its partitions included. ``rows`` and ``dead_rows`` are PostgreSQL's estimates."""
+
+    name: str
+    rows: int
+    dead_rows: int
+    size: int
+    index_size: int
+    vacuumed_at: datetime | None
+    analyzed_at: datetime | None
+
+
+class UnusedIndex(Frozen):
+    """An index that no statement has used since the counters of this server began, and that keeps no rule."""
+
+    name: str
+    table: str
+    size: int
+
+
+class StatementStatistics(Frozen):
+    """One statement as pg_stat_statements keeps it: without values. Durations are in milliseconds."""
+
+    statement: str
+    calls: int
+    total_ms: float
+    mean_ms: float
+    maximum_ms: float
+    rows: int
+
+
+class StandbyStatistics(Frozen):
+    """One server that receives the log of this one; ``None`` is what this role may not see."""
+
+    name: str | None
+    address: str | None
+    state: str | None
+    synchronous: str | None
+    lag_size: int | None
+    lag_seconds: float | None
+
+
+class SlotStatistics(Frozen):
+    """One replication slot, and how much log the server keeps for it: an inactive one fills the disk in the end."""
+
+    name: str
+    is_active: bool
+    kept_size: int | None
+
+
+class ReplicaStatistics(Frozen):
+    """One server of DB_REPLICA_HOSTS, as this process sees it; it is at most ``lag_seconds`` behind."""
+
+    address: str
+    is_used: bool
+    lag_seconds: float | None
+
+
+class DatabaseStatistics(ServerStatistics):
+    """The database. What could not be asked is ``None``, and ``notes`` says why, by the name of the field.
+
+    ``statements`` are those of this database that took the most time in all.
+    """
+
     pool: PoolStatistics
-    tables: tuple[TableStatistics, ...]
+    size: int | None
+    tables: tuple[TableStatistics, ...] | None
+    unused_indexes: tuple[UnusedIndex, ...] | None
+    statements: tuple[StatementStatistics, ...] | None
+    standbys: tuple[StandbyStatistics, ...] | None
+    slots: tuple[SlotStatistics, ...] | None
+    replicas: tuple[ReplicaStatistics, ...]
+    notes: dict[str, str]
+
+
+class StoredStatistics(Frozen):
+    """What the table of files says. Of a large table a sample is read: then all figures are estimates.
+
+    Only the largest types and owners are named; an owner is the id of a user, or ``system``.
+    """
+
+    is_estimate: bool
+    file_count: int
+    total_size: int
+    by_type: tuple[FileUsage, ...]
+    by_owner: tuple[FileUsage, ...]
+    by_state: tuple[FileUsage, ...]
 
 
 class FileStatistics(Frozen):
-    """The storage; ``free_size`` is missing where the backend has no limit."""
+    """The storage. ``free_size`` is missing where the backend has no limit; ``notes`` says why something else is."""
 
     backend: str
-    file_count: int
-    total_size: int
-    free_size: int | None
+    is_estimate: bool = False
+    file_count: int | None = None
+    total_size: int | None = None
+    free_size: int | None = None
+    by_type: tuple[FileUsage, ...] = ()
+    by_owner: tuple[FileUsage, ...] = ()
+    by_state: tuple[FileUsage, ...] = ()
+    notes: dict[str, str] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import text
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 log = get_log(__name__)
 Probe = Callable[[], Coroutine[Any, Any, None]]
+Result = TypeVar("Result")
 
 PROBE_SECONDS = 2.0
 _PROBE = named("health.probe", text("SELECT 1"))
@@ -72,8 +73,8 @@ async def _probe(probe: Probe, time_limit: float) -> PartHealth:
     return PartHealth(healthy=code is None, latency_ms=latency, error_code=code, error=reason)
 
 
-async def within(seconds: float, probe: Coroutine[Any, Any, None]) -> None:
-    """Wait for a probe, but not for its tidying up, which takes as long as its server is silent.
+async def within(seconds: float, probe: Coroutine[Any, Any, Result]) -> Result:
+    """What a probe returns: wait for it, but not for its tidying up, which takes as long as its server is silent.
 
     Raises:
         TimeoutError: it took longer.
@@ -86,10 +87,10 @@ async def within(seconds: float, probe: Coroutine[Any, Any, None]) -> None:
     if not finished:
         task.add_done_callback(_forget)
         raise TimeoutError
-    task.result()
+    return task.result()
 
 
-def _forget(task: asyncio.Task[None]) -> None:
+def _forget(task: asyncio.Task[Any]) -> None:
     """Look at how an abandoned probe ended, because Python reports errors that nobody has looked at."""
     if not task.cancelled():
         task.exception()

@@ -1,0 +1,84 @@
+"""``data-layer stats``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+from rich.live import Live
+
+from data_layer.cli.output import FAILED, AsJson, console, print_json, read_settings, run, tell
+from data_layer.cli.statistics_screen import Screen
+
+if TYPE_CHECKING:
+    from data_layer.config import Settings
+    from data_layer.services.statistics import Statistics
+
+_SECONDS = 2.0
+
+
+def stats(
+    seconds: Annotated[
+        float | None,
+        typer.Argument(min=0.5, max=3600, metavar="[SECONDS]", help="With --watch: between two looks; 2 by default."),
+    ] = None,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show figures of database, cache and storage; exit code 1 when one of them cannot be asked.
+
+    Looking disturbs nobody: every question has a short time limit, and no table is counted. With --watch --json each
+    look is one line.
+    """
+    if seconds is not None and not watch:
+        raise typer.BadParameter("they belong to --watch", param_hint="SECONDS")
+    settings = read_settings(as_json=as_json)
+    if watch:
+        with suppress(KeyboardInterrupt):
+            run(_watch(settings, seconds or _SECONDS, as_json=as_json), as_json=as_json)
+        return
+    figures = run(_look_once(settings), as_json=as_json)
+    if as_json:
+        print_json(figures)
+    else:
+        Screen().print(figures)
+        for name, reason in figures.errors.items():
+            tell(f"{name}: {reason}", style="red")
+    if figures.errors:
+        raise typer.Exit(FAILED)
+
+
+async def _look_once(settings: Settings) -> Statistics:
+    from data_layer.layer import open_statistics
+
+    async with open_statistics(settings) as service:
+        return await service.gather()
+
+
+async def _watch(settings: Settings, seconds: float, *, as_json: bool) -> None:
+    from data_layer.layer import open_statistics
+
+    screen = Screen(seconds)
+    in_place = console.is_terminal and not as_json
+    live = Live(console=console, screen=True, auto_refresh=False) if in_place else None
+    async with open_statistics(settings) as service:
+        with live or nullcontext():
+            while True:
+                figures = await service.gather()
+                if as_json:
+                    _print_line(figures)
+                elif live:
+                    live.update(screen.render(figures), refresh=True)
+                else:
+                    screen.print(figures)
+                await asyncio.sleep(seconds)
+
+
+def _print_line(figures: Statistics) -> None:
+    sys.stdout.buffer.write(orjson.dumps(figures.model_dump(mode="json")) + b"\n")
+    sys.stdout.buffer.flush()
