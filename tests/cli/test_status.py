@@ -61,12 +61,26 @@ def test_statistics(command: Commands) -> None:
     # The rows are in its months.
     assert tables["audit_logs"]["size"] > 0
     assert figures["database"]["pool"]["maximum"] == 20
-    assert figures["storage"]["file_count"] > 12
+    assert figures["storage"]["file_count"] == 0, "the table of files is asked, and not the disk"
+    assert figures["storage"]["free_size"] > 0
+    assert figures["database"]["connections_by_state"]["active"] >= 1
     assert figures["cache"]["server"].startswith("valkey")
     shown = command("stats").output
     for word in (f"Database {figures['database']['name']}", "Tables", "Cache", "Storage", "generated_codes", "MiB"):
         assert word in shown
     assert "\n\n\n" not in shown
+    assert "SECONDS" in command("stats", "5", code=2).errors
+
+
+def test_statistics_without_a_database(command: Commands) -> None:
+    shown = command("stats", code=1, DATABASE_URL=GONE["DATABASE_URL"])
+    assert "Cache" in shown.output, "what works is shown"
+    assert "Free" in shown.output
+    assert "database: " in shown.errors
+    figures = command("stats", "--json", code=1, DATABASE_URL=GONE["DATABASE_URL"]).json
+    assert figures["database"] is None
+    assert figures["storage"]["notes"].keys() == {"files"}
+    assert figures["errors"].keys() == {"database"}
 
 
 def test_statistics_without_a_cache(command: Commands) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Annotated
@@ -39,8 +41,10 @@ def stats(
         raise typer.BadParameter("they belong to --watch", param_hint="SECONDS")
     settings = read_settings(as_json=as_json)
     if watch:
-        with suppress(KeyboardInterrupt):
+        try:
             run(_watch(settings, seconds or _SECONDS, as_json=as_json), as_json=as_json)
+        except BrokenPipeError:  # Whoever read has had enough; Python would complain once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     figures = run(_look_once(settings), as_json=as_json)
     if as_json:
@@ -66,9 +70,10 @@ async def _watch(settings: Settings, seconds: float, *, as_json: bool) -> None:
     screen = Screen(seconds)
     in_place = console.is_terminal and not as_json
     live = Live(console=console, screen=True, auto_refresh=False) if in_place else None
+    stopped = _stopped_by_signals()
     async with open_statistics(settings) as service:
         with live or nullcontext():
-            while True:
+            while not stopped.is_set():
                 figures = await service.gather()
                 if as_json:
                     _print_line(figures)
@@ -76,7 +81,22 @@ async def _watch(settings: Settings, seconds: float, *, as_json: bool) -> None:
                     live.update(screen.render(figures), refresh=True)
                 else:
                     screen.print(figures)
-                await asyncio.sleep(seconds)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stopped.wait(), seconds)
+
+
+def _stopped_by_signals() -> asyncio.Event:
+    """Set by Ctrl-C: what has been asked is still answered, so that no connection breaks; the second one cancels."""
+    stopped, loop, task = asyncio.Event(), asyncio.get_running_loop(), asyncio.current_task()
+
+    def stop() -> None:
+        if stopped.is_set() and task is not None:
+            task.cancel()
+        stopped.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    return stopped
 
 
 def _print_line(figures: Statistics) -> None:

@@ -119,7 +119,7 @@ def facts_of_storage(now: FileStatistics) -> Iterator[Fact]:
     yield Fact("Backend", now.backend)
     if now.file_count is not None:
         estimate = ", estimated from a sample" if now.is_estimate else ""
-        yield Fact("Objects", f"{about}{now.file_count:,}, {about}{size(now.total_size)}{estimate}")
+        yield Fact("Objects", f"{about}{now.file_count:,} recorded, {about}{size(now.total_size)}{estimate}")
     unfinished = [usage for usage in now.by_state if usage.name != "stored"]
     if unfinished:
         yield Fact("Unfinished", ", ".join(f"{about}{usage.count:,} {usage.name}" for usage in unfinished))

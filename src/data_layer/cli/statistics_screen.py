@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from data_layer.schemas.files import FileUsage
-    from data_layer.schemas.statistics import DatabaseStatistics
+    from data_layer.schemas.statistics import DatabaseStatistics, FileUsage
     from data_layer.services.statistics import Statistics
 
 _WIDE = 132
-_TALL = 50
+_MOST_ROWS = 20
+_LEAST_ROWS = 5
+_ROWS_BESIDE, _ROWS_ABOVE = 12, 34  # Of titles, and of the facts in a narrow terminal.
+_NAME_WIDTH = 13
 _GAP = Text("")
 
 
@@ -50,7 +52,7 @@ class Screen:
         """One screen for the present size of the terminal."""
         last, self._last = self._last, figures
         is_wide = console.is_terminal and console.width >= _WIDE
-        rows = 20 if self._seconds is None or console.height >= _TALL else 5
+        rows = self._rows(is_wide=is_wide)
         summary = _joined([*self._head(figures), *_summary(figures, last)])
         details = _joined(_details(figures, rows))
         if not is_wide:
@@ -60,6 +62,13 @@ class Screen:
         grid.add_column(width=console.width - console.width // 2 - 3)
         grid.add_row(summary, details)
         return grid
+
+    def _rows(self, *, is_wide: bool) -> int:
+        """How many rows of a list there is room for; what is printed once may be longer than the screen."""
+        if self._seconds is None:
+            return _MOST_ROWS
+        free = console.height - (_ROWS_BESIDE if is_wide else _ROWS_ABOVE)
+        return max(_LEAST_ROWS, min(free // 2, _MOST_ROWS))
 
     def _head(self, figures: Statistics) -> list[RenderableType]:
         if self._seconds is None:
@@ -164,7 +173,7 @@ def _titled(title: str, table: Table, further: int = 0) -> RenderableType:
 
 def _section(title: str, facts: Iterable[Fact]) -> RenderableType:
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="dim", no_wrap=True)
+    table.add_column(style="dim", no_wrap=True, min_width=_NAME_WIDTH)
     table.add_column(overflow="fold")
     for fact in facts:
         table.add_row(fact.name, Text(plain(fact.value), style=fact.style))

@@ -51,8 +51,7 @@ async def read_statements(tx: UnitOfWork) -> tuple[StatementStatistics, ...]:
     found = (await tx.execute(_PLACE)).first()
     if found is None:
         raise NotFoundError(
-            "the extension pg_stat_statements is not there; "
-            "shared_preload_libraries and CREATE EXTENSION pg_stat_statements add it"
+            "pg_stat_statements is not there; preload it (shared_preload_libraries) and CREATE EXTENSION"
         )
     if tuple(map(int, found.version.split("."))) < _OLDEST:
         raise NotFoundError(

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from data_layer.database.statements import named
-from data_layer.schemas.files import FileUsage
-from data_layer.schemas.statistics import StoredStatistics
+from data_layer.schemas.statistics import FileUsage, StoredStatistics
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork

@@ -11,7 +11,8 @@ from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Pr
 from data_layer.entities.enums import FileState
 from data_layer.repositories.files import has_state
 from data_layer.repositories.repository import ReadRepository
-from data_layer.schemas.files import FileUsage, StorageUsage
+from data_layer.schemas.files import StorageUsage
+from data_layer.schemas.statistics import FileUsage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -11,7 +11,7 @@ from pydantic import model_validator
 from data_layer.entities.enums import FileEncoding, FileState, StorageKind
 from data_layer.errors import InvalidValueError
 from data_layer.schemas.base import View
-from data_layer.schemas.statistics import Frozen
+from data_layer.schemas.statistics import FileUsage, Frozen
 
 
 class Attachment(Frozen):
@@ -85,15 +85,6 @@ class DirectUpload(Frozen):
     method: str
     headers: dict[str, str]
     expires_at: datetime
-
-
-class FileUsage(Frozen):
-    """How many objects of one kind there are, and what they take."""
-
-    name: str
-    count: int
-    size: int
-    stored_size: int
 
 
 class StorageUsage(Frozen):

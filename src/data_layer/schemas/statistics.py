@@ -6,8 +6,6 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from data_layer.schemas.files import FileUsage
-
 
 class Frozen(BaseModel):
     """A value that does not change."""
@@ -124,6 +122,15 @@ class DatabaseStatistics(ServerStatistics):
     slots: tuple[SlotStatistics, ...] | None
     replicas: tuple[ReplicaStatistics, ...]
     notes: dict[str, str]
+
+
+class FileUsage(Frozen):
+    """How many objects of one kind there are, and what they take."""
+
+    name: str
+    count: int
+    size: int
+    stored_size: int
 
 
 class StoredStatistics(Frozen):
