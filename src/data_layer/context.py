@@ -77,9 +77,16 @@ def request_context(**fields: Unpack[ContextFields]) -> Iterator[RequestContext]
 def current_context() -> RequestContext:
     """What is known in this task; the correlation id also where only the middleware for it has set one."""
     context = _current.get()
-    if context.correlation_id is None and (given := _correlation_id_of_middleware()) is not None:
-        return replace(context, correlation_id=_clean(given, LONGEST_CORRELATION_ID))
-    return context
+    correlation_id = current_correlation_id()
+    return context if correlation_id == context.correlation_id else replace(context, correlation_id=correlation_id)
+
+
+def current_correlation_id() -> str | None:
+    """Which request, command or job this task works for; every event of the log asks."""
+    given = _current.get().correlation_id
+    if given is None and (given := _correlation_id_of_middleware()) is not None:
+        return _clean(given, LONGEST_CORRELATION_ID)
+    return given
 
 
 def new_correlation_id() -> str:

@@ -24,18 +24,17 @@ BEGIN, END = b"\x1b[?1049h", b"\x1b[?1049l"
 @contextmanager
 def watching(command: Commands, *options: str, output: int) -> Iterator[subprocess.Popen[bytes]]:
     environment = clean_environment() | command.environment | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [PROGRAM, "stats", "--watch", "0.5", *options],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_on_a_terminal_it_refreshes_in_place_until_ctrl_c(command: Commands) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from data_layer.context import current_context
+from data_layer.context import current_correlation_id
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import FIELDS
 
@@ -45,7 +45,7 @@ class EventFormatter(logging.Formatter):
 def _event_of(record: logging.LogRecord) -> Event:
     event = _head(record, _message(record))
     fields = _fields(record)
-    if (request := current_context().correlation_id) is not None:
+    if (request := current_correlation_id()) is not None:
         event["correlation_id"] = fields.pop("correlation_id", request)
     event |= {f"{name}_" if name in event else name: value for name, value in fields.items()}
     if record.exc_info and record.exc_info[1] is not None:
