@@ -42,6 +42,7 @@ PROMISED = {
     *(("users", "sessions"), ("users", "delete")),
     *(("sessions", "list"), ("sessions", "revoke")),
     *(("audit", "list"), ("audit", "export"), ("maintenance", "run")),
+    *(("logs", "level"), ("logs", "reset")),
     *(("storage", name) for name in ("check", "cleanup", "migrate", "stats")),
 }
 

@@ -126,7 +126,7 @@ def test_a_newer_database(command_on_nothing: Commands) -> None:
     assert command_on_nothing("db", "check", "--json", code=1).json["schema"]["state"] == "ahead"
 
 
-@pytest.mark.parametrize("words", [["db", "current"], ["db", "migrate"], ["projects", "list"], ["stats"]])
+@pytest.mark.parametrize("words", [["db", "current"], ["db", "migrate"], ["projects", "list"]])
 def test_a_server_that_is_not_there(command: Commands, words: list[str]) -> None:
     message = command.error(*words, DATABASE_URL="postgresql://user:hidden-password@127.0.0.1:1/name")
     assert "database_unavailable" in message

@@ -73,8 +73,9 @@ def test_statistics(command: Commands) -> None:
 
 
 def test_statistics_without_a_database(command: Commands) -> None:
-    shown = command("stats", code=1, DATABASE_URL=GONE["DATABASE_URL"])
+    shown = command("stats", code=1, DATABASE_URL="postgresql://user:hidden-password@127.0.0.1:1/name")
     assert "Cache" in shown.output, "what works is shown"
+    assert "hidden-password" not in shown.output + shown.errors
     assert "Free" in shown.output
     assert "database: " in shown.errors
     figures = command("stats", "--json", code=1, DATABASE_URL=GONE["DATABASE_URL"]).json

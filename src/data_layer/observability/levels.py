@@ -3,8 +3,8 @@
 ``data-layer logs level`` writes a small file into DATA_FOLDER, and every process of the service looks once a second
 whether it has changed. A file needs no open port, no signal and no supervisor: it reaches all workers, those that are
 started later too, and it works in a container as soon as DATA_FOLDER can be written. Only the account of the service,
-and root, may change levels: a file of anybody else, or that others may write, is not believed. Changes end by
-themselves, because nobody remembers at noon what was switched on at night.
+the owner of the folder and root may change levels: a file of anybody else, or that others may write, is not believed.
+Changes end by themselves, because nobody remembers at noon what was switched on at night.
 """
 
 from __future__ import annotations
@@ -140,7 +140,9 @@ class LevelFile:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_FILE:
                 raise self._refused("it is no small file")
-            if found.st_uid not in {os.geteuid(), 0} or found.st_mode & 0o022:
+            # The owner of the folder, because root asks what the account of the service has changed.
+            owners = {os.geteuid(), 0, self._path.parent.stat().st_uid}
+            if found.st_uid not in owners or found.st_mode & 0o022:
                 raise self._refused("others could have written it")
             return file.read(_LARGEST_FILE)
 
