@@ -40,11 +40,12 @@ _logger = get_log(__name__)
 
 
 class S3Administration:
-    """Blocking calls, for a thread of their own. Each makes a client, as all of them are rare."""
+    """Blocking calls, for a thread of their own. Those that only operators make have a client each."""
 
     def __init__(self, place: S3Place, limits: Limits) -> None:
         self._place = place
         self._limits = limits
+        self._identity: Any = None
 
     def create(self, *, allow_public: bool) -> None:
         """Make the bucket if it is missing, and see that it is private."""
@@ -87,19 +88,20 @@ class S3Administration:
         return aborted
 
     def credentials(self) -> S3Credentials:
-        """Those of the machine or pod.
+        """Those of the machine or pod. They are kept, and fetched anew before they expire.
 
         Raises:
             StoragePermissionError: there are none.
         """
         with self._translated("find credentials for"):
-            found = _boto3().Session().get_credentials()
-            if found is None:
+            if self._identity is None:
+                self._identity = _boto3().Session().get_credentials()
+            if self._identity is None:
                 raise StoragePermissionError(
                     "There are no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the "
                     "machine or pod a role"
                 )
-            frozen = found.get_frozen_credentials()
+            frozen = self._identity.get_frozen_credentials()
         return S3Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 
     def _make(self, client: Any) -> None:
