@@ -80,7 +80,7 @@ class DatabasePatient:
     def ssl_mode(self) -> SslMode:
         """How connections are encrypted and verified."""
         address = self.database.address
-        return SslMode(address.options.get("sslmode") or address.url.query.get("sslmode") or SslMode.PREFER)
+        return SslMode(str(address.options.get("sslmode") or address.url.query.get("sslmode") or "prefer"))
 
     @asynccontextmanager
     async def another(self, address: DatabaseAddress) -> AsyncIterator[Database]:

@@ -131,8 +131,8 @@ async def judge_encoding(patient: DatabasePatient) -> list[Verdict]:
         if recorded is not None and actual is not None and recorded != actual:
             return [
                 warning(
-                    f"indexes were made with collation version {recorded} and the system now has {actual}: searches may "
-                    "miss rows, and unique values come twice",
+                    f"indexes were made with collation version {recorded} and the system now has {actual}: searches "
+                    "may miss rows, and unique values come twice",
                     f'REINDEX DATABASE "{facts.database}", then ALTER DATABASE … REFRESH COLLATION VERSION',
                 )
             ]
@@ -165,12 +165,10 @@ async def judge_connections(patient: DatabasePatient) -> list[Verdict]:
                 "find out who holds them in pg_stat_activity; lower DB_MAX_CONNECTIONS, or raise max_connections",
             )
         )
-    replicas = usable // wanted
-    return found or [
-        ok(
-            f"{usable} usable, {facts.connections} in use; one replica of the service takes {wanted}: room for {replicas}"
-        )
-    ]
+    if found:
+        return found
+    room = f"one process takes {wanted} at most, so there is room for {usable // wanted}"
+    return [ok(f"{usable} can be used and {facts.connections} are; {room}")]
 
 
 async def judge_timeouts(patient: DatabasePatient) -> list[Verdict]:
