@@ -1,0 +1,133 @@
+"""``data-layer doctor``."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from data_layer import __version__
+from data_layer.cli.output import FAILED, AsJson, console, counted, plain, print_json, run, say
+from data_layer.schemas.doctor import Examination, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from data_layer.config import ExaminedSettings
+    from data_layer.schemas.doctor import Finding
+    from data_layer.services.doctor.doctor import Doctor
+
+_STYLES = {Outcome.OK: "green", Outcome.WARNING: "bold yellow", Outcome.FAILED: "bold red", Outcome.SKIPPED: "dim"}
+_OUTCOME_WIDTH = max(map(len, Outcome))
+
+
+def doctor(
+    *,
+    as_json: AsJson = False,
+    strict: Annotated[bool, typer.Option("--strict", help="A warning counts as failed.")] = False,
+    time_limit: Annotated[
+        float, typer.Option("--time-limit", min=0.1, max=600, help="Seconds that each check may take.")
+    ] = 10.0,
+) -> None:
+    """Check settings, servers, rights, schema, storage and this machine: what is wrong, what it means, what to do.
+
+    Changes nothing, but for a tiny file in the storage that is removed again. Exit code 1 when something failed.
+    """
+    from data_layer.config import examine_settings
+    from data_layer.observability.configuration import configure_logging
+
+    examined = examine_settings()
+    # What the parts would log is what the lines say.
+    configure_logging(examined.settings.model_copy(update={"log_level": "error"}))
+    report = run(_examine(examined, time_limit, as_json=as_json), as_json=as_json)
+    if as_json:
+        print_json(report)
+    else:
+        _print_summary(report)
+    if report.outcome is Outcome.FAILED or (strict and report.outcome is Outcome.WARNING):
+        raise typer.Exit(FAILED)
+
+
+async def _examine(examined: ExaminedSettings, time_limit: float, *, as_json: bool) -> Examination:
+    from data_layer.layer.doctor import open_doctor
+
+    asyncio.get_running_loop().set_default_executor(_DaemonThreads())
+    findings: list[Finding] = []
+    async with open_doctor(examined, time_limit=time_limit) as doctor:
+        with nullcontext() if as_json else console.status("looking …"):
+            show = _ignore if as_json else _printer(doctor)
+            async for finding in doctor.findings():
+                show(finding)
+                findings.append(finding)
+    return Examination(version=__version__, time_limit=time_limit, findings=tuple(findings))
+
+
+def _printer(doctor: Doctor) -> Callable[[Finding], None]:
+    say(f"data-layer {__version__}: each check may take {doctor.time_limit:g} s, nothing is changed")
+    width = max(map(len, doctor.names))
+    part = ""
+
+    def show(finding: Finding) -> None:
+        nonlocal part
+        if finding.part != part:
+            console.print()
+            part = finding.part
+        _print_finding(finding, width)
+
+    return show
+
+
+def _print_finding(finding: Finding, width: int) -> None:
+    style = _STYLES[finding.outcome]
+    word = finding.outcome.upper() if finding.outcome in {Outcome.WARNING, Outcome.FAILED} else finding.outcome.value
+    text = Text(plain(finding.meaning), style="dim" if finding.outcome is Outcome.SKIPPED else "")
+    if finding.advice is not None:
+        text.append(f" → {plain(finding.advice)}", style="bold")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=_OUTCOME_WIDTH)
+    table.add_column(width=width)
+    table.add_column(overflow="fold")
+    table.add_row(Text(word, style=style), f"{finding.part}.{finding.check}", text)
+    console.print(table)
+
+
+def _print_summary(report: Examination) -> None:
+    counts = report.counts
+    console.print()
+    told = [f"{counts[Outcome.FAILED]} failed", counted(counts[Outcome.WARNING], "warning")]
+    if counts[Outcome.SKIPPED]:
+        told.append(f"{counts[Outcome.SKIPPED]} skipped because of others")
+    say(f"{', '.join(told)}, {counts[Outcome.OK]} ok", style=_STYLES[report.outcome])
+
+
+def _ignore(_: Finding) -> None:
+    pass
+
+
+class _DaemonThreads(ThreadPoolExecutor):
+    """One thread for each call, which nobody waits for at the end.
+
+    What hangs in the system, such as looking up a name or a dead mount, cannot be cancelled; Python would wait for it
+    before it ends.
+    """
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(function(*arguments, **options))
+            except BaseException as error:  # noqa: BLE001  (handed over)
+                future.set_exception(error)
+
+        threading.Thread(target=work, name="doctor", daemon=True).start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  (the library's)
+        """Nothing: a thread that hangs ends with the process."""
