@@ -60,41 +60,54 @@ async def _examine(examined: ExaminedSettings, time_limit: float, *, as_json: bo
     asyncio.get_running_loop().set_default_executor(_DaemonThreads())
     findings: list[Finding] = []
     async with open_doctor(examined, time_limit=time_limit) as doctor:
+        lines = None if as_json else _Lines(doctor)
         with nullcontext() if as_json else console.status("looking …"):
-            show = _ignore if as_json else _printer(doctor)
             async for finding in doctor.findings():
-                show(finding)
                 findings.append(finding)
-    return Examination(version=__version__, time_limit=time_limit, findings=tuple(findings))
+                if lines is not None:
+                    lines.show(finding)
+            if lines is not None:
+                lines.show_skipped()
+    return Examination.of(findings, version=__version__, time_limit=time_limit)
 
 
-def _printer(doctor: Doctor) -> Callable[[Finding], None]:
-    say(f"data-layer {__version__}: each check may take {doctor.time_limit:g} s, nothing is changed")
-    width = max(map(len, doctor.names))
-    part = ""
+class _Lines:
+    """Prints findings as they come; those that were skipped for the same reason together."""
 
-    def show(finding: Finding) -> None:
-        nonlocal part
-        if finding.part != part:
+    def __init__(self, doctor: Doctor) -> None:
+        self._width = max(map(len, doctor.names))
+        self._part = ""
+        self._skipped: list[Finding] = []
+        say(f"data-layer {__version__}: each check may take {doctor.time_limit:g} s, nothing is changed")
+
+    def show(self, finding: Finding) -> None:
+        if self._skipped and (finding.part, finding.because) != (self._skipped[0].part, self._skipped[0].because):
+            self.show_skipped()
+        if finding.part != self._part:
             console.print()
-            part = finding.part
-        _print_finding(finding, width)
+            self._part = finding.part
+        if finding.outcome is Outcome.SKIPPED and finding.advice is None:
+            self._skipped.append(finding)
+        else:
+            self._print(finding.outcome, f"{finding.part}.{finding.check}", finding.meaning, finding.advice)
 
-    return show
+    def show_skipped(self) -> None:
+        if self._skipped:
+            first, names = self._skipped[0], ", ".join(finding.check for finding in self._skipped)
+            self._print(Outcome.SKIPPED, f"{first.part}.*", f"because of {first.because}: {names}")
+        self._skipped = []
 
-
-def _print_finding(finding: Finding, width: int) -> None:
-    style = _STYLES[finding.outcome]
-    word = finding.outcome.upper() if finding.outcome in {Outcome.WARNING, Outcome.FAILED} else finding.outcome.value
-    text = Text(plain(finding.meaning), style="dim" if finding.outcome is Outcome.SKIPPED else "")
-    if finding.advice is not None:
-        text.append(f" → {plain(finding.advice)}", style="bold")
-    table = Table.grid(padding=(0, 2))
-    table.add_column(width=_OUTCOME_WIDTH)
-    table.add_column(width=width)
-    table.add_column(overflow="fold")
-    table.add_row(Text(word, style=style), f"{finding.part}.{finding.check}", text)
-    console.print(table)
+    def _print(self, outcome: Outcome, name: str, meaning: str, advice: str | None = None) -> None:
+        word = outcome.upper() if outcome in {Outcome.WARNING, Outcome.FAILED} else outcome.value
+        text = Text(plain(meaning), style="dim" if outcome is Outcome.SKIPPED else "")
+        if advice is not None:
+            text.append(f" → {plain(advice)}", style="bold")
+        table = Table.grid(padding=(0, 2))
+        table.add_column(width=_OUTCOME_WIDTH)
+        table.add_column(width=self._width)
+        table.add_column(overflow="fold")
+        table.add_row(Text(word, style=_STYLES[outcome]), name, text)
+        console.print(table)
 
 
 def _print_summary(report: Examination) -> None:
@@ -102,12 +115,8 @@ def _print_summary(report: Examination) -> None:
     console.print()
     told = [f"{counts[Outcome.FAILED]} failed", counted(counts[Outcome.WARNING], "warning")]
     if counts[Outcome.SKIPPED]:
-        told.append(f"{counts[Outcome.SKIPPED]} skipped because of others")
+        told.append(f"{counts[Outcome.SKIPPED]} skipped")
     say(f"{', '.join(told)}, {counts[Outcome.OK]} ok", style=_STYLES[report.outcome])
-
-
-def _ignore(_: Finding) -> None:
-    pass
 
 
 class _DaemonThreads(ThreadPoolExecutor):

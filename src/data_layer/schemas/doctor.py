@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from enum import StrEnum
+from typing import TYPE_CHECKING, Self
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Outcome(StrEnum):
@@ -42,22 +46,25 @@ class Finding(BaseModel):
 
 
 class Examination(BaseModel):
-    """All findings; ``outcome`` is that of the worst one, where what was skipped does not count."""
+    """All findings. ``outcome`` is that of the worst one, where what was skipped does not count."""
 
     model_config = ConfigDict(frozen=True)
 
     version: str
     time_limit: float
+    outcome: Outcome
+    counts: dict[Outcome, int]
     findings: tuple[Finding, ...]
 
-    @computed_field
-    def outcome(self) -> Outcome:
-        """Failed, or else warning, or else ok."""
-        found = {finding.outcome for finding in self.findings}
-        return next((worst for worst in (Outcome.FAILED, Outcome.WARNING) if worst in found), Outcome.OK)
-
-    @computed_field
-    def counts(self) -> dict[Outcome, int]:
-        """How many findings have each outcome."""
-        counted = Counter(finding.outcome for finding in self.findings)
-        return {outcome: counted[outcome] for outcome in Outcome}
+    @classmethod
+    def of(cls, findings: Sequence[Finding], *, version: str, time_limit: float) -> Self:
+        """Add them up."""
+        counted = Counter(finding.outcome for finding in findings)
+        worst = next((outcome for outcome in (Outcome.FAILED, Outcome.WARNING) if counted[outcome]), Outcome.OK)
+        return cls(
+            version=version,
+            time_limit=time_limit,
+            outcome=worst,
+            counts={outcome: counted[outcome] for outcome in Outcome},
+            findings=tuple(findings),
+        )

@@ -141,7 +141,7 @@ def _skipped(check: Check, reason: str) -> Finding:
         part=check.part,
         check=check.name,
         outcome=Outcome.SKIPPED,
-        meaning=f"not looked at, because of {reason}",
+        meaning=f"not looked at, because of {check.part}.{reason}",
         because=f"{check.part}.{reason}",
     )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from data_layer.errors import DatabaseMissingError
 from data_layer.repositories.diagnostics.server import read_identity, read_server
 from data_layer.services.doctor import database_activity, database_schema, database_server, database_topology
-from data_layer.services.doctor.checks import Check, Verdict, failed, ok, unknown_place
+from data_layer.services.doctor.checks import Check, Verdict, failed, nothing_yet, ok, unknown_place
 from data_layer.services.doctor.network import reach, some_suffice
 
 if TYPE_CHECKING:
@@ -86,7 +87,12 @@ async def _reach(patient: DatabasePatient) -> list[Verdict]:
 
 
 async def _log_in(patient: DatabasePatient) -> Verdict:
-    identity = await read_identity(patient.database)
+    try:
+        identity = await read_identity(patient.database)
+    except DatabaseMissingError:
+        if not patient.settings.uses_embedded_database:
+            raise
+        return nothing_yet("the embedded server does not have the database yet; the next start makes it")
     facts = await read_server(patient.database)
     patient.introduce(facts, identity)
     if facts.is_read_only and not facts.is_standby:
