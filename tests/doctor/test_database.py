@@ -139,8 +139,8 @@ def test_months_of_the_audit_trail(examine: Examine, server: PostgresqlServer) -
     for (table,) in last:
         server.execute(f"DROP TABLE {table}", database="months")
     server.execute(
-        "INSERT INTO audit_logs (id, action, category, level, message) "
-        "VALUES ('01890000-0000-7000-8000-000000000000', 'user_login', 'user', 'info', 'old')",
+        "INSERT INTO audit_logs (id, action, category, level, description) "
+        "VALUES ('01890000-0000-7000-8000-000000000000', 'user_login', 'authentication', 'info', 'old')",
         database="months",
     )
     report = examine(**place(server, database="months"))
@@ -171,7 +171,7 @@ def test_ids_of_transactions_that_run_out(
 
 
 def test_a_standby_in_the_place_of_the_primary(examine: Examine, server: PostgresqlServer) -> None:
-    with PostgresqlStandby(server, "follower") as standby:
+    with PostgresqlStandby(server, "follower", options=OPTIONS) as standby:
         replicas = {"DB_REPLICA_HOSTS": f"127.0.0.1:{standby.port}"}
         examine(**place(standby)).says("database.primary", "failed", "is a standby", "name the primary")
         examine(**place(server), **replicas).says("database.replicas", "ok", "showed within")

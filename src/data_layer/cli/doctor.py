@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -61,13 +60,12 @@ async def _examine(examined: ExaminedSettings, time_limit: float, *, as_json: bo
     findings: list[Finding] = []
     async with open_doctor(examined, time_limit=time_limit) as doctor:
         lines = None if as_json else _Lines(doctor)
-        with nullcontext() if as_json else console.status("looking …"):
-            async for finding in doctor.findings():
-                findings.append(finding)
-                if lines is not None:
-                    lines.show(finding)
+        async for finding in doctor.findings():
+            findings.append(finding)
             if lines is not None:
-                lines.show_skipped()
+                lines.show(finding)
+        if lines is not None:
+            lines.show_skipped()
     return Examination.of(findings, version=__version__, time_limit=time_limit)
 
 

@@ -109,7 +109,14 @@ async def _reach(patient: CachePatient) -> list[Verdict]:
     nodes = patient.inspection.address.nodes
     places = [(node.socket_path or node.host, node.port) for node in nodes]
     seconds = min(patient.settings.redis_connect_timeout / 1000, patient.time_limit / 2)
-    return some_suffice(await reach(places, "the REDIS_ setting", seconds))
+    return some_suffice(await reach(places, _setting(patient.settings), seconds))
+
+
+def _setting(settings: Settings) -> str:
+    """The setting that says where the servers are."""
+    names = ("redis_url", "redis_cluster_nodes", "redis_sentinel_nodes")
+    named = next((name.upper() for name in names if getattr(settings, name) is not None), None)
+    return named or "REDIS_HOST and REDIS_PORT"
 
 
 async def _judge_topology(patient: CachePatient) -> list[Verdict]:

@@ -83,7 +83,8 @@ async def _locate(patient: DatabasePatient, locate: Locate | None) -> Verdict:
 
 async def _reach(patient: DatabasePatient) -> list[Verdict]:
     seconds = min(patient.settings.db_connect_timeout, patient.time_limit)
-    return some_suffice(await reach(patient.places, "DB_HOST, DB_PORT or DATABASE_URL", seconds))
+    setting = "DB_HOST and DB_PORT" if patient.settings.database_url is None else "DATABASE_URL"
+    return some_suffice(await reach(patient.places, setting, seconds))
 
 
 async def _log_in(patient: DatabasePatient) -> Verdict:
