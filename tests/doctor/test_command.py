@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_layer import DataLayer, Settings
+from data_layer.services.doctor import cache_servers
 from tests.service.support import clean_environment
 
 from .support import GONE, Examine, Report, silent_server
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 PATIENCE = 120
 
 
-def test_servers_of_our_own_are_all_well(examine: Examine, tmp_path: Path) -> None:
+def test_servers_of_our_own_are_all_well(examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the service that uses them."""
+    monkeypatch.setattr(cache_servers, "_SLOW_SECONDS", 30.0)
     embedded = {"DATABASE_URL": "", "REDIS_URL": ""}
     folder = Path(examine.command.environment["DATA_FOLDER"])
 
@@ -52,7 +54,8 @@ def test_before_the_first_start_nothing_is_made(examine: Examine) -> None:
     assert not folder.exists()
 
 
-def test_every_line_for_people_is_a_finding_for_programs(examine: Examine) -> None:
+def test_every_line_for_people_is_a_finding_for_programs(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_servers, "_SLOW_SECONDS", 30.0)
     shown = examine.command("doctor", code=None).output.splitlines()
     report = examine()
     assert "10 s" in shown[0], "the time limit is told"
