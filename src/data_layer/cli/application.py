@@ -12,6 +12,7 @@ from data_layer.cli import (
     cache,
     configuration,
     database,
+    doctor,
     maintenance,
     projects,
     service,
@@ -31,6 +32,7 @@ application.command()(service.dev)
 application.command()(service.start)
 application.command()(status.health)
 application.command()(status.stats)
+application.command()(doctor.doctor)
 application.add_typer(database.commands, name="db")
 application.add_typer(cache.commands, name="cache")
 application.add_typer(storage.commands, name="storage")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,25 @@ _NOTHING_PUBLIC = {
 _logger = get_log(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class BucketSettings:
+    """How a bucket is set up.
+
+    Attributes:
+        is_public: Its settings let everybody read or list it.
+        keeps_versions: What is overwritten or deleted stays as an old version.
+        expires_versions: A rule removes old versions after a while.
+        aborts_uploads: A rule removes the parts of broken uploads after a while.
+        allows_browsers: Pages of other origins may send files to it (CORS), which direct uploads from browsers need.
+    """
+
+    is_public: bool
+    keeps_versions: bool
+    expires_versions: bool
+    aborts_uploads: bool
+    allows_browsers: bool
+
+
 class S3Administration:
     """Blocking calls, for a thread of their own. Those that only operators make have a client each."""
 
@@ -68,6 +88,26 @@ class S3Administration:
                 f"The bucket {self._place.bucket!r} can be read by everybody: block its public access, or say "
                 "--allow-public if this is meant"
             )
+
+    def describe(self) -> BucketSettings:
+        """How the bucket is set up; nothing is changed.
+
+        Raises:
+            StoragePermissionError: the credentials do not allow to look.
+            NotSupportedByStorageError: boto3 is not installed.
+        """
+        client = self._client()
+        versioning = self._try(client, client.get_bucket_versioning) or {}
+        rules = (self._try(client, client.get_bucket_lifecycle_configuration) or {}).get("Rules", [])
+        rules = [rule for rule in rules if rule.get("Status") == "Enabled"]
+        cors = (self._try(client, client.get_bucket_cors) or {}).get("CORSRules", [])
+        return BucketSettings(
+            is_public=self._is_public(client),
+            keeps_versions=versioning.get("Status") == "Enabled",
+            expires_versions=any("NoncurrentVersionExpiration" in rule for rule in rules),
+            aborts_uploads=any("AbortIncompleteMultipartUpload" in rule for rule in rules),
+            allows_browsers=any("PUT" in rule.get("AllowedMethods", []) for rule in cors),
+        )
 
     def abort_uploads(self, older_than: timedelta) -> int:
         """End the uploads in parts that were begun before; returns how many."""
