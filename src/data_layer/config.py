@@ -26,6 +26,7 @@ from data_layer.settings.database import DatabaseSettings, SslMode
 from data_layer.settings.files import FileSettings
 from data_layer.settings.redis import RedisSettings
 from data_layer.settings.security import SecuritySettings
+from data_layer.settings.service import ServiceSettings
 from data_layer.settings.values import DEVELOPMENT_SECRET, Port, describe_problem, disagreement
 
 __all__ = ["DEVELOPMENT_SECRET", "Environment", "ExaminedSettings", "Settings", "SslMode", "examine_settings"]
@@ -47,10 +48,11 @@ _HARMLESS = {
     "redis_cluster_nodes": "localhost:6379",
     "redis_sentinel_nodes": "localhost:26379",
 }
+_DELAY_IN_PRODUCTION = 5.0
 _WELL_KNOWN_PASSWORDS = frozenset({"password", "postgres", "redis", "secret", "changeme", "admin", "root"})
 
 
-class Settings(DatabaseSettings, RedisSettings, FileSettings, SecuritySettings, AuditSettings):
+class Settings(DatabaseSettings, RedisSettings, FileSettings, SecuritySettings, AuditSettings, ServiceSettings):
     """Everything that can be configured, each by the environment variable of the same name in capitals.
 
     Values come from the arguments, then the environment, then ``.env`` in the working directory; an empty
@@ -118,6 +120,7 @@ class Settings(DatabaseSettings, RedisSettings, FileSettings, SecuritySettings, 
             *self.security_contradictions(),
             *self.redis_contradictions(),
             *self.file_contradictions(),
+            *self.worker_contradictions(self.db_max_connections),
             *self._missing_files(),
         ]
         if self.is_production:
@@ -164,6 +167,13 @@ class Settings(DatabaseSettings, RedisSettings, FileSettings, SecuritySettings, 
     def is_production(self) -> bool:
         """Whether this is a production environment."""
         return self.environment is Environment.PRODUCTION
+
+    @property
+    def seconds_until_closed(self) -> float:
+        """For how long a service that is told to stop still takes requests: SHUTDOWN_DELAY, or its default."""
+        if self.shutdown_delay is not None:
+            return self.shutdown_delay
+        return _DELAY_IN_PRODUCTION if self.is_production else 0.0
 
     def masked(self) -> dict[str, Any]:
         """All settings as JSON values, with every secret replaced by stars."""

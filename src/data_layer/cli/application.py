@@ -30,6 +30,7 @@ application = typer.Typer(
 )
 application.command()(service.dev)
 application.command()(service.start)
+application.command(hidden=True)(service.work)
 application.command()(status.health)
 application.command()(status.stats)
 application.command()(doctor.doctor)
