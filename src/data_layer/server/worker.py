@@ -99,8 +99,8 @@ class Worker:
         return self._process.returncode == 0
 
     def tell(self, word: str) -> None:
-        """Say ``stop`` or ``hasten``."""
-        with suppress(OSError):
+        """Say ``stop`` or ``hasten``, if it is there to hear it."""
+        if not self._writer.is_closing():
             self._writer.write(word.encode() + b"\n")
 
     def kill(self) -> None:
