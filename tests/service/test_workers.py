@@ -45,8 +45,13 @@ def workers_of(service: Service) -> list[int]:
 
 
 def both(service: Service) -> list[int]:
-    service.wait_for_event("data_layer_opened", 2)
-    assert wait_for(lambda: len(workers_of(service)) == 2, LONG), service.output
+    """Its two workers, once both are ready."""
+
+    def are_ready() -> bool:
+        ready = {event["pid"] for event in service.events if event["event"] == "worker_ready"}
+        return len(workers_of(service)) == 2 and ready.issuperset(workers_of(service))
+
+    assert wait_for(are_ready, LONG), service.output
     return workers_of(service)
 
 
@@ -75,13 +80,12 @@ def test_a_killed_worker_is_replaced_while_the_other_serves(service: Service) ->
     assert event["restart_seconds"] > 0
     for _ in range(20):
         assert service.get("/readyz").status_code == 200, "the other one answers"
-    assert wait_for(lambda: len(workers_of(service)) == 2, LONG)
-    assert other in workers_of(service)
-    assert victim not in workers_of(service)
+    first, second = both(service)
+    assert first != victim
+    assert second == other
 
 
 def test_signals_are_handed_on_and_end_nobody(service: Service) -> None:
-    service.wait_for_event("data_layer_opened", 2)
     before = both(service)
     for number in FORWARDED:
         os.kill(service.process.pid, number)

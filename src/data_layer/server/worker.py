@@ -77,6 +77,7 @@ class Worker:
                 report = json.loads(line)
                 if "ready" in report:
                     self._ready_at = time.monotonic()
+                    log.info("worker_ready", number=self._number, pid=self.pid)
                     on_ready()
                 else:
                     self._failure = WorkerFailedError(report["message"], report["code"])
