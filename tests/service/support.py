@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,11 +22,17 @@ import psycopg
 from pydantic import SecretStr
 
 from data_layer import Settings
+from data_layer.config import DEVELOPMENT_SECRET
 from data_layer.layer import open_migrator
+from data_layer.services.files.places import UPLOADS
+from data_layer.storage.signing.local import LocalUrlSigner
+from data_layer.storage.signing.terms import Terms
 from tests.embedded.support import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from data_layer.storage.port import SignedMethod
 
 PROGRAM = Path(sys.executable).with_name("data-layer")
 READY = "Press Ctrl-C to stop"
@@ -114,6 +121,18 @@ class Service:
         assert wait_for(answers, PATIENCE), self.output
         return time.monotonic() - self.started
 
+    def wait_until_it_answers(self) -> None:
+        """Return when it answers anything."""
+
+        def answers() -> bool:
+            try:
+                return self.get("/livez").status_code == 200
+            except httpx.TransportError:
+                assert self.process.poll() is None, self.output
+                return False
+
+        assert wait_for(answers, PATIENCE), self.output
+
     @property
     def events(self) -> list[dict[str, Any]]:
         """What it has logged so far."""
@@ -151,6 +170,12 @@ def another_database(url: str) -> str:
     """The address of a database on the same server that does not exist yet."""
     parts = urlsplit(url)
     return parts._replace(path=f"/other_{os.getpid()}_{next(_numbers)}").geturl()
+
+
+def signed_path(name: str, method: SignedMethod) -> str:
+    """What allows to send, or to read, a file of this name at every service that has the secret of development."""
+    terms = Terms.checked(f"{UPLOADS}{name}", method, timedelta(hours=1), None, None)
+    return LocalUrlSigner([DEVELOPMENT_SECRET]).sign(terms).url
 
 
 def migrate(url: str) -> None:

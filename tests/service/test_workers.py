@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import httpx
 import psycopg
 import pytest
 
@@ -141,16 +138,8 @@ def test_while_no_worker_is_ready_the_supervisor_answers(
 ) -> None:
     nowhere = {"DATABASE_URL": f"postgresql://u@127.0.0.1:{silent_server}/x", "DB_CONNECT_TIMEOUT": "600"}
     with Service(new_folder, "start --workers 2", **prepared | nowhere) as service:
-        assert wait_for(lambda: is_starting(service), LONG), service.output
-        assert service.get("/livez").status_code == 200
+        service.wait_until_it_answers()
+        assert service.get("/readyz").json() == {"ready": False, "reason": "starting"}
         assert service.end() == 128 + signal.SIGTERM
         assert service.output.rstrip().endswith("Stopped before it was ready.")
         assert workers_of(service) == []
-
-
-def is_starting(service: Service) -> bool:
-    with suppress(httpx.TransportError):
-        answer = service.get("/readyz")
-        return answer.status_code == 503 and answer.json() == {"ready": False, "reason": "starting"}
-    time.sleep(0.1)
-    return False

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from data_layer.observability.log import get_log
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = get_log(__name__)
 
 _CLOSE = (b"connection", b"close")
 
@@ -37,27 +42,44 @@ class Gate:
         if scope["type"] != "http":
             return
         reason = "stopping" if self._is_stopping else "starting"
-        if self._application is not None and not self._is_stopping:
-            await self._application(scope, receive, send)
-        elif scope["path"] == "/readyz":
+        is_ready = self._application is not None and not self._is_stopping
+        if scope["path"] == "/readyz" and not is_ready:
             await _answer(send, HTTPStatus.SERVICE_UNAVAILABLE, {"ready": False, "reason": reason})
         elif self._application is not None:
-            await self._application(scope, receive, _closing(send))
+            await self._pass_on(self._application, scope, receive, send)
         elif scope["path"] == "/livez":
             await _answer(send, HTTPStatus.OK, {"status": "alive"})
         else:
-            error = {"code": reason, "message": f"the service is {reason}; try again in a moment"}
-            await _answer(send, HTTPStatus.SERVICE_UNAVAILABLE, {"error": error})
+            await _refuse(send, reason)
+
+    async def _pass_on(self, application: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        is_answered = False
+
+        async def answer(message: Message) -> None:
+            nonlocal is_answered
+            is_answered = True
+            await send(_with_goodbye(message) if self._is_stopping else message)
+
+        try:
+            await application(scope, receive, answer)
+        except asyncio.CancelledError:
+            # Its time at the end of the process is over; whoever waits for the answer is told so.
+            if not self._is_stopping or is_answered:
+                raise
+            log.warning("request_abandoned", method=scope["method"], path=scope["path"])
+            await _refuse(send, "stopping")
 
 
-def _closing(send: Send) -> Send:
-    async def send_and_close(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            others = [header for header in message.get("headers", ()) if header[0].lower() != b"connection"]
-            message = {**message, "headers": [*others, _CLOSE]}
-        await send(message)
+def _with_goodbye(message: Message) -> Message:
+    if message["type"] != "http.response.start":
+        return message
+    others = [header for header in message.get("headers", ()) if header[0].lower() != b"connection"]
+    return {**message, "headers": [*others, _CLOSE]}
 
-    return send_and_close
+
+async def _refuse(send: Send, reason: str) -> None:
+    error = {"code": reason, "message": f"the service is {reason}; try again in a moment"}
+    await _answer(send, HTTPStatus.SERVICE_UNAVAILABLE, {"error": error})
 
 
 async def _answer(send: Send, status: HTTPStatus, content: Any) -> None:

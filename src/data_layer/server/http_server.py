@@ -73,7 +73,7 @@ class HttpServer:
         if unfinished:
             await asyncio.wait(unfinished, timeout=_CANCELLED_SECONDS)
         for connection in list(self._server.server_state.connections):
-            connection.transport.abort()
+            connection.transport.close()
 
 
 class _Uvicorn(uvicorn.Server):

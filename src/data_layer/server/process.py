@@ -155,7 +155,7 @@ class ServiceProcess:
         from data_layer.services.schedule import scheduled  # noqa: PLC0415
 
         interval = self._settings.maintenance_interval if self._role.maintains else 0
-        async with scheduled(data.maintenance, interval):
+        async with scheduled(data.maintenance, data.cache, interval):
             self._gate.open(create_app(data))
             self._http.start()
             self._observer.serving(data)
