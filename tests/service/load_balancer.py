@@ -65,10 +65,10 @@ class LoadBalancer:
         return candidates[self._next % len(candidates)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = b""
-        while (message := await receive()).get("more_body"):
-            body += message["body"]
-        body += message["body"]
+        body, message = b"", {"more_body": True}
+        while message.get("more_body"):
+            message = await receive()
+            body += message.get("body", b"")
         path = f"{scope['raw_path'].decode()}?{scope['query_string'].decode()}"
         backend = await self._choose()
         try:

@@ -32,8 +32,6 @@ from tests.embedded.support import wait_for
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from data_layer.storage.port import SignedMethod
-
 PROGRAM = Path(sys.executable).with_name("data-layer")
 READY = "Press Ctrl-C to stop"
 # Where Python is told to write no bytecode it would compile every library anew at each start.
@@ -172,9 +170,9 @@ def another_database(url: str) -> str:
     return parts._replace(path=f"/other_{os.getpid()}_{next(_numbers)}").geturl()
 
 
-def signed_path(name: str, method: SignedMethod) -> str:
-    """What allows to send, or to read, a file of this name at every service that has the secret of development."""
-    terms = Terms.checked(f"{UPLOADS}{name}", method, timedelta(hours=1), None, None)
+def signed_path(name: str) -> str:
+    """What allows to send a file of this name to every service that has the secret of development."""
+    terms = Terms.checked(f"{UPLOADS}{name}", "PUT", timedelta(hours=1), None, None)
     return LocalUrlSigner([DEVELOPMENT_SECRET]).sign(terms).url
 
 

@@ -30,7 +30,7 @@ class HalfSent:
 
     def __init__(self, service: Service) -> None:
         self._connection = socket.create_connection(("127.0.0.1", service.port), timeout=60)
-        head = f"PUT {signed_path('half.bin', 'PUT')} HTTP/1.1\r\nhost: service\r\ncontent-length: {len(BODY)}\r\n"
+        head = f"PUT {signed_path('half.bin')} HTTP/1.1\r\nhost: service\r\ncontent-length: {len(BODY)}\r\n"
         expect = "content-type: application/octet-stream\r\nexpect: 100-continue\r\n\r\n"
         self._connection.sendall((head + expect).encode())
         # The service asks for the body: the request is under way.
