@@ -42,10 +42,13 @@ class Fault:
 class Faults:
     """Breaks and mends, and lets time pass in between: as much as the plan has."""
 
-    def __init__(self, plan: Plan, servers: Servers, watch: Watch, say: Say) -> None:
+    def __init__(
+        self, plan: Plan, servers: Servers, watch: Watch, has_recovered: Callable[[Fault], bool], say: Say
+    ) -> None:
         self._plan = plan
         self._servers = servers
         self._watch = watch
+        self._has_recovered = has_recovered
         self._say = say
         self.done: list[Fault] = []
 
@@ -68,6 +71,12 @@ class Faults:
             self.done.append(Fault(name, server, began, monotonic()))
             self._say(f"  back after {self.done[-1].seconds:.1f} s")
             await asyncio.sleep(max(0.0, 3 * unit - self.done[-1].seconds))
+            await self._give_time(self.done[-1])
+
+    async def _give_time(self, fault: Fault) -> None:
+        """On a busy machine the next fault waits until everybody has got over this one, if it is in time."""
+        while monotonic() < fault.returned + self._plan.bound and not self._has_recovered(fault):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
 
     async def _stop_fast(self, seconds: float) -> None:
         await self._restart(StopMode.FAST, seconds)

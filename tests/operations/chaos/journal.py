@@ -24,7 +24,7 @@ DONE, UNKNOWN, FAILED, UNTYPED = "done", "unknown", "failed", "untyped"
 
 @dataclass(slots=True)
 class Event:
-    """One operation. ``facts`` is what the checker has to know of it; ``errors`` are the class of its error and above."""
+    """One operation. ``facts`` is what the checker has to know; ``errors`` its error's class and those above it."""
 
     process: str
     kind: str

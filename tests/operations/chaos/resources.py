@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import threading
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -22,12 +22,9 @@ def held_now() -> Holdings:
     """How many of each; ``file …`` are handles."""
     gc.collect()
     held: Counter[str] = Counter()
-    for descriptor in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{descriptor}")
-        except OSError:  # That of the folder itself.
-            continue
-        held[f"file {target.partition(':[')[0]}"] += 1
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # That of the folder itself.
+            held[f"file {str(descriptor.readlink()).partition(':[')[0]}"] += 1
     held.update(f"task {task.get_coro().__qualname__}" for task in asyncio.all_tasks())  # type: ignore[union-attr]
     # Without those of the loop's own executor, whose number is limited.
     held["threads"] = sum(not thread.name.startswith("asyncio_") for thread in threading.enumerate())
@@ -38,7 +35,7 @@ def held_now() -> Holdings:
 async def held_after(enough: Holdings, patience: float) -> Holdings:
     """The same, as soon as there is no more of anything than is enough, or after that many seconds."""
     deadline = monotonic() + patience
-    while more_than(enough, held := held_now()) and monotonic() < deadline:
+    while more_than(enough, held := held_now()) and monotonic() < deadline:  # noqa: ASYNC110  (nobody tells)
         await asyncio.sleep(_PAUSE)
     return held
 

@@ -81,6 +81,7 @@ class Run:
         self._plan = plan
         self._servers = servers
         self._say = say
+        self._names = [f"replica-{number}" for number in range(1, plan.replicas + 1)]
         self._replicas: list[ForkServerProcess] = []
         self._journals = servers.folder / "journals"
         self._reader = Reader(self._journals)
@@ -113,8 +114,7 @@ class Run:
 
     async def _run_replicas(self, rows: Rows, service: Service, watch: Watch) -> list[Fault]:
         alone = self._servers.clients()
-        for number in range(1, self._plan.replicas + 1):
-            name = f"replica-{number}"
+        for name in self._names:
             orders = Orders(name, self._servers.settings(name), rows, self._servers.folder, self._plan.sabotage)
             self._replicas.append(_context.Process(target=work, args=(orders,)))  # type: ignore[arg-type]
             self._replicas[-1].start()
@@ -122,7 +122,7 @@ class Run:
         before, handles = self._servers.clients(), _handles_of(service)
         self._say(f"{self._plan.replicas} replicas and the service work.")
         self._tell("begin")
-        faults = Faults(self._plan, self._servers, watch, self._say)
+        faults = Faults(self._plan, self._servers, watch, self._have_recovered, self._say)
         await faults.run()
         self._tell("stop")
         await self._until_all("idle", self._plan.longest_limit + _TIME_TO_END)
@@ -132,12 +132,16 @@ class Run:
         await self._until_gone(alone)
         return faults.done
 
+    def _have_recovered(self, fault: Fault) -> bool:
+        self._events += self._reader.more()
+        return all(verdict.has_recovered(self._events, fault, name) for name in self._names)
+
     def _tell(self, what: str) -> None:
         (self._servers.folder / what).touch()
 
     async def _until_all(self, report: str, patience: float) -> None:
         """Wait until all replicas have said so; the loser is named when one dies or takes too long."""
-        missing = {f"replica-{number}" for number in range(1, self._plan.replicas + 1)}
+        missing = set(self._names)
         deadline = monotonic() + patience
         while missing:
             new = self._reader.more()
@@ -178,7 +182,7 @@ class Run:
     async def _until_gone(self, alone: dict[str, int]) -> None:
         """The replicas have closed everything: nothing of theirs may be left, here or at the servers."""
         deadline = monotonic() + _TIME_TO_END
-        while any(replica.is_alive() for replica in self._replicas) and monotonic() < deadline:
+        while any(replica.is_alive() for replica in self._replicas) and monotonic() < deadline:  # noqa: ASYNC110  (processes)
             await asyncio.sleep(_PAUSE)
         codes = [replica.exitcode for replica in self._replicas]
         if any(codes):

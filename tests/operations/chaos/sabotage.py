@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from data_layer.cache import write_intents
@@ -24,23 +24,10 @@ def _acknowledge_everything() -> None:
     commit = unit_of_work.UnitOfWork._commit
 
     async def never_fail(self: Any) -> None:
-        try:
+        with suppress(CommitUnknownError, DatabaseUnavailableError):
             await commit(self)
-        except (CommitUnknownError, DatabaseUnavailableError):
-            pass
 
     unit_of_work.UnitOfWork._commit = never_fail  # type: ignore[method-assign]
-
-
-def _repeat_commits() -> None:
-    """Sends changes again when the connection broke, though they may be stored already."""
-
-    @contextmanager
-    def no_doubt(_driver: Any) -> Iterator[None]:
-        yield
-
-    transaction._commit_in_doubt = no_doubt
-    transaction.was_refused = transaction.needs_new_connection
 
 
 def _invalidate_nothing() -> None:
@@ -114,7 +101,6 @@ def _wait_for_ever() -> None:
 
 SABOTAGES: dict[str, Callable[[], None]] = {
     "acknowledgements": _acknowledge_everything,
-    "repetitions": _repeat_commits,
     "invalidations": _invalidate_nothing,
     "revocations": _believe_copies_of_sessions,
     "connections": _keep_connections,

@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from data_layer import DataLayer, Settings
 from data_layer.errors import DataLayerError
@@ -15,6 +14,8 @@ from tests.operations.chaos.load import page_of
 from tests.support import until
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from tests.operations.chaos.load import Rows
     from tests.operations.chaos.servers import Servers
 

@@ -136,27 +136,29 @@ def check_files(events: Iterable[Event], truth: Truth) -> list[str]:
         if event.kind == "delete":
             deletions[event.facts["file"]].append(event)
     found = [f"after cleaning up: {stray}" for stray in truth.strays]
-    uploads = [event for event in events if event.kind == "upload"]
-    for upload in uploads:
-        if upload.outcome != DONE:
-            continue
-        file = upload.facts["file"]
-        stored = truth.files.get(file)
-        is_gone = any(deletion.facts.get("was_there") for deletion in deletions[file])
-        if stored is None and not deletions[file]:
-            found.append(f"a file that was acknowledged is missing: {upload}")
-        if stored is not None and (is_gone or stored != upload.facts["sha256"]):
-            found.append(f"what is stored is not what it should be, but {stored}: {upload}")
-        if not upload.facts["is_right"]:
-            found.append(f"a file was acknowledged as another one: {upload}")
     for event in events:
-        if event.kind == "download" and event.outcome == DONE:
+        if event.kind == "upload" and event.outcome == DONE:
+            found += _check_upload(event, deletions[event.facts["file"]], truth)
+        elif event.kind == "download" and event.outcome == DONE:
             is_deleted = any(deletion.began < event.ended for deletion in deletions[event.facts["file"]])
             if not event.facts.get("is_right", is_deleted):
                 found.append(f"another file was read, or none: {event}")
-    most = sum(upload.outcome in {DONE, UNKNOWN} for upload in uploads)
+    most = sum(event.kind == "upload" and event.outcome in {DONE, UNKNOWN} for event in events)
     if len(truth.files) > most:
         found.append(f"there are {len(truth.files)} files, and at most {most} were saved")
+    return found
+
+
+def _check_upload(upload: Event, deletions: Sequence[Event], truth: Truth) -> list[str]:
+    stored, found = truth.files.get(upload.facts["file"]), []
+    if stored is None and not deletions:
+        found.append(f"a file that was acknowledged is missing: {upload}")
+    if stored is not None and any(deletion.facts.get("was_there") for deletion in deletions):
+        found.append(f"a file that was deleted is there: {upload}")
+    if stored is not None and stored != upload.facts["sha256"]:
+        found.append(f"what is stored is not what it should be, but {stored}: {upload}")
+    if not upload.facts["is_right"]:
+        found.append(f"a file was acknowledged as another one: {upload}")
     return found
 
 
@@ -188,19 +190,24 @@ def check_errors(events: Iterable[Event], faults: Sequence[Fault], plan: Plan) -
     return found
 
 
+def has_recovered(events: Iterable[Event], fault: Fault, process: str) -> bool:
+    """Whether something that needs the server was begun in this process after its return, and succeeded."""
+    return any(
+        event.process == process
+        and event.kind in _NEEDS[fault.server]
+        and event.began >= fault.returned
+        and event.outcome == DONE
+        for event in events
+    )
+
+
 def recovery(events: Iterable[Event], faults: Sequence[Fault], fault: Fault) -> tuple[float, list[str]]:
     """How many seconds after a server's return the last operation failed, and in which processes none succeeded."""
     end = _end_of_time_after(fault, faults)
-    last, failed, succeeded = 0.0, set[str](), set[str]()
-    for event in events:
-        if event.kind not in _NEEDS[fault.server] or not fault.returned <= event.ended < end:
-            continue
-        if event.outcome != DONE:
-            last = max(last, event.ended - fault.returned)
-            failed.add(event.process)
-        elif event.began >= fault.returned:
-            succeeded.add(event.process)
-    return last, [f"{process}: nothing succeeded after: {fault.name}" for process in sorted(failed - succeeded)]
+    since = [event for event in events if event.kind in _NEEDS[fault.server] and fault.returned <= event.ended < end]
+    last = max((event.ended - fault.returned for event in since if event.outcome != DONE), default=0.0)
+    silent = sorted({event.process for event in events if not has_recovered(since, fault, event.process)})
+    return last, [f"{process}: nothing succeeded after: {fault.name}" for process in silent]
 
 
 def check_readiness(answers: Iterable[Answer], faults: Sequence[Fault], plan: Plan) -> list[str]:
@@ -213,7 +220,8 @@ def check_readiness(answers: Iterable[Answer], faults: Sequence[Fault], plan: Pl
         elif answer.status not in {200, 503}:
             found.append(f"no answer of a probe: {answer}")
         elif answer.path == "/readyz" and answer.status == 503:
-            if not any(began <= answer.ended and answer.began <= end for began, end in away):
+            is_away = any(began <= answer.ended and answer.began <= end for began, end in away)
+            if not is_away:
                 found.append(f"not ready, though PostgreSQL was there: {answer}")
     return found
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from time import monotonic
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PAUSE = 0.1
 _PATIENCE = 30.0
@@ -44,11 +47,14 @@ class Watch:
 
     async def until_unready(self, *, after: float) -> None:
         """Return when the service has said so, to a question that was asked after that moment."""
-        while not any(a.path == "/readyz" and a.began > after and a.status == 503 for a in self.answers):
-            await asyncio.sleep(_PAUSE)
+        await self._until(lambda a: a.path == "/readyz" and a.began > after and a.status == 503)
 
     async def until_degraded(self, *, after: float) -> None:
-        while not any(a.path == "/health" and a.began > after and a.said == "degraded" for a in self.answers):
+        """Return when the service has said that only the cache is missing, to a question asked after that moment."""
+        await self._until(lambda a: a.path == "/health" and a.began > after and a.said == "degraded")
+
+    async def _until(self, is_wanted: Callable[[Answer], bool]) -> None:
+        while not any(map(is_wanted, self.answers)):  # noqa: ASYNC110  (each answer would have to set an event)
             await asyncio.sleep(_PAUSE)
 
     async def _ask(self, path: str) -> None:
