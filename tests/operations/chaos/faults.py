@@ -124,8 +124,8 @@ class Faults:
         self._servers.proxy.slow_down(delay=0.0, bytes_per_second=None)
 
     async def _silent(self, seconds: float) -> None:
-        """No answer at all, for longer than STORAGE_TIMEOUT."""
+        """No answer at all, for longer than anybody waits for one."""
         assert self._servers.proxy is not None
         self._servers.proxy.mute()
-        await asyncio.sleep(max(seconds, 2.5))
+        await asyncio.sleep(max(seconds, self._plan.patience_with_storage + 2.0))
         self._servers.proxy.unmute()

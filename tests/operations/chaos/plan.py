@@ -51,7 +51,7 @@ class Plan:
     replicas: int = 3
     storage: str = "s3"
     bound: float = 5.0
-    allowance: float = 5.0
+    allowance: float = 10.0
     sabotage: str | None = None
     keep: Path | None = None
 
@@ -74,11 +74,15 @@ class Plan:
         if REDIS in broken:
             limit += 2 * 2 * (SETTINGS["redis_connect_timeout"] + 2 * SETTINGS["redis_command_timeout"]) / 1000
         if STORAGE in broken:
-            retries = SETTINGS["storage_retries"]
-            attempt = SETTINGS["storage_connect_timeout"] + SETTINGS["storage_timeout"]
-            pauses = sum(min(5.0, 0.1 * 2**number) for number in range(retries))
-            limit += _REQUESTS.get(kind, 0) * ((retries + 1) * attempt + pauses)
+            limit += _REQUESTS.get(kind, 0) * self.patience_with_storage
         return limit
+
+    @property
+    def patience_with_storage(self) -> float:
+        """Seconds after which one request to a silent storage is given up."""
+        retries = SETTINGS["storage_retries"]
+        attempt = SETTINGS["storage_connect_timeout"] + SETTINGS["storage_timeout"]
+        return float((retries + 1) * attempt + sum(min(5.0, 0.1 * 2**number) for number in range(retries)))
 
     @property
     def longest_limit(self) -> float:

@@ -205,7 +205,7 @@ def failed(kind: str, began: float, error: str, outcome: str = FAILED, seconds: 
         ([failed("save", 101, "DatabaseError"), failed("save", 107, "DatabaseError", UNKNOWN)], [AWAY]),
         ([failed("get", 101, "CacheError")], [EMPTY]),
         ([failed("upload", 101, "StorageError", seconds=10)], [Fault("slow", STORAGE, 100, 103)]),
-        ([event("save", seconds=4.9)], []),
+        ([event("save", seconds=9.9)], []),
     ],
 )
 def test_errors_that_have_a_reason(events: list[Event], faults: list[Fault]) -> None:
@@ -221,7 +221,7 @@ def test_errors_that_have_a_reason(events: list[Event], faults: list[Fault]) -> 
         ([failed("save", 101, "CacheError")], [EMPTY]),
         ([failed("save", 101, "TransactionError")], [AWAY]),
         ([event("save", 101, UNTYPED, errors=["OSError"])], [AWAY]),
-        ([event("save", seconds=5.1)], []),
+        ([event("save", seconds=10.1)], []),
         ([failed("save", 101, "DatabaseError", seconds=60)], [AWAY]),
     ],
 )
