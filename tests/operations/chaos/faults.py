@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
-_ABLE_TO_NOTICE = 30.0
+_ABLE_TO_NOTICE = _ABLE_TO_RECOVER = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ class Faults:
             await self._give_time(self.done[-1])
 
     async def _give_time(self, fault: Fault) -> None:
-        """On a busy machine the next fault waits until everybody has got over this one, if it is in time."""
-        while monotonic() < fault.returned + self._plan.bound and not self._has_recovered(fault):  # noqa: ASYNC110
+        """On a busy machine the next fault waits until everybody has got over this one."""
+        while monotonic() < fault.returned + _ABLE_TO_RECOVER and not self._has_recovered(fault):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
     async def _stop_fast(self, seconds: float) -> None:
@@ -127,5 +127,5 @@ class Faults:
         """No answer at all, for longer than anybody waits for one."""
         assert self._servers.proxy is not None
         self._servers.proxy.mute()
-        await asyncio.sleep(max(seconds, self._plan.patience_with_storage + 2.0))
+        await asyncio.sleep(max(seconds, self._plan.time_of_silence))
         self._servers.proxy.unmute()

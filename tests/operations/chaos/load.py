@@ -143,7 +143,7 @@ class Load:
         """The number of versions of a project, mostly through the cache."""
         number = self._chance.choice(self._rows.cached)
         key, dice = key_of(self._rows.projects[number][0]), self._chance.random()
-        kind = "get" if dice < 0.2 else "database" if dice < 0.3 else "fresh" if dice < 0.32 else "read"
+        kind = "get" if dice < 0.3 else "database" if dice < 0.4 else "fresh" if dice < 0.42 else "read"
         with self._journal.operation(kind, row=number) as event:
             if kind == "get":
                 event.facts["version"] = await self._data.cache.get(key)

@@ -6,17 +6,19 @@ import asyncio
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from data_layer import DataLayer, Settings
 from data_layer.testing.postgresql_server import PostgresqlServer
 from data_layer.testing.redis_server import RedisServer
 from data_layer.testing.storage_servers import RcloneServer
 from tests.operations.chaos.load import Rows
-from tests.operations.chaos.plan import SETTINGS, Plan
 from tests.service.support import Service
 from tests.storage.proxy import Proxy
 from tests.support import make_project, make_user
+
+if TYPE_CHECKING:
+    from tests.operations.chaos.plan import Plan
 
 _DATABASE = "chaos"
 _BUCKET = "chaos"
@@ -53,7 +55,7 @@ class Servers:
 
     def settings(self, name: str) -> dict[str, Any]:
         """Those of one process, which PostgreSQL knows by this name."""
-        values = SETTINGS | {
+        values = self._plan.settings | {
             "database_url": self.postgresql.url(_DATABASE, host="127.0.0.1", application_name=name),
             "redis_url": self.redis.url,
             "storage_backend": self._plan.storage,

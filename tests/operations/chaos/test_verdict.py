@@ -222,7 +222,7 @@ def test_errors_that_have_a_reason(events: list[Event], faults: list[Fault]) -> 
         ([failed("save", 101, "TransactionError")], [AWAY]),
         ([event("save", 101, UNTYPED, errors=["OSError"])], [AWAY]),
         ([event("save", seconds=10.1)], []),
-        ([failed("save", 101, "DatabaseError", seconds=60)], [AWAY]),
+        ([failed("save", 101, "DatabaseError", seconds=75)], [AWAY]),
     ],
 )
 def test_errors_that_have_none(events: list[Event], faults: list[Fault]) -> None:
