@@ -7,16 +7,16 @@ import multiprocessing
 import shutil
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
+from multiprocessing import forkserver
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from tests.operations.chaos import verdict
 from tests.operations.chaos.faults import Fault, Faults, Say
 from tests.operations.chaos.journal import DONE, Event, Reader
+from tests.operations.chaos.leaks import Leaks
 from tests.operations.chaos.plan import POSTGRESQL
 from tests.operations.chaos.replica import Orders, work
-from tests.operations.chaos.resources import more_than
 from tests.operations.chaos.servers import Servers
 from tests.operations.chaos.truth import Truth, read_truth
 from tests.operations.chaos.watch import Watch
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
     from tests.operations.chaos.watch import Answer
     from tests.service.support import Service
 
-_TIME_TO_START = 90.0
+_TIME_TO_START = 300.0
 _TIME_TO_END = 60.0
 _PAUSE = 0.1
-_SLOWEST_CLOSE = 15.0
 _REPORTS = frozenset({"ready", "idle", "closed"})
 
 _context = multiprocessing.get_context("forkserver")
@@ -113,23 +112,24 @@ class Run:
         return Seen(faults, events, watch.answers, self._leaks, truth)
 
     async def _run_replicas(self, rows: Rows, service: Service, watch: Watch) -> list[Fault]:
-        alone = self._servers.clients()
+        leaks = Leaks(self._servers, service)
         for name in self._names:
             orders = Orders(name, self._servers.settings(name), rows, self._servers.folder, self._plan.sabotage)
             self._replicas.append(_context.Process(target=work, args=(orders,)))  # type: ignore[arg-type]
             self._replicas[-1].start()
         await self._until_all("ready", _TIME_TO_START)
-        before, handles = self._servers.clients(), _handles_of(service)
+        leaks.note_beginning()
         self._say(f"{self._plan.replicas} replicas and the service work.")
         self._tell("begin")
         faults = Faults(self._plan, self._servers, watch, self._have_recovered, self._say)
         await faults.run()
         self._tell("stop")
         await self._until_all("idle", self._plan.longest_limit + _TIME_TO_END)
-        self._look_for_leaks(before, handles, service)
+        self._leaks += await leaks.at_rest(self._events)
         self._tell("leave")
         await self._until_all("closed", _TIME_TO_END)
-        await self._until_gone(alone)
+        await self._until_gone()
+        self._leaks += await leaks.after_closing(self._events)
         return faults.done
 
     def _have_recovered(self, fault: Fault) -> bool:
@@ -152,58 +152,19 @@ class Run:
                 raise RuntimeError(f"{sorted(missing)} did not become {report} within {patience:g} s; ended: {dead}")
             await asyncio.sleep(_PAUSE)
 
-    def _look_for_leaks(self, before: dict[str, int], handles: int, service: Service) -> None:
-        """Everybody rests: nothing may be in use, and the servers may know of no more connections than we do."""
-        clients = self._servers.clients()
-        for event in self._events:
-            if event.kind != "idle":
-                continue
-            facts, name = event.facts, event.process
-            self._leaks += [
-                f"{name} at rest has {what}"
-                for what in more_than(facts["before"], facts["after"])
-                if not what.startswith(("file socket", "threads"))
-            ]
-            if facts["in_use"]:
-                self._leaks.append(f"{name} at rest uses {facts['in_use']} connections")
-            if facts["owed"]:
-                self._leaks.append(f"{name} at rest has still to tell Redis of {facts['owed']} keys")
-            if facts["audit"]["lost"] or facts["audit"]["rejected"]:
-                self._leaks.append(f"{name} lost audit entries: {facts['audit']}")
-            # One more listens for ended sessions.
-            if clients.get(name, 0) > facts["connections"] + 1:
-                self._leaks.append(f"{name} knows {facts['connections']} connections, PostgreSQL {clients[name]}")
-        if clients["redis"] > before["redis"]:
-            self._leaks.append(f"Redis has {clients['redis']} clients, and had {before['redis']}")
-        pool = self._servers.settings("")["db_max_connections"]
-        if _handles_of(service) > handles + pool:
-            self._leaks.append(f"the service has {_handles_of(service)} file handles, and had {handles}")
-
-    async def _until_gone(self, alone: dict[str, int]) -> None:
-        """The replicas have closed everything: nothing of theirs may be left, here or at the servers."""
+    async def _until_gone(self) -> None:
         deadline = monotonic() + _TIME_TO_END
-        while any(replica.is_alive() for replica in self._replicas) and monotonic() < deadline:  # noqa: ASYNC110  (processes)
+        while any(replica.is_alive() for replica in self._replicas) and monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_PAUSE)
         codes = [replica.exitcode for replica in self._replicas]
         if any(codes):
             self._leaks.append(f"the replicas ended with {codes}")
-        for event in self._events:
-            if event.kind == "closed":
-                left = more_than(event.facts["before"], event.facts["after"])
-                self._leaks += [f"{event.process} after closing has {what}" for what in left]
-                if event.facts["seconds"] > _SLOWEST_CLOSE:
-                    self._leaks.append(f"{event.process} took {event.facts['seconds']:.1f} s to close")
-        clients = self._servers.clients()
-        self._leaks += [
-            f"{name} has left {number} connections" for name, number in clients.items() if name.startswith("replica")
-        ]
-        if clients["redis"] > alone["redis"]:
-            self._leaks.append(f"Redis has {clients['redis']} clients, and had {alone['redis']} before the replicas")
 
 
 async def run(plan: Plan, say: Say = lambda _: None) -> Outcome:
     """Run it and judge it."""
     started = monotonic()
+    forkserver.ensure_running()  # It imports everything while the servers start.
 
     def say_when(line: str) -> None:
         say(f"{monotonic() - started:6.1f} s  {line}")
@@ -254,7 +215,3 @@ def _count(events: list[Event]) -> dict[str, dict[str, Any]]:
         }
         for kind, some in sorted(by_kind.items())
     }
-
-
-def _handles_of(service: Service) -> int:
-    return len(list(Path(f"/proc/{service.process.pid}/fd").iterdir()))

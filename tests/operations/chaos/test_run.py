@@ -20,7 +20,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_nothing_wrong_is_seen_and_nothing_is_lost_while_servers_fail() -> None:
     outcome = await run(Plan(seconds=19, replicas=2, bound=PATIENCE, allowance=PATIENCE, overrides=SETTINGS))
     assert {promise: violations for promise, violations in outcome.violations.items() if violations} == {}
