@@ -50,7 +50,8 @@ class Watch:
         await self._until(lambda a: a.path == "/readyz" and a.began > after and a.status == 503)
 
     async def until_degraded(self, *, after: float) -> None:
-        """Return when the service has said that only the cache is missing, to a question asked after that moment."""
+        """Return when the service has said that it is ready and only the cache is missing, asked after that moment."""
+        await self._until(lambda a: a.path == "/readyz" and a.began > after and a.status == 200)
         await self._until(lambda a: a.path == "/health" and a.began > after and a.said == "degraded")
 
     async def _until(self, is_wanted: Callable[[Answer], bool]) -> None:
