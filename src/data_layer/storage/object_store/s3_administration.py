@@ -122,6 +122,8 @@ class S3Administration:
                             self._abort(client, upload)
                             aborted += 1
             except client.exceptions.ClientError as error:
+                if _code(error) == "NoSuchUpload":  # What rclone says where there never was one.
+                    return aborted
                 if _code(error) not in _NOT_THERE:
                     raise
                 _logger.warning("abandoned_uploads_unknown", reason="the server cannot list them")
