@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import SettingsConfigDict
 
-from data_layer.environment import Address, meant_setting, misspelt, present_variables, read_file
+from data_layer.environment import Address, meant_setting, misspelt, present_variables, read_file, unread
 from data_layer.errors import ConfigurationError
 from data_layer.settings.audit import AuditSettings
 from data_layer.settings.database import DatabaseSettings, SslMode
@@ -26,9 +27,10 @@ from data_layer.settings.files import FileSettings
 from data_layer.settings.logging import LogSettings
 from data_layer.settings.redis import RedisSettings
 from data_layer.settings.security import SecuritySettings
+from data_layer.settings.service import ServiceSettings
 from data_layer.settings.values import DEVELOPMENT_SECRET, Port, describe_problem, disagreement
 
-__all__ = ["DEVELOPMENT_SECRET", "Environment", "Settings", "SslMode"]
+__all__ = ["DEVELOPMENT_SECRET", "Environment", "ExaminedSettings", "Settings", "SslMode", "examine_settings"]
 
 
 class Environment(StrEnum):
@@ -47,10 +49,13 @@ _HARMLESS = {
     "redis_cluster_nodes": "localhost:6379",
     "redis_sentinel_nodes": "localhost:26379",
 }
+_DELAY_IN_PRODUCTION = 5.0
 _WELL_KNOWN_PASSWORDS = frozenset({"password", "postgres", "redis", "secret", "changeme", "admin", "root"})
 
 
-class Settings(LogSettings, DatabaseSettings, RedisSettings, FileSettings, SecuritySettings, AuditSettings):
+class Settings(
+    LogSettings, DatabaseSettings, RedisSettings, FileSettings, SecuritySettings, AuditSettings, ServiceSettings
+):
     """Everything that can be configured, each by the environment variable of the same name in capitals.
 
     Values come from the arguments, then the environment, then ``.env`` in the working directory; an empty
@@ -112,16 +117,17 @@ class Settings(LogSettings, DatabaseSettings, RedisSettings, FileSettings, Secur
             *self.security_contradictions(),
             *self.redis_contradictions(),
             *self.file_contradictions(),
+            *self.worker_contradictions(self.db_max_connections),
             *self._missing_files(),
         ]
         if self.is_production:
-            problems += self._unfit_for_production()
+            problems += self.unfit_for_production()
         if problems:
             raise ConfigurationError(*problems)
         return self
 
     def __init__(self, *, _env_file: Path | None = Path(".env"), **values: Any) -> None:
-        known = [*(name.upper() for name in type(self).model_fields), "NODE_ENV"]
+        known = _known_variables()
         problems: list[str] = []
         try:
             file = read_file(_env_file)
@@ -132,7 +138,7 @@ class Settings(LogSettings, DatabaseSettings, RedisSettings, FileSettings, Secur
         problems += misspelt(present, known)
         problems += disagreement(present)
         problems += [_unknown(name, known) for name in values if name.upper() not in known]
-        from_file = {name.lower(): file[name] for name in known if name in file and present[name] == file[name]}
+        from_file = _from_file(file, present)
         try:
             super().__init__(**from_file | values)
         except ValidationError as error:
@@ -146,11 +152,8 @@ class Settings(LogSettings, DatabaseSettings, RedisSettings, FileSettings, Secur
     @classmethod
     def _problems_beside(cls, error: ValidationError, values: dict[str, Any]) -> list[str]:
         """What the checks across settings find once the malformed ones are replaced by harmless ones."""
-        broken = {str(problem["loc"][0]) for problem in error.errors(include_url=False) if problem["loc"]}
-        names = {"environment" if name == "node_env" else name for name in broken}
-        harmless = {name: _HARMLESS.get(name, cls.model_fields[name].default) for name in names}
         try:
-            super().__init__(cls.__new__(cls), **values | harmless)
+            super().__init__(cls.__new__(cls), **values | _harmless(_malformed(error)))
         except ConfigurationError as further:
             return list(further.problems)
         except ValidationError:
@@ -162,11 +165,19 @@ class Settings(LogSettings, DatabaseSettings, RedisSettings, FileSettings, Secur
         """Whether this is a production environment."""
         return self.environment is Environment.PRODUCTION
 
+    @property
+    def seconds_until_closed(self) -> float:
+        """For how long a service that is told to stop still takes requests: SHUTDOWN_DELAY, or its default."""
+        if self.shutdown_delay is not None:
+            return self.shutdown_delay
+        return _DELAY_IN_PRODUCTION if self.is_production else 0.0
+
     def masked(self) -> dict[str, Any]:
         """All settings as JSON values, with every secret replaced by stars."""
         return self.model_dump(mode="json")
 
-    def _unfit_for_production(self) -> list[str]:
+    def unfit_for_production(self) -> list[str]:
+        """What production refuses."""
         return [
             *self.unfit_database(),
             *self.unfit_cache(),
@@ -195,6 +206,77 @@ class Settings(LogSettings, DatabaseSettings, RedisSettings, FileSettings, Secur
             for name, password in passwords.items()
             if password is not None and password.get_secret_value().lower() in _WELL_KNOWN_PASSWORDS
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class ExaminedSettings:
+    """Settings as far as they can be understood, for an operator who wants to know what is wrong.
+
+    Attributes:
+        settings: In place of what is malformed they hold harmless values.
+        problems: What keeps the data layer from opening, as `ConfigurationError` has it.
+        malformed: The names of the settings whose value means nothing.
+        unknown: Variables that bear a prefix of ours and that nothing reads.
+    """
+
+    settings: Settings
+    problems: tuple[str, ...] = ()
+    malformed: frozenset[str] = frozenset()
+    unknown: tuple[str, ...] = ()
+
+
+def examine_settings(env_file: Path | None = Path(".env")) -> ExaminedSettings:
+    """The settings of the environment, even those that `Settings` refuses."""
+    known = _known_variables()
+    try:
+        file = read_file(env_file)
+    except ConfigurationError:  # Among the problems that Settings tells.
+        file = {}
+    present = present_variables(file)
+    unknown = tuple(
+        sorted(set(unread(present, known)) - {problem.partition(" ")[0] for problem in misspelt(present, known)})
+    )
+    try:
+        return ExaminedSettings(Settings(_env_file=env_file), unknown=unknown)
+    except ConfigurationError as error:
+        problems = error.problems
+    values = _from_file(file, present)
+    try:
+        return ExaminedSettings(_UncheckedSettings(**values), problems, unknown=unknown)
+    except ValidationError as error:
+        malformed = _malformed(error)
+    settings = _UncheckedSettings(**values | _harmless(malformed))
+    return ExaminedSettings(settings, problems, malformed, unknown)
+
+
+class _UncheckedSettings(Settings):
+    """Settings whose values fit together or not."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        return self
+
+    def __init__(self, **values: Any) -> None:
+        super(Settings, self).__init__(**values)
+
+
+def _known_variables() -> list[str]:
+    return [*(name.upper() for name in Settings.model_fields), "NODE_ENV"]
+
+
+def _from_file(file: dict[str, str], present: dict[str, str]) -> dict[str, Any]:
+    names = (name for name in _known_variables() if name in file and present[name] == file[name])
+    return {name.lower(): file[name] for name in names}
+
+
+def _malformed(error: ValidationError) -> frozenset[str]:
+    """The names of the settings whose values mean nothing."""
+    names = {str(problem["loc"][0]) for problem in error.errors(include_url=False) if problem["loc"]}
+    return frozenset("environment" if name == "node_env" else name for name in names)
+
+
+def _harmless(names: frozenset[str]) -> dict[str, Any]:
+    return {name: _HARMLESS.get(name, Settings.model_fields[name].default) for name in names}
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import string
 from io import StringIO
 from typing import TYPE_CHECKING
@@ -29,6 +30,9 @@ _SYNONYMS = {
     "REDIS_SENTINEL_MASTER_NAME": "REDIS_SENTINEL_MASTER",
     "REDIS_USER": "REDIS_USERNAME",
 }
+# Of those of our prefixes that no other program is likely to use.
+_PREFIXES = ("DB_", "REDIS_", "STORAGE_", "LOCAL_STORAGE_", "AZURE_STORAGE_", "JWT_", "AUDIT_", "BCRYPT_")
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP).*)?$")
 _SHORTEST_NAME_TO_MISSPELL = 6  # HOST and PORT are one slip away from too much.
 _ALPHABET = string.ascii_uppercase + string.digits + "_"
 
@@ -65,6 +69,15 @@ def misspelt(present: dict[str, str], known: list[str]) -> list[str]:
         if meant is not None and not (name in _SYNONYMS and meant in present):
             problems.append(f"{name} is not a setting; did you mean {meant}?")
     return problems
+
+
+def unread(present: dict[str, str], known: list[str]) -> list[str]:
+    """Variables with a prefix of ours that nothing reads; those that Kubernetes makes for services are left out."""
+    return [
+        name
+        for name in present
+        if name.startswith(_PREFIXES) and name not in known and not _SERVICE_LINK.search(name) and name not in _SYNONYMS
+    ]
 
 
 def meant_setting(name: str, known: list[str]) -> str | None:

@@ -33,7 +33,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "instance": EVERYWHERE | {"schemas", "services", "layer"},
     "__init__": EVERYWHERE | {"entities", "schemas", "layer", "instance"},
     "api": EVERYWHERE | {"entities.enums", "schemas", "services", "storage", "layer", "__init__"},
-    "cli": EVERYWHERE | PORTS | {"entities.enums", "schemas", "database", "services", "layer", "api", "__init__"},
+    "server": EVERYWHERE | {"services", "layer", "api"},
+    "cli": EVERYWHERE
+    | PORTS
+    | {"entities.enums", "schemas", "database", "services", "layer", "api", "server", "__init__"},
     "testing": EVERYWHERE
     | ROWS
     | PORTS

@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from itertools import count, islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +25,7 @@ from data_layer import AuditAction, DataLayer, Settings, request_context
 from data_layer.repositories.audit_rows import _copy_line
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.audit import AuditFilter, AuditFull, AuditView
+from data_layer.services.audit import buffer
 from data_layer.services.audit.recording import make_row
 from data_layer.testing.postgresql_server import PostgresqlServer
 from tests.audit.support import descriptions
@@ -304,3 +307,22 @@ async def test_a_folder_that_cannot_be_used_does_not_stop_the_writing(settings: 
             await until(lambda number=number: other.audit.buffer_statistics().written == number + 1)  # type: ignore[misc]
         await other.audit._buffer._keep([make_row(AuditAction.CODE_DOWNLOAD, "x")])
         assert other.audit.buffer_statistics().lost == 1
+
+
+async def test_after_an_outage_however_long_entries_are_written_within_five_seconds(
+    server: PostgresqlServer, apart: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = count(0, 3600)
+    now = next(hours)
+    monkeypatch.setattr(buffer, "time", SimpleNamespace(monotonic=lambda: now))
+    async with DataLayer(apart.model_copy(update={"audit_flush_interval": 60}), prepare=True) as data:
+        await asyncio.to_thread(server.stop)
+        for now in islice(hours, 8):  # noqa: B007  (the clock reads it)
+            data.audit.record_soon(AuditAction.CODE_COPY, "Copied")
+            await data.audit.flush()
+        assert data.audit.buffer_statistics().spilled == 8
+        await asyncio.to_thread(server.start)
+        now += 4.5
+        data.audit.record_soon(AuditAction.CODE_COPY, "Copied")
+        await data.audit.flush()
+        assert data.audit.buffer_statistics().written == 1

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.embedded.support import assert_no_process
 
-from .support import Service, another_database, drop_database
+from .support import Service, another_database, drop_database, migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +59,29 @@ def running(first_start: tuple[Path, str]) -> Iterator[Service]:
 
 def copy_folder(source: Path, target: Path) -> None:
     shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("output-*"))
+
+
+@pytest.fixture(scope="module")
+def module_folder() -> Iterator[Path]:
+    """An empty folder for a service that runs for all tests of a module."""
+    with tempfile.TemporaryDirectory(prefix="dl-") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def prepared(servers: tuple[str, str]) -> Iterator[dict[str, str]]:
+    """Servers that the service did not start, with a migrated database."""
+    url = another_database(servers[0])
+    migrate(url)
+    yield {"DATABASE_URL": url, "REDIS_URL": servers[1], "REDIS_KEY_PREFIX": f"test-{urlsplit(url).path[1:]}"}
+    drop_database(url)
+
+
+@pytest.fixture
+def silent_server() -> Iterator[int]:
+    """The port of a server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield int(server.getsockname()[1])
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import socket
@@ -9,14 +11,22 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import httpx
 import psycopg
+from pydantic import SecretStr
 
+from data_layer import Settings
+from data_layer.config import DEVELOPMENT_SECRET
+from data_layer.layer import open_migrator
+from data_layer.services.files.places import UPLOADS
+from data_layer.storage.signing.local import LocalUrlSigner
+from data_layer.storage.signing.terms import Terms
 from tests.embedded.support import wait_for
 
 if TYPE_CHECKING:
@@ -27,7 +37,7 @@ READY = "Press Ctrl-C to stop"
 # Where Python is told to write no bytecode it would compile every library anew at each start.
 BYTECODE = Path(__file__).parents[2] / ".pytest_cache" / "bytecode"
 PATIENCE = 90  # Only for a machine that is very busy; it takes a few seconds.
-STOP_SECONDS = 10
+STOP_SECONDS = 30
 _numbers = count(1)
 
 
@@ -68,7 +78,7 @@ class Service:
         self.started = time.monotonic()
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [*before, str(PROGRAM), command],
+                [*before, str(PROGRAM), *command.split()],
                 cwd=folder,
                 env=clean_environment() | {"PORT": str(self.port)} | environment,
                 stdin=subprocess.DEVNULL,
@@ -97,11 +107,11 @@ class Service:
         assert text in self.output, self.output
 
     def wait_until_ready(self) -> float:
-        """Return when it answers; the seconds since its start."""
+        """Return when it is ready; the seconds since its start."""
 
         def answers() -> bool:
             try:
-                return httpx.get(f"{self.url}/livez", timeout=PATIENCE).status_code == 200
+                return httpx.get(f"{self.url}/readyz", timeout=PATIENCE).status_code == 200
             except httpx.TransportError:
                 assert self.process.poll() is None, self.output
                 return False
@@ -109,11 +119,38 @@ class Service:
         assert wait_for(answers, PATIENCE), self.output
         return time.monotonic() - self.started
 
+    def wait_until_it_answers(self) -> None:
+        """Return when it answers anything."""
+
+        def answers() -> bool:
+            try:
+                return self.get("/livez").status_code == 200
+            except httpx.TransportError:
+                assert self.process.poll() is None, self.output
+                return False
+
+        assert wait_for(answers, PATIENCE), self.output
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What it has logged so far."""
+        lines = [line for line in self.output.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
+        return [json.loads(line) for line in lines]
+
+    def wait_for_event(self, name: str, number: int = 1) -> list[dict[str, Any]]:
+        """Return the events of this name when there are so many."""
+
+        def found() -> list[dict[str, Any]]:
+            return [event for event in self.events if event["event"] == name]
+
+        assert wait_for(lambda: len(found()) >= number, PATIENCE), self.output
+        return found()
+
     def get(self, path: str) -> httpx.Response:
         return httpx.get(f"{self.url}{path}", timeout=PATIENCE)
 
     def end(self, number: signal.Signals = signal.SIGTERM, *, group: bool = False, times: int = 1) -> int:
-        """Send a signal and return the exit code, which must be there within ten seconds."""
+        """Send a signal and return the exit code, which must be there soon."""
         for _ in range(times):
             if self.process.poll() is None:
                 (os.killpg if group else os.kill)(self.process.pid, number)
@@ -131,6 +168,23 @@ def another_database(url: str) -> str:
     """The address of a database on the same server that does not exist yet."""
     parts = urlsplit(url)
     return parts._replace(path=f"/other_{os.getpid()}_{next(_numbers)}").geturl()
+
+
+def signed_path(name: str) -> str:
+    """What allows to send a file of this name to every service that has the secret of development."""
+    terms = Terms.checked(f"{UPLOADS}{name}", "PUT", timedelta(hours=1), None, None)
+    return LocalUrlSigner([DEVELOPMENT_SECRET]).sign(terms).url
+
+
+def migrate(url: str) -> None:
+    """Create the database at this address, with all tables."""
+
+    async def create() -> None:
+        async with open_migrator(Settings(database_url=SecretStr(url), _env_file=None)) as migrator:
+            migrator.create()
+            migrator.migrate()
+
+    asyncio.run(create())
 
 
 def drop_database(url: str) -> None:

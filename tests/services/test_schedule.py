@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from data_layer.cache import Cache
 from data_layer.errors import DatabaseUnavailableError
 from data_layer.schemas.actors import SYSTEM
 from data_layer.services.schedule import scheduled
@@ -13,7 +14,7 @@ from tests.support import make_user, until
 if TYPE_CHECKING:
     import pytest
 
-    from data_layer import DataLayer
+    from data_layer import DataLayer, Settings
     from data_layer.services.maintenance import MaintenanceService
 
 
@@ -34,7 +35,7 @@ def count_runs(service: MaintenanceService, monkeypatch: pytest.MonkeyPatch, *, 
 
 async def test_it_runs_again_and_again_also_after_failures(data: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = count_runs(data.maintenance, monkeypatch, failures=2)
-    async with scheduled(data.maintenance, 0.02):
+    async with scheduled(data.maintenance, data.cache, 0.02):
         await until(lambda: len(runs) >= 5)
     stopped_at = len(runs)
     await asyncio.sleep(0.1)
@@ -42,9 +43,37 @@ async def test_it_runs_again_and_again_also_after_failures(data: DataLayer, monk
     assert (await data.maintenance.run(SYSTEM, dry_run=True)).audit_months_made == ()
 
 
+async def test_a_round_that_another_replica_has_had_is_left_out(
+    data: DataLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = count_runs(data.maintenance, monkeypatch)
+    really_add, answers = type(data.cache).add, list[bool]()
+
+    async def add(*arguments: Any, **options: Any) -> bool:
+        answers.append(await really_add(*arguments, **options))
+        return answers[-1]
+
+    monkeypatch.setattr(type(data.cache), "add", add)
+    await data.cache.add("data-layer:maintenance-round", value=True, ttl=60)
+    async with scheduled(data.maintenance, data.cache, 0.01), scheduled(data.maintenance, data.cache, 0.01):
+        await until(lambda: len(answers) >= 5)
+        assert runs == []
+        await data.cache.delete("data-layer:maintenance-round")
+        await until(lambda: len(runs) >= 2)
+    assert len(runs) <= answers.count(True), "one round for each note"
+
+
+async def test_without_redis_every_replica_works(
+    data: DataLayer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = count_runs(data.maintenance, monkeypatch)
+    async with Cache(settings, "redis://127.0.0.1:1") as nowhere, scheduled(data.maintenance, nowhere, 0.01):
+        await until(lambda: len(runs) >= 2)
+
+
 async def test_it_can_be_switched_off(data: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = count_runs(data.maintenance, monkeypatch)
-    async with scheduled(data.maintenance, 0):
+    async with scheduled(data.maintenance, data.cache, 0):
         await asyncio.sleep(0.05)
     assert runs == []
 
@@ -56,6 +85,6 @@ async def test_the_end_does_not_wait_for_a_round(data: DataLayer) -> None:
         tx.add(user)
         await tx.flush()
         async with asyncio.timeout(20):
-            async with scheduled(data.maintenance, 0.01):
+            async with scheduled(data.maintenance, data.cache, 0.01):
                 await asyncio.sleep(0.2)
     assert (await data.maintenance.run(SYSTEM)).is_complete

@@ -1,4 +1,4 @@
-"""A proxy between a client and a server that cuts connections, or lets nothing through."""
+"""A proxy between a client and a server that cuts connections, slows them down, or lets nothing through."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Proxy:
         self._heard = asyncio.Event()
         self._heard.set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._delay = 0.0
+        self._bytes_per_second: float | None = None
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -37,6 +39,10 @@ class Proxy:
 
     def unmute(self) -> None:
         self._heard.set()
+
+    def slow_down(self, *, delay: float, bytes_per_second: float | None) -> None:
+        """Hold each piece back for so many seconds, and let no more through than that on each connection."""
+        self._delay, self._bytes_per_second = delay, bytes_per_second
 
     def cut_after(self, size: int | None) -> None:
         """Reset every connection after so many further bytes in all, in both directions; None: never."""
@@ -71,6 +77,8 @@ class Proxy:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
             await self._heard.wait()
+            if self._delay or self._bytes_per_second:
+                await asyncio.sleep(self._delay + len(data) / (self._bytes_per_second or float("inf")))
             if self._left is not None:
                 if self._left < len(data):
                     writer.write(data[: self._left])

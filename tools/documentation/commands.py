@@ -25,6 +25,8 @@ def render() -> str:
 
 def _sections(group: Any, context: typer.Context, depth: int = 2) -> Iterator[str]:
     for name, command in group.commands.items():
+        if command.hidden:
+            continue
         inner = typer.Context(command, info_name=name, parent=context)
         if isinstance(command, TyperGroup):
             yield from (f"{'#' * depth} data-layer {name}", "", command.help or "", "")

@@ -12,6 +12,7 @@ from data_layer.cli import (
     cache,
     configuration,
     database,
+    doctor,
     logs,
     maintenance,
     projects,
@@ -31,8 +32,10 @@ application = typer.Typer(
 )
 application.command()(service.dev)
 application.command()(service.start)
+application.command(hidden=True)(service.work)
 application.command()(status.health)
 application.command()(statistics.stats)
+application.command()(doctor.doctor)
 application.add_typer(database.commands, name="db")
 application.add_typer(cache.commands, name="cache")
 application.add_typer(storage.commands, name="storage")

@@ -147,13 +147,19 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
-def read_settings(*, as_json: bool = False, service: bool = False) -> Settings:
-    """The settings of the environment, with logging set up; commands that are no service only log warnings."""
+def read_settings(*, as_json: bool = False, service: bool = False, workers: int | None = None) -> Settings:
+    """The settings of the environment, with logging set up; commands that are no service only log warnings.
+
+    Args:
+        as_json: how an error is printed.
+        service: log what the settings say.
+        workers: goes before WORKERS.
+    """
     from data_layer.config import Settings
     from data_layer.observability.configuration import configure_logging
 
     with readable_errors(as_json=as_json):
-        settings = Settings()
+        settings = Settings() if workers is None else Settings(workers=workers)
         quiet = not service and "log_level" not in settings.model_fields_set
         configure_logging(settings.model_copy(update={"log_level": "warn"}) if quiet else settings, to_file=service)
     if settings.log_level != "debug":

@@ -10,6 +10,7 @@ thing that was wrong and what to do, and never hold a secret.
     ├── NotInitializedError                not_initialized
     ├── EmbeddedServerError                embedded_server_failed
     │   └── FolderInUseError               folder_in_use
+    ├── WorkerFailedError                  worker_failed
     ├── NotFoundError                      not_found
     ├── OverloadedError                    overloaded
     ├── PermissionDeniedError              permission_denied
@@ -117,6 +118,7 @@ from data_layer.errors.base import (
     NotFoundError,
     NotInitializedError,
     OverloadedError,
+    WorkerFailedError,
 )
 from data_layer.errors.cache import (
     CacheError,
@@ -278,4 +280,5 @@ __all__ = [
     "UnverifiedIdentityError",
     "ValueTooLongError",
     "WeakPasswordError",
+    "WorkerFailedError",
 ]

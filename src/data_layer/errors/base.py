@@ -39,6 +39,17 @@ class FolderInUseError(EmbeddedServerError):
     code = "folder_in_use"
 
 
+class WorkerFailedError(DataLayerError):
+    """A worker of the service ended by itself; ``code`` is that of its error, if it could say one."""
+
+    code = "worker_failed"
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            vars(self)["code"] = code  # That of an error of another process, whose class is not known here.
+
+
 class NotFoundError(DataLayerError):
     """No row has this id, or the caller may not know that it exists."""
 

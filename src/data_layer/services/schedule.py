@@ -8,29 +8,37 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from data_layer.context import new_correlation_id, request_context
+from data_layer.errors import CacheError
 from data_layer.observability.log import get_log
 from data_layer.schemas.actors import SYSTEM
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from data_layer.cache import Cache
     from data_layer.services.maintenance import MaintenanceService
 
 log = get_log(__name__)
 
+_ROUND = "data-layer:maintenance-round"
+_NOTED_PART = 0.8
+"""Of an interval: less than the shortest wait, so that the replica that had a round can have the next one."""
 _FIRST_SECONDS = 5.0  # So that months are there soon after a migration, and a restart loop does not spend itself on it.
 
 
 @asynccontextmanager
-async def scheduled(maintenance: MaintenanceService, interval: float) -> AsyncIterator[None]:
+async def scheduled(maintenance: MaintenanceService, cache: Cache, interval: float) -> AsyncIterator[None]:
     """Run maintenance about every ``interval`` seconds inside the block; never when it is 0.
+
+    However many replicas do the same, there is about one round in each interval, as long as they share a Redis: a round
+    is noted there, and the others skip theirs. Without it each has its round, one after the other.
 
     Leaving the block interrupts a round, which the next one continues, wherever that will be.
     """
     if not interval:
         yield
         return
-    task = asyncio.create_task(_repeat(maintenance, interval), name="maintenance")
+    task = asyncio.create_task(_repeat(maintenance, cache, interval), name="maintenance")
     try:
         yield
     finally:
@@ -38,7 +46,7 @@ async def scheduled(maintenance: MaintenanceService, interval: float) -> AsyncIt
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _repeat(maintenance: MaintenanceService, interval: float) -> None:
+async def _repeat(maintenance: MaintenanceService, cache: Cache, interval: float) -> None:
     wait = min(_FIRST_SECONDS, interval)
     while True:
         # Replicas that were started together should not meet each time.
@@ -46,6 +54,15 @@ async def _repeat(maintenance: MaintenanceService, interval: float) -> None:
         wait = interval
         try:
             with request_context(correlation_id=new_correlation_id(), source="maintenance"):
-                await maintenance.run(SYSTEM)
+                if await _is_wanted(cache, interval):
+                    await maintenance.run(SYSTEM)
         except Exception as error:  # noqa: BLE001  (whatever it was: the next round may succeed)
             log.warning("maintenance_failed", reason=f"{type(error).__name__}: {error}")
+
+
+async def _is_wanted(cache: Cache, interval: float) -> bool:
+    """Whether no replica has had a round lately; if so, this one has it now."""
+    try:
+        return await cache.add(_ROUND, value=True, ttl=_NOTED_PART * interval)
+    except CacheError:
+        return True

@@ -53,7 +53,10 @@ class DatabaseSettings(BaseSettings):
     db_ssl_cert: Path | None = Field(None, description="File with the client's certificate.")
     db_ssl_key: Path | None = Field(None, description="File with the client's private key.")
     db_max_connections: int = Field(
-        20, ge=1, le=10_000, description="Connections of the pool; one more listens for ended sessions."
+        20,
+        ge=1,
+        le=10_000,
+        description="Connections of the pool, of all WORKERS together; in each one more listens for ended sessions.",
     )
     db_min_connections: int = Field(2, ge=0, le=10_000, description="Connections that are opened at start.")
     db_pool_timeout: Seconds = Field(10, description="Seconds to wait for a free connection.")
@@ -106,6 +109,17 @@ class DatabaseSettings(BaseSettings):
     def uses_embedded_database(self) -> bool:
         """Whether PostgreSQL is to be started from its wheel, because no server is named."""
         return self.database_url is None and self.db_host is None
+
+    def pool_share(self, number: int, workers: int) -> dict[str, int]:
+        """What one of several processes, counted from 0, gets of the pool; together they get all of it."""
+
+        def share(total: int) -> int:
+            return total // workers + (number < total % workers)
+
+        return {
+            "db_max_connections": share(self.db_max_connections),
+            "db_min_connections": share(self.db_min_connections),
+        }
 
     def database_contradictions(self) -> list[str]:
         """What makes the settings unusable anywhere."""

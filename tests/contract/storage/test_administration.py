@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -67,6 +68,12 @@ async def test_check_and_statistics(storage: StorageBackend) -> None:
     statistics = await storage.statistics()
     assert (statistics.file_count, statistics.total_size) == (2, 1000)
     assert await keys(storage) == ["a/b", "c"]
+
+
+async def test_where_no_upload_was_ever_broken_off_there_is_none_to_remove(storage: StorageBackend) -> None:
+    assert await storage.remove_abandoned_uploads(older_than=timedelta()) == 0
+    await storage.upload(b"x", "a", "text/plain")
+    assert await storage.remove_abandoned_uploads(older_than=timedelta()) == 0
 
 
 async def test_a_closed_storage_says_so(opened: Opened) -> None:

@@ -31,7 +31,9 @@ _BATCH = 2_000
 _REPLAYED_AT_ONCE = 500
 _WRITE_SECONDS = 5.0
 _CLOSE_SECONDS = 3.0
-_SHORTEST_REST, _LONGEST_REST = 1.0, 30.0
+# After an outage of any length everything is written within five seconds; a look at a dead server costs little.
+_SHORTEST_REST, _LONGEST_REST = 1.0, 4.0
+_REST_OF_REPLAYS = 30.0
 _REFUSED = (ConflictError, InvalidValueError)
 """What the database will never take, however often it is tried."""
 
@@ -131,7 +133,7 @@ class AuditBuffer:
             await self._replay()
         except Exception as error:  # noqa: BLE001  (whatever it is: recording must go on)
             log.warning("audit_replay_failed", reason=f"{type(error).__name__}: {error}")
-            self._replays_after = time.monotonic() + _LONGEST_REST
+            self._replays_after = time.monotonic() + _REST_OF_REPLAYS
 
     async def _write(self, rows: Sequence[Row]) -> None:
         if self._rests:

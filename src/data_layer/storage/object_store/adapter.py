@@ -55,8 +55,8 @@ class ObjectStorage(ABC):
         self._opened: tuple[ObjectStore, FileThreads] | None = None
 
     @abstractmethod
-    def _connect(self) -> ObjectStore:
-        """The client; nothing is sent yet."""
+    def connect(self, *, anonymously: bool = False) -> ObjectStore:
+        """A client; nothing is sent yet. ``anonymously``: without credentials, as a stranger would come."""
 
     @abstractmethod
     async def _require_conditions(self, *, of_copies: bool = False) -> None:
@@ -76,7 +76,7 @@ class ObjectStorage(ABC):
             StorageMissingError: the bucket or container does not exist.
         """
         if self._opened is None:
-            self._opened = self._connect(), FileThreads(_THREADS)
+            self._opened = self.connect(), FileThreads(_THREADS)
         try:
             with translated_for_operators("list its files"):
                 async for _ in obstore.list(self._store, STAGING, chunk_size=1):

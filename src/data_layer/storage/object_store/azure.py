@@ -96,12 +96,15 @@ class AzureStorage(ObjectStorage):
         administration = AzureAdministration(self._place, self._limits)
         await asyncio.to_thread(administration.create, allow_public=allow_public)
 
-    def _connect(self) -> AzureStore:
+    def connect(self, *, anonymously: bool = False) -> AzureStore:
+        """A client; see `ObjectStorage.connect`."""
         place = self._place
         config: AzureConfig = {"account_name": place.account, "endpoint": place.endpoint}
-        if place.account_key is not None:
+        if anonymously:
+            config["skip_signature"] = True
+        elif place.account_key is not None:
             config["account_key"] = place.account_key
-        if place.sas is not None:
+        elif place.sas is not None:
             config["sas_key"] = place.sas
         return AzureStore(
             place.container,

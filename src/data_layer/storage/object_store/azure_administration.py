@@ -78,10 +78,10 @@ class AzureAdministration:
 
 def _identity() -> Any:
     try:
-        from azure.identity import DefaultAzureCredential  # type: ignore[import-untyped]  # noqa: PLC0415  (optional)
+        from azure.identity import DefaultAzureCredential  # noqa: PLC0415  (optional)
     except ImportError:
         raise NotSupportedByStorageError(
-            "Making a container with the identity of the machine needs azure-identity: pip install azure-identity; or "
-            "make the container by hand, without public access"
+            "Making a container with the identity of the machine needs azure-identity (pip install "
+            "'data-layer[azure]'); or make the container by hand, without public access"
         ) from None
     return DefaultAzureCredential()

@@ -17,7 +17,7 @@ from data_layer.storage.object_store.adapter import ObjectStorage
 from data_layer.storage.object_store.failures import translated
 from data_layer.storage.object_store.limits import Limits
 from data_layer.storage.object_store.listing import STAGING
-from data_layer.storage.object_store.s3_administration import S3Administration
+from data_layer.storage.object_store.s3_administration import BucketSettings, S3Administration
 from data_layer.storage.object_store.s3_place import ALGORITHMS, S3Place
 from data_layer.storage.signing import s3 as signing
 from data_layer.storage.signing.terms import Terms, quoted
@@ -93,6 +93,10 @@ class S3Storage(ObjectStorage):
             terms, base_url=self._place.url, region=self._place.region, credentials=credentials, headers=headers
         )
 
+    async def describe(self) -> BucketSettings:
+        """How the bucket is set up. Needs the extra ``s3``, and rights that the service itself can do without."""
+        return await asyncio.to_thread(self._administration.describe)
+
     async def create(self, *, allow_public: bool = False) -> None:
         """Make the bucket, private; see `StorageAdministration.create`. Needs the extra ``s3``."""
         await asyncio.to_thread(self._administration.create, allow_public=allow_public)
@@ -102,13 +106,16 @@ class S3Storage(ObjectStorage):
         parts = await asyncio.to_thread(self._administration.abort_uploads, older_than)
         return parts + await super().remove_abandoned_uploads(older_than=older_than)
 
-    def _connect(self) -> ObjectStore:
+    def connect(self, *, anonymously: bool = False) -> ObjectStore:
+        """A client; see `ObjectStorage.connect`."""
         place = self._place
         config: S3Config = {"region": place.region, "copy_if_not_exists": _ONLY_IF_ABSENT}
         config["virtual_hosted_style_request"] = place.has_own_host
         if place.endpoint is not None:
             config["endpoint"] = place.endpoint
-        if place.credentials is not None:
+        if anonymously:
+            config["skip_signature"] = True
+        elif place.credentials is not None:
             config["access_key_id"] = place.credentials.access_key_id
             config["secret_access_key"] = place.credentials.secret_access_key
             if place.credentials.session_token is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +40,32 @@ _NOTHING_PUBLIC = {
 _logger = get_log(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class BucketSettings:
+    """How a bucket is set up.
+
+    Attributes:
+        is_public: Its settings let everybody read or list it.
+        keeps_versions: What is overwritten or deleted stays as an old version.
+        expires_versions: A rule removes old versions after a while.
+        aborts_uploads: A rule removes the parts of broken uploads after a while.
+        allows_browsers: Pages of other origins may send files to it (CORS), which direct uploads from browsers need.
+    """
+
+    is_public: bool
+    keeps_versions: bool
+    expires_versions: bool
+    aborts_uploads: bool
+    allows_browsers: bool
+
+
 class S3Administration:
-    """Blocking calls, for a thread of their own. Each makes a client, as all of them are rare."""
+    """Blocking calls, for a thread of their own. Those that only operators make have a client each."""
 
     def __init__(self, place: S3Place, limits: Limits) -> None:
         self._place = place
         self._limits = limits
+        self._identity: Any = None
 
     def create(self, *, allow_public: bool) -> None:
         """Make the bucket if it is missing, and see that it is private."""
@@ -68,6 +89,26 @@ class S3Administration:
                 "--allow-public if this is meant"
             )
 
+    def describe(self) -> BucketSettings:
+        """How the bucket is set up; nothing is changed.
+
+        Raises:
+            StoragePermissionError: the credentials do not allow to look.
+            NotSupportedByStorageError: boto3 is not installed.
+        """
+        client = self._client()
+        versioning = self._try(client, client.get_bucket_versioning) or {}
+        rules = (self._try(client, client.get_bucket_lifecycle_configuration) or {}).get("Rules", [])
+        rules = [rule for rule in rules if rule.get("Status") == "Enabled"]
+        cors = (self._try(client, client.get_bucket_cors) or {}).get("CORSRules", [])
+        return BucketSettings(
+            is_public=self._is_public(client),
+            keeps_versions=versioning.get("Status") == "Enabled",
+            expires_versions=any("NoncurrentVersionExpiration" in rule for rule in rules),
+            aborts_uploads=any("AbortIncompleteMultipartUpload" in rule for rule in rules),
+            allows_browsers=any("PUT" in rule.get("AllowedMethods", []) for rule in cors),
+        )
+
     def abort_uploads(self, older_than: timedelta) -> int:
         """End the uploads in parts that were begun before; returns how many."""
         client = self._client()
@@ -81,25 +122,28 @@ class S3Administration:
                             self._abort(client, upload)
                             aborted += 1
             except client.exceptions.ClientError as error:
+                if _code(error) == "NoSuchUpload":  # What rclone says where there never was one.
+                    return aborted
                 if _code(error) not in _NOT_THERE:
                     raise
                 _logger.warning("abandoned_uploads_unknown", reason="the server cannot list them")
         return aborted
 
     def credentials(self) -> S3Credentials:
-        """Those of the machine or pod.
+        """Those of the machine or pod. They are kept, and fetched anew before they expire.
 
         Raises:
             StoragePermissionError: there are none.
         """
         with self._translated("find credentials for"):
-            found = _boto3().Session().get_credentials()
-            if found is None:
+            if self._identity is None:
+                self._identity = _boto3().Session().get_credentials()
+            if self._identity is None:
                 raise StoragePermissionError(
                     "There are no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the "
                     "machine or pod a role"
                 )
-            frozen = found.get_frozen_credentials()
+            frozen = self._identity.get_frozen_credentials()
         return S3Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 
     def _make(self, client: Any) -> None:

@@ -1,0 +1,52 @@
+"""What ``data-layer dev`` tells in the terminal while it starts and stops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from data_layer.cli.output import console, plain, say
+from data_layer.server import Observer, authority
+
+if TYPE_CHECKING:
+    from data_layer.config import Settings
+    from data_layer.layer import DataLayer
+
+
+class Terminal(Observer):
+    """Tells the person in front of it where everything is, and adds the example data."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        say("Starting …")
+
+    async def opened(self, data: DataLayer, /) -> None:
+        """Plant the example data, if it never was."""
+        await data.seed.plant_once(lambda name: say(f"  example project: {name}"))
+
+    def serving(self, data: DataLayer, /) -> None:
+        """Print where everything is."""
+        service = f"http://{authority(self._settings)}"
+        places = {
+            "Service": service,
+            "API docs": f"{service}/docs",
+            "Health": f"{service}/health",
+            "Database": str(data.database.address),
+            "Cache": _cache_url(self._settings, data.cache.address),
+            "Uploads": str(self._settings.local_storage_path.absolute()),
+        }
+        for name, place in places.items():
+            console.print(Text(f"{name:>9}  ", style="bold").append(plain(place), style="not bold"), soft_wrap=True)
+        say("Press Ctrl-C to stop. In another terminal: data-layer projects list")
+
+    def stopping(self) -> None:
+        """Say that it will take a moment."""
+        say("Stopping …")
+
+
+def _cache_url(settings: Settings, address: str) -> str:
+    if address.startswith("/"):
+        return f"unix://{address}"
+    given = settings.redis_url.get_secret_value() if settings.redis_url else ""
+    return f"{'rediss' if settings.redis_tls or given.startswith('rediss:') else 'redis'}://{address}"

@@ -1,0 +1,113 @@
+"""What the doctor looks at: the parts that settings name, each for itself, so that none has to work."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from data_layer.database.address import DatabaseAddress, database_address
+from data_layer.layer.servers import embedded_servers
+from data_layer.observability.known_secrets import secrets_of
+from data_layer.observability.masking import Masker
+from data_layer.services.doctor import cache, configuration, database, process, storage
+from data_layer.services.doctor.cache import CachePatient, cache_checks
+from data_layer.services.doctor.checks import Verdict, nothing_yet
+from data_layer.services.doctor.configuration import settings_checks
+from data_layer.services.doctor.database import database_checks
+from data_layer.services.doctor.database_patient import DatabasePatient
+from data_layer.services.doctor.doctor import Doctor
+from data_layer.services.doctor.process import process_checks
+from data_layer.services.doctor.storage import storage_checks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from data_layer.config import ExaminedSettings, Settings
+    from data_layer.services.doctor.checks import Check
+
+# Without them it is not known where a part is; one that is malformed was replaced by something harmless.
+_PLACE_OF_DATABASE = {"database_url", "db_host", "db_port", "db_name", "db_username", "db_ssl", "data_folder"}
+_PLACE_OF_CACHE = {"redis_url", "redis_host", "redis_port", "redis_database", "redis_cluster_nodes", "data_folder"} | {
+    "redis_sentinel_nodes",
+    "redis_sentinel_master",
+    "redis_tls",
+}
+
+
+@asynccontextmanager
+async def open_doctor(examined: ExaminedSettings, *, time_limit: float) -> AsyncIterator[Doctor]:
+    """A doctor for these settings, who changes nothing.
+
+    Embedded servers that have data are started for as long as the block lasts; without data there is nothing to look
+    at yet.
+
+    Args:
+        examined: the settings, however wrong they are.
+        time_limit: seconds for each check.
+    """
+    settings = examined.settings
+    async with AsyncExitStack() as stack:
+        parts: dict[str, list[Check]] = {
+            configuration.PART: settings_checks(examined),
+            process.PART: process_checks(settings),
+            database.PART: _database_checks(examined, stack, time_limit),
+            cache.PART: _cache_checks(examined, stack, time_limit),
+            storage.PART: _storage_checks(examined, settings.storage_backend, storage.PART, time_limit),
+        }
+        second = settings.storage_second_backend
+        if second is not None and second != settings.storage_backend:
+            parts[storage.SECOND_PART] = _storage_checks(examined, second, storage.SECOND_PART, time_limit)
+        yield Doctor(parts, time_limit=time_limit, mask=Masker(secrets_of(settings)).text)
+
+
+def _database_checks(examined: ExaminedSettings, stack: AsyncExitStack, time_limit: float) -> list[Check]:
+    settings = examined.settings
+    patient = DatabasePatient(settings, time_limit)
+
+    async def locate() -> DatabaseAddress | Verdict:
+        if not settings.uses_embedded_database:
+            stack.push_async_callback(patient.close)
+            return database_address(settings)
+        if not (settings.data_folder / "postgresql").is_dir():
+            return nothing_yet(_not_made("PostgreSQL", settings))
+        addresses = await stack.enter_async_context(embedded_servers(settings, valkey=False))
+        stack.push_async_callback(patient.close)
+        return database_address(settings, addresses.database_url)
+
+    is_known = not (examined.malformed & _PLACE_OF_DATABASE) and not (
+        (settings.database_url is not None and settings.db_host is not None)
+        or (settings.is_production and settings.uses_embedded_database)
+    )
+    return database_checks(patient, locate if is_known else None)
+
+
+def _cache_checks(examined: ExaminedSettings, stack: AsyncExitStack, time_limit: float) -> list[Check]:
+    settings = examined.settings
+    patient = CachePatient(settings, time_limit)
+
+    async def locate() -> str | Verdict | None:
+        if not settings.uses_embedded_cache:
+            stack.push_async_callback(patient.close)
+            return None
+        if not (settings.data_folder / "valkey").is_dir():
+            return nothing_yet(_not_made("Valkey", settings))
+        addresses = await stack.enter_async_context(embedded_servers(settings, postgresql=False))
+        stack.push_async_callback(patient.close)
+        return addresses.redis_url
+
+    is_known = not (examined.malformed & _PLACE_OF_CACHE) and not (
+        settings.redis_contradictions() or (settings.is_production and settings.uses_embedded_cache)
+    )
+    return cache_checks(patient, locate if is_known else None)
+
+
+def _storage_checks(examined: ExaminedSettings, backend: str, part: str, time_limit: float) -> list[Check]:
+    settings = examined.settings.model_copy(update={"storage_backend": backend})
+    names = {"local": ("local_storage",), "s3": ("aws_",), "azure": ("azure_",)}[backend]
+    malformed = any(name.startswith(("storage_backend", *names)) for name in examined.malformed)
+    is_known = not (malformed or settings.storage_contradictions())
+    return storage_checks(settings, time_limit, part=part, is_known=is_known)
+
+
+def _not_made(name: str, settings: Settings) -> str:
+    return f"embedded {name} has no data in {settings.data_folder.absolute()} yet; the first start makes it"

@@ -1,0 +1,70 @@
+"""What ``data-layer doctor`` finds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+from typing import TYPE_CHECKING, Self
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Outcome(StrEnum):
+    """What a check came to. Skipped: it could not be made, because of another one."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Finding(BaseModel):
+    """One line of the doctor.
+
+    Attributes:
+        part: settings, process, database, cache or storage.
+        check: what was looked at; together with the part a name that stays the same between versions.
+        outcome: how it was.
+        meaning: what was seen, and what follows from it.
+        advice: what to do, where something is to be done.
+        because: the check that kept this one from being made, as ``part.check``.
+        seconds: how long it took.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    part: str
+    check: str
+    outcome: Outcome
+    meaning: str
+    advice: str | None = None
+    because: str | None = None
+    seconds: float = 0.0
+
+
+class Examination(BaseModel):
+    """All findings. ``outcome`` is that of the worst one, where what was skipped does not count."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str
+    time_limit: float
+    outcome: Outcome
+    counts: dict[Outcome, int]
+    findings: tuple[Finding, ...]
+
+    @classmethod
+    def of(cls, findings: Sequence[Finding], *, version: str, time_limit: float) -> Self:
+        """Add them up."""
+        counted = Counter(finding.outcome for finding in findings)
+        worst = next((outcome for outcome in (Outcome.FAILED, Outcome.WARNING) if counted[outcome]), Outcome.OK)
+        return cls(
+            version=version,
+            time_limit=time_limit,
+            outcome=worst,
+            counts={outcome: counted[outcome] for outcome in Outcome},
+            findings=tuple(findings),
+        )

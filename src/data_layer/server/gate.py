@@ -1,0 +1,91 @@
+"""What stands before the HTTP application: answers while there is none yet, and says good-bye before it goes."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from data_layer.observability.log import get_log
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = get_log(__name__)
+
+_CLOSE = (b"connection", b"close")
+
+
+class Gate:
+    """An ASGI application that passes requests on to the real one once that is there.
+
+    Before, ``/livez`` says that the process lives and everything else is refused with 503 and ``starting``. After
+    ``say_goodbye`` ``/readyz`` refuses with ``stopping``, all else is still answered, and every answer asks the client
+    to close its connection: none should be reused at the moment at which this process closes it.
+    """
+
+    def __init__(self) -> None:
+        self._application: ASGIApp | None = None
+        self._is_stopping = False
+
+    def open(self, application: ASGIApp) -> None:
+        """Pass requests on from now on."""
+        self._application = application
+
+    def say_goodbye(self) -> None:
+        """Be no longer ready."""
+        self._is_stopping = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  (ASGI)
+        if scope["type"] != "http":
+            return
+        reason = "stopping" if self._is_stopping else "starting"
+        is_ready = self._application is not None and not self._is_stopping
+        if scope["path"] == "/readyz" and not is_ready:
+            await _answer(send, HTTPStatus.SERVICE_UNAVAILABLE, {"ready": False, "reason": reason})
+        elif self._application is not None:
+            await self._pass_on(self._application, scope, receive, send)
+        elif scope["path"] == "/livez":
+            await _answer(send, HTTPStatus.OK, {"status": "alive"})
+        else:
+            await _refuse(send, reason)
+
+    async def _pass_on(self, application: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        is_answered = False
+
+        async def answer(message: Message) -> None:
+            nonlocal is_answered
+            is_answered = True
+            await send(_with_goodbye(message) if self._is_stopping else message)
+
+        try:
+            await application(scope, receive, answer)
+        except asyncio.CancelledError:
+            # Its time at the end of the process is over; whoever waits for the answer is told so.
+            if not self._is_stopping or is_answered:
+                raise
+            log.warning("request_abandoned", method=scope["method"], path=scope["path"])
+            await _refuse(send, "stopping")
+
+
+def _with_goodbye(message: Message) -> Message:
+    if message["type"] != "http.response.start":
+        return message
+    others = [header for header in message.get("headers", ()) if header[0].lower() != b"connection"]
+    return {**message, "headers": [*others, _CLOSE]}
+
+
+async def _refuse(send: Send, reason: str) -> None:
+    error = {"code": reason, "message": f"the service is {reason}; try again in a moment"}
+    await _answer(send, HTTPStatus.SERVICE_UNAVAILABLE, {"error": error})
+
+
+async def _answer(send: Send, status: HTTPStatus, content: Any) -> None:
+    body = orjson.dumps(content)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), _CLOSE]
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers.append((b"retry-after", b"1"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

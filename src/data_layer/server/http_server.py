@@ -1,0 +1,83 @@
+"""uvicorn on a socket of ours, without its handling of signals."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+    from starlette.types import ASGIApp
+
+# Longer than load balancers keep an idle connection (60 s is common): it is the side that sends requests which must
+# close it, or a request meets a connection that is just being closed.
+_KEEP_ALIVE_SECONDS = 75
+_CANCELLED_SECONDS = 2.0
+
+
+class HttpServer:
+    """Serves an application on a listening socket until it is closed.
+
+    Args:
+        application: what answers.
+        listener: belongs to this object from now on.
+        finish_seconds: how long requests under way may take at the end.
+    """
+
+    def __init__(self, application: ASGIApp, listener: socket.socket, *, finish_seconds: float) -> None:
+        config = uvicorn.Config(
+            application,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=max(1, round(finish_seconds)),
+        )
+        self._listener = listener
+        self._server = _Uvicorn(config)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Take requests. Harmless when it does."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="http-server")
+
+    async def wait(self) -> None:
+        """Return when it has ended, for whatever reason."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def close(self, hastened: asyncio.Event | None = None) -> None:
+        """Stop taking requests, and finish those under way; without them once ``hastened`` is set. Harmless twice."""
+        self._server.should_exit = True
+        if self._task is not None:
+            haste = asyncio.create_task((hastened or asyncio.Event()).wait())
+            await asyncio.wait([self._task, haste], return_when=asyncio.FIRST_COMPLETED)
+            haste.cancel()
+            self._server.force_exit = True
+            await asyncio.wait([self._task])
+            await self._cancel_the_rest()
+        self._listener.close()
+
+    async def _cancel_the_rest(self) -> None:
+        """Requests that were not finished must not meet a data layer that is being closed."""
+        unfinished = set(self._server.server_state.tasks)
+        for task in unfinished:
+            task.cancel()
+        if unfinished:
+            await asyncio.wait(unfinished, timeout=_CANCELLED_SECONDS)
+        for connection in list(self._server.server_state.connections):
+            connection.transport.close()
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are handled by the process, which has more to do at its end than uvicorn."""
+        yield

@@ -1,0 +1,175 @@
+"""One process that serves: it opens the data layer, takes requests until it is to stop, and closes everything."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from data_layer.observability.log import get_log
+from data_layer.server.gate import Gate
+from data_layer.server.http_server import HttpServer
+from data_layer.server.listening import authority
+
+if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
+    from data_layer.config import Settings
+    from data_layer.layer import DataLayer
+    from data_layer.server.stopping import StopRequest
+    from data_layer.server.supervisor_link import SupervisorLink
+
+log = get_log(__name__)
+
+_CLOSE_SECONDS = 8.0
+"""Seconds of SHUTDOWN_TIMEOUT that are kept for closing: what was collected is written in less, or given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What the process does besides serving.
+
+    Attributes:
+        prepares: create and migrate a database of one's own.
+        maintains: run maintenance every MAINTENANCE_INTERVAL.
+        folder: private folder of the service, in which each worker may listen on Unix sockets; None without workers.
+        number: of the worker, from 0; a worker that replaces another one has the same.
+    """
+
+    prepares: bool = False
+    maintains: bool = True
+    folder: Path | None = None
+    number: int = 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is no supervisor, so that this process answers while it starts, and owns the data folder."""
+        return self.folder is None
+
+
+class Observer(Protocol):
+    """Is told how far the process is."""
+
+    async def opened(self, data: DataLayer, /) -> None:
+        """The data layer is open, and nothing is served yet; what is done here is cancelled by a wish to stop."""
+
+    def serving(self, data: DataLayer, /) -> None:
+        """Requests are served from now on."""
+
+    def stopping(self) -> None:
+        """It was asked to stop."""
+
+
+class LogObserver(Observer):
+    """Tells the log."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._address = f"http://{authority(settings)}"
+
+    async def opened(self, _data: DataLayer, /) -> None:
+        """It is worth no line of its own."""
+
+    def serving(self, _data: DataLayer, /) -> None:
+        """Say where."""
+        log.info("service_started", address=self._address)
+
+    def stopping(self) -> None:
+        """Say that it will take a moment."""
+        log.info("service_stopping")
+
+
+class WorkerObserver(Observer):
+    """Tells the supervisor."""
+
+    def __init__(self, link: SupervisorLink) -> None:
+        self._link = link
+
+    async def opened(self, _data: DataLayer, /) -> None:
+        """The supervisor waits for more."""
+
+    def serving(self, _data: DataLayer, /) -> None:
+        """The supervisor may start the others, or forward signals."""
+        self._link.report_ready()
+
+    def stopping(self) -> None:
+        """The supervisor knows."""
+
+
+class ServiceProcess:
+    """Opens the data layer, serves until it is to stop, and closes it.
+
+    What runs in each serving process while it serves, such as its metrics (on METRICS_PORT if ``role.is_alone``, and
+    else on a Unix socket in ``role.folder`` for the supervisor), is entered in ``_serve``.
+
+    Args:
+        settings: with this process's share of the connections.
+        listener: belongs to this object from now on.
+        stop: ends it.
+        observer: is told how far it is.
+        role: what it does besides.
+    """
+
+    def __init__(
+        self, settings: Settings, listener: socket.socket, stop: StopRequest, observer: Observer, role: Role
+    ) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._observer = observer
+        self._role = role
+        self._gate = Gate()
+        limit = settings.shutdown_timeout
+        self._http = HttpServer(self._gate, listener, finish_seconds=max(limit - _CLOSE_SECONDS, limit / 2))
+
+    async def run(self) -> None:
+        """Serve until the end.
+
+        Raises:
+            StoppedBeforeReady: it was asked to stop while it was still starting.
+            DataLayerError: when it cannot start.
+        """
+        with self._stop.by_signals():
+            if self._role.is_alone:
+                self._http.start()
+            try:
+                await self._open_and_serve()
+            finally:
+                await self._http.close(self._stop.hastened)
+
+    async def _open_and_serve(self) -> None:
+        from data_layer.layer import DataLayer  # noqa: PLC0415  (takes a while, in which probes are answered already)
+
+        data = DataLayer(self._settings, exclusive=self._role.is_alone, prepare=self._role.prepares)
+        try:
+            await self._stop.unless(self._open(data))
+            await self._serve(data)
+        finally:
+            await data.close()
+
+    async def _open(self, data: DataLayer) -> None:
+        await data.open()
+        await self._observer.opened(data)
+
+    async def _serve(self, data: DataLayer) -> None:
+        from data_layer.api.app import create_app  # noqa: PLC0415
+        from data_layer.services.schedule import scheduled  # noqa: PLC0415
+
+        interval = self._settings.maintenance_interval if self._role.maintains else 0
+        async with scheduled(data.maintenance, data.cache, interval):
+            self._gate.open(create_app(data))
+            self._http.start()
+            self._observer.serving(data)
+            await self._until_asked()
+            self._observer.stopping()
+            self._gate.say_goodbye()
+            await self._stop.pause(self._settings.seconds_until_closed)
+            await self._http.close(self._stop.hastened)
+
+    async def _until_asked(self) -> None:
+        """Return when the process is to stop, or raise what ended the HTTP server."""
+        waits = [asyncio.create_task(wait) for wait in (self._stop.asked.wait(), self._http.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()

@@ -1,0 +1,206 @@
+"""The process above several workers: it starts them, replaces those that die, and ends with them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import tempfile
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_layer.errors import WorkerFailedError
+from data_layer.observability.log import get_log
+from data_layer.server.gate import Gate
+from data_layer.server.http_server import HttpServer
+from data_layer.server.listening import authority
+from data_layer.server.stopping import StoppedBeforeReady
+from data_layer.server.supervisor_link import FORWARDED
+from data_layer.server.worker import Worker
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator, Sequence
+
+    from data_layer.config import Settings
+    from data_layer.server.stopping import StopRequest
+
+log = get_log(__name__)
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
+_GOOD_SECONDS = 60.0
+"""Who has served for so long is replaced quickly again."""
+_SPARE_SECONDS = 3.0
+"""How much longer than a worker's own limit the supervisor waits before it kills it."""
+
+
+class Supervisor:
+    """Keeps WORKERS processes serving on one listening socket.
+
+    The first one starts alone: what keeps it from starting would keep all of them, and is said once. While none is
+    ready, at the start and after crashes, the supervisor answers requests itself, with 503.
+
+    What there is once for all workers, such as METRICS_PORT, runs on this object's event loop: enter it in ``_run``,
+    beside the folder. That is a private folder for Unix sockets of the workers, which find it in ``Role.folder``.
+
+    Args:
+        settings: how many workers, and how long everything may take.
+        listener: belongs to this object from now on.
+        stop: ends it.
+        command: starts a worker, which gets its assignment as one more argument.
+    """
+
+    def __init__(
+        self, settings: Settings, listener: socket.socket, stop: StopRequest, *, command: Sequence[str]
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._stop = stop
+        self._command = command
+        self._folder = Path()
+        self._workers: dict[int, Worker] = {}
+        self._some_ready, self._none_ready = asyncio.Event(), asyncio.Event()
+        self._was_ready = False
+        self._ended_well = True
+
+    async def run(self) -> bool:
+        """Serve until the end, and return whether all workers have closed everything in order.
+
+        Raises:
+            StoppedBeforeReady: it was asked to stop while the first worker was still starting.
+            WorkerFailedError: the first worker could not start.
+            EmbeddedServerError: the embedded servers could not.
+        """
+        with self._stop.by_signals(), self._forwarding_signals():
+            async with AsyncExitStack() as stack:
+                await self._run(stack)
+        return self._ended_well
+
+    async def _run(self, stack: AsyncExitStack) -> None:
+        stack.enter_context(self._listener)
+        self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="data-layer-")))
+        door = asyncio.create_task(self._answer_while_none_is_ready())
+        stack.push_async_callback(_cancel, door)
+        if self._settings.uses_embedded_database or self._settings.uses_embedded_cache:
+            await self._stop.unless(self._start_embedded_servers(stack))
+        keepers = [asyncio.create_task(self._keep(0))]
+        try:
+            await self._until_ready(keepers[0])
+            keepers += [asyncio.create_task(self._keep(number)) for number in range(1, self._settings.workers)]
+            log.info("service_started", address=f"http://{authority(self._settings)}", workers=len(keepers))
+            await self._stop.asked.wait()
+            log.info("service_stopping")
+        finally:
+            # Each worker has its own share in the listening socket, which ends with the last of them.
+            await _cancel(door)
+            self._listener.close()
+            await self._end(keepers)
+
+    async def _start_embedded_servers(self, stack: AsyncExitStack) -> None:
+        """Be the one service of their folder; the workers find them running."""
+        from data_layer.layer.servers import embedded_servers  # noqa: PLC0415  (large, and only for development)
+
+        await stack.enter_async_context(embedded_servers(self._settings, exclusive=True))
+
+    async def _answer_while_none_is_ready(self) -> None:
+        while True:
+            door = HttpServer(Gate(), self._listener.dup(), finish_seconds=1)
+            try:
+                door.start()
+                await self._some_ready.wait()
+            finally:
+                await door.close()
+            await self._none_ready.wait()
+
+    async def _until_ready(self, first: asyncio.Task[None]) -> None:
+        ready = asyncio.create_task(self._some_ready.wait())
+        asked = asyncio.create_task(self._stop.asked.wait())
+        await asyncio.wait([first, ready, asked], return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        asked.cancel()
+        if first.done():
+            first.result()
+        if not self._was_ready:
+            raise StoppedBeforeReady(self._stop.signal)
+
+    async def _keep(self, number: int) -> None:
+        """Have a worker of this number until everything is to stop."""
+        pause = _FIRST_PAUSE / 2
+        while not self._stop.asked.is_set():
+            failure, seconds = await self._run_worker(number)
+            if self._stop.asked.is_set():
+                return
+            if not self._was_ready:
+                raise failure
+            pause = _FIRST_PAUSE if seconds > _GOOD_SECONDS else min(2 * pause, _LONGEST_PAUSE)
+            log.warning("worker_ended", number=number, code=failure.code, reason=str(failure), restart_seconds=pause)
+            await self._stop.comes_within(pause)
+
+    async def _run_worker(self, number: int) -> tuple[WorkerFailedError, float]:
+        """From the start of a worker to its end: why it ended, and for how many seconds it had served."""
+        try:
+            worker = await Worker.start(
+                self._command, number, workers=self._settings.workers, listener=self._listener, folder=self._folder
+            )
+        except OSError as error:
+            return WorkerFailedError(f"no process could be started for worker {number}: {error.strerror}"), 0.0
+        self._workers[number] = worker
+        log.info("worker_started", number=number, pid=worker.pid)
+        if self._stop.asked.is_set():
+            worker.tell("stop")
+        await worker.ended(self._note)
+        self._note()
+        self._ended_well &= worker.ended_well or not self._stop.asked.is_set()
+        return worker.why_it_ended, worker.ready_seconds
+
+    def _note(self) -> None:
+        """A worker has become ready, or has ended."""
+        if any(worker.is_ready for worker in self._workers.values()):
+            self._was_ready = True
+            self._some_ready.set()
+            self._none_ready.clear()
+        else:
+            self._some_ready.clear()
+            self._none_ready.set()
+
+    async def _end(self, keepers: list[asyncio.Task[None]]) -> None:
+        self._stop.ask()
+        self._tell_all("stop")
+        haste = asyncio.create_task(self._pass_haste_on())
+        limit = self._settings.seconds_until_closed + self._settings.shutdown_timeout + _SPARE_SECONDS
+        _, late = await asyncio.wait(keepers, timeout=limit)
+        if late:
+            for worker in self._workers.values():
+                worker.kill()
+        await asyncio.gather(*keepers, return_exceptions=True)
+        await _cancel(haste)
+
+    async def _pass_haste_on(self) -> None:
+        await self._stop.hastened.wait()
+        self._tell_all("hasten")
+
+    def _tell_all(self, word: str) -> None:
+        for worker in self._workers.values():
+            worker.tell(word)
+
+    @contextmanager
+    def _forwarding_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in FORWARDED:
+            loop.add_signal_handler(number, self._forward, number)
+        try:
+            yield
+        finally:
+            for number in FORWARDED:
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
+
+    def _forward(self, number: signal.Signals) -> None:
+        for worker in self._workers.values():
+            if worker.is_ready:  # Before, it may not have learnt yet that such a signal does not end it.
+                worker.send_signal(number)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,116 @@
+"""A worker as its supervisor sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+from data_layer.errors import WorkerFailedError
+from data_layer.observability.log import get_log
+from data_layer.server.supervisor_link import Assignment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+log = get_log(__name__)
+
+
+class Worker:
+    """A process of its own, in a session of its own: Ctrl-C in a terminal reaches the supervisor only."""
+
+    def __init__(
+        self,
+        number: int,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._number = number
+        self._failure: WorkerFailedError | None = None
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._ready_at: float | None = None
+
+    @classmethod
+    async def start(
+        cls, command: Sequence[str], number: int, *, workers: int, listener: socket.socket, folder: Path
+    ) -> Self:
+        """Start it; the command gets the assignment as its last argument."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            assignment = Assignment(number, workers, listener.fileno(), theirs.fileno(), str(folder))
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                assignment.as_text(),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(listener.fileno(), theirs.fileno()),
+                start_new_session=True,
+            )
+        return cls(number, process, *await asyncio.open_connection(sock=ours))
+
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self._process.pid
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it serves requests."""
+        return self._ready_at is not None and self._process.returncode is None
+
+    @property
+    def ready_seconds(self) -> float:
+        """For how long it has served; 0 if it never has."""
+        return 0.0 if self._ready_at is None else time.monotonic() - self._ready_at
+
+    async def ended(self, on_ready: Callable[[], None]) -> None:
+        """Return when the process has ended, for the reason in ``why_it_ended``."""
+        try:
+            while line := await self._reader.readline():
+                report = json.loads(line)
+                if "ready" in report:
+                    self._ready_at = time.monotonic()
+                    log.info("worker_ready", number=self._number, pid=self.pid)
+                    on_ready()
+                else:
+                    self._failure = WorkerFailedError(report["message"], report["code"])
+        except OSError:
+            pass  # It ended with a word of ours unread.
+        await self._process.wait()
+        self._writer.close()
+
+    @property
+    def why_it_ended(self) -> WorkerFailedError:
+        """What it said itself, or what its end tells."""
+        status = self._process.returncode or 0
+        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
+        when = "" if self._ready_at else " before it was ready"
+        return self._failure or WorkerFailedError(f"worker {self._number} (process {self.pid}) ended {how}{when}")
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether it has closed everything in order."""
+        return self._process.returncode == 0
+
+    def tell(self, word: str) -> None:
+        """Say ``stop`` or ``hasten``, if it is there to hear it."""
+        if not self._writer.is_closing():
+            self._writer.write(word.encode() + b"\n")
+
+    def kill(self) -> None:
+        """End it, if it is there: its time is over."""
+        if self._process.returncode is None:
+            log.warning("worker_killed", number=self._number, pid=self.pid)
+            self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is there."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)

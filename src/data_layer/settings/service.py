@@ -1,0 +1,40 @@
+"""The settings of the service's processes: a part of ``Settings``."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+from data_layer.settings.values import Seconds
+
+LEAST_SHARE = 2
+"""Maintenance holds one connection, which carries its lock, while it works with another."""
+
+
+class ServiceSettings(BaseSettings):
+    """How many processes serve, and how they end."""
+
+    # The life cycle of the service
+    workers: int = Field(
+        1, ge=1, le=256, description="Processes of `data-layer start`; they share DB_MAX_CONNECTIONS among them."
+    )
+    shutdown_delay: float | None = Field(
+        None,
+        ge=0,
+        le=600,
+        description="Seconds that the service still takes requests after a signal to stop, while /readyz refuses "
+        "already, so that load balancers notice. Default: 5 in production, otherwise 0.",
+    )
+    shutdown_timeout: Seconds = Field(
+        20,
+        description="Seconds after SHUTDOWN_DELAY for finishing requests, writing what was collected and closing; "
+        "then the process ends anyway.",
+    )
+
+    def worker_contradictions(self, connections: int) -> list[str]:
+        """What makes it impossible to share that many connections."""
+        if self.workers == 1 or connections >= self.workers * LEAST_SHARE:
+            return []
+        needed, possible = self.workers * LEAST_SHARE, connections // LEAST_SHARE or 1
+        problem = f"DB_MAX_CONNECTIONS ({connections}) is too small for {self.workers} WORKERS that share it"
+        return [f"{problem}, of which each needs {LEAST_SHARE}; set it to {needed}, or WORKERS to {possible}"]

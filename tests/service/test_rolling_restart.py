@@ -1,0 +1,77 @@
+"""Replicas behind a load balancer are replaced one after the other under load, and no request fails."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from itertools import count
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from data_layer.services.files.places import UPLOADS
+from tests.support import until
+
+from .load_balancer import LoadBalancer
+from .support import Service, signed_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CLIENTS = 6
+COMMANDS = ("start", "start", "start --workers 2")
+
+
+class Load:
+    """Clients that send files and look whether they are there; what was acknowledged must not be lost."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self._folder = folder
+        self.done = 0
+        self.failures = list[str]()
+        self._numbers = count()
+
+    async def run(self) -> None:
+        async with httpx.AsyncClient(base_url=self.url, timeout=120) as client:
+            while True:
+                number = next(self._numbers)
+                name, content = f"{number}.bin", b"%d " % number * 500
+                sent = await client.put(signed_path(name), content=content)
+                shown = await client.get("/openapi.json")
+                stored = self._folder / UPLOADS / name
+                if (sent.status_code, shown.status_code) != (201, 200) or stored.read_bytes() != content:
+                    self.failures.append(f"{name}: {sent.status_code}, {shown.status_code}")
+                self.done += 1
+
+
+@pytest.mark.timeout(600)
+async def test_a_rolling_restart_fails_no_request(new_folder: Path, prepared: dict[str, str]) -> None:
+    common = prepared | {"LOCAL_STORAGE_PATH": str(new_folder / "uploads"), "SHUTDOWN_DELAY": "4"}
+
+    def start(number: int, port: int = 0) -> Service:
+        folder = new_folder / str(number)
+        folder.mkdir(exist_ok=True)
+        return stack.enter_context(Service(folder, COMMANDS[number], port=port, **common))
+
+    with ExitStack() as stack:
+        services = [start(number) for number in range(len(COMMANDS))]
+        async with LoadBalancer([service.url for service in services]) as balancer:
+            await until(lambda: all(balancer.ready.values()), 240)
+            load = Load(balancer.url, new_folder / "uploads")
+            clients = [asyncio.create_task(load.run()) for _ in range(CLIENTS)]
+            for number, service in enumerate(services):
+                await until(lambda so_far=load.done: load.done > so_far + 20, 120)
+                assert await asyncio.to_thread(service.end) == 0, service.output
+                balancer.answered.pop(service.url)
+                services[number] = start(number, service.port)
+                await until(lambda url=service.url: balancer.answered[url] > 5, 240)
+            for client in clients:
+                client.cancel()
+            ends = await asyncio.gather(*clients, return_exceptions=True)
+        assert all(isinstance(end, asyncio.CancelledError) for end in ends), ends
+        assert balancer.failures == []
+        assert load.failures == []
+        for service in services:
+            assert service.end() == 0, service.output

@@ -1,0 +1,146 @@
+"""The end of the service: load balancers notice, requests are finished, nothing is waited for without limit."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from contextlib import contextmanager
+from http.client import HTTPResponse
+from typing import TYPE_CHECKING
+
+import httpx
+import psycopg
+import pytest
+
+from tests.embedded.support import wait_for
+
+from .support import Service, signed_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(300)
+BODY = b"0123456789" * 100
+MODES = ["start", "start --workers 2"]
+
+
+class HalfSent:
+    """An upload of which the service has the head and half of the body."""
+
+    def __init__(self, service: Service) -> None:
+        self._connection = socket.create_connection(("127.0.0.1", service.port), timeout=60)
+        head = f"PUT {signed_path('half.bin')} HTTP/1.1\r\nhost: service\r\ncontent-length: {len(BODY)}\r\n"
+        expect = "content-type: application/octet-stream\r\nexpect: 100-continue\r\n\r\n"
+        self._connection.sendall((head + expect).encode())
+        # The service asks for the body: the request is under way.
+        assert self._connection.recv(1000).startswith(b"HTTP/1.1 100 ")
+        self._connection.sendall(BODY[:500])
+
+    def finish(self) -> HTTPResponse:
+        self._connection.sendall(BODY[500:])
+        return self.answer()
+
+    def answer(self) -> HTTPResponse:
+        response = HTTPResponse(self._connection)
+        response.begin()
+        return response
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@contextmanager
+def half_sent(service: Service) -> Iterator[HalfSent]:
+    request = HalfSent(service)
+    try:
+        yield request
+    finally:
+        request.close()
+
+
+def is_closed(service: Service) -> bool:
+    """Whether it takes no connection any more."""
+    try:
+        socket.create_connection(("127.0.0.1", service.port), timeout=60).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("command", MODES)
+def test_requests_under_way_are_finished(new_folder: Path, prepared: dict[str, str], command: str) -> None:
+    patient = {"SHUTDOWN_TIMEOUT": "200"}
+    with Service(new_folder, command, **prepared | patient) as service:
+        service.wait_until_ready()
+        with half_sent(service) as request:
+            service.process.terminate()
+            assert wait_for(lambda: is_closed(service), 60), "it stops accepting"
+            answer = request.finish()
+            assert answer.status == 201
+            assert answer.getheader("connection") == "close"
+        assert service.process.wait(60) == 0, service.output
+    assert (new_folder / "uploads").exists()
+    assert "Traceback" not in service.output
+    assert connections(prepared) == 0
+
+
+@pytest.mark.parametrize("command", MODES)
+def test_load_balancers_have_time_to_notice_and_a_second_signal_hastens(
+    new_folder: Path, prepared: dict[str, str], command: str
+) -> None:
+    slow = {"SHUTDOWN_DELAY": "200", "SHUTDOWN_TIMEOUT": "200"}
+    with Service(new_folder, command, **prepared | slow) as service:
+        service.wait_until_ready()
+        with httpx.Client(base_url=service.url, timeout=60) as client:
+            assert client.get("/readyz").headers.get("connection") != "close"
+            service.process.terminate()
+            assert wait_for(lambda: client.get("/readyz").status_code == 503, 60)
+            ready = client.get("/readyz")
+            assert ready.json() == {"ready": False, "reason": "stopping"}
+            for path in ("/livez", "/health", "/docs"):
+                answer = client.get(path)
+                assert answer.status_code == 200, "requests are still answered"
+                assert answer.headers["connection"] == "close"
+        with half_sent(service) as request:
+            service.process.terminate()
+            assert request.answer().status == 503
+            assert service.process.wait(60) == 0, service.output
+    assert "Traceback" not in service.output
+
+
+def test_a_request_that_does_not_end_is_given_up_in_time(new_folder: Path, prepared: dict[str, str]) -> None:
+    with Service(new_folder, "start", **prepared, SHUTDOWN_TIMEOUT="4") as service:
+        service.wait_until_ready()
+        with half_sent(service) as request:
+            service.process.terminate()
+            code = service.process.wait(60)
+            if code == 0:
+                assert request.answer().status == 503
+    # On a busy machine even the closing may take longer than it should; that is the watchdog, and said.
+    assert code == 0 or "shutdown_timed_out" in service.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_silent_database_keeps_nobody_from_asking_and_stopping(
+    new_folder: Path, prepared: dict[str, str], silent_server: int, number: signal.Signals
+) -> None:
+    nowhere = {"DATABASE_URL": f"postgresql://u@127.0.0.1:{silent_server}/x", "DB_CONNECT_TIMEOUT": "600"}
+    with Service(new_folder, "start", **prepared | nowhere) as service:
+        service.wait_until_it_answers()
+        assert service.get("/livez").json() == {"status": "alive"}
+        ready = service.get("/readyz")
+        assert (ready.status_code, ready.json()) == (503, {"ready": False, "reason": "starting"})
+        other = service.get("/v1/files/a")
+        assert (other.status_code, other.json()["error"]["code"]) == (503, "starting")
+        assert other.headers["retry-after"] == "1"
+        assert service.end(number) == 128 + number
+    assert service.output.rstrip().endswith("Stopped before it was ready.")
+
+
+def connections(prepared: dict[str, str]) -> int:
+    with psycopg.connect(prepared["DATABASE_URL"]) as connection:
+        (number,) = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ).fetchone() or (None,)
+    return int(number or 0)

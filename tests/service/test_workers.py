@@ -1,0 +1,145 @@
+"""Several workers: one port, one pool, one message; what dies is replaced, and nothing outlives its supervisor."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.embedded.support import parent_of, processes_of, wait_for
+
+from .support import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(300)
+LONG = 60
+FORWARDED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@pytest.fixture(scope="module")
+def service(module_folder: Path, prepared: dict[str, str]) -> Iterator[Service]:
+    """Two workers, which every test leaves running, be it others."""
+    environment = prepared | {"DB_MAX_CONNECTIONS": "5", "DB_MIN_CONNECTIONS": "5", "MAINTENANCE_INTERVAL": "1"}
+    with Service(module_folder, "start --workers 2", **environment) as service:
+        service.wait_until_ready()
+        yield service
+        assert service.end() == 0, service.output
+        assert workers_of(service) == []
+    assert "Traceback" not in service.output
+
+
+def workers_of(service: Service) -> list[int]:
+    """The process numbers of its workers, that of number 0 first."""
+    found = processes_of(service.folder)
+    mine = [pid for pid, command in found.items() if "data_layer.cli work" in command]
+    return sorted(mine, key=lambda pid: found[pid])
+
+
+def both(service: Service) -> list[int]:
+    """Its two workers, once both are ready."""
+
+    def are_ready() -> bool:
+        ready = {event["pid"] for event in service.events if event["event"] == "worker_ready"}
+        return len(workers_of(service)) == 2 and ready.issuperset(workers_of(service))
+
+    assert wait_for(are_ready, LONG), service.output
+    return workers_of(service)
+
+
+def test_they_share_the_port_and_the_connections(service: Service, prepared: dict[str, str]) -> None:
+    workers = both(service)
+    assert [parent_of(pid) for pid in workers] == [service.process.pid] * 2
+    with psycopg.connect(prepared["DATABASE_URL"], autocommit=True) as connection:
+
+        def connections() -> list[tuple[object, ...]]:
+            return connection.execute(
+                "SELECT application_name, state, query FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            ).fetchall()
+
+        # All of the pool were opened at the start; none listens for ended sessions before the first session is seen.
+        assert wait_for(lambda: len(connections()) == 5, LONG), connections()
+
+
+def test_a_killed_worker_is_replaced_while_the_other_serves(service: Service) -> None:
+    victim, other = both(service)
+    ended = len([event for event in service.events if event["event"] == "worker_ended"])
+    os.kill(victim, signal.SIGKILL)
+    event = service.wait_for_event("worker_ended", ended + 1)[-1]
+    assert event["number"] == 0
+    assert f"process {victim}) ended by SIGKILL" in event["reason"]
+    assert event["restart_seconds"] > 0
+    for _ in range(20):
+        assert service.get("/readyz").status_code == 200, "the other one answers"
+    first, second = both(service)
+    assert first != victim
+    assert second == other
+
+
+def test_signals_are_handed_on_and_end_nobody(service: Service) -> None:
+    before = both(service)
+    for number in FORWARDED:
+        os.kill(service.process.pid, number)
+    assert service.get("/readyz").status_code == 200
+    assert both(service) == before
+
+
+def test_one_of_them_runs_maintenance(service: Service) -> None:
+    service.wait_for_event("maintenance_finished", 2)
+    problems = [event for event in service.events if event["event"] == "maintenance_failed"]
+    assert problems == []
+
+
+def test_killing_the_supervisor_ends_the_workers(new_folder: Path, prepared: dict[str, str]) -> None:
+    with Service(new_folder, "start --workers 2", **prepared, TMPDIR=str(new_folder)) as service:
+        service.wait_until_ready()
+        workers = workers_of(service)
+        assert workers
+        assert list(new_folder.glob("data-layer-*"))
+        os.kill(service.process.pid, signal.SIGKILL)
+        assert wait_for(lambda: not workers_of(service), LONG), service.output
+        assert not list(new_folder.glob("data-layer-*")), "their private folder goes too"
+
+
+def test_what_keeps_all_from_starting_is_said_once(new_folder: Path, own_servers: dict[str, str]) -> None:
+    with Service(new_folder, "start --workers 3", **own_servers) as service:
+        said = service.fail()
+    assert said.count("data-layer db create") == 1
+    assert said.count("worker_started") == 1
+    assert said.rstrip().splitlines()[-1].startswith("Error (database_missing): ")
+
+
+def test_a_share_that_is_too_small_is_refused(new_folder: Path) -> None:
+    with Service(new_folder, "start --workers 3", DB_MAX_CONNECTIONS="5") as service:
+        said = service.fail()
+    assert "DB_MAX_CONNECTIONS (5) is too small for 3 WORKERS" in said
+    assert "set it to 6, or WORKERS to 2" in said
+
+
+def test_with_embedded_servers(folder: Path) -> None:
+    with Service(folder, "start", WORKERS="2") as service:
+        service.wait_until_ready()
+        both(service)
+        assert service.get("/health").json()["overall"] is True
+        with Service(folder, "start") as second:
+            assert f"process {service.process.pid}" in second.fail(), "the supervisor is the one service of the folder"
+        assert service.end(signal.SIGINT, group=True) == 0, service.output
+        assert not processes_of(folder)
+
+
+def test_while_no_worker_is_ready_the_supervisor_answers(
+    new_folder: Path, prepared: dict[str, str], silent_server: int
+) -> None:
+    nowhere = {"DATABASE_URL": f"postgresql://u@127.0.0.1:{silent_server}/x", "DB_CONNECT_TIMEOUT": "600"}
+    with Service(new_folder, "start --workers 2", **prepared | nowhere) as service:
+        service.wait_until_it_answers()
+        assert service.get("/readyz").json() == {"ready": False, "reason": "starting"}
+        assert service.end() == 128 + signal.SIGTERM
+        assert service.output.rstrip().endswith("Stopped before it was ready.")
+        assert workers_of(service) == []
