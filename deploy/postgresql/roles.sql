@@ -5,7 +5,7 @@
 --                        the audit trail stays what it is even for somebody who holds its password.
 --
 -- For an administrator (a superuser, or the first user of a managed server), connected to the database of the data
--- layer; PostgreSQL 15 or later. Harmless to repeat. Run it before the first migration, and once more after it, when
+-- layer, which nobody else uses: what is in its schema public, the owner gets. PostgreSQL 15 or later. Harmless to repeat. Run it before the first migration, and once more after it, when
 -- there are tables of which some rights can be taken away. Passwords are set beside it, so that none stands here:
 --
 --   psql --dbname=screenshot_to_code --file=roles.sql
@@ -29,6 +29,26 @@ BEGIN
     EXECUTE format('ALTER DATABASE %I OWNER TO data_layer_owner', current_database());
 END
 $roles$;
+
+-- What another role has made before, by migrating without these two.
+DO $inheritance$
+DECLARE
+    one record;
+BEGIN
+    FOR one IN
+        SELECT 'TABLE ' || oid::regclass AS thing FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+        AND relowner <> 'data_layer_owner'::regrole
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e')
+        UNION ALL
+        SELECT 'FUNCTION ' || oid::regprocedure FROM pg_proc
+        WHERE pronamespace = 'public'::regnamespace AND proowner <> 'data_layer_owner'::regrole
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')
+    LOOP
+        EXECUTE format('ALTER %s OWNER TO data_layer_owner', one.thing);
+    END LOOP;
+END
+$inheritance$;
 
 -- Worth having, and not needed: which statements take the server's time, and how far replicas are behind.
 DO $statistics$

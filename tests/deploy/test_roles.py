@@ -37,13 +37,13 @@ def server() -> Iterator[PostgresqlServer]:
         server.execute("CREATE ROLE administrator LOGIN CREATEROLE CREATEDB")
         server.execute(f"CREATE DATABASE {NAME} OWNER administrator TEMPLATE template0 ENCODING 'UTF8'")
         _apply_roles(server)
-        _migrate(server)
+        _migrate(_url(server, "data_layer_owner"))
         _apply_roles(server)
         yield server
 
 
-def _migrate(server: PostgresqlServer) -> None:
-    address = DatabaseAddress(make_url(_url(server, "data_layer_owner")).set(drivername=DRIVER), {})
+def _migrate(url: str) -> None:
+    address = DatabaseAddress(make_url(url).set(drivername=DRIVER), {})
     assert Migrator(address).migrate()
 
 
@@ -120,6 +120,23 @@ def test_the_role_of_the_service_may_not(server: PostgresqlServer, statement: st
         pytest.raises(InsufficientPrivilege),
     ):
         connection.execute(statement)
+
+
+def test_what_another_role_has_made_is_handed_over(server: PostgresqlServer) -> None:
+    name = "migrated_before"
+    server.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+    _migrate(server.url(name))
+    server.execute(ROLES, database=name)
+    with psycopg.connect(server.url(name, user="data_layer_service")) as connection:
+        connection.execute("SELECT count(*) FROM users")
+        with pytest.raises(InsufficientPrivilege):
+            connection.execute("DELETE FROM audit_logs")
+    [(strangers,)] = server.execute(
+        "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+        "AND relowner <> 'data_layer_owner'::regrole",
+        database=name,
+    )
+    assert strangers == 0
 
 
 def test_nobody_else_may_log_in_to_the_database(server: PostgresqlServer) -> None:
