@@ -106,14 +106,18 @@ def test_the_service_accepts_the_settings(
         mounts = {mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
         assert variables["DB_SSL_CA"].rpartition("/")[0] in mounts
         if variables.get("DB_PGBOUNCER") == "true":
-            variables["DB_DIRECT_URL"] = f"postgresql://data_layer:{token_hex(8)}@database.example.com/screenshot_to_code"
+            variables["DB_DIRECT_URL"] = (
+                f"postgresql://data_layer:{token_hex(8)}@database.example.com/screenshot_to_code"
+            )
         settings = accepted(monkeypatch, variables | {"DB_SSL_CA": str(authority)})
         assert settings.environment is overlay, name
         assert not settings.uses_embedded_database
         assert not settings.uses_embedded_cache
 
 
-@pytest.mark.parametrize(("component", "more"), [("s3", {"AWS_S3_BUCKET": "b-1"}), ("azure", {"AZURE_STORAGE_ACCOUNT": "abc"})])
+@pytest.mark.parametrize(
+    ("component", "more"), [("s3", {"AWS_S3_BUCKET": "b-1"}), ("azure", {"AZURE_STORAGE_ACCOUNT": "abc"})]
+)
 def test_each_storage_needs_a_place_and_no_key(
     component: str, more: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -141,7 +145,9 @@ def test_no_pod_of_the_service_migrates(objects: tuple[Object, ...]) -> None:
     assert "initContainers" not in spec
     assert "args" not in spec["containers"][0]
     assert dict(last_stage(DEPLOY / "Dockerfile"))["CMD"] == '["start"]'
-    assert [pod["spec"]["containers"][0]["args"] for name, pod in pods(objects) if "migration" in name] == [["db", "migrate"]]
+    assert [pod["spec"]["containers"][0]["args"] for name, pod in pods(objects) if "migration" in name] == [
+        ["db", "migrate"]
+    ]
 
 
 def test_the_first_step_has_all_that_the_migration_needs(objects: tuple[Object, ...]) -> None:
@@ -150,7 +156,7 @@ def test_the_first_step_has_all_that_the_migration_needs(objects: tuple[Object, 
     assert kinds == {"Namespace", "ServiceAccount", "ConfigMap", "NetworkPolicy", "Job"}
     assert {one["metadata"]["labels"]["data-layer/step"] for one in objects} == {"before", "service"}
     waves = {one["kind"]: one["metadata"].get("annotations", {}).get("argocd.argoproj.io/sync-wave") for one in objects}
-    assert {kind: wave for kind, wave in waves.items() if wave} == {kind: "-1" for kind in kinds} | {"Namespace": "-2"}
+    assert {kind: wave for kind, wave in waves.items() if wave} == dict.fromkeys(kinds, "-1") | {"Namespace": "-2"}
 
 
 def test_selectors_find_the_pods_of_the_service_and_only_them(objects: tuple[Object, ...]) -> None:
@@ -201,7 +207,7 @@ def test_prometheus_finds_the_metrics() -> None:
     assert monitor["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
 
 
-def test_nothing_is_open_that_is_not_needed(objects: tuple[Object, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_open_that_is_not_needed(objects: tuple[Object, ...]) -> None:
     policies = of_kind(objects, "NetworkPolicy")
     assert policies["default-deny"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     egress = {port["port"] for rule in policies["data-layer"]["spec"]["egress"] for port in rule["ports"]}
@@ -262,7 +268,9 @@ def test_pods_keep_the_restricted_standard(objects: tuple[Object, ...]) -> None:
 def test_what_must_be_writable_is(objects: tuple[Object, ...]) -> None:
     folder = image_environment(DEPLOY / "Dockerfile")["DATA_FOLDER"]
     for _, pod in pods(objects):
-        mounts = {mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"] if "readOnly" not in mount}
+        mounts = {
+            mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"] if "readOnly" not in mount
+        }
         assert mounts == {"/tmp", folder}  # noqa: S108  (inside a pod)
 
 

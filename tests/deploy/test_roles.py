@@ -16,7 +16,6 @@ from data_layer.database.migrator import Migrator
 from data_layer.entities.enums import AuditAction
 from data_layer.schemas.actors import SYSTEM
 from data_layer.testing.postgresql_server import PostgresqlServer
-
 from tests.file_content import picture
 
 from .support import DEPLOY

@@ -27,7 +27,9 @@ esac
 """
 
 
-def _roll_out(folder: Path, conditions: str, overlay: str = "production", **variables: str) -> tuple[int, str, list[str]]:
+def _roll_out(
+    folder: Path, conditions: str, overlay: str = "production", **variables: str
+) -> tuple[int, str, list[str]]:
     program = folder / "kubectl"
     program.write_text(KUBECTL)
     program.chmod(0o755)
@@ -81,5 +83,7 @@ def test_an_overlay_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 def test_the_real_kubectl_understands_the_words() -> None:
     for words in (["delete"], ["apply"], ["rollout", "status"], ["logs"], ["get"]):
         helped = subprocess.run([PROGRAMS / "kubectl", *words, "--help"], capture_output=True, text=True, check=True)
-        for option in {"apply": ("--kustomize", "--selector"), "delete": ("--ignore-not-found", "--wait")}.get(words[0], ()):
+        for option in {"apply": ("--kustomize", "--selector"), "delete": ("--ignore-not-found", "--wait")}.get(
+            words[0], ()
+        ):
             assert option in helped.stdout
