@@ -35,10 +35,8 @@ OTHER_VARIABLES = {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "SSL_C
 def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """A program of the environment, to its end."""
     first, *others = command
-    return subprocess.run(
-        [PROGRAMS / first, *others],
-        **{"capture_output": True, "text": True, "timeout": 100, "check": False} | options,
-    )
+    options = {"capture_output": True, "text": True, "timeout": 100} | options
+    return subprocess.run([PROGRAMS / first, *others], check=False, **options)
 
 
 @cache

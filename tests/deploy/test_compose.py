@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from data_layer.embedded.binaries import valkey_binary
+from data_layer.errors import ConfigurationError
+
 from .support import DEPLOY, PROJECT, SETTINGS, accepted, image_environment, run
 
 if TYPE_CHECKING:
@@ -98,8 +101,6 @@ def test_every_variable_is_a_setting_and_the_service_accepts_them(
 def test_the_example_of_production_is_refused_with_an_emulator(
     secrets: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from data_layer.errors import ConfigurationError
-
     for storage in ("s3", "azure"):
         service = _resolved(secrets | {"STORAGE": storage})["services"]["service"]
         with pytest.raises(ConfigurationError):
@@ -171,8 +172,6 @@ def test_the_s3_server_wants_the_key_that_the_service_has(secrets: dict[str, str
 
 
 def test_valkey_reads_its_configuration(secrets: dict[str, str], tmp_path: Path) -> None:
-    from data_layer.embedded.binaries import valkey_binary
-
     compose = _resolved(secrets)
     [wanted] = compose["services"]["cache"]["configs"]
     file = tmp_path / "valkey.conf"
