@@ -1,15 +1,15 @@
 """deploy/aws/policy.json, judged by moto's imitation of IAM: enough for files, and for nothing else.
 
-moto does not know whether HeadBucket and the removal of several objects in one request are allowed; AWS has no rights of
-their own for them (they are ListBucket and DeleteObject), so these are asked for one by one.
+moto does not know whether HeadBucket and the removal of several objects in one request are allowed. AWS has no rights
+of their own for them (they are ListBucket and DeleteObject), so these are asked for one by one.
 """
 
 from __future__ import annotations
 
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import httpx
 import pytest
 
 from data_layer import Settings
@@ -48,8 +48,7 @@ def key(server: MotoServer) -> dict[str, str]:
     iam.put_user_policy(UserName="data-layer", PolicyName="files", PolicyDocument=POLICY)
     made = iam.create_access_key(UserName="data-layer")["AccessKey"]
     # From now on moto asks for rights.
-    enforce = urllib.request.Request(f"{server.address}/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"})
-    urllib.request.urlopen(enforce, timeout=60).close()
+    httpx.post(f"{server.address}/moto-api/reset-auth", content=b"0", timeout=60).raise_for_status()
     return {"aws_access_key_id": made["AccessKeyId"], "aws_secret_access_key": made["SecretAccessKey"]}
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from data_layer import Settings
 from data_layer.cache import Cache
 
 from .support import DEPLOY
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pydantic import SecretStr
+
+    from data_layer import Settings
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ async def test_the_cache_works_with_the_rights_of_the_readme(server: redis.Redis
         assert (await cache.stats()).keys >= 2
         assert await cache.flush() >= 2
         assert await cache.get("key") is None
-    with redis.Redis(unix_socket_path=path, username="data-layer", password="PASSWORD", protocol=3) as stranger:  # noqa: S106
+    with redis.Redis(unix_socket_path=path, username="data-layer", password="PASSWORD", protocol=3) as stranger:
         for forbidden in (
             ["SET", "other:key", "1"],
             ["FLUSHALL"],
