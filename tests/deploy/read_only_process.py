@@ -23,8 +23,9 @@ def _refuse(event: str, arguments: tuple[object, ...]) -> None:
         path, changes = arguments[0] if arguments else None, event in _CHANGES
     if not changes or not isinstance(path, str | bytes | os.PathLike):
         return
-    place = Path(os.fsdecode(path)).absolute()
-    if not any(place.is_relative_to(folder) for folder in _WRITABLE):
+    place = Path(os.fsdecode(path))
+    # What is relative may be meant from an open folder; the test looks at the working directory itself.
+    if place.is_absolute() and not any(place.is_relative_to(folder) for folder in _WRITABLE):
         sys.stderr.write(f"read-only: {event} {place}\n")
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(place))
 
