@@ -10,10 +10,14 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import httpx
+import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from data_layer import DataLayer
 from data_layer.api.app import create_app
+from data_layer.database.migrations import VERSION_TABLE
+from data_layer.errors import SchemaAheadError
 from data_layer.testing.redis_server import RedisServer
 from tests.embedded.support import postgresql_only, processes_of
 from tests.service.support import another_database, drop_database
@@ -133,3 +137,19 @@ async def test_a_storage_that_cannot_be_written(data: DataLayer, client: httpx.A
     assert (health.json()["storage"], health.json()["status"]) == (False, "unhealthy")
     assert health.json()["parts"]["storage"]["error_code"] == "storage_unavailable"
     assert str(folder) not in health.text
+
+
+async def test_a_newer_version_may_migrate_while_this_one_serves(settings: Settings, servers: tuple[str, str]) -> None:
+    """A rollout migrates first; the pods of before serve until the new ones do."""
+    database_url = another_database(servers[0])
+    settings = settings.model_copy(update={"database_url": SecretStr(database_url)})
+    try:
+        async with DataLayer(settings, prepare=True) as data, client_of(data) as client:
+            async with data.transaction() as tx:
+                await tx.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+            assert (await client.get("/readyz")).json() == {"ready": True, "reason": None}
+            with pytest.raises(SchemaAheadError):
+                async with DataLayer(settings):
+                    pass
+    finally:
+        drop_database(database_url)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from fastapi import APIRouter, Response, status
 from pydantic import BaseModel
 
-from data_layer.errors import DataLayerError
+from data_layer.errors import DataLayerError, SchemaAheadError
 from data_layer.schemas.health import HealthStatus
 from data_layer.services.health import PROBE_SECONDS, within
 
@@ -74,11 +74,18 @@ def make_router(data: DataLayer) -> APIRouter:
 
 
 async def _readiness(data: DataLayer) -> Ready:
-    """Ready with a database whose tables fit; the cache is not needed to work."""
+    """Ready with a database whose tables fit; the cache is not needed to work.
+
+    They still fit when a newer version has migrated them meanwhile: what a migration takes away, the version before no
+    longer used. If the pods of that one were not ready now, nobody would serve in the middle of a rollout. A process
+    that only starts refuses such a database.
+    """
     try:
         await within(PROBE_SECONDS, data.require_current_schema())
     except TimeoutError:
         return Ready(ready=False, reason="timeout")
+    except SchemaAheadError:
+        return Ready(ready=True)
     except DataLayerError as error:
         return Ready(ready=False, reason=error.code)
     return Ready(ready=True)
