@@ -609,3 +609,29 @@ class TestFiles:
 
     def test_a_second_backend_needs_its_settings(self) -> None:
         assert problems(STORAGE_SECOND_BACKEND="S3") == ("AWS_S3_BUCKET must be set: STORAGE_SECOND_BACKEND is s3",)
+
+
+class TestWorkers:
+    @given(workers=st.integers(1, 64), maximum=st.integers(128, 1000), minimum=st.integers(0, 100))
+    def test_all_of_the_pool_is_shared(self, workers: int, maximum: int, minimum: int) -> None:
+        settings = Settings(workers=workers, db_max_connections=maximum, db_min_connections=minimum, _env_file=None)
+        shares = [settings.pool_share(worker, workers) for worker in range(workers)]
+        assert sum(share["db_max_connections"] for share in shares) == maximum
+        assert sum(share["db_min_connections"] for share in shares) == minimum
+        assert all(share["db_min_connections"] <= share["db_max_connections"] for share in shares)
+        assert max(share["db_max_connections"] for share in shares) <= -(-maximum // workers)
+
+    def test_a_share_that_is_too_small_is_refused(self) -> None:
+        problem = only_problem(WORKERS="4", DB_MAX_CONNECTIONS="7")
+        assert problem == (
+            "DB_MAX_CONNECTIONS (7) is too small for 4 WORKERS that share it, of which each needs 2; "
+            "set it to 8, or WORKERS to 3"
+        )
+        assert read(WORKERS="4", DB_MAX_CONNECTIONS="8").workers == 4
+        assert read(DB_MAX_CONNECTIONS="1", DB_MIN_CONNECTIONS="1").workers == 1
+
+    def test_production_gives_load_balancers_time_to_notice(self) -> None:
+        assert read().seconds_until_closed == 0
+        assert read(**FIT_FOR_PRODUCTION).seconds_until_closed == 5
+        assert read(**FIT_FOR_PRODUCTION, SHUTDOWN_DELAY="0").seconds_until_closed == 0
+        assert read(SHUTDOWN_DELAY="2.5").seconds_until_closed == 2.5

@@ -49,9 +49,9 @@ class HttpServer:
             self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="http-server")
 
     async def wait(self) -> None:
-        """Return when it has ended, for whatever reason."""
+        """Return when it has ended, or raise what ended it."""
         if self._task is not None:
-            await asyncio.wait([self._task])
+            await asyncio.shield(self._task)
 
     async def close(self, hastened: asyncio.Event | None = None) -> None:
         """Stop taking requests, and finish those under way; without them once ``hastened`` is set. Harmless twice."""

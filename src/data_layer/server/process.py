@@ -169,7 +169,9 @@ class ServiceProcess:
         """Return when the process is to stop, or raise what ended the HTTP server."""
         waits = [asyncio.create_task(wait) for wait in (self._stop.asked.wait(), self._http.wait())]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for each in ended:
+                each.result()
         finally:
             for each in waits:
                 each.cancel()

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from data_layer.observability.log import get_log
@@ -66,7 +66,7 @@ class StopRequest:
 
     def watch(self) -> None:
         """Begin to count; from any thread, and harmless when it counts."""
-        if self._watchdog.ident is None:
+        with suppress(RuntimeError):  # It counts already.
             self._watchdog.start()
 
     async def unless(self, work: Coroutine[Any, Any, Result]) -> Result:

@@ -141,7 +141,7 @@ async def judge_encoding(patient: DatabasePatient) -> list[Verdict]:
 
 async def judge_connections(patient: DatabasePatient) -> list[Verdict]:
     """Whether the pool finds its connections."""
-    facts, wanted = patient.facts, patient.settings.db_max_connections + 1
+    facts, wanted = patient.facts, patient.settings.db_max_connections + patient.settings.workers
     if patient.identity.is_pooled:
         return [ok("a pooler hands them out; its own limits count, which only its operator sees")]
     limits = {
