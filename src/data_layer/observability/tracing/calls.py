@@ -7,6 +7,7 @@ what they do. Off means that nobody does this: the services are what they are.
 from __future__ import annotations
 
 import inspect
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from opentelemetry.trace import use_span
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
     from types import TracebackType
 
     from data_layer.observability.tracing.spans import Spans
@@ -55,7 +56,7 @@ class TracedCalls:
             result: Any = method(*args, **kwargs)
             if inspect.iscoroutine(result):
                 return self._awaited(name, result)
-            if inspect.isasyncgen(result):
+            if isinstance(result, AsyncGenerator):
                 return self._iterated(name, result)
             if isinstance(result, AbstractAsyncContextManager):
                 return _TracedBlock(name, result, self._spans)
