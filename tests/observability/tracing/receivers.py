@@ -73,7 +73,11 @@ class Receiver:
     def azure_names(self) -> list[tuple[str, str]]:
         """Instrumentation key and name of everything that came for Application Insights."""
         items = [item for _, _, body in list(self.requests) for item in json.loads(body)]
-        return [(item["iKey"], item["data"]["baseData"]["name"]) for item in items]
+        return [
+            (item["iKey"], item["data"]["baseData"]["name"])
+            for item in items
+            if item["data"]["baseType"] != "MetricData"
+        ]
 
 
 def take_all(body: bytes) -> tuple[int, bytes]:

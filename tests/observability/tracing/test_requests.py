@@ -78,7 +78,7 @@ async def test_spans_say_what_they_stand_for(
         "http.response.status_code": 200,
         "data_layer.correlation_id": "request-5",
     }
-    assert [event.name for event in request.events] == ["transaction_ended"]
+    assert not request.events
     service = named(spans, "files.save")
     assert (service.kind, attributes(service)) == (SpanKind.INTERNAL, {"data_layer.correlation_id": "request-5"})
     together = named(spans, "users.insert, projects.insert")

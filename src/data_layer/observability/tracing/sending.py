@@ -7,6 +7,7 @@ sent by threads of the SDK: when a receiver is slow or gone, they are dropped, a
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
 
 _DEFAULT_NAME = "data-layer"
 
+# Figures about the exporter's use, and questions for remote settings, would go to addresses of Microsoft that no
+# operator has named, from threads that nothing ends. Whoever wants them sets these to false.
+_TALKATIVE = (
+    "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL",
+    "APPLICATIONINSIGHTS_SDKSTATS_DISABLED",
+    "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED",
+)
+# They log each delivery at level info, with all its headers.
+_NOISY = ("azure.core.pipeline.policies.http_logging_policy", "azure.monitor.opentelemetry.exporter")
+
 
 def make_provider(settings: Settings) -> TracerProvider:
     """A provider that sends to what the settings name.
@@ -32,16 +43,15 @@ def make_provider(settings: Settings) -> TracerProvider:
     Raises:
         ConfigurationError: when that cannot be done.
     """
-    exporters: list[SpanExporter] = []
-    if settings.enable_traces:
-        exporters.append(OTLPSpanExporter())
-    if settings.applicationinsights_connection_string is not None:
-        exporters.append(_application_insights(settings.applicationinsights_connection_string))
     names = {} if _names_service() else {SERVICE_NAME: _DEFAULT_NAME}
     # Not at the interpreter's end, when nothing limits it any more.
     provider = TracerProvider(resource=Resource.create(names), shutdown_on_exit=False)
-    for exporter in exporters:
+    # Before the other one, because it may refuse, and processors have threads.
+    if settings.applicationinsights_connection_string is not None:
+        exporter = _application_insights(settings.applicationinsights_connection_string, provider)
         provider.add_span_processor(BatchSpanProcessor(exporter))
+    if settings.enable_traces:
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider
 
 
@@ -49,11 +59,12 @@ def _names_service() -> bool:
     return "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
 
 
-def _application_insights(connection_string: SecretStr) -> SpanExporter:
-    # Figures about the exporter's use, and questions for remote settings, would go to Microsoft's own addresses, which
-    # no operator has named. Whoever wants them sets these to false.
-    os.environ.setdefault("APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL", "true")
-    os.environ.setdefault("APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED", "true")
+def _application_insights(connection_string: SecretStr, provider: TracerProvider) -> SpanExporter:
+    for name in _TALKATIVE:
+        os.environ.setdefault(name, "true")
+    for name in _NOISY:
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.WARNING)
     try:
         from azure.monitor.opentelemetry.exporter import AzureMonitorTraceExporter  # noqa: PLC0415  (optional)
     except ImportError:
@@ -64,7 +75,9 @@ def _application_insights(connection_string: SecretStr) -> SpanExporter:
     try:
         # Unsent spans are not kept on the disk: they would stay there, and a read-only disk has no place for them.
         return AzureMonitorTraceExporter(
-            connection_string=connection_string.get_secret_value(), disable_offline_storage=True
+            connection_string=connection_string.get_secret_value(),
+            disable_offline_storage=True,
+            tracer_provider=provider,
         )
     except ValueError:  # Its text may hold the key.
         raise ConfigurationError(
