@@ -89,11 +89,7 @@ async def open_parts(
     """
     tracing = enter_tracing(settings, stack, tracer_provider)
     addresses = await stack.enter_async_context(embedded_servers(settings, exclusive=exclusive))
-    counters = StorageCounters(settings.storage_backend)
-    trace_storage(tracing, counters)
-    storage: StorageBackend = CountedStorage(make_storage(settings), counters)
-    stack.push_async_callback(storage.close)
-    await storage.initialize()
+    storage, counters = await _open_counted_storage(settings, stack, tracing)
     cache = await stack.enter_async_context(Cache(settings, addresses.redis_url, observer=cache_observer(tracing)))
     await _look_for(cache)
     migrator = Migrator(direct_address(settings, addresses.database_url))
@@ -132,6 +128,17 @@ async def open_parts(
         files,
         tracing,
     )
+
+
+async def _open_counted_storage(
+    settings: Settings, stack: AsyncExitStack, tracing: Tracing | None
+) -> tuple[StorageBackend, StorageCounters]:
+    counters = StorageCounters(settings.storage_backend)
+    trace_storage(tracing, counters)
+    storage: StorageBackend = CountedStorage(make_storage(settings), counters)
+    stack.push_async_callback(storage.close)
+    await storage.initialize()
+    return storage, counters
 
 
 async def _open_places(settings: Settings, stack: AsyncExitStack, storage: StorageBackend) -> StoragePlaces:

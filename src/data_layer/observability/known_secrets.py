@@ -44,8 +44,9 @@ def secrets_of(settings: Settings) -> list[str]:
 
 
 def _parts(secret: str) -> Iterator[str]:
-    """Of an address, or a connection string, only its secrets: the host may be logged."""
+    """Of an address only its secrets: the host may be logged. A connection string is one, and so are its keys."""
     if _CONNECTION_STRING.match(secret):
+        yield secret
         pairs = (part.partition("=") for part in secret.split(";"))
         yield from (value for name, _, value in pairs if "key" in name.lower() or is_secret_name(name))
         return

@@ -82,7 +82,7 @@ async def test_a_block_has_a_span_around_its_beginning(data: DataLayer, exporter
         async with data.files.open(user.id, owner_id=user.id):
             pass
     failed = [span for span in exporter.get_finished_spans() if span.status.status_code is StatusCode.ERROR]
-    assert [span.name for span in failed] == ["files.open"]
+    assert [span.name for span in failed] == ["files.stat", "files.open"]
 
 
 async def test_no_secret_is_in_any_span(data: DataLayer, exporter: InMemorySpanExporter) -> None:
