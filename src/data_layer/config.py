@@ -28,6 +28,7 @@ from data_layer.settings.logging import LogSettings
 from data_layer.settings.redis import RedisSettings
 from data_layer.settings.security import SecuritySettings
 from data_layer.settings.service import ServiceSettings
+from data_layer.settings.tracing import TracingSettings
 from data_layer.settings.values import DEVELOPMENT_SECRET, Port, describe_problem, disagreement
 
 __all__ = ["DEVELOPMENT_SECRET", "Environment", "ExaminedSettings", "Settings", "SslMode", "examine_settings"]
@@ -54,7 +55,14 @@ _WELL_KNOWN_PASSWORDS = frozenset({"password", "postgres", "redis", "secret", "c
 
 
 class Settings(
-    LogSettings, DatabaseSettings, RedisSettings, FileSettings, SecuritySettings, AuditSettings, ServiceSettings
+    LogSettings,
+    DatabaseSettings,
+    RedisSettings,
+    FileSettings,
+    SecuritySettings,
+    AuditSettings,
+    ServiceSettings,
+    TracingSettings,
 ):
     """Everything that can be configured, each by the environment variable of the same name in capitals.
 

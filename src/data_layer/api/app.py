@@ -38,6 +38,11 @@ def create_app(data: DataLayer) -> FastAPI:
     add_error_handlers(app)
     app.add_middleware(RequestContextMiddleware)
     app.add_middleware(RequestLogMiddleware)
+    if data.tracing is not None:
+        # Here, because OpenTelemetry is not imported while traces are off.
+        from data_layer.api.tracing import TracingMiddleware  # noqa: PLC0415
+
+        app.add_middleware(TracingMiddleware, tracing=data.tracing)
     app.add_middleware(CorrelationIdMiddleware, validator=is_correlation_id, transformer=str)
     return app
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from data_layer.cache.address import CacheAddress
     from data_layer.cache.codec import Codec
     from data_layer.cache.keys import Namespace
+    from data_layer.cache.observed import CommandObserver
     from data_layer.config import Settings
 
 
@@ -46,7 +47,13 @@ class Parts:
         await self.runner.close()
 
 
-def assemble(settings: Settings, address: CacheAddress, namespace: Namespace, codec: Codec) -> Parts:
+def assemble(
+    settings: Settings,
+    address: CacheAddress,
+    namespace: Namespace,
+    codec: Codec,
+    observer: CommandObserver | None = None,
+) -> Parts:
     """Opens nothing yet, but begins to listen for changes.
 
     Raises:
@@ -55,7 +62,7 @@ def assemble(settings: Settings, address: CacheAddress, namespace: Namespace, co
     counters = Counters()
     time_limit = settings.redis_command_timeout / 1000
     background = Background()
-    runner = CommandRunner(address, settings, counters)
+    runner = _make_runner(address, settings, counters, observer)
     near = NearCopy(codec, settings.redis_near_size)
     scripts = Scripts(runner, time_limit)
     # Told of a new connection first: what this process has changed must reach the server before anything is read.
@@ -75,3 +82,14 @@ def assemble(settings: Settings, address: CacheAddress, namespace: Namespace, co
     loading = Loading(entries, tracking, quarantine)
     tracking.start()
     return Parts(runner, near, tracking, intents, entries, loading, background, counters, time_limit)
+
+
+def _make_runner(
+    address: CacheAddress, settings: Settings, counters: Counters, observer: CommandObserver | None
+) -> CommandRunner:
+    if observer is None:
+        return CommandRunner(address, settings, counters)
+    # Here because hardly anybody observes.
+    from data_layer.cache.observed import ObservedCommandRunner  # noqa: PLC0415
+
+    return ObservedCommandRunner(address, settings, counters, observer)

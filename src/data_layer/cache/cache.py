@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from data_layer.cache.entries import Entries
     from data_layer.cache.locks import Lock
     from data_layer.cache.near import NearCopy
+    from data_layer.cache.observed import CommandObserver
     from data_layer.cache.statistics import CacheStatistics, ProcessStatistics
     from data_layer.cache.time_to_live import TimeToLive
     from data_layer.cache.write_intents import TransactionKeys
@@ -52,6 +53,7 @@ class Cache(SessionEntries):
     Args:
         settings: the ``redis_`` ones say which server, how long to wait, and the prefix of all keys.
         url: a server to use instead of the one in the settings, such as ``unix:///run/valkey.sock``.
+        observer: told of each command that the server has answered, see ``cache.observed``; by default nobody is.
         maximum_value_size: bytes that a value may have before compression.
 
     Raises:
@@ -59,12 +61,18 @@ class Cache(SessionEntries):
     """
 
     def __init__(
-        self, settings: Settings, url: str | None = None, *, maximum_value_size: int = MAXIMUM_VALUE_SIZE
+        self,
+        settings: Settings,
+        url: str | None = None,
+        *,
+        maximum_value_size: int = MAXIMUM_VALUE_SIZE,
+        observer: CommandObserver | None = None,
     ) -> None:
         self._settings = settings
         self._server = find_cache(settings, url)
         self._namespace = Namespace(settings.redis_key_prefix)
         self._codec = Codec(maximum_value_size)
+        self._observer = observer
         self._opened: Parts | None = None
         # Beside the parts, because every read looks here first.
         self._near: NearCopy | None = None
@@ -79,7 +87,7 @@ class Cache(SessionEntries):
         from data_layer.cache.assembly import assemble  # noqa: PLC0415
 
         if self._opened is None:
-            self._opened = assemble(self._settings, self._server, self._namespace, self._codec)
+            self._opened = assemble(self._settings, self._server, self._namespace, self._codec, self._observer)
             self._near = self._opened.near
 
     async def close(self) -> None:

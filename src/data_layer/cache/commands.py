@@ -106,8 +106,7 @@ class CommandRunner:
 
     async def run_batch(self, commands: Sequence[Command], *, repeatable: bool = True) -> list[Any]:
         """The answers to commands that travel together; one that failed has a ``CacheError`` as its answer."""
-        parcels = (Parcel([command], repeatable=repeatable) for command in commands)
-        return await self._deliver_all(parcels)
+        return await self._run_batch(commands, repeatable=repeatable)
 
     async def run_all(self, commands: Sequence[Command], *, atomic: bool = False, repeatable: bool = True) -> list[Any]:
         """The answers to commands that travel together; ``atomic`` makes them one transaction, on keys of one slot.
@@ -119,7 +118,7 @@ class CommandRunner:
             parcel = Parcel(commands, repeatable=repeatable, atomic=True)
             results: list[Any] = self._raise_if_failed(await self._deliver(parcel))
             return results
-        return [self._raise_if_failed(answer) for answer in await self.run_batch(commands, repeatable=repeatable)]
+        return [self._raise_if_failed(answer) for answer in await self._run_batch(commands, repeatable=repeatable)]
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """What is at these keys, in their order; nothing where a key is absent or holds something else than a value.
@@ -154,7 +153,7 @@ class CommandRunner:
                 if stored is not None and len(stored) > LARGE:
                     primary.large.remember(key)
                 return stored, milliseconds
-        stored, milliseconds = await self.run_all([("GET", key), ("PTTL", key)])
+        stored, milliseconds = map(self._raise_if_failed, await self._run_batch([("GET", key), ("PTTL", key)]))
         return stored, milliseconds
 
     async def unlink(self, keys: Sequence[bytes]) -> int:
@@ -261,6 +260,9 @@ class CommandRunner:
             return self._raise_if_failed(await self._deliver(parcel))
         parcel.primary = primary
         return self._raise_if_failed(await self._deliver(parcel, [answer]))
+
+    async def _run_batch(self, commands: Sequence[Command], *, repeatable: bool = True) -> list[Any]:
+        return await self._deliver_all(Parcel([command], repeatable=repeatable) for command in commands)
 
     async def _deliver(self, parcel: Parcel, answers: list[Any] | None = None) -> Any:
         self._refuse_if_closed()

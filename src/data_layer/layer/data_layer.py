@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from data_layer.config import Settings
 from data_layer.errors import (
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from opentelemetry.trace import TracerProvider
+
     from data_layer.cache import Cache
     from data_layer.database.engine import Database
     from data_layer.database.migrator import Migrator
     from data_layer.database.replicas import Replicas
+    from data_layer.observability.tracing.tracing import Tracing
     from data_layer.schemas.health import Health
     from data_layer.services.files import FileMaintenance, FileService, LocalFileServer
     from data_layer.services.sessions import SessionService
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from data_layer.services.tokens import TokenService
     from data_layer.storage import StorageBackend
     from data_layer.storage.counters import StorageCounters
+
+Service = TypeVar("Service")
 
 
 class DataLayer:
@@ -46,12 +51,22 @@ class DataLayer:
         settings: by default those of the environment.
         exclusive: be the one service of the folder of the embedded servers.
         prepare: create and migrate a database of one's own as well.
+        tracer_provider: OpenTelemetry's, for spans of what is done here; by default the global one of the application,
+            if it has set one, or else what the settings say.
     """
 
-    def __init__(self, settings: Settings | None = None, *, exclusive: bool = False, prepare: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        exclusive: bool = False,
+        prepare: bool = False,
+        tracer_provider: TracerProvider | None = None,
+    ) -> None:
         self.settings = settings or Settings()
         self._exclusive = exclusive
         self._prepares = prepare
+        self._tracer_provider = tracer_provider
         self._exit_stack: AsyncExitStack | None = None
         self._parts: Parts | None = None
 
@@ -67,7 +82,12 @@ class DataLayer:
         if self._parts is None:
             async with AsyncExitStack() as stack:
                 parts = await open_parts(
-                    self.settings, stack, self.transaction, exclusive=self._exclusive, prepares=self._prepares
+                    self.settings,
+                    stack,
+                    self.transaction,
+                    exclusive=self._exclusive,
+                    prepares=self._prepares,
+                    tracer_provider=self._tracer_provider,
                 )
                 self._parts, self._exit_stack = parts, stack.pop_all()
         return self
@@ -161,17 +181,18 @@ class DataLayer:
     @property
     def accounts(self) -> AccountService:
         """Accounts of people: registering, logging in, changing, ending."""
-        return AccountService(AccountTools(self.transaction, self.audit, self._opened.passwords, self.settings))
+        tools = AccountTools(self.transaction, self.audit, self._opened.passwords, self.settings)
+        return self._traced("accounts", AccountService(tools))
 
     @property
     def projects(self) -> ProjectService:
         """Projects and the versions of their code."""
-        return ProjectService(self.transaction)
+        return self._traced("projects", ProjectService(self.transaction))
 
     @property
     def audit(self) -> AuditService:
         """The audit trail."""
-        return AuditService(self.transaction, self._opened.audit_buffer)
+        return self._traced("audit", AuditService(self.transaction, self._opened.audit_buffer))
 
     @property
     def sessions(self) -> SessionService:
@@ -186,14 +207,14 @@ class DataLayer:
     @property
     def maintenance(self) -> MaintenanceService:
         """Removal of what has expired, and the months of the audit trail."""
-        return MaintenanceService(
-            self.database, self.transaction, retention_months=self.settings.audit_retention_months
-        )
+        months = self.settings.audit_retention_months
+        service = MaintenanceService(self.database, self.transaction, retention_months=months)
+        return self._traced("maintenance", service)
 
     @property
     def seed(self) -> SeedService:
         """The example data."""
-        return SeedService(self.transaction, self.storage)
+        return self._traced("seed", SeedService(self.transaction, self.storage))
 
     async def require_current_schema(self) -> None:
         """Ask the database whether its tables are those of this version; one query.
@@ -206,11 +227,22 @@ class DataLayer:
 
     async def health(self) -> Health:
         """Whether database, cache and storage work."""
-        return await HealthService(self.transaction, self.cache.check, self.storage.check).check()
+        service = HealthService(self.transaction, self.cache.check, self.storage.check)
+        return await self._traced("health", service).check()
 
     async def statistics(self) -> Statistics:
         """Figures of database, cache and storage, after about ten seconds at most; cheap enough for any moment."""
-        return await statistics_of(self.settings, self.database, self.replicas, self.transaction, self.cache).gather()
+        service = statistics_of(self.settings, self.database, self.replicas, self.transaction, self.cache)
+        return await self._traced("statistics", service).gather()
+
+    @property
+    def tracing(self) -> Tracing | None:
+        """What makes spans; None while traces are off."""
+        return self._opened.tracing
+
+    def _traced(self, name: str, service: Service) -> Service:
+        tracing = self._opened.tracing
+        return service if tracing is None else tracing.calls.of(name, service)
 
     @property
     def _opened(self) -> Parts:

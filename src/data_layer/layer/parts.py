@@ -18,6 +18,7 @@ from data_layer.errors import (
 )
 from data_layer.layer.operators import make_replicas, open_storage
 from data_layer.layer.servers import embedded_servers, log_progress, prepare, require_direct_address, run_in_thread
+from data_layer.layer.tracing import cache_observer, enter_tracing, trace_database, trace_services, trace_storage
 from data_layer.observability.log import get_log
 from data_layer.repositories.session_changes import SESSION_CHANNEL
 from data_layer.repositories.unit_of_work import UnitOfWork
@@ -36,9 +37,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AsyncExitStack
 
+    from opentelemetry.trace import TracerProvider
+
     from data_layer.config import Settings
     from data_layer.database.replicas import Replicas
     from data_layer.embedded import EmbeddedAddresses
+    from data_layer.observability.tracing.tracing import Tracing
     from data_layer.services.files.opening import FileServices
     from data_layer.storage import StorageBackend
 
@@ -61,6 +65,7 @@ class Parts:
     tokens: TokenService
     storage_counters: StorageCounters
     files: FileServices
+    tracing: Tracing | None
 
 
 async def open_parts(
@@ -70,6 +75,7 @@ async def open_parts(
     *,
     exclusive: bool,
     prepares: bool,
+    tracer_provider: TracerProvider | None,
 ) -> Parts:
     """Open everything, one after the other; the stack closes it in the opposite order.
 
@@ -79,19 +85,19 @@ async def open_parts(
         transaction: begins one, once everything is open.
         exclusive: be the one service of the folder of the embedded servers.
         prepares: create and migrate a database of one's own as well.
+        tracer_provider: of the application, for the spans.
     """
+    tracing = enter_tracing(settings, stack, tracer_provider)
     addresses = await stack.enter_async_context(embedded_servers(settings, exclusive=exclusive))
-    counters = StorageCounters(settings.storage_backend)
-    storage: StorageBackend = CountedStorage(make_storage(settings), counters)
-    stack.push_async_callback(storage.close)
-    await storage.initialize()
-    cache = await stack.enter_async_context(Cache(settings, addresses.redis_url))
+    storage, counters = await _open_counted_storage(settings, stack, tracing)
+    cache = await stack.enter_async_context(Cache(settings, addresses.redis_url, observer=cache_observer(tracing)))
     await _look_for(cache)
     migrator = Migrator(direct_address(settings, addresses.database_url))
     if prepares or addresses.database_url is not None:
         require_direct_address(settings)
         await run_in_thread(partial(prepare, migrator), log_progress)
     database = Database(settings, database_address(settings, addresses.database_url))
+    trace_database(tracing, database)
     stack.push_async_callback(database.close)
     await database.open()
     replicas = make_replicas(settings, database)
@@ -107,9 +113,32 @@ async def open_parts(
     audit_buffer.start()
     sessions, tokens = _make_sessions(settings, database, cache, addresses)
     stack.push_async_callback(sessions.close)
+    trace_services(tracing, sessions, tokens, files)
     return Parts(
-        database, replicas, migrator, cache, storage, passwords, audit_buffer, sessions, tokens, counters, files
+        database,
+        replicas,
+        migrator,
+        cache,
+        storage,
+        passwords,
+        audit_buffer,
+        sessions,
+        tokens,
+        counters,
+        files,
+        tracing,
     )
+
+
+async def _open_counted_storage(
+    settings: Settings, stack: AsyncExitStack, tracing: Tracing | None
+) -> tuple[StorageBackend, StorageCounters]:
+    counters = StorageCounters(settings.storage_backend)
+    trace_storage(tracing, counters)
+    storage: StorageBackend = CountedStorage(make_storage(settings), counters)
+    stack.push_async_callback(storage.close)
+    await storage.initialize()
+    return storage, counters
 
 
 async def _open_places(settings: Settings, stack: AsyncExitStack, storage: StorageBackend) -> StoragePlaces:

@@ -13,6 +13,7 @@ import structlog
 from data_layer.context import current_correlation_id
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import FIELDS
+from data_layer.observability.tracing.current import current_trace_fields
 
 if TYPE_CHECKING:
     from data_layer.observability.masking import Masker
@@ -47,6 +48,7 @@ def _event_of(record: logging.LogRecord) -> Event:
     fields = _fields(record)
     if (request := current_correlation_id()) is not None:
         event["correlation_id"] = fields.pop("correlation_id", request)
+    event |= current_trace_fields()
     event |= {f"{name}_" if name in event else name: value for name, value in fields.items()}
     if record.exc_info and record.exc_info[1] is not None:
         event["exception"] = _describe_exception(record.exc_info[1])

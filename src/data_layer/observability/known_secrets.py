@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SHORTEST = 8
 _ESCAPED_BYTE = re.compile("%[0-9A-F]{2}")
+_CONNECTION_STRING = re.compile(r"\w+=[^;]*;")
 _COMMON_WORDS = frozenset({"password", "changeme"})
 
 
@@ -43,7 +44,12 @@ def secrets_of(settings: Settings) -> list[str]:
 
 
 def _parts(secret: str) -> Iterator[str]:
-    """Of an address only its secrets: the host may be logged."""
+    """Of an address only its secrets: the host may be logged. A connection string is one, and so are its keys."""
+    if _CONNECTION_STRING.match(secret):
+        yield secret
+        pairs = (part.partition("=") for part in secret.split(";"))
+        yield from (value for name, _, value in pairs if "key" in name.lower() or is_secret_name(name))
+        return
     if "://" not in secret:
         yield secret
         return

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from data_layer.errors import DataLayerError, FileNotFoundInStorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
     from datetime import timedelta
 
     from data_layer.storage.port import (
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
         StorageBackend,
         StorageStatistics,
     )
+
+    StorageObserver = Callable[[str, float, str | None], None]
+    """Told of each operation that has ended: its name, seconds, and the code of an error."""
 
 BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, float("inf"))
 """Upper limits of the classes of durations, in seconds."""
@@ -55,6 +58,7 @@ class StorageCounters:
         self.backend = backend
         self.bytes_in = 0
         self.bytes_out = 0
+        self.observer: StorageObserver | None = None
         self._counts: Counter[str] = Counter()
         self._seconds: Counter[str] = Counter()
         self._buckets: Counter[tuple[str, float]] = Counter()
@@ -63,16 +67,19 @@ class StorageCounters:
     @contextmanager
     def measured(self, operation: str) -> Iterator[None]:
         """Count one operation; what is not there is an answer and no error."""
-        started = time.perf_counter()
+        started, code = time.perf_counter(), None
         try:
             yield
         except FileNotFoundInStorageError:
             raise
         except DataLayerError as error:
-            self._errors[operation, error.code] += 1
+            code = error.code
+            self._errors[operation, code] += 1
             raise
         finally:
             seconds = time.perf_counter() - started
+            if self.observer is not None:
+                self.observer(operation, seconds, code)
             self._counts[operation] += 1
             self._seconds[operation] += seconds  # type: ignore[assignment]  # A Counter adds floats as well.
             self._buckets[operation, next(limit for limit in BUCKETS if seconds <= limit)] += 1

@@ -1,0 +1,90 @@
+"""Commands that somebody is told of; whoever is not observed sends them with ``CommandRunner`` itself."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from data_layer.cache.commands import CommandRunner
+from data_layer.errors import CacheError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from data_layer.cache.address import CacheAddress
+    from data_layer.cache.statistics import Counters
+    from data_layer.cache.wire.line import Command
+    from data_layer.cache.wire.primary import Primary
+    from data_layer.config import Settings
+
+    CommandObserver = Callable[[str, int, float, str | None], None]
+    """Told, in the task whose work it is: the command's name, how many travelled together, seconds, an error's code."""
+
+_SEVERAL = "PIPELINE"
+
+
+class ObservedCommandRunner(CommandRunner):
+    """Tells an observer of each command that was answered, never of its key or value."""
+
+    def __init__(
+        self, address: CacheAddress, settings: Settings, counters: Counters, observer: CommandObserver
+    ) -> None:
+        super().__init__(address, settings, counters)
+        self._observer = observer
+
+    @override
+    async def run(self, *command: str | bytes | int, repeatable: bool = True) -> Any:
+        with self._watched(str(command[0])):
+            return await super().run(*command, repeatable=repeatable)
+
+    @override
+    async def run_on(self, primary: Primary, *command: str | bytes | int) -> Any:
+        with self._watched(str(command[0])):
+            return await super().run_on(primary, *command)
+
+    @override
+    async def run_batch(self, commands: Sequence[Command], *, repeatable: bool = True) -> list[Any]:
+        with self._watched_batch(commands):
+            return await super().run_batch(commands, repeatable=repeatable)
+
+    @override
+    async def run_all(self, commands: Sequence[Command], *, atomic: bool = False, repeatable: bool = True) -> list[Any]:
+        with self._watched_batch(commands):
+            return await super().run_all(commands, atomic=atomic, repeatable=repeatable)
+
+    @override
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        with self._watched("MGET", len(keys)):
+            return await super().get_many(keys)
+
+    @override
+    async def get_with_life(self, key: bytes) -> tuple[bytes | None, int]:
+        with self._watched("GET"):
+            return await super().get_with_life(key)
+
+    @override
+    async def unlink(self, keys: Sequence[bytes]) -> int:
+        with self._watched("UNLINK", len(keys)):
+            return await super().unlink(keys)
+
+    def _watched_batch(self, commands: Sequence[Command]) -> Any:
+        name = str(commands[0][0]) if len(commands) == 1 else _SEVERAL
+        return self._watched(name, len(commands))
+
+    @contextmanager
+    def _watched(self, name: str, size: int = 1) -> Iterator[None]:
+        started, code = perf_counter(), None
+        try:
+            yield
+        except CacheError as error:
+            code = error.code
+            raise
+        except asyncio.CancelledError:
+            code = "cancelled"
+            raise
+        finally:
+            self._observer(name, size, perf_counter() - started, code)
