@@ -24,8 +24,10 @@ command = Commands()
 
 
 def all_commands() -> list[tuple[str, ...]]:
+    """Those for people: a hidden one is called by the service itself."""
+
     def below(node: TyperGroup | TyperCommand, path: tuple[str, ...]) -> list[tuple[str, ...]]:
-        children = getattr(node, "commands", {})
+        children = {name: child for name, child in getattr(node, "commands", {}).items() if not child.hidden}
         return [path, *(found for name, child in children.items() for found in below(child, (*path, name)))]
 
     return below(get_command(application), ())  # type: ignore[arg-type]
@@ -36,7 +38,7 @@ PROMISED = {
     *WITHOUT_JSON,
     *(("db", name) for name in ("create", "migrate", "rollback", "current", "check", "seed", "reset")),
     *(("cache", name) for name in ("flush", "stats", "keys", "cleanup")),
-    *(("storage", "init"), ("health",), ("stats",), ("config", "show")),
+    *(("storage", "init"), ("health",), ("stats",), ("doctor",), ("config", "show")),
     *(("projects", "list"), ("projects", "show")),
     *(("users", name) for name in ("create", "list", "show", "role", "suspend", "unsuspend", "unlock")),
     *(("users", "sessions"), ("users", "delete")),
@@ -60,8 +62,8 @@ def test_help(path: tuple[str, ...]) -> None:
     for name in path:
         node = node.commands[name]  # type: ignore[attr-defined]
     assert str(node.help).split("\n")[0].rstrip(".") in " ".join(shown.split())
-    for child in getattr(node, "commands", {}):
-        assert f" {child} " in shown
+    for name, child in getattr(node, "commands", {}).items():
+        assert (f" {name} " in shown) != child.hidden
     for parameter in node.params:
         described = getattr(parameter, "help", None)
         assert described, f"{parameter.name} has no help"
