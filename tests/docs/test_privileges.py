@@ -152,6 +152,7 @@ async def test_the_policies_of_s3() -> None:
     files, preparation, _ = [json.loads(sample.text) for sample in samples_by_page("json")["how-to/s3"]]
     with MotoServer() as server:
         preparing, storing = (add_user(server, name, rules) for name, rules in (("a", preparation), ("b", files)))
+        server.make_bucket("other")
         # From now on it looks at policies.
         await asyncio.to_thread(httpx.post, f"{server.address}/moto-api/reset-auth", content=b"0")
         async with opened(server, preparing, create=True) as storage:
@@ -166,14 +167,17 @@ async def test_the_policies_of_s3() -> None:
             assert len([file async for file in storage.list("folder/")]) == 3
             await storage.delete_many(["folder/a.txt", "folder/b.txt", "folder/large"])
             await storage.remove_abandoned_uploads(older_than=timedelta(hours=1))
+        async with opened(server, storing, bucket="other") as storage:
             with pytest.raises(StoragePermissionError):
-                await storage.create()
+                await storage.check()
 
 
 @asynccontextmanager
-async def opened(server: MotoServer, credentials: S3Credentials, *, create: bool = False) -> AsyncIterator[S3Storage]:
+async def opened(
+    server: MotoServer, credentials: S3Credentials, *, bucket: str = BUCKET, create: bool = False
+) -> AsyncIterator[S3Storage]:
     storage = S3Storage(
-        S3Place(BUCKET, server.region, server.address, credentials), max_file_size=100_000_000, limits=Limits(retries=0)
+        S3Place(bucket, server.region, server.address, credentials), max_file_size=100_000_000, limits=Limits(retries=0)
     )
     if create:
         await storage.create()
@@ -194,8 +198,15 @@ def add_user(server: MotoServer, name: str, policy: dict[str, Any]) -> S3Credent
         aws_secret_access_key=server.credentials.secret_access_key,
     )
     client.create_user(UserName=name)
-    # moto asks for a right to HEAD a bucket that Amazon does not have: there it is that to list.
-    document = json.dumps(policy).replace('"s3:ListBucket"', '"s3:ListBucket", "s3:HeadBucket"')
-    client.put_user_policy(UserName=name, PolicyName=name, PolicyDocument=document)
+    client.put_user_policy(UserName=name, PolicyName=name, PolicyDocument=json.dumps(as_moto_asks(policy)))
     key = client.create_access_key(UserName=name)["AccessKey"]
     return S3Credentials(key["AccessKeyId"], key["SecretAccessKey"])
+
+
+def as_moto_asks(policy: dict[str, Any]) -> dict[str, Any]:
+    """The same rights in moto's words: HEAD of a bucket has one of its own, and that to delete is the bucket's."""
+    given = {action for statement in policy["Statement"] for action in statement["Action"]}
+    meant = {"s3:HeadBucket": "s3:ListBucket", "s3:DeleteObject": "s3:DeleteObject"}
+    besides = [asked for asked, real in meant.items() if real in given]
+    statement = {"Effect": "Allow", "Action": besides, "Resource": f"arn:aws:s3:::{BUCKET}"}
+    return policy | {"Statement": [*policy["Statement"], statement]}
