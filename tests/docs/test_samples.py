@@ -127,7 +127,7 @@ def run_line(
         if parsed(words[1:]) not in ONLY_PARSED and not elsewhere:
             command(*words[1:], typed=f"{PASSWORD}\n", BCRYPT_ROUNDS="4")
     elif program == "curl":
-        assert urlsplit(words[-1]).path in {route.path for route in create_app(DataLayer(settings)).routes}
+        assert urlsplit(words[-1]).path in create_app(DataLayer(settings)).openapi()["paths"]
     else:
         assert program in PROGRAMS, f"{line!r}: nothing here can run it; mark the sample as not run, and say why"
         run_program(line, settings, folder)
