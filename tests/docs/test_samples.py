@@ -125,7 +125,7 @@ def run_line(
         assert {word for word in words[1:] if "=" not in word} <= set(targets)
     elif program == "data-layer":
         if parsed(words[1:]) not in ONLY_PARSED and not elsewhere:
-            command(*words[1:], typed=f"{PASSWORD}\n", BCRYPT_ROUNDS="4")
+            command(*words[1:], typed=f"{PASSWORD}\n", BCRYPT_ROUNDS="4", DATA_FOLDER=str(folder))
     elif program == "curl":
         assert urlsplit(words[-1]).path in create_app(DataLayer(settings)).openapi()["paths"]
     else:
