@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["logging_as_before"]
 
-ROLES = ("stc_owner", "stc_app")
+ROLES = {"data_layer_owner": "docs_owner", "data_layer_service": "docs_service"}
+"""By the names on the page those that they have here, as other tests make the former too."""
 PASSWORD = "…"
 BUCKET = "stc-files"
 
@@ -47,7 +48,7 @@ def database_url(servers: tuple[str, str]) -> Iterator[str]:
     url = another_database(servers[0])
     yield url
     drop_database(url)
-    run_sql(url, "/postgres", *(f"DROP ROLE IF EXISTS {role}" for role in ROLES))
+    run_sql(url, "/postgres", *(f"DROP ROLE IF EXISTS {role}" for role in ROLES.values()))
 
 
 def run_sql(url: str, database: str, *statements: str) -> None:
@@ -55,6 +56,12 @@ def run_sql(url: str, database: str, *statements: str) -> None:
         for statement in ";".join(statements).split(";"):
             if statement.strip():
                 connection.execute(statement.encode())
+
+
+def renamed(statements: str, names: dict[str, str]) -> str:
+    for name, new in names.items():
+        statements = statements.replace(name, new)
+    return statements
 
 
 def login(url: str, role: str) -> str:
@@ -66,17 +73,18 @@ def login(url: str, role: str) -> str:
 async def test_the_two_roles_of_postgresql(database_url: str, servers: tuple[str, str], tmp_path: Path) -> None:
     name = urlsplit(database_url).path
     roles, defaults, revocations = [
-        sample.text.replace("screenshot_to_code", name[1:]) for sample in samples_by_page("sql")["how-to/postgresql"]
+        renamed(sample.text, ROLES | {"screenshot_to_code": name[1:]})
+        for sample in samples_by_page("sql")["how-to/postgresql"]
     ][:3]
     run_sql(database_url, "/postgres", roles)
     run_sql(database_url, name, defaults)
-    owner = commands_for(login(database_url, "stc_owner"), servers[1], tmp_path / "uploads")
+    owner = commands_for(login(database_url, "docs_owner"), servers[1], tmp_path / "uploads")
     await asyncio.to_thread(owner, "db", "migrate")
-    run_sql(login(database_url, "stc_owner"), name, revocations)
+    run_sql(login(database_url, "docs_owner"), name, revocations)
 
     settings = Settings(
         environment="testing",
-        database_url=login(database_url, "stc_app"),
+        database_url=login(database_url, "docs_service"),
         redis_url=servers[1],
         redis_key_prefix="roles",
         local_storage_path=tmp_path / "uploads",
@@ -86,7 +94,7 @@ async def test_the_two_roles_of_postgresql(database_url: str, servers: tuple[str
         await use_everything(data)
         for forbidden in ("UPDATE audit_logs SET description = ''", "DELETE FROM audit_logs", "CREATE TABLE mine ()"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                run_sql(login(database_url, "stc_app"), name, forbidden)
+                run_sql(login(database_url, "docs_service"), name, forbidden)
     await asyncio.to_thread(owner, "maintenance", "run")
     await asyncio.to_thread(owner, "db", "check")
 

@@ -260,3 +260,9 @@ def test_codes_and_events_that_are_mentioned_exist() -> None:
     names = [name for row in rows for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", row)]
     assert len(names) > 50
     assert [name for name in names if f'"{name}"' not in source] == []
+
+
+def test_files_that_are_mentioned_exist() -> None:
+    mentioned = names_in_sentences(r"(?:deploy|src|tools|examples)/[^`]+")
+    assert mentioned
+    assert [(page, name) for page, name in mentioned if not (ROOT / name).exists()] == []
