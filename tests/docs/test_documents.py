@@ -36,8 +36,11 @@ def test_every_command_in_the_readme_exists_and_none_is_missing() -> None:
 
 
 def _commands() -> list[str]:
+    """Those that people call; what the service calls itself is hidden."""
     found = []
     for name, command in get_command(application).commands.items():  # type: ignore[attr-defined]  # It is a group.
+        if command.hidden:
+            continue
         found += [f"{name} {below}" for below in command.commands] if hasattr(command, "commands") else [name]
     return found
 

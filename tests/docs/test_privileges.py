@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["logging_as_before"]
 
-ROLES = ("stc_owner", "stc_app")
+ROLES = {"data_layer_owner": "docs_owner", "data_layer_service": "docs_service"}
+"""By the names on the page those that they have here, as other tests make the former too."""
 PASSWORD = "…"
 BUCKET = "stc-files"
 
@@ -47,7 +48,7 @@ def database_url(servers: tuple[str, str]) -> Iterator[str]:
     url = another_database(servers[0])
     yield url
     drop_database(url)
-    run_sql(url, "/postgres", *(f"DROP ROLE IF EXISTS {role}" for role in ROLES))
+    run_sql(url, "/postgres", *(f"DROP ROLE IF EXISTS {role}" for role in ROLES.values()))
 
 
 def run_sql(url: str, database: str, *statements: str) -> None:
@@ -55,6 +56,12 @@ def run_sql(url: str, database: str, *statements: str) -> None:
         for statement in ";".join(statements).split(";"):
             if statement.strip():
                 connection.execute(statement.encode())
+
+
+def renamed(statements: str, names: dict[str, str]) -> str:
+    for name, new in names.items():
+        statements = statements.replace(name, new)
+    return statements
 
 
 def login(url: str, role: str) -> str:
@@ -66,17 +73,18 @@ def login(url: str, role: str) -> str:
 async def test_the_two_roles_of_postgresql(database_url: str, servers: tuple[str, str], tmp_path: Path) -> None:
     name = urlsplit(database_url).path
     roles, defaults, revocations = [
-        sample.text.replace("screenshot_to_code", name[1:]) for sample in samples_by_page("sql")["how-to/postgresql"]
+        renamed(sample.text, ROLES | {"screenshot_to_code": name[1:]})
+        for sample in samples_by_page("sql")["how-to/postgresql"]
     ][:3]
     run_sql(database_url, "/postgres", roles)
     run_sql(database_url, name, defaults)
-    owner = commands_for(login(database_url, "stc_owner"), servers[1], tmp_path / "uploads")
+    owner = commands_for(login(database_url, "docs_owner"), servers[1], tmp_path / "uploads")
     await asyncio.to_thread(owner, "db", "migrate")
-    run_sql(login(database_url, "stc_owner"), name, revocations)
+    run_sql(login(database_url, "docs_owner"), name, revocations)
 
     settings = Settings(
         environment="testing",
-        database_url=login(database_url, "stc_app"),
+        database_url=login(database_url, "docs_service"),
         redis_url=servers[1],
         redis_key_prefix="roles",
         local_storage_path=tmp_path / "uploads",
@@ -86,7 +94,7 @@ async def test_the_two_roles_of_postgresql(database_url: str, servers: tuple[str
         await use_everything(data)
         for forbidden in ("UPDATE audit_logs SET description = ''", "DELETE FROM audit_logs", "CREATE TABLE mine ()"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                run_sql(login(database_url, "stc_app"), name, forbidden)
+                run_sql(login(database_url, "docs_service"), name, forbidden)
     await asyncio.to_thread(owner, "maintenance", "run")
     await asyncio.to_thread(owner, "db", "check")
 
@@ -152,6 +160,7 @@ async def test_the_policies_of_s3() -> None:
     files, preparation, _ = [json.loads(sample.text) for sample in samples_by_page("json")["how-to/s3"]]
     with MotoServer() as server:
         preparing, storing = (add_user(server, name, rules) for name, rules in (("a", preparation), ("b", files)))
+        server.make_bucket("other")
         # From now on it looks at policies.
         await asyncio.to_thread(httpx.post, f"{server.address}/moto-api/reset-auth", content=b"0")
         async with opened(server, preparing, create=True) as storage:
@@ -166,14 +175,17 @@ async def test_the_policies_of_s3() -> None:
             assert len([file async for file in storage.list("folder/")]) == 3
             await storage.delete_many(["folder/a.txt", "folder/b.txt", "folder/large"])
             await storage.remove_abandoned_uploads(older_than=timedelta(hours=1))
-            with pytest.raises(StoragePermissionError):
-                await storage.create()
+        with pytest.raises(StoragePermissionError):
+            async with opened(server, storing, bucket="other"):
+                pass
 
 
 @asynccontextmanager
-async def opened(server: MotoServer, credentials: S3Credentials, *, create: bool = False) -> AsyncIterator[S3Storage]:
+async def opened(
+    server: MotoServer, credentials: S3Credentials, *, bucket: str = BUCKET, create: bool = False
+) -> AsyncIterator[S3Storage]:
     storage = S3Storage(
-        S3Place(BUCKET, server.region, server.address, credentials), max_file_size=100_000_000, limits=Limits(retries=0)
+        S3Place(bucket, server.region, server.address, credentials), max_file_size=100_000_000, limits=Limits(retries=0)
     )
     if create:
         await storage.create()
@@ -194,8 +206,15 @@ def add_user(server: MotoServer, name: str, policy: dict[str, Any]) -> S3Credent
         aws_secret_access_key=server.credentials.secret_access_key,
     )
     client.create_user(UserName=name)
-    # moto asks for a right to HEAD a bucket that Amazon does not have: there it is that to list.
-    document = json.dumps(policy).replace('"s3:ListBucket"', '"s3:ListBucket", "s3:HeadBucket"')
-    client.put_user_policy(UserName=name, PolicyName=name, PolicyDocument=document)
+    client.put_user_policy(UserName=name, PolicyName=name, PolicyDocument=json.dumps(as_moto_asks(policy)))
     key = client.create_access_key(UserName=name)["AccessKey"]
     return S3Credentials(key["AccessKeyId"], key["SecretAccessKey"])
+
+
+def as_moto_asks(policy: dict[str, Any]) -> dict[str, Any]:
+    """The same rights in moto's words: HEAD of a bucket has one of its own, and that to delete is the bucket's."""
+    given = {action for statement in policy["Statement"] for action in statement["Action"]}
+    meant = {"s3:HeadBucket": "s3:ListBucket", "s3:DeleteObject": "s3:DeleteObject"}
+    besides = [asked for asked, real in meant.items() if real in given]
+    statement = {"Effect": "Allow", "Action": besides, "Resource": f"arn:aws:s3:::{BUCKET}"}
+    return policy | {"Statement": [*policy["Statement"], statement]}

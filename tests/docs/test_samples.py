@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["command", "logging_as_before"]
 
 LANGUAGES = {"python", "bash", "ini", "sql", "json", "yaml"}
-NOT_RUN_AT_MOST = 12
+NOT_RUN_AT_MOST = 8
 ONLY_PARSED = {"dev", "start", "db rollback", "db reset", "storage migrate"}
 """They never end, or would change what the tests beside this one use."""
 PROGRAMS = {"psql", "pg_dump", "pg_restore", "createdb", "dropdb", "openssl", "tar", "cp", "mv", "mkdir"}
@@ -125,9 +125,9 @@ def run_line(
         assert {word for word in words[1:] if "=" not in word} <= set(targets)
     elif program == "data-layer":
         if parsed(words[1:]) not in ONLY_PARSED and not elsewhere:
-            command(*words[1:], typed=f"{PASSWORD}\n", BCRYPT_ROUNDS="4")
+            command(*words[1:], typed=f"{PASSWORD}\n", BCRYPT_ROUNDS="4", DATA_FOLDER=str(folder))
     elif program == "curl":
-        assert urlsplit(words[-1]).path in {route.path for route in create_app(DataLayer(settings)).routes}
+        assert urlsplit(words[-1]).path in create_app(DataLayer(settings)).openapi()["paths"]
     else:
         assert program in PROGRAMS, f"{line!r}: nothing here can run it; mark the sample as not run, and say why"
         run_program(line, settings, folder)
@@ -214,3 +214,55 @@ def test_json_and_yaml_can_be_read() -> None:
 async def test_sql_runs(sample: Sample, data: DataLayer) -> None:
     async with data.transaction() as tx:
         await tx.execute(text(sample.text))
+
+
+# --- Names in sentences ---
+
+NOT_OURS = {"FORWARDED_ALLOW_IPS"}
+"""uvicorn's."""
+
+
+def names_in_sentences(pattern: str) -> set[tuple[str, str]]:
+    """What stands in backticks outside of samples, with its page."""
+    found = set()
+    for page in sorted(SOURCE.rglob("*.md")):
+        if "_build" not in page.parts:
+            sentences = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+            found |= {(page.stem, name) for name in re.findall(rf"`({pattern})`", sentences)}
+    return found
+
+
+def test_settings_that_are_mentioned_exist() -> None:
+    mentioned = names_in_sentences(r"[A-Z0-9]+(?:_[A-Z0-9]+)+(?:=[^`]*)?")
+    assert len(mentioned) > 40
+    unknown = {(page, name) for page, name in mentioned if name.partition("=")[0] not in SETTINGS | NOT_OURS}
+    assert {(page, name) for page, name in unknown if not name.startswith("OTEL_")} == set()
+
+
+def test_commands_that_are_mentioned_exist() -> None:
+    mentioned = names_in_sentences(r"data-layer [^`]+")
+    assert len(mentioned) > 20
+    for page, line in mentioned:
+        words = line.split()[1:]
+        below: Any = get_command(application)
+        while hasattr(below, "commands"):
+            name = words.pop(0)
+            assert name in below.commands, (page, line)
+            below = below.commands[name]
+        options = {option for parameter in below.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options, (page, line)
+
+
+def test_codes_and_events_that_are_mentioned_exist() -> None:
+    """Only where they are looked up: in the first column of the tables of symptoms."""
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    rows = re.findall(r"^\| (.+?) \|", (SOURCE / "troubleshooting.md").read_text(), re.MULTILINE)
+    names = [name for row in rows for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", row)]
+    assert len(names) > 50
+    assert [name for name in names if f'"{name}"' not in source] == []
+
+
+def test_files_that_are_mentioned_exist() -> None:
+    mentioned = names_in_sentences(r"(?:deploy|src|tools|examples)/[^`]+")
+    assert mentioned
+    assert [(page, name) for page, name in mentioned if not (ROOT / name).exists()] == []

@@ -41,8 +41,15 @@ _PAGES = {
 }
 
 
+def hide_constructors(_app: Sphinx, what: str, name: str, *_: object) -> tuple[str, str] | None:
+    """What `DataLayer` makes by itself is shown without the arguments that only it has."""
+    is_made_here = what == "class" and name.startswith(("data_layer.services", "data_layer.repositories"))
+    return ("", "") if is_made_here else None
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Called by Sphinx."""
     for name, make in _PAGES.items():
         app.add_directive(name, type(name, (Generated,), {"make": staticmethod(make)}))
+    app.connect("autodoc-process-signature", hide_constructors)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
