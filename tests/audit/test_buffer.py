@@ -251,11 +251,32 @@ async def test_a_folder_under_its_limit(settings: Settings, data: DataLayer) -> 
         assert (buffer.statistics().lost, buffer.statistics().bytes_on_disk) == (10, 0)
 
 
-async def test_a_broken_line_on_disk_does_not_stop_the_others(settings: Settings, data: DataLayer) -> None:
+BROKEN = {
+    "no JSON": b'{"id": broken',
+    "not text": bytes(range(32, 256)),
+    "a list": b"[1]",
+    "two at once": b'{}],[{"id": 1}',
+    "no context": b'{"id": "%s", "user_id": "%s", "context": 5}' % (str(uuid7()).encode(), str(uuid7()).encode()),
+    "nested deeply": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("line", BROKEN.values(), ids=BROKEN)
+async def test_a_broken_line_on_disk_does_not_stop_the_others(settings: Settings, data: DataLayer, line: bytes) -> None:
     await data.audit._buffer._keep([make_row(AuditAction.CODE_DOWNLOAD, "good")])
     for path in spilled(settings):
-        path.write_bytes(b'{"id": broken\n' + path.read_bytes())
+        path.write_bytes(line + b"\n" + path.read_bytes())
     await until(lambda: not spilled(settings))
+    assert await descriptions(data) == ["good"]
+    assert data.audit.buffer_statistics().rejected == 1
+
+
+async def test_a_file_that_cannot_be_read_does_not_stop_the_others(settings: Settings, data: DataLayer) -> None:
+    assert settings.audit_spill_folder
+    unreadable = settings.audit_spill_folder / "0.jsonl"
+    unreadable.mkdir(parents=True)
+    await data.audit._buffer._keep([make_row(AuditAction.CODE_DOWNLOAD, "good")])
+    await until(lambda: spilled(settings) == [unreadable])
     assert await descriptions(data) == ["good"]
 
 

@@ -56,6 +56,7 @@ STATES: dict[str, tuple[type[DataLayerError], str]] = {
     "53100": (DatabaseError, f"disk of the PostgreSQL server is full: {REASON}"),
     "53300": (DatabaseUnavailableError, f"{REASON}; lower DB_MAX_CONNECTIONS"),
     "54000": (ValueTooLongError, REASON),
+    "54001": (InvalidValueError, f"nested too deeply: {REASON}"),
     "55P03": (StatementTimeoutError, f"stopped the statement: {REASON}"),
     "57014": (StatementTimeoutError, "raise DB_STATEMENT_TIMEOUT"),
     "57P03": (DatabaseUnavailableError, f"not available: {REASON}"),

@@ -282,6 +282,7 @@ _BY_STATE: dict[str, Callable[[psycopg.Error], DataLayerError]] = {
     "53100": _always(DatabaseError, "the disk of the PostgreSQL server is full: {0}"),
     "53300": _always(DatabaseUnavailableError, "PostgreSQL has no connection left: {0}; lower DB_MAX_CONNECTIONS"),
     "54000": _always(ValueTooLongError, "{0}"),
+    "54001": _always(InvalidValueError, "a value is nested too deeply: {0}"),
     "55P03": _statement_stopped,
     "57014": _statement_stopped,
 }

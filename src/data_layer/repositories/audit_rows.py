@@ -107,10 +107,12 @@ def without_user(line: bytes) -> bytes | None:
     """The same entry with its user named in ``context`` only; ``None`` for one that names none."""
     try:
         fields = orjson.loads(line)
-        user_id = fields.pop("user_id")
-    except (orjson.JSONDecodeError, KeyError, AttributeError):
+    except orjson.JSONDecodeError:
         return None
-    fields["context"] = fields.get("context", {}) | {"unknown_user_id": user_id}
+    if not isinstance(fields, dict) or "user_id" not in fields:
+        return None
+    context = fields.get("context")
+    fields["context"] = (context if isinstance(context, dict) else {}) | {"unknown_user_id": fields.pop("user_id")}
     return orjson.dumps(fields)
 
 

@@ -20,10 +20,11 @@ from data_layer.schemas.audit import AuditBufferStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from data_layer.database.engine import Database
     from data_layer.repositories.audit_rows import Row
-    from data_layer.services.audit.spill import SpillFolder
+    from data_layer.services.audit.spill import Claim, SpillFolder
 
 log = get_log(__name__)
 
@@ -64,6 +65,7 @@ class AuditBuffer:
         self._rest = _SHORTEST_REST
         self._counts = dict.fromkeys(("recorded", "written", "spilled", "replayed", "rejected", "lost"), 0)
         self._lost_and_told = 0
+        self._unreadable: set[Path] = set()
 
     def start(self) -> None:
         """Begin to write in the background."""
@@ -166,7 +168,7 @@ class AuditBuffer:
         for path in await asyncio.to_thread(self._spill.waiting):
             if self._rests:
                 return
-            claim = await asyncio.to_thread(self._spill.claim, path)
+            claim = await self._claim(path)
             if claim is None:
                 continue
             try:
@@ -181,6 +183,16 @@ class AuditBuffer:
                 claim.close()
             if self._wake.is_set():  # What is new comes first; of what is old at least one file has had its turn.
                 return
+
+    async def _claim(self, path: Path) -> Claim | None:
+        """Take a file over; one that cannot be read, which is told once, keeps no other from being written."""
+        try:
+            return await asyncio.to_thread(self._spill.claim, path)
+        except OSError as error:
+            if path not in self._unreadable:
+                self._unreadable.add(path)
+                log.warning("audit_spill_unreadable", file=str(path), reason=f"{type(error).__name__}: {error}")
+            return None
 
     async def _insert(self, lines: Sequence[bytes]) -> int:
         """Write entries that may be there already; how many of them the database will never take."""
