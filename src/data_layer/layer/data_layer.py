@@ -181,7 +181,10 @@ class DataLayer:
     @property
     def accounts(self) -> AccountService:
         """Accounts of people: registering, logging in, changing, ending."""
-        tools = AccountTools(self.transaction, self.audit, self._opened.passwords, self.settings)
+        parts = self._opened
+        tools = AccountTools(
+            self.transaction, self.audit, parts.passwords, parts.sessions, parts.tokens, self.settings
+        )
         return self._traced("accounts", AccountService(tools))
 
     @property

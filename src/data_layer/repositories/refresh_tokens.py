@@ -38,6 +38,9 @@ LEFT JOIN refresh_tokens AS successors ON successors.id = tokens.successor_id
 WHERE tokens.token_hash = ANY(%s)
 """,
 )
+_USE_ALL = Sql(
+    "refresh_tokens.use_all", "UPDATE refresh_tokens SET used_at = now() WHERE session_id = %s AND used_at IS NULL"
+)
 _USE = Sql("refresh_tokens.use", "UPDATE refresh_tokens SET used_at = now(), successor_id = %s WHERE id = %s")
 _INSERT = Sql(
     "refresh_tokens.insert",
@@ -78,8 +81,11 @@ class RefreshTokenRepository(Repository[RefreshToken]):
         return FoundRefreshToken(*row) if row else None
 
     async def begin(self, token_id: UUID, token_hash: str, session_id: UUID) -> datetime | None:
-        """Insert a token that is in force as long as its session; its expiry, or ``None`` when that has ended."""
-        [row] = await self._session.run((_INSERT, (token_id, token_hash, session_id)))
+        """Insert a token that is in force as long as its session; its expiry, or ``None`` when that has ended.
+
+        Those that the session has already count as used, so that one token alone leads on.
+        """
+        _, row = await self._session.run((_USE_ALL, (session_id,)), (_INSERT, (token_id, token_hash, session_id)))
         return row[0] if row else None
 
     async def exchange(self, token: FoundRefreshToken, successor_id: UUID, successor_hash: str) -> datetime | None:

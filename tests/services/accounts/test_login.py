@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from data_layer import DataLayer
 from data_layer.entities.enums import UserStatus
-from data_layer.errors import AccountInactiveError, InvalidCredentialsError, TooManyAttemptsError
+from data_layer.errors import (
+    AccountInactiveError,
+    InvalidCredentialsError,
+    InvalidSessionError,
+    TooManyAttemptsError,
+)
 from data_layer.schemas.actors import SYSTEM
+from data_layer.schemas.sessions import Place
 from data_layer.schemas.users import ExternalIdentity
 from data_layer.services.accounts.passwords import PasswordHasher
+from data_layer.services.sessions import SessionService
 from tests.services.accounts.support import (
     CAFE,
     FIRST_WAIT,
@@ -27,7 +34,11 @@ from tests.services.accounts.support import (
 )
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from data_layer import Settings
+    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.schemas.sessions import NewSession
 
 
 async def test_what_a_login_leaves_behind(data: DataLayer) -> None:
@@ -145,6 +156,50 @@ async def test_a_suspension_while_the_password_is_compared_holds(
 
     monkeypatch.setattr(PasswordHasher, "verify", suspended_meanwhile)
     assert await try_to_log_in(data, "ann@example.com", PASSWORD) == "account_suspended"
+
+
+async def test_no_session_begins_by_a_password_that_was_replaced(
+    data: DataLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proving the password and beginning the session are one transaction: whoever replaces it ends both, or neither."""
+    user = await make_account(data)
+    entered, go_on = asyncio.Event(), asyncio.Event()
+    begin = SessionService.begin
+
+    async def slow(self: SessionService, tx: UnitOfWork, user_id: UUID, **values: Any) -> NewSession:
+        entered.set()
+        await go_on.wait()
+        return await begin(self, tx, user_id, **values)
+
+    monkeypatch.setattr(SessionService, "begin", slow)
+    entering = asyncio.create_task(data.accounts.log_in("ann@example.com", PASSWORD))
+    await entered.wait()
+    changing = asyncio.create_task(
+        data.accounts.change_password(acting(user), user.id, current=PASSWORD, new="another horse and battery")
+    )
+    await asyncio.sleep(0)
+    go_on.set()
+    begun = await entering
+    await changing
+    with pytest.raises(InvalidSessionError):
+        await data.sessions.validate(begun.token.get_secret_value())
+    assert await data.sessions.list(SYSTEM, user.id) == []
+
+
+async def test_logging_in_begins_a_session_or_gives_tokens(data: DataLayer) -> None:
+    user = await make_account(data)
+    with coming_from(CAFE, "Browser/1"):
+        begun = await data.accounts.log_in("ann@example.com", PASSWORD, place=Place(city="Bern"))
+        pair = await data.accounts.log_in_for_tokens("ann@example.com", PASSWORD)
+    assert await data.sessions.validate(begun.token.get_secret_value()) == begun.session
+    assert (await data.tokens.verify(pair.access_token.get_secret_value())).id == pair.session_id
+    listed = {session.id: session for session in await data.sessions.list(acting(user), user.id)}
+    assert (listed[begun.session.id].city, listed[begun.session.id].ip_address) == ("Bern", CAFE)
+    assert listed[pair.session_id].type == "api"
+    for log_in in (data.accounts.log_in, data.accounts.log_in_for_tokens):
+        with pytest.raises(InvalidCredentialsError):
+            await log_in("ann@example.com", "wrong password")
+    assert len(await data.sessions.list(acting(user), user.id)) == 2
 
 
 async def test_many_right_logins_at_once(data: DataLayer) -> None:

@@ -48,6 +48,16 @@ async def test_an_ended_session_gets_none(data: DataLayer) -> None:
     assert not isinstance(caught.value, ReusedTokenError)
 
 
+async def test_one_token_of_a_session_leads_on(data: DataLayer) -> None:
+    begun = await data.sessions.create(await new_user(data))
+    first, second = [await data.tokens.issue(begun.session) for _ in range(2)]
+    third = await data.tokens.refresh(refresh_token_of(second))
+    with pytest.raises(ReusedTokenError):
+        await data.tokens.refresh(refresh_token_of(first))
+    with pytest.raises(InvalidTokenError):
+        await data.tokens.refresh(refresh_token_of(third))
+
+
 @pytest.mark.parametrize("token", ["", "x" * 43, "\ud800" * 43, "\0" * 43, "x" * 5000])
 async def test_nonsense(data: DataLayer, token: str) -> None:
     with pytest.raises(InvalidTokenError):

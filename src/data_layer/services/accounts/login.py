@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from data_layer.context import current_context
-from data_layer.entities.enums import AuditAction
+from data_layer.entities.enums import AuditAction, SessionType
 from data_layer.errors import AuthenticationError, OverloadedError
 from data_layer.schemas.actors import ANONYMOUS
 from data_layer.schemas.users import UserFull
@@ -14,17 +14,22 @@ from data_layer.services.accounts.attempts import Attempts, wrong_credentials
 from data_layer.services.accounts.tools import changed, own_entry, require_usable
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from data_layer.entities import User
     from data_layer.repositories.unit_of_work import UnitOfWork
     from data_layer.repositories.users import Credentials
+    from data_layer.schemas.sessions import NewSession, Place, TokenPair
     from data_layer.services.accounts.attempts import Attempt
+
+Result = TypeVar("Result")
 
 
 class Login(Attempts):
     """Who somebody is, by address and password."""
 
     async def authenticate(self, email: str, password: str, *, reactivate: bool = False) -> UserFull:
-        """The account that address and password belong to; begin a session for it with ``data.sessions.create``.
+        """The account that address and password belong to; ``log_in`` begins a session for it as well.
 
         Where the attempt comes from is taken from ``request_context``; ``throttle`` tells how failed ones slow down the
         next. An unknown address, a wrong password and an account without a password get the same answer after the same
@@ -43,11 +48,70 @@ class Login(Attempts):
             EmailNotVerifiedError: see above.
             OverloadedError: too many passwords wait to be checked.
         """
+
+        async def view(_: UnitOfWork, user: User) -> UserFull:
+            return UserFull.model_validate(user)
+
+        return await self._pass(email, password, view, reactivate=reactivate)
+
+    async def log_in(
+        self,
+        email: str,
+        password: str,
+        *,
+        kind: SessionType = SessionType.WEB,
+        device_id: str | None = None,
+        place: Place | None = None,
+        reactivate: bool = False,
+    ) -> NewSession:
+        """Authenticate, and begin a session in the same transaction.
+
+        So whoever replaces a password, or suspends an account, ends all sessions that began by what was true before:
+        none begins a moment later by a password that was right a moment ago.
+
+        Raises:
+            AuthenticationError: see ``authenticate``.
+            OverloadedError: see ``authenticate``.
+        """
+
+        async def begin(tx: UnitOfWork, user: User) -> NewSession:
+            return await self._tools.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
+
+        return await self._pass(email, password, begin, reactivate=reactivate)
+
+    async def log_in_for_tokens(
+        self,
+        email: str,
+        password: str,
+        *,
+        kind: SessionType = SessionType.API,
+        device_id: str | None = None,
+        place: Place | None = None,
+        reactivate: bool = False,
+    ) -> TokenPair:
+        """The same for a client that holds an access token and a refresh token; see ``data.tokens``.
+
+        Raises:
+            AuthenticationError: see ``authenticate``.
+            OverloadedError: see ``authenticate``.
+        """
+
+        async def begin(tx: UnitOfWork, user: User) -> TokenPair:
+            new = await self._tools.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
+            return await self._tools.tokens.begin(tx, new.session)
+
+        return await self._pass(email, password, begin, reactivate=reactivate)
+
+    async def _pass(
+        self, email: str, password: str, then: Callable[[UnitOfWork, User], Awaitable[Result]], *, reactivate: bool
+    ) -> Result:
+        """Check the password, and do something in the transaction in which it is known to be right."""
         attempt = await self._attempt(login_name(email), password)
         try:
-            return await self._enter(
-                attempt, attempt.proven(), await self._renew(attempt, password), reactivate=reactivate
-            )
+            found, renewed = attempt.proven(), await self._renew(attempt, password)
+            async with self._tools.transactions() as tx:
+                user = await self._enter(tx, attempt, found, renewed, reactivate=reactivate)
+                return await then(tx, user)
         except AuthenticationError as error:
             self._record_failure(attempt, error)
             raise
@@ -62,18 +126,19 @@ class Login(Attempts):
         except OverloadedError:
             return None
 
-    async def _enter(self, attempt: Attempt, found: Credentials, renewed: str | None, *, reactivate: bool) -> UserFull:
-        async with self._tools.transactions() as tx:
-            await self._throttle.succeed(tx, attempt.admission)
-            user = await tx.users.get(found.user_id, lock=True)
-            if await tx.users.secret(user.id, "password_hash") != found.password_hash:
-                raise wrong_credentials()
-            if require_usable(user, reactivate=reactivate):
-                tx.add(changed(ANONYMOUS, AuditAction.USER_UPDATE_PROFILE, user, "Reactivated by logging in"))
-            if renewed is not None:
-                user.password_hash = renewed
-            await record_login(tx, user, "Logged in")
-            return UserFull.model_validate(user)
+    async def _enter(
+        self, tx: UnitOfWork, attempt: Attempt, found: Credentials, renewed: str | None, *, reactivate: bool
+    ) -> User:
+        await self._throttle.succeed(tx, attempt.admission)
+        user = await tx.users.get(found.user_id, lock=True)
+        if await tx.users.secret(user.id, "password_hash") != found.password_hash:
+            raise wrong_credentials()
+        if require_usable(user, reactivate=reactivate):
+            tx.add(changed(ANONYMOUS, AuditAction.USER_UPDATE_PROFILE, user, "Reactivated by logging in"))
+        if renewed is not None:
+            user.password_hash = renewed
+        await record_login(tx, user, "Logged in")
+        return user
 
 
 async def record_login(tx: UnitOfWork, user: User, description: str) -> None:

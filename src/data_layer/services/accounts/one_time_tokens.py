@@ -29,7 +29,7 @@ class Purpose(StrEnum):
 class OneTimeToken:
     """A token for the mail, and nothing else: it is not stored, and must not be logged.
 
-    ``email`` is where to send it, ``token`` what the link carries (86 characters that are safe in a URL).
+    ``email`` is where to send it, ``token`` what the link carries (64 characters that are safe in a URL).
     """
 
     user_id: UUID

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from data_layer.repositories.users import SecretColumn
     from data_layer.services.accounts.passwords import PasswordHasher
     from data_layer.services.audit.service import AuditService
+    from data_layer.services.sessions import SessionService
+    from data_layer.services.tokens import TokenService
     from data_layer.services.transactions import Transactions
 
 MAIL_INTERVAL = timedelta(minutes=5)
@@ -63,6 +65,8 @@ class AccountTools:
     transactions: Transactions
     audit: AuditService
     passwords: PasswordHasher
+    sessions: SessionService
+    tokens: TokenService
     settings: Settings
 
     @property

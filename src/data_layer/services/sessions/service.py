@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from data_layer.database.listener import Listener
     from data_layer.entities import User
     from data_layer.repositories.sessions import EndedSessions
+    from data_layer.repositories.unit_of_work import UnitOfWork
     from data_layer.schemas.actors import Actor
     from data_layer.schemas.sessions import ActiveSession
     from data_layer.services.transactions import Transactions
@@ -119,6 +120,23 @@ class SessionService:
         Raises:
             AccountInactiveError: when there is no active account with this id.
         """
+        async with self._transactions() as tx:
+            return await self.begin(tx, user_id, kind=kind, device_id=device_id, place=place)
+
+    async def begin(
+        self,
+        tx: UnitOfWork,
+        user_id: UUID,
+        *,
+        kind: SessionType = SessionType.WEB,
+        device_id: str | None = None,
+        place: Place | None = None,
+    ) -> NewSession:
+        """The same within a transaction, such as the one that proves who the user is.
+
+        Raises:
+            AccountInactiveError: see ``create``; the transaction must be rolled back.
+        """
         token, context, place = make_token(), current_context(), place or Place()
         session = Session(
             id=uuid7(),
@@ -132,13 +150,12 @@ class SessionService:
             **describe_device(context.user_agent)._asdict(),
             **place.model_dump(),
         )
-        async with self._transactions() as tx:
-            begun, ended = await tx.sessions.begin(session, self._lifetime, limit=self._limit, reason=LIMIT_REACHED)
-            if begun is None:
-                raise AccountInactiveError("there is no active account with this id, so no session can begin")
-            tx.add(_entry(AuditAction.SESSION_CREATE, user_id, [begun.id], "Session began"))
-            if ended.ids:
-                tx.add(_entry(AuditAction.SESSION_REVOKE, user_id, ended.ids, "Session ended", reason=LIMIT_REACHED))
+        begun, ended = await tx.sessions.begin(session, self._lifetime, limit=self._limit, reason=LIMIT_REACHED)
+        if begun is None:
+            raise AccountInactiveError("there is no active account with this id, so no session can begin")
+        tx.add(_entry(AuditAction.SESSION_CREATE, user_id, [begun.id], "Session began"))
+        if ended.ids:
+            tx.add(_entry(AuditAction.SESSION_REVOKE, user_id, ended.ids, "Session ended", reason=LIMIT_REACHED))
         return NewSession(token=SecretStr(token), session=begun)
 
     def validate(self, token: str) -> Coroutine[Any, Any, ActiveSession]:

@@ -73,15 +73,25 @@ class TokenService:
     async def issue(self, session: ActiveSession) -> TokenPair:
         """The first pair for a session, which then lives as long as the refresh token (JWT_REFRESH_EXPIRES_IN).
 
+        One that was issued for it before leads on no more: it counts as used, and its use as a theft.
+
+        Raises:
+            InvalidSessionError: when the session has ended.
+        """
+        async with self._transactions() as tx:
+            return await self.begin(tx, session)
+
+    async def begin(self, tx: UnitOfWork, session: ActiveSession) -> TokenPair:
+        """The same within a transaction, such as the one that begins the session.
+
         Raises:
             InvalidSessionError: when the session has ended.
         """
         token, token_id = make_token(), uuid7()
-        async with self._transactions() as tx:
-            await tx.sessions.extend(session.id, self._lifetime, self._longest)
-            expires_at = await tx.refresh_tokens.begin(token_id, self._hasher.hash(token), session.id)
-            if expires_at is None:
-                raise InvalidSessionError("the session has ended; log in again")
+        await tx.sessions.extend(session.id, self._lifetime, self._longest)
+        expires_at = await tx.refresh_tokens.begin(token_id, self._hasher.hash(token), session.id)
+        if expires_at is None:
+            raise InvalidSessionError("the session has ended; log in again")
         return self._pair(session.id, session.user_id, token, expires_at)
 
     async def verify(self, access_token: str) -> ActiveSession:
