@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from data_layer.errors import DatabaseUnavailableError
+from data_layer.errors import DatabaseError, DatabaseUnavailableError
 from tests.observability.support import events, log_to_memory
 
 if TYPE_CHECKING:
     import httpx
     from fastapi import FastAPI
 
+PEOPLE = ("/v1/accounts", "/v1/sessions", "/v1/tokens")
 GENERATED = re.compile(r"[0-9a-f]{32}")
 log = structlog.get_logger("data_layer.tests")
 
@@ -85,7 +86,7 @@ async def test_what_is_not_there_and_what_is_not_allowed(client: httpx.AsyncClie
 async def test_a_failure_of_ours_tells_nothing_but_its_id(app: FastAPI, client: httpx.AsyncClient) -> None:
     @app.get("/broken")
     async def broken() -> None:
-        raise DatabaseUnavailableError("no answer from db.internal at /var/lib/secret")
+        raise DatabaseError("no answer from db.internal at /var/lib/secret")
 
     stream = log_to_memory(environment="testing")
     answer = await client.get("/broken", headers={"X-Request-ID": "request-2"})
@@ -97,6 +98,17 @@ async def test_a_failure_of_ours_tells_nothing_but_its_id(app: FastAPI, client: 
     assert [event["status"] for event in events(stream) if event["event"] == "request_answered"] == [500]
 
 
+async def test_what_is_not_available_says_when_to_try_again(app: FastAPI, client: httpx.AsyncClient) -> None:
+    @app.get("/away")
+    async def away() -> None:
+        raise DatabaseUnavailableError("no answer from db.internal")
+
+    answer = await client.get("/away")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
+    assert int(answer.headers["retry-after"]) > 0
+    assert "internal" not in answer.text
+
+
 async def test_the_documentation(client: httpx.AsyncClient) -> None:
     start = await client.get("/")
     assert (start.status_code, start.headers["location"]) == (307, "/docs")
@@ -105,7 +117,12 @@ async def test_the_documentation(client: httpx.AsyncClient) -> None:
     assert "swagger-ui" in page.text
     description = (await client.get("/openapi.json")).json()
     assert description["openapi"].startswith("3.")
-    assert description["paths"].keys() == {"/health", "/livez", "/readyz", "/v1/files/{key}"}
+    assert {path for path in description["paths"] if not path.startswith(PEOPLE)} == {
+        "/health",
+        "/livez",
+        "/readyz",
+        "/v1/files/{key}",
+    }
     for path in description["paths"].values():
         assert all(operation["summary"] for operation in path.values())
     assert set(references(description)) <= {

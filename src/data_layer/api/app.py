@@ -9,19 +9,29 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
 from data_layer import __version__
-from data_layer.api import files, health
+from data_layer.api import accounts, files, health, sessions, tokens
+from data_layer.api.callers import People
 from data_layer.api.errors import add_error_handlers
+from data_layer.api.mails import Mailing
 from data_layer.api.request_context import RequestContextMiddleware
 from data_layer.api.request_log import RequestLogMiddleware
+from data_layer.services.request_limits import RequestLimiter
 
 if TYPE_CHECKING:
+    from data_layer.api.mails import SendMail
     from data_layer.layer import DataLayer
 
 MAXIMUM_CORRELATION_ID = 128
 
 
-def create_app(data: DataLayer) -> FastAPI:
-    """An application that serves this data layer. Whoever opened it closes it."""
+def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI:
+    """An application that serves this data layer. Whoever opened it closes it.
+
+    Args:
+        data: what it serves.
+        send_mail: sends the mails about accounts, after the answer. Without it nobody gets the tokens to verify an
+            address or to choose a new password, and the log says so.
+    """
     app = FastAPI(
         title="Data layer for Screenshot to Code",
         version=__version__,
@@ -30,6 +40,11 @@ def create_app(data: DataLayer) -> FastAPI:
     )
     app.include_router(health.make_router(data))
     app.include_router(files.make_router(data))
+    settings = data.settings
+    limiter = RequestLimiter(data.cache, most=settings.rate_limit_max, window=settings.rate_limit_window / 1000)
+    app.state.people = People(data, limiter, Mailing(send_mail))
+    for part in (accounts, sessions, tokens):
+        app.include_router(part.make_router())
 
     @app.get("/", include_in_schema=False)
     async def show_documentation() -> RedirectResponse:

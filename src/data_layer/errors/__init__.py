@@ -13,6 +13,7 @@ thing that was wrong and what to do, and never hold a secret.
     ├── WorkerFailedError                  worker_failed
     ├── NotFoundError                      not_found
     ├── OverloadedError                    overloaded
+    ├── TooManyRequestsError               too_many_requests
     ├── PermissionDeniedError              permission_denied
     ├── AuthenticationError                authentication_failed
     │   ├── InvalidCredentialsError        invalid_credentials
@@ -118,6 +119,7 @@ from data_layer.errors.base import (
     NotFoundError,
     NotInitializedError,
     OverloadedError,
+    TooManyRequestsError,
     WorkerFailedError,
 )
 from data_layer.errors.cache import (
@@ -275,6 +277,7 @@ __all__ = [
     "StoragePermissionError",
     "StorageUnavailableError",
     "TooManyAttemptsError",
+    "TooManyRequestsError",
     "TransactionClosedError",
     "TransactionError",
     "UnverifiedIdentityError",

@@ -60,3 +60,13 @@ class OverloadedError(DataLayerError):
     """More passwords wait to be checked than this process can check in time. Try again in a few seconds."""
 
     code = "overloaded"
+
+
+class TooManyRequestsError(DataLayerError):
+    """A network sent more requests than it may. ``retry_after`` says after how many seconds to try again."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

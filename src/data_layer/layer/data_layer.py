@@ -182,9 +182,7 @@ class DataLayer:
     def accounts(self) -> AccountService:
         """Accounts of people: registering, logging in, changing, ending."""
         parts = self._opened
-        tools = AccountTools(
-            self.transaction, self.audit, parts.passwords, parts.sessions, parts.tokens, self.settings
-        )
+        tools = AccountTools(self.transaction, self.audit, parts.passwords, parts.sessions, parts.tokens, self.settings)
         return self._traced("accounts", AccountService(tools))
 
     @property

@@ -50,6 +50,16 @@ class SecuritySettings(BaseSettings):
         8, ge=8, le=64, description="Fewest characters of a new password; NIST advises 15 where it is the only factor."
     )
 
+    rate_limit_max: int = Field(
+        100,
+        ge=0,
+        le=1_000_000,
+        description="Requests without a login, such as logging in, that one network may send in a window; 0: any.",
+    )
+    rate_limit_window: int = Field(
+        900_000, ge=1000, le=86_400_000, description="Length of that window, in milliseconds."
+    )
+
     def security_contradictions(self) -> list[str]:
         """What makes the settings unusable anywhere."""
         if self.session_ttl <= self.session_max_age:

@@ -1,0 +1,116 @@
+"""Accounts: registering, and what people do with their own. No answer tells who has an account."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+from fastapi import APIRouter, BackgroundTasks, Depends
+from pydantic import BaseModel
+
+from data_layer.api.bodies import Address, MailedToken, NewAccount, PasswordChange, PasswordReset, Preferences  # noqa: TC001  (FastAPI reads them)
+from data_layer.api.callers import LoggedIn, Served, limited, never_stored
+from data_layer.api.errors import described
+from data_layer.api.mails import AccountMail, MailKind
+from data_layer.api.small_bodies import SmallBodyRoute
+from data_layer.schemas.users import ProfileChanges, UserFull  # noqa: TC001  (FastAPI reads them)
+from data_layer.services.accounts.addresses import normalize_email
+
+
+class Accepted(BaseModel):
+    """The answer to everybody: what there is to tell goes by mail."""
+
+    status: Literal["accepted"] = "accepted"
+
+
+def make_router() -> APIRouter:
+    """The routes of accounts."""
+    router = APIRouter(
+        prefix="/v1/accounts", tags=["accounts"], route_class=SmallBodyRoute, dependencies=[Depends(never_stored)]
+    )
+    _add_routes_for_anybody(router)
+    _add_routes_by_mail(router)
+    _add_routes_for_owners(router)
+    return router
+
+
+def _add_routes_for_anybody(router: APIRouter) -> None:
+    asking: dict[str, Any] = {
+        "status_code": 202,
+        "responses": described(422, 429, 503),
+        "dependencies": [Depends(limited)],
+    }
+
+    @router.post("", summary="Register", **asking)
+    async def register(body: NewAccount, served: Served, after: BackgroundTasks) -> Accepted:
+        """The account is open once its address is verified. A mail says how, or that there is an account already."""
+        token = await served.data.accounts.request_registration(
+            email=body.email,
+            password=body.password.get_secret_value(),
+            first_name=body.first_name,
+            last_name=body.last_name,
+            display_name=body.display_name,
+        )
+        kind = MailKind.ADDRESS_TAKEN if token is None else MailKind.VERIFY_EMAIL
+        after.add_task(served.mailing.send, AccountMail(kind, normalize_email(body.email), token))
+        return Accepted()
+
+    @router.post("/verification", summary="Ask for a mail to verify the address", **asking)
+    async def ask_for_verification(body: Address, served: Served, after: BackgroundTasks) -> Accepted:
+        """It is sent to an address that is not verified, once in five minutes."""
+        make = partial(served.data.accounts.request_email_verification, body.email)
+        after.add_task(served.mailing.send_token, MailKind.VERIFY_EMAIL, make)
+        return Accepted()
+
+    @router.post("/password-reset", summary="Ask for a mail to choose a new password", **asking)
+    async def ask_for_reset(body: Address, served: Served, after: BackgroundTasks) -> Accepted:
+        """It is sent to the address of an account, once in five minutes."""
+        make = partial(served.data.accounts.request_password_reset, body.email)
+        after.add_task(served.mailing.send_token, MailKind.RESET_PASSWORD, make)
+        return Accepted()
+
+
+def _add_routes_by_mail(router: APIRouter) -> None:
+    taking: dict[str, Any] = {
+        "status_code": 204,
+        "responses": described(400, 422, 429, 503),
+        "dependencies": [Depends(limited)],
+    }
+
+    @router.post("/verification/confirm", summary="Verify the address by a mailed token", **taking)
+    async def verify(body: MailedToken, served: Served) -> None:
+        """A new account is open then."""
+        await served.data.accounts.verify_email(body.token.get_secret_value())
+
+    @router.post("/password-reset/confirm", summary="Choose a new password by a mailed token", **taking)
+    async def reset(body: PasswordReset, served: Served) -> None:
+        """All sessions end."""
+        await served.data.accounts.reset_password(body.token.get_secret_value(), body.password.get_secret_value())
+
+
+def _add_routes_for_owners(router: APIRouter) -> None:
+    refused = described(401, 403, 503)
+    refused_change = refused | described(409, 422)
+
+    @router.get("/me", summary="Read the own account", responses=refused)
+    async def show(session: LoggedIn, served: Served) -> UserFull:
+        return await served.data.accounts.get(session.actor, session.user_id)
+
+    @router.patch("/me", summary="Change the own profile", responses=refused_change)
+    async def change(body: ProfileChanges, session: LoggedIn, served: Served) -> UserFull:
+        """What is not given stays."""
+        return await served.data.accounts.update_profile(session.actor, session.user_id, body)
+
+    @router.patch("/me/preferences", summary="Change the own preferences", responses=refused_change)
+    async def change_preferences(body: Preferences, session: LoggedIn, served: Served) -> UserFull:
+        """They are merged as JSON Merge Patch does it (RFC 7396): null removes."""
+        return await served.data.accounts.update_preferences(session.actor, session.user_id, body.preferences)
+
+    replacing = refused_change | described(429)
+
+    @router.post("/me/password", summary="Change the own password", status_code=204, responses=replacing)
+    async def change_password(body: PasswordChange, session: LoggedIn, served: Served) -> None:
+        """All other sessions end. Wrong guesses count as failed logins."""
+        await served.data.accounts.change_password(
+            session.actor, session.user_id, current=body.current.get_secret_value(), new=body.new.get_secret_value()
+        )

@@ -1,0 +1,87 @@
+"""What people send: objects of known fields, each of limited length."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+
+from data_layer.schemas.users import Name
+
+_LONGEST_PASSWORD = 1024
+_LONGEST_TOKEN = 4096
+
+Email = Annotated[str, StringConstraints(min_length=1, max_length=320)]
+Password = Annotated[SecretStr, Field(min_length=1, max_length=_LONGEST_PASSWORD)]
+Token = Annotated[SecretStr, Field(min_length=1, max_length=_LONGEST_TOKEN)]
+
+
+class Body(BaseModel):
+    """An object; a field that nobody knows is refused, because it is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NewAccount(Body):
+    """Somebody who registers."""
+
+    email: Email
+    password: Password
+    first_name: Name
+    last_name: Name
+    display_name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)] | None = None
+
+
+class Login(Body):
+    """Somebody who logs in.
+
+    ``reactivate``: have an account back that its owner deactivated. ``device_id``: what the client calls its device.
+    """
+
+    email: Email
+    password: Password
+    reactivate: bool = False
+    device_id: Annotated[str, StringConstraints(max_length=255)] | None = None
+
+
+class SessionLogin(Login):
+    """Somebody who logs in to a session; with ``cookie`` the token goes into a cookie that no script can read."""
+
+    cookie: bool = False
+
+
+class Address(Body):
+    """Where to send a mail."""
+
+    email: Email
+
+
+class MailedToken(Body):
+    """A token that came by mail."""
+
+    token: Token
+
+
+class PasswordReset(MailedToken):
+    """A new password for somebody who reads the mail of an account."""
+
+    password: Password
+
+
+class PasswordChange(Body):
+    """A new password for somebody who knows the present one."""
+
+    current: Password
+    new: Password
+
+
+class Refresh(Body):
+    """A refresh token to exchange."""
+
+    refresh_token: Token
+
+
+class Preferences(Body):
+    """What to change of the preferences (JSON Merge Patch, RFC 7396): null removes."""
+
+    preferences: dict[str, Any]

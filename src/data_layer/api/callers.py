@@ -1,0 +1,114 @@
+"""Who sends a request: a session token or an access token as bearer, or a cookie with a session token.
+
+A browser sends its cookies with what other sites have it send, too. ``SameSite=Lax`` keeps them from most of it, and
+what changes something is refused besides when the browser says that it comes from elsewhere (Fetch Metadata, and
+``Origin`` where a browser does not know that). A bearer token is never sent by itself, so it needs none of this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request, Response
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
+
+from data_layer.context import current_context, request_context
+from data_layer.errors import InvalidSessionError, PermissionDeniedError
+from data_layer.schemas.sessions import ActiveSession
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from data_layer.api.mails import Mailing
+    from data_layer.layer import DataLayer
+    from data_layer.services.request_limits import RequestLimiter
+
+COOKIE = "__Host-session"
+"""A browser takes a cookie of this name only if it is secure, of this host alone, and for all paths (RFC 6265bis)."""
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_OWN_SITE = frozenset({"same-origin", "none"})
+_bearer = HTTPBearer(auto_error=False, description="The token of a session, or an access token.")
+_cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="For browsers; see POST /v1/sessions.")
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """What the routes for people work with; ``create_app`` puts it into the state of the application."""
+
+    data: DataLayer
+    limiter: RequestLimiter
+    mailing: Mailing
+
+
+def people_of(request: Request) -> People:
+    """What the routes work with."""
+    people: People = request.app.state.people
+    return people
+
+
+async def limited(request: Request) -> None:
+    """Count a request that anybody may send.
+
+    Raises:
+        TooManyRequestsError: when its network has sent too many.
+    """
+    await people_of(request).limiter.admit(current_context().ip_address)
+
+
+def never_stored(response: Response) -> None:
+    """Keep what people see of themselves out of every cache."""
+    response.headers["cache-control"] = "no-store"
+
+
+async def logged_in(
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    cookie: Annotated[str | None, Depends(_cookie)],
+) -> AsyncIterator[ActiveSession]:
+    """The session that the request comes in; it acts in everything that is recorded meanwhile.
+
+    Raises:
+        AuthenticationError: when there is no token, or it is not accepted.
+        PermissionDeniedError: when another site has sent it.
+    """
+    data = people_of(request).data
+    if bearer is not None:
+        session = await _session_of(data, bearer.credentials)
+    elif cookie is not None:
+        refuse_other_sites(request)
+        session = await data.sessions.validate(cookie)
+    else:
+        raise InvalidSessionError("log in first: send the token as Authorization: Bearer …")
+    with request_context(actor_id=session.user_id, actor_role=session.role, session_id=session.id):
+        yield session
+
+
+LoggedIn = Annotated[ActiveSession, Depends(logged_in)]
+Served = Annotated[People, Depends(people_of)]
+
+
+def refuse_other_sites(request: Request) -> None:
+    """Refuse what another site has a browser send, where a cookie is used or set.
+
+    Raises:
+        PermissionDeniedError: when it is.
+    """
+    if request.method in _SAFE:
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        is_own = site in _OWN_SITE
+    else:  # An old browser, or none at all.
+        is_own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    if not is_own:
+        raise PermissionDeniedError("a request that changes something must come from this site")
+
+
+async def _session_of(data: DataLayer, token: str) -> ActiveSession:
+    """The session of a token; only access tokens have dots."""
+    if "." in token:
+        return await data.tokens.verify(token)
+    return await data.sessions.validate(token)

@@ -1,0 +1,364 @@
+"""Accounts, sessions and tokens over HTTP: what people can do, and what others cannot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from data_layer import DataLayer
+from data_layer.api.app import create_app
+from data_layer.api.callers import COOKIE
+from data_layer.api.mails import AccountMail, MailKind
+from data_layer.api.small_bodies import MAXIMUM_BODY
+from data_layer.schemas.actors import SYSTEM
+from tests.leaks import LogLines, places_of
+from tests.services.accounts.support import PASSWORD, make_account, trail
+from tests.support import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from data_layer import Settings
+
+EMAIL = "ann@example.com"
+NEW_ACCOUNT = {"email": EMAIL, "password": PASSWORD, "first_name": "Ann", "last_name": "Other"}
+LOGIN = {"email": EMAIL, "password": PASSWORD}
+NEW_PASSWORD = "another horse and battery"
+
+
+@pytest.fixture
+def mails() -> list[AccountMail]:
+    return []
+
+
+@pytest.fixture
+async def client(data: DataLayer, mails: list[AccountMail]) -> AsyncIterator[httpx.AsyncClient]:
+    async def send(mail: AccountMail) -> None:
+        mails.append(mail)
+
+    async with client_of(data, send_mail=send) as client:
+        yield client
+
+
+def client_of(data: DataLayer, address: str = "192.0.2.1", **values: Any) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(create_app(data, **values), client=(address, 4711))
+    return httpx.AsyncClient(transport=transport, base_url="https://service", headers={"user-agent": "Browser/1"})
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+async def log_in(client: httpx.AsyncClient, **changes: Any) -> dict[str, str]:
+    answer = await client.post("/v1/sessions", json=LOGIN | changes)
+    assert answer.status_code == 201, answer.text
+    return bearer(answer.json()["token"])
+
+
+def code_of(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def token_of(mail: AccountMail) -> str:
+    assert mail.token
+    return mail.token.token
+
+
+async def test_from_registering_to_logging_out(client: httpx.AsyncClient, mails: list[AccountMail]) -> None:
+    answer = await client.post("/v1/accounts", json=NEW_ACCOUNT)
+    assert (answer.status_code, answer.json()) == (202, {"status": "accepted"})
+    assert answer.headers["cache-control"] == "no-store"
+    [mail] = mails
+    assert (mail.kind, mail.email) == (MailKind.VERIFY_EMAIL, EMAIL)
+    assert code_of(await client.post("/v1/sessions", json=LOGIN)) == (403, "email_not_verified")
+
+    assert (await client.post("/v1/accounts/verification/confirm", json={"token": token_of(mail)})).status_code == 204
+    again = await client.post("/v1/accounts/verification/confirm", json={"token": token_of(mail)})
+    assert code_of(again) == (400, "one_time_token_invalid")
+    session = await log_in(client)
+    me = await client.get("/v1/accounts/me", headers=session)
+    assert (me.json()["email"], me.json()["email_verified"]) == (EMAIL, True)
+    assert me.headers["cache-control"] == "no-store"
+
+    assert (await client.delete("/v1/sessions/current", headers=session)).status_code == 204
+    refused = await client.get("/v1/accounts/me", headers=session)
+    assert code_of(refused) == (401, "session_invalid")
+    assert refused.headers["www-authenticate"] == "Bearer"
+    assert refused.headers["cache-control"] == "no-store"
+
+
+async def test_what_is_done_in_a_session_is_recorded_with_it(client: httpx.AsyncClient, data: DataLayer) -> None:
+    user = await make_account(data)
+    session = await log_in(client)
+    await client.patch("/v1/accounts/me", json={"first_name": "Anna"}, headers=session | {"x-request-id": "request-7"})
+    [entry] = [entry for entry in await trail(data) if entry.action == "user_update_profile"]
+    [own] = await data.sessions.list(SYSTEM, user.id)
+    assert (entry.user_id, entry.session_id, entry.correlation_id) == (user.id, str(own.id), "request-7")
+    assert (str(entry.ip_address), entry.user_agent) == ("192.0.2.1", "Browser/1")
+
+
+async def test_profile_and_preferences(client: httpx.AsyncClient, data: DataLayer) -> None:
+    await make_account(data)
+    session = await log_in(client)
+    changed = await client.patch("/v1/accounts/me", json={"display_name": "Annie"}, headers=session)
+    assert changed.json()["display_name"] == "Annie"
+    patch = {"preferences": {"theme": {"dark": True}}}
+    changed = await client.patch("/v1/accounts/me/preferences", json=patch, headers=session)
+    assert changed.json()["preferences"]["theme"] == {"dark": True}
+    for path, body in (("", {"role": "admin"}), ("", {"avatar": "javascript:x"}), ("/preferences", {"preferences": 1})):
+        answer = await client.patch(f"/v1/accounts/me{path}", json=body, headers=session)
+        assert code_of(answer) == (422, "request_invalid")
+
+
+async def test_own_sessions(client: httpx.AsyncClient, data: DataLayer) -> None:
+    await make_account(data)
+    first, second, third = [await log_in(client) for _ in range(3)]
+    listed = (await client.get("/v1/sessions", headers=first)).json()
+    assert len(listed["sessions"]) == 3
+    assert "token" not in str(listed)
+    assert "hash" not in str(listed)
+    other = (await client.get("/v1/sessions", headers=second)).json()["current"]
+    assert other != listed["current"]
+    assert (await client.delete(f"/v1/sessions/{other}", headers=first)).status_code == 204
+    assert (await client.delete(f"/v1/sessions/{other}", headers=first)).status_code == 204
+    assert (await client.get("/v1/sessions", headers=second)).status_code == 401
+    assert (await client.post("/v1/sessions/revoke-others", headers=first)).json() == {"ended": 1}
+    assert (await client.get("/v1/sessions", headers=third)).status_code == 401
+    assert (await client.get("/v1/sessions", headers=first)).status_code == 200
+
+
+async def test_sessions_of_others(client: httpx.AsyncClient, data: DataLayer) -> None:
+    await make_account(data)
+    await make_account(data, "eve@example.com", first_name="Eve")
+    ann, eve = await log_in(client), await log_in(client, email="eve@example.com")
+    current = (await client.get("/v1/sessions", headers=ann)).json()["current"]
+    unknown = "00000000-0000-7000-8000-000000000000"
+    for session_id in (current, unknown):
+        answer = await client.delete(f"/v1/sessions/{session_id}", headers=eve)
+        assert code_of(answer) == (404, "not_found")
+    assert code_of(await client.delete("/v1/sessions/nonsense", headers=eve)) == (422, "request_invalid")
+    assert (await client.get("/v1/sessions", headers=ann)).status_code == 200
+
+
+async def test_tokens(client: httpx.AsyncClient, data: DataLayer) -> None:
+    await make_account(data)
+    answer = await client.post("/v1/tokens", json=LOGIN)
+    assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
+    first = answer.json()
+    assert (first["token_type"], first["expires_in"]) == ("Bearer", data.settings.jwt_expires_in)
+    assert (await client.get("/v1/accounts/me", headers=bearer(first["access_token"]))).json()["email"] == EMAIL
+    second = (await client.post("/v1/tokens/refresh", json={"refresh_token": first["refresh_token"]})).json()
+    third = (await client.post("/v1/tokens/refresh", json={"refresh_token": second["refresh_token"]})).json()
+    stolen = await client.post("/v1/tokens/refresh", json={"refresh_token": first["refresh_token"]})
+    assert code_of(stolen) == (401, "token_reused")
+    for token in (first["access_token"], third["access_token"]):
+        assert code_of(await client.get("/v1/accounts/me", headers=bearer(token))) == (401, "token_invalid")
+    answer = await client.post("/v1/tokens/refresh", json={"refresh_token": third["refresh_token"]})
+    assert code_of(answer) == (401, "token_invalid")
+
+
+@pytest.mark.parametrize("token", ["x", "x" * 43, "a.b.c", "." * 5000, "é" * 43, "\x7f" * 43])
+async def test_tokens_that_nobody_gave_out(client: httpx.AsyncClient, token: str) -> None:
+    headers = [(b"authorization", b"Bearer " + token.encode("latin-1"))]
+    answer = await client.get("/v1/accounts/me", headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("authorization", ["", "Basic YTpi", "Bearer", "Bearer "])
+async def test_without_a_token(client: httpx.AsyncClient, authorization: str) -> None:
+    answer = await client.get("/v1/accounts/me", headers={"authorization": authorization} if authorization else {})
+    assert answer.status_code == 401
+
+
+async def test_a_cookie_that_scripts_cannot_read(client: httpx.AsyncClient, data: DataLayer) -> None:
+    await make_account(data)
+    answer = await client.post("/v1/sessions", json=LOGIN | {"cookie": True})
+    assert answer.json()["token"] is None
+    cookie = answer.headers["set-cookie"]
+    assert {"secure", "httponly", "samesite=lax", "path=/"} <= set(cookie.lower().split("; "))
+    assert "domain" not in cookie.lower()
+    assert client.cookies[COOKIE] not in answer.text
+    assert (await client.get("/v1/accounts/me")).status_code == 200
+    assert (await client.delete("/v1/sessions/current")).status_code == 204
+    assert COOKIE not in client.cookies
+    assert (await client.get("/v1/accounts/me")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_refused"),
+    [
+        ({"sec-fetch-site": "cross-site"}, True),
+        ({"sec-fetch-site": "same-site", "origin": "https://blog.service"}, True),
+        ({"sec-fetch-site": "cross-site", "origin": "https://service"}, True),
+        ({"origin": "https://evil.example"}, True),
+        ({"origin": "null"}, True),
+        ({"origin": "https://service"}, False),
+        ({"sec-fetch-site": "same-origin", "origin": "https://service"}, False),
+        ({"sec-fetch-site": "none"}, False),
+        ({}, False),
+    ],
+)
+async def test_other_sites_change_nothing(
+    client: httpx.AsyncClient, data: DataLayer, headers: dict[str, str], *, is_refused: bool
+) -> None:
+    await make_account(data)
+    with_cookie = await client.post("/v1/sessions", json=LOGIN | {"cookie": True}, headers=headers)
+    assert (with_cookie.status_code == 403) == is_refused, "nobody is logged in to another's account unawares"
+    client.cookies.clear()
+    session = await log_in(client)
+    cookie = {"cookie": f"{COOKIE}={session['authorization'].removeprefix('Bearer ')}"}
+    answer = await client.patch("/v1/accounts/me", json={"first_name": "Eve"}, headers=headers | cookie)
+    assert (answer.status_code == 403) == is_refused
+    assert (await client.get("/v1/accounts/me", headers=headers | cookie)).status_code == 200
+    changed = await client.patch("/v1/accounts/me", json={"first_name": "Anna"}, headers=headers | session)
+    assert changed.status_code == 200, "a bearer token is not sent by itself"
+
+
+async def test_changing_the_password_ends_the_others(client: httpx.AsyncClient, data: DataLayer) -> None:
+    await make_account(data)
+    here, elsewhere = await log_in(client), await log_in(client)
+    path = "/v1/accounts/me/password"
+    wrong = await client.post(path, json={"current": "wrong", "new": NEW_PASSWORD}, headers=here)
+    assert code_of(wrong) == (401, "invalid_credentials")
+    weak = await client.post(path, json={"current": PASSWORD, "new": "password"}, headers=here)
+    assert code_of(weak) == (422, "weak_password")
+    changed = await client.post(path, json={"current": PASSWORD, "new": NEW_PASSWORD}, headers=here)
+    assert changed.status_code == 204
+    assert (await client.get("/v1/accounts/me", headers=here)).status_code == 200
+    assert (await client.get("/v1/accounts/me", headers=elsewhere)).status_code == 401
+
+
+async def test_a_forgotten_password(client: httpx.AsyncClient, data: DataLayer, mails: list[AccountMail]) -> None:
+    await make_account(data)
+    session = await log_in(client)
+    for email in ("nobody@example.com", "no address", EMAIL):
+        answer = await client.post("/v1/accounts/password-reset", json={"email": email})
+        assert (answer.status_code, answer.json()) == (202, {"status": "accepted"})
+    [mail] = mails
+    assert (mail.kind, mail.email) == (MailKind.RESET_PASSWORD, EMAIL)
+    body = {"token": token_of(mail), "password": NEW_PASSWORD}
+    assert (await client.post("/v1/accounts/password-reset/confirm", json=body)).status_code == 204
+    answer = await client.post("/v1/accounts/password-reset/confirm", json=body)
+    assert code_of(answer) == (400, "one_time_token_invalid")
+    assert (await client.get("/v1/accounts/me", headers=session)).status_code == 401
+    await log_in(client, password=NEW_PASSWORD)
+
+
+async def test_no_answer_tells_who_has_an_account(
+    client: httpx.AsyncClient, data: DataLayer, mails: list[AccountMail]
+) -> None:
+    await make_account(data)
+
+    async def told(path: str, **body: str) -> tuple[object, ...]:
+        answer = await client.post(path, json=body)
+        headers = {name: value for name, value in answer.headers.items() if name != "x-request-id"}
+        return answer.status_code, answer.text, headers
+
+    for path, body in (
+        ("/v1/accounts", {"password": PASSWORD, "first_name": "Eve", "last_name": "Other"}),
+        ("/v1/accounts/verification", {}),
+        ("/v1/accounts/password-reset", {}),
+        ("/v1/sessions", {"password": "wrong"}),
+        ("/v1/tokens", {"password": "wrong"}),
+    ):
+        assert await told(path, email=EMAIL, **body) == await told(path, email="nobody@example.com", **body)
+    kinds = [(mail.kind, mail.email, mail.token is None) for mail in mails]
+    assert (MailKind.ADDRESS_TAKEN, EMAIL, True) in kinds
+
+
+async def test_without_a_way_to_send_mails_nobody_gets_a_token(data: DataLayer, settings: Settings) -> None:
+    del settings
+    await make_account(data)
+    async with client_of(data) as client:
+        with LogLines() as log:
+            assert (await client.post("/v1/accounts", json=NEW_ACCOUNT | {"email": "bob@x.org"})).status_code == 202
+            answer = await client.post("/v1/accounts/password-reset", json={"email": EMAIL})
+            assert (answer.status_code, answer.json()) == (202, {"status": "accepted"})
+    assert sum("mail_not_configured" in line for line in log.lines) == 2
+
+
+async def test_mails_that_fail_are_nobody_elses_failure(data: DataLayer) -> None:
+    await make_account(data)
+    sent: list[str] = []
+
+    async def fail(mail: AccountMail) -> None:
+        sent.append(token_of(mail))
+        raise ConnectionError(f"no mail server for {mail.token}")
+
+    with LogLines() as log:
+        async with client_of(data, send_mail=fail) as client:
+            answer = await client.post("/v1/accounts/password-reset", json={"email": EMAIL})
+            assert answer.status_code == 202
+    assert any("mail_failed" in line for line in log.lines)
+    assert await places_of(data, sent, log.lines) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        LOGIN | {"admin": True},
+        LOGIN | {"password": ["a secret in a list"]},
+        LOGIN | {"email": "x" * 321},
+        LOGIN | {"password": "a secret" * 200},
+        {"email": "a secret typed into the wrong field" * 20, "password": PASSWORD},
+    ],
+)
+async def test_bodies_that_make_no_sense_are_not_repeated(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    answer = await client.post("/v1/sessions", json=body)
+    assert code_of(answer) == (422, "request_invalid")
+    assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 60_000, b'{"email": NaN}'])
+async def test_what_is_no_object(client: httpx.AsyncClient, content: bytes) -> None:
+    answer = await client.post("/v1/sessions", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code in {400, 422}
+    assert "error" in answer.json()
+
+
+async def test_bodies_are_small(client: httpx.AsyncClient) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b" " * (MAXIMUM_BODY // 2)
+
+    answer = await client.post("/v1/sessions", content=endless(), headers={"content-type": "application/json"})
+    assert answer.status_code == 413
+
+
+async def test_a_network_that_sends_too_much_has_to_wait(settings: Settings, data: DataLayer) -> None:
+    del data
+    few = settings.model_copy(update={"rate_limit_max": 3})
+    async with DataLayer(few) as data, client_of(data) as flood, client_of(data, "198.51.100.7") as other:
+        answers = [await flood.post("/v1/tokens/refresh", json={"refresh_token": "x"}) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
+        assert 0 < int(answers[-1].headers["retry-after"]) <= 900
+        assert (await other.post("/v1/tokens/refresh", json={"refresh_token": "x"})).status_code == 401
+
+
+async def test_guessing_has_to_wait(client: httpx.AsyncClient, data: DataLayer) -> None:
+    await make_account(data)
+    for _ in range(20):
+        answer = await client.post("/v1/sessions", json=LOGIN | {"password": "wrong"})
+        if answer.status_code == 429:
+            break
+    assert code_of(answer) == (429, "too_many_attempts")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_nothing_leaks(client: httpx.AsyncClient, data: DataLayer, mails: list[AccountMail]) -> None:
+    with LogLines() as log:
+        await client.post("/v1/accounts", json=NEW_ACCOUNT)
+        await client.post("/v1/accounts/verification/confirm", json={"token": token_of(mails[0])})
+        session = await log_in(client)
+        pair = (await client.post("/v1/tokens", json=LOGIN)).json()
+        await client.post("/v1/tokens/refresh", json={"refresh_token": pair["refresh_token"]})
+        await client.get("/v1/sessions", headers=session)
+        await client.get(f"/v1/accounts/me?token={pair['access_token']}", headers=session)
+        await until(lambda: any("request_answered" in line for line in log.lines))
+    secrets = [PASSWORD, token_of(mails[0]), session["authorization"][7:], pair["access_token"], pair["refresh_token"]]
+    lines = [line for line in log.lines if "HTTP Request" not in line]  # httpx, which is the client, logs the URL.
+    assert await places_of(data, secrets, lines) == []
