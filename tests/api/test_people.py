@@ -332,11 +332,23 @@ async def test_bodies_are_small(client: httpx.AsyncClient) -> None:
 async def test_a_network_that_sends_too_much_has_to_wait(settings: Settings, data: DataLayer) -> None:
     del data
     few = settings.model_copy(update={"rate_limit_max": 3})
+    body = {"token": "x"}
     async with DataLayer(few) as data, client_of(data) as flood, client_of(data, "198.51.100.7") as other:
-        answers = [await flood.post("/v1/tokens/refresh", json={"refresh_token": "x"}) for _ in range(5)]
-        assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
+        answers = [await flood.post("/v1/accounts/verification/confirm", json=body) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [400, 400, 400, 429, 429]
         assert 0 < int(answers[-1].headers["retry-after"]) <= 900
-        assert (await other.post("/v1/tokens/refresh", json={"refresh_token": "x"})).status_code == 401
+        for path, content in (
+            ("/v1/accounts", NEW_ACCOUNT),
+            ("/v1/accounts/verification", {"email": EMAIL}),
+            ("/v1/accounts/password-reset", {"email": EMAIL}),
+            ("/v1/accounts/password-reset/confirm", body | {"password": PASSWORD}),
+            ("/v1/sessions", LOGIN),
+            ("/v1/tokens", LOGIN),
+        ):
+            assert code_of(await flood.post(path, json=content)) == (429, "too_many_requests")
+        assert (await other.post("/v1/accounts/verification/confirm", json=body)).status_code == 400
+        refreshed = await flood.post("/v1/tokens/refresh", json={"refresh_token": "x"})
+        assert refreshed.status_code == 401, "it costs little, and cannot be guessed"
 
 
 async def test_guessing_has_to_wait(client: httpx.AsyncClient, data: DataLayer) -> None:

@@ -42,11 +42,15 @@ class Tokens(BaseModel):
 
 def make_router() -> APIRouter:
     """The routes of tokens."""
-    dependencies = [Depends(never_stored), Depends(limited)]
-    router = APIRouter(prefix="/v1/tokens", tags=["tokens"], route_class=SmallBodyRoute, dependencies=dependencies)
-    refused = described(401, 422, 429, 503)
+    router = APIRouter(
+        prefix="/v1/tokens", tags=["tokens"], route_class=SmallBodyRoute, dependencies=[Depends(never_stored)]
+    )
+    refused = described(401, 422, 503)
+    refused_login = refused | described(403, 429)
 
-    @router.post("", summary="Log in for tokens", status_code=201, responses=refused | described(403))
+    @router.post(
+        "", summary="Log in for tokens", status_code=201, responses=refused_login, dependencies=[Depends(limited)]
+    )
     async def log_in(body: Login, served: Served) -> Tokens:
         """A session begins for a program; DELETE /v1/sessions/current ends it, and both tokens with it."""
         pair = await served.data.accounts.log_in_for_tokens(
