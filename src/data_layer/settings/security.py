@@ -49,7 +49,6 @@ class SecuritySettings(BaseSettings):
     password_min_length: int = Field(
         8, ge=8, le=64, description="Fewest characters of a new password; NIST advises 15 where it is the only factor."
     )
-
     rate_limit_max: int = Field(
         100,
         ge=0,
