@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse
 from data_layer import __version__
 from data_layer.api import files, health
 from data_layer.api.errors import add_error_handlers
+from data_layer.api.metrics import RequestMetricsMiddleware
 from data_layer.api.request_context import RequestContextMiddleware
 from data_layer.api.request_log import RequestLogMiddleware
 
@@ -44,6 +45,8 @@ def create_app(data: DataLayer) -> FastAPI:
 
         app.add_middleware(TracingMiddleware, tracing=data.tracing)
     app.add_middleware(CorrelationIdMiddleware, validator=is_correlation_id, transformer=str)
+    if data.settings.enable_metrics:
+        app.add_middleware(RequestMetricsMiddleware, counters=data.metrics.http, routes=app.routes)
     return app
 
 
