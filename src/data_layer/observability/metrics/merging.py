@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 GAUGES_THAT_ARE_NOT_SUMS: Final[Mapping[str, AcrossWorkers]] = {
     "data_layer_database_replica_lag_seconds": AcrossWorkers.MAX,
+    "data_layer_workers_wanted": AcrossWorkers.MAX,
     "process_max_fds": AcrossWorkers.MIN,
     "process_start_time_seconds": AcrossWorkers.MIN,
     "python_info": AcrossWorkers.MAX,
