@@ -7,7 +7,6 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
 from fastapi.routing import iter_route_contexts
 from starlette.applications import Starlette
 from starlette.responses import Response
@@ -80,6 +79,15 @@ async def serving_metrics(snapshot: Callable[[], Awaitable[Snapshot]], listener:
         snapshot: what to tell.
         listener: takes connections already.
     """
+    import uvicorn  # noqa: PLC0415  (only the service needs it)
+
+    class Server(uvicorn.Server):
+        """Leaves signals to the service, of which it is a part."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
     config = uvicorn.Config(
         _metrics_app(snapshot),
         log_config=None,
@@ -88,21 +96,13 @@ async def serving_metrics(snapshot: Callable[[], Awaitable[Snapshot]], listener:
         lifespan="off",
         timeout_graceful_shutdown=1,
     )
-    server = _Server(config)
+    server = Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]), name="metrics-endpoint")
     try:
         yield
     finally:
         server.should_exit = True
         await task
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to the service, of which it is a part."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _metrics_app(snapshot: Callable[[], Awaitable[Snapshot]]) -> Starlette:

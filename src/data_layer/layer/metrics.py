@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import platform
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from data_layer import __version__
 from data_layer.cache.wire.breaker import BreakerState
 from data_layer.observability.metrics import families
 from data_layer.observability.metrics.registry import Metrics
@@ -48,7 +48,7 @@ class _Parts:
     def collect(self) -> Iterator[Metric]:
         """Everything that they have counted."""
         build = {
-            "version": __version__,
+            "version": version("data-layer"),
             "python": platform.python_version(),
             "environment": self._settings.environment.value,
         }
