@@ -1,30 +1,21 @@
-"""Metrics over HTTP: requests are counted, and Prometheus is answered at an address of its own."""
+"""Requests are counted by the templates of the routes that take them."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi.routing import iter_route_contexts
-from starlette.applications import Starlette
-from starlette.responses import Response
-from starlette.routing import Route
 
 from data_layer.observability.metrics.http import UNMATCHED
-from data_layer.observability.metrics.snapshots import render
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
-    from starlette.requests import Request
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from data_layer.observability.metrics.http import HttpCounters
-    from data_layer.observability.metrics.snapshots import Snapshot
 
 
 class RequestMetricsMiddleware:
@@ -69,46 +60,3 @@ def _templates(routes: Sequence[BaseRoute]) -> dict[Any, tuple[str, frozenset[st
             _, methods = found.get(route.endpoint, ("", frozenset()))
             found[route.endpoint] = (route.path_format, methods | frozenset(route.methods or ()))
     return found
-
-
-@asynccontextmanager
-async def serving_metrics(snapshot: Callable[[], Awaitable[Snapshot]], listener: socket.socket) -> AsyncIterator[None]:
-    """Answer ``GET /metrics`` inside, and nothing else.
-
-    Args:
-        snapshot: what to tell.
-        listener: takes connections already.
-    """
-    import uvicorn  # noqa: PLC0415  (only the service needs it)
-
-    class Server(uvicorn.Server):
-        """Leaves signals to the service, of which it is a part."""
-
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
-
-    config = uvicorn.Config(
-        _metrics_app(snapshot),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        lifespan="off",
-        timeout_graceful_shutdown=1,
-    )
-    server = Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]), name="metrics-endpoint")
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
-
-
-def _metrics_app(snapshot: Callable[[], Awaitable[Snapshot]]) -> Starlette:
-    async def tell(request: Request) -> Response:
-        # Writing it down takes longer than collecting it, and needs nothing of the event loop.
-        content, media_type = await asyncio.to_thread(render, await snapshot(), request.headers.get("accept", ""))
-        return Response(content, media_type=media_type)
-
-    return Starlette(routes=[Route("/metrics", tell)])

@@ -54,7 +54,9 @@ class _Parts:
         }
         yield families.information("build", "Which version runs, and where.", build)
         yield families.gauge("workers", "Processes that serve requests.", 1)
-        yield families.gauge("workers_wanted", "Processes that should serve requests (WORKERS).", 1)
+        yield families.gauge(
+            "workers_wanted", "Processes that should serve requests (WORKERS).", self._settings.workers
+        )
         parts = self._parts()
         if parts is not None:
             yield from _pools(parts.server_counters)

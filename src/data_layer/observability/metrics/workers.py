@@ -39,10 +39,8 @@ async def telling_supervisor(snapshot: Callable[[], Snapshot], folder: Path) -> 
 
     Args:
         snapshot: what to tell; called by this event loop.
-        folder: the supervisor's, on a path short enough for Unix sockets (about 70 characters).
-
-    Raises:
-        OSError: the folder cannot be written.
+        folder: the supervisor's. If it cannot be used, because its path is too long for a Unix socket for example, that
+            is logged, and the worker goes on without telling anybody.
     """
     name = f"{os.getpid()}-{time.monotonic_ns()}"
 
@@ -52,7 +50,12 @@ async def telling_supervisor(snapshot: Callable[[], Snapshot], folder: Path) -> 
             await writer.drain()
         writer.close()
 
-    server = await asyncio.start_unix_server(answer, sock=_listen(folder, name))
+    try:
+        server = await asyncio.start_unix_server(answer, sock=_listen(folder, name))
+    except OSError as error:
+        log.warning("worker_metrics_untold", reason=str(error))
+        yield
+        return
     try:
         yield
     finally:
