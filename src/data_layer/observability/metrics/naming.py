@@ -42,9 +42,9 @@ def check_name(name: str, *, is_counter: bool = False) -> str:
         raise _refused(name, f"names that begin with {' or '.join(_OURS)} belong to others")
     if bare.endswith(_RESERVED_ENDS):
         raise _refused(name, f"the ending _{bare.rpartition('_')[2]} belongs to Prometheus")
-    for word in bare.split("_"):
-        if word in _BASE_UNITS:
-            raise _refused(name, f"measure in {_BASE_UNITS[word]} and say so in the name, instead of {word}")
+    unit = bare.rpartition("_")[2]
+    if unit in _BASE_UNITS:
+        raise _refused(name, f"measure in {_BASE_UNITS[unit]} and say so in the name, instead of {unit}")
     return bare
 
 
