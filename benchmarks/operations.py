@@ -260,18 +260,17 @@ class Service:
                 if self.process.poll() is not None:
                     raise SystemExit(f"the service ended; see {self._log.name}")
                 try:
-                    if (await client.get(f"http://127.0.0.1:{self.port}/readyz", timeout=5)).status_code == 200:
+                    if (await self.figures(client))["data_layer_workers"] == self._workers:
                         return
-                except httpx.TransportError:
+                except (httpx.TransportError, KeyError):
                     pass
                 await asyncio.sleep(0.1)
-        raise SystemExit("the service did not become ready within a minute")
+        raise SystemExit("the service did not become ready in time")
 
-    async def figures(self) -> dict[str, float]:
+    async def figures(self, client: httpx.AsyncClient) -> dict[str, float]:
         """What it tells about its processes."""
-        async with httpx.AsyncClient() as client:
-            text = (await client.get(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=30)).text
-        lines = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("process_"))
+        text = (await client.get(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=30)).text
+        lines = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(("process_", "data_layer_w")))
         return {name: float(value) for name, value in lines}
 
     async def request(self, number: int, clients: int = 8) -> float:
@@ -300,6 +299,7 @@ async def bench_memory(folder: Path, settings: Settings, options: argparse.Names
     """Resident memory before, while and after an hour's worth of requests is answered."""
     for workers in options.workers:
         service = Service(folder, settings, workers)
+        client = httpx.AsyncClient()
         try:
             await service.wait_until_ready()
             await asyncio.sleep(2)
@@ -311,7 +311,7 @@ async def bench_memory(folder: Path, settings: Settings, options: argparse.Names
             steps = 8
             for step in range(steps + 1):
                 speed = await service.request(options.requests // steps) if step else None
-                figures = await service.figures()
+                figures = await service.figures(client)
                 sizes.append(figures["process_resident_memory_bytes"] / 2**20)
                 handles = f"{figures['process_open_fds']:.0f}"
                 done = f"{options.requests // steps * step:,}"
@@ -319,6 +319,7 @@ async def bench_memory(folder: Path, settings: Settings, options: argparse.Names
             console.print(table)
             console.print(f"from the first quarter to the end: {sizes[-1] - sizes[steps // 4]:+.1f} MiB\n")
         finally:
+            await client.aclose()
             service.end()
 
 
