@@ -12,6 +12,10 @@ import httpx
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from typer import main as cli
+
+from data_layer import Settings
+from data_layer.cli.application import application
 
 from .support import PATIENCE, Service
 
@@ -126,6 +130,18 @@ def test_every_alert_says_what_it_means_and_what_to_do() -> None:
         assert set(rule["annotations"]) == {"summary", "description", "runbook"}, rule["alert"]
         assert all(len(text) > 20 for text in rule["annotations"].values()), rule["alert"]
         assert rule["labels"]["severity"] in {"page", "ticket"}, rule["alert"]
+
+
+def test_what_runbooks_name_exists() -> None:
+    settings, commands = {name.upper() for name in Settings.model_fields}, cli.get_command(application)
+    for rule in rules():
+        text = " ".join(rule["annotations"].values())
+        named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", text))
+        assert named <= settings, f"{rule['alert']}: {named - settings}"
+        for command in re.findall(r"`data-layer ([a-z ]+)`", text):
+            found: Any = commands
+            for word in command.split():
+                found = found.commands[word]
 
 
 def test_only_metrics_are_at_that_address(running: Service) -> None:
