@@ -95,10 +95,7 @@ async def open_parts(
     storage, counters = await _open_counted_storage(settings, stack, tracing)
     cache = await stack.enter_async_context(Cache(settings, addresses.redis_url, observer=cache_observer(tracing)))
     await _look_for(cache)
-    migrator = Migrator(direct_address(settings, addresses.database_url))
-    if prepares or addresses.database_url is not None:
-        require_direct_address(settings)
-        await run_in_thread(partial(prepare, migrator), log_progress)
+    migrator = await _make_migrator(settings, addresses, prepares=prepares)
     database = Database(settings, database_address(settings, addresses.database_url))
     trace_database(tracing, database)
     stack.push_async_callback(database.close)
@@ -133,6 +130,14 @@ async def open_parts(
         files,
         tracing,
     )
+
+
+async def _make_migrator(settings: Settings, addresses: EmbeddedAddresses, *, prepares: bool) -> Migrator:
+    migrator = Migrator(direct_address(settings, addresses.database_url))
+    if prepares or addresses.database_url is not None:
+        require_direct_address(settings)
+        await run_in_thread(partial(prepare, migrator), log_progress)
+    return migrator
 
 
 async def _open_counted_storage(
