@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
@@ -25,6 +25,7 @@ from data_layer.errors import (
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
 from data_layer.schemas.sessions import Place
 from data_layer.services.sessions.devices import describe_device
+from tests.leaks import LogLines
 from tests.support import make_user
 
 if TYPE_CHECKING:
@@ -322,3 +323,25 @@ class TestRemoval:
             assert await tx.sessions.count_changes(before) == 5
             assert [await tx.sessions.remove_changes(before, limit=3) for _ in range(3)] == [3, 2, 0]
         assert await is_accepted(data, kept)
+
+
+@pytest.mark.parametrize("attack", ["the copy of somebody else", "a changed copy"])
+async def test_who_can_write_to_redis_becomes_nobody_else(data: DataLayer, settings: Settings, attack: str) -> None:
+    with LogLines() as log:
+        async with DataLayer(settings) as other:
+            await other.sessions.validate(token_of(await data.sessions.create(await new_user(data))))
+            victim, own = [await data.sessions.create(await new_user(data)) for _ in range(2)]
+            for new in (victim, own):
+                await data.sessions.validate(token_of(new))
+            copies: dict[str, Any] = {}
+            async for key in data.cache.keys("session-copy:*"):
+                copies[key] = await data.cache.get(key)
+            (key_of_victim,) = [key for key, copy in copies.items() if str(victim.session.id) in copy["content"]]
+            (key_of_own,) = [key for key, copy in copies.items() if str(own.session.id) in copy["content"]]
+            forged = dict(copies[key_of_victim])
+            if attack == "a changed copy":
+                content = copies[key_of_own]["content"].replace(str(own.session.user_id), str(victim.session.user_id))
+                forged = copies[key_of_own] | {"content": content}
+            await data.cache.set(key_of_own, forged, 60)
+            assert (await other.sessions.validate(token_of(own))).user_id == own.session.user_id
+    assert any("session_copy_refused" in line for line in log.lines), "the copy was looked at"
