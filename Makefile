@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help run test check format lint types docs lock upgrade env-example clean
-.PHONY: bench bench-database bench-cache bench-storage bench-accounts
+.PHONY: bench bench-database bench-cache bench-storage bench-accounts bench-operations
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -55,7 +55,7 @@ upgrade: $(to_develop) ## Lock the newest versions that pyproject.toml allows
 env-example: $(to_develop) ## Write .env.example anew after a change in the settings
 	@$(bin)/python tools/make_env_example.py
 
-bench: bench-database bench-cache bench-storage bench-accounts ## Run all benchmarks
+bench: bench-database bench-cache bench-storage bench-accounts bench-operations ## Run all benchmarks
 
 bench-database: $(to_measure) ## Measure imports, starts, and the database against raw psycopg
 	@$(bin)/python benchmarks/database.py $(ARGUMENTS)
@@ -70,6 +70,9 @@ bench-storage: $(to_measure) ## Measure files on S3, Azure and the local disk ag
 bench-accounts: $(to_measure) ## Measure sessions, tokens and the audit trail
 	@$(bin)/python benchmarks/accounts.py $(ARGUMENTS)
 	@$(bin)/python benchmarks/audit.py $(ARGUMENTS)
+
+bench-operations: $(to_measure) ## Measure what metrics and logs cost, and memory
+	@$(bin)/python benchmarks/operations.py $(ARGUMENTS)
 
 clean: ## Remove everything that can be made anew; stored data (.data-layer, uploads) stays
 	rm -rf $(environment) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov build dist docs/_build

@@ -291,6 +291,20 @@ class TestContradictions:
         assert only_problem(**others | {name: "/no/such.pem"}) == f"{name}: there is no readable file '/no/such.pem'"
 
 
+class TestMetrics:
+    def test_by_default_only_this_machine_is_told(self) -> None:
+        settings = read()
+        assert settings.enable_metrics
+        assert (settings.metrics_host, settings.metrics_port) == ("127.0.0.1", 9090)
+        assert read(HOST="0.0.0.0").metrics_host == "127.0.0.1", "what is public is said for each"  # noqa: S104  (only read)
+
+    def test_they_have_a_port_of_their_own(self) -> None:
+        problem = only_problem(PORT="9090")
+        assert "PORT and METRICS_PORT are both 9090" in problem
+        assert "ENABLE_METRICS=false" in problem
+        assert read(PORT="9090", ENABLE_METRICS="false").port == 9090
+
+
 class TestMisspeltVariables:
     @pytest.mark.parametrize(
         ("name", "meant"),
@@ -514,7 +528,9 @@ class TestFrozen:
 
 
 class TestMisreadings:
-    @pytest.mark.parametrize(("name", "service"), [("REDIS_PORT", "redis"), ("DB_PORT", "db")])
+    @pytest.mark.parametrize(
+        ("name", "service"), [("REDIS_PORT", "redis"), ("DB_PORT", "db"), ("METRICS_PORT", "metrics")]
+    )
     def test_what_kubernetes_sets_for_a_service_is_explained(self, name: str, service: str) -> None:
         problem = only_problem(**{name: "tcp://10.0.0.1:6379"})
         assert "Kubernetes" in problem

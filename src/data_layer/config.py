@@ -25,6 +25,7 @@ from data_layer.settings.audit import AuditSettings
 from data_layer.settings.database import DatabaseSettings, SslMode
 from data_layer.settings.files import FileSettings
 from data_layer.settings.logging import LogSettings
+from data_layer.settings.metrics import MetricsSettings
 from data_layer.settings.redis import RedisSettings
 from data_layer.settings.security import SecuritySettings
 from data_layer.settings.service import ServiceSettings
@@ -63,6 +64,7 @@ class Settings(
     AuditSettings,
     ServiceSettings,
     TracingSettings,
+    MetricsSettings,
 ):
     """Everything that can be configured, each by the environment variable of the same name in capitals.
 
@@ -106,7 +108,7 @@ class Settings(
     def _understand_warning(cls, value: Any) -> Any:
         return "warn" if isinstance(value, str) and value.lower() == "warning" else value
 
-    @field_validator("port", "db_port", "redis_port", mode="before")
+    @field_validator("port", "metrics_port", "db_port", "redis_port", mode="before")
     @classmethod
     def _explain_service_links(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, str) and value.startswith("tcp://"):
@@ -126,6 +128,7 @@ class Settings(
             *self.redis_contradictions(),
             *self.file_contradictions(),
             *self.worker_contradictions(self.db_max_connections),
+            *self._shared_ports(),
             *self._missing_files(),
         ]
         if self.is_production:
@@ -194,6 +197,11 @@ class Settings(
             *self._unfit_passwords(),
             *self.unfit_secrets(),
         ]
+
+    def _shared_ports(self) -> list[str]:
+        if self.enable_metrics and self.metrics_port == self.port:
+            return [f"PORT and METRICS_PORT are both {self.port}; give each its own, or set ENABLE_METRICS=false"]
+        return []
 
     def _missing_files(self) -> list[str]:
         names = ("db_ssl_ca", "db_ssl_cert", "db_ssl_key", "redis_tls_ca")

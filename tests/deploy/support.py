@@ -25,9 +25,7 @@ KUBERNETES = DEPLOY / "kubernetes"
 PROGRAMS = Path(sys.executable).parent
 Object = dict[str, Any]
 
-# Settings of pieces that are not merged yet; empty it then.
-_ON_THEIR_WAY = {"ENABLE_METRICS", "METRICS_HOST", "METRICS_PORT", "SHUTDOWN_DELAY", "SHUTDOWN_TIMEOUT", "WORKERS"}
-SETTINGS = {name.upper() for name in Settings.model_fields} | _ON_THEIR_WAY
+SETTINGS = {name.upper() for name in Settings.model_fields}
 OTHER_VARIABLES = {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "SSL_CERT_FILE"}
 """What the image tells Python and OpenSSL."""
 

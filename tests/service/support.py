@@ -74,13 +74,16 @@ class Service:
     ) -> None:
         self.folder = folder
         self.port = port or free_port()
+        self.metrics_port = int(environment.get("METRICS_PORT") or free_port())
         self._output = folder / f"output-{self.port}.txt"
         self.started = time.monotonic()
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 [*before, str(PROGRAM), *command.split()],
                 cwd=folder,
-                env=clean_environment() | {"PORT": str(self.port)} | environment,
+                env=clean_environment()
+                | {"PORT": str(self.port), "METRICS_PORT": str(self.metrics_port)}
+                | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

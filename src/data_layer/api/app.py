@@ -13,6 +13,7 @@ from data_layer.api import accounts, files, health, sessions, tokens
 from data_layer.api.callers import People
 from data_layer.api.errors import add_error_handlers
 from data_layer.api.mails import Mailing
+from data_layer.api.metrics import RequestMetricsMiddleware
 from data_layer.api.request_context import RequestContextMiddleware
 from data_layer.api.request_log import RequestLogMiddleware
 from data_layer.services.request_limits import RequestLimiter
@@ -59,6 +60,8 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
 
         app.add_middleware(TracingMiddleware, tracing=data.tracing)
     app.add_middleware(CorrelationIdMiddleware, validator=is_correlation_id, transformer=str)
+    if data.settings.enable_metrics:
+        app.add_middleware(RequestMetricsMiddleware, counters=data.metrics.http, routes=app.routes)
     return app
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from data_layer.cache.batches import Batch
     from data_layer.cache.commands import CommandRunner
     from data_layer.cache.entries import Entries
+    from data_layer.cache.latency import LatencyHistogram
     from data_layer.cache.locks import Lock
     from data_layer.cache.near import NearCopy
     from data_layer.cache.observed import CommandObserver
@@ -141,6 +142,11 @@ class Cache(SessionEntries):
         from data_layer.cache.measuring import measure_process  # noqa: PLC0415
 
         return measure_process(self._parts, self._codec)
+
+    @property
+    def latencies(self) -> LatencyHistogram:
+        """How long this process waited for the answers to commands that travelled together."""
+        return self._commands.latencies
 
     # One key
 

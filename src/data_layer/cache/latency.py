@@ -15,6 +15,7 @@ class LatencyHistogram:
 
     def __init__(self) -> None:
         self.count = 0
+        self.sum = 0.0
         self._buckets = [0] * _BUCKETS
 
     def note(self, seconds: float) -> None:
@@ -22,6 +23,14 @@ class LatencyHistogram:
         number = int(math.log2(seconds / _SHORTEST) * _STEPS_PER_DOUBLING) if seconds > _SHORTEST else 0
         self._buckets[min(number, _BUCKETS - 1)] += 1
         self.count += 1
+        self.sum += seconds
+
+    def cumulated(self) -> list[tuple[float, int]]:
+        """Upper limits in seconds, from 64 µs fourfold to 4.2 s and an infinite one, with how many were not longer."""
+        below = list(accumulate(self._buckets))
+        doublings = range(6, 23, 2)
+        limits = [(_SHORTEST * 2**doubling, below[doubling * _STEPS_PER_DOUBLING - 1]) for doubling in doublings]
+        return [*limits, (math.inf, self.count)]
 
     def quantile(self, share: float) -> float | None:
         """Seconds within which this share of all durations lies, such as 0.5 or 0.99; nothing without any."""

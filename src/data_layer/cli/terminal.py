@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from data_layer.cli.output import console, plain, say
-from data_layer.server import Observer, authority
+from data_layer.server import Observer, authority, metrics_authority
 
 if TYPE_CHECKING:
     from data_layer.config import Settings
@@ -32,6 +32,9 @@ class Terminal(Observer):
             "Service": service,
             "API docs": f"{service}/docs",
             "Health": f"{service}/health",
+            "Metrics": f"http://{metrics_authority(self._settings)}/metrics"
+            if self._settings.enable_metrics
+            else "off",
             "Database": str(data.database.address),
             "Cache": _cache_url(self._settings, data.cache.address),
             "Uploads": str(self._settings.local_storage_path.absolute()),

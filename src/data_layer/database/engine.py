@@ -56,6 +56,8 @@ class Database:
         self._settings = settings
         self._engine: AsyncEngine | None = None
         self._trusted_since = 0.0
+        self.waiting = 0
+        """How many tasks wait for a connection."""
 
     @property
     def engine(self) -> AsyncEngine:
@@ -106,12 +108,15 @@ class Database:
             DatabaseUnavailableError: when a new one cannot be made.
         """
         started = perf_counter()
+        self.waiting += 1
         try:
             with translated():
                 connection = await self._connect()
         except BaseException as error:
             self.observation.connection_awaited(started, error)
             raise
+        finally:
+            self.waiting -= 1
         if self.observation.observers:
             self.observation.connection_awaited(started)
         return connection

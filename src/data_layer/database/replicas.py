@@ -123,6 +123,11 @@ class Replicas:
             for replica in self._replicas
         ]
 
+    @property
+    def databases(self) -> list[Database]:
+        """The replicas' own pools, in the order of ``figures``."""
+        return [replica.database for replica in self._replicas]
+
     def fresh(self, after: int) -> list[Replica]:
         """The replicas that may be read from, in the order in which they should be tried."""
         found = [

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from data_layer.database.engine import Database
     from data_layer.database.migrator import Migrator
     from data_layer.database.replicas import Replicas
+    from data_layer.observability.metrics.registry import Metrics
     from data_layer.observability.tracing.tracing import Tracing
     from data_layer.schemas.health import Health
     from data_layer.services.files import FileMaintenance, FileService, LocalFileServer
@@ -69,6 +70,7 @@ class DataLayer:
         self._tracer_provider = tracer_provider
         self._exit_stack: AsyncExitStack | None = None
         self._parts: Parts | None = None
+        self._metrics: Metrics | None = None
 
     async def open(self) -> Self:
         """Start and connect everything. Harmless when it is open.
@@ -130,6 +132,20 @@ class DataLayer:
     def storage_counters(self) -> StorageCounters:
         """What the storage has done since it was opened: operations, bytes, errors and durations."""
         return self._opened.storage_counters
+
+    @property
+    def metrics(self) -> Metrics:
+        """What is counted here, and where an application adds metrics of its own, also before it is open.
+
+        The service tells them to Prometheus at METRICS_PORT; an application of one's own hands
+        ``data.metrics.registry`` to prometheus-client.
+        """
+        if self._metrics is None:
+            # Here because whoever does not ask need not wait for prometheus-client.
+            from data_layer.layer.metrics import make_metrics  # noqa: PLC0415
+
+            self._metrics = make_metrics(self.settings, lambda: self._parts)
+        return self._metrics
 
     @property
     def files(self) -> FileService:

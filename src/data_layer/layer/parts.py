@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from data_layer.cache import Cache
 from data_layer.database.address import database_address, direct_address
+from data_layer.database.counters import ServerCounters
 from data_layer.database.engine import Database
 from data_layer.database.listener import Listener
 from data_layer.database.migrator import Migrator
@@ -64,6 +65,8 @@ class Parts:
     sessions: SessionService
     tokens: TokenService
     storage_counters: StorageCounters
+    all_storage_counters: tuple[StorageCounters, ...]
+    server_counters: ServerCounters
     files: FileServices
     tracing: Tracing | None
 
@@ -92,10 +95,7 @@ async def open_parts(
     storage, counters = await _open_counted_storage(settings, stack, tracing)
     cache = await stack.enter_async_context(Cache(settings, addresses.redis_url, observer=cache_observer(tracing)))
     await _look_for(cache)
-    migrator = Migrator(direct_address(settings, addresses.database_url))
-    if prepares or addresses.database_url is not None:
-        require_direct_address(settings)
-        await run_in_thread(partial(prepare, migrator), log_progress)
+    migrator = await _make_migrator(settings, addresses, prepares=prepares)
     database = Database(settings, database_address(settings, addresses.database_url))
     trace_database(tracing, database)
     stack.push_async_callback(database.close)
@@ -104,7 +104,7 @@ async def open_parts(
     stack.push_async_callback(replicas.close)
     await replicas.open()
     (await database.schema()).require_current()
-    places = await _open_places(settings, stack, storage)
+    places, second = await _open_places(settings, stack, storage)
     files = await stack.enter_async_context(open_files(settings, transaction, places))
     log.info("data_layer_opened", database=str(database.address), cache=cache.address)
     passwords = stack.enter_context(PasswordHasher(settings.bcrypt_rounds))
@@ -125,9 +125,19 @@ async def open_parts(
         sessions,
         tokens,
         counters,
+        (counters, *second),
+        ServerCounters(database, replicas.databases, observing=settings.enable_metrics),
         files,
         tracing,
     )
+
+
+async def _make_migrator(settings: Settings, addresses: EmbeddedAddresses, *, prepares: bool) -> Migrator:
+    migrator = Migrator(direct_address(settings, addresses.database_url))
+    if prepares or addresses.database_url is not None:
+        require_direct_address(settings)
+        await run_in_thread(partial(prepare, migrator), log_progress)
+    return migrator
 
 
 async def _open_counted_storage(
@@ -141,13 +151,18 @@ async def _open_counted_storage(
     return storage, counters
 
 
-async def _open_places(settings: Settings, stack: AsyncExitStack, storage: StorageBackend) -> StoragePlaces:
+async def _open_places(
+    settings: Settings, stack: AsyncExitStack, storage: StorageBackend
+) -> tuple[StoragePlaces, list[StorageCounters]]:
     others: dict[StorageKind, StorageBackend] = {}
+    counters: list[StorageCounters] = []
     second = settings.storage_second_backend
     if second is not None and second != settings.storage_backend:
         second_settings = settings.model_copy(update={"storage_backend": second})
-        others[StorageKind(second)] = await stack.enter_async_context(open_storage(second_settings))
-    return StoragePlaces(StorageKind(settings.storage_backend), storage, others)
+        opened = await stack.enter_async_context(open_storage(second_settings))
+        counters.append(StorageCounters(second))
+        others[StorageKind(second)] = CountedStorage(opened, counters[0])
+    return StoragePlaces(StorageKind(settings.storage_backend), storage, others), counters
 
 
 def _make_audit_buffer(settings: Settings, database: Database) -> AuditBuffer:

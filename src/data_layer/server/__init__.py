@@ -6,7 +6,7 @@ with SO_REUSEPORT: connections then wait in one queue, so none is lost with the 
 another program has taken is still found out.
 """
 
-from data_layer.server.listening import authority, listen
+from data_layer.server.listening import authority, listen, metrics_authority
 from data_layer.server.process import LogObserver, Observer, Role, ServiceProcess, WorkerObserver
 from data_layer.server.stopping import StoppedBeforeReady, StopRequest
 from data_layer.server.supervisor import Supervisor
@@ -25,4 +25,5 @@ __all__ = [
     "WorkerObserver",
     "authority",
     "listen",
+    "metrics_authority",
 ]

@@ -1,4 +1,4 @@
-"""The listening socket of the service."""
+"""The listening sockets of the service."""
 
 from __future__ import annotations
 
@@ -20,18 +20,42 @@ def listen(settings: Settings) -> socket.socket:
     Raises:
         ConfigurationError: when they cannot be had.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return _take(settings.host, settings.port, "HOST and PORT to others")
+
+
+def listen_for_metrics(settings: Settings) -> socket.socket | None:
+    """Take METRICS_HOST and METRICS_PORT, if metrics are to be told.
+
+    Raises:
+        ConfigurationError: when they cannot be had.
+    """
+    if not settings.enable_metrics:
+        return None
+    otherwise = "METRICS_HOST and METRICS_PORT to others, or ENABLE_METRICS=false"
+    return _take(settings.metrics_host, settings.metrics_port, otherwise)
+
+
+def _take(host: str, port: int, otherwise: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         # What the socket module adds is the address, once more.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ConfigurationError(
-            f"cannot listen on {authority(settings)} ({reason}); stop what uses it, or set HOST and PORT to others"
+            f"cannot listen on {_written(host, port)} ({reason}); stop what uses it, or set {otherwise}"
         ) from None
 
 
 def authority(settings: Settings) -> str:
     """Host and port as they stand in a URL."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"{host}:{settings.port}"
+    return _written(settings.host, settings.port)
+
+
+def metrics_authority(settings: Settings) -> str:
+    """Host and port for metrics, as they stand in a URL."""
+    return _written(settings.metrics_host, settings.metrics_port)
+
+
+def _written(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from data_layer.observability.log import get_log
 from data_layer.server.gate import Gate
 from data_layer.server.http_server import HttpServer
-from data_layer.server.listening import authority
+from data_layer.server.listening import authority, listen_for_metrics
 
 if TYPE_CHECKING:
     import socket
@@ -100,7 +101,8 @@ class ServiceProcess:
     """Opens the data layer, serves until it is to stop, and closes it.
 
     What runs in each serving process while it serves, such as its metrics (on METRICS_PORT if ``role.is_alone``, and
-    else on a Unix socket in ``role.folder`` for the supervisor), is entered in ``_serve``.
+    else on a Unix socket in ``role.folder`` for the supervisor), is entered in ``_serve``. METRICS_PORT is taken at
+    once.
 
     Args:
         settings: with this process's share of the connections.
@@ -108,6 +110,9 @@ class ServiceProcess:
         stop: ends it.
         observer: is told how far it is.
         role: what it does besides.
+
+    Raises:
+        ConfigurationError: METRICS_PORT cannot be had.
     """
 
     def __init__(
@@ -117,6 +122,7 @@ class ServiceProcess:
         self._stop = stop
         self._observer = observer
         self._role = role
+        self._metrics_listener = listen_for_metrics(settings) if role.is_alone else None
         self._gate = Gate()
         limit = settings.shutdown_timeout
         self._http = HttpServer(self._gate, listener, finish_seconds=max(limit - _CLOSE_SECONDS, limit / 2))
@@ -128,7 +134,7 @@ class ServiceProcess:
             StoppedBeforeReady: it was asked to stop while it was still starting.
             DataLayerError: when it cannot start.
         """
-        with self._stop.by_signals():
+        with self._stop.by_signals(), self._metrics_listener or nullcontext():
             if self._role.is_alone:
                 self._http.start()
             try:
@@ -152,10 +158,12 @@ class ServiceProcess:
 
     async def _serve(self, data: DataLayer) -> None:
         from data_layer.api.app import create_app  # noqa: PLC0415
+        from data_layer.server.metrics import metrics_of_process  # noqa: PLC0415
         from data_layer.services.schedule import scheduled  # noqa: PLC0415
 
         interval = self._settings.maintenance_interval if self._role.maintains else 0
-        async with scheduled(data.maintenance, data.cache, interval):
+        metrics = metrics_of_process(data, self._metrics_listener, self._role.folder)
+        async with scheduled(data.maintenance, data.cache, interval), metrics:
             self._gate.open(create_app(data))
             self._http.start()
             self._observer.serving(data)

@@ -13,7 +13,7 @@ from data_layer.errors import WorkerFailedError
 from data_layer.observability.log import get_log
 from data_layer.server.gate import Gate
 from data_layer.server.http_server import HttpServer
-from data_layer.server.listening import authority
+from data_layer.server.listening import authority, listen_for_metrics
 from data_layer.server.stopping import StoppedBeforeReady
 from data_layer.server.supervisor_link import FORWARDED
 from data_layer.server.worker import Worker
@@ -40,14 +40,18 @@ class Supervisor:
     The first one starts alone: what keeps it from starting would keep all of them, and is said once. While none is
     ready, at the start and after crashes, the supervisor answers requests itself, with 503.
 
-    What there is once for all workers, such as METRICS_PORT, runs on this object's event loop: enter it in ``_run``,
-    beside the folder. That is a private folder for Unix sockets of the workers, which find it in ``Role.folder``.
+    What there is once for all workers runs on this object's event loop and is entered in ``_run``, beside the folder,
+    such as METRICS_PORT, which is taken at once. The folder is private, for Unix sockets of the workers, which find it
+    in ``Role.folder``.
 
     Args:
         settings: how many workers, and how long everything may take.
         listener: belongs to this object from now on.
         stop: ends it.
         command: starts a worker, which gets its assignment as one more argument.
+
+    Raises:
+        ConfigurationError: METRICS_PORT cannot be had.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Supervisor:
     ) -> None:
         self._settings = settings
         self._listener = listener
+        self._metrics_listener = listen_for_metrics(settings)
         self._stop = stop
         self._command = command
         self._folder = Path()
@@ -79,6 +84,11 @@ class Supervisor:
     async def _run(self, stack: AsyncExitStack) -> None:
         stack.enter_context(self._listener)
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="data-layer-")))
+        if self._metrics_listener is not None:
+            from data_layer.server.metrics import metrics_of_workers  # noqa: PLC0415  (takes a while)
+
+            stack.enter_context(self._metrics_listener)
+            await stack.enter_async_context(metrics_of_workers(self._folder, self._metrics_listener))
         door = asyncio.create_task(self._answer_while_none_is_ready())
         stack.push_async_callback(_cancel, door)
         if self._settings.uses_embedded_database or self._settings.uses_embedded_cache:

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, float("inf"))
 """Upper limits of the classes of durations, in seconds."""
 
+OPERATIONS = (
+    *("check", "copy", "delete", "delete_many", "download", "exists"),
+    *("list", "move", "open", "signed_url", "stat", "upload"),
+)
+"""The names of everything that is counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class OperationFigures:
@@ -85,8 +91,12 @@ class StorageCounters:
             self._buckets[operation, next(limit for limit in BUCKETS if seconds <= limit)] += 1
 
     def figures(self) -> dict[str, OperationFigures]:
-        """All operations by name."""
+        """All operations that were tried, by name."""
         return {name: self._figures(name) for name in sorted(self._counts)}
+
+    def figures_of(self, operation: str) -> OperationFigures:
+        """One of ``OPERATIONS``, which may not have been tried yet."""
+        return self._figures(operation)
 
     def _figures(self, operation: str) -> OperationFigures:
         below, sums = 0, []

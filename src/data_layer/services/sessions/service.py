@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
     from data_layer.schemas.actors import Actor
     from data_layer.schemas.sessions import ActiveSession
+    from data_layer.services.sessions.validation import ValidationCounts
     from data_layer.services.transactions import Transactions
 
 Value = TypeVar("Value")
@@ -96,6 +97,16 @@ class SessionService:
             clock=clock,
         )
         self._is_closed = False
+
+    @property
+    def validations(self) -> ValidationCounts:
+        """Where answers came from since the start."""
+        return self._validator.counts
+
+    @property
+    def copy_count(self) -> int:
+        """How many copies of sessions this process keeps, at most one by token and one by id of each."""
+        return len(self._near.by_key)
 
     async def close(self) -> None:
         """Write the activity that was collected, and stop what runs in the background."""

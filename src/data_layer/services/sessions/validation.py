@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from data_layer.errors import InvalidSessionError
+from data_layer.errors import DataLayerError, InvalidSessionError
 from data_layer.services.sessions.activity import FLUSH_SECONDS
 from data_layer.services.sessions.hashing import TOKEN_LENGTH
 from data_layer.services.sessions.near_copies import NearCopy
@@ -32,10 +32,26 @@ if TYPE_CHECKING:
 _SHARED_SECONDS = 0.25
 
 
+@dataclass(slots=True)
+class ValidationCounts:
+    """How many were answered from where since the start; those that nobody could answer are ``failed``."""
+
+    near: int = 0
+    redis: int = 0
+    database: int = 0
+    refused: int = 0
+    failed: int = 0
+
+
+class _Found(NamedTuple):
+    session: ActiveSession
+    is_shared: bool
+
+
 class _Load(NamedTuple):
     """A session that is being looked up for everybody who asks for it meanwhile."""
 
-    task: asyncio.Task[ActiveSession]
+    task: asyncio.Task[_Found]
     begun_at: float
 
 
@@ -69,15 +85,18 @@ class SessionValidator:
         # Activity is written well before a session could expire for want of it.
         self._margin = min(2 * FLUSH_SECONDS, lifetime.idle / 4)
         self._loads: dict[str, _Load] = {}
+        self.counts = ValidationCounts()
 
     async def by_token(self, token: str) -> ActiveSession:
         """The session of a token; see ``SessionService.validate``."""
         if len(token) != TOKEN_LENGTH:
+            self.counts.refused += 1
             raise refused()
         key = self._hasher.hash(token)
         copy = self._near.by_key.get(key)
         now = self._clock()
         if copy is not None and now < copy.usable_until and now < self._coverage.fresh_until:
+            self.counts.near += 1
             self._activity.note(copy, now)
             return copy.session
         hashes = self._hasher.hashes(token)
@@ -89,6 +108,7 @@ class SessionValidator:
         copy = self._near.by_key.get(key)
         now = self._clock()
         if copy is not None and now < copy.usable_until and now < self._coverage.fresh_until:
+            self.counts.near += 1
             self._activity.note(copy, now)
             return copy.session
         return await self._look_up(key, lambda tx: tx.sessions.find_active_by_id(session_id))
@@ -108,24 +128,35 @@ class SessionValidator:
             load = _Load(asyncio.create_task(self._load(key, find)), now)
             self._loads[key] = load
             load.task.add_done_callback(lambda task: self._end(key, task))
-        session = await asyncio.shield(load.task)
+        try:
+            session, is_shared = await asyncio.shield(load.task)
+        except InvalidSessionError:
+            self.counts.refused += 1
+            raise
+        except DataLayerError:
+            self.counts.failed += 1
+            raise
+        if is_shared:
+            self.counts.redis += 1
+        else:
+            self.counts.database += 1
         self._activity.note_session(session, now)
         return session
 
-    def _end(self, key: str, task: asyncio.Task[ActiveSession]) -> None:
+    def _end(self, key: str, task: asyncio.Task[_Found]) -> None:
         if (load := self._loads.get(key)) and load.task is task:
             del self._loads[key]
         if not task.cancelled():
             task.exception()  # Seen here, should nobody wait for it any more.
 
-    async def _load(self, key: str, find: Find) -> ActiveSession:
+    async def _load(self, key: str, find: Find) -> _Found:
         asked_at = self._clock()
         shared = await self._find_shared(key)
         found = shared or await self._find_stored(find)
         self._keep(key, found, asked_at)
         if shared is None:
             await self._shared.write(key, found)
-        return found.session
+        return _Found(found.session, is_shared=shared is not None)
 
     async def _find_shared(self, key: str) -> FoundSession | None:
         """What Redis holds, if it is to be believed."""

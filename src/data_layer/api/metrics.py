@@ -1,0 +1,62 @@
+"""Requests are counted by the templates of the routes that take them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from fastapi.routing import iter_route_contexts
+
+from data_layer.observability.metrics.http import UNMATCHED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.routing import BaseRoute
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from data_layer.observability.metrics.http import HttpCounters
+
+
+class RequestMetricsMiddleware:
+    """Counts requests by the template of the route that took them."""
+
+    def __init__(self, app: ASGIApp, counters: HttpCounters, routes: Sequence[BaseRoute]) -> None:
+        self._app = app
+        self._counters = counters
+        self._templates = _templates(routes)
+        counters.expect((path, method) for path, methods in self._templates.values() for method in methods)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  (ASGI)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def remember_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._counters.in_progress += 1
+        try:
+            await self._app(scope, receive, remember_status)
+        finally:
+            self._counters.in_progress -= 1
+            self._counters.note(self._route(scope), status, time.perf_counter() - started)
+
+    def _route(self, scope: Scope) -> tuple[str, str]:
+        template = self._templates.get(scope.get("endpoint"))
+        return (template[0], scope["method"]) if template else UNMATCHED
+
+
+def _templates(routes: Sequence[BaseRoute]) -> dict[Any, tuple[str, frozenset[str]]]:
+    """The path and the methods of each endpoint, prefixes of routers included."""
+    found: dict[Any, tuple[str, frozenset[str]]] = {}
+    for route in iter_route_contexts(routes):
+        if route.endpoint is not None and route.path_format is not None:
+            _, methods = found.get(route.endpoint, ("", frozenset()))
+            found[route.endpoint] = (route.path_format, methods | frozenset(route.methods or ()))
+    return found

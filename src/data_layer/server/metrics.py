@@ -1,0 +1,80 @@
+"""Metrics for Prometheus at an address of their own: those of one process, or of all workers together."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+
+from data_layer.observability.metrics.snapshots import render
+from data_layer.observability.metrics.workers import AllWorkers, telling_supervisor
+from data_layer.server.http_server import HttpServer
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    from starlette.requests import Request
+
+    from data_layer.layer import DataLayer
+    from data_layer.observability.metrics.snapshots import Snapshot
+
+
+@asynccontextmanager
+async def metrics_of_process(
+    data: DataLayer, listener: socket.socket | None, folder: Path | None
+) -> AsyncIterator[None]:
+    """Tell inside what this process counts.
+
+    Args:
+        data: counts.
+        listener: for Prometheus; None if somebody else tells it, or nobody.
+        folder: the supervisor's, who wants to be told.
+    """
+
+    async def snapshot() -> Snapshot:
+        return data.metrics.snapshot()
+
+    if listener is not None:
+        async with _answering(snapshot, listener):
+            yield
+    elif folder is not None and data.settings.enable_metrics:
+        async with telling_supervisor(data.metrics.snapshot, folder):
+            yield
+    else:
+        yield
+
+
+@asynccontextmanager
+async def metrics_of_workers(folder: Path, listener: socket.socket) -> AsyncIterator[None]:
+    """Tell inside what all workers have counted, those that have ended included.
+
+    Args:
+        folder: in which the workers listen.
+        listener: for Prometheus.
+    """
+    workers = AllWorkers(folder)
+    async with workers.watched(), _answering(workers.snapshot, listener):
+        yield
+
+
+@asynccontextmanager
+async def _answering(snapshot: Callable[[], Awaitable[Snapshot]], listener: socket.socket) -> AsyncIterator[None]:
+    """Answer ``GET /metrics`` inside, and nothing else."""
+
+    async def tell(request: Request) -> Response:
+        # Writing it down takes longer than collecting it, and needs nothing of the event loop.
+        content, media_type = await asyncio.to_thread(render, await snapshot(), request.headers.get("accept", ""))
+        return Response(content, media_type=media_type)
+
+    server = HttpServer(Starlette(routes=[Route("/metrics", tell)]), listener, finish_seconds=1)
+    server.start()
+    try:
+        yield
+    finally:
+        await server.close()
