@@ -34,6 +34,7 @@ SENTINELS = {"REDIS_SENTINEL_NODES": "a:1,b:2,c:3", "REDIS_SENTINEL_MASTER": "ma
 SECRETS = (
     *("database_url", "db_password", "db_direct_url", "redis_url", "redis_password", "redis_sentinel_password"),
     *("session_secret", "session_secret_previous", "jwt_secret", "jwt_secret_previous"),
+    "applicationinsights_connection_string",
 )
 STORAGE_SECRETS = {
     *("azure_storage_connection_string", "aws_secret_access_key", "aws_session_token"),
@@ -447,6 +448,7 @@ class TestSecrets:
                 session_secret_previous=HIDDEN,
                 jwt_secret=HIDDEN,
                 jwt_secret_previous=HIDDEN,
+                applicationinsights_connection_string=f"InstrumentationKey={HIDDEN}",
                 **nodes if sentinels else {"redis_url": f"redis://:{HIDDEN}@host"},
             )
 
