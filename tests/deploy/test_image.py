@@ -13,6 +13,7 @@ import zipfile
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from packaging.requirements import Requirement
 
@@ -180,7 +181,11 @@ def test_it_starts_and_ends_with_nothing_writable_but_its_two_places(prepared: d
             assert process.poll() is None, log.read_text()
             return run(program, *arguments, env=environment).returncode == 0
 
+        def is_ready() -> bool:
+            return httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
+
         assert wait_for(is_healthy, PATIENCE), log.read_text()
+        assert wait_for(is_ready, PATIENCE), log.read_text()
         process.terminate()
         assert process.wait(PATIENCE) == 0, log.read_text()
     finally:

@@ -127,10 +127,15 @@ def run_line(
         if parsed(words[1:]) not in ONLY_PARSED and not elsewhere:
             command(*words[1:], typed=f"{PASSWORD}\n", BCRYPT_ROUNDS="4", DATA_FOLDER=str(folder))
     elif program == "curl":
-        assert urlsplit(words[-1]).path in create_app(DataLayer(settings)).openapi()["paths"]
+        assert urlsplit(words[-1]).path in asyncio.run(paths_of_the_service(settings))
     else:
         assert program in PROGRAMS, f"{line!r}: nothing here can run it; mark the sample as not run, and say why"
         run_program(line, settings, folder)
+
+
+async def paths_of_the_service(settings: Settings) -> set[str]:
+    async with DataLayer(settings) as data:
+        return set(create_app(data).openapi()["paths"])
 
 
 def parsed(words: Sequence[str]) -> str:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-WRITER = Path(__file__).with_name("crashing_writer.py")
+PROJECT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("mode", [[], ["--sidecars"]], ids=["attributes", "sidecars"])
 @pytest.mark.parametrize(("rounds", "writers"), [(100, 1), (25, 3)], ids=["one writer", "three writers"])
 def test_killed_writers(tmp_path: Path, rounds: int, writers: int, mode: list[str]) -> None:
-    command = [sys.executable, str(WRITER), str(tmp_path / "uploads"), str(rounds), "--writers", str(writers), *mode]
-    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
+    writer = [sys.executable, "-m", "tests.storage.crashing_writer", str(tmp_path / "uploads"), str(rounds)]
+    command = [*writer, "--writers", str(writers), *mode]
+    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100, cwd=PROJECT)
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["killed_while_writing"] > rounds / 4, "hardly anything was under way"
