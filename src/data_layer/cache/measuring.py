@@ -111,14 +111,15 @@ def _describe(primary: Primary, answer: bytes | BaseException) -> ServerStatisti
 
 
 async def _count_keys(runner: CommandRunner, primaries: list[Primary], pattern: bytes) -> tuple[int, bool]:
-    """How many keys match, and whether all keys were looked at."""
-    keys, complete = 0, True
+    """How many keys match, and whether all keys were looked at. SCAN may tell a key twice; it counts once."""
+    keys: set[bytes] = set()
+    complete = True
     for primary in primaries:
         cursor = 0
         for _ in range(max(1, SCANS_PER_COUNT // len(primaries))):
             cursor, found = await runner.run_on(primary, "SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
-            keys += len(found)
+            keys.update(found)
             if not int(cursor):
                 break
         complete = complete and not int(cursor)
-    return keys, complete
+    return len(keys), complete
