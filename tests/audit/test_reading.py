@@ -165,7 +165,19 @@ async def test_pages_use_partitions_and_indexes(
     assert len(set(partitions_in(everywhere))) > 4
 
 
-async def plan_of(data: DataLayer, wanted: AuditFilter, *, newest_first: bool) -> str:
+async def test_the_newest_entries_are_looked_for_in_the_last_month_first(data: DataLayer, user: User) -> None:
+    await fill(data, user, 24 * 100)
+    plan = await plan_of(data, AuditFilter(user_id=user.id), newest_first=True, number=0)
+    this = Month.of(NOW)
+    assert this.table in partitions_in(plan)
+    assert {this.plus(-number).table for number in range(3, 24)}.isdisjoint(partitions_in(plan)), plan
+    found = [entry.id for entry in (await data.audit.list(SYSTEM, AuditFilter(user_id=user.id), limit=300)).entries]
+    assert len(found) == 300, "when the last month holds too few, all months are asked"
+    assert found == sorted(found, reverse=True)
+
+
+async def plan_of(data: DataLayer, wanted: AuditFilter, *, newest_first: bool, number: int = -1) -> str:
+    """The plan of the last statement of a page, or of another one."""
     statements: list[tuple[str, Any]] = []
 
     def remember(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -177,7 +189,7 @@ async def plan_of(data: DataLayer, wanted: AuditFilter, *, newest_first: bool) -
         await data.audit.list(SYSTEM, wanted, newest_first=newest_first)
     finally:
         event.remove(engine, "before_cursor_execute", remember)
-    [(statement, parameters)] = statements
+    statement, parameters = statements[number]
     async with data.transaction() as tx:
         await tx.execute(text("SET LOCAL enable_seqscan = off"))  # Months with few rows are rightly read whole.
         lines: Sequence[str] = await (await tx.orm()).run_sync(
