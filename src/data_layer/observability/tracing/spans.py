@@ -51,12 +51,8 @@ class Spans:
         """A span around work of a service that is done in several pieces; it is not the current one by itself."""
         span = self._tracer.start_span(name, attributes=self._with_correlation({}))
         try:
-            yield span
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            set_error(span, code_of(error))
-            raise
+            with _failures_shown(span):
+                yield span
         finally:
             span.end()
 
@@ -80,25 +76,33 @@ class Spans:
         self, name: str, kind: SpanKind, attributes: dict[str, Any], parent: Context | None = None
     ) -> Iterator[Span]:
         # Messages and stack traces of exceptions are for the log, which masks secrets.
-        with self._tracer.start_as_current_span(
-            name,
-            parent,
-            kind=kind,
-            attributes=self._with_correlation(attributes),
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            try:
-                yield span
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                set_error(span, code_of(error))
-                raise
+        with (
+            self._tracer.start_as_current_span(
+                name,
+                parent,
+                kind=kind,
+                attributes=self._with_correlation(attributes),
+                record_exception=False,
+                set_status_on_exception=False,
+            ) as span,
+            _failures_shown(span),
+        ):
+            yield span
 
     def _with_correlation(self, attributes: dict[str, Any]) -> dict[str, Any]:
         correlation_id = self._correlation_id()
         return attributes | {_CORRELATION_ID: correlation_id} if correlation_id else attributes
+
+
+@contextmanager
+def _failures_shown(span: Span) -> Iterator[None]:
+    try:
+        yield
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        set_error(span, code_of(error))
+        raise
 
 
 def set_error(span: Span, code: str) -> None:
