@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 
 from data_layer.cache import Cache
+from data_layer.cache.address import ServerAddress
+from data_layer.cache.wire.connect import Connector
+from data_layer.cache.wire.line import Line
 from data_layer.config import Settings
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.testing.redis_server import RedisServer, TlsFiles
 
 if TYPE_CHECKING:
+    from asyncio.trsock import TransportSocket
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -97,3 +102,25 @@ async def test_encryption_that_the_server_lacks_fails() -> None:
         async with Cache(Settings(redis_connect_timeout=500), plain.url.replace("redis", "rediss", 1)) as cache:
             with pytest.raises(CacheUnavailableError):
                 await cache.check()
+
+
+def test_who_gives_up_at_the_end_of_the_handshake_leaves_no_connection(
+    server: RedisServer, files: TlsFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection_made = Line.connection_made
+    sockets: list[TransportSocket] = []
+
+    def give_up(line: Line, transport: asyncio.BaseTransport) -> None:
+        connection_made(line, transport)
+        sockets.append(transport.get_extra_info("socket"))
+        opening.cancel()
+
+    monkeypatch.setattr(Line, "connection_made", give_up)
+    settings = Settings(redis_connect_timeout=20_000, redis_tls=True, redis_tls_ca=files.authority)
+    with asyncio.Runner() as runner:
+        opener = Connector(settings, tls=True).open(ServerAddress("localhost", server.port, tls=True))
+        opening = runner.get_loop().create_task(opener)
+        with pytest.raises(asyncio.CancelledError):
+            runner.get_loop().run_until_complete(opening)
+        # Before the loop has heard anything more from the server.
+        assert [socket.fileno() for socket in sockets] == [-1]

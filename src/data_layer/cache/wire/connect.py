@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_layer.cache.errors import translate
 from data_layer.cache.latency import LatencyHistogram
@@ -49,39 +49,35 @@ class Connector:
         Raises:
             CacheError: or the subclass that says why there is none.
         """
-        name = str(address)
-
-        def create() -> Line:
-            latencies = self.latencies if is_measured else None
-            return Line(
-                name, self.command_timeout, maximum_waiting=maximum_waiting, on_push=on_push, latencies=latencies
-            )
-
+        latencies = self.latencies if is_measured else None
+        line = Line(
+            str(address), self.command_timeout, maximum_waiting=maximum_waiting, on_push=on_push, latencies=latencies
+        )
         try:
-            async with asyncio.timeout(self.connect_timeout):
-                line = await self._connect(address, create)
-        except (OSError, UnicodeError) as error:
-            # Without the cause, which repeats the text.
-            raise translate(error, name) from None
-        try:
+            await self._connect(address, line)
             await _introduce(line, address)
         except BaseException:
+            # The event loop has not always broken it off: who is cancelled at the end of a TLS handshake leaves a
+            # connection behind that waits half a minute for the server to say goodbye.
             line.close()
             raise
         return line
 
-    async def _connect(self, address: ServerAddress, create: Any) -> Line:
+    async def _connect(self, address: ServerAddress, line: Line) -> None:
         loop = asyncio.get_running_loop()
-        line: Line
-        if address.socket_path is not None:
-            _, line = await loop.create_unix_connection(create, address.socket_path)
-        elif not address.tls:
-            _, line = await loop.create_connection(create, address.host, address.port)
-        else:
-            _, line = await loop.create_connection(
-                create, address.host, address.port, ssl=self._context, server_hostname=address.host
-            )
-        return line
+        try:
+            async with asyncio.timeout(self.connect_timeout):
+                if address.socket_path is not None:
+                    await loop.create_unix_connection(lambda: line, address.socket_path)
+                elif not address.tls:
+                    await loop.create_connection(lambda: line, address.host, address.port)
+                else:
+                    await loop.create_connection(
+                        lambda: line, address.host, address.port, ssl=self._context, server_hostname=address.host
+                    )
+        except (OSError, UnicodeError) as error:
+            # Without the cause, which repeats the text.
+            raise translate(error, line.name) from None
 
 
 async def _introduce(line: Line, address: ServerAddress) -> None:
