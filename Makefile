@@ -25,7 +25,7 @@ run: $(to_run) ## Start the service with its own PostgreSQL and Valkey (PORT=300
 
 test: $(to_develop) ## Run the tests against servers that they start themselves (ARGUMENTS="-k cache")
 	@sh tools/azurite/install.sh $(bin)/python
-	@$(bin)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGUMENTS)
+	@$(bin)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGUMENTS)
 
 check: lint types test ## Run everything that has to pass before a change goes in; the site is built by a test
 
@@ -66,6 +66,7 @@ bench-cache: $(to_measure) ## Measure the cache against redis-py, coredis, valke
 bench-storage: $(to_measure) ## Measure files on S3, Azure and the local disk against obstore and the vendors' libraries
 	@sh tools/azurite/install.sh $(bin)/python
 	@$(bin)/python benchmarks/storage.py $(ARGUMENTS)
+	@$(bin)/python benchmarks/saved_files.py $(ARGUMENTS)
 
 bench-accounts: $(to_measure) ## Measure sessions, tokens and the audit trail
 	@$(bin)/python benchmarks/accounts.py $(ARGUMENTS)

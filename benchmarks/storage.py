@@ -300,35 +300,44 @@ async def bench_streams(place: str, peers: list[Streaming], options: argparse.Na
 
 
 def report(result: dict[str, Any]) -> None:
-    """Print one comparison."""
+    """Print one comparison; the first candidate is ours."""
     rates = result["rates"]
+    ours = next(iter(rates.values()))
     title = f"{result['place']}: {result['what']}, {result['workers']} worker{'s' if result['workers'] > 1 else ''}"
     table = Table(title=title, title_justify="left", box=None)
     for column in ("candidate", "per second", "data layer / candidate"):
         table.add_column(column, justify="left" if column == "candidate" else "right")
     for name, rate in rates.items():
-        table.add_row(name, f"{rate:,.1f}", f"{rates[Ours.name] / rate:.2f}")
+        table.add_row(name, f"{rate:,.1f}", f"{ours / rate:.2f}")
     console.print(table)
     console.print()
 
 
-async def bench_s3(server: RcloneServer | MotoServer, threads: ThreadPoolExecutor, options: argparse.Namespace) -> Any:
-    server.make_bucket(BUCKET)
-    storage = S3Storage(S3Place(BUCKET, server.region, server.address, server.credentials), max_file_size=2**30)
-    key, secret = server.credentials.access_key_id, server.credentials.secret_access_key
-    store = S3Store(
+def obstore_on(server: RcloneServer | MotoServer) -> S3Store:
+    return S3Store(
         BUCKET,
         endpoint=server.address,
         region=server.region,
-        access_key_id=key,
-        secret_access_key=secret,
+        access_key_id=server.credentials.access_key_id,
+        secret_access_key=server.credentials.secret_access_key,
         client_options={"allow_http": True},
     )
+
+
+async def bench_s3(server: RcloneServer | MotoServer, threads: ThreadPoolExecutor, options: argparse.Namespace) -> Any:
+    server.make_bucket(BUCKET)
+    credentials = server.credentials
+    storage = S3Storage(S3Place(BUCKET, server.region, server.address, credentials), max_file_size=2**30)
     files = s3fs.S3FileSystem(
-        asynchronous=True, key=key, secret=secret, endpoint_url=server.address, skip_instance_cache=True
+        asynchronous=True,
+        key=credentials.access_key_id,
+        secret=credentials.secret_access_key,
+        endpoint_url=server.address,
+        skip_instance_cache=True,
     )
     session = await files.set_session()
     await storage.initialize()
+    store = obstore_on(server)
     peers = [Ours(storage), Obstore(store), ObstoreHashed(store), Boto3(server, threads), S3fs(files)]
     try:
         return await bench(f"S3 ({type(server).__name__})", peers, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -25,7 +26,21 @@ hypothesis.settings.load_profile("patient")
 
 pytest_plugins = ["tests.needs_debian", "tests.storage_servers"]
 
+# Hundreds of processes are started: each would compile the sources again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 TABLES = ", ".join(Entity.metadata.tables)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, because tests often wait for a server or for time to pass."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector need not look at thousands of tests and modules again and again, which all stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
