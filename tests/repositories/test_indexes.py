@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event, text
 
+from data_layer.database.driver import DriverConnection
 from data_layer.entities import Entity
 from tests.support import make_user
 
@@ -97,11 +98,16 @@ def name_in_plan(index: str) -> str:
 
 
 @pytest.mark.parametrize("index", QUERIES)
-async def test_the_query_uses_the_index(data: DataLayer, index: str) -> None:
+async def test_the_query_uses_the_index(data: DataLayer, index: str, monkeypatch: pytest.MonkeyPatch) -> None:
     statements: list[tuple[str, Any]] = []
+    execute = DriverConnection.execute
 
     def remember(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         statements.append((statement, parameters))
+
+    async def execute_and_remember(self: DriverConnection, statement: str, parameters: Any = None) -> Any:
+        statements.append((statement, tuple(parameters)))
+        return await execute(self, statement, parameters)
 
     async with data.transaction() as tx:
         await tx.execute(FILL_PROJECTS)
@@ -111,7 +117,9 @@ async def test_the_query_uses_the_index(data: DataLayer, index: str) -> None:
         await tx.execute(text("SET LOCAL enable_sort = off"))
         event.listen(data.database.engine.sync_engine, "before_cursor_execute", remember)
         try:
-            await QUERIES[index](tx)
+            with monkeypatch.context() as patch:
+                patch.setattr(DriverConnection, "execute", execute_and_remember)
+                await QUERIES[index](tx)
         finally:
             event.remove(data.database.engine.sync_engine, "before_cursor_execute", remember)
         [(statement, parameters)] = statements

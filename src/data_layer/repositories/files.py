@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import ColumnElement, delete, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Table, bindparam, delete, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import aliased
 
+from data_layer.database.compiled import CompiledStatement
 from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileState
 from data_layer.errors import InvalidValueError, NotFoundError
@@ -17,6 +18,9 @@ from data_layer.schemas.files import FileView
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
+
+    from sqlalchemy import Select
+    from sqlalchemy.sql.dml import ReturningInsert
 
     from data_layer.database.entity_session import EntitySession
     from data_layer.schemas.files import Attachment
@@ -60,6 +64,45 @@ _VIEW = select(
 _IS_ALIVE = FileReference.expires_at.is_(None) | (FileReference.expires_at > func.now())
 
 
+_VIEW_BY_ID = CompiledStatement(
+    "file_references.view", lambda: _VIEW.where(FileReference.id == bindparam("file_id"), _IS_ALIVE)
+)
+_VIEWED = _VIEW.selected_columns.keys()
+
+_STORED = ("id", "owner_id", "backend", "key", "content_type", "encoding", "size", "original_size", "sha256")
+_RECORDED = (*_STORED, "width", "height", "frame_count", "image_format", "dominant_color")
+
+
+def _find_same(*, is_owned: bool) -> Select[Any]:
+    owner = StoredFile.owner_id == bindparam("owner_id") if is_owned else StoredFile.owner_id.is_(None)
+    return select(StoredFile.id).where(
+        owner,
+        StoredFile.sha256 == bindparam("sha256"),
+        StoredFile.content_type == bindparam("content_type"),
+        _IS_ORIGINAL,
+    )
+
+
+_FIND_SAME_OF_OWNER = CompiledStatement("stored_files.find_same", lambda: _find_same(is_owned=True))
+_FIND_SAME_OF_SYSTEM = CompiledStatement("stored_files.find_same", lambda: _find_same(is_owned=False))
+
+
+def _record() -> ReturningInsert[UUID, str]:
+    return (
+        insert(cast("Table", StoredFile.__table__))
+        .values(state=FileState.STORED, reference_count=0, **{name: bindparam(f"given_{name}") for name in _RECORDED})
+        .on_conflict_do_update(
+            index_elements=["owner_id", "sha256", "content_type"],
+            index_where=_IS_ORIGINAL,
+            set_={"updated_at": func.now()},
+        )
+        .returning(StoredFile.id, StoredFile.key)
+    )
+
+
+_RECORD = CompiledStatement("stored_files.record", _record)
+
+
 class FileRepository(AppendRepository[FileReference]):
     """Files as callers know them: references, each to one object of the storage."""
 
@@ -71,10 +114,10 @@ class FileRepository(AppendRepository[FileReference]):
         Raises:
             NotFoundError: there is none with this id, or its time is over.
         """
-        row = (await self._session.execute(_VIEW.where(FileReference.id == file_id, _IS_ALIVE))).mappings().first()
+        row = await self._session.fetch_one(*_VIEW_BY_ID.given(file_id=file_id))
         if row is None:
             raise NotFoundError(f"no file has the id {file_id}")
-        return FileView.model_validate(dict(row))
+        return FileView.model_validate(dict(zip(_VIEWED, row, strict=True)))
 
     async def views(
         self,
@@ -101,35 +144,20 @@ class FileRepository(AppendRepository[FileReference]):
 
     async def find_same(self, owner_id: UUID | None, sha256: str, content_type: str) -> UUID | None:
         """The object with these bytes that the owner has already."""
-        statement = select(StoredFile.id).where(
-            _owner(StoredFile, owner_id),
-            StoredFile.sha256 == sha256,
-            StoredFile.content_type == content_type,
-            _IS_ORIGINAL,
+        statement = _FIND_SAME_OF_SYSTEM if owner_id is None else _FIND_SAME_OF_OWNER
+        row = await self._session.fetch_one(
+            *statement.given(owner_id=owner_id, sha256=sha256, content_type=content_type)
         )
-        found: UUID | None = (await self._session.execute(statement)).scalar_one_or_none()
-        return found
+        return None if row is None else row[0]
 
     async def record(self, file: StoredFile) -> tuple[UUID, str]:
         """Insert an object, or find the one with the same bytes of the same owner; returns its id and key.
 
         The row is locked until the transaction ends, so nobody removes it before it is referred to.
         """
-        given = ("id", "owner_id", "backend", "key", "content_type", "encoding", "size", "original_size", "sha256")
-        image = ("width", "height", "frame_count", "image_format", "dominant_color")
-        values = {name: getattr(file, name) for name in (*given, *image)}
-        statement = (
-            insert(StoredFile)
-            .values(state=FileState.STORED, **values)
-            .on_conflict_do_update(
-                index_elements=["owner_id", "sha256", "content_type"],
-                index_where=_IS_ORIGINAL,
-                set_={"updated_at": func.now()},
-            )
-            .returning(StoredFile.id, StoredFile.key)
-        )
-        row = (await self._session.execute(statement)).one()
-        return row.id, row.key
+        values = {f"given_{name}": getattr(file, name) for name in _RECORDED}
+        [row] = await self._session.run(_RECORD.given(**values))
+        return cast("tuple[UUID, str]", row)
 
     def add_object(self, file: StoredFile) -> None:
         """Insert an object that nobody else can have: a thumbnail, or a pending upload."""

@@ -39,7 +39,7 @@ async def inspect(content: bytes, declared: str | None = None, **changes: Any) -
 async def thumbnails(content: bytes, *sizes: int) -> list[Thumbnail]:
     inspector = Inspector(limits(thumbnail_sizes=sizes))
     try:
-        return await inspector.thumbnails(ReceivedFile.of_bytes(content))
+        return await inspector.thumbnails(await inspector.inspect(ReceivedFile.of_bytes(content), None))
     finally:
         await inspector.close()
 

@@ -14,7 +14,7 @@ from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileState
 from data_layer.errors import CommitUnknownError, ConflictError, DataLayerError, InvalidFileError, MissingReferenceError
 from data_layer.observability.log import get_log
-from data_layer.services.files.packing import pack
+from data_layer.services.files.packing import is_packable, pack
 from data_layer.services.files.places import new_folder, original_key, thumbnail_key
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Intake:
         same = await self._refer_to_same(file, request)
         if same is not None:
             return await self._heal(file, same)
-        packed, encoding = await self._threads.run(pack, file.content, file.content_type)
+        packed, encoding = await self._pack(file)
         thumbnails = await self._thumbnails(file)
         draft = self._draft(file, packed, encoding, thumbnails, request)
         try:
@@ -103,17 +103,20 @@ class Intake:
         """Store bytes again that should be there and are not: otherwise what is lost would never come back."""
         storage = self._places.of(view.backend)
         if not await storage.exists(view.key):
-            packed, encoding = await self._threads.run(pack, file.content, file.content_type)
+            packed, encoding = await self._pack(file)
             if encoding == view.encoding:
                 log.warning("file_missing_and_stored_again", key=view.key)
                 await self._put(view, packed, view.owner_id)
         return view
 
+    async def _pack(self, file: InspectedFile) -> tuple[ReceivedFile, FileEncoding | None]:
+        if not is_packable(file.content, file.content_type):
+            return file.content, None
+        return await self._threads.run(pack, file.content)
+
     async def _thumbnails(self, file: InspectedFile) -> list[Thumbnail]:
-        if file.image is None:
-            return []
         try:
-            return await self._inspector.thumbnails(file.content)
+            return await self._inspector.thumbnails(file)
         except InvalidFileError as error:  # The image itself is fine, and worth more than its thumbnails.
             log.warning("thumbnails_failed", reason=str(error))
             return []

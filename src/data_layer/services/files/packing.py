@@ -26,10 +26,13 @@ _WORTHWHILE = 0.9
 _PIECE = 256 * 1024
 
 
-def pack(file: ReceivedFile, content_type: str) -> tuple[ReceivedFile, FileEncoding | None]:
-    """The bytes to store, and how they are encoded. Blocks; meant for a thread."""
-    if content_type not in TEXT_TYPES or not _SMALLEST <= file.size <= LARGEST:
-        return file, None
+def is_packable(file: ReceivedFile, content_type: str) -> bool:
+    """Whether it is worth trying to compress a file."""
+    return content_type in TEXT_TYPES and _SMALLEST <= file.size <= LARGEST
+
+
+def pack(file: ReceivedFile) -> tuple[ReceivedFile, FileEncoding | None]:
+    """The bytes to store for a packable file, and how they are encoded. Blocks; meant for a thread."""
     packed = gzip.compress(file.read(), _LEVEL, mtime=0)
     if len(packed) > file.size * _WORTHWHILE:
         return file, None

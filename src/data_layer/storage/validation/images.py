@@ -1,4 +1,4 @@
-"""Decoding images with Pillow, within limits, and making small ones.
+"""Decoding images with Pillow, within limits.
 
 A thread cannot be killed, so its work is bounded instead: the header is read first and refused if the pixels or frames
 are too many, and the decoder gets the file through a reader that stops it once its time is over. What remains between
@@ -12,30 +12,30 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps
+from PIL import Image
 from typing_extensions import override
 
 from data_layer.errors import CorruptFileError, ImageTimeoutError, ImageTooLargeError, InvalidFileError
-from data_layer.storage.validation.received import ReceivedFile
-from data_layer.storage.validation.results import ImageFacts, Thumbnail
+from data_layer.storage.validation.results import ImageFacts
 from data_layer.storage.validation.structure import outline
+from data_layer.storage.validation.thumbnails import in_colors, make_preview
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import NoReturn
 
     from data_layer.storage.validation.limits import FileLimits
 
 _ORIENTATION = 0x0112
 _TURNED = frozenset({5, 6, 7, 8})
-_WEBP_QUALITY = 80
 _COLOR_SAMPLE = (48, 48)
 _OPAQUE = 128
 _SEVERAL_COLORS = 8
 
 
-def inspect_image(content: bytes, content_type: str, limits: FileLimits, deadline: float) -> ImageFacts:
-    """Decode every frame of an image.
+def inspect_image(
+    content: bytes, content_type: str, limits: FileLimits, deadline: float
+) -> tuple[ImageFacts, Image.Image | None]:
+    """Decode every frame of an image: what there is to know of it, and what its thumbnails are made of.
 
     Args:
         content: the file.
@@ -60,38 +60,21 @@ def inspect_image(content: bytes, content_type: str, limits: FileLimits, deadlin
         with Image.open(_TimedReader(content, deadline), formats=[measures.image_format]) as image:
             if image.size != (measures.width, measures.height):
                 _contradiction(content_type)
-            color = _decode(image, measures.frame_count, deadline)
+            image.load()
+            color = _dominant_color(image)
+            preview = make_preview(image, limits.thumbnail_sizes)
+            _decode_further(image, measures.frame_count, deadline)
             turned = image.getexif().get(_ORIENTATION) in _TURNED
             width, height = (image.height, image.width) if turned else image.size
     except InvalidFileError:
         raise
     except Exception as error:
         raise CorruptFileError(f"The {content_type} cannot be decoded: it is cut off or damaged") from error
-    return ImageFacts(measures.image_format, width, height, measures.frame_count, color)
+    return ImageFacts(measures.image_format, width, height, measures.frame_count, color), preview
 
 
 def _contradiction(content_type: str) -> NoReturn:
     raise CorruptFileError(f"The {content_type} contradicts itself about its size")
-
-
-def make_thumbnails(content: bytes, sizes: Iterable[int], deadline: float) -> list[Thumbnail]:
-    """Small pictures of the first frame, the right way up; none as large as the image itself.
-
-    Raises:
-        ImageTimeoutError: it took longer than until ``deadline``.
-    """
-    with Image.open(_TimedReader(content, deadline)) as original:
-        image = _in_colors(ImageOps.exif_transpose(original))
-    thumbnails: list[Thumbnail] = []
-    for size in sorted(sizes, reverse=True):
-        if size >= max(image.size):
-            continue
-        _check_time(deadline)
-        image.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
-        file = io.BytesIO()
-        image.save(file, "WEBP", quality=_WEBP_QUALITY)
-        thumbnails.append(Thumbnail(size, image.width, image.height, ReceivedFile.of_bytes(file.getvalue())))
-    return thumbnails
 
 
 class _TimedReader(io.BytesIO):
@@ -103,32 +86,23 @@ class _TimedReader(io.BytesIO):
 
     @override
     def read(self, size: int | None = -1, /) -> bytes:
-        _check_time(self._deadline)
+        check_time(self._deadline)
         return super().read(size)
 
 
-def _decode(image: Image.Image, frames: int, deadline: float) -> str | None:
-    """Load all frames; returns the dominant colour of the first."""
-    image.load()
-    color = _dominant_color(image)
+def _decode_further(image: Image.Image, frames: int, deadline: float) -> None:
+    """Load the other frames as well, and go back to the first."""
     for number in range(1, frames if getattr(image, "is_animated", False) else 1):
-        _check_time(deadline)
+        check_time(deadline)
         image.seek(number)
         image.load()
     image.seek(0)
-    return color
-
-
-def _in_colors(image: Image.Image) -> Image.Image:
-    """The image with eight bits for each of three colours, and transparency if it has any."""
-    if image.mode.startswith("I"):
-        # Sixteen bits of grey, which Pillow does not scale down by itself.
-        return image.convert("I").point([value >> 8 for value in range(1 << 16)], "L").convert("RGB")
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def _dominant_color(image: Image.Image) -> str | None:
-    small = _in_colors(image).convert("RGBA").resize(_COLOR_SAMPLE, Image.Resampling.BOX)
+    # Made smaller first where that is the same, because every pixel that is left costs more.
+    colored = image if image.mode == "RGB" else in_colors(image)
+    small = colored.resize(_COLOR_SAMPLE, Image.Resampling.BOX).convert("RGBA")
     opaque = [pixel[:3] for pixel in _pixels(small) if pixel[3] >= _OPAQUE]
     if not opaque:
         return None
@@ -145,6 +119,11 @@ def _pixels(image: Image.Image) -> list[tuple[int, ...]]:
     return [tuple(data[place : place + 4]) for place in range(0, len(data), 4)]
 
 
-def _check_time(deadline: float) -> None:
+def check_time(deadline: float) -> None:
+    """Give up once the time is over.
+
+    Raises:
+        ImageTimeoutError: it is.
+    """
     if time.monotonic() > deadline:
         raise ImageTimeoutError("The image takes too long to decode (IMAGE_TIME_LIMIT)")

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, TypeVar
 from data_layer.errors import EmptyFileError, ImageTimeoutError, ImageTooLargeError
 from data_layer.storage.validation.documents import check_pdf, check_zip
 from data_layer.storage.validation.image_metadata import without_metadata
-from data_layer.storage.validation.images import inspect_image, make_thumbnails
+from data_layer.storage.validation.images import inspect_image
 from data_layer.storage.validation.received import ReceivedFile
 from data_layer.storage.validation.results import InspectedFile
 from data_layer.storage.validation.svg import check_svg
+from data_layer.storage.validation.thumbnails import make_thumbnails
 from data_layer.storage.validation.types import HEAD_SIZE, IMAGE_TYPES, SVG, binary_type, decide_type, text_type
 
 if TYPE_CHECKING:
@@ -55,15 +56,16 @@ class Inspector:
         allowed = self.limits.allowed_types if allowed_types is None else allowed_types
         return await self._run(partial(_inspect, file, declared_type, allowed, self.limits))
 
-    async def thumbnails(self, file: ReceivedFile) -> list[Thumbnail]:
-        """Small pictures of an image that was inspected, in the sizes of the limits.
+    async def thumbnails(self, file: InspectedFile) -> list[Thumbnail]:
+        """Small pictures of an image, in those sizes of the limits that are smaller than it.
 
         Raises:
-            ImageTimeoutError: they took too long.
+            ImageTimeoutError: no thread was free in time.
         """
-        if not self.limits.thumbnail_sizes:
+        preview = file.preview
+        if preview is None:
             return []
-        return await self._run(lambda deadline: make_thumbnails(file.read(), self.limits.thumbnail_sizes, deadline))
+        return await self._run(lambda _deadline: make_thumbnails(preview, self.limits.thumbnail_sizes))
 
     async def close(self) -> None:
         """Wait for what is being decoded, which ends within its time limit."""
@@ -101,17 +103,17 @@ def _inspect(
         if file.size > _MAX_DECODED_SIZE:
             raise ImageTooLargeError(f"The image has {file.size} bytes; {_MAX_DECODED_SIZE} can be decoded")
         content = file.read()
-        facts = inspect_image(content, content_type, limits, deadline)
+        facts, preview = inspect_image(content, content_type, limits, deadline)
         stripped = without_metadata(content, content_type, limits.metadata_removal)
         kept = file if stripped == content else ReceivedFile.of_bytes(stripped)
-        return InspectedFile(content_type, kept, facts)
+        return InspectedFile(content_type, kept, facts, preview)
     if content_type == SVG:
         check_svg(file.read())
     elif content_type == "application/pdf":
         check_pdf(file)
     elif content_type == "application/zip":
         check_zip(file)
-    return InspectedFile(content_type, file, None)
+    return InspectedFile(content_type, file)
 
 
 def _real_type(file: ReceivedFile) -> str | None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from data_layer.storage.validation.received import ReceivedFile
 
 
@@ -35,8 +37,12 @@ class Thumbnail:
 
 @dataclass(frozen=True, slots=True)
 class InspectedFile:
-    """A file that may be stored: its real type, its content as it is to be stored, and what is known of an image."""
+    """A file that may be stored: its real type, its content as it is to be stored, and what is known of an image.
+
+    ``preview`` is what thumbnails are made of; None where there is nothing to make.
+    """
 
     content_type: str
     content: ReceivedFile
-    image: ImageFacts | None
+    image: ImageFacts | None = None
+    preview: Image | None = None
