@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi.routing import iter_route_contexts
 
+from data_layer.api.answers import AnswerStatus
 from data_layer.observability.metrics.http import UNMATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.routing import BaseRoute
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from data_layer.observability.metrics.http import HttpCounters
 
@@ -32,20 +33,13 @@ class RequestMetricsMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500
-
-        async def remember_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        status = AnswerStatus(send)
         self._counters.in_progress += 1
         try:
-            await self._app(scope, receive, remember_status)
+            await self._app(scope, receive, status.send)
         finally:
             self._counters.in_progress -= 1
-            self._counters.note(self._route(scope), status, time.perf_counter() - started)
+            self._counters.note(self._route(scope), status.code, time.perf_counter() - started)
 
     def _route(self, scope: Scope) -> tuple[str, str]:
         template = self._templates.get(scope.get("endpoint"))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from data_layer.api.answers import AnswerStatus
 from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 log = get_log(__name__)
 
@@ -27,22 +28,15 @@ class RequestLogMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500
-
-        async def remember_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        status = AnswerStatus(send)
         try:
-            await self._app(scope, receive, remember_status)
+            await self._app(scope, receive, status.send)
         finally:
             level = log.debug if scope["path"] in _PROBES else log.info
             level(
                 "request_answered",
                 method=scope["method"],
                 path=scope["path"],
-                status=status,
+                status=status.code,
                 duration_ms=round((time.perf_counter() - started) * 1000, 2),
             )

@@ -12,10 +12,11 @@ from uuid_utils.compat import uuid7
 from data_layer.database.transaction import uninterrupted
 from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileState
-from data_layer.errors import CommitUnknownError, ConflictError, DataLayerError, InvalidFileError, MissingReferenceError
+from data_layer.errors import CommitUnknownError, ConflictError, InvalidFileError, MissingReferenceError
 from data_layer.observability.log import get_log
 from data_layer.services.files.packing import is_packable, pack
 from data_layer.services.files.places import new_folder, original_key, thumbnail_key
+from data_layer.services.files.removal import leaving_rest_to_cleanup
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -207,10 +208,8 @@ class Intake:
 
     async def _discard(self, keys: list[str]) -> None:
         """Remove what was stored and not recorded. What fails stays as a stray file."""
-        try:
+        with leaving_rest_to_cleanup(len(keys)):
             await self._places.storage.delete_many(keys)
-        except DataLayerError as error:
-            log.warning("file_removal_failed", files=len(keys), reason=str(error))
 
 
 def new_reference(object_id: UUID, request: Request) -> FileReference:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from uuid import UUID
 
     from data_layer.repositories.stored_objects import ObjectRecord
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from data_layer.services.transactions import Transactions
 
 log = get_log(__name__)
+
+
+@contextmanager
+def leaving_rest_to_cleanup(files: int) -> Iterator[None]:
+    """What was asked for is committed already: objects that cannot be removed now are no failure of it."""
+    try:
+        yield
+    except DataLayerError as error:
+        log.warning("file_removal_failed", files=files, reason=str(error))
 
 
 class FileRemoval:
@@ -28,22 +38,15 @@ class FileRemoval:
 
     async def remove_discarded(self, keys: Sequence[str]) -> None:
         """After a commit: remove the files whose keys were in rows that are gone. What fails stays for ``cleanup``."""
-        try:
+        with leaving_rest_to_cleanup(len(keys)):
             async with self._transactions() as tx:
                 strangers = set(keys) - await tx.stored_files.known(keys)
                 condemned = await self._condemn(tx, keys=keys)
             # What the table does not know was put there by hand or by the example data, for the row that held its key.
             for key in sorted(strangers):
-                await self._remove_stranger(key)
+                with leaving_rest_to_cleanup(1):
+                    await self._places.storage.delete(key)
             await self.finish(condemned)
-        except DataLayerError as error:
-            log.warning("file_removal_failed", files=len(keys), reason=str(error))
-
-    async def _remove_stranger(self, key: str) -> None:
-        try:
-            await self._places.storage.delete(key)
-        except DataLayerError as error:
-            log.warning("file_removal_failed", key=key, reason=str(error))
 
     async def remove(self, object_ids: Collection[UUID]) -> int:
         """Remove those of these objects that nobody refers to; how many objects went, thumbnails included."""

@@ -12,6 +12,7 @@ from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.services.files.intake import Intake, Request, new_reference
 from data_layer.services.files.owners import require_owner
 from data_layer.services.files.packing import unpack
+from data_layer.services.files.removal import leaving_rest_to_cleanup
 from data_layer.services.files.uploads import DirectUploads
 from data_layer.storage import OpenFile
 from data_layer.storage.validation import canonical_type, check_file_name, content_disposition, receive
@@ -209,21 +210,24 @@ class FileService:
             stored = await tx.files.object_of(file_id)
             removed = await tx.files.remove_attached(stored.id, attached_to)
         if removed:
-            await self._removal.remove([stored.id])
+            with leaving_rest_to_cleanup(1):
+                await self._removal.remove([stored.id])
         return removed > 0
 
     async def delete(self, file_id: UUID, *, owner_id: Owner) -> bool:
-        """Delete a file, or give up a direct upload; whether there was one. Shared bytes go with their last file."""
+        """Delete a file, or give up a direct upload; whether there was one. Shared bytes go with their last file.
+
+        When the storage cannot be reached the file is gone for everybody, and its bytes stay until ``storage cleanup``.
+        """
         async with self._transactions() as tx:
             try:
                 view = require_owner(await tx.files.view(file_id), owner_id)
             except NotFoundError:
                 return False
             objects = await tx.files.remove(file_id)
-        if view.state is FileState.PENDING:
-            await self._removal.give_up(objects)
-        else:
-            await self._removal.remove(objects)
+        end = self._removal.give_up if view.state is FileState.PENDING else self._removal.remove
+        with leaving_rest_to_cleanup(len(objects)):
+            await end(objects)
         return bool(objects)
 
     async def begin_upload(

@@ -20,6 +20,7 @@ from data_layer.schemas.files import Attachment, DirectUpload
 from data_layer.services.files.intake import Request, new_reference
 from data_layer.services.files.owners import require_owner
 from data_layer.services.files.places import upload_key
+from data_layer.services.files.removal import leaving_rest_to_cleanup
 from data_layer.storage.metadata import check_sha256
 from data_layer.storage.validation import receive
 from data_layer.storage.validation.types import canonical_type, decide_type
@@ -124,11 +125,13 @@ class DirectUploads:
         try:
             stored = await self._verify_and_store(view, pending)
         except (InvalidFileError, ContentMismatchError, FileTooLargeError):
-            await self._removal.give_up([pending.id])
+            with leaving_rest_to_cleanup(1):
+                await self._removal.give_up([pending.id])
             raise
         except ConflictError:
             return await self._completed_by_another(file_id)
-        await self._removal.give_up([pending.id])
+        with leaving_rest_to_cleanup(1):
+            await self._removal.give_up([pending.id])
         return stored
 
     async def _verify_and_store(self, view: FileView, pending: StoredFile) -> FileView:
