@@ -94,6 +94,11 @@ def test_statistics_without_a_cache(command: Commands) -> None:
 
 
 def test_cache(command: Commands, settings: Settings) -> None:
+    # A prefix that no other test has, because `flush` leaves the locks that earlier tests took.
+    prefix = f"{settings.redis_key_prefix}-counted"
+    command.environment["REDIS_KEY_PREFIX"] = prefix
+    settings = settings.model_copy(update={"redis_key_prefix": prefix})
+
     async def fill() -> None:
         async with DataLayer(settings) as data:
             await data.cache.set_many({"a": 1, "b": 2}, ttl=60)
@@ -112,7 +117,6 @@ def test_cache(command: Commands, settings: Settings) -> None:
     assert cut.output in {"a\n", "b\n", "endless\n"}
     assert "--limit" in cut.errors
     assert command("cache", "keys", "--limit", "1", "--json").json["complete"] is False
-    prefix = settings.redis_key_prefix
     assert command("cache", "cleanup").output == f"Removed 1 useless key with the prefix {prefix!r}.\n"
     assert command("cache", "cleanup", "--json").json == {"removed": 0}
     assert command("cache", "flush").output == f"Removed 2 keys with the prefix {prefix!r}.\n"
