@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(300)
 LONG = 60
+# Imported by every Python that finds it: a signal that nobody uses keeps the event loop from turning.
+HANGING = "import signal, time\nsignal.signal(signal.SIGWINCH, lambda *_: time.sleep(600))\n"
 FORWARDED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @pytest.fixture(scope="module")
 def service(module_folder: Path, prepared: dict[str, str]) -> Iterator[Service]:
     """Two workers, which every test leaves running, be it others."""
-    environment = prepared | {"DB_MAX_CONNECTIONS": "5", "DB_MIN_CONNECTIONS": "5", "MAINTENANCE_INTERVAL": "1"}
+    (module_folder / "sitecustomize.py").write_text(HANGING)
+    connections = {"DB_MAX_CONNECTIONS": "5", "DB_MIN_CONNECTIONS": "5"}
+    others = {"MAINTENANCE_INTERVAL": "1", "WORKER_TIMEOUT": "10", "PYTHONPATH": str(module_folder)}
+    environment = prepared | connections | others
     with Service(module_folder, "start --workers 2", **environment) as service:
         service.wait_until_ready()
         yield service
@@ -81,6 +86,16 @@ def test_a_killed_worker_is_replaced_while_the_other_serves(service: Service) ->
     first, second = both(service)
     assert first != victim
     assert second == other
+
+
+def test_a_worker_whose_event_loop_hangs_is_replaced(service: Service) -> None:
+    first, victim = both(service)
+    os.kill(victim, signal.SIGWINCH)
+    event = service.wait_for_event("worker_hangs")[-1]
+    assert event["pid"] == victim
+    assert event["seconds"] == 10
+    assert wait_for(lambda: victim not in workers_of(service), LONG)
+    assert both(service)[0] == first
 
 
 def test_signals_are_handed_on_and_end_nobody(service: Service) -> None:

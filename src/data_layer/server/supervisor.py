@@ -1,4 +1,4 @@
-"""The process above several workers: it starts them, replaces those that die, and ends with them."""
+"""The process above several workers: it starts them, replaces those that die or hang, and ends with them."""
 
 from __future__ import annotations
 
@@ -158,10 +158,21 @@ class Supervisor:
         log.info("worker_started", number=number, pid=worker.pid)
         if self._stop.asked.is_set():
             worker.tell("stop")
+        watch = asyncio.create_task(self._kill_when_it_hangs(worker))
         await worker.ended(self._note)
+        await _cancel(watch)
         self._note()
         self._ended_well &= worker.ended_well or not self._stop.asked.is_set()
         return worker.why_it_ended, worker.ready_seconds
+
+    async def _kill_when_it_hangs(self, worker: Worker) -> None:
+        limit = self._settings.worker_timeout
+        if limit == 0:
+            return
+        await worker.hangs(limit)
+        if not self._stop.asked.is_set():  # Afterwards there is a limit for everything together.
+            log.error("worker_hangs", pid=worker.pid, seconds=limit)
+            worker.kill()
 
     def _note(self) -> None:
         """A worker has become ready, or has ended."""

@@ -1,8 +1,8 @@
 """What a worker knows of its supervisor: its assignment, and the connection between the two.
 
-The connection is a pair of sockets. The worker reports on it, one JSON object a line, that it is ready or why it cannot
-start; the supervisor says ``stop`` and ``hasten``. When it ends the supervisor is gone, by ``kill -9`` for example, and
-the worker stops too.
+The connection is a pair of sockets. The worker reports on it, one JSON object a line, that it is ready, why it cannot
+start, or that it is alive; the supervisor says ``stop`` and ``hasten``, and asks ``alive``. When the connection ends,
+the supervisor is gone, by ``kill -9`` for example, and the worker stops too.
 """
 
 from __future__ import annotations
@@ -87,13 +87,19 @@ class SupervisorLink:
         threading.Thread(target=self._listen, args=arguments, name="supervisor-link", daemon=True).start()
 
     def _listen(self, stop: StopRequest, loop: asyncio.AbstractEventLoop) -> None:
-        with suppress(OSError, RuntimeError), self._connection.makefile(encoding="ascii") as lines:
+        # Also the answer to ``alive`` comes from the event loop: it tells that this still turns.
+        words = {"alive": self._report_alive, "hasten": stop.hasten, "stop": stop.ask}
+        with suppress(OSError), self._connection.makefile(encoding="ascii") as lines:
             for line in lines:
-                loop.call_soon_threadsafe(stop.hasten if line.strip() == "hasten" else stop.ask)
+                with suppress(RuntimeError):  # The loop has ended already.
+                    loop.call_soon_threadsafe(words[line.strip()])
         stop.watch()
         shutil.rmtree(self._folder, ignore_errors=True)
         with suppress(RuntimeError):  # The loop has ended already.
             loop.call_soon_threadsafe(lambda: stop.ask(at_once=True))
+
+    def _report_alive(self) -> None:
+        self._report({"alive": True})
 
     def _report(self, report: dict[str, object]) -> None:
         with suppress(OSError):

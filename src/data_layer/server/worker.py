@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 log = get_log(__name__)
 
+_QUESTION_SECONDS = 5.0
+_GRACE_SECONDS = 1.0  # If the supervisor itself stood still, the answer may be there and only has to be read.
+
 
 class Worker:
     """A process of its own, in a session of its own: Ctrl-C in a terminal reaches the supervisor only."""
@@ -37,6 +40,8 @@ class Worker:
         self._reader = reader
         self._writer = writer
         self._ready_at: float | None = None
+        self._ready = asyncio.Event()
+        self._answered = asyncio.Event()
 
     @classmethod
     async def start(
@@ -77,14 +82,31 @@ class Worker:
                 report = json.loads(line)
                 if "ready" in report:
                     self._ready_at = time.monotonic()
+                    self._ready.set()
                     log.info("worker_ready", number=self._number, pid=self.pid)
                     on_ready()
+                elif "alive" in report:
+                    self._answered.set()
                 else:
                     self._failure = WorkerFailedError(report["message"], report["code"])
         except OSError:
             pass  # It ended with a word of ours unread.
         await self._process.wait()
         self._writer.close()
+
+    async def hangs(self, limit: float) -> None:
+        """Return when its event loop, once it is ready, has not turned for ``limit`` seconds."""
+        await self._ready.wait()
+        while True:
+            self._answered.clear()
+            self.tell("alive")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._answered.wait(), limit)
+            if not self._answered.is_set():
+                await asyncio.sleep(_GRACE_SECONDS)
+            if not self._answered.is_set():
+                return
+            await asyncio.sleep(_QUESTION_SECONDS)
 
     @property
     def why_it_ended(self) -> WorkerFailedError:
@@ -100,7 +122,7 @@ class Worker:
         return self._process.returncode == 0
 
     def tell(self, word: str) -> None:
-        """Say ``stop`` or ``hasten``, if it is there to hear it."""
+        """Say ``stop``, ``hasten`` or ``alive``, if it is there to hear it."""
         if not self._writer.is_closing():
             self._writer.write(word.encode() + b"\n")
 

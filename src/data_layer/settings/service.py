@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from data_layer.settings.values import Seconds
+from data_layer.settings.values import Seconds, SecondsOrNever
 
 LEAST_SHARE = 2
 """Maintenance holds one connection, which carries its lock, while it works with another."""
@@ -17,6 +17,11 @@ class ServiceSettings(BaseSettings):
     # The life cycle of the service
     workers: int = Field(
         1, ge=1, le=256, description="Processes of `data-layer start`; they share DB_MAX_CONNECTIONS among them."
+    )
+    worker_timeout: SecondsOrNever = Field(
+        60,
+        description="Seconds after which a worker whose event loop does nothing any more is killed and replaced; "
+        "0 for never.",
     )
     shutdown_delay: float | None = Field(
         None,
