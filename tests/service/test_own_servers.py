@@ -9,7 +9,7 @@ from data_layer.services.seed_rows import catalog
 from tests.cli.support import Commands
 from tests.observability.conftest import logging_as_before
 
-from .support import Service, run_command
+from .support import Service
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +21,7 @@ def test_dev_makes_the_database_and_starts_no_server(new_folder: Path, own_serve
     with Service(new_folder, **own_servers) as service:
         service.wait_until_ready()
         assert service.get("/health").json()["overall"] is True
-        listed = run_command(new_folder, "projects", "list", "--json", **own_servers)
-        assert len(json.loads(listed.stdout)) == len(catalog()["projects"])
+        assert len(Commands(**own_servers)("projects", "list", "--json").json) == len(catalog()["projects"])
         assert service.end() == 0, service.output
     assert not (new_folder / ".data-layer").exists()
     assert (new_folder / "uploads").is_dir()
