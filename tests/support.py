@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sys
 from itertools import count
@@ -15,6 +16,9 @@ from data_layer.entities.enums import GenerationProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from pathlib import Path
+
+    import pytest
 
 _numbers = count(1)
 
@@ -44,6 +48,20 @@ def forked(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
         os._exit(status)
     return process
+
+
+def made_once(name: str, make: Callable[[Path], None], factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that one of the parallel workers fills while those who need it too wait."""
+    root = factory.getbasetemp()
+    shared = root if worker_id == "master" else root.parent
+    folder, done = shared / name, shared / f"{name}.done"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
 
 
 async def until(condition: Callable[[], bool], patience: float = 30) -> None:

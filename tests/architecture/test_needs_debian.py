@@ -31,8 +31,10 @@ def run_pytest(folder: Path, program: str, *options: str, **variables: str) -> s
     (folder / "conftest.py").write_text(CONFTEST.format(program=program))
     (folder / "test_two.py").write_text(TESTS)
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = needs_debian: …\n")
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), **variables}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
+    # The other plugins take most of the time of such a start.
+    plain = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = plain | variables
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "xdist.plugin", *options]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 

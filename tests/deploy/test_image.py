@@ -18,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.embedded.support import wait_for
-from tests.service.support import BYTECODE, PATIENCE, free_port
+from tests.service.support import PATIENCE, PAUSE, ask, free_port
 
 from .support import DEPLOY, OTHER_VARIABLES, PROJECT, SETTINGS, image_environment, instructions, last_stage, run
 
@@ -159,7 +159,6 @@ def test_it_starts_and_ends_with_nothing_writable_but_its_two_places(prepared: d
         | prepared
         | {"TMPDIR": str(temporary), "HOST": "127.0.0.1", "PORT": str(port), "METRICS_PORT": str(free_port())}
         | {
-            "PYTHONPYCACHEPREFIX": str(BYTECODE),
             "SHUTDOWN_DELAY": "0",
             "WRITABLE": f"{data}:{temporary}",
             "PYTHONPATH": str(PROJECT),
@@ -177,15 +176,15 @@ def test_it_starts_and_ends_with_nothing_writable_but_its_two_places(prepared: d
         assert check
         program, *arguments = json.loads(check[1])
 
-        def is_healthy() -> bool:
-            assert process.poll() is None, log.read_text()
-            return run(program, *arguments, env=environment).returncode == 0
-
         def is_ready() -> bool:
-            return httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
+            assert process.poll() is None, log.read_text()
+            try:
+                return ask(f"http://127.0.0.1:{port}/readyz").is_success
+            except httpx.TransportError:
+                return False
 
-        assert wait_for(is_healthy, PATIENCE), log.read_text()
-        assert wait_for(is_ready, PATIENCE), log.read_text()
+        assert wait_for(is_ready, PATIENCE, pause=PAUSE), log.read_text()
+        assert run(program, *arguments, env=environment).returncode == 0, "the check says that it is healthy"
         process.terminate()
         assert process.wait(PATIENCE) == 0, log.read_text()
     finally:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import made_once
+
 from .support import assert_no_process, both_servers
 
 if TYPE_CHECKING:
@@ -14,16 +16,17 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def used_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def used_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A data folder whose servers have run once; copied for tests that do not care about the first start."""
-    folder = tmp_path_factory.mktemp("used") / "data"
 
-    async def use() -> None:
+    async def use(folder: Path) -> None:
         async with both_servers(folder):
             pass
 
-    asyncio.run(use())
-    return folder
+    def run(folder: Path) -> None:
+        asyncio.run(use(folder / "data"))
+
+    return made_once("used-servers", run, tmp_path_factory, worker_id) / "data"
 
 
 @pytest.fixture

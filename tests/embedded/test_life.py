@@ -36,18 +36,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def test_data_survives_a_restart(new_folder: Path) -> None:
-    async with both_servers(new_folder) as addresses:
+async def test_data_survives_a_restart(folder: Path) -> None:
+    async with both_servers(folder) as addresses:
         write(addresses, "first")
-    assert not processes_of(new_folder), "stop returns when nothing is left"
-    async with both_servers(new_folder) as addresses:
+    assert not processes_of(folder), "stop returns when nothing is left"
+    async with both_servers(folder) as addresses:
         write(addresses, "second")
         assert read(addresses) == [["first", "second"], ["first", "second"]]
 
 
 async def test_starting_again_and_stopping_are_quick(folder: Path) -> None:
-    async with both_servers(folder):
-        pass
     began = time.monotonic()
     async with both_servers(folder):
         pass
@@ -109,9 +107,9 @@ async def test_nobody_else_can_read_the_folder_or_reach_a_server(new_folder: Pat
         assert not any(listens_on_network(number) for number in processes_of(new_folder))
 
 
-async def test_postgresql_is_set_up_for_real_data(new_folder: Path) -> None:
+async def test_postgresql_is_set_up_for_real_data(folder: Path) -> None:
     names = ("server_version_num", "server_encoding", "data_checksums", "fsync", "synchronous_commit", "TimeZone")
-    async with postgresql_only(new_folder) as addresses:
+    async with postgresql_only(folder) as addresses:
         assert addresses.database_url is not None
         with psycopg.connect(addresses.database_url) as connection:
             found = [connection.execute(f"SHOW {name}").fetchone()[0] for name in names]  # type: ignore[index]

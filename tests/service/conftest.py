@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.embedded.support import assert_no_process
+from tests.support import made_once
 
 from .support import Service, another_database, drop_database, migrate
 
@@ -18,16 +19,19 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def first_start(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def first_start(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[Path, str]:
     """A folder in which the service has run once, and what it printed then."""
-    folder = tmp_path_factory.mktemp("first")
-    with Service(folder) as service:
-        seconds = service.wait_until_ready()
-        assert service.end() == 0, service.output
-        output = service.output
-    assert_no_process(folder)
-    print(f"first start: {seconds:.1f} s")  # noqa: T201  (shown by pytest -s)
-    return folder, output
+
+    def run(folder: Path) -> None:
+        with Service(folder) as service:
+            seconds = service.wait_until_ready()
+            assert service.end() == 0, service.output
+        assert_no_process(folder)
+        print(f"first start: {seconds:.1f} s")  # noqa: T201  (shown by pytest -s)
+
+    folder = made_once("first-start", run, tmp_path_factory, worker_id)
+    [output] = folder.glob("output-*")
+    return folder, output.read_text()
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import httpx
 from data_layer.server.http_server import HttpServer
 from tests.support import until
 
+from .support import NO_AUTHORITIES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -36,7 +38,7 @@ class LoadBalancer:
     async def __aenter__(self) -> Self:
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self._client = httpx.AsyncClient(timeout=60)
+        self._client = httpx.AsyncClient(timeout=60, verify=NO_AUTHORITIES)
         self._checks = [asyncio.create_task(self._check(backend)) for backend in self.ready]
         self._http = HttpServer(self, listener, finish_seconds=1)
         self._http.start()
@@ -50,7 +52,7 @@ class LoadBalancer:
         await self._client.aclose()
 
     async def _check(self, backend: str) -> None:
-        async with httpx.AsyncClient(timeout=10) as client:
+        async with httpx.AsyncClient(timeout=10, verify=NO_AUTHORITIES) as client:
             while True:
                 try:
                     self.ready[backend] = (await client.get(f"{backend}/readyz")).status_code == 200

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -34,16 +35,17 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(sys.executable).with_name("data-layer")
 READY = "Press Ctrl-C to stop"
-# Where Python is told to write no bytecode it would compile every library anew at each start.
-BYTECODE = Path(__file__).parents[2] / ".pytest_cache" / "bytecode"
 PATIENCE = 90  # Only for a machine that is very busy; it takes a few seconds.
 STOP_SECONDS = 30
+PAUSE = 0.05
+# httpx loads all authorities of the world for each client otherwise, which is more work than a hundred requests.
+NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _numbers = count(1)
 
 
 def clean_environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return kept | {"PYTHONPYCACHEPREFIX": str(BYTECODE)}
+    """Without what would have Python compile every library anew at each start."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def free_port() -> int:
@@ -64,6 +66,10 @@ def run_command(folder: Path, *arguments: str, **environment: str) -> subprocess
         timeout=PATIENCE,
         check=False,
     )
+
+
+def ask(url: str) -> httpx.Response:
+    return httpx.get(url, timeout=PATIENCE, verify=NO_AUTHORITIES)
 
 
 class Service:
@@ -114,12 +120,12 @@ class Service:
 
         def answers() -> bool:
             try:
-                return httpx.get(f"{self.url}/readyz", timeout=PATIENCE).status_code == 200
+                return self.get("/readyz").status_code == 200
             except httpx.TransportError:
                 assert self.process.poll() is None, self.output
                 return False
 
-        assert wait_for(answers, PATIENCE), self.output
+        assert wait_for(answers, PATIENCE, pause=PAUSE), self.output
         return time.monotonic() - self.started
 
     def wait_until_it_answers(self) -> None:
@@ -132,7 +138,7 @@ class Service:
                 assert self.process.poll() is None, self.output
                 return False
 
-        assert wait_for(answers, PATIENCE), self.output
+        assert wait_for(answers, PATIENCE, pause=PAUSE), self.output
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -146,11 +152,14 @@ class Service:
         def found() -> list[dict[str, Any]]:
             return [event for event in self.events if event["event"] == name]
 
-        assert wait_for(lambda: len(found()) >= number, PATIENCE), self.output
+        assert wait_for(lambda: len(found()) >= number, PATIENCE, pause=PAUSE), self.output
         return found()
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", timeout=PATIENCE)
+        return ask(f"{self.url}{path}")
+
+    def get_metrics(self, path: str = "/metrics") -> httpx.Response:
+        return ask(f"http://127.0.0.1:{self.metrics_port}{path}")
 
     def end(self, number: signal.Signals = signal.SIGTERM, *, group: bool = False, times: int = 1) -> int:
         """Send a signal and return the exit code, which must be there soon."""

@@ -71,10 +71,13 @@ def test_a_taken_port_is_named(running: Service, new_folder: Path) -> None:
     assert not (new_folder / ".data-layer").exists(), "nothing was started for it"
 
 
+def settings_of(folder: Path) -> Settings:
+    return Settings(data_folder=folder / ".data-layer", local_storage_path=folder / "uploads")
+
+
 async def change(folder: Path) -> None:
     """What a user does between two starts: delete an example, and make something."""
-    settings = Settings(data_folder=folder / ".data-layer", local_storage_path=folder / "uploads")
-    async with DataLayer(settings) as data, data.transaction() as tx:
+    async with DataLayer(settings_of(folder)) as data, data.transaction() as tx:
         example = await tx.projects.find_one(name=catalog()["projects"][0]["name"])
         assert example is not None
         await tx.projects.delete(example)
@@ -83,9 +86,10 @@ async def change(folder: Path) -> None:
         tx.add(make_project(user, name="Made in between"))
 
 
-def names(folder: Path) -> set[str]:
-    listed: list[dict[str, Any]] = json.loads(run_command(folder, "projects", "list", "--json").stdout)
-    return {project["name"] for project in listed}
+async def names(folder: Path) -> set[str]:
+    """The projects that are there, by the servers that run."""
+    async with DataLayer(settings_of(folder)) as data, data.transaction() as tx:
+        return {project.name for project in await tx.projects.list()}
 
 
 EXPECTED = {"Made in between"} | {project["name"] for project in catalog()["projects"][1:]}
@@ -95,13 +99,13 @@ async def test_data_survives_a_stop_a_kill_and_a_double_ctrl_c(folder: Path) -> 
     await change(folder)
     with Service(folder) as service:
         print(f"second start: {service.wait_until_ready():.1f} s")  # noqa: T201  (shown by pytest -s)
-        assert names(folder) == EXPECTED, "the deleted example does not come back"
+        assert await names(folder) == EXPECTED, "the deleted example does not come back"
         assert "example project" not in service.output
         os.kill(service.process.pid, signal.SIGKILL)
     assert_no_process(folder / ".data-layer", seconds=10)
     with Service(folder) as service:
         service.wait_until_ready()
-        assert names(folder) == EXPECTED
+        assert await names(folder) == EXPECTED
         assert service.end(signal.SIGINT, group=True, times=2) == 0, service.output
     assert_no_process(folder / ".data-layer", seconds=1)
     assert "Traceback" not in service.output
@@ -126,7 +130,7 @@ def test_a_signal_during_the_first_start_ends_it(new_folder: Path, moment: Any, 
     assert_no_process(new_folder, seconds=10)
 
 
-def test_a_start_that_was_ended_while_it_planted_is_completed_by_the_next(new_folder: Path) -> None:
+async def test_a_start_that_was_ended_while_it_planted_is_completed_by_the_next(new_folder: Path) -> None:
     with Service(new_folder) as service:
         service.wait_for_output(f"example project: {catalog()['projects'][2]['name']}")
         assert service.end() == 128 + signal.SIGTERM
@@ -135,5 +139,5 @@ def test_a_start_that_was_ended_while_it_planted_is_completed_by_the_next(new_fo
     with Service(new_folder) as service:
         service.wait_until_ready()
         assert f"example project: {catalog()['projects'][-1]['name']}" in service.output
-        assert names(new_folder) == {project["name"] for project in catalog()["projects"]}
+        assert await names(new_folder) == {project["name"] for project in catalog()["projects"]}
         assert service.end() == 0

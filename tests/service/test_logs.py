@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from tests.cli.support import Commands
 from tests.embedded.support import wait_for
+from tests.observability.conftest import logging_as_before
 
-from .support import PATIENCE, Service, run_command
+from .support import PATIENCE, Service
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+__all__ = ["logging_as_before"]
 
 
 def logged(path: Path) -> list[dict[str, Any]]:
@@ -27,16 +31,14 @@ def test_levels_change_while_it_runs_and_the_log_file_has_everything(folder: Pat
             return logged(path)[-1].get("path") == "/livez"
 
         assert not probes_are_logged()
-        wrong = run_command(folder, "logs", "level", "debug", "--logger", "data_layer.apii")
-        assert (wrong.returncode, "no logger" in wrong.stderr) == (1, True)
-        done = run_command(folder, "logs", "level", "debug", "--logger", "data_layer.api", "--json")
-        assert done.returncode == 0, done.stderr
-        [change] = json.loads(done.stdout)["changes"]
+        command = Commands(DATA_FOLDER=str(folder / ".data-layer"))
+        assert "no logger" in command("logs", "level", "debug", "--logger", "data_layer.apii", code=1).errors
+        [change] = command("logs", "level", "debug", "--logger", "data_layer.api", "--json").json["changes"]
         assert (change["logger"], change["level"], bool(change["until"])) == ("data_layer.api", "debug", True)
         assert wait_for(probes_are_logged, PATIENCE)
         assert "log_level_changed" in {event["event"] for event in logged(path)}
-        assert "data_layer.api" in run_command(folder, "logs", "level").stdout
-        assert "LOG_LEVEL=info" in run_command(folder, "logs", "reset").stdout
+        assert "data_layer.api" in command("logs", "level").output
+        assert "LOG_LEVEL=info" in command("logs", "reset").output
         assert wait_for(lambda: not probes_are_logged(), PATIENCE)
         assert service.end() == 0, service.output
     assert path.stat().st_mode & 0o777 == 0o600

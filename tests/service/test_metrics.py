@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,7 +16,7 @@ from typer import main as cli
 from data_layer import Settings
 from data_layer.cli.application import application
 
-from .support import PATIENCE, Service
+from .support import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +44,7 @@ class Scrape:
 
 
 def scrape(service: Service) -> Scrape:
-    answer = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics", timeout=PATIENCE)
+    answer = service.get_metrics()
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     names, sampled, labels = set[str](), set[str](), dict[str, dict[str, set[str]]]()
@@ -146,7 +145,7 @@ def test_what_runbooks_name_exists() -> None:
 
 def test_only_metrics_are_at_that_address(running: Service) -> None:
     for path in ("/", "/health", "/docs", "/metrics/x"):
-        assert httpx.get(f"http://127.0.0.1:{running.metrics_port}{path}", timeout=PATIENCE).status_code == 404
+        assert running.get_metrics(path).status_code == 404
     assert running.get("/metrics").status_code == 404
 
 

@@ -6,19 +6,22 @@ import json
 from typing import TYPE_CHECKING
 
 from data_layer.services.seed_rows import catalog
+from tests.cli.support import Commands
+from tests.observability.conftest import logging_as_before
 
-from .support import Service, run_command
+from .support import Service
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+__all__ = ["logging_as_before"]
 
 
 def test_dev_makes_the_database_and_starts_no_server(new_folder: Path, own_servers: dict[str, str]) -> None:
     with Service(new_folder, **own_servers) as service:
         service.wait_until_ready()
         assert service.get("/health").json()["overall"] is True
-        listed = run_command(new_folder, "projects", "list", "--json", **own_servers)
-        assert len(json.loads(listed.stdout)) == len(catalog()["projects"])
+        assert len(Commands(**own_servers)("projects", "list", "--json").json) == len(catalog()["projects"])
         assert service.end() == 0, service.output
     assert not (new_folder / ".data-layer").exists()
     assert (new_folder / "uploads").is_dir()
@@ -29,12 +32,13 @@ def test_start_refuses_an_unprepared_database_and_works_without_redis(
 ) -> None:
     with Service(new_folder, "start", **own_servers) as service:
         assert "make it with: data-layer db create" in service.fail()
-    assert run_command(new_folder, "db", "create", **own_servers).returncode == 0
+    command = Commands(**own_servers)
+    command("db", "create")
     with Service(new_folder, "start", **own_servers) as service:
         said = service.fail()
     assert "schema_behind" in said
     assert "data-layer db migrate" in said
-    assert run_command(new_folder, "db", "migrate", **own_servers).returncode == 0
+    command("db", "migrate")
     with Service(new_folder, "start", **own_servers | {"REDIS_URL": "redis://127.0.0.1:1"}) as service:
         service.wait_until_ready()
         health = service.get("/health")

@@ -6,13 +6,12 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-import httpx
 import psycopg
 import pytest
 
 from tests.embedded.support import parent_of, processes_of, wait_for
 
-from .support import Service
+from .support import PAUSE, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +53,7 @@ def both(service: Service) -> list[int]:
         ready = {event["pid"] for event in service.events if event["event"] == "worker_ready"}
         return len(workers_of(service)) == 2 and ready.issuperset(workers_of(service))
 
-    assert wait_for(are_ready, LONG), service.output
+    assert wait_for(are_ready, LONG, pause=PAUSE), service.output
     return workers_of(service)
 
 
@@ -163,7 +162,7 @@ def test_while_no_worker_is_ready_the_supervisor_answers(
 
 def told(service: Service, name: str, *labels: str) -> float:
     """The sum of the samples with this name and these labels at METRICS_PORT."""
-    text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics", timeout=LONG).text
+    text = service.get_metrics().text
     lines = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{")))
     return sum(float(value) for sample, value in lines if all(label in sample for label in labels))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 
@@ -20,3 +21,6 @@ def main() -> None:
         application()
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
+    finally:
+        # At its end Python would look for garbage among all that was imported, which takes 0.2 seconds.
+        gc.freeze()

@@ -45,7 +45,8 @@ class PostgresqlStandby(PostgresqlServer):
     def _creation(self) -> tuple[str, ...]:
         place = f"host={self._primary.folder} port={self._primary.port} user=postgres application_name={self._name}"
         return (
-            "pg_basebackup",
+            str(self.programs / "pg_basebackup"),
+            f"--pgdata={self._data}",
             f"--dbname={place}",
             "--write-recovery-conf",
             "--wal-method=stream",
