@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
+from data_layer.database.migrations.__init__ import VERSION_TABLE
 from data_layer.embedded import EmbeddedServers
 from data_layer.entities import Entity
 
@@ -30,6 +31,11 @@ pytest_plugins = ["tests.needs_debian", "tests.storage_servers"]
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 TABLES = ", ".join(Entity.metadata.tables)
+FILLED = text(
+    "SELECT oid::regclass::text, pg_relation_size(oid) FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 0 "
+    "AND relnamespace = 'public'::regnamespace AND relname <> :versions"
+).bindparams(versions=VERSION_TABLE)
+LARGE = 64 * 1024
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -79,6 +85,7 @@ def base_settings(servers: tuple[str, str], worker_id: str) -> Settings:
         redis_url=redis_url,
         redis_key_prefix=f"test-{worker_id}",
         bcrypt_rounds=4,
+        db_min_connections=1,
     )
 
 
@@ -111,10 +118,20 @@ async def data(settings: Settings) -> AsyncIterator[DataLayer]:
 
 
 async def empty_tables(data: DataLayer) -> None:
-    """Remove all rows; the audit trail lets nobody do that who does not switch its triggers off."""
+    """Remove all rows; the audit trail lets nobody do that who does not switch its triggers off.
+
+    TRUNCATE makes new files for every table and index: where there are few rows, DELETE takes a tenth of the time.
+    """
     async with data.transaction() as tx:
         await tx.execute(text("SET LOCAL session_replication_role = replica"))
-        await tx.execute(text(f"TRUNCATE {TABLES}"))
+        # As TRUNCATE does: wait for whoever still writes.
+        await tx.execute(text(f"LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE"))
+        filled = (await tx.execute(FILLED)).all()
+        if any(size > LARGE for _, size in filled):
+            await tx.execute(text(f"TRUNCATE {TABLES}"))
+            return
+        for table, _ in filled:
+            await tx.execute(text(f"DELETE FROM {table}"))
 
 
 @pytest.fixture

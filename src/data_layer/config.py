@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import (
-    AliasChoices,
+    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -17,7 +18,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import SettingsConfigDict
 
 from data_layer.environment import Address, meant_setting, misspelt, present_variables, read_file, unread
 from data_layer.errors import ConfigurationError
@@ -75,12 +75,11 @@ class Settings(
         ConfigurationError: with every problem that was found, not only the first.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
 
     # General
     environment: Environment = Field(
         Environment.DEVELOPMENT,
-        validation_alias=AliasChoices("environment", "node_env"),
         description="Where this runs: development, testing, staging or production. NODE_ENV is read too.",
     )
     host: str = Field("127.0.0.1", description="Address that the service listens on.")
@@ -149,12 +148,12 @@ class Settings(
         problems += misspelt(present, known)
         problems += disagreement(present)
         problems += [_unknown(name, known) for name in values if name.upper() not in known]
-        from_file = _from_file(file, present)
+        values = _by_setting(present, known) | _by_setting(values, known)
         try:
-            super().__init__(**from_file | values)
+            super().__init__(**values)
         except ValidationError as error:
             problems += [describe_problem(problem) for problem in error.errors(include_url=False)]
-            problems += self._problems_beside(error, from_file | values)
+            problems += self._problems_beside(error, values)
         except ConfigurationError as error:
             problems += error.problems
         if problems:
@@ -256,7 +255,7 @@ def examine_settings(env_file: Path | None = Path(".env")) -> ExaminedSettings:
         return ExaminedSettings(Settings(_env_file=env_file), unknown=unknown)
     except ConfigurationError as error:
         problems = error.problems
-    values = _from_file(file, present)
+    values = _by_setting(present, known)
     try:
         return ExaminedSettings(_UncheckedSettings(**values), problems, unknown=unknown)
     except ValidationError as error:
@@ -276,25 +275,27 @@ class _UncheckedSettings(Settings):
         super(Settings, self).__init__(**values)
 
 
-def _known_variables() -> list[str]:
-    return [*(name.upper() for name in Settings.model_fields), "NODE_ENV"]
+@cache
+def _known_variables() -> tuple[str, ...]:
+    return (*(name.upper() for name in Settings.model_fields), "NODE_ENV")
 
 
-def _from_file(file: dict[str, str], present: dict[str, str]) -> dict[str, Any]:
-    names = (name for name in _known_variables() if name in file and present[name] == file[name])
-    return {name.lower(): file[name] for name in names}
+def _by_setting(values: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
+    """The values of settings, by their names; NODE_ENV is another name of ENVIRONMENT."""
+    settings = {name.lower(): value for name, value in values.items() if name.upper() in known}
+    other_name = settings.pop("node_env", None)
+    return settings if other_name is None else {"environment": other_name} | settings
 
 
 def _malformed(error: ValidationError) -> frozenset[str]:
     """The names of the settings whose values mean nothing."""
-    names = {str(problem["loc"][0]) for problem in error.errors(include_url=False) if problem["loc"]}
-    return frozenset("environment" if name == "node_env" else name for name in names)
+    return frozenset(str(problem["loc"][0]) for problem in error.errors(include_url=False) if problem["loc"])
 
 
 def _harmless(names: frozenset[str]) -> dict[str, Any]:
     return {name: _HARMLESS.get(name, Settings.model_fields[name].default) for name in names}
 
 
-def _unknown(name: str, known: list[str]) -> str:
+def _unknown(name: str, known: tuple[str, ...]) -> str:
     meant = meant_setting(name.upper(), known)
     return f"{name.upper()} is not a setting{f'; did you mean {meant}?' if meant else ''}"

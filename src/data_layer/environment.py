@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import string
+from functools import cache
 from io import StringIO
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
@@ -60,7 +61,7 @@ def present_variables(file: dict[str, str]) -> dict[str, str]:
     return file | {name.upper(): value for name, value in os.environ.items() if value}
 
 
-def misspelt(present: dict[str, str], known: list[str]) -> list[str]:
+def misspelt(present: dict[str, str], known: tuple[str, ...]) -> list[str]:
     """Problems with variables that nothing reads but that someone surely meant as a setting, such as DB_HOTS."""
     problems = []
     for name in present:
@@ -71,7 +72,7 @@ def misspelt(present: dict[str, str], known: list[str]) -> list[str]:
     return problems
 
 
-def unread(present: dict[str, str], known: list[str]) -> list[str]:
+def unread(present: dict[str, str], known: tuple[str, ...]) -> list[str]:
     """Variables with a prefix of ours that nothing reads; those that Kubernetes makes for services are left out."""
     return [
         name
@@ -80,13 +81,30 @@ def unread(present: dict[str, str], known: list[str]) -> list[str]:
     ]
 
 
-def meant_setting(name: str, known: list[str]) -> str | None:
+def meant_setting(name: str, known: tuple[str, ...]) -> str | None:
     """The setting that differs from the name by one slip of the fingers, or that others call by this name."""
     if name in _SYNONYMS:
         return _SYNONYMS[name]
     if len(name) < _SHORTEST_NAME_TO_MISSPELL:
         return None
-    return min(_one_slip_away(name).intersection(known), default=None)
+    settings = _settings_by_part(known)
+    similar = {setting for part in _one_letter_less(name) for setting in settings.get(part, ())}
+    # Few are similar by chance, so that this is hardly ever asked.
+    return min(similar & _one_slip_away(name), default=None) if similar else None
+
+
+@cache
+def _settings_by_part(known: tuple[str, ...]) -> dict[str, list[str]]:
+    """Names that are one slip apart have a part in common: themselves, or what one letter less leaves."""
+    settings: dict[str, list[str]] = {}
+    for name in known:
+        for part in _one_letter_less(name):
+            settings.setdefault(part, []).append(name)
+    return settings
+
+
+def _one_letter_less(name: str) -> set[str]:
+    return {name} | {name[:position] + name[position + 1 :] for position in range(len(name))}
 
 
 def _one_slip_away(name: str) -> set[str]:

@@ -45,6 +45,7 @@ def command_on_nothing(servers: tuple[str, str], tmp_path: Path) -> Iterator[Com
 def commands_for(database_url: str, redis_url: str, uploads: Path, **environment: str) -> Commands:
     return Commands(
         ENVIRONMENT="testing",
+        BCRYPT_ROUNDS="4",
         DATABASE_URL=database_url,
         REDIS_URL=redis_url,
         LOCAL_STORAGE_PATH=str(uploads),

@@ -77,7 +77,7 @@ def test_help_loads_nothing_heavy() -> None:
 import sys
 from data_layer.cli.application import application
 application(["db", "--help"], standalone_mode=False)
-heavy = {"sqlalchemy", "psycopg", "redis", "fastapi", "uvicorn", "alembic", "pydantic_settings"}
+heavy = {"sqlalchemy", "psycopg", "redis", "fastapi", "uvicorn", "alembic", "dotenv"}
 sys.exit(", ".join(heavy & set(sys.modules)) or 0)
 """
     done = subprocess.run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 from fastapi import APIRouter, BackgroundTasks, Depends
@@ -23,6 +23,7 @@ class Accepted(BaseModel):
     status: Literal["accepted"] = "accepted"
 
 
+@cache
 def make_router() -> APIRouter:
     """The routes of accounts."""
     router = APIRouter(

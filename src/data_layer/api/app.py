@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from data_layer.layer import DataLayer
 
 MAXIMUM_CORRELATION_ID = 128
+_PEOPLE = (accounts, sessions, tokens)
 
 
 def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI:
@@ -33,19 +34,18 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
         send_mail: sends the mails about accounts, after the answer. Without it nobody gets the tokens to verify an
             address or to choose a new password, and the log says so.
     """
+    parts = (health.make_router(data), files.make_router(data), *(part.make_router() for part in _PEOPLE))
     app = FastAPI(
         title="Data layer for Screenshot to Code",
         version=__version__,
         description="Accounts, projects, versions of generated code, images, files and their history.",
         redoc_url=None,
+        # Not by include_router, which makes each of them a second time.
+        routes=[route for part in parts for route in part.routes],
     )
-    app.include_router(health.make_router(data))
-    app.include_router(files.make_router(data))
     settings = data.settings
     limiter = RequestLimiter(data.cache, most=settings.rate_limit_max, window=settings.rate_limit_window / 1000)
     app.state.people = People(data, limiter, Mailing(send_mail))
-    for part in (accounts, sessions, tokens):
-        app.include_router(part.make_router())
 
     @app.get("/", include_in_schema=False)
     async def show_documentation() -> RedirectResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -35,6 +36,7 @@ class EndedSessions(BaseModel):
     ended: int
 
 
+@cache
 def make_router() -> APIRouter:
     """The routes of sessions."""
     router = APIRouter(

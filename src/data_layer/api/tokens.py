@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Literal, Self
 from uuid import UUID
 
@@ -40,6 +41,7 @@ class Tokens(BaseModel):
         )
 
 
+@cache
 def make_router() -> APIRouter:
     """The routes of tokens."""
     router = APIRouter(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
-from pydantic_settings import BaseSettings
+from pydantic import BaseModel, Field
 
 
-class AuditSettings(BaseSettings):
+class AuditSettings(BaseModel):
     """How audit entries wait, and how long they are kept."""
 
     # The audit trail

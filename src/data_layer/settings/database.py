@@ -6,8 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings
+from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from data_layer.environment import Address, host_options, is_local
 from data_layer.settings.values import HostList, HostName, PlainText, Port, Seconds, SecondsOrNever, check_url
@@ -29,7 +28,7 @@ _YES_AND_NO = {"true": "verify-full", "1": "verify-full", "yes": "verify-full", 
 )
 
 
-class DatabaseSettings(BaseSettings):
+class DatabaseSettings(BaseModel):
     """Where the database is, who logs in, and how long is waited for it."""
 
     # The database, PostgreSQL

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
-from pydantic_settings import BaseSettings
+from pydantic import AfterValidator, BaseModel, Field
 
 
 def _not_a_folder(path: Path) -> Path:
@@ -15,7 +14,7 @@ def _not_a_folder(path: Path) -> Path:
     return path
 
 
-class LogSettings(BaseSettings):
+class LogSettings(BaseModel):
     """What is logged, in which shape, and where to besides standard error."""
 
     # The log

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-from pydantic_settings import BaseSettings
+from pydantic import BaseModel, Field
 
 from data_layer.settings.values import Port
 
 
-class MetricsSettings(BaseSettings):
+class MetricsSettings(BaseModel):
     """Where Prometheus asks."""
 
     # Metrics

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings
+from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from data_layer.settings.values import HostName, Milliseconds, PlainText, Port, check_url
 
@@ -15,7 +14,7 @@ _ADDRESSES = ("redis_url", "redis_host", "redis_cluster_nodes", "redis_sentinel_
 _SENTINEL_DETAILS = ("REDIS_SENTINEL_MASTER", "REDIS_SENTINEL_USERNAME", "REDIS_SENTINEL_PASSWORD")
 
 
-class RedisSettings(BaseSettings):
+class RedisSettings(BaseModel):
     """Where the servers of the cache are, who logs in, and how long is waited for them."""
 
     # The cache, Redis or Valkey

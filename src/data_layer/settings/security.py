@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings
+from pydantic import BaseModel, Field, SecretStr
 
 from data_layer.settings.values import DEVELOPMENT_SECRET, Duration, PlainText, weak_secrets
 
 _MINIMUM_BCRYPT_ROUNDS = 10  # OWASP Password Storage Cheat Sheet.
 
 
-class SecuritySettings(BaseSettings):
+class SecuritySettings(BaseModel):
     """Secrets, how long what they protect is good, and how hard passwords are to guess."""
 
     # Security

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-from pydantic_settings import BaseSettings
+from pydantic import BaseModel, Field
 
 from data_layer.settings.values import Seconds, SecondsOrNever
 
@@ -11,7 +10,7 @@ LEAST_SHARE = 2
 """Maintenance holds one connection, which carries its lock, while it works with another."""
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(BaseModel):
     """How many processes serve, and how they end."""
 
     # The life cycle of the service

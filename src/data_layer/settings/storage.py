@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings
+from pydantic import AfterValidator, BaseModel, Field, SecretStr
 
 from data_layer.environment import is_local
 from data_layer.errors import ConfigurationError
@@ -31,7 +30,7 @@ def _check_web_address(value: str) -> str:
 WebAddress = Annotated[str, AfterValidator(_check_web_address)]
 
 
-class StorageSettings(BaseSettings):
+class StorageSettings(BaseModel):
     """Where files are kept, how they are reached, and how long is waited for them."""
 
     # Storage

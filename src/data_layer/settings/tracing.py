@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings
+from pydantic import BaseModel, Field, SecretStr
 
 
-class TracingSettings(BaseSettings):
+class TracingSettings(BaseModel):
     """Where traces go."""
 
     # Traces, OpenTelemetry; needs data-layer[otel]

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
-from pydantic_settings import NoDecode
 
 from data_layer.environment import hosts_in_query
 
@@ -39,8 +38,8 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 SecondsOrNever = Annotated[float, Field(ge=0, le=3600)]
 Milliseconds = Annotated[int, Field(gt=0, le=600_000)]
 MediaType = Annotated[str, Field(pattern=r"^[a-z]+/[A-Za-z0-9.+-]+$")]
-MediaTypes = Annotated[tuple[MediaType, ...], NoDecode, BeforeValidator(_split)]
-PixelSizes = Annotated[tuple[Annotated[int, Field(ge=16, le=4096)], ...], NoDecode, BeforeValidator(_split)]
+MediaTypes = Annotated[tuple[MediaType, ...], BeforeValidator(_split)]
+PixelSizes = Annotated[tuple[Annotated[int, Field(ge=16, le=4096)], ...], BeforeValidator(_split)]
 Duration = Annotated[int, BeforeValidator(_read_duration), Field(ge=1, le=3650 * 86_400)]
 """Seconds, which may be written with a unit: 900, 15m, 24h, 30d."""
 

@@ -14,6 +14,7 @@ from data_layer.errors import InvalidSignatureError, InvalidStorageKeyError, Inv
 from .test_refusals import ACCEPTED_KEYS
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator
 
     from data_layer.storage import LocalStorage, SignedUrl, StorageBackend
@@ -62,9 +63,15 @@ class Client:
         return 200, await storage.download(key), answer
 
 
+@pytest.fixture(scope="module")
+def trust() -> ssl.SSLContext:
+    """Made once, because reading all authorities of the system takes longer than a test."""
+    return httpx.create_ssl_context()
+
+
 @pytest.fixture
-async def client(storage: StorageBackend) -> AsyncIterator[Client]:
-    async with httpx.AsyncClient() as http:
+async def client(storage: StorageBackend, trust: ssl.SSLContext) -> AsyncIterator[Client]:
+    async with httpx.AsyncClient(verify=trust) as http:
         yield Client(storage, http)
 
 
