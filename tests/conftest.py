@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
-from data_layer.database.migrations.__init__ import VERSION_TABLE
+from data_layer.database.migrations import VERSION_TABLE
 from data_layer.embedded import EmbeddedServers
 from data_layer.entities import Entity
 
