@@ -60,7 +60,7 @@ class Load:
     async def read_rows(self) -> None:
         while True:
             await self.read_row(self._random.choice(KEYS))
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0)
 
     async def read_row(self, key: str) -> None:
         begun = time.monotonic()

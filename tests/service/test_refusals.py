@@ -52,10 +52,10 @@ def test_a_full_disk(new_folder: Path, size: str) -> None:
         assert f"There is no space left on the disk that holds {data}" in service.fail()
 
 
-def test_a_disk_that_is_full_of_uploads(new_folder: Path, own_servers: dict[str, str]) -> None:
+def test_a_disk_that_is_full_of_uploads(new_folder: Path) -> None:
     uploads = new_folder / "uploads"
     uploads.mkdir()
-    with Service(new_folder, before=with_small_disk(uploads, "300k"), **own_servers) as service:
+    with Service(new_folder, before=with_small_disk(uploads, "300k")) as service:
         said = service.fail()
     assert "storage_full" in said
     assert "Press Ctrl-C" not in said
