@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import shutil
 import signal
@@ -15,13 +14,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import Enum
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
 import psycopg
-from typing_extensions import override
 
 from data_layer import embedded
 from data_layer.embedded.binaries import postgresql_binary
@@ -99,7 +96,8 @@ class PostgresqlServer:
         self._paused: list[int] = []
 
     def __enter__(self) -> Self:
-        self._make_folder()
+        # The name is short because the path of a Unix socket has at most 107 bytes.
+        self._folder = Path(tempfile.mkdtemp(prefix="pg-")).resolve()
         try:
             self._create_cluster()
             self._start_on_a_free_port()
@@ -190,10 +188,6 @@ class PostgresqlServer:
     def _log(self) -> Path:
         return self.folder / "postgresql.log"
 
-    def _make_folder(self) -> None:
-        # The name is short because the path of a Unix socket has at most 107 bytes.
-        self._folder = Path(tempfile.mkdtemp(prefix="pg-")).resolve()
-
     def _create_cluster(self) -> None:
         if self._tls is not None:
             for name, path in (
@@ -209,14 +203,15 @@ class PostgresqlServer:
             choice = choose_identity(self.folder, self.folder, self.programs / "postgres")
             self._identity = threads.submit(asyncio.run, choice).result()
         program, *arguments = self._creation()
-        if self._run(program, *arguments).wait(_START_SECONDS) != 0:
+        done = self._run(self.programs / program, f"--pgdata={self._data}", *arguments)
+        if done.wait(_START_SECONDS) != 0:
             raise self._failure(f"{program} failed")
         lines = ["local all all trust", "local replication all trust", *self._hba]
         (self._data / "pg_hba.conf").write_text("\n".join(lines) + "\n")
 
     def _creation(self) -> tuple[str, ...]:
         """The program that makes the data folder, and its arguments."""
-        return ("/bin/cp", "-R", str(_template(self.programs)), str(self._data))
+        return ("initdb", *_INITDB)
 
     def _start_on_a_free_port(self) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -234,7 +229,7 @@ class PostgresqlServer:
         self._log.write_bytes(b"")
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         options = [word for name, value in self._settings().items() for word in ("-c", f"{name}={value}")]
-        self._process = self._run(str(self.programs / "postgres"), "-D", str(self._data), *options)
+        self._process = self._run(self.programs / "postgres", "-D", str(self._data), *options)
         while not self._is_ready(self._process.pid):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop(StopMode.KILL)
@@ -255,13 +250,13 @@ class PostgresqlServer:
             settings |= {"ssl": "on"} | {name: str(self.folder / file) for name, file in names.items()}
         return settings | self._options
 
-    def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _run(self, program: Path, *arguments: str) -> subprocess.Popen[bytes]:
         # 0: no signal when the starting thread ends, which may be long before the process.
         steps = [self._identity, "0", str(os.getpid()), str(self.folder)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         with self._log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  (a program of the wheel, or one the caller chose)
-                [sys.executable, "-I", "-S", str(_LAUNCH), *steps, program, *arguments],
+                [sys.executable, "-I", "-S", str(_LAUNCH), *steps, str(program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -290,26 +285,6 @@ class PostgresqlServer:
     def _remove_folder(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self._folder = None
-
-
-class _Template(PostgresqlServer):
-    """The data folder of a server that is never started."""
-
-    def create(self) -> Path:
-        self._make_folder()
-        atexit.register(self._remove_folder)
-        self._create_cluster()
-        return self._data
-
-    @override
-    def _creation(self) -> tuple[str, ...]:
-        return (str(self.programs / "initdb"), f"--pgdata={self._data}", *_INITDB)
-
-
-@cache
-def _template(programs: Path) -> Path:
-    """An empty cluster, made once by each process: initdb costs ten times as much as a copy."""
-    return _Template(programs).create()
 
 
 def _free_port() -> int:

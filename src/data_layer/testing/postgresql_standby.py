@@ -45,8 +45,7 @@ class PostgresqlStandby(PostgresqlServer):
     def _creation(self) -> tuple[str, ...]:
         place = f"host={self._primary.folder} port={self._primary.port} user=postgres application_name={self._name}"
         return (
-            str(self.programs / "pg_basebackup"),
-            f"--pgdata={self._data}",
+            "pg_basebackup",
             f"--dbname={place}",
             "--write-recovery-conf",
             "--wal-method=stream",
