@@ -27,7 +27,7 @@ from data_layer.storage.metadata import Description, check_sha256
 from data_layer.storage.object_store import reading
 from data_layer.storage.object_store.failures import translated, translated_for_operators
 from data_layer.storage.object_store.listing import STAGING, measure, remove_staging, walk
-from data_layer.storage.object_store.uploads import Upload
+from data_layer.storage.object_store.uploads import PART_SIZE, Upload
 from data_layer.storage.threads import FileThreads
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class ObjectStorage(ABC):
     """Files in a bucket or container. Subclasses say where it is, how it is made, and what its addresses are."""
 
     backend: str
+    one_request = PART_SIZE
+    """Bytes in memory that are uploaded in one request."""
 
     def __init__(self, *, max_file_size: int) -> None:
         self._max_file_size = max_file_size
@@ -139,6 +141,7 @@ class ObjectStorage(ABC):
             condition,
             sha256=check_sha256(sha256),
             max_size=self._max_file_size,
+            one_request=self.one_request,
             threads=threads,
         )
         await upload.run(content)

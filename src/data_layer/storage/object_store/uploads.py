@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from data_layer.storage.threads import FileThreads
 
 PART_SIZE = 8 * 1024 * 1024
-"""Bytes: what is longer travels in parts of this size."""
+"""Bytes: what is longer travels in parts of this size, unless it is in memory and the backend takes it at once."""
 
 MAX_CONDITIONAL_SIZE = 64 * 1024 * 1024
 """Bytes that are held in memory to upload them in one request, as only a request as a whole can have a condition."""
@@ -44,7 +44,7 @@ class _BrokenOffError(Exception):
 
 
 class Upload:
-    """One upload to one key."""
+    """One upload to one key. Up to ``one_request`` bytes that are in memory already travel in one request."""
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Upload:
         *,
         sha256: str | None,
         max_size: int,
+        one_request: int,
         threads: FileThreads,
     ) -> None:
         self._store = store
@@ -63,6 +64,7 @@ class Upload:
         self._condition = condition
         self._expected = sha256
         self._max_size = max_size
+        self._one_request = one_request
         self._threads = threads
         self._hash = hashlib.sha256()
         self._broken_off = False
@@ -94,7 +96,7 @@ class Upload:
         await self._count([content])
         if self.size > MAX_CONDITIONAL_SIZE:
             self._refuse_condition()
-        if self.size <= PART_SIZE or not self._condition.is_none:
+        if self.size <= self._one_request or not self._condition.is_none:
             await self._put(content)
             return
         self._verify()
