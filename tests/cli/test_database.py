@@ -25,6 +25,7 @@ PRODUCTION = {
     "SESSION_SECRET": "0123456789abcdef0123456789abcdef",
     "JWT_SECRET": "another-random-secret-of-32-characters",
     "DB_SSL": "disable",
+    "BCRYPT_ROUNDS": "10",
 }
 
 

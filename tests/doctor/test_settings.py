@@ -44,7 +44,7 @@ def test_production_without_what_it_needs(examine: Examine) -> None:
 
 
 def test_production_with_what_it_needs(examine: Examine) -> None:
-    report = examine(ENVIRONMENT="production", **STRONG)
+    report = examine(ENVIRONMENT="production", BCRYPT_ROUNDS="12", **STRONG)
     assert {one["outcome"] for one in report.findings if one["part"] == "settings"} == {"ok"}
 
 

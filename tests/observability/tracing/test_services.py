@@ -77,7 +77,7 @@ async def test_a_block_has_a_span_around_its_beginning(data: DataLayer, exporter
     async with data.files.open(file.id, owner_id=user.id) as opened:
         assert b"".join([chunk async for chunk in opened.chunks])
         assert not get_current_span().get_span_context().is_valid
-    assert "file_references.select" in tree(exporter.get_finished_spans())["files.open"]["files.stat"]
+    assert "file_references.view" in tree(exporter.get_finished_spans())["files.open"]["files.stat"]
     with pytest.raises((NotFoundError, FileNotFoundInStorageError)):
         async with data.files.open(user.id, owner_id=user.id):
             pass

@@ -208,7 +208,7 @@ class Intake:
 
     async def _discard(self, keys: list[str]) -> None:
         """Remove what was stored and not recorded. What fails stays as a stray file."""
-        with leaving_rest_to_cleanup(len(keys)):
+        with leaving_rest_to_cleanup(files=len(keys)):
             await self._places.storage.delete_many(keys)
 
 

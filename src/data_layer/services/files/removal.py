@@ -21,12 +21,12 @@ log = get_log(__name__)
 
 
 @contextmanager
-def leaving_rest_to_cleanup(files: int) -> Iterator[None]:
-    """What was asked for is committed already: objects that cannot be removed now are no failure of it."""
+def leaving_rest_to_cleanup(**which: object) -> Iterator[None]:
+    """What was asked for is committed already: objects that cannot be removed now are no failure of it, but logged."""
     try:
         yield
     except DataLayerError as error:
-        log.warning("file_removal_failed", files=files, reason=str(error))
+        log.warning("file_removal_failed", **which, reason=str(error))
 
 
 class FileRemoval:
@@ -38,13 +38,13 @@ class FileRemoval:
 
     async def remove_discarded(self, keys: Sequence[str]) -> None:
         """After a commit: remove the files whose keys were in rows that are gone. What fails stays for ``cleanup``."""
-        with leaving_rest_to_cleanup(len(keys)):
+        with leaving_rest_to_cleanup(files=len(keys)):
             async with self._transactions() as tx:
                 strangers = set(keys) - await tx.stored_files.known(keys)
                 condemned = await self._condemn(tx, keys=keys)
             # What the table does not know was put there by hand or by the example data, for the row that held its key.
             for key in sorted(strangers):
-                with leaving_rest_to_cleanup(1):
+                with leaving_rest_to_cleanup(key=key):
                     await self._places.storage.delete(key)
             await self.finish(condemned)
 

@@ -210,7 +210,7 @@ class FileService:
             stored = await tx.files.object_of(file_id)
             removed = await tx.files.remove_attached(stored.id, attached_to)
         if removed:
-            with leaving_rest_to_cleanup(1):
+            with leaving_rest_to_cleanup(files=1):
                 await self._removal.remove([stored.id])
         return removed > 0
 
@@ -226,7 +226,7 @@ class FileService:
                 return False
             objects = await tx.files.remove(file_id)
         end = self._removal.give_up if view.state is FileState.PENDING else self._removal.remove
-        with leaving_rest_to_cleanup(len(objects)):
+        with leaving_rest_to_cleanup(files=len(objects)):
             await end(objects)
         return bool(objects)
 

@@ -125,12 +125,12 @@ class DirectUploads:
         try:
             stored = await self._verify_and_store(view, pending)
         except (InvalidFileError, ContentMismatchError, FileTooLargeError):
-            with leaving_rest_to_cleanup(1):
+            with leaving_rest_to_cleanup(files=1):
                 await self._removal.give_up([pending.id])
             raise
         except ConflictError:
             return await self._completed_by_another(file_id)
-        with leaving_rest_to_cleanup(1):
+        with leaving_rest_to_cleanup(files=1):
             await self._removal.give_up([pending.id])
         return stored
 
