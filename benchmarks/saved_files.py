@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 WORKERS = (1, 32)
 PDF, PNG = "application/pdf", "image/png"
+_PLACES = "these places; nothing is saved on moto and azure, which only the other part of make bench-storage knows"
 _numbers = itertools.count()
 
 
@@ -209,11 +210,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each candidate")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a round")
-    parser.add_argument("--only", choices=["local", "s3"], action="append", help="these places")
+    parser.add_argument("--only", choices=["local", "rclone", "moto", "azure"], action="append", help=_PLACES)
     parser.add_argument("--folder", type=Path, help="where the local files go, on the disk to measure")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON on standard output")
     options = parser.parse_args()
-    places = options.only or ["local", "s3"]
+    places = options.only or ["local", "rclone"]
     results: list[dict[str, Any]] = []
     with (
         ThreadPoolExecutor(THREADS) as threads,
@@ -230,7 +231,7 @@ def main() -> None:
         )
         if "local" in places:
             results += bench_local(settings, Path(folder), threads, options)
-        if "s3" in places:
+        if "rclone" in places:
             results += bench_s3(settings, threads, options)
     if options.json:
         sys.stdout.write(f"{json.dumps(results)}\n")

@@ -29,7 +29,7 @@ def service(module_folder: Path, prepared: dict[str, str]) -> Iterator[Service]:
     """Two workers, which every test leaves running, be it others."""
     (module_folder / "sitecustomize.py").write_text(HANGING)
     connections = {"DB_MAX_CONNECTIONS": "5", "DB_MIN_CONNECTIONS": "5"}
-    others = {"MAINTENANCE_INTERVAL": "1", "WORKER_TIMEOUT": "10", "PYTHONPATH": str(module_folder)}
+    others = {"MAINTENANCE_INTERVAL": "1", "WORKER_TIMEOUT": "20", "PYTHONPATH": str(module_folder)}
     environment = prepared | connections | others
     with Service(module_folder, "start --workers 2", **environment) as service:
         service.wait_until_ready()
@@ -92,7 +92,7 @@ def test_a_worker_whose_event_loop_hangs_is_replaced(service: Service) -> None:
     os.kill(victim, signal.SIGWINCH)
     event = service.wait_for_event("worker_hangs")[-1]
     assert event["pid"] == victim
-    assert event["seconds"] == 10
+    assert event["seconds"] == 20
     assert wait_for(lambda: victim not in workers_of(service), LONG)
     assert both(service)[0] == first
 

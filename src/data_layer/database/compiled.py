@@ -1,7 +1,7 @@
 """Statements of SQLAlchemy that are compiled once and then executed by the driver.
 
-To compose, to look up and to execute a statement costs SQLAlchemy several times what PostgreSQL needs for a single row
-(see ``make bench-storage``), so those on the way of every request are taken out of its hands.
+To compose a statement, to look it up and to execute it costs SQLAlchemy more than PostgreSQL needs for a single row
+(``make bench-database`` shows it), so those on the way of every request are taken out of its hands.
 """
 
 from __future__ import annotations

@@ -159,8 +159,10 @@ class Supervisor:
         if self._stop.asked.is_set():
             worker.tell("stop")
         watch = asyncio.create_task(self._kill_when_it_hangs(worker))
-        await worker.ended(self._note)
-        await _cancel(watch)
+        try:
+            await worker.ended(self._note)
+        finally:
+            await _cancel(watch)
         self._note()
         self._ended_well &= worker.ended_well or not self._stop.asked.is_set()
         return worker.why_it_ended, worker.ready_seconds

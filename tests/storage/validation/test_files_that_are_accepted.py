@@ -81,6 +81,14 @@ async def test_every_kind_of_pixel(mode: str) -> None:
     assert opened(small.file.read()).size == (32, 24)
 
 
+async def test_a_colour_that_stands_for_transparency_is_not_the_dominant_one() -> None:
+    image = Image.new("RGB", (60, 60), (0, 255, 0))
+    image.paste((200, 30, 60), (0, 0, 20, 20))
+    found = await inspect(encoded(image, "PNG", transparency=(0, 255, 0)))
+    assert found.image is not None
+    assert found.image.dominant_color == "#c81e3c"
+
+
 async def test_a_transparent_image_has_no_colour_and_its_thumbnail_stays_transparent() -> None:
     content = encoded(Image.new("RGBA", (90, 90), (255, 0, 0, 0)), "PNG")
     found = await inspect(content)

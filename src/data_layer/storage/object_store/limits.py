@@ -18,7 +18,7 @@ class Limits:
 
     Attributes:
         connect_timeout: For a connection.
-        timeout: For the answer to a request, its body of at most one part included, and for each piece of a download.
+        timeout: For the answer to a request, the sending of its body included, and for each piece of a download.
         retries: How often a request is sent again that is safe to repeat: after a lost connection, and after an answer
             by which the server says that it is overloaded or broken. The pauses between grow, with chance in them.
         retry_timeout: After this time no further attempt begins.

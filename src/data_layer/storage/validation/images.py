@@ -86,21 +86,21 @@ class _TimedReader(io.BytesIO):
 
     @override
     def read(self, size: int | None = -1, /) -> bytes:
-        check_time(self._deadline)
+        _check_time(self._deadline)
         return super().read(size)
 
 
 def _decode_further(image: Image.Image, frames: int, deadline: float) -> None:
     """Load the other frames as well, and go back to the first."""
     for number in range(1, frames if getattr(image, "is_animated", False) else 1):
-        check_time(deadline)
+        _check_time(deadline)
         image.seek(number)
         image.load()
     image.seek(0)
 
 
 def _dominant_color(image: Image.Image) -> str | None:
-    # Made smaller first where that is the same, because every pixel that is left costs more.
+    # Converted after it was made smaller where that is the same; a colour that stands for transparency survives both.
     colored = image if image.mode == "RGB" else in_colors(image)
     small = colored.resize(_COLOR_SAMPLE, Image.Resampling.BOX).convert("RGBA")
     opaque = [pixel[:3] for pixel in _pixels(small) if pixel[3] >= _OPAQUE]
@@ -119,11 +119,6 @@ def _pixels(image: Image.Image) -> list[tuple[int, ...]]:
     return [tuple(data[place : place + 4]) for place in range(0, len(data), 4)]
 
 
-def check_time(deadline: float) -> None:
-    """Give up once the time is over.
-
-    Raises:
-        ImageTimeoutError: it is.
-    """
+def _check_time(deadline: float) -> None:
     if time.monotonic() > deadline:
         raise ImageTimeoutError("The image takes too long to decode (IMAGE_TIME_LIMIT)")
