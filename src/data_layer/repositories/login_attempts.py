@@ -114,12 +114,13 @@ DELETE FROM login_attempts WHERE (account, network) IN (
 _REMOVE_STALE = named(
     "login_attempts.remove_stale",
     text("""
-DELETE FROM login_attempts WHERE (account, network) IN (
+WITH stale AS MATERIALIZED (
     SELECT account, network FROM login_attempts
     WHERE leveled_at < clock_timestamp() - interval '1 day'
       AND coalesce(last_succeeded_at < clock_timestamp() - :known_for, true)
     LIMIT :limit FOR UPDATE SKIP LOCKED
 )
+DELETE FROM login_attempts WHERE (account, network) IN (SELECT account, network FROM stale)
 """),
 )
 

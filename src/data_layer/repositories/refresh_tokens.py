@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select
 
 from data_layer.database.statements import Sql
 from data_layer.entities import RefreshToken
-from data_layer.repositories.repository import Repository
+from data_layer.repositories.repository import Repository, chosen_once
 from data_layer.repositories.session_statements import LIVE
 
 if TYPE_CHECKING:
@@ -102,6 +102,6 @@ class RefreshTokenRepository(Repository[RefreshToken]):
 
     async def remove_expired(self, before: datetime, *, limit: int) -> int:
         """Remove tokens that expired before a time; how many, ``limit`` at most."""
-        some = select(RefreshToken.id).where(RefreshToken.expires_at < before).limit(limit)
-        statement = delete(RefreshToken).where(RefreshToken.id.in_(some.with_for_update(skip_locked=True)))
-        return (await self._session.change(statement)).rowcount
+        expired = select(RefreshToken.id).where(RefreshToken.expires_at < before)
+        some = chosen_once(expired.limit(limit).with_for_update(skip_locked=True))
+        return (await self._session.change(delete(RefreshToken).where(RefreshToken.id.in_(some)))).rowcount

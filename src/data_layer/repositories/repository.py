@@ -25,6 +25,15 @@ E = TypeVar("E", bound=Entity)
 MAXIMUM_PAGE = 1000
 
 
+def chosen_once(rows: Select[Any]) -> Select[Any]:
+    """The same rows for ``IN`` of a statement that removes them, with LIMIT and SKIP LOCKED kept.
+
+    PostgreSQL may execute a subquery again for each row that it looks at, and would then find other rows each time:
+    more would go than the limit says. A materialized WITH query is executed once (PostgreSQL manual, "WITH Queries").
+    """
+    return select(rows.cte("chosen").prefix_with("MATERIALIZED", dialect="postgresql"))
+
+
 class ReadRepository(Generic[E]):
     """Rows of one table, to be read.
 

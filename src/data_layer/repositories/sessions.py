@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select
 from data_layer.entities import Session, session_changes
 from data_layer.entities.enums import SessionStatus, UserRole
 from data_layer.repositories import session_statements as sql
-from data_layer.repositories.repository import MAXIMUM_PAGE, Repository
+from data_layer.repositories.repository import MAXIMUM_PAGE, Repository, chosen_once
 from data_layer.schemas.sessions import ActiveSession, SessionData
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class SessionRepository(Repository[Session]):
     async def remove_expired(self, before: datetime, *, limit: int) -> int:
         """Remove sessions that expired before a time, and their refresh tokens; how many, ``limit`` at most."""
         some = select(Session.id).where(Session.expires_at < before).limit(limit).with_for_update(skip_locked=True)
-        return (await self._session.change(delete(Session).where(Session.id.in_(some)))).rowcount
+        return (await self._session.change(delete(Session).where(Session.id.in_(chosen_once(some))))).rowcount
 
     async def count_changes(self, before: datetime) -> int:
         """How many entries of the journal of changes are older."""

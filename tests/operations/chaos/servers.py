@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from data_layer import DataLayer, Settings
 from data_layer.testing.postgresql_server import PostgresqlServer
 from data_layer.testing.redis_server import RedisServer
-from data_layer.testing.storage_servers import RcloneServer
+from data_layer.testing.storage_servers import MotoServer
 from tests.operations.chaos.load import Rows
 from tests.service.support import Service
 from tests.storage.proxy import Proxy
@@ -41,7 +41,7 @@ class Servers:
             self.postgresql, self.redis, storage = await asyncio.gather(
                 asyncio.to_thread(stack.enter_context, PostgresqlServer()),
                 asyncio.to_thread(stack.enter_context, RedisServer()),
-                asyncio.to_thread(stack.enter_context, RcloneServer()),
+                asyncio.to_thread(stack.enter_context, MotoServer()),
             )
             if self._plan.storage == "s3":
                 storage.make_bucket(_BUCKET)

@@ -317,6 +317,9 @@ class TestRemoval:
         async with data.transaction() as tx:
             before = (await tx.execute(text("SELECT now()"))).scalar_one()
             assert await tx.sessions.count_expired(before) == 5
+            # A plan that PostgreSQL chooses by itself for some sizes of the table: the subquery within a nested loop.
+            for other in ("hashjoin", "mergejoin", "hashagg", "sort", "material", "indexscan", "bitmapscan"):
+                await tx.execute(text(f"SET LOCAL enable_{other} = off"))
             assert [await tx.sessions.remove_expired(before, limit=2) for _ in range(4)] == [2, 2, 1, 0]
             assert await tx.refresh_tokens.count() == 0, "they go with their session"
             assert await tx.sessions.count() == 1
