@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,9 @@ pytest_plugins = ["tests.needs_debian", "tests.storage_servers"]
 
 # Hundreds of processes are started: each would compile the sources again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Shells have what they run in the background ignore Ctrl-C, and that is inherited: tests send it to their processes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TABLES = ", ".join(Entity.metadata.tables)
 FILLED = text(
