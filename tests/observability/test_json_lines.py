@@ -62,7 +62,7 @@ def test_an_exception_is_structured_text() -> None:
     event = only_event(stream)
     exception = event["exception"]
     assert event["level"] == "error"
-    assert exception["type"] == "data_layer.errors.storage.FileNotFoundInStorageError"
+    assert exception["type"] == "data_layer.errors.FileNotFoundInStorageError"
     assert exception["code"] == "file_not_found"
     assert exception["message"] == "images/a.png is not there"
     assert exception["traceback"].startswith("Traceback (most recent call last):\n")

@@ -18,6 +18,6 @@ def render() -> str:
 def _add(error: type[DataLayerError], depth: int, lines: list[str]) -> None:
     meaning = (inspect.getdoc(error) or "").partition("\n\n")[0].replace("\n", " ").replace("``", "`")
     lines.append(f"| `{error.code}` | {'&emsp;' * depth}`{error.__name__}` | {meaning} |")
-    for below in error.__subclasses__():
-        if below.__name__ in errors.__all__:
-            _add(below, depth + 1, lines)
+    for child in error.__subclasses__():
+        if child.__module__ == errors.__name__:
+            _add(child, depth + 1, lines)
