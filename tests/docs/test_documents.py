@@ -19,8 +19,22 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUT
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", document.read_text())
+    targets = re.findall(r"\]\((?!https://)([^)#]+)\)", document.read_text())
     assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_the_changelog_keeps_to_its_format() -> None:
+    """That of "Keep a Changelog": the newest first, dated, with what changed below six kinds of headings."""
+    text = (ROOT / "CHANGELOG.md").read_text()
+    first, *versions = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert first == "[Unreleased]"
+    dated = [re.fullmatch(r"\[(\d+)\.(\d+)\.(\d+)\] - \d{4}-\d\d-\d\d", version) for version in versions]
+    numbers = [tuple(int(number) for number in match.groups()) for match in dated if match]
+    assert len(numbers) == len(versions)
+    assert numbers == sorted(numbers, reverse=True)
+    kinds = re.findall(r"^### (.+)$", text, re.MULTILINE)
+    assert kinds
+    assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
 def test_every_command_in_the_readme_exists_and_none_is_missing() -> None:
