@@ -65,9 +65,9 @@ class Examine:
         self.command = command
 
     def __call__(self, *arguments: str, **environment: str) -> Report:
-        patient = PATIENT | environment
+        target = PATIENT | environment
         limit = () if "--time-limit" in arguments else ("--time-limit", "60")
-        done = self.command("doctor", "--json", *limit, *arguments, code=None, **patient)
+        done = self.command("doctor", "--json", *limit, *arguments, code=None, **target)
         assert done.code in {0, 1}
         assert done.errors == "", "everything that is to be said is in the lines"
         return Report(done.code, done.json)

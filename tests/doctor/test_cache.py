@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from data_layer.services.doctor import cache_servers
+from data_layer.services.doctor import cache as cache_checks
 from data_layer.testing.redis_cluster import RedisCluster
 from data_layer.testing.redis_sentinels import RedisSentinels
 from data_layer.testing.redis_server import RedisServer
@@ -81,13 +81,13 @@ def test_a_server_that_hangs(examine: Examine) -> None:
         report = examine("--time-limit", "2", REDIS_URL=server.url)
         server.resume()
     assert report.of("cache.login")["outcome"] == "failed"
-    assert report.of("cache.clock")["because"] == "cache.login"
+    assert report.of("cache.clock")["caused_by"] == "cache.login"
 
 
 def test_limits(examine: Examine, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_servers, "_SLOW_SECONDS", 0.0)
-    monkeypatch.setattr(cache_servers, "_FEW", 0.0)
-    monkeypatch.setattr(cache_servers, "_TESTED", (99, 0))
+    monkeypatch.setattr(cache_checks, "_SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(cache_checks, "_FEW", 0.0)
+    monkeypatch.setattr(cache_checks, "_TESTED", (99, 0))
     report = examine(REDIS_URL=server.url)
     report.says("cache.latency", "warning", "for a PING")
     report.says("cache.connections", "warning", "clients are connected", "maxclients")

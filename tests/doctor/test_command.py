@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_layer import DataLayer, Settings
-from data_layer.services.doctor import cache_servers
+from data_layer.services.doctor import cache as cache_checks
 from tests.service.support import clean_environment
 
 from .support import GONE, Examine, Report, silent_server
@@ -24,7 +24,7 @@ PATIENCE = 120
 
 def test_servers_of_our_own_are_all_well(examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the service that uses them."""
-    monkeypatch.setattr(cache_servers, "_SLOW_SECONDS", 30.0)
+    monkeypatch.setattr(cache_checks, "_SLOW_SECONDS", 30.0)
     embedded = {"DATABASE_URL": "", "REDIS_URL": ""}
     folder = Path(examine.command.environment["DATA_FOLDER"])
 
@@ -55,7 +55,7 @@ def test_before_the_first_start_nothing_is_made(examine: Examine) -> None:
 
 
 def test_every_line_for_people_is_a_finding_for_programs(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_servers, "_SLOW_SECONDS", 30.0)
+    monkeypatch.setattr(cache_checks, "_SLOW_SECONDS", 30.0)
     shown = examine.command("doctor", code=None).output.splitlines()
     report = examine()
     assert "10 s" in shown[0], "the time limit is told"
@@ -75,7 +75,7 @@ def test_a_failure_hides_no_other_and_says_what_it_keeps_from_being_seen(examine
         report.says(f"{part}.address", "failed", "127.0.0.1:1", "nothing listens there", "see that the server runs")
         skipped = [one for one in report.findings if one["part"] == part and one["outcome"] == "skipped"]
         assert len(skipped) > 8
-        assert {one["because"] for one in skipped} == {f"{part}.address"}
+        assert {one["caused_by"] for one in skipped} == {f"{part}.address"}
     assert report.outcomes("storage")["writes"] == {"ok"}
     shown = examine.command("doctor", code=1, **GONE).output
     assert "because of database.address: login, primary, version" in shown

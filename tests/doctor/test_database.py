@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
-from data_layer.services.doctor import database_activity
 from data_layer.testing.postgresql_server import PostgresqlServer
 from data_layer.testing.postgresql_standby import PostgresqlStandby
 from tests.database.connection_helpers import create_and_migrate
@@ -63,7 +60,7 @@ def test_one_of_several_servers_suffices(examine: Examine, server: PostgresqlSer
 def test_logins(examine: Examine, server: PostgresqlServer) -> None:
     wrong = examine(**place(server, "guarded", password="wrong-password"))
     wrong.says("database.login", "failed", "refused the user name or the password", "DB_PASSWORD")
-    assert wrong.of("database.rights")["because"] == "database.login"
+    assert wrong.of("database.rights")["caused_by"] == "database.login"
     examine(**place(server, "nobody")).says("database.login", "failed", "no such user")
     missing = examine(**place(server, database="missing"))
     missing.says("database.login", "failed", "does not exist", "data-layer db create")
@@ -118,7 +115,7 @@ def test_schemas_that_do_not_fit(examine: Examine, server: PostgresqlServer) -> 
     server.execute("CREATE DATABASE old")
     empty = examine(**place(server, database="old"))
     empty.says("database.schema", "failed", "no tables yet", "data-layer db migrate")
-    assert empty.of("database.audit_months")["because"] == "database.schema"
+    assert empty.of("database.audit_months")["caused_by"] == "database.schema"
     examine.command("db", "migrate", "0003", DATABASE_URL=place(server, database="old")["DATABASE_URL"])
     examine(**place(server, database="old")).says("database.schema", "failed", "0003", "data-layer db migrate")
     examine.command("db", "migrate", DATABASE_URL=place(server, database="old")["DATABASE_URL"])
@@ -148,28 +145,6 @@ def test_months_of_the_audit_trail(examine: Examine, server: PostgresqlServer) -
     report.says("database.audit_months", "warning", "default partition")
 
 
-def test_forgotten_transactions(examine: Examine, server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Five minutes would be long for a test.
-    monkeypatch.setattr(database_activity, "_LONG_SECONDS", 0)
-    with closing(psycopg.connect(server.url(DATABASE), application_name="forgetful")) as connection:
-        connection.execute("SELECT 1")
-        report = examine(**place(server))
-        pid = connection.info.backend_pid
-    report.says("database.long_transactions", "warning", "forgetful, idle in transaction", f"terminate_backend({pid})")
-    with closing(psycopg.connect(server.url(DATABASE))) as connection:
-        connection.execute("PREPARE TRANSACTION 'forgotten'")
-        examine(**place(server)).says("database.long_transactions", "warning", "1 prepared transactions")
-        connection.execute("SELECT 1")
-    server.execute("ROLLBACK PREPARED 'forgotten'", database=DATABASE)
-
-
-def test_ids_of_transactions_that_run_out(
-    examine: Examine, server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database_activity, "_OLD", 1)
-    examine(**place(server)).says("database.transaction_age", "warning", "transaction id", "VACUUM (FREEZE)")
-
-
 def test_a_standby_in_the_place_of_the_primary(examine: Examine, server: PostgresqlServer) -> None:
     with PostgresqlStandby(server, "follower", options=OPTIONS) as standby:
         replicas = {"DB_REPLICA_HOSTS": f"127.0.0.1:{standby.port}"}
@@ -196,18 +171,6 @@ def test_commits_that_nobody_confirms(examine: Examine, server: PostgresqlServer
     finally:
         server.execute("ALTER SYSTEM RESET synchronous_standby_names")
         server.execute("SELECT pg_reload_conf()")
-
-
-def test_a_slot_that_nobody_uses(examine: Examine, server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.execute("SELECT pg_create_physical_replication_slot('left_over', true)")
-    try:
-        assert examine(**place(server)).of("database.replication_slots")["outcome"] == "ok"
-        # A gigabyte would be much for a test.
-        monkeypatch.setattr(database_activity, "_RETAINED_TOO_MUCH", -1)
-        report = examine(**place(server))
-        report.says("database.replication_slots", "warning", "nobody uses the replication slot left_over", "drop")
-    finally:
-        server.execute("SELECT pg_drop_replication_slot('left_over')")
 
 
 def test_a_direct_address_that_leads_elsewhere(examine: Examine, server: PostgresqlServer) -> None:

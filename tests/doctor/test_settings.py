@@ -31,7 +31,7 @@ def test_all_problems_at_once_and_everything_else_is_looked_at(examine: Examine)
 def test_a_part_whose_place_is_unknown_is_not_looked_for_elsewhere(examine: Examine) -> None:
     report = examine(DATABASE_URL="mysql://host/name", REDIS_URL="", REDIS_HOST="127.0.0.1", REDIS_PORT="many")
     for part in ("database", "cache"):
-        assert report.of(f"{part}.server")["because"] == "settings.values"
+        assert report.of(f"{part}.server")["caused_by"] == "settings.values"
         assert set.union(*report.outcomes(part).values()) == {"skipped"}
     assert report.of("storage.writes")["outcome"] == "ok"
 

@@ -35,7 +35,7 @@ def test_a_private_bucket(examine: Examine, rclone_server: RcloneServer) -> None
 def test_what_a_bucket_refuses(examine: Examine, rclone_server: RcloneServer) -> None:
     report = examine(**bucket_at(rclone_server, "doctor-no-such-bucket"))
     report.says("storage.login", "failed", "does not exist", "AWS_S3_BUCKET")
-    assert report.of("storage.public")["because"] == "storage.login"
+    assert report.of("storage.public")["caused_by"] == "storage.login"
     rclone_server.make_bucket("doctor-secret")
     wrong = bucket_at(rclone_server, "doctor-secret", AWS_SECRET_ACCESS_KEY="wrong-secret-wrong-secret")
     examine(**wrong).says("storage.login", "failed", "refused", "credentials are right")

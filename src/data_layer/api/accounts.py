@@ -8,12 +8,12 @@ from typing import Any, Literal
 from fastapi import APIRouter, BackgroundTasks, Depends
 from pydantic import BaseModel
 
-from data_layer.api.bodies import Address, MailedToken, NewAccount, PasswordChange, PasswordReset, Preferences  # noqa: TC001  (FastAPI reads them)
+from data_layer.api.bodies import Address, MailedToken, NewAccount, PasswordChange, PasswordReset, Preferences
 from data_layer.api.callers import LoggedIn, Served, limited, never_stored
 from data_layer.api.errors import described
 from data_layer.api.mails import AccountMail, MailKind
 from data_layer.api.small_bodies import SmallBodyRoute
-from data_layer.schemas.users import ProfileChanges, UserFull  # noqa: TC001  (FastAPI reads them)
+from data_layer.schemas.users import ProfileChanges, UserFull
 from data_layer.services.accounts.addresses import normalize_email
 
 

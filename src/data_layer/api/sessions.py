@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
-from data_layer.api.bodies import SessionLogin  # noqa: TC001  (FastAPI reads them)
+from data_layer.api.bodies import SessionLogin
 from data_layer.api.callers import COOKIE, LoggedIn, Served, limited, never_stored, refuse_other_sites
 from data_layer.api.errors import described
 from data_layer.api.small_bodies import SmallBodyRoute

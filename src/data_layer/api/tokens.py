@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
-from data_layer.api.bodies import Login, Refresh  # noqa: TC001  (FastAPI reads them)
+from data_layer.api.bodies import Login, Refresh
 from data_layer.api.callers import Served, limited, never_stored
 from data_layer.api.errors import described
 from data_layer.api.small_bodies import SmallBodyRoute

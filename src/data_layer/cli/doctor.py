@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from data_layer.config import ExaminedSettings
     from data_layer.schemas.doctor import Finding
-    from data_layer.services.doctor.doctor import Doctor
+    from data_layer.services.doctor.checks import Doctor
 
 _STYLES = {Outcome.OK: "green", Outcome.WARNING: "bold yellow", Outcome.FAILED: "bold red", Outcome.SKIPPED: "dim"}
 _OUTCOME_WIDTH = max(map(len, Outcome))
@@ -79,7 +79,7 @@ class _Lines:
         say(f"data-layer {__version__}: each check may take {doctor.time_limit:g} s, nothing is changed")
 
     def show(self, finding: Finding) -> None:
-        if self._skipped and (finding.part, finding.because) != (self._skipped[0].part, self._skipped[0].because):
+        if self._skipped and (finding.part, finding.caused_by) != (self._skipped[0].part, self._skipped[0].caused_by):
             self.show_skipped()
         if finding.part != self._part:
             console.print()
@@ -92,7 +92,7 @@ class _Lines:
     def show_skipped(self) -> None:
         if self._skipped:
             first, names = self._skipped[0], ", ".join(finding.check for finding in self._skipped)
-            self._print(Outcome.SKIPPED, f"{first.part}.*", f"because of {first.because}: {names}")
+            self._print(Outcome.SKIPPED, f"{first.part}.*", f"because of {first.caused_by}: {names}")
         self._skipped = []
 
     def _print(self, outcome: Outcome, name: str, meaning: str, advice: str | None = None) -> None:

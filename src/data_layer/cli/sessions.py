@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
-from uuid import UUID  # noqa: TC003  (typer reads the annotations)
+from uuid import UUID
 
 import typer
 

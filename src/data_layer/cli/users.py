@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 from typing import TYPE_CHECKING, Annotated, Literal
-from uuid import UUID  # noqa: TC003  (typer reads the annotations)
+from uuid import UUID
 
 import typer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
-from uuid import UUID  # noqa: TC003  (SQLAlchemy reads annotations)
+from uuid import UUID
 
 from sqlalchemy import Index, func, text
 from sqlalchemy.dialects.postgresql import INET

@@ -10,12 +10,10 @@ from data_layer.layer.servers import embedded_servers
 from data_layer.observability.known_secrets import secrets_of
 from data_layer.observability.masking import Masker
 from data_layer.services.doctor import cache, configuration, database, process, storage
-from data_layer.services.doctor.cache import CachePatient, cache_checks
-from data_layer.services.doctor.checks import Verdict, nothing_yet
+from data_layer.services.doctor.cache import CacheTarget, cache_checks
+from data_layer.services.doctor.checks import CheckResult, Doctor, nothing_yet
 from data_layer.services.doctor.configuration import settings_checks
-from data_layer.services.doctor.database import database_checks
-from data_layer.services.doctor.database_patient import DatabasePatient
-from data_layer.services.doctor.doctor import Doctor
+from data_layer.services.doctor.database import DatabaseTarget, database_checks
 from data_layer.services.doctor.process import process_checks
 from data_layer.services.doctor.storage import storage_checks
 
@@ -62,43 +60,43 @@ async def open_doctor(examined: ExaminedSettings, *, time_limit: float) -> Async
 
 def _database_checks(examined: ExaminedSettings, stack: AsyncExitStack, time_limit: float) -> list[Check]:
     settings = examined.settings
-    patient = DatabasePatient(settings, time_limit)
+    target = DatabaseTarget(settings, time_limit)
 
-    async def locate() -> DatabaseAddress | Verdict:
+    async def locate() -> DatabaseAddress | CheckResult:
         if not settings.uses_embedded_database:
-            stack.push_async_callback(patient.close)
+            stack.push_async_callback(target.close)
             return database_address(settings)
         if not (settings.data_folder / "postgresql").is_dir():
             return nothing_yet(_not_made("PostgreSQL", settings))
         addresses = await stack.enter_async_context(embedded_servers(settings, valkey=False))
-        stack.push_async_callback(patient.close)
+        stack.push_async_callback(target.close)
         return database_address(settings, addresses.database_url)
 
     is_known = not (examined.malformed & _PLACE_OF_DATABASE) and not (
         (settings.database_url is not None and settings.db_host is not None)
         or (settings.is_production and settings.uses_embedded_database)
     )
-    return database_checks(patient, locate if is_known else None)
+    return database_checks(target, locate if is_known else None)
 
 
 def _cache_checks(examined: ExaminedSettings, stack: AsyncExitStack, time_limit: float) -> list[Check]:
     settings = examined.settings
-    patient = CachePatient(settings, time_limit)
+    target = CacheTarget(settings, time_limit)
 
-    async def locate() -> str | Verdict | None:
+    async def locate() -> str | CheckResult | None:
         if not settings.uses_embedded_cache:
-            stack.push_async_callback(patient.close)
+            stack.push_async_callback(target.close)
             return None
         if not (settings.data_folder / "valkey").is_dir():
             return nothing_yet(_not_made("Valkey", settings))
         addresses = await stack.enter_async_context(embedded_servers(settings, postgresql=False))
-        stack.push_async_callback(patient.close)
+        stack.push_async_callback(target.close)
         return addresses.redis_url
 
     is_known = not (examined.malformed & _PLACE_OF_CACHE) and not (
         settings.redis_contradictions() or (settings.is_production and settings.uses_embedded_cache)
     )
-    return cache_checks(patient, locate if is_known else None)
+    return cache_checks(target, locate if is_known else None)
 
 
 def _storage_checks(examined: ExaminedSettings, backend: str, part: str, time_limit: float) -> list[Check]:

@@ -30,7 +30,7 @@ class Finding(BaseModel):
         outcome: how it was.
         meaning: what was seen, and what follows from it.
         advice: what to do, where something is to be done.
-        because: the check that kept this one from being made, as ``part.check``.
+        caused_by: the check that kept this one from being made, as ``part.check``.
         seconds: how long it took.
     """
 
@@ -41,7 +41,7 @@ class Finding(BaseModel):
     outcome: Outcome
     meaning: str
     advice: str | None = None
-    because: str | None = None
+    caused_by: str | None = None
     seconds: float = 0.0
 
 

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass, field
-from datetime import datetime  # noqa: TC003  (dataclasses read it)
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 

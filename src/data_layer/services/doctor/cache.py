@@ -1,33 +1,40 @@
-"""Whether Redis or Valkey can be reached, and is set up as a cache with leases needs it."""
+"""Whether Redis or Valkey can be reached, and each server is set up as a cache with leases needs it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
 
-from data_layer.cache.address import Topology
+from data_layer.cache.address import ServerAddress, Topology
 from data_layer.cache.inspection import CacheInspection
+from data_layer.config import Settings
 from data_layer.errors import CacheError, NotInitializedError
 from data_layer.schemas.doctor import Outcome
-from data_layer.services.doctor import cache_servers
-from data_layer.services.doctor.checks import Check, Verdict, failed, of_error, ok, unknown_place, warning
-from data_layer.services.doctor.network import reach, some_suffice
+from data_layer.services.doctor.checks import (
+    Check,
+    CheckResult,
+    failed,
+    judge_difference,
+    of_error,
+    ok,
+    reach,
+    readable_size,
+    some_suffice,
+    unknown_location,
+    warning,
+)
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+Locate = Callable[[], Awaitable[str | CheckResult | None]]
 
-    from data_layer.cache.address import ServerAddress
-    from data_layer.config import Settings
-
-    Locate = Callable[[], Awaitable[str | Verdict | None]]
+Info = dict[str, int | str]
 
 PART = "cache"
 _START_SECONDS = 60.0
 _SLOTS = 16_384
 
 
-class CachePatient:
+class CacheTarget:
     """The servers that are looked at."""
 
     def __init__(self, settings: Settings, time_limit: float) -> None:
@@ -53,63 +60,65 @@ class CachePatient:
         return self._inspection
 
 
-def cache_checks(patient: CachePatient, locate: Locate | None) -> list[Check]:
+def cache_checks(target: CacheTarget, locate: Locate | None) -> list[Check]:
     """The checks of the cache, those first that others need.
 
     Args:
-        patient: what is found out is kept there.
+        target: what is found out is kept there.
         locate: says where the embedded server is, after starting it, or that there is none yet; None means the servers
             of the settings. No function: the settings do not say where it is.
     """
     login = ("login",)
 
-    def check(name: str, look: Callable[[CachePatient], Awaitable[Verdict | list[Verdict]]], *needs: str) -> Check:
-        return Check(PART, name, partial(look, patient), needs)
+    def check(
+        name: str, look: Callable[[CacheTarget], Awaitable[CheckResult | list[CheckResult]]], *needs: str
+    ) -> Check:
+        return Check(PART, name, partial(look, target), needs)
 
-    def servers(name: str, look: Callable[[CacheInspection], Awaitable[Verdict | list[Verdict]]]) -> Check:
-        async def look_at_servers() -> Verdict | list[Verdict]:
-            return await look(patient.inspection)
+    def servers(name: str, look: Callable[[CacheInspection], Awaitable[CheckResult | list[CheckResult]]]) -> Check:
+        async def look_at_servers() -> CheckResult | list[CheckResult]:
+            return await look(target.inspection)
 
         return Check(PART, name, look_at_servers, login)
 
-    limit = max(_START_SECONDS, patient.time_limit) if patient.settings.uses_embedded_cache else None
+    limit = max(_START_SECONDS, target.time_limit) if target.settings.uses_embedded_cache else None
     return [
-        Check(PART, "server", partial(_locate, patient, locate), time_limit=limit),
+        Check(PART, "server", partial(_locate, target, locate), time_limit=limit),
         check("address", _reach, "server"),
         check("topology", _judge_topology, "address"),
         check("login", _log_in, "address"),
         check("tls", _judge_encryption, "login"),
-        servers("version", cache_servers.judge_versions),
-        servers("writes", cache_servers.judge_writes),
-        servers("rights", cache_servers.judge_rights),
-        servers("memory", cache_servers.judge_memory),
-        servers("persistence", cache_servers.judge_persistence),
-        servers("connections", cache_servers.judge_connections),
-        servers("tracking", cache_servers.judge_tracking),
-        servers("latency", cache_servers.judge_latencies),
-        servers("clock", cache_servers.judge_clocks),
+        servers("version", judge_versions),
+        servers("writes", judge_writes),
+        servers("rights", judge_rights),
+        servers("memory", judge_memory),
+        servers("persistence", judge_persistence),
+        servers("connections", judge_connections),
+        servers("tracking", judge_tracking),
+        servers("latency", judge_latencies),
+        servers("clock", judge_clocks),
     ]
 
 
-async def _locate(patient: CachePatient, locate: Locate | None) -> Verdict:
+async def _locate(target: CacheTarget, locate: Locate | None) -> CheckResult:
     if locate is None:
-        return unknown_place("Redis")
+        return unknown_location("Redis")
     found = await locate()
-    if isinstance(found, Verdict):
+    if isinstance(found, CheckResult):
         return found
-    patient.use(found)
-    address = patient.inspection.address
-    if patient.settings.uses_embedded_cache:
+    target.use(found)
+    address = target.inspection.address
+    if target.settings.uses_embedded_cache:
         return ok(f"embedded Valkey at {address}")
     names = {Topology.SINGLE: "one server", Topology.SENTINEL: "sentinels of", Topology.CLUSTER: "a cluster"}
     return ok(f"the settings name {names[address.topology]} {address}")
 
 
-async def _reach(patient: CachePatient) -> list[Verdict]:
-    nodes = patient.inspection.address.nodes
+async def _reach(target: CacheTarget) -> list[CheckResult]:
+    nodes = target.inspection.address.nodes
     places = [(node.socket_path or node.host, node.port) for node in nodes]
-    seconds = min(patient.settings.redis_connect_timeout / 1000, patient.time_limit / 2)
-    return some_suffice(await reach(places, _setting(patient.settings), seconds))
+    seconds = min(target.settings.redis_connect_timeout / 1000, target.time_limit / 2)
+    return some_suffice(await reach(places, _setting(target.settings), seconds))
 
 
 def _setting(settings: Settings) -> str:
@@ -119,23 +128,23 @@ def _setting(settings: Settings) -> str:
     return named or "REDIS_HOST and REDIS_PORT"
 
 
-async def _judge_topology(patient: CachePatient) -> list[Verdict]:
+async def _judge_topology(target: CacheTarget) -> list[CheckResult]:
     """Whether sentinels, or the nodes of a cluster, agree and are enough."""
-    address = patient.inspection.address
+    address = target.inspection.address
     match address.topology:
         case Topology.SINGLE:
             return [ok("one server: while it is away the service works, and every read asks the database")]
         case Topology.SENTINEL:
-            return await _judge_sentinels(patient.inspection)
+            return await _judge_sentinels(target.inspection)
         case Topology.CLUSTER:
-            return await _judge_cluster(patient.inspection)
+            return await _judge_cluster(target.inspection)
 
 
-async def _judge_sentinels(inspection: CacheInspection) -> list[Verdict]:
+async def _judge_sentinels(inspection: CacheInspection) -> list[CheckResult]:
     sentinels = inspection.address.nodes
     answers = await asyncio.gather(*(_ask_sentinel(inspection, sentinel) for sentinel in sentinels))
     named = {answer for answer in answers if isinstance(answer, str)}
-    found = [answer for answer in answers if isinstance(answer, Verdict)]
+    found = [answer for answer in answers if isinstance(answer, CheckResult)]
     if not named:
         return found
     if len(named) > 1:
@@ -152,16 +161,16 @@ async def _judge_sentinels(inspection: CacheInspection) -> list[Verdict]:
     return some_suffice([*found, ok(f"{well} of {len(sentinels)} name {', '.join(sorted(named))}")])
 
 
-async def _ask_sentinel(inspection: CacheInspection, sentinel: ServerAddress) -> str | Verdict:
+async def _ask_sentinel(inspection: CacheInspection, sentinel: ServerAddress) -> str | CheckResult:
     try:
         return await inspection.ask_sentinel(sentinel)
     except CacheError as error:
-        verdict = of_error(error)
-        advice = verdict.advice or "start the sentinels that are missing; without a majority there is no failover"
-        return failed(f"the sentinel {sentinel}: {verdict.meaning}", advice)
+        result = of_error(error)
+        advice = result.advice or "start the sentinels that are missing; without a majority there is no failover"
+        return failed(f"the sentinel {sentinel}: {result.meaning}", advice)
 
 
-async def _judge_cluster(inspection: CacheInspection) -> list[Verdict]:
+async def _judge_cluster(inspection: CacheInspection) -> list[CheckResult]:
     nodes = inspection.address.nodes
     answers = await asyncio.gather(*(inspection.cluster_state(node) for node in nodes), return_exceptions=True)
     found = []
@@ -179,18 +188,18 @@ async def _judge_cluster(inspection: CacheInspection) -> list[Verdict]:
     if not found:
         return [ok(f"the cluster is well, and all {_SLOTS} slots are served")]
     if len(found) < len(nodes) and all("calls the cluster broken" not in one.meaning for one in found):
-        return [Verdict(Outcome.WARNING, one.meaning, one.advice) for one in found]
+        return [CheckResult(Outcome.WARNING, one.meaning, one.advice) for one in found]
     return found
 
 
-async def _log_in(patient: CachePatient) -> Verdict:
-    servers = await patient.inspection.log_in()
-    user = patient.inspection.address.login.username or "default"
+async def _log_in(target: CacheTarget) -> CheckResult:
+    servers = await target.inspection.log_in()
+    user = target.inspection.address.login.username or "default"
     return ok(f"{user} is logged in to {', '.join(servers)}")
 
 
-async def _judge_encryption(patient: CachePatient) -> Verdict:
-    address = patient.inspection.address
+async def _judge_encryption(target: CacheTarget) -> CheckResult:
+    address = target.inspection.address
     if address.login.tls:
         return ok("encrypted, and the server's certificate and name are verified")
     if all(node.socket_path or node.host in {"localhost", "127.0.0.1", "::1"} for node in address.nodes):
@@ -199,3 +208,169 @@ async def _judge_encryption(patient: CachePatient) -> Verdict:
         "the connection is not encrypted: the password and cached data can be read on their way",
         "set REDIS_TLS=true, or rediss:// in REDIS_URL, if the server can do it",
     )
+
+
+# CLIENT TRACKING and HELLO 3 came with 6.0; the tests run with Redis 7.0 and Valkey 9.1.
+_NEEDED = (6, 0)
+_TESTED = (7, 0)
+_SLOW_SECONDS = 0.02
+_FEW = 0.9
+_GOOD_POLICIES = frozenset({"allkeys-lru", "volatile-lru", "allkeys-lfu", "volatile-lfu"})
+
+
+async def judge_versions(inspection: CacheInspection) -> list[CheckResult]:
+    """Whether each is new enough, and of the kind that the settings say."""
+    return _all((_judge_version(name, info, inspection) for name, info in (await inspection.info()).items()))
+
+
+def _judge_version(name: str, info: Info, inspection: CacheInspection) -> CheckResult:
+    is_valkey = info.get("server_name") == "valkey"
+    text = str(info.get("valkey_version") if is_valkey else info.get("redis_version", "?"))
+    mode = info.get("redis_mode", info.get("server_mode", "standalone"))
+    if (mode == "cluster") != (inspection.address.topology == "cluster"):
+        return failed(
+            f"{name} is {'a node of' if mode == 'cluster' else 'no node of'} a cluster, and the settings say otherwise",
+            "name the nodes in REDIS_CLUSTER_NODES instead of REDIS_HOST or REDIS_URL, or the other way round",
+        )
+    number = tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
+    shown = f"{name} is {'Valkey' if is_valkey else 'Redis'} {text}"
+    if number < _NEEDED:
+        return failed(f"{shown}, which cannot tell what changes", "upgrade to Redis 7 or Valkey")
+    if number < _TESTED:
+        return warning(f"{shown}, which is older than what is tested", "upgrade to Redis 7 or Valkey")
+    return ok(shown)
+
+
+async def judge_writes(inspection: CacheInspection) -> CheckResult:
+    """Whether every server takes writes at this moment."""
+    try:
+        await inspection.require_writes()
+    except CacheError as error:
+        result = of_error(error)
+        advice = "READONLY: name the primary; OOM: give it memory; MISCONF: its disk; NOREPLICAS: its replicas"
+        return failed(result.meaning, result.advice or advice)
+    return ok("every server takes writes")
+
+
+async def judge_rights(inspection: CacheInspection) -> list[CheckResult]:
+    """Whether the user may use the commands that the cache needs."""
+    user = inspection.address.login.username or "default"
+    results = [
+        failed(
+            f"{name}: {user} may not use {', '.join(forbidden)} on keys {inspection.key_pattern}",
+            f"ACL SETUSER {user} ~{inspection.key_pattern} {' '.join(f'+{command.lower()}' for command in forbidden)}",
+        )
+        if forbidden
+        else ok(f"{name}: {user} may use every command that the cache needs")
+        for name, forbidden in (await inspection.forbidden_commands()).items()
+    ]
+    return _all(results)
+
+
+async def judge_memory(inspection: CacheInspection) -> list[CheckResult]:
+    """Whether the server makes room by removing what was used least, as a cache should."""
+    return _all((_judge_memory(name, info) for name, info in (await inspection.info()).items()))
+
+
+def _judge_memory(name: str, info: Info) -> CheckResult:
+    used, limit, policy = _number(info, "used_memory"), _number(info, "maxmemory"), str(info.get("maxmemory_policy"))
+    if not limit:
+        return warning(
+            f"{name} has no maxmemory: it grows until its machine has no memory left, and is killed",
+            "set maxmemory, and maxmemory-policy allkeys-lru",
+        )
+    held = f"{readable_size(used)} of {readable_size(limit)} are used"
+    if policy == "noeviction":
+        return warning(
+            f"{name} removes nothing when it is full (noeviction): then nothing new is cached and every read asks the "
+            f"database; {held}",
+            "set maxmemory-policy allkeys-lru",
+        )
+    if policy not in _GOOD_POLICIES:
+        return warning(
+            f"{name} removes by {policy}, which also takes fresh marks that keep old values from coming back",
+            "set maxmemory-policy allkeys-lru (where others share the server: volatile-lru)",
+        )
+    return ok(f"{name}: {held}, and {policy} makes room")
+
+
+async def judge_persistence(inspection: CacheInspection) -> list[CheckResult]:
+    """Whether writing to disk, which the cache does not need, stands in its way."""
+    return _all((_judge_persistence(name, info) for name, info in (await inspection.info()).items()))
+
+
+def _judge_persistence(name: str, info: Info) -> CheckResult:
+    broken = [
+        what
+        for what, field in (
+            ("the last snapshot", "rdb_last_bgsave_status"),
+            ("the last write", "aof_last_write_status"),
+        )
+        if info.get(field, "ok") != "ok"
+    ]
+    if broken:
+        return failed(
+            f"{name} could not store {' and '.join(broken)}: it refuses writes, or will",
+            "see whether its disk is full; the cache needs no persistence: save '' and appendonly no switch it off",
+        )
+    if info.get("loading"):
+        return warning(f"{name} is still reading its data from disk", "wait; the cache is not used meanwhile")
+    kinds = "an append-only file" if info.get("aof_enabled") else "snapshots at most"
+    return ok(f"{name} keeps {kinds}; the cache needs none, everything is in the database")
+
+
+async def judge_connections(inspection: CacheInspection) -> list[CheckResult]:
+    """Whether there is room for clients."""
+    return _all((_judge_clients(name, info) for name, info in (await inspection.info()).items()))
+
+
+def _judge_clients(name: str, info: Info) -> CheckResult:
+    clients, limit = _number(info, "connected_clients"), _number(info, "maxclients")
+    rejected = _number(info, "rejected_connections")
+    shown = f"{name}: {clients} of {limit} clients are connected"
+    if limit and clients > _FEW * limit:
+        return warning(shown, "find out who they are with CLIENT LIST, or raise maxclients")
+    return ok(shown + (f"; {rejected} were turned away since its start" if rejected else ""))
+
+
+async def judge_tracking(inspection: CacheInspection) -> list[CheckResult]:
+    """Whether it tells what others change, without which there is no copy in the process."""
+    advice = "allow CLIENT TRACKING (+client|tracking), or set REDIS_NEAR_SIZE=0 if the provider does not offer it"
+    results = [
+        ok(f"{name} tells what changes")
+        if reason is None
+        else warning(f"{name} does not tell what changes, so every read asks Redis: {reason}", advice)
+        for name, reason in (await inspection.forbids_tracking()).items()
+    ]
+    return _all(results)
+
+
+async def judge_latencies(inspection: CacheInspection) -> list[CheckResult]:
+    """Whether an answer comes sooner than the database would give it."""
+    results = [
+        warning(
+            f"{name} takes {seconds * 1000:.0f} ms for a PING", "move it nearer, or see what keeps it busy (SLOWLOG)"
+        )
+        if seconds > _SLOW_SECONDS
+        else ok(f"{name} answers after {seconds * 1000:.1f} ms")
+        for name, seconds in (await inspection.latencies()).items()
+    ]
+    return _all(results)
+
+
+async def judge_clocks(inspection: CacheInspection) -> list[CheckResult]:
+    """Whether their clocks agree with ours."""
+    differences = await inspection.clock_differences()
+    return _all((judge_difference(*figures, f"{name}'s") for name, figures in differences.items()))
+
+
+def _all(results: Iterable[CheckResult]) -> list[CheckResult]:
+    """One line where all is well, however many servers there are; or else one for each that is not."""
+    found = list(results)
+    bad = [result for result in found if result.outcome is not Outcome.OK]
+    return bad or [ok("; ".join(result.meaning for result in found))]
+
+
+def _number(info: Info, field: str) -> int:
+    value = info.get(field, 0)
+    return value if isinstance(value, int) else 0

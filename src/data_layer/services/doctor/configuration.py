@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 
 from data_layer.config import DEVELOPMENT_SECRET, Environment
-from data_layer.services.doctor.checks import Check, Verdict, failed, ok, warning
+from data_layer.services.doctor.checks import Check, CheckResult, failed, ok, warning
 
 if TYPE_CHECKING:
     from data_layer.config import ExaminedSettings, Settings
@@ -27,19 +27,19 @@ def settings_checks(examined: ExaminedSettings, env_file: Path = Path(".env")) -
     """The checks of the settings; none needs a server."""
     settings = examined.settings
 
-    async def values() -> list[Verdict]:
+    async def values() -> list[CheckResult]:
         return _values(examined)
 
-    async def unknown() -> list[Verdict]:
+    async def unknown() -> list[CheckResult]:
         return _unknown(examined)
 
-    async def environment() -> list[Verdict]:
+    async def environment() -> list[CheckResult]:
         return _environment(settings)
 
-    async def secrets() -> list[Verdict]:
+    async def secrets() -> list[CheckResult]:
         return _secrets(settings)
 
-    async def files() -> list[Verdict]:
+    async def files() -> list[CheckResult]:
         return _files(settings, env_file)
 
     return [
@@ -51,7 +51,7 @@ def settings_checks(examined: ExaminedSettings, env_file: Path = Path(".env")) -
     ]
 
 
-def _values(examined: ExaminedSettings) -> list[Verdict]:
+def _values(examined: ExaminedSettings) -> list[CheckResult]:
     if not examined.problems:
         return [ok(f"{len(examined.settings.model_fields_set)} set, the others have their defaults; all can be used")]
     advice = "the service does not start until this is mended"
@@ -64,14 +64,14 @@ def _parted(problem: str, default: str) -> tuple[str, str]:
     return meaning, advice or default
 
 
-def _unknown(examined: ExaminedSettings) -> list[Verdict]:
+def _unknown(examined: ExaminedSettings) -> list[CheckResult]:
     if not examined.unknown:
         return [ok("no variable looks like a setting and is none")]
     names = ", ".join(examined.unknown)
     return [warning(f"nothing reads {names}", "correct the name, or remove it; `data-layer config show` lists all")]
 
 
-def _environment(settings: Settings) -> list[Verdict]:
+def _environment(settings: Settings) -> list[CheckResult]:
     if settings.is_production:
         return [ok("production: what would be unsafe is refused")]
     name = settings.environment.value
@@ -88,7 +88,7 @@ def _environment(settings: Settings) -> list[Verdict]:
     return [ok(f"{name}: not checked as strictly as production, which would refuse {len(refused)} of these settings")]
 
 
-def _secrets(settings: Settings) -> list[Verdict]:
+def _secrets(settings: Settings) -> list[CheckResult]:
     weak = settings.unfit_secrets()
     if not weak:
         return [ok("SESSION_SECRET and JWT_SECRET are long, random enough and different")]
@@ -100,14 +100,14 @@ def _secrets(settings: Settings) -> list[Verdict]:
     return [warning(*_parted(problem, "set it")) for problem in weak]
 
 
-def _files(settings: Settings, env_file: Path) -> list[Verdict]:
+def _files(settings: Settings, env_file: Path) -> list[CheckResult]:
     found = [*_open_keys(settings), *_ending_certificates(settings)]
     if env_file.is_file() and env_file.stat().st_mode & stat.S_IROTH:
         found.append(warning(f"everybody on this machine can read {env_file}", f"chmod 600 {env_file}"))
     return found or [ok("what the settings name is there, readable, private and current")]
 
 
-def _open_keys(settings: Settings) -> list[Verdict]:
+def _open_keys(settings: Settings) -> list[CheckResult]:
     found = []
     for name in _KEYS:
         path: Path | None = getattr(settings, name)
@@ -123,7 +123,7 @@ def _open_keys(settings: Settings) -> list[Verdict]:
     return found
 
 
-def _ending_certificates(settings: Settings) -> list[Verdict]:
+def _ending_certificates(settings: Settings) -> list[CheckResult]:
     found = []
     for name in _CERTIFICATES:
         path: Path | None = getattr(settings, name)

@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_layer.services.doctor.checks import Check, Verdict, ok, warning
-from data_layer.services.doctor.figures import readable_size
+from data_layer.services.doctor.checks import Check, CheckResult, ok, readable_size, warning
 
 if TYPE_CHECKING:
     from data_layer.config import Settings
@@ -28,19 +27,19 @@ _CONTROL_GROUP = Path("/sys/fs/cgroup")
 def process_checks(settings: Settings) -> list[Check]:
     """The checks of this process; none needs a server."""
 
-    async def folders() -> list[Verdict]:
+    async def folders() -> list[CheckResult]:
         return await asyncio.to_thread(_folders, settings)
 
-    async def memory() -> Verdict:
+    async def memory() -> CheckResult:
         return await asyncio.to_thread(_memory)
 
-    async def files() -> Verdict:
+    async def files() -> CheckResult:
         return _open_files(settings)
 
-    async def python() -> Verdict:
+    async def python() -> CheckResult:
         return _python()
 
-    async def clock() -> Verdict:
+    async def clock() -> CheckResult:
         return _clock()
 
     return [
@@ -52,14 +51,14 @@ def process_checks(settings: Settings) -> list[Check]:
     ]
 
 
-def _python() -> Verdict:
+def _python() -> CheckResult:
     running = f"Python {sys.version.split()[0]}"
     if sys.version_info < _OLDEST_PYTHON:
         return warning(f"{running} is older than what is tested", "use Python 3.11 or later")
     return ok(running)
 
 
-def _open_files(settings: Settings) -> Verdict:
+def _open_files(settings: Settings) -> CheckResult:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = settings.db_max_connections + _FILES_BESIDE_THE_POOL
     if limit != resource.RLIM_INFINITY and limit < needed:
@@ -70,7 +69,7 @@ def _open_files(settings: Settings) -> Verdict:
     return ok(f"{'any number' if limit == resource.RLIM_INFINITY else limit} may be open, about {needed} are needed")
 
 
-def _memory() -> Verdict:
+def _memory() -> CheckResult:
     available = [size for size in (_free_in_group(), _free_in_machine()) if size is not None]
     if not available:
         return ok("this system does not tell how much memory is free")
@@ -99,7 +98,7 @@ def _free_in_machine() -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def _folders(settings: Settings) -> list[Verdict]:
+def _folders(settings: Settings) -> list[CheckResult]:
     spill = settings.audit_spill_folder or settings.data_folder / "audit-spill"
     found = [
         _folder(spill.absolute(), "audit entries wait here while the database is away", settings.audit_spill_limit)
@@ -109,7 +108,7 @@ def _folders(settings: Settings) -> list[Verdict]:
     return found
 
 
-def _folder(folder: Path, purpose: str, wanted: int) -> Verdict:
+def _folder(folder: Path, purpose: str, wanted: int) -> CheckResult:
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
         return warning(f"{folder} ({purpose}) cannot be written", "give this user the right to, or name another folder")
@@ -121,7 +120,7 @@ def _folder(folder: Path, purpose: str, wanted: int) -> Verdict:
     return ok(f"{folder} ({purpose}): {readable_size(free)} left")
 
 
-def _clock() -> Verdict:
+def _clock() -> CheckResult:
     installed = Path(__file__).stat().st_mtime
     if time.time() < installed:
         return warning(

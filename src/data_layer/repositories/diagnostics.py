@@ -1,18 +1,22 @@
-"""What a PostgreSQL server is and how it is set up."""
+"""Read-only questions to a PostgreSQL server and about our tables, for ``data-layer doctor``."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import dict_row
 
 from data_layer.database.connection import driver_connection
-from data_layer.repositories.diagnostics.question import ask, ask_one
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from data_layer.database.engine import Database
+from data_layer.database.engine import Database
+from data_layer.database.migrations import VERSION_TABLE
+from data_layer.database.replicas import parse_position
+from data_layer.entities import AuditLog, Entity
+from data_layer.entities.audit_log import DEFAULT_PARTITION
+from data_layer.repositories.audit_partitions import AuditPartitions, Month
 
 _SERVER = """
 SELECT current_setting('server_version') AS version,
@@ -33,11 +37,9 @@ SELECT current_setting('server_version') AS version,
        current_setting('synchronous_commit') AS synchronous_commit,
        current_setting('synchronous_standby_names') AS synchronous_standbys,
        (SELECT count(*) FROM pg_stat_replication)::int AS followers,
-       current_setting('autovacuum') = 'on' AS autovacuum,
        current_setting('default_transaction_read_only') = 'on' AS is_read_only,
        pg_encoding_to_char(encoding) AS encoding, datcollate AS collation,
-       datconnlimit AS database_limit,
-       pg_database_size(oid) AS size
+       datconnlimit AS database_limit
 FROM pg_database WHERE datname = current_database()
 """
 _IDENTITY = """
@@ -53,11 +55,6 @@ ORDER BY name
 """
 _EXTENSIONS = """
 SELECT name, installed_version IS NOT NULL AS is_installed FROM pg_available_extensions WHERE name = ANY(%(names)s)
-"""
-# Since PostgreSQL 15 a newer library of the system may sort otherwise than the indexes do, and the server knows.
-_COLLATION_VERSION = """
-SELECT datcollversion AS recorded, pg_database_collation_actual_version(oid) AS actual
-FROM pg_database WHERE datname = current_database()
 """
 
 
@@ -82,12 +79,10 @@ class ServerFacts:
     synchronous_commit: str
     synchronous_standbys: str
     followers: int
-    autovacuum: bool
     is_read_only: bool
     encoding: str
     collation: str
     database_limit: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +125,6 @@ async def read_extensions(database: Database, names: list[str]) -> dict[str, boo
     return {row["name"]: row["is_installed"] for row in await ask(database, _EXTENSIONS, {"names": names})}
 
 
-async def read_collation_versions(database: Database) -> tuple[str | None, str | None]:
-    """The version of the collation that indexes were made with, and the present one."""
-    row = await ask_one(database, _COLLATION_VERSION)
-    return row["recorded"], row["actual"]
-
-
 async def read_clock_difference(database: Database) -> tuple[float, float]:
     """Seconds that the server's clock is ahead of this machine's, and how far that may be off."""
     differences = []
@@ -146,3 +135,90 @@ async def read_clock_difference(database: Database) -> tuple[float, float]:
         differences.append(((after - before) / 2, row["now"] - (before + after) / 2))
     uncertainty, difference = min(differences)
     return difference, uncertainty
+
+
+async def ask(database: Database, question: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The rows of the answer.
+
+    Raises:
+        DatabaseError: the server cannot be asked, or may not answer this user.
+    """
+    async with driver_connection(database) as connection, connection.cursor(row_factory=dict_row) as cursor:
+        # Without a transaction there is nothing to end, and behind a pooler nothing may be prepared.
+        await cursor.execute(question.encode(), parameters, prepare=False)
+        return await cursor.fetchall()
+
+
+async def ask_one(database: Database, question: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The only row of the answer."""
+    return (await ask(database, question, parameters))[0]
+
+
+# Rows of the trail are never changed; whoever may not, need not be able to.
+_APPEND_ONLY = AuditLog.__tablename__
+_RIGHTS = """
+SELECT wanted.name AS "table", string_agg(privilege, ', ') AS missing
+FROM unnest(%(names)s::text[]) AS wanted(name)
+CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
+JOIN pg_class c ON c.oid = to_regclass(wanted.name)
+WHERE NOT has_table_privilege(c.oid, privilege)
+AND NOT (wanted.name = %(append_only)s AND privilege IN ('UPDATE', 'DELETE'))
+AND NOT (wanted.name = %(version_table)s AND privilege <> 'SELECT')
+GROUP BY wanted.name ORDER BY wanted.name
+"""
+_OWNERSHIP = """
+SELECT has_schema_privilege(current_schema(), 'CREATE') AS may_create,
+       bool_and(pg_has_role(relowner, 'USAGE')) AS owns_tables,
+       bool_and(pg_has_role(relowner, 'USAGE')) FILTER (WHERE relname = %(partitioned)s) AS owns_partitions
+FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname = ANY(%(names)s)
+"""
+_DEFAULT_HAS_ROWS = f"SELECT EXISTS (SELECT FROM {DEFAULT_PARTITION}) AS has_rows"  # noqa: S608  (a constant)
+_SCHEMA = "SELECT current_schema() AS name, current_setting('search_path') AS search_path"
+
+
+async def read_schema_name(database: Database) -> tuple[str | None, str]:
+    """The schema in which tables are looked for first, and the search path; None: this user may use none of it."""
+    row = await ask_one(database, _SCHEMA)
+    return row["name"], row["search_path"]
+
+
+async def read_missing_rights(database: Database) -> dict[str, str]:
+    """For each table what this user may not do, although the service does it."""
+    names = [*Entity.metadata.tables, VERSION_TABLE]
+    parameters = {"names": names, "append_only": _APPEND_ONLY, "version_table": VERSION_TABLE}
+    return {row["table"]: row["missing"] for row in await ask(database, _RIGHTS, parameters)}
+
+
+async def read_ownership(database: Database) -> tuple[bool, bool, bool]:
+    """Whether this user may create tables, change ours, and make partitions of the audit trail."""
+    names = [*Entity.metadata.tables]
+    row = await ask_one(database, _OWNERSHIP, {"names": names, "partitioned": _APPEND_ONLY})
+    return bool(row["may_create"]), bool(row["owns_tables"]), bool(row["owns_partitions"])
+
+
+async def read_audit_months(database: Database) -> tuple[list[Month], bool]:
+    """The months that have a partition, oldest first, and whether entries lie outside of them."""
+    months = await AuditPartitions(database).months()
+    return months, bool((await ask_one(database, _DEFAULT_HAS_ROWS))["has_rows"])
+
+
+_POSITION = "SELECT pg_current_wal_flush_lsn()::text AS position"
+_REPLAYED = "SELECT pg_is_in_recovery() AS is_standby, pg_last_wal_replay_lsn()::text AS position"
+_PAUSE_SECONDS = 0.05
+
+
+async def measure_lag(primary: Database, replica: Database, patience: float) -> float | None:
+    """Seconds until a replica shows what the primary has now, by positions in its log; None: longer than ``patience``.
+
+    Raises:
+        DatabaseError: one of them cannot be asked, or the replica is none.
+    """
+    wanted = parse_position((await ask_one(primary, _POSITION))["position"])
+    started = time.monotonic()
+    while True:
+        row = await ask_one(replica, _REPLAYED)
+        if row["position"] is not None and parse_position(row["position"]) >= wanted:
+            return time.monotonic() - started
+        if time.monotonic() - started > patience:
+            return None
+        await asyncio.sleep(_PAUSE_SECONDS)
