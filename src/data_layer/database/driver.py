@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
+from psycopg.generators import send
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from data_layer.database.failures import SilentServerError
@@ -35,6 +36,13 @@ class _Pipeline(psycopg.AsyncPipeline):
     The driver sends a Flush after it, and PostgreSQL then no longer counts for how long the transaction is idle.
     """
 
+    def _fetch_gen(self, *, flush: bool) -> PQGen[None]:
+        # The driver's step of communicating ends when the last statement is in libpq's buffer, which need not have
+        # taken it off our hands: reading alone, we would wait for a server that waits for the rest of a large row.
+        # ``send`` reads too while it waits, so that a server that cannot go on before its results are read does.
+        yield from send(self.pgconn)
+        yield from super()._fetch_gen(flush=flush)
+
     def _exit_gen(self) -> PQGen[None]:
         try:
             yield from self._sync_gen()
@@ -44,9 +52,10 @@ class _Pipeline(psycopg.AsyncPipeline):
 
 
 class DriverConnection(psycopg.AsyncConnection[Any]):
-    """A connection that gives a silent server up: no answer is awaited for longer than ``time_limit``."""
+    """A connection that gives a server up that neither says nor takes anything for ``time_limit`` seconds."""
 
     time_limit: float | None = None
+    """In seconds. It may be changed while somebody waits."""
     opened_at: float = 0.0
     """When it was opened, in seconds of the monotonic clock."""
 
@@ -85,15 +94,31 @@ class DriverConnection(psycopg.AsyncConnection[Any]):
 
     async def wait(self, gen: PQGen[Result], interval: float = _WAKE_SECONDS, timeout: float | None = None) -> Result:  # noqa: ASYNC109  (the driver's interface)
         """Wait for the server, as everything that the driver does."""
-        limit = self.time_limit if timeout is None else timeout
         try:
-            return await super().wait(gen, interval, limit)
-        except psycopg.errors._WaitTimeout:  # noqa: SLF001  (the driver's documentation of this method names it)
-            if timeout is not None:
-                raise
+            return await super().wait(self._while_heard(gen) if timeout is None else gen, interval, timeout)
+        except SilentServerError:
             self.pgconn.finish()
-            text = f"PostgreSQL did not answer for {limit:g} s; the connection was given up"
-            raise SilentServerError(text) from None
+            raise
+
+    def _while_heard(self, gen: PQGen[Result]) -> PQGen[Result]:
+        """Pass on what a generator waits for, as long as the server does not stay silent for too long.
+
+        A large row on a slow connection may take longer than the limit: what counts is that it moves.
+        """
+        heard = time.monotonic()
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if ready:
+                    heard = time.monotonic()
+                elif self.time_limit is not None and time.monotonic() - heard >= self.time_limit:
+                    text = f"PostgreSQL did not answer for {self.time_limit:g} s; the connection was given up"
+                    raise SilentServerError(text)
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
 
     async def cancel_safe(self, *, timeout: float = _CANCEL_SECONDS) -> None:  # noqa: ASYNC109  (the driver's interface)
         """Ask the server to cancel the statement; give the connection up when it cannot be asked."""
