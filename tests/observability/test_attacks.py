@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from data_layer.observability.secret_patterns import mask_patterns
+from data_layer.observability.masking import mask_patterns
 from tests.observability.support import log_to_memory
 
 OURS = "pä ss/w+ord'é\"1&<%"

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from data_layer.errors import InvalidValueError
-from data_layer.observability.level_watch import LevelWatch
-from data_layer.observability.levels import LevelChange, LevelFile, require_logger
+from data_layer.observability.levels import LevelChange, LevelFile, LevelWatch, require_logger
 from tests.observability.support import events, log_to_memory, settings
 from tests.support import until
 

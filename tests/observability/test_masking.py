@@ -8,8 +8,7 @@ import pytest
 import structlog
 from pydantic import BaseModel, SecretStr
 
-from data_layer.observability.masking import Masker
-from data_layer.observability.secret_patterns import mask_patterns
+from data_layer.observability.masking import Masker, mask_patterns
 from tests.observability.support import log_to_memory, only_event
 
 log = structlog.get_logger("data_layer.tests")

@@ -12,7 +12,7 @@ import typer
 
 from data_layer.cli.output import FAILED, fail, read_settings, readable_errors, tell
 from data_layer.errors import ConfigurationError, DataLayerError
-from data_layer.observability.level_watch import LevelWatch
+from data_layer.observability.levels import LevelWatch
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

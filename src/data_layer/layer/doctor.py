@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from data_layer.database.address import DatabaseAddress, database_address
 from data_layer.layer.servers import embedded_servers
-from data_layer.observability.known_secrets import secrets_of
-from data_layer.observability.masking import Masker
+from data_layer.observability.masking import Masker, secrets_of
 from data_layer.services.doctor import cache, configuration, database, process, storage
 from data_layer.services.doctor.cache import CacheTarget, cache_checks
 from data_layer.services.doctor.checks import CheckResult, Doctor, nothing_yet

@@ -1,29 +1,25 @@
-"""Sends every log line of the process, whoever wrote it, through one pipeline."""
+"""Send every log line of the process, of any logger, through one pipeline."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+import threading
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
 
 import structlog
+from structlog.typing import EventDict
 
-from data_layer.observability.events import EventFormatter
-from data_layer.observability.handler import EventHandler, FileHandler
-from data_layer.observability.known_secrets import secrets_of
+from data_layer.config import Settings
+from data_layer.observability.events import ConsoleLines, EventFormatter, Render, render_json
 from data_layer.observability.levels import set_level
-from data_layer.observability.log_file import LogFile
-from data_layer.observability.logger import EventLogger, hand_over_to_stdlib, logger_named
-from data_layer.observability.masking import Masker
-from data_layer.observability.rendering import ConsoleLines, render_json
-from data_layer.observability.uncaught import log_uncaught_exceptions
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data_layer.config import Settings
-    from data_layer.observability.events import Render
+from data_layer.observability.log import FIELDS, get_log
+from data_layer.observability.log_file import EventHandler, FileHandler, LogFile
+from data_layer.observability.masking import Masker, secrets_of
 
 _PRINTING = frozenset({logging.StreamHandler, EventHandler, FileHandler})
 
@@ -107,3 +103,71 @@ def _silence_access_log() -> None:
     access = logging.getLogger("uvicorn.access")
     access.handlers.clear()
     access.propagate = False
+
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "exception": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
+_FRAMES_OF_STRUCTLOG = 5
+
+
+class EventLogger(structlog.stdlib.BoundLogger):
+    """Asks the stdlib logger for its level each time, so that levels can change while the process runs."""
+
+    def log(self, level: int, event: str | None = None, *args: Any, **kw: Any) -> Any:
+        """Log at a numeric level; one without a method of its own counts as the next lower that has one."""
+        name = max((number, name) for name, number in _LEVELS.items() if number <= max(level, logging.DEBUG))[1]
+        return self._proxy_to_logger(name, event, *args, **kw)
+
+    def _proxy_to_logger(self, method_name: str, event: str | None = None, *event_args: Any, **event_kw: Any) -> None:
+        try:
+            if self._logger.isEnabledFor(_LEVELS[method_name]):
+                super()._proxy_to_logger(method_name, event, *event_args, **event_kw)
+        except Exception:
+            with suppress(Exception):
+                logging.getLogger(__name__).exception("log_event_lost", extra={FIELDS: {"lost": event}})
+
+
+def logger_named(name: str = "data_layer", *_: Any) -> logging.Logger:
+    """The stdlib logger below a structlog logger."""
+    return logging.getLogger(name)
+
+
+def hand_over_to_stdlib(_logger: Any, _method: str, event: EventDict) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Turn an event into the arguments of a stdlib logging call: last of structlog's processors."""
+    arguments = event.pop("positional_args", ())
+    keywords = {name: event.pop(name) for name in ("exc_info", "stack_info") if name in event}
+    message = event.pop("event", "")
+    return (message, *arguments), {"extra": {FIELDS: event}, "stacklevel": _FRAMES_OF_STRUCTLOG, **keywords}
+
+
+log = get_log(__name__)
+
+
+def log_uncaught_exceptions() -> None:
+    """Replace what Python does with exceptions that end the program, a thread, or a finalizer."""
+    sys.excepthook = _end_of_program
+    threading.excepthook = _end_of_thread
+    sys.unraisablehook = _in_finalizer
+
+
+def _end_of_program(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        log.error("program_crashed", exc_info=error)
+
+
+def _end_of_thread(failure: threading.ExceptHookArgs) -> None:
+    if failure.exc_value is not None and not isinstance(failure.exc_value, SystemExit):
+        name = failure.thread.name if failure.thread else None
+        log.error("thread_crashed", exc_info=failure.exc_value, thread=name)
+
+
+def _in_finalizer(failure: Any) -> None:
+    log.error("exception_ignored", exc_info=failure.exc_value, message=failure.err_msg)

@@ -1,22 +1,23 @@
-"""One log record, from whatever logger, becomes one event: a flat dictionary in a fixed order."""
+"""A log record of any logger becomes one event, a flat dictionary in a fixed order, and then text."""
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import orjson
 import structlog
+from structlog.dev import ConsoleRenderer, plain_traceback
 
 from data_layer.context import current_correlation_id
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import FIELDS
+from data_layer.observability.masking import Masker
 from data_layer.observability.tracing.current import current_trace_fields
-
-if TYPE_CHECKING:
-    from data_layer.observability.masking import Masker
 
 Event = dict[str, Any]
 Render = Callable[[Event], str]
@@ -103,3 +104,47 @@ def _traceback_of(error: BaseException) -> str:
         return "".join(traceback.format_exception(error, limit=-_FRAMES))
     except Exception:  # noqa: BLE001  (foreign code: notes and causes can be anything)
         return "<unreadable>"
+
+
+_INDENTATION = "  | "
+
+
+def render_json(event: Event) -> str:
+    """One event as one line of JSON."""
+    try:
+        return orjson.dumps(event).decode()
+    except orjson.JSONEncodeError:
+        return json.dumps(event, default=repr)
+
+
+class ConsoleLines:
+    """One event as a line of columns; traceback lines follow, indented.
+
+    Whatever is not printable is escaped, in values by repr: a line break or an escape sequence from a user can neither
+    begin a line that looks like another event nor paint over one.
+    """
+
+    def __init__(self, *, colors: bool) -> None:
+        # Rich's tracebacks show local variables, so the plain ones of the event are used.
+        self._columns = ConsoleRenderer(
+            colors=colors, sort_keys=False, repr_native_str=True, exception_formatter=plain_traceback
+        )
+
+    def __call__(self, event: Event) -> str:
+        """Render one event."""
+        blocks = [event.get("exception", {}).get("traceback", ""), event.get("stack", "")]
+        head = {name: _printable(event[name]) for name in ("timestamp", "level", "event", "logger")}
+        fields = {
+            _printable(name): value
+            for name, value in event.items()
+            if name not in head and name not in {"exception", "stack"}
+        }
+        return "".join([str(self._columns(None, "", head | fields)), *map(_indented, blocks)])
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def _indented(block: str) -> str:
+    return "".join(f"\n{_INDENTATION}{_printable(line.expandtabs(4))}" for line in block.rstrip().split("\n") if line)

@@ -1,18 +1,20 @@
-"""A log file that several processes write and that any of them may put aside."""
+"""Where finished lines go: a stream, or a file that several processes write and any of them may rotate."""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+import re
 import stat
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TextIO
 
 from data_layer.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from data_layer.observability.log import get_log
 
 if sys.platform != "win32":
     import fcntl
@@ -129,3 +131,58 @@ class LogFile:
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
+
+
+log = get_log(__name__)
+
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+
+
+class EventHandler(logging.StreamHandler[TextIO]):
+    """A full disk or a closed pipe loses the line, never the request that logged it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record as one piece, so that the lines of several threads do not mix."""
+        with suppress(Exception):
+            line = self.format(record) + self.terminator
+            try:
+                self.stream.write(line)
+            except UnicodeEncodeError:
+                # The escapes of JSON, which are right in a JSON line and legible in any other.
+                self.stream.write(_NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], line))
+            self.stream.flush()
+
+
+class FileHandler(logging.Handler):
+    """Lines that a file does not take, because the disk is full or its folder gone, are counted and left out."""
+
+    def __init__(self, file: LogFile) -> None:
+        super().__init__()
+        self._file = file
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record as one line."""
+        with suppress(Exception):
+            line = f"{self.format(record)}\n".encode(errors="backslashreplace")
+            try:
+                self._file.append(line)
+            except OSError as error:
+                self._note_loss(error)
+            else:
+                self._tell_loss()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+    def _note_loss(self, error: OSError) -> None:
+        self._lost += 1
+        if self._lost == 1:  # This event fails here as well, and arrives where else the log goes.
+            log.error("log_file_write_failed", reason=error.strerror or str(error))
+
+    def _tell_loss(self) -> None:
+        lost, self._lost = self._lost, 0
+        if lost:
+            log.error("log_file_lines_lost", lines=lost)

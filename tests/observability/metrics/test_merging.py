@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from data_layer.observability.metrics.merging import merge, without_gauges
 from data_layer.observability.metrics.registry import Metrics
 from data_layer.observability.metrics.snapshots import (
     AcrossWorkers,
@@ -16,7 +15,9 @@ from data_layer.observability.metrics.snapshots import (
     Snapshot,
     decode,
     encode,
+    merge,
     render,
+    without_gauges,
 )
 
 

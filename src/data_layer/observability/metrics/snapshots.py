@@ -1,18 +1,16 @@
-"""All samples of one process at one moment, and how they travel to another process."""
+"""All samples of one process at one moment, how they reach another process, and how several add up to one."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 import orjson
 from prometheus_client import Metric
 from prometheus_client.exposition import choose_encoder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 """The name of a sample and its labels."""
@@ -111,3 +109,41 @@ def _series(encoded: Any) -> Series:
 def _value(encoded: float | None) -> float:
     """JSON has no NaN."""
     return math.nan if encoded is None else encoded
+
+
+GAUGES_THAT_ARE_NOT_SUMS: Final[Mapping[str, AcrossWorkers]] = {
+    "data_layer_database_replica_lag_seconds": AcrossWorkers.MAX,
+    "data_layer_workers_wanted": AcrossWorkers.MAX,
+    "process_max_fds": AcrossWorkers.MIN,
+    "process_start_time_seconds": AcrossWorkers.MIN,
+    "python_info": AcrossWorkers.MAX,
+}
+
+
+def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """All of them together: what is counted is added up, and gauges as their family says."""
+    merged: Snapshot = {}
+    for snapshot in snapshots:
+        for name, family in snapshot.items():
+            into = merged.setdefault(name, Family(name, family.documentation, family.type, family.across_workers, {}))
+            for series, value in family.samples.items():
+                before = into.samples.get(series)
+                into.samples[series] = value if before is None else _together(family.across_workers, before, value)
+    return merged
+
+
+def without_gauges(snapshot: Snapshot) -> Snapshot:
+    """What stays of a process that has ended: what it had counted, but nothing that it had or was."""
+    return {name: family for name, family in snapshot.items() if family.only_grows}
+
+
+def _together(how: AcrossWorkers, first: float, second: float) -> float:
+    if math.isnan(first) or math.isnan(second):  # Who does not know says nothing.
+        return second if math.isnan(first) else first
+    match how:
+        case AcrossWorkers.MAX:
+            return max(first, second)
+        case AcrossWorkers.MIN:
+            return min(first, second)
+        case AcrossWorkers.SUM:
+            return first + second

@@ -15,8 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from data_layer.observability.log import get_log
-from data_layer.observability.metrics.merging import merge, without_gauges
-from data_layer.observability.metrics.snapshots import decode, encode
+from data_layer.observability.metrics.snapshots import decode, encode, merge, without_gauges
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

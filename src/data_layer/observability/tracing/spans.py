@@ -1,22 +1,21 @@
-"""Makes the spans."""
+"""Spans of requests, service calls, statements, cache commands and storage operations."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from functools import wraps
 from time import time_ns
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any, TypeVar
 
 from opentelemetry import propagate
-from opentelemetry.trace import SpanKind, Status, StatusCode, get_current_span
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider, get_current_span, use_span
 
 from data_layer.errors import DataLayerError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from opentelemetry.context import Context
-    from opentelemetry.trace import Span, TracerProvider
 
 _SCOPE = "data_layer"
 _CORRELATION_ID = "data_layer.correlation_id"
@@ -131,3 +130,141 @@ def parent_in(headers: Sequence[tuple[bytes, bytes]]) -> Context:
     if len(carrier.get("traceparent", ())) > 1:
         del carrier["traceparent"]
     return propagate.extract(carrier)
+
+
+# A shorter wait for a connection is none.
+_WAIT_SECONDS = 0.001
+
+
+class StatementSpans:
+    """Observes a database; see ``DatabaseObserver``."""
+
+    def __init__(self, spans: Spans, database: str) -> None:
+        self._spans = spans
+        self._attributes = {"db.system.name": "postgresql", "db.namespace": database}
+
+    def statements_ended(self, names: Sequence[str], seconds: float, error: str | None) -> None:
+        """One span for each round trip, named after the statements that travelled together."""
+        name = ", ".join(dict.fromkeys(names))
+        attributes: dict[str, Any] = self._attributes | {"db.query.summary": name}
+        if len(names) == 1:
+            attributes["db.operation.name"] = name.rpartition(".")[2]
+        else:
+            attributes["db.operation.name"] = "BATCH"
+            attributes["db.operation.batch.size"] = len(names)
+        self._spans.operation_ended(name, seconds, error, attributes)
+
+    def connection_awaited(self, seconds: float, error: str | None) -> None:
+        """A span for a connection that had to be waited for."""
+        if seconds >= _WAIT_SECONDS or error is not None:
+            self._spans.operation_ended("database.connect", seconds, error, self._attributes)
+
+    def transaction_ended(self, _outcome: str, _seconds: float) -> None:
+        """No span: the statement that ended it has one."""
+
+
+class CommandSpans:
+    """Observes a cache; see ``CommandObserver``."""
+
+    def __init__(self, spans: Spans) -> None:
+        self._spans = spans
+
+    def __call__(self, name: str, size: int, seconds: float, error: str | None) -> None:
+        """One span for each command, or for those that travelled together."""
+        attributes: dict[str, Any] = {"db.system.name": "redis", "db.operation.name": name}
+        if size > 1:
+            attributes["db.operation.batch.size"] = size
+        self._spans.operation_ended(name, seconds, error, attributes)
+
+
+class StorageSpans:
+    """Observes a storage; see ``StorageObserver``."""
+
+    def __init__(self, spans: Spans, backend: str) -> None:
+        self._spans = spans
+        self._attributes = {"data_layer.storage.backend": backend}
+
+    def __call__(self, operation: str, seconds: float, error: str | None) -> None:
+        """One span for each operation."""
+        self._spans.operation_ended(f"storage.{operation}", seconds, error, self._attributes)
+
+
+Service = TypeVar("Service")
+
+_NO_CALLS = frozenset({"close"})
+
+
+class TracedCalls:
+    """Makes services open spans."""
+
+    def __init__(self, spans: Spans) -> None:
+        self._spans = spans
+        self._classes: dict[tuple[str, type], type] = {}
+
+    def of(self, name: str, service: Service) -> Service:
+        """The same service, whose calls have spans that are called ``name.method``."""
+        key = (name, type(service))
+        if key not in self._classes:
+            self._classes[key] = self._traced_class(name, type(service))
+        # Not by assignment: some services are frozen.
+        object.__setattr__(service, "__class__", self._classes[key])
+        return service
+
+    def _traced_class(self, name: str, kind: type) -> type:
+        methods = {
+            method_name: self._traced(f"{name}.{method_name}", method)
+            for method_name, method in inspect.getmembers(kind, inspect.isfunction)
+            if not method_name.startswith("_") and method_name not in _NO_CALLS
+        }
+        about = {"__slots__": (), "__module__": kind.__module__, "__doc__": kind.__doc__}
+        return type(kind.__name__, (kind,), about | methods)
+
+    def _traced(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result: Any = method(*args, **kwargs)
+            if inspect.iscoroutine(result):
+                return self._awaited(name, result)
+            if isinstance(result, AsyncGenerator):
+                return self._iterated(name, result)
+            if isinstance(result, AbstractAsyncContextManager):
+                return _TracedBlock(name, result, self._spans)
+            return result
+
+        return call
+
+    async def _awaited(self, name: str, work: Coroutine[Any, Any, Any]) -> Any:
+        with self._spans.call(name):
+            return await work
+
+    async def _iterated(self, name: str, items: AsyncGenerator[Any]) -> AsyncIterator[Any]:
+        """The same items; the span is current while the next one is being made, and not while it is being used."""
+        with self._spans.started(name) as span:
+            try:
+                while True:
+                    with use_span(span, record_exception=False, set_status_on_exception=False):
+                        try:
+                            item = await anext(items)
+                        except StopAsyncIteration:
+                            return
+                    yield item
+            finally:
+                await items.aclose()
+
+
+class _TracedBlock(AbstractAsyncContextManager[Any]):
+    """An ``async with`` block with a span around entering it; what is done inside is the caller's."""
+
+    def __init__(self, name: str, block: AbstractAsyncContextManager[Any], spans: Spans) -> None:
+        self._name = name
+        self._block = block
+        self._spans = spans
+
+    async def __aenter__(self) -> Any:
+        with self._spans.call(self._name):
+            return await self._block.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._block.__aexit__(kind, error, trace)

@@ -7,9 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from data_layer.observability.log import get_log
-from data_layer.observability.tracing.calls import TracedCalls
-from data_layer.observability.tracing.operations import CommandSpans, StatementSpans, StorageSpans
-from data_layer.observability.tracing.spans import Spans
+from data_layer.observability.tracing.spans import CommandSpans, Spans, StatementSpans, StorageSpans, TracedCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
