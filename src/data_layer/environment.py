@@ -47,7 +47,7 @@ def read_file(path: Path | None) -> dict[str, str]:
     if path is None or not path.is_file():
         return {}
     try:
-        bindings = list(parse_stream(StringIO(path.read_text(encoding="utf-8"))))
+        bindings = list(parse_stream(StringIO(path.read_text(encoding="utf-8-sig"))))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the file {str(path)!r} cannot be read as UTF-8: {type(error).__name__}") from None
     broken = [binding.original.line for binding in bindings if binding.error]

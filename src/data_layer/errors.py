@@ -7,6 +7,7 @@ was wrong with which thing and what to do, and never holds a secret.
 
     DataLayerError
     ├── ConfigurationError                 configuration_invalid
+    ├── MissingExtraError                  extra_missing
     ├── NotInitializedError                not_initialized
     ├── EmbeddedServerError                embedded_server_failed
     │   └── FolderInUseError               folder_in_use
@@ -113,6 +114,12 @@ class ConfigurationError(DataLayerError):
     def __init__(self, *problems: str) -> None:
         super().__init__("The configuration cannot be used:\n" + "\n".join(f"  - {problem}" for problem in problems))
         self.problems = problems
+
+
+class MissingExtraError(DataLayerError):
+    """Something needs packages of an extra that is not installed; the message names it."""
+
+    code = "extra_missing"
 
 
 class NotInitializedError(DataLayerError):

@@ -8,7 +8,7 @@ import pytest
 
 from .source import all_modules
 
-EVERYWHERE = {"errors", "config", "context", "observability"}
+EVERYWHERE = {"errors", "config", "context", "extras", "observability"}
 
 ROWS = {"entities", "schemas", "database"}
 PORTS = {"cache", "storage"}
@@ -16,6 +16,7 @@ PORTS = {"cache", "storage"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "environment": {"errors"},
+    "extras": {"errors"},
     "settings": {"errors", "environment"},
     "config": {"errors", "environment", "settings"},
     "context": {"entities.enums"},

@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from fastapi.routing import iter_route_contexts
+from fastapi import routing
 
 from data_layer.api.answers import AnswerStatus
 from data_layer.observability.metrics.http import UNMATCHED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from data_layer.observability.metrics.http import HttpCounters
+
+# Newer versions of FastAPI keep an included router whole; older ones copy its routes.
+_each_route: Callable[[Sequence[BaseRoute]], Iterable[Any]] = getattr(routing, "iter_route_contexts", iter)
 
 
 class RequestMetricsMiddleware:
@@ -49,8 +52,9 @@ class RequestMetricsMiddleware:
 def _templates(routes: Sequence[BaseRoute]) -> dict[Any, tuple[str, frozenset[str]]]:
     """The path and the methods of each endpoint, prefixes of routers included."""
     found: dict[Any, tuple[str, frozenset[str]]] = {}
-    for route in iter_route_contexts(routes):
-        if route.endpoint is not None and route.path_format is not None:
-            _, methods = found.get(route.endpoint, ("", frozenset()))
-            found[route.endpoint] = (route.path_format, methods | frozenset(route.methods or ()))
+    for route in _each_route(routes):
+        endpoint, path = getattr(route, "endpoint", None), getattr(route, "path_format", None)
+        if endpoint is not None and path is not None:
+            _, methods = found.get(endpoint, ("", frozenset()))
+            found[endpoint] = (path, methods | frozenset(route.methods or ()))
     return found

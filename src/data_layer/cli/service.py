@@ -12,6 +12,7 @@ import typer
 
 from data_layer.cli.output import FAILED, fail, read_settings, readable_errors, tell
 from data_layer.errors import ConfigurationError, DataLayerError
+from data_layer.extras import require_extra
 from data_layer.observability.levels import LevelWatch
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def dev() -> None:
     Without DB_HOST and REDIS_HOST it brings its own PostgreSQL and Valkey, in the folder .data-layer. It is one
     process, whatever WORKERS says. Ctrl-C ends it when requests under way are answered, a second Ctrl-C at once.
     """
-    settings = read_settings(service=True)
+    settings = _read_settings()
     if settings.is_production:
         fail(ConfigurationError("dev changes the database, and ENVIRONMENT is production; use: data-layer start"))
     with LevelWatch(settings):
@@ -54,7 +55,7 @@ def start(
     Exit codes: 0 after such an end; 1 when it could not start, or did not end in time; 128 and the number of the signal
     when it was stopped before it was ready.
     """
-    settings = read_settings(service=True, workers=workers)
+    settings = _read_settings(workers)
     with LevelWatch(settings):
         _run(_serve(settings, development=False) if settings.workers == 1 else _supervise(settings))
 
@@ -73,6 +74,13 @@ def work(assignment: str) -> None:
     except DataLayerError as error:
         link.report_failure(error)
         raise typer.Exit(FAILED) from None
+
+
+def _read_settings(workers: int | None = None) -> Settings:
+    """Read the settings, after what serves HTTP was found to be installed."""
+    with readable_errors(as_json=False):
+        require_extra("service", "serving HTTP", "uvicorn", "fastapi", "asgi_correlation_id")
+    return read_settings(service=True, workers=workers)
 
 
 def _run(service: Coroutine[Any, Any, bool]) -> None:

@@ -6,6 +6,10 @@ with SO_REUSEPORT: connections then wait in one queue, so none is lost with the 
 another program has taken is still found out.
 """
 
+from data_layer.extras import require_extra
+
+require_extra("service", "serving HTTP", "uvicorn", "fastapi")
+
 from data_layer.server.listening import authority, listen, metrics_authority
 from data_layer.server.process import LogObserver, Observer, Role, ServiceProcess, WorkerObserver
 from data_layer.server.stopping import StoppedBeforeReady, StopRequest

@@ -11,7 +11,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from data_layer.config import Environment, Settings
-from data_layer.errors import NotSupportedByStorageError, StorageError, StoragePermissionError
+from data_layer.errors import (
+    MissingExtraError,
+    NotSupportedByStorageError,
+    StorageError,
+    StoragePermissionError,
+)
 from data_layer.schemas.doctor import Outcome
 from data_layer.services.doctor.checks import (
     Check,
@@ -265,7 +270,7 @@ async def _judge_signing(target: ObjectTarget) -> CheckResult:
         await storage.initialize()
         for method in methods:
             await storage.signed_url("doctor", method=method, expires_in=_SHORT)
-    except NotSupportedByStorageError as error:
+    except (MissingExtraError, NotSupportedByStorageError) as error:
         return warning(f"URLs cannot be signed, so files travel through the service: {error}", "see the message")
     finally:
         await storage.close()
@@ -278,7 +283,7 @@ async def _judge_bucket(target: ObjectTarget) -> list[CheckResult]:
         return [ok("nothing further is looked at on Azure; what was uploaded in part goes by itself within a week")]
     try:
         bucket = await storage.describe()
-    except (StoragePermissionError, NotSupportedByStorageError) as error:
+    except (MissingExtraError, NotSupportedByStorageError, StoragePermissionError) as error:
         return [ok(f"its settings cannot be looked at, which the service does not need ({type(error).code})")]
     except StorageError as error:
         return [CheckResult(Outcome.WARNING, of_error(error).meaning, "see whether the server knows these settings")]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from data_layer.errors import (
-    NotSupportedByStorageError,
     PublicStorageError,
     StoragePermissionError,
     StorageUnavailableError,
 )
+from data_layer.extras import require_extra
 from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
@@ -58,10 +58,9 @@ class AzureAdministration:
             )
 
     def _client(self) -> Any:
-        try:
-            from azure.storage.blob import ContainerClient, ExponentialRetry  # noqa: PLC0415  (optional)
-        except ImportError:
-            raise NotSupportedByStorageError("This needs azure-storage-blob: pip install 'data-layer[azure]'") from None
+        require_extra("azure", "preparing a container", "azure.storage.blob")
+        from azure.storage.blob import ContainerClient, ExponentialRetry  # noqa: PLC0415  (optional)
+
         place, limits = self._place, self._limits
         credential: Any = place.account_key or place.sas or _identity()
         if place.account_key is not None:
@@ -77,11 +76,7 @@ class AzureAdministration:
 
 
 def _identity() -> Any:
-    try:
-        from azure.identity import DefaultAzureCredential  # noqa: PLC0415  (optional)
-    except ImportError:
-        raise NotSupportedByStorageError(
-            "Making a container with the identity of the machine needs azure-identity (pip install "
-            "'data-layer[azure]'); or make the container by hand, without public access"
-        ) from None
+    require_extra("azure", "preparing a container with the identity of the machine", "azure.identity")
+    from azure.identity import DefaultAzureCredential  # noqa: PLC0415  (optional)
+
     return DefaultAzureCredential()

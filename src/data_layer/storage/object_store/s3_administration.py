@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from data_layer.errors import (
-    NotSupportedByStorageError,
     PublicStorageError,
     StorageMissingError,
     StoragePermissionError,
     StorageUnavailableError,
 )
+from data_layer.extras import require_extra
 from data_layer.observability.log import get_log
 from data_layer.storage.signing.s3 import S3Credentials
 
@@ -94,7 +94,7 @@ class S3Administration:
 
         Raises:
             StoragePermissionError: the credentials do not allow to look.
-            NotSupportedByStorageError: boto3 is not installed.
+            MissingExtraError: boto3 is not installed.
         """
         client = self._client()
         versioning = self._try(client, client.get_bucket_versioning) or {}
@@ -239,10 +239,9 @@ class S3Administration:
 
 
 def _boto3() -> Any:
-    try:
-        import boto3  # type: ignore[import-untyped]  # noqa: PLC0415  (optional, without types)
-    except ImportError:
-        raise NotSupportedByStorageError("This needs boto3: pip install 'data-layer[s3]'") from None
+    require_extra("s3", "preparing a bucket, or signing with the identity of the machine,", "boto3")
+    import boto3  # type: ignore[import-untyped]  # noqa: PLC0415  (optional, without types)
+
     return boto3
 
 

@@ -10,13 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from data_layer.errors import EmptyFileError, ImageTimeoutError, ImageTooLargeError
+from data_layer.extras import require_extra
 from data_layer.storage.validation.documents import check_pdf, check_zip
-from data_layer.storage.validation.image_metadata import without_metadata
-from data_layer.storage.validation.images import inspect_image
 from data_layer.storage.validation.received import ReceivedFile
 from data_layer.storage.validation.results import InspectedFile
 from data_layer.storage.validation.svg import check_svg
-from data_layer.storage.validation.thumbnails import make_thumbnails
 from data_layer.storage.validation.types import HEAD_SIZE, IMAGE_TYPES, SVG, binary_type, decide_type, text_type
 
 if TYPE_CHECKING:
@@ -65,6 +63,9 @@ class Inspector:
         preview = file.preview
         if preview is None:
             return []
+        # Here and below, because Pillow is needed for images alone, and not installed without them.
+        from data_layer.storage.validation.thumbnails import make_thumbnails  # noqa: PLC0415
+
         return await self._run(lambda _deadline: make_thumbnails(preview, self.limits.thumbnail_sizes))
 
     async def close(self) -> None:
@@ -100,6 +101,10 @@ def _inspect(
         raise EmptyFileError("The file is empty")
     content_type = decide_type(_real_type(file), declared, allowed)
     if content_type in IMAGE_TYPES:
+        require_extra("images", "storing an image", "PIL")
+        from data_layer.storage.validation.image_metadata import without_metadata  # noqa: PLC0415
+        from data_layer.storage.validation.images import inspect_image  # noqa: PLC0415
+
         if file.size > _MAX_DECODED_SIZE:
             raise ImageTooLargeError(f"The image has {file.size} bytes; {_MAX_DECODED_SIZE} can be decoded")
         content = file.read()
