@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from data_layer.database.migrations import VERSION_TABLE, known_revisions
-from data_layer.database.migrations.exclusive import LOCK
+from data_layer.database.migrations.execution import LOCK
 from data_layer.services.seed_rows import catalog
 from tests.service.support import PATIENCE, PROGRAM, clean_environment
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from data_layer.database.migrations import known_revisions
-from data_layer.database.migrations.progress import MigrationEvent
+from data_layer.database.migrations.execution import MigrationEvent
 from data_layer.database.migrator import Migrator
 from data_layer.database.schema_state import SchemaStatus
 from data_layer.entities import Entity
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from data_layer.database.address import DatabaseAddress
     from data_layer.database.migrations import Revision
-    from data_layer.database.migrations.progress import MigrationProgress
+    from data_layer.database.migrations.execution import MigrationProgress
 
 ROWS_OF_THE_FIRST_REVISION = """
 INSERT INTO users (id, email, first_name, last_name, preferences)

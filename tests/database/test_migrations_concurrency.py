@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from data_layer.database.migrations import VERSIONS
-from data_layer.database.migrations.exclusive import LOCK
-from data_layer.database.migrations.progress import MigrationEvent
+from data_layer.database.migrations.execution import LOCK, MigrationEvent
 from data_layer.database.migrator import Migrator
 from data_layer.database.schema_state import SchemaStatus
 from data_layer.errors import MigrationError
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from data_layer.database.address import DatabaseAddress
-    from data_layer.database.migrations.progress import MigrationProgress
+    from data_layer.database.migrations.execution import MigrationProgress
 
 ADD_COLUMN = 'op.execute("ALTER TABLE users ADD COLUMN nickname text")'
 SLEEP = 'op.execute("CREATE TABLE half_done (id int)")\nop.execute(f"SELECT pg_sleep({os.environ[\'SLOW\']})")'

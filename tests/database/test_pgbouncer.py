@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,7 @@ from sqlalchemy import text
 from data_layer import DataLayer
 from data_layer.database.address import direct_address
 from data_layer.database.migrator import Migrator
-from data_layer.embedded import identity
+from data_layer.embedded import postgresql
 from data_layer.errors import (
     DatabaseError,
     DatabaseMissingError,
@@ -76,9 +77,9 @@ logfile = {server.folder}/pgbouncer.log
 """)
     # PgBouncer refuses to be root, as PostgreSQL does.
     with ThreadPoolExecutor(1) as threads:
-        choice = identity.choose_identity(server.folder, server.folder, server.programs / "postgres")
+        choice = postgresql.choose_identity(server.folder, server.folder, server.programs / "postgres")
         bearer = threads.submit(asyncio.run, choice).result()
-    launch = identity.__file__.replace("identity.py", "launch.py")
+    launch = str(Path(postgresql.__file__).with_name("launch.py"))
     steps = [launch, bearer, "0", str(os.getpid()), str(server.folder)]
     command = [sys.executable, "-I", "-S", *steps, program, "--quiet", str(configuration)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from data_layer.embedded import binaries
-from data_layer.embedded.identity import choose_identity
-from data_layer.embedded.postgresql import PostgresqlServer
-from data_layer.embedded.program import start_program
+from data_layer.embedded.postgresql import PostgresqlServer, choose_identity
+from data_layer.embedded.processes import start_program
 from data_layer.embedded.valkey import ValkeyServer
 
 from .support import (

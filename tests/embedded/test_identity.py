@@ -13,7 +13,7 @@ import pytest
 
 from data_layer.embedded import binaries
 from data_layer.embedded.folders import nobody
-from data_layer.embedded.identity import choose_identity
+from data_layer.embedded.postgresql import choose_identity
 
 from .support import BOTH, UserProcess, assert_no_process, postgres_id, python_script, read, write
 

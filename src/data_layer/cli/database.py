@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from data_layer.config import Settings
-    from data_layer.database.migrations.progress import MigrationProgress, ProgressListener
+    from data_layer.database.migrations.execution import MigrationProgress, ProgressListener
     from data_layer.database.migrator import Migrator
     from data_layer.services.seed import SeedReport
 

@@ -12,9 +12,7 @@ from sqlalchemy import text
 from data_layer.database import administration
 from data_layer.database.failures import translated
 from data_layer.database.migrations import BASE, VERSION_TABLE, VERSIONS, Revision, known_revisions
-from data_layer.database.migrations.exclusive import exclusive
-from data_layer.database.migrations.execution import execute
-from data_layer.database.migrations.progress import ProgressListener, ignore_progress, steps
+from data_layer.database.migrations.execution import ProgressListener, exclusive, execute, ignore_progress, steps
 from data_layer.database.schema_check import SchemaReport, find_differences
 from data_layer.database.schema_state import SchemaState, SchemaStatus, read_schema_state
 from data_layer.errors import DatabaseMissingError, InvalidValueError, MigrationError

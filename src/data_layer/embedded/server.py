@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
 from data_layer.embedded.folders import disk_problem, explain
-from data_layer.embedded.program import kill_group, start_program
+from data_layer.embedded.processes import kill_group, start_program
 from data_layer.errors import EmbeddedServerError
 
 if TYPE_CHECKING:

@@ -24,8 +24,7 @@ from data_layer.observability.log import get_log
 from data_layer.repositories.session_changes import SESSION_CHANNEL
 from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.services.accounts import PasswordHasher
-from data_layer.services.audit.buffer import AuditBuffer
-from data_layer.services.audit.spill import SpillFolder
+from data_layer.services.audit.buffer import AuditBuffer, SpillFolder
 from data_layer.services.files import StoragePlaces
 from data_layer.services.files.opening import open_files
 from data_layer.services.sessions import SessionService

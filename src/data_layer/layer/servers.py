@@ -7,7 +7,7 @@ import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from data_layer.database.migrations.progress import MigrationEvent
+from data_layer.database.migrations.execution import MigrationEvent
 from data_layer.embedded import EmbeddedAddresses, EmbeddedServers
 from data_layer.errors import (
     ConfigurationError,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from data_layer.config import Settings
-    from data_layer.database.migrations.progress import MigrationProgress, ProgressListener
+    from data_layer.database.migrations.execution import MigrationProgress, ProgressListener
     from data_layer.database.migrator import Migrator
 
 

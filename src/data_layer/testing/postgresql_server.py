@@ -22,7 +22,7 @@ import psycopg
 
 from data_layer import embedded
 from data_layer.embedded.binaries import postgresql_binary
-from data_layer.embedded.identity import choose_identity
+from data_layer.embedded.postgresql import choose_identity
 from data_layer.errors import EmbeddedServerError
 
 if TYPE_CHECKING:

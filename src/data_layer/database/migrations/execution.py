@@ -1,23 +1,109 @@
-"""Runs one migration or undoes it: again while others lock its tables, and with an error that names it."""
+"""Run migrations: one process at a time, retrying while others lock the tables, and reporting progress."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
 
 import psycopg
 import stamina
+from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from data_layer.database.failures import translate
-from data_layer.database.migrations.progress import MigrationEvent
+from data_layer.database.migrations import Revision
 from data_layer.errors import DatabaseError, DatabasePermissionError, DatabaseUnavailableError, MigrationError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
-    from sqlalchemy import Connection
+class MigrationEvent(StrEnum):
+    """What happened: ``WAITING`` is for another process, ``RETRIED`` after tables were locked by others."""
 
-    from data_layer.database.migrations.progress import Step
+    WAITING = "waiting"
+    STARTED = "started"
+    RETRIED = "retried"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationProgress:
+    """One report: ``number`` of ``total`` counts from 1; while waiting for another process there is no revision."""
+
+    event: MigrationEvent
+    revision: Revision | None = None
+    number: int = 0
+    total: int = 0
+
+
+ProgressListener = Callable[[MigrationProgress], None]
+
+
+def ignore_progress(_: MigrationProgress) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One migration that is to be run or undone, as one of several."""
+
+    revision: Revision
+    number: int
+    total: int
+    listener: ProgressListener
+
+    def report(self, event: MigrationEvent) -> None:
+        """Tell the listener what happened to this step."""
+        self.listener(MigrationProgress(event, self.revision, self.number, self.total))
+
+
+def steps(revisions: tuple[Revision, ...], listener: ProgressListener) -> list[Step]:
+    """The steps for these revisions, in this order."""
+    return [Step(revision, number, len(revisions), listener) for number, revision in enumerate(revisions, 1)]
+
+
+LOCK = int.from_bytes(b"datalayr")
+"""The key of the advisory lock, in each database."""
+
+_POLL_SECONDS = 0.2
+_TRY = text("SELECT pg_try_advisory_lock(:lock)").bindparams(lock=LOCK)
+_UNLOCK = text("SELECT pg_advisory_unlock(:lock)").bindparams(lock=LOCK)
+_READ_HOLDER = text("""
+SELECT format('process %s of PostgreSQL (%s, connected since %s)', pid, application_name, backend_start)
+FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32) | objid::bigint = :lock
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+""").bindparams(lock=LOCK)
+
+
+@contextmanager
+def exclusive(connection: Connection, seconds: float, listener: ProgressListener) -> Iterator[None]:
+    """Hold the lock of this database; it also ends with the connection, however its process ends.
+
+    Raises:
+        MigrationError: another process did not give it back within ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    # Asked again and again, because a session that waits inside PostgreSQL holds a snapshot, and a migration that
+    # creates an index concurrently would wait for that.
+    while not _answer(connection, _TRY):
+        if time.monotonic() > deadline:
+            holder = _answer(connection, _READ_HOLDER) or "it has just finished"
+            raise MigrationError(
+                f"another process is migrating this database and was not ready after {seconds:g} s: {holder}; "
+                "try again later, or end it if it hangs"
+            )
+        listener(MigrationProgress(MigrationEvent.WAITING))
+        time.sleep(_POLL_SECONDS)
+    yield
+    _answer(connection, _UNLOCK)
+
+
+def _answer(connection: Connection, query: TextClause) -> object:
+    with connection.begin():
+        return connection.scalar(query)
+
 
 _RETRIED = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
 
