@@ -7,12 +7,15 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
+from werkzeug.http import parse_options_header
 
 from data_layer.api.conditions import accepts_gzip
 from data_layer.api.ranges import UnsatisfiableRangeError, parse_range
+from data_layer.storage.validation import clean_file_name
 from tests.file_content import PAGE, SVG, picture
 from tests.support import make_user
 
@@ -63,6 +66,28 @@ async def test_a_picture_is_shown(data: DataLayer, client: httpx.AsyncClient) ->
     assert {**head.headers, "cache-control": "", "x-request-id": ""} == {
         **answer.headers, "cache-control": "", "x-request-id": "",
     }  # fmt: skip
+
+
+@hypothesis.settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.text(max_size=300))
+@example("\u200f\u05e6\u05d9\u05dc\u05d5\u05dd \u05de\u05e1\u05da\u200e.png")
+@example("截" * 90 + ".png")
+@example("\U0001f600" * 300)
+@example("\ud800")
+@example('a"; filename=b\r\nset-cookie: c=d')
+@example("x" * 10_000)
+@example("../con.png")
+@example("\0")
+async def test_a_file_of_any_name_is_saved_listed_and_handed_out(
+    data: DataLayer, client: httpx.AsyncClient, name: str
+) -> None:
+    file, url = await save(data, PICTURE, file_name=name)
+    [listed] = await data.files.list(owner_id=file.owner_id)
+    assert listed.file_name == file.file_name == clean_file_name(name)
+    answer = await client.get(url)
+    assert (answer.status_code, answer.content) == (200, PICTURE)
+    kind, options = parse_options_header(answer.headers["content-disposition"])
+    assert (kind, options.get("filename")) == ("inline", file.file_name)
 
 
 @pytest.mark.parametrize("content", [PAGE, SVG, b"<html><script>alert(document.cookie)</script></html>"])

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 MAX_CONTENT_TYPE_SIZE = 255
 MAX_HEADER_SIZE = 255
+MAX_DISPOSITION_SIZE = 4096
+"""Enough for every name that `data_layer.storage.validation.names` lets through; URLs carry it percent-encoded."""
 MAX_METADATA_SIZE = 1024  # S3 allows 2048, and our own entries travel with it.
 
 _TOKEN = r"[A-Za-z0-9!#$&^_.+-]+"  # noqa: S105  (a token is what RFC 9110 calls a word in a header)
@@ -21,6 +23,11 @@ _CONTENT_TYPE = re.compile(rf'{_TOKEN}/{_TOKEN}(?: ?; ?{_TOKEN}=(?:{_TOKEN}|"[ -
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}")  # Azure wants identifiers, S3 ignores letter case.
 _UNFIT_FOR_HEADERS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _HEADER = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_PARAMETER = re.compile(
+    r" ?; ?(?:"
+    r"(?P<name>[A-Za-z0-9_-]+)=(?:[A-Za-z0-9!#$&+.^_`|~-]+|\"[ !#-\[\]-~]*\")|"
+    r"(?P<extended>[A-Za-z0-9_-]+\*)=(?i:utf-8)'[A-Za-z0-9-]*'(?:%[0-9A-Fa-f]{2}|[A-Za-z0-9!#$&+.^_`|~-])+)"
+)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 RESERVED_PREFIX = "data_layer_"
 """Begins the names of metadata that are the backends' own."""
@@ -100,6 +107,30 @@ def check_header(value: str | None, *, field: str) -> str | None:
     if value is not None and (len(value) > MAX_HEADER_SIZE or not _HEADER.fullmatch(value)):
         raise InvalidValueError(
             f"{value[:100]!a} cannot be a header: 1 to {MAX_HEADER_SIZE} printable ASCII characters can", field=field
+        )
+    return value
+
+
+def check_content_disposition(value: str | None) -> str | None:
+    """The value itself, when it is one of ``Content-Disposition`` (RFC 6266, with the names of RFC 8187).
+
+    Raises:
+        InvalidValueError: it is neither ``inline`` nor ``attachment``, has a malformed or repeated parameter, or is
+            longer than 4096 characters.
+    """
+    if value is None:
+        return None
+    kind = re.match(r"inline|attachment", value, re.IGNORECASE)
+    position, names = kind.end() if kind else 0, []
+    while kind and (parameter := _PARAMETER.match(value, position)):
+        names.append((parameter["name"] or parameter["extended"]).lower())
+        position = parameter.end()
+    if not kind or position < len(value) or len(names) > len(set(names)) or len(value) > MAX_DISPOSITION_SIZE:
+        raise InvalidValueError(
+            f"{value[:100]!a} is no content disposition: write 'inline' or 'attachment', and behind it at most one "
+            "; filename=\"name.png\" and one ; filename*=UTF-8''name.png, percent-encoded, in at most "
+            f"{MAX_DISPOSITION_SIZE} characters",
+            field="content_disposition",
         )
     return value
 

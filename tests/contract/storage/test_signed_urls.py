@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from data_layer.errors import InvalidSignatureError, InvalidStorageKeyError, InvalidValueError
+from data_layer.storage.validation import clean_file_name, content_disposition
 
 from .test_refusals import ACCEPTED_KEYS
 
@@ -105,6 +106,24 @@ async def test_what_the_answer_says_can_be_chosen(storage: StorageBackend, clien
         assert headers["content-disposition"] == disposition
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["スクリーンショット 2026-01-01 午後3時04分05秒.png", "😀" * 127, "截" * 250 + ".png", 'a"; x=y%.png', "x" * 255],
+)
+async def test_every_accepted_name_reaches_the_browser(
+    storage: StorageBackend, client: Client, backend: str, name: str
+) -> None:
+    await storage.upload(b"picture", "a", "image/png")
+    assert clean_file_name(name) == name
+    disposition = content_disposition("attachment", name)
+    status, content, headers = await client.get(
+        await storage.signed_url("a", expires_in=MINUTE, content_disposition=disposition)
+    )
+    assert (status, content) == (200, b"picture")
+    if backend != "s3_rclone":  # It verifies the parameter, and does nothing.
+        assert headers["content-disposition"] == disposition
+
+
 async def test_storing(storage: StorageBackend, client: Client) -> None:
     signed = await storage.signed_url("a/b", method="PUT", expires_in=MINUTE, content_type="image/png")
     assert (await client.put(signed, b"picture"))[0] < 300
@@ -150,6 +169,8 @@ async def test_an_altered_url_does_nothing(storage: StorageBackend, client: Clie
         {"expires_in": MINUTE, "method": "DELETE"},
         {"expires_in": MINUTE, "content_type": "nonsense"},
         {"expires_in": MINUTE, "content_disposition": "a\r\nb"},
+        {"expires_in": MINUTE, "content_disposition": "nonsense"},
+        {"expires_in": MINUTE, "content_disposition": 'attachment; filename="a"; filename="b"'},
         {"expires_in": MINUTE, "method": "PUT", "content_disposition": "inline"},
     ],
 )

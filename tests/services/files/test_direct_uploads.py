@@ -142,7 +142,7 @@ async def test_what_is_announced_is_refused_at_once(data: DataLayer, owner: User
         ({"content_type": "application/pdf"}, FileTypeNotAllowedError),
         ({"content_type": "nonsense"}, FileTypeNotAllowedError),
         ({"sha256": "nonsense"}, InvalidValueError),
-        ({"file_name": "../a.png"}, InvalidFileNameError),
+        ({"file_name": 5}, InvalidFileNameError),
     ]
     for announced, error in refused:
         with pytest.raises(error):

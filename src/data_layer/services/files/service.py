@@ -15,7 +15,7 @@ from data_layer.services.files.packing import unpack
 from data_layer.services.files.removal import leaving_rest_to_cleanup
 from data_layer.services.files.uploads import DirectUploads
 from data_layer.storage import OpenFile
-from data_layer.storage.validation import canonical_type, check_file_name, content_disposition, receive
+from data_layer.storage.validation import canonical_type, clean_file_name, content_disposition, receive
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
@@ -255,6 +255,6 @@ def _request(
 ) -> Request:
     if expires_in is not None and expires_in <= timedelta(0):
         raise InvalidValueError("expires_in must be longer than nothing", field="expires_in")
-    name = None if file_name is None else check_file_name(file_name)
+    name = None if file_name is None else clean_file_name(file_name)
     expires_at = None if expires_in is None else datetime.now(UTC) + expires_in
     return Request(owner_id, name, attached_to, expires_at)

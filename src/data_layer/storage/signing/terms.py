@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from data_layer.errors import InvalidValueError
 from data_layer.storage.keys import split_key
-from data_layer.storage.metadata import check_content_type, check_header
+from data_layer.storage.metadata import check_content_disposition, check_content_type
 
 if TYPE_CHECKING:
     from data_layer.storage.port import SignedMethod
@@ -53,7 +53,7 @@ class Terms:
             check_content_type(content_type)
         if method == "PUT" and content_disposition is not None:
             raise InvalidValueError("Only a URL for GET can have a content disposition", field="content_disposition")
-        check_header(content_disposition, field="content_disposition")
+        check_content_disposition(content_disposition)
         seconds = int(expires_in.total_seconds())
         return cls(key, method, datetime.now(UTC).replace(microsecond=0), seconds, content_type, content_disposition)
 

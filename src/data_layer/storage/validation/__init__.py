@@ -6,7 +6,7 @@ A file is judged in this order: its size while it arrives, its type by its first
 
 from data_layer.storage.validation.inspection import Inspector
 from data_layer.storage.validation.limits import FileLimits, MetadataRemoval
-from data_layer.storage.validation.names import check_file_name, content_disposition
+from data_layer.storage.validation.names import clean_file_name, content_disposition
 from data_layer.storage.validation.received import ReceivedFile, receive
 from data_layer.storage.validation.results import ImageFacts, InspectedFile, Thumbnail
 from data_layer.storage.validation.types import canonical_type
@@ -20,7 +20,7 @@ __all__ = [
     "ReceivedFile",
     "Thumbnail",
     "canonical_type",
-    "check_file_name",
+    "clean_file_name",
     "content_disposition",
     "receive",
 ]
