@@ -64,6 +64,7 @@ was wrong with which thing and what to do, and never holds a secret.
     │   ├── FileNotFoundInStorageError     file_not_found
     │   ├── FileExistsInStorageError       file_exists
     │   ├── FileChangedInStorageError      file_changed
+    │   ├── DamagedFileError               file_damaged
     │   ├── FileTooLargeError              file_too_large
     │   ├── ContentMismatchError           content_mismatch
     │   ├── InvalidFileError               file_invalid
@@ -457,6 +458,12 @@ class FileNotFoundInStorageError(StorageError):
     """No file is stored under this key."""
 
     code = "file_not_found"
+
+
+class DamagedFileError(StorageError):
+    """What is stored is not what was saved: it has another size or hash, or cannot be decompressed."""
+
+    code = "file_damaged"
 
 
 class FileExistsInStorageError(StorageError):

@@ -30,6 +30,7 @@ _STATUSES: tuple[tuple[type[DataLayerError], int], ...] = (
     (errors.InvalidFileError, 422),
     (errors.ContentMismatchError, 422),
     (errors.StorageFullError, 507),
+    (errors.DamagedFileError, 500),  # Asking again does not repair it.
     (errors.StorageError, 503),
     (errors.TooManyAttemptsError, 429),
     (errors.TooManyRequestsError, 429),

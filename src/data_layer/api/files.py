@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from data_layer.api.conditions import Conditions, accepts_gzip
 from data_layer.api.ranges import UnsatisfiableRangeError, parse_range
-from data_layer.errors import FileNotFoundInStorageError, FileTooLargeError
+from data_layer.errors import FileNotFoundInStorageError
 from data_layer.services.files import SHOWN_INLINE
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ def make_router(data: DataLayer) -> APIRouter:
     )
     async def write(key: str, request: Request) -> Response:
         server = _server(data)
-        content_type = server.allow_upload(key, request.query_params, request.headers.get("content-type"))
+        upload = await server.allow_upload(key, request.query_params, request.headers.get("content-type"))
         length = request.headers.get("content-length", "0")
-        if length.isdigit() and int(length) > server.max_file_size:
-            raise FileTooLargeError(f"The file is larger than {server.max_file_size} bytes (MAX_FILE_SIZE)")
+        if length.isascii() and length.isdigit():
+            upload.require_length(int(length))
         try:
-            await server.store(key, request.stream(), content_type)
+            await server.store(upload, request.stream())
         except ClientDisconnect:
             return Response(status_code=400)  # Nobody is there to read it.
         return Response(status_code=201)

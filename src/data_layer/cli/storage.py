@@ -51,10 +51,13 @@ def init(*, allow_public: AllowPublic = False, as_json: AsJson = False) -> None:
 def check(
     *,
     deep: Annotated[bool, typer.Option("--deep", help="Read every file and compare its hash, too.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Repair objects whose bytes are there, with the size or headers wrong.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare the table of files with the storage, both ways; exit code 1 when something is wrong."""
-    report = run(_check(read_settings(as_json=as_json), deep=deep), as_json=as_json)
+    report = run(_check(read_settings(as_json=as_json), deep=deep, repair=apply), as_json=as_json)
     if as_json:
         print_json(report)
     else:
@@ -64,9 +67,20 @@ def check(
         if report.young:
             say(f"{counted(report.young, 'object')} may be about to be recorded.")
         if report.findings:
-            rows = [(finding.problem.replace("_", " "), finding.backend, finding.key) for finding in report.findings]
+            rows = [
+                (
+                    f"{finding.problem.replace('_', ' ')}{', repaired' if finding.is_repaired else ''}",
+                    finding.backend,
+                    finding.key,
+                )
+                for finding in report.findings
+            ]
             print_table(counted(len(rows), "problem"), ("Problem", "Storage", "Key"), rows)
-            tell("Strays go with: data-layer storage cleanup. Missing and damaged files come back from a backup only.")
+        if not report.is_clean:
+            tell(
+                "Strays go with: data-layer storage cleanup. Wrong sizes and headers are repaired, where the bytes are "
+                "there, with: data-layer storage check --apply. Missing and damaged files come back from a backup only."
+            )
     if not report.is_clean:
         raise typer.Exit(FAILED)
 
@@ -122,7 +136,9 @@ def migrate(
         )
         for key in report.missing:
             say(f"Missing in {report.source}: {key}")
-    if report.missing:
+        for key in report.damaged:
+            say(f"Damaged in {report.source}, not copied: {key}")
+    if report.missing or report.damaged:
         raise typer.Exit(FAILED)
 
 
@@ -157,12 +173,12 @@ async def _init(settings: Settings, *, allow_public: bool) -> None:
         await storage.check()
 
 
-async def _check(settings: Settings, *, deep: bool) -> CheckReport:
+async def _check(settings: Settings, *, deep: bool, repair: bool) -> CheckReport:
     from data_layer.layer import DataLayer
 
     async with DataLayer(settings) as data:
         return await data.file_maintenance.check(
-            deep=deep, on_progress=lambda seen: tell(f"Compared {counted(seen, 'object')} …")
+            deep=deep, repair=repair, on_progress=lambda seen: tell(f"Compared {counted(seen, 'object')} …")
         )
 
 

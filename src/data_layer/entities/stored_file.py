@@ -42,6 +42,11 @@ class StoredFile(Timestamped, Entity, kw_only=True):
     reference_count: Mapped[int] = counter()
     expires_at: Mapped[datetime | None] = mapped_column(default=None)
 
+    @property
+    def stored_size(self) -> int:
+        """The same as ``size``, by the name that views have for it."""
+        return self.size
+
     __table_args__ = (
         CheckConstraint("state <> 'stored' OR sha256 IS NOT NULL", name="sha256"),
         CheckConstraint("reference_count >= 0", name="reference_count"),

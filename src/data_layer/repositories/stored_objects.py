@@ -52,6 +52,11 @@ class ObjectRecord:
     encoding: str | None
     content_type: str
 
+    @property
+    def stored_size(self) -> int:
+        """What it takes in the storage; a pending one: what was announced."""
+        return self.size
+
 
 class StoredFileRepository(ReadRepository[StoredFile]):
     """Objects of the storage, whoever refers to them."""
@@ -75,6 +80,11 @@ class StoredFileRepository(ReadRepository[StoredFile]):
     async def used_in_rows(self, keys: Collection[str], *, owner_id: UUID | None = None) -> set[str]:
         """Which of these keys other tables hold as a text: in all rows, or in those of one owner, which is quicker."""
         return set((await self._session.execute(_keys_in_rows(keys, owner_id))).scalars()) if keys else set()
+
+    async def records(self, keys: Collection[str]) -> dict[str, ObjectRecord]:
+        """What the table says about those of these keys that it knows, in whatever state."""
+        rows = await self._session.execute(_RECORDS.where(StoredFile.key.in_(keys)))
+        return {record.key: record for record in map(_record, rows)}
 
     async def known(self, keys: Collection[str]) -> set[str]:
         """Which of these keys the table knows, in whatever state."""

@@ -203,6 +203,9 @@ class CountedStorage:
         expires_in: timedelta,
         content_type: str | None = None,
         content_disposition: str | None = None,
+        content_encoding: str | None = None,
+        cache_control: str | None = None,
+        size: int | None = None,
     ) -> SignedUrl:
         """Counted: it may have to fetch credentials."""
         with self.counters.measured("signed_url"):
@@ -212,6 +215,9 @@ class CountedStorage:
                 expires_in=expires_in,
                 content_type=content_type,
                 content_disposition=content_disposition,
+                content_encoding=content_encoding,
+                cache_control=cache_control,
+                size=size,
             )
 
     async def create(self, *, allow_public: bool = False) -> None:

@@ -237,6 +237,9 @@ class StorageUrls(Protocol):
         expires_in: timedelta,
         content_type: str | None = None,
         content_disposition: str | None = None,
+        content_encoding: str | None = None,
+        cache_control: str | None = None,
+        size: int | None = None,
     ) -> SignedUrl:
         """Permission to read or to store one file for a while, whether it exists or not.
 
@@ -248,6 +251,10 @@ class StorageUrls(Protocol):
                 that must be sent and will be stored.
             content_disposition: GET only: what browsers do with the answer, such as
                 ``attachment; filename="page.html"``.
+            content_encoding: GET only: how the stored bytes are encoded, whatever is stored beside them.
+            cache_control: GET only: how the answer may be kept, whatever is stored beside it.
+            size: PUT only: the exact number of bytes that may be sent. S3 and the local storage refuse others; on Azure
+                nothing can be signed about it, so look at what was stored.
 
         Raises:
             InvalidStorageKeyError: the key breaks a rule.

@@ -29,7 +29,10 @@ def found(report: CheckReport) -> set[tuple[Problem, str]]:
 
 
 async def damage(data: DataLayer, key: str, content: bytes, encoding: str | None = None) -> None:
-    await data.storage.upload(content, key, "image/png", content_encoding=encoding)
+    content_type = "text/html" if encoding else "image/png"
+    await data.storage.upload(
+        content, key, content_type, content_encoding=encoding, cache_control="private, max-age=3600"
+    )
 
 
 async def test_a_storage_in_order(data: DataLayer, owner: User, project: Project) -> None:

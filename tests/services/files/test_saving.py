@@ -18,6 +18,7 @@ from data_layer.database.transaction import Transaction
 from data_layer.errors import (
     CommitUnknownError,
     CorruptFileError,
+    DamagedFileError,
     EmptyFileError,
     FileTooLargeError,
     FileTypeNotAllowedError,
@@ -227,8 +228,24 @@ async def test_a_compressed_file_that_was_changed_is_noticed(data: DataLayer, ow
     saved = await data.files.save(PAGE, owner_id=owner.id)
     for damaged in (gzip.compress(bytes(50_000_000)), gzip.compress(b"short"), b"no gzip at all"):
         await data.storage.upload(damaged, saved.key, "text/html", content_encoding="gzip")
-        with pytest.raises(CorruptFileError):
+        with pytest.raises(DamagedFileError):
             await data.files.download(saved.id, owner_id=owner.id)
+
+
+async def test_a_file_that_was_changed_is_noticed_by_its_size_or_at_the_end_by_its_hash(
+    data: DataLayer, owner: User
+) -> None:
+    content = picture()
+    saved = await data.files.save(content, owner_id=owner.id)
+    for damaged in (content + b"!", content[:-1], b"", content[:-1] + b"!"):
+        await data.storage.upload(damaged, saved.key, "image/png")
+        with pytest.raises(DamagedFileError):
+            await data.files.download(saved.id, owner_id=owner.id)
+    again = await data.files.save(content, owner_id=owner.id)
+    assert again.key == saved.key
+    await data.storage.upload(content[:-1], saved.key, "image/png")
+    await data.files.save(content, owner_id=owner.id)
+    assert await data.files.download(saved.id, owner_id=owner.id) == content, "a wrong size is healed by the next save"
 
 
 class TestInterruptions:
@@ -263,15 +280,23 @@ class TestInterruptions:
         self, data: DataLayer, owner: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         upload = type(data.storage).upload
+        stored: list[str] = []
+
+        original_is_stored = asyncio.Event()
 
         async def fail_for_thumbnails(self: Any, content: Any, key: str, *arguments: Any, **options: Any) -> str:
             if "thumbnail" in key:
+                await original_is_stored.wait()
+                stored.extend(await keys(data))
                 raise StorageUnavailableError("the disk is gone")
-            return str(await upload(self, content, key, *arguments, **options))
+            url = await upload(self, content, key, *arguments, **options)
+            original_is_stored.set()
+            return str(url)
 
         monkeypatch.setattr(type(data.storage), "upload", fail_for_thumbnails)
         with pytest.raises(StorageUnavailableError, match="the disk is gone"):
             await data.files.save(picture(size=(900, 900)), owner_id=owner.id)
+        assert len(set(stored)) == 1, "there was something to remove"
         assert await keys(data) == []
         assert await rows(data) == (0, 0)
 

@@ -27,7 +27,7 @@ from data_layer.storage.signing import azure, s3
 from data_layer.storage.signing.cloudfront import CloudFrontSigner
 from data_layer.storage.signing.local import LocalUrlSigner
 from data_layer.storage.signing.s3 import S3Credentials
-from data_layer.storage.signing.terms import Terms
+from data_layer.storage.signing.terms import Answer, Terms
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,16 +38,19 @@ keys = st.text(min_size=1, max_size=40).filter(is_key)
 headers = st.none() | st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40)
 
 
-def terms(key: str, method: Any = "GET", seconds: int = 60, **options: Any) -> Terms:
-    return Terms(key, method, NOW, seconds, **options)
+answers = st.fixed_dictionaries(
+    dict.fromkeys(("content_type", "content_disposition", "content_encoding", "cache_control"), headers)
+)
 
 
-@given(key=keys, disposition=headers, content_type=headers, seconds=st.integers(1, 604800), token=headers)
-def test_s3_as_botocore_signs(
-    key: str, disposition: str | None, content_type: str | None, seconds: int, token: str | None
-) -> None:
+def terms(key: str, method: Any = "GET", seconds: int = 60, *, size: int | None = None, **answer: Any) -> Terms:
+    return Terms(key, method, NOW, seconds, Answer(**answer), size)
+
+
+@given(key=keys, answer=answers, seconds=st.integers(1, 604800), token=headers)
+def test_s3_as_botocore_signs(key: str, answer: dict[str, str | None], seconds: int, token: str | None) -> None:
     signed = s3.sign(
-        terms(key, seconds=seconds, content_type=content_type, content_disposition=disposition),
+        terms(key, seconds=seconds, **answer),
         base_url="https://pictures.s3.eu-central-1.amazonaws.com",
         region="eu-central-1",
         credentials=S3Credentials("AKID", "secret", token),
@@ -90,11 +93,14 @@ def test_s3_binds_the_headers_of_an_upload() -> None:
     assert typed.headers == {"x-amz-server-side-encryption": "AES256", "content-type": "image/png"}
     query = parse_qs(urlsplit(typed.url).query)
     assert query["X-Amz-SignedHeaders"] == ["content-type;host;x-amz-server-side-encryption"]
+    sized = s3.sign(terms("a", "PUT", size=79), **options)
+    assert sized.headers == {"content-length": "79"}
+    assert parse_qs(urlsplit(sized.url).query)["X-Amz-SignedHeaders"] == ["content-length;host"]
 
 
-@given(key=keys, disposition=headers, content_type=headers, seconds=st.integers(1, 604800))
-def test_azure_as_microsoft_signs(key: str, disposition: str | None, content_type: str | None, seconds: int) -> None:
-    asked = terms(key, seconds=seconds, content_type=content_type, content_disposition=disposition)
+@given(key=keys, answer=answers, seconds=st.integers(1, 604800))
+def test_azure_as_microsoft_signs(key: str, answer: dict[str, str | None], seconds: int) -> None:
+    asked = terms(key, seconds=seconds, **answer)
     ours = azure.sign(asked, base_url="https://x.blob.core.windows.net/c", account="x", account_key=KEY, container="c")
     with mock.patch("azure.storage.blob._shared_access_signature.X_MS_VERSION", azure.VERSION):
         theirs = generate_blob_sas(
@@ -104,9 +110,8 @@ def test_azure_as_microsoft_signs(key: str, disposition: str | None, content_typ
             account_key=KEY,
             permission=BlobSasPermissions(read=True),
             expiry=asked.expires_at,
-            content_disposition=disposition,
-            content_type=content_type,
             protocol="https",
+            **answer,
         )
     assert dict(parse_qsl(urlsplit(ours.url).query)) == dict(parse_qsl(theirs))
 
@@ -147,7 +152,8 @@ grants = st.tuples(
     st.sampled_from(["GET", "PUT"]),
     st.integers(1, 604800),
     st.none() | st.sampled_from(["text/html", "image/png"]),
-    headers,
+    *(headers, headers, headers),
+    st.none() | st.integers(0, 100),
 )
 
 
@@ -155,15 +161,15 @@ grants = st.tuples(
 def test_a_local_signature_fits_nothing_else(made: Any, used: Any) -> None:
     signer = LocalUrlSigner(["secret"])
     urls = []
-    for key, method, seconds, content_type, disposition in (made, used):
-        asked = Terms(key, method, datetime.now(UTC).replace(microsecond=0), seconds, content_type, disposition)
+    for key, method, seconds, *answer, size in (made, used):
+        asked = Terms(key, method, datetime.now(UTC).replace(microsecond=0), seconds, Answer(*answer), size)
         urls.append(dict(parse_qsl(urlsplit(signer.sign(asked).url).query)))
     assume(made != used)
     forged = urls[1] | {"signature": urls[0]["signature"]}
     with pytest.raises(InvalidSignatureError):
         signer.verify(used[1], used[0], forged, content_type=used[3])
     grant = signer.verify(made[1], made[0], urls[0], content_type=made[3])
-    assert (grant.method, grant.content_type, grant.content_disposition) == (made[1], made[3], made[4])
+    assert (grant.method, grant.answer, grant.size) == (made[1], Answer(*made[3:7]), made[7])
 
 
 @given(key=keys)
@@ -197,7 +203,7 @@ def test_a_local_url_expires_a_minute_after_its_time() -> None:
         signer.verify("GET", "a", query(age=75))
 
 
-@given(query=st.dictionaries(st.sampled_from(["expires", "key", "signature", "type", "disposition"]), st.text()))
+@given(query=st.dictionaries(st.sampled_from(["expires", "key", "signature", "type", "size"]), st.text()))
 def test_any_nonsense_is_refused(query: dict[str, str]) -> None:
     with pytest.raises(InvalidSignatureError):
         LocalUrlSigner(["secret"]).verify("GET", "a", query)

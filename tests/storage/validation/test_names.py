@@ -18,7 +18,8 @@ from data_layer.storage.validation import clean_file_name, content_disposition
         *(".screenshot.png", "con.figma.png", "con", "a.", "100%.png", "\U0001f468\u200d\U0001f469.png"),
         "截" * 90 + ".png",
         "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.png",
-        *("\u05e6\u05d9\u05dc\u05d5\u05dd \u05de\u05e1\u05da.png", "x" * 255, 'a"b;c.png', "Screenshot 3.45\u202fPM.png"),
+        "\u05e6\u05d9\u05dc\u05d5\u05dd \u05de\u05e1\u05da.png",
+        *("x" * 255, 'a"b;c.png', "Screenshot 3.45\u202fPM.png"),
     ],
 )  # fmt: skip
 def test_a_name_that_can_be_shown_is_kept_as_it_is(name: str) -> None:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from data_layer.entities.enums import FileState
-from data_layer.errors import CorruptFileError, FileNotFoundInStorageError
+from data_layer.errors import DamagedFileError, FileNotFoundInStorageError
 from data_layer.schemas.statistics import Frozen
 from data_layer.services.files.packing import unpack
+from data_layer.services.files.places import headers_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from data_layer.entities.enums import StorageKind
     from data_layer.repositories.stored_objects import ObjectRecord
     from data_layer.services.files.places import StoragePlaces
+    from data_layer.services.files.repair import FileRepair
     from data_layer.services.transactions import Transactions
     from data_layer.storage import ListedFile
 
 Item = TypeVar("Item")
 _PAGE = 1000
 _TOLD_EVERY = 1000
+_AT_ONCE = 8
 
 
 class Problem(StrEnum):
@@ -33,16 +37,18 @@ class Problem(StrEnum):
     STRAY = "stray"
     WRONG_SIZE = "wrong_size"
     WRONG_HASH = "wrong_hash"
+    WRONG_HEADERS = "wrong_headers"
 
 
 class Finding(Frozen):
-    """One object with which something is wrong; the sizes are in bytes."""
+    """One object with which something is wrong, or was until it was repaired; the sizes are in bytes."""
 
     problem: Problem
     backend: str
     key: str
     expected_size: int | None = None
     size: int | None = None
+    is_repaired: bool = False
 
 
 class CheckReport(Frozen):
@@ -61,17 +67,26 @@ class CheckReport(Frozen):
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.findings
+        """Whether nothing is wrong, or everything was repaired."""
+        return all(finding.is_repaired for finding in self.findings)
 
 
 class FileCheck:
     """One comparison. ``young_for`` is how old an object must be before it can be a stray."""
 
-    def __init__(self, transactions: Transactions, places: StoragePlaces, *, deep: bool, young_for: timedelta) -> None:
+    def __init__(
+        self,
+        transactions: Transactions,
+        places: StoragePlaces,
+        *,
+        deep: bool,
+        young_for: timedelta,
+        repair: FileRepair | None = None,
+    ) -> None:
         self._transactions = transactions
         self._places = places
         self._deep = deep
+        self._repair = repair
         self._young_until = datetime.now(UTC) - young_for
         self._objects = self._size = self._recorded = self._unrecorded = self._young = 0
         self._findings: list[Finding] = []
@@ -79,18 +94,23 @@ class FileCheck:
     async def run(self, on_progress: Callable[[int], None]) -> CheckReport:
         """Compare everything; ``on_progress`` is told every now and then how many objects were seen."""
         for kind in self._places.kinds:
+            batch: list[tuple[str, ListedFile | None, ObjectRecord | None, bool]] = []
             async for key, listed, record, held in self.merged(kind):
                 self._count(listed, record, held=held)
-                await self._look(kind, key, listed, record, held=held)
+                batch.append((key, listed, record, held))
+                if len(batch) == _AT_ONCE:
+                    await self._look_at_all(kind, batch)
+                    batch = []
                 if self._objects % _TOLD_EVERY == 0:
                     on_progress(self._objects)
+            await self._look_at_all(kind, batch)
         return CheckReport(
             objects=self._objects,
             size=self._size,
             recorded=self._recorded,
             unrecorded=self._unrecorded,
             young=self._young,
-            findings=tuple(self._findings),
+            findings=tuple(sorted(self._findings, key=lambda finding: (finding.backend, finding.key))),
         )
 
     async def merged(
@@ -123,6 +143,16 @@ class FileCheck:
             self._recorded += record is not None
             self._unrecorded += record is None and held
 
+    async def _look_at_all(
+        self, kind: StorageKind, batch: Iterable[tuple[str, ListedFile | None, ObjectRecord | None, bool]]
+    ) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for key, listed, record, held in batch:
+                    group.create_task(self._look(kind, key, listed, record, held=held))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
     async def _look(
         self, kind: StorageKind, key: str, listed: ListedFile | None, record: ObjectRecord | None, *, held: bool
     ) -> None:
@@ -142,9 +172,11 @@ class FileCheck:
             if not await self._is_there_or_gone(kind, record):
                 self._report(Problem.MISSING, kind, record.key, expected=record.size)
         elif listed.size != record.size:
-            self._report(Problem.WRONG_SIZE, kind, record.key, expected=record.size, size=listed.size)
+            await self._report_and_repair(Problem.WRONG_SIZE, kind, record, listed.size)
         elif self._deep and not await self._has_right_bytes(kind, record):
-            self._report(Problem.WRONG_HASH, kind, record.key, expected=record.size, size=listed.size)
+            await self._report_and_repair(Problem.WRONG_HASH, kind, record, listed.size)
+        elif not await self._has_right_headers(kind, record):
+            await self._report_and_repair(Problem.WRONG_HEADERS, kind, record, listed.size)
 
     async def _is_there_or_gone(self, kind: StorageKind, record: ObjectRecord) -> bool:
         """Ask again: it may have been stored, or deleted by its owner, while everything else was compared."""
@@ -167,14 +199,45 @@ class FileCheck:
                     digest.update(chunk)
         except FileNotFoundInStorageError:
             return await self._is_there_or_gone(kind, record)
-        except CorruptFileError:
+        except DamagedFileError:
             return False
         return digest.hexdigest() == record.sha256
 
+    async def _has_right_headers(self, kind: StorageKind, record: ObjectRecord) -> bool:
+        try:
+            stored = await self._places.of(kind).stat(record.key)
+        except FileNotFoundInStorageError:
+            return await self._is_there_or_gone(kind, record)
+        return all(getattr(stored, name) == value for name, value in headers_of(record).items())
+
+    async def _report_and_repair(self, problem: Problem, kind: StorageKind, record: ObjectRecord, size: int) -> None:
+        is_repaired = (
+            self._repair is not None
+            and await self._repair.repair(kind, record)
+            and await self._has_right_headers(kind, record)  # A server that cannot keep them cannot be repaired.
+        )
+        self._report(problem, kind, record.key, expected=record.size, size=size, is_repaired=is_repaired)
+
     def _report(
-        self, problem: Problem, kind: StorageKind, key: str, *, expected: int | None = None, size: int | None = None
+        self,
+        problem: Problem,
+        kind: StorageKind,
+        key: str,
+        *,
+        expected: int | None = None,
+        size: int | None = None,
+        is_repaired: bool = False,
     ) -> None:
-        self._findings.append(Finding(problem=problem, backend=kind.value, key=key, expected_size=expected, size=size))
+        self._findings.append(
+            Finding(
+                problem=problem,
+                backend=kind.value,
+                key=key,
+                expected_size=expected,
+                size=size,
+                is_repaired=is_repaired,
+            )
+        )
 
     async def _records(self) -> AsyncGenerator[ObjectRecord]:
         after = ""

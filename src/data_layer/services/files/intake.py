@@ -12,10 +12,24 @@ from uuid_utils.compat import uuid7
 from data_layer.database.transaction import uninterrupted
 from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileState
-from data_layer.errors import CommitUnknownError, ConflictError, InvalidFileError, MissingReferenceError
+from data_layer.errors import (
+    CommitUnknownError,
+    ConflictError,
+    DamagedFileError,
+    FileNotFoundInStorageError,
+    InvalidFileError,
+    MissingReferenceError,
+)
 from data_layer.observability.log import get_log
 from data_layer.services.files.packing import is_packable, pack
-from data_layer.services.files.places import new_folder, original_key, thumbnail_key
+from data_layer.services.files.places import (
+    THUMBNAIL_TYPE,
+    headers_of,
+    new_folder,
+    original_key,
+    require_size,
+    thumbnail_key,
+)
 from data_layer.services.files.removal import leaving_rest_to_cleanup
 
 if TYPE_CHECKING:
@@ -32,7 +46,6 @@ if TYPE_CHECKING:
 
 log = get_log(__name__)
 Result = TypeVar("Result")
-_CACHE_CONTROL = "private, max-age=3600"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +114,13 @@ class Intake:
         return None
 
     async def _heal(self, file: InspectedFile, view: FileView) -> FileView:
-        """Store bytes again that should be there and are not: otherwise what is lost would never come back."""
-        storage = self._places.of(view.backend)
-        if not await storage.exists(view.key):
+        """Store bytes again that are lost or damaged: otherwise they would never come back."""
+        try:
+            require_size(view, await self._places.of(view.backend).stat(view.key))
+        except (FileNotFoundInStorageError, DamagedFileError) as error:
             packed, encoding = await self._pack(file)
-            if encoding == view.encoding:
-                log.warning("file_missing_and_stored_again", key=view.key)
+            if encoding == view.encoding and packed.size == view.stored_size:
+                log.warning("file_stored_again", key=view.key, reason=error.code)
                 await self._put(view, packed, view.owner_id)
         return view
 
@@ -164,11 +178,9 @@ class Intake:
         await self._places.of(row.backend).upload(
             file.to_upload(),
             row.key,
-            row.content_type,
             metadata={"owner": str(owner_id)} if owner_id else None,
-            content_encoding=row.encoding,
-            cache_control=_CACHE_CONTROL,
             sha256=file.sha256,
+            **headers_of(row),
         )
 
     async def _record_or_discard(self, draft: _Draft, request: Request) -> FileView:
@@ -233,7 +245,7 @@ def _thumbnail_row(original: StoredFile, folder: str, thumbnail: Thumbnail) -> S
         backend=original.backend,
         key=thumbnail_key(folder, thumbnail.size),
         state=FileState.STORED,
-        content_type="image/webp",
+        content_type=THUMBNAIL_TYPE,
         size=file.size,
         original_size=file.size,
         sha256=file.sha256,

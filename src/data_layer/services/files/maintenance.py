@@ -9,6 +9,7 @@ from data_layer.errors import ConfigurationError
 from data_layer.services.files.check import CheckReport, FileCheck
 from data_layer.services.files.cleanup import CleanupReport, FileCleanup
 from data_layer.services.files.migration import FileMigration, MigrationReport
+from data_layer.services.files.repair import FileRepair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ class FileMaintenance:
         self,
         *,
         deep: bool = False,
+        repair: bool = False,
         young_for: timedelta = timedelta(hours=1),
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> CheckReport:
@@ -42,10 +44,17 @@ class FileMaintenance:
 
         Args:
             deep: read everything and compare the hashes, too.
+            repair: store objects again whose bytes are there, but not as the table describes them.
             young_for: how old an object must be to be called a stray.
             on_progress: told how many objects were seen.
         """
-        check = FileCheck(self._transactions, self._places, deep=deep, young_for=young_for)
+        check = FileCheck(
+            self._transactions,
+            self._places,
+            deep=deep,
+            young_for=young_for,
+            repair=FileRepair(self._places) if repair else None,
+        )
         return await check.run(on_progress)
 
     async def cleanup(

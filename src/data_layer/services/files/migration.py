@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from data_layer.errors import ContentMismatchError, FileNotFoundInStorageError
+from data_layer.errors import ContentMismatchError, DamagedFileError, FileNotFoundInStorageError
+from data_layer.observability.log import get_log
 from data_layer.schemas.statistics import Frozen
-from data_layer.services.files.places import FILES, UPLOADS
+from data_layer.services.files.places import FILES, UPLOADS, headers_of, require_size
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from data_layer.entities.enums import StorageKind
+    from data_layer.repositories.stored_objects import ObjectRecord
     from data_layer.services.files.places import StoragePlaces
     from data_layer.services.transactions import Transactions
     from data_layer.storage import FileInformation, ListedFile, StorageBackend
 
+log = get_log(__name__)
 _BATCH = 100
 _AT_ONCE = 8
 
@@ -38,6 +42,7 @@ class MigrationReport(Frozen):
         vanished: Objects that were deleted while they were copied.
         strays: Objects that were left behind, because they are in no row any more.
         missing: Keys that rows say are in the old backend, where they are not.
+        damaged: Keys whose objects have another size than their rows say; they were not copied.
     """
 
     source: str
@@ -49,6 +54,7 @@ class MigrationReport(Frozen):
     vanished: int
     strays: int
     missing: tuple[str, ...]
+    damaged: tuple[str, ...] = ()
 
 
 class FileMigration:
@@ -62,6 +68,7 @@ class FileMigration:
         self._source = places.of(source)
         self._target = places.of(target)
         self._copied = self._size = self._present = self._moved = self._vanished = self._strays = 0
+        self._damaged: list[str] = []
 
     async def run(self, on_progress: Callable[[int], None]) -> MigrationReport:
         """Copy everything; ``on_progress`` is told after each batch how many objects are done.
@@ -89,15 +96,18 @@ class FileMigration:
             vanished=self._vanished,
             strays=self._strays,
             missing=await self._left_behind(),
+            damaged=tuple(self._damaged),
         )
 
     async def _migrate(self, listed: Sequence[ListedFile]) -> None:
         batch = await self._without_strays(listed)
+        async with self._transactions() as tx:
+            records = await tx.stored_files.records([listed.key for listed in batch])
         slots = asyncio.Semaphore(_AT_ONCE)
 
         async def copy(listed: ListedFile) -> str | None:
             async with slots:
-                return await self._copy(listed)
+                return await self._copy(listed, records.get(listed.key))
 
         tasks = [asyncio.create_task(copy(listed)) for listed in batch]
         try:
@@ -117,11 +127,17 @@ class FileMigration:
         self._strays += len(strays)
         return [listed for listed in batch if listed.key not in strays]
 
-    async def _copy(self, listed: ListedFile) -> str | None:
-        """Copy one object and verify it; its key, unless it was deleted meanwhile."""
+    async def _copy(self, listed: ListedFile, record: ObjectRecord | None) -> str | None:
+        """Copy one object and verify it; its key, unless it was deleted meanwhile or is damaged.
+
+        Of an object that the table knows, its row says what it is: a copy may have lost what stood beside it.
+        """
         try:
             async with self._source.open(listed.key) as file:
                 information = file.information
+                if record is not None:
+                    require_size(record, information)
+                    information = replace(information, **headers_of(record))
                 if await self._is_present(information):
                     self._present += 1
                     return listed.key
@@ -138,6 +154,10 @@ class FileMigration:
         except FileNotFoundInStorageError:
             self._vanished += 1
             return None
+        except DamagedFileError as error:
+            log.warning("damaged_file_not_copied", key=listed.key, reason=str(error))
+            self._damaged.append(listed.key)
+            return None
         await self._verify(information, digest.hexdigest())
         self._copied += 1
         self._size += information.size
@@ -150,7 +170,10 @@ class FileMigration:
         except FileNotFoundInStorageError:
             return False
         same_hash = there.sha256 is not None and there.sha256 == information.sha256
-        return same_hash and there.size == information.size
+        same_headers = (there.content_type, there.content_encoding, there.cache_control) == (
+            *(information.content_type, information.content_encoding, information.cache_control),
+        )
+        return same_hash and same_headers and there.size == information.size
 
     async def _verify(self, information: FileInformation, sha256: str) -> None:
         """The target has checked a hash that was known before; otherwise what has arrived is read back."""

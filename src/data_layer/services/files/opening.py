@@ -61,7 +61,7 @@ async def open_files(
             ),
             removal,
             FileMaintenance(transactions, places, removal),
-            _server(settings, places),
+            _server(settings, transactions, places),
         )
     finally:
         await inspector.close()
@@ -91,8 +91,8 @@ def file_limits(settings: Settings) -> FileLimits:
     )
 
 
-def _server(settings: Settings, places: StoragePlaces) -> LocalFileServer | None:
+def _server(settings: Settings, transactions: Transactions, places: StoragePlaces) -> LocalFileServer | None:
     if StorageKind.LOCAL not in places.kinds:
         return None
     storage = places.of(StorageKind.LOCAL)
-    return LocalFileServer(storage, local_url_signer(settings), max_file_size=settings.max_file_size)
+    return LocalFileServer(transactions, storage, local_url_signer(settings))

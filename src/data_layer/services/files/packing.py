@@ -7,11 +7,12 @@ every browser and HTTP library undoes; Brotli needs HTTPS and zstd a recent brow
 from __future__ import annotations
 
 import gzip
+import hashlib
 import zlib
 from typing import TYPE_CHECKING
 
 from data_layer.entities.enums import FileEncoding
-from data_layer.errors import CorruptFileError
+from data_layer.errors import DamagedFileError
 from data_layer.storage.validation import ReceivedFile
 from data_layer.storage.validation.types import TEXT_TYPES
 
@@ -47,13 +48,27 @@ async def unpack(chunks: AsyncIterator[bytes], size: int | None) -> AsyncIterato
         size: how many bytes must come out; None where nobody knows. A bomb is given up there, or at ``LARGEST``.
 
     Raises:
-        CorruptFileError: these are not the bytes that were stored.
+        DamagedFileError: these are not the bytes that were stored.
     """
     inflater = _Inflater(LARGEST if size is None else size)
     async for chunk in chunks:
         for piece in inflater.feed(chunk):
             yield piece
     inflater.finish(exactly=size is not None)
+
+
+async def verified(chunks: AsyncIterator[bytes], sha256: str | None) -> AsyncIterator[bytes]:
+    """The same chunks, and an error after the last one if their hash is another.
+
+    Raises:
+        DamagedFileError: these are not the bytes that were stored.
+    """
+    digest = hashlib.sha256()
+    async for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+    if sha256 is not None and digest.hexdigest() != sha256:
+        raise DamagedFileError("A stored file has another SHA-256 than was saved: its bytes were changed")
 
 
 class _Inflater:
@@ -66,14 +81,14 @@ class _Inflater:
             try:
                 piece = self._object.decompress(chunk, _PIECE)
             except zlib.error as error:
-                raise CorruptFileError("A stored file cannot be decompressed: its bytes were changed") from error
+                raise DamagedFileError("A stored file cannot be decompressed: its bytes were changed") from error
             self._left -= len(piece)
             if self._left < 0 or self._object.unused_data:
-                raise CorruptFileError("A stored file decompresses to more than was stored: its bytes were changed")
+                raise DamagedFileError("A stored file decompresses to more than was stored: its bytes were changed")
             chunk = self._object.unconsumed_tail
             if piece:
                 yield piece
 
     def finish(self, *, exactly: bool) -> None:
         if not self._object.eof or (exactly and self._left):
-            raise CorruptFileError("A stored file is cut off")
+            raise DamagedFileError("A stored file is cut off")

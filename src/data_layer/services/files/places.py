@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-from data_layer.errors import StorageUnavailableError
+from data_layer.errors import ContentMismatchError, DamagedFileError, FileTooLargeError, StorageUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from data_layer.entities.enums import StorageKind
-    from data_layer.storage import StorageBackend
+    from data_layer.storage import FileInformation, StorageBackend
 
 UPLOADS = "uploads/"
 """Where direct uploads wait until they are verified. Nothing there can be read."""
 
 FILES = "files/"
 """Where saved files are. What is there or among the uploads, and in no row, is nobody's."""
+
+CACHE_CONTROL = "private, max-age=3600"
+"""How the answer for a saved file may be kept."""
 
 _EXTENSIONS = {
     "image/png": "png",
@@ -34,6 +37,57 @@ _EXTENSIONS = {
     "application/pdf": "pdf",
     "application/zip": "zip",
 }
+
+
+class Described(Protocol):
+    """What a row says about a stored file. Where the storage says something else, the row is right."""
+
+    @property
+    def content_type(self) -> str:
+        """What a reader gets."""
+
+    @property
+    def encoding(self) -> str | None:
+        """How the stored bytes are encoded."""
+
+    @property
+    def stored_size(self) -> int:
+        """Their number."""
+
+
+def headers_of(row: Described) -> dict[str, Any]:
+    """What belongs beside an object in the storage, or into an answer with its bytes."""
+    return {
+        "content_type": row.content_type,
+        "content_encoding": row.encoding,
+        "cache_control": CACHE_CONTROL,
+    }
+
+
+def require_size(row: Described, stored: FileInformation) -> None:
+    """See that the storage has as many bytes as were saved.
+
+    Raises:
+        DamagedFileError: it has more or fewer.
+    """
+    if stored.size != row.stored_size:
+        raise DamagedFileError(
+            f"The file stored under {stored.key!r} has {stored.size} bytes instead of {row.stored_size}: "
+            "`data-layer storage check --deep --apply` repairs what can be repaired, and the rest is in a backup"
+        )
+
+
+def require_announced_size(arrived: int, announced: int, *, is_complete: bool = True) -> None:
+    """See that a direct upload has as many bytes as were announced.
+
+    Raises:
+        FileTooLargeError: more have arrived.
+        ContentMismatchError: fewer have, and no further ones will.
+    """
+    if arrived > announced:
+        raise FileTooLargeError(f"{arrived} bytes have arrived, but {announced} were announced")
+    if is_complete and arrived < announced:
+        raise ContentMismatchError(f"{arrived} bytes have arrived, but {announced} were announced")
 
 
 class StoragePlaces:
@@ -71,6 +125,9 @@ class StoragePlaces:
             keys.setdefault(kind, []).append(key)
         for kind, some in keys.items():
             await self.of(kind).delete_many(some)
+
+
+THUMBNAIL_TYPE = "image/webp"
 
 
 def new_folder() -> str:

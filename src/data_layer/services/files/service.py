@@ -11,7 +11,8 @@ from data_layer.entities.enums import FileState
 from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.services.files.intake import Intake, Request, new_reference
 from data_layer.services.files.owners import require_owner
-from data_layer.services.files.packing import unpack
+from data_layer.services.files.packing import unpack, verified
+from data_layer.services.files.places import THUMBNAIL_TYPE, headers_of, require_size
 from data_layer.services.files.removal import leaving_rest_to_cleanup
 from data_layer.services.files.uploads import DirectUploads
 from data_layer.storage import OpenFile
@@ -133,14 +134,15 @@ class FileService:
         Raises:
             NotFoundError: there is no such file.
             FileNotFoundInStorageError: its bytes are missing, which ``storage check`` finds too.
+            DamagedFileError: they are not those that were saved; where only the hash shows it, at their end.
         """
         view = await self.stat(file_id, owner_id=owner_id)
         async with self._places.of(view.backend).open(view.key) as file:
-            if file.information.content_encoding is None:
-                yield file
-            else:
-                information = replace(file.information, size=view.size, sha256=view.sha256, content_encoding=None)
-                yield OpenFile(information, unpack(file.chunks, view.size))
+            require_size(view, file.information)
+            described = headers_of(view) | {"content_encoding": None}
+            information = replace(file.information, size=view.size, sha256=view.sha256, **described)
+            chunks = unpack(file.chunks, view.size) if view.encoding else file.chunks
+            yield OpenFile(information, verified(chunks, view.sha256))
 
     async def download(self, file_id: UUID, *, owner_id: Owner) -> bytes:
         """The whole file, in memory, as it was saved; see ``open``."""
@@ -168,20 +170,24 @@ class FileService:
         Args:
             file_id: The file.
             owner_id: Whose it is.
-            expires_in: How long it works, one second to seven days.
+            expires_in: How long it works, one second to seven days; no longer than the file is kept.
             thumbnail: The smallest thumbnail that is at least so many pixels wide or high, instead of the file; the
                 file itself where there is none.
             as_attachment: Have browsers save an image too, rather than show it.
         """
         view = await self.stat(file_id, owner_id=owner_id)
-        key = view.key
+        key, described = view.key, headers_of(view)
         if thumbnail is not None:
             fitting = [small for small in view.thumbnails if max(small.width, small.height) >= thumbnail]
-            key = min(fitting, key=lambda small: small.width).key if fitting else key
+            if fitting:
+                key = min(fitting, key=lambda small: small.width).key
+                described = described | {"content_type": THUMBNAIL_TYPE}
         inline = view.content_type in SHOWN_INLINE and not as_attachment
         disposition = content_disposition("inline" if inline else "attachment", view.file_name)
+        if view.expires_at is not None:
+            expires_in = max(min(expires_in, view.expires_at - datetime.now(UTC)), timedelta(seconds=1))
         return await self._places.of(view.backend).signed_url(
-            key, expires_in=expires_in, content_disposition=disposition
+            key, expires_in=expires_in, content_disposition=disposition, **described
         )
 
     async def attach(self, file_id: UUID, to: Attachment, *, owner_id: Owner) -> FileView:

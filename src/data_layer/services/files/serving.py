@@ -5,21 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from data_layer.entities.enums import FileState
 from data_layer.errors import FileNotFoundInStorageError, InvalidSignatureError
 from data_layer.services.files.packing import unpack
-from data_layer.services.files.places import UPLOADS
+from data_layer.services.files.places import UPLOADS, require_announced_size, require_size
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from datetime import datetime
 
+    from data_layer.repositories.stored_objects import ObjectRecord
+    from data_layer.services.transactions import Transactions
     from data_layer.storage import Storage
     from data_layer.storage.signing.local import LocalUrlSigner
 
 
 @dataclass(frozen=True, slots=True)
 class ServedFile:
-    """A file that may be read, and how: ``content_disposition`` and ``expires_at`` are those of the signed URL."""
+    """A file that may be read, and how: ``content_disposition`` and ``expires_at`` are those of the signed URL.
+
+    ``original_size`` is what comes out when it is decompressed, where that is known.
+    """
 
     key: str
     size: int
@@ -29,15 +35,37 @@ class ServedFile:
     content_encoding: str | None
     content_disposition: str | None
     expires_at: datetime
+    original_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PermittedUpload:
+    """A direct upload that may be stored: where, as what, and how many bytes it must have."""
+
+    key: str
+    content_type: str
+    size: int
+
+    def require_length(self, length: int) -> None:
+        """Refuse what is announced as too large, before it has arrived.
+
+        Raises:
+            FileTooLargeError: it is.
+        """
+        require_announced_size(length, self.size, is_complete=False)
 
 
 class LocalFileServer:
-    """Verifies signed URLs, reads for them and stores for them. ``max_file_size`` is in bytes."""
+    """Verifies signed URLs, reads for them and stores for them.
 
-    def __init__(self, storage: Storage, signer: LocalUrlSigner, *, max_file_size: int) -> None:
+    Of a file that is in the table, its row says what it is, and not what the disk remembers: a copy of the folder may
+    have lost that.
+    """
+
+    def __init__(self, transactions: Transactions, storage: Storage, signer: LocalUrlSigner) -> None:
+        self._transactions = transactions
         self._storage = storage
         self._signer = signer
-        self.max_file_size = max_file_size
 
     async def find(self, method: str, key: str, query: Mapping[str, str]) -> ServedFile:
         """The file that a signed URL allows to read. One that was not verified yet is not there.
@@ -45,48 +73,71 @@ class LocalFileServer:
         Raises:
             InvalidSignatureError: the URL allows nothing.
             FileNotFoundInStorageError: there is no such file.
+            DamagedFileError: it has another size than was saved.
         """
         grant = self._signer.verify(method, key, query)
-        if key.startswith(UPLOADS):
+        row = await self._record(key)
+        if key.startswith(UPLOADS) or (row is not None and row.state is not FileState.STORED):
             raise FileNotFoundInStorageError(f"No file is stored under {key!r}")
         file = await self._storage.stat(key)
+        answer = grant.answer
+        content_type, encoding = file.content_type, answer.content_encoding or file.content_encoding
+        if row is not None:
+            require_size(row, file)
+            content_type, encoding = row.content_type, row.encoding
         return ServedFile(
             key=key,
             size=file.size,
             etag=file.etag,
             created_at=file.created_at,
-            content_type=grant.content_type or file.content_type,
-            content_encoding=file.content_encoding,
-            content_disposition=grant.content_disposition,
+            content_type=answer.content_type or content_type,
+            content_encoding=encoding,
+            content_disposition=answer.content_disposition,
             expires_at=grant.expires_at,
+            original_size=None if row is None else row.original_size,
         )
 
     async def read(self, file: ServedFile, *, start: int, end: int, decoded: bool) -> AsyncIterator[bytes]:
         """The bytes of a file from ``start`` up to ``end``, or all of them, decompressed."""
         if decoded:
             async with self._storage.open(file.key) as stored:
-                async for chunk in unpack(stored.chunks, None):
+                async for chunk in unpack(stored.chunks, file.original_size):
                     yield chunk
             return
         async with self._storage.open(file.key, start=start, end=end) as stored:
             async for chunk in stored.chunks:
                 yield chunk
 
-    def allow_upload(self, key: str, query: Mapping[str, str], content_type: str | None) -> str:
-        """The content type to store a direct upload with.
+    async def allow_upload(self, key: str, query: Mapping[str, str], content_type: str | None) -> PermittedUpload:
+        """What a signed URL allows to send, as long as the upload is not completed.
 
         Raises:
-            InvalidSignatureError: the URL does not allow to send a file, or not this one.
+            InvalidSignatureError: the URL does not allow to send a file, or not this one, or no longer.
         """
         grant = self._signer.verify("PUT", key, query, content_type=content_type)
-        if not key.startswith(UPLOADS):
-            raise InvalidSignatureError("Files are stored by direct uploads only")
-        return grant.content_type or "application/octet-stream"
+        row = await self._record(key) if key.startswith(UPLOADS) else None
+        if row is None or row.state is not FileState.PENDING:
+            raise InvalidSignatureError("Only a direct upload that is not completed yet takes a file")
+        return PermittedUpload(key, grant.answer.content_type or row.content_type, row.size)
 
-    async def store(self, key: str, content: AsyncIterator[bytes], content_type: str) -> None:
+    async def store(self, upload: PermittedUpload, content: AsyncIterator[bytes]) -> None:
         """Store a direct upload that is allowed.
 
         Raises:
-            FileTooLargeError: there is more than a file may have.
+            FileTooLargeError: there are more bytes than were announced; reading stops there.
+            ContentMismatchError: there are fewer.
         """
-        await self._storage.upload(content, key, content_type)
+        await self._storage.upload(_exactly(content, upload.size), upload.key, upload.content_type)
+
+    async def _record(self, key: str) -> ObjectRecord | None:
+        async with self._transactions() as tx:
+            return (await tx.stored_files.records([key])).get(key)
+
+
+async def _exactly(content: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
+    arrived = 0
+    async for chunk in content:
+        arrived += len(chunk)
+        require_announced_size(arrived, size, is_complete=False)
+        yield chunk
+    require_announced_size(arrived, size)

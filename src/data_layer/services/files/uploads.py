@@ -19,7 +19,7 @@ from data_layer.errors import (
 from data_layer.schemas.files import Attachment, DirectUpload
 from data_layer.services.files.intake import Request, new_reference
 from data_layer.services.files.owners import require_owner
-from data_layer.services.files.places import upload_key
+from data_layer.services.files.places import require_announced_size, upload_key
 from data_layer.services.files.removal import leaving_rest_to_cleanup
 from data_layer.storage.metadata import check_sha256
 from data_layer.storage.validation import receive
@@ -80,7 +80,7 @@ class DirectUploads:
         announced = decide_type(canonical_type(content_type), content_type, limits.allowed_types)
         key = upload_key()
         signed = await self._places.storage.signed_url(
-            key, method="PUT", expires_in=self._expires_in, content_type=announced
+            key, method="PUT", expires_in=self._expires_in, content_type=announced, size=size
         )
         pending = StoredFile(
             owner_id=request.owner_id,
@@ -138,9 +138,7 @@ class DirectUploads:
         storage = self._places.of(pending.backend)
         try:
             async with storage.open(pending.key) as file:
-                arrived = file.information.size
-                if arrived != pending.size:
-                    _refuse_size(arrived, pending.size)
+                require_announced_size(file.information.size, pending.size)
                 async with receive(file.chunks, pending.size, self._threads) as received:
                     if pending.sha256 is not None and received.sha256 != pending.sha256:
                         raise ContentMismatchError("The content has another SHA-256 than was announced")
@@ -162,11 +160,6 @@ class DirectUploads:
 
 _PATIENCE = timedelta(hours=1)
 """How long after its URL has expired an upload can still be completed."""
-
-
-def _refuse_size(arrived: int, announced: int) -> None:
-    message = f"{arrived} bytes have arrived, but {announced} were announced"
-    raise FileTooLargeError(message) if arrived > announced else ContentMismatchError(message)
 
 
 def _attachment(view: FileView) -> Attachment | None:

@@ -28,7 +28,7 @@ from data_layer.storage.local.reader import Reader
 from data_layer.storage.metadata import Description, check_sha256
 from data_layer.storage.port import OpenFile
 from data_layer.storage.signing.local import LocalUrlSigner
-from data_layer.storage.signing.terms import Terms
+from data_layer.storage.signing.terms import Answer, Terms
 from data_layer.storage.threads import FileThreads
 
 if TYPE_CHECKING:
@@ -235,9 +235,15 @@ class LocalStorage:
         expires_in: timedelta,
         content_type: str | None = None,
         content_disposition: str | None = None,
+        content_encoding: str | None = None,
+        cache_control: str | None = None,
+        size: int | None = None,
     ) -> SignedUrl:
         """Permission to read or store one file through the service; see `StorageUrls.signed_url`."""
-        return self._signer.sign(Terms.checked(key, method, expires_in, content_type, content_disposition))
+        terms = Terms.checked(
+            key, method, expires_in, Answer(content_type, content_disposition, content_encoding, cache_control), size
+        )
+        return self._signer.sign(terms)
 
     @property
     def _threads(self) -> FileThreads:

@@ -16,7 +16,7 @@ from data_layer.storage.object_store.failures import translated
 from data_layer.storage.object_store.limits import Limits
 from data_layer.storage.port import SignedUrl
 from data_layer.storage.signing import azure as signing
-from data_layer.storage.signing.terms import Terms, quoted
+from data_layer.storage.signing.terms import Answer, Terms, quoted
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -63,12 +63,17 @@ class AzureStorage(ObjectStorage):
         expires_in: timedelta,
         content_type: str | None = None,
         content_disposition: str | None = None,
+        content_encoding: str | None = None,
+        cache_control: str | None = None,
+        size: int | None = None,
     ) -> SignedUrl:
         """Permission to read or store one file; see `StorageUrls.signed_url`.
 
         Azure does not verify the content type of what is stored: look at it afterwards.
         """
-        terms = Terms.checked(key, method, expires_in, content_type, content_disposition)
+        terms = Terms.checked(
+            key, method, expires_in, Answer(content_type, content_disposition, content_encoding, cache_control), size
+        )
         place = self._place
         base_url = self._cdn_url if self._cdn_url is not None and method == "GET" else place.url
         if place.account_key is not None:
@@ -83,9 +88,9 @@ class AzureStorage(ObjectStorage):
             raise NotSupportedByStorageError(
                 "A shared access signature cannot sign URLs: give AZURE_STORAGE_CONNECTION_STRING an AccountKey"
             )
-        if method == "GET" and (content_type is not None or content_disposition is not None):
+        if method == "GET" and terms.answer != Answer():
             raise NotSupportedByStorageError(
-                "With a managed identity, a signed URL cannot set the content type or disposition of the answer: give "
+                "With a managed identity, a signed URL cannot set the headers of the answer: give "
                 "AZURE_STORAGE_CONNECTION_STRING an AccountKey"
             )
         with translated(key, "sign a URL for"):

@@ -20,7 +20,7 @@ from data_layer.storage.object_store.listing import STAGING
 from data_layer.storage.object_store.s3_administration import BucketSettings, S3Administration
 from data_layer.storage.object_store.s3_place import ALGORITHMS, S3Place
 from data_layer.storage.signing import s3 as signing
-from data_layer.storage.signing.terms import Terms, quoted
+from data_layer.storage.signing.terms import Answer, Terms, quoted
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -77,12 +77,17 @@ class S3Storage(ObjectStorage):
         expires_in: timedelta,
         content_type: str | None = None,
         content_disposition: str | None = None,
+        content_encoding: str | None = None,
+        cache_control: str | None = None,
+        size: int | None = None,
     ) -> SignedUrl:
         """Permission to read or store one file; see `StorageUrls.signed_url`.
 
         Where the credentials are those of the machine, and expire earlier than the URL, it expires with them.
         """
-        terms = Terms.checked(key, method, expires_in, content_type, content_disposition)
+        terms = Terms.checked(
+            key, method, expires_in, Answer(content_type, content_disposition, content_encoding, cache_control), size
+        )
         if method == "GET" and self._cloudfront is not None and self._cdn_url is not None:
             return self._cloudfront.sign(terms, base_url=self._cdn_url)
         credentials = self._place.credentials

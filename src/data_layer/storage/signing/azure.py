@@ -32,7 +32,7 @@ def sign(terms: Terms, *, base_url: str, account: str, account_key: str, contain
     """
     is_read = terms.method == "GET"
     expiry = terms.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ")
-    content_type = terms.content_type if is_read else None
+    content_type = terms.answer.content_type if is_read else None
     fields = {
         "sp": _PERMISSIONS[terms.method],
         "st": "",
@@ -45,9 +45,9 @@ def sign(terms: Terms, *, base_url: str, account: str, account_key: str, contain
         "sr": "b",
         "snapshot": "",
         "ses": "",
-        "rscc": "",
-        "rscd": terms.content_disposition or "",
-        "rsce": "",
+        "rscc": terms.answer.cache_control or "",
+        "rscd": terms.answer.content_disposition or "",
+        "rsce": terms.answer.content_encoding or "",
         "rscl": "",
         "rsct": content_type or "",
     }
@@ -60,10 +60,10 @@ def sign(terms: Terms, *, base_url: str, account: str, account_key: str, contain
 
 
 def upload_headers(terms: Terms) -> dict[str, str]:
-    """What a request to Azure has to carry. It verifies no content type: look at what was stored."""
+    """What a request to Azure has to carry. It verifies neither type nor size: look at what was stored."""
     if terms.method == "GET":
         return {}
     headers = {"x-ms-blob-type": "BlockBlob"}
-    if terms.content_type is not None:
-        headers["content-type"] = terms.content_type
+    if terms.answer.content_type is not None:
+        headers["content-type"] = terms.answer.content_type
     return headers

@@ -59,8 +59,5 @@ class CloudFrontSigner:
 
 def _response_headers(terms: Terms) -> str:
     """Passed on to S3, where the distribution forwards them."""
-    values = {
-        "response-content-disposition": terms.content_disposition,
-        "response-content-type": terms.content_type,
-    }
-    return "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in values.items() if value is not None)
+    values = terms.answer.response_parameters
+    return "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in values.items())

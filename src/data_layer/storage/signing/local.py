@@ -6,14 +6,14 @@ import hashlib
 import hmac
 import json
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from data_layer.errors import InvalidSignatureError
 from data_layer.storage.port import SignedUrl
-from data_layer.storage.signing.terms import quoted
+from data_layer.storage.signing.terms import Answer, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,8 @@ PATH = "/v1/files"
 _TOLERATED_SECONDS = 60
 """Clocks of the machines that sign and verify may differ by as much."""
 
-_EXPIRES, _CONTENT_TYPE, _DISPOSITION, _KEY_ID, _SIGNATURE = "expires", "type", "disposition", "key", "signature"
+_EXPIRES, _CONTENT_TYPE, _DISPOSITION, _ENCODING = "expires", "type", "disposition", "encoding"
+_CACHE_CONTROL, _SIZE, _KEY_ID, _SIGNATURE = "cache", "size", "key", "signature"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +37,15 @@ class Grant:
 
     Attributes:
         method: GET (also as HEAD) or PUT.
-        content_type: GET: what to answer with instead of the stored type. PUT: what was sent, and is to be stored.
-        content_disposition: The header to answer with.
+        answer: GET: the headers to answer with, instead of those that are stored. PUT: what was sent, to be stored.
         expires_at: When it ends, in UTC.
+        size: PUT: how many bytes may be sent; None: as many as a file may have.
     """
 
     method: SignedMethod
-    content_type: str | None
-    content_disposition: str | None
+    answer: Answer
     expires_at: datetime
+    size: int | None = None
 
 
 class LocalUrlSigner:
@@ -73,18 +74,24 @@ class LocalUrlSigner:
 
     def sign(self, terms: Terms) -> SignedUrl:
         """A URL that ``verify`` accepts."""
-        grant = Grant(terms.method, terms.content_type, terms.content_disposition, terms.expires_at)
+        answer = terms.answer
+        grant = Grant(terms.method, answer, terms.expires_at, terms.size)
         values = {
             _EXPIRES: str(int(terms.expires_at.timestamp())),
-            _CONTENT_TYPE: terms.content_type,
-            _DISPOSITION: terms.content_disposition,
+            _CONTENT_TYPE: answer.content_type,
+            _DISPOSITION: answer.content_disposition,
+            _ENCODING: answer.content_encoding,
+            _CACHE_CONTROL: answer.cache_control,
+            _SIZE: None if terms.size is None else str(terms.size),
             _KEY_ID: self._current,
             _SIGNATURE: _signature(self._keys[self._current], terms.key, grant),
         }
         query = "&".join(f"{name}={quote(value, safe='')}" for name, value in values.items() if value is not None)
         headers = {}
-        if terms.method == "PUT" and terms.content_type is not None:
-            headers["content-type"] = terms.content_type
+        if terms.method == "PUT" and answer.content_type is not None:
+            headers["content-type"] = answer.content_type
+        if terms.size is not None:
+            headers["content-length"] = str(terms.size)
         return SignedUrl(f"{self.url(terms.key)}?{query}", terms.method, headers, terms.expires_at)
 
     def verify(self, method: str, key: str, query: Mapping[str, str], *, content_type: str | None = None) -> Grant:
@@ -102,31 +109,31 @@ class LocalUrlSigner:
         """
         signed_method: SignedMethod = "PUT" if method == "PUT" else "GET"
         secret = self._keys.get(query.get(_KEY_ID, ""))
-        expires = query.get(_EXPIRES, "")
-        if method not in {"GET", "HEAD", "PUT"} or secret is None or not _is_time(expires):
+        expires, size = query.get(_EXPIRES, ""), query.get(_SIZE)
+        if method not in {"GET", "HEAD", "PUT"} or secret is None or not _is_number(expires):
+            raise _invalid()
+        if size is not None and not _is_number(size):
             raise _invalid()
         expires_at = datetime.fromtimestamp(int(expires), UTC)
-        grant = Grant(signed_method, query.get(_CONTENT_TYPE), query.get(_DISPOSITION), expires_at)
+        answer = Answer(*map(query.get, (_CONTENT_TYPE, _DISPOSITION, _ENCODING, _CACHE_CONTROL)))
+        grant = Grant(signed_method, answer, expires_at, None if size is None else int(size))
         given = query.get(_SIGNATURE, "").encode("utf-8", "surrogatepass")
         if not hmac.compare_digest(given, _signature(secret, key, grant).encode()):
             raise _invalid()
         if datetime.now(UTC).timestamp() > int(expires) + _TOLERATED_SECONDS:
             raise InvalidSignatureError("The signed URL has expired; ask for a new one")
-        if signed_method == "PUT" and grant.content_type is not None and grant.content_type != content_type:
-            raise InvalidSignatureError(f"The signed URL is for the content type {grant.content_type!r} only")
+        if signed_method == "PUT" and answer.content_type is not None and answer.content_type != content_type:
+            raise InvalidSignatureError(f"The signed URL is for the content type {answer.content_type!r} only")
         return grant
 
 
 def _signature(secret: bytes, key: str, grant: Grant) -> str:
     # As JSON, no two lists of values look the same, whatever characters are in them.
-    values = [
-        *("v1", grant.method, key, int(grant.expires_at.timestamp())),
-        *(grant.content_type, grant.content_disposition),
-    ]
+    values = ["v2", grant.method, key, int(grant.expires_at.timestamp()), *astuple(grant.answer), grant.size]
     return urlsafe_b64encode(hmac.digest(secret, json.dumps(values).encode(), "sha256")).decode().rstrip("=")
 
 
-def _is_time(text: str) -> bool:
+def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 11
 
 

@@ -46,8 +46,10 @@ def sign(
     moment = terms.now.strftime("%Y%m%dT%H%M%SZ")
     scope = f"{moment[:8]}/{region}/s3/aws4_request"
     sent = dict(headers or {})
-    if terms.method == "PUT" and terms.content_type is not None:
-        sent["content-type"] = terms.content_type
+    if terms.method == "PUT" and terms.answer.content_type is not None:
+        sent["content-type"] = terms.answer.content_type
+    if terms.size is not None:
+        sent["content-length"] = str(terms.size)
     signed = {"host": place.netloc, **sent}
     query = _query(terms, moment, scope, ";".join(sorted(signed)), credentials)
     canonical_headers = "".join(f"{name}:{signed[name].strip()}\n" for name in sorted(signed))
@@ -71,8 +73,6 @@ def _query(terms: Terms, moment: str, scope: str, signed_headers: str, credentia
     }
     if credentials.session_token is not None:
         values["X-Amz-Security-Token"] = credentials.session_token
-    if terms.method == "GET" and terms.content_type is not None:
-        values["response-content-type"] = terms.content_type
-    if terms.content_disposition is not None:
-        values["response-content-disposition"] = terms.content_disposition
+    if terms.method == "GET":
+        values |= terms.answer.response_parameters
     return "&".join(f"{name}={quote(values[name], safe='-_.~')}" for name in sorted(values))

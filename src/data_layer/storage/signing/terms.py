@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from data_layer.errors import InvalidValueError
 from data_layer.storage.keys import split_key
-from data_layer.storage.metadata import check_content_disposition, check_content_type
+from data_layer.storage.metadata import check_content_disposition, check_content_type, check_header
 
 if TYPE_CHECKING:
     from data_layer.storage.port import SignedMethod
@@ -19,15 +19,36 @@ LONGEST = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """Headers of an answer, instead of those that are stored with the file. For PUT: what is sent and stored."""
+
+    content_type: str | None = None
+    content_disposition: str | None = None
+    content_encoding: str | None = None
+    cache_control: str | None = None
+
+    @property
+    def response_parameters(self) -> dict[str, str]:
+        """The parameters with which a URL of S3 chooses them."""
+        values = {
+            "response-cache-control": self.cache_control,
+            "response-content-disposition": self.content_disposition,
+            "response-content-encoding": self.content_encoding,
+            "response-content-type": self.content_type,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
-    """One thing that may be done with one file, from ``now`` for ``seconds``."""
+    """One thing that may be done with one file, from ``now`` for ``seconds``; ``size`` is that of what is sent."""
 
     key: str
     method: SignedMethod
     now: datetime
     seconds: int
-    content_type: str | None = None
-    content_disposition: str | None = None
+    answer: Answer = Answer()
+    size: int | None = None
 
     @classmethod
     def checked(
@@ -35,8 +56,8 @@ class Terms:
         key: str,
         method: SignedMethod,
         expires_in: timedelta,
-        content_type: str | None,
-        content_disposition: str | None,
+        answer: Answer,
+        size: int | None,
     ) -> Terms:
         """The terms, from this moment on.
 
@@ -49,18 +70,27 @@ class Terms:
             raise InvalidValueError(f"A URL can be signed for GET or PUT, not for {method!r}", field="method")
         if not timedelta(seconds=1) <= expires_in <= LONGEST:
             raise InvalidValueError("A signed URL works for one second to seven days", field="expires_in")
-        if content_type is not None:
-            check_content_type(content_type)
-        if method == "PUT" and content_disposition is not None:
-            raise InvalidValueError("Only a URL for GET can have a content disposition", field="content_disposition")
-        check_content_disposition(content_disposition)
+        _check_answer(answer, method)
+        if size is not None and (method == "GET" or size < 0):
+            raise InvalidValueError("Only a URL for PUT can have a size, of 0 bytes or more", field="size")
         seconds = int(expires_in.total_seconds())
-        return cls(key, method, datetime.now(UTC).replace(microsecond=0), seconds, content_type, content_disposition)
+        return cls(key, method, datetime.now(UTC).replace(microsecond=0), seconds, answer, size)
 
     @property
     def expires_at(self) -> datetime:
         """When it ends, in UTC."""
         return self.now + timedelta(seconds=self.seconds)
+
+
+def _check_answer(answer: Answer, method: SignedMethod) -> None:
+    if answer.content_type is not None:
+        check_content_type(answer.content_type)
+    for name in ("content_disposition", "content_encoding", "cache_control"):
+        if method == "PUT" and getattr(answer, name) is not None:
+            raise InvalidValueError(f"Only a URL for GET can have a {name}", field=name)
+    check_content_disposition(answer.content_disposition)
+    check_header(answer.content_encoding, field="content_encoding")
+    check_header(answer.cache_control, field="cache_control")
 
 
 def quoted(key: str) -> str:
