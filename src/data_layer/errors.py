@@ -62,9 +62,9 @@ was wrong with which thing and what to do, and never holds a secret.
     │   │   └── StoragePermissionError     storage_permission_denied
     │   ├── StorageFullError               storage_full
     │   ├── FileNotFoundInStorageError     file_not_found
+    │   ├── DamagedFileError               file_damaged
     │   ├── FileExistsInStorageError       file_exists
     │   ├── FileChangedInStorageError      file_changed
-    │   ├── DamagedFileError               file_damaged
     │   ├── FileTooLargeError              file_too_large
     │   ├── ContentMismatchError           content_mismatch
     │   ├── InvalidFileError               file_invalid
