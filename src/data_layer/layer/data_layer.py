@@ -223,9 +223,9 @@ class DataLayer:
 
     @property
     def maintenance(self) -> MaintenanceService:
-        """Removal of what has expired, and the months of the audit trail."""
+        """Removal of what has expired, files included, and the months of the audit trail."""
         months = self.settings.audit_retention_months
-        service = MaintenanceService(self.database, self.transaction, retention_months=months)
+        service = MaintenanceService(self.database, self.transaction, self.file_maintenance, retention_months=months)
         return self._traced("maintenance", service)
 
     @property

@@ -9,7 +9,8 @@ class MaintenanceReport(View):
     """One round. In a dry run the numbers are what there is to do, those of entries to move about.
 
     ``is_complete`` is false when another process was at it, or something was kept for the next round because its
-    tables were busy.
+    tables were busy. ``objects_removed`` are those of the storage that nothing refers to any more, files and uploads
+    aside.
     """
 
     is_dry_run: bool = False
@@ -18,6 +19,9 @@ class MaintenanceReport(View):
     refresh_tokens_removed: int = 0
     session_changes_removed: int = 0
     login_attempts_removed: int = 0
+    files_expired: int = 0
+    uploads_abandoned: int = 0
+    objects_removed: int = 0
     audit_months_made: tuple[str, ...] = ()
     audit_months_dropped: tuple[str, ...] = ()
     audit_months_moved: tuple[str, ...] = ()

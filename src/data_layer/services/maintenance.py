@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from data_layer.database.engine import Database
     from data_layer.repositories.unit_of_work import UnitOfWork
     from data_layer.schemas.actors import Actor
+    from data_layer.services.files.cleanup import CleanupReport
+    from data_layer.services.files.maintenance import FileMaintenance
     from data_layer.services.transactions import Transactions
 
 log = get_log(__name__)
@@ -50,12 +52,23 @@ def ignore_progress(_step: str, _count: int) -> None:
     """Tell nobody."""
 
 
-class MaintenanceService:
-    """Removes expired sessions and tokens and old months of the audit trail, and makes months ahead."""
+def _file_figures(report: CleanupReport) -> dict[str, int]:
+    return {
+        "files_expired": report.expired,
+        "uploads_abandoned": report.abandoned,
+        "objects_removed": report.half_deleted + report.unreferenced + report.strays,
+    }
 
-    def __init__(self, database: Database, transactions: Transactions, *, retention_months: int) -> None:
+
+class MaintenanceService:
+    """Removes expired sessions, tokens, files and old months of the audit trail, and makes months ahead."""
+
+    def __init__(
+        self, database: Database, transactions: Transactions, files: FileMaintenance, *, retention_months: int
+    ) -> None:
         self._database = database
         self._transactions = transactions
+        self._files = files
         self._retention_months = retention_months
         self._partitions = AuditPartitions(database)
 
@@ -79,7 +92,7 @@ class MaintenanceService:
                 return MaintenanceReport(
                     is_dry_run=dry_run, is_complete=False, problems=("another process is at it; nothing was done",)
                 )
-            round_ = _Round(self._partitions, self._transactions, self._retention_months, on_progress)
+            round_ = _Round(self._partitions, self._transactions, self._files, self._retention_months, on_progress)
             if dry_run:
                 return await round_.plan()
             return await round_.run(actor)
@@ -89,11 +102,17 @@ class _Round:
     """One round, in the process that has the lock."""
 
     def __init__(
-        self, partitions: AuditPartitions, transactions: Transactions, retention_months: int, on_progress: Progress
+        self,
+        partitions: AuditPartitions,
+        transactions: Transactions,
+        files: FileMaintenance,
+        retention_months: int,
+        on_progress: Progress,
     ) -> None:
         now = datetime.now(UTC)
         self._partitions = partitions
         self._transactions = transactions
+        self._files = files
         self._on_progress = on_progress
         self._expired = now - _SESSION_GRACE
         self._journal_end = now - _JOURNAL_GRACE
@@ -111,6 +130,7 @@ class _Round:
                 "refresh_tokens_removed": await tx.refresh_tokens.count_expired(self._expired),
                 "session_changes_removed": await tx.sessions.count_changes(self._journal_end),
             }
+        found |= _file_figures(await self._files.clean_regularly(apply=False))
         months = await self._partitions.months()
         moved = await self._months_to_move()
         return MaintenanceReport(
@@ -128,6 +148,8 @@ class _Round:
             timer.checkpoint("sessions_removed")
             await self._step("audit months", self._keep_months)
             timer.checkpoint("audit_months_kept")
+            await self._step("files", self._remove_files)
+            timer.checkpoint("files_removed")
             report = MaintenanceReport(**self._found, is_complete=not self._problems, problems=tuple(self._problems))
             timer.add(**report.model_dump(exclude_defaults=True))
         if report.audit_months_dropped or report.audit_months_moved:
@@ -157,6 +179,10 @@ class _Round:
                     removed = await remove(tx)
                 self._found[name] += removed
                 self._on_progress(name, self._found[name])
+
+    async def _remove_files(self) -> None:
+        report = await self._files.clean_regularly(apply=True, on_progress=self._on_progress)
+        self._found |= _file_figures(report)
 
     async def _keep_months(self) -> None:
         await self._patiently(self._partitions.remove_leftovers)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import text
 
 from data_layer.entities import GeneratedImage
 from data_layer.entities.enums import GenerationStatus, ImageProvider
 from data_layer.errors import MissingReferenceError, NotFoundError, StorageUnavailableError
+from data_layer.repositories.stored_objects import StoredFileRepository
+from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.files import Attachment
+from data_layer.services.schedule import scheduled
 from tests.file_content import PAGE, picture
 from tests.support import make_code, make_project
 
@@ -19,6 +23,7 @@ from .conftest import keys, originals, rows
 
 if TYPE_CHECKING:
     from data_layer import DataLayer, Project, User
+    from data_layer.schemas.files import FileView
 
 HOUR = timedelta(hours=1)
 
@@ -145,6 +150,92 @@ async def test_an_interrupted_removal_is_finished_later(
     report = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(0))
     assert report.half_deleted == 2, "the image and its thumbnail"
     assert await originals(data) == [again.key]
+
+
+async def test_the_service_removes_expired_files_by_itself(data: DataLayer, owner: User) -> None:
+    kept = await data.files.save(PAGE, owner_id=owner.id)
+    gone = await data.files.save(picture(size=(900, 900)), owner_id=owner.id, expires_in=HOUR)
+    shared = await data.files.save(PAGE, owner_id=owner.id, expires_in=HOUR)
+    upload = await data.files.begin_upload(owner_id=owner.id, content_type="image/png", size=10)
+    await data.storage.upload(b"late", "uploads/late", "image/png")
+    await data.storage.upload(b"stray", "files/00/stray", "image/png")
+    async with data.transaction() as tx:
+        await tx.execute(
+            text("UPDATE file_references SET expires_at = now() - interval '1 s' WHERE expires_at > now()")
+        )
+    async with scheduled(data.maintenance, data.cache, 0.02):
+        await until_gone(data, [gone.key, *(small.key for small in gone.thumbnails)])
+    assert sorted(await keys(data)) == sorted([kept.key, "files/00/stray", "uploads/late"]), "the others are too young"
+    assert shared.key == kept.key
+    async with data.transaction() as tx:
+        long_ago = text("UPDATE stored_files SET expires_at = now() - interval '25 h' WHERE state = 'pending'")
+        await tx.execute(long_ago)
+    planned = await data.maintenance.run(SYSTEM, dry_run=True)
+    done = await data.maintenance.run(SYSTEM)
+    for report in (planned, done):
+        assert (report.files_expired, report.uploads_abandoned, report.objects_removed) == (0, 1, 0)
+    with pytest.raises(NotFoundError):
+        await data.files.complete_upload(upload.id, owner_id=owner.id)
+    assert await data.files.download(kept.id, owner_id=owner.id) == PAGE
+
+
+async def until_gone(data: DataLayer, gone: list[str]) -> None:
+    async with asyncio.timeout(30):
+        while set(gone) & set(await keys(data)):  # noqa: ASYNC110  (another process has no event of ours)
+            await asyncio.sleep(0.02)
+
+
+async def test_a_storage_that_is_away_does_not_keep_other_maintenance_from_being_done(
+    data: DataLayer, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await data.files.save(picture(), owner_id=owner.id, expires_in=HOUR)
+    async with data.transaction() as tx:
+        await tx.execute(text("UPDATE file_references SET expires_at = now() - interval '1 s'"))
+
+    async def fail(*_: object) -> None:
+        raise StorageUnavailableError("the disk is gone")
+
+    monkeypatch.setattr(type(data.storage), "delete_many", fail)
+    report = await data.maintenance.run(SYSTEM)
+    assert not report.is_complete
+    assert [problem.partition(":")[0] for problem in report.problems] == ["files"]
+
+
+async def test_a_signed_url_ends_with_its_file(data: DataLayer, owner: User) -> None:
+    file = await data.files.save(picture(), owner_id=owner.id, expires_in=HOUR)
+    assert file.expires_at is not None
+    signed = await data.files.signed_url(file.id, owner_id=owner.id, expires_in=2 * HOUR)
+    assert abs(signed.expires_at - file.expires_at) <= timedelta(seconds=2)
+
+
+@pytest.mark.parametrize("way", ["delete", "cleanup", "a row that went"])
+async def test_bytes_that_are_referred_to_again_at_the_last_moment_stay(
+    data: DataLayer, owner: User, project: Project, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Between looking for what nobody refers to and marking it as deleted, somebody saves the same bytes."""
+    saved = await data.files.save(PAGE, owner_id=owner.id, attached_to=Attachment(project_id=project.id))
+    removable = StoredFileRepository.removable
+    again: list[FileView] = []
+
+    async def look_and_be_overtaken(self: StoredFileRepository, **which: Any) -> Any:
+        found = await removable(self, **which)
+        assert [record.key for record in found] == [saved.key]
+        again.append(await asyncio.create_task(data.files.save(PAGE, owner_id=owner.id)))
+        return found
+
+    monkeypatch.setattr(StoredFileRepository, "removable", look_and_be_overtaken)
+    if way == "delete":
+        await data.files.delete(saved.id, owner_id=owner.id)
+    elif way == "cleanup":
+        async with data.transaction() as tx:
+            await tx.execute(text("DELETE FROM file_references"))
+        await data.file_maintenance.cleanup(apply=True, older_than=timedelta(seconds=-1))
+    else:
+        async with data.transaction() as tx:
+            await tx.projects.delete(await tx.projects.get(project.id))
+    assert again[0].key == saved.key
+    assert await data.files.download(again[0].id, owner_id=owner.id) == PAGE
+    assert (await data.file_maintenance.check(deep=True)).findings == ()
 
 
 async def test_a_file_with_an_expiry_goes_by_itself(data: DataLayer, owner: User) -> None:

@@ -10,7 +10,7 @@ from data_layer.services.files.check import FileCheck
 from data_layer.services.files.places import FILES, UPLOADS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from data_layer.services.files.places import StoragePlaces
     from data_layer.services.files.removal import FileRemoval
@@ -68,14 +68,22 @@ class FileCleanup:
 
     async def run(self) -> CleanupReport:
         """Go through everything once; what comes first makes more for what comes later."""
+        report = await self._clean(self._strays)
+        if not self._apply:
+            return report
+        broken = await self._places.storage.remove_abandoned_uploads(older_than=self._older_than)
+        return report.model_copy(update={"broken_uploads": broken})
+
+    async def run_quickly(self) -> CleanupReport:
+        """What the table knows, and what direct uploads left behind: nothing for which the storage is listed whole."""
+        return await self._clean(self._stray_uploads)
+
+    async def _clean(self, find_strays: Callable[[], Awaitable[tuple[int, int]]]) -> CleanupReport:
         expired = await self._expired()
         abandoned = await self._abandoned()
         half_deleted = await self._half_deleted()
         unreferenced = await self._unreferenced()
-        strays, stray_size = await self._strays()
-        broken = 0
-        if self._apply:
-            broken = await self._places.storage.remove_abandoned_uploads(older_than=self._older_than)
+        strays, stray_size = await find_strays()
         return CleanupReport(
             applied=self._apply,
             expired=expired,
@@ -84,7 +92,6 @@ class FileCleanup:
             unreferenced=unreferenced,
             strays=strays,
             stray_size=stray_size,
-            broken_uploads=broken,
         )
 
     async def _expired(self) -> int:
@@ -154,6 +161,18 @@ class FileCleanup:
             if listed is None or record is not None or held or listed.created_at > young_until:
                 continue
             if listed.key.startswith(self._places_of_strays):
+                batch.append(listed)
+            if len(batch) == _BATCH:
+                count, size = await self._remove_strays(batch, count, size)
+                batch = []
+        return await self._remove_strays(batch, count, size)
+
+    async def _stray_uploads(self) -> tuple[int, int]:
+        young_until = datetime.now(UTC) - self._older_than
+        count = size = 0
+        batch: list[ListedFile] = []
+        async for listed in self._places.storage.list(UPLOADS):
+            if listed.created_at <= young_until:
                 batch.append(listed)
             if len(batch) == _BATCH:
                 count, size = await self._remove_strays(batch, count, size)

@@ -85,6 +85,21 @@ class FileMaintenance:
         )
         return await cleanup.run()
 
+    async def clean_regularly(
+        self, *, apply: bool, on_progress: Callable[[str, int], None] = lambda *_: None
+    ) -> CleanupReport:
+        """What the service does by itself, again and again: the quick part of ``cleanup``; without apply say what."""
+        cleanup = FileCleanup(
+            self._transactions,
+            self._places,
+            self._removal,
+            older_than=SAFETY_AGE,
+            apply=apply,
+            everywhere=False,
+            on_progress=on_progress,
+        )
+        return await cleanup.run_quickly()
+
     async def migrate(
         self, target: StorageKind, *, on_progress: Callable[[int], None] = lambda _: None
     ) -> MigrationReport:
