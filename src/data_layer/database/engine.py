@@ -145,7 +145,8 @@ class Database:
 
     def can_take_back(self, connection: AsyncConnection) -> bool:
         """Whether ``give_back`` puts this connection into the pool before it waits for anything."""
-        return self.owns(connection) and not connection.invalidated and driver_of(connection).is_idle
+        driver = _driver_or_none(connection)
+        return driver is not None and self.owns(connection) and driver.is_idle
 
     def owns(self, connection: AsyncConnection) -> bool:
         """Whether a connection comes from the pool that is open now."""
@@ -200,11 +201,16 @@ def driver_of(connection: AsyncConnection) -> DriverConnection:
     Raises:
         DatabaseUnavailableError: when the connection was given up.
     """
-    proxied = connection.sync_connection
-    driver = None if proxied is None or proxied.invalidated else proxied.connection.driver_connection
-    if not isinstance(driver, DriverConnection):
+    driver = _driver_or_none(connection)
+    if driver is None:
         raise DatabaseUnavailableError("the connection to PostgreSQL broke earlier; repeat the transaction")
     return driver
+
+
+def _driver_or_none(connection: AsyncConnection) -> DriverConnection | None:
+    proxied = connection.sync_connection
+    driver = None if proxied is None or proxied.invalidated else proxied.connection.driver_connection
+    return driver if isinstance(driver, DriverConnection) else None
 
 
 async def discard(connection: AsyncConnection) -> None:

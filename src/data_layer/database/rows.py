@@ -80,13 +80,26 @@ class RowPlan(Generic[E]):
                 parameters.append(value if writer is None else writer(value))
         return self._insert_sql(tuple(names)), parameters
 
-    def mark_inserted(self, entity: E, row: Sequence[Any]) -> None:
-        """Take over what the database filled in; from here on the entity counts as stored."""
+    def mark_inserted(self, entity: E, row: Sequence[Any]) -> dict[str, Any]:
+        """Take over what the database filled in; from here on the entity counts as stored.
+
+        Returns: what ``mark_removed`` needs.
+        """
         values = entity.__dict__
+        given = {name: values[name] for name in self._generated if name in values}
         for name, default in self._defaults:
             values.setdefault(name, default)
         values.update(zip(self._generated, row, strict=True))
         make_transient_to_detached(entity)
+        return given
+
+    def mark_removed(self, entity: E, given: dict[str, Any]) -> None:
+        """After a rollback: the entity is new again, without what the database had filled in."""
+        make_transient(entity)
+        values = entity.__dict__
+        for name in self._generated:
+            values.pop(name, None)
+        values.update(given)
 
     def _insert_sql(self, names: tuple[str, ...]) -> Sql:
         if names not in self._insertions:
@@ -101,11 +114,6 @@ class RowPlan(Generic[E]):
 def row_plan(entity: type[E], dialect: Dialect) -> RowPlan[E]:
     """The plan of an entity, built once for each engine."""
     return RowPlan(entity, dialect)
-
-
-def mark_removed(entity: Entity) -> None:
-    """After a rollback: the entity counts as new again, so that it can be added to another transaction."""
-    make_transient(entity)
 
 
 def _names(columns: Iterable[ColumnElement[Any]]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +17,7 @@ from data_layer.database.statements import Sql
 from data_layer.errors import (
     CommitUnknownError,
     DatabaseError,
+    DatabaseUnavailableError,
     DataLayerError,
     TransactionClosedError,
     TransactionError,
@@ -41,6 +42,11 @@ COMMIT = Sql("transaction.commit", "COMMIT")
 ROLLBACK = Sql("transaction.rollback", "ROLLBACK")
 END_OF_LOG = "FFFFFFFF/FFFFFFFF"
 _ROLLBACK_SECONDS = 5.0
+# How much longer a cancelled caller waits to learn whether a commit happened.
+_CANCELLED_COMMIT_SECONDS = 3.0
+# The garbage collector shall find the generator that holds a transaction, which the event loop then closes, and not its
+# connection, which SQLAlchemy would drop in the middle of the transaction.
+_in_use: set[AsyncConnection] = set()
 _INSIDE = frozenset({TransactionStatus.INTRANS, TransactionStatus.INERROR})
 
 
@@ -98,6 +104,7 @@ class Transaction:
         if self._connection is None:
             started = perf_counter()
             self._connection = await self._database.connect()
+            _in_use.add(self._connection)
             self._first_used = self._first_used or started
         return self._connection
 
@@ -209,6 +216,34 @@ class Transaction:
             raise TransactionError(FAILED_BEFORE)
         await self._end_committed()
 
+    async def finish(self, commit: Coroutine[Any, Any, None]) -> None:
+        """Let a commit end even when the caller is cancelled meanwhile, but wait no longer for a silent server then.
+
+        The cancellation goes on afterwards whatever the outcome, which ``is_committed`` and ``is_decided`` tell.
+        """
+        task = asyncio.create_task(commit)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as cancellation:
+            if not task.done():
+                if self._connection is None:
+                    task.cancel()  # Nothing was sent yet.
+                elif not self._connection.invalidated:
+                    driver_of(self._connection).time_limit = _CANCELLED_COMMIT_SECONDS
+                await uninterrupted(_ended(task))
+            raise cancellation from (None if task.cancelled() else task.exception())
+
+    async def cancel_statement(self) -> None:
+        """Have the server stop the statement that another task executes; without an answer the connection is closed."""
+        if self._connection is not None and not self._connection.invalidated:
+            with suppress(psycopg.Error):
+                await driver_of(self._connection).cancel_safe()
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether it is known that the commit happened or never will."""
+        return self._outcome is not Outcome.UNKNOWN
+
     async def close(self) -> None:
         """Roll back what was not committed and give the connection back. Never raises, and survives cancellation."""
         try:
@@ -232,6 +267,7 @@ class Transaction:
         connection, self._connection = self._connection, None
         if connection is None:
             return
+        _in_use.discard(connection)
         if self._database.can_take_back(connection):
             await self._database.give_back(connection)
         else:
@@ -240,6 +276,7 @@ class Transaction:
     async def _discard(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
+            _in_use.discard(connection)
             await uninterrupted(discard(connection))
 
     async def _end(self, connection: AsyncConnection) -> None:
@@ -247,7 +284,7 @@ class Transaction:
             if await self._is_clean(connection):
                 await self._database.give_back(connection)
                 return
-        except psycopg.Error as error:
+        except (psycopg.Error, DatabaseUnavailableError) as error:
             log.info("rollback_failed", reason=type(error).__name__)
         await discard(connection)
 
@@ -315,6 +352,10 @@ def _outcome_after(error: BaseException) -> Outcome:
     """How a transaction ended whose commit raised this."""
     is_known = isinstance(error, DataLayerError) and not isinstance(error, CommitUnknownError)
     return Outcome.ROLLED_BACK if is_known else Outcome.UNKNOWN
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task])
 
 
 async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:

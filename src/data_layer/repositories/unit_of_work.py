@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import psycopg
@@ -34,16 +35,33 @@ if TYPE_CHECKING:
     from data_layer.database.connection_source import ConnectionSource
     from data_layer.repositories.sessions import EndedSessions
 
-# Child tasks inherit context variables, but not the transaction: so the task is remembered beside it.
-_current: ContextVar[tuple[ConnectionSource, asyncio.Task[Any] | None] | None] = ContextVar(
-    "current_transaction", default=None
-)
+_current: ContextVar[_Scope | None] = ContextVar("current_transaction", default=None)
+# Turns of the event loop after which an asynchronous generator that was left with ``break`` is being closed.
+_TURNS = 3
 _last_position: ContextVar[str | None] = ContextVar("last_position", default=None)
 
 
 def last_position() -> str | None:
     """Where PostgreSQL's log was after the last commit of this task, or of the one that started it; None if unknown."""
     return _last_position.get()
+
+
+@dataclass(slots=True, eq=False)
+class _Scope:
+    """Where a transaction is open. Child tasks inherit it, but not the transaction: so it knows its task."""
+
+    database: ConnectionSource
+    task: asyncio.Task[Any] | None
+    outer: _Scope | None
+    is_open: bool = True
+
+
+def _innermost() -> _Scope | None:
+    """The open transaction of this context; one that ended in the context of another task may still stand in it."""
+    scope = _current.get()
+    while scope is not None and not scope.is_open:
+        scope = scope.outer
+    return scope
 
 
 class ChangedKeys(Protocol):
@@ -92,10 +110,10 @@ class UnitOfWork:
         self._make_changed_keys = make_changed_keys
         self._forget_sessions = forget_sessions
         self._changed_keys: ChangedKeys | None = None
-        self._is_decided = True
         self._discarded: list[str] = []
         self._ended: list[EndedSessions] = []
-        self._token: Token[Any] | None = None
+        self._is_decided = True
+        self._scope: _Scope | None = None
         self._transaction = Transaction(database)
         self._entities = EntitySession(database, self._transaction)
         self.users = UserRepository(self._entities, self._discarded)
@@ -138,17 +156,20 @@ class UnitOfWork:
 
     async def orm(self) -> AsyncSession:
         """SQLAlchemy's session of this transaction, for what nothing here covers. Do not commit or close it."""
-        await self._entities.flush()
         return await self._entities.orm()
 
     async def __aenter__(self) -> Self:
-        task = asyncio.current_task()
-        if _current.get() == (self._database, task):
+        for _ in range(_TURNS):
+            if not self._is_nested():
+                break
+            await asyncio.sleep(0)
+        if self._is_nested():
             raise NestedTransactionError(
                 "a transaction is open in this task already: pass its `tx` on instead of beginning another one"
             )
         self._transaction.open()
-        self._token = _current.set((self._database, task))
+        self._scope = _Scope(self._database, asyncio.current_task(), _innermost())
+        _current.set(self._scope)
         return self
 
     async def __aexit__(
@@ -158,11 +179,24 @@ class UnitOfWork:
             if error is None:
                 await self._commit()
         finally:
-            if self._token is not None:
-                _current.reset(self._token)
+            self._leave()
             await self._close()
         if isinstance(error, psycopg.Error | SQLAlchemyError):
             raise translate(error) from error
+
+    def _is_nested(self) -> bool:
+        scope = _innermost()
+        return scope is not None and (scope.database, scope.task) == (self._database, asyncio.current_task())
+
+    def _leave(self) -> None:
+        """Make the transaction outside of this one the current one again, if this is still the context of both.
+
+        A generator that the event loop closes, or a fixture, may end it in the context of another task.
+        """
+        if self._scope is not None:
+            self._scope.is_open = False
+            if _current.get() is self._scope:
+                _current.set(self._scope.outer)
 
     async def _commit(self) -> None:
         if self._changed_keys is not None:
@@ -186,7 +220,9 @@ class UnitOfWork:
         finally:
             await self._transaction.close()
             if self._changed_keys is not None:
-                await uninterrupted(self._changed_keys.after_commit(is_decided=self._is_decided))
+                # A caller that was cancelled meanwhile gets its cancellation instead of CommitUnknownError.
+                is_decided = self._is_decided and self._transaction.is_decided
+                await uninterrupted(self._changed_keys.after_commit(is_decided=is_decided))
         if committed and self._ended and self._forget_sessions is not None:
             await uninterrupted(self._forget_sessions(self._ended))
         if committed and self._discarded and self._remove_files is not None:
