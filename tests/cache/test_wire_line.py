@@ -204,7 +204,7 @@ class TestMisbehaviour:
             if command[0] == b"PING":
                 writer.write(b"+PONG\r\n")
 
-        async with Peer(be_silent) as peer, running(peer.url, command=300) as runner:
+        async with Peer(be_silent, is_silent=True) as peer, running(peer.url, command=300) as runner:
             assert await runner.run("PING") == b"PONG"
             async with asyncio.timeout(LIMIT):
                 calls = (runner.run("GET", b"%d" % number) for number in range(20))
@@ -266,7 +266,7 @@ class TestMisbehaviour:
                 await writer.drain()
                 await asyncio.sleep(0.001)
 
-        async with Peer(pour) as peer, running(peer.url, command=300) as runner, asyncio.timeout(LIMIT):
+        async with Peer(pour, is_silent=True) as peer, running(peer.url, command=300) as runner, asyncio.timeout(LIMIT):
             with pytest.raises(CacheTimeoutError):
                 await runner.run("GET", b"key")
 

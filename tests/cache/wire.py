@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +17,8 @@ from data_layer.config import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from data_layer.testing.redis_server import RedisServer
 
     Behave = Callable[[list[bytes], asyncio.StreamWriter], Awaitable[None]]
 
@@ -68,7 +72,7 @@ class Listening:
         self._writers.add(writer)
         try:
             await self.serve(reader, writer)
-        except ConnectionError:
+        except (ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
@@ -78,10 +82,16 @@ class Listening:
 
 
 class Peer(Listening):
-    """Greets like a server, and then behaves as it is told."""
+    """Greets like a primary, and then behaves as it is told.
 
-    def __init__(self, behave: Behave) -> None:
+    Args:
+        behave: gets each command, and may answer.
+        is_silent: also leave the questions for the role unanswered that come after the greeting.
+    """
+
+    def __init__(self, behave: Behave, *, is_silent: bool = False) -> None:
         super().__init__()
+        self._is_silent = is_silent
         self.commands: list[list[bytes]] = []
         self._behave = behave
 
@@ -90,12 +100,71 @@ class Peer(Listening):
         while data := await reader.read(65536):
             parser.feed(data)
             while (command := parser.gets()) is not False:
+                if command == [b"HELLO"] and self._is_silent:
+                    continue
                 if command[0] == b"HELLO":
-                    writer.write(b"%1\r\n+server\r\n+peer\r\n")
+                    writer.write(b"%1\r\n$4\r\nrole\r\n$6\r\nmaster\r\n")
+                    continue
+                if command == [b"INFO", b"server"]:
+                    writer.write(b"$9\r\nrun_id:me\r\n")
                     continue
                 self.commands.append(command)
                 await self._behave(command, writer)
                 await writer.drain()
+
+
+class Endpoint(Listening):
+    """One name for whichever server is the primary now: a proxy on a port.
+
+    Connections stay with the server to which they were made, as behind HAProxy or a Kubernetes service.
+    """
+
+    def __init__(self, server: RedisServer) -> None:
+        super().__init__()
+        self.server = server
+        self._passing: set[asyncio.Event] = set()
+        self._sockets: set[asyncio.StreamWriter] = set()
+
+    def cut(self, *, every: int = 1) -> None:
+        """Reset each connection, or each second, or each third."""
+        for number, writer in enumerate(list(self._sockets)):
+            if number % every == 0:
+                writer.transport.abort()
+
+    def forget(self) -> None:
+        """From now on, drop everything on the connections that exist, as a NAT does that lost its table."""
+        for event in self._passing:
+            event.clear()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passing = asyncio.Event()
+        passing.set()
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self._passing.add(passing)
+        self._sockets.add(writer)
+        back = asyncio.create_task(self._pass_on(there_reader, writer, passing))
+        try:
+            await self._pass_on(reader, there_writer, passing)
+        finally:
+            self._passing.discard(passing)
+            self._sockets.discard(writer)
+            there_writer.close()
+            back.cancel()
+
+    @staticmethod
+    async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passing: asyncio.Event) -> None:
+        try:
+            while data := await reader.read(65536):
+                if passing.is_set():
+                    writer.write(data)
+                    await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            if passing.is_set():
+                writer.close()
 
 
 class HoldingProxy(Listening):

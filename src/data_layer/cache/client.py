@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import (
@@ -17,6 +18,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
 from redis.backoff import NoBackoff
+from redis.exceptions import ReadOnlyError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from data_layer.cache.address import Topology
@@ -31,7 +33,19 @@ if TYPE_CHECKING:
 MAXIMUM_CONNECTIONS = 32
 
 
-class VerifiedTlsConnection(SSLConnection):
+class FollowingConnection(Connection):
+    """Ends when the server turns out to be a replica, so that the next command looks its name up again."""
+
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """The next answer."""
+        try:
+            return await super().read_response(*arguments, **options)
+        except ReadOnlyError:
+            await self.disconnect()
+            raise
+
+
+class VerifiedTlsConnection(FollowingConnection, SSLConnection):
     """TLS with a context that all connections share.
 
     redis-py would build one for each connection, which reads the system's authorities from disk every time, and
@@ -124,10 +138,19 @@ def _options(address: ServerAddress, settings: Settings) -> dict[str, Any]:
         "socket_timeout": settings.redis_command_timeout / 1000,
         "socket_connect_timeout": settings.redis_connect_timeout / 1000,
         "retry": Retry(NoBackoff(), 0),
+        # What a NAT or a load balancer on the way forgets is noticed within half a minute.
+        "socket_keepalive": True,
+        "socket_keepalive_options": keepalive_options(),
         # They exist only in Redis Enterprise, and while they are on redis-py does not notice that an idle
         # connection was closed.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
+
+
+def keepalive_options() -> dict[int, int]:
+    """After 15 idle seconds ask every 5 s, three times; what the operating system does not have is left out."""
+    wanted = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+    return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
 
 
 def _transport(address: ServerAddress, context: ssl.SSLContext | None) -> dict[str, Any]:
@@ -135,5 +158,5 @@ def _transport(address: ServerAddress, context: ssl.SSLContext | None) -> dict[s
         return {"connection_class": UnixDomainSocketConnection, "path": address.socket_path}
     endpoint = {"host": address.host, "port": address.port}
     if context is None:
-        return endpoint | {"connection_class": Connection}
+        return endpoint | {"connection_class": FollowingConnection}
     return endpoint | {"connection_class": VerifiedTlsConnection, "context": context}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hiredis import ReplyError
 
@@ -179,12 +179,26 @@ class CommandRunner:
     async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
         """The keys of all servers that match a glob, in batches; a batch may be empty, and a key may come twice."""
         for primary in await self.primaries():
-            cursor = 0
-            while True:
-                cursor, keys = await self.run_on(primary, "SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+            async for keys, _ in self.scan_on(primary, pattern):
                 yield keys
-                if int(cursor) == 0:
-                    break
+
+    async def scan_on(self, primary: Primary, pattern: bytes) -> AsyncIterator[tuple[list[bytes], bool]]:
+        """The same of one server, and with each batch whether it was the last.
+
+        A cursor means nothing to another server: when another one has taken the place of this, it begins again.
+        """
+        cursor: int | bytes = 0
+        generation = None
+        while True:
+            cursor, keys = await self.run_on(primary, "SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+            if generation not in {None, primary.generation}:
+                generation, cursor = None, 0
+                continue
+            generation = primary.generation
+            is_last = int(cursor) == 0
+            yield keys, is_last
+            if is_last:
+                return
 
     async def primaries(self) -> tuple[Primary, ...]:
         """All servers that hold data and may be written.
@@ -208,9 +222,7 @@ class CommandRunner:
             CacheError: when there is none to be had.
         """
         self._refuse_if_closed()
-        line = await self._connector.open(await primary.locate(), on_push=on_push)
-        line.on_closed = on_closed
-        return line
+        return await primary.open_line(on_push=on_push, on_closed=on_closed)
 
     def on_topology_change(self, callback: OnTopologyChange) -> None:
         """Has this awaited with every new connection to a primary, and when one got slots from another.
@@ -311,6 +323,9 @@ class CommandRunner:
         return [group[start : start + _KEYS_AT_ONCE] for group in groups.values() for start in _starts(group)]
 
     async def _prepare(self, primary: Primary, line: Line) -> None:
+        if self._client is not None and self._only is not None:
+            # The idle connections of redis-py may lead to the server that was here before.
+            await cast("Redis", self._client).connection_pool.disconnect(inuse_connections=False)
         access = PrimaryAccess(primary, line, self._routing)
         for hook in self._hooks:
             try:
@@ -340,6 +355,8 @@ class PrimaryAccess:
 
     def __init__(self, primary: Primary, line: Line, routing: Routing) -> None:
         self.name = line.name
+        self.run_id = line.run_id
+        """Which process answers; empty where the server does not say."""
         self._primary = primary
         self._line = line
         self._routing = routing

@@ -41,6 +41,9 @@ _REFUSALS: dict[str, type[CacheError]] = {
     "NOSCRIPT": ScriptUnknownError,
     "WRONGTYPE": InvalidCacheValueError,
 }
+DEMOTIONS = frozenset({"READONLY", "MASTERDOWN", "LOADING"})
+_IN_SCRIPT = re.compile(r"ERR Error running script .*? -([A-Z]+) ", re.DOTALL)
+_NO_RESP3 = re.compile(r"NOPROTO|ERR (?:unknown|unsupported) command ['`]?HELLO", re.IGNORECASE)
 _UNFIT_VALUES = ("ERR value is not an integer", "ERR increment or decrement would overflow")
 _WRONG_LOGINS = ("ERR invalid password", "ERR AUTH ", "ERR Client sent AUTH")
 # Old servers put the arguments of a command that they do not know into the text, and new ones the key without a right.
@@ -57,6 +60,13 @@ class LineLost(LineFailure):
     def __init__(self, reason: str, *, was_written: bool = True) -> None:
         super().__init__(reason)
         self.was_written = was_written
+
+
+class LineDemoted(LineLost):
+    """The server is no primary any more; a command with this as its answer was not carried out."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, was_written=False)
 
 
 class LineTimedOut(LineFailure):
@@ -88,11 +98,27 @@ def translate(error: Exception, name: str) -> CacheError:
 
 def reply_code(answer: object) -> str:
     """The first word of a refusal, such as MOVED; empty for anything else."""
-    return str(answer).partition(" ")[0] if isinstance(answer, ReplyError) else ""
+    return _code(str(answer)) if isinstance(answer, ReplyError) else ""
+
+
+def is_demotion(answer: ReplyError) -> bool:
+    """Whether only a server that is no primary, or not yet, refuses a command in this way."""
+    return reply_code(answer) in DEMOTIONS
+
+
+def _code(text: str) -> str:
+    """Redis 6 wraps what stopped a script: ``ERR Error running script (…): -READONLY …``."""
+    wrapped = _IN_SCRIPT.match(text)
+    return wrapped[1] if wrapped else text.partition(" ")[0]
 
 
 def _translate_refusal(text: str, name: str) -> CacheError:
-    refusal = _REFUSALS.get(text.partition(" ")[0], CacheError)
+    refusal = _REFUSALS.get(_code(text), CacheError)
+    if _NO_RESP3.match(text):
+        return CacheUnavailableError(
+            f"Redis at {name} is too old: it does not know the protocol RESP3; "
+            "upgrade to Redis 6 or later, or to Valkey"
+        )
     if text.startswith(_UNFIT_VALUES):
         refusal = InvalidCacheValueError
     if refusal is CacheLoginError or text.startswith(_WRONG_LOGINS):

@@ -87,7 +87,9 @@ SETTLE = Script(
     _BEGINNING
     + _INTENTS
     + """
-if kind == nil or kind == LOCK then return 0 end
+-- Also where there is nothing: a replica refuses it, instead of saying that all is well.
+if kind == nil then redis.call('UNLINK', KEY) return 0 end
+if kind == LOCK then return 0 end
 if kind == '' then redis.call('UNLINK', KEY) return 1 end
 if kept == '' then
   redis.call('UNLINK', KEY)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from data_layer.cache.commands import SCAN_COUNT
 from data_layer.cache.statistics import (
     CacheStatistics,
     NearCopyStatistics,
@@ -115,11 +114,11 @@ async def _count_keys(runner: CommandRunner, primaries: list[Primary], pattern: 
     keys: set[bytes] = set()
     complete = True
     for primary in primaries:
-        cursor = 0
-        for _ in range(max(1, SCANS_PER_COUNT // len(primaries))):
-            cursor, found = await runner.run_on(primary, "SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+        scans = 0
+        async for found, is_last in runner.scan_on(primary, pattern):
             keys.update(found)
-            if not int(cursor):
+            scans += 1
+            if is_last or scans >= max(1, SCANS_PER_COUNT // len(primaries)):
+                complete = complete and is_last
                 break
-        complete = complete and not int(cursor)
     return len(keys), complete

@@ -1,6 +1,7 @@
 """Hears of every change under this application's prefix, and says until when that knowledge is complete.
 
-One line to each primary carries ``CLIENT TRACKING ON BCAST PREFIX``. The server sends what changed before it answers
+One line to each primary carries ``CLIENT TRACKING ON BCAST PREFIX``; it leads to the same process as the line for
+commands, and ends when the server is no primary any more. The server sends what changed before it answers
 who asked for the change. Every fifth of a second each line is asked for its role. Answers and messages come in order,
 so the answer proves that everything that was changed before the question has arrived. (Everything but what was changed
 in the same turn of the server's loop, whose messages follow the answer. The answer to the *next* question proves those
@@ -48,7 +49,7 @@ class Tracking:
         self._quarantine = quarantine
         self._opened = monotonic()
         self._proven: float | None = None
-        self._known: set[str] = set()
+        self._known: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
         self._names: frozenset[str] = frozenset()
         self._is_broken = asyncio.Event()
@@ -106,6 +107,10 @@ class Tracking:
             for primary in primaries:
                 line = await self._runner.open_line(primary, on_push=self._note_push, on_closed=self._note_loss)
                 lines.append(line)
+                if not line.run_id:
+                    raise CacheUnavailableError(
+                        f"Redis at {primary.name} does not say which process it is; allow INFO (+info)"
+                    )
                 await line.run("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", self._namespace.start)
             self._names = frozenset(primary.name for primary in primaries)
             await self._ask_again_and_again(lines)
@@ -117,7 +122,7 @@ class Tracking:
         proven: float | None = None
         while not self._is_broken.is_set():
             asked = monotonic()
-            await _ask(lines)
+            await asyncio.gather(*(line.run("HELLO") for line in lines))
             if proven is None:  # The second question follows the first one at once.
                 proven = asked
                 continue
@@ -148,31 +153,22 @@ class Tracking:
 
     async def _note_connection(self, access: PrimaryAccess) -> None:
         """Commands are about to go to a primary that is new, or has new keys: does a line listen to it?"""
-        if self._may_have_missed_something(access.name):
+        if self._may_have_missed_something(access):
             log.info("cache_quarantine_began", server=access.name)
             self._quarantine.begin()
             self._near.turn_off()
-        self._known.add(access.name)
+        self._known[access.name] = access.run_id
         if access.name in self._names:
             self._near.clear()
         else:
             self._note_loss()
 
-    def _may_have_missed_something(self, name: str) -> bool:
-        """A replica that was promoted, or a server that could not be reached for as long as others may have tried."""
+    def _may_have_missed_something(self, access: PrimaryAccess) -> bool:
+        """Whether this is another process than before, or it was out of reach for as long as others may have tried."""
         now = monotonic()
-        if name not in self._known:
+        known = self._known.get(access.name)
+        if known is None:
             return now > self._opened + _START_SECONDS
+        if not access.run_id or access.run_id != known:
+            return True
         return self._proven is not None and now > self._proven + _SHORT_OUTAGE_SECONDS
-
-
-async def _ask(lines: list[Line]) -> None:
-    """Asks all servers at once what they are.
-
-    Raises:
-        CacheUnavailableError: when one of them is no primary any more; it hears of changes late, or never.
-    """
-    answers = await asyncio.gather(*(line.run("HELLO") for line in lines))
-    for line, answer in zip(lines, answers, strict=True):
-        if answer.get(b"role") != b"master":
-            raise CacheUnavailableError(f"Redis at {line.name} is no primary any more")

@@ -82,7 +82,7 @@ class ClusterRouting:
             case "TRYAGAIN":
                 await _pause()
                 return Detour(primary)
-            case "CLUSTERDOWN" | "READONLY":
+            case "CLUSTERDOWN" | "READONLY" | "LOADING" | "MASTERDOWN":
                 await self._refresh_quietly(())
                 return Detour(self.find(key) or primary)
             case _:

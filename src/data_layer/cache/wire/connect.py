@@ -6,16 +6,17 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING
 
-from data_layer.cache.errors import translate
+from data_layer.cache.errors import LineFailure, translate
 from data_layer.cache.latency import LatencyHistogram
+from data_layer.cache.wire.info import parse_info
 from data_layer.cache.wire.line import MAXIMUM_WAITING, Line, pack
-from data_layer.errors import ConfigurationError
+from data_layer.errors import CacheReadOnlyError, ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from data_layer.cache.address import ServerAddress
-    from data_layer.cache.wire.line import OnPush
+    from data_layer.cache.wire.line import Command, OnPush
     from data_layer.config import Settings
 
 CLIENT_NAME = "data-layer"
@@ -43,8 +44,16 @@ class Connector:
         maximum_waiting: int = MAXIMUM_WAITING,
         on_push: OnPush | None = None,
         is_measured: bool = False,
+        is_primary: bool = False,
     ) -> Line:
         """A line that is logged in and has its database selected.
+
+        Args:
+            address: where to.
+            maximum_waiting: commands under way before it calls itself full.
+            on_push: gets messages that are no answers.
+            is_measured: whether its latencies are recorded.
+            is_primary: whether only a primary will do, and the line is to end when the server is none any more.
 
         Raises:
             CacheError: or the subclass that says why there is none.
@@ -55,7 +64,7 @@ class Connector:
         )
         try:
             await self._connect(address, line)
-            await _introduce(line, address)
+            await _introduce(line, address, is_primary=is_primary)
         except BaseException:
             # The event loop has not always broken it off: who is cancelled at the end of a TLS handshake leaves a
             # connection behind that waits half a minute for the server to say goodbye.
@@ -80,16 +89,33 @@ class Connector:
             raise translate(error, line.name) from None
 
 
-async def _introduce(line: Line, address: ServerAddress) -> None:
+async def _introduce(line: Line, address: ServerAddress, *, is_primary: bool) -> None:
     greeting: list[str | int] = ["HELLO", 3]
     if address.password is not None:
         greeting += ["AUTH", address.username or "default", address.password]
-    answers = [line.send(pack((*greeting, "SETNAME", CLIENT_NAME)))]
+    commands: list[Command] = [(*greeting, "SETNAME", CLIENT_NAME)]
     if address.database:
-        answers.append(line.send(pack(("SELECT", address.database))))
-    for answer in [await waiter for waiter in answers]:
+        commands.append(("SELECT", address.database))
+    waiters = [line.send(pack(command)) for command in commands]
+    identity = line.send(pack(("INFO", "server"))) if is_primary else None
+    answers = [await waiter for waiter in waiters]
+    for answer in answers:
         if isinstance(answer, Exception):
             raise translate(answer, line.name)
+    if identity is None:
+        return
+    if answers[0].get(b"role") != b"master":
+        raise CacheReadOnlyError(
+            f"Redis at {line.name} is a replica, which is read only (READONLY) and may be out of date: "
+            "name the primary in REDIS_HOST or REDIS_URL"
+        )
+    described = await identity
+    # Without the right to ask, the connection works; the near copy then has no proof of whom it hears from.
+    if isinstance(described, bytes):
+        line.run_id = str(parse_info(described).get("run_id", ""))
+    elif isinstance(described, LineFailure):
+        raise translate(described, line.name)
+    line.watch_role()
 
 
 def tls_context(authority: Path | None) -> ssl.SSLContext:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
-from hiredis import ProtocolError, PushNotification, Reader, pack_command
+from hiredis import ProtocolError, PushNotification, Reader, ReplyError, pack_command
 
-from data_layer.cache.errors import LineFailure, LineGarbled, LineLost, LineTimedOut, translate
+from data_layer.cache.errors import (
+    LineDemoted,
+    LineFailure,
+    LineGarbled,
+    LineLost,
+    LineTimedOut,
+    is_demotion,
+    translate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +35,11 @@ MAXIMUM_WAITING = 4096
 _MAXIMUM_UNWRITTEN = 2**20
 _MAXIMUM_ANSWER = 2**28
 _GRACE = 0.02
+ROLE_CHECK_SECONDS = 0.25
+"""How often a server is asked whether it is still a primary; no NAT or load balancer calls such a connection idle."""
+_SILENCE_SECONDS = 0.4
+_PROOF_SECONDS = 0.5
+_HELLO = pack(("HELLO",))
 _INCOMPLETE: Final = object()
 
 
@@ -41,12 +55,17 @@ class Line(asyncio.Protocol):
 
     A caller that is cancelled leaves its place in the queue, and its answer is thrown away when it comes.
 
+    With ``watch_role`` the connection is one to a primary, and ends as soon as the server shows that it is none any
+    more: by its answer to a question that is asked four times a second, or by refusing a command. What was sent after
+    that question was not carried out and may be repeated. A connection that has been silent for longer than that (this
+    process stood still, or something on the way forgot it) has to answer before anything else is written to it.
+
     Args:
         name: the server, as errors show it.
         time_limit: seconds from the writing of a command to its answer.
         maximum_waiting: commands under way before the line calls itself full.
         on_push: gets each message that is no answer, such as ``[b"invalidate", [b"key"]]``.
-        latencies: are told how long each write waited for its last answer.
+        latencies: record how long each write waited for its last answer.
     """
 
     def __init__(
@@ -60,6 +79,8 @@ class Line(asyncio.Protocol):
     ) -> None:
         loop = asyncio.get_running_loop()
         self.name = name
+        self.run_id = ""
+        """Which process of a server answers here; empty where the server does not say."""
         self.answered = 0
         self.is_full = False
         self.on_full: Callable[[], None] = _nothing
@@ -80,12 +101,17 @@ class Line(asyncio.Protocol):
         self._is_paused = False
         self._room = asyncio.Event()
         self._room.set()
-        # The number of the last command of each write, and when it was written.
-        self._writes: deque[tuple[int, float]] = deque()
+        # The number of the last command of each write, when it was written, and whether callers wait for it.
+        self._writes: deque[tuple[int, float, bool]] = deque()
         self._marks: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._is_doubtful = False
         self._reason: LineFailure | None = None
+        self._heard = loop.time()
+        self._is_watched = self._is_holding = False
+        self._role_questions = 0
+        self._role_timer: asyncio.TimerHandle | None = None
+        self._proof_timer: asyncio.TimerHandle | None = None
 
     @property
     def is_closed(self) -> bool:
@@ -108,9 +134,11 @@ class Line(asyncio.Protocol):
         if self._reason is not None:
             waiter.set_result(LineLost(str(self._reason), was_written=False))
             return waiter
-        self._waiting.append(waiter)
         if not self._unwritten:
+            if self._is_watched and self._loop.time() - self._heard > _SILENCE_SECONDS:
+                self.require_proof()
             self._call_soon(self._write)
+        self._waiting.append(waiter)
         self._unwritten.append(packed)
         self._unwritten_size += len(packed)
         if self._unwritten_size > _MAXIMUM_UNWRITTEN:
@@ -145,6 +173,21 @@ class Line(asyncio.Protocol):
         """Breaks the line off; whoever waits is told."""
         self._break(LineLost(reason))
 
+    def watch_role(self) -> None:
+        """From now on, check again and again that the server is there and a primary."""
+        self._is_watched = True
+        self._role_timer = self._loop.call_later(ROLE_CHECK_SECONDS, self._check_role)
+
+    def require_proof(self) -> None:
+        """Write nothing more until the server has answered that it is a primary."""
+        if self._is_holding or self._reason is not None or not self._is_watched:
+            return
+        self._write()
+        self._is_holding = True
+        self._ask_role()
+        limit = min(_PROOF_SECONDS, self._time_limit)
+        self._proof_timer = self._loop.call_later(limit, self._miss_proof)
+
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -167,6 +210,9 @@ class Line(asyncio.Protocol):
                 self.answered += 1
                 if not waiter.done():
                     waiter.set_result(answer)
+                if answer.__class__ is ReplyError and self._is_watched and is_demotion(answer):
+                    self._break(LineDemoted(str(answer)))
+                    return
         except ProtocolError:
             self._break(LineGarbled())
             return
@@ -193,26 +239,33 @@ class Line(asyncio.Protocol):
         unwritten = self._unwritten
         if self._transport is None or not unwritten:
             return
+        if self._is_holding:
+            if len(self._waiting) >= self._maximum_waiting:
+                self._fill()
+            return
         packet = unwritten[0] if len(unwritten) == 1 else b"".join(unwritten)
         unwritten.clear()
         self._unwritten_size = 0
-        now = self._loop.time()
-        self._writes.append((self.sent, now))
-        if self._timer is None:
-            self._timer = self._loop.call_at(now + self._time_limit, self._look_for_overdue)
+        self._note_write(has_callers=True)
         self._transport.write(packet)
         if len(self._waiting) >= self._maximum_waiting:
             self._fill()
         elif self.is_full:
             self._make_room()
 
+    def _note_write(self, *, has_callers: bool) -> None:
+        now = self._loop.time()
+        self._writes.append((self.sent, now, has_callers))
+        if self._timer is None:
+            self._timer = self._loop.call_at(now + self._time_limit, self._look_for_overdue)
+
     def _note_progress(self) -> None:
         answered, writes, marks = self.answered, self._writes, self._marks
         if writes and writes[0][0] <= answered:
-            now = self._loop.time()
+            self._heard = now = self._loop.time()
             while writes and writes[0][0] <= answered:
-                _, written = writes.popleft()
-                if self._latencies is not None:
+                _, written, has_callers = writes.popleft()
+                if has_callers and self._latencies is not None:
                     self._latencies.note(now - written)
         while marks and marks[0][0] <= answered:
             _release(marks.popleft()[1])
@@ -249,6 +302,41 @@ class Line(asyncio.Protocol):
             self._is_doubtful = True
             self._timer = self._loop.call_at(now + _GRACE, self._look_for_overdue)
 
+    def _check_role(self) -> None:
+        """Ask for the role; a server that has not answered the last time has to before anything else is written."""
+        self._role_timer = self._loop.call_later(ROLE_CHECK_SECONDS, self._check_role)
+        if self._role_questions:
+            self.require_proof()
+        elif not self._unwritten and not self._is_paused:
+            self._ask_role()
+
+    def _ask_role(self) -> None:
+        if self._transport is None:
+            return
+        self._role_questions += 1
+        self._waiting.append(cast("asyncio.Future[Any]", _RoleQuestion(self._note_role)))
+        self._note_write(has_callers=False)
+        self._transport.write(_HELLO)
+
+    def _note_role(self, answer: Any) -> None:
+        self._role_questions -= 1
+        if self._reason is not None or isinstance(answer, LineFailure):
+            return
+        if isinstance(answer, dict) and answer.get(b"role") != b"master":
+            self._break(LineDemoted("the server is a replica now"))
+        elif self._is_holding and not self._role_questions:
+            self._is_holding = False
+            self._write()
+
+    def _miss_proof(self, *, is_last: bool = False) -> None:
+        """Give up a silent connection to which nothing but questions was written; else its time limit decides."""
+        if not self._is_holding or any(has_callers for _, _, has_callers in self._writes):
+            return
+        if is_last:
+            self._break(LineTimedOut())
+        else:  # As for an overdue command: the answer may only have to be read.
+            self._proof_timer = self._loop.call_later(_GRACE, partial(self._miss_proof, is_last=True))
+
     def _push(self, message: list[Any]) -> None:
         if self._on_push is not None:
             self._on_push(message)
@@ -258,8 +346,9 @@ class Line(asyncio.Protocol):
             return
         self._reason = reason
         self._room.set()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._role_timer, self._proof_timer):
+            if timer is not None:
+                timer.cancel()
         if self._transport is not None:
             self._transport.abort()
         self.on_closed()
@@ -271,6 +360,18 @@ class Line(asyncio.Protocol):
             _release(mark)
         for queue in (self._waiting, self._unwritten, self._marks, self._writes):
             queue.clear()
+
+
+class _RoleQuestion:
+    """Stands among the waiting futures, and handles its answer before the next one is read."""
+
+    __slots__ = ("set_result",)
+
+    def __init__(self, note: Callable[[Any], None]) -> None:
+        self.set_result = note
+
+    def done(self) -> bool:
+        return False
 
 
 def _release(mark: asyncio.Future[None]) -> None:

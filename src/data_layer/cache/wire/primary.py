@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from data_layer.cache.errors import translate
 from data_layer.cache.wire.breaker import BreakerState, CircuitBreaker
 from data_layer.cache.wire.gate import Gate
 from data_layer.cache.wire.large_keys import LargeKeys
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from data_layer.cache.address import ServerAddress
     from data_layer.cache.wire.connect import Connector
-    from data_layer.cache.wire.line import Line
+    from data_layer.cache.wire.line import Line, OnPush
 
     Locate = Callable[[], Awaitable[ServerAddress]]
     Prepare = Callable[["Primary", Line], Awaitable[None]]
@@ -35,6 +37,10 @@ logger = get_log(__name__)
 
 class Primary:
     """Connects when it is needed, and reconnects.
+
+    All connections lead to the same process of a server. The name may be that of a proxy or an endpoint which leads to
+    another server from now on: when a connection ends, or reaches another process than the others, they are all closed
+    or have to prove themselves, and the next command looks the name up again.
 
     While the breaker is closed, a caller who finds no connection makes one. When it is open, callers are refused at
     once, and only a task of this class tries to connect, with growing pauses.
@@ -57,6 +63,11 @@ class Primary:
         """Where the last connection went to."""
         self._main: Line | None = None
         self._large_line: Line | None = None
+        self._listening: set[Line] = set()
+        self.generation = 0
+        """Grows with each connection that may lead to another server, or to a server with other data, than before."""
+        self._run_id = ""
+        self._connected_at = 0.0
         self._large_turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._must_prepare = self._is_preparing = False
@@ -78,6 +89,10 @@ class Primary:
     def connections(self) -> int:
         """Open lines of this process, without those for tracking."""
         return sum(line is not None for line in (self._main, self._large_line))
+
+    def was_connected_for(self, seconds: float) -> bool:
+        """Whether it is connected to, and was for so long."""
+        return self._main is not None and monotonic() > self._connected_at + seconds
 
     async def locate(self) -> ServerAddress:
         """Where the server is.
@@ -128,8 +143,8 @@ class Primary:
                 main = await self.wait_for_turn()
                 await main.passed(main.sent)
                 line = await self._admit_large()
-                # Meanwhile everybody may have been told to wait.
-                await self.gate.enter()
+                # Meanwhile the other connection may have become full, or have been lost.
+                await self.wait_for_turn()
                 waiters = [line.send(command) for command in packed]
         except TimeoutError:
             raise CacheTimeoutError(
@@ -137,10 +152,41 @@ class Primary:
             ) from None
         return [await waiter for waiter in waiters]
 
+    async def open_line(self, *, on_push: OnPush, on_closed: Callable[[], None]) -> Line:
+        """A connection of the caller's own, which the caller closes, to the server that ordinary commands go to.
+
+        Raises:
+            CacheError: when there is none to be had.
+        """
+        line = await self._connector.open(await self.locate(), on_push=on_push, is_primary=True)
+        self._require_same_server(line)
+
+        def end() -> None:
+            self._listening.discard(line)
+            on_closed()
+            self._doubt()
+
+        line.on_closed = end
+        self._listening.add(line)
+        return line
+
     def abandon(self, reason: str) -> None:
-        """Closes the lines, so that the next command locates the server anew."""
+        """Closes all connections, so that the next command looks up where the server is."""
         if self._main is not None:
             self._main.close(reason)
+        self._close_others(reason)
+
+    def require_same_server(self, run_id: str) -> None:
+        """Closes all connections if they lead to another process than the one with this id.
+
+        Raises:
+            CacheUnavailableError: when they do.
+        """
+        if self._main is not None and self._main.run_id != run_id:
+            reason = "its address leads to another server now"
+            logger.info("cache_server_replaced", server=self.name)
+            self.abandon(reason)
+            raise CacheUnavailableError(f"Redis at {self.name} was replaced: {reason}")
 
     def prepare_again(self) -> None:
         """Lets nobody send until ``prepare`` has been awaited once more."""
@@ -165,7 +211,7 @@ class Primary:
             await asyncio.wait([self._task])
         self.gate.refuse(refusal)
         self.gate.hold()
-        lines = [line for line in (self._main, self._large_line) if line is not None]
+        lines = [*([self._main] if self._main is not None else []), *self._others]
         try:
             for line in lines:
                 await line.passed(line.sent)
@@ -216,17 +262,23 @@ class Primary:
                 return
 
     async def _connect_once(self) -> None:
-        line = await self._connector.open(await self.locate(), is_measured=True)
+        line = await self._connector.open(await self.locate(), is_measured=True, is_primary=True)
+        if not line.run_id or line.run_id != self._run_id:
+            self._run_id = line.run_id
+            self.generation += 1
         try:
             await self._make_ready(line)
         except BaseException:
             line.close()
             raise
-        self._main = line
+        self._main, self._connected_at = line, monotonic()
         line.on_closed = self._lose_line
         line.on_full = self.gate.hold
         line.on_room = self._open_gate
         self._answered_when_ready = line.answered
+        for other in self._others:
+            if other.run_id != line.run_id:
+                other.close("another server was connected to")
         if not self.breaker.is_closed:
             self.breaker.note_success_of_attempt()
             logger.info("cache_server_available", server=self.name)
@@ -258,8 +310,8 @@ class Primary:
             raise CacheTimeoutError(f"Redis at {self.name} was not made ready in time") from None
         finally:
             self._is_preparing = False
-        if line.is_closed:
-            raise CacheUnavailableError(f"Redis at {self.name} closed the connection at once")
+        if line.reason is not None:
+            raise translate(line.reason, self.name)
 
     def _lose_line(self) -> None:
         line, self._main = self._main, None
@@ -268,12 +320,31 @@ class Primary:
             return
         if line.answered > self._answered_when_ready:
             self.breaker.note_answer()
-        if self._large_line is not None:
-            self._large_line.close("the connection for small values broke")
+        self._close_others("the connection for commands broke")
         if line.sent > line.answered and self._refusal is None:
             self._note_failure(str(line.reason))
         if self.gate.is_awaited or not self.breaker.is_closed:
             self._start(self._connect)
+
+    @property
+    def _others(self) -> list[Line]:
+        return [*self._listening, *([self._large_line] if self._large_line is not None else [])]
+
+    def _close_others(self, reason: str) -> None:
+        for line in self._others:
+            line.close(reason)
+
+    def _doubt(self) -> None:
+        """Another connection has ended: the one for commands proves that its server is there and a primary."""
+        if self._main is not None:
+            self._main.require_proof()
+
+    def _require_same_server(self, line: Line) -> None:
+        try:
+            self.require_same_server(line.run_id)
+        except CacheUnavailableError:
+            line.close()
+            raise
 
     def _note_failure(self, reason: str) -> None:
         was_closed = self.breaker.is_closed
@@ -287,7 +358,8 @@ class Primary:
 
     async def _admit_large(self) -> Line:
         if self._large_line is None:
-            line = await self._connector.open(await self.locate(), maximum_waiting=_LARGE_AT_ONCE)
+            line = await self._connector.open(await self.locate(), maximum_waiting=_LARGE_AT_ONCE, is_primary=True)
+            self._require_same_server(line)
             line.on_closed = self._lose_large_line
             self._large_line = line
         line = self._large_line
@@ -296,3 +368,4 @@ class Primary:
 
     def _lose_large_line(self) -> None:
         self._large_line = None
+        self._doubt()

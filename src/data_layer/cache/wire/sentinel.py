@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from data_layer.cache.errors import reply_code
+from data_layer.cache.errors import is_demotion
 from data_layer.cache.wire.ask_all import ask_all
 from data_layer.cache.wire.primary import Primary
 from data_layer.cache.wire.routing import Detour
@@ -55,10 +55,7 @@ class SentinelRouting:
 
     async def detour(self, refusal: ReplyError, primary: Primary, _key: bytes | None) -> Detour | None:
         """A server that was demoted refuses writes: the command goes to its successor."""
-        if reply_code(refusal) != "READONLY":
-            return None
-        primary.abandon("the server is no primary any more")
-        return Detour(primary)
+        return Detour(primary) if is_demotion(refusal) else None
 
     async def close(self) -> None:
         """Closes all lines, those to the sentinels too."""
@@ -70,9 +67,6 @@ class SentinelRouting:
             line.close()
 
     async def _prepare_primary(self, primary: Primary, line: Line) -> None:
-        role = await line.run("ROLE")
-        if role[0] != b"master":
-            raise CacheUnavailableError(f"Redis at {line.name} is no primary, although the sentinels say so")
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch(), name="cache sentinels")
         await self._prepare(primary, line)

@@ -1,0 +1,111 @@
+"""Connections that something on the way forgot while nobody used them: the first command afterwards just works."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from data_layer.cache import Cache
+from data_layer.config import Settings
+from data_layer.testing.redis_server import RedisServer
+from tests.support import until
+
+from .wire import Endpoint, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from data_layer.cache.commands import CommandRunner
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def _empty(server: RedisServer) -> None:
+    server.execute("FLUSHALL")
+
+
+async def connected(runner: CommandRunner) -> None:
+    await runner.run("PING")
+    await runner.run("SET", b"large", b"x" * 100_000)
+
+
+async def test_a_forgotten_connection_is_replaced_while_nobody_uses_it(server: RedisServer) -> None:
+    async with Endpoint(server) as endpoint, running(endpoint.url) as runner:
+        await connected(runner)
+        (primary,) = await runner.primaries()
+        endpoint.forget()
+        await until(lambda: primary.connections == 0)
+        assert await runner.run("INCR", b"count", repeatable=False) == 1
+        assert primary.breaker.is_closed
+
+
+@pytest.mark.parametrize("command", [("INCR", b"count"), ("SET", b"count", b"1" * 100_000)], ids=["small", "large"])
+async def test_nothing_is_written_to_a_connection_that_was_silent_for_long(
+    server: RedisServer, command: tuple[str | bytes, ...]
+) -> None:
+    """This process stood still, a laptop asleep for instance, and so has noticed nothing when the command comes."""
+    async with Endpoint(server) as endpoint, running(endpoint.url) as runner:
+        await connected(runner)
+        endpoint.forget()
+        time.sleep(0.6)  # noqa: ASYNC251  (that is the point: nothing runs)
+        answers = await asyncio.gather(*(runner.run(*command, repeatable=False) for _ in range(5)))
+        assert sorted(answers) in ([1, 2, 3, 4, 5], [b"OK"] * 5)
+
+
+async def test_a_reset_connection(server: RedisServer) -> None:
+    async with Endpoint(server) as endpoint, running(endpoint.url) as runner:
+        for number in range(1, 6):
+            await connected(runner)
+            endpoint.cut()
+            (primary,) = await runner.primaries()
+            await until(lambda primary=primary: primary.connections == 0)  # type: ignore[misc]
+            assert await runner.run("INCR", b"count", repeatable=False) == number
+
+
+async def test_increment_and_lock_after_a_pause(server: RedisServer) -> None:
+    async with Endpoint(server) as endpoint:
+        settings = Settings(redis_connect_timeout=5000, redis_command_timeout=5000)
+        async with Cache(settings, endpoint.url) as cache:
+            await cache.check()
+            for number in (1, 2):
+                endpoint.forget()
+                time.sleep(0.6)  # noqa: ASYNC251
+                assert await cache.increment("count", ttl=60) == number
+                endpoint.forget()
+                time.sleep(0.6)  # noqa: ASYNC251
+                async with cache.lock("job"):
+                    pass
+
+
+async def test_a_server_that_pauses_for_less_than_the_time_limit_fails_nothing(server: RedisServer) -> None:
+    """Silence shorter than REDIS_COMMAND_TIMEOUT is no failure of a command that is under way."""
+    async with running(server.url) as runner:
+        await runner.run("PING")
+        server.pause()
+        count = asyncio.create_task(runner.run("INCR", b"count", repeatable=False))
+        await asyncio.sleep(1.2)
+        later = asyncio.create_task(runner.run("INCR", b"count", repeatable=False))
+        await asyncio.sleep(0.1)
+        server.resume()
+        assert [await count, await later] == [1, 2]
+
+
+async def test_a_server_that_closes_what_is_idle_is_never_met(server: RedisServer) -> None:
+    server.execute("CONFIG", "SET", "timeout", 1)
+    try:
+        async with running(server.url) as runner:
+            await connected(runner)
+            (primary,) = await runner.primaries()
+            for _ in range(30):
+                assert primary.connections == 2
+                await asyncio.sleep(0.1)
+    finally:
+        server.execute("CONFIG", "SET", "timeout", 0)
