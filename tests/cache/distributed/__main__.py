@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import random
 import sys
 import tempfile
+from dataclasses import replace
 
 from data_layer import DataLayer, Settings
 from data_layer.testing.postgresql_server import PostgresqlServer
 from data_layer.testing.redis_server import RedisServer
+from tests.cache.distributed.failover import Pair
 from tests.cache.distributed.run import Plan, run
+from tests.cache.wire import Endpoint
 
 _SHOWN = 20
 
@@ -26,13 +30,16 @@ async def main() -> int:
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument(
         "--sabotage",
-        choices=["intents", "settling", "leases"],
-        help="leave out intents before the commit, all invalidation, or the leases of readers; has to be noticed",
+        choices=["intents", "settling", "leases", "roles"],
+        help="leave out intents before the commit, all invalidation, the leases of readers, or what notices that a "
+        "server was demoted (with --failover); has to be noticed",
     )
+    parser.add_argument("--failover", action="store_true", help="two servers behind one name, which swap roles")
     arguments = parser.parse_args()
     with (
         PostgresqlServer(options={"max_connections": "200"}) as postgresql,
-        RedisServer(unix_socket=True) as redis,
+        RedisServer(unix_socket=not arguments.failover) as redis,
+        RedisServer() as replica,
         tempfile.TemporaryDirectory() as uploads,
     ):
         settings = {
@@ -44,7 +51,15 @@ async def main() -> int:
         }
         async with DataLayer(Settings(**settings), prepare=True):
             pass
-        outcome = await run(Plan(settings, arguments.seconds, arguments.processes, arguments.rows, arguments.sabotage))
+        plan = Plan(settings, arguments.seconds, arguments.processes, arguments.rows, arguments.sabotage)
+        if arguments.failover:
+            async with Endpoint(redis) as endpoint:
+                pair = Pair(endpoint, replica, random.Random())  # noqa: S311  (no secret)
+                await pair.follow()
+                outcome = await run(replace(plan, settings=settings | {"redis_url": endpoint.url}, pair=pair))
+            say(f"{pair.swaps} swaps of roles")
+        else:
+            outcome = await run(plan)
     verdict = outcome.verdict
     say(f"{verdict.events} events: {verdict.reads} reads, {verdict.writes} writes")
     say(f"{outcome.killed} killed, {outcome.stopped} stopped, {outcome.disconnected} times all disconnected")

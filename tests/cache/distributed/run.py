@@ -8,10 +8,13 @@ import os
 import random
 import signal
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
 
 from data_layer import DataLayer, Settings
 from tests.cache.distributed.history import Verdict, check, read_events
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
     from uuid import UUID
 
+    from tests.cache.distributed.failover import Pair
+
 _PAUSE_BETWEEN_FAULTS = 0.6
+_PAUSE_BETWEEN_SWAPS = 1.0
 _LONGEST_STOP = 2.5
 _TIME_TO_START = 60
 _TIME_TO_FINISH = 30
@@ -41,6 +47,8 @@ class Plan:
     processes: int = 8
     rows: int = 24
     sabotage: str | None = None
+    pair: Pair | None = None
+    """Two servers behind the address of Redis, which swap roles."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,8 @@ class Run:
         self._workers: list[ForkServerProcess] = []
         self._chance = random.Random()  # noqa: S311  (no secret)
         self._resumptions: set[asyncio.Task[None]] = set()
+        self._swapping: asyncio.Task[None] | None = None
+        self._stop_swapping = asyncio.Event()
         self._failed = 0
         self.killed = self.stopped = self.disconnected = 0
 
@@ -73,12 +83,17 @@ class Run:
         try:
             self._workers = [self._start() for _ in range(self._plan.processes)]
             await self._until_all_work()
+            if self._plan.pair is not None:
+                self._swapping = asyncio.create_task(self._swap_again_and_again(self._plan.pair))
             end = monotonic() + self._plan.seconds
             while monotonic() < end - _LONGEST_STOP:
                 await asyncio.sleep(self._chance.random() * 2 * _PAUSE_BETWEEN_FAULTS)
                 await self._break_something()
             await asyncio.sleep(end - monotonic())
             await asyncio.gather(*self._resumptions)
+            if self._swapping is not None:
+                self._stop_swapping.set()
+                await self._swapping
             await self._finish()
         finally:
             for worker in self._workers:
@@ -88,6 +103,12 @@ class Run:
         survivors = await self._what_survives()
         verdict = replace(verdict, violations=[*verdict.violations, *survivors])
         return Outcome(verdict, self.killed, self.stopped, self.disconnected, self._failed)
+
+    async def _swap_again_and_again(self, pair: Pair) -> None:
+        while not self._stop_swapping.is_set():
+            await pair.swap()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop_swapping.wait(), self._chance.random() * _PAUSE_BETWEEN_SWAPS)
 
     def _start(self) -> ForkServerProcess:
         orders = Orders(self._plan.settings, self._projects, self._histories, self._stop, self._plan.sabotage)
@@ -114,7 +135,8 @@ class Run:
             self._resumptions.add(task)
             task.add_done_callback(self._resumptions.discard)
         else:
-            await self._data.cache.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            with suppress(RedisError):  # Which may have been demoted just now.
+                await self._data.cache.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             self.disconnected += 1
 
         self._replace_the_dead()
