@@ -264,6 +264,7 @@ class TestContradictions:
             ({"DB_SSL_CERT": __file__}, ("DB_SSL_CERT", "DB_SSL_KEY")),
             ({"DB_SSL_KEY": __file__}, ("DB_SSL_CERT", "DB_SSL_KEY")),
             ({"REDIS_TLS_CA": __file__}, ("REDIS_TLS_CA", "REDIS_TLS ")),
+            ({"REDIS_TLS_CA": __file__, "REDIS_URL": "redis://host"}, ("REDIS_TLS_CA", "rediss://")),
             ({"SESSION_TTL": "31d"}, ("SESSION_TTL (2678400 s)", "SESSION_MAX_AGE (2592000 s)")),
             ({"REDIS_URL": "redis://a", "REDIS_CLUSTER_NODES": "b:1"}, ("REDIS_URL", "REDIS_CLUSTER_NODES")),
             ({"REDIS_HOST": "a", "REDIS_CLUSTER_NODES": "b:1"}, ("REDIS_HOST", "REDIS_CLUSTER_NODES")),

@@ -56,9 +56,10 @@ async def test_the_right_authority_is_trusted(server: RedisServer, files: TlsFil
 
 async def test_a_url_is_secured_in_the_same_way(server: RedisServer, files: TlsFiles) -> None:
     url = server.url.replace("127.0.0.1", "localhost")
-    settings = Settings(redis_url=url, redis_tls=True, redis_tls_ca=files.authority)
-    async with Cache(settings) as cache:
-        await cache.check()
+    for tls in ({}, {"redis_tls": True}):  # The scheme says it already.
+        async with Cache(Settings(redis_url=url, redis_tls_ca=files.authority, **tls)) as cache:
+            await cache.check()
+            await cache.client.ping()
     async with Cache(Settings(redis_url=url)) as cache:
         with pytest.raises(CacheUnavailableError, match="certificate"):
             await cache.check()

@@ -72,7 +72,7 @@ def test_rights(examine: Examine, server: RedisServer) -> None:
 def test_a_replica_in_the_place_of_the_primary(examine: Examine, server: RedisServer) -> None:
     with RedisServer(options=(f"replicaof 127.0.0.1 {server.port}", *WELL)) as replica:
         report = examine(REDIS_URL=replica.url)
-    report.says("cache.writes", "failed", "READONLY", "name the primary")
+    report.says("cache.login", "failed", "READONLY", "name the primary")
 
 
 def test_a_server_that_hangs(examine: Examine) -> None:

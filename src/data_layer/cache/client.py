@@ -99,7 +99,7 @@ def _single_client(address: ServerAddress, settings: Settings, context: ssl.SSLC
 
 
 def _sentinel_client(cache: CacheAddress, settings: Settings, context: ssl.SSLContext | None) -> Redis:
-    options = _options(cache.login, settings)
+    options = _options(cache.login, settings) | _keepalive()
     sentinel = Sentinel([])  # type: ignore[no-untyped-call]  # redis-py has no types here
     # Sentinel would make these itself, but with other authorities.
     sentinel.sentinels = [_single_client(node, settings, context) for node in cache.nodes]
@@ -116,7 +116,7 @@ def _sentinel_client(cache: CacheAddress, settings: Settings, context: ssl.SSLCo
 
 def _cluster_client(cache: CacheAddress, settings: Settings, context: ssl.SSLContext | None) -> RedisCluster:
     nodes = [ClusterNode(node.host, node.port) for node in cache.nodes]
-    options = _options(cache.login, settings)
+    options = _options(cache.login, settings) | _keepalive()
     client = RedisCluster(startup_nodes=nodes, max_connections=MAXIMUM_CONNECTIONS, ssl=context is not None, **options)
     if context is not None:
         # Before the first connection, because RedisCluster takes neither a class nor a context.
@@ -138,25 +138,23 @@ def _options(address: ServerAddress, settings: Settings) -> dict[str, Any]:
         "socket_timeout": settings.redis_command_timeout / 1000,
         "socket_connect_timeout": settings.redis_connect_timeout / 1000,
         "retry": Retry(NoBackoff(), 0),
-        # What a NAT or a load balancer on the way forgets is noticed within half a minute.
-        "socket_keepalive": True,
-        "socket_keepalive_options": keepalive_options(),
         # They exist only in Redis Enterprise, and while they are on redis-py does not notice that an idle
         # connection was closed.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
 
 
-def keepalive_options() -> dict[int, int]:
-    """After 15 idle seconds ask every 5 s, three times; what the operating system does not have is left out."""
+def _keepalive() -> dict[str, Any]:
+    """Notice within half a minute of idleness what a NAT or a load balancer on the way forgot."""
     wanted = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-    return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
+    options = {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
+    return {"socket_keepalive": True, "socket_keepalive_options": options}
 
 
 def _transport(address: ServerAddress, context: ssl.SSLContext | None) -> dict[str, Any]:
     if address.socket_path is not None:
         return {"connection_class": UnixDomainSocketConnection, "path": address.socket_path}
-    endpoint = {"host": address.host, "port": address.port}
+    endpoint = {"host": address.host, "port": address.port, **_keepalive()}
     if context is None:
         return endpoint | {"connection_class": FollowingConnection}
     return endpoint | {"connection_class": VerifiedTlsConnection, "context": context}

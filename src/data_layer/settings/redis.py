@@ -90,9 +90,14 @@ class RedisSettings(BaseModel):
             ]
         elif "REDIS_SENTINEL_MASTER" not in given:
             problems.append("REDIS_SENTINEL_NODES is set, but REDIS_SENTINEL_MASTER, the name of the primary, is not")
-        if "REDIS_TLS_CA" in given and not self.redis_tls:
-            problems.append("REDIS_TLS_CA is set, but REDIS_TLS is not")
+        if "REDIS_TLS_CA" in given and not self._uses_tls:
+            problems.append("REDIS_TLS_CA is set, but REDIS_TLS is not, and REDIS_URL does not begin with rediss://")
         return problems
+
+    @property
+    def _uses_tls(self) -> bool:
+        url = self.redis_url
+        return self.redis_tls or (url is not None and urlsplit(url.get_secret_value()).scheme == "rediss")
 
     def unfit_cache(self) -> list[str]:
         """What production refuses."""
