@@ -2,7 +2,8 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check format lint types docs lock upgrade env-example clean
+.PHONY: help run quick watch test test-all test-lowest coverage check format lint types docs build lock upgrade
+.PHONY: env-example clean
 .PHONY: bench bench-database bench-cache bench-storage bench-accounts bench-operations
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
@@ -12,8 +13,11 @@ ARGUMENTS ?=
 
 environment := .venv
 bin := $(environment)/bin
+pytest := $(bin)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+quick := $(bin)/pytest --quick -m "not slow" --quiet -rfE --numprocesses=auto --maxprocesses=4
 # A stamp is newer than its lock for as long as nothing needs to be installed: starting again must be quick.
 to_run := $(environment)/installed-to-run
+to_document := $(environment)/installed-to-document
 to_develop := $(environment)/installed-to-develop
 to_measure := $(environment)/installed-to-measure
 
@@ -23,13 +27,31 @@ help: ## List the commands
 run: $(to_run) ## Start the service with its own PostgreSQL and Valkey (PORT=3000, HOST=127.0.0.1)
 	@exec $(bin)/data-layer dev
 
+quick: $(to_develop) ## Run the tests that start no process, in less than two minutes: while you work
+	@sh tools/azurite/install.sh $(bin)/python
+	@$(quick) $(ARGUMENTS)
+
+watch: $(to_develop) ## Run `make quick` again whenever a file is saved (ARGUMENTS="-k cache")
+	@exec $(bin)/watchfiles --filter python '$(quick) $(ARGUMENTS)' src tests
+
 test: $(to_develop) ## Run the tests against servers that they start themselves (ARGUMENTS="-k cache")
 	@sh tools/azurite/install.sh $(bin)/python
-	@$(bin)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGUMENTS)
+	@$(pytest) -m "not slow" $(ARGUMENTS)
 
-check: lint types test ## Run everything that has to pass before a change goes in; the site is built by a test
+test-all: $(to_develop) ## Run the slow tests too: failovers, crashes, chaos
+	@sh tools/azurite/install.sh $(bin)/python
+	@$(pytest) $(ARGUMENTS)
 
-format: $(to_develop) ## Format the code and mend what can be mended
+test-lowest: $(to_develop) ## Run the tests of the library with the lowest versions that pyproject.toml allows
+	@sh tools/test_lowest.sh $(ARGUMENTS)
+
+coverage: $(to_develop) ## Run the tests and measure which lines and branches they reach (htmlcov/index.html)
+	@sh tools/azurite/install.sh $(bin)/python
+	@$(pytest) -m "not slow" --cov --cov-report=term --cov-report=html $(ARGUMENTS)
+
+check: lint types test-all ## Run everything that has to pass before a change goes in; the site is built by a test
+
+format: $(to_develop) ## Format the code and fix what can be fixed
 	@$(bin)/ruff check --fix --quiet || true
 	@$(bin)/ruff format
 
@@ -41,18 +63,20 @@ types: $(to_develop) ## Check the types
 	@$(bin)/mypy
 	@$(bin)/mypy tools
 
-docs: $(to_develop) ## Build the site (docs/_build/html), warnings are errors; check its links and run its code
-	@sh tools/azurite/install.sh $(bin)/python
-	@$(bin)/pytest --quiet tests/docs
+docs: $(to_document) ## Build the site (docs/_build/html), warnings are errors; `make test` checks its links and samples
+	@$(bin)/python -m sphinx --fail-on-warning --fresh-env --quiet docs docs/_build/html
 	@echo "The site: docs/_build/html/index.html"
 
-lock: $(to_develop) ## Write the lock files anew after a change in pyproject.toml
+build: $(to_develop) ## Build the wheel and the source distribution (dist/)
+	@$(bin)/hatchling build --directory dist
+
+lock: $(to_develop) ## Write the lock files again after a change in pyproject.toml
 	@sh tools/lock.sh
 
 upgrade: $(to_develop) ## Lock the newest versions that pyproject.toml allows
 	@sh tools/lock.sh --upgrade
 
-env-example: $(to_develop) ## Write .env.example anew after a change in the settings
+env-example: $(to_develop) ## Write .env.example again after a change in the settings
 	@$(bin)/python tools/make_env_example.py
 
 bench: bench-database bench-cache bench-storage bench-accounts bench-operations ## Run all benchmarks
@@ -75,8 +99,8 @@ bench-accounts: $(to_measure) ## Measure sessions, tokens and the audit trail
 bench-operations: $(to_measure) ## Measure what metrics and logs cost, and memory
 	@$(bin)/python benchmarks/operations.py $(ARGUMENTS)
 
-clean: ## Remove everything that can be made anew; stored data (.data-layer, uploads) stays
-	rm -rf $(environment) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov build dist docs/_build
+clean: ## Remove everything that can be made again; stored data (.data-layer, uploads) stays
+	rm -rf $(environment) .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov build dist docs/_build
 	find src tests tools benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(to_run): requirements.lock pyproject.toml $(bin)/python
@@ -85,11 +109,15 @@ $(to_run): requirements.lock pyproject.toml $(bin)/python
 
 $(to_develop): requirements-dev.lock pyproject.toml $(bin)/python
 	@PYTHON="$(PYTHON)" sh tools/install.sh requirements-dev.lock
-	@touch $@ $(to_run)
+	@touch $@ $(to_run) $(to_document)
+
+$(to_document): requirements-docs.lock pyproject.toml $(bin)/python
+	@PYTHON="$(PYTHON)" sh tools/install.sh requirements-docs.lock
+	@touch $@
 
 $(to_measure): requirements-bench.lock pyproject.toml $(bin)/python
 	@PYTHON="$(PYTHON)" sh tools/install.sh requirements-bench.lock
-	@touch $@ $(to_develop) $(to_run)
+	@touch $@ $(to_develop) $(to_run) $(to_document)
 
-# Without a recipe: install.sh makes it. Named so that an environment whose Python has been removed is made anew.
+# Without a recipe: install.sh makes it. Named so that an environment whose Python has been removed is made again.
 $(bin)/python:

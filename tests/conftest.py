@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
-pytest_plugins = ["tests.needs_debian", "tests.storage_servers"]
+pytest_plugins = ["tests.needs_debian", "tests.quick", "tests.storage_servers"]
 
 # Hundreds of processes are started: each would compile the sources again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

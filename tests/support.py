@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shutil
 import sys
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,7 @@ def made_once(name: str, make: Callable[[Path], None], factory: pytest.TempPathF
     with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # What another worker could not finish.
             folder.mkdir()
             make(folder)
             done.touch()

@@ -177,6 +177,7 @@ class TestOpening:
         finally:
             drop_database(url)
 
+    @pytest.mark.slow
     async def test_an_opening_that_is_cancelled_leaves_nothing_open(self, short_folder: Path, tmp_path: Path) -> None:
         settings = Settings(data_folder=short_folder, local_storage_path=tmp_path)
         opening = asyncio.create_task(DataLayer(settings).open())

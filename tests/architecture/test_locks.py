@@ -20,21 +20,30 @@ if TYPE_CHECKING:
 
 TO_RUN = PROJECT / "requirements.lock"
 TO_SERVE = PROJECT / "requirements-service.lock"
+TO_DOCUMENT = PROJECT / "requirements-docs.lock"
 TO_DEVELOP = PROJECT / "requirements-dev.lock"
 TO_MEASURE = PROJECT / "requirements-bench.lock"
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 
 BASIC = [*PYPROJECT["build-system"]["requires"], *PYPROJECT["project"]["dependencies"]]
-EXTRAS_OF_THE_SERVICE = [one for name in ("azure", "s3", "otel", "azure-monitor") for one in EXTRAS[name]]
-ASKED_TO_RUN = [*BASIC, *EXTRAS["embedded"]]
+EXTRAS_OF_THE_SERVICE = [
+    one for name in ("service", "images", "azure", "s3", "otel", "azure-monitor") for one in EXTRAS[name]
+]
+ASKED_TO_RUN = [*BASIC, *EXTRAS["embedded"], *EXTRAS["service"], *EXTRAS["images"]]
 ASKED_TO_SERVE = [*BASIC, *EXTRAS_OF_THE_SERVICE]
-ASKED_TO_DEVELOP = [*ASKED_TO_RUN, *EXTRAS_OF_THE_SERVICE, *EXTRAS["dev"]]
+ASKED_TO_DOCUMENT = [*BASIC, *EXTRAS["service"], *EXTRAS["docs"]]
+ASKED_TO_DEVELOP = [*ASKED_TO_RUN, *EXTRAS_OF_THE_SERVICE, *EXTRAS["docs"], *EXTRAS["dev"]]
 
 installed_locks = pytest.mark.parametrize(
     ("lock", "asked"),
-    [(TO_RUN, ASKED_TO_RUN), (TO_SERVE, ASKED_TO_SERVE), (TO_DEVELOP, ASKED_TO_DEVELOP)],
-    ids=["run", "serve", "develop"],
+    [
+        (TO_RUN, ASKED_TO_RUN),
+        (TO_SERVE, ASKED_TO_SERVE),
+        (TO_DOCUMENT, ASKED_TO_DOCUMENT),
+        (TO_DEVELOP, ASKED_TO_DEVELOP),
+    ],
+    ids=["run", "serve", "document", "develop"],
 )
 
 
@@ -85,14 +94,14 @@ def test_nothing_is_locked_that_nobody_needs(lock: Path, asked: list[str]) -> No
     assert set(read_pins(lock)) == {canonicalize_name(requirement.name) for _, requirement in needed(asked)}
 
 
-@pytest.mark.parametrize("smaller", [TO_RUN, TO_SERVE], ids=["run", "serve"])
+@pytest.mark.parametrize("smaller", [TO_RUN, TO_SERVE, TO_DOCUMENT], ids=["run", "serve", "document"])
 @pytest.mark.parametrize("larger", [TO_DEVELOP, TO_MEASURE], ids=["develop", "measure"])
 def test_what_runs_is_what_is_tested_and_measured(smaller: Path, larger: Path) -> None:
     run, pins = read_pins(smaller), read_pins(larger)
     assert {name: pin.specifier for name, pin in run.items()} == {name: pins[name].specifier for name in run}
 
 
-@pytest.mark.parametrize("lock", [TO_RUN, TO_SERVE, TO_DEVELOP, TO_MEASURE], ids=["run", "serve", "develop", "measure"])
+@pytest.mark.parametrize("lock", sorted(PROJECT.glob("requirements*.lock")), ids=lambda lock: lock.name)
 def test_a_lock_holds_exact_versions_and_hashes_and_no_address(lock: Path) -> None:
     text = lock.read_text(encoding="utf-8")
     comment, entry = r"#[ \w]+:?\n", r"[\w.-]+==[\w.]+( ; [ \w.<>=!'()*]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+\n"

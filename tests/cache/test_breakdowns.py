@@ -19,6 +19,8 @@ from data_layer.testing.redis_server import RedisServer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
+pytestmark = pytest.mark.slow
+
 CONNECT, COMMAND = 1.0, 0.5
 # The limits of a call, and time for a busy machine.
 CALL_LIMIT = CONNECT + 2 * COMMAND + 3

@@ -23,6 +23,8 @@ from .support import debian_redis
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.slow
+
 CONNECT, COMMAND = 1.0, 0.5
 CALL_LIMIT = CONNECT + 2 * COMMAND + 4
 RECOVERY_LIMIT = 40

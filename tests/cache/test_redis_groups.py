@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from data_layer.testing.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 LOGINS = {"username": "al:ice", "password": "p@ss/word"}
 SENTINEL_LOGINS = {"sentinel_username": "watcher", "sentinel_password": "w@tch"}
 

@@ -49,6 +49,7 @@ async def write_until_it_arrives(runner: CommandRunner, value: bytes, server: Re
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_a_failover_and_a_crash_are_followed() -> None:
     prepared: list[str] = []
 

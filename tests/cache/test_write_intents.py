@@ -337,6 +337,7 @@ class IntentMachine(RuleBasedStateMachine):
         assert found is None or (found == self.row and not self.writers)
 
 
+@pytest.mark.slow
 def test_no_interleaving_leaves_an_old_value(shared_server: RedisServer) -> None:
     with asyncio.Runner() as runner:
         IntentMachine.runner = runner

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     Make = Callable[..., DataLayer]
 
+pytestmark = pytest.mark.slow
+
 NEVER = 50.0  # Seconds: if a time limit did not hold, a call would last longer than a test may.
 
 

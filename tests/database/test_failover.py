@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Pair = tuple[PostgresqlServer, PostgresqlStandby]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def pair(base_settings: Settings, tmp_path: Path) -> Iterator[Pair]:

@@ -9,6 +9,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import psycopg
+import pytest
 
 from data_layer.embedded import binaries
 from data_layer.embedded.postgresql import PostgresqlServer, choose_identity
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from data_layer.embedded.server import Server
+
+pytestmark = pytest.mark.slow
 
 
 async def test_killing_the_only_user_stops_the_servers(folder: Path) -> None:

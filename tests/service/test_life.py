@@ -130,6 +130,7 @@ def test_a_signal_during_the_first_start_ends_it(new_folder: Path, moment: Any, 
     assert_no_process(new_folder, seconds=10)
 
 
+@pytest.mark.slow
 async def test_a_start_that_was_ended_while_it_planted_is_completed_by_the_next(new_folder: Path) -> None:
     with Service(new_folder) as service:
         service.wait_for_output(f"example project: {catalog()['projects'][2]['name']}")

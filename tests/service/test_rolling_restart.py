@@ -19,6 +19,8 @@ from .support import NO_AUTHORITIES, Service, signed_path
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 CLIENTS = 6
 PAUSE = 0.1  # Some requests are under way at every moment, and the replicas can start beside them.
 COMMANDS = ("start", "start --workers 2")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 LONG = 60
 # Imported by every Python that finds it: a signal that nobody uses keeps the event loop from turning.
 HANGING = "import signal, time\nsignal.signal(signal.SIGWINCH, lambda *_: time.sleep(600))\n"

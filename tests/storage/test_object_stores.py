@@ -108,6 +108,7 @@ async def test_opening_while_the_server_is_gone(bucket: str) -> None:
             await storage.check()
 
 
+@pytest.mark.slow
 async def test_a_server_that_does_not_answer(rclone_server: RcloneServer, bucket: str) -> None:
     rclone_server.make_bucket(bucket)
     async with Proxy(rclone_server.port) as proxy, opened(s3(rclone_server, bucket, proxy.address)) as storage:

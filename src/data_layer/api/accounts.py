@@ -74,6 +74,7 @@ def _add_routes_for_anybody(router: APIRouter) -> None:
 def _add_routes_by_mail(router: APIRouter) -> None:
     taking: dict[str, Any] = {
         "status_code": 204,
+        "response_model": None,
         "responses": described(400, 422, 429, 503),
         "dependencies": [Depends(limited)],
     }
@@ -109,7 +110,9 @@ def _add_routes_for_owners(router: APIRouter) -> None:
 
     replacing = refused_change | described(429)
 
-    @router.post("/me/password", summary="Change the own password", status_code=204, responses=replacing)
+    @router.post(
+        "/me/password", summary="Change the own password", status_code=204, response_model=None, responses=replacing
+    )
     async def change_password(body: PasswordChange, session: LoggedIn, served: Served) -> None:
         """All other sessions end. Wrong guesses count as failed logins."""
         await served.data.accounts.change_password(

@@ -50,7 +50,7 @@ def make_router() -> APIRouter:
         sessions = await served.data.sessions.list(session.actor, session.user_id)
         return OwnSessions(current=session.id, sessions=sessions)
 
-    @router.delete("/current", summary="Log out", status_code=204, responses=refused)
+    @router.delete("/current", summary="Log out", status_code=204, response_model=None, responses=refused)
     async def log_out(session: LoggedIn, response: Response, served: Served) -> None:
         """The cookie, if there is one, is removed."""
         await served.data.sessions.revoke(session.actor, session.id)
@@ -61,7 +61,13 @@ def make_router() -> APIRouter:
         ended = await served.data.sessions.revoke_all(session.actor, session.user_id, keep=session.id)
         return EndedSessions(ended=ended)
 
-    @router.delete("/{session_id}", summary="End a session", status_code=204, responses=refused | described(404, 422))
+    @router.delete(
+        "/{session_id}",
+        summary="End a session",
+        status_code=204,
+        response_model=None,
+        responses=refused | described(404, 422),
+    )
     async def end(session_id: UUID, session: LoggedIn, served: Served) -> None:
         """One of the own, such as that of a lost device. Harmless when it has ended."""
         await served.data.sessions.revoke(session.actor, session_id)

@@ -16,6 +16,8 @@ from tests.cache.wire import Endpoint
 if TYPE_CHECKING:
     from data_layer import Settings
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 6
 
 

@@ -7,6 +7,8 @@ import pytest
 from tests.operations.chaos.plan import Plan
 from tests.operations.chaos.run import run
 
+pytestmark = pytest.mark.slow
+
 # Timings never decide a test: on a busy machine a wait of seconds says nothing.
 PATIENCE, LONG = 60.0, 300.0
 SETTINGS = {

@@ -10,8 +10,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from data_layer import DataLayer
+
+pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[3]
 ROUNDS = 16

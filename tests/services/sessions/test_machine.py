@@ -386,6 +386,7 @@ def stage(migrated: Settings) -> Iterator[Stage]:
         runner.run(context.__aexit__(None, None, None))
 
 
+@pytest.mark.slow
 def test_any_story(stage: Stage) -> None:
     class Machine(SessionMachine):
         pass
