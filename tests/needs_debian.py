@@ -14,7 +14,12 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PROGRAMS = {"pgbouncer": "pgbouncer", "redis-server": "redis-server", "postgresql-15": "postgres"}
+PROGRAMS = {
+    "pgbouncer": "pgbouncer",
+    "redis-server": "redis-server",
+    "postgresql-15": "postgres",
+    "chromium": "chromium",
+}
 """The Debian packages, and the program of each."""
 
 _SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/usr/lib/postgresql/15/bin"

@@ -26,8 +26,12 @@ class FileSettings(StorageSettings):
     upload_expires_in: Seconds = Field(
         900, description="Seconds that the signed URL of a direct upload works; an hour later the upload is abandoned."
     )
-    image_max_pixels: int = Field(
-        50_000_000, ge=1, le=89_000_000, description="Pixels of one image or frame that are decoded at most."
+    image_max_pixels: int = Field(200_000_000, ge=1, le=500_000_000, description="Pixels that an image may have.")
+    image_memory_limit: int = Field(
+        192 * 1024 * 1024,
+        ge=16 * 1024 * 1024,
+        description="Bytes of memory for decoding images, all at once in one process, and at most a third of the "
+        "container's; an image that needs more is stored without thumbnails.",
     )
     image_max_frames: int = Field(500, ge=1, le=10_000, description="Frames of one animation, at most.")
     image_time_limit: Seconds = Field(10, description="Seconds that decoding one image may take.")

@@ -253,4 +253,4 @@ def test_a_damaged_file_never_does_harm(
         return
     assert found.content_type in KNOWN_TYPES
     if found.image is not None:
-        assert opened(found.content.read()).format == found.image.image_format
+        assert Image.open(io.BytesIO(found.content.read())).format == found.image.image_format

@@ -92,6 +92,7 @@ BOMBS = {
     "of frames": gif_of_frames(5000),
     "of scans": jpeg_of_scans(2000),
     "of a tall gif": gif_of_frames(1, top=65000, width=65000),
+    "of parts": png(1, 1, bytes(4))[:33] + chunk(b"IDAT", b"") * 300_000,
 }
 DRAWINGS = {
     "script": "<script>alert(1)</script>",
@@ -128,22 +129,30 @@ XXE = (
 
 @pytest.mark.parametrize("guest", GUESTS)
 @pytest.mark.parametrize("image_format", TYPES)
-async def test_an_image_with_a_guest_behind_its_end(image_format: str, guest: str) -> None:
-    error = await refuse(EVERYTHING, picture(image_format) + GUESTS[guest])
-    assert type(error) is PolyglotFileError
+async def test_a_guest_behind_the_end_of_an_image_is_cut_off(
+    inspector: Inspector, image_format: str, guest: str
+) -> None:
+    content = picture(image_format)
+    found = await inspector.inspect(ReceivedFile.of_bytes(content + GUESTS[guest]), None)
+    assert found.content.read() == content
+    assert found.content.sha256 == ReceivedFile.of_bytes(content).sha256
+
+
+@pytest.mark.parametrize("size", [30, 45, 60])
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF"])
+async def test_an_image_that_is_cut_off_before_its_first_pixel(image_format: str, size: int) -> None:
+    assert type(await refuse(EVERYTHING, picture(image_format)[:size])) is CorruptFileError
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
-@pytest.mark.parametrize("image_format", TYPES)
-async def test_an_image_that_is_cut_off(image_format: str, share: float) -> None:
-    noise = encoded(Image.effect_noise((200, 100), 80).convert("RGB"), image_format)
-    error = await refuse(EVERYTHING, noise[: int(len(noise) * share)])
-    assert type(error) is CorruptFileError
+async def test_a_webp_that_is_cut_off_because_no_browser_shows_any_of_it(share: float) -> None:
+    noise = encoded(Image.effect_noise((200, 100), 80).convert("RGB"), "WEBP")
+    assert type(await refuse(EVERYTHING, noise[: int(len(noise) * share)])) is CorruptFileError
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
 async def test_a_bomb_is_refused_before_it_is_decoded(bomb: str) -> None:
-    assert len(BOMBS[bomb]) < 1_000_000
+    assert len(BOMBS[bomb]) < 4_000_000
     assert type(await refuse(EVERYTHING, BOMBS[bomb])) is ImageTooLargeError
 
 

@@ -86,6 +86,7 @@ def file_limits(settings: Settings) -> FileLimits:
         max_pixels=settings.image_max_pixels,
         max_frames=settings.image_max_frames,
         time_limit=settings.image_time_limit,
+        memory_limit=settings.image_memory_limit,
         thumbnail_sizes=settings.image_thumbnail_sizes,
         metadata_removal=settings.image_remove_metadata,
     )

@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import tempfile
-from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, BinaryIO, cast
+from bisect import bisect_right
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from itertools import accumulate
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+
+from typing_extensions import override
 
 from data_layer.errors import FileTooLargeError
-from data_layer.storage.content import BATCH_SIZE, batches
+from data_layer.storage.content import batches
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from data_layer.storage.port import FileContent
     from data_layer.storage.threads import FileThreads
 
-IN_MEMORY = 8 * 1024 * 1024
-"""Bytes up to which a file is held in memory."""
+IN_MEMORY = 256 * 1024
+"""Bytes up to which a file is held in memory: little, because hundreds may arrive at the same time."""
+
+_COPIED = 1024 * 1024
+
+
+class Span(NamedTuple):
+    """A part of a file, from ``start`` to before ``stop``."""
+
+    start: int
+    stop: int
 
 
 class ReceivedFile:
     """The bytes of one file that has arrived, and their SHA-256. It is read by one thread at a time."""
 
-    def __init__(self, content: bytes | BinaryIO, size: int, sha256: str) -> None:
+    def __init__(
+        self, content: bytes | BinaryIO, size: int, sha256: str, *, temporary_files: ExitStack | None = None
+    ) -> None:
         self._content = content
+        self._temporary_files = temporary_files
         self.size = size
         self.sha256 = sha256
 
@@ -46,11 +63,91 @@ class ReceivedFile:
         self._content.seek(start)
         return self._content.read(size)
 
+    def rearranged(self, parts: Sequence[bytes | Span]) -> ReceivedFile:
+        """Another file, made of parts of this one and of other bytes; it lasts as long as this one."""
+        source = JoinedFile(self, parts)
+        if isinstance(self._content, bytes) or self._temporary_files is None:
+            return ReceivedFile.of_bytes(source.read())
+        piece = source.read(_COPIED)
+        target = self._temporary_files.enter_context(_nameless_file())
+        digest = hashlib.sha256()
+        while piece:
+            digest.update(piece)
+            target.write(piece)
+            piece = source.read(_COPIED)
+        size = target.tell()
+        return ReceivedFile(target, size, digest.hexdigest(), temporary_files=self._temporary_files)
+
     def to_upload(self) -> bytes | BinaryIO:
         """The content in a form that storages take."""
         if not isinstance(self._content, bytes):
             self._content.seek(0)
         return self._content
+
+
+class JoinedFile(io.RawIOBase):
+    """Parts of a file and other bytes, to be read as one file; nothing is copied before it is read.
+
+    ``on_read`` is called before each read, and may end the reading with an exception.
+    """
+
+    def __init__(
+        self, file: ReceivedFile, parts: Sequence[bytes | Span], on_read: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__()
+        self._file = file
+        self._parts = [part for part in parts if _length(part)]
+        self._starts = [0, *accumulate(map(_length, self._parts))]
+        self._position = 0
+        self._on_read = on_read
+
+    @property
+    def size(self) -> int:
+        """Bytes of all parts."""
+        return self._starts[-1]
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def seekable(self) -> bool:
+        return True
+
+    @override
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._position = max(0, offset + (0, self._position, self.size)[whence])
+        return self._position
+
+    @override
+    def tell(self) -> int:
+        return self._position
+
+    @override
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._on_read()
+        wanted = self.size - self._position if size is None or size < 0 else size
+        pieces: list[bytes] = []
+        while wanted > 0 and self._position < self.size:
+            index = bisect_right(self._starts, self._position) - 1
+            part, inside = self._parts[index], self._position - self._starts[index]
+            length = min(wanted, _length(part) - inside)
+            if isinstance(part, Span):
+                piece = self._file.read_part(part.start + inside, length)
+            else:
+                piece = part[inside : inside + length]
+            pieces.append(piece)
+            self._position += length
+            wanted -= length
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _nameless_file() -> BinaryIO:
+    return cast("BinaryIO", tempfile.TemporaryFile(prefix="data-layer-"))
+
+
+def _length(part: bytes | Span) -> int:
+    return part.stop - part.start if isinstance(part, Span) else len(part)
 
 
 @asynccontextmanager
@@ -65,7 +162,8 @@ async def receive(content: FileContent, max_size: int, threads: FileThreads) -> 
         _check_size(len(content), max_size)
         yield await threads.run(ReceivedFile.of_bytes, content)
         return
-    with tempfile.SpooledTemporaryFile(IN_MEMORY, prefix="data-layer-") as file:
+    with ExitStack() as temporary_files:
+        file = temporary_files.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY, prefix="data-layer-"))
         digest, size = hashlib.sha256(), 0
 
         def take(chunks: list[bytes]) -> None:
@@ -78,9 +176,9 @@ async def receive(content: FileContent, max_size: int, threads: FileThreads) -> 
                 size += sum(map(len, batch))
                 _check_size(size, max_size)
                 await threads.run(take, batch)
-        small = size <= BATCH_SIZE
         file.seek(0)
-        yield ReceivedFile(file.read() if small else cast("BinaryIO", file), size, digest.hexdigest())
+        arrived = file.read() if size <= IN_MEMORY else cast("BinaryIO", file)
+        yield ReceivedFile(arrived, size, digest.hexdigest(), temporary_files=temporary_files)
 
 
 def _check_size(size: int, max_size: int) -> None:

@@ -1,4 +1,8 @@
-"""Drawings in SVG: parsed without entities, and refused when a browser would execute or fetch anything for them."""
+"""Drawings in SVG: parsed without entities, and refused when a browser would execute or fetch anything for them.
+
+What styles fetch is asked of a parser for CSS, because there are many ways to write one thing: escapes, comments,
+functions. A style sheet is what its element holds directly; elements in between split it only in appearance.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +10,68 @@ import re
 from typing import TYPE_CHECKING
 from xml.parsers import expat
 
-from data_layer.errors import ActiveContentError, CorruptFileError
+import tinycss2
+
+from data_layer.errors import ActiveContentError, CorruptFileError, ImageTooLargeError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import NoReturn
+
+    from tinycss2.ast import Node
+
+    from data_layer.storage.validation.received import ReceivedFile
 
 _SVG = "http://www.w3.org/2000/svg"
 _XHTML = "http://www.w3.org/1999/xhtml"
+_MAX_SIZE = 16 * 1024 * 1024
+_MAX_UNBROKEN = 8 * 1024 * 1024
+_MAX_STYLES = 1024 * 1024
+_PIECE = 64 * 1024
 _MAX_ELEMENTS = 200_000
 _MAX_DEPTH = 256
 
 _ACTIVE_ELEMENTS = frozenset(
     {"script", "foreignobject", "iframe", "embed", "object", "audio", "video", "handler", "listener", "link", "meta"}
 )
-_ANIMATIONS = frozenset({"animate", "set", "animatetransform", "animatemotion"})
-_REFERENCES = frozenset({"href", "src", "action", "formaction", "data", "base"})
-_HARMLESS_REFERENCE = re.compile(r"#|data:image/(png|jpeg|gif|webp);base64,", re.IGNORECASE)
-_STYLE_REFERENCE = re.compile(r"url\(\s*[\"']?\s*(?!#|data:image/(png|jpeg|gif|webp);base64,|[\"'#])", re.IGNORECASE)
-_ACTIVE_STYLE = re.compile(r"@import|expression\s*\(|javascript:|-moz-binding|\\", re.IGNORECASE)
+_REFERENCES = frozenset({"href", "src", "srcset", "action", "formaction", "data", "base", "ping", "poster"})
+_HARMLESS_REFERENCE = re.compile(r"#|data:image/(png|jpeg|gif|webp);base64,|$", re.IGNORECASE)
+_HARMLESS_IN_STYLE = re.compile(
+    r"#|data:(image/(png|jpeg|gif|webp)|font/(woff2?|ttf|otf|sfnt)|application/(x-)?font-[a-z0-9]+);base64,|$",
+    re.IGNORECASE,
+)
+# What has none of these can fetch nothing. An escape may stand for anything.
+_MAY_FETCH = re.compile(r"\\|@|url|src|image|cross-fade|expression", re.IGNORECASE)
+_ACTIVE_STYLE = re.compile(r"javascript:|-moz-binding", re.IGNORECASE)
+_FETCHING_FUNCTIONS = frozenset({"url", "src"})
+_IMAGE_FUNCTIONS = frozenset({"image-set", "-webkit-image-set", "image", "cross-fade", "-webkit-cross-fade"})
+_SUBSTITUTIONS = frozenset({"var", "env", "attr", "if"})
 _ENCODINGS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
-def check_svg(content: bytes) -> None:
+def check_svg(file: ReceivedFile) -> None:
     """Accept a drawing that only draws.
 
     Raises:
         ActiveContentError: it holds a script, an event handler, a reference to elsewhere, HTML, or entities, with which
             a small file can unfold to gigabytes.
         CorruptFileError: it is no well-formed XML with a drawing in it, or is nested absurdly deep.
+        ImageTooLargeError: it is too large to be checked.
     """
+    if file.size > _MAX_SIZE:
+        raise ImageTooLargeError(f"The image/svg+xml has {file.size} bytes; {_MAX_SIZE} can be checked")
     reader = _Reader()
+    position, size = 0, _PIECE
     try:
-        reader.parser.Parse(content, True)
+        while position < file.size:
+            reader.progressed = False
+            reader.parser.Parse(file.read_part(position, size), False)
+            position += size
+            # The parser begins a token again with each piece of it, so the pieces of a long one become longer.
+            size = _PIECE if reader.progressed else 2 * size
+            if size > _MAX_UNBROKEN:
+                raise ImageTooLargeError(f"The image/svg+xml has a part of more than {_MAX_UNBROKEN // 2} bytes")
+        reader.parser.Parse(b"", True)
     except expat.ExpatError as error:
         raise CorruptFileError(f"The image/svg+xml is not well-formed: {error}") from error
 
@@ -54,10 +88,10 @@ class _Reader:
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
         self.parser.CharacterDataHandler = self._text
+        self.progressed = False
         self._elements = 0
-        self._depth = 0
-        self._style_depth = 0
-        self._style: list[str] = []
+        self._open: list[list[str] | None] = []
+        self._styles = _Styles()
 
     def _declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
         if encoding is not None and encoding.lower() not in _ENCODINGS:
@@ -76,50 +110,102 @@ class _Reader:
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         namespace, _, local = name.rpartition(" ")
         local = local.lower()
+        self.progressed = True
         self._elements += 1
-        self._depth += 1
+        self._open.append([] if local == "style" else None)
         if self._elements == 1 and (namespace, local) != (_SVG, "svg"):
             raise CorruptFileError(f"The outermost element is no svg in the namespace {_SVG}")
-        if self._elements > _MAX_ELEMENTS or self._depth > _MAX_DEPTH:
+        if self._elements > _MAX_ELEMENTS or len(self._open) > _MAX_DEPTH:
             raise CorruptFileError(f"More than {_MAX_ELEMENTS} elements, or {_MAX_DEPTH} inside each other")
         if local in _ACTIVE_ELEMENTS or namespace == _XHTML:
             _refuse(f"the element <{local[:40]}>")
-        if local == "style":
-            self._style_depth = self._style_depth or self._depth
         for attribute, value in attributes.items():
             space, _, bare = attribute.rpartition(" ")
             _check_attribute(local, bare.lower(), value)
             # Styles are in attributes without a namespace, whatever these are called.
-            if not space and not bare.lower().startswith(("data-", "aria-")):
-                _check_style(value)
+            if not space and bare.lower() not in _REFERENCES and not bare.lower().startswith(("data-", "aria-")):
+                self._styles.check(value)
 
     def _end(self, _name: str) -> None:
-        if self._style_depth == self._depth:
-            _check_style("".join(self._style))
-            self._style_depth, self._style = 0, []
-        self._depth -= 1
+        self.progressed = True
+        style = self._open.pop()
+        if style is not None:
+            self._styles.check("".join(style))
 
     def _text(self, text: str) -> None:
-        if self._style_depth:
-            self._style.append(text)
+        self.progressed = True
+        if self._open[-1] is not None:
+            self._open[-1].append(text)
 
 
 def _check_attribute(element: str, name: str, value: str) -> None:
     if name.startswith("on"):
         _refuse(f"the event handler {name[:40]!a}")
-    if name in _REFERENCES and not _HARMLESS_REFERENCE.match(value.strip()) and value.strip():
+    if name in _REFERENCES and not _HARMLESS_REFERENCE.match(value.strip()):
         _refuse(f"a reference to elsewhere in {name!r} of <{element[:40]}>")
-    if element in _ANIMATIONS and name == "attributename":
+    if name == "attributename":
         animated = value.rpartition(":")[2].strip().lower()
         if animated in _REFERENCES or animated.startswith("on"):
             _refuse(f"an animation of {animated[:40]!a}")
 
 
-def _check_style(style: str) -> None:
-    if _STYLE_REFERENCE.search(style):
+class _Styles:
+    """Looks at the styles of a drawing, which together may have a bounded length."""
+
+    def __init__(self) -> None:
+        self._parsed = 0
+
+    def check(self, style: str) -> None:
+        """Accept what fetches nothing."""
+        if _ACTIVE_STYLE.search(style):
+            _refuse("a style that executes something")
+        if not _MAY_FETCH.search(style):
+            return
+        self._parsed += len(style)
+        if self._parsed > _MAX_STYLES:
+            raise ImageTooLargeError(f"The image/svg+xml has styles of more than {_MAX_STYLES} characters")
+        _check_tokens(tinycss2.parse_component_value_list(style))
+
+
+def _check_tokens(tokens: Iterable[Node]) -> None:
+    """Refuse what a browser would fetch for these parts of a style, or execute."""
+    waiting = [(list(tokens), False)]
+    while waiting:
+        nodes, in_image = waiting.pop()
+        for place, node in enumerate(nodes):
+            if (node.type == "url" and not _names_namespace(nodes[:place])) or (node.type == "string" and in_image):
+                _check_style_reference(node.value)
+            elif node.type == "at-keyword" and node.lower_value == "import":
+                _refuse("a style that imports another")
+            elif node.type == "function":
+                waiting.append((node.arguments, _check_function(node, in_image=in_image)))
+            elif node.type in {"() block", "[] block", "{} block"}:
+                waiting.append((node.content, in_image))
+
+
+def _check_function(function: Node, *, in_image: bool) -> bool:
+    """Whether strings among the arguments of a function are references."""
+    name = function.lower_name
+    if name == "expression":
+        _refuse("a style that executes something")
+    if (in_image and name in _SUBSTITUTIONS) or name.startswith("--"):
+        _refuse(f"a style whose reference comes from {name[:40]!a}")
+    return name in _FETCHING_FUNCTIONS or name in _IMAGE_FUNCTIONS or (in_image and name != "type")
+
+
+def _names_namespace(before: list[Node]) -> bool:
+    """Whether a reference stands in ``@namespace``, which only gives it a name."""
+    for node in reversed(before):
+        if node.type == "at-keyword":
+            return bool(node.lower_value == "namespace")
+        if node.type not in {"whitespace", "ident", "comment"}:
+            return False
+    return False
+
+
+def _check_style_reference(reference: str) -> None:
+    if not _HARMLESS_IN_STYLE.match(reference.strip()):
         _refuse("a style that refers to elsewhere")
-    if _ACTIVE_STYLE.search(style):
-        _refuse("a style that imports, executes or hides something")
 
 
 def _refuse(what: str) -> NoReturn:

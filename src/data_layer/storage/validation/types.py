@@ -1,18 +1,28 @@
-"""Which media type some content really has, by its first bytes and, where these say nothing, by all of them."""
+"""Which media type some content really has, by its first bytes and, where these say nothing, by its text.
+
+Nothing is parsed that may not be stored anyway, and nothing large is parsed as a whole: a parser keeps the interpreter
+from doing anything else, and what it makes of a text may take twenty times as much memory.
+"""
 
 from __future__ import annotations
 
-import json
+import codecs
 import re
 from typing import TYPE_CHECKING
+
+import orjson
 
 from data_layer.errors import FileTypeMismatchError, FileTypeNotAllowedError
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-HEAD_SIZE = 4096
-"""How many of the first bytes tell the type of a binary file."""
+    from data_layer.storage.validation.received import ReceivedFile
+
+_HEAD_SIZE = 4096
+_MAX_TEXT_SIZE = 128 * 1024 * 1024
+_MAX_PARSED_JSON = 1024 * 1024
+_PIECE = 256 * 1024
 
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 SVG = "image/svg+xml"
@@ -71,27 +81,66 @@ def canonical_type(content_type: str) -> str:
     return _SYNONYMS.get(bare, bare)
 
 
-def binary_type(head: bytes) -> str | None:
-    """The type that the first bytes of a binary file tell; None where they could begin a text."""
-    return next((content_type for pattern, content_type in _SIGNATURES if pattern.match(head)), None)
+def recognize(file: ReceivedFile, declared: str | None, allowed: AbstractSet[str]) -> str:
+    """The type to store a file under.
+
+    Args:
+        file: the content.
+        declared: what the uploader says, if anything.
+        allowed: the types that may be stored.
+
+    Raises:
+        FileTypeMismatchError: what the content says contradicts what the uploader says.
+        FileTypeNotAllowedError: it may not be stored, or is not known.
+    """
+    head = file.read_part(0, _HEAD_SIZE)
+    real = next((content_type for pattern, content_type in _SIGNATURES if pattern.match(head)), None)
+    if real is None and b"\0" not in head:
+        real = _text_type(file, check=not allowed.isdisjoint(TEXT_TYPES))
+    return decide_type(real, declared, allowed)
 
 
-def text_type(content: bytes) -> str | None:
-    """The type of a text in UTF-8; ``text/plain`` where it has no mark of any other, None where it is no text."""
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
+def _text_type(file: ReceivedFile, *, check: bool) -> str | None:
+    """The type of a text in UTF-8; ``text/plain`` where it has no mark of any other, None where it is no text.
+
+    Without the check it is what the beginning says.
+    """
+    beginning = file.read_part(0, _MARKUP_SEARCHED).decode(errors="ignore")
+    if _NOT_TEXT.search(beginning) or (check and not _is_text(file)):
         return None
-    if _NOT_TEXT.search(text):
-        return None
-    beginning = text[:_MARKUP_SEARCHED]
     before = _BEFORE_MARKUP.match(beginning)
     rest = beginning[before.end() :] if before else beginning
     if _SVG_ROOT.match(rest):
         return SVG
     if _HTML_START.match(rest):
         return "text/html"
-    return "application/json" if _is_json(text) else "text/plain"
+    is_json = beginning.lstrip()[:1] in {"{", "["} and (not check or _is_json(file))
+    return "application/json" if is_json else "text/plain"
+
+
+def _is_text(file: ReceivedFile) -> bool:
+    if file.size > _MAX_TEXT_SIZE:
+        return False
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, file.size, _PIECE):
+            piece = file.read_part(start, _PIECE)
+            if _NOT_TEXT.search(decoder.decode(piece, final=start + _PIECE >= file.size)):
+                return False
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_json(file: ReceivedFile) -> bool:
+    """Whether a text that begins as JSON is JSON. A long one is believed when it also ends as JSON."""
+    if file.size > _MAX_PARSED_JSON:
+        return file.read_part(file.size - _HEAD_SIZE, _HEAD_SIZE).rstrip()[-1:] in {b"}", b"]"}
+    try:
+        orjson.loads(file.read().removeprefix(codecs.BOM_UTF8))
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def decide_type(real: str | None, declared: str | None, allowed: AbstractSet[str]) -> str:
@@ -119,16 +168,6 @@ def decide_type(real: str | None, declared: str | None, allowed: AbstractSet[str
 
 def _can_be(real: str, said: str) -> bool:
     return real == said or (real in {"text/plain", "application/json"} and said in _PLAIN_TYPES)
-
-
-def _is_json(text: str) -> bool:
-    if text.lstrip()[:1] not in {"{", "["}:
-        return False
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _choices(allowed: AbstractSet[str]) -> str:
