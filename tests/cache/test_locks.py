@@ -142,6 +142,19 @@ async def test_the_token_grows_even_when_the_server_has_lost_everything(cache: C
         assert lock.token > first
 
 
+async def test_the_token_grows_even_when_the_clock_of_the_server_goes_back(cache: Cache, other: Cache) -> None:
+    """The last token is an hour ahead of the clock, as after a correction; each holder still gets a larger one."""
+    async with cache.lock("key") as lock:
+        ahead = lock.token + 3600 * 10**6
+    stored = await cache.client.get(cache._namespace.lock("key"))
+    await cache.client.set(cache._namespace.lock("key"), stored[:2] + b"%016d" % ahead, px=60_000)
+    tokens = []
+    for holder in (cache, other, cache):
+        async with holder.lock("key") as lock:
+            tokens.append(lock.token)
+    assert tokens == [ahead + 1, ahead + 2, ahead + 3]
+
+
 async def test_a_lock_is_no_value(cache: Cache) -> None:
     await cache.set("key", "value", 60)
     async with cache.lock("key"):

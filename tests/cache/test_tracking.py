@@ -15,6 +15,8 @@ import pytest
 from data_layer.cache import tracking
 from data_layer.testing.redis_server import RedisServer
 
+from .wire import DelayingProxy
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -138,6 +140,24 @@ async def test_a_silent_server_ends_the_trust(cache_at: CacheAt) -> None:
             server.resume()
             await until_answering(cache)
             assert await cache.get("key") == "value"
+
+
+async def test_trust_counts_from_when_the_question_before_the_answered_one_was_sent(cache_at: CacheAt) -> None:
+    """An answer that took long proves nothing about the time in which it travelled.
+
+    With answers that take 0.2 s, the question before the answered one was sent 0.4 s ago at least.
+    """
+    delay = 0.2
+    with RedisServer() as server:
+        async with DelayingProxy(server, delay) as proxy, cache_at(proxy.url) as cache:
+            near = cache._parts.near
+            furthest = 0.0
+            for _ in range(10):
+                await until_answering(cache)
+                for _ in range(50):
+                    furthest = max(furthest, near.trusted_until - monotonic())
+                    await asyncio.sleep(0.002)
+            assert 0 < furthest <= tracking.TRUST_SECONDS - 2 * delay
 
 
 async def test_a_replica_is_not_trusted(cache_at: CacheAt) -> None:

@@ -176,6 +176,25 @@ class TestWithoutRedis:
                     while await witness.get_many([f"key-{number}" for number in range(50)]):  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
 
+    async def test_an_announcement_that_times_out_is_made_up_for_before_the_commit_is_decided(
+        self, cache_at: CacheAt
+    ) -> None:
+        with RedisServer(unix_socket=True) as server:
+            async with cache_at(server.url, command=400) as cache, cache_at(server.url) as other:
+                await cache.set("key", "old", 60)
+                server.pause()
+                changed = await announce(cache, "key")
+                assert cache._parts.intents.owed == 1
+                server.resume()
+                async with asyncio.timeout(LONG):
+                    await until_told(cache)
+                # The transaction is still open: nobody may store what is about to be replaced.
+                assert await other.get_or_load("key", loader("old"), 60) == "old"
+                assert await other.get("key") is None
+                await changed.after_commit(is_decided=True)
+                assert await other.get_or_load("key", loader("new"), 60) == "new"
+                assert await other.get("key") == "new"
+
     async def test_writing_costs_one_time_limit_at_most(self, cache_at: CacheAt) -> None:
         with RedisServer(unix_socket=True) as server:
             async with cache_at(server.url, connect=300, command=300) as cache:

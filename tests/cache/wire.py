@@ -167,6 +167,31 @@ class Endpoint(Listening):
                 writer.close()
 
 
+class DelayingProxy(Listening):
+    """Passes everything on to a server, and what it answers after a time."""
+
+    def __init__(self, server: RedisServer, seconds: float) -> None:
+        super().__init__()
+        self._port = server.port
+        self._seconds = seconds
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
+
+        async def answer_late() -> None:
+            while data := await there_reader.read(65536):
+                loop.call_later(self._seconds, writer.write, data)
+
+        back = asyncio.create_task(answer_late())
+        try:
+            while data := await reader.read(65536):
+                there_writer.write(data)
+        finally:
+            there_writer.close()
+            back.cancel()
+
+
 class HoldingProxy(Listening):
     """Passes everything on to a server, but holds back connections that have sent much, until they are released."""
 
