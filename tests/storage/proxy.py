@@ -18,6 +18,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._delay = 0.0
         self._bytes_per_second: float | None = None
+        self._generation = 0
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -39,6 +40,10 @@ class Proxy:
 
     def unmute(self) -> None:
         self._heard.set()
+
+    def forget(self) -> None:
+        """From now on, drop everything on the connections that exist, as a NAT does that lost its table."""
+        self._generation += 1
 
     def slow_down(self, *, delay: float, bytes_per_second: float | None) -> None:
         """Hold each piece back for so many seconds, and let no more through than that on each connection."""
@@ -75,8 +80,11 @@ class Proxy:
             await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        generation = self._generation
         while data := await reader.read(65_536):
             await self._heard.wait()
+            if generation != self._generation:
+                continue
             if self._delay or self._bytes_per_second:
                 await asyncio.sleep(self._delay + len(data) / (self._bytes_per_second or float("inf")))
             if self._left is not None:

@@ -123,6 +123,22 @@ async def test_a_server_that_does_not_answer(rclone_server: RcloneServer, bucket
         assert await _read_again(storage) in {b"kept", b"x"}, "the upload may arrive late, but whole"
 
 
+@pytest.mark.parametrize("kind", ["s3", "azure"])
+async def test_a_connection_that_was_forgotten_while_idle_is_not_used(
+    request: pytest.FixtureRequest, bucket: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "HASTY", Limits(timeout=15, retries=0, idle_timeout=0.3))
+    server: Any = request.getfixturevalue("rclone_server" if kind == "s3" else "azurite_server")
+    server.make_bucket(bucket)
+    connect: Any = s3 if kind == "s3" else azure
+    async with Proxy(server.port) as proxy, opened(connect(server, bucket, proxy.address)) as storage:
+        await storage.upload(b"x", "a", "text/plain")
+        proxy.forget()
+        await asyncio.sleep(1)
+        async with asyncio.timeout(10):
+            assert await storage.download("a") == b"x"
+
+
 async def _read_again(storage: StorageBackend) -> bytes:
     """A connection from the time of silence may break once more."""
     for _ in range(5):

@@ -22,12 +22,15 @@ class Limits:
         retries: How often a request is sent again that is safe to repeat: after a lost connection, and after an answer
             by which the server says that it is overloaded or broken. The pauses between grow, with chance in them.
         retry_timeout: After this time no further attempt begins.
+        idle_timeout: A connection that was idle for longer is not used again. NATs and load balancers remember one for
+            longer than this; a request on a connection that they forgot would wait for ``timeout``.
     """
 
     connect_timeout: float = 5.0
     timeout: float = 30.0
     retries: int = 3
     retry_timeout: float = 60.0
+    idle_timeout: float = 20.0
 
     def client_options(self, *, allow_http: bool) -> ClientConfig:
         """For obstore's HTTP client. Its limit for whole requests is off: a large download may take hours."""
@@ -36,6 +39,7 @@ class Limits:
             "connect_timeout": timedelta(seconds=self.connect_timeout),
             "read_timeout": timedelta(seconds=self.timeout),
             "timeout": _NEVER,
+            "pool_idle_timeout": timedelta(seconds=self.idle_timeout),
         }
 
     def retry_config(self) -> RetryConfig:
