@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 FIT_FOR_PRODUCTION = {
     "ENVIRONMENT": "production",
     "DB_HOST": "db.internal",
-    "DB_PASSWORD": "a-long-random-password",
+    "DB_PASSWORD": "hG3-pw9sTzL_q7n",
     "DB_SSL": "verify-full",
     "REDIS_HOST": "redis.internal",
-    "SESSION_SECRET": "0123456789abcdef0123456789abcdef",
-    "JWT_SECRET": "another-random-secret-of-32-characters",
+    "REDIS_PASSWORD": "VtW8-k2zQp_4mXr",
+    "REDIS_TLS": "true",
+    "SESSION_SECRET": "3eb1a0f5c2d94786ab51e07c9d3f6a28",
+    "JWT_SECRET": "9c0d7e42f6b18a35d4c97f02e6518b3a",
 }
 SENTINELS = {"REDIS_SENTINEL_NODES": "a:1,b:2,c:3", "REDIS_SENTINEL_MASTER": "main"}
 SECRETS = (
@@ -178,7 +180,7 @@ class TestMalformedValues:
             ("DB_PGBOUNCER", "perhaps"),
             ("REDIS_DATABASE", "-1"),
             ("REDIS_KEY_PREFIX", "a:b"),
-            ("REDIS_KEY_PREFIX", "stc\n"),
+            ("REDIS_KEY_PREFIX", "s\ntc"),
             ("REDIS_COMMAND_TIMEOUT", "0"),
             ("LOG_LEVEL", "loud"),
             ("LOG_FORMAT", "xml"),
@@ -362,21 +364,21 @@ class TestProduction:
             ({"REDIS_HOST": ""}, "REDIS_HOST, REDIS_URL, REDIS_CLUSTER_NODES or REDIS_SENTINEL_NODES must be set"),
             ({"DB_SSL": ""}, "DB_SSL must be chosen"),
             ({"DB_PASSWORD": ""}, "DB_PASSWORD is missing"),
-            ({"DB_PASSWORD": "Postgres"}, "DB_PASSWORD is a well-known password"),
-            ({"REDIS_PASSWORD": "changeme"}, "REDIS_PASSWORD is a well-known password"),
+            ({"DB_PASSWORD": "Postgres"}, "DB_PASSWORD is easy to guess"),
+            ({"REDIS_PASSWORD": "changeme"}, "REDIS_PASSWORD is easy to guess"),
             (
                 SENTINELS | {"REDIS_HOST": "", "REDIS_SENTINEL_PASSWORD": "redis"},
-                "REDIS_SENTINEL_PASSWORD is a well-known password",
+                "REDIS_SENTINEL_PASSWORD is easy to guess",
             ),
             ({"SESSION_SECRET": ""}, "SESSION_SECRET is missing"),
             ({"SESSION_SECRET": DEVELOPMENT_SECRET}, "SESSION_SECRET is missing"),
             ({"SESSION_SECRET": "x" * 31}, "SESSION_SECRET has under 32 characters"),
-            ({"SESSION_SECRET": "ab" * 16}, "SESSION_SECRET repeats a few characters"),
+            ({"SESSION_SECRET": "ab" * 16}, "SESSION_SECRET is easy to guess"),
             ({"SESSION_SECRET_PREVIOUS": "x" * 31}, "SESSION_SECRET_PREVIOUS has under 32 characters"),
             ({"JWT_SECRET": ""}, "JWT_SECRET is missing"),
             ({"JWT_SECRET": DEVELOPMENT_SECRET}, "JWT_SECRET is missing"),
             ({"JWT_SECRET": "short"}, "JWT_SECRET has under 32 characters"),
-            ({"JWT_SECRET_PREVIOUS": "x" * 40}, "JWT_SECRET_PREVIOUS repeats a few characters"),
+            ({"JWT_SECRET_PREVIOUS": "x" * 40}, "JWT_SECRET_PREVIOUS is easy to guess"),
             ({"JWT_SECRET": FIT_FOR_PRODUCTION["SESSION_SECRET"]}, "SESSION_SECRET and JWT_SECRET are the same"),
             ({"BCRYPT_ROUNDS": "9"}, "BCRYPT_ROUNDS must be 10 or more"),
         ],
@@ -514,7 +516,7 @@ class TestSecrets:
         assert HIDDEN not in str(pickle.loads(pickle.dumps(error)))  # noqa: S301
 
     def test_a_refused_password_is_not_repeated(self) -> None:
-        assert "changeme" not in only_problem(**FIT_FOR_PRODUCTION, REDIS_PASSWORD="changeme")
+        assert "changeme" not in only_problem(**FIT_FOR_PRODUCTION | {"REDIS_PASSWORD": "changeme"})
         assert "tiny-secret" not in only_problem(**FIT_FOR_PRODUCTION | {"SESSION_SECRET": "tiny-secret"})
 
 
@@ -589,12 +591,12 @@ class TestMisreadings:
     @pytest.mark.parametrize(
         "changes",
         [
-            {"DB_HOST": "", "DB_SSL": "", "DATABASE_URL": "postgresql://user:random@/name?host=db.internal"},
-            {"DB_HOST": "", "DB_SSL": "", "DATABASE_URL": "postgresql://user:sslmode=@db.internal/name"},
+            {"DB_HOST": "", "DB_SSL": "", "DATABASE_URL": "postgresql://user:hG3-pw9sTzL_q7n@/name?host=db.internal"},
+            {"DB_HOST": "", "DB_SSL": "", "DATABASE_URL": "postgresql://user:hG3-pw9sTzL_q7n-sslmode=@db.internal/name"},
             {"DB_HOST": "", "DATABASE_URL": "postgresql://user:postgres@db.internal/name"},
             {"DB_HOST": "", "DATABASE_URL": "postgresql://user@db.internal/name"},
             {"DB_DIRECT_URL": "postgresql://user:postgres@db.internal/name"},
-            {"REDIS_HOST": "", "REDIS_URL": "redis://:redis@redis.internal"},
+            {"REDIS_HOST": "", "REDIS_TLS": "", "REDIS_URL": "rediss://:redis@redis.internal"},
             {"SESSION_SECRET": " " * 32},
         ],
     )

@@ -24,8 +24,8 @@ PRODUCTION: dict[str, Any] = {
     "environment": "production",
     "database_url": "postgresql://user:aBcdEfGh12345@localhost/name",
     "redis_url": "redis://localhost",
-    "session_secret": "0123456789abcdef0123456789abcdef",
-    "jwt_secret": "fedcba9876543210fedcba9876543210",
+    "session_secret": "3eb1a0f5c2d94786ab51e07c9d3f6a28",
+    "jwt_secret": "9c0d7e42f6b18a35d4c97f02e6518b3a",
 }
 
 

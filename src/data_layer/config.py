@@ -19,7 +19,15 @@ from pydantic import (
     model_validator,
 )
 
-from data_layer.environment import Address, meant_setting, misspelt, present_variables, read_file, unread
+from data_layer.environment import (
+    check_visible,
+    meant_setting,
+    misspelt,
+    present_variables,
+    read_file,
+    strip,
+    unread,
+)
 from data_layer.errors import ConfigurationError
 from data_layer.settings.audit import AuditSettings
 from data_layer.settings.database import DatabaseSettings, SslMode
@@ -29,8 +37,16 @@ from data_layer.settings.metrics import MetricsSettings
 from data_layer.settings.redis import RedisSettings
 from data_layer.settings.security import SecuritySettings
 from data_layer.settings.service import ServiceSettings
+from data_layer.settings.strength import HOW_TO_MAKE_ONE, secret_weakness, shared_secrets
 from data_layer.settings.tracing import TracingSettings
-from data_layer.settings.values import DEVELOPMENT_SECRET, Port, describe_problem, disagreement
+from data_layer.settings.values import (
+    COMMA_SEPARATED,
+    DEVELOPMENT_SECRET,
+    OwnHost,
+    Port,
+    describe_problem,
+    disagreement,
+)
 
 __all__ = ["DEVELOPMENT_SECRET", "Environment", "ExaminedSettings", "Settings", "SslMode", "examine_settings"]
 
@@ -44,7 +60,7 @@ class Environment(StrEnum):
     PRODUCTION = "production"
 
 
-# Stand in for malformed addresses, so that these are not called missing besides.
+# Stand in for malformed addresses, so that these are not also called missing.
 _HARMLESS = {
     "database_url": "postgresql://localhost/name",
     "redis_url": "redis://localhost",
@@ -52,7 +68,6 @@ _HARMLESS = {
     "redis_sentinel_nodes": "localhost:26379",
 }
 _DELAY_IN_PRODUCTION = 5.0
-_WELL_KNOWN_PASSWORDS = frozenset({"password", "postgres", "redis", "secret", "changeme", "admin", "root"})
 
 
 class Settings(
@@ -69,7 +84,8 @@ class Settings(
     """Everything that can be configured, each by the environment variable of the same name in capitals.
 
     Values come from the arguments, then the environment, then ``.env`` in the working directory; an empty
-    variable counts as not set.
+    variable counts as not set. White space and what cannot be seen is removed from the ends of every value, and refused
+    inside; a password that does end with a blank can be written into DATABASE_URL as %20. ``~`` is the home folder.
 
     Raises:
         ConfigurationError: with every problem that was found, not only the first.
@@ -82,7 +98,7 @@ class Settings(
         Environment.DEVELOPMENT,
         description="Where this runs: development, testing, staging or production. NODE_ENV is read too.",
     )
-    host: str = Field("127.0.0.1", description="Address that the service listens on.")
+    host: OwnHost = Field("127.0.0.1", description="Address that the service listens on.")
     port: Port = Field(3000, description="Port that the service listens on.")
     data_folder: Path = Field(
         Path(".data-layer"), description="Folder of the embedded servers, used while no server of one's own is set."
@@ -102,6 +118,17 @@ class Settings(
     def _ignore_letter_case(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
 
+    @field_validator("*")
+    @classmethod
+    def _expand_home(cls, value: Any) -> Any:
+        """Shells expand ~, but neither files of settings nor manifests do."""
+        if not isinstance(value, Path):
+            return value
+        try:
+            return value.expanduser()
+        except RuntimeError:
+            raise ValueError("begins with ~, but there is no such home folder; write the whole path") from None
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _understand_warning(cls, value: Any) -> Any:
@@ -118,6 +145,21 @@ class Settings(
                 f"or set {name} there"
             )
         return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _remove_invisible(cls, value: Any, info: ValidationInfo) -> Any:
+        """Runs before all others, as the last one that is declared."""
+        if isinstance(value, SecretStr):
+            return SecretStr(cls._remove_invisible(value.get_secret_value(), info))
+        if isinstance(value, Path):
+            return Path(cls._remove_invisible(str(value), info))
+        if not isinstance(value, str) or isinstance(value, StrEnum):
+            return value
+        text = strip(value)
+        is_list = COMMA_SEPARATED in cls.model_fields[str(info.field_name)].metadata
+        check_visible(COMMA_SEPARATED.func(text) if is_list else text)  # type: ignore[call-arg]
+        return text
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -191,9 +233,8 @@ class Settings(
         return [
             *self.unfit_database(),
             *self.unfit_cache(),
-            *self.unfit_password_hashing(),
-            *self.unfit_storage(),
-            *self._unfit_passwords(),
+            *self.unfit_against_guessing(),
+            *self.unfit_files(),
             *self.unfit_secrets(),
         ]
 
@@ -208,19 +249,29 @@ class Settings(
         return [
             f"{name.upper()}: there is no readable file {str(path)!r}"
             for name, path in files.items()
-            if path is not None and not os.access(path, os.R_OK)
+            if path is not None and (path.is_dir() or not os.access(path, os.R_OK))
         ]
 
-    def _unfit_passwords(self) -> list[str]:
-        passwords = {name: getattr(self, name) for name in ("db_password", "redis_password", "redis_sentinel_password")}
-        for name in ("database_url", "db_direct_url", "redis_url"):
-            url: SecretStr | None = getattr(self, name)
-            passwords[name] = SecretStr(Address(url.get_secret_value()).password or "") if url else None
-        return [
-            f"{name.upper()} {'has' if name.endswith('_url') else 'is'} a well-known password; choose a random one"
-            for name, password in passwords.items()
-            if password is not None and password.get_secret_value().lower() in _WELL_KNOWN_PASSWORDS
-        ]
+    def unfit_secrets(self) -> list[str]:
+        """What production refuses of the secrets."""
+        secrets = self.signing_secrets()
+        if self.storage_backend == "local":
+            secrets += self.signing_secrets_of_storage()
+        names = self.names_around_database() | self.names_around_cache() | {self.host, self.jwt_issuer}
+        problems = []
+        for name, secret in secrets:
+            weakness = "is missing" if secret == DEVELOPMENT_SECRET else secret_weakness(secret, names)
+            if weakness:
+                problems.append(f"{name} {weakness}; {HOW_TO_MAKE_ONE}")
+        return problems + self._shared_secrets()
+
+    def _shared_secrets(self) -> list[str]:
+        secrets = [(name, secret) for name, secret in self.signing_secrets() if secret != DEVELOPMENT_SECRET]
+        purposes = {name: [(name, secret)] for name, secret in secrets + self.signing_secrets_of_storage()}
+        purposes |= {"database": self.database_passwords(), "cache": self.cache_passwords()}
+        if self.aws_secret_access_key is not None:
+            purposes["storage"] = [("AWS_SECRET_ACCESS_KEY", self.aws_secret_access_key.get_secret_value())]
+        return shared_secrets(purposes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import string
+import unicodedata
 from functools import cache
 from io import StringIO
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from dotenv.parser import parse_stream
 from data_layer.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 # Names that other programs use for the same thing.
@@ -36,6 +39,15 @@ _PREFIXES = ("DB_", "REDIS_", "STORAGE_", "LOCAL_STORAGE_", "AZURE_STORAGE_", "J
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP).*)?$")
 _SHORTEST_NAME_TO_MISSPELL = 6  # HOST and PORT are one slip away from too much.
 _ALPHABET = string.ascii_uppercase + string.digits + "_"
+_LARGEST_PORT = 65535
+_HOST_AND_PORT = re.compile(
+    r"(?P<bare>[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%\w+)?)"
+    r"|(\[(?P<ipv6>[^\]\s]+)\]|(?P<name>[\w.-]+))(:(?P<port>[0-9]{1,5}))?"
+)
+# Control and format characters, separators of lines and paragraphs, and bytes that are not UTF-8.
+_INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs"})
+_FILLERS = "\u034f\u115f\u1160\u2800\u3164\uffa0"  # They look like a blank, and are letters or marks to Unicode.
+_JOINERS = "\u200c\u200d"  # They shape words and emoji, in the name of a folder for example.
 
 
 def read_file(path: Path | None) -> dict[str, str]:
@@ -53,12 +65,46 @@ def read_file(path: Path | None) -> dict[str, str]:
     broken = [binding.original.line for binding in bindings if binding.error]
     if broken:
         raise ConfigurationError(*(f"line {line} of the file {str(path)!r} is no NAME=value" for line in broken))
-    return {binding.key.upper(): binding.value for binding in bindings if binding.key and binding.value}
+    return _without_empty((binding.key, binding.value or "") for binding in bindings if binding.key)
 
 
 def present_variables(file: dict[str, str]) -> dict[str, str]:
     """What is set, by names in capitals; the environment goes before the file, and empty counts as not set."""
-    return file | {name.upper(): value for name, value in os.environ.items() if value}
+    return file | _without_empty(os.environ.items())
+
+
+def _without_empty(variables: Iterable[tuple[str, str]]) -> dict[str, str]:
+    return {strip(name).upper(): text for name, value in variables if (text := strip(value))}
+
+
+def strip(text: str) -> str:
+    """The text without what cannot be seen at its ends: white space, control characters, a byte order mark."""
+    start, end = 0, len(text)
+    while start < end and _is_blank(text[start]):
+        start += 1
+    while end > start and _is_blank(text[end - 1]):
+        end -= 1
+    return text[start:end]
+
+
+def _is_blank(character: str) -> bool:
+    if character.isascii():
+        return not "!" <= character <= "~"
+    return character.isspace() or character in _FILLERS or unicodedata.category(character) in _INVISIBLE - {"Cs"}
+
+
+def check_visible(text: str) -> None:
+    """Refuse what nobody means to write into a setting, and nobody sees in it.
+
+    Raises:
+        ValueError: it holds a control character or the like. It is not quoted: it may be a secret.
+    """
+    for character in text:
+        if not character.isprintable() and unicodedata.category(character) in _INVISIBLE and character not in _JOINERS:
+            code = f"U+{ord(character):04X}"
+            if unicodedata.category(character) == "Cs":
+                raise ValueError("is not UTF-8")
+            raise ValueError(f"holds an invisible character ({code}); remove it")
 
 
 def misspelt(present: dict[str, str], known: tuple[str, ...]) -> list[str]:
@@ -118,37 +164,73 @@ def _one_slip_away(name: str) -> set[str]:
 
 
 class Address:
-    """The parts of a URL that decide whether it is fit for production."""
+    """The parts of a URL with a login, as they are meant: decoded.
+
+    Raises:
+        ValueError: it is no URL, or a port in it is no number.
+    """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(hosts_in_query(url))
-        options = parse_qs(parts.query)
-        self.hosts = options["host"][0].split(",") if "host" in options else [parts.hostname]
-        self.password = options.get("password", [None])[0] or (unquote(parts.password) if parts.password else None)
-        self.names_ssl_mode = "sslmode" in options
+        _ = parts.port
+        self.scheme = parts.scheme
+        self.options = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+        host = unquote(parts.hostname) if parts.hostname else None
+        self.hosts = self.options["host"].split(",") if "host" in self.options else [host]
+        self.name = self.options.get("dbname") or unquote(parts.path.removeprefix("/"))
+        self.username = self.options.get("user") or (unquote(parts.username) if parts.username else None)
+        self.password = self.options.get("password") or (unquote(parts.password) if parts.password else None)
+        self.names_ssl_mode = "sslmode" in self.options
 
     @property
     def is_local(self) -> bool:
         """Whether what is sent there stays on this machine."""
         return all(is_local(host) for host in self.hosts)
 
+    def check_pieces(self) -> None:
+        """Refuse pieces that mean something else than what people see in them.
+
+        Raises:
+            ValueError: one holds a control character, also one that is percent-encoded, or begins or ends with a blank,
+                which only a password may. It is not quoted.
+        """
+        pieces = {"host": ",".join(host or "" for host in self.hosts), "name": self.name, "user": self.username or ""}
+        pieces |= {f"option {name}": value for name, value in self.options.items() if name != "password"}
+        for piece, text in pieces.items():
+            if text != strip(text):
+                raise ValueError(f"begins or ends its {piece} with white space or an invisible character; remove it")
+        for text in (*pieces.values(), self.password or ""):
+            check_visible(text)
+
 
 def is_local(host: str | None) -> bool:
     """Whether what is sent to this host stays on this machine: a loopback address or a Unix socket."""
-    return not host or host.startswith("/") or host in {"localhost", "127.0.0.1", "::1"}
+    if not host or host.startswith("/") or host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def hosts_in_query(url: str) -> str:
     """The same address with its hosts as options, ``?host=a,b&port=5432,5433``, if it names several as libpq does.
+
+    Also with the folder of a Unix socket, which libpq reads from ``postgresql://%2Frun%2Fpostgresql:5433/name``.
 
     Raises:
         ValueError: when a port is no number.
     """
     parts = urlsplit(url)
     login, at, place = parts.netloc.rpartition("@")
-    if "," not in place:
+    if place.lower().startswith("%2f"):
+        folder, _, port = place.partition(":")
+        options = {"host": unquote(folder), "port": str(int(port or 5432))}
+    elif "," in place:
+        options = host_options(place)
+    else:
         return url
-    query = [*parse_qsl(parts.query, keep_blank_values=True), *host_options(place).items()]
+    query = [*parse_qsl(parts.query, keep_blank_values=True), *options.items()]
     return parts._replace(netloc=f"{login}{at}", query=urlencode(query)).geturl()
 
 
@@ -166,14 +248,36 @@ def host_and_port(text: str, default_port: int) -> tuple[str, int]:
     """The parts of ``host`` or ``host:port``; an IPv6 address that has a port stands in brackets.
 
     Raises:
-        ValueError: when the port is no number.
+        ValueError: as `split_host` does.
+    """
+    host, port = split_host(text)
+    return host, default_port if port is None else port
+
+
+def split_host(text: str) -> tuple[str, int | None]:
+    """The host without brackets, and its port if it names one.
+
+    A host is a name, an address or, if it begins with a slash, the folder of a Unix socket.
+
+    Raises:
+        ValueError: it is none of that. It is not quoted: it may hold a password.
     """
     text = text.strip()
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":")
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    else:
-        host, port = text, ""
-    return host, int(port) if port else default_port
+    if text.startswith("/"):
+        return text, None
+    match = _HOST_AND_PORT.fullmatch(text)
+    if match is None:
+        raise ValueError("is no host; write it as host or host:port, an IPv6 address as [::1] or [::1]:port")
+    address, port = match["ipv6"] or match["bare"], int(match["port"]) if match["port"] else None
+    if address is not None:
+        _check_ipv6(address)
+    if port is not None and not 1 <= port <= _LARGEST_PORT:
+        raise ValueError(f"has a port that is not between 1 and {_LARGEST_PORT}")
+    return address or match["name"], port
+
+
+def _check_ipv6(address: str) -> None:
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        raise ValueError("has an IPv6 address that is none; write [::1] or [::1]:port") from None

@@ -114,8 +114,8 @@ def test_dev_is_refused_in_production_even_with_complete_settings() -> None:
         "ENVIRONMENT": "production",
         "DATABASE_URL": "postgresql://user@127.0.0.1:1/name",
         "REDIS_URL": "redis://127.0.0.1:1",
-        "SESSION_SECRET": "0123456789abcdef0123456789abcdef",
-        "JWT_SECRET": "another-random-secret-of-32-characters",
+        "SESSION_SECRET": "3eb1a0f5c2d94786ab51e07c9d3f6a28",
+        "JWT_SECRET": "9c0d7e42f6b18a35d4c97f02e6518b3a",
     }
     refused = command("dev", code=1, **complete)
     assert refused.errors == (

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 REVISIONS = [revision.identifier for revision in known_revisions()]
 PRODUCTION = {
     "ENVIRONMENT": "production",
-    "SESSION_SECRET": "0123456789abcdef0123456789abcdef",
-    "JWT_SECRET": "another-random-secret-of-32-characters",
+    "SESSION_SECRET": "3eb1a0f5c2d94786ab51e07c9d3f6a28",
+    "JWT_SECRET": "9c0d7e42f6b18a35d4c97f02e6518b3a",
     "DB_SSL": "disable",
     "BCRYPT_ROUNDS": "10",
 }

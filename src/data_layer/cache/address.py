@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from data_layer.environment import host_and_port
 from data_layer.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def find_cache(settings: Settings, url: str | None = None) -> CacheAddress:
         database=settings.redis_database,
         username=settings.redis_username,
         password=_secret(settings.redis_password),
-        tls=settings.redis_tls,
+        tls=bool(settings.redis_tls),
     )
     if settings.redis_cluster_nodes is not None:
         return CacheAddress(Topology.CLUSTER, _nodes(settings.redis_cluster_nodes, login), login)
@@ -95,7 +96,10 @@ def find_cache(settings: Settings, url: str | None = None) -> CacheAddress:
             "REDIS_HOST, REDIS_URL, REDIS_CLUSTER_NODES or REDIS_SENTINEL_NODES must be set, "
             "or an address be handed to the cache"
         )
-    return _single(replace(login, host=settings.redis_host, port=settings.redis_port))
+    host, port = host_and_port(settings.redis_host, settings.redis_port)
+    if host.startswith("/"):
+        return _single(replace(login, socket_path=host, tls=False))
+    return _single(replace(login, host=host, port=port))
 
 
 def _single(server: ServerAddress) -> CacheAddress:
@@ -106,7 +110,7 @@ def _sentinels(settings: Settings, nodes: str, login: ServerAddress) -> CacheAdd
     sentinel_login = ServerAddress(
         username=settings.redis_sentinel_username,
         password=_secret(settings.redis_sentinel_password),
-        tls=settings.redis_tls,
+        tls=bool(settings.redis_tls),
     )
     return CacheAddress(Topology.SENTINEL, _nodes(nodes, sentinel_login), login, settings.redis_sentinel_master)
 
@@ -119,8 +123,6 @@ def _nodes(nodes: str, login: ServerAddress) -> tuple[ServerAddress, ...]:
 
 def _from_url_in_settings(settings: Settings, url: str) -> ServerAddress:
     address = _from_url(url, "REDIS_URL")
-    if settings.redis_tls and not address.tls:
-        raise ConfigurationError("REDIS_TLS is set, but REDIS_URL does not begin with rediss://")
     if address.password is not None:
         return address
     return replace(

@@ -78,7 +78,7 @@ def direct_address(settings: Settings, embedded_url: str | None = None) -> Datab
 
 def replica_addresses(settings: Settings) -> list[DatabaseAddress]:
     """The addresses of DB_REPLICA_HOSTS, with the login and the database of the primary."""
-    return [_replica_address(settings, name) for name in settings.db_replica_hosts.split(",") if name.strip()]
+    return [_replica_address(settings, name) for name in (settings.db_replica_hosts or "").split(",") if name]
 
 
 def _replica_address(settings: Settings, name: str) -> DatabaseAddress:
@@ -104,7 +104,8 @@ def _url(settings: Settings, embedded_url: str | None) -> URL:
         return url.set(port=settings.db_port, query={"host": host})
     if "," in host:
         return url.set(query=host_options(host, settings.db_port))
-    return url.set(host=host, port=settings.db_port)
+    name, port = host_and_port(host, settings.db_port)
+    return url.set(host=name, port=port)
 
 
 def _read_url(setting: str, text: str) -> URL:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
-from data_layer.environment import Address, host_options, is_local
-from data_layer.settings.values import HostList, HostName, PlainText, Port, Seconds, SecondsOrNever, check_url
+from data_layer.environment import Address, is_local, split_host
+from data_layer.settings.strength import HOW_TO_MAKE_ONE, password_weakness
+from data_layer.settings.values import (
+    COMMA_SEPARATED,
+    Hosts,
+    PlainText,
+    Port,
+    Seconds,
+    SecondsOrNever,
+    check_url,
+)
 
 
 class SslMode(StrEnum):
@@ -35,10 +44,10 @@ class DatabaseSettings(BaseModel):
     database_url: SecretStr | None = Field(
         None, description="Whole address, postgresql://user:password@host:5432/name; instead of the DB_ parts."
     )
-    db_host: HostName | None = Field(
+    db_host: Annotated[Hosts | None, COMMA_SEPARATED] = Field(
         None,
-        description="Host name, or the folder of a Unix socket; several, separated by commas, of which one takes "
-        "writes. Neither this nor DATABASE_URL: embedded PostgreSQL.",
+        description="Host, or host:port, or the folder of a Unix socket; several, separated by commas, of which one "
+        "takes writes. Neither this nor DATABASE_URL: embedded PostgreSQL.",
     )
     db_port: Port = Field(5432, description="Port of PostgreSQL.")
     db_name: PlainText = Field("screenshot_to_code", min_length=1, max_length=63, description="Name of the database.")
@@ -67,8 +76,8 @@ class DatabaseSettings(BaseModel):
     db_direct_url: SecretStr | None = Field(
         None, description="Address that avoids PgBouncer, for migrations. Default: the same server."
     )
-    db_replica_hosts: HostList = Field(
-        "", description="Replicas to read from, as host or host:port, separated by commas; same login and database."
+    db_replica_hosts: Annotated[Hosts | None, COMMA_SEPARATED] = Field(
+        None, description="Replicas to read from, as host or host:port, separated by commas; same login and database."
     )
     db_replica_max_lag: Seconds = Field(
         5, description="Seconds that a replica may be behind; one that is further behind is not read from."
@@ -92,16 +101,9 @@ class DatabaseSettings(BaseModel):
     @classmethod
     def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            check_url(value, ("postgresql", "postgres"), "postgresql://user:password@host:5432/name")
-        return value
-
-    @field_validator("db_host", "db_replica_hosts")
-    @classmethod
-    def _check_hosts(cls, value: str | None) -> str | None:
-        try:
-            host_options(value or "")
-        except ValueError:
-            raise ValueError("has a port that is no number; write it as host:5432") from None
+            address = check_url(value, ("postgresql", "postgres"), "postgresql://user:password@host:5432/name")
+            if any(text.startswith("~") for text in (*address.options.values(), *filter(None, address.hosts))):
+                raise ValueError("has an option that begins with ~, which nothing expands there; write the whole path")
         return value
 
     @property
@@ -125,6 +127,8 @@ class DatabaseSettings(BaseModel):
         problems = []
         if self.database_url is not None and self.db_host is not None:
             problems.append("DATABASE_URL and DB_HOST are both set; keep one of them")
+        if (port := self._other_port_in_host) is not None:
+            problems.append(f"DB_HOST names port {port}, but DB_PORT is {self.db_port}; keep one of them")
         if self.db_replica_hosts and self.uses_embedded_database:
             problems.append("DB_REPLICA_HOSTS is set, but no primary; set DB_HOST or DATABASE_URL too")
         if self.db_min_connections > self.db_max_connections:
@@ -140,13 +144,53 @@ class DatabaseSettings(BaseModel):
         """What production refuses."""
         if self.uses_embedded_database:
             return ["DB_HOST or DATABASE_URL must be set: production does not run the embedded PostgreSQL"]
+        problems = self._weak_passwords()
+        if self._is_local_database:
+            return problems
         address = Address(self.database_url.get_secret_value()) if self.database_url else None
-        if address.is_local if address else all(is_local(host) for host in (self.db_host or "").split(",")):
-            return []
-        problems = []
         if self.db_ssl is None and not (address and address.names_ssl_mode):
             problems.append("DB_SSL must be chosen: verify-full, or disable to accept unencrypted connections")
         password = address.password if address else self.db_password
         if password is None and self.db_ssl_cert is None:
             problems.append("DATABASE_URL has no password" if address else "DB_PASSWORD is missing")
         return problems
+
+    def database_passwords(self) -> list[tuple[str, str]]:
+        """The passwords with the names of their settings."""
+        passwords = [("DB_PASSWORD", self.db_password.get_secret_value())] if self.db_password else []
+        for name, url in {"DATABASE_URL": self.database_url, "DB_DIRECT_URL": self.db_direct_url}.items():
+            if url is not None and (password := Address(url.get_secret_value()).password):
+                passwords.append((name, password))
+        return passwords
+
+    def names_around_database(self) -> set[str]:
+        """What an attacker knows or guesses, and tries as a password."""
+        names = {self.db_name, self.db_username, *(self.db_host or "").split(",")}
+        for url in filter(None, (self.database_url, self.db_direct_url)):
+            address = Address(url.get_secret_value())
+            names |= {address.name, address.username or "", *(host or "" for host in address.hosts)}
+        return names - {""}
+
+    def _weak_passwords(self) -> list[str]:
+        names = self.names_around_database()
+        return [
+            f"the password in {name} {weakness}; {HOW_TO_MAKE_ONE}"
+            if name.endswith("_URL")
+            else f"{name} {weakness}; {HOW_TO_MAKE_ONE}"
+            for name, password in self.database_passwords()
+            if (weakness := password_weakness(password, names))
+        ]
+
+    @property
+    def _is_local_database(self) -> bool:
+        if self.database_url is not None:
+            return Address(self.database_url.get_secret_value()).is_local
+        return all(is_local(split_host(host)[0]) for host in (self.db_host or "").split(",") if host)
+
+    @property
+    def _other_port_in_host(self) -> int | None:
+        """The port of the one host, where DB_PORT names another one."""
+        if self.db_host is None or "," in self.db_host or "db_port" not in self.model_fields_set:
+            return None
+        port = split_host(self.db_host)[1]
+        return None if port == self.db_port else port

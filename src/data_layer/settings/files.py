@@ -50,3 +50,11 @@ class FileSettings(StorageSettings):
             wanted = ("STORAGE_BACKEND is", "STORAGE_SECOND_BACKEND is")
             problems += [problem.replace(*wanted) for problem in second.storage_contradictions()]
         return problems
+
+    def unfit_files(self) -> list[str]:
+        """What production refuses of the storage, and of the second one."""
+        problems = self.unfit_storage()
+        if self.storage_second_backend is not None:
+            second = self.model_copy(update={"storage_backend": self.storage_second_backend})
+            problems += [problem for problem in second.unfit_storage() if problem not in problems]
+        return problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 
 def _not_a_folder(path: Path) -> Path:
-    if path.is_dir():
+    if os.path.isdir(os.path.expanduser(path)):  # noqa: PTH111, PTH112  (pathlib raises where there is no such home)
         raise ValueError("is a folder; name a file in it")
     return path
 

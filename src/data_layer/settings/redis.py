@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Annotated
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
-from data_layer.settings.values import HostName, Milliseconds, PlainText, Port, check_url
+from data_layer.environment import Address, is_local, split_host
+from data_layer.settings.strength import HOW_TO_MAKE_ONE, password_weakness
+from data_layer.settings.values import COMMA_SEPARATED, Host, Milliseconds, PlainText, Port, check_url
 
 # They say where the servers are; one of them at most is set.
 _ADDRESSES = ("redis_url", "redis_host", "redis_cluster_nodes", "redis_sentinel_nodes")
@@ -21,19 +23,25 @@ class RedisSettings(BaseModel):
     redis_url: SecretStr | None = Field(
         None, description="Whole address: redis://, rediss:// (TLS) or unix://; instead of the REDIS_ parts."
     )
-    redis_host: HostName | None = Field(
-        None, description="Host name. Neither this, nor REDIS_URL, nor cluster or sentinel nodes: embedded Valkey."
+    redis_host: Host | None = Field(
+        None,
+        description="Host, or host:port, or the path of a Unix socket. Neither this, nor REDIS_URL, nor cluster or "
+        "sentinel nodes: embedded Valkey.",
     )
     redis_port: Port = Field(6379, description="Port of Redis.")
     redis_database: int = Field(0, ge=0, le=1023, description="Number of the Redis database.")
     redis_username: str | None = Field(None, description="User name (ACL).")
     redis_password: SecretStr | None = Field(None, description="Password.")
-    redis_tls: bool = Field(default=False, description="Encrypt connections and verify the server's certificate.")
+    redis_tls: bool | None = Field(
+        None,
+        description="Encrypt connections and verify the server's certificate. Default: false; production must choose, "
+        "by this or by rediss:// in REDIS_URL.",
+    )
     redis_tls_ca: Path | None = Field(None, description="File with the authorities to trust. Default: the system's.")
-    redis_cluster_nodes: str | None = Field(
+    redis_cluster_nodes: Annotated[str | None, COMMA_SEPARATED] = Field(
         None, description="Some nodes of a cluster, host:port,host:port; they tell where the others are."
     )
-    redis_sentinel_nodes: str | None = Field(
+    redis_sentinel_nodes: Annotated[str | None, COMMA_SEPARATED] = Field(
         None, description="The sentinels, host:port,host:port; they tell where the primary is."
     )
     redis_sentinel_master: PlainText | None = Field(
@@ -61,7 +69,11 @@ class RedisSettings(BaseModel):
     @classmethod
     def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            check_url(value, ("redis", "rediss", "unix"), "redis://user:password@host:6379/0")
+            address = check_url(value, ("redis", "rediss", "unix"), "redis://user:password@host:6379/0")
+            if address.scheme == "unix" and any(address.hosts):
+                raise ValueError("names a host before the socket; write unix:///path/of/the/socket")
+            if len(address.hosts) > 1:
+                raise ValueError("names several servers; use REDIS_CLUSTER_NODES or REDIS_SENTINEL_NODES")
         return value
 
     @field_validator("redis_cluster_nodes", "redis_sentinel_nodes")
@@ -90,21 +102,87 @@ class RedisSettings(BaseModel):
             ]
         elif "REDIS_SENTINEL_MASTER" not in given:
             problems.append("REDIS_SENTINEL_NODES is set, but REDIS_SENTINEL_MASTER, the name of the primary, is not")
-        if "REDIS_TLS_CA" in given and not self._uses_tls:
+        if "REDIS_TLS_CA" in given and not self.encrypts_cache:
             problems.append("REDIS_TLS_CA is set, but REDIS_TLS is not, and REDIS_URL does not begin with rediss://")
-        return problems
+        scheme = self._url_of_cache.scheme if self._url_of_cache else None
+        if self.redis_tls and scheme == "redis":
+            problems.append("REDIS_TLS is true, but REDIS_URL does not begin with rediss://")
+        if self.redis_tls is False and scheme == "rediss":
+            problems.append("REDIS_TLS is false, but REDIS_URL begins with rediss://")
+        return problems + self._names_without_passwords() + self._port_beside_host()
 
     @property
-    def _uses_tls(self) -> bool:
-        url = self.redis_url
-        return self.redis_tls or (url is not None and urlsplit(url.get_secret_value()).scheme == "rediss")
+    def encrypts_cache(self) -> bool:
+        """Whether connections to the servers are encrypted."""
+        return bool(self.redis_tls) or (self._url_of_cache is not None and self._url_of_cache.scheme == "rediss")
 
     def unfit_cache(self) -> list[str]:
         """What production refuses."""
-        if not self.uses_embedded_cache:
+        if self.uses_embedded_cache:
+            servers = "REDIS_HOST, REDIS_URL, REDIS_CLUSTER_NODES or REDIS_SENTINEL_NODES"
+            return [f"{servers} must be set: production does not run the embedded Valkey"]
+        names = self.names_around_cache()
+        problems = [
+            f"{'the password in ' if name.endswith('_URL') else ''}{name} {weakness}; {HOW_TO_MAKE_ONE}"
+            for name, password in self.cache_passwords()
+            if (weakness := password_weakness(password, names))
+        ]
+        if all(map(is_local, self._cache_hosts())):
+            return problems
+        if not any(name != "REDIS_SENTINEL_PASSWORD" for name, _ in self.cache_passwords()):
+            problems.append("REDIS_PASSWORD is missing: whoever reaches the server could read and change everything")
+        if self.redis_tls is None and not self.encrypts_cache:
+            problems.append("REDIS_TLS must be chosen: true, or false to accept unencrypted connections")
+        return problems
+
+    def cache_passwords(self) -> list[tuple[str, str]]:
+        """The passwords with the names of their settings."""
+        settings = {
+            "REDIS_PASSWORD": self.redis_password,
+            "REDIS_SENTINEL_PASSWORD": self.redis_sentinel_password,
+        }
+        passwords = [(name, value.get_secret_value()) for name, value in settings.items() if value is not None]
+        if self._url_of_cache is not None and self._url_of_cache.password:
+            passwords.append(("REDIS_URL", self._url_of_cache.password))
+        return passwords
+
+    def names_around_cache(self) -> set[str]:
+        """What an attacker knows or guesses, and tries as a password."""
+        usernames = {self.redis_username, self.redis_sentinel_username, self.redis_sentinel_master}
+        if self._url_of_cache is not None:
+            usernames.add(self._url_of_cache.username)
+        return {name for name in (*usernames, *self._cache_hosts(), "redis", "valkey") if name}
+
+    @property
+    def _url_of_cache(self) -> Address | None:
+        return Address(self.redis_url.get_secret_value()) if self.redis_url else None
+
+    def _cache_hosts(self) -> list[str | None]:
+        if self._url_of_cache is not None:
+            return self._url_of_cache.hosts
+        nodes = (self.redis_host, self.redis_cluster_nodes, self.redis_sentinel_nodes)
+        return [split_host(node)[0] for node in ",".join(filter(None, nodes)).split(",") if node]
+
+    def _names_without_passwords(self) -> list[str]:
+        """Redis would take such a login for that of its default user."""
+        url = self._url_of_cache
+        problems = []
+        if self.redis_username is not None and self.redis_password is None and not (url and url.password):
+            problems.append("REDIS_USERNAME is set, but REDIS_PASSWORD is not: the default user would log in")
+        if url and url.username and not url.password and self.redis_password is None:
+            problems.append("REDIS_URL has a user name, but no password: the default user would log in")
+        has_name = self.redis_sentinel_nodes is not None and self.redis_sentinel_username is not None
+        if has_name and self.redis_sentinel_password is None:
+            problems.append(
+                "REDIS_SENTINEL_USERNAME is set, but REDIS_SENTINEL_PASSWORD is not: the default user would log in"
+            )
+        return problems
+
+    def _port_beside_host(self) -> list[str]:
+        port = split_host(self.redis_host)[1] if self.redis_host else None
+        if port in {None, self.redis_port} or "redis_port" not in self.model_fields_set:
             return []
-        servers = "REDIS_HOST, REDIS_URL, REDIS_CLUSTER_NODES or REDIS_SENTINEL_NODES"
-        return [f"{servers} must be set: production does not run the embedded Valkey"]
+        return [f"REDIS_HOST names port {port}, but REDIS_PORT is {self.redis_port}; keep one of them"]
 
 
 def check_nodes(text: str) -> str:
@@ -113,7 +191,7 @@ def check_nodes(text: str) -> str:
     Raises:
         ValueError: when one of them is something else. It is not quoted: it may hold a password.
     """
-    nodes = [node.strip() for node in text.split(",")]
+    nodes = text.split(",")
     for number, node in enumerate(nodes, start=1):
         if not _is_node(node):
             raise ValueError(
@@ -125,9 +203,7 @@ def check_nodes(text: str) -> str:
 
 def _is_node(node: str) -> bool:
     try:
-        parts = urlsplit(f"//{node}")
-        host, port = parts.hostname, parts.port
+        host, port = split_host(node)
     except ValueError:
         return False
-    plain = f"[{host}]:{port}" if ":" in (host or "") else f"{host}:{port}"
-    return bool(host) and bool(port) and node.lower() == plain
+    return port is not None and not host.startswith("/")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field, SecretStr
 
-from data_layer.settings.values import DEVELOPMENT_SECRET, Duration, PlainText, weak_secrets
+from data_layer.settings.values import DEVELOPMENT_SECRET, Duration, PlainText
 
 _MINIMUM_BCRYPT_ROUNDS = 10  # OWASP Password Storage Cheat Sheet.
+_LARGEST_RATE = 100.0  # Requests a second; whoever guesses passwords is not slowed down by more.
 
 
 class SecuritySettings(BaseModel):
@@ -64,13 +65,21 @@ class SecuritySettings(BaseModel):
             return []
         return [f"SESSION_TTL ({self.session_ttl} s) is longer than SESSION_MAX_AGE ({self.session_max_age} s)"]
 
-    def unfit_password_hashing(self) -> list[str]:
-        """What production refuses of the hashing of passwords."""
-        if self.bcrypt_rounds >= _MINIMUM_BCRYPT_ROUNDS:
-            return []
-        return [f"BCRYPT_ROUNDS must be {_MINIMUM_BCRYPT_ROUNDS} or more: fewer are guessed too quickly"]
+    def unfit_against_guessing(self) -> list[str]:
+        """What production refuses of what slows down somebody who guesses passwords."""
+        problems = []
+        if self.bcrypt_rounds < _MINIMUM_BCRYPT_ROUNDS:
+            problems.append(f"BCRYPT_ROUNDS must be {_MINIMUM_BCRYPT_ROUNDS} or more: fewer are guessed too quickly")
+        if self.rate_limit_max == 0:
+            problems.append("RATE_LIMIT_MAX must not be 0: nothing would limit how often passwords are tried")
+        elif self.rate_limit_max * 1000 / self.rate_limit_window > _LARGEST_RATE:
+            problems.append(
+                f"RATE_LIMIT_MAX allows more than {_LARGEST_RATE:.0f} requests a second, which limits nothing"
+            )
+        return problems
 
-    def unfit_secrets(self) -> list[str]:
-        """What production refuses of the secrets."""
+    def signing_secrets(self) -> list[tuple[str, str]]:
+        """The secrets of sessions and tokens with the names of their settings."""
         names = ("session_secret", "session_secret_previous", "jwt_secret", "jwt_secret_previous")
-        return weak_secrets({name: value.get_secret_value() for name in names if (value := getattr(self, name))})
+        secrets: dict[str, SecretStr | None] = {name: getattr(self, name) for name in names}
+        return [(name.upper(), secret.get_secret_value()) for name, secret in secrets.items() if secret is not None]

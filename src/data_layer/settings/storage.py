@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr
 
-from data_layer.environment import is_local
+from data_layer.environment import check_visible, is_local, split_host
 from data_layer.errors import ConfigurationError
-from data_layer.settings.azure_place import EMULATOR_ACCOUNT, AzurePlace
+from data_layer.settings.azure_place import EMULATOR_ACCOUNT, EMULATOR_KEY, AzurePlace
+from data_layer.settings.strength import password_weakness
 
-_MINIMUM_SECRET_LENGTH = 32
+# Of MinIO, LocalStack, Ceph, Garage and the rest.
+_DEFAULT_LOGINS_OF_S3 = ("minioadmin", "minio", "minio123", "localstack", "rustfsadmin", "seaweedfs", "garage", "ceph")
 
 
 def _check_web_address(value: str) -> str:
     try:
         parts = urlsplit(value)
         _ = parts.port
+        check_visible(unquote(value))
+        split_host(f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "")
     except ValueError:
         raise ValueError("is no address; write it as https://host/path") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
@@ -127,13 +131,13 @@ class StorageSettings(BaseModel):
 
     def unfit_storage(self) -> list[str]:
         """What production refuses in the chosen backend."""
-        problems = self._weak_signing_secrets() if self.storage_backend == "local" else []
+        problems = self._weak_keys() if self.storage_backend == "s3" else []
         for name, address in self._addresses().items():
             if address.startswith("http:") and not is_local(urlsplit(address).hostname):
                 problems.append(f"{name} must begin with https:// in production")
         if self.storage_backend == "azure" and not self._azure_contradictions():
             place = self.azure_place
-            if place.account == EMULATOR_ACCOUNT:
+            if place.account_key == EMULATOR_KEY or place.account == EMULATOR_ACCOUNT:
                 problems.append("AZURE_STORAGE_CONNECTION_STRING leads to the emulator, whose key everybody knows")
             elif place.endpoint.startswith("http:") and not is_local(urlsplit(place.endpoint).hostname):
                 problems.append("AZURE_STORAGE_CONNECTION_STRING must use https in production")
@@ -182,14 +186,18 @@ class StorageSettings(BaseModel):
             problems.append(f"AWS_CLOUDFRONT_PRIVATE_KEY: there is no readable file {str(key)!r}")
         return problems
 
-    def _weak_signing_secrets(self) -> list[str]:
+    def signing_secrets_of_storage(self) -> list[tuple[str, str]]:
+        """The keys of signed addresses with the names of their settings."""
         names = ("storage_signing_secret", "storage_signing_secret_previous")
         secrets: dict[str, SecretStr | None] = {name: getattr(self, name) for name in names}
-        return [
-            f"{name.upper()} has under {_MINIMUM_SECRET_LENGTH} characters; make one with: openssl rand -hex 32"
-            for name, secret in secrets.items()
-            if secret is not None and len(secret.get_secret_value()) < _MINIMUM_SECRET_LENGTH
-        ]
+        return [(name.upper(), secret.get_secret_value()) for name, secret in secrets.items() if secret is not None]
+
+    def _weak_keys(self) -> list[str]:
+        if self.aws_secret_access_key is None:
+            return []
+        names = {self.aws_access_key_id or "", self.aws_s3_bucket or "", *_DEFAULT_LOGINS_OF_S3}
+        weakness = password_weakness(self.aws_secret_access_key.get_secret_value(), names)
+        return [f"AWS_SECRET_ACCESS_KEY {weakness}; let the server make one"] if weakness else []
 
     def _addresses(self) -> dict[str, str]:
         names = {

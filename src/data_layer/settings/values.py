@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from data_layer.environment import hosts_in_query
+from data_layer.environment import Address, split_host, strip
 
 DEVELOPMENT_SECRET = "development-only-secret-never-use-in-production"  # noqa: S105  (production refuses it)
-_MINIMUM_SECRET_LENGTH = 32
-_MINIMUM_SECRET_VARIETY = 8
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"(\d{1,9})([smhd])")
 
@@ -27,58 +23,71 @@ def _split(value: Any) -> Any:
     """A list as it is written in a variable: separated by commas; none for an empty one."""
     if not isinstance(value, str):
         return value
-    return () if value.lower() == "none" else tuple(part.strip() for part in value.split(",") if part.strip())
+    return () if value.lower() == "none" else tuple(filter(None, map(strip, value.split(","))))
+
+
+def _strip_parts(value: Any) -> Any:
+    if not isinstance(value, str) or value.startswith("/"):
+        return value
+    return ",".join(map(strip, value.split(",")))
+
+
+def _check_hosts(value: str) -> str:
+    hosts = value.split(",") if value else []
+    for number, host in enumerate(hosts, start=1):
+        try:
+            split_host(host)
+        except ValueError as error:
+            raise ValueError(f"server {number} of {len(hosts)} {error}") from None
+    return value
+
+
+def _check_host(value: str) -> str:
+    if "," in value:
+        raise ValueError("names several servers; write one")
+    split_host(value)
+    return value
+
+
+def _check_own_host(value: str) -> str:
+    host, port = split_host(value)
+    if host.startswith("/") or port is not None:
+        raise ValueError("is no address to listen on; the port is a setting of its own")
+    return host
 
 
 Port = Annotated[int, Field(ge=1, le=65535)]
-HostName = Annotated[str, Field(pattern=r"^(/.*|\S+)$")]
-HostList = Annotated[str, Field(pattern=r"^([^\s,/@]+(\s*,\s*[^\s,/@]+)*)?$")]
+COMMA_SEPARATED = BeforeValidator(_strip_parts)
+"""Marks a list, in which lines may break beside commas."""
+Host = Annotated[str, Field(min_length=1), AfterValidator(_check_host)]
+Hosts = Annotated[str, Field(min_length=1), AfterValidator(_check_hosts)]
+OwnHost = Annotated[str, Field(min_length=1), AfterValidator(_check_own_host)]
+"""An address of this machine, as the socket module takes it: an IPv6 address without brackets."""
 PlainText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 SecondsOrNever = Annotated[float, Field(ge=0, le=3600)]
 Milliseconds = Annotated[int, Field(gt=0, le=600_000)]
 MediaType = Annotated[str, Field(pattern=r"^[a-z]+/[A-Za-z0-9.+-]+$")]
-MediaTypes = Annotated[tuple[MediaType, ...], BeforeValidator(_split)]
-PixelSizes = Annotated[tuple[Annotated[int, Field(ge=16, le=4096)], ...], BeforeValidator(_split)]
+MediaTypes = Annotated[tuple[MediaType, ...], BeforeValidator(_split), COMMA_SEPARATED]
+PixelSizes = Annotated[tuple[Annotated[int, Field(ge=16, le=4096)], ...], BeforeValidator(_split), COMMA_SEPARATED]
 Duration = Annotated[int, BeforeValidator(_read_duration), Field(ge=1, le=3650 * 86_400)]
 """Seconds, which may be written with a unit: 900, 15m, 24h, 30d."""
 
 
-def weak_secrets(secrets: dict[str, str]) -> list[str]:
-    """What keeps secrets from being fit for production, by the names of their settings; never with the secret."""
-    problems = []
-    for name, secret in secrets.items():
-        if weakness := _weakness(secret):
-            problems.append(f"{name.upper()} {weakness}; make one with: openssl rand -hex 32")
-    for name, other in itertools.combinations(secrets, 2):
-        if secrets[name] == secrets[other] != DEVELOPMENT_SECRET:
-            problems.append(f"{name.upper()} and {other.upper()} are the same; each needs one of its own")
-    return problems
-
-
-def _weakness(secret: str) -> str | None:
-    if secret == DEVELOPMENT_SECRET:
-        return "is missing"
-    if len(secret) < _MINIMUM_SECRET_LENGTH:
-        return f"has under {_MINIMUM_SECRET_LENGTH} characters"
-    if len(set(secret)) < _MINIMUM_SECRET_VARIETY:
-        return "repeats a few characters"
-    return None
-
-
-def check_url(value: SecretStr, schemes: tuple[str, ...], example: str) -> None:
-    """Refuse what is no address of one of these schemes.
+def check_url(value: SecretStr, schemes: tuple[str, ...], example: str) -> Address:
+    """The parts of an address of one of these schemes.
 
     Raises:
-        ValueError: with an example of one.
+        ValueError: it is something else, with an example of one; or a piece of it is not what it looks like.
     """
     try:
-        parts = urlsplit(hosts_in_query(value.get_secret_value()))
-        _ = parts.port
+        address = Address(value.get_secret_value())
     except ValueError:
         raise ValueError(f"is no address; write it as {example}") from None
-    if parts.scheme not in schemes:
+    if address.scheme not in schemes:
         raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}; for example {example}")
+    address.check_pieces()
+    return address
 
 
 def describe_problem(problem: Any) -> str:
