@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-from data_layer.environment import host_and_port
 from data_layer.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def find_cache(settings: Settings, url: str | None = None) -> CacheAddress:
             "REDIS_HOST, REDIS_URL, REDIS_CLUSTER_NODES or REDIS_SENTINEL_NODES must be set, "
             "or an address be handed to the cache"
         )
-    host, port = host_and_port(settings.redis_host, settings.redis_port)
+    host, port = settings.redis_host_and_port
     if host.startswith("/"):
         return _single(replace(login, socket_path=host, tls=False))
     return _single(replace(login, host=host, port=port))

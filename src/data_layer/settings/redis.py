@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
-from data_layer.environment import Address, is_local, split_host
+from data_layer.environment import Address, host_and_port, is_local, split_host
 from data_layer.settings.strength import HOW_TO_MAKE_ONE, password_weakness
 from data_layer.settings.values import COMMA_SEPARATED, Host, Milliseconds, PlainText, Port, check_url
 
@@ -85,6 +85,11 @@ class RedisSettings(BaseModel):
     def uses_embedded_cache(self) -> bool:
         """Whether Valkey is to be started from its wheel, because no server is named."""
         return all(getattr(self, name) is None for name in _ADDRESSES)
+
+    @property
+    def redis_host_and_port(self) -> tuple[str, int]:
+        """The parts of REDIS_HOST, of which the first is a path if it begins with a slash."""
+        return host_and_port(self.redis_host or "", self.redis_port)
 
     def redis_contradictions(self) -> list[str]:
         """What makes the settings unusable anywhere."""
