@@ -592,7 +592,11 @@ class TestMisreadings:
         "changes",
         [
             {"DB_HOST": "", "DB_SSL": "", "DATABASE_URL": "postgresql://user:hG3-pw9sTzL_q7n@/name?host=db.internal"},
-            {"DB_HOST": "", "DB_SSL": "", "DATABASE_URL": "postgresql://user:hG3-pw9sTzL_q7n-sslmode=@db.internal/name"},
+            {
+                "DB_HOST": "",
+                "DB_SSL": "",
+                "DATABASE_URL": "postgresql://user:hG3-pw9sTzL_q7n-sslmode=@db.internal/name",
+            },
             {"DB_HOST": "", "DATABASE_URL": "postgresql://user:postgres@db.internal/name"},
             {"DB_HOST": "", "DATABASE_URL": "postgresql://user@db.internal/name"},
             {"DB_DIRECT_URL": "postgresql://user:postgres@db.internal/name"},
