@@ -176,7 +176,7 @@ class Address:
         self.scheme = parts.scheme
         self.options = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         host = unquote(parts.hostname) if parts.hostname else None
-        self.hosts = self.options["host"].split(",") if "host" in self.options else [host]
+        self.hosts: list[str | None] = [*self.options["host"].split(",")] if "host" in self.options else [host]
         self.name = self.options.get("dbname") or unquote(parts.path.removeprefix("/"))
         self.username = self.options.get("user") or (unquote(parts.username) if parts.username else None)
         self.password = self.options.get("password") or (unquote(parts.password) if parts.password else None)

@@ -164,7 +164,7 @@ class RedisSettings(BaseModel):
 
     def _cache_hosts(self) -> list[str | None]:
         if self._url_of_cache is not None:
-            return self._url_of_cache.hosts
+            return list(self._url_of_cache.hosts)
         nodes = (self.redis_host, self.redis_cluster_nodes, self.redis_sentinel_nodes)
         return [split_host(node)[0] for node in ",".join(filter(None, nodes)).split(",") if node]
 

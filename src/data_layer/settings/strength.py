@@ -129,7 +129,7 @@ def _measure(text: str, names: Collection[str]) -> tuple[float, int]:
     if not text:
         return 0.0, 0
     result = zxcvbn(text[:_MEASURED_LENGTH], user_inputs=[name for name in names if name])
-    random = "".join(part["token"] for part in result["sequence"] if part["pattern"] == "bruteforce")
+    random = "".join(part["token"] for part in result["sequence"] if str(part["pattern"]) == "bruteforce")
     return float(result["guesses_log10"]), sum(map(str.isalnum, random))
 
 
