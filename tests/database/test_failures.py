@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
+from uuid import UUID
 
+import psycopg
 import pytest
 from sqlalchemy import bindparam, text
+from sqlalchemy.exc import SQLAlchemyError, StatementError
+from uuid_utils.compat import uuid7
 
+from data_layer.database.connection import driver_connection
+from data_layer.database.failures import translate, translated
+from data_layer.database.listener import Listener
+from data_layer.database.statements import Sql
+from data_layer.entities.enums import UserStatus
 from data_layer.errors import (
     ConcurrentChangeError,
     DatabaseError,
@@ -27,7 +39,11 @@ from data_layer.errors import (
 from tests.support import make_user
 
 if TYPE_CHECKING:
-    from data_layer import DataLayer
+    from collections.abc import Iterator
+
+    from sqlalchemy import TextClause
+
+    from data_layer import DataLayer, Settings
 
 REASON = "what the server said"
 
@@ -173,3 +189,148 @@ async def test_a_message_holds_neither_the_values_nor_the_address(data: DataLaye
         async with data.transaction() as tx:
             await tx.execute(text("SELECT nothing FROM users WHERE password_hash = :hash").bindparams(hash=secret))
     assert secret not in f"{mismatch.value} {mismatch.value.__cause__}"
+
+
+def _walk(kind: type[Exception]) -> Iterator[type[Exception]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _walk(child)
+
+
+async def _problem(data: DataLayer, statement: TextClause) -> Exception | None:
+    try:
+        async with data.transaction() as tx:
+            (await tx.execute(statement)).all()
+    except Exception as error:  # noqa: BLE001  (looked at)
+        return error
+    return None
+
+
+def _is_fine(problem: Exception | None) -> bool:
+    return problem is None or (
+        isinstance(problem, DataLayerError) and not isinstance(problem, DatabaseUnavailableError)
+    )
+
+
+DRIVER_ERRORS = sorted(set(_walk(psycopg.Error)), key=lambda kind: (kind.__module__, kind.__qualname__))
+SQLALCHEMY_ERRORS = sorted(set(_walk(SQLAlchemyError)), key=lambda kind: kind.__qualname__)
+
+
+def test_every_error_of_the_driver_becomes_one_of_ours() -> None:
+    """The whole tree, with a state and without."""
+    assert len(DRIVER_ERRORS) > 250
+    for kind in DRIVER_ERRORS:
+        for message in ("", "anything", REASON):
+            with pytest.raises(DataLayerError) as caught, translated():
+                raise kind(message)
+            assert caught.value.code
+            assert str(caught.value)
+
+
+@pytest.mark.parametrize("kind", SQLALCHEMY_ERRORS, ids=lambda kind: kind.__qualname__)
+def test_every_error_of_sqlalchemy_becomes_one_of_ours(kind: type[SQLAlchemyError]) -> None:
+    if issubclass(kind, StatementError):
+        error: SQLAlchemyError = kind(REASON, "SELECT 1", {}, psycopg.ProgrammingError(REASON))
+    else:
+        error = kind.__new__(kind)
+        error.args = (REASON,)
+    with pytest.raises(DataLayerError), translated():
+        raise error
+
+
+def test_every_class_of_states_has_an_error() -> None:
+    """The classes of PostgreSQL manual, appendix A, and one that does not exist yet."""
+    classes = {state[:2] for state in psycopg.errors._sqlcodes} | {"Q9"}
+    assert len(classes) > 40
+    for start in classes:
+        for rest in ("000", "P99", "999"):
+            kind = type(f"Of{start}{rest}", (psycopg.DatabaseError,), {"sqlstate": f"{start}{rest}"})
+            assert isinstance(translate(kind(REASON)), DataLayerError)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**5000, -(10**5000), 1e308 * 10, Decimal("sNaN"), Decimal(10) ** 140_000, "\ud800", "a\0b", b"\0" * 10, object(),
+     datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC), timedelta.max, date.min, ["\ud800"], [1, "a"],
+     [[1], [1, 2]], {"a": 1}, {1, 2}, 1j,
+     type, UUID(int=0), ip_address("::1"), range(3), float("nan")],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["text", "integer", "timestamptz", "jsonb", "uuid", "float8"])
+async def test_any_value_is_sent_or_refused_in_our_words(data: DataLayer, value: object, kind: str) -> None:
+    statement = text(f"SELECT CAST(:value AS {kind})").bindparams(bindparam("value", value))
+    assert _is_fine(await _problem(data, statement))
+    assert data.database.pool_figures()["in_use"] == 0
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT 'infinity'::timestamptz", "SELECT '4714-01-01 BC'::date", "SELECT '10000-01-01'::timestamptz",
+     "SELECT repeat('x', 300)::bytea", "SELECT '(1,2)'::point", "SELECT interval '100000000 years'"],
+)  # fmt: skip
+async def test_any_value_is_read_or_refused_in_our_words(data: DataLayer, sql: str) -> None:
+    assert _is_fine(await _problem(data, text(sql)))
+    assert data.database.pool_figures()["in_use"] == 0
+
+
+async def test_a_copy_and_a_listener_say_it_in_our_words_too(data: DataLayer, settings: Settings) -> None:
+    with pytest.raises(SchemaMismatchError):
+        async with driver_connection(data.database) as driver, driver.cursor().copy("COPY nowhere FROM STDIN") as copy:
+            await copy.write("a")
+    with pytest.raises(InvalidValueError):
+        async with (
+            driver_connection(data.database) as driver,
+            driver.cursor().copy("COPY users (id) FROM STDIN") as copy,
+        ):
+            await copy.write("no id\n")
+    listener = await Listener.open(data.database.address, settings, "channel", time_limit=5)
+    with pytest.raises(SchemaMismatchError):
+        await listener.fetch_one(Sql("test", "SELECT nothing FROM users"), ())
+    await listener.close()
+    with pytest.raises(DatabaseUnavailableError):
+        await listener.fetch_one(Sql("test", "SELECT 1"), ())
+
+
+class TestManyValues:
+    async def test_a_filter_takes_any_number(self, data: DataLayer) -> None:
+        user = make_user(status="active", last_login_ip="192.168.1.1")
+        async with data.transaction() as tx:
+            tx.add(user)
+        others = [uuid7() for _ in range(70_000)]
+        async with data.transaction() as tx:
+            assert await tx.users.count(id=[*others, user.id]) == 1
+            assert await tx.users.count(id=others) == 0
+            assert [one.id for one in await tx.users.list(email=[*map(str, others), user.email])] == [user.id]
+            assert await tx.users.find_one(id={user.id, None}) is not None
+            assert await tx.users.count(status=["active", "suspended"]) == 1
+            assert await tx.users.count(status=[UserStatus.SUSPENDED]) == 0
+            assert await tx.users.count(created_at=[user.created_at]) == 1
+            assert await tx.users.count(last_login_ip=["192.168.1.1"]) == 1
+            assert await tx.users.count(email_verified=[True, False]) == 1
+            assert await tx.users.count(login_count=(0, 1)) == 1
+            assert await tx.users.count(id=[]) == 0
+            assert await tx.users.count(first_name=["Test" + "x" * 200]) == 0
+
+    async def test_methods_for_objects_and_the_trail_take_any_number(self, data: DataLayer) -> None:
+        keys, ids = [f"key-{number}" for number in range(70_000)], [uuid7() for _ in range(70_000)]
+        async with data.transaction() as tx:
+            assert await tx.stored_files.records(keys) == {}
+            assert await tx.stored_files.known(keys) == set()
+            assert await tx.stored_files.used_in_rows(keys) == set()
+            assert await tx.stored_files.removable(ids=ids, keys=keys) == []
+            assert await tx.stored_files.condemn(ids) == []
+            assert await tx.stored_files.give_up(ids) == []
+            await tx.stored_files.forget(ids)
+            assert await tx.files.remove(*ids) == []
+
+    async def test_too_many_parameters_are_no_broken_connection(self, data: DataLayer) -> None:
+        statement = text(f"SELECT {','.join(f':v{number}' for number in range(65_536))}")
+        values = {f"v{number}": number for number in range(65_536)}
+        pid = text("SELECT pg_backend_pid()")
+        async with data.transaction() as tx:
+            before = (await tx.execute(pid)).scalar_one()
+        with pytest.raises(InvalidValueError, match="65,535"):
+            async with data.transaction() as tx:
+                await tx.execute(statement.bindparams(**values))
+        async with data.transaction() as tx:
+            assert (await tx.execute(pid)).scalar_one() == before

@@ -40,6 +40,15 @@ if TYPE_CHECKING:
     Make = Callable[..., DataLayer]
 
 pytestmark = pytest.mark.needs_debian
+# None of this may be seen in our transactions.
+PRESETS = {
+    "client_encoding": "LATIN1",
+    "DateStyle": "SQL, DMY",
+    "bytea_output": "escape",
+    "extra_float_digits": "-15",
+    "default_transaction_isolation": "serializable",
+    "lock_timeout": "1",
+}
 BOUNCER_CONNECTIONS = 2
 
 
@@ -47,6 +56,8 @@ BOUNCER_CONNECTIONS = 2
 def server() -> Iterator[PostgresqlServer]:
     with PostgresqlServer(options={"timezone": "Asia/Tokyo"}) as server:
         server.execute("CREATE DATABASE test")
+        for name, value in PRESETS.items():
+            server.execute(f"ALTER ROLE postgres SET {name} = '{value}'")
         yield server
 
 
@@ -213,6 +224,21 @@ async def test_limits_are_set_for_each_transaction(make: Make) -> None:
     async with make(db_statement_timeout=8) as data, data.transaction() as tx:
         # Nothing stuck to the connections to the server.
         assert (await tx.execute(text("SHOW statement_timeout"))).scalar_one() == "8s"
+
+
+async def test_what_the_role_presets_changes_nothing(make: Make) -> None:
+    names = ("client_encoding", "DateStyle", "bytea_output", "transaction_isolation", "lock_timeout")
+    user = make_user(first_name="\N{GRINNING FACE}")
+    async with make() as data:
+        async with data.transaction() as tx:
+            tx.add(user)
+        async with data.transaction() as tx:
+            read = await tx.users.get(user.id)
+            values = [(await tx.execute(text(f"SHOW {name}"))).scalar_one() for name in names]
+            number = (await tx.execute(text("SELECT 0.1234567890123456::float8"))).scalar_one()
+    assert (read.first_name, read.created_at) == (user.first_name, user.created_at)
+    assert values == ["UTF8", "ISO, MDY", "hex", "read committed", "0"]
+    assert number == 0.1234567890123456
 
 
 async def test_a_transaction_that_does_nothing_is_ended(make: Make, server: PostgresqlServer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, make_url
@@ -13,6 +13,8 @@ from data_layer.environment import host_and_port, host_options, hosts_in_query
 from data_layer.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from data_layer.config import Settings
 
 DRIVER = "postgresql+psycopg"
@@ -27,12 +29,59 @@ _DEFAULTS = {
 }
 
 
+# What our statements and the reading of their results depend on, and what a role, a database, the server or libpq's
+# environment (PGTZ, PGDATESTYLE, PGOPTIONS) may have set otherwise. Two are left to the administrator: search_path, by
+# which our tables are put into a schema, and default_transaction_read_only, with which writing is stopped.
+_SESSION = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "backslash_quote": "safe_encoding",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "quote_all_identifiers": "off",
+    "gin_fuzzy_search_limit": "0",
+    "row_security": "on",
+    "exit_on_error": "off",
+    "lock_timeout": "0",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+}
+# These PgBouncer keeps for each client, which must know them before the first result: the server says what they are no
+# earlier than a pipeline ends.
+_TRACKED_BY_PGBOUNCER = {name: _SESSION[name] for name in ("TimeZone", "DateStyle", "standard_conforming_strings")}
+_NO_LIMITS = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
+
+# What is not given libpq takes from its environment (PGHOST, PGPORT, PGHOSTADDR, PGOPTIONS, PGSSLMODE …) or from the
+# file of PGSERVICE. Our settings alone say where the database is and how it is reached; a password may come from there.
+_NOWHERE_ELSE = {
+    "host": "",
+    "port": "5432",
+    "hostaddr": "",
+    "options": "",
+    "sslmode": "prefer",
+    "sslrootcert": "",
+    "sslcert": "",
+    "sslkey": "",
+    "sslcrl": "",
+    "sslcrldir": "",
+    "requirepeer": "",
+    "channel_binding": "prefer",
+    "target_session_attrs": "any",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class DatabaseAddress:
     """A database and the options of connections to it (libpq's names, PostgreSQL manual 32.1.2)."""
 
     url: URL
     options: dict[str, Any]
+    session: Mapping[str, str] = field(default_factory=_SESSION.copy)
+    """What is set on the server after connecting. Behind PgBouncer each transaction sets the rest."""
 
     @property
     def name(self) -> str:
@@ -44,6 +93,11 @@ class DatabaseAddress:
         """How many servers are named; they are tried one after the other."""
         hosts = self.url.query.get("host", "")
         return len(hosts) if isinstance(hosts, tuple) else hosts.count(",") + 1
+
+    @property
+    def first_statement(self) -> str:
+        """What each new connection executes, before anything else."""
+        return session_statement(self.session, is_local=False)
 
     def __str__(self) -> str:
         """The address without its password, for people."""
@@ -62,9 +116,9 @@ def database_address(settings: Settings, embedded_url: str | None = None) -> Dat
     if settings.db_pgbouncer or settings.db_sql_comments:
         options["prepare_threshold"] = None
     if not settings.db_pgbouncer:
-        ours = " ".join(f"-c {name}={value}" for name, value in session_values(settings).items())
+        ours = " ".join(f"-c {name}={value}" for name, value in _limits(settings).items())
         options["options"] = f"{url.query.get('options', '')} {ours}".strip()
-    return DatabaseAddress(url, options)
+    return DatabaseAddress(url, options, _TRACKED_BY_PGBOUNCER if settings.db_pgbouncer else _SESSION)
 
 
 def direct_address(settings: Settings, embedded_url: str | None = None) -> DatabaseAddress:
@@ -73,7 +127,9 @@ def direct_address(settings: Settings, embedded_url: str | None = None) -> Datab
         url = _url(settings, embedded_url)
     else:
         url = _read_url("DB_DIRECT_URL", settings.db_direct_url.get_secret_value())
-    return DatabaseAddress(url, _connection_options(settings, url))
+    is_pooled = settings.db_pgbouncer and settings.db_direct_url is None
+    session = _TRACKED_BY_PGBOUNCER if is_pooled else _SESSION | _NO_LIMITS
+    return DatabaseAddress(url, _connection_options(settings, url), session)
 
 
 def replica_addresses(settings: Settings) -> list[DatabaseAddress]:
@@ -86,7 +142,14 @@ def _replica_address(settings: Settings, name: str) -> DatabaseAddress:
     host, port = host_and_port(name, settings.db_port)
     url = primary.url.difference_update_query(["host", "port"]).set(host=host, port=port)
     options = {key: value for key, value in primary.options.items() if key != "target_session_attrs"}
-    return DatabaseAddress(url, options)
+    return DatabaseAddress(url, options, primary.session)
+
+
+def session_statement(session: Mapping[str, str], *, is_local: bool) -> str:
+    """The statement that sets something for the session, or for the transaction."""
+    scope = str(is_local).lower()
+    values = (f"pg_catalog.set_config('{name}', '{value}', {scope})" for name, value in session.items())
+    return f"SELECT {', '.join(values)}"
 
 
 def _url(settings: Settings, embedded_url: str | None) -> URL:
@@ -128,7 +191,15 @@ def _connection_options(settings: Settings, url: URL) -> dict[str, Any]:
         # Of several servers one takes writes: after a failover new connections find it.
         options.setdefault("target_session_attrs", url.query.get("target_session_attrs", "read-write"))
     defaults = {name: value for name, value in _DEFAULTS.items() if name not in url.query}
-    return options | defaults | {"connect_timeout": max(1, round(settings.db_connect_timeout))}
+    places = {"host": url.host or url.query.get("host"), "port": url.port or url.query.get("port")}
+    unset = {name: _NOWHERE_ELSE[name] for name, given in places.items() if not given}
+    unset |= {name: value for name, value in _NOWHERE_ELSE.items() if name not in {*places, *url.query}}
+    return (
+        unset
+        | options
+        | defaults
+        | {"client_encoding": "UTF8", "connect_timeout": max(1, round(settings.db_connect_timeout))}
+    )
 
 
 def _system_authorities() -> str:
@@ -136,11 +207,14 @@ def _system_authorities() -> str:
 
 
 def session_values(settings: Settings) -> dict[str, str]:
-    """What is set on the server for each connection, or for each transaction behind PgBouncer."""
+    """What is in force in each session of the service; behind PgBouncer each transaction sets it."""
+    return _SESSION | _limits(settings)
+
+
+def _limits(settings: Settings) -> dict[str, str]:
     milliseconds = round(settings.db_statement_timeout * 1000)
     return {
         "statement_timeout": f"{milliseconds}",
         # A transaction whose owner hangs must not hold its locks for ever.
         "idle_in_transaction_session_timeout": f"{2 * milliseconds}",
-        "timezone": "UTC",
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sqlalchemy import NullPool, bindparam, create_engine, text
+from sqlalchemy import NullPool, bindparam, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from data_layer.database.failures import translated
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from data_layer.database.address import DatabaseAddress
 
@@ -79,9 +80,17 @@ class CreationReport:
 def make_engine(address: DatabaseAddress, database: str | None = None) -> Engine:
     """An engine without a pool, for the address or for another database of the same server."""
     url = address.url if database is None else address.url.set(database=database)
-    return create_engine(
+    engine = create_engine(
         url, connect_args=address.options, poolclass=NullPool, hide_parameters=True, use_native_hstore=False
     )
+
+    def prepare(connection: DBAPIConnection, _record: object) -> None:
+        with connection.cursor() as cursor:  # type: ignore[attr-defined]  # Psycopg's.
+            cursor.execute(address.first_statement)
+        connection.commit()
+
+    event.listen(engine, "connect", prepare)
+    return engine
 
 
 def create_database(address: DatabaseAddress, owner: str | None = None) -> CreationReport:
@@ -127,9 +136,11 @@ def _exists(address: DatabaseAddress) -> bool:
         # A server that speaks another language than English is not understood, and must be asked in SQL.
         with _maintenance(address) as connection:
             is_there = text("SELECT EXISTS (SELECT FROM pg_database WHERE datname = :name)")
-            if connection.scalar(is_there, {"name": address.name}):
-                raise error from None
-        return False
+            if not connection.scalar(is_there, {"name": address.name}):
+                return False
+        if isinstance(error, DatabaseMissingError):
+            return True  # Another process has made it in between.
+        raise error from None
 
 
 def _create(address: DatabaseAddress, owner: str | None) -> bool:

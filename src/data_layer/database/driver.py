@@ -60,11 +60,21 @@ class DriverConnection(psycopg.AsyncConnection[Any]):
     """When it was opened, in seconds of the monotonic clock."""
 
     @classmethod
-    async def open(cls, *address: str, connect_limit: float, time_limit: float, **options: Any) -> Self:
-        """Connect within ``connect_limit`` seconds, looking up the name included."""
+    async def open(
+        cls, *address: str, connect_limit: float, time_limit: float, first: str = "", **options: Any
+    ) -> Self:
+        """Connect within ``connect_limit`` seconds, looking up the name included.
+
+        Args:
+            address: libpq's connection string.
+            connect_limit: in seconds.
+            time_limit: seconds for which the server may be silent.
+            first: a statement that each new connection executes.
+            options: libpq's, and the driver's.
+        """
         try:
             async with asyncio.timeout(connect_limit):
-                connection = await cls._connect(*address, **options)
+                connection = await cls._connect(*address, first=first.encode(), **options)
         except TimeoutError:
             text = f"connection failed: no answer within {connect_limit:g} s (DB_CONNECT_TIMEOUT)"
             raise psycopg.errors.ConnectionTimeout(text) from None
@@ -73,13 +83,19 @@ class DriverConnection(psycopg.AsyncConnection[Any]):
         return connection
 
     @classmethod
-    async def _connect(cls, *address: str, **options: Any) -> Self:
+    async def _connect(cls, *address: str, first: bytes, **options: Any) -> Self:
+        connection = None
         try:
-            return await cls.connect(*address, autocommit=True, **options)
+            connection = await cls.connect(*address, autocommit=True, **options)
+            if first:
+                await connection.execute(first, prepare=False)
         except BaseException as error:
             # A half-made connection stays open for as long as somebody keeps the error, which knows it.
             traceback.clear_frames(error.__traceback__)
+            if connection is not None:
+                await connection.close()
             raise
+        return connection
 
     async def close(self) -> None:
         """Close; in the middle of something also wait for the server to let go, lest a successor be one too many."""

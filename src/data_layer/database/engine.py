@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
-from data_layer.database.address import session_values
+from data_layer.database.address import session_statement, session_values
 from data_layer.database.driver import DriverConnection
 from data_layer.database.failures import READ_ONLY, translated
 from data_layer.database.observation import Observation
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = get_log(__name__)
 
 BEGIN: Final = Sql("transaction.begin", "BEGIN")
+_BEGIN_READ_COMMITTED: Final = Sql("transaction.begin", "BEGIN ISOLATION LEVEL READ COMMITTED")
 
 # How much longer than the server's own limit a client waits before it gives a silent server up.
 _GRACE_SECONDS = 5.0
@@ -224,8 +225,8 @@ def _begin_statements(settings: Settings) -> tuple[Statement, ...]:
     """PgBouncer drops the options of a connection, so its transactions set them themselves."""
     if not settings.db_pgbouncer:
         return ((BEGIN, None),)
-    values = (f"set_config('{name}', '{value}', true)" for name, value in session_values(settings).items())
-    return (BEGIN, None), (Sql("transaction.settings", f"SELECT {', '.join(values)}"), None)
+    values = Sql("transaction.settings", session_statement(session_values(settings), is_local=True))
+    return (_BEGIN_READ_COMMITTED, None), (values, None)
 
 
 def _make_engine(settings: Settings, address: DatabaseAddress) -> AsyncEngine:
@@ -233,6 +234,7 @@ def _make_engine(settings: Settings, address: DatabaseAddress) -> AsyncEngine:
         DriverConnection.open,
         connect_limit=settings.db_connect_timeout * address.host_count,
         time_limit=settings.db_statement_timeout + _GRACE_SECONDS,
+        first=address.first_statement,
     )
     engine = create_async_engine(
         address.url,

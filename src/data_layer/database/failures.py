@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from sqlalchemy.exc import DBAPIError, PendingRollbackError, StatementError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 _STALE_PLAN = "0A000"
 READ_ONLY = "25006"
-_FOREIGN = (psycopg.Error, StatementError, PoolExhausted, PendingRollbackError, StaleDataError)
+# Values that the driver cannot send are a ValueError of some kind: a number of 5,000 digits, half a surrogate pair.
+_FOREIGN = (psycopg.Error, SQLAlchemyError, ValueError, OverflowError)
 
 
 class SilentServerError(psycopg.OperationalError):
@@ -57,7 +58,7 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except (*_FOREIGN, UnicodeEncodeError) as error:
+    except _FOREIGN as error:
         raise translate(error) from error
 
 
@@ -82,10 +83,16 @@ def translate(error: Exception) -> DataLayerError:
             return translate(orig)
         case psycopg.Error():
             return _from_driver(error, deleting=False)
-        case UnicodeEncodeError():
-            return InvalidTextError("a text holds half a surrogate pair, which is no character")
+        case ValueError() | OverflowError():
+            return _not_sendable(error)
         case _:
             return DatabaseError(f"the statement cannot be used: {type(error).__name__}: {error}")
+
+
+def _not_sendable(error: ValueError | OverflowError) -> InvalidValueError:
+    if isinstance(error, UnicodeEncodeError):
+        return InvalidTextError("a text holds half a surrogate pair, which is no character")
+    return InvalidValueError(f"a value cannot be stored: {_first_line(str(error))}")
 
 
 def needs_new_connection(error: psycopg.Error) -> bool:
@@ -120,6 +127,10 @@ def _from_driver(error: psycopg.Error, *, deleting: bool) -> DataLayerError:
 def _without_state(error: psycopg.Error) -> DataLayerError:
     """Errors that the driver makes by itself, and failed logins, for which libpq gives no state."""
     text = str(error)
+    if _TOO_MANY in text:
+        return InvalidValueError(
+            "a statement carries 65,535 values at most, and this one has more: pass a list as one array, or in batches"
+        )
     if isinstance(error, psycopg.DataError):
         if "NUL" in text:
             return InvalidTextError("a text holds a NUL character, which PostgreSQL cannot store; remove it")
@@ -138,6 +149,8 @@ def _without_state(error: psycopg.Error) -> DataLayerError:
 
 def _is_break(error: psycopg.Error) -> bool:
     # While statements travel together, the driver has no more precise class than DatabaseError for it.
+    if any(sign in str(error) for sign in (_TOO_MANY, *_OF_THE_CALLER)):
+        return False
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or type(error) is psycopg.DatabaseError
 
 
@@ -204,6 +217,18 @@ def _not_supported(error: psycopg.Error) -> DataLayerError:
 def _always(make: type[DataLayerError], message: str) -> Callable[[psycopg.Error], DataLayerError]:
     return lambda error: make(message.format(error.diag.message_primary))
 
+
+# What libpq and the driver refuse to send over a connection that is as good as before.
+_TOO_MANY = "number of parameters must be between"
+_OF_THE_CALLER = (
+    "out of memory",
+    "another command is already in progress",
+    "not allowed in pipeline mode",
+    "exceeds",
+    "the cursor is closed",
+    "no result available",
+    "the last operation didn't produce",
+)
 
 FAILED_BEFORE = (
     "a statement of this transaction had failed, so nothing of it was stored; "

@@ -58,7 +58,10 @@ class Listener:
         limit = settings.db_connect_timeout * address.host_count
         with translated():
             connection = await DriverConnection.open(
-                connect_limit=limit, time_limit=time_limit, **{**place, **address.options}
+                connect_limit=limit,
+                time_limit=time_limit,
+                first=address.first_statement,
+                **{**place, **address.options},
             )
             try:
                 if listens:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = get_log(__name__)
 
 _REPLAYED_SQL: Final = Sql("replication.replayed", "SELECT pg_last_wal_replay_lsn()::text WHERE pg_is_in_recovery()")
-_BEGIN_READ_ONLY: Final = Sql("transaction.begin", "BEGIN READ ONLY")
+_BEGIN_READ_ONLY: Final = Sql("transaction.begin", "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
 _LOOK_SECONDS = 0.25
 _ANSWER_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 5.0

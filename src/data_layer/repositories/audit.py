@@ -12,7 +12,7 @@ from data_layer.context import current_context
 from data_layer.database.statements import named
 from data_layer.entities import AuditLog
 from data_layer.entities.time_ordered_ids import first_id_at
-from data_layer.repositories.repository import AppendRepository
+from data_layer.repositories.repository import AppendRepository, is_any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -106,7 +106,7 @@ def _conditions(wanted: AuditFilter) -> Iterator[ColumnElement[bool]]:
         if len(values) == 1:
             yield columns[name] == values[0]
         elif values:
-            yield columns[name].in_(values)
+            yield is_any(columns[name], values)
     # The bounds of the ids let PostgreSQL leave out whole months; those of the time are exact.
     if wanted.since is not None:
         yield columns.id >= first_id_at(wanted.since - CLOCK_SKEW)

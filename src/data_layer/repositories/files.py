@@ -12,7 +12,7 @@ from data_layer.database.compiled import CompiledStatement
 from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileState
 from data_layer.errors import InvalidValueError, NotFoundError
-from data_layer.repositories.repository import MAXIMUM_PAGE, AppendRepository
+from data_layer.repositories.repository import MAXIMUM_PAGE, AppendRepository, is_any
 from data_layer.schemas.files import FileView
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class FileRepository(AppendRepository[FileReference]):
 
     async def remove(self, *file_ids: UUID) -> Sequence[UUID]:
         """Remove files; the ids of the objects that they referred to, of which some may be referred to by others."""
-        statement = delete(FileReference).where(FileReference.id.in_(file_ids)).returning(FileReference.file_id)
+        statement = delete(FileReference).where(is_any(FileReference.id, file_ids)).returning(FileReference.file_id)
         return (await self._session.execute(statement)).scalars().all()
 
     async def remove_attached(self, object_id: UUID, attachment: Attachment) -> int:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Select, delete, func, inspect, select, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ColumnElement, Select, String, Text, any_, delete, func, inspect, literal, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from data_layer.database.statements import named
 from data_layer.entities import Entity
 from data_layer.errors import InvalidValueError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from uuid import UUID
 
     from sqlalchemy.orm import InstrumentedAttribute
@@ -32,6 +32,13 @@ def chosen_once(rows: Select[Any]) -> Select[Any]:
     more would go than the limit says. A materialized WITH query is executed once (PostgreSQL manual, "WITH Queries").
     """
     return select(rows.cte("chosen").prefix_with("MATERIALIZED", dialect="postgresql"))
+
+
+def is_any(column: ColumnElement[Any] | InstrumentedAttribute[Any], values: Iterable[Any]) -> ColumnElement[bool]:
+    """Whether a column has one of these values, which travel as one array: a statement takes 65,535 parameters."""
+    kind = Text() if isinstance(column.type, String) else column.type
+    condition: ColumnElement[bool] = column == any_(literal(list(values), ARRAY(kind)))
+    return condition
 
 
 class ReadRepository(Generic[E]):
@@ -120,7 +127,7 @@ class ReadRepository(Generic[E]):
             contains: ColumnElement[bool] = column.contains(value)
             return contains
         if isinstance(value, list | tuple | set | frozenset):
-            return column.in_(value)
+            return is_any(column, value)
         equal: ColumnElement[bool] = column == value
         return equal
 

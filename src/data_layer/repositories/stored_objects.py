@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Text, cast, delete, func, literal_column, 
 from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Project, StoredFile, User
 from data_layer.entities.enums import FileState
 from data_layer.repositories.files import has_state
-from data_layer.repositories.repository import ReadRepository
+from data_layer.repositories.repository import ReadRepository, is_any
 from data_layer.schemas.files import StorageUsage
 from data_layer.schemas.statistics import FileUsage
 
@@ -83,12 +83,12 @@ class StoredFileRepository(ReadRepository[StoredFile]):
 
     async def records(self, keys: Collection[str]) -> dict[str, ObjectRecord]:
         """What the table says about those of these keys that it knows, in whatever state."""
-        rows = await self._session.execute(_RECORDS.where(StoredFile.key.in_(keys)))
+        rows = await self._session.execute(_RECORDS.where(is_any(StoredFile.key, keys)))
         return {record.key: record for record in map(_record, rows)}
 
     async def known(self, keys: Collection[str]) -> set[str]:
         """Which of these keys the table knows, in whatever state."""
-        statement = select(StoredFile.key).where(StoredFile.key.in_(keys))
+        statement = select(StoredFile.key).where(is_any(StoredFile.key, keys))
         return set((await self._session.execute(statement)).scalars())
 
     async def unreferenced(
@@ -124,41 +124,45 @@ class StoredFileRepository(ReadRepository[StoredFile]):
         await self._session.change(
             delete(FileReference).where(
                 FileReference.file_id.in_(
-                    select(StoredFile.id).where(StoredFile.id.in_(object_ids), has_state(StoredFile, FileState.PENDING))
+                    select(StoredFile.id).where(
+                        is_any(StoredFile.id, object_ids), has_state(StoredFile, FileState.PENDING)
+                    )
                 )
             )
         )
         pending = (has_state(StoredFile, FileState.PENDING)) & (StoredFile.reference_count == 0)
-        return await self._mark(StoredFile.id.in_(object_ids) & pending)
+        return await self._mark(is_any(StoredFile.id, object_ids) & pending)
 
     async def removable(self, *, ids: Collection[UUID] = (), keys: Collection[str] = ()) -> Sequence[ObjectRecord]:
         """Which of these objects nothing refers to at this moment; ``condemn`` makes sure of it."""
-        chosen = or_(StoredFile.id.in_(ids), StoredFile.key.in_(keys))
+        chosen = or_(is_any(StoredFile.id, ids), is_any(StoredFile.key, keys))
         return [_record(row) for row in await self._session.execute(_RECORDS.where(chosen, _IS_UNREFERENCED))]
 
     async def condemn(self, object_ids: Collection[UUID]) -> Sequence[ObjectRecord]:
         """Mark objects as deleted that nothing refers to, with their thumbnails; from here on nothing can any more."""
         # The count stands in the row itself: an update that had to wait for a new reference sees it.
-        originals = await self._mark(StoredFile.id.in_(object_ids) & _IS_UNREFERENCED)
-        thumbnails = StoredFile.parent_id.in_([original.id for original in originals])
+        originals = await self._mark(is_any(StoredFile.id, object_ids) & _IS_UNREFERENCED)
+        thumbnails = is_any(StoredFile.parent_id, [original.id for original in originals])
         return [*originals, *(await self._mark(thumbnails) if originals else ())]
 
     async def forget(self, object_ids: Collection[UUID]) -> None:
         """Remove the rows of objects that are gone from the storage."""
-        statement = delete(StoredFile).where(StoredFile.id.in_(object_ids), has_state(StoredFile, FileState.DELETED))
+        statement = delete(StoredFile).where(
+            is_any(StoredFile.id, object_ids), has_state(StoredFile, FileState.DELETED)
+        )
         await self._session.change(statement)
 
     async def not_in(self, keys: Collection[str], backend: StorageKind) -> set[str]:
         """Which of these keys do not stand for a stored object of this backend (any more)."""
         there = (StoredFile.backend == backend) & (has_state(StoredFile, FileState.STORED))
-        statement = select(StoredFile.key).where(StoredFile.key.in_(keys), there)
+        statement = select(StoredFile.key).where(is_any(StoredFile.key, keys), there)
         return set(keys) - set((await self._session.execute(statement)).scalars())
 
     async def move_to(self, keys: Collection[str], *, source: StorageKind, target: StorageKind) -> int:
         """Say that objects are in another backend now; how many were still said to be in the old one."""
         statement = (
             update(StoredFile)
-            .where(StoredFile.key.in_(keys), StoredFile.backend == source, has_state(StoredFile, FileState.STORED))
+            .where(is_any(StoredFile.key, keys), StoredFile.backend == source, has_state(StoredFile, FileState.STORED))
             .values(backend=target, updated_at=StoredFile.updated_at)
         )
         return (await self._session.change(statement)).rowcount
@@ -212,7 +216,7 @@ def _record(row: Any) -> ObjectRecord:
 def _keys_in_rows(keys: Collection[str] | None, owner_id: UUID | None = None) -> CompoundSelect[Any]:
     statements = []
     for column in _COLUMNS_WITH_KEYS:
-        wanted = column.in_(keys) if keys is not None else column.is_not(None) & column.not_like("%://%")
+        wanted = is_any(column, keys) if keys is not None else column.is_not(None) & column.not_like("%://%")
         statement = select(column.label("key")).where(wanted)
         statements.append(statement if owner_id is None else statement.where(_belongs_to(column.class_, owner_id)))
     return union(*statements)
