@@ -184,3 +184,26 @@ async def test_no_cluster_at_all() -> None:
         async with running(redis_cluster_nodes=server.address) as runner:
             with pytest.raises(CacheError, match="cluster support disabled"):
                 await runner.run("GET", b"key")
+
+
+async def test_a_node_that_is_demoted_costs_no_command_even_if_it_must_not_happen_twice(cluster: RedisCluster) -> None:
+    """A planned failover loses nothing, so each of the commands under way is carried out exactly once."""
+    async with running(**cluster.settings, command=LIMIT * 1000) as runner:
+        await runner.unlink([b"count"])
+        await asyncio.to_thread(cluster.wait_until_well)
+        is_over = asyncio.Event()
+        counted = 0
+
+        async def count() -> None:
+            nonlocal counted
+            while not is_over.is_set():
+                await runner.run("INCR", b"count", repeatable=False)
+                counted += 1
+
+        counting = [asyncio.create_task(count()) for _ in range(20)]
+        await asyncio.to_thread(cluster.fail_over, cluster.primary_of(b"count"))
+        await asyncio.sleep(1)
+        is_over.set()
+        await asyncio.gather(*counting)
+        assert await runner.run("GET", b"count") == b"%d" % counted
+        await asyncio.to_thread(cluster.wait_until_well)

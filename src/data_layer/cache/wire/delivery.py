@@ -26,8 +26,9 @@ _ASKING = pack(("ASKING",))
 class Delivery:
     """Sends parcels, and repeats them where that is allowed.
 
-    A parcel is sent once more when its connection broke and it is repeatable or was not even written, and again and
-    again, within the time limit, when a server refused it because another one holds its keys.
+    A parcel whose connection broke is sent once more if it is repeatable. One that was certainly not carried out is sent
+    again and again, within the time limit: it was not even written, or the server is no primary any more, or refused it
+    because another one holds its keys.
 
     Args:
         time_limit: seconds for a parcel with all that may have to be done for it.
@@ -118,16 +119,22 @@ class Delivery:
             assert primary is not None  # noqa: S101  (answers came from somewhere)
             failure = next((answer for answer in answers if isinstance(answer, LineFailure)), None)
             if failure is not None:
-                if was_repeated or not _may_repeat(failure, parcel):
+                if not isinstance(failure, LineLost) or (
+                    failure.was_written and (was_repeated or not parcel.repeatable)
+                ):
                     raise translate(failure, primary.name)
-                was_repeated, primary, answers = True, None, None
+                was_repeated = was_repeated or failure.was_written
+                primary, answers = None, None
                 continue
             refusal = next((answer for answer in answers if isinstance(answer, ReplyError)), None)
             detour = None if refusal is None else await self._routing.detour(refusal, primary, parcel.key)
             if detour is None:
                 return answers
             answers, primary, asking = None, detour.primary, detour.asking
-        raise CacheUnavailableError("The servers of the Redis cluster send a command from one to another without end")
+        name = "its address" if primary is None else primary.name
+        raise CacheUnavailableError(
+            f"Redis at {name} and the servers that it points to send a command from one to another without end"
+        )
 
     async def _find(self, parcel: Parcel) -> Primary:
         primary = self._routing.find(parcel.key)
@@ -175,7 +182,3 @@ async def _begin_the_rest(primary: Primary, group: Sequence[Parcel]) -> None:
         return  # ``deliver`` meets the same, and knows what to do about it.
     for parcel in rest:
         _begin(parcel, primary, line)
-
-
-def _may_repeat(failure: LineFailure, parcel: Parcel) -> bool:
-    return isinstance(failure, LineLost) and (parcel.repeatable or not failure.was_written)
