@@ -26,8 +26,8 @@ _ASKING = pack(("ASKING",))
 class Delivery:
     """Sends parcels, and repeats them where that is allowed.
 
-    A parcel whose connection broke is sent once more if it is repeatable. One that was certainly not carried out is sent
-    again and again, within the time limit: it was not even written, or the server is no primary any more, or refused it
+    A parcel whose connection broke is sent once more if it is repeatable. One that was certainly not carried out is
+    sent again and again, within the time limit: it was not even written, or the server is no primary any more, or refused it
     because another one holds its keys.
 
     Args:
