@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+import hiredis
 import pytest
 
 from data_layer.cache import Cache
@@ -13,7 +14,7 @@ from data_layer.config import Settings
 from data_layer.testing.redis_server import RedisServer
 from tests.support import until
 
-from .wire import Endpoint, running
+from .wire import Endpoint, Listening, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,8 @@ async def connected(runner: CommandRunner) -> None:
 
 
 async def test_a_forgotten_connection_is_replaced_while_nobody_uses_it(server: RedisServer) -> None:
-    async with Endpoint(server) as endpoint, running(endpoint.url) as runner:
+    """Long before the time limit of a command, which here is far away."""
+    async with Endpoint(server) as endpoint, running(endpoint.url, command=600_000) as runner:
         await connected(runner)
         (primary,) = await runner.primaries()
         endpoint.forget()
@@ -68,6 +70,37 @@ async def test_a_reset_connection(server: RedisServer) -> None:
             (primary,) = await runner.primaries()
             await until(lambda primary=primary: primary.connections == 0)  # type: ignore[misc]
             assert await runner.run("INCR", b"count", repeatable=False) == number
+
+
+class DemotedServer(Listening):
+    """Says on its first connection that it is a replica, when a command is under way behind the question."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_first, parser = self.connections == 1, hiredis.Reader()
+        while data := await reader.read(65536):
+            parser.feed(data)
+            while (command := parser.gets()) is not False:
+                if command == [b"HELLO"] and is_first:
+                    continue
+                if command[0] == b"INCR" and is_first:
+                    writer.write(b"%1\r\n$4\r\nrole\r\n$7\r\nreplica\r\n")
+                elif command[0] == b"HELLO":
+                    writer.write(b"%1\r\n$4\r\nrole\r\n$6\r\nmaster\r\n")
+                elif command[0] == b"INFO":
+                    writer.write(b"$10\r\nrun_id:one\r\n")
+                else:
+                    writer.write(b":1\r\n")
+
+
+async def test_what_was_sent_after_the_question_that_shows_a_replica_is_sent_again() -> None:
+    async with DemotedServer() as server, running(server.url) as runner:
+        assert await runner.run("PING") == 1
+        (primary,) = await runner.primaries()
+        connection = primary._main
+        assert connection is not None
+        await until(lambda: connection.sent > connection.answered)
+        assert await runner.run("INCR", b"count", repeatable=False) == 1
+        assert server.connections == 2
 
 
 async def test_increment_and_lock_after_a_pause(server: RedisServer) -> None:

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_layer.cache.latency import LatencyHistogram
+from data_layer.cache.statistics import LatencyHistogram
 
 
 def test_nothing_is_known_before_the_first_one() -> None:

@@ -287,7 +287,7 @@ async def test_after_an_outage_the_source_is_asked_once_for_each_key(cache_at: C
             source.value = "new"
             async with asyncio.timeout(LONG):
                 resume_at = monotonic() + 1.6
-                while not cache._parts.loading._quarantine.is_on:
+                while not cache._parts.loading._guard.is_on:
                     assert await cache.get_or_load("other", Source().load, 60) == "value"
                     await asyncio.sleep(0.02)
                     if monotonic() > resume_at:

@@ -17,8 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from data_layer.cache.codec import Codec
-from data_layer.cache.near import MISSING, NearCopy
-from data_layer.cache.shareable import copier, is_immutable
+from data_layer.cache.near import MISSING, NearCopy, copier, is_immutable
 from tests.cache.test_codec import JSON
 
 NO_END = -1

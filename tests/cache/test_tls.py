@@ -10,8 +10,8 @@ import trustme
 
 from data_layer.cache import Cache
 from data_layer.cache.address import ServerAddress
-from data_layer.cache.wire.connect import Connector
-from data_layer.cache.wire.line import Line
+from data_layer.cache.wire.connection import Connection
+from data_layer.cache.wire.connector import Connector
 from data_layer.config import Settings
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.testing.redis_server import RedisServer, TlsFiles
@@ -108,15 +108,15 @@ async def test_encryption_that_the_server_lacks_fails() -> None:
 def test_who_gives_up_at_the_end_of_the_handshake_leaves_no_connection(
     server: RedisServer, files: TlsFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connection_made = Line.connection_made
+    connection_made = Connection.connection_made
     sockets: list[TransportSocket] = []
 
-    def give_up(line: Line, transport: asyncio.BaseTransport) -> None:
+    def give_up(line: Connection, transport: asyncio.BaseTransport) -> None:
         connection_made(line, transport)
         sockets.append(transport.get_extra_info("socket"))
         opening.cancel()
 
-    monkeypatch.setattr(Line, "connection_made", give_up)
+    monkeypatch.setattr(Connection, "connection_made", give_up)
     settings = Settings(redis_connect_timeout=20_000, redis_tls=True, redis_tls_ca=files.authority)
     with asyncio.Runner() as runner:
         opener = Connector(settings, tls=True).open(ServerAddress("localhost", server.port, tls=True))

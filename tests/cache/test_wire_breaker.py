@@ -16,7 +16,7 @@ from tests.support import until
 from .wire import LIMIT, Peer, running
 
 if TYPE_CHECKING:
-    from data_layer.cache.commands import CommandRunner, PrimaryAccess
+    from data_layer.cache.commands import CommandRunner, NodeAccess
     from data_layer.testing.redis_server import RedisServer
 
 
@@ -106,7 +106,7 @@ class TestAServerThatIsGone:
         """The invalidations that a lost server missed, before anybody reads."""
         prepared: list[str] = []
 
-        async def prepare(access: PrimaryAccess) -> None:
+        async def prepare(access: NodeAccess) -> None:
             assert access.owns(b"anything")
             prepared.append(access.name)
             await asyncio.sleep(0.05)
@@ -124,7 +124,7 @@ class TestAServerThatIsGone:
     async def test_a_server_that_cannot_be_made_ready_is_not_used(self, server: RedisServer) -> None:
         broken = True
 
-        async def prepare(_access: PrimaryAccess) -> None:
+        async def prepare(_access: NodeAccess) -> None:
             if broken:
                 raise KeyError("a mistake in the program")
 
@@ -141,7 +141,7 @@ class TestAServerThatIsGone:
         """As happens when a primary gets slots: nobody sends meanwhile, and everybody afterwards."""
         is_preparing = False
 
-        async def prepare(access: PrimaryAccess) -> None:
+        async def prepare(access: NodeAccess) -> None:
             nonlocal is_preparing
             is_preparing = True
             await access.run("SET", b"state", b"closed")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from data_layer.cache.commands import Script
-from data_layer.cache.wire.slots import key_slot
+from data_layer.cache.wire.cluster import key_slot
 from data_layer.errors import CacheError, CacheUnavailableError, InvalidCacheValueError
 from data_layer.testing.redis_cluster import RedisCluster
 from data_layer.testing.redis_server import RedisServer
@@ -18,7 +18,7 @@ from .wire import LIMIT, Peer, running
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from data_layer.cache.commands import CommandRunner, PrimaryAccess
+    from data_layer.cache.commands import CommandRunner, NodeAccess
     from data_layer.testing.redis_cluster import Node
 
 KEYS = [b"key-%d" % number for number in range(200)]
@@ -64,7 +64,7 @@ async def test_a_slot_that_is_being_moved_and_then_has_moved(cluster: RedisClust
     source, target = other_primary(cluster, here)
     prepared: list[tuple[str, bool]] = []
 
-    async def prepare(access: PrimaryAccess) -> None:
+    async def prepare(access: NodeAccess) -> None:
         prepared.append((access.name, access.owns(here)))
 
     async with running(**cluster.settings) as runner:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hiredis import ReplyError
 
-from data_layer.cache.errors import LineGarbled, LineLost, LineTimedOut, ScriptUnknownError, translate
+from data_layer.cache.errors import ConnectionGarbled, ConnectionLost, ConnectionTimedOut, ScriptUnknownError, translate
 from data_layer.errors import (
     CacheError,
     CacheFullError,
@@ -32,9 +32,9 @@ from data_layer.errors import (
         (ReplyError("NOSCRIPT No matching script."), ScriptUnknownError),
         (ReplyError("ERR syntax error"), CacheError),
         (ReplyError(""), CacheError),
-        (LineTimedOut(), CacheTimeoutError),
-        (LineLost("Connection reset by peer"), CacheUnavailableError),
-        (LineGarbled(), CacheUnavailableError),
+        (ConnectionTimedOut(), CacheTimeoutError),
+        (ConnectionLost("Connection reset by peer"), CacheUnavailableError),
+        (ConnectionGarbled(), CacheUnavailableError),
         (TimeoutError(), CacheUnavailableError),
         (UnicodeError("label too long"), CacheUnavailableError),
         (ConnectionRefusedError("refused"), CacheUnavailableError),

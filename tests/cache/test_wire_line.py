@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_layer.cache.wire.line import MAXIMUM_WAITING
+from data_layer.cache.wire.connection import MAXIMUM_WAITING
 from data_layer.errors import (
     CacheError,
     CacheTimeoutError,

@@ -17,7 +17,7 @@ from tests.support import until
 from .wire import LIMIT, Peer, running
 
 if TYPE_CHECKING:
-    from data_layer.cache.commands import CommandRunner, PrimaryAccess
+    from data_layer.cache.commands import CommandRunner, NodeAccess
 
 
 class FakeSentinel(Peer):
@@ -53,7 +53,7 @@ async def write_until_it_arrives(runner: CommandRunner, value: bytes, server: Re
 async def test_a_failover_and_a_crash_are_followed() -> None:
     prepared: list[str] = []
 
-    async def prepare(access: PrimaryAccess) -> None:
+    async def prepare(access: NodeAccess) -> None:
         assert (await access.run("ROLE"))[0] == b"master"
         prepared.append(access.name)
 

@@ -38,12 +38,12 @@ async def announce(cache: Cache, *keys: str) -> TransactionKeys:
     return changed
 
 
-def is_owing(cache: Cache) -> bool:
-    return cache._parts.intents.is_owing
+def has_pending(cache: Cache) -> bool:
+    return cache._parts.intents.has_pending
 
 
 async def until_told(cache: Cache) -> None:
-    while is_owing(cache):  # noqa: ASYNC110  (there is no event)
+    while has_pending(cache):  # noqa: ASYNC110  (there is no event)
         await asyncio.sleep(0.01)
 
 
@@ -140,7 +140,7 @@ class TestWithoutRedis:
                 changed = await announce(cache, "key")
                 await changed.after_commit(is_decided=True)
                 await cache.invalidate("key")
-                assert is_owing(cache)
+                assert has_pending(cache)
                 assert await cache.get_or_load("key", loader("new"), 60) == "new"
                 with pytest.raises(CacheError):
                     await cache.get("key")
@@ -167,7 +167,7 @@ class TestWithoutRedis:
                 await cache.check()
                 server.pause()
                 await cache.invalidate(*(f"key-{number}" for number in range(30)))
-                assert cache._parts.intents.owed == -1
+                assert cache._parts.intents.pending == -1
                 with pytest.raises(CacheUnavailableError):
                     await cache.get("key-40")
                 server.resume()
@@ -184,7 +184,7 @@ class TestWithoutRedis:
                 await cache.set("key", "old", 60)
                 server.pause()
                 changed = await announce(cache, "key")
-                assert cache._parts.intents.owed == 1
+                assert cache._parts.intents.pending == 1
                 server.resume()
                 async with asyncio.timeout(LONG):
                     await until_told(cache)

@@ -138,7 +138,9 @@ def _from_url(url: str, name: str) -> ServerAddress:
         parts = urlsplit(url)
         port = parts.port or 6379
     except ValueError:
-        raise ConfigurationError(f"{name} is no address; are the special characters in the password escaped?") from None
+        raise ConfigurationError(
+            f"{name} is not an address; are the special characters in the password escaped?"
+        ) from None
     if parts.scheme not in _SCHEMES:
         raise ConfigurationError(f"{name} must begin with {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
     is_socket = parts.scheme == "unix"
@@ -161,7 +163,7 @@ def _database(parts: SplitResult, name: str) -> int:
         raise ConfigurationError(f"{name} has options other than db; time limits and TLS have settings of their own")
     number = options["db"][-1] if options else "" if parts.scheme == "unix" else parts.path.strip("/")
     if number and not (number.isascii() and number.isdecimal()):
-        raise ConfigurationError(f"{name} names a database that is no number; write it as redis://host:6379/0")
+        raise ConfigurationError(f"{name} names a database that is not a number; write it as redis://host:6379/0")
     return int(number or 0)
 
 

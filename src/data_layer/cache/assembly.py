@@ -9,11 +9,10 @@ from data_layer.cache.background import Background
 from data_layer.cache.commands import CommandRunner
 from data_layer.cache.entries import Entries
 from data_layer.cache.loading import Loading
+from data_layer.cache.markers import Scripts
 from data_layer.cache.near import NearCopy
-from data_layer.cache.quarantine import Quarantine
-from data_layer.cache.scripts import Scripts
 from data_layer.cache.statistics import Counters
-from data_layer.cache.tracking import Tracking
+from data_layer.cache.tracking import FailoverGuard, Tracking
 from data_layer.cache.write_intents import WriteIntents
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class Parts:
     time_limit: float
 
     async def close(self) -> None:
-        """Ends everything, in an order in which each part still has what it needs."""
+        """End everything, in an order in which each part still has what it needs."""
         await self.tracking.stop()
         await self.loading.close()
         await self.intents.close()
@@ -54,7 +53,7 @@ def assemble(
     codec: Codec,
     observer: CommandObserver | None = None,
 ) -> Parts:
-    """Opens nothing yet, but begins to listen for changes.
+    """Open nothing yet, but begin to listen for changes.
 
     Raises:
         ConfigurationError: when REDIS_TLS_CA holds no certificate.
@@ -65,10 +64,10 @@ def assemble(
     runner = _make_runner(address, settings, counters, observer)
     near = NearCopy(codec, settings.redis_near_size)
     scripts = Scripts(runner, time_limit)
-    # Told of a new connection first: what this process has changed must reach the server before anything is read.
+    # Registered first: what this process has changed must reach a new server before anything is read from it.
     intents = WriteIntents(scripts, near, namespace, background)
-    quarantine = Quarantine()
-    tracking = Tracking(runner, near, namespace, quarantine)
+    guard = FailoverGuard()
+    tracking = Tracking(runner, near, namespace, guard)
     entries = Entries(
         runner=runner,
         codec=codec,
@@ -79,7 +78,7 @@ def assemble(
         counters=counters,
         jitter=settings.redis_ttl_jitter,
     )
-    loading = Loading(entries, tracking, quarantine)
+    loading = Loading(entries, tracking, guard)
     tracking.start()
     return Parts(runner, near, tracking, intents, entries, loading, background, counters, time_limit)
 

@@ -1,4 +1,4 @@
-"""Small work that nobody waits for, until the cache is closed."""
+"""Background work, until the cache is closed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Background:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Runs it; it handles its own errors."""
+        """Run it; it handles its own errors."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def finish(self, seconds: float) -> None:
-        """Waits for all tasks, and cancels what is not done in time."""
+        """Wait for all tasks, and cancel what is not done in time."""
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=seconds)
             for task in late:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+import asyncio
+import functools
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
 from data_layer.cache.address import find_cache
 from data_layer.cache.codec import MAXIMUM_VALUE_SIZE, Codec
 from data_layer.cache.keys import Namespace
 from data_layer.cache.near import MISSING
-from data_layer.cache.sessions import SessionEntries
-from data_layer.errors import InvalidCacheKeyError, NotInitializedError
+from data_layer.errors import DataLayerError, InvalidCacheKeyError, NotInitializedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -17,23 +18,23 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
 
     from data_layer.cache.assembly import Parts
-    from data_layer.cache.batches import Batch
     from data_layer.cache.commands import CommandRunner
     from data_layer.cache.entries import Entries
-    from data_layer.cache.latency import LatencyHistogram
+    from data_layer.cache.keys import Namespace
     from data_layer.cache.locks import Lock
     from data_layer.cache.near import NearCopy
     from data_layer.cache.observed import CommandObserver
-    from data_layer.cache.statistics import CacheStatistics, ProcessStatistics
+    from data_layer.cache.statistics import CacheStatistics, LatencyHistogram, ProcessStatistics
     from data_layer.cache.time_to_live import TimeToLive
     from data_layer.cache.write_intents import TransactionKeys
     from data_layer.config import Settings
 
 Value = TypeVar("Value")
 Loaded = TypeVar("Loaded")
+Parameters = ParamSpec("Parameters")
 
 
-class Cache(SessionEntries):
+class Cache:
     """Values with a time to live, shared by all processes of this application.
 
     A *key* is text of 1 to 512 bytes in UTF-8, any characters. A *value* is anything JSON can carry (a tuple comes
@@ -54,7 +55,7 @@ class Cache(SessionEntries):
     Args:
         settings: the ``redis_`` ones say which server, how long to wait, and the prefix of all keys.
         url: a server to use instead of the one in the settings, such as ``unix:///run/valkey.sock``.
-        observer: told of each command that the server has answered, see ``cache.observed``; by default nobody is.
+        observer: called with each answered command, see ``cache.observed``.
         maximum_value_size: bytes that a value may have before compression.
 
     Raises:
@@ -79,12 +80,12 @@ class Cache(SessionEntries):
         self._near: NearCopy | None = None
 
     async def open(self) -> None:
-        """Makes the cache usable. Nothing is awaited from the server; ``check`` says whether it answers.
+        """Make the cache usable. Nothing is awaited from the server; ``check`` says whether it answers.
 
         Raises:
             ConfigurationError: when REDIS_TLS_CA holds no certificate.
         """
-        # Here because not everybody who imports the library opens a cache.
+        # Imported here because many users of the library open no cache.
         from data_layer.cache.assembly import assemble  # noqa: PLC0415
 
         if self._opened is None:
@@ -92,7 +93,7 @@ class Cache(SessionEntries):
             self._near = self._opened.near
 
     async def close(self) -> None:
-        """Waits for commands under way, each of which has its time limit, and closes all connections.
+        """Wait for commands under way, each of which has its time limit, and closes all connections.
 
         Further commands are refused, and loads under way are cancelled. The cache can be opened again.
         """
@@ -118,7 +119,7 @@ class Cache(SessionEntries):
         return self._commands.client
 
     async def check(self) -> None:
-        """Returns if every server answers and takes writes; changes nothing.
+        """Return if every server answers and takes writes; changes nothing.
 
         Raises:
             CacheError: or the subclass that says why one of them does not.
@@ -145,7 +146,7 @@ class Cache(SessionEntries):
 
     @property
     def latencies(self) -> LatencyHistogram:
-        """How long this process waited for the answers to commands that travelled together."""
+        """How long this process waited for the answers to batches of commands."""
         return self._commands.latencies
 
     # One key
@@ -220,9 +221,9 @@ class Cache(SessionEntries):
         return await self._parts.loading.get_or_load(redis_key, loader, ttl, as_type, fresh=fresh)
 
     async def invalidate(self, *keys: str) -> None:
-        """Removes keys whose source has changed, together with what is being loaded for them; never fails.
+        """Remove keys whose source has changed, together with what is being loaded for them; never fails.
 
-        What Redis cannot be told now it is told later, before this process reads anything from it. In a transaction
+        What Redis does not take now is delivered later, before this process reads anything from it. In a transaction
         use ``tx.invalidate``, which also covers the time around the commit.
 
         Raises:
@@ -231,7 +232,7 @@ class Cache(SessionEntries):
         await self._parts.intents.settle([self._namespace.key(key) for key in keys])
 
     async def set(self, key: str, value: object, ttl: TimeToLive) -> None:
-        """Stores a value, in place of any other. Not for keys that are read by ``get_or_load``.
+        """Store a value, in place of any other. Not for keys that are read by ``get_or_load``.
 
         Raises:
             InvalidCacheValueError: when JSON cannot carry the value, or it is too large.
@@ -239,7 +240,7 @@ class Cache(SessionEntries):
         await self._entries.write(self._namespace.key(key), value, ttl)
 
     async def add(self, key: str, value: object, ttl: TimeToLive) -> bool:
-        """Stores a value if the key is absent, and says whether it did.
+        """Store a value if the key is absent, and report whether it did.
 
         Raises:
             InvalidCacheValueError: when JSON cannot carry the value, or it is too large.
@@ -247,7 +248,7 @@ class Cache(SessionEntries):
         return await self._entries.write_if_absent(self._namespace.key(key), value, ttl)
 
     async def delete(self, key: str) -> bool:
-        """Removes a key, and says whether it was there."""
+        """Remove a key, and report whether it was there."""
         return bool(await self._entries.remove(self._namespace.key(key)))
 
     async def exists(self, key: str) -> bool:
@@ -255,11 +256,11 @@ class Cache(SessionEntries):
         return await self._entries.exists(self._namespace.key(key))
 
     async def expire(self, key: str, ttl: TimeToLive) -> bool:
-        """Gives a key a new time to live from now, and says whether it was there."""
+        """Give a key a new time to live from now, and report whether it was there."""
         return await self._entries.set_life(self._namespace.key(key), ttl)
 
     async def touch(self, key: str, ttl: TimeToLive) -> bool:
-        """Lets a key live at least so long from now, never shorter than it would, and says whether it was there.
+        """Let a key live at least so long from now, never shorter than it would, and report whether it was there.
 
         For what is to stay as long as it is used: a full server evicts what was not touched for long.
         """
@@ -270,7 +271,7 @@ class Cache(SessionEntries):
         return await self._entries.time_left(self._namespace.key(key))
 
     async def increment(self, key: str, amount: int = 1, *, ttl: TimeToLive) -> int:
-        """Adds to a whole number in one atomic step and gives the sum; an absent key counts as 0.
+        """Add to a whole number in one atomic step and return the sum; an absent key counts as 0.
 
         The time to live applies when the key is created and is not renewed afterwards, so that a limit of requests
         per minute ends with its minute. ``get`` reads the number, and ``set`` of a whole number makes one. It is
@@ -294,7 +295,7 @@ class Cache(SessionEntries):
         return {names[redis_key]: value for redis_key, value in found.items()}
 
     async def set_many(self, values: Mapping[str, object], ttl: TimeToLive) -> None:
-        """Stores values with one time to live. All are checked before the first is sent; it is no transaction.
+        """Store values with one time to live. All are checked before the first is sent; it is not a transaction.
 
         Raises:
             InvalidCacheValueError: when JSON cannot carry one of them, or it is too large.
@@ -302,7 +303,7 @@ class Cache(SessionEntries):
         await self._entries.write_many({self._namespace.key(key): value for key, value in values.items()}, ttl)
 
     async def delete_many(self, keys: Iterable[str]) -> int:
-        """Removes keys, and says how many were there."""
+        """Remove keys, and report how many were there."""
         return await self._entries.remove(*self._many(keys))
 
     async def keys(self, pattern: str = "*") -> AsyncIterator[str]:
@@ -318,7 +319,7 @@ class Cache(SessionEntries):
                     yield key
 
     async def flush(self) -> int:
-        """Removes every value under this application's prefix, sessions too, and says how many it removed.
+        """Remove every value under this application's prefix, sessions too, and report how many it removed.
 
         Other applications' keys stay, and so do locks. A key that is written meanwhile may stay.
         """
@@ -328,19 +329,48 @@ class Cache(SessionEntries):
         return removed
 
     async def cleanup(self) -> int:
-        """Removes values of this application that nobody can read or that would stay for ever, and says how many.
+        """Remove values of this application that nobody can read or that would stay for ever, and report how many.
 
         Those are values of another data type or version, and keys without a time to live, which only other programs
         make. Redis removes what has ended by itself; looking at all keys makes it do so at once.
         """
         return await self._entries.clean_up(self._namespace.pattern("*"))
 
+    # Sessions: their ids are secrets, so Redis sees only their hashes
+
+    async def set_session(self, session_id: str, data: object, ttl: TimeToLive) -> None:
+        """Store the data of a session, in place of any other.
+
+        Raises:
+            InvalidCacheValueError: when JSON cannot carry the data, or it is too large.
+        """
+        await self._entries.write(self._namespace.session(session_id), data, ttl, exactly=True)
+
+    @overload
+    async def get_session(self, session_id: str) -> Any: ...
+    @overload
+    async def get_session(self, session_id: str, as_type: type[Value]) -> Value | None: ...
+    async def get_session(self, session_id: str, as_type: Any = None) -> Any:
+        """The data of a session, or None when there is none or it has ended."""
+        redis_key = self._namespace.session(session_id)
+        if self._near is not None:
+            value = self._near.find(redis_key, as_type)
+            if value is not MISSING:
+                return value
+        return await self._entries.read(redis_key, as_type)
+
+    async def extend_session(self, session_id: str, ttl: TimeToLive) -> bool:
+        """Give a session a new time to live from now, and report whether it was there."""
+        return await self._entries.set_life(self._namespace.session(session_id), ttl)
+
+    async def delete_session(self, session_id: str) -> bool:
+        """Remove a session, and report whether it was there."""
+        return bool(await self._entries.remove(self._namespace.session(session_id)))
+
     # Several commands, several processes
 
     def pipeline(self) -> Batch:
         """An empty batch of commands, to be filled and executed: a result for each, failures included."""
-        from data_layer.cache.batches import Batch  # noqa: PLC0415
-
         return Batch(self)
 
     def lock(self, key: str, *, lease: TimeToLive = 10, wait: float = 10) -> Lock:
@@ -370,7 +400,7 @@ class Cache(SessionEntries):
         )
 
     def transaction_keys(self) -> TransactionKeys:
-        """What a database transaction tells the keys that it changes; ``tx.invalidate`` uses it."""
+        """Collect the keys that one database transaction changes; ``tx.invalidate`` uses it."""
         from data_layer.cache.write_intents import TransactionKeys  # noqa: PLC0415
 
         return TransactionKeys(self._parts.intents, self._namespace, self._parts.time_limit)
@@ -393,3 +423,57 @@ class Cache(SessionEntries):
         if isinstance(keys, str):
             raise InvalidCacheKeyError("Many cache keys are a list of texts, not one text")
         return {self._namespace.key(key): key for key in keys}
+
+
+def _collected(
+    method: Callable[Concatenate[Cache, Parameters], Awaitable[Any]],
+) -> Callable[Concatenate[Batch, Parameters], Batch]:
+    """The same operation as a command of a batch."""
+
+    @functools.wraps(method)
+    def collect(batch: Batch, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Batch:
+        batch._commands.append(functools.partial(method, batch._cache, *args, **kwargs))  # noqa: SLF001  (its own method)
+        return batch
+
+    return collect
+
+
+class Batch:
+    """Collects commands; ``execute`` sends them in one go and returns their results. Made by ``Cache.pipeline``.
+
+    Each method takes what the method of the same name on ``Cache`` takes, and its result is what that one returns.
+    Commands on one key take effect in order; it is not a transaction. The cache pipelines concurrent calls anyway: a
+    batch is for many commands whose results are wanted one by one, failures included.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._commands: list[Callable[[], Awaitable[Any]]] = []
+
+    def __len__(self) -> int:
+        return len(self._commands)
+
+    get = _collected(cast("Callable[Concatenate[Cache, ...], Awaitable[Any]]", Cache.get))
+    get_many = _collected(cast("Callable[Concatenate[Cache, ...], Awaitable[Any]]", Cache.get_many))
+    set = _collected(Cache.set)
+    set_many = _collected(Cache.set_many)
+    add = _collected(Cache.add)
+    delete = _collected(Cache.delete)
+    delete_many = _collected(Cache.delete_many)
+    exists = _collected(Cache.exists)
+    expire = _collected(Cache.expire)
+    touch = _collected(Cache.touch)
+    ttl = _collected(Cache.ttl)
+    increment = _collected(Cache.increment)
+
+    async def execute(self) -> list[Any]:
+        """Send the commands; a command that failed has its DataLayerError as its result.
+
+        The batch is empty afterwards and can be filled again.
+        """
+        commands, self._commands = self._commands, []
+        results = await asyncio.gather(*(command() for command in commands), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, DataLayerError):
+                raise result
+        return results

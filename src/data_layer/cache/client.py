@@ -22,7 +22,7 @@ from redis.exceptions import ReadOnlyError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from data_layer.cache.address import Topology
-from data_layer.cache.wire.connect import tls_context
+from data_layer.cache.wire.connector import tls_context
 
 if TYPE_CHECKING:
     import ssl
@@ -49,7 +49,7 @@ class VerifiedTlsConnection(FollowingConnection, SSLConnection):
     """TLS with a context that all connections share.
 
     redis-py would build one for each connection, which reads the system's authorities from disk every time, and
-    would trust those even where the settings name an authority of one's own.
+    would trust those even where the settings name a private authority.
     """
 
     def __init__(self, *, context: ssl.SSLContext, **options: Any) -> None:
@@ -65,7 +65,7 @@ class OwningSentinelPool(SentinelConnectionPool):
     """Connections to the primary; closing all of them also closes those to the sentinels, which redis-py forgets."""
 
     async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002  (redis-py's signature)
-        """Closes connections."""
+        """Close connections."""
         await super().disconnect(inuse_connections)
         if inuse_connections:
             for sentinel in self.sentinel_manager.sentinels:

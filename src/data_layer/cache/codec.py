@@ -4,8 +4,8 @@ An envelope is two bytes and the payload. The first byte, 0xC1, occurs in no UTF
 wrote is told apart; it is also the version. The second says what the payload is (0 JSON, 1 bytes; plus 0x80 when it
 is compressed). A whole number of 64 bits has no envelope: it is Redis's own integer, so that INCRBY works on it.
 
-The kinds 2, 3 and 4 are no values but markers: the lease of who loads the value, the intents of who is about to
-change it, and a lock. ``markers.py`` says what is in them; for readers of values the key is absent.
+The kinds 2, 3 and 4 are markers, not values: the lease of the caller that loads the value, the intents of writers about
+to change it, and a lock. ``markers.py`` says what is in them; for readers of values the key is absent.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Codec:
 
 
 def is_marker(stored: bytes) -> bool:
-    """Whether what is stored at a key is no value: for readers the key is absent."""
+    """Whether a marker is stored at a key: for readers the key is absent."""
     return stored.startswith(_MARKERS)
 
 
@@ -197,5 +197,5 @@ def _adapter(as_type: Any) -> TypeAdapter[Any]:
 def _explain(error: ValueError, as_type: Any) -> str:
     """Why, without the value: pydantic and orjson quote what they read, and that may be somebody's data."""
     if as_type is None or isinstance(error, orjson.JSONDecodeError):
-        return "its payload is no JSON"
+        return "its payload is not JSON"
     return f"it does not fit {getattr(as_type, '__name__', as_type)}"

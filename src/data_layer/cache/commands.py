@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any, cast
 from hiredis import ReplyError
 
 from data_layer.cache.address import Topology
-from data_layer.cache.errors import LineLost, ScriptUnknownError, translate
+from data_layer.cache.errors import ConnectionLost, ScriptUnknownError, translate
 from data_layer.cache.wire.breaker import BreakerState
-from data_layer.cache.wire.cluster import ClusterRouting
-from data_layer.cache.wire.connect import Connector
-from data_layer.cache.wire.delivery import Delivery
-from data_layer.cache.wire.large_keys import LARGE
-from data_layer.cache.wire.line import pack
-from data_layer.cache.wire.parcel import KEY_POSITIONS, Parcel, as_bytes, together
+from data_layer.cache.wire.cluster import ClusterRouting, key_slot
+from data_layer.cache.wire.connection import pack
+from data_layer.cache.wire.connector import Connector
+from data_layer.cache.wire.dispatcher import KEY_POSITIONS, Dispatcher, Request, as_bytes, together
+from data_layer.cache.wire.node import LARGE
 from data_layer.cache.wire.routing import SingleServer
 from data_layer.cache.wire.sentinel import SentinelRouting
-from data_layer.cache.wire.slots import key_slot
 from data_layer.errors import CacheError, NotInitializedError
 from data_layer.observability.log import get_log
 
@@ -29,14 +27,13 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
 
     from data_layer.cache.address import CacheAddress
-    from data_layer.cache.latency import LatencyHistogram
-    from data_layer.cache.statistics import Counters
-    from data_layer.cache.wire.line import Command, Line, OnPush
-    from data_layer.cache.wire.primary import Primary
+    from data_layer.cache.statistics import Counters, LatencyHistogram
+    from data_layer.cache.wire.connection import Command, Connection, OnPush
+    from data_layer.cache.wire.node import Node
     from data_layer.cache.wire.routing import Routing
     from data_layer.config import Settings
 
-    OnTopologyChange = Callable[["PrimaryAccess"], Awaitable[None]]
+    OnTopologyChange = Callable[["NodeAccess"], Awaitable[None]]
 
 SCAN_COUNT = 1000
 _KEYS_AT_ONCE = 500
@@ -70,7 +67,9 @@ class CommandRunner:
         self._hooks: list[OnTopologyChange] = []
         self._routing = self._make_routing()
         self._only = self._routing.only
-        self._delivery = Delivery(self._routing, self._connector.connect_timeout + 2 * self._connector.command_timeout)
+        self._dispatcher = Dispatcher(
+            self._routing, self._connector.connect_timeout + 2 * self._connector.command_timeout
+        )
         self._client: Redis | RedisCluster | None = None
         self._is_closed = False
 
@@ -84,10 +83,14 @@ class CommandRunner:
         if (position := KEY_POSITIONS.get(command[0])) is not None and len(command) > position:
             key = command[position]
             primary = self._only or self._routing.find(as_bytes(key))
-            if primary is not None and (line := primary.gate.line) is not None and key not in primary.large:
+            if (
+                primary is not None
+                and (connection := primary.queue.connection) is not None
+                and key not in primary.large
+            ):
                 packed = pack(command)
                 if len(packed) <= LARGE:
-                    answer = await line.send(packed)
+                    answer = await connection.send(packed)
                     if isinstance(answer, Exception):
                         return await self._run(command, primary, answer, repeatable=repeatable)
                     if isinstance(answer, bytes) and len(answer) > LARGE:
@@ -95,7 +98,7 @@ class CommandRunner:
                     return answer
         return await self._run(command, repeatable=repeatable)
 
-    async def run_on(self, primary: Primary, *command: str | bytes | int) -> Any:
+    async def run_on(self, primary: Node, *command: str | bytes | int) -> Any:
         """The answer of one server to a harmless question, such as PING, INFO or SCAN.
 
         Raises:
@@ -105,18 +108,18 @@ class CommandRunner:
         return self._raise_if_failed(await self._ask(primary, command))
 
     async def run_batch(self, commands: Sequence[Command], *, repeatable: bool = True) -> list[Any]:
-        """The answers to commands that travel together; one that failed has a ``CacheError`` as its answer."""
+        """Send commands as one batch; one that failed has a ``CacheError`` as its answer."""
         return await self._run_batch(commands, repeatable=repeatable)
 
     async def run_all(self, commands: Sequence[Command], *, atomic: bool = False, repeatable: bool = True) -> list[Any]:
-        """The answers to commands that travel together; ``atomic`` makes them one transaction, on keys of one slot.
+        """Send commands as one batch; ``atomic`` makes them one transaction, on keys of one slot.
 
         Raises:
             CacheError: as for ``run``, for the first command that failed; without ``atomic`` the others took effect.
         """
         if atomic:
-            parcel = Parcel(commands, repeatable=repeatable, atomic=True)
-            results: list[Any] = self._raise_if_failed(await self._deliver(parcel))
+            request = Request(commands, repeatable=repeatable, atomic=True)
+            results: list[Any] = self._raise_if_failed(await self._dispatch(request))
             return results
         return [self._raise_if_failed(answer) for answer in await self._run_batch(commands, repeatable=repeatable)]
 
@@ -127,8 +130,8 @@ class CommandRunner:
             CacheError: as for ``run``.
         """
         groups = self._group(keys)
-        parcels = (Parcel([("MGET", *group)], repeatable=True) for group in groups)
-        outcomes = await self._deliver_all(parcels)
+        requests = (Request([("MGET", *group)], repeatable=True) for group in groups)
+        outcomes = await self._dispatch_all(requests)
         answers = [answer for outcome in outcomes for answer in self._raise_if_failed(outcome)]
         asked = list(itertools.chain.from_iterable(groups))
         for key, value in zip(asked, answers, strict=True):
@@ -146,8 +149,8 @@ class CommandRunner:
             CacheError: as for ``run``.
         """
         primary = self._only or self._routing.find(key)
-        if primary is not None and (line := primary.gate.line) is not None and key not in primary.large:
-            value, life = line.send(pack(("GET", key))), line.send(pack(("PTTL", key)))
+        if primary is not None and (connection := primary.queue.connection) is not None and key not in primary.large:
+            value, life = connection.send(pack(("GET", key))), connection.send(pack(("PTTL", key)))
             stored, milliseconds = await value, await life
             if not isinstance(stored, Exception) and isinstance(milliseconds, int):
                 if stored is not None and len(stored) > LARGE:
@@ -157,13 +160,13 @@ class CommandRunner:
         return stored, milliseconds
 
     async def unlink(self, keys: Sequence[bytes]) -> int:
-        """Removes keys and says how many were there.
+        """Remove keys and report how many were there.
 
         Raises:
             CacheError: as for ``run``; other keys may have been removed.
         """
-        parcels = (Parcel([("UNLINK", *group)], repeatable=True) for group in self._group(keys))
-        return sum(int(self._raise_if_failed(outcome)) for outcome in await self._deliver_all(parcels))
+        requests = (Request([("UNLINK", *group)], repeatable=True) for group in self._group(keys))
+        return sum(int(self._raise_if_failed(outcome)) for outcome in await self._dispatch_all(requests))
 
     async def eval(self, script: Script, key: bytes, *arguments: str | bytes | int, repeatable: bool = False) -> Any:
         """What a script returns that was given one key.
@@ -182,7 +185,7 @@ class CommandRunner:
             async for keys, _ in self.scan_on(primary, pattern):
                 yield keys
 
-    async def scan_on(self, primary: Primary, pattern: bytes) -> AsyncIterator[tuple[list[bytes], bool]]:
+    async def scan_on(self, primary: Node, pattern: bytes) -> AsyncIterator[tuple[list[bytes], bool]]:
         """The same of one server, and with each batch whether it was the last.
 
         A cursor means nothing to another server: when another one has taken the place of this, it begins again.
@@ -200,35 +203,35 @@ class CommandRunner:
             if is_last:
                 return
 
-    async def primaries(self) -> tuple[Primary, ...]:
+    async def primaries(self) -> tuple[Node, ...]:
         """All servers that hold data and may be written.
 
         Raises:
-            CacheError: when nobody knows them.
+            CacheError: when they cannot be found out.
         """
         self._refuse_if_closed()
         if not self._routing.primaries:
             await self._routing.discover()
         return self._routing.primaries
 
-    def owner(self, key: bytes) -> Primary | None:
+    def owner(self, key: bytes) -> Node | None:
         """The server that holds a key, as far as that is known."""
         return self._only or self._routing.find(key)
 
-    async def open_line(self, primary: Primary, *, on_push: OnPush, on_closed: Callable[[], None]) -> Line:
+    async def open_connection(self, primary: Node, *, on_push: OnPush, on_closed: Callable[[], None]) -> Connection:
         """A connection of the caller's own, which the caller closes.
 
         Raises:
             CacheError: when there is none to be had.
         """
         self._refuse_if_closed()
-        return await primary.open_line(on_push=on_push, on_closed=on_closed)
+        return await primary.open_connection(on_push=on_push, on_closed=on_closed)
 
     def on_topology_change(self, callback: OnTopologyChange) -> None:
-        """Has this awaited with every new connection to a primary, and when one got slots from another.
+        """Await this callback for every new connection to a primary, and when one got slots from another.
 
-        Nobody else sends to that primary meanwhile. If it raises CacheError, the primary counts as unavailable and
-        everything is tried again.
+        No other command is sent to that primary meanwhile. If it raises CacheError, the primary counts as unavailable
+        and everything is tried again.
         """
         self._hooks.append(callback)
 
@@ -255,7 +258,7 @@ class CommandRunner:
         return self._client
 
     async def close(self) -> None:
-        """Refuses further commands, waits for those under way (each has its time limit), and closes all connections."""
+        """Refuse further commands, wait for those under way (each has its time limit), and close all connections."""
         self._is_closed = True
         try:
             await self._routing.close()
@@ -263,41 +266,39 @@ class CommandRunner:
             if self._client is not None:
                 await self._client.aclose()
 
-    async def _run(
-        self, command: Command, primary: Primary | None = None, answer: Any = None, *, repeatable: bool
-    ) -> Any:
+    async def _run(self, command: Command, primary: Node | None = None, answer: Any = None, *, repeatable: bool) -> Any:
         """The long way; ``answer`` is what went wrong on the short one."""
-        parcel = Parcel([command], repeatable=repeatable)
+        request = Request([command], repeatable=repeatable)
         if primary is None:
-            return self._raise_if_failed(await self._deliver(parcel))
-        parcel.primary = primary
-        return self._raise_if_failed(await self._deliver(parcel, [answer]))
+            return self._raise_if_failed(await self._dispatch(request))
+        request.primary = primary
+        return self._raise_if_failed(await self._dispatch(request, [answer]))
 
     async def _run_batch(self, commands: Sequence[Command], *, repeatable: bool = True) -> list[Any]:
-        return await self._deliver_all(Parcel([command], repeatable=repeatable) for command in commands)
+        return await self._dispatch_all(Request([command], repeatable=repeatable) for command in commands)
 
-    async def _deliver(self, parcel: Parcel, answers: list[Any] | None = None) -> Any:
+    async def _dispatch(self, request: Request, answers: list[Any] | None = None) -> Any:
         self._refuse_if_closed()
         try:
-            answers = await self._delivery.deliver(parcel, answers)
+            answers = await self._dispatcher.dispatch(request, answers)
         except CacheError as error:
             return error
-        return _result(parcel, answers)
+        return _result(request, answers)
 
-    async def _deliver_all(self, parcels: Iterable[Parcel]) -> list[Any]:
+    async def _dispatch_all(self, requests: Iterable[Request]) -> list[Any]:
         self._refuse_if_closed()
         results = []
-        for some in together(parcels):
-            outcomes = await self._delivery.deliver_all(some)
-            results += [_result(parcel, outcome) for parcel, outcome in zip(some, outcomes, strict=True)]
+        for some in together(requests):
+            outcomes = await self._dispatcher.dispatch_all(some)
+            results += [_result(request, outcome) for request, outcome in zip(some, outcomes, strict=True)]
         return results
 
-    async def _ask(self, primary: Primary, command: Command) -> Any:
+    async def _ask(self, primary: Node, command: Command) -> Any:
         try:
             for _ in range(2):
-                line = primary.gate.line or await primary.admit()
-                answer = await line.send(pack(command))
-                if not isinstance(answer, LineLost):
+                connection = primary.queue.connection or await primary.admit()
+                answer = await connection.send(pack(command))
+                if not isinstance(answer, ConnectionLost):
                     break
         except CacheError as error:
             return error
@@ -322,11 +323,11 @@ class CommandRunner:
             groups.setdefault((is_large, None if self._only else key_slot(key)), []).append(key)
         return [group[start : start + _KEYS_AT_ONCE] for group in groups.values() for start in _starts(group)]
 
-    async def _prepare(self, primary: Primary, line: Line) -> None:
+    async def _prepare(self, primary: Node, connection: Connection) -> None:
         if self._client is not None and self._only is not None:
             # The idle connections of redis-py may lead to the server that was here before.
             await cast("Redis", self._client).connection_pool.disconnect(inuse_connections=False)
-        access = PrimaryAccess(primary, line, self._routing)
+        access = NodeAccess(primary, connection, self._routing)
         for hook in self._hooks:
             try:
                 await hook(access)
@@ -350,15 +351,15 @@ class CommandRunner:
             raise NotInitializedError("The cache was closed")
 
 
-class PrimaryAccess:
+class NodeAccess:
     """May send to one primary while everybody else waits."""
 
-    def __init__(self, primary: Primary, line: Line, routing: Routing) -> None:
-        self.name = line.name
-        self.run_id = line.run_id
+    def __init__(self, primary: Node, connection: Connection, routing: Routing) -> None:
+        self.name = connection.name
+        self.run_id = connection.run_id
         """Which process answers; empty where the server does not say."""
         self._primary = primary
-        self._line = line
+        self._line = connection
         self._routing = routing
 
     def owns(self, key: bytes) -> bool:
@@ -374,24 +375,29 @@ class PrimaryAccess:
         return await self._line.run(*command)
 
     async def run_batch(self, commands: Sequence[Command]) -> list[Any]:
-        """The answers to commands that travel together; one that failed has a ``CacheError`` as its answer."""
+        """Send commands as one batch; one that failed has a ``CacheError`` as its answer."""
         waiters = [self._line.send(pack(command)) for command in commands]
         answers = [await waiter for waiter in waiters]
         return [translate(answer, self.name) if isinstance(answer, Exception) else answer for answer in answers]
 
 
-def _result(parcel: Parcel, outcome: list[Any] | CacheError) -> Any:
+def _result(request: Request, outcome: list[Any] | CacheError) -> Any:
     """The answer that the caller wants, or the error: of a transaction the results, which come with its end."""
     if isinstance(outcome, CacheError):
         return outcome
     result = outcome[-1]
-    answers = [*outcome, *result] if parcel.is_atomic and isinstance(result, list) else outcome
+    answers = [*outcome, *result] if request.is_atomic and isinstance(result, list) else outcome
     refusal = next((answer for answer in answers if isinstance(answer, ReplyError)), None)
     if refusal is None:
-        if isinstance(result, bytes) and len(result) > LARGE and parcel.key is not None and parcel.primary is not None:
-            parcel.primary.large.remember(parcel.key)
+        if (
+            isinstance(result, bytes)
+            and len(result) > LARGE
+            and request.key is not None
+            and request.primary is not None
+        ):
+            request.primary.large.remember(request.key)
         return result
-    return translate(refusal, parcel.primary.name if parcel.primary is not None else "its address")
+    return translate(refusal, request.primary.name if request.primary is not None else "its address")
 
 
 def _starts(group: Sequence[bytes]) -> range:

@@ -76,8 +76,8 @@ class Entries:
 
     async def look(self, key: bytes, as_type: Any) -> Any:
         """The value in Redis, or MISSING. It is kept near."""
-        if self.intents.is_owing:
-            await self.intents.require_delivered()
+        if self.intents.has_pending:
+            await self.intents.require_none_pending()
         try:
             stored = await self._fetch(key)
         except InvalidCacheValueError as error:
@@ -91,8 +91,8 @@ class Entries:
         if len(self.near):
             values.update((key, self.near.find(key, as_type)) for key in keys)
         far = [key for key, value in values.items() if value is MISSING]
-        if far and self.intents.is_owing:
-            await self.intents.require_delivered()
+        if far and self.intents.has_pending:
+            await self.intents.require_none_pending()
         for chunk in _chunks(far, _KEYS_PER_COMMAND):
             for key, stored in zip(chunk, await self._fetch_many(chunk), strict=True):
                 values[key] = self._decode(key, stored, as_type)
@@ -123,14 +123,14 @@ class Entries:
     # Writing
 
     async def write(self, key: bytes, value: object, ttl: TimeToLive, *, exactly: bool = False) -> None:
-        """Stores a value, for up to a tenth less than the time unless ``exactly``."""
+        """Store a value, for up to a tenth less than the time unless ``exactly``."""
         milliseconds = to_milliseconds(ttl)
         if not exactly:
             milliseconds = self.spread(milliseconds)
         await self._change(key, "SET", key, self.encode(key, value), "PX", milliseconds)
 
     async def write_if_absent(self, key: bytes, value: object, ttl: TimeToLive) -> bool:
-        """Stores a value unless there is one, and says whether it did."""
+        """Store a value unless there is one, and report whether it did."""
         milliseconds = to_milliseconds(ttl)
         stored = self.encode(key, value)
         # A repetition would find the key that the first attempt may have stored, and say False.
@@ -139,7 +139,7 @@ class Entries:
         return await self._replace_marker(key, stored, milliseconds)
 
     async def write_many(self, values: Mapping[bytes, object], ttl: TimeToLive) -> None:
-        """Stores values, all of them encoded before the first is sent."""
+        """Store values, all of them encoded before the first is sent."""
         milliseconds = to_milliseconds(ttl)
         encoded = [(key, self.encode(key, value)) for key, value in values.items()]
         for batch in _batches(encoded):
@@ -153,7 +153,7 @@ class Entries:
                 self._drop(values)
 
     async def increment(self, key: bytes, amount: object, ttl: TimeToLive) -> int:
-        """Adds to a whole number, creating it with its time to live, in one transaction of the server."""
+        """Add to a whole number, creating it with its time to live, in one transaction of the server."""
         milliseconds = to_milliseconds(ttl)
         if not isinstance(amount, int) or not LOWEST_INTEGER <= amount <= HIGHEST_INTEGER:
             raise InvalidCacheValueError("A cache counter is changed by a whole number of 64 bits")
@@ -175,7 +175,7 @@ class Entries:
             self.near.drop(key)
 
     async def set_life(self, key: bytes, ttl: TimeToLive, *, only_longer: bool = False) -> bool:
-        """Gives a value a new time to live, and says whether there was one."""
+        """Give a value a new time to live, and report whether there was one."""
         milliseconds = to_milliseconds(ttl)
         self.near.drop(key)
         try:
@@ -184,7 +184,7 @@ class Entries:
             self.near.drop(key)
 
     async def remove(self, *keys: bytes) -> int:
-        """Removes values, leases of who loads them too, and says how many values there were.
+        """Remove values, leases of who loads them too, and report how many values there were.
 
         Raises:
             CacheError: when one could not be removed.
@@ -200,7 +200,7 @@ class Entries:
         return [bool(answer) for answer in answers.values()].count(True)
 
     async def clean_up(self, pattern: bytes) -> int:
-        """Removes values that this version cannot read, or that have no end, and says how many."""
+        """Remove values that this version cannot read, or that have no end, and report how many."""
         removed = 0
         async for keys in self.runner.scan(pattern):
             stored = await self.runner.run_batch([("GET", key) for key in keys])

@@ -1,4 +1,4 @@
-"""What a server answers, or what happens to a line, becomes this library's errors, here and nowhere else.
+"""What a server answers, or what happens to a connection, becomes this library's errors, here and nowhere else.
 
 No message quotes what was sent: a command holds keys and values, and a login holds the password.
 """
@@ -50,11 +50,11 @@ _WRONG_LOGINS = ("ERR invalid password", "ERR AUTH ", "ERR Client sent AUTH")
 _QUOTED_ARGUMENTS = re.compile(r",? with args beginning with.*", re.DOTALL)
 
 
-class LineFailure(Exception):  # noqa: N818  (not raised: it takes the place of an answer)
+class ConnectionFailure(Exception):  # noqa: N818  (not raised: it takes the place of an answer)
     """Why no answer came."""
 
 
-class LineLost(LineFailure):
+class ConnectionLost(ConnectionFailure):
     """The connection broke, or was closed. A command that was not written cannot have been carried out."""
 
     def __init__(self, reason: str, *, was_written: bool = True) -> None:
@@ -62,19 +62,19 @@ class LineLost(LineFailure):
         self.was_written = was_written
 
 
-class LineDemoted(LineLost):
-    """The server is no primary any more; a command with this as its answer was not carried out."""
+class ConnectionDemoted(ConnectionLost):
+    """The server is no longer a primary; a command with this as its answer was not carried out."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, was_written=False)
 
 
-class LineTimedOut(LineFailure):
+class ConnectionTimedOut(ConnectionFailure):
     """The answer did not come in time."""
 
 
-class LineGarbled(LineFailure):
-    """What came is no answer of a Redis server."""
+class ConnectionGarbled(ConnectionFailure):
+    """The bytes received are not an answer of a Redis server."""
 
 
 def translate(error: Exception, name: str) -> CacheError:
@@ -82,10 +82,10 @@ def translate(error: Exception, name: str) -> CacheError:
     match error:
         case ReplyError():
             return _translate_refusal(str(error), name)
-        case LineTimedOut():
+        case ConnectionTimedOut():
             return CacheTimeoutError(f"Redis at {name} did not answer within REDIS_COMMAND_TIMEOUT")
-        case LineGarbled():
-            return CacheUnavailableError(f"What answers at {name} is no Redis; check REDIS_HOST and REDIS_PORT")
+        case ConnectionGarbled():
+            return CacheUnavailableError(f"What answers at {name} is not Redis; check REDIS_HOST and REDIS_PORT")
         case ssl.SSLCertVerificationError():
             return CacheUnavailableError(
                 f"Redis at {name} showed a certificate that is not trusted: {error.verify_message}; check REDIS_TLS_CA"
@@ -102,7 +102,7 @@ def reply_code(answer: object) -> str:
 
 
 def is_demotion(answer: ReplyError) -> bool:
-    """Whether only a server that is no primary, or not yet, refuses a command in this way."""
+    """Whether only a server that is not, or not yet, a primary refuses a command in this way."""
     return reply_code(answer) in DEMOTIONS
 
 

@@ -9,15 +9,14 @@ from data_layer.cache.address import find_cache
 from data_layer.cache.commands import CommandRunner
 from data_layer.cache.keys import Namespace
 from data_layer.cache.measuring import probe
-from data_layer.cache.statistics import Counters
-from data_layer.cache.wire.connect import Connector
-from data_layer.cache.wire.info import parse_info
+from data_layer.cache.statistics import Counters, parse_info
+from data_layer.cache.wire.connector import Connector
 from data_layer.errors import CacheError, CacheUnavailableError
 
 if TYPE_CHECKING:
     from data_layer.cache.address import CacheAddress, ServerAddress
-    from data_layer.cache.wire.line import Line
-    from data_layer.cache.wire.primary import Primary
+    from data_layer.cache.wire.connection import Connection
+    from data_layer.cache.wire.node import Node
     from data_layer.config import Settings
 
 _PINGS = 10
@@ -82,29 +81,29 @@ class CacheInspection:
         """By server the commands that the cache uses and this user may not; tried so that they change nothing."""
         found: dict[str, list[str]] = {}
         for primary in await self._runner.primaries():
-            line = await self._open_line(primary)
+            connection = await self._open_connection(primary)
             try:
                 commands = self._harmless_commands()
                 found[_located(primary)] = [
-                    str(name) for name, *rest in commands if await _is_refused(line, (name, *rest))
+                    str(name) for name, *rest in commands if await _is_refused(connection, (name, *rest))
                 ]
             finally:
-                line.close()
+                connection.close()
         return found
 
     async def forbids_tracking(self) -> dict[str, str | None]:
-        """By server why it does not tell what changes, or nothing if it does."""
+        """By server the reason why it does not report changes, or None if it does."""
         found: dict[str, str | None] = {}
         for primary in await self._runner.primaries():
-            line = await self._open_line(primary)
+            connection = await self._open_connection(primary)
             try:
-                await line.run("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", self._namespace.start)
+                await connection.run("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", self._namespace.start)
             except CacheError as error:
                 found[_located(primary)] = str(error)
             else:
                 found[_located(primary)] = None
             finally:
-                line.close()
+                connection.close()
         return found
 
     async def clock_differences(self) -> dict[str, tuple[float, float]]:
@@ -136,16 +135,16 @@ class CacheInspection:
         Raises:
             CacheError: it does not answer, knows no primary of this name, or sees too few others to elect a new one.
         """
-        line = await self._connector.open(sentinel)
+        connection = await self._connector.open(sentinel)
         try:
             name = self.address.sentinel_master or ""
-            answer = await line.run("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+            answer = await connection.run("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
             if answer is None:
                 raise CacheUnavailableError(f"it knows no primary named {name!r}; check REDIS_SENTINEL_MASTER")
-            await line.run("SENTINEL", "CKQUORUM", name)
+            await connection.run("SENTINEL", "CKQUORUM", name)
             return f"{answer[0].decode()}:{int(answer[1])}"
         finally:
-            line.close()
+            connection.close()
 
     async def cluster_state(self, node: ServerAddress) -> dict[str, int | str]:
         """What a node says of the cluster.
@@ -153,14 +152,14 @@ class CacheInspection:
         Raises:
             CacheError: it does not answer, or is no node of a cluster.
         """
-        line = await self._connector.open(node)
+        connection = await self._connector.open(node)
         try:
-            return parse_info(await line.run("CLUSTER", "INFO"))
+            return parse_info(await connection.run("CLUSTER", "INFO"))
         finally:
-            line.close()
+            connection.close()
 
-    async def _open_line(self, primary: Primary) -> Line:
-        return await self._runner.open_line(primary, on_push=_ignore_push, on_closed=_ignore)
+    async def _open_connection(self, primary: Node) -> Connection:
+        return await self._runner.open_connection(primary, on_push=_ignore_push, on_closed=_ignore)
 
     def _harmless_commands(self) -> list[tuple[str | int | bytes, ...]]:
         """Each command of the cache, on a key that is absent, or with an argument at which it fails."""
@@ -180,19 +179,19 @@ class CacheInspection:
             ("SCAN", 0, "MATCH", key, "COUNT", 1),
             ("INFO",),
             ("TIME",),
-            # The last one: what would follow it on this line would be queued.
+            # The last one: what would follow it on this connection would be queued.
             ("MULTI",),
         ]
 
 
-def _located(primary: Primary) -> str:
+def _located(primary: Node) -> str:
     """Where it is, which of a primary that sentinels name is known only after it was connected to."""
     return str(primary.address) if primary.address is not None else primary.name
 
 
-async def _is_refused(line: Line, command: tuple[str | int | bytes, ...]) -> bool:
+async def _is_refused(connection: Connection, command: tuple[str | int | bytes, ...]) -> bool:
     try:
-        await line.run(*command)
+        await connection.run(*command)
     except CacheError as error:
         return _NO_RIGHT in str(error)
     return False

@@ -19,7 +19,7 @@ class Namespace:
     """The keys of one application: ``{prefix}:{key}``; ``session:{hash}`` and ``lock:{key}`` for sessions and locks.
 
     Settings refuse a colon in the prefix, so no prefix can be the beginning of another one's keys: the keys of
-    ``a`` begin with ``a:``, those of ``ab`` do not, and ``a:b`` is no prefix.
+    ``a`` begin with ``a:``, those of ``ab`` do not, and ``a:b`` is not a prefix.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -31,7 +31,7 @@ class Namespace:
         """The key in Redis: the prefix and 1 to 512 bytes of UTF-8, any characters.
 
         Raises:
-            InvalidCacheKeyError: when it is no text, empty, too long, or holds a lone surrogate.
+            InvalidCacheKeyError: when it is not text, empty, too long, or holds a lone surrogate.
         """
         try:
             encoded = key.encode()
@@ -74,7 +74,7 @@ class Namespace:
             return None
 
     def describe(self, redis_key: bytes) -> str:
-        """The key as messages and logs show it; a session is not told apart from others."""
+        """The key as messages and logs show it; all sessions look alike."""
         key = redis_key.removeprefix(self.start).decode(errors="replace")
         return "a session" if _SESSION_KEY.fullmatch(key) else f"the key {describe_key(key)}"
 

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from data_layer.cache.entries import Entries
-    from data_layer.cache.quarantine import Quarantine
     from data_layer.cache.time_to_live import TimeToLive
-    from data_layer.cache.tracking import Tracking
+    from data_layer.cache.tracking import FailoverGuard, Tracking
 
     Load: TypeAlias = Callable[[], Awaitable[Any]]
 
@@ -74,11 +73,11 @@ class Loading:
     While Redis cannot be asked every process loads for itself, still once for all callers, and stores nothing.
     """
 
-    def __init__(self, entries: Entries, tracking: Tracking, quarantine: Quarantine) -> None:
+    def __init__(self, entries: Entries, tracking: Tracking, guard: FailoverGuard) -> None:
         self._entries = entries
         self._runner = entries.runner
         self._tracking = tracking
-        self._quarantine = quarantine
+        self._guard = guard
         self._flights: dict[tuple[bytes, Any], _Flight] = {}
         self.loads = 0
         self._is_closed = False
@@ -87,7 +86,7 @@ class Loading:
         """The value, which is never older than this call unless it was in the cache."""
         milliseconds = to_milliseconds(ttl)
         while True:
-            force = fresh or self._quarantine.covers(key)
+            force = fresh or self._guard.covers(key)
             if not force:
                 value = await self._look(key, as_type)
                 if value is not MISSING:
@@ -101,7 +100,7 @@ class Loading:
                 return self._entries.codec.decode(found.stored, as_type)
 
     async def close(self) -> None:
-        """Ends what is being loaded."""
+        """End what is being loaded."""
         self._is_closed = True
         flights = [flight.task for flight in self._flights.values()]
         for task in flights:
@@ -130,7 +129,7 @@ class Loading:
     def _land(self, name: tuple[bytes, Any], task: asyncio.Task[_Found]) -> None:
         self._forget(name, task)
         if not task.cancelled():
-            task.exception()  # When all callers have gone, nobody else looks at it.
+            task.exception()  # When all callers have gone, nothing else retrieves it.
 
     def _forget(self, name: tuple[bytes, Any], task: asyncio.Task[_Found]) -> None:
         flight = self._flights.get(name)
@@ -138,7 +137,7 @@ class Loading:
             del self._flights[name]
 
     async def _wait(self, flight: _Flight) -> _Found:
-        """One caller who is cancelled does not end the load for the others; the last one does."""
+        """Cancelling one caller does not end the load for the others; cancelling the last one does."""
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task)
@@ -170,7 +169,7 @@ class Loading:
     async def _take_lease(self, request: _Request, token: bytes) -> _Found | int:
         """The value that somebody has stored meanwhile; or whether this caller may store what it loads."""
         give_up, pause, force = monotonic() + LONGEST_WAIT, _FIRST_PAUSE, request.force
-        await self._entries.intents.require_delivered()
+        await self._entries.intents.require_none_pending()
         while True:
             asked = monotonic()
             if force:
@@ -200,16 +199,16 @@ class Loading:
                 before = monotonic()
                 milliseconds = self._entries.spread(request.milliseconds)
                 filled = bool(await self._runner.eval(markers.FILL, request.key, token, stored, milliseconds))
-                # Nobody has announced a change since the lease was taken, so the value is current even now.
+                # No change was announced since the lease was taken, so the value is current even now.
                 started = before if filled else started
                 if filled:
-                    self._quarantine.release(request.key)
+                    self._guard.release(request.key)
             return _Found(stored, started)
         finally:
             renewal.cancel()
             self._entries.near.drop(request.key)
             if not filled:
-                # Not awaited: who is cancelled, or has a value in hand, need not wait for this.
+                # Not awaited: a caller that was cancelled, or has its value, need not wait for this.
                 self._entries.background.start(self._return_lease(request.key, token))
 
     async def _load(self, request: _Request) -> bytes:

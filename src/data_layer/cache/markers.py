@@ -1,10 +1,10 @@
 """What is stored at a key in place of a value, and the scripts that change it in one step of the server.
 
-A *lease* (kind 2) is the token of who loads the value. Only the holder can turn it into a value, by comparing and
-setting; so a reader that is late, however late, never puts back what was loaded before a change.
+A *lease* (kind 2) is the token of the caller that loads the value. Only the holder can turn it into a value, by
+comparing and setting; so a reader that is late, however late, never puts back what was loaded before a change.
 
 *Intents* (kind 3) are the tokens of writers that are between "I am about to commit" and "it is decided", each with a
-deadline in milliseconds of the server's clock. While there is one, nobody gets a lease. What a crashed writer leaves
+deadline in milliseconds of the server's clock. While there is one, no lease is given. What a crashed writer leaves
 behind lasts until its deadline.
 
 A *lock* (kind 4) is the last fencing token and, while it is held, the token of the holder.
@@ -16,17 +16,25 @@ can count with.
 from __future__ import annotations
 
 import secrets
+from typing import TYPE_CHECKING, Any
 
 from data_layer.cache.codec import INTENTS, LEASE, LOCK, VERSION
 from data_layer.cache.commands import Script
+from data_layer.cache.errors import ScriptUnknownError
+from data_layer.errors import CacheError, CacheFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from data_layer.cache.commands import CommandRunner, NodeAccess, Script
 
 TOKEN_SIZE = 16
 FREE, WAIT, CLOSED = 1, 2, 3
-"""What TAKE_LEASE answers when there is no value: the lease is yours, another's, or nobody gets one now."""
+"""What TAKE_LEASE answers when there is no value: the lease is yours, another's, or not given now."""
 
 
 def new_token() -> bytes:
-    """Random, so that nobody else has it."""
+    """Random, so that it is unique."""
     return secrets.token_bytes(TOKEN_SIZE)
 
 
@@ -202,7 +210,7 @@ if holder ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEY, ARGV[2])
 """
 )
-"""Lets the lock of the holder ARGV[1] last ARGV[2] milliseconds from now; 0: it is not the holder's any more."""
+"""Lets the lock of the holder ARGV[1] last ARGV[2] milliseconds from now; 0: it is no longer the holder's."""
 
 UNLOCK = Script(
     _BEGINNING
@@ -219,3 +227,64 @@ ALL = (
     *(ANNOUNCE, SETTLE, TAKE_LEASE, FILL, RENEW_LEASE, RETURN_LEASE),
     *(REPLACE_MARKER, HAS_VALUE, TIME_LEFT, SET_LIFE, LOCK_KEY, RENEW_LOCK, UNLOCK),
 )
+
+
+_KEYS_AT_ONCE = 500
+
+
+class Scripts:
+    """The scripts of ``markers.py``, with errors as values."""
+
+    def __init__(self, runner: CommandRunner, time_limit: float) -> None:
+        self.runner = runner
+        self.time_limit = time_limit
+        runner.on_topology_change(self._load)
+
+    async def answer_for_all(
+        self, script: Script, keys: Collection[bytes], *arguments: bytes | int
+    ) -> dict[bytes, Any | CacheError]:
+        """The answer for each key, or the error in its place."""
+        answers: dict[bytes, Any | CacheError] = {}
+        todo = list(keys)
+        for start in range(0, len(todo), _KEYS_AT_ONCE):
+            chunk = todo[start : start + _KEYS_AT_ONCE]
+            found = await self.runner.run_batch(
+                [("EVALSHA", script.sha1, 1, key, *arguments) for key in chunk], repeatable=True
+            )
+            for key, answer in zip(chunk, found, strict=True):
+                is_unknown = isinstance(answer, ScriptUnknownError)
+                answers[key] = await self._answer(script, key, *arguments) if is_unknown else answer
+        return answers
+
+    async def run_for_all(
+        self, script: Script, keys: Collection[bytes], *arguments: bytes | int
+    ) -> dict[bytes, CacheError]:
+        """The keys for which it failed."""
+        answers = await self.answer_for_all(script, keys, *arguments)
+        return {key: answer for key, answer in answers.items() if isinstance(answer, CacheError)}
+
+    async def run_at(self, primary: NodeAccess, script: Script, keys: Iterable[bytes], *arguments: bytes | int) -> None:
+        """The same at one primary that nobody else may use yet.
+
+        Raises:
+            CacheError: when it failed for a key, unless the server was too full to store what the script wanted to.
+        """
+        todo = list(keys)
+        if not todo:
+            return
+        for start in range(0, len(todo), _KEYS_AT_ONCE):
+            chunk = todo[start : start + _KEYS_AT_ONCE]
+            answers = await primary.run_batch([("EVALSHA", script.sha1, 1, key, *arguments) for key in chunk])
+            for answer in answers:
+                if isinstance(answer, CacheError) and not isinstance(answer, CacheFullError):
+                    raise answer
+
+    async def _load(self, primary: NodeAccess) -> None:
+        """So that no script has to be sent twice, which would put it behind what was asked for after it."""
+        await primary.run_batch([("SCRIPT", "LOAD", script.text) for script in ALL])
+
+    async def _answer(self, script: Script, key: bytes, *arguments: bytes | int) -> Any | CacheError:
+        try:
+            return await self.runner.eval(script, key, *arguments, repeatable=True)
+        except CacheError as error:
+            return error

@@ -11,10 +11,10 @@ from data_layer.cache.statistics import (
     ProcessStatistics,
     ServerStatistics,
     describe_server,
+    parse_info,
     rate,
     summarize,
 )
-from data_layer.cache.wire.info import parse_info
 from data_layer.errors import CacheError, CacheUnavailableError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from data_layer.cache.codec import Codec
     from data_layer.cache.commands import CommandRunner
     from data_layer.cache.keys import Namespace
-    from data_layer.cache.wire.primary import Primary
+    from data_layer.cache.wire.node import Node
 
 SCANS_PER_COUNT = 100
 _KEYS_TO_TRY = 100_000
@@ -59,7 +59,7 @@ def measure_process(parts: Parts, codec: Codec) -> ProcessStatistics:
 
 
 async def probe(runner: CommandRunner, namespace: Namespace) -> None:
-    """Asks every server for a write that changes nothing, because the key is absent.
+    """Ask every server for a write that changes nothing, because the key is absent.
 
     A server that is full, read-only, loading, or without the replicas that it must have, refuses it nevertheless.
 
@@ -71,8 +71,8 @@ async def probe(runner: CommandRunner, namespace: Namespace) -> None:
     await asyncio.gather(*(runner.run_on(primary, "SET", keys[primary], b"", "XX", "PX", 1) for primary in primaries))
 
 
-def _one_key_each(runner: CommandRunner, namespace: Namespace, primaries: Sequence[Primary]) -> dict[Primary, bytes]:
-    keys: dict[Primary, bytes] = {}
+def _one_key_each(runner: CommandRunner, namespace: Namespace, primaries: Sequence[Node]) -> dict[Node, bytes]:
+    keys: dict[Node, bytes] = {}
     for number in range(_KEYS_TO_TRY):
         key = namespace.key(f"probe:{number}")
         owner = runner.owner(key)
@@ -103,14 +103,14 @@ async def measure(parts: Parts, codec: Codec, topology: Topology, pattern: bytes
     return summarize(measure_process(parts, codec), topology, servers, keys=keys, complete=complete)
 
 
-def _describe(primary: Primary, answer: bytes | BaseException) -> ServerStatistics:
+def _describe(primary: Node, answer: bytes | BaseException) -> ServerStatistics:
     if isinstance(answer, BaseException):
         return ServerStatistics(name=primary.name, breaker=primary.breaker_state, error=str(answer))
     return describe_server(primary.name, primary.breaker_state, parse_info(answer))
 
 
-async def _count_keys(runner: CommandRunner, primaries: list[Primary], pattern: bytes) -> tuple[int, bool]:
-    """How many keys match, and whether all keys were looked at. SCAN may tell a key twice; it counts once."""
+async def _count_keys(runner: CommandRunner, primaries: list[Node], pattern: bytes) -> tuple[int, bool]:
+    """How many keys match, and whether all keys were looked at. SCAN may return a key twice; it counts once."""
     keys: set[bytes] = set()
     complete = True
     for primary in primaries:

@@ -2,22 +2,108 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
+import enum
+import sys
+import uuid
 from collections import OrderedDict
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import BaseModel
+
 from data_layer.cache.codec import UndecodableValueError
-from data_layer.cache.shareable import copier, is_immutable, weigh
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from data_layer.cache.codec import Codec
 
+_UNCHANGEABLE = frozenset(
+    {
+        *(type(None), bool, int, float, str, bytes),
+        *(dt.date, dt.datetime, dt.time, dt.timedelta),
+        *(decimal.Decimal, uuid.UUID),
+    }
+)
+_MOST_CONTAINERS = 64
+
+
+def is_immutable(value: object) -> bool:
+    """Whether nobody who holds the value can change it, nor anything inside it.
+
+    A pydantic model is immutable when it is frozen, has no private attributes, and all its fields are immutable.
+    """
+    if type(value) in _UNCHANGEABLE or isinstance(value, enum.Enum):
+        return True
+    if type(value) in {tuple, frozenset}:
+        return all(map(is_immutable, value))  # type: ignore[call-overload]  # Both can be iterated over.
+    if isinstance(value, BaseModel):
+        return (
+            bool(value.model_config.get("frozen"))
+            and not value.__pydantic_private__
+            and not value.__pydantic_extra__
+            and all(map(is_immutable, vars(value).values()))
+        )
+    return False
+
+
+def copier(value: object) -> Callable[[], Any] | None:
+    """Make equal dicts and lists, all the way down; None for what is neither, holds other things, or is too large.
+
+    For a few containers it is several times as quick as decoding the JSON again, and about as quick for 64.
+    """
+    return _copier(value, [_MOST_CONTAINERS]) if type(value) in {dict, list} else None
+
+
+def weigh(value: object) -> int:
+    """About how many bytes a value takes in memory."""
+    size = sys.getsizeof(value)
+    if isinstance(value, dict):
+        return size + sum(map(weigh, value)) + sum(map(weigh, value.values()))
+    if isinstance(value, list | tuple | frozenset):
+        return size + sum(map(weigh, value))
+    if isinstance(value, BaseModel):
+        return size + weigh(vars(value))
+    return size
+
+
+def _copier(value: Any, allowance: list[int]) -> Callable[[], Any] | None:
+    allowance[0] -= 1
+    if allowance[0] < 0:
+        return None
+    places = value.items() if type(value) is dict else enumerate(value)
+    inner: list[tuple[Any, Callable[[], Any]]] = []
+    for place, item in places:
+        if type(item) in _UNCHANGEABLE:
+            continue
+        make = _copier(item, allowance) if type(item) in {dict, list} else None
+        if make is None:
+            return None
+        inner.append((place, make))
+    if not inner:
+        return value.copy  # type: ignore[no-any-return]  # Of dict or list.
+    if len(inner) == len(value) and type(value) is list:
+        return partial(_copy_list, [make for _, make in inner])
+    return partial(_copy, value, inner)
+
+
+def _copy_list(makers: list[Callable[[], Any]]) -> list[Any]:
+    return [make() for make in makers]
+
+
+def _copy(value: Any, inner: list[tuple[Any, Callable[[], Any]]]) -> Any:
+    copy = value.copy()
+    for place, make in inner:
+        copy[place] = make()
+    return copy
+
+
 MISSING: Final = object()
 MAXIMUM_AGE = 60.0
-"""Seconds after which an entry is fetched anew, whatever its time to live."""
+"""Seconds after which an entry is fetched again, whatever its time to live."""
 
 _UNREAD: Final = object()
 _OVERHEAD = 500
@@ -40,7 +126,7 @@ class _Entry:
     """One value, in the form that is quickest to hand out without giving it away.
 
     What nobody can change is shared (``value``, no ``make``); dicts and lists are copied and everything else is
-    decoded anew at each read (``make``). ``stored`` is kept only where it is needed for that.
+    decoded again at each read (``make``). ``stored`` is kept only where it is needed for that.
     """
 
     __slots__ = ("as_type", "end", "make", "size", "stored", "value", "was_read")
@@ -56,11 +142,11 @@ class _Entry:
 
 
 class NearCopy:
-    """Values by their full keys. It is filled by fetches that stayed clean, and emptied by whoever changes a key.
+    """Values by their full keys. It is filled by fetches that stayed clean; whoever changes a key empties it.
 
-    It answers only before ``trusted_until`` (monotonic time), which ``Tracking`` moves on as long as it surely hears
-    of all changes. A new entry is on probation in a tenth of the room, so that a scan does not drive out what is read
-    again and again; in the rest, what was read since the last look stays (S3-FIFO without ghosts).
+    It answers only before ``trusted_until`` (monotonic time), which ``Tracking`` moves on as long as it surely
+    receives all changes. A new entry is on probation in a tenth of the room, so that a scan does not drive out what is
+    read again and again; in the rest, what was read since the last look stays (S3-FIFO without ghosts).
 
     Args:
         codec: decodes what was stored.
@@ -109,7 +195,7 @@ class NearCopy:
         return entry.value if entry.make is None else entry.make()
 
     def begin(self, key: bytes) -> Fetch | None:
-        """Announces that a key is being read; None while the copy takes nothing in. Ends with ``end``."""
+        """Announce that a key is being read; None while the copy takes nothing in. Ends with ``end``."""
         if not self._is_filled:
             return None
         fetch = self._fetches.get(key)
@@ -120,7 +206,7 @@ class NearCopy:
         return fetch
 
     def keep(self, key: bytes, fetch: Fetch, started: float, stored: bytes, milliseconds: int) -> None:
-        """Takes in what a fetch has read, unless somebody has changed the key since.
+        """Take in what a fetch has read, unless somebody has changed the key since.
 
         Args:
             key: the full key.
@@ -155,17 +241,17 @@ class NearCopy:
             self.invalidations += 1
 
     def turn_on(self) -> None:
-        """Takes in what is read from now on."""
+        """Take in what is read from now on."""
         self._is_filled = self.capacity > 0
 
     def turn_off(self) -> None:
-        """Forgets everything, takes nothing in and does not answer."""
+        """Forget everything, takes nothing in and does not answer."""
         self._is_filled = False
         self.trusted_until = 0.0
         self.clear()
 
     def clear(self) -> None:
-        """Forgets everything, and does not keep what is being read."""
+        """Forget everything, and does not keep what is being read."""
         for fetch in self._fetches.values():
             fetch.is_clean = False
         self._fetches.clear()
@@ -174,7 +260,7 @@ class NearCopy:
         self.size = self._probation_size = 0
 
     def _prepare(self, key: bytes, entry: _Entry, as_type: Any) -> bool:
-        """Brings an entry into the form for its first reader, or for another type; False where that cannot be."""
+        """Bring an entry into the form for its first reader, or for another type; False where that cannot be."""
         if entry.as_type == as_type:  # An equal type, such as another list[Model].
             return True
         if entry.stored is None:

@@ -1,4 +1,4 @@
-"""Commands that somebody is told of; whoever is not observed sends them with ``CommandRunner`` itself."""
+"""Commands that are reported to an observer; without one they are sent by ``CommandRunner`` itself."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
     from data_layer.cache.address import CacheAddress
     from data_layer.cache.statistics import Counters
-    from data_layer.cache.wire.line import Command
-    from data_layer.cache.wire.primary import Primary
+    from data_layer.cache.wire.connection import Command
+    from data_layer.cache.wire.node import Node
     from data_layer.config import Settings
 
     CommandObserver = Callable[[str, int, float, str | None], None]
-    """Told, in the task whose work it is: the command's name, how many travelled together, seconds, an error's code."""
+    """Called in the task whose work it is with the command's name, the batch's size, seconds, and an error's code."""
 
 _SEVERAL = "PIPELINE"
 
 
 class ObservedCommandRunner(CommandRunner):
-    """Tells an observer of each command that was answered, never of its key or value."""
+    """Reports each answered command to an observer, never its key or value."""
 
     def __init__(
         self, address: CacheAddress, settings: Settings, counters: Counters, observer: CommandObserver
@@ -42,7 +42,7 @@ class ObservedCommandRunner(CommandRunner):
             return await super().run(*command, repeatable=repeatable)
 
     @override
-    async def run_on(self, primary: Primary, *command: str | bytes | int) -> Any:
+    async def run_on(self, primary: Node, *command: str | bytes | int) -> Any:
         with self._watched(str(command[0])):
             return await super().run_on(primary, *command)
 

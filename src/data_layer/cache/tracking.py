@@ -1,12 +1,16 @@
-"""Hears of every change under this application's prefix, and says until when that knowledge is complete.
+"""Listen for every change under this application's prefix, and know until when that knowledge is complete.
 
-One line to each primary carries ``CLIENT TRACKING ON BCAST PREFIX``; it leads to the same process as the line for
-commands, and ends when the server is no primary any more. The server sends what changed before it answers
-who asked for the change. Every fifth of a second each line is asked for its role. Answers and messages come in order,
-so the answer proves that everything that was changed before the question has arrived. (Everything but what was changed
-in the same turn of the server's loop, whose messages follow the answer. The answer to the *next* question proves those
-too, and so it is the question before the answered one that counts.) The near copy answers for 0.9 s from then: however
-a loop stalls, a process is stopped, a connection hangs or a server is silent, it is never older than a second.
+One connection to each primary carries ``CLIENT TRACKING ON BCAST PREFIX``. It leads to the same process as the
+connection for commands, and ends when the server is no longer a primary. The server sends what changed before it
+answers the client that asked for the change. Every fifth of a second each connection is asked for its role. Answers and
+messages come in order, so the answer proves that everything that changed before the question has arrived. (Everything
+but what changed in the same turn of the server's loop, whose messages follow the answer. The answer to the *next*
+question proves those too, and so it is the question before the answered one that counts.) The near copy answers for
+0.9 s from then: however a loop stalls, a process is stopped, a connection hangs or a server is silent, it is never
+older than a second.
+
+After a failover or an outage, Redis may for a moment hold what other processes changed while they could not report it.
+The ``FailoverGuard`` covers that moment.
 """
 
 from __future__ import annotations
@@ -23,11 +27,44 @@ from data_layer.observability.log import get_log
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from data_layer.cache.commands import CommandRunner, PrimaryAccess
+    from data_layer.cache.commands import CommandRunner, NodeAccess
     from data_layer.cache.keys import Namespace
     from data_layer.cache.near import NearCopy
-    from data_layer.cache.quarantine import Quarantine
-    from data_layer.cache.wire.line import Line
+    from data_layer.cache.wire.connection import Connection
+
+GUARDED_SECONDS = 3.0
+"""Longer than the longest pause between attempts to reconnect: by then each process has delivered its invalidations."""
+
+
+class FailoverGuard:
+    """While it lasts, ``get_or_load`` believes only the values that this process itself has loaded since it began.
+
+    So a failover costs one load for each key and process that is read in these seconds.
+    """
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._loaded: set[bytes] = set()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it lasts."""
+        return monotonic() < self._until
+
+    def begin(self) -> None:
+        """A primary was connected to that may lack something, now."""
+        self._until = monotonic() + GUARDED_SECONDS
+        self._loaded.clear()
+
+    def covers(self, key: bytes) -> bool:
+        """Whether the value in Redis is not to be believed."""
+        return self.is_on and key not in self._loaded
+
+    def release(self, key: bytes) -> None:
+        """The value in Redis was loaded and stored just now."""
+        if self.is_on:
+            self._loaded.add(key)
+
 
 TRUST_SECONDS = 0.9
 _QUESTION_SECONDS = 0.2
@@ -40,13 +77,13 @@ log = get_log(__name__)
 
 
 class Tracking:
-    """Keeps the near copy true: empties it key by key, or whole where it cannot hear."""
+    """Keeps the near copy true: empties it key by key, or whole while it cannot listen."""
 
-    def __init__(self, runner: CommandRunner, near: NearCopy, namespace: Namespace, quarantine: Quarantine) -> None:
+    def __init__(self, runner: CommandRunner, near: NearCopy, namespace: Namespace, guard: FailoverGuard) -> None:
         self._runner = runner
         self._near = near
         self._namespace = namespace
-        self._quarantine = quarantine
+        self._guard = guard
         self._opened = monotonic()
         self._proven: float | None = None
         self._known: dict[str, str] = {}
@@ -57,12 +94,12 @@ class Tracking:
         runner.on_topology_change(self._note_connection)
 
     def start(self) -> None:
-        """Begins to listen, in the background, and begins anew whenever a line is lost."""
+        """Listen in the background, and again whenever a connection is lost."""
         if self._near.capacity:
             self._task = asyncio.create_task(self._listen_for_ever(), name="cache tracking")
 
     async def stop(self) -> None:
-        """Closes the lines."""
+        """Close the connections."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -70,11 +107,11 @@ class Tracking:
                 await task
 
     async def wait_for_change(self, key: bytes, seconds: float) -> None:
-        """Returns when the key was changed, or after the time; without a line only after the time."""
+        """Return when the key was changed, or after the time; without a connection only after the time."""
         change = self._waiting.get(key)
         if change is None:
             change = self._waiting[key] = asyncio.get_running_loop().create_future()
-        # Not wait_for: several may wait for the same change, and one who gives up must not end it for the others.
+        # Not wait_for: several may wait for the same change, and one that gives up must not end it for the others.
         await asyncio.wait([change], timeout=seconds)
         if self._waiting.get(key) is change:
             del self._waiting[key]
@@ -94,9 +131,9 @@ class Tracking:
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  (no secret)
 
     async def _listen(self) -> None:
-        """Returns, or raises, as soon as one line is lost or the primaries are no longer the same."""
+        """Return, or raises, as soon as one connection is lost or the primaries are no longer the same."""
         self._is_broken.clear()
-        lines: list[Line] = []
+        connections: list[Connection] = []
         try:
             primaries = await self._runner.primaries()
             for primary in primaries:
@@ -105,28 +142,30 @@ class Tracking:
                 await self._runner.run_on(primary, "PING")
             self._is_broken.clear()
             for primary in primaries:
-                line = await self._runner.open_line(primary, on_push=self._note_push, on_closed=self._note_loss)
-                lines.append(line)
-                if not line.run_id:
+                connection = await self._runner.open_connection(
+                    primary, on_push=self._note_push, on_closed=self._note_loss
+                )
+                connections.append(connection)
+                if not connection.run_id:
                     raise CacheUnavailableError(
                         f"Redis at {primary.name} does not say which process it is; allow INFO (+info)"
                     )
-                await line.run("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", self._namespace.start)
+                await connection.run("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", self._namespace.start)
             self._names = frozenset(primary.name for primary in primaries)
-            await self._ask_again_and_again(lines)
+            await self._ask_again_and_again(connections)
         finally:
-            for line in lines:
-                line.close()
+            for connection in connections:
+                connection.close()
 
-    async def _ask_again_and_again(self, lines: list[Line]) -> None:
+    async def _ask_again_and_again(self, connections: list[Connection]) -> None:
         proven: float | None = None
         while not self._is_broken.is_set():
             asked = monotonic()
-            await asyncio.gather(*(line.run("HELLO") for line in lines))
+            await asyncio.gather(*(connection.run("HELLO") for connection in connections))
             if proven is None:  # The second question follows the first one at once.
                 proven = asked
                 continue
-            if not self._is_broken.is_set() and not self._quarantine.is_on:
+            if not self._is_broken.is_set() and not self._guard.is_on:
                 self._near.turn_on()
                 self._near.trusted_until = proven + TRUST_SECONDS
             self._proven, proven = proven, asked
@@ -151,11 +190,11 @@ class Tracking:
         self._near.turn_off()
         self._is_broken.set()
 
-    async def _note_connection(self, access: PrimaryAccess) -> None:
-        """Commands are about to go to a primary that is new, or has new keys: does a line listen to it?"""
+    async def _note_connection(self, access: NodeAccess) -> None:
+        """Commands are about to go to a primary that is new, or has new keys: does a connection listen to it?"""
         if self._may_have_missed_something(access):
-            log.info("cache_quarantine_began", server=access.name)
-            self._quarantine.begin()
+            log.info("cache_failover_guard_began", server=access.name)
+            self._guard.begin()
             self._near.turn_off()
         self._known[access.name] = access.run_id
         if access.name in self._names:
@@ -163,7 +202,7 @@ class Tracking:
         else:
             self._note_loss()
 
-    def _may_have_missed_something(self, access: PrimaryAccess) -> bool:
+    def _may_have_missed_something(self, access: NodeAccess) -> bool:
         """Whether this is another process than before, or it was out of reach for as long as others may have tried."""
         now = monotonic()
         known = self._known.get(access.name)

@@ -1,4 +1,4 @@
-"""Tells Redis which keys are being changed, before and after the commit, whatever happens to Redis in between."""
+"""Report to Redis which keys are being changed, before and after the commit, whatever happens to Redis in between."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from data_layer.cache.background import Background
-    from data_layer.cache.commands import PrimaryAccess
+    from data_layer.cache.commands import NodeAccess
     from data_layer.cache.keys import Namespace
+    from data_layer.cache.markers import Scripts
     from data_layer.cache.near import NearCopy
-    from data_layer.cache.scripts import Scripts
 
 INTENT_SECONDS = 60.0
 """How long a key stays uncachable when a writer died before the outcome of its intent. No COMMIT may take longer."""
 MOST_REMEMBERED = 10_000
-"""Keys that are remembered one by one while Redis cannot be told; beyond, all keys of the application count."""
+"""Keys that are remembered one by one while Redis is unreachable; beyond, all keys of the application count."""
 REPLAYED_SECONDS = 30.0
-"""A replica that becomes primary may lack what its primary took in last: so much of it is told again."""
+"""A replica that becomes primary may lack the last writes: invalidations of so many seconds are repeated."""
 
 _NOBODY = b""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
@@ -37,8 +37,8 @@ log = get_log(__name__)
 class WriteIntents:
     """Between ``announce`` and ``settle`` nobody stores a value at the keys; afterwards they are absent.
 
-    Neither of them fails. What Redis did not take is *owed*: it is told on the next connection before anything else
-    is, and until then this process reads nothing from Redis.
+    Neither of them fails. An invalidation that Redis did not take is *pending*: it is sent on the next connection
+    before anything else, and until then this process reads nothing from Redis.
     """
 
     def __init__(self, scripts: Scripts, near: NearCopy, namespace: Namespace, background: Background) -> None:
@@ -47,7 +47,7 @@ class WriteIntents:
         self._namespace = namespace
         self._background = background
         self._open: dict[bytes, tuple[bytes, ...]] = {}
-        self._owed: dict[bytes, object] = {}
+        self._pending: dict[bytes, object] = {}
         self._everything: object | None = None
         self._recent: OrderedDict[bytes, float] = OrderedDict()
         self._forgot_at = float("-inf")
@@ -58,19 +58,19 @@ class WriteIntents:
         scripts.runner.on_topology_change(self._note_connection)
 
     @property
-    def owed(self) -> int:
-        """Keys that Redis has still to be told about; -1 when there were too many to remember."""
-        return -1 if self._everything is not None else len(self._owed)
+    def pending(self) -> int:
+        """Number of keys with a pending invalidation; -1 when there were too many to remember."""
+        return -1 if self._everything is not None else len(self._pending)
 
     @property
-    def is_owing(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether Redis may hold what is no longer true."""
-        return bool(self._owed) or self._everything is not None
+        return bool(self._pending) or self._everything is not None
 
     async def announce(self, keys: Sequence[bytes], token: bytes, time_limit: float) -> None:
         """The keys are about to change: nobody stores a value there before ``settle``, or for a minute.
 
-        Ends within ``time_limit`` seconds, whether Redis could be told or not.
+        Ends within ``time_limit`` seconds, whether Redis took it or not.
         """
         self._open[token] = tuple(keys)
         milliseconds = round(INTENT_SECONDS * 1000)
@@ -79,9 +79,9 @@ class WriteIntents:
         with suppress(TimeoutError):
             async with asyncio.timeout(time_limit):
                 failures = await self.scripts.run_for_all(markers.ANNOUNCE, keys, token, milliseconds)
-                self._owe(key for key, error in failures.items() if not isinstance(error, CacheFullError))
+                self._add_pending(key for key, error in failures.items() if not isinstance(error, CacheFullError))
                 return
-        self._owe(keys)
+        self._add_pending(keys)
 
     async def settle(self, keys: Sequence[bytes], token: bytes = _NOBODY) -> int:
         """The change is decided, or there was none: the keys are absent now. Says how many values were removed."""
@@ -90,55 +90,55 @@ class WriteIntents:
         try:
             answers = await self.scripts.answer_for_all(markers.SETTLE, keys, token)
         except asyncio.CancelledError:
-            self._owe(keys)
+            self._add_pending(keys)
             raise
         finally:
             self._open.pop(token, None)
             for key in keys:
                 self._near.drop(key)
         self._remember(keys)
-        self._owe(key for key, answer in answers.items() if isinstance(answer, CacheError))
+        self._add_pending(key for key, answer in answers.items() if isinstance(answer, CacheError))
         return sum(answer for answer in answers.values() if isinstance(answer, int))
 
     def leave_undecided(self, token: bytes) -> None:
-        """Nobody knows whether the change happened, or still will: the intents stay until their deadline."""
+        """It is unknown whether the change happened, or still will: the intents stay until their deadline."""
         self._open.pop(token, None)
 
-    async def require_delivered(self) -> None:
-        """Returns when nothing is owed; tries at once, unless that has only just failed.
+    async def require_none_pending(self) -> None:
+        """Return when nothing is pending; try at once, unless that has only just failed.
 
         Raises:
             CacheUnavailableError: when Redis does not take it.
         """
-        if not self.is_owing:
+        if not self.has_pending:
             return
         if monotonic() - self._failed_at > _FIRST_PAUSE:
             self._is_wanted.set()
             self._start_delivery()
-            # One attempt, not all that may follow: whoever reads has a loader to ask.
+            # One attempt, not all that may follow: a reader has a loader to fall back on.
             await asyncio.wait([self._attempt], timeout=self.scripts.time_limit)
-        if self.is_owing:
+        if self.has_pending:
             raise CacheUnavailableError(
-                "Redis could not be told yet what was changed while it did not answer; nothing is read from it before"
+                "invalidations are pending that Redis has not taken yet; nothing is read from it before"
             )
 
     async def close(self) -> None:
-        """Tries once more to tell Redis what is owed."""
-        if self.is_owing:
+        """Try once more to deliver pending invalidations."""
+        if self.has_pending:
             with suppress(CacheError):
-                await self.require_delivered()
+                await self.require_none_pending()
         if self._delivery is not None:
             self._delivery.cancel()
             with suppress(asyncio.CancelledError):
                 await self._delivery
 
-    def _owe(self, keys: Iterable[bytes]) -> None:
-        # A stamp of its own for each time, because a key may come to be owed again while it is being delivered.
-        self._owed.update((key, object()) for key in keys)
-        if len(self._owed) > MOST_REMEMBERED:
-            self._owed.clear()
+    def _add_pending(self, keys: Iterable[bytes]) -> None:
+        # A new stamp each time, because a key may become pending again while it is being delivered.
+        self._pending.update((key, object()) for key in keys)
+        if len(self._pending) > MOST_REMEMBERED:
+            self._pending.clear()
             self._everything = object()
-        if self.is_owing:
+        if self.has_pending:
             self._start_delivery()
 
     def _remember(self, keys: Iterable[bytes]) -> None:
@@ -161,13 +161,13 @@ class WriteIntents:
 
     async def _deliver(self) -> None:
         pause = _FIRST_PAUSE
-        log.warning("cache_invalidations_owed", keys=self.owed)
-        while self.is_owing:
+        log.warning("cache_invalidations_pending", keys=self.pending)
+        while self.has_pending:
             self._is_wanted.clear()
             with suppress(CacheError):
                 await self._deliver_once()
             self._end_attempt()
-            if self.is_owing:
+            if self.has_pending:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._is_wanted.wait()
@@ -175,7 +175,7 @@ class WriteIntents:
         log.info("cache_invalidations_delivered")
 
     def _end_attempt(self) -> None:
-        if self.is_owing:
+        if self.has_pending:
             self._failed_at = monotonic()
         ended, self._attempt = self._attempt, asyncio.get_running_loop().create_future()
         ended.set_result(None)
@@ -189,37 +189,37 @@ class WriteIntents:
                     raise next(iter(failures.values()))
             if self._everything is everything:  # Else more came meanwhile.
                 self._everything = None
-        owed = dict(self._owed)
+        pending = dict(self._pending)
         open_keys = {key for keys in self._open.values() for key in keys}
         failures = await self.scripts.run_for_all(
-            markers.SETTLE, [key for key in owed if key not in open_keys], _NOBODY
+            markers.SETTLE, [key for key in pending if key not in open_keys], _NOBODY
         )
         for token, intended in list(self._open.items()):
             if token not in self._open:  # Settled meanwhile.
                 continue
-            # Not committed yet: the intent itself is owed.
-            mine = [key for key in intended if key in owed]
+            # Not committed yet: the intent itself is pending.
+            mine = [key for key in intended if key in pending]
             failures |= await self.scripts.run_for_all(markers.ANNOUNCE, mine, token, round(INTENT_SECONDS * 1000))
-        self._forget_owed({key: stamp for key, stamp in owed.items() if key not in failures})
+        self._remove_pending({key: stamp for key, stamp in pending.items() if key not in failures})
 
-    def _forget_owed(self, delivered: dict[bytes, object]) -> None:
+    def _remove_pending(self, delivered: dict[bytes, object]) -> None:
         for key, stamp in delivered.items():
-            if self._owed.get(key) is stamp:
-                del self._owed[key]
+            if self._pending.get(key) is stamp:
+                del self._pending[key]
 
-    async def _note_connection(self, primary: PrimaryAccess) -> None:
-        """Before anything else goes to a primary that may have missed something: what is owed, recent and open."""
+    async def _note_connection(self, primary: NodeAccess) -> None:
+        """Before anything else goes to a primary that may have missed something: what is pending, recent and open."""
         now = monotonic()
         if self._forgot_at > now - REPLAYED_SECONDS:
             self._everything = object()
             self._start_delivery()
-        owed = {key: stamp for key, stamp in self._owed.items() if primary.owns(key)}
+        pending = {key: stamp for key, stamp in self._pending.items() if primary.owns(key)}
         recent = [key for key, moment in self._recent.items() if moment > now - REPLAYED_SECONDS and primary.owns(key)]
-        await self.scripts.run_at(primary, markers.SETTLE, dict.fromkeys([*owed, *recent]), _NOBODY)
+        await self.scripts.run_at(primary, markers.SETTLE, dict.fromkeys([*pending, *recent]), _NOBODY)
         for token, keys in list(self._open.items()):
             mine = [key for key in keys if primary.owns(key)]
             await self.scripts.run_at(primary, markers.ANNOUNCE, mine, token, round(INTENT_SECONDS * 1000))
-        self._forget_owed(owed)
+        self._remove_pending(pending)
 
 
 class TransactionKeys:
@@ -233,7 +233,7 @@ class TransactionKeys:
         self._token: bytes | None = None
 
     def add(self, *keys: str) -> None:
-        """Remembers keys.
+        """Remember keys.
 
         Raises:
             InvalidCacheKeyError: when one cannot be a key.
@@ -241,12 +241,12 @@ class TransactionKeys:
         self._keys.update((self._namespace.key(key), None) for key in keys)
 
     async def before_commit(self) -> None:
-        """Keeps values from being stored at the keys. Never fails; ends within the time limit of a command."""
+        """Keep values from being stored at the keys. Never fails; ends within the time limit of a command."""
         self._token = markers.new_token()
         await self._intents.announce(tuple(self._keys), self._token, self._time_limit)
 
     async def after_commit(self, *, is_decided: bool) -> None:
-        """Removes what is at the keys; without ``before_commit`` nothing happened and nothing is done. Never fails.
+        """Remove what is at the keys; without ``before_commit`` nothing happened and nothing is done. Never fails.
 
         Args:
             is_decided: whether it is known that the commit happened or never will.

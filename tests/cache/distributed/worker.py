@@ -14,8 +14,8 @@ from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
 from data_layer.cache import loading, write_intents
-from data_layer.cache.wire.line import Line
-from data_layer.cache.wire.primary import Primary
+from data_layer.cache.wire.connection import Connection
+from data_layer.cache.wire.node import Node
 from data_layer.errors import CacheError, DatabaseError
 from tests.cache.distributed.history import Recorder
 
@@ -149,7 +149,7 @@ def sabotage(what: str | None) -> None:
         write_intents.WriteIntents.announce = announce_nothing  # type: ignore[method-assign]
         write_intents.WriteIntents.settle = settle_nothing  # type: ignore[method-assign]
     elif what == "roles":
-        Line.watch_role = Primary.require_same_server = _do_nothing  # type: ignore[method-assign]
+        Connection.watch_role = Node.require_same_server = _do_nothing  # type: ignore[method-assign]
     elif what == "leases":
         loading.Loading._load_and_fill = fill_anyway  # type: ignore[method-assign]
 

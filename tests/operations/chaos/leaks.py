@@ -86,8 +86,8 @@ def _own_leaks(report: Event) -> list[str]:
     ]
     if facts["in_use"]:
         found.append(f"{name} at rest uses {facts['in_use']} connections")
-    if facts["owed"]:
-        found.append(f"{name} at rest has still to tell Redis of {facts['owed']} keys")
+    if facts["pending"]:
+        found.append(f"{name} at rest has still to tell Redis of {facts['pending']} keys")
     if facts["audit"]["lost"] or facts["audit"]["rejected"]:
         found.append(f"{name} lost audit entries: {facts['audit']}")
     return found

@@ -70,7 +70,7 @@ def _own_figures(data: DataLayer) -> dict[str, Any]:
         "in_use": figures["in_use"],
         "connections": figures["in_use"] + figures["idle"],
         "audit": audit.model_dump(mode="json"),
-        "owed": data.cache._parts.intents.owed,
+        "pending": data.cache._parts.intents.pending,
     }
 
 

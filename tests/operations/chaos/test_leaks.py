@@ -18,7 +18,7 @@ def report(**facts: Any) -> Event:
         "before": {"task x": 1},
         "after": {"task x": 1},
         "in_use": 0,
-        "owed": 0,
+        "pending": 0,
         "audit": {"lost": 0, "rejected": 0},
     }
     return Event("a", "idle", 1, 1, facts=usual | facts)
@@ -34,8 +34,8 @@ def test_a_replica_that_rests_keeps_nothing() -> None:
         {"after": {"task x": 2}},
         {"after": {"file /tmp/x": 1}},
         {"in_use": 1},
-        {"owed": 1},
-        {"owed": -1},
+        {"pending": 1},
+        {"pending": -1},
         {"audit": {"lost": 1, "rejected": 0}},
     ],
 )

@@ -1,1 +1,1 @@
-"""The way to the servers: lines, primaries with their breakers, and where the keys are. ``commands`` is its door."""
+"""The way to the servers: connections, nodes with their breakers, and where the keys are. ``commands`` is its door."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from binascii import crc_hqx
 from typing import TYPE_CHECKING, Any
 
 from data_layer.cache.errors import reply_code
-from data_layer.cache.wire.ask_all import ask_all
-from data_layer.cache.wire.primary import Primary
-from data_layer.cache.wire.routing import Detour
-from data_layer.cache.wire.slots import SLOTS, key_slot
+from data_layer.cache.wire.node import Node
+from data_layer.cache.wire.routing import Redirect, ask_all
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.observability.log import get_log
 
@@ -20,11 +19,24 @@ if TYPE_CHECKING:
     from hiredis import ReplyError
 
     from data_layer.cache.address import CacheAddress, ServerAddress
-    from data_layer.cache.wire.connect import Connector
-    from data_layer.cache.wire.primary import Prepare
+    from data_layer.cache.wire.connector import Connector
+    from data_layer.cache.wire.node import Prepare
 
     HostAndPort = tuple[str, int]
     SlotRange = tuple[int, int, HostAndPort]
+
+SLOTS = 16_384
+
+
+def key_slot(key: bytes) -> int:
+    """The slot of a key; only what stands between the first braces counts, if there is something."""
+    start = key.find(b"{")
+    if start >= 0:
+        end = key.find(b"}", start + 1)
+        if end > start + 1:
+            key = key[start + 1 : end]
+    return crc_hqx(key, 0) % SLOTS
+
 
 _ASKED_AT_ONCE = 5
 _SHORTEST_PAUSE = 0.05
@@ -45,51 +57,51 @@ class ClusterRouting:
         self._address = address
         self._connector = connector
         self._prepare = prepare
-        self._primaries: dict[HostAndPort, Primary] = {}
+        self._primaries: dict[HostAndPort, Node] = {}
         self._importing: set[HostAndPort] = set()
-        self._slots: list[Primary | None] = []
+        self._slots: list[Node | None] = []
         self._refreshing: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._not_before = 0.0
 
     @property
-    def primaries(self) -> tuple[Primary, ...]:
+    def primaries(self) -> tuple[Node, ...]:
         """All that hold slots, or are about to."""
         return tuple(self._primaries.values())
 
-    def find(self, key: bytes | None) -> Primary | None:
-        """The primary that holds the key's slot, or for no key one that is well."""
+    def find(self, key: bytes | None) -> Node | None:
+        """The primary that holds the key's slot; without a key any healthy one."""
         if key is not None:
             return self._slots[key_slot(key)] if self._slots else None
         well = (primary for primary in self._primaries.values() if primary.breaker.is_closed)
         return next(well, next(iter(self._primaries.values()), None))
 
     async def discover(self) -> None:
-        """Asks for the map of the slots, once for all who want it at the same time.
+        """Ask for the map of the slots, once for all concurrent callers.
 
         Raises:
             CacheError: when no node answers.
         """
         await self._refresh(())
 
-    async def detour(self, refusal: ReplyError, primary: Primary, key: bytes | None) -> Detour | None:
-        """Follows what the node says, and learns from it."""
+    async def redirect(self, refusal: ReplyError, primary: Node, key: bytes | None) -> Redirect | None:
+        """Follow what the node says, and learns from it."""
         match reply_code(refusal):
             case "MOVED":
                 return await self._follow_move(refusal, primary, key)
             case "ASK":
-                return Detour(self._primary_at(_target(refusal, primary)), asking=True)
+                return Redirect(self._primary_at(_target(refusal, primary)), asking=True)
             case "TRYAGAIN":
                 await _pause()
-                return Detour(primary)
+                return Redirect(primary)
             case "CLUSTERDOWN" | "READONLY" | "LOADING" | "MASTERDOWN":
                 await self._refresh_quietly(())
-                return Detour(self.find(key) or primary)
+                return Redirect(self.find(key) or primary)
             case _:
                 return None
 
     async def close(self) -> None:
-        """Closes all lines."""
+        """Close all connections."""
         tasks = [*self._retiring, *([self._refreshing] if self._refreshing is not None else [])]
         for task in tasks:
             task.cancel()
@@ -97,17 +109,17 @@ class ClusterRouting:
             await asyncio.wait(tasks)
         await asyncio.gather(*(primary.close() for primary in self._primaries.values()))
 
-    async def _follow_move(self, refusal: ReplyError, primary: Primary, key: bytes | None) -> Detour:
+    async def _follow_move(self, refusal: ReplyError, primary: Node, key: bytes | None) -> Redirect:
         target = _target(refusal, primary)
         if key is None:
             # A command whose keys are not known here: it was sent to whichever primary.
-            return Detour(self._primary_at(target))
+            return Redirect(self._primary_at(target))
         await self._refresh_quietly([target])
         found = self.find(key)
         if found is None or found is primary:
-            # Nobody else knows of the move yet; who refused should.
+            # The other nodes do not know of the move yet; the one that refused does.
             found = self._primary_at(target)
-        return Detour(found)
+        return Redirect(found)
 
     # The map of the slots
 
@@ -127,7 +139,7 @@ class ClusterRouting:
         self._refreshing = None
         self._not_before = asyncio.get_running_loop().time() + random.uniform(_SHORTEST_PAUSE, _LONGEST_PAUSE)  # noqa: S311  (no secret)
         if not task.cancelled():
-            task.exception()  # Whoever waits for it has seen it; nobody may be left.
+            task.exception()  # A waiting caller has seen it; there may be none left.
 
     async def _ask_for_map(self, first: Iterable[HostAndPort]) -> None:
         await asyncio.sleep(max(0.0, self._not_before - asyncio.get_running_loop().time()))
@@ -157,12 +169,12 @@ class ClusterRouting:
         return list(dict.fromkeys([*known[:_ASKED_AT_ONCE], *seeds[:_ASKED_AT_ONCE]]))
 
     async def _ask(self, node: ServerAddress) -> list[SlotRange]:
-        line = await self._connector.open(node)
+        connection = await self._connector.open(node)
         try:
-            info = await line.run("CLUSTER", "INFO")
-            answer = await line.run("CLUSTER", "SLOTS")
+            info = await connection.run("CLUSTER", "INFO")
+            answer = await connection.run("CLUSTER", "SLOTS")
         finally:
-            line.close()
+            connection.close()
         if b"cluster_state:ok" not in info and self._slots:
             raise CacheUnavailableError(f"The cluster is down, says Redis at {node}")
         if not answer:
@@ -173,7 +185,7 @@ class ClusterRouting:
             raise CacheUnavailableError(f"Redis at {node} describes its cluster in an unknown way") from None
 
     def _apply(self, ranges: list[SlotRange]) -> None:
-        slots: list[Primary | None] = [None] * SLOTS
+        slots: list[Node | None] = [None] * SLOTS
         holders = {node: self._primary_at(node) for _, _, node in ranges}
         for start, end, node in ranges:
             slots[start : end + 1] = [holders[node]] * (end + 1 - start)
@@ -186,14 +198,14 @@ class ClusterRouting:
         for primary in gained:
             primary.prepare_again()
 
-    def _primary_at(self, node: HostAndPort) -> Primary:
+    def _primary_at(self, node: HostAndPort) -> Node:
         primary = self._primaries.get(node)
         if primary is None:
             primary = self._primaries[node] = self._make_primary(node)
             self._importing.add(node)
         return primary
 
-    def _make_primary(self, node: HostAndPort) -> Primary:
+    def _make_primary(self, node: HostAndPort) -> Node:
         address = self._address.server(*node)
         was_asked = False
 
@@ -205,9 +217,9 @@ class ClusterRouting:
             was_asked = True
             return address
 
-        return Primary(str(address), self._connector, locate, self._prepare)
+        return Node(str(address), self._connector, locate, self._prepare)
 
-    def _retire(self, primary: Primary) -> None:
+    def _retire(self, primary: Node) -> None:
         task = asyncio.create_task(primary.retire(), name="cache primary")
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
@@ -219,7 +231,7 @@ def _slot_range(shard: list[Any], asked: ServerAddress) -> SlotRange:
     return start, end, (host.decode() if host not in {None, b"", b"?"} else asked.host, port)
 
 
-def _target(refusal: ReplyError, primary: Primary) -> HostAndPort:
+def _target(refusal: ReplyError, primary: Node) -> HostAndPort:
     """Where MOVED or ASK points: ``MOVED 1234 host:port``, where nothing before the colon means the same host."""
     host, _, port = str(refusal).split()[2].rpartition(":")
     return host.strip("[]") or primary.host, int(port)

@@ -4,30 +4,59 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from data_layer.cache.errors import is_demotion
-from data_layer.cache.wire.primary import Primary
+from data_layer.cache.wire.node import Node
 from data_layer.errors import CacheError
 from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Iterable
+    from typing import Any
+
     from hiredis import ReplyError
 
     from data_layer.cache.address import ServerAddress
-    from data_layer.cache.wire.connect import Connector
-    from data_layer.cache.wire.line import Line
-    from data_layer.cache.wire.primary import Prepare
+    from data_layer.cache.wire.connection import Connection
+    from data_layer.cache.wire.connector import Connector
+    from data_layer.cache.wire.node import Prepare
+
+Answer = TypeVar("Answer")
+
+
+@asynccontextmanager
+async def ask_all(
+    questions: Iterable[Coroutine[Any, Any, Answer]],
+) -> AsyncIterator[AsyncIterator[Answer | CacheError]]:
+    """The answers and errors as they come; questions that are still open at the end of the block are dropped."""
+    tasks = [asyncio.create_task(question) for question in questions]
+
+    async def answers() -> AsyncIterator[Answer | CacheError]:
+        for task in asyncio.as_completed(tasks):
+            try:
+                yield await task
+            except CacheError as error:
+                yield error
+
+    try:
+        yield answers()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
 
 _PROBE_SECONDS = 1.0
 
 logger = get_log(__name__)
 
 
-class Detour(NamedTuple):
+class Redirect(NamedTuple):
     """Where a refused command is to be sent instead; ``asking`` because the slot is being moved there."""
 
-    primary: Primary
+    primary: Node
     asking: bool = False
 
 
@@ -35,28 +64,28 @@ class Routing(Protocol):
     """One of: a single server, sentinels, a cluster."""
 
     @property
-    def only(self) -> Primary | None:
+    def only(self) -> Node | None:
         """The primary for all keys, if there is but one."""
 
     @property
-    def primaries(self) -> tuple[Primary, ...]:
+    def primaries(self) -> tuple[Node, ...]:
         """All that are known."""
 
-    def find(self, key: bytes | None) -> Primary | None:
+    def find(self, key: bytes | None) -> Node | None:
         """The primary that holds the key, or any for no key; None before ``discover``."""
 
     async def discover(self) -> None:
-        """Finds out where the primaries are.
+        """Find out where the primaries are.
 
         Raises:
-            CacheError: when nobody can be asked.
+            CacheError: when no server can be asked.
         """
 
-    async def detour(self, refusal: ReplyError, primary: Primary, key: bytes | None) -> Detour | None:
+    async def redirect(self, refusal: ReplyError, primary: Node, key: bytes | None) -> Redirect | None:
         """Where to send a command that was refused without having been carried out; None when that would not help."""
 
     async def close(self) -> None:
-        """Closes all lines."""
+        """Close all connections."""
 
 
 class SingleServer:
@@ -71,22 +100,22 @@ class SingleServer:
         self._connector = connector
         self._prepare = prepare
         self._watching: asyncio.Task[None] | None = None
-        self.only = Primary(str(address), connector, self._locate, self._prepare_primary)
+        self.only = Node(str(address), connector, self._locate, self._prepare_primary)
         self.primaries = (self.only,)
 
-    def find(self, _key: bytes | None) -> Primary | None:
+    def find(self, _key: bytes | None) -> Node | None:
         """Always the same."""
         return self.only
 
     async def discover(self) -> None:
         """Nothing has to be found out."""
 
-    async def detour(self, refusal: ReplyError, primary: Primary, _key: bytes | None) -> Detour | None:
+    async def redirect(self, refusal: ReplyError, primary: Node, _key: bytes | None) -> Redirect | None:
         """A demoted server's connections are closed by now; its name may lead to its successor."""
-        return Detour(primary) if is_demotion(refusal) else None
+        return Redirect(primary) if is_demotion(refusal) else None
 
     async def close(self) -> None:
-        """Closes all lines."""
+        """Close all connections."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
@@ -95,10 +124,10 @@ class SingleServer:
     async def _locate(self) -> ServerAddress:
         return self._address
 
-    async def _prepare_primary(self, primary: Primary, line: Line) -> None:
+    async def _prepare_primary(self, primary: Node, connection: Connection) -> None:
         if self._watching is None and self._address.socket_path is None:
             self._watching = asyncio.create_task(self._watch(), name="cache address")
-        await self._prepare(primary, line)
+        await self._prepare(primary, connection)
 
     async def _watch(self) -> None:
         while True:
@@ -106,8 +135,8 @@ class SingleServer:
             if not self.only.was_connected_for(_PROBE_SECONDS / 2):
                 continue
             try:
-                line = await self._connector.open(self._address, is_primary=True)
-                line.close()
-                self.only.require_same_server(line.run_id)
+                connection = await self._connector.open(self._address, is_primary=True)
+                connection.close()
+                self.only.require_same_server(connection.run_id)
             except CacheError as error:
                 logger.info("cache_address_checked", server=self.only.name, reason=str(error))

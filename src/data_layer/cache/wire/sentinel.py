@@ -8,9 +8,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from data_layer.cache.errors import is_demotion
-from data_layer.cache.wire.ask_all import ask_all
-from data_layer.cache.wire.primary import Primary
-from data_layer.cache.wire.routing import Detour
+from data_layer.cache.wire.node import Node
+from data_layer.cache.wire.routing import Redirect, ask_all
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.observability.log import get_log
 
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
     from hiredis import ReplyError
 
     from data_layer.cache.address import CacheAddress, ServerAddress
-    from data_layer.cache.wire.connect import Connector
-    from data_layer.cache.wire.line import Line
-    from data_layer.cache.wire.primary import Prepare
+    from data_layer.cache.wire.connection import Connection
+    from data_layer.cache.wire.connector import Connector
+    from data_layer.cache.wire.node import Prepare
 
     HostAndPort = tuple[str, int]
 
@@ -38,38 +37,38 @@ class SentinelRouting:
     """
 
     def __init__(self, address: CacheAddress, connector: Connector, prepare: Prepare) -> None:
-        self.only = Primary(str(address), connector, self._locate, self._prepare_primary)
+        self.only = Node(str(address), connector, self._locate, self._prepare_primary)
         self.primaries = (self.only,)
         self._address = address
         self._connector = connector
         self._prepare = prepare
-        self._lines: dict[ServerAddress, Line] = {}
+        self._connections: dict[ServerAddress, Connection] = {}
         self._watching: asyncio.Task[None] | None = None
 
-    def find(self, _key: bytes | None) -> Primary | None:
+    def find(self, _key: bytes | None) -> Node | None:
         """Always the same; where it is changes."""
         return self.only
 
     async def discover(self) -> None:
         """It is located with each connection."""
 
-    async def detour(self, refusal: ReplyError, primary: Primary, _key: bytes | None) -> Detour | None:
+    async def redirect(self, refusal: ReplyError, primary: Node, _key: bytes | None) -> Redirect | None:
         """A server that was demoted refuses writes: the command goes to its successor."""
-        return Detour(primary) if is_demotion(refusal) else None
+        return Redirect(primary) if is_demotion(refusal) else None
 
     async def close(self) -> None:
-        """Closes all lines, those to the sentinels too."""
+        """Close all connections, those to the sentinels too."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
         await self.only.close()
-        for line in self._lines.values():
-            line.close()
+        for connection in self._connections.values():
+            connection.close()
 
-    async def _prepare_primary(self, primary: Primary, line: Line) -> None:
+    async def _prepare_primary(self, primary: Node, connection: Connection) -> None:
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch(), name="cache sentinels")
-        await self._prepare(primary, line)
+        await self._prepare(primary, connection)
 
     async def _watch(self) -> None:
         while True:
@@ -111,16 +110,16 @@ class SentinelRouting:
             raise CacheUnavailableError(f"The sentinel at {sentinel} did not answer in time") from None
 
     async def _ask(self, sentinel: ServerAddress) -> HostAndPort:
-        line = self._lines.get(sentinel)
-        if line is None or line.is_closed:
-            line = await self._connector.open(sentinel)
-            other = self._lines.get(sentinel)
+        connection = self._connections.get(sentinel)
+        if connection is None or connection.is_closed:
+            connection = await self._connector.open(sentinel)
+            other = self._connections.get(sentinel)
             if other is None or other.is_closed:
-                self._lines[sentinel] = line
+                self._connections[sentinel] = connection
             else:  # Somebody else was quicker, and may be waiting for an answer there.
-                line.close()
-                line = other
-        answer = await line.run("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.sentinel_master or "")
+                connection.close()
+                connection = other
+        answer = await connection.run("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.sentinel_master or "")
         if answer is None:
             raise CacheUnavailableError(
                 f"The sentinel at {sentinel} knows no primary named {self._address.sentinel_master!r}; "
@@ -130,4 +129,4 @@ class SentinelRouting:
             host, port = answer
             return host.decode(), int(port)
         except (AttributeError, TypeError, ValueError):
-            raise CacheUnavailableError(f"What answers at {sentinel} is no sentinel") from None
+            raise CacheUnavailableError(f"What answers at {sentinel} is not a sentinel") from None

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from hiredis import ProtocolError, PushNotification, Reader, ReplyError, pack_command
 
 from data_layer.cache.errors import (
-    LineDemoted,
-    LineFailure,
-    LineGarbled,
-    LineLost,
-    LineTimedOut,
+    ConnectionDemoted,
+    ConnectionFailure,
+    ConnectionGarbled,
+    ConnectionLost,
+    ConnectionTimedOut,
     is_demotion,
     translate,
 )
@@ -22,7 +22,7 @@ from data_layer.cache.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from data_layer.cache.latency import LatencyHistogram
+    from data_layer.cache.statistics import LatencyHistogram
 
     OnPush = Callable[[list[Any]], None]
 
@@ -31,7 +31,7 @@ Command: TypeAlias = tuple[str | bytes | int, ...]
 pack = cast("Callable[[Command], bytes]", pack_command)
 
 MAXIMUM_WAITING = 4096
-"""Answers that a line waits for before it takes no more commands."""
+"""Answers that a connection waits for before it takes no more commands."""
 _MAXIMUM_UNWRITTEN = 2**20
 _MAXIMUM_ANSWER = 2**28
 _GRACE = 0.02
@@ -47,11 +47,11 @@ def _nothing() -> None:
     pass
 
 
-class Line(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """Carries commands to one server. Used from one event loop.
 
-    The oldest command that is not answered decides: when it is overdue, the line is broken off, because the answers
-    of all others come behind it. So there is one timer for the line and none for a command.
+    The oldest unanswered command decides: when it is overdue, the connection is closed, because all other answers come
+    behind it. So there is one timer for the connection and none for a command.
 
     A caller that is cancelled leaves its place in the queue, and its answer is thrown away when it comes.
 
@@ -63,8 +63,8 @@ class Line(asyncio.Protocol):
     Args:
         name: the server, as errors show it.
         time_limit: seconds from the writing of a command to its answer.
-        maximum_waiting: commands under way before the line calls itself full.
-        on_push: gets each message that is no answer, such as ``[b"invalidate", [b"key"]]``.
+        maximum_waiting: commands under way before the connection calls itself full.
+        on_push: receives each message that is not an answer, such as ``[b"invalidate", [b"key"]]``.
         latencies: record how long each write waited for its last answer.
     """
 
@@ -106,7 +106,7 @@ class Line(asyncio.Protocol):
         self._marks: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._is_doubtful = False
-        self._reason: LineFailure | None = None
+        self._reason: ConnectionFailure | None = None
         self._heard = loop.time()
         self._is_watched = self._is_holding = False
         self._role_questions = 0
@@ -115,11 +115,11 @@ class Line(asyncio.Protocol):
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing can be sent any more."""
+        """Whether nothing can be sent any longer."""
         return self._reason is not None
 
     @property
-    def reason(self) -> LineFailure | None:
+    def reason(self) -> ConnectionFailure | None:
         """Why it is closed."""
         return self._reason
 
@@ -129,10 +129,10 @@ class Line(asyncio.Protocol):
         return self.answered + len(self._waiting)
 
     def send(self, packed: bytes) -> asyncio.Future[Any]:
-        """Hands one command over; the future gets the answer, a ``ReplyError`` or a ``LineFailure``, never raised."""
+        """Send one command; the future gets the answer, a ``ReplyError`` or a ``ConnectionFailure``, never raised."""
         waiter = self._create_future()
         if self._reason is not None:
-            waiter.set_result(LineLost(str(self._reason), was_written=False))
+            waiter.set_result(ConnectionLost(str(self._reason), was_written=False))
             return waiter
         if not self._unwritten:
             if self._is_watched and self._loop.time() - self._heard > _SILENCE_SECONDS:
@@ -166,12 +166,12 @@ class Line(asyncio.Protocol):
         return mark
 
     async def has_room(self) -> None:
-        """Waits until the line is not full, or is closed."""
+        """Wait until the connection is not full, or is closed."""
         await self._room.wait()
 
     def close(self, reason: str = "the connection was closed") -> None:
-        """Breaks the line off; whoever waits is told."""
-        self._break(LineLost(reason))
+        """Close the connection at once; waiting callers get the reason."""
+        self._break(ConnectionLost(reason))
 
     def watch_role(self) -> None:
         """From now on, check again and again that the server is there and a primary."""
@@ -195,7 +195,7 @@ class Line(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hands each complete answer to the caller whose turn it is."""
+        """Hand each complete answer to the caller whose turn it is."""
         reader, waiting = self._reader, self._waiting
         try:
             reader.feed(data)
@@ -204,20 +204,20 @@ class Line(asyncio.Protocol):
                     self._push(answer)
                     continue
                 if not waiting:
-                    self._break(LineGarbled())
+                    self._break(ConnectionGarbled())
                     return
                 waiter = waiting.popleft()
                 self.answered += 1
                 if not waiter.done():
                     waiter.set_result(answer)
                 if answer.__class__ is ReplyError and self._is_watched and is_demotion(answer):
-                    self._break(LineDemoted(str(answer)))
+                    self._break(ConnectionDemoted(str(answer)))
                     return
         except ProtocolError:
-            self._break(LineGarbled())
+            self._break(ConnectionGarbled())
             return
         if reader.len() > _MAXIMUM_ANSWER:
-            self._break(LineGarbled())
+            self._break(ConnectionGarbled())
         else:
             self._note_progress()
 
@@ -233,7 +233,7 @@ class Line(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The other side has closed, or the network broke."""
-        self._break(LineLost(str(error) if error is not None else "the server closed the connection"))
+        self._break(ConnectionLost(str(error) if error is not None else "the server closed the connection"))
 
     def _write(self) -> None:
         unwritten = self._unwritten
@@ -296,7 +296,7 @@ class Line(asyncio.Protocol):
             self._is_doubtful = False
             self._timer = self._loop.call_at(due, self._look_for_overdue)
         elif self._is_doubtful:
-            self._break(LineTimedOut())
+            self._break(ConnectionTimedOut())
         else:
             # If the loop was busy for long, the answer may be there already and only has to be read.
             self._is_doubtful = True
@@ -320,10 +320,10 @@ class Line(asyncio.Protocol):
 
     def _note_role(self, answer: Any) -> None:
         self._role_questions -= 1
-        if self._reason is not None or isinstance(answer, LineFailure):
+        if self._reason is not None or isinstance(answer, ConnectionFailure):
             return
         if isinstance(answer, dict) and answer.get(b"role") != b"master":
-            self._break(LineDemoted("the server is a replica now"))
+            self._break(ConnectionDemoted("the server is a replica now"))
         elif self._is_holding and not self._role_questions:
             self._is_holding = False
             self._write()
@@ -333,7 +333,7 @@ class Line(asyncio.Protocol):
         if not self._is_holding or any(has_callers for _, _, has_callers in self._writes):
             return
         if is_last:
-            self._break(LineTimedOut())
+            self._break(ConnectionTimedOut())
         else:  # As for an overdue command: the answer may only have to be read.
             self._proof_timer = self._loop.call_later(_GRACE, partial(self._miss_proof, is_last=True))
 
@@ -341,7 +341,7 @@ class Line(asyncio.Protocol):
         if self._on_push is not None:
             self._on_push(message)
 
-    def _break(self, reason: LineFailure) -> None:
+    def _break(self, reason: ConnectionFailure) -> None:
         if self._reason is not None:
             return
         self._reason = reason
@@ -355,7 +355,7 @@ class Line(asyncio.Protocol):
         written = len(self._waiting) - len(self._unwritten)
         for number, waiter in enumerate(self._waiting):
             if not waiter.done():
-                waiter.set_result(reason if number < written else LineLost(str(reason), was_written=False))
+                waiter.set_result(reason if number < written else ConnectionLost(str(reason), was_written=False))
         for _, mark in self._marks:
             _release(mark)
         for queue in (self._waiting, self._unwritten, self._marks, self._writes):
