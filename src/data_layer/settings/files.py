@@ -28,7 +28,7 @@ class FileSettings(StorageSettings):
     )
     image_max_pixels: int = Field(200_000_000, ge=1, le=500_000_000, description="Pixels that an image may have.")
     image_memory_limit: int = Field(
-        192 * 1024 * 1024,
+        256 * 1024 * 1024,
         ge=16 * 1024 * 1024,
         description="Bytes of memory for decoding images, all at once in one process, and at most a third of the "
         "container's; an image that needs more is stored without thumbnails.",

@@ -25,6 +25,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from data_layer.errors import CorruptFileError, ImageTimeoutError, ImageTooLargeError, InvalidFileError
+from data_layer.observability.log import get_log
 from data_layer.storage.validation.containers import png_chunk, png_file, read_picture, stored_pieces
 from data_layer.storage.validation.memory import DECODING, bounded_by_container
 from data_layer.storage.validation.received import JoinedFile, ReceivedFile, Span
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from data_layer.storage.validation.containers import Picture, Pieces, PngLayout
     from data_layer.storage.validation.values import FileLimits
 
+log = get_log(__name__)
+
 _COLOR_SAMPLE = (48, 48)
 _OPAQUE = 128
 _SEVERAL_COLORS = 8
@@ -46,6 +49,7 @@ _METHOD = 2
 _SMALLEST_PREVIEW = 200  # Enough for the dominant color, where no thumbnails are made.
 _STRIP = 1024 * 1024
 _READ = 64 * 1024
+_MAX_SIDE = 500_000  # Pixels. Browsers show nothing of that size either.
 _WAIT = 30.0
 _OVERHEAD = 8 * 1024 * 1024
 _WEBP_PIXEL = 17  # Bytes: the canvas, the one before, a copy, the image, and the transparency of a lossy one.
@@ -69,19 +73,18 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
 }
 
 
-def inspect_image(file: ReceivedFile, content_type: str, limits: FileLimits, deadline: float) -> InspectedFile:
+def inspect_image(file: ReceivedFile, content_type: str, limits: FileLimits) -> InspectedFile:
     """What there is to know of an image, its content as it is to be stored, and its thumbnails.
 
     Args:
         file: the file.
         content_type: its media type, by its signature.
-        limits: how much may be decoded.
-        deadline: when to give up, on the monotonic clock.
+        limits: how much may be decoded, and how long that may take.
 
     Raises:
         InvalidFileError: it cannot be shown, or is too much to decode; see the subclasses.
     """
-    watch = _Watch(deadline)
+    watch = _Watch(limits.time_limit)
     picture = read_picture(file, content_type, watch.check)
     _check_measures(picture, limits)
     preview = _preview(file, picture, limits, watch)
@@ -96,14 +99,19 @@ def inspect_image(file: ReceivedFile, content_type: str, limits: FileLimits, dea
 
 
 class _Watch:
-    """Raises an exception once the time is over. The time that is spent waiting for memory does not count."""
+    """Raises an exception once the time is over."""
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
 
     def check(self) -> None:
-        if time.monotonic() > self.deadline:
+        if time.monotonic() > self._deadline:
             raise ImageTimeoutError("The image takes too long to decode (IMAGE_TIME_LIMIT)")
+
+    def again(self) -> _Watch:
+        """The same time from now on: reading and decoding have it each, and waiting for memory does not count."""
+        return _Watch(self._seconds)
 
 
 def _check_measures(picture: Picture, limits: FileLimits) -> None:
@@ -137,27 +145,31 @@ def _stored(file: ReceivedFile, pieces: Pieces) -> ReceivedFile:
 
 
 def _preview(file: ReceivedFile, picture: Picture, limits: FileLimits, watch: _Watch) -> Image.Image | None:
-    """The first frame, made smaller, the right way up and in sRGB; None where decoding takes too much memory."""
+    """The first frame, made smaller, the right way up and in sRGB.
+
+    None where decoding takes more memory or time than there is: the image itself may be stored all the same.
+    """
     size = max(picture.width, picture.height)
     wanted = max([*(side for side in limits.thumbnail_sizes if side < size), _SMALLEST_PREVIEW])
     scale = max(1, size // (2 * wanted))
     limit = bounded_by_container(limits.memory_limit)
     needed = _memory_needed(picture, scale)
-    if needed > limit:
+    if needed > limit or size > _MAX_SIDE:
         return None
-    started = time.monotonic()
-    with DECODING.reserve(needed, limit, _WAIT):
-        watch.deadline += time.monotonic() - started
-        try:
-            image = _reduced(file, picture, scale, watch)
-        except InvalidFileError:
-            raise
-        except Exception as error:
-            message = f"The image cannot be decoded: its {picture.image_format} data is cut off or damaged"
-            raise CorruptFileError(message) from error
-        image.thumbnail((wanted, wanted), Image.Resampling.BICUBIC, reducing_gap=2.0)
-        turn = _TRANSPOSITIONS.get(picture.orientation)
-        return _in_srgb(image if turn is None else image.transpose(turn), picture.profile)
+    try:
+        with DECODING.reserve(needed, limit, _WAIT):
+            image = _reduced(file, picture, scale, watch.again())
+            image.thumbnail((wanted, wanted), Image.Resampling.BICUBIC, reducing_gap=2.0)
+            turn = _TRANSPOSITIONS.get(picture.orientation)
+            return _in_srgb(image if turn is None else image.transpose(turn), picture.profile)
+    except ImageTimeoutError as error:
+        log.warning("image_not_decoded", reason=str(error), width=picture.width, height=picture.height)
+        return None
+    except InvalidFileError:
+        raise
+    except Exception as error:
+        message = f"The image cannot be decoded: its {picture.image_format} data is cut off or damaged"
+        raise CorruptFileError(message) from error
 
 
 class _Scaling(NamedTuple):
@@ -179,7 +191,7 @@ def _memory_needed(picture: Picture, scale: int) -> int:
     across, down, rows = _scaling(picture.width, _row(picture), scale)
     reduced = (picture.width // across + 1) * (picture.height // down + 1)
     # The strip in colors, with multiplied transparency, and as it was before; and all strips made smaller.
-    needed = _OVERHEAD + 12 * picture.width * min(rows, picture.height) + 12 * reduced
+    needed = _OVERHEAD + 12 * picture.width * min(rows, picture.height) + 8 * reduced
     pixels = picture.frame.width * picture.frame.height
     if picture.image_format == "WEBP":
         return needed + _WEBP_PIXEL * pixels + 2 * JoinedFile(_NOTHING, picture.still).size

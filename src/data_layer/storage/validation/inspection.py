@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -55,11 +54,9 @@ class Inspector:
         allowed = self.limits.allowed_types if allowed_types is None else allowed_types
         limit = self.limits.time_limit
         loop = asyncio.get_running_loop()
-        job = loop.run_in_executor(
-            self._executor, lambda: _inspect(file, declared_type, allowed, self.limits, time.monotonic() + limit)
-        )
+        job = loop.run_in_executor(self._executor, _inspect, file, declared_type, allowed, self.limits)
         try:
-            finished, _ = await asyncio.wait([job], timeout=_QUEUE_SECONDS + limit + _GRACE)
+            finished, _ = await asyncio.wait([job], timeout=_QUEUE_SECONDS + 2 * limit + _GRACE)
         finally:
             if not job.done():
                 job.add_done_callback(_forget)
@@ -83,9 +80,7 @@ def _forget(job: asyncio.Future[InspectedFile]) -> None:
         job.exception()
 
 
-def _inspect(
-    file: ReceivedFile, declared: str | None, allowed: AbstractSet[str], limits: FileLimits, deadline: float
-) -> InspectedFile:
+def _inspect(file: ReceivedFile, declared: str | None, allowed: AbstractSet[str], limits: FileLimits) -> InspectedFile:
     if file.size == 0:
         raise EmptyFileError("The file is empty")
     content_type = recognize(file, declared, allowed)
@@ -94,7 +89,7 @@ def _inspect(
         # Here, because Pillow is needed for images alone, and not installed without them.
         from data_layer.storage.validation.images import inspect_image  # noqa: PLC0415
 
-        return inspect_image(file, content_type, limits, deadline)
+        return inspect_image(file, content_type, limits)
     if content_type == SVG:
         check_svg(file)
     elif content_type == "application/pdf":

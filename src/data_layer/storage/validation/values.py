@@ -21,7 +21,7 @@ class FileLimits:
         allowed_types: Media types that may be stored.
         max_pixels: Pixels that an image may have.
         max_frames: Frames that an animation may have.
-        time_limit: Seconds that inspecting one file may take.
+        time_limit: Seconds that reading an image, and decoding it, may take each.
         memory_limit: Bytes of memory for decoding images, all at once and in the whole process.
         thumbnail_sizes: Longest sides of the thumbnails, in pixels.
         metadata_removal: What is removed from images.
@@ -32,7 +32,7 @@ class FileLimits:
     max_pixels: int = 200_000_000
     max_frames: int = 500
     time_limit: float = 10.0
-    memory_limit: int = 192 * 1024 * 1024
+    memory_limit: int = 256 * 1024 * 1024
     thumbnail_sizes: tuple[int, ...] = ()
     metadata_removal: MetadataRemoval = "none"
 
