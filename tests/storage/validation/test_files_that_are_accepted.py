@@ -199,6 +199,13 @@ async def test_the_type_is_decided_by_content(content: bytes, declared: str | No
     ['<use href="#a"/>', '<rect fill="url(#g)"/>', "<style>.a { fill: red }</style>",
      '<a id="x"><text>onclick</text></a>',
      '<image href="data:image/png;base64,iVBORw0KGgo="/>', '<animate attributeName="r" to="3"/>',
+     "<style>@namespace svg url(http://www.w3.org/2000/svg); .a { fill: url(#g) }</style>",
+     r'<style>.\31 0 { fill: url("#g") } /* @import url(//example.com) */</style>',
+     '<style>.a::before { content: "url(//example.com) @import" }</style>',
+     '<style>@font-face { src: url(data:font/woff2;base64,AAAA) format("woff2") }</style>',
+     '<rect style="mask: url(data:image/png;base64,AAAA); width: calc(1px * var(--a))"/>',
+     """<rect style="mask: image-set('data:image/png;base64,AAAA' type('image/png'))"/>""",
+     "<text>@import url(//example.com)</text>", '<g id="url" class="image src"/>', '<image href=""/>',
      r'<g xmlns:i="http://inkscape.org" i:path="C:\pictures\a.svg"/>', '<g style="fill: url(&quot;#g&quot;)"/>'],
 )  # fmt: skip
 async def test_a_drawing_that_only_draws(drawing: str) -> None:

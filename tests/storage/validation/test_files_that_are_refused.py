@@ -116,6 +116,44 @@ DRAWINGS = {
     "animated link": '<a><animate attributeName="href" to="javascript:alert(1)"/></a>',
     "animated handler": '<set attributeName="onclick" to="alert(1)"/>',
     "base": '<g xml:base="https://example.com/"><use href="#a"/></g>',
+    "link that reports clicks": '<a href="#a" ping="https://example.com/"><text>x</text></a>',
+    "animated link to elsewhere": '<a><animate attributeName="href" to="https://example.com/"/></a>',
+    "animated link of many values": '<image><animate attributeName="href" values="#a;//example.com/a.png"/></image>',
+    "link that is set": '<use><set attributeName="href" to="other.svg#a"/></use>',
+    "link that is set, the old way": '<use><set attributeName="xlink:href" to="//example.com/a.svg#a"/></use>',
+    "link that is set with blanks": '<use><set attributeName=" href " from="#a" to="other.svg#a"/></use>',
+    "animated fill": '<rect><animate attributeName="fill" values="red;url(//example.com/a#b)"/></rect>',
+    "import without url": '<style>@import "//example.com/a.css";</style>',
+    "import in capitals": "<style>@IMPORT URL(//example.com/a.css);</style>",
+    "import of data": "<style>@import url(data:text/css,a);</style>",
+    "import with an escape": r'<style>@\69mport "//example.com/a.css";</style>',
+    "import split by an element": "<style>@imp<g>x</g>ort url(//example.com/a.css);</style>",
+    "import split by an empty element": '<style>@imp<g/>ort "a.css";</style>',
+    "import split by a comment": '<style>@imp<!-- x -->ort "a.css";</style>',
+    "import split by a section": '<style>@imp<![CDATA[ort "a.css";]]></style>',
+    "import as characters": '<style>&#64;import "a.css";</style>',
+    "import behind another": '<style>@charset "utf-8"; .a { fill: red } @import "a.css";</style>',
+    "import in a style in a style": '<style><style>@imp<g>x</g>ort "a.css";</style></style>',
+    "import of text in between": '<style><g>@import "a.css";</g></style>',
+    "url split by an element": "<style>.a { fill: u<g>x</g>rl(//example.com/a#b) }</style>",
+    "url as characters": '<rect fill="&#x75;rl(//example.com/a#b)"/>',
+    "url in quotes": """<rect style="fill: url( '//example.com/a#b' )"/>""",
+    "url with an escape": r'<style>.a { fill: u\72 l("//example.com/a#b") }</style>',
+    "url that begins harmless": '<rect style="--a: url(#b); fill: url(a.svg#b)"/>',
+    "url in a block in a block": "<style>@media all { .a { fill: url(a.svg#b) } }</style>",
+    "set of images": '<style>.a { mask: image-set("//example.com/a.png" 1x) }</style>',
+    "set of images, prefixed": '<rect style="mask: -webkit-image-set(url(//example.com/a.png) 1x)"/>',
+    "set of images with an escape": r'<rect style="mask: image\2d set(&quot;a.png&quot; 1x)"/>',
+    "set of images from a variable": """<rect style="--a: 'a.png'; mask: image-set(var(--a) 1x)"/>""",
+    "set of images inside of a fade": """<rect style="mask: cross-fade(image-set('a.png' 1x), red)"/>""",
+    "source": '<rect style="mask: src(&quot;a.png&quot;)"/>',
+    "source from a variable": """<rect style="--a: 'a.png'; mask: src(var(--a))"/>""",
+    "image": '<rect style="mask: image(&quot;a.png&quot;, red)"/>',
+    "cursor": '<rect cursor="url(a.cur), pointer"/>',
+    "filter": '<rect filter="url(a.svg#b)"/>',
+    "marker": '<path marker-end="url(a.svg#b)"/>',
+    "expression": '<rect style="width: expression(alert(1))"/>',
+    "binding": '<rect style="-moz-binding: url(#a)"/>',
 }  # fmt: skip
 XML_BOMB = (
     b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">'
@@ -214,6 +252,61 @@ async def test_a_drawing_with_a_style_sheet_from_elsewhere() -> None:
 )  # fmt: skip
 async def test_a_drawing_that_is_no_well_formed_xml(content: bytes) -> None:
     assert type(await refuse(EVERYTHING, content, "image/svg+xml")) is CorruptFileError
+
+
+@pytest.mark.parametrize(
+    "content",
+    [SVG + b" " * 20_000_000,
+     SVG.replace(b"/>", b' d="' + b"M1 1" * 2_000_000 + b'"/>'),
+     SVG.replace(b"/>", b" ".join(b' a%d="1"' % number for number in range(200_000)) + b"/>"),
+     SVG.replace(b"<circle", b"<style>" + b".a { fill: url(#a) }" * 100_000 + b"</style><circle")],
+    ids=["all of it", "one attribute", "many attributes", "styles"],
+)  # fmt: skip
+async def test_a_drawing_that_would_take_too_long_to_be_checked(content: bytes) -> None:
+    assert type(await refuse(EVERYTHING, content, "image/svg+xml")) is ImageTooLargeError
+
+
+@pytest.mark.parametrize("declared", ["image/png", None, "application/json"])
+async def test_nothing_is_parsed_that_may_not_be_stored(declared: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse(_: object) -> None:
+        pytest.fail("parsed")
+
+    monkeypatch.setattr("orjson.loads", parse)
+    monkeypatch.setattr("data_layer.storage.validation.inspection.check_svg", parse)
+    wrong = FileTypeMismatchError if declared == "image/png" else FileTypeNotAllowedError
+    assert type(await refuse(IMAGES, b'{"a": [1, 2]}', declared)) is wrong
+    if declared is None:
+        assert type(await refuse(IMAGES, SVG)) is FileTypeNotAllowedError
+
+
+async def test_long_json_is_not_parsed(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orjson.loads", lambda _: pytest.fail("parsed"))
+    content = b"[" + b"1," * 1_000_000 + b"1]\n"
+    found = await inspector.inspect(ReceivedFile.of_bytes(content), "application/json")
+    assert found.content_type == "application/json"
+    cut = await refuse(EVERYTHING, content[:-2], "application/json")
+    assert type(cut) is FileTypeMismatchError
+
+
+async def test_short_json_is_parsed(inspector: Inspector) -> None:
+    found = await inspector.inspect(ReceivedFile.of_bytes(b'\xef\xbb\xbf {"a": [1, 2]}'), "application/json")
+    assert found.content_type == "application/json"
+    assert type(await refuse(EVERYTHING, b'{"a": ]}', "application/json")) is FileTypeMismatchError
+
+
+async def test_a_text_is_looked_at_to_its_end(inspector: Inspector) -> None:
+    text = "Grüße " * 200_000  # Pieces of it end inside of characters.
+    found = await inspector.inspect(ReceivedFile.of_bytes(text.encode()), "text/plain")
+    assert found.content_type == "text/plain"
+    assert type(await refuse(EVERYTHING, text.encode() + b"\xff", "text/plain")) is FileTypeNotAllowedError
+    assert type(await refuse(EVERYTHING, text.encode() + b"\x01", "text/plain")) is FileTypeNotAllowedError
+
+
+async def test_fill_bytes_are_passed_over_once(inspector: Inspector) -> None:
+    """Looking for the marker behind each of them would take minutes."""
+    content = picture("JPEG")
+    found = await inspector.inspect(ReceivedFile.of_bytes(content[:-2] + b"\xff" * 3_000_000 + b"\xd9"), None)
+    assert found.image is not None
 
 
 async def test_documents_that_go_on_behind_their_end() -> None:

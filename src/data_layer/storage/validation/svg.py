@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _SVG = "http://www.w3.org/2000/svg"
 _XHTML = "http://www.w3.org/1999/xhtml"
 _MAX_SIZE = 16 * 1024 * 1024
-_MAX_UNBROKEN = 8 * 1024 * 1024
+_MAX_UNBROKEN = 2 * 1024 * 1024
+_MAX_ATTRIBUTES = 10_000
 _MAX_STYLES = 1024 * 1024
 _PIECE = 64 * 1024
 _MAX_ELEMENTS = 200_000
@@ -41,8 +42,9 @@ _HARMLESS_IN_STYLE = re.compile(
     re.IGNORECASE,
 )
 # What has none of these can fetch nothing. An escape may stand for anything.
-_MAY_FETCH = re.compile(r"\\|@|url|src|image|cross-fade|expression", re.IGNORECASE)
-_ACTIVE_STYLE = re.compile(r"javascript:|-moz-binding", re.IGNORECASE)
+_MAY_FETCH = ("\\", "@", "url", "src", "image", "cross-fade", "expression")
+_ACTIVE_STYLE = ("javascript:", "-moz-binding")
+_LONGEST_WORD = 16
 _FETCHING_FUNCTIONS = frozenset({"url", "src"})
 _IMAGE_FUNCTIONS = frozenset({"image-set", "-webkit-image-set", "image", "cross-fade", "-webkit-cross-fade"})
 _SUBSTITUTIONS = frozenset({"var", "env", "attr", "if"})
@@ -65,15 +67,26 @@ def check_svg(file: ReceivedFile) -> None:
     try:
         while position < file.size:
             reader.progressed = False
-            reader.parser.Parse(file.read_part(position, size), False)
+            piece = file.read_part(position, size)
+            if size > _PIECE and piece.count(b"=") > _MAX_ATTRIBUTES:
+                raise ImageTooLargeError(f"The image/svg+xml has an element of more than {_MAX_ATTRIBUTES} attributes")
+            reader.parser.Parse(piece, False)
             position += size
             # The parser begins a token again with each piece of it, so the pieces of a long one become longer.
             size = _PIECE if reader.progressed else 2 * size
             if size > _MAX_UNBROKEN:
-                raise ImageTooLargeError(f"The image/svg+xml has a part of more than {_MAX_UNBROKEN // 2} bytes")
+                raise ImageTooLargeError(f"The image/svg+xml has a part of more than {_MAX_UNBROKEN} bytes")
         reader.parser.Parse(b"", True)
     except expat.ExpatError as error:
         raise CorruptFileError(f"The image/svg+xml is not well-formed: {error}") from error
+
+
+class _StyleSheet:
+    """The text of a style element: what it holds directly, which is all that browsers read, and with its elements."""
+
+    def __init__(self) -> None:
+        self.direct: list[str] = []
+        self.everything: list[str] = []
 
 
 class _Reader:
@@ -90,7 +103,7 @@ class _Reader:
         self.parser.CharacterDataHandler = self._text
         self.progressed = False
         self._elements = 0
-        self._open: list[list[str] | None] = []
+        self._open: list[_StyleSheet | None] = []
         self._styles = _Styles()
 
     def _declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
@@ -112,7 +125,7 @@ class _Reader:
         local = local.lower()
         self.progressed = True
         self._elements += 1
-        self._open.append([] if local == "style" else None)
+        self._open.append(_StyleSheet() if local == "style" else None)
         if self._elements == 1 and (namespace, local) != (_SVG, "svg"):
             raise CorruptFileError(f"The outermost element is no svg in the namespace {_SVG}")
         if self._elements > _MAX_ELEMENTS or len(self._open) > _MAX_DEPTH:
@@ -128,14 +141,18 @@ class _Reader:
 
     def _end(self, _name: str) -> None:
         self.progressed = True
-        style = self._open.pop()
-        if style is not None:
-            self._styles.check("".join(style))
+        sheet = self._open.pop()
+        if sheet is not None:
+            self._styles.check("".join(sheet.direct))
+            self._styles.check("".join(sheet.everything))
 
     def _text(self, text: str) -> None:
         self.progressed = True
         if self._open[-1] is not None:
-            self._open[-1].append(text)
+            self._open[-1].direct.append(text)
+        for sheet in self._open:
+            if sheet is not None:
+                sheet.everything.append(text)
 
 
 def _check_attribute(element: str, name: str, value: str) -> None:
@@ -153,18 +170,26 @@ class _Styles:
     """Looks at the styles of a drawing, which together may have a bounded length."""
 
     def __init__(self) -> None:
-        self._parsed = 0
+        self._parsed: set[str] = set()
+        self._length = 0
 
     def check(self, style: str) -> None:
         """Accept what fetches nothing."""
-        if _ACTIVE_STYLE.search(style):
+        if _found(_ACTIVE_STYLE, style):
             _refuse("a style that executes something")
-        if not _MAY_FETCH.search(style):
+        if style in self._parsed or not _found(_MAY_FETCH, style):
             return
-        self._parsed += len(style)
-        if self._parsed > _MAX_STYLES:
+        self._parsed.add(style)
+        self._length += len(style)
+        if self._length > _MAX_STYLES:
             raise ImageTooLargeError(f"The image/svg+xml has styles of more than {_MAX_STYLES} characters")
         _check_tokens(tinycss2.parse_component_value_list(style))
+
+
+def _found(words: tuple[str, ...], text: str) -> bool:
+    """Whether one of the words is in a text, which is searched in pieces: other threads have their turn in between."""
+    pieces = (text[start : start + _PIECE + _LONGEST_WORD].lower() for start in range(0, len(text), _PIECE))
+    return any(word in piece for piece in pieces for word in words)
 
 
 def _check_tokens(tokens: Iterable[Node]) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _HEAD_SIZE = 4096
 _MAX_TEXT_SIZE = 128 * 1024 * 1024
-_MAX_PARSED_JSON = 1024 * 1024
+_MAX_PARSED_JSON = 256 * 1024
 _PIECE = 256 * 1024
 
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
@@ -114,7 +114,7 @@ def _text_type(file: ReceivedFile, *, check: bool) -> str | None:
         return SVG
     if _HTML_START.match(rest):
         return "text/html"
-    is_json = beginning.lstrip()[:1] in {"{", "["} and (not check or _is_json(file))
+    is_json = beginning.lstrip("\ufeff \t\r\n")[:1] in {"{", "["} and (not check or _is_json(file))
     return "application/json" if is_json else "text/plain"
 
 
