@@ -104,6 +104,7 @@ class _Reader:
         self.progressed = False
         self._elements = 0
         self._open: list[_StyleSheet | None] = []
+        self._open_sheets: list[_StyleSheet] = []
         self._styles = _Styles()
 
     def _declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
@@ -126,6 +127,7 @@ class _Reader:
         self.progressed = True
         self._elements += 1
         self._open.append(_StyleSheet() if local == "style" else None)
+        self._open_sheets += [sheet for sheet in self._open[-1:] if sheet is not None]
         if self._elements == 1 and (namespace, local) != (_SVG, "svg"):
             raise CorruptFileError(f"The outermost element is no svg in the namespace {_SVG}")
         if self._elements > _MAX_ELEMENTS or len(self._open) > _MAX_DEPTH:
@@ -143,6 +145,7 @@ class _Reader:
         self.progressed = True
         sheet = self._open.pop()
         if sheet is not None:
+            self._open_sheets.pop()
             self._styles.check("".join(sheet.direct))
             self._styles.check("".join(sheet.everything))
 
@@ -150,9 +153,8 @@ class _Reader:
         self.progressed = True
         if self._open[-1] is not None:
             self._open[-1].direct.append(text)
-        for sheet in self._open:
-            if sheet is not None:
-                sheet.everything.append(text)
+        for sheet in self._open_sheets:
+            sheet.everything.append(text)
 
 
 def _check_attribute(element: str, name: str, value: str) -> None:
