@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_CHANGES", "SESSION_CHANNEL", "Reading", "read_changes"]
 
-MOST_CHANGES = 100_000
-"""More changes than this are not read at once; the reader begins anew instead."""
+MOST_CHANGES = 50_000
+"""More changes than this are not read at once; the reader does without them, and believes no older copy."""
 
+# What a snapshot does not show: transactions that were under way then, and those that began later. Asked for in these
+# two parts, so that the rows of a transaction that it shows are not looked at again while an older one stays open.
 _READ = Sql(
     "session_changes.read",
     """
@@ -34,9 +36,15 @@ SELECT pg_is_in_recovery(), pg_postmaster_start_time()::text, extract(epoch FROM
 FROM (
     SELECT array_agg(session_id) AS sessions, array_agg(transaction_id) AS transactions
     FROM (
-        SELECT session_id, transaction_id FROM session_changes
-        WHERE transaction_id >= pg_snapshot_xmin(%s::pg_snapshot)::text::bigint
-        AND NOT pg_visible_in_snapshot(transaction_id::text::xid8, %s::pg_snapshot)
+        (
+            SELECT session_id, transaction_id FROM session_changes
+            WHERE transaction_id = ANY (ARRAY(SELECT pg_snapshot_xip(%s::pg_snapshot)::text::bigint)) LIMIT %s
+        )
+        UNION ALL
+        (
+            SELECT session_id, transaction_id FROM session_changes
+            WHERE transaction_id >= pg_snapshot_xmax(%s::pg_snapshot)::text::bigint ORDER BY transaction_id LIMIT %s
+        )
         ORDER BY transaction_id LIMIT %s
     ) AS news
 ) AS changes
@@ -70,7 +78,8 @@ async def read_changes(listener: Listener, known: str | None) -> Reading:
         DatabaseError: when the journal cannot be read, or the server is a replica that may lag behind.
     """
     known = known or _EVERYTHING
-    row = await listener.fetch_one(_READ, (known, known, MOST_CHANGES + 1))
+    most = MOST_CHANGES + 1
+    row = await listener.fetch_one(_READ, (known, most, known, most, most))
     is_replica, server, clock, snapshot, oldest, next_one, sessions, transactions = row
     if is_replica:
         raise DatabaseUnavailableError("this PostgreSQL is a replica; sessions are checked on the primary server")

@@ -66,14 +66,15 @@ class ModelDatabase:
             transaction = sorted(self.open_ones)[which % len(self.open_ones)]
             self.committed[transaction] = (self.open_ones.pop(transaction), now)
 
-    def read(self, known: str | None) -> Reading:
+    def read(self, known: str | None, most: int = 100) -> Reading:
         now = self.snapshot()
         before = Snapshot.read(known) if known else None
         changes: dict[UUID, int] = {}
         for transaction in sorted(self.committed):
             if before and not before.sees(transaction):
                 changes[self.committed[transaction][0]] = transaction
-        return Reading(self.server, 0.0, str(now), now.oldest, now.next_one, changes)
+        told = changes if len(changes) <= most else None
+        return Reading(self.server, 0.0, str(now), now.oldest, now.next_one, told)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Copy:
 
 Step = tuple[str, int, float]
 steps = st.tuples(
-    st.sampled_from(("begin", "begin", "commit", "commit", "copy", "copy", "read", "read", "read", "restart")),
+    st.sampled_from(("begin", "begin", "commit", "commit", "copy", "copy", "read", "read", "overflow", "restart")),
     st.integers(0, 5),
     st.sampled_from((0.0, 0.1, 0.7, 2.0)),
 )
@@ -115,7 +116,7 @@ def test_it_never_vouches_for_a_copy_that_lacks_an_old_change(story: list[Step])
         elif what == "restart":
             coverage = Coverage()
         else:
-            catch_up(coverage, database, now)
+            catch_up(coverage, database, now, most=100 if what == "read" else 0)
         for copy in copies:
             believed = now < coverage.fresh_until and coverage.vouches_for(
                 copy.session, copy.snapshot.oldest, copy.server
@@ -123,13 +124,30 @@ def test_it_never_vouches_for_a_copy_that_lacks_an_old_change(story: list[Step])
             assert not (believed and copy.lacks(database, now - LEASE_SECONDS))
 
 
-def catch_up(coverage: Coverage, database: ModelDatabase, now: float) -> Mapping[UUID, int] | None:
-    known = coverage.known_at(now)
-    changes = coverage.take(database.read(known), asked_at=now, known=known)
-    if changes is not None:
-        return changes
-    known = coverage.known_at(now)
-    return coverage.take(database.read(known), asked_at=now, known=known)
+def catch_up(coverage: Coverage, database: ModelDatabase, now: float, most: int = 100) -> Mapping[UUID, int] | None:
+    """Read as the feed does; two readings are enough, whatever there is to be read."""
+    for _ in range(2):
+        known = coverage.known_at(now)
+        changes = coverage.take(database.read(known, most), asked_at=now, known=known)
+        if coverage.fresh_until > now:
+            return changes
+    raise AssertionError("it reads without end")
+
+
+def test_too_many_changes_while_an_older_transaction_is_open_are_read_once() -> None:
+    database, coverage = ModelDatabase(), Coverage()
+    catch_up(coverage, database, 0.0)
+    old = database.snapshot()
+    database.begin(SESSIONS[0])
+    for _ in range(3):
+        database.begin(SESSIONS[1])
+        database.commit(1, 0.5)
+    assert catch_up(coverage, database, 1.0, most=0) is None, "everything is dropped"
+    assert not coverage.vouches_for(SESSIONS[2], old.oldest, "first")
+    assert catch_up(coverage, database, 2.0, most=0) == {}, "what was read is not read again"
+    database.commit(0, 2.5)
+    assert catch_up(coverage, database, 3.0, most=1) == {SESSIONS[0]: 100}
+    assert coverage.vouches_for(SESSIONS[2], database.snapshot().oldest, "first")
 
 
 def test_a_copy_without_changes_is_believed_after_two_readings() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
@@ -13,17 +13,21 @@ from sqlalchemy import text
 from data_layer import DataLayer
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.errors import DatabaseError, InvalidSessionError
+from data_layer.repositories.session_changes import Reading, read_changes
 from data_layer.schemas.actors import SYSTEM
+from data_layer.services.sessions import feed
 from data_layer.testing.postgresql_server import PostgresqlServer
 from data_layer.testing.redis_server import RedisServer
 from tests.observability.conftest import logging_as_before  # noqa: F401  (a fixture)
 from tests.services.sessions.test_sessions import new_user, token_of
+from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from data_layer import Settings
+    from data_layer.database.listener import Listener
 
 GENEROUS = 30.0
 
@@ -186,3 +190,35 @@ async def test_a_database_that_stops_and_starts(short_folder: Path, redis: Redis
             )
             await is_refused(data, token_of(ended))
             await holds_a_copy(data, token_of(new))
+
+
+async def test_many_changes_under_an_open_transaction_are_read_once(
+    data: DataLayer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody reads them again and again until the older transaction ends."""
+    told: list[int] = []
+
+    async def read(listener: Listener, known: str | None) -> Reading:
+        reading = await read_changes(listener, known)
+        told.append(-1 if reading.changes is None else len(reading.changes))
+        return reading
+
+    monkeypatch.setattr(feed, "read_changes", read)
+    async with DataLayer(settings) as process, data.transaction() as old:
+        await old.execute(text("CREATE TEMPORARY TABLE open_for_long () ON COMMIT DROP"))
+        process.sessions.feed.start()
+        await until(lambda: 0 in told)
+        told.clear()
+        many = text("INSERT INTO session_changes (session_id) SELECT gen_random_uuid() FROM generate_series(1, 100000)")
+        await asyncio.create_task(_execute(data, many))
+        await until(lambda: -1 in told)
+        place = told.index(-1)
+        await until(lambda: len(told) >= place + 4)
+        assert told[place + 1 : place + 4] == [0, 0, 0]
+        new = await process.sessions.create(await asyncio.create_task(new_user(data)))
+        assert await process.sessions.validate(token_of(new))
+
+
+async def _execute(data: DataLayer, statement: Any) -> None:
+    async with data.transaction() as tx:
+        await tx.execute(statement)

@@ -70,12 +70,17 @@ class Coverage:
             known: what the reading went on from.
 
         Returns:
-            The sessions whose copies are to be dropped; ``None``: all, and the journal is to be read again.
+            The sessions whose copies are to be dropped; ``None``: all. Unless ``fresh_until`` is later than
+            ``asked_at`` then, the journal is to be read again.
         """
         self._read_at = asked_at
         self._clock_offset = reading.clock - asked_at
-        if known is None or reading.server != self._server or reading.changes is None:
+        if known is None or reading.server != self._server:
             self._begin_anew(reading)
+            return None
+        if reading.changes is None:
+            self._do_without(reading)
+            self.fresh_until = asked_at + LEASE_SECONDS
             return None
         self._known = reading.snapshot
         self._changes.update(reading.changes)
@@ -102,6 +107,12 @@ class Coverage:
         self._floor = reading.oldest
         self._changes.clear()
         self.fresh_until = float("-inf")
+
+    def _do_without(self, reading: Reading) -> None:
+        # Too many to be remembered. To begin anew would show them again for as long as an older transaction is open.
+        self._known = reading.snapshot
+        self._floor = reading.next_one
+        self._changes.clear()
 
     def _forget_oldest(self) -> None:
         if len(self._changes) <= _MOST_CHANGES:

@@ -93,9 +93,9 @@ class SessionFeed:
         changes = self._coverage.take(reading, asked_at=asked_at, known=known)
         if changes is None:
             self._copies.clear()
-            return False
-        self._copies.forget(changes)
-        return True
+        else:
+            self._copies.forget(changes)
+        return self._coverage.fresh_until > asked_at
 
     async def _run(self) -> None:
         while True:
