@@ -240,3 +240,41 @@ async def shows(data: DataLayer, cluster: Servers, email: str) -> bool:
 async def test_what_is_no_position_is_refused(data: DataLayer, position: str) -> None:
     with pytest.raises(InvalidValueError, match="no position"):
         data.transaction(read_only=True, after=position)
+
+
+@pytest.mark.parametrize("way", ["session", "by id", "in the middle"])
+async def test_a_replica_that_must_follow_the_primary_hands_the_read_over(
+    data: DataLayer, cluster: Servers, way: str
+) -> None:
+    """Its conflict with what it has to replay is nobody's change of the same rows."""
+    primary, *replicas = cluster
+    user = make_user()
+    async with data.transaction() as tx:
+        tx.add(user)
+    for replica in replicas:
+        replica.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0")
+        replica.execute("SELECT pg_reload_conf()")
+    await until(lambda: both_used(data))
+    try:
+        async with data.transaction(read_only=True) as tx:
+            if way == "in the middle":
+                found = await tx.users.find_one(email=user.email)
+                assert found is not None
+            reading = asyncio.create_task(
+                tx.execute(text("SELECT current_setting('port'), count(*), pg_sleep(1) FROM users"))
+            )
+            await asyncio.sleep(0.3)
+            primary.execute("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE; COMMIT", database="test")
+            port, count, _ = (await reading).one()
+            assert port == str(primary.port)
+            assert count >= 1
+            again = await (tx.users.get(user.id) if way == "by id" else tx.users.find_one(email=user.email))
+            assert again is not None
+            assert again.email == user.email
+            if way == "in the middle":
+                assert again is found
+        assert await used(data) == 2, "such a replica is as good as before"
+    finally:
+        for replica in replicas:
+            replica.execute("ALTER SYSTEM RESET max_standby_streaming_delay")
+            replica.execute("SELECT pg_reload_conf()")

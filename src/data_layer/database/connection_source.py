@@ -51,6 +51,10 @@ class ConnectionSource(Protocol):
         """Whether ``give_back`` puts this connection into a pool before it waits for anything."""
         ...
 
+    def leave_replicas(self) -> bool:
+        """Take further connections from the primary; whether they may have come from a replica so far."""
+        ...
+
     def hear(self, connection: AsyncConnection, error: psycopg.Error) -> None:
         """Learn why a connection is of no use any more: its server may be, too."""
         ...

@@ -153,6 +153,10 @@ class Database:
         """Whether a connection comes from the pool that is open now."""
         return self._engine is not None and connection.sync_engine is self._engine.sync_engine
 
+    def leave_replicas(self) -> bool:
+        """Its connections are the primary's anyway."""
+        return False
+
     def hear(self, connection: AsyncConnection, error: psycopg.Error) -> None:
         """Learn why a connection is of no use any more.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,7 +14,7 @@ from data_layer.database.rollback import EntityRollback, WatchedSession
 from data_layer.database.rows import row_plan
 from data_layer.database.transaction import uninterrupted
 from data_layer.entities import Entity
-from data_layer.errors import TransactionClosedError
+from data_layer.errors import ConcurrentChangeError, DatabaseUnavailableError, TransactionClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     RunStatements = Callable[[Sequence[Statement]], Awaitable[list[tuple[Any, ...] | None]]]
 
 E = TypeVar("E", bound=Entity)
+R = TypeVar("R")
 
 # How long a transaction that ends waits for the statement of another task before it has the server cancel it.
 _OTHERS_SECONDS = 1.0
@@ -71,7 +73,7 @@ class EntitySession:
             if known is not None:
                 return known  # type: ignore[return-value]  # The key holds the type.
             plan = self._plan(entity_type)
-            row = await self._transaction.fetch_one(plan.select_sql, (entity_id,))
+            row = await self._reading(partial(self._transaction.fetch_one, plan.select_sql, (entity_id,)))
             if row is None:
                 return None
             entity = plan.read(row)
@@ -91,9 +93,7 @@ class EntitySession:
         async with self._lock:
             self._require_open()
             await self._flush()
-            session = await self._session()
-            with translated():
-                return await session.execute(statement)
+            return await self._reading(partial(self._execute, statement))
 
     async def run(self, *statements: Statement) -> list[tuple[Any, ...] | None]:
         """Execute SQL on the driver's connection, in one round trip, after what is pending; the first row of each."""
@@ -107,7 +107,7 @@ class EntitySession:
         async with self._lock:
             self._require_open()
             await self._flush()
-            return await self._transaction.fetch_one(sql, parameters)
+            return await self._reading(partial(self._transaction.fetch_one, sql, parameters))
 
     async def change(self, statement: UpdateBase) -> CursorResult[Any]:
         """Execute a statement that changes rows without loading them; known entities are not touched."""
@@ -119,7 +119,7 @@ class EntitySession:
         async with self._lock:
             self._require_open()
             await self._flush()
-            return await self._session()
+            return await self._reading(self._session)
 
     async def flush(self) -> None:
         """Write what is pending: new rows first, then changes."""
@@ -183,6 +183,23 @@ class EntitySession:
                 await self._orm.close()
         finally:
             self._lock.release()
+
+    async def _reading(self, read: Callable[[], Awaitable[R]]) -> R:
+        """Read; on the primary where a replica ended it, because it had to follow the primary or has gone."""
+        try:
+            return await read()
+        except (ConcurrentChangeError, DatabaseUnavailableError):
+            if not await self._transaction.leave_replica():
+                raise
+            orm, self._orm = self._orm, None
+            if orm is not None:
+                await uninterrupted(orm.close())
+            return await read()
+
+    async def _execute(self, statement: Executable) -> Result[Any]:
+        session = await self._session()
+        with translated():
+            return await session.execute(statement)
 
     async def _session(self) -> AsyncSession:
         if self._orm is None:

@@ -214,6 +214,17 @@ def _not_supported(error: psycopg.Error) -> DataLayerError:
     return DatabaseError(f"PostgreSQL does not support this: {error.diag.message_primary}")
 
 
+def _conflict(message: str) -> Callable[[psycopg.Error], DataLayerError]:
+    def make(error: psycopg.Error) -> DataLayerError:
+        if "recovery" in str(error.diag.message_primary):
+            return DatabaseUnavailableError(
+                "the replica ended the read, because it had to follow the primary; repeat it"
+            )
+        return ConcurrentChangeError(message)
+
+    return make
+
+
 def _always(make: type[DataLayerError], message: str) -> Callable[[psycopg.Error], DataLayerError]:
     return lambda error: make(message.format(error.diag.message_primary))
 
@@ -297,8 +308,8 @@ _BY_STATE: dict[str, Callable[[psycopg.Error], DataLayerError]] = {
     "28000": _always(DatabaseLoginError, "PostgreSQL refused the login: {0}"),
     "28P01": _always(DatabaseLoginError, "PostgreSQL refused the user name or the password"),
     "3D000": _always(DatabaseMissingError, "{0}; make it with: data-layer db create"),
-    "40001": _always(ConcurrentChangeError, "someone else changed the same rows first; repeat the transaction"),
-    "40P01": _always(ConcurrentChangeError, "two transactions waited for each other; repeat the transaction"),
+    "40001": _conflict("someone else changed the same rows first; repeat the transaction"),
+    "40P01": _conflict("two transactions waited for each other; repeat the transaction"),
     "42501": _always(DatabasePermissionError, "the database user lacks a right: {0}"),
     "42703": _schema_wrong,
     "42883": _schema_wrong,

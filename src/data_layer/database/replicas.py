@@ -37,6 +37,7 @@ _LOOK_SECONDS = 0.25
 _ANSWER_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 5.0
 _NEVER: Final = -1
+_NOBODY_YET: Final = 2**64  # A position that no replica has replayed.
 
 
 class Replica:
@@ -224,6 +225,11 @@ class ReadingDatabase:
     def can_take_back(self, connection: AsyncConnection) -> bool:
         """Whether ``give_back`` puts this connection into a pool before it waits for anything."""
         return self._replicas.owner(connection).can_take_back(connection)
+
+    def leave_replicas(self) -> bool:
+        """Take further connections from the primary; whether they may have come from a replica so far."""
+        may_have, self._after = bool(self._replicas.databases) and self._after != _NOBODY_YET, _NOBODY_YET
+        return may_have
 
     def hear(self, connection: AsyncConnection, error: psycopg.Error) -> None:
         """Learn why a connection is of no use any more: if it broke, its server is left out until it answers again."""

@@ -148,6 +148,17 @@ class Transaction:
                 self._outcome = Outcome.ROLLED_BACK  # Unless it is committed.
         return rows[len(beginning) :]
 
+    async def leave_replica(self) -> bool:
+        """Go on reading from the primary; whether that makes a difference.
+
+        In READ COMMITTED each statement has a snapshot of its own, so that what reads can go on anywhere.
+        """
+        if not self._database.leave_replicas():
+            return False
+        await self._discard()
+        self.has_begun = False
+        return True
+
     @property
     def can_commit_at_once(self) -> bool:
         """Whether the first changes can travel together with their commit."""
