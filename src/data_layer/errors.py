@@ -98,13 +98,35 @@ was wrong with which thing and what to do, and never holds a secret.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import pickle
+from typing import Any, ClassVar
 
 
 class DataLayerError(Exception):
-    """The root: catching it catches everything that the data layer raises on purpose."""
+    """The root: catching it catches everything that the data layer raises on purpose.
+
+    Errors can be copied and pickled, as process pools do, with their attributes and their cause; a cause that cannot be
+    pickled is replaced by an exception that quotes it.
+    """
 
     code: ClassVar[str] = "data_layer_error"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without calling ``__init__``, whose arguments are not those that Exception keeps."""
+        cause = {"__cause__": _portable(self.__cause__), "__suppress_context__": self.__suppress_context__}
+        return _without_init, (type(self), self.args), vars(self) | cause
+
+
+def _without_init(kind: type[DataLayerError], arguments: tuple[Any, ...]) -> DataLayerError:
+    return kind.__new__(kind, *arguments)
+
+
+def _portable(cause: BaseException | None) -> BaseException | None:
+    try:
+        pickle.loads(pickle.dumps(cause))  # noqa: S301  (what was just written)
+    except Exception:  # noqa: BLE001  (whatever the cause's own code raises)
+        return Exception(f"{type(cause).__qualname__}: {cause}")
+    return cause
 
 
 class ConfigurationError(DataLayerError):

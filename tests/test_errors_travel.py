@@ -1,0 +1,95 @@
+"""Every error of ours survives being copied and pickled, whole."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+import data_layer.cache.errors  # noqa: F401  (defines another one)
+from data_layer import errors
+from data_layer.errors import DataLayerError, TooManyAttemptsError, WorkerFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def every_class(kind: type[DataLayerError] = DataLayerError) -> Iterator[type[DataLayerError]]:
+    yield kind
+    for each in kind.__subclasses__():
+        yield from every_class(each)
+
+
+def make(kind: type[DataLayerError]) -> DataLayerError:
+    values: dict[str, Any] = {}
+    if issubclass(kind, (errors.TooManyAttemptsError, errors.TooManyRequestsError)):
+        values = {"retry_after": 2.5}
+    elif issubclass(kind, (errors.InvalidValueError, errors.ConflictError)):
+        values = {"field": "email"}
+    error = kind(
+        "one", *(["two"] if issubclass(kind, (errors.ConfigurationError, WorkerFailedError)) else []), **values
+    )
+    error.add_note("a note")
+    vars(error)["more"] = {"known": [1, 2]}
+    try:
+        raise error from ValueError("the cause")
+    except DataLayerError as raised:
+        return raised
+
+
+WAYS: dict[str, Callable[[Any], Any]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    **{f"pickle {number}": lambda error, number=number: pickle.loads(pickle.dumps(error, number))  # noqa: S301
+       for number in range(pickle.HIGHEST_PROTOCOL + 1)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", sorted(set(every_class()), key=lambda kind: kind.__name__))
+def test_every_class_travels_whole(kind: type[DataLayerError], way: str) -> None:
+    error = make(kind)
+    twin = WAYS[way](error)
+    assert type(twin) is kind
+    assert twin is not error
+    assert (str(twin), twin.args, twin.code) == (str(error), error.args, error.code)
+    assert vars(twin) == vars(error)
+    assert repr(twin.__cause__) == repr(error.__cause__) == "ValueError('the cause')"
+    assert twin.__suppress_context__
+
+
+class AwkwardError(Exception):
+    def __init__(self, *, lock: object) -> None:
+        super().__init__("awkward")
+        self.lock = lock
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "copy"])
+def test_a_cause_that_cannot_travel_is_quoted(way: str) -> None:
+    try:
+        raise TooManyAttemptsError("wait", retry_after=1) from AwkwardError(lock=threading.Lock())
+    except TooManyAttemptsError as error:
+        twin = WAYS[way](error)
+    assert str(twin.__cause__) == "AwkwardError: awkward"
+    assert twin.retry_after == 1
+
+
+def test_no_cause_stays_none() -> None:
+    assert pickle.loads(pickle.dumps(DataLayerError("x"))).__cause__ is None  # noqa: S301
+
+
+def fail() -> NoReturn:
+    raise TooManyAttemptsError("wait", retry_after=7.0)
+
+
+def test_a_process_pool_survives_them() -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        for _ in range(2):
+            with pytest.raises(TooManyAttemptsError) as caught:
+                pool.submit(fail).result()
+            assert (caught.value.retry_after, caught.value.code) == (7.0, "too_many_attempts")
