@@ -24,6 +24,8 @@ exclude_patterns = ["_build"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+# Otherwise --apply becomes a dash and a word, which no command understands, and quotes are typographic when copied.
+smartquotes = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer.core import TyperOption
 
 from data_layer import __version__
 from data_layer.cli import (
@@ -23,6 +24,17 @@ from data_layer.cli import (
     storage,
     users,
 )
+
+_display_type = getattr(TyperOption, "display_type_rich", None)
+
+
+def _display_type_of_values(option: TyperOption, ctx: typer.Context) -> str | None:
+    """Typer shows <bool> beside flags, which take no value."""
+    return None if option.is_flag or _display_type is None else _display_type(option, ctx)
+
+
+# For --help as well, which typer adds by itself to each command; older versions show the type of no flag.
+setattr(TyperOption, "display_type_rich", _display_type_of_values)  # noqa: B010  (mypy takes it for a mistake otherwise)
 
 application = typer.Typer(
     name="data-layer",

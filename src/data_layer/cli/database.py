@@ -133,8 +133,11 @@ def seed(*, as_json: AsJson = False) -> None:
     if as_json:
         print_json(report)
     else:
-        rows = [(name.replace("_", " "), count) for name, count in report.model_dump().items()]
-        print_table("Added", ("Rows", "Of"), [(count, name) for name, count in rows], right=("Rows",))
+        rows = [(count, name.replace("_", " ")) for name, count in report.model_dump().items() if count]
+        if rows:
+            print_table("Added", ("Rows", "Of"), rows, right=("Rows",))
+        else:
+            say("Nothing was added: the example data is there already.")
 
 
 @commands.command()
@@ -206,4 +209,4 @@ async def _seed(settings: Settings) -> SeedReport:
     from data_layer.layer import DataLayer
 
     async with DataLayer(settings) as data:
-        return await data.seed.plant(lambda name: tell(f"Planting {name} …"))
+        return await data.seed.plant(lambda name: tell(f"Added {name}"))

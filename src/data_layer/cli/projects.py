@@ -17,6 +17,7 @@ from data_layer.cli.output import (
     run,
     say,
     size,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -49,8 +50,10 @@ def list_projects(
         return
     title = counted(len(rows), "project") + (" that changed last; for more: --limit" if len(rows) == limit else "")
     shown = len(_COLUMNS) - (console.width < _WIDTH_WITH_OWNER) - (console.width < _WIDTH_WITH_ID)
-    cells = [(p.name, p.type, p.status, p.generation_count, f"{p.updated_at:%Y-%m-%d}", p.owner, p.id) for p in rows]
+    cells = [(p.name, p.type, p.status, p.version_count, f"{p.updated_at:%Y-%m-%d}", p.owner, p.id) for p in rows]
     print_table(title, _COLUMNS[:shown], [row[:shown] for row in cells], right=("Versions",))
+    if hidden := _COLUMNS[shown:]:
+        tell(f"Not shown in {console.width} columns: {' and '.join(hidden)}; widen the terminal, or use --json")
 
 
 @commands.command()

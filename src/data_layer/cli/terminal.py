@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -41,11 +44,19 @@ class Terminal(Observer):
         }
         for name, place in places.items():
             console.print(Text(f"{name:>9}  ", style="bold").append(plain(place), style="not bold"), soft_wrap=True)
-        say("Press Ctrl-C to stop. In another terminal: data-layer projects list")
+        say(f"Press Ctrl-C to stop. In another terminal: {_program()} projects list")
 
     def stopping(self) -> None:
         """Say that it will take a moment."""
         say("Stopping …")
+
+
+def _program() -> str:
+    """What to write in another terminal to call this program, which may not be on the path."""
+    on_path, called = shutil.which("data-layer"), Path(sys.argv[0])
+    if on_path is not None and Path(on_path).resolve() == called.resolve():
+        return "data-layer"
+    return str(called) if called.name == "data-layer" else f"{sys.executable} -m data_layer.cli"
 
 
 def _cache_url(settings: Settings, address: str) -> str:

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from data_layer.schemas.users import UserAdmin
     from data_layer.services.accounts import AccountService
 
+_NOBODY_ANSWERS = (
+    "no password was given; write it as the first line of standard input, or let the person choose one: "
+    "--without-password"
+)
 _COLUMNS = ("Address", "Name", "Role", "Status", "Last login", "Id")
 
 commands = typer.Typer(help="Accounts of people.", no_args_is_help=True)
@@ -206,12 +210,28 @@ def delete(
 
 def _read_password() -> str:
     """The password from the terminal, unseen and twice, or from standard input; never from an argument."""
-    if not sys.stdin.isatty():
-        return sys.stdin.readline().removesuffix("\n").removesuffix("\r")
-    password = getpass.getpass("Password: ")
-    if getpass.getpass("Once more: ") != password:
+    try:
+        if not sys.stdin.isatty():
+            return _first_line()
+        password = getpass.getpass("Password: ")
+        again = getpass.getpass("Once more: ")
+    except EOFError:
+        raise InvalidValueError(_NOBODY_ANSWERS, field="password") from None
+    if again != password:
         raise InvalidValueError("the two passwords are not the same; nothing was made", field="password")
     return password
+
+
+def _first_line() -> str:
+    try:
+        line = sys.stdin.readline()
+    except UnicodeDecodeError:
+        raise InvalidValueError("the password on standard input is not UTF-8", field="password") from None
+    except OSError as error:
+        raise InvalidValueError(f"standard input cannot be read: {error.strerror}", field="password") from None
+    if not line:
+        raise InvalidValueError(_NOBODY_ANSWERS, field="password")
+    return line.removesuffix("\n").removesuffix("\r")
 
 
 async def _itself(account: UserAdmin) -> UserAdmin:

@@ -220,7 +220,10 @@ def listen(folder: Path) -> tuple[socket.socket, Path]:
 
 def _temporary_places(folder: Path) -> list[Path]:
     name = f"data-layer-{os.geteuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
-    return [parent / name for parent in dict.fromkeys([Path(tempfile.gettempdir()).resolve(), Path("/tmp")])]  # noqa: S108 (checked by _make_private)
+    parents = [Path("/tmp")]  # noqa: S108  (checked by _make_private)
+    with suppress(FileNotFoundError):  # There is none that can be written.
+        parents.insert(0, Path(tempfile.gettempdir()).resolve())
+    return [parent / name for parent in dict.fromkeys(parents)]
 
 
 def _is_usable_path(place: Path) -> bool:

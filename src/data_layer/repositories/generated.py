@@ -39,6 +39,15 @@ class GeneratedCodeRepository(Repository[GeneratedCode]):
         self._discarded += await keys_attached_to(self._session, FileReference.code_id == entity.id)
         await super().delete(entity)
 
+    async def counts(self, project_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """How many versions each of these projects has; a project without any is left out."""
+        statement = (
+            select(GeneratedCode.project_id, func.count().label("versions"))
+            .where(GeneratedCode.project_id.in_(project_ids))
+            .group_by(GeneratedCode.project_id)
+        )
+        return {row.project_id: row.versions for row in await self._session.execute(statement)}
+
     async def summaries(self, project_id: UUID) -> Sequence[GeneratedCodeSummary]:
         """All versions of a project without their code, oldest first."""
         fields = [name for name in GeneratedCodeSummary.model_fields if name != "code_size"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import tempfile
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_layer.errors import WorkerFailedError
+from data_layer.errors import ConfigurationError, WorkerFailedError
 from data_layer.observability.log import get_log
 from data_layer.server.gate import Gate
 from data_layer.server.http_server import HttpServer
@@ -73,6 +74,7 @@ class Supervisor:
 
         Raises:
             StoppedBeforeReady: it was asked to stop while the first worker was still starting.
+            ConfigurationError: there is no place for the private folder.
             WorkerFailedError: the first worker could not start.
             EmbeddedServerError: the embedded servers could not.
         """
@@ -83,7 +85,7 @@ class Supervisor:
 
     async def _run(self, stack: AsyncExitStack) -> None:
         stack.enter_context(self._listener)
-        self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="data-layer-")))
+        self._folder = Path(stack.enter_context(_private_folder()))
         if self._metrics_listener is not None:
             from data_layer.server.metrics import metrics_of_workers  # noqa: PLC0415  (takes a while)
 
@@ -222,6 +224,17 @@ class Supervisor:
         for worker in self._workers.values():
             if worker.is_ready:  # Before, it may not have learnt yet that such a signal does not end it.
                 worker.send_signal(number)
+
+
+def _private_folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="data-layer-", ignore_cleanup_errors=True)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ConfigurationError(
+            f"the workers need a private folder, and none can be made ({reason}); set TMPDIR to a folder that can be "
+            "written, or use one worker"
+        ) from None
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

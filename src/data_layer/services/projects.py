@@ -25,6 +25,7 @@ class ProjectRow(ProjectSummary):
     """A row in the operator's list of projects."""
 
     owner: str
+    version_count: int
 
 
 class ProjectDetails(Frozen):
@@ -48,7 +49,8 @@ class ProjectService:
             projects = await tx.projects.list(limit=limit, order_by="-updated_at")
             owners = {project.user_id for project in projects}
             users = {user.id: user for user in await tx.users.list(id=owners, limit=max(1, len(owners)))}
-        return [_row(project, owner=users[project.user_id].email) for project in projects]
+            counts = await tx.codes.counts([project.id for project in projects])
+        return [_row(project, users[project.user_id].email, counts.get(project.id, 0)) for project in projects]
 
     async def details(self, id_or_name: str) -> ProjectDetails:
         """One project, by its id or by its name.
@@ -69,8 +71,9 @@ class ProjectService:
         )
 
 
-def _row(project: Project, *, owner: str) -> ProjectRow:
-    return ProjectRow(**ProjectSummary.model_validate(project).model_dump(), owner=owner)
+def _row(project: Project, owner: str, version_count: int) -> ProjectRow:
+    summary = ProjectSummary.model_validate(project).model_dump()
+    return ProjectRow(**summary, owner=owner, version_count=version_count)
 
 
 async def _find(tx: UnitOfWork, id_or_name: str) -> Project:

@@ -56,7 +56,7 @@ class SeedService:
         """Add what is missing.
 
         Args:
-            on_progress: told the name of each part as it is planted.
+            on_progress: gets the name of each project that was added.
 
         Raises:
             DuplicateError: when someone else has an e-mail address of the example data.
@@ -64,8 +64,8 @@ class SeedService:
         now = datetime.now(UTC)
         counts = {"users": await self._plant_users(now)}
         for entry in catalog()["projects"]:
-            on_progress(entry["name"])
             if await self._plant_project(entry, now - timedelta(days=entry["days_ago"])):
+                on_progress(entry["name"])
                 counts["projects"] = counts.get("projects", 0) + 1
                 counts["codes"] = counts.get("codes", 0) + len(entry["codes"])
                 counts["images"] = counts.get("images", 0) + len(entry.get("images", []))
