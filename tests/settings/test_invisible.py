@@ -102,7 +102,7 @@ def read(name: str, value: str) -> Settings:
     variables = COMPANIONS.get(name, {})
     with mock.patch.dict(os.environ, variables):
         if "\0" in value:
-            return Settings(**{name: value})
+            return Settings(_env_file=Path(".env"), **{name: value})
         with mock.patch.dict(os.environ, {name.upper(): value}):
             return Settings()
 
@@ -122,11 +122,11 @@ def test_as_arguments_and_in_the_file_too(name: str, folder: Path) -> None:
     value = value_of(name)
     plain = read(name, value)
     with mock.patch.dict(os.environ, COMPANIONS.get(name, {})):
-        assert Settings(**{name: f"\ufeff{value}\u200b\n"}) == plain
+        assert Settings(_env_file=Path(".env"), **{name: f"\ufeff{value}\u200b\n"}) == plain
         if "SecretStr" in str(Settings.model_fields[name].annotation):
-            assert Settings(**{name: SecretStr(f"{value}\n")}) == plain
+            assert Settings(_env_file=Path(".env"), **{name: SecretStr(f"{value}\n")}) == plain
         if "Path" in str(Settings.model_fields[name].annotation):
-            assert Settings(**{name: Path(f"{value}\n")}) == plain
+            assert Settings(_env_file=Path(".env"), **{name: Path(f"{value}\n")}) == plain
         (folder / ".env").write_text(f'\ufeff{name.upper()}="{value}\\n"\n\ufeffPORT = 3001\u00a0\n', encoding="utf-8")
         assert Settings() == plain.model_copy(update={} if name == "port" else {"port": 3001}) or name == "port"
 
@@ -191,7 +191,7 @@ def test_joiners_inside_a_name_stay() -> None:
 )
 def test_the_pieces_of_an_address_hide_none(name: str, url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        Settings(**{name: url})
+        Settings(_env_file=Path(".env"), **{name: url})
     (problem,) = caught.value.problems
     assert problem.startswith(f"{name.upper()}: ")
     assert "password" not in problem
@@ -210,7 +210,7 @@ def test_nor_do_those_of_redis(url: str) -> None:
 @pytest.mark.parametrize("name", ["public_url", "aws_endpoint_url", "azure_storage_cdn_url", "aws_s3_cdn_url"])
 def test_nor_do_those_of_the_web(name: str, url: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name.upper()}: "):
-        Settings(**{name: url})
+        Settings(_env_file=Path(".env"), **{name: url})
 
 
 def test_a_blank_at_the_end_of_a_password_can_be_meant() -> None:
