@@ -40,16 +40,17 @@ def make(kind: type[DataLayerError]) -> DataLayerError:
     return error
 
 
-WAYS: dict[str, Callable[[Any], Any]] = {
-    "copy": copy.copy,
-    "deepcopy": copy.deepcopy,
-    **{f"pickle {number}": lambda error, number=number: pickle.loads(pickle.dumps(error, number))  # noqa: S301
-       for number in range(pickle.HIGHEST_PROTOCOL + 1)},
-}  # fmt: skip
+def pickled(protocol: int) -> Callable[[Any], Any]:
+    return lambda error: pickle.loads(pickle.dumps(error, protocol))  # noqa: S301
+
+
+WAYS: dict[str, Callable[[Any], Any]] = {"copy": copy.copy, "deepcopy": copy.deepcopy} | {
+    f"pickle {protocol}": pickled(protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+}
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", sorted(set(every_class()), key=lambda kind: kind.__name__))
+@pytest.mark.parametrize("kind", sorted(set(every_class()), key=str))
 def test_every_class_travels_whole(kind: type[DataLayerError], way: str) -> None:
     error = make(kind)
     twin = WAYS[way](error)
