@@ -99,7 +99,7 @@ was wrong with which thing and what to do, and never holds a secret.
 from __future__ import annotations
 
 import pickle
-from typing import Any, ClassVar
+from typing import ClassVar
 
 
 class DataLayerError(Exception):
@@ -111,13 +111,13 @@ class DataLayerError(Exception):
 
     code: ClassVar[str] = "data_layer_error"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Without calling ``__init__``, whose arguments are not those that Exception keeps."""
         cause = {"__cause__": _portable(self.__cause__), "__suppress_context__": self.__suppress_context__}
         return _without_init, (type(self), self.args), vars(self) | cause
 
 
-def _without_init(kind: type[DataLayerError], arguments: tuple[Any, ...]) -> DataLayerError:
+def _without_init(kind: type[DataLayerError], arguments: tuple[object, ...]) -> DataLayerError:
     return kind.__new__(kind, *arguments)
 
 
