@@ -59,7 +59,8 @@ was wrong with which thing and what to do, and never holds a secret.
     ├── StorageError                       storage_error
     │   ├── StorageUnavailableError        storage_unavailable
     │   │   ├── StorageMissingError        storage_missing
-    │   │   └── StoragePermissionError     storage_permission_denied
+    │   │   ├── StoragePermissionError     storage_permission_denied
+    │   │   └── StorageRefusedError        storage_refused
     │   ├── StorageFullError               storage_full
     │   ├── FileNotFoundInStorageError     file_not_found
     │   ├── DamagedFileError               file_damaged
@@ -468,6 +469,12 @@ class StoragePermissionError(StorageUnavailableError):
     """The storage refused: wrong credentials, or a right that they lack."""
 
     code = "storage_permission_denied"
+
+
+class StorageRefusedError(StorageUnavailableError):
+    """The server refused a request, and will refuse it again: a setting is wrong, or it expects another form."""
+
+    code = "storage_refused"
 
 
 class StorageFullError(StorageError):

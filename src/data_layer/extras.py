@@ -19,13 +19,14 @@ def require_extra(extra: str, purpose: str, *modules: str) -> None:
         MissingExtraError: one of the modules is not installed.
     """
     for module in modules:
-        if not _is_installed(module):
+        if not is_installed(module):
             raise MissingExtraError(
                 f"{purpose} needs {module}, which is not installed; run: pip install 'data-layer[{extra}]'"
             )
 
 
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported."""
     try:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # The package that it is in is missing as well.

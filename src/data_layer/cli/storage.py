@@ -23,6 +23,8 @@ from data_layer.cli.output import (
 from data_layer.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from data_layer.config import Settings
     from data_layer.schemas.files import StorageUsage
     from data_layer.services.files.check import CheckReport
@@ -39,11 +41,13 @@ AllowPublic = Annotated[bool, typer.Option("--allow-public", help="Accept that e
 def init(*, allow_public: AllowPublic = False, as_json: AsJson = False) -> None:
     """Make the folder, bucket or container, private, and prove that files can be written. Harmless when it is there."""
     settings = read_settings(as_json=as_json)
-    run(_init(settings, allow_public=allow_public), as_json=as_json)
+    unknown = run(_init(settings, allow_public=allow_public), as_json=as_json)
     place = _place(settings)
     if as_json:
-        print_json({"backend": settings.storage_backend, "place": place})
+        print_json({"backend": settings.storage_backend, "place": place, "unknown": list(unknown)})
     else:
+        for line in unknown:
+            tell(f"The server did not say, which does no harm: {line}", style="yellow")
         say(f"The {settings.storage_backend} storage is ready: {place}")
 
 
@@ -66,6 +70,10 @@ def check(
             say(f"{counted(report.unrecorded, 'object')} belong to rows that hold their key.")
         if report.young:
             say(f"{counted(report.young, 'object')} may be about to be recorded.")
+        if report.unusable:
+            say(f"{counted(report.unusable, 'object')} of something else have keys that no file of ours can have:")
+            for key in report.unusable_keys:
+                say(f"  {key}")
         if report.findings:
             rows = [
                 (
@@ -109,6 +117,7 @@ def cleanup(
         "Abandoned uploads": report.abandoned,
         "Half-deleted objects": report.half_deleted,
         "Unreferenced objects": report.unreferenced,
+        "Unusable keys, left": report.unusable,
         "Stray objects": f"{report.strays} ({size(report.stray_size)})",
     }
     print_facts("Removed" if report.applied else "Would be removed", facts)
@@ -166,11 +175,13 @@ def _place(settings: Settings) -> str:
             return str(settings.local_storage_path.absolute())
 
 
-async def _init(settings: Settings, *, allow_public: bool) -> None:
-    from data_layer.layer import open_storage
+async def _init(settings: Settings, *, allow_public: bool) -> Sequence[str]:
+    from data_layer.layer import create_storage, open_storage
 
-    async with open_storage(settings, create=True, allow_public=allow_public) as storage:
+    unknown = await create_storage(settings, allow_public=allow_public)
+    async with open_storage(settings) as storage:
         await storage.check()
+    return unknown
 
 
 async def _check(settings: Settings, *, deep: bool, repair: bool) -> CheckReport:

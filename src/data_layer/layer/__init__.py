@@ -2,6 +2,7 @@
 
 from data_layer.layer.data_layer import DataLayer
 from data_layer.layer.operators import (
+    create_storage,
     describe_database,
     open_cache,
     open_migrator,
@@ -13,6 +14,7 @@ from data_layer.layer.servers import run_in_thread
 
 __all__ = [
     "DataLayer",
+    "create_storage",
     "describe_database",
     "open_cache",
     "open_migrator",

@@ -19,7 +19,7 @@ from data_layer.services.statistics import StatisticsService
 from data_layer.storage.opening import make_storage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from data_layer.config import Settings
@@ -54,20 +54,15 @@ async def open_cache(settings: Settings) -> AsyncIterator[Cache]:
         yield cache
 
 
-@asynccontextmanager
-async def open_storage(
-    settings: Settings, *, create: bool = False, allow_public: bool = False
-) -> AsyncIterator[StorageBackend]:
-    """The storage alone, for operators: it works without the servers.
+async def create_storage(settings: Settings, *, allow_public: bool) -> Sequence[str]:
+    """Make the folder, bucket or container if it is missing; what the server did not say about it."""
+    return await make_storage(settings).create(allow_public=allow_public)
 
-    Args:
-        settings: which storage.
-        create: make the folder, bucket or container first, if it is missing.
-        allow_public: accept that everybody can read it; otherwise making it fails.
-    """
+
+@asynccontextmanager
+async def open_storage(settings: Settings) -> AsyncIterator[StorageBackend]:
+    """The storage alone, for operators: it works without the servers."""
     storage = make_storage(settings)
-    if create:
-        await storage.create(allow_public=allow_public)
     await storage.initialize()
     try:
         yield storage

@@ -19,6 +19,8 @@ from data_layer.storage.port import (
     StorageMoves,
     StorageStatistics,
     StorageUrls,
+    UnusableKeyHandler,
+    UnusableKeys,
 )
 
 __all__ = [
@@ -40,4 +42,6 @@ __all__ = [
     "StorageMoves",
     "StorageStatistics",
     "StorageUrls",
+    "UnusableKeyHandler",
+    "UnusableKeys",
 ]

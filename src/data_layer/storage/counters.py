@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from data_layer.errors import DataLayerError, FileNotFoundInStorageError
+from data_layer.storage.port import ignore_unusable_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import timedelta
 
     from data_layer.storage.port import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         SignedUrl,
         StorageBackend,
         StorageStatistics,
+        UnusableKeyHandler,
     )
 
     StorageObserver = Callable[[str, float, str | None], None]
@@ -175,10 +177,12 @@ class CountedStorage:
         with self.counters.measured("delete_many"):
             await self._storage.delete_many(keys)
 
-    async def list(self, prefix: str = "") -> AsyncGenerator[ListedFile]:
+    async def list(
+        self, prefix: str = "", *, on_unusable_key: UnusableKeyHandler = ignore_unusable_key
+    ) -> AsyncGenerator[ListedFile]:
         """Counted once it has ended."""
         with self.counters.measured("list"):
-            async for file in self._storage.list(prefix):
+            async for file in self._storage.list(prefix, on_unusable_key=on_unusable_key):
                 yield file
 
     async def copy(self, source: str, target: str, *, overwrite: bool = True) -> None:
@@ -220,9 +224,9 @@ class CountedStorage:
                 size=size,
             )
 
-    async def create(self, *, allow_public: bool = False) -> None:
+    async def create(self, *, allow_public: bool = False) -> Sequence[str]:
         """Not counted, like everything that only operators do."""
-        await self._storage.create(allow_public=allow_public)
+        return await self._storage.create(allow_public=allow_public)
 
     async def initialize(self) -> None:
         """Not counted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
@@ -88,11 +88,46 @@ class SignedUrl:
 
 @dataclass(frozen=True, slots=True)
 class StorageStatistics:
-    """How full the storage is. Sizes are in bytes; ``free_size`` is None where the backend has no limit to report."""
+    """How full the storage is. Sizes are in bytes; ``free_size`` is None where the backend has no limit to report.
+
+    ``unusable_count`` counts objects under keys that no file of ours can have, put there by something else;
+    ``unusable_keys`` names the first of them.
+    """
 
     file_count: int
     total_size: int
     free_size: int | None
+    unusable_count: int = 0
+    unusable_keys: tuple[str, ...] = ()
+
+
+UnusableKeyHandler = Callable[[ListedFile], None]
+"""Is given each object of a listing whose key no file of ours can have, such as ``a//b``."""
+
+
+class UnusableKeys:
+    """Counts the keys that no file of ours can have, and keeps the first of them."""
+
+    _KEPT = 100
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[str] = []
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The first of them, written so that they can be shown."""
+        return tuple(self._first)
+
+    def add(self, file: ListedFile) -> None:
+        """Count one."""
+        self.count += 1
+        if len(self._first) < self._KEPT:
+            self._first.append(ascii(file.key)[1:-1])
+
+
+def ignore_unusable_key(_file: ListedFile) -> None:
+    """Leave it out without a word."""
 
 
 class Storage(Protocol):
@@ -196,8 +231,13 @@ class Storage(Protocol):
         """
         ...
 
-    def list(self, prefix: str = "") -> AsyncGenerator[ListedFile]:
+    def list(
+        self, prefix: str = "", *, on_unusable_key: UnusableKeyHandler = ignore_unusable_key
+    ) -> AsyncGenerator[ListedFile]:
         """The files whose keys begin with ``prefix``, read as they are asked for, in the order of the keys' bytes.
+
+        Something else may have put objects there whose keys break the rules, such as ``a//b`` or ``a/``. They go to
+        ``on_unusable_key`` and do not end the listing.
 
         Files that come or go during the listing may or may not be in it; every other file is, once.
         """
@@ -269,8 +309,10 @@ class StorageUrls(Protocol):
 class StorageAdministration(Protocol):
     """What the owner of a storage does with it, and its users do not."""
 
-    async def create(self, *, allow_public: bool = False) -> None:
+    async def create(self, *, allow_public: bool = False) -> Sequence[str]:
         """Make the folder, bucket or container, private; harmless when it is there.
+
+        Returns what could not be learned or set, because the server does not know it or refuses to say: one line each.
 
         Raises:
             PublicStorageError: everybody can read or list it, and ``allow_public`` is False.

@@ -299,5 +299,7 @@ async def _judge_bucket(target: ObjectTarget) -> list[CheckResult]:
                 "add a lifecycle rule with NoncurrentVersionExpiration",
             )
         )
+    if bucket.unknown:
+        found.append(ok(f"what the server did not say, which does no harm: {'; '.join(bucket.unknown)}"))
     browsers = "may" if bucket.allows_browsers else "may not (no CORS rule with PUT; only direct uploads need one)"
     return found or [ok(f"it is private; browsers {browsers} upload directly")]

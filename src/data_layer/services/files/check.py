@@ -13,6 +13,7 @@ from data_layer.errors import DamagedFileError, FileNotFoundInStorageError
 from data_layer.schemas.statistics import Frozen
 from data_layer.services.files.packing import unpack
 from data_layer.services.files.places import headers_of
+from data_layer.storage import UnusableKeys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
@@ -55,7 +56,8 @@ class CheckReport(Frozen):
     """What was compared and what was found.
 
     ``unrecorded`` objects are in order: a row holds their key, but nobody saved them as files. ``young`` ones are no
-    strays yet: an object is stored before it is recorded.
+    strays yet: an object is stored before it is recorded. ``unusable`` ones have keys that no file of ours can have,
+    such as ``a//b``; something else put them there, and the first of them are named.
     """
 
     objects: int
@@ -64,6 +66,8 @@ class CheckReport(Frozen):
     unrecorded: int
     young: int
     findings: tuple[Finding, ...]
+    unusable: int = 0
+    unusable_keys: tuple[str, ...] = ()
 
     @property
     def is_clean(self) -> bool:
@@ -90,6 +94,7 @@ class FileCheck:
         self._young_until = datetime.now(UTC) - young_for
         self._objects = self._size = self._recorded = self._unrecorded = self._young = 0
         self._findings: list[Finding] = []
+        self.unusable = UnusableKeys()
 
     async def run(self, on_progress: Callable[[int], None]) -> CheckReport:
         """Compare everything; ``on_progress`` is told every now and then how many objects were seen."""
@@ -111,6 +116,8 @@ class FileCheck:
             unrecorded=self._unrecorded,
             young=self._young,
             findings=tuple(sorted(self._findings, key=lambda finding: (finding.backend, finding.key))),
+            unusable=self.unusable.count,
+            unusable_keys=self.unusable.names,
         )
 
     async def merged(
@@ -118,7 +125,7 @@ class FileCheck:
     ) -> AsyncGenerator[tuple[str, ListedFile | None, ObjectRecord | None, bool]]:
         """Each key once: what the storage lists, what the table records, and whether a row holds it as a text."""
         is_main = kind == self._places.kind
-        listing = _Stream(self._places.of(kind).list(), lambda file: file.key)
+        listing = _Stream(self._places.of(kind).list(on_unusable_key=self.unusable.add), lambda file: file.key)
         records = _Stream(self._records(), lambda record: record.key)
         held = _Stream(self._keys_in_rows() if is_main else _nothing(), lambda key: key)
         streams = (listing, records, held)

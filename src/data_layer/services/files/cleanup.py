@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from data_layer.schemas.statistics import Frozen
 from data_layer.services.files.check import FileCheck
 from data_layer.services.files.places import FILES, UPLOADS
+from data_layer.storage import UnusableKeys
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -31,6 +32,7 @@ class CleanupReport(Frozen):
         unreferenced: Objects that nothing has referred to for long enough.
         strays: Objects that no row knows, where files are saved and uploaded to; elsewhere only if told so.
         stray_size: What the strays take, in bytes.
+        unusable: Objects under keys that no file of ours can have; they stay, as something else put them there.
         broken_uploads: Invisible rests of broken uploads, as far as the backend lists them.
     """
 
@@ -42,6 +44,7 @@ class CleanupReport(Frozen):
     strays: int = 0
     stray_size: int = 0
     broken_uploads: int = 0
+    unusable: int = 0
 
 
 class FileCleanup:
@@ -65,6 +68,7 @@ class FileCleanup:
         self._apply = apply
         self._places_of_strays = ("",) if everywhere else (FILES, UPLOADS)
         self._on_progress = on_progress
+        self._unusable = UnusableKeys()
 
     async def run(self) -> CleanupReport:
         """Go through everything once; what comes first makes more for what comes later."""
@@ -92,6 +96,7 @@ class FileCleanup:
             unreferenced=unreferenced,
             strays=strays,
             stray_size=stray_size,
+            unusable=self._unusable.count,
         )
 
     async def _expired(self) -> int:
@@ -157,6 +162,7 @@ class FileCleanup:
         young_until = datetime.now(UTC) - self._older_than
         count = size = 0
         batch: list[ListedFile] = []
+        self._unusable = check.unusable
         async for _, listed, record, held in check.merged(self._places.kind):
             if listed is None or record is not None or held or listed.created_at > young_until:
                 continue
@@ -171,7 +177,7 @@ class FileCleanup:
         young_until = datetime.now(UTC) - self._older_than
         count = size = 0
         batch: list[ListedFile] = []
-        async for listed in self._places.storage.list(UPLOADS):
+        async for listed in self._places.storage.list(UPLOADS, on_unusable_key=self._unusable.add):
             if listed.created_at <= young_until:
                 batch.append(listed)
             if len(batch) == _BATCH:

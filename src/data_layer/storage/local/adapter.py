@@ -13,7 +13,7 @@ from data_layer.errors import InvalidValueError, NotInitializedError, StorageUna
 from data_layer.observability.log import get_log
 from data_layer.storage.conditions import Condition
 from data_layer.storage.content import BATCH_SIZE, batches
-from data_layer.storage.keys import split_key, split_prefix
+from data_layer.storage.keys import is_key, split_key, split_prefix
 from data_layer.storage.local.attributes import Sidecars, locked
 from data_layer.storage.local.copying import Copy
 from data_layer.storage.local.draft import Destination, Draft
@@ -26,13 +26,13 @@ from data_layer.storage.local.folder import TEMPORARY, StorageFolder, create_fil
 from data_layer.storage.local.listing import measure, walk
 from data_layer.storage.local.reader import Reader
 from data_layer.storage.metadata import Description, check_sha256
-from data_layer.storage.port import OpenFile
+from data_layer.storage.port import OpenFile, ignore_unusable_key
 from data_layer.storage.signing.local import LocalUrlSigner
 from data_layer.storage.signing.terms import Answer, Terms
 from data_layer.storage.threads import FileThreads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
     from datetime import timedelta
     from pathlib import Path
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         SignedMethod,
         SignedUrl,
         StorageStatistics,
+        UnusableKeyHandler,
     )
 
 _THREADS = 32
@@ -102,10 +103,11 @@ class LocalStorage:
             await threads.close()
             self._folder.close()
 
-    async def create(self, *, allow_public: bool = False) -> None:  # noqa: ARG002  (the port's)
+    async def create(self, *, allow_public: bool = False) -> Sequence[str]:  # noqa: ARG002  (the port's)
         """Make the folder; see `StorageAdministration.create`. What is stored in it only its owner can read."""
         with translated_for_operators(f"make the folder {str(self._folder.root)!r}"):
             await asyncio.to_thread(self._folder.create)
+        return ()
 
     async def remove_abandoned_uploads(self, *, older_than: timedelta) -> int:
         """Remove the temporary files of uploads that were broken off."""
@@ -211,14 +213,19 @@ class LocalStorage:
             if await self._threads.run_until_cancelled(job.abandon, job.move):
                 await self._threads.run(_delete, self._folder, source, split_key(source))
 
-    async def list(self, prefix: str = "") -> AsyncGenerator[ListedFile]:
+    async def list(
+        self, prefix: str = "", *, on_unusable_key: UnusableKeyHandler = ignore_unusable_key
+    ) -> AsyncGenerator[ListedFile]:
         """The files whose keys begin with ``prefix``; see `Storage.list`."""
         files = walk(self._folder, *split_prefix(prefix))
         try:
             with translated_for_operators(f"list {prefix!r}"):
                 while some := await self._threads.run(_take, files):
                     for file in some:
-                        yield file
+                        if is_key(file.key):
+                            yield file
+                        else:
+                            on_unusable_key(file)
         finally:
             files.close()
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+OWN_FOLDER = ".storage/"
 TEMPORARY = (".storage", "temporary")
 METADATA = (".storage", "metadata")
 LOCKS = (".storage", "locks")

@@ -6,10 +6,10 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from data_layer.storage.keys import MAX_KEY_SIZE, is_key
+from data_layer.storage.keys import MAX_SEGMENTS, is_key
 from data_layer.storage.local.attributes import time_of
-from data_layer.storage.local.folder import StorageFolder, open_folder
-from data_layer.storage.port import ListedFile, StorageStatistics
+from data_layer.storage.local.folder import OWN_FOLDER, StorageFolder, open_folder
+from data_layer.storage.port import ListedFile, StorageStatistics, UnusableKeys
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def walk(folder: StorageFolder, folders: Sequence[str] = (), beginning: str = "") -> Generator[ListedFile]:
     """The files below some folders whose next segment has this beginning, in the order of their keys' bytes.
 
-    Reads one folder at a time, when its turn comes. What no key can name, such as hidden files and links, is left out.
+    Reads one folder at a time, when its turn comes. Files that no key can name, such as hidden ones, are included;
+    links, pipes and our own folders are not. Where folders are deeper than a key can be, one stands for all it holds.
     """
     with suppress(FileNotFoundError, NotADirectoryError), folder.opened(folders) as descriptor:
         yield from _walk(descriptor, "".join(f"{name}/" for name in folders), beginning)
@@ -27,25 +28,28 @@ def walk(folder: StorageFolder, folders: Sequence[str] = (), beginning: str = ""
 def measure(folder: StorageFolder) -> StorageStatistics:
     """Count the files and their bytes."""
     count = size = 0
+    unusable = UnusableKeys()
     for file in walk(folder):
-        count += 1
-        size += file.size
-    return StorageStatistics(count, size, folder.free_size())
+        if is_key(file.key):
+            count += 1
+            size += file.size
+        else:
+            unusable.add(file)
+    return StorageStatistics(count, size, folder.free_size(), unusable.count, unusable.names)
 
 
 def _walk(folder: int, path: str, beginning: str) -> Generator[ListedFile]:
     for name in _names(folder, beginning):
-        if name.endswith("/"):
-            yield from _walk_inner(folder, name[:-1], path + name)
-        elif is_key(path + name):
+        if name.endswith("/") and path.count("/") < MAX_SEGMENTS:
+            if path + name != OWN_FOLDER:
+                yield from _walk_inner(folder, name[:-1], path + name)
+        else:
             with suppress(FileNotFoundError):
                 status = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 yield ListedFile(path + name, status.st_size, time_of(status))
 
 
 def _walk_inner(folder: int, name: str, path: str) -> Generator[ListedFile]:
-    if len(path) > MAX_KEY_SIZE:
-        return
     try:
         inner = open_folder(folder, name)
     except (FileNotFoundError, NotADirectoryError):
@@ -61,7 +65,7 @@ def _names(folder: int, beginning: str) -> list[str]:
     names = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or not entry.name.startswith(beginning):
+            if not entry.name.startswith(beginning):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 names.append(f"{entry.name}/")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from itertools import islice
 from secrets import token_hex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import obstore
 
@@ -16,8 +16,10 @@ from data_layer.errors import (
     FileNotFoundInStorageError,
     InvalidValueError,
     NotInitializedError,
+    NotSupportedByStorageError,
     StorageMissingError,
     StoragePermissionError,
+    StorageRefusedError,
     StorageUnavailableError,
 )
 from data_layer.observability.log import get_log
@@ -26,21 +28,32 @@ from data_layer.storage.keys import split_key, split_prefix
 from data_layer.storage.metadata import Description, check_sha256
 from data_layer.storage.object_store import reading
 from data_layer.storage.object_store.failures import translated, translated_for_operators
-from data_layer.storage.object_store.listing import STAGING, measure, remove_staging, walk
+from data_layer.storage.object_store.listing import STAGING, Page, measure, remove_staging, walk
 from data_layer.storage.object_store.uploads import PART_SIZE, Upload
+from data_layer.storage.port import ignore_unusable_key
 from data_layer.storage.threads import FileThreads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from datetime import timedelta
 
     from obstore.store import ObjectStore
 
-    from data_layer.storage.port import FileContent, FileInformation, ListedFile, OpenFile, StorageStatistics
+    from data_layer.storage.port import (
+        FileContent,
+        FileInformation,
+        ListedFile,
+        OpenFile,
+        StorageStatistics,
+        UnusableKeyHandler,
+    )
 
 _THREADS = 8
 _DELETED_AT_ONCE = 256  # Azure takes no more in one request.
 _PARALLEL_DELETIONS = 16
+
+ConditionKind = Literal["create", "replace", "copy"]
+"""To store only what is new, to replace one version, and to copy only to a free key: a server may keep only some."""
 
 _logger = get_log(__name__)
 
@@ -55,14 +68,19 @@ class ObjectStorage(ABC):
     def __init__(self, *, max_file_size: int) -> None:
         self._max_file_size = max_file_size
         self._opened: tuple[ObjectStore, FileThreads] | None = None
+        self._probe_left: str | None = None
 
     @abstractmethod
     def connect(self, *, anonymously: bool = False) -> ObjectStore:
         """A client; nothing is sent yet. ``anonymously``: without credentials, as a stranger would come."""
 
     @abstractmethod
-    async def _require_conditions(self, *, of_copies: bool = False) -> None:
+    async def _require_conditions(self, kind: ConditionKind) -> None:
         """Refuse conditions that the server would ignore."""
+
+    @abstractmethod
+    def pages(self, prefix: str) -> AsyncGenerator[Page]:
+        """The objects whose keys begin with this, in the order of the keys' bytes, those included that no key names."""
 
     @abstractmethod
     def url(self, key: str) -> str:
@@ -76,6 +94,7 @@ class ObjectStorage(ABC):
         Raises:
             StoragePermissionError: the credentials are refused.
             StorageMissingError: the bucket or container does not exist.
+            StorageRefusedError: the server refuses it for another reason, such as the wrong region.
         """
         if self._opened is None:
             self._opened = self.connect(), FileThreads(_THREADS)
@@ -83,7 +102,7 @@ class ObjectStorage(ABC):
             with translated_for_operators("list its files"):
                 async for _ in obstore.list(self._store, STAGING, chunk_size=1):
                     break
-        except (StoragePermissionError, StorageMissingError):
+        except (StoragePermissionError, StorageMissingError, StorageRefusedError, NotSupportedByStorageError):
             await self.close()
             raise
         except StorageUnavailableError as error:
@@ -98,21 +117,26 @@ class ObjectStorage(ABC):
 
     async def check(self) -> None:
         """Write a tiny file, read it back and remove it."""
-        key = f"{STAGING}/probe-{token_hex(8)}"
+        # One that could not be removed is used again: a storage that removes nothing gets one and not thousands.
+        key = self._probe_left or f"{STAGING}/probe-{token_hex(8)}"
         with translated_for_operators("write a file to prove that it can"):
             await obstore.put_async(self._store, key, key.encode())
-            result = await obstore.get_async(self._store, key)
-            if bytes(await result.bytes_async()) != key.encode():
-                raise StorageUnavailableError("The storage gave back other bytes than were written")
-            await obstore.delete_async(self._store, key)
+            self._probe_left = key
+            try:
+                result = await obstore.get_async(self._store, key)
+                if bytes(await result.bytes_async()) != key.encode():
+                    raise StorageUnavailableError("The storage gave back other bytes than were written")
+            finally:
+                await self.remove_objects([key])
+                self._probe_left = None
 
     async def statistics(self) -> StorageStatistics:
         """Count the files; takes as long as listing them all."""
-        return await measure(self._store)
+        return await measure(self.pages(""))
 
     async def remove_abandoned_uploads(self, *, older_than: timedelta) -> int:
         """Remove what broken uploads left behind; see `StorageAdministration.remove_abandoned_uploads`."""
-        return await remove_staging(self._store, older_than)
+        return await remove_staging(self.pages(f"{STAGING}/"), self.remove_objects, older_than)
 
     async def upload(
         self,
@@ -133,7 +157,7 @@ class ObjectStorage(ABC):
         condition = Condition(overwrite, if_match)
         store, threads = self._parts
         if not condition.is_none:
-            await self._require_conditions()
+            await self._require_conditions("create" if condition.if_match is None else "replace")
         upload = Upload(
             store,
             key,
@@ -179,8 +203,7 @@ class ObjectStorage(ABC):
     async def delete(self, key: str) -> None:
         """Remove a file; see `Storage.delete`."""
         split_key(key)
-        with suppress(FileNotFoundInStorageError), translated(key, "delete"):
-            await obstore.delete_async(self._store, key)
+        await self.remove_objects([key])
 
     async def delete_many(self, keys: Iterable[str]) -> None:
         """Remove files, many in one request; see `Storage.delete_many`."""
@@ -189,15 +212,24 @@ class ObjectStorage(ABC):
             split_key(key)
         pending = iter(rest)
         while some := list(islice(pending, _DELETED_AT_ONCE)):
-            try:
-                with translated(some[0], "delete many files, among them"):
-                    await obstore.delete_async(self._store, some)
-            except FileNotFoundInStorageError:  # Azure stops at the first that is not there.
-                await self._delete_each(some)
+            await self.remove_objects(some)
 
-    def list(self, prefix: str = "") -> AsyncGenerator[ListedFile]:
+    async def remove_objects(self, keys: Sequence[str], store: ObjectStore | None = None) -> None:
+        """Remove objects under any keys, our own included, with this client or another one."""
+        target = store or self._store
+        try:
+            with translated(keys[0], "delete"):
+                await obstore.delete_async(target, list(keys))
+        except FileNotFoundInStorageError:  # Azure stops at the first that is not there.
+            if len(keys) > 1:
+                await in_turns(lambda key: self.remove_objects([key], store), keys)
+
+    def list(
+        self, prefix: str = "", *, on_unusable_key: UnusableKeyHandler = ignore_unusable_key
+    ) -> AsyncGenerator[ListedFile]:
         """The files whose keys begin with ``prefix``; see `Storage.list`."""
-        return walk(self._store, *split_prefix(prefix))
+        split_prefix(prefix)
+        return walk(self.pages(prefix), prefix, on_unusable_key)
 
     async def copy(self, source: str, target: str, *, overwrite: bool = True) -> None:
         """Store a file under a second key; see `StorageMoves.copy`."""
@@ -209,7 +241,7 @@ class ObjectStorage(ABC):
                 raise Condition(overwrite=False).failure(target)
             return
         if not overwrite:
-            await self._require_conditions(of_copies=True)
+            await self._require_conditions("copy")
         condition = Condition(overwrite)
         try:
             with translated(source, f"copy to {target!r} the file", condition):
@@ -223,15 +255,6 @@ class ObjectStorage(ABC):
         if source != target:
             await self.delete(source)
 
-    async def _delete_each(self, keys: Iterable[str]) -> None:
-        turn = asyncio.Semaphore(_PARALLEL_DELETIONS)
-
-        async def delete(key: str) -> None:
-            async with turn:
-                await self.delete(key)
-
-        await asyncio.gather(*map(delete, keys))
-
     @property
     def _store(self) -> ObjectStore:
         return self._parts[0]
@@ -241,3 +264,14 @@ class ObjectStorage(ABC):
         if self._opened is None:
             raise NotInitializedError("The storage is not open: await its initialize() first")
         return self._opened
+
+
+async def in_turns(work: Callable[[str], Awaitable[None]], keys: Iterable[str]) -> None:
+    """Do something with each key, with a few at a time."""
+    turn = asyncio.Semaphore(_PARALLEL_DELETIONS)
+
+    async def do(key: str) -> None:
+        async with turn:
+            await work(key)
+
+    await asyncio.gather(*map(do, keys))

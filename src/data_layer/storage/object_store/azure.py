@@ -9,16 +9,19 @@ import obstore
 from obstore.store import AzureStore
 
 from data_layer.errors import NotSupportedByStorageError
+from data_layer.extras import is_installed
 from data_layer.storage.keys import split_key
-from data_layer.storage.object_store.adapter import ObjectStorage
+from data_layer.storage.object_store.adapter import ConditionKind, ObjectStorage
 from data_layer.storage.object_store.azure_administration import AzureAdministration
 from data_layer.storage.object_store.failures import translated
 from data_layer.storage.object_store.limits import Limits
+from data_layer.storage.object_store.listing import Page, fetched_pages, obstore_pages
 from data_layer.storage.port import SignedUrl
 from data_layer.storage.signing import azure as signing
 from data_layer.storage.signing.terms import Answer, Terms, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
     from datetime import timedelta
 
     from obstore.store import AzureConfig
@@ -49,6 +52,7 @@ class AzureStorage(ObjectStorage):
         self._place = place
         self._cdn_url = cdn_url
         self._limits = limits or Limits()
+        self._administration = AzureAdministration(place, self._limits)
 
     def url(self, key: str) -> str:
         """The address of a file; see `StorageUrls.url`."""
@@ -98,10 +102,17 @@ class AzureStorage(ObjectStorage):
         query = url.partition("?")[2]
         return SignedUrl(f"{base_url}/{quoted(key)}?{query}", method, signing.upload_headers(terms), terms.expires_at)
 
-    async def create(self, *, allow_public: bool = False) -> None:
+    def pages(self, prefix: str) -> AsyncGenerator[Page]:
+        """The blobs; see `ObjectStorage.pages`."""
+        store = self._store
+        if not is_installed("azure.storage.blob"):
+            return obstore_pages(store, prefix)
+        return fetched_pages(self._administration.page, prefix)
+
+    async def create(self, *, allow_public: bool = False) -> Sequence[str]:
         """Make the container, private; see `StorageAdministration.create`. Needs the extra ``azure``."""
-        administration = AzureAdministration(self._place, self._limits)
-        await asyncio.to_thread(administration.create, allow_public=allow_public)
+        await asyncio.to_thread(self._administration.create, allow_public=allow_public)
+        return ()
 
     def connect(self, *, anonymously: bool = False) -> AzureStore:
         """A client; see `ObjectStorage.connect`."""
@@ -120,5 +131,5 @@ class AzureStorage(ObjectStorage):
             retry_config=self._limits.retry_config(),
         )
 
-    async def _require_conditions(self, *, of_copies: bool = False) -> None:
+    async def _require_conditions(self, kind: ConditionKind) -> None:
         """Azure keeps all conditions."""

@@ -1,20 +1,24 @@
-"""What obstore cannot do on Azure, done with Microsoft's library: making a container, and seeing that it is private."""
+"""What obstore cannot do on Azure, done with Microsoft's library: making containers, and listing any name."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from data_layer.errors import (
-    PublicStorageError,
-    StoragePermissionError,
-    StorageUnavailableError,
-)
+from data_layer.errors import PublicStorageError, StorageUnavailableError
 from data_layer.extras import require_extra
 from data_layer.observability.log import get_log
+from data_layer.storage.object_store.failures import MISSING_PLACE, missing_place, refusal
+from data_layer.storage.object_store.listing import listed_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from data_layer.settings.azure_place import AzurePlace
     from data_layer.storage.object_store.limits import Limits
+    from data_layer.storage.object_store.listing import Page
+
+_PAGE = 1000
 
 _logger = get_log(__name__)
 
@@ -25,37 +29,56 @@ class AzureAdministration:
     def __init__(self, place: AzurePlace, limits: Limits) -> None:
         self._place = place
         self._limits = limits
+        self._open_client: Any = None
 
     def create(self, *, allow_public: bool) -> None:
         """Make the container if it is missing, and see that it is private."""
         container = self._client()
-        from azure.core import exceptions  # noqa: PLC0415  (optional)
-
         name = self._place.container
-        try:
-            with container:
-                if not container.exists():
-                    container.create_container()
-                    _logger.info("container_created", container=name)
-                is_public = container.get_container_properties().public_access is not None
-        except exceptions.HttpResponseError as error:
-            code = getattr(error, "error_code", None) or error.status_code
-            if error.status_code in {401, 403}:
-                raise StoragePermissionError(
-                    f"Azure refused to make the container {name!r} ({code}): see that the credentials are right and "
-                    "grant this on the account; or make it by hand, without public access"
-                ) from None
-            raise StorageUnavailableError(f"Azure could not make the container {name!r} ({code})") from None
-        except exceptions.AzureError as error:
-            raise StorageUnavailableError(
-                f"Azure could not make the container {name!r} ({type(error).__name__}): see that the account exists "
-                "and can be reached"
-            ) from None
+        with self._translated("make"), container:
+            if not container.exists():
+                container.create_container()
+                _logger.info("container_created", container=name)
+            is_public = container.get_container_properties().public_access is not None
         if is_public and not allow_public:
             raise PublicStorageError(
                 f"The container {name!r} can be read by everybody: set its access level to private, or say "
                 "--allow-public if this is meant"
             )
+
+    def page(self, prefix: str, mark: str | None) -> tuple[Page, str | None]:
+        """One page of the blobs whose names begin with this, and the mark of the next one."""
+        if self._open_client is None:
+            self._open_client = self._client()
+        with self._translated("list"):
+            found = self._open_client.list_blobs(name_starts_with=prefix or None, results_per_page=_PAGE)
+            pages = found.by_page(continuation_token=mark)
+            blobs = next(pages, ())
+            page = [listed_file(blob.name, blob.size, blob.last_modified) for blob in blobs]
+            return page, pages.continuation_token or None
+
+    @contextmanager
+    def _translated(self, action: str) -> Iterator[None]:
+        from azure.core import exceptions  # noqa: PLC0415  (optional)
+
+        name = self._place.container
+        try:
+            yield
+        except exceptions.HttpResponseError as error:
+            code, status = getattr(error, "error_code", None), error.status_code
+            if code in MISSING_PLACE:
+                raise missing_place() from None
+            permanent = refusal(f"{action} the container {name!r}", status=status, code=code, text=str(error))
+            if permanent is not None:
+                raise permanent from None
+            raise StorageUnavailableError(
+                f"Azure could not {action} the container {name!r} ({code or status}); this may pass"
+            ) from None
+        except exceptions.AzureError as error:
+            raise StorageUnavailableError(
+                f"Azure could not {action} the container {name!r} ({type(error).__name__}): see that the account "
+                "exists and can be reached"
+            ) from None
 
     def _client(self) -> Any:
         require_extra("azure", "preparing a container", "azure.storage.blob")

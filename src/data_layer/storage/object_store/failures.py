@@ -14,6 +14,7 @@ from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
     InvalidPathError,
+    NotSupportedError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
@@ -23,9 +24,11 @@ from data_layer.errors import (
     FileChangedInStorageError,
     FileNotFoundInStorageError,
     InvalidStorageKeyError,
+    NotSupportedByStorageError,
     StorageError,
     StorageMissingError,
     StoragePermissionError,
+    StorageRefusedError,
     StorageUnavailableError,
 )
 from data_layer.storage.conditions import Condition
@@ -33,13 +36,23 @@ from data_layer.storage.conditions import Condition
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_REGION = re.compile(r"<Region>([a-z0-9-]{1,40})</Region>|expecting '([a-z0-9-]{1,40})'")
+_WRONG_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
+_WRONG_CLOCK = frozenset({"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"})
+_ENDED = frozenset({"ExpiredToken", "TokenRefreshRequired"})
+_NOT_IMPLEMENTED = frozenset({"NotImplemented", "MethodNotAllowed", "Unimplemented", "XNotImplemented"})
+_UNSUPPORTED_STATUSES = frozenset({405, 501})
+_MAY_PASS = frozenset({408, 409, 423, 425, 429, 500, 502, 503, 504, 507, 509})
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,80})</Code>")
-_MISSING_PLACE = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "AccountNotFound"})
+MISSING_PLACE = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "AccountNotFound"})
 _RANGE_NOT_SATISFIABLE = 416
 _CONFLICT = 409
 _PARTS_REPLACED = "InvalidBlockList"  # Azure: another upload to the same key has ended, which discards these parts.
 _REFUSED = frozenset({401, 403})
+
+_LATER = frozenset({408, 429})
+_MALFORMED = "invalid DeleteObjects response"
 
 NO_CONDITION = Condition()
 
@@ -53,6 +66,8 @@ def translated(key: str, action: str, condition: Condition = NO_CONDITION) -> It
         raise _not_found(key, error, condition) from None
     except InvalidPathError:
         raise InvalidStorageKeyError(f"The server takes no key like {key!r}") from None
+    except NotSupportedError:
+        raise NotSupportedByStorageError(f"The server of the storage cannot {action} {key!r}: it lacks this") from None
     except BaseError as error:
         if not _is_conflict(error):
             raise _general(error, f"{action} {key!r}") from None
@@ -79,7 +94,7 @@ def missing_place() -> StorageMissingError:
 
 
 def _not_found(key: str, error: Exception, condition: Condition) -> StorageError:
-    if _code(error) in _MISSING_PLACE:
+    if _code(error) in MISSING_PLACE:
         return missing_place()
     if condition.if_match is not None:
         return condition.failure(key)
@@ -87,7 +102,7 @@ def _not_found(key: str, error: Exception, condition: Condition) -> StorageError
 
 
 def _is_conflict(error: BaseError) -> bool:
-    if _code(error) in _MISSING_PLACE:
+    if _code(error) in MISSING_PLACE:
         return False
     return (
         isinstance(error, AlreadyExistsError | PreconditionError)
@@ -103,15 +118,63 @@ def _interfered(key: str) -> FileChangedInStorageError:
     )
 
 
-def _general(error: BaseError, action: str) -> StorageError:
-    reason = _reason(error)
-    if _code(error) in _MISSING_PLACE:
-        return missing_place()
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or _status(error) in _REFUSED:
+def refusal(action: str, *, status: int | None, code: str | None, text: str) -> StorageError | None:
+    """What the answer of a server means that will not change by itself; None where it may pass.
+
+    Args:
+        action: What was refused.
+        status: The HTTP status.
+        code: The error code in the answer.
+        text: All that the server said, which is searched and not shown.
+    """
+    reason = f"HTTP status {status}{f', {code}' if code else ''}"
+    if code in _WRONG_REGION or "redirect without LOCATION" in text:
+        found = _REGION.search(text)
+        region = next(filter(None, found.groups()), "") if found else ""
+        where = f"in the region {region}, not" if region else "not"
+        return StorageRefusedError(
+            f"The storage refused to {action} ({code or 'redirected'}): the bucket is {where} in the one that is set; "
+            f"set AWS_REGION{f'={region}' if region else ''}, or the right AWS_ENDPOINT_URL"
+        )
+    if code in _WRONG_CLOCK or "Request date header too old" in text:
+        return StoragePermissionError(
+            f"The storage refused to {action} ({code}): the clock of this machine and that of the server differ by "
+            "too much; set the clock, and have it kept right (NTP)"
+        )
+    if code in _ENDED:
+        return StoragePermissionError(
+            f"The storage refused to {action} ({code}): the temporary credentials have expired; get new ones, and a "
+            "new AWS_SESSION_TOKEN with them"
+        )
+    if status in _REFUSED:
         return StoragePermissionError(
             f"The storage refused to {action} ({reason}): see that the credentials are right, have not expired, and "
             "grant this on the bucket or container"
         )
+    if status in _UNSUPPORTED_STATUSES or code in _NOT_IMPLEMENTED:
+        return NotSupportedByStorageError(f"The server of the storage cannot {action} ({reason}): it lacks this")
+    if status is None or status in _MAY_PASS:
+        return None
+    return StorageRefusedError(
+        f"The storage refused to {action} ({reason}): it will do so again; see that it is set up as the settings say"
+    )
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a server that can be reached does not do what it was asked for, or answered in a way of its own."""
+    status = _status(error)
+    return _MALFORMED in str(error) or status == 501 or (status is not None and status < 500 and status not in _LATER)
+
+
+def _general(error: BaseError, action: str) -> StorageError:
+    reason, code = _reason(error), _code(error)
+    if code in MISSING_PLACE:
+        return missing_place()
+    refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+    status = _status(error) or (403 if refused else None)
+    permanent = refusal(action, status=status, code=code, text=str(error))
+    if permanent is not None:
+        return permanent
     return StorageUnavailableError(
         f"The storage could not {action} ({reason}): see that its server runs and can be reached; this may pass"
     )

@@ -70,7 +70,7 @@ async def try_rights(storage: ObjectStorage) -> Trial:
         await _try(trial, "list", _list(store))
         trial.strangers_may = await _try_as_stranger(storage.connect(anonymously=True), key)
     finally:
-        if not await _try(trial, "delete", obstore.delete_async(store, key)):
+        if not await _try(trial, "delete", storage.remove_objects([key], store)):
             trial.left_behind = key
     return trial
 

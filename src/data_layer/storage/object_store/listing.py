@@ -2,62 +2,104 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import obstore
 
 from data_layer.storage.keys import is_key
 from data_layer.storage.object_store.failures import translated_for_operators
-from data_layer.storage.port import ListedFile, StorageStatistics
+from data_layer.storage.port import ListedFile, StorageStatistics, UnusableKeys
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
-
     from obstore.store import ObjectStore
 
+    from data_layer.storage.port import UnusableKeyHandler
+
+T = TypeVar("T")
 STAGING = ".storage"
 """Begins what is our own in a bucket: no key can begin with a dot."""
 
 _LISTED_AT_ONCE = 500
 
 
-async def walk(store: ObjectStore, folders: Sequence[str] = (), beginning: str = "") -> AsyncGenerator[ListedFile]:
-    """The files below some folders whose next segment has this beginning. What no key can name is left out."""
-    folder = "/".join(folders)
-    prefix = f"{folder}/{beginning}" if folders else beginning
-    with translated_for_operators(f"list {prefix!r}"):
-        pages = obstore.list(store, folder or None, offset=_just_before(prefix, beginning), chunk_size=_LISTED_AT_ONCE)
+Page = Sequence[ListedFile]
+FetchPage = Callable[[str, "T | None"], tuple[Page, "T | None"]]
+
+
+async def walk(
+    pages: AsyncGenerator[Page], prefix: str, on_unusable_key: UnusableKeyHandler
+) -> AsyncGenerator[ListedFile]:
+    """The files of a listing whose keys begin with a prefix. What no key can name goes to ``on_unusable_key``."""
+    async with aclosing(pages):
         async for page in pages:
             for found in page:
-                key = found["path"]
-                if key.startswith(prefix) and is_key(key):
-                    # Whole seconds, as `stat` tells them: some servers keep more for listings.
-                    stored = found["last_modified"].astimezone(UTC).replace(microsecond=0)
-                    yield ListedFile(key, found["size"], stored)
+                if is_key(found.key):
+                    if found.key.startswith(prefix):
+                        yield found
+                elif not found.key.startswith(f"{STAGING}/"):
+                    on_unusable_key(found)
+
+
+async def fetched_pages(fetch: FetchPage[T], prefix: str) -> AsyncGenerator[Page]:
+    """Page after page, each fetched in a thread with the mark at which it begins."""
+    mark: T | None = None
+    while True:
+        page, mark = await asyncio.to_thread(fetch, prefix, mark)
+        yield page
+        if mark is None:
+            return
+
+
+async def obstore_pages(store: ObjectStore, prefix: str) -> AsyncGenerator[Page]:
+    """The pages as obstore lists them, where the vendor's library is not installed.
+
+    obstore fails at a key that it cannot name, such as ``a//b``, and takes ``a/`` for ``a``.
+    """
+    folder, separator, beginning = prefix.rpartition("/")
+    with translated_for_operators(f"list {prefix!r}"):
+        pages = obstore.list(
+            store,
+            f"{folder}{separator}" or None,
+            offset=_just_before(prefix, beginning),
+            chunk_size=_LISTED_AT_ONCE,
+        )
+        async for page in pages:
+            yield [listed_file(found["path"], found["size"], found["last_modified"]) for found in page]
             if page and _is_past(page[-1]["path"], prefix):
                 return
 
 
-async def measure(store: ObjectStore) -> StorageStatistics:
-    """Count the files and their bytes."""
+def listed_file(key: str, size: int, modified: datetime) -> ListedFile:
+    """One entry. Whole seconds, as `stat` tells them: some servers keep more for listings."""
+    return ListedFile(key, size, modified.astimezone(UTC).replace(microsecond=0))
+
+
+async def measure(pages: AsyncGenerator[Page]) -> StorageStatistics:
+    """Count the files and their bytes, and the keys that no file of ours can have."""
     count = size = 0
-    async for file in walk(store):
+    unusable = UnusableKeys()
+    async for file in walk(pages, "", unusable.add):
         count += 1
         size += file.size
-    return StorageStatistics(count, size, None)
+    return StorageStatistics(count, size, None, unusable.count, unusable.names)
 
 
-async def remove_staging(store: ObjectStore, older_than: timedelta) -> int:
+async def remove_staging(
+    pages: AsyncGenerator[Page], remove: Callable[[list[str]], Awaitable[None]], older_than: timedelta
+) -> int:
     """Remove what is our own and was left behind; returns how many."""
     limit = datetime.now(UTC) - older_than
     removed = 0
-    with translated_for_operators("remove what was left behind"):
-        async for page in obstore.list(store, STAGING, chunk_size=_LISTED_AT_ONCE):
-            for found in page:
-                if found["last_modified"] <= limit:
-                    await obstore.delete_async(store, found["path"])
-                    removed += 1
+    async with aclosing(pages):
+        async for page in pages:
+            old = [found.key for found in page if found.created_at <= limit and is_key(found.key.lstrip("."))]
+            for key in old:
+                await remove([key])
+            removed += len(old)
     return removed
 
 

@@ -8,21 +8,25 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import obstore
+from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from data_layer.errors import FileExistsInStorageError, NotSupportedByStorageError
+from data_layer.errors import FileExistsInStorageError, NotSupportedByStorageError, StorageRefusedError
+from data_layer.extras import is_installed
+from data_layer.observability.log import get_log
 from data_layer.storage.conditions import Condition
 from data_layer.storage.keys import split_key
-from data_layer.storage.object_store.adapter import ObjectStorage
-from data_layer.storage.object_store.failures import translated
+from data_layer.storage.object_store.adapter import ConditionKind, ObjectStorage, in_turns
+from data_layer.storage.object_store.failures import is_refusal, translated
 from data_layer.storage.object_store.limits import Limits
-from data_layer.storage.object_store.listing import STAGING
+from data_layer.storage.object_store.listing import STAGING, Page, fetched_pages, obstore_pages
 from data_layer.storage.object_store.s3_administration import BucketSettings, S3Administration
 from data_layer.storage.object_store.s3_place import ALGORITHMS, S3Place
 from data_layer.storage.signing import s3 as signing
 from data_layer.storage.signing.terms import Answer, Terms, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
     from datetime import timedelta
 
     from obstore.store import ObjectStore, S3Config
@@ -30,7 +34,15 @@ if TYPE_CHECKING:
     from data_layer.storage.port import SignedMethod, SignedUrl
     from data_layer.storage.signing.cloudfront import CloudFrontSigner
 
+_QUOTE = '"'
+_CONDITIONS = {
+    "create": "not to overwrite",
+    "replace": "to replace one version only",
+    "copy": "not to overwrite when it copies",
+}
 _ONLY_IF_ABSENT = "header-with-status:If-None-Match:*:412"
+
+_logger = get_log(__name__)
 
 
 class S3Storage(ObjectStorage):
@@ -62,7 +74,9 @@ class S3Storage(ObjectStorage):
         self._cloudfront = cloudfront
         self._limits = limits or Limits()
         self._administration = S3Administration(place, self._limits)
-        self._keeps_conditions: dict[bool, bool] = {}
+        self._keeps_conditions: dict[ConditionKind, bool] = {}
+        self._trying = asyncio.Lock()
+        self._deletes_many: bool | None = None
 
     def url(self, key: str) -> str:
         """The address of a file; see `StorageUrls.url`."""
@@ -102,9 +116,9 @@ class S3Storage(ObjectStorage):
         """How the bucket is set up. Needs the extra ``s3``, and rights that the service itself can do without."""
         return await asyncio.to_thread(self._administration.describe)
 
-    async def create(self, *, allow_public: bool = False) -> None:
+    async def create(self, *, allow_public: bool = False) -> Sequence[str]:
         """Make the bucket, private; see `StorageAdministration.create`. Needs the extra ``s3``."""
-        await asyncio.to_thread(self._administration.create, allow_public=allow_public)
+        return await asyncio.to_thread(self._administration.create, allow_public=allow_public)
 
     async def remove_abandoned_uploads(self, *, older_than: timedelta) -> int:
         """Remove the parts of broken uploads. Needs the extra ``s3``."""
@@ -137,30 +151,84 @@ class S3Storage(ObjectStorage):
             retry_config=self._limits.retry_config(),
         )
 
-    async def _require_conditions(self, *, of_copies: bool = False) -> None:
-        if of_copies not in self._keeps_conditions:
-            self._keeps_conditions[of_copies] = await self._try_condition(of_copies=of_copies)
-        if not self._keeps_conditions[of_copies]:
+    def pages(self, prefix: str) -> AsyncGenerator[Page]:
+        """The objects; see `ObjectStorage.pages`."""
+        store = self._store
+        if not is_installed("boto3"):
+            return obstore_pages(store, prefix)
+        return fetched_pages(self._administration.page, prefix)
+
+    async def remove_objects(self, keys: Sequence[str], store: ObjectStore | None = None) -> None:
+        """Remove objects, many in one request where the server can; see `ObjectStorage.remove_objects`.
+
+        Google's and Alibaba's interfaces lack this request, which obstore sends for a single object, too. Whether the
+        server has it is seen at the first removal: by its answer, and by the object, which has to be gone.
+        """
+        if self._deletes_many is not False and await self._delete_many(keys, store or self._store):
+            return
+        await in_turns(lambda key: asyncio.to_thread(self._administration.delete, key), keys)
+        if self._deletes_many is None:
+            _logger.info("objects_are_deleted_one_by_one", reason="the server does not delete many at once")
+            self._deletes_many = False
+
+    async def _delete_many(self, keys: Sequence[str], store: ObjectStore) -> bool:
+        with translated(keys[0], "delete"):
+            try:
+                await obstore.delete_async(store, list(keys))
+            except (BaseError, FileNotFoundError) as error:
+                if self._deletes_many or not (isinstance(error, FileNotFoundError) or is_refusal(error)):
+                    raise
+                return False
+            if self._deletes_many is None:
+                with suppress(FileNotFoundError):
+                    await obstore.head_async(store, keys[0])
+                    return False
+                self._deletes_many = True
+        return True
+
+    async def _require_conditions(self, kind: ConditionKind) -> None:
+        async with self._trying:  # One of several callers tries, for all of them.
+            if kind not in self._keeps_conditions:
+                self._keeps_conditions[kind] = await self._try_condition(kind)
+        if not self._keeps_conditions[kind]:
             raise NotSupportedByStorageError(
-                "This server ignores the condition not to overwrite: use keys that nobody else uses, like random ones"
+                f"This server ignores the condition {_CONDITIONS[kind]}: use keys that nobody else uses, like "
+                "random ones"
             )
 
-    async def _try_condition(self, *, of_copies: bool) -> bool:
+    async def _try_condition(self, kind: ConditionKind) -> bool:
         """Whether the server keeps from overwriting what is there, tried with a tiny file."""
-        key, condition = f"{STAGING}/condition-{token_hex(8)}", Condition(overwrite=False)
-        other = f"{key}-source" if of_copies else key
-        with translated(key, "try a condition with"):
-            await obstore.put_async(self._store, key, b"")
-            await obstore.put_async(self._store, other, b"")
+        key = f"{STAGING}/condition-{token_hex(8)}"
+        written: list[str] = []
         try:
-            with translated(key, "try a condition with", condition), suppress(obstore.exceptions.NotSupportedError):
-                if of_copies:
-                    await obstore.copy_async(self._store, other, key, overwrite=False)
-                else:
-                    await obstore.put_async(self._store, key, b"", mode="create")
+            with translated(key, "try a condition with"):
+                for place in (key, f"{key}-source"):
+                    result = await obstore.put_async(self._store, place, b"")
+                    written.append(place)
+                etag = str(result["e_tag"] or "")
+            refused = await self._is_refused(kind, key, "no-such-version")
+            if kind == "replace":
+                return refused is True and await self._is_refused(kind, f"{key}-source", etag) is False
+            return refused is True
+        finally:
+            if written:
+                await self.remove_objects(written)
+
+    async def _is_refused(self, kind: ConditionKind, key: str, etag: str) -> bool | None:
+        """Whether a write is refused because its condition does not hold; None where it is for another reason."""
+        condition = Condition(overwrite=False)
+        try:
+            with translated(key, "try a condition with", condition):
+                match kind:
+                    case "copy":
+                        await obstore.copy_async(self._store, f"{key}-source", key, overwrite=False)
+                    case "create":
+                        await obstore.put_async(self._store, key, b"", mode="create")
+                    case "replace":
+                        wanted = f'"{etag.strip(_QUOTE)}"'
+                        await obstore.put_async(self._store, key, b"", mode={"e_tag": wanted})
         except FileExistsInStorageError:
             return True
-        finally:
-            with translated(key, "remove"):
-                await obstore.delete_async(self._store, list({key, other}))
+        except (NotSupportedByStorageError, StorageRefusedError):
+            return None
         return False
