@@ -102,10 +102,16 @@ class AzureStorage(ObjectStorage):
         query = url.partition("?")[2]
         return SignedUrl(f"{base_url}/{quoted(key)}?{query}", method, signing.upload_headers(terms), terms.expires_at)
 
+    async def close(self) -> None:
+        """Let go of all connections; see `ObjectStorage.close`."""
+        await super().close()
+        self._administration.close()
+
     def pages(self, prefix: str) -> AsyncGenerator[Page]:
         """The blobs; see `ObjectStorage.pages`."""
         store = self._store
-        if not is_installed("azure.storage.blob"):
+        has_key = self._place.account_key is not None or self._place.sas is not None
+        if not has_key or not is_installed("azure.storage.blob"):
             return obstore_pages(store, prefix)
         return fetched_pages(self._administration.page, prefix)
 

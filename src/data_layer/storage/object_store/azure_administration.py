@@ -46,6 +46,12 @@ class AzureAdministration:
                 "--allow-public if this is meant"
             )
 
+    def close(self) -> None:
+        """Let go of the connections; harmless, as they are made again when they are needed."""
+        client, self._open_client = self._open_client, None
+        if client is not None:
+            client.close()
+
     def page(self, prefix: str, mark: str | None) -> tuple[Page, str | None]:
         """One page of the blobs whose names begin with this, and the mark of the next one."""
         if self._open_client is None:

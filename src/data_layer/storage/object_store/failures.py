@@ -153,7 +153,7 @@ def refusal(action: str, *, status: int | None, code: str | None, text: str) -> 
         )
     if status in _UNSUPPORTED_STATUSES or code in _NOT_IMPLEMENTED:
         return NotSupportedByStorageError(f"The server of the storage cannot {action} ({reason}): it lacks this")
-    if status is None or status in _MAY_PASS:
+    if status is None or status in _MAY_PASS or (status == 404 and code is None):  # A server that just starts, perhaps.
         return None
     return StorageRefusedError(
         f"The storage refused to {action} ({reason}): it will do so again; see that it is set up as the settings say"

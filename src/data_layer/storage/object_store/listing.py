@@ -55,7 +55,7 @@ async def fetched_pages(fetch: FetchPage[T], prefix: str) -> AsyncGenerator[Page
 
 
 async def obstore_pages(store: ObjectStore, prefix: str) -> AsyncGenerator[Page]:
-    """The pages as obstore lists them, where the vendor's library is not installed.
+    """The pages as obstore lists them: without the vendor's library, and with an identity of Azure.
 
     obstore fails at a key that it cannot name, such as ``a//b``, and takes ``a/`` for ``a``.
     """

@@ -125,6 +125,11 @@ class S3Storage(ObjectStorage):
         parts = await asyncio.to_thread(self._administration.abort_uploads, older_than)
         return parts + await super().remove_abandoned_uploads(older_than=older_than)
 
+    async def close(self) -> None:
+        """Let go of all connections; see `ObjectStorage.close`."""
+        await super().close()
+        self._administration.close()
+
     def connect(self, *, anonymously: bool = False) -> ObjectStore:
         """A client; see `ObjectStorage.connect`."""
         place = self._place

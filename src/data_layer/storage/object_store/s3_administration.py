@@ -6,6 +6,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from data_layer.errors import (
@@ -46,6 +47,7 @@ _NOTHING_PUBLIC = {
     "RestrictPublicBuckets": True,
 }
 
+_making = threading.Lock()
 _logger = get_log(__name__)
 
 
@@ -289,6 +291,13 @@ class S3Administration:
         except client.exceptions.NoSuchUpload:  # Someone else was quicker.
             return
 
+    def close(self) -> None:
+        """Let go of the connections; harmless, as they are made again when they are needed."""
+        with self._lock:
+            client, self._shared = self._shared, None
+        if client is not None:
+            client.close()
+
     def _shared_client(self) -> Any:
         """One client for what the service itself does, as it may be used by several threads."""
         with self._lock:
@@ -316,9 +325,12 @@ class S3Administration:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        return boto3.Session().client(
-            "s3", region_name=place.region, endpoint_url=place.endpoint, config=config, **credentials
-        )
+        # Credentials of the machine are remembered by a session, so those get a new one.
+        session = boto3.Session() if place.credentials is None else _session()
+        with _making:  # Two threads may not make clients of one session at once.
+            return session.client(
+                "s3", region_name=place.region, endpoint_url=place.endpoint, config=config, **credentials
+            )
 
     @contextmanager
     def _translated(self, action: str) -> Iterator[None]:
@@ -351,6 +363,12 @@ class S3Administration:
                 f"S3 could not {action} the bucket {bucket!r} ({reason}, {name}): see that its server runs and can be "
                 "reached; this may pass"
             ) from None
+
+
+@cache
+def _session() -> Any:
+    """One for all clients with keys in the settings: it reads the descriptions of the services once, for 0.2 s."""
+    return _boto3().Session()
 
 
 def _boto3() -> Any:
