@@ -50,7 +50,7 @@ class Gate:
         elif scope["path"] == "/livez":
             await _answer(send, HTTPStatus.OK, {"status": "alive"})
         else:
-            await _refuse(send, reason)
+            await refuse(send, reason, _message(reason))
 
     async def _pass_on(self, application: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         is_answered = False
@@ -58,7 +58,7 @@ class Gate:
         async def answer(message: Message) -> None:
             nonlocal is_answered
             is_answered = True
-            await send(_with_goodbye(message) if self._is_stopping else message)
+            await send(with_close(message) if self._is_stopping else message)
 
         try:
             await application(scope, receive, answer)
@@ -67,19 +67,24 @@ class Gate:
             if not self._is_stopping or is_answered:
                 raise
             log.warning("request_abandoned", method=scope["method"], path=scope["path"])
-            await _refuse(send, "stopping")
+            await refuse(send, "stopping", _message("stopping"))
 
 
-def _with_goodbye(message: Message) -> Message:
+def with_close(message: Message) -> Message:
+    """The same, which also asks the client to close its connection."""
     if message["type"] != "http.response.start":
         return message
     others = [header for header in message.get("headers", ()) if header[0].lower() != b"connection"]
     return {**message, "headers": [*others, _CLOSE]}
 
 
-async def _refuse(send: Send, reason: str) -> None:
-    error = {"code": reason, "message": f"the service is {reason}; try again in a moment"}
-    await _answer(send, HTTPStatus.SERVICE_UNAVAILABLE, {"error": error})
+async def refuse(send: Send, code: str, message: str) -> None:
+    """Answer that this process cannot take the request now."""
+    await _answer(send, HTTPStatus.SERVICE_UNAVAILABLE, {"error": {"code": code, "message": message}})
+
+
+def _message(reason: str) -> str:
+    return f"the service is {reason}; try again in a moment"
 
 
 async def _answer(send: Send, status: HTTPStatus, content: Any) -> None:

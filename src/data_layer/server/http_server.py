@@ -1,12 +1,15 @@
-"""uvicorn on a socket of ours, without its handling of signals."""
+"""uvicorn on a socket of ours, with limits for its connections, and without its handling of signals."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
+
+from data_layer.server.connections import ConnectionLimits, LimitedConnection
 
 if TYPE_CHECKING:
     import socket
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 # close it, or a request meets a connection that is just being closed.
 _KEEP_ALIVE_SECONDS = 75
 _CANCELLED_SECONDS = 2.0
+_CHECK_SECONDS = 0.5
 
 
 class HttpServer:
@@ -27,11 +31,24 @@ class HttpServer:
         application: what answers.
         listener: belongs to this object from now on.
         finish_seconds: how long requests under way may take at the end.
+        limits: what clients may do.
     """
 
-    def __init__(self, application: ASGIApp, listener: socket.socket, *, finish_seconds: float) -> None:
+    def __init__(
+        self,
+        application: ASGIApp,
+        listener: socket.socket,
+        *,
+        finish_seconds: float,
+        limits: ConnectionLimits | None = None,
+    ) -> None:
+        protocol: Any = partial(LimitedConnection, limits=limits or ConnectionLimits())
         config = uvicorn.Config(
             application,
+            http=protocol,
+            ws="none",
+            # Which proxies are trusted is a setting of ours (TRUSTED_PROXIES), and the same behind every server.
+            proxy_headers=False,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -42,11 +59,13 @@ class HttpServer:
         self._listener = listener
         self._server = _Uvicorn(config)
         self._task: asyncio.Task[None] | None = None
+        self._checks: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Take requests. Harmless when it does."""
         if self._task is None:
             self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="http-server")
+            self._checks = asyncio.create_task(self._check_connections(), name="http-connections")
 
     async def wait(self) -> None:
         """Return when it has ended, or raise what ended it."""
@@ -63,7 +82,17 @@ class HttpServer:
             self._server.force_exit = True
             await asyncio.wait([self._task])
             await self._cancel_the_rest()
+        if self._checks is not None:
+            self._checks.cancel()
         self._listener.close()
+
+    async def _check_connections(self) -> None:
+        while True:
+            await asyncio.sleep(_CHECK_SECONDS)
+            now = asyncio.get_running_loop().time()
+            connections: set[Any] = self._server.server_state.connections
+            for connection in list(connections):
+                connection.check(now)
 
     async def _cancel_the_rest(self) -> None:
         """Requests that were not finished must not meet a data layer that is being closed."""

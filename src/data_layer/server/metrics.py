@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from data_layer.observability.metrics.snapshots import render
 from data_layer.observability.metrics.workers import AllWorkers, telling_supervisor
+from data_layer.server.connections import ConnectionLimits
 from data_layer.server.http_server import HttpServer
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from data_layer.layer import DataLayer
     from data_layer.observability.metrics.snapshots import Snapshot
+
+_SCRAPERS = 16
+"""Connections to METRICS_PORT: Prometheus needs one."""
 
 
 @asynccontextmanager
@@ -72,7 +76,8 @@ async def _answering(snapshot: Callable[[], Awaitable[Snapshot]], listener: sock
         content, media_type = await asyncio.to_thread(render, await snapshot(), request.headers.get("accept", ""))
         return Response(content, media_type=media_type)
 
-    server = HttpServer(Starlette(routes=[Route("/metrics", tell)]), listener, finish_seconds=1)
+    limits = ConnectionLimits(connections=_SCRAPERS)
+    server = HttpServer(Starlette(routes=[Route("/metrics", tell)]), listener, finish_seconds=1, limits=limits)
     server.start()
     try:
         yield

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from data_layer.observability.log import get_log
+from data_layer.server.connections import ConnectionLimits
 from data_layer.server.gate import Gate
 from data_layer.server.http_server import HttpServer
 from data_layer.server.listening import authority, listen_for_metrics
@@ -125,7 +126,12 @@ class ServiceProcess:
         self._metrics_listener = listen_for_metrics(settings) if role.is_alone else None
         self._gate = Gate()
         limit = settings.shutdown_timeout
-        self._http = HttpServer(self._gate, listener, finish_seconds=max(limit - _CLOSE_SECONDS, limit / 2))
+        self._http = HttpServer(
+            self._gate,
+            listener,
+            finish_seconds=max(limit - _CLOSE_SECONDS, limit / 2),
+            limits=ConnectionLimits.of(settings),
+        )
 
     async def run(self) -> None:
         """Serve until the end.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from data_layer.errors import ConfigurationError, WorkerFailedError
 from data_layer.observability.log import get_log
+from data_layer.server.connections import ConnectionLimits
 from data_layer.server.gate import Gate
 from data_layer.server.http_server import HttpServer
 from data_layer.server.listening import authority, listen_for_metrics
@@ -115,8 +116,9 @@ class Supervisor:
         await stack.enter_async_context(embedded_servers(self._settings, exclusive=True))
 
     async def _answer_while_none_is_ready(self) -> None:
+        limits = ConnectionLimits.of(self._settings)
         while True:
-            door = HttpServer(Gate(), self._listener.dup(), finish_seconds=1)
+            door = HttpServer(Gate(), self._listener.dup(), finish_seconds=1, limits=limits)
             try:
                 door.start()
                 await self._some_ready.wait()

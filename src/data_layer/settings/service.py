@@ -35,6 +35,19 @@ class ServiceSettings(BaseModel):
         "then the process ends anyway.",
     )
 
+    http_max_connections: int = Field(
+        1000,
+        ge=16,
+        le=100_000,
+        description="Connections of clients that each process keeps open at most, fewer if `ulimit -n` allows fewer. "
+        "A new one then takes the place of one that waits; /livez and /readyz are always answered.",
+    )
+    http_request_timeout: Seconds = Field(
+        20,
+        description="Seconds in which the head of a request must be there; a body, and the reading of an answer, may "
+        "not pause for longer, nor be slower than 1 KiB a second.",
+    )
+
     def worker_contradictions(self, connections: int) -> list[str]:
         """What makes it impossible to share that many connections."""
         if self.workers == 1 or connections >= self.workers * LEAST_SHARE:
