@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text
 
+from data_layer import DataLayer, Settings
 from data_layer.entities import AuditLog, GeneratedCode, Project, User
 from data_layer.entities.enums import AuditAction, GenerationProvider, GenerationStatus
 from data_layer.errors import (
@@ -22,9 +23,6 @@ from data_layer.errors import (
     ValueTooLongError,
 )
 from tests.support import make_code, make_project, make_user
-
-if TYPE_CHECKING:
-    from data_layer import DataLayer
 
 
 async def test_what_is_added_is_stored_at_the_end_and_filled_in_by_the_database(data: DataLayer) -> None:
@@ -399,3 +397,25 @@ async def _project_with_code(data: DataLayer) -> tuple[Project, GeneratedCode]:
 async def _set_status(data: DataLayer, code: GeneratedCode, status: GenerationStatus) -> None:
     async with data.transaction() as tx:
         (await tx.codes.get(code.id)).status = status
+
+
+@pytest.mark.parametrize("before", range(8))
+async def test_a_save_that_fails_leaves_its_connection_usable(settings: Settings, before: int) -> None:
+    """The driver prepares a statement at its sixth use, which may be one that PostgreSQL skips after an error."""
+    few = settings.model_copy(update={"db_max_connections": 1, "db_min_connections": 1})
+    async with DataLayer(few) as data:
+        user = make_user()
+        async with data.transaction() as tx:
+            tx.add(user)
+        for _ in range(before):
+            async with data.transaction() as tx:
+                tx.add(make_project(user))
+        with pytest.raises(MissingReferenceError):
+            async with data.transaction() as tx:
+                for _ in range(3):
+                    tx.add(make_project())
+        for _ in range(3):
+            async with data.transaction() as tx:
+                tx.add(make_project(user))
+        async with data.transaction() as tx:
+            assert await tx.projects.count(user_id=user.id) == before + 3

@@ -147,9 +147,15 @@ class DriverConnection(psycopg.AsyncConnection[Any]):
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[psycopg.AsyncPipeline]:
         """Send the statements inside together."""
-        async with super().pipeline() as pipeline:
-            pipeline.__class__ = _Pipeline
-            yield pipeline
+        try:
+            async with super().pipeline() as pipeline:
+                pipeline.__class__ = _Pipeline
+                yield pipeline
+        except BaseException:
+            # PostgreSQL skipped everything after the statement that failed, also preparing statements, which the driver
+            # believes to be prepared all the same: each later use of them on this connection would fail.
+            self._prepared.clear()
+            raise
 
     @contextmanager
     def limited(self, seconds: float) -> Iterator[None]:
