@@ -10,11 +10,12 @@ import hiredis
 import pytest
 
 from data_layer.cache import Cache
+from data_layer.cache.wire.connection import MAXIMUM_WAITING
 from data_layer.config import Settings
 from data_layer.testing.redis_server import RedisServer
 from tests.support import until
 
-from .wire import Endpoint, Listening, running
+from .wire import LIMIT, Endpoint, Listening, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,6 +130,32 @@ async def test_a_server_that_pauses_for_less_than_the_time_limit_fails_nothing(s
         await asyncio.sleep(0.1)
         server.resume()
         assert [await count, await later] == [1, 2]
+
+
+async def test_asking_for_the_role_is_no_work_of_the_caller(server: RedisServer) -> None:
+    """The latencies that are reported are those of commands."""
+    async with running(server.url) as runner:
+        await runner.run("PING")
+        (primary,) = await runner.primaries()
+        connection = primary._main
+        assert connection is not None
+        before, answered = runner.latencies.count, connection.answered
+        await until(lambda: connection.answered >= answered + 2)
+        assert runner.latencies.count == before
+
+
+async def test_callers_beyond_what_a_connection_takes_wait_while_it_has_to_prove_itself(server: RedisServer) -> None:
+    async with running(server.url, command=LIMIT * 1000) as runner:
+        await runner.run("PING")
+        (primary,) = await runner.primaries()
+        connection = primary._main
+        assert connection is not None
+        server.pause()
+        connection.require_proof()
+        calls = [asyncio.create_task(runner.run("INCR", b"count")) for _ in range(2 * MAXIMUM_WAITING)]
+        await until(lambda: connection.is_full)
+        server.resume()
+        assert sorted(await asyncio.gather(*calls)) == list(range(1, 2 * MAXIMUM_WAITING + 1))
 
 
 async def test_a_server_that_closes_what_is_idle_is_never_met(server: RedisServer) -> None:

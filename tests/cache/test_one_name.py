@@ -103,6 +103,8 @@ class TestAfterAFailover:
                 lambda: cache.pipeline().set("key", 1, 60).increment("count", ttl=60).execute(),
                 cache.flush,
                 cache.cleanup,
+                cache.check,
+                cache.stats,
             ]
             for write in writes:
                 await cache.increment("count", ttl=60)

@@ -20,6 +20,15 @@ from data_layer.errors import (
     [
         (ReplyError("OOM command not allowed when used memory > 'maxmemory'."), CacheFullError),
         (ReplyError("READONLY You can't write against a read only replica."), CacheReadOnlyError),
+        (
+            ReplyError(
+                "ERR Error running script (call to f_1): @user_script:2: @user_script: 2: -READONLY You can't write "
+                "against a read only replica. "
+            ),
+            CacheReadOnlyError,
+        ),
+        (ReplyError("NOPROTO unsupported protocol version"), CacheUnavailableError),
+        (ReplyError("ERR unknown command 'HELLO', with args beginning with: '3', "), CacheUnavailableError),
         (ReplyError("LOADING Redis is loading the dataset in memory"), CacheUnavailableError),
         (ReplyError("MASTERDOWN Link with MASTER is down"), CacheUnavailableError),
         (ReplyError("CLUSTERDOWN The cluster is down"), CacheUnavailableError),

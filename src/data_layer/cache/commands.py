@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hiredis import ReplyError
 
 from data_layer.cache.address import Topology
-from data_layer.cache.errors import ConnectionLost, ScriptUnknownError, translate
+from data_layer.cache.errors import ConnectionLost, ScriptUnknownError, is_demotion, translate
 from data_layer.cache.wire.breaker import BreakerState
 from data_layer.cache.wire.cluster import ClusterRouting, key_slot
 from data_layer.cache.wire.connection import pack
@@ -298,7 +298,8 @@ class CommandRunner:
             for _ in range(2):
                 connection = primary.queue.connection or await primary.admit()
                 answer = await connection.send(pack(command))
-                if not isinstance(answer, ConnectionLost):
+                was_demoted = isinstance(answer, ReplyError) and is_demotion(answer)
+                if not was_demoted and not isinstance(answer, ConnectionLost):
                     break
         except CacheError as error:
             return error
