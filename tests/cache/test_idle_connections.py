@@ -77,13 +77,13 @@ class DemotedServer(Listening):
     """Says on its first connection that it is a replica, when a command is under way behind the question."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        is_first, parser = self.connections == 1, hiredis.Reader()
+        is_demoted, parser = self.connections == 1, hiredis.Reader()
         while data := await reader.read(65536):
             parser.feed(data)
             while (command := parser.gets()) is not False:
-                if command == [b"HELLO"] and is_first:
+                if command == [b"HELLO"] and is_demoted:
                     continue
-                if command[0] == b"INCR" and is_first:
+                if command[0] == b"INCR" and is_demoted:
                     writer.write(b"%1\r\n$4\r\nrole\r\n$7\r\nreplica\r\n")
                 elif command[0] == b"HELLO":
                     writer.write(b"%1\r\n$4\r\nrole\r\n$6\r\nmaster\r\n")

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.exceptions import ReadOnlyError
 
 from data_layer.cache import Cache
 from data_layer.config import Settings
@@ -196,6 +197,18 @@ class TestAfterAFailover:
             await cache.set("other", 1, 60)
             await cache.client.set("stc:key", "2")
             assert await asyncio.to_thread(new.execute, "GET", "stc:key") == "2"
+
+    async def test_a_connection_of_redis_py_that_met_a_replica_is_not_used_again(
+        self, old: RedisServer, new: RedisServer
+    ) -> None:
+        """Nothing else is asked of the cache, so only the refusal shows what has happened."""
+        async with Endpoint(old) as endpoint, cache_behind(endpoint, redis_near_size=0) as cache:
+            await cache.client.set("stc:key", "1")
+            await fail_over(endpoint, new)
+            with pytest.raises(ReadOnlyError):
+                await cache.client.set("stc:key", "2")
+            await cache.client.set("stc:key", "3")
+            assert await asyncio.to_thread(new.execute, "GET", "stc:key") == "3"
 
 
 class TestTrust:
