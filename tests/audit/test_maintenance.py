@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 from data_layer import AuditAction, AuditLog, DataLayer, UserRole
 from data_layer.database.exclusive_run import exclusive_run
 from data_layer.entities.time_ordered_ids import first_id_at, id_at
-from data_layer.errors import AppendOnlyError, PermissionDeniedError
+from data_layer.errors import AppendOnlyError, PermissionDeniedError, StatementTimeoutError
 from data_layer.repositories.audit_partitions import Month
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.audit import AuditFilter
@@ -178,6 +178,48 @@ async def test_an_interrupted_move_is_done_again(trail: DataLayer) -> None:
 
     assert report.is_complete, report
     assert await where(trail) == dict.fromkeys(ids, THIS.plus(-1).table)
+
+
+@pytest.mark.parametrize("count", [0, 3, 6, 7])
+async def test_a_month_moves_in_batches(trail: DataLayer, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Each entry once, the first and the last of a batch too; also when nothing is left for the last batch."""
+    monkeypatch.setattr("data_layer.repositories.audit_partitions._MOVED_AT_ONCE", 3)
+    month, others = THIS.plus(-1), await add(trail, entry_at(ago(2)), entry_at(NOW))
+    first = entry_at(ago(1), id=month.first_id)
+    ids = await add(trail, *([first, *(entry_at(ago(1)) for _ in range(count - 1))] if count else []))
+    partitions = trail.maintenance._partitions
+
+    copied = [number async for number in partitions.copy_from_default(month)]
+
+    assert copied == {0: [0], 3: [3, 3], 6: [3, 6, 6], 7: [3, 6, 7]}[count]
+    async with trail.transaction() as tx:
+        found = await tx.execute(text(f"SELECT id FROM {month.table}"))
+        assert sorted(found.scalars()) == sorted(ids)
+    await partitions.exchange_default([month], None)
+    assert await where(trail) == dict.fromkeys(ids, month.table) | dict.fromkeys(others, "audit_logs_default")
+    assert (await trail.maintenance.run(SYSTEM)).is_complete
+    assert set(await where(trail)) == {*ids, *others}
+
+
+@pytest.mark.parametrize("table", ["users", "audit_logs", "audit_logs_default"])
+async def test_the_move_waits_for_no_lock_for_long_and_keeps_nobody_waiting(trail: DataLayer, table: str) -> None:
+    """It gives up before PostgreSQL looks for deadlocks, and leaves the entries where they were."""
+    [entry] = await add(trail, entry_at(ago(1)))
+    partitions, month = trail.maintenance._partitions, THIS.plus(-1)
+    async for _ in partitions.copy_from_default(month):
+        pass
+    async with trail.transaction() as tx:
+        await tx.execute(text(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE"))
+        # A holder that never lets go: only the limit of the move itself ends its waiting.
+        moving = asyncio.create_task(partitions.exchange_default([month], None))
+        async with asyncio.timeout(trail.settings.db_statement_timeout / 2):
+            with pytest.raises(StatementTimeoutError):
+                await moving
+        # Meanwhile others may go on.
+        [late] = await asyncio.create_task(add(trail, entry_at(ago(1))))
+        assert await asyncio.create_task(where(trail)) == dict.fromkeys((entry, late), "audit_logs_default")
+    await partitions.exchange_default([month], None)
+    assert await where(trail) == dict.fromkeys((entry, late), month.table)
 
 
 async def test_one_process_at_a_time(trail: DataLayer) -> None:
