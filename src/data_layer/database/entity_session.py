@@ -49,7 +49,7 @@ class EntitySession:
         self._transaction = transaction
         self._lock = asyncio.Lock()
         self._is_ending = False
-        self._new: list[Entity] = []
+        self._new: dict[Entity, None] = {}  # In the order of adding.
         self._known: dict[tuple[type[Entity], UUID], Entity] = {}
         self._rollback = EntityRollback(self._forget_all)
         self._orm: AsyncSession | None = None
@@ -59,8 +59,7 @@ class EntitySession:
         self._require_open()
         if instance_state(entity).key is None:
             self._transaction.require_writable()
-            if not any(entity is other for other in self._new):
-                self._new.append(entity)
+            self._new[entity] = None
         else:
             self._know(entity)
 
@@ -231,14 +230,14 @@ class EntitySession:
         if not self._new:
             return
         # Taken at once: another task may add more while these travel.
-        added, self._new = self._new, []
+        added, self._new = self._new, {}
         try:
             entities = sorted(added, key=_table_rank)
             plans: list[RowPlan[Any]] = [self._plan(type(entity)) for entity in entities]
             statements = [plan.insertion(entity) for plan, entity in zip(plans, entities, strict=True)]
             rows = await (run or self._transaction.run)(statements)
         except BaseException:
-            self._new[:0] = added
+            self._new = added | self._new
             raise
         for plan, entity, row in zip(plans, entities, rows, strict=True):
             self._rollback.inserted(plan, entity, plan.mark_inserted(entity, row or ()))
