@@ -641,6 +641,9 @@ def _read_webp_frame(picture: Picture, source: Source, data: Span, *, first: boo
 
 
 def _bitstream_size(source: Source, kind: bytes, data: Span) -> tuple[int, int]:
+    start_code = source.get(data.start + 3, 3) if kind == b"VP8 " else source.get(data.start, 1)
+    if start_code not in {b"\x9d\x01\x2a", b"\x2f"}:
+        raise CorruptFileError("The image/webp is damaged: its picture does not begin as one")
     if kind == b"VP8 ":
         width, height = source.unpack("<HH", data.start + 6)
         return width & 0x3FFF, height & 0x3FFF

@@ -52,6 +52,7 @@ _READ = 64 * 1024
 _MAX_SIDE = 500_000  # Pixels. Browsers show nothing of that size either.
 _WAIT = 30.0
 _OVERHEAD = 8 * 1024 * 1024
+_MAX_WEBP_CANVAS = 50_000_000
 _WEBP_PIXEL = 17  # Bytes: the canvas, the one before, a copy, the image, and the transparency of a lossy one.
 
 _TRANSPOSITIONS = {
@@ -194,7 +195,7 @@ def _memory_needed(picture: Picture, scale: int) -> int:
     needed = _OVERHEAD + 12 * picture.width * min(rows, picture.height) + 8 * reduced
     pixels = picture.frame.width * picture.frame.height
     if picture.image_format == "WEBP":
-        return needed + _WEBP_PIXEL * pixels + 2 * JoinedFile(_NOTHING, picture.still).size
+        return needed + _WEBP_PIXEL * pixels + 2 * JoinedFile(_NOTHING, stored_pieces(picture, "none")).size
     if picture.image_format == "GIF":
         return needed + pixels
     if picture.png is None:
@@ -222,6 +223,9 @@ def _reduced(file: ReceivedFile, picture: Picture, scale: int, watch: _Watch) ->
     """The first frame on its canvas, made smaller by a whole number."""
     width, height = picture.width, picture.height
     source = JoinedFile(file, picture.still, watch.check)
+    if picture.image_format == "WEBP" and width * height <= _MAX_WEBP_CANVAS:
+        # Browsers read a WebP as a whole with the same library. The canvas is not touched, and takes no memory.
+        WebPImageFile(cast("BinaryIO", JoinedFile(file, stored_pieces(picture, "none"), watch.check))).close()
     if picture.png is not None and not picture.png.interlaced:
         scaling = _scaling(width, _row(picture), scale)
         strips = _png_strips(source, picture, picture.png, scaling.rows)
