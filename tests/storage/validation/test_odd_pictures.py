@@ -1,0 +1,220 @@
+"""What becomes of odd pictures without a browser: orientation, metadata, colors, and where they are cut off."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from data_layer.storage.validation import FileLimits, InspectedFile, Inspector, ReceivedFile
+from tests.file_content import encoded, opened
+from tests.storage.validation import pictures
+from tests.storage.validation.pictures import (
+    ADOBE_RGB,
+    ASCII,
+    DARK_GREY,
+    DISPLAY_P3,
+    EXIF,
+    GPS,
+    HEIGHT,
+    LONG,
+    MAKE,
+    ORIENTATION,
+    WIDTH,
+    X_RESOLUTION,
+    chunk,
+    jpeg,
+    odd_exif,
+    orientation,
+    png,
+    quarters,
+    segment,
+    tag,
+    tiff,
+    two_pictures,
+    webp,
+    webp_with_exif,
+    with_chunks,
+    with_segments,
+)
+
+if TYPE_CHECKING:
+    from data_layer.storage.validation import MetadataRemoval
+
+TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+REMOVALS: tuple[MetadataRemoval, ...] = ("none", "location", "all")
+
+
+async def inspect(content: bytes, removal: MetadataRemoval = "none") -> InspectedFile:
+    inspector = Inspector(FileLimits(2**30, TYPES, thumbnail_sizes=(60,), metadata_removal=removal))
+    try:
+        return await inspector.inspect(ReceivedFile.of_bytes(content), None)
+    finally:
+        await inspector.close()
+
+
+def exif_in(image_format: str, exif: bytes) -> bytes:
+    if image_format == "JPEG":
+        return with_segments(jpeg(), segment(0xE1, EXIF + exif))
+    return with_chunks(png(), chunk(b"eXIf", exif)) if image_format == "PNG" else webp_with_exif(exif)
+
+
+def size_of(file: InspectedFile) -> tuple[int, int]:
+    assert file.image is not None
+    return file.image.width, file.image.height
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("order", ["<", ">"])
+async def test_odd_exif_never_costs_the_orientation(image_format: str, order: str, removal: MetadataRemoval) -> None:
+    for value in range(1, 9):
+        for name, exif in odd_exif(value, order):
+            found = await inspect(exif_in(image_format, exif), removal)
+            upright = (WIDTH, HEIGHT) if value < 5 else (HEIGHT, WIDTH)
+            assert size_of(found) == upright, (name, value)
+            [small] = found.thumbnails
+            assert (small.width > small.height) == (value < 5), (name, value)
+            assert size_of(await inspect(found.content.read(), removal)) == upright, (name, value)
+            if removal != "none":
+                assert opened(found.content.read()).getexif().get(ORIENTATION, 1) == value, (name, value)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+async def test_a_place_is_removed_from_exif_that_is_odd(image_format: str) -> None:
+    place = struct.pack("<HHHI4s", 1, 1, ASCII, 2, b"N\0") + bytes(4) + b"51.4778 north"
+    exif = (
+        tiff(
+            tag(MAKE, ASCII, 9, b"A camera\0"),
+            orientation(6),
+            tag(X_RESOLUTION, ASCII, 9, b"72 pixels"),
+            tag(GPS, LONG, 1, struct.pack("<I", 200)),
+        ).ljust(200, b"\0")
+        + place
+    )
+    found = await inspect(exif_in(image_format, exif), "location")
+    stored = found.content.read()
+    assert b"51.4778" not in stored
+    kept = opened(stored).getexif()
+    assert dict(kept) == {MAKE: "A camera", ORIENTATION: 6}
+    assert (await inspect(stored, "location")).content.sha256 == found.content.sha256
+    assert dict(opened((await inspect(stored, "all")).content.read()).getexif()) == {ORIENTATION: 6}
+
+
+@pytest.mark.parametrize("removal", ["location", "all"])
+async def test_a_second_place_is_removed_too(removal: MetadataRemoval) -> None:
+    xmp = b"http://ns.adobe.com/xap/1.0/\0<GPSLatitude>51.4778</GPSLatitude>"
+    second = segment(0xE1, EXIF + tiff(tag(MAKE, ASCII, 9, b"51.4778 N")))
+    photoshop = segment(0xED, b"Photoshop 3.0\x0051.4778")
+    content = with_segments(jpeg(), segment(0xE1, EXIF + tiff(orientation(3))), second, segment(0xE1, xmp), photoshop)
+    assert b"51.4778" not in (await inspect(content, removal)).content.read()
+    texts = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\x0051.4778"), chunk(b"eXIf", tiff()), chunk(b"eXIf", b"51.4778")
+    assert b"51.4778" not in (await inspect(with_chunks(png(), *texts), removal)).content.read()
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("profile", [DISPLAY_P3, ADOBE_RGB], ids=["P3", "Adobe RGB"])
+async def test_thumbnails_and_dominant_color_are_in_srgb(
+    image_format: str, profile: bytes, removal: MetadataRemoval
+) -> None:
+    """What a Display-P3 screenshot calls 235, 50, 35 is the red of sRGB."""
+    image = Image.new("RGB", (90, 60), (235, 50, 35) if profile is DISPLAY_P3 else (219, 0, 0))
+    options = {"quality": 100, "subsampling": 0} if image_format == "JPEG" else {"lossless": True}
+    found = await inspect(encoded(image, image_format, icc_profile=profile, **options), removal)
+    assert found.image is not None
+    assert found.image.dominant_color is not None
+    red, green, blue = bytes.fromhex(found.image.dominant_color[1:])
+    assert red > 250
+    assert max(green, blue) < 15
+    [small] = found.thumbnails
+    thumbnail = opened(small.file.read())
+    shown = thumbnail.convert("RGB").getpixel((30, 20))
+    assert isinstance(shown, tuple)
+    assert shown[0] > 248
+    assert max(shown[1:]) < 18
+    assert "icc_profile" not in thumbnail.info
+    assert opened(found.content.read()).info["icc_profile"] == profile
+
+
+async def test_grey_with_a_profile_is_as_bright_as_it_is_shown() -> None:
+    found = await inspect(png(Image.new("L", (90, 60), 76), icc_profile=DARK_GREY))
+    assert found.image is not None
+    assert found.image.dominant_color == "#949494"
+
+
+@pytest.mark.parametrize("profile", [b"nonsense", DISPLAY_P3[:200], DARK_GREY, bytes(5000), DISPLAY_P3[:-50]])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+async def test_a_profile_that_cannot_be_used_is_as_good_as_none(image_format: str, profile: bytes) -> None:
+    content = encoded(Image.new("RGB", (90, 60), (200, 30, 60)), image_format, icc_profile=profile)
+    found = await inspect(content)
+    assert found.image is not None
+    assert found.image.dominant_color is not None
+    color = bytes.fromhex(found.image.dominant_color[1:])
+    assert all(abs(channel - wanted) < 12 for channel, wanted in zip(color, (200, 30, 60), strict=True))
+
+
+async def test_the_second_picture_of_a_phone_is_cut_off() -> None:
+    found = await inspect(two_pictures())
+    stored = opened(found.content.read())
+    assert (stored.format, stored.size, getattr(stored, "n_frames", 1)) == ("JPEG", (WIDTH, HEIGHT), 1)
+    assert (await inspect(found.content.read())).content.sha256 == found.content.sha256
+
+
+@pytest.mark.parametrize("behind", [b"", bytes(1000), b"\xff", b"\xff" * 9])
+async def test_a_jpeg_without_an_end_gets_one(behind: bytes) -> None:
+    found = await inspect(jpeg().removesuffix(b"\xff\xd9") + behind)
+    stored = found.content.read()
+    assert stored.endswith(b"\xff\xd9")
+    assert stored.rstrip(b"\xff\xd9\0") == jpeg().rstrip(b"\xff\xd9\0")
+    assert opened(stored).tobytes() == opened(jpeg()).tobytes()
+
+
+@pytest.mark.parametrize("behind", [b"", bytes(1000), b"text"])
+async def test_a_gif_without_an_end_gets_one(behind: bytes) -> None:
+    found = await inspect(pictures.gif()[:-1] + behind)
+    assert found.content.read() == pictures.gif()
+
+
+async def test_a_frame_outside_of_the_canvas_does_not_make_it_larger() -> None:
+    first = pictures.gif_image(0, 0, quarters())
+    content = pictures.gif_of(WIDTH, HEIGHT, first, pictures.gif_image(60, 40, quarters()))
+    found = await inspect(content)
+    assert size_of(found) == (WIDTH, HEIGHT)
+    assert found.image is not None
+    assert found.image.frame_count == 2
+    assert found.content.read() == content
+
+
+async def test_a_tall_screenshot_at_double_density_is_within_the_defaults() -> None:
+    content = png(Image.new("RGB", (2560, 30_000), "white"), compress_level=1)
+    found = await inspect(content)
+    assert size_of(found) == (2560, 30_000)
+    assert [small.height for small in found.thumbnails] == [60]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("size", [(700, 500), (1, 3000), (3000, 1), (997, 1009)])
+async def test_png_decoded_in_strips_is_what_pillow_decodes_as_a_whole(mode: str, size: tuple[int, int]) -> None:
+    """All filters, several strips, and rows of bits that do not fill a byte."""
+    left = Image.linear_gradient("L").resize(size)
+    top = Image.radial_gradient("L").resize(size)
+    image = Image.merge("RGBA", (left, top, left.transpose(Image.Transpose.FLIP_TOP_BOTTOM), top)).convert(mode)
+    found = await inspect(png(image))
+    expected = image.convert("RGBA").resize((8, 8), Image.Resampling.BOX)
+    [small] = found.thumbnails
+    made = opened(small.file.read()).convert("RGBA").resize((8, 8), Image.Resampling.BOX)
+    for one, other in zip(expected.tobytes(), made.tobytes(), strict=True):
+        assert abs(one - other) < 40
+
+
+async def test_webp_of_several_parts_keeps_what_shows_it() -> None:
+    half = quarters("RGBA")
+    half.putalpha(128)
+    content = webp(half, quality=95, xmp=b"<x/>", icc_profile=DISPLAY_P3)
+    stored = opened((await inspect(content, "all")).content.read())
+    assert stored.tobytes() == opened(content).tobytes()
+    assert "xmp" not in stored.info
+    assert stored.info["icc_profile"] == DISPLAY_P3
