@@ -414,6 +414,9 @@ async def test_a_save_that_fails_leaves_its_connection_usable(settings: Settings
             async with data.transaction() as tx:
                 for _ in range(3):
                     tx.add(make_project())
+        with pytest.raises(MissingReferenceError):
+            async with data.transaction() as tx:
+                tx.add(make_project())
         for _ in range(3):
             async with data.transaction() as tx:
                 tx.add(make_project(user))

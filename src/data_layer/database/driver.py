@@ -47,7 +47,9 @@ class _Pipeline(psycopg.AsyncPipeline):
         try:
             yield from self._sync_gen()
         except psycopg.Error:
-            yield from self._fetch_gen(flush=False)
+            # What follows the statement that failed says only that it was skipped.
+            with suppress(psycopg.Error):
+                yield from self._fetch_gen(flush=False)
             raise
 
 
