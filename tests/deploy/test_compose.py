@@ -107,10 +107,15 @@ def test_the_example_of_production_is_refused_with_an_emulator(
             accepted(monkeypatch, _environment(service) | {"ENVIRONMENT": "production"})
 
 
-def test_only_the_service_is_reached_from_outside(secrets: dict[str, str]) -> None:
+def test_only_the_service_and_the_servers_of_files_are_reached_from_this_machine(secrets: dict[str, str]) -> None:
     services = _resolved(secrets)["services"]
     published = {name: one["ports"] for name, one in services.items() if "ports" in one}
-    assert published == {"service": ["127.0.0.1:3000:3000"]}
+    # The servers of files too, because signed URLs lead browsers there: from this machine only.
+    assert published == {
+        "service": ["127.0.0.1:3000:3000"],
+        "s3": ["127.0.0.1:8080:8080"],
+        "azurite": ["127.0.0.1:10000:10000"],
+    }
 
 
 def test_profiles_are_the_storages(secrets: dict[str, str]) -> None:

@@ -9,9 +9,11 @@ import time
 import traceback
 import uuid
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
@@ -376,3 +378,34 @@ async def test_of_uploads_in_parts_to_one_key_one_wins_and_the_others_hear_of_it
         assert len(refused) < len(contents)
         assert {type(outcome) for outcome in refused} <= {FileChangedInStorageError}
         assert await storage.download("same") in contents
+
+
+@pytest.mark.parametrize("kind", ["s3", "azure"])
+async def test_urls_lead_to_the_address_for_clients_and_nothing_else_does(
+    request: pytest.FixtureRequest, bucket: str, kind: str
+) -> None:
+    """The server behind the proxy verifies the signature, which binds the host of S3."""
+    server: Any = request.getfixturevalue("rclone_server" if kind == "s3" else "azurite_server")
+    server.make_bucket(bucket)
+    async with Proxy(server.port) as proxy, httpx.AsyncClient() as http:
+        if kind == "s3":
+            s3 = S3Place(bucket, endpoint=server.address, credentials=server.credentials, public_endpoint=proxy.address)
+            storage: S3Storage | AzureStorage = S3Storage(s3, max_file_size=1000)
+        else:
+            place = AzurePlace.of_connection_string(server.connection_string, bucket)
+            public = place.endpoint.replace(server.address, proxy.address)
+            storage = AzureStorage(replace(place, public_endpoint=public), max_file_size=1000)
+        proxy.mute()
+        await storage.initialize()
+        await storage.upload(b"page", "a/ä b", "text/plain")
+        assert [file.key async for file in storage.list()] == ["a/ä b"]
+        proxy.unmute()
+        assert storage.url("a").startswith(proxy.address)
+        signed = await storage.signed_url("a/ä b", expires_in=timedelta(minutes=1))
+        assert signed.url.startswith(proxy.address)
+        assert (await http.get(signed.url)).content == b"page"
+        sent = await storage.signed_url("b", method="PUT", expires_in=timedelta(minutes=1), content_type="text/plain")
+        assert sent.url.startswith(proxy.address)
+        assert (await http.put(sent.url, content=b"sent", headers=dict(sent.headers))).status_code < 300
+        assert await storage.download("b") == b"sent"
+        await storage.close()

@@ -26,6 +26,7 @@ class AzurePlace:
         endpoint: The address of the account's blobs, without a slash at its end.
         account_key: In Base64.
         sas: A shared access signature, without a question mark.
+        public_endpoint: The address of the account's blobs for clients; None: ``endpoint``.
     """
 
     container: str
@@ -33,11 +34,17 @@ class AzurePlace:
     endpoint: str
     account_key: str | None = field(default=None, repr=False)
     sas: str | None = field(default=None, repr=False)
+    public_endpoint: str | None = None
 
     @property
     def url(self) -> str:
         """The address of the container, without a slash at its end."""
         return f"{self.endpoint}/{self.container}"
+
+    @property
+    def public_url(self) -> str:
+        """The address of the container for clients, without a slash at its end."""
+        return f"{(self.public_endpoint or self.endpoint).rstrip('/')}/{self.container}"
 
     @classmethod
     def of_account(cls, account: str, container: str) -> AzurePlace:

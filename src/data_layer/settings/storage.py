@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
@@ -75,6 +76,11 @@ class StorageSettings(BaseModel):
     azure_storage_container_name: str = Field(
         "screenshots", pattern=r"^[a-z0-9](-?[a-z0-9]){2,62}$", description="Container of the files."
     )
+    azure_storage_public_endpoint_url: WebAddress | None = Field(
+        None,
+        description="Address under which browsers reach the account's blobs, for signed URLs only. Default: that of "
+        "the connection string or the account.",
+    )
     azure_storage_cdn_url: WebAddress | None = Field(
         None, description="Address of Azure CDN or Front Door in front of the container."
     )
@@ -91,6 +97,10 @@ class StorageSettings(BaseModel):
     aws_session_token: SecretStr | None = Field(None, description="Token that belongs to a temporary access key.")
     aws_endpoint_url: WebAddress | None = Field(
         None, description="Address of another server that speaks S3, such as MinIO. Default: Amazon's."
+    )
+    aws_s3_public_endpoint_url: WebAddress | None = Field(
+        None,
+        description="Address under which browsers reach that server, for signed URLs only. Default: AWS_ENDPOINT_URL.",
     )
     aws_s3_cdn_url: WebAddress | None = Field(None, description="Address of CloudFront in front of the bucket.")
     aws_cloudfront_key_pair_id: str | None = Field(
@@ -114,10 +124,12 @@ class StorageSettings(BaseModel):
             ConfigurationError: the connection string is no good.
         """
         if self.azure_storage_connection_string is not None:
-            return AzurePlace.of_connection_string(
+            place = AzurePlace.of_connection_string(
                 self.azure_storage_connection_string.get_secret_value(), self.azure_storage_container_name
             )
-        return AzurePlace.of_account(self.azure_storage_account or "", self.azure_storage_container_name)
+        else:
+            place = AzurePlace.of_account(self.azure_storage_account or "", self.azure_storage_container_name)
+        return replace(place, public_endpoint=self.azure_storage_public_endpoint_url)
 
     def storage_contradictions(self) -> list[str]:
         """What makes the chosen backend unusable anywhere."""
@@ -202,7 +214,7 @@ class StorageSettings(BaseModel):
     def _addresses(self) -> dict[str, str]:
         names = {
             "local": ("public_url",),
-            "azure": ("azure_storage_cdn_url",),
-            "s3": ("aws_endpoint_url", "aws_s3_cdn_url"),
+            "azure": ("azure_storage_cdn_url", "azure_storage_public_endpoint_url"),
+            "s3": ("aws_endpoint_url", "aws_s3_cdn_url", "aws_s3_public_endpoint_url"),
         }[self.storage_backend]
         return {name.upper(): address for name in names if (address := getattr(self, name)) is not None}

@@ -56,6 +56,7 @@ def _make_s3(settings: Settings) -> S3Storage:
         _credentials(settings),
         settings.aws_s3_encryption,
         settings.aws_s3_kms_key_id,
+        settings.aws_s3_public_endpoint_url,
     )
     cloudfront = None
     if settings.aws_cloudfront_key_pair_id is not None and settings.aws_cloudfront_private_key is not None:

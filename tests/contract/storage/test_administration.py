@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from .helpers import CHANCE, keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from data_layer.storage import StorageBackend
 
@@ -85,3 +87,53 @@ async def test_a_closed_storage_says_so(opened: Opened) -> None:
         await storage.initialize()
         await storage.initialize()
         assert not await storage.exists("a")
+
+
+ODD_KEYS = {
+    "local": [
+        b".hidden",
+        b"a\\b",
+        b"b/.git/config",
+        b"con.txt",
+        b"t\tb",
+        b" blank",
+        b"not-utf-8-\xff",
+        b"x" * 200 + b"/con",
+    ],
+    "azurite": ["a//b", "trail/", "a\tb", ".hidden", "con.txt", " blank"],
+    "s3_moto": ["a//b", "a/../b", "a\tb", "trail/", "/lead", ".hidden"],
+    "s3_rclone": ["con.txt", ".hidden", "a/con"],
+}
+
+
+async def test_odd_keys_are_counted_and_named_and_hide_nothing(
+    request: pytest.FixtureRequest, storage: StorageBackend, backend: str, tmp_path: Path
+) -> None:
+    await storage.upload(b"12", "a/good", "text/plain")
+    await storage.upload(b"345", "z", "text/plain")
+    odd: list[Any] = ODD_KEYS["local" if backend.startswith("local") else backend]
+    for key in odd:
+        if isinstance(key, bytes):
+            path = tmp_path / "uploads" / os.fsdecode(key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"odd")
+        elif backend == "azurite":
+            request.getfixturevalue("azurite_server").client.get_blob_client(_bucket(storage), key).upload_blob(b"odd")
+        else:
+            server = request.getfixturevalue("moto_server" if backend == "s3_moto" else "rclone_server")
+            server.client.put_object(Bucket=_bucket(storage), Key=key, Body=b"odd")
+    found: list[str] = []
+    listed = [file.key async for file in storage.list(on_unusable_key=lambda file: found.append(file.key))]
+    assert listed == ["a/good", "z"]
+    assert sorted(found) == sorted(os.fsdecode(key) if isinstance(key, bytes) else key for key in odd)
+    statistics = await storage.statistics()
+    assert (statistics.file_count, statistics.total_size, statistics.unusable_count) == (2, 5, len(odd))
+    assert all(name.isascii() and name.isprintable() for name in statistics.unusable_keys)
+    assert sorted(statistics.unusable_keys) == sorted(ascii(name)[1:-1] for name in found)
+    await storage.check()
+    assert await storage.remove_abandoned_uploads(older_than=timedelta()) == 0
+
+
+def _bucket(storage: Any) -> str:
+    place = storage._place
+    return str(getattr(place, "bucket", None) or place.container)

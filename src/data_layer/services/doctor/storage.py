@@ -186,6 +186,13 @@ class ObjectTarget:
         return make_storage(self.settings.model_copy(update=limits))
 
     @property
+    def inner_address(self) -> str:
+        """Where we reach it: neither the CDN nor the address for clients, whatever these are."""
+        names = ("aws_s3_cdn_url", "aws_s3_public_endpoint_url")
+        names += ("azure_storage_cdn_url", "azure_storage_public_endpoint_url")
+        return make_storage(self.settings.model_copy(update=dict.fromkeys(names))).url("doctor")
+
+    @property
     def storage(self) -> ObjectStorage:
         """The same, as what all of them have in common."""
         storage = self.backend
@@ -222,7 +229,7 @@ def object_checks(settings: Settings, part: str, time_limit: float) -> list[Chec
 
 
 async def _reach(target: ObjectTarget) -> CheckResult:
-    address = urlsplit(target.storage.url("doctor"))
+    address = urlsplit(target.inner_address)
     place = (address.hostname or "", address.port or (80 if address.scheme == "http" else 443))
     setting = "AWS_ENDPOINT_URL or AWS_REGION" if target.settings.storage_backend == "s3" else "the AZURE_ setting"
     (result,) = await reach([place], setting, min(target.settings.storage_connect_timeout, target.time_limit / 2))

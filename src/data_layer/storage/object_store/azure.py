@@ -57,7 +57,7 @@ class AzureStorage(ObjectStorage):
     def url(self, key: str) -> str:
         """The address of a file; see `StorageUrls.url`."""
         split_key(key)
-        return f"{self._cdn_url or self._place.url}/{quoted(key)}"
+        return f"{self._cdn_url or self._place.public_url}/{quoted(key)}"
 
     async def signed_url(
         self,
@@ -79,7 +79,7 @@ class AzureStorage(ObjectStorage):
             key, method, expires_in, Answer(content_type, content_disposition, content_encoding, cache_control), size
         )
         place = self._place
-        base_url = self._cdn_url if self._cdn_url is not None and method == "GET" else place.url
+        base_url = self._cdn_url if self._cdn_url is not None and method == "GET" else place.public_url
         if place.account_key is not None:
             return signing.sign(
                 terms,

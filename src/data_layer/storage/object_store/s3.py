@@ -81,7 +81,7 @@ class S3Storage(ObjectStorage):
     def url(self, key: str) -> str:
         """The address of a file; see `StorageUrls.url`."""
         split_key(key)
-        return f"{self._cdn_url or self._place.url}/{quoted(key)}"
+        return f"{self._cdn_url or self._place.public_url}/{quoted(key)}"
 
     async def signed_url(
         self,
@@ -109,7 +109,7 @@ class S3Storage(ObjectStorage):
             credentials = await asyncio.to_thread(self._administration.credentials)
         headers = self._place.encryption_headers if method == "PUT" else {}
         return signing.sign(
-            terms, base_url=self._place.url, region=self._place.region, credentials=credentials, headers=headers
+            terms, base_url=self._place.public_url, region=self._place.region, credentials=credentials, headers=headers
         )
 
     async def describe(self) -> BucketSettings:

@@ -24,6 +24,8 @@ class S3Place:
         credentials: None: those of the machine or pod (instance role, web identity, container credentials).
         encryption: What the server is told to encrypt with; ``none``: whatever the bucket does by itself.
         kms_key_id: The key for ``sse-kms``; None: the account's own.
+        public_endpoint: The address under which clients reach the server, behind a proxy or from outside of a network
+            of containers; None: ``endpoint``. URLs for clients are made with it, and nothing is sent there by us.
     """
 
     bucket: str
@@ -32,6 +34,7 @@ class S3Place:
     credentials: S3Credentials | None = None
     encryption: Encryption = "none"
     kms_key_id: str | None = None
+    public_endpoint: str | None = None
 
     @property
     def url(self) -> str:
@@ -41,6 +44,13 @@ class S3Place:
         if self.has_own_host:
             return f"https://{self.bucket}.s3.{self.region}.amazonaws.com"
         return f"https://s3.{self.region}.amazonaws.com/{self.bucket}"
+
+    @property
+    def public_url(self) -> str:
+        """The address of the bucket for clients, without a slash at its end."""
+        if self.public_endpoint is None:
+            return self.url
+        return f"{self.public_endpoint.rstrip('/')}/{self.bucket}"
 
     @property
     def has_own_host(self) -> bool:
