@@ -188,8 +188,10 @@ class ObjectTarget:
     @property
     def inner_address(self) -> str:
         """Where we reach it: neither the CDN nor the address for clients, whatever these are."""
-        names = ("aws_s3_cdn_url", "aws_s3_public_endpoint_url")
-        names += ("azure_storage_cdn_url", "azure_storage_public_endpoint_url")
+        names = (
+            *("aws_s3_cdn_url", "aws_s3_public_endpoint_url"),
+            *("azure_storage_cdn_url", "azure_storage_public_endpoint_url"),
+        )
         return make_storage(self.settings.model_copy(update=dict.fromkeys(names))).url("doctor")
 
     @property
