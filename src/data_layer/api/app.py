@@ -14,6 +14,7 @@ from data_layer.api.callers import People
 from data_layer.api.errors import add_error_handlers
 from data_layer.api.mails import Mailing
 from data_layer.api.metrics import RequestMetricsMiddleware
+from data_layer.api.proxies import ProxyMiddleware, TrustedProxies
 from data_layer.api.request_context import RequestContextMiddleware
 from data_layer.api.request_log import RequestLogMiddleware
 from data_layer.services.request_limits import RequestLimiter
@@ -40,6 +41,8 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
         version=__version__,
         description="Accounts, projects, versions of generated code, images, files and their history.",
         redoc_url=None,
+        # Such a redirect would name whatever host the client sent.
+        redirect_slashes=False,
         # Not by include_router, which makes each of them a second time.
         routes=[route for part in parts for route in part.routes],
     )
@@ -62,6 +65,9 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
     app.add_middleware(CorrelationIdMiddleware, validator=is_correlation_id, transformer=str)
     if data.settings.enable_metrics:
         app.add_middleware(RequestMetricsMiddleware, counters=data.metrics.http, routes=app.routes)
+    # Last, so that it is the outermost: all others go by the address that it finds.
+    proxies = TrustedProxies(data.settings.trusted_proxies, data.settings.trusted_proxy_header)
+    app.add_middleware(ProxyMiddleware, proxies=proxies)
     return app
 
 

@@ -7,15 +7,16 @@ what changes something is refused besides when the browser says that it comes fr
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
-from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyCookie, HTTPBearer
 
 from data_layer.context import current_context, request_context
-from data_layer.errors import InvalidSessionError, PermissionDeniedError
+from data_layer.errors import InvalidSessionError, InvalidTokenError, PermissionDeniedError
 from data_layer.schemas.sessions import ActiveSession
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ COOKIE = "__Host-session"
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITE = frozenset({"same-origin", "none"})
-_bearer = HTTPBearer(auto_error=False, description="The token of a session, or an access token.")
-_cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="For browsers; see POST /v1/sessions.")
+_COOKIE_NAME = COOKIE.encode()
+_BEARER = re.compile(rb"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)  # RFC 6750, 2.1; nothing around it.
+_TOKEN = re.compile(rb"[A-Za-z0-9._~+/=-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,46 @@ def never_stored(response: Response) -> None:
     response.headers["cache-control"] = "no-store"
 
 
+class _Bearer(HTTPBearer):
+    """The bearer token, from the bytes that were sent: frameworks would strip, fold and choose among several."""
+
+    async def __call__(self, request: Request) -> str | None:  # type: ignore[override]
+        values = _values(request, b"authorization")
+        if not values:
+            return None
+        match = _BEARER.fullmatch(values[0])
+        if len(values) > 1 or match is None:
+            raise InvalidTokenError("send one header of the form: Authorization: Bearer …")
+        return match[1].decode()
+
+
+class _SessionCookie(APIKeyCookie):
+    """The session cookie, byte for byte.
+
+    Only a page of this very host can set a cookie of this name, and only if the name is compared as browsers compare
+    it: a name that is stripped or unquoted into it can come from a sibling domain. Of two, one is not ours.
+    """
+
+    async def __call__(self, request: Request) -> str | None:  # type: ignore[override]
+        pairs = [pair for value in _values(request, b"cookie") for pair in value.split(b";")]
+        found = [
+            value for name, _, value in (pair.strip(b" ").partition(b"=") for pair in pairs) if name == _COOKIE_NAME
+        ]
+        return found[0].decode() if len(found) == 1 and _TOKEN.fullmatch(found[0]) else None
+
+
+_bearer = _Bearer(auto_error=False, description="The token of a session, or an access token.")
+_cookie = _SessionCookie(name=COOKIE, auto_error=False, description="For browsers; see POST /v1/sessions.")
+
+
+def _values(request: Request, name: bytes) -> list[bytes]:
+    """The values of a header, one for each time that it was sent."""
+    return [value for sent, value in request.scope["headers"] if sent == name]
+
+
 async def logged_in(
     request: Request,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    bearer: Annotated[str | None, Depends(_bearer)],
     cookie: Annotated[str | None, Depends(_cookie)],
 ) -> AsyncIterator[ActiveSession]:
     """The session that the request comes in; it acts in everything that is recorded meanwhile.
@@ -76,7 +115,7 @@ async def logged_in(
     """
     data = people_of(request).data
     if bearer is not None:
-        session = await _session_of(data, bearer.credentials)
+        session = await _session_of(data, bearer)
     elif cookie is not None:
         refuse_other_sites(request)
         session = await data.sessions.validate(cookie)
@@ -102,9 +141,17 @@ def refuse_other_sites(request: Request) -> None:
     if site is not None:
         is_own = site in _OWN_SITE
     else:  # An old browser, or none at all.
-        is_own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+        is_own = origin is None or _authority(origin) == request.headers.get("host")
     if not is_own:
         raise PermissionDeniedError("a request that changes something must come from this site")
+
+
+def _authority(origin: str) -> str | None:
+    """Host and port of an origin; none of a text that is no origin, such as ``null``."""
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:
+        return None
 
 
 async def _session_of(data: DataLayer, token: str) -> ActiveSession:

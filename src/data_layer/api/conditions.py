@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Self
 
@@ -56,6 +57,7 @@ def accepts_gzip(accept_encoding: str | None) -> bool:
 def _time(text: str | None) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text or "")
-    except ValueError:
+        # In UTC, because the comparison of a moment at the end of all times fails otherwise.
+        return moment.astimezone(UTC) if moment.tzinfo is not None else None
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None
-    return moment if moment.tzinfo is not None else None

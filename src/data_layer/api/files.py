@@ -76,6 +76,12 @@ def make_router(data: DataLayer) -> APIRouter:
     return router
 
 
+def _is_larger(content_length: str, limit: int) -> bool:
+    """Whether a length is over a limit; one with more digits than any file has bytes is, too."""
+    digits = content_length.lstrip("0")
+    return content_length.isascii() and content_length.isdigit() and (len(digits) > 18 or int(digits or "0") > limit)
+
+
 def _server(data: DataLayer) -> LocalFileServer:
     server = data.local_files
     if server is None:

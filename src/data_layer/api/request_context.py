@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class RequestContextMiddleware:
     """Sets address and user agent; the correlation id comes from its own middleware, the actor from authentication.
 
-    The address is that of the peer, or what a trusted proxy says it is (uvicorn, FORWARDED_ALLOW_IPS).
+    The address is that of the peer, or what a trusted proxy says it is (TRUSTED_PROXIES).
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -18,7 +18,7 @@ _PROBES = frozenset({"/livez", "/readyz", "/health"})
 
 
 class RequestLogMiddleware:
-    """Logs method, path, status and duration; never the query, which may hold a secret."""
+    """Logs method, path, status, the client's address and duration; never the query, which may hold a secret."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -38,5 +38,6 @@ class RequestLogMiddleware:
                 method=scope["method"],
                 path=scope["path"],
                 status=status.code,
+                client=scope["client"][0] if scope.get("client") else None,
                 duration_ms=round((time.perf_counter() - started) * 1000, 2),
             )

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+import ipaddress
+from typing import Annotated, Literal
 
-from data_layer.settings.values import Seconds, SecondsOrNever
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+
+from data_layer.settings.values import Seconds, SecondsOrNever, split_list
 
 LEAST_SHARE = 2
 """Maintenance holds one connection, which carries its lock, while it works with another."""
+
+
+def _check_proxy(text: str) -> str:
+    if text == "unix":
+        return text
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError("is no address and no network; write 10.1.2.3, 10.0.0.0/8, fd00::/8 or unix") from None
+    if network.prefixlen == 0 or text.lower().startswith("::ffff:0.0.0.0/"):
+        raise ValueError("is everybody, so everybody could choose an address; name the proxies")
+    return text
+
+
+TrustedProxy = Annotated[str, AfterValidator(_check_proxy)]
 
 
 class ServiceSettings(BaseModel):
@@ -46,6 +64,15 @@ class ServiceSettings(BaseModel):
         20,
         description="Seconds in which the head of a request must be there; a body, and the reading of an answer, may "
         "not pause for longer, nor be slower than 1 KiB a second.",
+    )
+
+    trusted_proxies: Annotated[tuple[TrustedProxy, ...], BeforeValidator(split_list)] = Field(
+        (),
+        description="Addresses and networks of the proxies in front, separated by commas, such as 10.0.0.0/8; `unix` "
+        "for one on a Unix socket. Only they are believed about the addresses of their clients.",
+    )
+    trusted_proxy_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        "x-forwarded-for", description="The header in which they say so."
     )
 
     def worker_contradictions(self, connections: int) -> list[str]:

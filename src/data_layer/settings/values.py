@@ -19,7 +19,7 @@ def _read_duration(value: Any) -> Any:
     return int(match[1]) * _UNITS[match[2]] if match else value
 
 
-def _split(value: Any) -> Any:
+def split_list(value: Any) -> Any:
     """A list as it is written in a variable: separated by commas; none for an empty one."""
     if not isinstance(value, str):
         return value
@@ -68,8 +68,8 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 SecondsOrNever = Annotated[float, Field(ge=0, le=3600)]
 Milliseconds = Annotated[int, Field(gt=0, le=600_000)]
 MediaType = Annotated[str, Field(pattern=r"^[a-z]+/[A-Za-z0-9.+-]+$")]
-MediaTypes = Annotated[tuple[MediaType, ...], BeforeValidator(_split), COMMA_SEPARATED]
-PixelSizes = Annotated[tuple[Annotated[int, Field(ge=16, le=4096)], ...], BeforeValidator(_split), COMMA_SEPARATED]
+MediaTypes = Annotated[tuple[MediaType, ...], BeforeValidator(split_list), COMMA_SEPARATED]
+PixelSizes = Annotated[tuple[Annotated[int, Field(ge=16, le=4096)], ...], BeforeValidator(split_list), COMMA_SEPARATED]
 Duration = Annotated[int, BeforeValidator(_read_duration), Field(ge=1, le=3650 * 86_400)]
 """Seconds, which may be written with a unit: 900, 15m, 24h, 30d."""
 

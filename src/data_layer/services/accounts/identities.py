@@ -19,7 +19,7 @@ from data_layer.errors import (
     UnverifiedIdentityError,
 )
 from data_layer.schemas.actors import ANONYMOUS
-from data_layer.schemas.users import UserFull
+from data_layer.schemas.users import UserFull, check_avatar
 from data_layer.services.accounts.addresses import normalize_email
 from data_layer.services.accounts.attempts import record_failed_login
 from data_layer.services.accounts.login import record_login
@@ -194,11 +194,18 @@ def _new_user(email: str, identity: ExternalIdentity) -> User:
         first_name=(identity.first_name or names[0])[:100],
         last_name=(identity.last_name or "".join(names[1:]))[:100],
         display_name=identity.display_name[:255] if identity.display_name else None,
-        avatar=identity.avatar if identity.avatar and identity.avatar.startswith("https://") else None,
+        avatar=_usable_avatar(identity.avatar),
         auth_provider=identity.provider,
     )
     setattr(user, IDENTITY_COLUMNS[identity.provider], identity.subject)
     return user
+
+
+def _usable_avatar(avatar: str | None) -> str | None:
+    try:
+        return check_avatar(avatar) if avatar and avatar.startswith("https://") else None
+    except ValueError:
+        return None
 
 
 def _linked(actor: Actor, user: User, provider: AuthProvider) -> AuditLog:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from data_layer.context import current_context
 from data_layer.entities.enums import AuditAction, SessionType
-from data_layer.errors import AuthenticationError, OverloadedError
+from data_layer.errors import AuthenticationError, InvalidValueError, OverloadedError
 from data_layer.schemas.actors import ANONYMOUS
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import login_name
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from data_layer.services.accounts.attempts import Attempt
 
 Result = TypeVar("Result")
+
+_LONGEST_TEXT = 255
 
 
 class Login(Attempts):
@@ -73,6 +75,7 @@ class Login(Attempts):
             AuthenticationError: see ``authenticate``.
             OverloadedError: see ``authenticate``.
         """
+        _check_texts(device_id, place)
 
         async def begin(tx: UnitOfWork, user: User) -> NewSession:
             return await self._tools.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
@@ -95,6 +98,7 @@ class Login(Attempts):
             AuthenticationError: see ``authenticate``.
             OverloadedError: see ``authenticate``.
         """
+        _check_texts(device_id, place)
 
         async def begin(tx: UnitOfWork, user: User) -> TokenPair:
             new = await self._tools.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
@@ -139,6 +143,19 @@ class Login(Attempts):
             user.password_hash = renewed
         await record_login(tx, user, "Logged in")
         return user
+
+
+def _check_texts(device_id: str | None, place: Place | None) -> None:
+    """Refuse what a session cannot hold before the password is looked at: an error afterwards would prove it right."""
+    texts = {"device_id": device_id, **(place.model_dump() if place else {})}
+    for name, value in texts.items():
+        if value is None:
+            continue
+        if len(value) > _LONGEST_TEXT or "\0" in value or any("\ud800" <= each <= "\udfff" for each in value):
+            raise InvalidValueError(
+                f"{name} must be text of {_LONGEST_TEXT} characters at most, without NUL and half surrogate pairs",
+                field=name,
+            )
 
 
 async def record_login(tx: UnitOfWork, user: User, description: str) -> None:

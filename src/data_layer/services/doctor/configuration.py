@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PART = "settings"
 _KEYS = ("db_ssl_key", "aws_cloudfront_private_key")
 _CERTIFICATES = ("db_ssl_ca", "db_ssl_cert", "redis_tls_ca")
+_OWN_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
 _SOON = timedelta(days=30)
 _FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -42,12 +43,16 @@ def settings_checks(examined: ExaminedSettings, env_file: Path = Path(".env")) -
     async def files() -> list[CheckResult]:
         return _files(settings, env_file)
 
+    async def proxies() -> CheckResult:
+        return _proxies(settings)
+
     return [
         Check(PART, "values", values),
         Check(PART, "unknown", unknown),
         Check(PART, "environment", environment),
         Check(PART, "secrets", secrets),
         Check(PART, "files", files),
+        Check(PART, "proxies", proxies),
     ]
 
 
@@ -98,6 +103,26 @@ def _secrets(settings: Settings) -> list[CheckResult]:
     if known == {DEVELOPMENT_SECRET} and settings.environment is not Environment.STAGING:
         return [ok("those of development, which everybody knows; production refuses them")]
     return [warning(*_parted(problem, "set it")) for problem in weak]
+
+
+def _proxies(settings: Settings) -> CheckResult:
+    if settings.trusted_proxies:
+        return ok(f"clients' addresses are taken from {', '.join(settings.trusted_proxies)}, and from nobody else")
+    reasons = [
+        reason
+        for reason, is_there in (
+            ("the service runs in Kubernetes", "KUBERNETES_SERVICE_HOST" in os.environ),
+            ("it listens for others in production", settings.is_production and settings.host not in _OWN_MACHINE),
+        )
+        if is_there
+    ]
+    if not reasons:
+        return ok("no proxy is trusted, and nothing suggests one")
+    return warning(
+        f"no proxy is trusted, although one is probably in front: {' and '.join(reasons)}; all of its clients then "
+        "count as one, and one of them can lock the others out",
+        "set TRUSTED_PROXIES to the addresses or networks of the proxies",
+    )
 
 
 def _files(settings: Settings, env_file: Path) -> list[CheckResult]:
