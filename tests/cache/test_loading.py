@@ -98,10 +98,22 @@ async def test_many_processes_share_one_load(cache: Cache, shared_server: RedisS
             for reader in (cache, with_one, without_near_copy)
         ]
         await until_waiting(source)
-        await asyncio.sleep(loading.LEASE_SECONDS + 0.5)  # Longer than a lease: it is renewed.
+        await asyncio.sleep(loading.LEASE_SECONDS + 0.5)  # Longer than a lease: it is renewed, and never for longer.
+        assert 0 < await cache.client.pttl(cache._namespace.key("key")) <= loading.LEASE_SECONDS * 1000
         source.may_end.set()
         assert await asyncio.gather(*calls) == ["value"] * 3
     assert source.loads == 1
+
+
+async def test_a_lease_is_not_renewed_after_its_load(cache: Cache) -> None:
+    async def fail() -> None:
+        raise ValueError
+
+    assert await cache.get_or_load("key", Source().load, 60) == "value"
+    with suppress(ValueError):
+        await cache.get_or_load("other", fail, 60)
+    await asyncio.sleep(0)
+    assert [task for task in asyncio.all_tasks() if "_renew" in repr(task.get_coro())] == []
 
 
 async def test_the_lease_of_a_dead_process_is_waited_for_and_then_taken(cache: Cache) -> None:

@@ -35,7 +35,7 @@ log = get_log(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _LoadSpec:
     """What is wanted. ``force``: a value that is there, or another's lease, does not count.
 
     ``alone``: nor does a load that is under way.
@@ -91,9 +91,9 @@ class Loading:
                 value = await self._look(key, as_type)
                 if value is not MISSING:
                     return value
-            request = _Request(key, load, milliseconds, as_type, force=force, alone=fresh)
+            spec = _LoadSpec(key, load, milliseconds, as_type, force=force, alone=fresh)
             joined = monotonic()
-            found = await self._wait(self._flight(request))
+            found = await self._wait(self._flight(spec))
             # Whoever came while another caller's load was under way, and it could not be stored because the value
             # was changed meanwhile, must not get what was loaded before.
             if found.as_of >= joined:
@@ -116,13 +116,13 @@ class Loading:
         except CacheError:
             return MISSING
 
-    def _flight(self, request: _Request) -> _Flight:
+    def _flight(self, spec: _LoadSpec) -> _Flight:
         """The load that is under way, or a new one."""
-        name = (request.key, request.as_type)
+        name = (spec.key, spec.as_type)
         flight = self._flights.get(name)
         # A load that has ended is in the dictionary until the loop's next turn; waiting for it would give no turn.
-        if flight is None or flight.task.done() or request.alone:
-            flight = self._flights[name] = _Flight(asyncio.create_task(self._find(request), name="cache load"))
+        if flight is None or flight.task.done() or spec.alone:
+            flight = self._flights[name] = _Flight(asyncio.create_task(self._find(spec), name="cache load"))
             flight.task.add_done_callback(lambda task: self._land(name, task))
         return flight
 
@@ -153,32 +153,32 @@ class Loading:
                         del self._flights[name]
                 flight.task.cancel()
 
-    async def _find(self, request: _Request) -> _Found:
+    async def _find(self, spec: _LoadSpec) -> _Found:
         token = markers.new_token()
         try:
-            taken = await self._take_lease(request, token)
+            taken = await self._take_lease(spec, token)
         except CacheError:
             taken = markers.CLOSED
         if isinstance(taken, _Found):
             return taken
         if taken != markers.FREE:
             started = monotonic()
-            return _Found(await self._load(request), started)
-        return await self._load_and_fill(request, token)
+            return _Found(await self._load(spec), started)
+        return await self._load_and_fill(spec, token)
 
-    async def _take_lease(self, request: _Request, token: bytes) -> _Found | int:
+    async def _take_lease(self, spec: _LoadSpec, token: bytes) -> _Found | int:
         """The value that somebody has stored meanwhile; or whether this caller may store what it loads."""
-        give_up, pause, force = monotonic() + LONGEST_WAIT, _FIRST_PAUSE, request.force
+        give_up, pause, force = monotonic() + LONGEST_WAIT, _FIRST_PAUSE, spec.force
         await self._entries.intents.require_none_pending()
         while True:
             asked = monotonic()
             if force:
-                self._entries.near.drop(request.key)
+                self._entries.near.drop(spec.key)
             answer = await self._runner.eval(
-                markers.TAKE_LEASE, request.key, token, round(LEASE_SECONDS * 1000), int(force)
+                markers.TAKE_LEASE, spec.key, token, round(LEASE_SECONDS * 1000), int(force)
             )
             if isinstance(answer, bytes):
-                if self._is_decodable(answer, request.as_type):
+                if self._is_decodable(answer, spec.as_type):
                     return _Found(answer, asked)
                 force = True
             elif answer != markers.WAIT:
@@ -186,37 +186,37 @@ class Loading:
             elif asked > give_up:
                 return markers.CLOSED
             else:
-                await self._tracking.wait_for_change(request.key, pause)
+                await self._tracking.wait_for_change(spec.key, pause)
                 pause = min(pause * 1.5, _LONGEST_PAUSE)
 
-    async def _load_and_fill(self, request: _Request, token: bytes) -> _Found:
+    async def _load_and_fill(self, spec: _LoadSpec, token: bytes) -> _Found:
         filled = False
-        renewal = asyncio.create_task(self._renew(request.key, token))
+        renewal = asyncio.create_task(self._renew(spec.key, token))
         try:
             started = monotonic()
-            stored = await self._load(request)
+            stored = await self._load(spec)
             with suppress(CacheError):
                 before = monotonic()
-                milliseconds = self._entries.spread(request.milliseconds)
-                filled = bool(await self._runner.eval(markers.FILL, request.key, token, stored, milliseconds))
+                milliseconds = self._entries.spread(spec.milliseconds)
+                filled = bool(await self._runner.eval(markers.FILL, spec.key, token, stored, milliseconds))
                 # No change was announced since the lease was taken, so the value is current even now.
                 started = before if filled else started
                 if filled:
-                    self._guard.release(request.key)
+                    self._guard.release(spec.key)
             return _Found(stored, started)
         finally:
             renewal.cancel()
-            self._entries.near.drop(request.key)
+            self._entries.near.drop(spec.key)
             if not filled:
                 # Not awaited: a caller that was cancelled, or has its value, need not wait for this.
-                self._entries.background.start(self._return_lease(request.key, token))
+                self._entries.background.start(self._return_lease(spec.key, token))
 
-    async def _load(self, request: _Request) -> bytes:
+    async def _load(self, spec: _LoadSpec) -> bytes:
         self.loads += 1
-        stored = self._entries.encode(request.key, await request.load())
-        if not self._is_decodable(stored, request.as_type):
-            name = self._entries.describe(request.key)
-            raise InvalidCacheValueError(f"What was loaded for {name} does not fit {request.as_type}")
+        stored = self._entries.encode(spec.key, await spec.load())
+        if not self._is_decodable(stored, spec.as_type):
+            name = self._entries.describe(spec.key)
+            raise InvalidCacheValueError(f"What was loaded for {name} does not fit {spec.as_type}")
         return stored
 
     async def _renew(self, key: bytes, token: bytes) -> None:
