@@ -224,7 +224,7 @@ def _read_password() -> str:
 
 def _first_line() -> str:
     try:
-        line = sys.stdin.readline()
+        line = sys.stdin.buffer.readline().decode()  # Whatever the locale says.
     except UnicodeDecodeError:
         raise InvalidValueError("the password on standard input is not UTF-8", field="password") from None
     except OSError as error:
