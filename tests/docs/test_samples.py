@@ -18,7 +18,7 @@ import yaml
 from sqlalchemy import make_url, text
 from typer.main import get_command
 
-from data_layer import DataLayer, Settings
+from data_layer import AuditAction, DataLayer, Settings
 from data_layer.api.app import create_app
 from data_layer.cli.application import application
 from data_layer.embedded.binaries import postgresql_binary
@@ -254,6 +254,8 @@ def test_commands_that_are_mentioned_exist() -> None:
             name = words.pop(0)
             assert name in below.commands, (page, line)
             below = below.commands[name]
+        actions = {words[at + 1] for at, word in enumerate(words) if word == "--action"}
+        assert actions <= set(AuditAction), (page, line)
         options = {option for parameter in below.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, (page, line)
 

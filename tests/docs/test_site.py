@@ -105,3 +105,13 @@ def test_the_diagram_has_every_table_and_every_relation(site: Path) -> None:
     drawn = re.findall(r"<title>([a-z_.]+) → ([a-z_.]+)</title>", diagram)
     keys = [(str(key.parent), key.target_fullname) for table in tables.values() for key in table.foreign_keys]
     assert sorted(drawn) == sorted(keys)
+
+
+def test_commands_can_be_copied(site: Path) -> None:
+    """No dash and no quotation mark is made typographic: outside of code the commands are in tables and sentences."""
+    pages = {page.name: page.read_text() for page in site.rglob("*.html")}
+    assert sum("--apply" in page for page in pages.values()) > 1
+    spoilt = {
+        name: found for name, page in pages.items() if (found := re.findall(r"[\u2013\u2014][a-z]+(?=[ <`])", page))
+    }
+    assert spoilt == {}
