@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import random
 import struct
 from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
 
-from data_layer.storage.validation import FileLimits, InspectedFile, Inspector, ReceivedFile
+from data_layer.storage.threads import FileThreads
+from data_layer.storage.validation import FileLimits, InspectedFile, Inspector, ReceivedFile, receive
 from tests.file_content import encoded, opened
 from tests.storage.validation import pictures
 from tests.storage.validation.pictures import (
@@ -218,3 +222,22 @@ async def test_webp_of_several_parts_keeps_what_shows_it() -> None:
     assert stored.tobytes() == opened(content).tobytes()
     assert "xmp" not in stored.info
     assert stored.info["icc_profile"] == DISPLAY_P3
+
+
+async def test_a_large_picture_that_is_cut_off_waits_in_a_file_of_its_own() -> None:
+    content = png(Image.frombytes("L", (1000, 900), random.Random(1).randbytes(900_000)))  # noqa: S311
+    sent = content + b"<script>alert(1)</script>"
+    threads = FileThreads(2)
+    inspector = Inspector(FileLimits(2**30, TYPES, thumbnail_sizes=(60,)))
+    async with receive(io.BytesIO(sent), 2**30, threads) as received:
+        assert not isinstance(received.to_upload(), bytes)
+        found = await inspector.inspect(received, None)
+        uploaded = found.content.to_upload()
+        assert not isinstance(uploaded, bytes)
+        assert uploaded.read() == content
+        assert found.content.size == len(content)
+        assert found.content.sha256 == hashlib.sha256(content).hexdigest()
+        assert found.content.read_part(len(content) - 4, 100) == content[-4:]
+    assert uploaded.closed
+    await inspector.close()
+    await threads.close()
