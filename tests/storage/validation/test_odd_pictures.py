@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
+from data_layer.errors import CorruptFileError
 from data_layer.storage.threads import FileThreads
 from data_layer.storage.validation import FileLimits, InspectedFile, Inspector, ReceivedFile, receive
 from tests.file_content import encoded, opened
@@ -241,3 +242,30 @@ async def test_a_large_picture_that_is_cut_off_waits_in_a_file_of_its_own() -> N
     assert uploaded.closed
     await inspector.close()
     await threads.close()
+
+
+NOT_SHOWN = {
+    "jpeg": ["unknown segments", "begins twice"],
+    "png": ["wrong checksum of the header", "wrong checksum of the palette", "unknown critical chunk"],
+    "webp": [
+        *(f"{kind}announced much smaller" for kind in ("", "lossless, ", "animated, ")),
+        *(f"{kind}announced smaller" for kind in ("", "lossless, ", "animated, ")),
+        *(f"{kind}cut at {share}" for kind in ("", "lossless, ", "animated, ") for share in (0.999, 0.9, 0.7)),
+        *("said to be animated", "other size announced", "reserved bits"),
+        *("animated, frame outside", "animated, frame across"),
+        *("animated, first frame broken", "animated, second frame broken"),
+    ],
+}
+"""What Chromium does not show either: see test_chromium.py."""
+
+
+async def test_what_cannot_be_shown_is_refused_and_nothing_else() -> None:
+    refused = []
+    for name, content in pictures.corpus().items():
+        try:
+            found = await inspect(content)
+        except CorruptFileError:
+            refused.append(name)
+        else:
+            assert max(size_of(found)) <= 60 or len(found.thumbnails) == 1, name
+    assert sorted(refused) == sorted(f"{kind}: {name}" for kind, names in NOT_SHOWN.items() for name in names)
