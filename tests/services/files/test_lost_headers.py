@@ -114,6 +114,21 @@ async def test_what_is_read_is_what_was_saved(data: DataLayer, owner: User, trus
             assert part.headers["content-range"] == f"bytes 0-19/{file.stored_size}"
 
 
+@pytest.mark.parametrize("settings", ["local"], indirect=True)
+async def test_a_url_of_the_storage_itself_is_answered_by_the_row_too(
+    data: DataLayer, owner: User, trust: ssl.SSLContext
+) -> None:
+    files = await saved(data, owner)
+    await lose_headers(data)
+    async with browser(data, trust) as client:
+        for file, content in files:
+            signed = await data.storage.signed_url(file.key, expires_in=HOUR)
+            for accepted in ("gzip", "identity"):
+                answer = await client.get(signed.url, headers={"accept-encoding": accepted})
+                assert (answer.status_code, answer.content) == (200, content)
+                assert answer.headers["content-type"].partition(";")[0] == file.content_type
+
+
 async def test_check_finds_it_and_repairs_it(data: DataLayer, owner: User) -> None:
     files = await saved(data, owner)
     before = {key: await data.storage.stat(key) for key in await keys(data)}

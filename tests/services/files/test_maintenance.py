@@ -187,3 +187,20 @@ async def test_usage_by_kind(data: DataLayer, owner: User) -> None:
     assert {row.name: row.count for row in usage.by_state} == {"stored": 3, "pending": 1}
     assert {row.name: row.count for row in usage.by_backend} == {"local": 4}
     assert len(await originals(data)) == 2
+
+
+async def test_odd_names_in_the_folder_are_named_and_stay(data: DataLayer, owner: User) -> None:
+    saved = await data.files.save(PAGE, owner_id=owner.id)
+    folder = data.settings.local_storage_path
+    odd = ["files/00/.hidden", "files/00/t\tb", "uploads/con.txt", "lost/ blank"]
+    for name in odd:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"odd")
+    report = await data.file_maintenance.check(deep=True, young_for=NOW)
+    assert report.is_clean
+    assert (report.objects, report.unusable) == (1, len(odd))
+    assert sorted(report.unusable_keys) == sorted(ascii(name)[1:-1] for name in odd)
+    cleaned = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(seconds=-1), everywhere=True)
+    assert (cleaned.unusable, cleaned.strays) == (len(odd), 0)
+    assert all((folder / name).exists() for name in odd)
+    assert await data.files.download(saved.id, owner_id=owner.id) == PAGE
