@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from data_layer.cache import loading, markers
 from data_layer.errors import CacheUnavailableError, InvalidCacheValueError, NotInitializedError
 from data_layer.testing.redis_server import RedisServer
+from tests.support import until
 
 if TYPE_CHECKING:
     from data_layer.cache import Cache
@@ -112,8 +113,7 @@ async def test_a_lease_is_not_renewed_after_its_load(cache: Cache) -> None:
     assert await cache.get_or_load("key", Source().load, 60) == "value"
     with suppress(ValueError):
         await cache.get_or_load("other", fail, 60)
-    await asyncio.sleep(0)
-    assert [task for task in asyncio.all_tasks() if "_renew" in repr(task.get_coro())] == []
+    await until(lambda: not any("Loading._renew " in repr(task.get_coro()) for task in asyncio.all_tasks()))
 
 
 async def test_the_lease_of_a_dead_process_is_waited_for_and_then_taken(cache: Cache) -> None:
