@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError, StatementError
 from uuid_utils.compat import uuid7
 
 from data_layer.database.connection import driver_connection
-from data_layer.database.failures import translate, translated
+from data_layer.database.failures import needs_new_connection, translate, translated
 from data_layer.database.listener import Listener
 from data_layer.database.statements import Sql
 from data_layer.entities.enums import UserStatus
@@ -324,6 +324,9 @@ class TestManyValues:
             assert await tx.files.remove(*ids) == []
 
     async def test_too_many_parameters_are_no_broken_connection(self, data: DataLayer) -> None:
+        refusal = "sending query failed: number of parameters must be between 0 and 65535"
+        assert not needs_new_connection(psycopg.OperationalError(refusal))
+        assert needs_new_connection(psycopg.OperationalError("the connection is lost"))
         statement = text(f"SELECT {','.join(f':v{number}' for number in range(65_536))}")
         values = {f"v{number}": number for number in range(65_536)}
         pid = text("SELECT pg_backend_pid()")

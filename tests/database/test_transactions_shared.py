@@ -145,6 +145,26 @@ class TestUseByTwoTasks:
         async with data.transaction() as tx:
             assert await tx.users.count() == 1
 
+    @pytest.mark.parametrize("is_flushed", [True, False])
+    async def test_what_is_added_during_the_commit_is_refused(self, data: DataLayer, *, is_flushed: bool) -> None:
+        """It would be lost without a word."""
+        refused: list[Exception] = []
+
+        def add(tx: UnitOfWork) -> None:
+            try:
+                tx.add(make_user())
+            except TransactionClosedError as error:
+                refused.append(error)
+
+        async with data.transaction() as tx:
+            tx.add(make_user())
+            if is_flushed:
+                await tx.flush()
+            asyncio.get_running_loop().call_soon(add, tx)
+        assert len(refused) == 1
+        async with data.transaction() as tx:
+            assert await tx.users.count() == 1
+
     async def test_what_is_added_while_others_are_inserted_is_not_lost(self, data: DataLayer) -> None:
         users = [make_user() for _ in range(10)]
 
@@ -246,6 +266,25 @@ class TestEndByAnotherTask:
                     pass
             assert await tx.users.count() == 1
         async with data.transaction() as tx:
+            assert await tx.users.count() == 1
+
+    async def test_one_that_ends_inside_the_transaction_of_another_task(self, data: DataLayer) -> None:
+        async def store() -> AsyncIterator[None]:
+            async with data.transaction() as tx:
+                tx.add(make_user())
+                yield
+
+        generator = store()
+
+        async def begin() -> None:
+            await anext(generator)
+
+        await asyncio.create_task(begin())
+        async with data.transaction() as tx:
+            assert await anext(generator, "ended") == "ended"
+            with pytest.raises(NestedTransactionError):
+                async with data.transaction():
+                    pass
             assert await tx.users.count() == 1
 
     async def test_nesting_is_found_after_a_generator_that_another_task_ended(self, data: DataLayer) -> None:

@@ -106,7 +106,6 @@ class EntityRollback:
 
     def take_back(self) -> None:
         """Undo in the entities what the transaction did; its session is closed."""
-        self.after_failure()
         for entity in self._removed:
             make_transient(entity)
             make_transient_to_detached(entity)
