@@ -56,6 +56,9 @@ VALUES: dict[str, str] = {
     "aws_s3_bucket": "pictures",
     "aws_endpoint_url": "https://s3.example.com",
     "aws_s3_cdn_url": "https://cdn.example.com",
+    "aws_s3_public_endpoint_url": "https://s3.example.com",
+    "azure_storage_public_endpoint_url": "https://azure.example.com",
+    "trusted_proxies": "10.0.0.0/8,127.0.0.1",
     "aws_cloudfront_private_key": __file__,
     "log_file": "a.log",
     "audit_spill_folder": "spill",
@@ -227,6 +230,8 @@ def test_lists_may_be_broken_beside_commas(separator: str) -> None:
     types = Settings(allowed_file_types=separator.join(["image/png", "image/gif"]))
     assert types.allowed_file_types == ("image/png", "image/gif")
     assert Settings(image_thumbnail_sizes=separator.join(["64", "128"])).image_thumbnail_sizes == (64, 128)
+    proxies = Settings(trusted_proxies=separator.join(["10.0.0.0/8", "192.0.2.1"]))
+    assert len(proxies.trusted_proxies) == 2
     servers = Settings(db_host=nodes, db_replica_hosts=nodes)
     assert database_address(servers).url.query == {"host": "a,b", "port": "1,2"}
     assert [(replica.url.host, replica.url.port) for replica in replica_addresses(servers)] == [("a", 1), ("b", 2)]

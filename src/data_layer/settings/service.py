@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from data_layer.settings.values import Seconds, SecondsOrNever, split_list
+from data_layer.settings.values import COMMA_SEPARATED, Seconds, SecondsOrNever, split_list
 
 LEAST_SHARE = 2
 """Maintenance holds one connection, which carries its lock, while it works with another."""
@@ -66,7 +66,7 @@ class ServiceSettings(BaseModel):
         "not pause for longer, nor be slower than 1 KiB a second.",
     )
 
-    trusted_proxies: Annotated[tuple[TrustedProxy, ...], BeforeValidator(split_list)] = Field(
+    trusted_proxies: Annotated[tuple[TrustedProxy, ...], BeforeValidator(split_list), COMMA_SEPARATED] = Field(
         (),
         description="Addresses and networks of the proxies in front, separated by commas, such as 10.0.0.0/8; `unix` "
         "for one on a Unix socket. Only they are believed about the addresses of their clients.",
