@@ -172,3 +172,10 @@ async def test_senseless_locks_are_refused(cache: Cache) -> None:
         cache.lock("key", lease=0)
     with pytest.raises(InvalidCacheKeyError):
         cache.lock("")
+
+
+async def test_a_lock_that_was_left_is_not_renewed_and_interrupts_nothing(cache: Cache) -> None:
+    async with cache.lock("key", lease=0.2):
+        pass
+    await asyncio.sleep(0.3)  # A renewal that went on would find the lock gone, and cancel this task.
+    assert not any("Lock._renew " in repr(task.get_coro()) for task in asyncio.all_tasks())
