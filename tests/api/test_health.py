@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 AT_ONCE = 6.0
 
 
+@pytest.fixture(autouse=True)
+def _probed_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_layer.api.health._PROBE_INTERVAL", 0.0)
+
+
 @contextmanager
 def answered_at_once() -> Iterator[None]:
     started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from data_layer import DataLayer
+    from data_layer.schemas.health import Health
 
 LOGIN = {"email": "ann@example.com", "password": PASSWORD}
 PROXY, CLIENT = "10.0.0.1", "203.0.113.9"
@@ -253,3 +255,23 @@ async def test_everything_goes_by_the_address_behind_the_proxy(data: DataLayer) 
         assert (await client.post("/v1/sessions", json=LOGIN, headers=others)).status_code == 201
     entries = [entry for entry in await trail(data) if entry.user_id == user.id and entry.action == "user_login"]
     assert {str(entry.ip_address) for entry in entries} == {"192.0.2.77", "198.51.100.5"}
+
+
+async def test_health_is_probed_once_for_all_who_ask(data: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    probes = 0
+    probe = data.health
+
+    async def counted() -> Health:
+        nonlocal probes
+        probes += 1
+        return await probe()
+
+    monkeypatch.setattr(data, "health", counted)
+    now = 1000.0
+    monkeypatch.setattr("data_layer.api.health.time.monotonic", lambda: now)
+    async with client_of(data) as client:
+        answers = await asyncio.gather(*(client.get("/health") for _ in range(20)))
+        assert ({answer.status_code for answer in answers}, probes) == ({200}, 1)
+        now += 1.5
+        await client.get("/health")
+    assert probes == 2

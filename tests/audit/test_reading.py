@@ -211,7 +211,12 @@ async def test_who_may_see_what(data: DataLayer, user: User) -> None:
         for person in (user, other):
             tx.add(AuditLog.user_action(AuditAction.USER_LOGIN, person.id, "Logged in", ip_address="10.0.0.1"))
     mine, theirs, all_ = AuditFilter(user_id=user.id), AuditFilter(user_id=other.id), AuditFilter()
-    person, moderator, admin = (Actor.user(user.id, role) for role in UserRole)
+    ranked = {role: user if role is UserRole.USER else make_user(role=role) for role in UserRole}
+    async with data.transaction() as tx:
+        for each in ranked.values():
+            if each is not user:
+                tx.add(each)
+    person, moderator, admin = (Actor.user(ranked[role].id, role) for role in UserRole)
 
     for actor, wanted in ((person, mine), (moderator, theirs), (moderator, all_), (admin, all_), (SYSTEM, all_)):
         page = await data.audit.list(actor, wanted)
@@ -240,6 +245,8 @@ async def test_an_export_holds_everything_and_is_recorded(data: DataLayer, user:
     await fill(data, user, 2500)
     told: list[int] = []
     admin = Actor.user(user.id, UserRole.ADMIN)
+    async with data.transaction() as tx:
+        (await tx.users.get(user.id)).role = UserRole.ADMIN
     wanted = AuditFilter(user_id=user.id)
 
     with request_context(ip_address="10.0.0.9"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING, Literal
 
 from fastapi import APIRouter, Response, status
@@ -12,7 +14,12 @@ from data_layer.schemas.health import HealthStatus
 from data_layer.services.health import PROBE_SECONDS, within
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from data_layer.layer import DataLayer
+    from data_layer.schemas.health import Health
+
+_PROBE_INTERVAL = 1.0
 
 
 class Alive(BaseModel):
@@ -50,9 +57,29 @@ class PublicHealth(BaseModel):
     parts: dict[str, PublicPartHealth]
 
 
+class SharedProbe:
+    """A probe of all parts, at most once a second for all who ask: anybody may, and it writes to the storage."""
+
+    def __init__(self, probe: Callable[[], Awaitable[Health]]) -> None:
+        self._probe = probe
+        self._lock = asyncio.Lock()
+        self._last: tuple[float, Health] | None = None
+
+    async def result(self) -> Health:
+        """What was found less than a second ago, or is found now."""
+        async with self._lock:
+            if self._last is None or time.monotonic() - self._last[0] >= _PROBE_INTERVAL:
+                self._last = None
+                found = await self._probe()
+                self._last = time.monotonic(), found
+            return self._last[1]
+
+
 def make_router(data: DataLayer) -> APIRouter:
     """The routes for probes. They need no login, so they tell nothing about the inside."""
     router = APIRouter(tags=["health"])
+
+    probe = SharedProbe(data.health)
 
     @router.get("/livez", summary="Does the process run?")
     async def livez() -> Alive:
@@ -66,7 +93,7 @@ def make_router(data: DataLayer) -> APIRouter:
 
     @router.get("/health", summary="Do database, cache and storage work?", responses={503: {"model": PublicHealth}})
     async def health(response: Response) -> PublicHealth:
-        report = await data.health()
+        report = await probe.result()
         response.status_code = status.HTTP_200_OK if report.overall else status.HTTP_503_SERVICE_UNAVAILABLE
         return PublicHealth.model_validate(report.model_dump())
 

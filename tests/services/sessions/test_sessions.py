@@ -128,7 +128,8 @@ class TestALife:
 
 class TestWhoMayDoWhat:
     async def test_sessions_of_others(self, data: DataLayer) -> None:
-        owner, other, admin = [await new_user(data) for _ in range(3)]
+        owner, other = await new_user(data), await new_user(data)
+        admin = await new_user(data, role=UserRole.ADMIN)
         new = await data.sessions.create(owner)
         for actor in (ANONYMOUS, Actor.user(other)):
             with pytest.raises(PermissionDeniedError):
@@ -144,7 +145,7 @@ class TestWhoMayDoWhat:
     async def test_a_moderator_does_not_log_an_administrator_out(self, data: DataLayer) -> None:
         admin = await new_user(data, role=UserRole.ADMIN)
         new = await data.sessions.create(admin)
-        moderator = Actor.user(await new_user(data), UserRole.MODERATOR)
+        moderator = Actor.user(await new_user(data, role=UserRole.MODERATOR), UserRole.MODERATOR)
         with pytest.raises(PermissionDeniedError):
             await data.sessions.revoke_all(moderator, admin)
         with pytest.raises(NotFoundError):

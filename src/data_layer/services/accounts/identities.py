@@ -23,15 +23,14 @@ from data_layer.schemas.users import UserFull, check_avatar
 from data_layer.services.accounts.addresses import normalize_email
 from data_layer.services.accounts.attempts import record_failed_login
 from data_layer.services.accounts.login import record_login
-from data_layer.services.accounts.one_time_tokens import Purpose
 from data_layer.services.accounts.tools import (
     IDENTITY_COLUMNS,
     AccountPart,
     changed,
-    clear_token,
     mark_verified,
     own_entry,
     require_usable,
+    take_from_strangers,
 )
 from data_layer.services.permissions import Permission
 
@@ -175,15 +174,10 @@ class ExternalIdentities(AccountPart):
 
     async def _take_from_strangers(self, tx: UnitOfWork, user: User, identity: ExternalIdentity) -> None:
         fresh = _new_user(user.email, identity)
-        user.password_hash = None
         user.first_name, user.last_name, user.display_name = fresh.first_name, fresh.last_name, fresh.display_name
-        for name in IDENTITY_COLUMNS.values():
-            setattr(user, name, None)
-        clear_token(user, Purpose.RESET_PASSWORD)
         mark_verified(user)
         tx.add(changed(ANONYMOUS, AuditAction.USER_VERIFY_EMAIL, user, "Verified by an external identity"))
-        await tx.flush()
-        await tx.sessions.end_all(user.id, "identity_verified")
+        await take_from_strangers(tx, user, reason="identity_verified")
 
 
 def _new_user(email: str, identity: ExternalIdentity) -> User:

@@ -22,6 +22,8 @@ class Purpose(StrEnum):
     """What a token is good for; one for one purpose is none for another."""
 
     VERIFY_EMAIL = "verify_email"
+    VERIFY_ADDRESS = "verify_address"
+    """As the one before, for a token that was asked for after the registration, maybe by somebody else."""
     RESET_PASSWORD = "reset_password"  # noqa: S105  (the name of a purpose)
 
 

@@ -14,7 +14,14 @@ from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import login_name
 from data_layer.services.accounts.attempts import Attempts
 from data_layer.services.accounts.one_time_tokens import Purpose, invalid_token
-from data_layer.services.accounts.tools import changed, clear_token, mark_verified, own_entry, was_mailed_lately
+from data_layer.services.accounts.tools import (
+    changed,
+    clear_token,
+    mark_verified,
+    own_entry,
+    take_from_strangers,
+    was_mailed_lately,
+)
 from data_layer.services.permissions import Permission
 
 if TYPE_CHECKING:
@@ -105,6 +112,8 @@ class PasswordChanges(Attempts):
             user = await self._owner_of(tx, Purpose.RESET_PASSWORD, token)
             if not _may_reset(user):
                 raise invalid_token()
+            if not user.email_verified:
+                await take_from_strangers(tx, user, reason="password_reset")
             mark_verified(user)
             await self._replace(tx, ANONYMOUS, user, hashed, AuditAction.USER_RESET_PASSWORD)
             view = UserFull.model_validate(user)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, UserRole, UserStatus
-from data_layer.errors import DuplicateError
+from data_layer.errors import DuplicateError, InvalidOneTimeTokenError
 from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import login_name, normalize_email
@@ -19,6 +19,7 @@ from data_layer.services.accounts.tools import (
     changed,
     mark_verified,
     own_entry,
+    take_from_strangers,
     was_mailed_lately,
 )
 from data_layer.services.permissions import Permission, require
@@ -105,20 +106,33 @@ class Registration(AccountPart):
             user = await tx.users.get(user.id, lock=True)
             if user.is_erased or user.email_verified or was_mailed_lately(user, Purpose.VERIFY_EMAIL):
                 return None
-            return self._issue(user, Purpose.VERIFY_EMAIL)
+            return self._issue(user, Purpose.VERIFY_ADDRESS)
 
     async def verify_email(self, token: str) -> UserFull:
         """Take a mailed token as proof that the person reads mail at the address; a new account is open then.
+
+        Sessions and external identities from before are removed, because nobody knew whose they were. The password
+        stays only with the token of the registration in which it was chosen: with one that was asked for later, the
+        person may be another one than who registered, and chooses a password by resetting it.
 
         Raises:
             InvalidOneTimeTokenError: when it is unknown, expired or used.
         """
         async with self._tools.transactions() as tx:
-            user = await self._owner_of(tx, Purpose.VERIFY_EMAIL, token)
+            user, is_registering = await self._owner_who_verifies(tx, token)
+            if not user.email_verified:
+                await take_from_strangers(tx, user, reason="address_verified", keep_password=is_registering)
             mark_verified(user)
             tx.add(changed(ANONYMOUS, AuditAction.USER_VERIFY_EMAIL, user, "Verified the address"))
             await tx.flush()
             return UserFull.model_validate(user)
+
+    async def _owner_who_verifies(self, tx: UnitOfWork, token: str) -> tuple[User, bool]:
+        """The account of a token, and whether it is the one of the registration."""
+        try:
+            return await self._owner_of(tx, Purpose.VERIFY_EMAIL, token), True
+        except InvalidOneTimeTokenError:
+            return await self._owner_of(tx, Purpose.VERIFY_ADDRESS, token), False
 
     async def create(
         self,

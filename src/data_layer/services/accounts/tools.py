@@ -16,7 +16,6 @@ from data_layer.errors import (
     EmailNotVerifiedError,
     LastAdminError,
     NotFoundError,
-    PermissionDeniedError,
 )
 from data_layer.schemas.actors import Actor
 from data_layer.services.accounts.one_time_tokens import (
@@ -29,6 +28,7 @@ from data_layer.services.accounts.one_time_tokens import (
 )
 from data_layer.services.accounts.password_policy import check_new_password
 from data_layer.services.accounts.throttle import LoginThrottle
+from data_layer.services.acting import as_of_now
 from data_layer.services.permissions import Permission, require
 
 if TYPE_CHECKING:
@@ -47,7 +47,11 @@ if TYPE_CHECKING:
 MAIL_INTERVAL = timedelta(minutes=5)
 """How long after a mail nobody gets another one of its kind: neither a flood, nor links that stop working at once."""
 
-LIFETIMES = {Purpose.VERIFY_EMAIL: timedelta(hours=24), Purpose.RESET_PASSWORD: timedelta(hours=1)}
+LIFETIMES = {
+    Purpose.VERIFY_EMAIL: timedelta(hours=24),
+    Purpose.VERIFY_ADDRESS: timedelta(hours=24),
+    Purpose.RESET_PASSWORD: timedelta(hours=1),
+}
 """How long a mailed token works."""
 
 IDENTITY_COLUMNS = {
@@ -114,12 +118,7 @@ class AccountPart:
 
     async def _confirm(self, tx: UnitOfWork, actor: Actor, permission: Permission, user: User | None = None) -> None:
         """Check the right again, with the role and status that the actor has now."""
-        if actor.user_id is not None:
-            is_owner = user is not None and user.id == actor.user_id
-            acting = user if is_owner else await tx.users.find_one(id=actor.user_id)
-            if acting is None or acting.status is not UserStatus.ACTIVE:
-                raise PermissionDeniedError("the acting account is not active")
-            actor = Actor.user(acting.id, acting.role)
+        actor = await as_of_now(tx, actor)
         require(actor, permission, owner=user.id if user else None, owner_role=user.role if user else None)
 
     def _check_password(self, password: str, user: User) -> None:
@@ -155,10 +154,12 @@ class AccountPart:
 
 _HASH: dict[Purpose, SecretColumn] = {
     Purpose.VERIFY_EMAIL: "email_verification_token_hash",
+    Purpose.VERIFY_ADDRESS: "email_verification_token_hash",
     Purpose.RESET_PASSWORD: "reset_password_token_hash",
 }
 _EXPIRY = {
     Purpose.VERIFY_EMAIL: "email_verification_expires_at",
+    Purpose.VERIFY_ADDRESS: "email_verification_expires_at",
     Purpose.RESET_PASSWORD: "reset_password_expires_at",
 }
 
@@ -183,6 +184,21 @@ def mark_verified(user: User) -> None:
     if user.status is UserStatus.PENDING:
         user.status = UserStatus.ACTIVE
     clear_token(user, Purpose.VERIFY_EMAIL)
+
+
+async def take_from_strangers(tx: UnitOfWork, user: User, *, reason: str, keep_password: bool = False) -> None:
+    """Remove every way into an account whose address nobody had verified: somebody else may have made it.
+
+    Whoever proves the address gets an account to which nobody else has a key ("pre-hijacking").
+    """
+    if not keep_password:
+        user.password_hash = None
+    for name in IDENTITY_COLUMNS.values():
+        setattr(user, name, None)
+    user.auth_provider = AuthProvider.LOCAL
+    clear_token(user, Purpose.RESET_PASSWORD)
+    await tx.flush()
+    await tx.sessions.end_all(user.id, reason)
 
 
 def require_usable(user: User, *, reactivate: bool) -> bool:

@@ -19,6 +19,7 @@ from data_layer.entities.enums import AuditAction, AuditLevel
 from data_layer.errors import InvalidValueError
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.audit import AuditBufferStatistics, AuditFilter, AuditPage, AuditSecure, AuditView, ExportFormat
+from data_layer.services.acting import as_of_now
 from data_layer.services.audit.buffer import AuditBuffer
 from data_layer.services.audit.recording import EventFields, make_row
 from data_layer.services.permissions import Permission, require
@@ -193,6 +194,8 @@ class AuditService:
         if not 1 <= limit <= MAXIMUM_PAGE:
             raise InvalidValueError(f"limit must be a number from 1 to {MAXIMUM_PAGE}", field="limit")
         after = None if cursor is None else decode_cursor(cursor, wanted, newest_first=newest_first)
+        async with self._transactions() as tx:
+            _require_access(await as_of_now(tx, actor), wanted, view)
         entries = await self._read(wanted, view, limit=limit + 1, after=after, newest_first=newest_first)
         shown = entries[:limit]
         has_more = len(entries) > limit
@@ -224,6 +227,8 @@ class AuditService:
             InvalidValueError: a search for text that would read everything.
         """
         require(actor, Permission.EXPORT_AUDIT_TRAIL)
+        async with self._transactions() as tx:
+            require(await as_of_now(tx, actor), Permission.EXPORT_AUDIT_TRAIL)
         _require_bounded(wanted)
         exporter = AuditExporter(self._transactions, wanted, format, view)
         async for piece in exporter.run(actor, on_progress):

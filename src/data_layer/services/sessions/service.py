@@ -15,6 +15,7 @@ from data_layer.entities.validation import check_json
 from data_layer.errors import AccountInactiveError, ChangedMeanwhileError, InvalidValueError, NotFoundError
 from data_layer.repositories.sessions import Lifetime
 from data_layer.schemas.sessions import NewSession, Place, SessionAdmin, SessionData, SessionSecure
+from data_layer.services.acting import as_of_now
 from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.sessions.activity import Activity
 from data_layer.services.sessions.coverage import Coverage
@@ -221,6 +222,7 @@ class SessionService:
         """
         require(actor, Permission.LIST_SESSIONS, owner=user_id)
         async with self._transactions() as tx:
+            require(await as_of_now(tx, actor), Permission.LIST_SESSIONS, owner=user_id)
             return [SessionSecure.model_validate(session) for session in await tx.sessions.live(user_id)]
 
     async def list_all(self, actor: Actor, *, user_id: UUID | None = None, limit: int = 100) -> Sequence[SessionAdmin]:
@@ -231,6 +233,7 @@ class SessionService:
         """
         require(actor, Permission.LIST_SESSIONS)
         async with self._transactions() as tx:
+            require(await as_of_now(tx, actor), Permission.LIST_SESSIONS)
             sessions = await tx.sessions.live(user_id, limit=limit)
             return [SessionAdmin.model_validate(session) for session in sessions]
 
@@ -243,7 +246,7 @@ class SessionService:
         async with self._transactions() as tx:
             session = await tx.sessions.find_one(id=session_id)
             owner = await tx.users.get(session.user_id) if session else None
-            if owner is None or not _may_revoke(actor, owner):
+            if owner is None or not _may_revoke(await as_of_now(tx, actor), owner):
                 raise NotFoundError(f"there is no session with the id {session_id}")
             ended = await tx.sessions.end(session_id, reason)
             for user_id in ended.user_ids:
@@ -262,6 +265,7 @@ class SessionService:
         require(actor, Permission.REVOKE_SESSIONS, owner=user_id)
         async with self._transactions() as tx:
             owner = await tx.users.get(user_id)
+            actor = await as_of_now(tx, actor)
             require(actor, Permission.REVOKE_SESSIONS, owner=user_id, owner_role=owner.role)
             ended = await tx.sessions.end_all(user_id, reason, keep=keep)
             if ended.ids:
@@ -278,6 +282,7 @@ class SessionService:
         count, ended = 0, _BATCH
         while ended == _BATCH:
             async with self._transactions() as tx:
+                require(await as_of_now(tx, actor), Permission.REVOKE_ALL_SESSIONS)
                 ended = len((await tx.sessions.end_some(reason, limit=_BATCH)).ids)
             count += ended
         async with self._transactions() as tx:
