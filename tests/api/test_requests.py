@@ -6,15 +6,18 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 import structlog
 
+from data_layer.api.app import create_app
 from data_layer.errors import DatabaseError, DatabaseUnavailableError
 from tests.observability.support import events, log_to_memory
 
 if TYPE_CHECKING:
-    import httpx
     from fastapi import FastAPI
+
+    from data_layer import DataLayer
 
 PEOPLE = ("/v1/accounts", "/v1/sessions", "/v1/tokens")
 GENERATED = re.compile(r"[0-9a-f]{32}")
@@ -114,7 +117,10 @@ async def test_the_documentation(client: httpx.AsyncClient) -> None:
     assert (start.status_code, start.headers["location"]) == (307, "/docs")
     page = await client.get("/docs")
     assert page.status_code == 200
-    assert "swagger-ui" in page.text
+    assert all(call in page.text for call in ("/v1/sessions", "Log in", "/livez"))
+    # Nothing runs there, and nothing is loaded, least of all from elsewhere.
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert not re.search(r"<script|src=|https?://|@import|url\(", page.text)
     description = (await client.get("/openapi.json")).json()
     assert description["openapi"].startswith("3.")
     assert {path for path in description["paths"] if not path.startswith(PEOPLE)} == {
@@ -129,6 +135,14 @@ async def test_the_documentation(client: httpx.AsyncClient) -> None:
         f"#/components/schemas/{name}" for name in description["components"]["schemas"]
     }
     assert set(description["paths"]["/health"]["get"]["responses"]) == {"200", "503"}
+
+
+async def test_the_documentation_can_be_turned_off(data: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "settings", data.settings.model_copy(update={"enable_docs": False}))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(data)), base_url="http://service") as client:
+        for path in ("/", "/docs", "/openapi.json", "/redoc", "/docs/oauth2-redirect"):
+            assert (await client.get(path)).status_code == 404, path
+        assert (await client.get("/livez")).status_code == 200
 
 
 def references(node: object) -> list[str]:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from data_layer import __version__
 from data_layer.api import accounts, files, health, sessions, tokens
 from data_layer.api.callers import People
+from data_layer.api.documentation import documentation_page
 from data_layer.api.errors import add_error_handlers
 from data_layer.api.mails import Mailing
 from data_layer.api.metrics import RequestMetricsMiddleware
@@ -40,7 +41,10 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
         title="Data layer for Screenshot to Code",
         version=__version__,
         description="Accounts, projects, versions of generated code, images, files and their history.",
+        # FastAPI's pages load scripts from a CDN; ours is in ``documentation``.
+        docs_url=None,
         redoc_url=None,
+        openapi_url="/openapi.json" if data.settings.enable_docs else None,
         # Such a redirect would name whatever host the client sent.
         redirect_slashes=False,
         # Not by include_router, which makes each of them a second time.
@@ -50,9 +54,15 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
     limiter = RequestLimiter(data.cache, most=settings.rate_limit_max, window=settings.rate_limit_window / 1000)
     app.state.people = People(data, limiter, Mailing(send_mail))
 
-    @app.get("/", include_in_schema=False)
-    async def show_documentation() -> RedirectResponse:
-        return RedirectResponse("/docs")
+    if data.settings.enable_docs:
+
+        @app.get("/", include_in_schema=False)
+        async def go_to_documentation() -> RedirectResponse:
+            return RedirectResponse("/docs")
+
+        @app.get("/docs", include_in_schema=False)
+        async def show_documentation() -> HTMLResponse:
+            return documentation_page(app)
 
     add_error_handlers(app)
     app.add_middleware(RequestContextMiddleware)

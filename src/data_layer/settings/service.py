@@ -66,6 +66,7 @@ class ServiceSettings(BaseModel):
         "not pause for longer, nor be slower than 1 KiB a second.",
     )
 
+    enable_docs: bool = Field(True, description="Describe the HTTP API at /docs and /openapi.json.")
     trusted_proxies: Annotated[tuple[TrustedProxy, ...], BeforeValidator(split_list), COMMA_SEPARATED] = Field(
         (),
         description="Addresses and networks of the proxies in front, separated by commas, such as 10.0.0.0/8; `unix` "

@@ -1,0 +1,40 @@
+"""The page at /docs: every call with its summary, without scripts and without anything from elsewhere.
+
+It stands on the origin of the session cookie, where whatever a script of somebody else's does, the person does.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from fastapi.responses import HTMLResponse
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+_STYLE = "body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em}td{padding:.3em 1em .3em 0}"
+
+
+def documentation_page(app: FastAPI) -> HTMLResponse:
+    """The calls of the application as a table; the whole description is at /openapi.json, for tools."""
+    description = app.openapi()
+    rows = "".join(
+        f"<tr><td><code>{escape(method.upper())}</code></td><td><code>{escape(path)}</code></td>"
+        f"<td>{escape(operation.get('summary', ''))}</td></tr>"
+        for path, operations in description["paths"].items()
+        for method, operation in operations.items()
+    )
+    title = escape(app.title)
+    return HTMLResponse(
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+        f"</head><body><h1>{title}</h1><p>{escape(app.description)} Its description for tools is at "
+        f'<a href="/openapi.json">/openapi.json</a> (OpenAPI).</p><table>{rows}</table></body></html>',
+        headers=_HEADERS,
+    )
