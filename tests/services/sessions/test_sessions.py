@@ -114,6 +114,17 @@ class TestALife:
             with pytest.raises(InvalidSessionError):
                 await asking
 
+    async def test_use_extends_to_the_maximum_and_no_further(self, data: DataLayer) -> None:
+        new = await data.sessions.create(await new_user(data))
+        longest, left = data.settings.session_max_age, timedelta(seconds=60)
+        async with data.transaction() as tx:
+            age = text(
+                "UPDATE sessions SET created_at = now() - make_interval(secs => :age), expires_at = now() + :left"
+            )
+            await tx.execute(age.bindparams(age=longest - left.total_seconds(), left=left / 2))
+            began = (await tx.sessions.get(new.session.id)).created_at
+        assert await data.sessions.touch(new.session.id) == began + timedelta(seconds=longest)
+
     async def test_a_changed_secret_logs_nobody_out_while_the_former_is_known(
         self, data: DataLayer, settings: Settings
     ) -> None:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy import text
 
 from data_layer.errors import InvalidSessionError, InvalidTokenError, ReusedTokenError
 from data_layer.schemas.actors import SYSTEM
@@ -95,6 +96,21 @@ async def test_a_theft_is_noticed_and_written_down(data: DataLayer) -> None:
         assert (entry.user_id, entry.resource_id) == (begun.session.user_id, str(begun.session.id))
         assert (entry.level, entry.is_success) == ("critical", False)
         assert (await tx.sessions.get(begun.session.id)).revoked_reason == "refresh_token_reused"
+
+
+@pytest.mark.parametrize(("seconds", "is_theft"), [(GRACE_SECONDS - 5, False), (GRACE_SECONDS + 1, True)])
+async def test_the_grace_ends(data: DataLayer, seconds: float, *, is_theft: bool) -> None:
+    begun = await data.sessions.create(await new_user(data))
+    first = refresh_token_of(await data.tokens.issue(begun.session))
+    successor = refresh_token_of(await data.tokens.refresh(first))
+    async with data.transaction() as tx:
+        age = text("UPDATE refresh_tokens SET used_at = used_at - make_interval(secs => :seconds)")
+        await tx.execute(age.bindparams(seconds=seconds))
+    if is_theft:
+        with pytest.raises(ReusedTokenError):
+            await data.tokens.refresh(first)
+    else:
+        assert refresh_token_of(await data.tokens.refresh(first)) == successor
 
 
 class RefreshMachine(RuleBasedStateMachine):
