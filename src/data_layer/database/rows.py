@@ -12,13 +12,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from sqlalchemy import Column, DateTime, inspect
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import make_transient, make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from data_layer.database.statements import Sql
 from data_layer.entities import Entity
+from data_layer.entities.json_values import Json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -42,9 +42,11 @@ class RowPlan(Generic[E]):
         self._manager = cast("ClassManager[E]", mapper.class_manager)
         self._table = mapper.local_table
         self._columns = columns
+        # JSON null, which only a change by hand can have stored, arrives as None like NULL.
+        self._json = {name for name, column in loaded.items() if isinstance(column.type, Json)}
         self._readers = [(name, _reader(column, dialect)) for name, column in loaded.items()]
         self._writers = [
-            (name, _writer(columns[name], dialect), isinstance(columns[name].type, JSONB)) for name in given
+            (name, _writer(columns[name], dialect), isinstance(columns[name].type, Json)) for name in given
         ]
         self._defaults = [(name, _default(columns[name])) for name in given]
         self._generated = list(generated)
@@ -59,7 +61,7 @@ class RowPlan(Generic[E]):
         entity = self._manager.new_instance()
         values = entity.__dict__
         for (name, reader), value in zip(self._readers, row, strict=True):
-            values[name] = value if reader is None or value is None else reader(value)
+            values[name] = value if reader is None or (value is None and name not in self._json) else reader(value)
         make_transient_to_detached(entity)
         # By this event SQLAlchemy hangs mutable JSON values into their entity, so that changes inside are seen.
         self._manager.dispatch.load(instance_state(entity), None)

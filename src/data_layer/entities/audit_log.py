@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, event, func, text, true
+from sqlalchemy import Float, ForeignKey, Index, event, func, text, true
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.orm import Mapped, mapped_column
 
-from data_layer.entities.base import Choice, Entity, choice, json_object, metadata_column, short_text
+from data_layer.entities.base import Choice, Entity, amount, choice, json_object, metadata_column, short_text
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class AuditLog(Entity, kw_only=True):
     metadata_: Mapped[dict[str, Any]] = metadata_column()
     is_success: Mapped[bool] = mapped_column(default=True, server_default=true())
     error_message: Mapped[str | None] = mapped_column(default=None)
-    duration: Mapped[float | None] = mapped_column(default=None)
+    duration: Mapped[float | None] = amount(Float)
     created_at: Mapped[datetime] = mapped_column(default=None, server_default=func.now())
 
     # Ids are ordered by time, and pages of the trail are read in their order.

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, DateTime, Dialect, MetaData, String, Text, Uuid, false, func, inspect, text
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.ext.mutable import MutableDict, MutableList
+from sqlalchemy import (
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    Uuid,
+    false,
+    func,
+    inspect,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, MappedColumn, mapped_column
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 from typing_extensions import override
 from uuid_utils.compat import uuid7
 
+from data_layer.entities.json_values import Json, JsonObject, TextList
+
 Chosen = TypeVar("Chosen", bound=StrEnum)
+
+_EMPTY_OBJECT = text("'{}'::jsonb")
+_EMPTY_LIST = text("'[]'::jsonb")
 
 
 class Choice(TypeDecorator[StrEnum]):
@@ -63,6 +80,10 @@ class Entity(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False, repr=Fa
         for column in cls.__table__.columns if hasattr(cls, "__table__") else ():
             if isinstance(column.type, Choice):
                 column.table.append_constraint(_one_of(column.name, column.type.values))
+            elif isinstance(column.type, Json):
+                column.type.field = column.key
+                if cls.__tablename__ != "audit_logs":
+                    column.table.append_constraint(_json_rule(column.name, column.type))
 
     def __repr__(self) -> str:
         identity = inspect(self).dict.get("id")
@@ -99,20 +120,25 @@ def counter() -> MappedColumn[int]:
 
 
 def json_object() -> MappedColumn[dict[str, Any]]:
-    """A JSON object, ``{}`` by default. A change inside a nested value must be assigned anew to be seen."""
-    return mapped_column(MutableDict.as_mutable(JSONB()), default_factory=dict, server_default=text("'{}'::jsonb"))
+    """A JSON object, ``{}`` by default; see ``json_values``."""
+    return mapped_column(JsonObject.as_mutable(Json(JsonObject)), default_factory=dict, server_default=_EMPTY_OBJECT)
 
 
 def json_list() -> MappedColumn[list[str]]:
-    """A JSON list of texts, ``[]`` by default."""
-    return mapped_column(MutableList.as_mutable(JSONB()), default_factory=list, server_default=text("'[]'::jsonb"))
+    """A JSON list of texts, ``[]`` by default; see ``json_values``."""
+    return mapped_column(TextList.as_mutable(Json(TextList)), default_factory=list, server_default=_EMPTY_LIST)
 
 
 def metadata_column() -> MappedColumn[dict[str, Any]]:
     """Free extra data; the column is called ``metadata``, a name that SQLAlchemy keeps for itself on classes."""
     return mapped_column(
-        "metadata", MutableDict.as_mutable(JSONB()), default_factory=dict, server_default=text("'{}'::jsonb")
+        "metadata", JsonObject.as_mutable(Json(JsonObject)), default_factory=dict, server_default=_EMPTY_OBJECT
     )
+
+
+def amount(kind: type[TypeEngine[Any]] = Integer) -> MappedColumn[Any]:
+    """A number that is never negative, such as a size in bytes or a duration; empty by default."""
+    return mapped_column(kind, default=None, info={"range": (0, math.inf)})
 
 
 def rating() -> MappedColumn[int | None]:
@@ -129,3 +155,14 @@ def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
     """The rule that a text column holds one of the values of an enumeration."""
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def _json_rule(column: str, values: Json) -> CheckConstraint:
+    """The rule that a jsonb column holds an object, or a list of texts."""
+    if values.container is TextList:
+        rule = (
+            f"""jsonb_typeof({column}) = 'array' AND NOT jsonb_path_exists({column}, '$[*] ? (@.type() <> "string")')"""
+        )
+    else:
+        rule = f"jsonb_typeof({column}) = 'object'"
+    return CheckConstraint(rule, name=column)

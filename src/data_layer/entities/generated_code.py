@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import FetchedValue, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import FetchedValue, Float, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
@@ -13,6 +13,7 @@ from data_layer.entities.base import (
     Choice,
     Entity,
     Timestamped,
+    amount,
     choice,
     counter,
     flag,
@@ -48,19 +49,19 @@ class GeneratedCode(Timestamped, Entity, kw_only=True):
     input_image_url: Mapped[str | None] = mapped_column(default=None)
     result_image_url: Mapped[str | None] = mapped_column(default=None)
     generation_params: Mapped[dict[str, Any]] = json_object()
-    temperature: Mapped[float | None] = mapped_column(default=None)
-    max_tokens: Mapped[int | None] = mapped_column(default=None)
-    prompt_tokens: Mapped[int | None] = mapped_column(default=None)
-    completion_tokens: Mapped[int | None] = mapped_column(default=None)
-    total_tokens: Mapped[int | None] = mapped_column(default=None)
-    generation_time_seconds: Mapped[float | None] = mapped_column(default=None)
+    temperature: Mapped[float | None] = amount(Float)
+    max_tokens: Mapped[int | None] = amount()
+    prompt_tokens: Mapped[int | None] = amount()
+    completion_tokens: Mapped[int | None] = amount()
+    total_tokens: Mapped[int | None] = amount()
+    generation_time_seconds: Mapped[float | None] = amount(Float)
     error_message: Mapped[str | None] = mapped_column(default=None)
     error_details: Mapped[dict[str, Any]] = json_object()
     correlation_id: Mapped[str | None] = mapped_column(short_text(255), default=None)
     version: Mapped[int] = mapped_column(init=False, server_default=FetchedValue())
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("generated_codes.id"), default=None)
     generation_id: Mapped[UUID] = mapped_column(default_factory=uuid7)
-    variant_index: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    variant_index: Mapped[int] = mapped_column(default=0, server_default=text("0"), info={"range": (0, 2**31 - 1)})
     is_favorite: Mapped[bool] = flag()
     view_count: Mapped[int] = counter()
     copy_count: Mapped[int] = counter()

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index
+from sqlalchemy import BigInteger, CheckConstraint, Float, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from data_layer.entities.base import (
     Choice,
     Entity,
     Timestamped,
+    amount,
     choice,
     counter,
     flag,
@@ -51,11 +52,11 @@ class GeneratedImage(Timestamped, Entity, kw_only=True):
     thumbnail_url: Mapped[str | None] = mapped_column(default=None, info={"format": "image_reference"})
     storage_key: Mapped[str | None] = mapped_column(default=None, info={"format": "image_reference"})
     mime_type: Mapped[str | None] = mapped_column(default=None)
-    file_size: Mapped[int | None] = mapped_column(BigInteger, default=None)
-    width: Mapped[int | None] = mapped_column(default=None)
-    height: Mapped[int | None] = mapped_column(default=None)
+    file_size: Mapped[int | None] = amount(BigInteger)
+    width: Mapped[int | None] = amount()
+    height: Mapped[int | None] = amount()
     generation_params: Mapped[dict[str, Any]] = json_object()
-    generation_time_seconds: Mapped[float | None] = mapped_column(default=None)
+    generation_time_seconds: Mapped[float | None] = amount(Float)
     error_message: Mapped[str | None] = mapped_column(default=None)
     error_details: Mapped[dict[str, Any]] = json_object()
     correlation_id: Mapped[str | None] = mapped_column(short_text(255), default=None)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from data_layer.entities.base import (
     Entity,
     Timestamped,
+    amount,
     choice,
     counter,
     flag,
@@ -44,7 +45,7 @@ class Project(Timestamped, Entity, kw_only=True):
     type: Mapped[ProjectType] = choice(ProjectType.WEBSITE)
     original_image: Mapped[str | None] = mapped_column(default=None, info={"format": "image_reference"})
     original_image_filename: Mapped[str | None] = mapped_column(default=None)
-    original_image_size: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    original_image_size: Mapped[int | None] = amount(BigInteger)
     original_image_mime_type: Mapped[str | None] = mapped_column(default=None)
     thumbnail_image: Mapped[str | None] = mapped_column(default=None, info={"format": "image_reference"})
     image_metadata: Mapped[dict[str, Any]] = json_object()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from data_layer.entities.base import Choice, Entity, Timestamped, choice, counter, short_text
+from data_layer.entities.base import Choice, Entity, Timestamped, amount, choice, counter, short_text
 from data_layer.entities.enums import FileEncoding, FileState, StorageKind
 
 _CAN_BE_SHARED = text("state = 'stored' AND parent_id IS NULL")
@@ -31,12 +32,12 @@ class StoredFile(Timestamped, Entity, kw_only=True):
     state: Mapped[FileState] = choice(FileState.PENDING)
     content_type: Mapped[str] = mapped_column(short_text(255))
     encoding: Mapped[FileEncoding | None] = mapped_column(Choice(FileEncoding), default=None)
-    size: Mapped[int] = mapped_column(BigInteger)
-    original_size: Mapped[int] = mapped_column(BigInteger)
+    size: Mapped[int] = mapped_column(BigInteger, info={"range": (0, math.inf)})
+    original_size: Mapped[int] = mapped_column(BigInteger, info={"range": (0, math.inf)})
     sha256: Mapped[str | None] = mapped_column(default=None)
-    width: Mapped[int | None] = mapped_column(default=None)
-    height: Mapped[int | None] = mapped_column(default=None)
-    frame_count: Mapped[int | None] = mapped_column(default=None)
+    width: Mapped[int | None] = amount()
+    height: Mapped[int | None] = amount()
+    frame_count: Mapped[int | None] = amount()
     image_format: Mapped[str | None] = mapped_column(default=None)
     dominant_color: Mapped[str | None] = mapped_column(default=None)
     reference_count: Mapped[int] = counter()

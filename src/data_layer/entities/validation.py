@@ -3,44 +3,50 @@
 from __future__ import annotations
 
 import ipaddress
-import json
+import math
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Column, Float, Integer, event, inspect
-from sqlalchemy.dialects.postgresql import INET, JSONB
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Float, Integer, Uuid, event, inspect
+from sqlalchemy.dialects.postgresql import INET, TSVECTOR
+from sqlalchemy.orm import QueryableAttribute
 from sqlalchemy.types import String
 
 from data_layer.entities.base import Choice, Entity
 from data_layer.entities.enums import GenerationStatus
-from data_layer.errors import IllegalStatusMoveError, InvalidTextError, InvalidValueError, ValueTooLongError
+from data_layer.entities.json_values import Json, TextList, json_object_of, text_list_of
+from data_layer.entities.texts import check_text
+from data_layer.errors import IllegalStatusMoveError, InvalidValueError, ValueTooLongError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from enum import StrEnum
+Check = Callable[[str, Any], Any]
 
-    from sqlalchemy.orm import QueryableAttribute
-
-    Check = Callable[[str, Any], Any]
-
-# In JSON text NUL is written as an escape, while an escaped backslash before "u0000" is harmless.
-_ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
-
-MAXIMUM_TEXT_SIZE = 5 * 2**20
-"""Largest text or JSON value of one column, in bytes of UTF-8: 5 MiB."""
+_INTEGER_BITS = 31
+_BIG_INTEGER_BITS = 63
+# A day less than Python's calendar at each end, so that a time can be shown in every time zone.
+_EARLIEST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
+_LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 
 
 @event.listens_for(Entity, "attribute_instrument", propagate=True)
-def _check_assignments(_: type[Entity], name: str, attribute: QueryableAttribute[Any]) -> None:
+def _check_assignments(entity: type[Entity], name: str, attribute: QueryableAttribute[Any]) -> None:
     column = getattr(getattr(attribute, "property", None), "columns", [None])[0]
     if not isinstance(column, Column):
         return
-    check = _check_for(column)
+    check = _check_for(entity, name, column)
+    may_be_empty = column.nullable or (isinstance(column.type, DateTime) and column.server_default is not None)
 
     def on_set(target: Entity, value: Any, old: Any, _: Any) -> Any:
         if value is None:
-            return None
+            if may_be_empty and (column.nullable or not inspect(target).has_identity):
+                return None
+            raise InvalidValueError(f"{name} may not be empty (None)", field=name)
+        if value is old:
+            return value
         value = check(name, value)
         if type(value) is GenerationStatus:
             _check_move(target, value, old)
@@ -49,21 +55,29 @@ def _check_assignments(_: type[Entity], name: str, attribute: QueryableAttribute
     event.listen(attribute, "set", on_set, retval=True)
 
 
-def _check_for(column: Column[Any]) -> Check:
-    check: Check = _accept
+def _check_for(entity: type[Entity], name: str, column: Column[Any]) -> Check:
+    field = entity.__dataclass_fields__.get(name)
+    if isinstance(column.type, TSVECTOR) or (field is not None and not field.init):
+        return _refuse_counter if column.info.get("counter") else _refuse_generated
     match column.type:
-        case _ if column.info.get("counter"):
-            check = _refuse_counter
         case Choice() as choice:
             check = _choice_check(choice.values)
         case String() as text:
             check = _text_check(text.length, _FORMATS.get(column.info.get("format"), _accept))
-        case JSONB():
-            check = check_json
+        case Json() as values:
+            check = text_list_of if values.container is TextList else json_object_of
         case INET():
             check = _check_address
-        case Integer() | Float() if "range" in column.info:
-            check = _range_check(*column.info["range"])
+        case Integer() | Float():
+            check = _number_check(column)
+        case Boolean():
+            check = _check_flag
+        case DateTime():
+            check = check_time
+        case Uuid():
+            check = _check_uuid
+        case other:
+            raise TypeError(f"{entity.__name__}.{name}: no rule for columns of the type {other!r}")
     return check
 
 
@@ -75,12 +89,17 @@ def _refuse_counter(name: str, _: Any) -> Any:
     raise InvalidValueError(f"{name} is a counter: change it with the repository's increment()", field=name)
 
 
+def _refuse_generated(name: str, _: Any) -> Any:
+    raise InvalidValueError(f"{name} is filled in by the database and cannot be assigned", field=name)
+
+
 def _choice_check(values: type[StrEnum]) -> Check:
+    known = {value.value: value for value in values}
+
     def check(name: str, value: Any) -> Any:
-        try:
-            return values(value)
-        except ValueError:
-            raise InvalidValueError(f"{name} must be one of: {', '.join(values)}", field=name) from None
+        if isinstance(value, str) and value in known:
+            return known[str.__str__(value)]
+        raise InvalidValueError(f"{name} must be one of: {', '.join(known)}", field=name)
 
     return check
 
@@ -94,7 +113,8 @@ def _text_check(length: int | None, check_format: Check) -> Check:
                 f"{name} may have {length} characters at most; this one has {len(value)}", field=name
             )
         check_text(name, value)
-        return check_format(name, value)
+        # Of a subclass, such as an enumeration, the driver would store something else.
+        return check_format(name, str.__str__(value))
 
     return check
 
@@ -114,62 +134,90 @@ def _check_image_reference(name: str, value: str) -> str:
 _FORMATS: dict[Any, Check] = {"email": _check_email, "image_reference": _check_image_reference}
 
 
-def check_text(name: str, value: str) -> None:
-    """Refuse what PostgreSQL cannot store in a text: NUL, lone surrogates, and more than 5 MiB.
+def _check_address(name: str, value: Any) -> Any:
+    if isinstance(value, str | ipaddress.IPv4Address | ipaddress.IPv6Address):
+        try:
+            # The zone of a link-local address means something on one machine only, and PostgreSQL refuses it.
+            address = ipaddress.ip_address(str(value).partition("%")[0])
+        except ValueError:
+            pass
+        else:
+            mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+            return str(mapped or address)
+    raise InvalidValueError(f"{name} must be an IPv4 or IPv6 address", field=name)
 
-    Raises:
-        InvalidTextError: for NUL and lone surrogates.
-        ValueTooLongError: over ``MAXIMUM_TEXT_SIZE``.
-    """
-    if "\0" in value:
-        raise InvalidTextError(f"{name} holds a NUL character, which PostgreSQL cannot store; remove it", field=name)
+
+def _number_check(column: Column[Any]) -> Check:
+    if isinstance(column.type, Float):
+        return _float_check(*column.info.get("range", (-math.inf, math.inf)))
+    largest = 2 ** (_BIG_INTEGER_BITS if isinstance(column.type, BigInteger) else _INTEGER_BITS) - 1
+    lowest, highest = column.info.get("range", (-largest - 1, largest))
+    return _integer_check(lowest, min(highest, largest))
+
+
+def _integer_check(lowest: int, highest: int) -> Check:
+    def check(name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+            raise InvalidValueError(f"{name} must be an integer from {lowest} to {highest}", field=name)
+        return int(value)
+
+    return check
+
+
+def _float_check(lowest: float, highest: float) -> Check:
+    range_ = "" if lowest == -math.inf else f" from {lowest:g}" + ("" if highest == math.inf else f" to {highest:g}")
+
+    def check(name: str, value: Any) -> float:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else _as_float(value)
+        # Written so that NaN, which compares false with everything, is refused too.
+        if not (math.isfinite(number) and lowest <= number <= highest):
+            raise InvalidValueError(f"{name} must be a finite number{range_}", field=name)
+        return number
+
+    return check
+
+
+def _as_float(value: float) -> float:
+    """The same number as a float; NaN for an integer that no float equals."""
     try:
-        size = len(value) if value.isascii() else len(value.encode())
-    except UnicodeEncodeError:
-        raise InvalidTextError(
-            f"{name} holds half a surrogate pair, which is no character; decode the text correctly", field=name
-        ) from None
-    if size > MAXIMUM_TEXT_SIZE:
-        raise ValueTooLongError(
-            f"{name} may have {MAXIMUM_TEXT_SIZE} bytes at most; this one has {size}. Keep large content in storage",
-            field=name,
-        )
+        return float(value) if float(value) == value else math.nan
+    except OverflowError:
+        return math.nan
 
 
-def check_json(name: str, value: Any) -> Any:
-    """Refuse what a jsonb column cannot carry faithfully.
-
-    Raises:
-        InvalidValueError: for values outside JSON, NaN and infinity.
-        InvalidTextError: for NUL and lone surrogates inside.
-        ValueTooLongError: over ``MAXIMUM_TEXT_SIZE``.
-    """
-    if not value:
-        return value
-    try:
-        encoded = json.dumps(value, allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidValueError(f"{name} holds what JSON cannot carry: {error}", field=name) from None
-    check_text(name, encoded)
-    if _ESCAPED_NUL.search(encoded):
-        raise InvalidTextError(f"{name} holds a NUL character, which PostgreSQL cannot store; remove it", field=name)
+def _check_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidValueError(f"{name} must be True or False, not {type(value).__name__}", field=name)
     return value
 
 
-def _check_address(name: str, value: Any) -> Any:
+def check_time(name: str, value: Any) -> datetime:
+    """Refuse what is not a moment: PostgreSQL would take a time without a zone for one of its own zone.
+
+    Raises:
+        InvalidValueError: for anything but a datetime with a time zone, and for the first and last day of the calendar.
+    """
+    if not isinstance(value, datetime):
+        raise InvalidValueError(f"{name} must be a datetime, not {type(value).__name__}", field=name)
+    if value.utcoffset() is None:
+        raise InvalidValueError(
+            f"{name} has no time zone; say which it is in, for example datetime.now(timezone.utc)", field=name
+        )
     try:
-        return str(ipaddress.ip_address(value))
-    except ValueError:
-        raise InvalidValueError(f"{name} must be an IPv4 or IPv6 address", field=name) from None
+        in_range = _EARLIEST <= value.astimezone(UTC) <= _LATEST
+    except OverflowError:
+        in_range = False
+    if not in_range:
+        raise InvalidValueError(f"{name} must be from {_EARLIEST:%Y-%m-%d} to {_LATEST:%Y-%m-%d}", field=name)
+    return value
 
 
-def _range_check(lowest: float, highest: float) -> Check:
-    def check(name: str, value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
-            raise InvalidValueError(f"{name} must be a number from {lowest} to {highest}", field=name)
-        return value
-
-    return check
+def _check_uuid(name: str, value: Any) -> UUID:
+    if not isinstance(value, UUID):
+        raise InvalidValueError(
+            f"{name} must be a UUID, not {type(value).__name__}; uuid.UUID(text) makes one", field=name
+        )
+    return value
 
 
 def _check_move(target: Entity, status: GenerationStatus, old: Any) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Select, String, Text, any_, delete, func, inspect, literal, select, update
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from data_layer.database.statements import named
 from data_layer.entities import Entity
+from data_layer.entities.json_values import Json
 from data_layer.errors import InvalidValueError, NotFoundError
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class ReadRepository(Generic[E]):
         column = self._column(name)
         if value is None:
             return column.is_(None)
-        if isinstance(column.type, JSONB):
+        if isinstance(column.type, Json):
             contains: ColumnElement[bool] = column.contains(value)
             return contains
         if isinstance(value, list | tuple | set | frozenset):

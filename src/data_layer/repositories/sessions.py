@@ -150,7 +150,7 @@ class SessionRepository(Repository[Session]):
     async def read_data(self, session_id: UUID) -> SessionData | None:
         """What is kept for a session, if it is accepted."""
         row = await self._session.fetch_one(sql.READ_DATA, (session_id,))
-        return SessionData(values=row[0], version=row[1]) if row else None
+        return SessionData(values=row[0] if isinstance(row[0], dict) else {}, version=row[1]) if row else None
 
     async def write_data(self, session_id: UUID, values: dict[str, Any], version: int) -> int | None:
         """Replace what is kept if it still has this version; the new version, or ``None``."""

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 from data_layer.context import current_context
 from data_layer.entities import AuditLog, Session
 from data_layer.entities.enums import AuditAction, AuditLevel, SessionType
-from data_layer.entities.validation import check_json
+from data_layer.entities.json_values import json_object_of
 from data_layer.errors import AccountInactiveError, ChangedMeanwhileError, InvalidValueError, NotFoundError
 from data_layer.repositories.sessions import Lifetime
 from data_layer.schemas.sessions import NewSession, Place, SessionAdmin, SessionData, SessionSecure
@@ -314,7 +314,7 @@ class SessionService:
             InvalidSessionError: when the session has ended.
             InvalidValueError: when JSON cannot carry the values, or they are too large.
         """
-        values = check_json("values", values)
+        values = json_object_of("values", values)
         async with self._transactions() as tx:
             written = await tx.sessions.write_data(session_id, values, version)
             if written is None:
