@@ -83,10 +83,9 @@ def complete(entry: AuditLog) -> None:
             entry.context.setdefault("actor_id", str(context.actor_id))
         if context.actor_role is not None and context.actor_role != "user":
             entry.context.setdefault("actor_role", str(context.actor_role))
-    entry.ip_address = entry.ip_address or context.ip_address
-    entry.user_agent = entry.user_agent or context.user_agent
-    entry.correlation_id = entry.correlation_id or context.correlation_id
-    entry.source = entry.source or context.source
+    for name in ("ip_address", "user_agent", "correlation_id", "source"):
+        if getattr(entry, name) is None:
+            setattr(entry, name, getattr(context, name))
     if entry.session_id is None and context.session_id is not None:
         entry.session_id = str(context.session_id)
 
