@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import inspect
-from sqlalchemy.dialects.postgresql import JSONB
 
 from data_layer import entities
 from data_layer.entities import AuditLog, Entity, GeneratedImage, Session, enums
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel, GenerationStatus, ImageProvider
+from data_layer.entities.json_values import Json
 from data_layer.errors import InvalidValueError
 from data_layer.schemas.audit import AuditCompliance, AuditFull, AuditSecure
 from data_layer.schemas.codes import GeneratedCodeFull
@@ -35,7 +35,7 @@ def test_the_six_tables_and_what_they_need_besides() -> None:
 @pytest.mark.parametrize("entity", ALL)
 def test_ids_are_uuid7_and_json_columns_are_never_empty(entity: type[Entity]) -> None:
     for column in inspect(entity).local_table.columns:
-        if isinstance(column.type, JSONB):
+        if isinstance(column.type, Json):
             assert not column.nullable
             assert column.server_default is not None
     assert make_user().id.version == 7
