@@ -38,11 +38,12 @@ def _check_assignments(entity: type[Entity], name: str, attribute: QueryableAttr
     if not isinstance(column, Column):
         return
     check = _check_for(entity, name, column)
-    may_be_empty = column.nullable or (isinstance(column.type, DateTime) and column.server_default is not None)
+    # A new row may leave to the database what only it fills in; where nothing fills it in, the row is refused there.
+    may_be_new = column.nullable or column.server_default is None or isinstance(column.type, DateTime)
 
     def on_set(target: Entity, value: Any, old: Any, _: Any) -> Any:
         if value is None:
-            if may_be_empty and (column.nullable or not inspect(target).has_identity):
+            if column.nullable or (may_be_new and not inspect(target).has_identity):
                 return None
             raise InvalidValueError(f"{name} may not be empty (None)", field=name)
         if value is old:
