@@ -72,6 +72,7 @@ class GeneratedImage(Timestamped, Entity, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse a size that the provider does not make."""
-        if isinstance(self.provider, ImageProvider) and self.size not in self.provider.sizes:
+        provider: ImageProvider | None = self.provider  # None until the database has refused the row.
+        if provider is not None and self.size not in provider.sizes:
             sizes = ", ".join(self.provider.sizes)
             raise InvalidValueError(f"size must be one of those that {self.provider} makes: {sizes}", field="size")
