@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from data_layer.database.migrations import known_revisions
@@ -103,6 +104,24 @@ def test_an_old_database_keeps_its_rows(address: DatabaseAddress, revision: Revi
 
     assert migrator.check().agrees
     assert query(address, READ_ROWS) == ROWS
+
+
+def test_json_of_the_wrong_shape_is_emptied_and_then_refused(address: DatabaseAddress) -> None:
+    migrator = Migrator(address)
+    migrator.migrate("0005")
+    query(address, ROWS_OF_THE_FIRST_REVISION)
+    spoilt = "preferences = 'null'; UPDATE projects SET settings = '5', metadata = '[]', tags = '[\"red\", 1]'"
+    query(address, f"UPDATE users SET {spoilt}; UPDATE sessions SET session_data = 'null'")
+
+    migrator.migrate()
+
+    columns = "preferences, settings, projects.metadata, tags, session_data, users.metadata"
+    stored = query(address, f"SELECT {columns} FROM users, projects, sessions")
+    assert stored == [({}, {}, {}, [], {}, {})]
+    unchecked = "SELECT conname FROM pg_constraint WHERE conname LIKE 'ck_%' AND NOT convalidated"
+    assert query(address, unchecked) == []
+    with pytest.raises(psycopg.errors.CheckViolation):
+        query(address, "UPDATE users SET preferences = 'null'")
 
 
 def test_each_migration_can_be_undone_and_repeated_with_rows(address: DatabaseAddress) -> None:

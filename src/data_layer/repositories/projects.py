@@ -8,8 +8,10 @@ from sqlalchemy import ColumnElement, func, or_, select, union
 from typing_extensions import override
 
 from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Project
+from data_layer.entities.texts import check_text
+from data_layer.errors import InvalidValueError
 from data_layer.repositories.files import keys_attached_to
-from data_layer.repositories.repository import Repository
+from data_layer.repositories.repository import Repository, check_limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +35,15 @@ class ProjectRepository(Repository[Project]):
         Args:
             words: as in a web search: all must occur, "quoted words" together, ``or`` and ``-`` work.
             user_id: only the projects of this user.
-            limit: the largest number of projects.
+            limit: the largest number of projects, 1000 at most.
+
+        Raises:
+            InvalidValueError: for words that are not text, or a limit out of range.
         """
+        if not isinstance(words, str):
+            raise InvalidValueError(f"words must be text, not {type(words).__name__}", field="words")
+        check_text("words", words)
+        check_limit(limit)
         query = func.websearch_to_tsquery("english", words)
         statement = select(Project).where(Project.search_vector.bool_op("@@")(query))
         if user_id is not None:

@@ -42,6 +42,12 @@ def is_any(column: ColumnElement[Any] | InstrumentedAttribute[Any], values: Iter
     return condition
 
 
+def check_limit(limit: object) -> None:
+    """Refuse a page length outside 1 to ``MAXIMUM_PAGE`` with an InvalidValueError."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAXIMUM_PAGE:
+        raise InvalidValueError(f"limit must be a number from 1 to {MAXIMUM_PAGE}", field="limit")
+
+
 class ReadRepository(Generic[E]):
     """Rows of one table, to be read.
 
@@ -92,8 +98,7 @@ class ReadRepository(Generic[E]):
         Raises:
             InvalidValueError: for a name that is no column, or a limit out of range.
         """
-        if not 1 <= limit <= MAXIMUM_PAGE:
-            raise InvalidValueError(f"limit must be a number from 1 to {MAXIMUM_PAGE}", field="limit")
+        check_limit(limit)
         descending = order_by.startswith("-")
         column = self._column(order_by.removeprefix("-"))
         statement = self._select(filters)
