@@ -29,16 +29,13 @@ from data_layer.environment import (
     unread,
 )
 from data_layer.errors import ConfigurationError
-from data_layer.settings.audit import AuditSettings
 from data_layer.settings.database import DatabaseSettings, SslMode
 from data_layer.settings.files import FileSettings
-from data_layer.settings.logging import LogSettings
-from data_layer.settings.metrics import MetricsSettings
+from data_layer.settings.observability import AuditSettings, LogSettings, MetricsSettings, TracingSettings
 from data_layer.settings.redis import RedisSettings
 from data_layer.settings.security import SecuritySettings
 from data_layer.settings.service import ServiceSettings
 from data_layer.settings.strength import HOW_TO_MAKE_ONE, secret_weakness, shared_secrets
-from data_layer.settings.tracing import TracingSettings
 from data_layer.settings.values import (
     COMMA_SEPARATED,
     DEVELOPMENT_SECRET,

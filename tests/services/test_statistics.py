@@ -12,8 +12,7 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from data_layer.layer import open_statistics
-from data_layer.repositories.statement_statistics import without_values
-from data_layer.repositories.storage_statistics import read_stored
+from data_layer.repositories.statistics import read_stored, without_values
 from data_layer.testing.postgresql_server import PostgresqlServer
 from data_layer.testing.postgresql_standby import PostgresqlStandby
 from tests.database.connection_helpers import create_and_migrate, settings_for, until

@@ -14,8 +14,7 @@ from sqlalchemy import event
 
 from data_layer.context import current_context
 from data_layer.database.failures import translate
-from data_layer.database.sql_comments import SqlComments
-from data_layer.database.statements import StatementNames
+from data_layer.database.statements import SqlComments, StatementNames
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 

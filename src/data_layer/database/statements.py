@@ -1,11 +1,17 @@
-"""Statements have names: static ones, under which they are measured, traced and logged, never by their text."""
+"""Statements: the names under which they are measured and logged, comments that name the request, compiling once."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Self, TypeVar, cast
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
+from sqlalchemy import Executable
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.engine import ExecutionContext
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import CompilerElement
 from sqlalchemy.sql.selectable import (
     AliasedReturnsRows,
     CompoundSelect,
@@ -15,13 +21,11 @@ from sqlalchemy.sql.selectable import (
     TableClause,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from data_layer.context import current_context
 
-    from sqlalchemy import Executable
-    from sqlalchemy.engine import ExecutionContext
+AnyExecutable = TypeVar("AnyExecutable", bound=Executable)
 
-    AnyExecutable = TypeVar("AnyExecutable", bound=Executable)
+Writer = Callable[[Any], Any]
 
 NAME_OPTION: Final = "statement_name"
 UNNAMED: Final = "unnamed"
@@ -95,3 +99,79 @@ def _first_table(source: Any) -> str:
             return _first_table(source.element)
         case _:
             return UNNAMED
+
+
+_LONGEST_VALUE = 255
+
+
+class SqlComments:
+    """Writes the comments.
+
+    Args:
+        traceparent: tells the current span, in the form of W3C's ``traceparent``, if there is one.
+    """
+
+    def __init__(self, traceparent: Callable[[], str | None] | None = None) -> None:
+        self.traceparent = traceparent
+
+    def add(self, sql: str, *, has_parameters: bool) -> str:
+        """The statement with its comment; without a request to name it stays as it is.
+
+        Args:
+            sql: one statement.
+            has_parameters: whether the driver looks for placeholders in it, so that a percent sign must be doubled.
+        """
+        comment = self._comment()
+        return f"{sql} {comment.replace('%', '%%') if has_parameters else comment}" if comment else sql
+
+    def add_to_all(self, statements: Sequence[Statement]) -> list[Statement]:
+        """The statements with their comments."""
+        return [(Sql(sql.name, self.add(sql, has_parameters=values is not None)), values) for sql, values in statements]
+
+    def _comment(self) -> str:
+        values: dict[str, Any] = {
+            "correlation_id": current_context().correlation_id,
+            "traceparent": self.traceparent() if self.traceparent else None,
+        }
+        pairs = (f"{name}='{_encoded(value)}'" for name, value in values.items() if value)
+        text = ",".join(pairs)
+        return f"/*{text}*/" if text else ""
+
+
+def _encoded(value: str) -> str:
+    return quote(value[:_LONGEST_VALUE], safe="", errors="replace")
+
+
+_DIALECT = PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call]  # SQLAlchemy has no types here
+
+
+class CompiledStatement:
+    """A statement whose values are given by name, for its ``bindparam``, whenever it is executed.
+
+    Args:
+        name: Under which it is measured, traced and logged.
+        compose: Makes the statement; called when it is first used, and then never again.
+    """
+
+    def __init__(self, name: str, compose: Callable[[], CompilerElement]) -> None:
+        self._name = name
+        self._compose = compose
+        self._sql: Sql | None = None
+        self._places: list[tuple[str, Any, Writer | None]] = []
+
+    def given(self, **values: Any) -> tuple[Sql, list[Any]]:
+        """The statement with these values, for the driver."""
+        sql = self._sql or self._compile()
+        return sql, [
+            value if writer is None or value is None else writer(value)
+            for value, writer in ((values.get(name, fixed), writer) for name, fixed, writer in self._places)
+        ]
+
+    def _compile(self) -> Sql:
+        compiled = cast("SQLCompiler", self._compose().compile(dialect=_DIALECT))
+        for name in compiled.positiontup or ():
+            bind = compiled.binds[name]
+            writer = bind.type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
+            self._places.append((name, compiled.params[name], cast("Writer | None", writer)))
+        self._sql = Sql(self._name, compiled.string)
+        return self._sql

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from data_layer.config import Settings
+    from data_layer.repositories.unit_of_work import Transactions
     from data_layer.schemas.health import Health
-    from data_layer.services.transactions import Transactions
     from data_layer.storage import StorageBackend
 
 

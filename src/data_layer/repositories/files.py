@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Table, bindparam, delete, func, literal_co
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import aliased
 
-from data_layer.database.compiled import CompiledStatement
+from data_layer.database.statements import CompiledStatement
 from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileState
 from data_layer.errors import InvalidValueError, NotFoundError

@@ -1,23 +1,26 @@
-"""What PostgreSQL tells about itself. Nothing here reads a whole table, and every statement has a short time limit."""
+"""Figures about the tables, the stored files and the statements, read from PostgreSQL without slowing it down."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import Any
 
 from sqlalchemy import text
 
 from data_layer.database.statements import named
 from data_layer.entities import Entity
+from data_layer.errors import NotFoundError
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.statistics import (
+    FileUsage,
     ServerStatistics,
     SlotStatistics,
     StandbyStatistics,
+    StatementStatistics,
+    StoredStatistics,
     TableStatistics,
     UnusedIndex,
 )
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 STATEMENT_SECONDS = 2.0
 _LOCK_SECONDS = 0.5
@@ -173,3 +176,123 @@ async def read_slots(tx: UnitOfWork) -> tuple[SlotStatistics, ...]:
 
 def _our_tables() -> list[str]:
     return list(Entity.metadata.tables)
+
+
+PAGES_READ = 5000
+"""Of 8 KiB each; a table that has more is estimated from a random sample of about so many."""
+
+_NAMED = 10
+_EVERYTHING = 100.0
+_PAGES = named(
+    "statistics.stored_pages",
+    text("SELECT pg_relation_size('stored_files') / current_setting('block_size')::int"),
+)
+_KINDS = """
+SELECT state, content_type, count(*) AS count, sum(original_size)::bigint AS size, sum(size)::bigint AS stored_size
+FROM stored_files {sample}
+GROUP BY state, content_type
+"""
+_OWNERS = """
+SELECT coalesce(owner_id::text, 'system') AS name, count(*) AS count,
+       sum(original_size)::bigint AS size, sum(size)::bigint AS stored_size
+FROM stored_files {sample}
+GROUP BY 1
+ORDER BY stored_size DESC
+LIMIT {limit}
+"""
+_FIGURES = ("count", "size", "stored_size")
+
+
+async def read_stored(tx: UnitOfWork, *, pages_read: int = PAGES_READ) -> StoredStatistics:
+    """How many objects there are and what they take, by type, owner and state."""
+    pages = int((await tx.execute(_PAGES)).scalar_one())
+    percent = _EVERYTHING * min(1.0, pages_read / max(pages, 1))
+    is_estimate = percent < _EVERYTHING
+    sample = f"TABLESAMPLE SYSTEM ({percent:.6f})" if is_estimate else ""
+    factor = _EVERYTHING / percent
+    kinds = (await tx.execute(named("statistics.stored_kinds", text(_KINDS.format(sample=sample))))).mappings().all()
+    owners = (
+        (await tx.execute(named("statistics.stored_owners", text(_OWNERS.format(sample=sample, limit=_NAMED)))))
+        .mappings()
+        .all()
+    )
+    by_state = _summed(kinds, "state", factor)
+    return StoredStatistics(
+        is_estimate=is_estimate,
+        file_count=sum(usage.count for usage in by_state),
+        total_size=sum(usage.stored_size for usage in by_state),
+        by_state=by_state,
+        by_type=_summed(kinds, "content_type", factor)[:_NAMED],
+        by_owner=tuple(_usage(row["name"], row, factor) for row in owners),
+    )
+
+
+def _summed(rows: Any, column: str, factor: float) -> tuple[FileUsage, ...]:
+    """The rows by one column, what takes the most first."""
+    sums: dict[str, dict[str, int]] = {}
+    for row in rows:
+        total = sums.setdefault(str(row[column]), dict.fromkeys(_FIGURES, 0))
+        for figure in _FIGURES:
+            total[figure] += row[figure]
+    usages = (_usage(name, total, factor) for name, total in sums.items())
+    return tuple(sorted(usages, key=lambda usage: (-usage.stored_size, usage.name)))
+
+
+def _usage(name: str, figures: Any, factor: float) -> FileUsage:
+    return FileUsage(name=name, **{figure: round(figures[figure] * factor) for figure in _FIGURES})
+
+
+_HOW_MANY = 10
+_LONGEST_TEXT = 1000
+_OLDEST = (1, 8)  # Of PostgreSQL 13; before it the columns had other names.
+
+_PLACE = named(
+    "statistics.statements_place",
+    text("""
+SELECT quote_ident(n.nspname) AS schema, e.extversion AS version
+FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+WHERE e.extname = 'pg_stat_statements'
+"""),
+)
+# Only what has parameters is kept without their values: ALTER ROLE … PASSWORD is not. A comment may stand before it.
+_STATEMENTS = r"""
+SELECT left(query, 4000) AS statement, calls, total_exec_time AS total_ms, mean_exec_time AS mean_ms,
+       max_exec_time AS maximum_ms, rows
+FROM {schema}.pg_stat_statements
+WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND query ~* '^(\s|/\*[^*]*\*/)*(select|insert|update|delete|merge|with)\M'
+ORDER BY total_exec_time DESC
+LIMIT {limit}
+"""
+_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
+_LITERAL = re.compile(r"'(?:[^']|'')*(?:'|\Z)")
+_BLANKS = re.compile(r"\s+")
+
+
+async def read_statements(tx: UnitOfWork) -> tuple[StatementStatistics, ...]:
+    """The statements of this database that took the most time in all.
+
+    Raises:
+        NotFoundError: the extension is not there, or too old.
+        DatabaseError: it may not be read, or its library is not loaded.
+    """
+    found = (await tx.execute(_PLACE)).first()
+    if found is None:
+        raise NotFoundError(
+            "pg_stat_statements is not there; preload it (shared_preload_libraries) and CREATE EXTENSION"
+        )
+    if tuple(map(int, found.version.split("."))) < _OLDEST:
+        raise NotFoundError(
+            f"pg_stat_statements is {found.version}; ALTER EXTENSION pg_stat_statements UPDATE brings it up"
+        )
+    statement = _STATEMENTS.format(schema=found.schema, limit=_HOW_MANY)
+    rows = (await tx.execute(named("statistics.statements", text(statement)))).mappings()
+    return tuple(
+        StatementStatistics.model_validate({**row, "statement": without_values(row["statement"])}) for row in rows
+    )
+
+
+def without_values(statement: str) -> str:
+    """A statement in one line, without comments and without what its author wrote into it as text."""
+    plain = _LITERAL.sub("'…'", _COMMENT.sub(" ", statement))
+    return _BLANKS.sub(" ", plain).strip()[:_LONGEST_TEXT]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -26,7 +27,7 @@ from data_layer.repositories.stored_objects import StoredFileRepository
 from data_layer.repositories.users import UserRepository
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Coroutine, Sequence
     from types import TracebackType
 
     from sqlalchemy import Executable, Result
@@ -227,3 +228,7 @@ class UnitOfWork:
             await uninterrupted(self._forget_sessions(self._ended))
         if committed and self._discarded and self._remove_files is not None:
             await uninterrupted(self._remove_files(self._discarded))
+
+
+Transactions = Callable[[], UnitOfWork]
+"""How services get their transactions: the composition root hands them this."""

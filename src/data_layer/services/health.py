@@ -15,7 +15,7 @@ from data_layer.observability.log import get_log
 from data_layer.schemas.health import Health, HealthStatus, PartHealth
 
 if TYPE_CHECKING:
-    from data_layer.services.transactions import Transactions
+    from data_layer.repositories.unit_of_work import Transactions
 
 log = get_log(__name__)
 Probe = Callable[[], Coroutine[Any, Any, None]]

@@ -25,11 +25,10 @@ from data_layer.services.permissions import Permission, require
 
 if TYPE_CHECKING:
     from data_layer.database.engine import Database
-    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
     from data_layer.schemas.actors import Actor
     from data_layer.services.files.cleanup import CleanupReport
     from data_layer.services.files.maintenance import FileMaintenance
-    from data_layer.services.transactions import Transactions
 
 log = get_log(__name__)
 

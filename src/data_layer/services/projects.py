@@ -15,8 +15,7 @@ from data_layer.schemas.users import UserPublic
 
 if TYPE_CHECKING:
     from data_layer.entities import Project
-    from data_layer.repositories.unit_of_work import UnitOfWork
-    from data_layer.services.transactions import Transactions
+    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 _SEVERAL = 5  # As many ids as one can choose from.
 

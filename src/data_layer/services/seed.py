@@ -23,7 +23,7 @@ from data_layer.services.seed_rows import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from data_layer.services.transactions import Transactions
+    from data_layer.repositories.unit_of_work import Transactions
     from data_layer.storage import Storage
 
 

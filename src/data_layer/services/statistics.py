@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from data_layer.cache.statistics import CacheStatistics
 from data_layer.errors import DataLayerError, StatementTimeoutError
-from data_layer.repositories.statement_statistics import read_statements
 from data_layer.repositories.statistics import (
     limit_time,
     read_server,
     read_size,
     read_slots,
     read_standbys,
+    read_statements,
+    read_stored,
     read_tables,
     read_unused_indexes,
 )
-from data_layer.repositories.storage_statistics import read_stored
 from data_layer.schemas.statistics import (
     DatabaseStatistics,
     FileStatistics,
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from data_layer.cache import Cache
     from data_layer.database.engine import Database
     from data_layer.database.replicas import Replicas
-    from data_layer.repositories.unit_of_work import UnitOfWork
-    from data_layer.services.transactions import Transactions
+    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 Figures = TypeVar("Figures")
 

@@ -36,13 +36,12 @@ if TYPE_CHECKING:
 
     from data_layer.config import Settings
     from data_layer.entities.enums import AuditAction
-    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
     from data_layer.repositories.users import SecretColumn
     from data_layer.services.accounts.passwords import PasswordHasher
     from data_layer.services.audit.service import AuditService
     from data_layer.services.sessions import SessionService
     from data_layer.services.tokens import TokenService
-    from data_layer.services.transactions import Transactions
 
 MAIL_INTERVAL = timedelta(minutes=5)
 """How long after a mail nobody gets another one of its kind: neither a flood, nor links that stop working at once."""

@@ -17,13 +17,13 @@ import orjson
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditLevel
 from data_layer.errors import InvalidValueError
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.audit import AuditBufferStatistics, AuditFilter, AuditPage, AuditSecure, AuditView, ExportFormat
 from data_layer.services.acting import as_of_now
 from data_layer.services.audit.buffer import AuditBuffer
 from data_layer.services.audit.recording import EventFields, make_row
 from data_layer.services.permissions import Permission, require
-from data_layer.services.transactions import Transactions
 
 _LENGTH = 16 + 8
 

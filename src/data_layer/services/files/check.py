@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from data_layer.entities.enums import StorageKind
     from data_layer.repositories.stored_objects import ObjectRecord
+    from data_layer.repositories.unit_of_work import Transactions
     from data_layer.services.files.places import StoragePlaces
     from data_layer.services.files.repair import FileRepair
-    from data_layer.services.transactions import Transactions
     from data_layer.storage import ListedFile
 
 Item = TypeVar("Item")

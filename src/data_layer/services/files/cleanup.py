@@ -13,9 +13,9 @@ from data_layer.storage import UnusableKeys
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from data_layer.repositories.unit_of_work import Transactions
     from data_layer.services.files.places import StoragePlaces
     from data_layer.services.files.removal import FileRemoval
-    from data_layer.services.transactions import Transactions
     from data_layer.storage import ListedFile
 
 _BATCH = 500

@@ -37,10 +37,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from data_layer.entities.enums import FileEncoding
-    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
     from data_layer.schemas.files import Attachment, FileView
     from data_layer.services.files.places import StoragePlaces
-    from data_layer.services.transactions import Transactions
     from data_layer.storage.threads import FileThreads
     from data_layer.storage.validation import InspectedFile, Inspector, ReceivedFile, Thumbnail
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from data_layer.entities.enums import StorageKind
+    from data_layer.repositories.unit_of_work import Transactions
     from data_layer.schemas.files import StorageUsage
     from data_layer.services.files.places import StoragePlaces
     from data_layer.services.files.removal import FileRemoval
-    from data_layer.services.transactions import Transactions
 
 SAFETY_AGE = timedelta(hours=24)
 """How long something must have been useless before it is removed."""

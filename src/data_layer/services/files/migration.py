@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from data_layer.entities.enums import StorageKind
     from data_layer.repositories.stored_objects import ObjectRecord
+    from data_layer.repositories.unit_of_work import Transactions
     from data_layer.services.files.places import StoragePlaces
-    from data_layer.services.transactions import Transactions
     from data_layer.storage import FileInformation, ListedFile, StorageBackend
 
 log = get_log(__name__)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from data_layer.config import Settings
+    from data_layer.repositories.unit_of_work import Transactions
     from data_layer.services.files.places import StoragePlaces
-    from data_layer.services.transactions import Transactions
 
 _THREADS = 16  # For reading and packing what is uploaded; the storage has threads of its own.
 

@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from data_layer.repositories.stored_objects import ObjectRecord
-    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
     from data_layer.services.files.places import StoragePlaces
-    from data_layer.services.transactions import Transactions
 
 log = get_log(__name__)
 

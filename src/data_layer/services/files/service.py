@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
     from uuid import UUID
 
+    from data_layer.repositories.unit_of_work import Transactions
     from data_layer.schemas.files import Attachment, DirectUpload, FileView
     from data_layer.services.files.owners import Owner
     from data_layer.services.files.places import StoragePlaces
     from data_layer.services.files.removal import FileRemoval
-    from data_layer.services.transactions import Transactions
     from data_layer.storage import FileContent, SignedUrl
     from data_layer.storage.threads import FileThreads
     from data_layer.storage.validation import Inspector

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from data_layer.repositories.stored_objects import ObjectRecord
-    from data_layer.services.transactions import Transactions
+    from data_layer.repositories.unit_of_work import Transactions
     from data_layer.storage import Storage
     from data_layer.storage.signing.local import LocalUrlSigner
 

@@ -28,12 +28,12 @@ from data_layer.storage.validation.types import canonical_type, decide_type
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from data_layer.repositories.unit_of_work import Transactions
     from data_layer.schemas.files import FileView
     from data_layer.services.files.intake import Intake
     from data_layer.services.files.owners import Owner
     from data_layer.services.files.places import StoragePlaces
     from data_layer.services.files.removal import FileRemoval
-    from data_layer.services.transactions import Transactions
     from data_layer.storage.threads import FileThreads
     from data_layer.storage.validation import Inspector
 

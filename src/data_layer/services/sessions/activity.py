@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from data_layer.repositories.sessions import Lifetime
+    from data_layer.repositories.unit_of_work import Transactions
     from data_layer.schemas.sessions import ActiveSession
-    from data_layer.services.transactions import Transactions
 
 log = get_log(__name__)
 

@@ -36,11 +36,10 @@ if TYPE_CHECKING:
     from data_layer.database.listener import Listener
     from data_layer.entities import User
     from data_layer.repositories.sessions import EndedSessions
-    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
     from data_layer.schemas.actors import Actor
     from data_layer.schemas.sessions import ActiveSession
     from data_layer.services.sessions.validation import ValidationCounts
-    from data_layer.services.transactions import Transactions
 
 Value = TypeVar("Value")
 

@@ -17,14 +17,13 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from data_layer.repositories.sessions import FoundSession, Lifetime
-    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
     from data_layer.schemas.sessions import ActiveSession
     from data_layer.services.sessions.activity import Activity
     from data_layer.services.sessions.coverage import Coverage
     from data_layer.services.sessions.hashing import TokenHasher
     from data_layer.services.sessions.near_copies import NearCopies
     from data_layer.services.sessions.shared_copies import SharedCopies
-    from data_layer.services.transactions import Transactions
 
     Find = Callable[[UnitOfWork], Awaitable[FoundSession | None]]
 

@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
     from data_layer.config import Settings
     from data_layer.repositories.refresh_tokens import FoundRefreshToken
-    from data_layer.repositories.unit_of_work import UnitOfWork
+    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
     from data_layer.schemas.sessions import ActiveSession
     from data_layer.services.sessions import SessionService
-    from data_layer.services.transactions import Transactions
 
 GRACE_SECONDS = 10.0
 """How long after its exchange a refresh token still gives the same successor."""
