@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run quick watch test test-all test-lowest coverage check format lint types docs build lock upgrade
+.PHONY: help run quick watch test test-all test-lowest test-servers coverage check format lint types docs build lock upgrade
 .PHONY: env-example clean
 .PHONY: bench bench-database bench-cache bench-storage bench-accounts bench-operations
 
@@ -44,6 +44,10 @@ test-all: $(to_develop) ## Run the slow tests too: failovers, crashes, chaos
 
 test-lowest: $(to_develop) ## Run the tests of the library with the lowest versions that pyproject.toml allows
 	@sh tools/test_lowest.sh $(ARGUMENTS)
+
+test-servers: $(to_develop) ## Run the tests of the library against the servers TEST_DATABASE_URL and TEST_REDIS_URL
+	@$(pytest) -m "not slow" tests/api tests/audit tests/database/test_unit_of_work.py tests/repositories \
+	    tests/services/accounts tests/services/sessions tests/services/tokens $(ARGUMENTS)
 
 coverage: $(to_develop) ## Run the tests and measure which lines and branches they reach (htmlcov/index.html)
 	@sh tools/azurite/install.sh $(bin)/python

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from data_layer import DataLayer, Settings
 from data_layer.database.migrations import VERSION_TABLE
@@ -67,7 +67,15 @@ def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[tuple[str, str]]:
-    """The addresses of PostgreSQL and Valkey. Parallel workers share them: the last one to leave ends them."""
+    """The addresses of PostgreSQL and Valkey. Parallel workers share them: the last one to leave ends them.
+
+    TEST_DATABASE_URL and TEST_REDIS_URL name servers that run already (`make test-servers`).
+    """
+    given = os.environ.get("TEST_DATABASE_URL"), os.environ.get("TEST_REDIS_URL")
+    if given[0] and given[1]:
+        database = make_url(given[0]).set(database=f"test_{worker_id}")
+        yield database.render_as_string(hide_password=False), given[1]
+        return
     root = tmp_path_factory.getbasetemp()
     shared = root if worker_id == "master" else root.parent
     servers = EmbeddedServers(shared / "servers", postgresql=True, valkey=True, database_name=f"test_{worker_id}")

