@@ -53,12 +53,12 @@ INSERT INTO audit_logs (id, user_id, action, category, description) VALUES
     ('00000000-0000-7000-8000-000000000007', '00000000-0000-7000-8000-000000000001', 'user_login', 'security', 'x')
 """
 READ_ROWS = """
-SELECT email, preferences->>'theme', projects.name, generation_count, array_agg(code ORDER BY version),
+SELECT lower(email), preferences->>'theme', projects.name, generation_count, array_agg(code ORDER BY version),
     (SELECT prompt FROM generated_images), (SELECT session_id FROM sessions), (SELECT description FROM audit_logs)
 FROM users JOIN projects ON user_id = users.id JOIN generated_codes ON project_id = projects.id
 WHERE search_vector @@ to_tsquery('english', 'shop & red') GROUP BY users.id, projects.id
 """
-ROWS = [("Ada@example.com", "dark", "Shop", 2, ["<p>1</p>", "<p>2</p>"], "a", "hash", "x")]
+ROWS = [("ada@example.com", "dark", "Shop", 2, ["<p>1</p>", "<p>2</p>"], "a", "hash", "x")]
 
 
 @pytest.fixture

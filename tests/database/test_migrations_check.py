@@ -24,7 +24,7 @@ CHANGES = {
     "ALTER TABLE users ALTER COLUMN avatar SET NOT NULL": "should be: text; but is: text NOT NULL",
     "ALTER TABLE users ALTER COLUMN status SET DEFAULT 'pending'": "DEFAULT 'pending'::text",
     'ALTER TABLE users ALTER COLUMN first_name TYPE varchar(100) COLLATE "C"': 'COLLATE "C"',
-    "ALTER TABLE projects ALTER COLUMN search_vector DROP EXPRESSION": "column projects.search_vector should be",
+    "DROP TRIGGER index_text ON projects": "trigger projects.index_text is missing",
     "ALTER TABLE sessions RENAME TO logins": "table sessions is missing",
     "ALTER TABLE login_attempts SET UNLOGGED": "table login_attempts should be: ; but is: unlogged",
     "ALTER TABLE users DROP CONSTRAINT ck_users_role": "constraint users.ck_users_role is missing",
@@ -32,7 +32,7 @@ CHANGES = {
     "ALTER TABLE generated_codes DROP CONSTRAINT fk_generated_codes_project_id, ADD CONSTRAINT "
     "fk_generated_codes_project_id FOREIGN KEY (project_id) REFERENCES projects (id)": "ON DELETE CASCADE; but is",
     "DROP INDEX uq_users_email": "index users.uq_users_email is missing",
-    "DROP INDEX uq_users_email; CREATE UNIQUE INDEX uq_users_email ON users (email)": "lower(email::text)",
+    "DROP INDEX uq_users_email; CREATE UNIQUE INDEX uq_users_email ON users (lower(email))": "lower(email::text)",
     "DROP INDEX uq_users_azure_id; CREATE UNIQUE INDEX uq_users_azure_id ON users (azure_id)": "IS NOT NULL; but is",
     "DROP INDEX ix_projects_tags; CREATE INDEX ix_projects_tags ON projects USING gin (tags)": "jsonb_path_ops",
     "CREATE INDEX by_hand ON users (last_name)": "index users.by_hand is not in the models",

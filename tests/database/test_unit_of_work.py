@@ -156,7 +156,7 @@ async def test_email_is_unique_and_found_in_any_letter_case(data: DataLayer) -> 
     async with data.transaction() as tx:
         found = await tx.users.find_one(email="aDA@eXAMPLE.COM")
     assert found is not None
-    assert found.email == "Ada@Example.com"
+    assert found.email == "ada@example.com"
     with pytest.raises(DuplicateError, match="email is already taken") as caught:
         async with data.transaction() as tx:
             tx.add(make_user(email="ada@example.com"))

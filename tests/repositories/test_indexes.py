@@ -33,6 +33,9 @@ FROM owner, generate_series(1, 1000) AS n
 """).bindparams(owner=SOMEONE)
 
 QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
+    "uq_generated_codes_generation_id_variant_index": lambda tx: tx.codes.find_one(
+        generation_id=SOMEONE, variant_index=0
+    ),
     "uq_users_email": lambda tx: tx.users.find_one(email="Someone@Example.com"),
     "ix_users_role_id": lambda tx: tx.users.lock_admins(),
     "uq_users_azure_id": lambda tx: tx.users.find_one(azure_id="a"),

@@ -14,7 +14,7 @@ from data_layer.api.errors import described
 from data_layer.api.mails import AccountMail, MailKind
 from data_layer.api.small_bodies import SmallBodyRoute
 from data_layer.schemas.users import ProfileChanges, UserFull
-from data_layer.services.accounts.addresses import normalize_email
+from data_layer.services.accounts.addresses import deliverable_email
 
 
 class Accepted(BaseModel):
@@ -53,7 +53,7 @@ def _add_routes_for_anybody(router: APIRouter) -> None:
             display_name=body.display_name,
         )
         kind = MailKind.ADDRESS_TAKEN if token is None else MailKind.VERIFY_EMAIL
-        after.add_task(served.mailing.send, AccountMail(kind, normalize_email(body.email), token))
+        after.add_task(served.mailing.send, AccountMail(kind, deliverable_email(body.email), token))
         return Accepted()
 
     @router.post("/verification", summary="Ask for a mail to verify the address", **asking)

@@ -74,6 +74,7 @@ class GeneratedCode(Timestamped, Entity, kw_only=True):
     __table_args__ = (
         rating_rule(),
         UniqueConstraint("project_id", "version"),
+        Index("uq_generated_codes_generation_id_variant_index", "generation_id", "variant_index", unique=True),
         Index("ix_generated_codes_project_id_created_at", "project_id", "created_at"),
         Index("ix_generated_codes_parent_id", "parent_id"),
         Index("ix_generated_codes_status", "status"),

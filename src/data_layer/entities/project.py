@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Computed, ForeignKey, Index
+from sqlalchemy import BigInteger, FetchedValue, ForeignKey, Index
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -23,14 +23,6 @@ from data_layer.entities.base import (
     short_text,
 )
 from data_layer.entities.enums import ProjectStatus, ProjectType
-
-# A tsvector has room for 1 MiB of lexemes, so only the beginning of the long texts is searched.
-SEARCH_VECTOR = """
-setweight(to_tsvector('english', name), 'A')
-|| setweight(to_tsvector('english', left(coalesce(description, ''), 100000)), 'B')
-|| setweight(to_tsvector('english', left(coalesce(instructions, ''), 100000)), 'C')
-|| setweight(jsonb_to_tsvector('english', tags, '["string"]'), 'D')
-"""
 
 
 class Project(Timestamped, Entity, kw_only=True):
@@ -60,7 +52,7 @@ class Project(Timestamped, Entity, kw_only=True):
     last_viewed_at: Mapped[datetime | None] = mapped_column(default=None)
     metadata_: Mapped[dict[str, Any]] = metadata_column()
     search_vector: Mapped[str | None] = mapped_column(
-        TSVECTOR, Computed(SEARCH_VECTOR, persisted=True), init=False, deferred=True
+        TSVECTOR, init=False, deferred=True, server_default=FetchedValue(), server_onupdate=FetchedValue()
     )
 
     __table_args__ = (

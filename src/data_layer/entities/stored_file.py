@@ -28,13 +28,15 @@ class StoredFile(Timestamped, Entity, kw_only=True):
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("stored_files.id", ondelete="CASCADE"), default=None)
     owner_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"), default=None)
     backend: Mapped[StorageKind] = mapped_column(Choice(StorageKind))
-    key: Mapped[str] = mapped_column(Text(collation="C"), unique=True)  # Sorted like the listing of a storage.
+    key: Mapped[str] = mapped_column(
+        Text(collation="C"), unique=True, info={"length": 1024}
+    )  # Sorted like the listing of a storage.
     state: Mapped[FileState] = choice(FileState.PENDING)
     content_type: Mapped[str] = mapped_column(short_text(255))
     encoding: Mapped[FileEncoding | None] = mapped_column(Choice(FileEncoding), default=None)
     size: Mapped[int] = mapped_column(BigInteger, info={"range": (0, math.inf)})
     original_size: Mapped[int] = mapped_column(BigInteger, info={"range": (0, math.inf)})
-    sha256: Mapped[str | None] = mapped_column(default=None)
+    sha256: Mapped[str | None] = mapped_column(default=None, info={"length": 64})
     width: Mapped[int | None] = amount()
     height: Mapped[int | None] = amount()
     frame_count: Mapped[int | None] = amount()

@@ -1,8 +1,15 @@
-"""The rules of texts: what PostgreSQL can store in one, and formats that some have."""
+"""The rules of texts: what PostgreSQL can store in one, and the one spelling of an e-mail address."""
 
 from __future__ import annotations
 
-from data_layer.errors import InvalidTextError, ValueTooLongError
+import re
+import unicodedata
+
+import idna
+
+from data_layer.errors import InvalidTextError, InvalidValueError, ValueTooLongError
+
+_ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")
 
 MAXIMUM_TEXT_SIZE = 5 * 2**20
 """Largest text or JSON value of one column, in bytes of UTF-8: 5 MiB."""
@@ -35,3 +42,24 @@ def check_text(name: str, value: str, *, field: str | None = None) -> None:
             f"{shown} may have {MAXIMUM_TEXT_SIZE} bytes at most; this one has {size}. Keep large content in storage",
             field=field,
         )
+
+
+def normalize_email(address: str, *, field: str = "email") -> str:
+    """Return the one spelling of an e-mail address, so that letter case and encodings make no second account.
+
+    Lower case, composed (NFC), the domain in Unicode (RFC 5891 and UTS 46). Computed here and compared byte for byte,
+    because ``lower()`` of a database depends on its collation: in a Turkish one ``I`` and ``i`` are different letters.
+    Whether an address can receive mail is another question; ``admin@localhost`` has a spelling, too.
+
+    Raises:
+        InvalidValueError: for what is not an address.
+    """
+    text = unicodedata.normalize("NFC", address.strip())
+    if not _ADDRESS.fullmatch(text) or not text.isprintable():
+        raise InvalidValueError(f"{field} must be an e-mail address, such as name@example.com", field=field)
+    local, _, domain = text.rpartition("@")
+    try:
+        domain = idna.decode(idna.encode(domain, uts46=True))
+    except (idna.IDNAError, UnicodeError):
+        domain = domain.lower()  # A name of a private network, such as one with an underscore.
+    return unicodedata.normalize("NFC", f"{local.lower()}@{domain}")

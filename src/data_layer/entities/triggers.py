@@ -158,8 +158,37 @@ END
 """,
 )
 
-FUNCTIONS = (NUMBER_VERSION, CHECK_MOVE, REFUSE_AUDIT_CHANGE, ANNOUNCE_SESSION, ANNOUNCE_USER, COUNT_REFERENCES)
+# A tsvector has room for 1 MiB, and a text takes ten bytes a character at most (words of one letter, in pairs that are
+# joined by hyphens). So only the beginning of long texts is searched, and none is refused because of its vector.
+INDEX_PROJECT = Function(
+    "index_project_text",
+    """
+BEGIN
+    NEW.search_vector := setweight(to_tsvector('english', NEW.name), 'A')
+        || setweight(to_tsvector('english', left(coalesce(NEW.description, ''), 40000)), 'B')
+        || setweight(to_tsvector('english', left(coalesce(NEW.instructions, ''), 40000)), 'C')
+        || setweight(to_tsvector('english', left(NEW.tags::text, 10000)), 'D');
+    RETURN NEW;
+END
+""",
+)
+
+FUNCTIONS = (
+    INDEX_PROJECT,
+    NUMBER_VERSION,
+    CHECK_MOVE,
+    REFUSE_AUDIT_CHANGE,
+    ANNOUNCE_SESSION,
+    ANNOUNCE_USER,
+    COUNT_REFERENCES,
+)
 TRIGGERS = (
+    Trigger(
+        "index_text",
+        "projects",
+        "BEFORE INSERT OR UPDATE OF name, description, instructions, tags",
+        INDEX_PROJECT.name,
+    ),
     Trigger("number_version", "generated_codes", "BEFORE INSERT", NUMBER_VERSION.name),
     *(
         Trigger("check_status_move", table, "BEFORE UPDATE OF status", CHECK_MOVE.name)

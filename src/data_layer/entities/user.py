@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, func, text
+from sqlalchemy import Index, text
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -21,6 +21,9 @@ from data_layer.entities.base import (
     short_text,
 )
 from data_layer.entities.enums import AuthProvider, UserRole, UserStatus
+
+# Indexed: PostgreSQL refuses entries of more than 2704 bytes.
+_IDENTIFIER = {"length": 255}
 
 
 class User(Timestamped, Entity, kw_only=True):
@@ -37,9 +40,9 @@ class User(Timestamped, Entity, kw_only=True):
     status: Mapped[UserStatus] = choice(UserStatus.ACTIVE)
     role: Mapped[UserRole] = choice(UserRole.USER)
     auth_provider: Mapped[AuthProvider] = choice(AuthProvider.LOCAL)
-    azure_id: Mapped[str | None] = mapped_column(default=None)
-    google_id: Mapped[str | None] = mapped_column(default=None)
-    github_id: Mapped[str | None] = mapped_column(default=None)
+    azure_id: Mapped[str | None] = mapped_column(default=None, info=_IDENTIFIER)
+    google_id: Mapped[str | None] = mapped_column(default=None, info=_IDENTIFIER)
+    github_id: Mapped[str | None] = mapped_column(default=None, info=_IDENTIFIER)
     email_verified: Mapped[bool] = flag()
     email_verified_at: Mapped[datetime | None] = mapped_column(default=None)
     last_login_at: Mapped[datetime | None] = mapped_column(default=None)
@@ -62,7 +65,7 @@ class User(Timestamped, Entity, kw_only=True):
         return self.email == erased_email(self.id)
 
     __table_args__ = (
-        Index("uq_users_email", func.lower(text("email")), unique=True),
+        Index("uq_users_email", "email", unique=True),
         Index("uq_users_azure_id", "azure_id", unique=True, postgresql_where=text("azure_id IS NOT NULL")),
         Index("uq_users_google_id", "google_id", unique=True, postgresql_where=text("google_id IS NOT NULL")),
         Index("uq_users_github_id", "github_id", unique=True, postgresql_where=text("github_id IS NOT NULL")),

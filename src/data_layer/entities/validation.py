@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import math
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -19,12 +18,11 @@ from sqlalchemy.types import String
 from data_layer.entities.base import Choice, Entity
 from data_layer.entities.enums import GenerationStatus
 from data_layer.entities.json_values import Json, TextList, json_object_of, text_list_of
-from data_layer.entities.texts import check_text
+from data_layer.entities.texts import check_text, normalize_email
 from data_layer.errors import IllegalStatusMoveError, InvalidValueError, ValueTooLongError
 
 Check = Callable[[str, Any], Any]
 
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _INTEGER_BITS = 31
 _BIG_INTEGER_BITS = 63
 # A day less than Python's calendar at each end, so that a time can be shown in every time zone.
@@ -64,7 +62,9 @@ def _check_for(entity: type[Entity], name: str, column: Column[Any]) -> Check:
         case Choice() as choice:
             check = _choice_check(choice.values)
         case String() as text:
-            check = _text_check(text.length, _FORMATS.get(column.info.get("format"), _accept))
+            check = _text_check(
+                text.length or column.info.get("length"), _FORMATS.get(column.info.get("format"), _accept)
+            )
         case Json() as values:
             check = text_list_of if values.container is TextList else json_object_of
         case INET():
@@ -121,9 +121,7 @@ def _text_check(length: int | None, check_format: Check) -> Check:
 
 
 def _check_email(name: str, value: str) -> str:
-    if not _EMAIL.fullmatch(value):
-        raise InvalidValueError(f"{name} must be an e-mail address, such as name@example.com", field=name)
-    return value
+    return normalize_email(value, field=name)
 
 
 def _check_image_reference(name: str, value: str) -> str:

@@ -1,4 +1,4 @@
-"""The ``users`` table: found by e-mail in any letter case, never removed."""
+"""The ``users`` table: found by e-mail in any spelling, never removed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing_extensions import override
 
 from data_layer.entities import FileReference, Project, Session, StoredFile, User
 from data_layer.entities.enums import UserRole, UserStatus
+from data_layer.entities.texts import normalize_email
 from data_layer.entities.user import erased_email
+from data_layer.errors import InvalidValueError
 from data_layer.repositories.projects import stored_files_of
 from data_layer.repositories.repository import Repository
 
@@ -139,9 +141,18 @@ class UserRepository(Repository[User]):
 
     @override
     def _condition(self, name: str, value: Any) -> ColumnElement[bool]:
-        if name == "email" and isinstance(value, str):
-            return func.lower(text("users.email")) == func.lower(value)
+        if name == "email":
+            several = isinstance(value, list | tuple | set | frozenset)
+            value = [_spelled(one) for one in value] if several else _spelled(value)
         return super()._condition(name, value)
+
+
+def _spelled(email: Any) -> Any:
+    """The spelling that is stored; what is not an address is looked for as it is, and not found."""
+    try:
+        return normalize_email(email) if isinstance(email, str) else email
+    except InvalidValueError:
+        return email
 
 
 def _nobody(user: User) -> dict[str, Any]:

@@ -6,23 +6,26 @@ import ipaddress
 
 from email_validator import EmailNotValidError, validate_email
 
+from data_layer.entities.texts import normalize_email
 from data_layer.errors import InvalidValueError
 
 _LONGEST = 320
 _IPV6_NETWORK = 64  # What one subscriber gets at least, so that moving inside of it makes nobody new.
 
 
-def normalize_email(email: str) -> str:
-    """The spelling that is stored: in lower case, the domain in Unicode, composed (NFC).
+def deliverable_email(email: str) -> str:
+    """The spelling that is stored of an address that can receive mail.
 
     Raises:
         InvalidValueError: for what is no address, or one that cannot receive mail from elsewhere.
     """
+    spelled = normalize_email(email)
     try:
         # Whether the domain exists is found out by sending mail.
-        return validate_email(email.strip(), check_deliverability=False).normalized.lower()
+        validate_email(spelled, check_deliverability=False)
     except (EmailNotValidError, UnicodeError) as error:
         raise InvalidValueError(f"email is no usable address: {error}", field="email") from None
+    return spelled
 
 
 def login_name(email: str) -> str:

@@ -20,7 +20,7 @@ from data_layer.errors import (
 )
 from data_layer.schemas.actors import ANONYMOUS
 from data_layer.schemas.users import UserFull, check_avatar
-from data_layer.services.accounts.addresses import normalize_email
+from data_layer.services.accounts.addresses import deliverable_email
 from data_layer.services.accounts.attempts import record_failed_login
 from data_layer.services.accounts.login import record_login
 from data_layer.services.accounts.tools import (
@@ -144,7 +144,7 @@ class ExternalIdentities(AccountPart):
             raise UnverifiedIdentityError(
                 f"{identity.provider} vouches for no address: log in another way, and link the identity then"
             )
-        email = normalize_email(identity.email)
+        email = deliverable_email(identity.email)
         found = await tx.users.find_one(email=email)
         if found is not None:
             return await self._attach(tx, found.id, email, identity), False

@@ -11,7 +11,7 @@ from data_layer.entities.enums import AuditAction, UserRole, UserStatus
 from data_layer.errors import DuplicateError, InvalidOneTimeTokenError
 from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.users import UserFull
-from data_layer.services.accounts.addresses import login_name, normalize_email
+from data_layer.services.accounts.addresses import deliverable_email, login_name
 from data_layer.services.accounts.one_time_tokens import Purpose
 from data_layer.services.accounts.tools import (
     AccountPart,
@@ -55,7 +55,7 @@ class Registration(AccountPart):
             OverloadedError: too many passwords wait to be hashed.
         """
         user = User(
-            email=normalize_email(email),
+            email=deliverable_email(email),
             first_name=first_name,
             last_name=last_name,
             display_name=display_name,
@@ -89,7 +89,7 @@ class Registration(AccountPart):
                 email=email, password=password, first_name=first_name, last_name=last_name, display_name=display_name
             )
         except DuplicateError:
-            await self._note_second_registration(normalize_email(email))
+            await self._note_second_registration(deliverable_email(email))
             return None
         return registered.verification
 
@@ -166,7 +166,7 @@ class Registration(AccountPart):
         """
         require(actor, Permission.CREATE_ACCOUNT)
         user = User(
-            email=normalize_email(email),
+            email=deliverable_email(email),
             first_name=first_name,
             last_name=last_name,
             display_name=display_name,
