@@ -132,7 +132,7 @@ def test_storage(command: Commands, tmp_path: Path) -> None:
     made = command("storage", "init", LOCAL_STORAGE_PATH=str(tmp_path / "a" / "new place"))
     assert made.output == f"The local storage is ready: {tmp_path / 'a' / 'new place'}\n"
     assert (tmp_path / "a" / "new place").is_dir()
-    assert command("storage", "init", "--json").json == {"backend": "local", "place": str(place)}
+    assert command("storage", "init", "--json").json == {"backend": "local", "place": str(place), "unknown": []}
     (tmp_path / "file").touch()
     message = command.error("storage", "init", LOCAL_STORAGE_PATH=str(tmp_path / "file"))
     assert "storage_unavailable" in message

@@ -74,7 +74,7 @@ def test_a_password_is_taken_as_it_is(command: Commands, settings: Settings) -> 
     ("arguments", "typed", "code"),
     [
         (("ann@example.com",), "short\n", "weak_password"),
-        (("ann@example.com",), "", "weak_password"),
+        (("ann@example.com",), "", "invalid_value"),
         (("nonsense",), PASSWORD, "invalid_value"),
         (("ROOT@example.com",), PASSWORD, "duplicate"),
     ],

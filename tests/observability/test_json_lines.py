@@ -137,8 +137,8 @@ def test_the_format_follows_settings_and_terminal(
     production = {
         "database_url": "postgresql://app:correct-horse@localhost/app",
         "redis_url": "redis://localhost",
-        "session_secret": "0123456789abcdef" * 4,
-        "jwt_secret": "fedcba9876543210" * 4,
+        "session_secret": "ece84960774df5806f9242d2172d9181fed132060553462e2d63bd53ca153d6c",
+        "jwt_secret": "ec715fb17c8bb37cfcfa071ec110d7318bce0a76af619965e835851403c77e86",
     }
     log_to_memory(stream, log_format=format_, environment=environment, **production)
     log.info("started")

@@ -89,8 +89,12 @@ def check_that_nothing_shows(secret: str, act: Callable[[], None], **values: Any
     assert repr(secret)[1:-1] not in stream.getvalue()
 
 
+# Control characters are refused in settings, and white space and other invisible ones are removed at their ends.
+visible = st.characters(exclude_categories=["C", "Z", "M"])
+
+
 @examples
-@given(rest=st.text(st.characters(exclude_categories=["Cs"]), min_size=6, max_size=40), wrapping=wraps)
+@given(rest=st.text(visible, min_size=6, max_size=40), wrapping=wraps)
 def test_a_secret_of_the_settings(rest: str, wrapping: list[tuple[str, str]]) -> None:
     secret = f"S3{rest}"
     check_that_nothing_shows(secret, lambda: log_everywhere(secret, wrapping), session_secret=secret)

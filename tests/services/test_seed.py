@@ -123,7 +123,7 @@ async def test_planting_that_was_interrupted_is_completed(data: DataLayer, stopp
 
     with pytest.raises(StoppedError):
         await data.seed.plant_once(stop)
-    assert (await counts(data))["projects"] == stopped_at
+    assert (await counts(data))["projects"] == stopped_at + 1
     await data.seed.plant_once()
     assert await counts(data) == COUNTS
 

@@ -47,7 +47,8 @@ def main() -> None:
         sys.stdout.flush()
     if output.error is not None:
         _give_output_up(output.error)
-        code = code or _FAILED
+        # A reader such as ``head`` that has enough is no failure.
+        code = code or (0 if output.error.errno == errno.EPIPE else _FAILED)
     sys.exit(code)
 
 

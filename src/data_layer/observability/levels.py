@@ -21,11 +21,13 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from data_layer.config import Settings
 from data_layer.errors import InvalidValueError
 from data_layer.observability.log import get_log
+
+if TYPE_CHECKING:
+    from data_layer.config import Settings  # `logs --help` loads no settings.
 
 LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
 OURS: Final = "data_layer"
