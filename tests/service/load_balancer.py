@@ -72,9 +72,10 @@ class LoadBalancer:
             message = await receive()
             body += message.get("body", b"")
         path = f"{scope['raw_path'].decode()}?{scope['query_string'].decode()}"
+        kind = [(name, value) for name, value in scope["headers"] if name == b"content-type"]
         backend = await self._choose()
         try:
-            answer = await self._client.request(scope["method"], f"{backend}{path}", content=body)
+            answer = await self._client.request(scope["method"], f"{backend}{path}", content=body, headers=kind)
             status, content = answer.status_code, answer.content
             self.answered[backend] += 1
         except httpx.TransportError as error:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,11 +22,7 @@ import psycopg
 from pydantic import SecretStr
 
 from data_layer import Settings
-from data_layer.config import DEVELOPMENT_SECRET
 from data_layer.layer import open_migrator
-from data_layer.services.files.places import UPLOADS
-from data_layer.storage.signing.local import LocalUrlSigner
-from data_layer.storage.signing.terms import Terms
 from tests.embedded.support import wait_for
 
 if TYPE_CHECKING:
@@ -180,12 +175,6 @@ def another_database(url: str) -> str:
     """The address of a database on the same server that does not exist yet."""
     parts = urlsplit(url)
     return parts._replace(path=f"/other_{os.getpid()}_{next(_numbers)}").geturl()
-
-
-def signed_path(name: str) -> str:
-    """What allows to send a file of this name to every service that has the secret of development."""
-    terms = Terms.checked(f"{UPLOADS}{name}", "PUT", timedelta(hours=1), None, None)
-    return LocalUrlSigner([DEVELOPMENT_SECRET]).sign(terms).url
 
 
 def migrate(url: str) -> None:

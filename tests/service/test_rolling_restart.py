@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
+from data_layer import DataLayer, Settings
 from data_layer.services.files.places import UPLOADS
 from tests.support import until
 
 from .load_balancer import LoadBalancer
-from .support import NO_AUTHORITIES, Service, signed_path
+from .support import NO_AUTHORITIES, Service
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,9 +31,10 @@ COMMANDS = ("start", "start --workers 2")
 class Load:
     """Clients that send files and look whether they are there; what was acknowledged must not be lost."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, data: DataLayer) -> None:
         self.url = url
         self._folder = folder
+        self._data = data
         self.done = 0
         self.failures = list[str]()
         self._numbers = count()
@@ -40,12 +43,15 @@ class Load:
         async with httpx.AsyncClient(base_url=self.url, timeout=120, verify=NO_AUTHORITIES) as client:
             while True:
                 number = next(self._numbers)
-                name, content = f"{number}.bin", b"%d " % number * 500
-                sent = await client.put(signed_path(name), content=content)
+                content = b"%d " % number * 500
+                upload = await self._data.files.begin_upload(owner_id=None, content_type="image/png", size=len(content))
+                path = upload.url.partition("?")[0]
+                name = path.rpartition("/")[2]
+                sent = await client.put(upload.url, content=content, headers=upload.headers)
                 shown = await client.get("/openapi.json")
                 stored = self._folder / UPLOADS / name
                 if (sent.status_code, shown.status_code) != (201, 200) or stored.read_bytes() != content:
-                    self.failures.append(f"{name}: {sent.status_code}, {shown.status_code}")
+                    self.failures.append(f"{name}: {sent.status_code} {sent.text}, {shown.status_code}")
                 self.done += 1
                 await asyncio.sleep(PAUSE)
 
@@ -59,11 +65,17 @@ async def test_a_rolling_restart_fails_no_request(new_folder: Path, prepared: di
         folder.mkdir(exist_ok=True)
         return stack.enter_context(Service(folder, COMMANDS[number], port=port, **common))
 
+    settings = Settings(
+        database_url=SecretStr(prepared["DATABASE_URL"]),
+        redis_url=SecretStr(prepared["REDIS_URL"]),
+        redis_key_prefix=prepared["REDIS_KEY_PREFIX"],
+        local_storage_path=new_folder / "uploads",
+    )
     with ExitStack() as stack:
         services = [start(number) for number in range(len(COMMANDS))]
-        async with LoadBalancer([service.url for service in services]) as balancer:
+        async with LoadBalancer([service.url for service in services]) as balancer, DataLayer(settings) as data:
             await until(lambda: all(balancer.ready.values()), 240)
-            load = Load(balancer.url, new_folder / "uploads")
+            load = Load(balancer.url, new_folder / "uploads", data)
             clients = [asyncio.create_task(load.run()) for _ in range(CLIENTS)]
             for number, service in enumerate(services):
                 await until(lambda so_far=load.done: load.done > so_far + 20, 120)

@@ -70,7 +70,8 @@ def test_no_stream_brings_a_traceback(command: str, json: str, tmp_path: Path, p
         assert "Traceback" not in said, f"{streams}: {said}"
         assert "Exception ignored" not in said, f"{streams}: {said}"
         assert done.returncode in {0, 1, 2}, f"{streams}: {said}"
-        if ">/dev/full" in streams and "2>" not in streams:
+        # There is nothing to export, so nothing is lost.
+        if ">/dev/full" in streams and "2>" not in streams and command != "audit export":
             assert done.returncode, "output that is lost is no success"
             assert done.stderr.strip()
 
