@@ -191,7 +191,10 @@ def _connection_options(settings: Settings, url: URL) -> dict[str, Any]:
         # Of several servers one takes writes: after a failover new connections find it.
         options.setdefault("target_session_attrs", url.query.get("target_session_attrs", "read-write"))
     defaults = {name: value for name, value in _DEFAULTS.items() if name not in url.query}
-    places = {"host": url.host or url.query.get("host"), "port": url.port or url.query.get("port")}
+    hosts = str(url.query.get("host", ""))
+    # SQLAlchemy also takes ``?host=first:5433&host=second:5434``.
+    has_ports = ":" in hosts and "/" not in hosts
+    places = {"host": url.host or hosts, "port": url.port or url.query.get("port") or has_ports}
     unset = {name: _NOWHERE_ELSE[name] for name, given in places.items() if not given}
     unset |= {name: value for name, value in _NOWHERE_ELSE.items() if name not in {*places, *url.query}}
     return (

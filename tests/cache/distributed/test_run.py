@@ -73,6 +73,10 @@ async def test_no_read_is_older_than_the_bound_while_two_servers_behind_one_name
 
 
 async def test_it_finds_fault_with_a_cache_that_does_not_notice_a_change_of_roles(plan: Plan) -> None:
-    outcome, swaps = await fail_over_again_and_again(replace(plan, sabotage="roles"))
-    assert swaps > 1
+    # Whether a process reads from a demoted server at the wrong moment is chance: about every second run shows it.
+    for _ in range(10):
+        outcome, swaps = await fail_over_again_and_again(replace(plan, sabotage="roles"))
+        assert swaps > 1
+        if outcome.verdict.violations:
+            break
     assert outcome.verdict.violations

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
-from data_layer.cache import loading, write_intents
+from data_layer.cache import errors, loading, write_intents
 from data_layer.cache.wire.connection import Connection
 from data_layer.cache.wire.node import Node
 from data_layer.errors import CacheError, DatabaseError
@@ -150,6 +150,7 @@ def sabotage(what: str | None) -> None:
         write_intents.WriteIntents.settle = settle_nothing  # type: ignore[method-assign]
     elif what == "roles":
         Connection.watch_role = Node.require_same_server = _do_nothing  # type: ignore[method-assign]
+        errors.DEMOTIONS = frozenset()  # type: ignore[misc]  # Final, but this is sabotage.
     elif what == "leases":
         loading.Loading._load_and_fill = fill_anyway  # type: ignore[method-assign]
 
