@@ -113,6 +113,7 @@ def test_the_service_accepts_the_settings(
         assert settings.environment is overlay, name
         assert not settings.uses_embedded_database
         assert not settings.uses_embedded_cache
+        assert settings.trusted_proxies, f"{name}: everybody behind the ingress would count as one address"
 
 
 @pytest.mark.parametrize(

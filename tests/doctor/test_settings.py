@@ -57,6 +57,15 @@ def test_probable_mistakes(examine: Examine, monkeypatch: pytest.MonkeyPatch) ->
     examine(ENVIRONMENT="staging").says("settings.environment", "warning", "SESSION_SECRET is missing")
 
 
+def test_a_proxy_that_nobody_trusts(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert examine().of("settings.proxies")["outcome"] == "ok"
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    examine().says("settings.proxies", "warning", "runs in Kubernetes", "set TRUSTED_PROXIES")
+    trusting = examine(TRUSTED_PROXIES="10.244.0.0/16").of("settings.proxies")
+    assert trusting["outcome"] == "ok"
+    assert "10.244.0.0/16" in trusting["meaning"]
+
+
 def test_files(examine: Examine, tmp_path: Path) -> None:
     authority = trustme.CA()
     soon = authority.issue_cert("localhost", not_after=datetime.now(UTC) + timedelta(days=3))
