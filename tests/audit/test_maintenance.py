@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
-from data_layer import AuditAction, AuditLog, DataLayer, UserRole
+from data_layer import AuditAction, AuditLog, DataLayer, UserRole, UserStatus
 from data_layer.database.exclusive_run import exclusive_run
 from data_layer.entities.time_ordered_ids import first_id_at, id_at
 from data_layer.errors import AppendOnlyError, PermissionDeniedError, StatementTimeoutError
@@ -263,6 +263,19 @@ async def test_users_may_not_run_it(data: DataLayer) -> None:
     for actor in (Actor(), Actor.user(uuid7()), Actor.user(uuid7(), UserRole.MODERATOR)):
         with pytest.raises(PermissionDeniedError):
             await data.maintenance.run(actor)
+
+
+async def test_the_role_of_now_counts(data: DataLayer) -> None:
+    """Who was an administrator when the ``Actor`` was made may not be one any more."""
+    demoted, suspended, promoted = (make_user(role=role) for role in (UserRole.USER, UserRole.ADMIN, UserRole.ADMIN))
+    suspended.status = UserStatus.SUSPENDED
+    async with data.transaction() as tx:
+        for user in (demoted, suspended, promoted):
+            tx.add(user)
+    for user in (demoted, suspended):
+        with pytest.raises(PermissionDeniedError):
+            await data.maintenance.run(Actor.user(user.id, UserRole.ADMIN))
+    assert (await data.maintenance.run(Actor.user(promoted.id, UserRole.ADMIN))).is_complete
 
 
 async def test_expired_sessions_and_tokens_are_removed_in_batches(

@@ -21,6 +21,7 @@ from data_layer.observability.log import get_log
 from data_layer.observability.timing import timed
 from data_layer.repositories.audit_partitions import AuditPartitions, Month
 from data_layer.schemas.maintenance import MaintenanceReport
+from data_layer.services.acting import as_of_now
 from data_layer.services.permissions import Permission, require
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ class MaintenanceService:
             PermissionDeniedError: the actor may not run maintenance.
             DatabaseError: the database cannot be asked at all.
         """
+        require(actor, Permission.RUN_MAINTENANCE)
+        async with self._transactions() as tx:
+            actor = await as_of_now(tx, actor)
         require(actor, Permission.RUN_MAINTENANCE)
         async with exclusive_run(self._database, LOCK) as is_ours:
             if not is_ours:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import tempfile
 from bisect import bisect_right
-from contextlib import ExitStack, aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from itertools import accumulate
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from typing_extensions import override
 
-from data_layer.errors import FileTooLargeError
+from data_layer.errors import FileTooLargeError, StorageFullError, StorageUnavailableError
 from data_layer.storage.content import batches
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from data_layer.storage.port import FileContent
     from data_layer.storage.threads import FileThreads
@@ -68,14 +69,15 @@ class ReceivedFile:
         source = JoinedFile(self, parts)
         if isinstance(self._content, bytes) or self._temporary_files is None:
             return ReceivedFile.of_bytes(source.read())
-        piece = source.read(_COPIED)
-        target = self._temporary_files.enter_context(_nameless_file())
         digest = hashlib.sha256()
-        while piece:
-            digest.update(piece)
-            target.write(piece)
+        with _temporary_file_errors():
             piece = source.read(_COPIED)
-        size = target.tell()
+            target = self._temporary_files.enter_context(_nameless_file())
+            while piece:
+                digest.update(piece)
+                target.write(piece)
+                piece = source.read(_COPIED)
+            size = target.tell()
         return ReceivedFile(target, size, digest.hexdigest(), temporary_files=self._temporary_files)
 
     def to_upload(self) -> bytes | BinaryIO:
@@ -150,6 +152,18 @@ def _length(part: bytes | Span) -> int:
     return part.stop - part.start if isinstance(part, Span) else len(part)
 
 
+@contextmanager
+def _temporary_file_errors() -> Iterator[None]:
+    """Raise our errors for a temporary file that cannot be made or written."""
+    try:
+        yield
+    except OSError as error:
+        text = f"the file cannot wait in a temporary file until it is complete: {error.strerror or error}"
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise StorageFullError(f"{text}; make room in the folder for temporary files, or set TMPDIR") from error
+        raise StorageUnavailableError(f"{text}; set TMPDIR to a folder that can be written") from error
+
+
 @asynccontextmanager
 async def receive(content: FileContent, max_size: int, threads: FileThreads) -> AsyncIterator[ReceivedFile]:
     """Read everything that arrives; what does not fit into memory waits in a file without a name, gone at the end.
@@ -169,7 +183,8 @@ async def receive(content: FileContent, max_size: int, threads: FileThreads) -> 
         def take(chunks: list[bytes]) -> None:
             for chunk in chunks:
                 digest.update(chunk)
-                file.write(chunk)
+                with _temporary_file_errors():
+                    file.write(chunk)
 
         async with aclosing(batches(content, threads)) as source:
             async for batch in source:
