@@ -138,6 +138,6 @@ async def test_a_generation_has_each_variant_once(data: DataLayer) -> None:
     with pytest.raises(DuplicateError) as raised:
         async with data.transaction() as tx:
             tx.add(make_code(project, generation_id=code.generation_id))
-    assert raised.value.field in {"generation_id", "variant_index"}
+    assert raised.value.field == "variant_index"
     async with data.transaction() as tx:
         tx.add(make_code(project, generation_id=code.generation_id, variant_index=1))
