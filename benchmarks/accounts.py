@@ -16,9 +16,11 @@ import asyncio
 import statistics
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import psycopg_pool
 from cashews import Cache as Cashews
@@ -31,11 +33,7 @@ from data_layer import DataLayer, Settings, User, request_context
 from data_layer.services.sessions.hashing import make_token
 from data_layer.testing.redis_server import RedisServer
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from uuid import UUID
-
-    Operation = Callable[[], Awaitable[Any]]
+Operation = Callable[[], Awaitable[Any]]
 
 WORKERS = (1, 32)
 USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0"

@@ -15,14 +15,16 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import psycopg
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import text
+from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.schema import CreateIndex, DropIndex
 from uuid_utils.compat import uuid7
@@ -31,12 +33,6 @@ from data_layer import AuditAction, AuditLog, DataLayer, Settings, User, request
 from data_layer.repositories.audit_partitions import AuditPartitions, Month
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.audit import AuditFilter
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from uuid import UUID
-
-    from sqlalchemy import URL
 
 MONTHS = 24
 USERS = 500

@@ -10,16 +10,14 @@ import asyncio
 import statistics
 import sys
 import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hiredis
 from cache_peers import LIVES_SECONDS, PREFIX, VALUE, settings_for, until_near_copy_answers
 
 from data_layer.cache import Cache
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 KEY = "watched"
 _BLOCK = 50

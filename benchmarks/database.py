@@ -19,8 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import psycopg_pool
 from psycopg.types.json import Jsonb
@@ -32,11 +34,7 @@ from uuid_utils.compat import uuid7
 from data_layer import AuditLog, DataLayer, GeneratedCode, Project, Settings, User
 from data_layer.entities.enums import AuditAction, GenerationProvider
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from uuid import UUID
-
-    Operation = Callable[[], Awaitable[Any]]
+Operation = Callable[[], Awaitable[Any]]
 
 CODE = ("<div class='card'>\N{LATIN SMALL LETTER U WITH DIAERESIS}ber " + "x" * 200 + "</div>\n") * 52
 WORKERS = (1, 32)

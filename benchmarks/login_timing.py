@@ -16,8 +16,8 @@ import statistics
 import tempfile
 import time
 from bisect import bisect_left
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -26,9 +26,6 @@ from uuid_utils.compat import uuid7
 from data_layer import DataLayer, Settings, request_context
 from data_layer.errors import InvalidCredentialsError
 from data_layer.schemas.actors import SYSTEM
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 PASSWORD = "correct horse battery staple"  # noqa: S105  (of accounts that live for seconds)
 KNOWN, OLDER, WITHOUT, UNKNOWN = "account", "account, older hash", "account without a password", "no account"

@@ -20,12 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
+from fastapi import FastAPI
 from rich.console import Console
 from rich.table import Table
 
@@ -35,12 +37,7 @@ from data_layer.database.observation import Observation
 from data_layer.observability.configuration import configure_logging
 from data_layer.testing.free_ports import free_port
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
-
-    from fastapi import FastAPI
-
-    Operation = Callable[[], Awaitable[Any]]
+Operation = Callable[[], Awaitable[Any]]
 
 CODE = "<div class='card'>" + "x" * 2000 + "</div>"
 PATHS = ("/readyz", "/livez", "/v1/files/unknown.png", "/health")

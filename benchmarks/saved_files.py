@@ -24,11 +24,12 @@ import struct
 import sys
 import tempfile
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg_pool
 from PIL import Image
@@ -38,12 +39,7 @@ from uuid_utils.compat import uuid7
 from data_layer import DataLayer, Settings
 from data_layer.testing.redis_server import RedisServer
 from data_layer.testing.storage_servers import RcloneServer
-from storage import BUCKET, THREADS, Bare, Obstore, compare, obstore_on, report
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from storage import Operation, Peer
+from storage import BUCKET, THREADS, Bare, Obstore, Operation, Peer, compare, obstore_on, report
 
 WORKERS = (1, 32)
 PDF, PNG = "application/pdf", "image/png"

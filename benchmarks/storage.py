@@ -24,10 +24,11 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import boto3
 import botocore.config
@@ -41,11 +42,9 @@ from rich.table import Table
 from data_layer.storage import AzurePlace, AzureStorage, LocalStorage, S3Place, S3Storage, StorageBackend
 from data_layer.testing.storage_servers import AzuriteServer, MotoServer, RcloneServer
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+Operation = Callable[[int, int], Awaitable[None]]
 
-    Operation = Callable[[int, int], Awaitable[None]]
-    """What one worker does, told the worker's number and how often it was done before."""
+"""What one worker does, told the worker's number and how often it was done before."""
 
 KEYS = 64
 Cases = tuple[tuple[str, int, int], ...]

@@ -7,8 +7,8 @@ import gc
 import os
 import signal
 import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -18,9 +18,6 @@ from data_layer import DataLayer, Settings
 from data_layer.database.migrations import VERSION_TABLE
 from data_layer.embedded import EmbeddedServers
 from data_layer.entities import Entity
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
 
 # Timings never decide a test.
 hypothesis.settings.register_profile("patient", deadline=None)

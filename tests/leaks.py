@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterable, Iterator
+from typing import Self
 
 import redis
 from sqlalchemy import text
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from data_layer import DataLayer
+from data_layer import DataLayer
 
 _TABLES = text("SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")
 

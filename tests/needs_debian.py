@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 PROGRAMS = {
     "pgbouncer": "pgbouncer",

@@ -7,19 +7,16 @@ import fcntl
 import os
 import shutil
 import sys
+from collections.abc import Callable, Coroutine
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import pytest
 from uuid_utils.compat import uuid7
 
 from data_layer.entities import GeneratedCode, Project, User
 from data_layer.entities.enums import GenerationProvider
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from pathlib import Path
-
-    import pytest
 
 _numbers = count(1)
 

@@ -4,9 +4,10 @@ import json
 import os
 import pickle
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -16,10 +17,6 @@ from pydantic import SecretStr, ValidationError
 
 from data_layer.config import DEVELOPMENT_SECRET, Environment, Settings, SslMode
 from data_layer.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 FIT_FOR_PRODUCTION = {
     "ENVIRONMENT": "production",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -11,13 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
-from data_layer import AuditAction, AuditLog, RequestContext, UserRole, current_context, request_context
+from data_layer import AuditAction, AuditLog, DataLayer, RequestContext, UserRole, current_context, request_context
 from data_layer.api.app import create_app
 from data_layer.entities.changes import LONGEST_VALUE, MASK, changed_values, changes_of
 from tests.support import make_user
-
-if TYPE_CHECKING:
-    from data_layer import DataLayer
 
 
 def test_nothing_is_known_outside() -> None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 import data_layer.cache.errors  # noqa: F401  (defines another one)
 from data_layer import errors
 from data_layer.errors import DataLayerError, TooManyAttemptsError, WorkerFailedError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 
 def every_class(kind: type[DataLayerError] = DataLayerError) -> Iterator[type[DataLayerError]]:

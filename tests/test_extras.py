@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from data_layer import Settings
 from data_layer.errors import MissingExtraError
 from data_layer.extras import require_extra
 from tests.file_content import picture
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data_layer import Settings
 
 SERVICE = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "asgi_correlation_id")
 IMAGES = ("PIL",)

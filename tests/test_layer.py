@@ -6,13 +6,15 @@ import asyncio
 import gc
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from data_layer import (
     DataLayer,
+    Project,
     Settings,
     check_data_layer_health,
     get_data_layer_stats,
@@ -34,12 +36,6 @@ from tests.observability.conftest import logging_as_before  # noqa: F401  (a fix
 from tests.observability.support import events, log_to_memory
 from tests.service.support import another_database, clean_environment, drop_database
 from tests.support import make_code, make_project, make_user
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from data_layer import Project
 
 
 @pytest.fixture

@@ -6,20 +6,16 @@ import asyncio
 import re
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import SecretStr
 
 from data_layer import AuditAction, DataLayer, Settings, StorageKind
 from data_layer.errors import DuplicateError, FileNotFoundInStorageError, InvalidSessionError, PoolTimeoutError
-from data_layer.observability.metrics.snapshots import render
+from data_layer.observability.metrics.snapshots import Series, Snapshot, render
 from data_layer.services.sessions.hashing import make_token
+from data_layer.testing.storage_servers import RcloneServer
 from tests.support import make_code, make_project, make_user, until
-
-if TYPE_CHECKING:
-    from data_layer.observability.metrics.snapshots import Series, Snapshot
-    from data_layer.testing.storage_servers import RcloneServer
 
 CONVENTION = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 NO_BASE_UNITS = {"ms", "milliseconds", "minutes", "kilobytes", "megabytes", "percent", "mb", "kb"}

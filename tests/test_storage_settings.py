@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,6 @@ from data_layer.settings.azure_place import EMULATOR_KEY
 from data_layer.storage import AzurePlace, AzureStorage, LocalStorage, S3Storage
 from data_layer.storage.opening import local_url_signer, make_storage
 from data_layer.storage.signing.terms import Terms
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KEY = "c2VjcmV0LWtleS1vZi10aGUtYWNjb3VudA=="
 ACCOUNT = f"DefaultEndpointsProtocol=https;AccountName=pictures;AccountKey={KEY};EndpointSuffix=core.windows.net"

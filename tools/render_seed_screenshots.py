@@ -44,13 +44,11 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 from PIL import Image
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 SEED_DATA = Path(__file__).resolve().parent.parent / "src" / "data_layer" / "seed_data"
 DEFAULT_CACHE = Path(tempfile.gettempdir()) / "data-layer-seed-npm"

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypedDict, Unpack
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from uuid import UUID
-
     from data_layer.entities.enums import UserRole
 
 LONGEST_USER_AGENT = 1024

@@ -7,18 +7,15 @@ import os
 import re
 import string
 import unicodedata
+from collections.abc import Iterable
 from functools import cache
 from io import StringIO
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
 from dotenv.parser import parse_stream
 
 from data_layer.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
 
 # Names that other programs use for the same thing.
 _SYNONYMS = {

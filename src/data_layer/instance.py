@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
+from data_layer.config import Settings
 from data_layer.errors import NotInitializedError
 from data_layer.layer import DataLayer
-
-if TYPE_CHECKING:
-    from data_layer.config import Settings
-    from data_layer.schemas.health import Health
-    from data_layer.services.statistics import Statistics
+from data_layer.schemas.health import Health
+from data_layer.services.statistics import Statistics
 
 
 class _Holder:

@@ -1,19 +1,14 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
+from data_layer import DataLayer
 from data_layer.api.app import create_app
 from tests.observability.conftest import logging_as_before
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from fastapi import FastAPI
-
-    from data_layer import DataLayer
 
 __all__ = ["logging_as_before"]
 

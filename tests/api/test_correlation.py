@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from sqlalchemy import text
 
-from data_layer import AuditAction, AuditLog
+from data_layer import AuditAction, AuditLog, DataLayer
 from data_layer.errors import StorageUnavailableError
 from tests.observability.support import events, log_to_memory
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-    from data_layer import DataLayer
 
 MADE = re.compile(r"[0-9a-f]{32}")
 

@@ -5,27 +5,22 @@ from __future__ import annotations
 import gzip
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import httpx
 import hypothesis
 import pytest
 from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 from werkzeug.http import parse_options_header
 
+from data_layer import DataLayer, Settings
 from data_layer.api.conditions import accepts_gzip
 from data_layer.api.ranges import UnsatisfiableRangeError, parse_range
+from data_layer.schemas.files import FileView
 from data_layer.storage.validation import clean_file_name
 from tests.file_content import PAGE, SVG, picture
 from tests.support import make_user
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import httpx
-
-    from data_layer import DataLayer, Settings
-    from data_layer.schemas.files import FileView
 
 PICTURE = picture(size=(150, 90))
 HOUR = timedelta(hours=1)

@@ -6,27 +6,22 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import httpx
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
 from data_layer.database.migrations import VERSION_TABLE
 from data_layer.errors import SchemaAheadError
 from data_layer.testing.redis_server import RedisServer
 from tests.embedded.support import postgresql_only, processes_of
 from tests.service.support import another_database, drop_database
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
-
-    from data_layer import Settings
 
 # The probes have two seconds; the rest is for a busy machine. Cancelling what a silent server does takes much longer.
 AT_ONCE = 6.0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -12,20 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from data_layer import Settings
+from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
 from data_layer.api.callers import COOKIE
 from data_layer.api.conditions import Conditions
 from data_layer.api.proxies import TrustedProxies
 from data_layer.errors import ConfigurationError
+from data_layer.schemas.health import Health
 from data_layer.schemas.users import ProfileChanges
 from tests.services.accounts.support import PASSWORD, make_account, trail
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from data_layer import DataLayer
-    from data_layer.schemas.health import Health
 
 LOGIN = {"email": "ann@example.com", "password": PASSWORD}
 PROXY, CLIENT = "10.0.0.1", "203.0.113.9"

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import httpx
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, FastAPI, HTTPException
 
 from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 REQUESTS = "data_layer_http_requests"
 Counted = dict[tuple[str, str, str], float]

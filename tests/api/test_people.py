@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
 from data_layer.api.callers import COOKIE
 from data_layer.api.mails import AccountMail, MailKind
@@ -16,11 +17,6 @@ from data_layer.schemas.actors import SYSTEM
 from tests.leaks import LogLines, places_of
 from tests.services.accounts.support import PASSWORD, make_account, trail
 from tests.support import until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from data_layer import Settings
 
 EMAIL = "ann@example.com"
 NEW_ACCOUNT = {"email": EMAIL, "password": PASSWORD, "first_name": "Ann", "last_name": "Other"}

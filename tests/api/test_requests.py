@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 import structlog
+from fastapi import FastAPI
 
+from data_layer import DataLayer
 from data_layer.api.app import create_app
 from data_layer.errors import DatabaseError, DatabaseUnavailableError
 from tests.observability.support import events, log_to_memory
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-    from data_layer import DataLayer
 
 PEOPLE = ("/v1/accounts", "/v1/sessions", "/v1/tokens")
 GENERATED = re.compile(r"[0-9a-f]{32}")

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import runpy
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import pytest
 from dotenv import dotenv_values
 
 from data_layer.config import Settings
 
 from .source import PROJECT
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
 
 EXAMPLE = PROJECT / ".env.example"
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from data_layer import errors
 from data_layer.errors import DataLayerError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def classes() -> list[type[DataLayerError]]:

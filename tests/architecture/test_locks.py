@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable, Iterator
 from importlib.metadata import requires
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -13,10 +14,6 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from .source import PROJECT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 TO_RUN = PROJECT / "requirements.lock"
 TO_SERVE = PROJECT / "requirements-service.lock"

@@ -7,14 +7,11 @@ import re
 import shutil
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from .source import PROJECT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MAKE = shutil.which("make") or "make"
 MAKEFILE = PROJECT / "Makefile"

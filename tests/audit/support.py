@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sqlalchemy import text
 
-if TYPE_CHECKING:
-    from data_layer import DataLayer
+from data_layer import DataLayer
 
 PATIENCE = 30
 

@@ -9,11 +9,12 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count, islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,9 +31,6 @@ from data_layer.services.audit.recording import make_row
 from data_layer.testing.postgresql_server import PostgresqlServer
 from tests.audit.support import descriptions
 from tests.support import make_user, until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ESCAPED = {"t": "\t", "n": "\n", "r": "\r"}
 PROGRAM = Path(__file__).with_name("recording_process.py")

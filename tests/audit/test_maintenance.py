@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
-from data_layer import AuditAction, AuditLog, DataLayer, UserRole, UserStatus
+from data_layer import AuditAction, AuditLog, DataLayer, Settings, UserRole, UserStatus
 from data_layer.database.exclusive_run import exclusive_run
 from data_layer.entities.time_ordered_ids import first_id_at, id_at
 from data_layer.errors import AppendOnlyError, PermissionDeniedError, StatementTimeoutError
@@ -19,12 +21,6 @@ from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.audit import AuditFilter
 from data_layer.services.maintenance import LOCK, MONTHS_AHEAD
 from tests.support import make_user, until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from uuid import UUID
-
-    from data_layer import Settings
 
 NOW = datetime.now(UTC)
 THIS = Month.of(NOW)

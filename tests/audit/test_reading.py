@@ -6,8 +6,9 @@ import csv
 import io
 import json
 import tracemalloc
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -21,9 +22,6 @@ from data_layer.repositories.audit_partitions import Month
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
 from data_layer.schemas.audit import AuditCompliance, AuditFilter, AuditFull, AuditSecure, AuditView, ExportFormat
 from tests.support import make_user
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
 
 NOW = datetime.now(UTC)
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -9,12 +11,7 @@ from data_layer.cache import Cache
 from data_layer.config import Settings
 from data_layer.testing.redis_server import RedisServer
 
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from contextlib import AbstractAsyncContextManager
-
-    CacheAt = Callable[..., AbstractAsyncContextManager[Cache]]
+CacheAt = Callable[..., AbstractAsyncContextManager[Cache]]
 
 
 @pytest.fixture(params=[True, False], ids=["socket", "port"])

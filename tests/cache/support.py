@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import trustme
 
 from data_layer.testing.redis_server import TlsFiles
 from tests.needs_debian import find_program
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def make_certificates(folder: Path, *names: str) -> TlsFiles:

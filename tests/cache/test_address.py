@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -8,9 +8,6 @@ from data_layer.cache import Cache
 from data_layer.cache.address import CacheAddress, ServerAddress, Topology, find_cache
 from data_layer.config import Settings
 from data_layer.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def single(server: ServerAddress) -> CacheAddress:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from data_layer.errors import InvalidCacheKeyError, InvalidCacheValueError, InvalidTimeToLiveError
-
-if TYPE_CHECKING:
-    from data_layer.testing.redis_server import RedisServer
-    from tests.cache.conftest import CacheAt
+from data_layer.testing.redis_server import RedisServer
+from tests.cache.conftest import CacheAt
 
 
 async def test_results_come_in_order_and_failures_in_their_place(shared_server: RedisServer, cache_at: CacheAt) -> None:

@@ -6,8 +6,9 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -19,9 +20,6 @@ from data_layer.testing.redis_cluster import RedisCluster
 from data_layer.testing.redis_sentinels import RedisSentinels
 
 from .support import debian_redis
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.slow
 

@@ -5,24 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING
 
 import pytest
 
+from data_layer.cache import Cache
 from data_layer.cache.wire.breaker import BreakerState
 from data_layer.errors import CacheError, CacheLoginError, CacheTimeoutError, CacheUnavailableError, NotInitializedError
 from data_layer.testing.redis_server import RedisServer
 
-from .conftest import Listener
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-
-    from data_layer.cache import Cache
-
-    from .conftest import CacheAt
-
+from .conftest import CacheAt, Listener
 
 SHORT = {"connect": 1000, "command": 600}
 

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import hiredis
 import pytest
 
 from data_layer.cache import Cache
+from data_layer.cache.commands import CommandRunner
 from data_layer.cache.wire.connection import MAXIMUM_WAITING
 from data_layer.config import Settings
 from data_layer.testing.redis_server import RedisServer
 from tests.support import until
 
 from .wire import LIMIT, Endpoint, Listening, running
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from data_layer.cache.commands import CommandRunner
 
 
 @pytest.fixture(scope="module")

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from data_layer.cache import loading, markers
+from data_layer.cache import Cache, loading, markers
 from data_layer.errors import CacheUnavailableError, InvalidCacheValueError, NotInitializedError
 from data_layer.testing.redis_server import RedisServer
+from tests.cache.conftest import CacheAt
 from tests.support import until
-
-if TYPE_CHECKING:
-    from data_layer.cache import Cache
-    from tests.cache.conftest import CacheAt
 
 LONG = 20
 """Seconds after which a test that waits in vain fails."""

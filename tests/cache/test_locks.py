@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import TYPE_CHECKING
 
 import pytest
 
+from data_layer.cache import Cache
 from data_layer.errors import InvalidCacheKeyError, InvalidTimeToLiveError, LockLostError, LockNotAcquiredError
 from data_layer.testing.redis_server import RedisServer
-
-if TYPE_CHECKING:
-    from data_layer.cache import Cache
-    from tests.cache.conftest import CacheAt
+from tests.cache.conftest import CacheAt
 
 LONG = 20
 

@@ -7,9 +7,10 @@ another server, and connections that exist stay where they are.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from redis.exceptions import ReadOnlyError
@@ -21,9 +22,6 @@ from data_layer.testing.redis_server import RedisServer
 from tests.support import until
 
 from .wire import LIMIT, Endpoint, running
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
 
 NOWHERE = ("127.0.0.1", 1)
 BOUND = 1.0

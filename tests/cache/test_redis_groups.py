@@ -1,19 +1,15 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import redis
 
 from data_layer.testing.redis_cluster import RedisCluster
 from data_layer.testing.redis_sentinels import RedisSentinels
+from data_layer.testing.redis_server import RedisServer
 
 from .support import debian_redis, make_certificates
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data_layer.testing.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from asyncio.trsock import TransportSocket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import trustme
@@ -15,11 +17,6 @@ from data_layer.cache.wire.connector import Connector
 from data_layer.config import Settings
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.testing.redis_server import RedisServer, TlsFiles
-
-if TYPE_CHECKING:
-    from asyncio.trsock import TransportSocket
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.needs_debian
 

@@ -7,21 +7,16 @@ import os
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
 from time import monotonic
-from typing import TYPE_CHECKING
 
 import pytest
 
-from data_layer.cache import tracking
+from data_layer.cache import Cache, tracking
 from data_layer.testing.redis_server import RedisServer
+from tests.cache.conftest import CacheAt
 
 from .wire import DelayingProxy
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from data_layer.cache import Cache
-    from tests.cache.conftest import CacheAt
 
 LONG = 20
 BOUND = 1.0

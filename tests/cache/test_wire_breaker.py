@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_layer.cache.commands import CommandRunner, NodeAccess
 from data_layer.cache.wire.breaker import FAILURES_BEFORE_OPENING, LONGEST_PAUSE, BreakerState, CircuitBreaker
 from data_layer.errors import CacheError, CacheTimeoutError, CacheUnavailableError
+from data_layer.testing.redis_server import RedisServer
 from tests.support import until
 
 from .wire import LIMIT, Peer, running
-
-if TYPE_CHECKING:
-    from data_layer.cache.commands import CommandRunner, NodeAccess
-    from data_layer.testing.redis_server import RedisServer
 
 
 class TestCircuitBreaker:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
-from data_layer.cache.commands import Script
+from data_layer.cache.commands import CommandRunner, NodeAccess, Script
 from data_layer.cache.wire.cluster import key_slot
 from data_layer.errors import CacheError, CacheUnavailableError, InvalidCacheValueError
-from data_layer.testing.redis_cluster import RedisCluster
+from data_layer.testing.redis_cluster import Node, RedisCluster
 from data_layer.testing.redis_server import RedisServer
 
 from .wire import LIMIT, Peer, running
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from data_layer.cache.commands import CommandRunner, NodeAccess
-    from data_layer.testing.redis_cluster import Node
 
 KEYS = [b"key-%d" % number for number in range(200)]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -21,9 +22,6 @@ from data_layer.testing.redis_server import RedisServer
 from tests.support import until
 
 from .wire import LIMIT, HoldingProxy, Peer, running
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LARGE = b"L" * 200_000
 

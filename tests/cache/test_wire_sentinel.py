@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import pytest
 
+from data_layer.cache.commands import CommandRunner, NodeAccess
 from data_layer.cache.wire.breaker import BreakerState
 from data_layer.errors import CacheError, CacheReadOnlyError, CacheUnavailableError
 from data_layer.testing.redis_sentinels import RedisSentinels
@@ -15,9 +15,6 @@ from data_layer.testing.redis_server import RedisServer
 from tests.support import until
 
 from .wire import LIMIT, Peer, running
-
-if TYPE_CHECKING:
-    from data_layer.cache.commands import CommandRunner, NodeAccess
 
 
 class FakeSentinel(Peer):

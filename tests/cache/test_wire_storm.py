@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from data_layer.cache.commands import CommandRunner
 from data_layer.errors import DataLayerError
 from data_layer.testing.redis_server import RedisServer
 from tests.support import until
 
 from .wire import LIMIT, running
-
-if TYPE_CHECKING:
-    from data_layer.cache.commands import CommandRunner
 
 CALLERS = 24
 ROUNDS = 8

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
+from data_layer import DataLayer
 from data_layer.cache import Cache, markers, write_intents
+from data_layer.cache.write_intents import TransactionKeys
 from data_layer.config import Settings
 from data_layer.errors import CacheError, CacheUnavailableError, CommitUnknownError, InvalidCacheKeyError
 from data_layer.testing.redis_server import RedisServer
+from tests.cache.conftest import CacheAt
 from tests.support import make_user
-
-if TYPE_CHECKING:
-    from data_layer import DataLayer
-    from data_layer.cache.write_intents import TransactionKeys
-    from tests.cache.conftest import CacheAt
 
 LONG = 20
 

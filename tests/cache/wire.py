@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import hiredis
 
@@ -14,13 +15,9 @@ from data_layer.cache.address import find_cache
 from data_layer.cache.commands import CommandRunner
 from data_layer.cache.statistics import Counters
 from data_layer.config import Settings
+from data_layer.testing.redis_server import RedisServer
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from data_layer.testing.redis_server import RedisServer
-
-    Behave = Callable[[list[bytes], asyncio.StreamWriter], Awaitable[None]]
+Behave = Callable[[list[bytes], asyncio.StreamWriter], Awaitable[None]]
 
 LIMIT = 20
 """Seconds that something may take on a busy machine before the test fails."""

@@ -1,22 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from tests.conftest import empty_tables
 from tests.observability.conftest import logging_as_before
 from tests.service.support import another_database, drop_database
 
 from .support import Commands
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from data_layer import Settings
 
 __all__ = ["logging_as_before"]
 

@@ -6,16 +6,13 @@ import asyncio
 import csv
 import io
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from data_layer import AuditAction, AuditLog, DataLayer, Settings
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from .support import Commands
+from .support import Commands
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from data_layer import __version__
@@ -14,11 +15,6 @@ from data_layer.cli.application import application
 from tests.service.support import clean_environment, run_command
 
 from .support import Commands
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from typer.core import TyperCommand, TyperGroup
 
 command = Commands()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import psycopg
@@ -16,8 +15,7 @@ from data_layer.database.migrations.execution import LOCK
 from data_layer.services.seed_rows import catalog
 from tests.service.support import PATIENCE, PROGRAM, clean_environment
 
-if TYPE_CHECKING:
-    from .support import Commands
+from .support import Commands
 
 REVISIONS = [revision.identifier for revision in known_revisions()]
 PRODUCTION = {

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from data_layer import DataLayer, GeneratedImage
+from data_layer import DataLayer, GeneratedImage, Project, Settings
 from data_layer.cli import output
 from data_layer.entities.enums import ImageProvider
 from data_layer.services.seed_rows import catalog
 from tests.support import make_code, make_project, make_user
 
-if TYPE_CHECKING:
-    from data_layer import Project, Settings
-
-    from .support import Commands
+from .support import Commands
 
 HOSTILE = (
     "\x1b[31mred\x1b]0;title\x07 [bold]bold[/bold] \\[red]x [/] :bomb: "

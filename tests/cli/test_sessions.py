@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.errors import InvalidSessionError
+from data_layer.schemas.sessions import NewSession
 from tests.support import make_user
 
-if TYPE_CHECKING:
-    from data_layer import Settings
-    from data_layer.schemas.sessions import NewSession
-
-    from .support import Commands
+from .support import Commands
 
 
 def log_in(settings: Settings, *emails: str) -> list[NewSession]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from data_layer import DataLayer, Settings
 from data_layer.entities import Entity
 
-if TYPE_CHECKING:
-    from .support import Commands
+from .support import Commands
 
 GONE = {"REDIS_URL": "redis://127.0.0.1:1", "DATABASE_URL": "postgresql://127.0.0.1:1/name"}
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from tests.file_content import picture
 from tests.support import make_user
 
-if TYPE_CHECKING:
-    from data_layer import Settings
-
-    from .support import Commands
+from .support import Commands
 
 
 @pytest.fixture

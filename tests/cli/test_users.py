@@ -6,23 +6,19 @@ import asyncio
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, get_args
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from data_layer import AuditLog, DataLayer
+from data_layer import AuditLog, DataLayer, Settings
 from data_layer.cli.users import Role, Status
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.errors import InvalidCredentialsError
 from tests.services.accounts.support import PASSWORD, make_account
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from data_layer import Settings
-
-    from .support import Commands
+from .support import Commands
 
 ROOT = ("users", "create", "root@example.com", "--name", "Ada Root", "--role", "admin")
 

@@ -7,15 +7,12 @@ import os
 import pty
 import signal
 import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from tests.service.support import PATIENCE, PROGRAM, clean_environment
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .support import Commands
+from .support import Commands
 
 BEGIN, END = b"\x1b[?1049h", b"\x1b[?1049l"
 """The other screen of a terminal, and back."""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
 
 import psycopg
 from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from pathlib import Path
-
-    from data_layer.testing.postgresql_server import PostgresqlServer
+from data_layer.testing.postgresql_server import PostgresqlServer
 
 PATIENCE = 30.0  # Seconds after which a test gives up; nothing is expected to take so long.
 

@@ -12,9 +12,10 @@ import time
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from textwrap import dedent, indent
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -25,9 +26,6 @@ from data_layer.database.migrations import BASE, VERSIONS, alembic_commands, kno
 from data_layer.database.migrator import Migrator
 from data_layer.entities import Entity
 from data_layer.entities.triggers import FUNCTIONS, TRIGGERS
-
-if TYPE_CHECKING:
-    from multiprocessing.synchronize import Barrier
 
 REVISIONS = tuple(revision.identifier for revision in known_revisions())
 HEAD = REVISIONS[-1]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from itertools import count, product
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import func, literal, select, text
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings, User
 from data_layer.entities import Entity
 from data_layer.errors import (
     ConcurrentChangeError,
@@ -33,15 +36,7 @@ from tests.database.connection_helpers import (
 )
 from tests.support import make_user
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Generator
-    from pathlib import Path
-
-    import psycopg
-
-    from data_layer import Settings, User
-
-    Make = Callable[..., DataLayer]
+Make = Callable[..., DataLayer]
 
 APPLICATION = "test-connections"
 TABLES = ", ".join(Entity.metadata.tables)

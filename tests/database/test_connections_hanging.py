@@ -7,13 +7,15 @@ import os
 import signal
 import socket
 import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.errors import CommitUnknownError, DatabaseUnavailableError
 from data_layer.testing.postgresql_server import PostgresqlServer
 from tests.database.connection_helpers import (
@@ -29,13 +31,7 @@ from tests.database.connection_helpers import (
 )
 from tests.support import make_user
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
-
-    from data_layer import Settings
-
-    Make = Callable[..., DataLayer]
+Make = Callable[..., DataLayer]
 
 pytestmark = pytest.mark.slow
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import text
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.database.address import direct_address
 from data_layer.database.migrator import Migrator
 from data_layer.errors import (
@@ -24,13 +26,7 @@ from data_layer.testing.postgresql_server import PostgresqlServer, StopMode
 from tests.database.connection_helpers import create_and_migrate, messages, settings_for
 from tests.support import make_user
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from data_layer import Settings
-
-    Make = Callable[..., DataLayer]
+Make = Callable[..., DataLayer]
 
 PASSWORD = "hunter2-never-shown"
 HBA = ("host all banned all reject", "host test app,reader all scram-sha-256", "host all all all scram-sha-256")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.errors import CommitUnknownError, DatabaseError, DatabaseUnavailableError
 from data_layer.testing.postgresql_server import PostgresqlServer, StopMode
 from tests.database.connection_helpers import (
@@ -21,13 +23,7 @@ from tests.database.connection_helpers import (
 )
 from tests.support import make_user
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
-
-    from data_layer import Settings
-
-    Make = Callable[..., DataLayer]
+Make = Callable[..., DataLayer]
 
 STOPS = [StopMode.FAST, StopMode.IMMEDIATE, StopMode.KILL]
 

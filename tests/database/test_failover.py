@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.errors import CommitUnknownError, DatabaseError
 from data_layer.testing.postgresql_server import PostgresqlServer, StopMode
 from data_layer.testing.postgresql_standby import PostgresqlStandby
 from tests.database.connection_helpers import create_and_migrate, emails, settings_for, until
 from tests.support import make_user
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from data_layer import Settings
-
-    Pair = tuple[PostgresqlServer, PostgresqlStandby]
+Pair = tuple[PostgresqlServer, PostgresqlStandby]
 
 pytestmark = pytest.mark.slow
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import bindparam, text
+from sqlalchemy import TextClause, bindparam, text
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 from uuid_utils.compat import uuid7
 
+from data_layer import DataLayer, Settings
 from data_layer.database.connection import driver_connection
 from data_layer.database.failures import needs_new_connection, translate, translated
 from data_layer.database.listener import Listener
@@ -37,13 +38,6 @@ from data_layer.errors import (
     ValueTooLongError,
 )
 from tests.support import make_user
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy import TextClause
-
-    from data_layer import DataLayer, Settings
 
 REASON = "what the server said"
 

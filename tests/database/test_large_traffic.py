@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.database.driver import DriverConnection
 from data_layer.entities import AuditLog, Project
 from data_layer.entities.enums import AuditAction
@@ -27,12 +28,6 @@ from data_layer.repositories.audit_rows import COLUMNS, copy_rows, insert_lines,
 from data_layer.services.audit.recording import make_row
 from tests.database.connection_helpers import settings_for
 from tests.support import make_code, make_project, make_user
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from data_layer import Settings
 
 LARGEST = "x" * MAXIMUM_TEXT_SIZE
 SEGMENT = 1400

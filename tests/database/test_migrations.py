@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from data_layer.database.migrations import known_revisions
-from data_layer.database.migrations.execution import MigrationEvent
+from data_layer.database.address import DatabaseAddress
+from data_layer.database.migrations import Revision, known_revisions
+from data_layer.database.migrations.execution import MigrationEvent, MigrationProgress
 from data_layer.database.migrator import Migrator
 from data_layer.database.schema_state import SchemaStatus
 from data_layer.entities import Entity
@@ -27,13 +28,6 @@ from .migration_helpers import (
     tables,
     with_next_revision,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data_layer.database.address import DatabaseAddress
-    from data_layer.database.migrations import Revision
-    from data_layer.database.migrations.execution import MigrationProgress
 
 ROWS_OF_THE_FIRST_REVISION = """
 INSERT INTO users (id, email, first_name, last_name, preferences)

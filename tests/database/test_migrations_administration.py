@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from data_layer.database import administration
+from data_layer.database.address import DatabaseAddress
 from data_layer.database.administration import ExtensionStatus
 from data_layer.database.migrator import Migrator
 from data_layer.database.schema_state import SchemaStatus
 from data_layer.errors import DatabasePermissionError, SchemaAheadError
 
 from .migration_helpers import EVERY_VERSION, REVISIONS, new_database, new_role, query, server, tables
-
-if TYPE_CHECKING:
-    from data_layer.database.address import DatabaseAddress
 
 ODD_NAME = """it's "odd" %s :name"""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from sqlalchemy import event
@@ -12,9 +12,6 @@ from data_layer.database.migrator import Migrator
 from data_layer.database.schema_state import SchemaStatus
 
 from .migration_helpers import EVERY_VERSION, NEXT, new_database, query, server, with_next_revision
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NEW_RULE = "CHECK (role IN ('user', 'moderator', 'admin', 'owner'))"
 CHANGES = {

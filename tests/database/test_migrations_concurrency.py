@@ -7,13 +7,17 @@ import random
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
 
 import pytest
 
+from data_layer.database.address import DatabaseAddress
 from data_layer.database.migrations import VERSIONS
-from data_layer.database.migrations.execution import LOCK, MigrationEvent
+from data_layer.database.migrations.execution import LOCK, MigrationEvent, MigrationProgress
 from data_layer.database.migrator import Migrator
 from data_layer.database.schema_state import SchemaStatus
 from data_layer.errors import MigrationError
@@ -29,15 +33,6 @@ from .migration_helpers import (
     tables,
     with_next_revision,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from multiprocessing.process import BaseProcess
-    from multiprocessing.synchronize import Barrier
-    from pathlib import Path
-
-    from data_layer.database.address import DatabaseAddress
-    from data_layer.database.migrations.execution import MigrationProgress
 
 ADD_COLUMN = 'op.execute("ALTER TABLE users ADD COLUMN nickname text")'
 SLEEP = 'op.execute("CREATE TABLE half_done (id int)")\nop.execute(f"SELECT pg_sleep({os.environ[\'SLOW\']})")'

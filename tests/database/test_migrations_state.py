@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from data_layer.database.address import DatabaseAddress
 from data_layer.database.migrator import Migrator
 from data_layer.database.schema_state import SchemaStatus, read_schema_state
 from data_layer.errors import (
@@ -33,11 +34,6 @@ from .migration_helpers import (
     tables,
     with_next_revision,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data_layer.database.address import DatabaseAddress
 
 
 @pytest.fixture

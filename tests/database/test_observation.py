@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import func, select, text, union_all, update
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.context import request_context
 from data_layer.database.statements import Sql, named
 from data_layer.entities import Project, User
@@ -17,11 +18,6 @@ from data_layer.errors import DuplicateError, PoolTimeoutError, StatementTimeout
 from data_layer.observability.log import FIELDS
 from tests.database.observers import Recorder
 from tests.support import make_project, make_user
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from data_layer import Settings
 
 HOSTILE = "*/ DROP TABLE users; --' \\' %s %(x)s /* \0\n\N{SNOWMAN}"
 

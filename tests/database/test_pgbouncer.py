@@ -9,14 +9,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.database.address import direct_address
 from data_layer.database.migrator import Migrator
 from data_layer.embedded import postgresql
@@ -31,13 +32,7 @@ from data_layer.testing.postgresql_server import PostgresqlServer, StopMode
 from tests.database.connection_helpers import count_connections, emails, observing, settings_for, until
 from tests.support import make_code, make_project, make_user
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from data_layer import Settings
-
-    Make = Callable[..., DataLayer]
+Make = Callable[..., DataLayer]
 
 pytestmark = pytest.mark.needs_debian
 # None of this may be seen in our transactions.

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.errors import DatabaseUnavailableError, InvalidValueError, TransactionError
 from data_layer.testing.postgresql_server import PostgresqlServer, StopMode
 from data_layer.testing.postgresql_standby import PostgresqlStandby
 from tests.database.connection_helpers import create_and_migrate, settings_for, until
 from tests.support import make_user
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
-
-    from data_layer import Settings
-
-    Servers = tuple[PostgresqlServer, PostgresqlStandby, PostgresqlStandby]
+Servers = tuple[PostgresqlServer, PostgresqlStandby, PostgresqlStandby]
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from sqlalchemy import inspect, select
 
+from data_layer import DataLayer
 from data_layer.entities import AuditLog, Entity, GeneratedImage, Session
 from data_layer.entities.enums import AuditAction, ImageProvider
 from tests.support import make_code, make_project, make_user
-
-if TYPE_CHECKING:
-    from data_layer import DataLayer
 
 USER = make_user()
 PROJECT = make_project(USER)

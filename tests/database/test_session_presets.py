@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import text
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.database.address import direct_address
 from data_layer.database.listener import Listener
 from data_layer.database.migrator import Migrator
 from data_layer.database.statements import Sql
 from tests.database.connection_helpers import settings_for
 from tests.support import make_code, make_project, make_user
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from data_layer import Settings
 
 PRESETS = {
     "client_encoding": "LATIN1",

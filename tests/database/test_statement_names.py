@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
+from data_layer import DataLayer
 from data_layer.database.statements import UNNAMED
 from data_layer.entities.enums import AuditAction, UserRole
 from data_layer.schemas.actors import SYSTEM
@@ -16,11 +17,6 @@ from tests.architecture.source import all_modules
 from tests.database.observers import Recorder
 from tests.file_content import animation
 from tests.support import make_code, make_project, make_user
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from data_layer import DataLayer
 
 # On connections of operators' commands, which nobody watches: they log their progress themselves.
 DIRECT = {"database/administration.py", "database/migrator.py", "database/schema_check.py"}

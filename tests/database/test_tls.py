@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trustme
@@ -17,10 +18,7 @@ from data_layer.testing.postgresql_server import PostgresqlServer
 from data_layer.testing.redis_server import TlsFiles
 from tests.database.connection_helpers import create_and_migrate, settings_for
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    Make = Callable[..., DataLayer]
+Make = Callable[..., DataLayer]
 
 pytestmark = pytest.mark.needs_debian  # PostgreSQL of the wheel is built without TLS.
 

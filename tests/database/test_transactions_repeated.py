@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from data_layer import DataLayer
 from data_layer.entities import Project
 from data_layer.errors import (
     ConcurrentChangeError,
@@ -17,15 +19,10 @@ from data_layer.errors import (
     NotFoundError,
     TransactionError,
 )
+from data_layer.repositories.unit_of_work import UnitOfWork
 from tests.support import make_code, make_project, make_user
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from data_layer import DataLayer
-    from data_layer.repositories.unit_of_work import UnitOfWork
-
-    Ending = Callable[[DataLayer, UnitOfWork], Awaitable[None]]
+Ending = Callable[[DataLayer, UnitOfWork], Awaitable[None]]
 
 
 async def _exception(_data: DataLayer, _tx: UnitOfWork) -> None:

@@ -7,13 +7,16 @@ import contextvars
 import gc
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import text
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
+from data_layer.entities import User
 from data_layer.errors import (
     DataLayerError,
     DuplicateError,
@@ -21,16 +24,9 @@ from data_layer.errors import (
     StatementTimeoutError,
     TransactionClosedError,
 )
+from data_layer.repositories.unit_of_work import UnitOfWork
 from tests.database.connection_helpers import PATIENCE, settings_for
 from tests.support import make_code, make_project, make_user, until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from data_layer import Settings
-    from data_layer.entities import User
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 
 async def _count_sessions(settings: Settings, state: str) -> int:

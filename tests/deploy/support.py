@@ -6,18 +6,15 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
 import yaml
 
 from data_layer import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    import pytest
 
 PROJECT = Path(__file__).parents[2]
 DEPLOY = PROJECT / "deploy"

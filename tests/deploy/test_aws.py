@@ -6,7 +6,8 @@ of their own for them (they are ListBucket and DeleteObject), so these are asked
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import boto3
 import httpx
@@ -18,9 +19,6 @@ from data_layer.storage.opening import make_storage
 from data_layer.testing.storage_servers import MotoServer
 
 from .support import DEPLOY
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 BUCKET = "screenshots-production"
 POLICY = (DEPLOY / "aws" / "policy.json").read_text()

@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,9 +16,6 @@ from data_layer.embedded.binaries import valkey_binary
 from data_layer.errors import ConfigurationError
 
 from .support import DEPLOY, PROJECT, SETTINGS, accepted, image_environment, run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 COMPOSE = DEPLOY / "compose"
 STORAGES = ("local", "s3", "azure")

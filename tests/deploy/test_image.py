@@ -10,22 +10,18 @@ import shlex
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from packaging.requirements import Requirement
 
+from data_layer import Settings
 from tests.embedded.support import wait_for
 from tests.service.support import PATIENCE, PAUSE, ask, free_port
 
 from .support import DEPLOY, OTHER_VARIABLES, PROJECT, SETTINGS, image_environment, instructions, last_stage, run
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data_layer import Settings
 
 DOCKERFILE = DEPLOY / "Dockerfile"
 DOCKERFILES = sorted(DEPLOY.rglob("*Dockerfile"))

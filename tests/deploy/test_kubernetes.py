@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -16,6 +18,7 @@ from .support import (
     DEPLOY,
     KUBERNETES,
     SETTINGS,
+    Object,
     accepted,
     image_environment,
     kustomized,
@@ -23,12 +26,6 @@ from .support import (
     of_kind,
     pods,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from .support import Object
 
 COMPONENTS = sorted(path.name for path in (KUBERNETES / "components").iterdir())
 WORKER_RESERVE = 12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,13 +16,9 @@ from data_layer import DataLayer, Settings
 from data_layer.cli.application import application
 from data_layer.errors import InvalidSessionError, InvalidTokenError
 from data_layer.schemas.actors import SYSTEM
+from data_layer.schemas.sessions import NewSession
 
 from .support import DEPLOY, KUBERNETES, PROGRAMS, SETTINGS, kustomized, of_kind
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data_layer.schemas.sessions import NewSession
 
 README = (DEPLOY / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 import redis
+from pydantic import SecretStr
 
+from data_layer import Settings
 from data_layer.cache import Cache
 
 from .support import DEPLOY
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pydantic import SecretStr
-
-    from data_layer import Settings
 
 
 @pytest.fixture

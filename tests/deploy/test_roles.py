@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -19,10 +20,6 @@ from data_layer.testing.postgresql_server import PostgresqlServer
 from tests.file_content import picture
 
 from .support import DEPLOY
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 NAME = "screenshot_to_code"
 ROLES = (DEPLOY / "postgresql" / "roles.sql").read_text()

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from .support import KUBERNETES, PROGRAMS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SCRIPT = KUBERNETES / "roll_out.sh"
 KUBECTL = """\

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import boto3
@@ -26,10 +28,6 @@ from tests.cli.conftest import commands_for, logging_as_before
 from tests.service.support import another_database, drop_database
 
 from .samples import SOURCE, samples_by_page
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
 __all__ = ["logging_as_before"]
 

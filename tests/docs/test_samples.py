@@ -10,7 +10,9 @@ import os
 import re
 import shlex
 import subprocess
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -24,15 +26,10 @@ from data_layer.cli.application import application
 from data_layer.embedded.binaries import postgresql_binary
 from data_layer.schemas.actors import SYSTEM
 from tests.cli.conftest import command, logging_as_before
+from tests.cli.support import Commands
 
 from .samples import SOURCE, Sample, all_samples, samples_by_page
 from .test_documents import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from tests.cli.support import Commands
 
 __all__ = ["command", "logging_as_before"]
 

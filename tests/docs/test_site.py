@@ -6,8 +6,9 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from typing_extensions import override
@@ -17,10 +18,6 @@ from data_layer.config import Settings
 from data_layer.entities import Entity
 
 from .test_documents import ROOT, _commands
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 SOURCE = ROOT / "docs"
 TARGET = SOURCE / "_build" / "html"

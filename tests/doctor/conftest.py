@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from data_layer import Settings
 from tests.cli.conftest import commands_for
 from tests.observability.conftest import logging_as_before
 
 from .support import Examine
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data_layer import Settings
 
 __all__ = ["logging_as_before"]
 

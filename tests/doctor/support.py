@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.cli.support import Commands
+from tests.cli.support import Commands
 
 GONE = {"DATABASE_URL": "postgresql://user@127.0.0.1:1/name", "REDIS_URL": "redis://127.0.0.1:1"}
 """Where nothing listens."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +13,7 @@ from data_layer.testing.redis_sentinels import RedisSentinels
 from data_layer.testing.redis_server import RedisServer
 from tests.cache.support import debian_redis, make_certificates
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from .support import Examine
+from .support import Examine
 
 WELL = ("maxmemory 64mb", "maxmemory-policy allkeys-lru")
 

@@ -7,16 +7,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pytest
 
 from data_layer import DataLayer, Settings
 from data_layer.services.doctor import cache as cache_checks
 from tests.service.support import clean_environment
 
 from .support import GONE, Examine, Report, silent_server
-
-if TYPE_CHECKING:
-    import pytest
 
 # However long a busy machine takes: without limits these would wait for ever.
 PATIENCE = 120

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
+from data_layer import Settings
 from data_layer.testing.postgresql_server import PostgresqlServer
 from data_layer.testing.postgresql_standby import PostgresqlStandby
 from tests.database.connection_helpers import create_and_migrate
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from data_layer import Settings
-
-    from .support import Examine
+from .support import Examine
 
 HBA = ("host all guarded 127.0.0.1/32 scram-sha-256", "host all all all trust")
 OPTIONS = {"max_connections": "18", "wal_level": "replica", "max_prepared_transactions": "2"}

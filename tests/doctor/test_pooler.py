@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from data_layer.testing.postgresql_server import PostgresqlServer
 from tests.database.test_pgbouncer import port, server, url
 
-if TYPE_CHECKING:
-    from data_layer.testing.postgresql_server import PostgresqlServer
-
-    from .support import Examine
+from .support import Examine
 
 __all__ = ["port", "server", "url"]
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import pytest
 import trustme
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
-
-    from .support import Examine
+from .support import Examine
 
 STRONG = {"SESSION_SECRET": "kTn3vB8xQz5rLw1cYd7fGh2jMp9sAe4u", "JWT_SECRET": "uP6mZx2wEv9tRb4yNc7qKd1hJf8gLs3a"}
 

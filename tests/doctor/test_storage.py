@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from data_layer.testing.storage_servers import AzuriteServer, MotoServer, RcloneServer
 
-    from data_layer.testing.storage_servers import AzuriteServer, MotoServer, RcloneServer
-
-    from .support import Examine
+from .support import Examine
 
 
 def bucket_at(server: MotoServer | RcloneServer, name: str, **changed: str) -> dict[str, str]:

@@ -9,17 +9,15 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import psycopg
 import redis
 
 from data_layer.embedded import EmbeddedAddresses, EmbeddedServers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 USER_PROCESS = Path(__file__).with_name("user_process.py")
 LONG_NAME = "x" * 100

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from data_layer.embedded import binaries
 from data_layer.embedded.postgresql import PostgresqlServer, choose_identity
 from data_layer.embedded.processes import start_program
+from data_layer.embedded.server import Server
 from data_layer.embedded.valkey import ValkeyServer
 
 from .support import (
@@ -30,11 +31,6 @@ from .support import (
     wait_for,
     write,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data_layer.embedded.server import Server
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,9 +16,6 @@ from data_layer.embedded.folders import nobody
 from data_layer.embedded.postgresql import choose_identity
 
 from .support import BOTH, UserProcess, assert_no_process, postgres_id, python_script, read, write
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 AS_ROOT = os.geteuid() == 0
 

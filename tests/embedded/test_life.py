@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -31,9 +31,6 @@ from .support import (
     wait_for,
     write,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 async def test_data_survives_a_restart(folder: Path) -> None:

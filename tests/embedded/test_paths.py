@@ -6,10 +6,11 @@ import asyncio
 import errno
 import os
 import shutil
+import socket
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,10 +18,6 @@ from data_layer.embedded import folders
 from data_layer.errors import EmbeddedServerError
 
 from .support import LONG_NAME, both_servers, permissions, processes_of, read, valkey_only, write
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterator
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import asyncio
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -27,9 +27,6 @@ from .support import (
     valkey_only,
     write,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 AS_ROOT = os.geteuid() == 0
 LONG_AGO = "16"

@@ -7,11 +7,12 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from data_layer.embedded import EmbeddedAddresses
 from data_layer.errors import FolderInUseError
 
 from .support import (
@@ -29,11 +30,6 @@ from .support import (
     wait_for,
     write,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data_layer.embedded import EmbeddedAddresses
 
 
 def test_a_second_process_attaches_and_outlives_the_first(folder: Path) -> None:

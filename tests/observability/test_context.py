@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import structlog
@@ -12,9 +13,6 @@ from fastapi import FastAPI
 
 from data_layer import request_context, timed
 from tests.observability.support import events, log_to_memory, only_event
-
-if TYPE_CHECKING:
-    import io
 
 log = structlog.get_logger("data_layer.tests")
 

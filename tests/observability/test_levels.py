@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +13,6 @@ from data_layer.errors import InvalidValueError
 from data_layer.observability.levels import LevelChange, LevelFile, LevelWatch, require_logger
 from tests.observability.support import events, log_to_memory, settings
 from tests.support import until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ours, cache = logging.getLogger("data_layer.tests"), logging.getLogger("data_layer.cache")
 driver = logging.getLogger("driver")

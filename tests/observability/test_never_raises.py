@@ -5,16 +5,14 @@ import logging
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import structlog
 
 from tests.observability.support import events, log_to_memory, only_event
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 log = structlog.get_logger("data_layer.tests")
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 import structlog
@@ -9,9 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.observability.support import events, log_to_memory
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 log = structlog.get_logger("data_layer.tests")
 examples = settings(max_examples=50, deadline=None)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 
 from data_layer import timed
 from tests.observability.support import events, log_to_memory, only_event
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @pytest.fixture

@@ -1,18 +1,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
 
+from data_layer import DataLayer
 from data_layer.entities import AuditLog, GeneratedImage, Project, Session, User
 from data_layer.entities.enums import AuditAction, GenerationStatus, ImageProvider
 from data_layer.errors import StillReferencedError
 from tests.support import make_code, make_project, make_user
-
-if TYPE_CHECKING:
-    from data_layer import DataLayer
 
 SECRET = "someone-very-personal"
 

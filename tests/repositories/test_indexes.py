@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from sqlalchemy import event, text
 
+from data_layer import DataLayer
 from data_layer.database.driver import DriverConnection
 from data_layer.entities import Entity
+from data_layer.repositories.unit_of_work import UnitOfWork
 from tests.support import make_user
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from data_layer import DataLayer
-    from data_layer.repositories.unit_of_work import UnitOfWork
 
 SOMEONE = make_user().id
 DAY = timedelta(days=1)

@@ -8,18 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from data_layer import Settings
 from data_layer.server import StopRequest, Supervisor, supervisor, worker
 from data_layer.server.supervisor_link import FORWARDED
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
 
 pytestmark = pytest.mark.timeout(120)
 PROGRAM = Path(__file__).with_name("worker_program.py")

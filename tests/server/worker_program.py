@@ -10,14 +10,11 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data_layer.server.stopping import StopRequest
 from data_layer.server.supervisor_link import FORWARDED, Assignment, SupervisorLink
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def main(folder: Path, behaviours: list[str], given: Assignment) -> int:

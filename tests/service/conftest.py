@@ -3,8 +3,8 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,9 +13,6 @@ from tests.embedded.support import assert_no_process
 from tests.support import made_once
 
 from .support import Service, another_database, drop_database, migrate
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="session")

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from typing import TYPE_CHECKING, Self
+from collections.abc import Sequence
+from typing import Self
 
 import httpx
+from starlette.types import Receive, Scope, Send
 
 from data_layer.server.http_server import HttpServer
 from tests.support import until
 
 from .support import NO_AUTHORITIES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from starlette.types import Receive, Scope, Send
 
 _CHECKED_EVERY_SECONDS = 0.1
 

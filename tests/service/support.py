@@ -11,10 +11,11 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -24,9 +25,6 @@ from pydantic import SecretStr
 from data_layer import Settings
 from data_layer.layer import open_migrator
 from tests.embedded.support import wait_for
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 PROGRAM = Path(sys.executable).with_name("data-layer")
 READY = "Press Ctrl-C to stop"

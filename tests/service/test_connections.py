@@ -6,20 +6,16 @@ import asyncio
 import json
 import resource
 import socket
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from data_layer import Settings
 from data_layer.server.connections import ConnectionLimits
 from data_layer.server.http_server import HttpServer
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from starlette.types import Receive, Scope, Send
 
 LIMITS = ConnectionLimits()
 QUICK = replace(LIMITS, request_seconds=1.0, lingering_seconds=1.0)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.embedded.support import wait_for
 
 from .support import PAUSE, Service
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(300)
 FEW_FILES = ("bash", "-c", 'ulimit -n 256 && exec "$0" "$@"')

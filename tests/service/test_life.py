@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,6 @@ from tests.embedded.support import assert_no_process, processes_of, wait_for
 from tests.support import make_project
 
 from .support import READY, Service, run_command
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_the_first_start_prints_where_everything_is(first_start: tuple[Path, str]) -> None:

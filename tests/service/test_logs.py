@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from tests.cli.support import Commands
 from tests.embedded.support import wait_for
 from tests.observability.conftest import logging_as_before
 
 from .support import PATIENCE, Service
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["logging_as_before"]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
@@ -17,9 +18,6 @@ from data_layer import Settings
 from data_layer.cli.application import application
 
 from .support import Service
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
 SEEN_LATER = {

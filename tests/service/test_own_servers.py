@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from data_layer.services.seed_rows import catalog
 from tests.cli.support import Commands
 from tests.observability.conftest import logging_as_before
 
 from .support import Service
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["logging_as_before"]
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from tests.embedded.test_refusals import LIMIT_AND_RUN, with_small_disk
 
 from .support import Service
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 
 def test_a_data_folder_that_is_a_file(new_folder: Path) -> None:

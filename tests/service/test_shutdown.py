@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPResponse
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import httpx
 import psycopg
@@ -15,10 +16,6 @@ import pytest
 from tests.embedded.support import wait_for
 
 from .support import Service
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(300)
 BODY = b'{"email": "nobody@example.com", "password": "correct horse battery staple"}'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +11,6 @@ from data_layer.testing.redis_server import RedisServer
 from data_layer.testing.storage_servers import RcloneServer
 
 from .support import Service
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(300)
 WRONG = "wrong-" + "x" * 20

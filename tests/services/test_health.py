@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 
+from data_layer import DataLayer
 from data_layer.errors import CacheUnavailableError
 from data_layer.services.health import HealthService
-
-if TYPE_CHECKING:
-    from data_layer import DataLayer
 
 
 async def works() -> None:

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from data_layer import DataLayer
 from data_layer.errors import NotFoundError
 from tests.support import make_project, make_user
-
-if TYPE_CHECKING:
-    from data_layer import DataLayer
 
 
 async def test_the_newest_projects_of_all_users_come_first(data: DataLayer) -> None:

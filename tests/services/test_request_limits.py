@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import SecretStr
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.errors import TooManyRequestsError
 from data_layer.services import request_limits
 from data_layer.services.request_limits import RequestLimiter
-
-if TYPE_CHECKING:
-    from data_layer import Settings
 
 HOME, ELSEWHERE = "192.0.2.10", "203.0.113.30"
 NOWHERE = SecretStr("redis://127.0.0.1:1")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
+
+from data_layer import DataLayer, Settings
 from data_layer.cache import Cache
 from data_layer.errors import DatabaseUnavailableError
 from data_layer.schemas.actors import SYSTEM
+from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.schedule import scheduled
 from tests.support import make_user, until
-
-if TYPE_CHECKING:
-    import pytest
-
-    from data_layer import DataLayer, Settings
-    from data_layer.services.maintenance import MaintenanceService
 
 
 def count_runs(service: MaintenanceService, monkeypatch: pytest.MonkeyPatch, *, failures: int = 0) -> list[object]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
 
-from data_layer import CodeStack
+from data_layer import CodeStack, DataLayer
 from data_layer.services.seed_rows import catalog, file_of, fixed_id
-
-if TYPE_CHECKING:
-    from data_layer import DataLayer
 
 PROJECTS = catalog()["projects"]
 COUNTS = {

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
+from data_layer import DataLayer, Settings
 from data_layer.layer import open_statistics
 from data_layer.repositories.statistics import read_stored, without_values
+from data_layer.services.statistics import Statistics
 from data_layer.testing.postgresql_server import PostgresqlServer
 from data_layer.testing.postgresql_standby import PostgresqlStandby
 from tests.database.connection_helpers import create_and_migrate, settings_for, until
 from tests.support import make_user
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from uuid import UUID
-
-    from data_layer import DataLayer, Settings
-    from data_layer.services.statistics import Statistics
 
 FILES = """
 INSERT INTO stored_files (id, owner_id, backend, key, state, content_type, size, original_size, sha256, reference_count)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
@@ -18,9 +18,6 @@ from data_layer.database.address import database_address, replica_addresses
 from data_layer.environment import strip
 from data_layer.errors import ConfigurationError
 from tests.test_config import FIT_FOR_PRODUCTION
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 BLANKS = [
     *(" ", "\n", "\r\n", "\t", "\x00", "\x1b", "\x7f"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -17,9 +18,6 @@ from data_layer.errors import ConfigurationError
 from data_layer.settings.azure_place import EMULATOR_KEY
 from data_layer.settings.strength import password_weakness, secret_weakness
 from tests.test_config import FIT_FOR_PRODUCTION
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PRODUCTION: dict[str, Any] = {name.lower(): value for name, value in FIT_FOR_PRODUCTION.items()}
 S3 = {"storage_backend": "s3", "aws_s3_bucket": "pictures", "aws_access_key_id": "AKIAX2J7QPLM4TNV6ZRD"}

@@ -16,15 +16,13 @@ import random
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from data_layer.errors import FileNotFoundInStorageError
 from data_layer.storage import LocalStorage
 from tests.support import forked
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 KEYS = ("a", "b/c", "b/d/e")
 CHANCE = random.Random(1)  # noqa: S311  (repeatable, and no secret)

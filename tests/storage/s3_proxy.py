@@ -6,13 +6,11 @@ import http.client
 import re
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _NOT_PASSED_ON = frozenset({"transfer-encoding", "connection", "content-length"})
 

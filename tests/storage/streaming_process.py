@@ -11,18 +11,13 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from data_layer.storage import AzurePlace, AzureStorage, LocalStorage, S3Place, S3Storage
+from data_layer.storage import AzurePlace, AzureStorage, LocalStorage, S3Place, S3Storage, StorageBackend
 from data_layer.storage.signing.s3 import S3Credentials
 from data_layer.testing.storage_servers import AzuriteServer, RcloneServer
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from data_layer.storage import StorageBackend
 
 MEBIBYTE = 1024 * 1024
 CHUNK = bytes(range(256)) * 256

@@ -10,8 +10,9 @@ import resource
 import shutil
 import subprocess
 import threading
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -24,10 +25,6 @@ from data_layer.errors import (
     StorageUnavailableError,
 )
 from data_layer.storage import LocalStorage
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
 IS_ROOT = os.geteuid() == 0
 NOBODY = 65534

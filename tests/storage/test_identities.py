@@ -7,10 +7,12 @@ import re
 import ssl
 import threading
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -20,15 +22,8 @@ from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
 from data_layer.errors import StorageError, StorageUnavailableError
 from data_layer.settings.azure_place import EMULATOR_ACCOUNT, EMULATOR_KEY, AzurePlace
-from data_layer.storage import AzureStorage, Limits, S3Place, S3Storage
-from data_layer.testing.storage_servers import RcloneServer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from data_layer.storage import StorageBackend
-    from data_layer.testing.storage_servers import AzuriteServer
+from data_layer.storage import AzureStorage, Limits, S3Place, S3Storage, StorageBackend
+from data_layer.testing.storage_servers import AzuriteServer, RcloneServer
 
 HASTY = Limits(connect_timeout=2, timeout=5, retries=1, retry_timeout=5)
 SOON = timedelta(minutes=5)

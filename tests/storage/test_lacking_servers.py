@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,13 +20,9 @@ from data_layer.errors import (
     StorageUnavailableError,
 )
 from data_layer.storage import Limits, ListedFile, S3Place, S3Storage
+from data_layer.testing.storage_servers import MotoServer, RcloneServer
 
 from .s3_proxy import S3Proxy
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-    from data_layer.testing.storage_servers import MotoServer, RcloneServer
 
 NUMBERS = count(1)
 MEBIBYTE = 1024 * 1024

@@ -8,10 +8,11 @@ import sys
 import time
 import traceback
 import uuid
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
@@ -30,14 +31,9 @@ from data_layer.errors import (
 from data_layer.settings.azure_place import EMULATOR_ACCOUNT, EMULATOR_KEY
 from data_layer.storage import AzurePlace, AzureStorage, Limits, S3Place, S3Storage, StorageBackend
 from data_layer.storage.signing.s3 import S3Credentials
-from data_layer.testing.storage_servers import RcloneServer
+from data_layer.testing.storage_servers import AzuriteServer, MotoServer, RcloneServer
 
 from .proxy import Proxy
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from data_layer.testing.storage_servers import AzuriteServer, MotoServer
 
 MEBIBYTE = 1024 * 1024
 HASTY = Limits(connect_timeout=1, timeout=1, retries=2, retry_timeout=5)

@@ -5,16 +5,14 @@ typer keeps the classes of its commands and parameters to itself, so they have n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from data_layer.cli.application import application
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def render() -> str:

@@ -6,17 +6,14 @@ its own there, so no line crosses a table.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
-from typing import TYPE_CHECKING
+
+from sqlalchemy import Column, ForeignKey, Table
 
 from data_layer.entities import Entity
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from sqlalchemy import Column, ForeignKey, Table
 
 WIDTH, ROW, HEAD = 160, 22, 30
 GAP, BETWEEN, LANE, MARGIN = 54, 22, 8, 2

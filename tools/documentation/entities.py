@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
 
 from data_layer.entities import Entity
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy import Column, Table
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+from collections.abc import Iterator
 from enum import StrEnum
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeVar
+from types import ModuleType
+from typing import TypeVar
 
 from pydantic import BaseModel
 
@@ -14,10 +16,6 @@ from data_layer import schemas
 from data_layer.entities import enums
 
 Base = TypeVar("Base")
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import ModuleType
 
 
 def render_enumerations() -> str:

@@ -13,7 +13,7 @@ from data_layer.api import accounts, files, health, sessions, tokens
 from data_layer.api.callers import People
 from data_layer.api.documentation import documentation_page
 from data_layer.api.errors import add_error_handlers
-from data_layer.api.mails import Mailing
+from data_layer.api.mails import Mailing, SendMail
 from data_layer.api.metrics import RequestMetricsMiddleware
 from data_layer.api.proxies import ProxyMiddleware, TrustedProxies
 from data_layer.api.request_context import RequestContextMiddleware
@@ -21,7 +21,6 @@ from data_layer.api.request_log import RequestLogMiddleware
 from data_layer.services.request_limits import RequestLimiter
 
 if TYPE_CHECKING:
-    from data_layer.api.mails import SendMail
     from data_layer.layer import DataLayer
 
 MAXIMUM_CORRELATION_ID = 128

@@ -8,6 +8,7 @@ what changes something is refused besides when the browser says that it comes fr
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -15,14 +16,12 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request, Response
 from fastapi.security import APIKeyCookie, HTTPBearer
 
+from data_layer.api.mails import Mailing
 from data_layer.context import current_context, request_context
 from data_layer.errors import InvalidSessionError, InvalidTokenError, PermissionDeniedError
 from data_layer.schemas.sessions import ActiveSession
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from data_layer.api.mails import Mailing
     from data_layer.layer import DataLayer
     from data_layer.services.request_limits import RequestLimiter
 

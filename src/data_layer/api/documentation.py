@@ -6,12 +6,9 @@ It stands on the origin of the session cookie, where whatever a script of somebo
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
 
+from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "

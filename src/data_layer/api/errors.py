@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asgi_correlation_id import correlation_id
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -14,11 +16,6 @@ from starlette.exceptions import HTTPException
 from data_layer import errors
 from data_layer.errors import DataLayerError, StorageError, TooManyAttemptsError, TooManyRequestsError
 from data_layer.observability.log import get_log
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from fastapi import FastAPI, Request
 
 log = get_log(__name__)
 

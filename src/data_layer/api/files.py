@@ -17,10 +17,10 @@ from data_layer.api.conditions import Conditions, accepts_gzip
 from data_layer.api.ranges import UnsatisfiableRangeError, parse_range
 from data_layer.errors import FileNotFoundInStorageError
 from data_layer.services.files import SHOWN_INLINE
+from data_layer.services.files.serving import LocalFileServer, ServedFile
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
-    from data_layer.services.files.serving import LocalFileServer, ServedFile
 
 _LONGEST_CACHED = 3600
 _SECURITY_HEADERS = {

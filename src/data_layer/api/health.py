@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal
 
 from fastapi import APIRouter, Response, status
 from pydantic import BaseModel
 
 from data_layer.errors import DataLayerError, SchemaAheadError
-from data_layer.schemas.health import HealthStatus
+from data_layer.schemas.health import Health, HealthStatus
 from data_layer.services.health import PROBE_SECONDS, within
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from data_layer.layer import DataLayer
-    from data_layer.schemas.health import Health
 
 _PROBE_INTERVAL = 1.0
 

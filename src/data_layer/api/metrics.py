@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastapi import routing
 
 from data_layer.api.answers import AnswerStatus
-from data_layer.observability.metrics.http import UNMATCHED
+from data_layer.observability.metrics.http import UNMATCHED, HttpCounters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Receive, Scope, Send
-
-    from data_layer.observability.metrics.http import HttpCounters
 
 # Newer versions of FastAPI keep an included router whole; older ones copy its routes.
 _each_route: Callable[[Sequence[BaseRoute]], Iterable[Any]] = getattr(routing, "iter_route_contexts", iter)

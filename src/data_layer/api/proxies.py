@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
 from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     Address = IPv4Address | IPv6Address
+
     Headers = list[tuple[bytes, bytes]]
 
 log = get_log(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
@@ -14,9 +14,7 @@ from data_layer.api.bodies import Login, Refresh
 from data_layer.api.callers import Served, limited, never_stored
 from data_layer.api.errors import described
 from data_layer.api.small_bodies import SmallBodyRoute
-
-if TYPE_CHECKING:
-    from data_layer.schemas.sessions import TokenPair
+from data_layer.schemas.sessions import TokenPair
 
 
 class Tokens(BaseModel):

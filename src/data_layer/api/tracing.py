@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.trace import Span
+
 from data_layer.observability.tracing.current import current_traceparent
 from data_layer.observability.tracing.spans import parent_in, set_error
+from data_layer.observability.tracing.tracing import Tracing
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from data_layer.observability.tracing.tracing import Tracing
 
 # Asked every few seconds by machines, and never a part of anybody's request.
 _PROBES = frozenset({"/livez", "/readyz", "/health", "/metrics"})

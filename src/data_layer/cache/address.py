@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from pydantic import SecretStr
+
+from data_layer.config import Settings
 from data_layer.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from pydantic import SecretStr
-
-    from data_layer.config import Settings
 
 _SCHEMES = ("redis", "rediss", "unix")
 

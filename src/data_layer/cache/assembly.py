@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from data_layer.cache.address import CacheAddress
 from data_layer.cache.background import Background
+from data_layer.cache.codec import Codec
 from data_layer.cache.commands import CommandRunner
 from data_layer.cache.entries import Entries
+from data_layer.cache.keys import Namespace
 from data_layer.cache.loading import Loading
 from data_layer.cache.markers import Scripts
 from data_layer.cache.near import NearCopy
+from data_layer.cache.observed import CommandObserver
 from data_layer.cache.statistics import Counters
 from data_layer.cache.tracking import FailoverGuard, Tracking
 from data_layer.cache.write_intents import WriteIntents
-
-if TYPE_CHECKING:
-    from data_layer.cache.address import CacheAddress
-    from data_layer.cache.codec import Codec
-    from data_layer.cache.keys import Namespace
-    from data_layer.cache.observed import CommandObserver
-    from data_layer.config import Settings
+from data_layer.config import Settings
 
 
 @dataclass(frozen=True, slots=True)

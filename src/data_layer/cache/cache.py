@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
 from data_layer.cache.address import find_cache
+from data_layer.cache.assembly import Parts
 from data_layer.cache.codec import MAXIMUM_VALUE_SIZE, Codec
+from data_layer.cache.commands import CommandRunner
+from data_layer.cache.entries import Entries
 from data_layer.cache.keys import Namespace
-from data_layer.cache.near import MISSING
+from data_layer.cache.locks import Lock
+from data_layer.cache.near import MISSING, NearCopy
+from data_layer.cache.observed import CommandObserver
+from data_layer.cache.statistics import CacheStatistics, LatencyHistogram, ProcessStatistics
+from data_layer.cache.time_to_live import TimeToLive
+from data_layer.cache.write_intents import TransactionKeys
+from data_layer.config import Settings
 from data_layer.errors import DataLayerError, InvalidCacheKeyError, NotInitializedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-
     from redis.asyncio import Redis, RedisCluster
-
-    from data_layer.cache.assembly import Parts
-    from data_layer.cache.commands import CommandRunner
-    from data_layer.cache.entries import Entries
-    from data_layer.cache.keys import Namespace
-    from data_layer.cache.locks import Lock
-    from data_layer.cache.near import NearCopy
-    from data_layer.cache.observed import CommandObserver
-    from data_layer.cache.statistics import CacheStatistics, LatencyHistogram, ProcessStatistics
-    from data_layer.cache.time_to_live import TimeToLive
-    from data_layer.cache.write_intents import TransactionKeys
-    from data_layer.config import Settings
 
 Value = TypeVar("Value")
 Loaded = TypeVar("Loaded")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+import ssl
+from typing import Any
 
 from redis.asyncio import (
     BlockingConnectionPool,
@@ -21,14 +22,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from data_layer.cache.address import Topology
+from data_layer.cache.address import CacheAddress, ServerAddress, Topology
 from data_layer.cache.wire.connector import tls_context
-
-if TYPE_CHECKING:
-    import ssl
-
-    from data_layer.cache.address import CacheAddress, ServerAddress
-    from data_layer.config import Settings
+from data_layer.config import Settings
 
 MAXIMUM_CONNECTIONS = 32
 

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from hiredis import ReplyError
 
-from data_layer.cache.address import Topology
+from data_layer.cache.address import CacheAddress, Topology
 from data_layer.cache.errors import ConnectionLost, ScriptUnknownError, is_demotion, translate
+from data_layer.cache.statistics import Counters, LatencyHistogram
 from data_layer.cache.wire.breaker import BreakerState
 from data_layer.cache.wire.cluster import ClusterRouting, key_slot
-from data_layer.cache.wire.connection import pack
+from data_layer.cache.wire.connection import Command, Connection, OnPush, pack
 from data_layer.cache.wire.connector import Connector
 from data_layer.cache.wire.dispatcher import KEY_POSITIONS, Dispatcher, Request, as_bytes, together
-from data_layer.cache.wire.node import LARGE
-from data_layer.cache.wire.routing import SingleServer
+from data_layer.cache.wire.node import LARGE, Node
+from data_layer.cache.wire.routing import Routing, SingleServer
 from data_layer.cache.wire.sentinel import SentinelRouting
+from data_layer.config import Settings
 from data_layer.errors import CacheError, NotInitializedError
 from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-
     from redis.asyncio import Redis, RedisCluster
-
-    from data_layer.cache.address import CacheAddress
-    from data_layer.cache.statistics import Counters, LatencyHistogram
-    from data_layer.cache.wire.connection import Command, Connection, OnPush
-    from data_layer.cache.wire.node import Node
-    from data_layer.cache.wire.routing import Routing
-    from data_layer.config import Settings
 
     OnTopologyChange = Callable[["NodeAccess"], Awaitable[None]]
 

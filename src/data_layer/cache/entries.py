@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from data_layer.cache import markers
+from data_layer.cache.background import Background
 from data_layer.cache.codec import (
     HIGHEST_INTEGER,
     LOWEST_INTEGER,
+    Codec,
     UndecodableValueError,
     UnencodableValueError,
     is_marker,
 )
-from data_layer.cache.near import MISSING
-from data_layer.cache.time_to_live import shorten, to_milliseconds
+from data_layer.cache.commands import CommandRunner
+from data_layer.cache.keys import Namespace
+from data_layer.cache.near import MISSING, NearCopy
+from data_layer.cache.statistics import Counters
+from data_layer.cache.time_to_live import TimeToLive, shorten, to_milliseconds
+from data_layer.cache.write_intents import WriteIntents
 from data_layer.errors import CacheError, InvalidCacheValueError
 from data_layer.observability.log import get_log
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
-
-    from data_layer.cache.background import Background
-    from data_layer.cache.codec import Codec
-    from data_layer.cache.commands import CommandRunner
-    from data_layer.cache.keys import Namespace
-    from data_layer.cache.near import NearCopy
-    from data_layer.cache.statistics import Counters
-    from data_layer.cache.time_to_live import TimeToLive
-    from data_layer.cache.write_intents import WriteIntents
 
 Item = TypeVar("Item")
 

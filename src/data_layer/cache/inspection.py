@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from data_layer.cache.address import find_cache
+from data_layer.cache.address import CacheAddress, ServerAddress, find_cache
 from data_layer.cache.commands import CommandRunner
 from data_layer.cache.keys import Namespace
 from data_layer.cache.measuring import probe
 from data_layer.cache.statistics import Counters, parse_info
+from data_layer.cache.wire.connection import Connection
 from data_layer.cache.wire.connector import Connector
+from data_layer.cache.wire.node import Node
+from data_layer.config import Settings
 from data_layer.errors import CacheError, CacheUnavailableError
-
-if TYPE_CHECKING:
-    from data_layer.cache.address import CacheAddress, ServerAddress
-    from data_layer.cache.wire.connection import Connection
-    from data_layer.cache.wire.node import Node
-    from data_layer.config import Settings
 
 _PINGS = 10
 _NO_RIGHT = "NOPERM"

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from data_layer.cache import markers
 from data_layer.cache.codec import UndecodableValueError
+from data_layer.cache.entries import Entries
 from data_layer.cache.near import MISSING
-from data_layer.cache.time_to_live import to_milliseconds
+from data_layer.cache.time_to_live import TimeToLive, to_milliseconds
+from data_layer.cache.tracking import FailoverGuard, Tracking
 from data_layer.errors import CacheError, InvalidCacheValueError, NotInitializedError
 from data_layer.observability.log import get_log
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from data_layer.cache.entries import Entries
-    from data_layer.cache.time_to_live import TimeToLive
-    from data_layer.cache.tracking import FailoverGuard, Tracking
-
-    Load: TypeAlias = Callable[[], Awaitable[Any]]
+Load: TypeAlias = Callable[[], Awaitable[Any]]
 
 LEASE_SECONDS = 2.0
 """After a process died while it was loading, others wait at most this long for it."""

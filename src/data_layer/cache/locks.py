@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Self
+from types import TracebackType
+from typing import Self
 
 from data_layer.cache import markers
-from data_layer.cache.time_to_live import to_milliseconds
+from data_layer.cache.commands import CommandRunner
+from data_layer.cache.keys import Namespace
+from data_layer.cache.time_to_live import TimeToLive, to_milliseconds
+from data_layer.cache.tracking import Tracking
 from data_layer.errors import CacheError, LockLostError, LockNotAcquiredError
 from data_layer.observability.log import get_log
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from data_layer.cache.commands import CommandRunner
-    from data_layer.cache.keys import Namespace
-    from data_layer.cache.time_to_live import TimeToLive
-    from data_layer.cache.tracking import Tracking
 
 TOKEN_KEPT_SECONDS = 600
 """How long the last fencing token outlives a lock, in case the server's clock goes back."""

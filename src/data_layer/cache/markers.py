@@ -16,17 +16,13 @@ can count with.
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable
+from typing import Any
 
 from data_layer.cache.codec import INTENTS, LEASE, LOCK, VERSION
-from data_layer.cache.commands import Script
+from data_layer.cache.commands import CommandRunner, NodeAccess, Script
 from data_layer.cache.errors import ScriptUnknownError
 from data_layer.errors import CacheError, CacheFullError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-    from data_layer.cache.commands import CommandRunner, NodeAccess, Script
 
 TOKEN_SIZE = 16
 FREE, WAIT, CLOSED = 1, 2, 3

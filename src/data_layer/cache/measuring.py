@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+from data_layer.cache.address import Topology
+from data_layer.cache.assembly import Parts
+from data_layer.cache.codec import Codec
+from data_layer.cache.commands import CommandRunner
+from data_layer.cache.keys import Namespace
 from data_layer.cache.statistics import (
     CacheStatistics,
     NearCopyStatistics,
@@ -15,17 +20,8 @@ from data_layer.cache.statistics import (
     rate,
     summarize,
 )
+from data_layer.cache.wire.node import Node
 from data_layer.errors import CacheError, CacheUnavailableError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from data_layer.cache.address import Topology
-    from data_layer.cache.assembly import Parts
-    from data_layer.cache.codec import Codec
-    from data_layer.cache.commands import CommandRunner
-    from data_layer.cache.keys import Namespace
-    from data_layer.cache.wire.node import Node
 
 SCANS_PER_COUNT = 100
 _KEYS_TO_TRY = 100_000

@@ -8,18 +8,14 @@ import enum
 import sys
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydantic import BaseModel
 
-from data_layer.cache.codec import UndecodableValueError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from data_layer.cache.codec import Codec
+from data_layer.cache.codec import Codec, UndecodableValueError
 
 _UNCHANGEABLE = frozenset(
     {

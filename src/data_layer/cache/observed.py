@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from typing_extensions import override
 
+from data_layer.cache.address import CacheAddress
 from data_layer.cache.commands import CommandRunner
+from data_layer.cache.statistics import Counters
+from data_layer.cache.wire.connection import Command
+from data_layer.cache.wire.node import Node
+from data_layer.config import Settings
 from data_layer.errors import CacheError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+CommandObserver = Callable[[str, int, float, str | None], None]
 
-    from data_layer.cache.address import CacheAddress
-    from data_layer.cache.statistics import Counters
-    from data_layer.cache.wire.connection import Command
-    from data_layer.cache.wire.node import Node
-    from data_layer.config import Settings
-
-    CommandObserver = Callable[[str, int, float, str | None], None]
-    """Called in the task whose work it is with the command's name, the batch's size, seconds, and an error's code."""
+"""Called in the task whose work it is with the command's name, the batch's size, seconds, and an error's code."""
 
 _SEVERAL = "PIPELINE"
 

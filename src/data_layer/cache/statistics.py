@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from data_layer.cache.address import Topology
 from data_layer.cache.wire.breaker import BreakerState
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _SHORTEST = 1e-6
 _STEPS_PER_DOUBLING = 8

@@ -17,20 +17,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterable
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from data_layer.cache.commands import CommandRunner, NodeAccess
+from data_layer.cache.keys import Namespace
+from data_layer.cache.near import NearCopy
+from data_layer.cache.wire.connection import Connection
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.observability.log import get_log
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from data_layer.cache.commands import CommandRunner, NodeAccess
-    from data_layer.cache.keys import Namespace
-    from data_layer.cache.near import NearCopy
-    from data_layer.cache.wire.connection import Connection
 
 GUARDED_SECONDS = 3.0
 """Longer than the longest pause between attempts to reconnect: by then each process has delivered its invalidations."""

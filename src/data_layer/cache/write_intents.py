@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from data_layer.cache import markers
+from data_layer.cache.background import Background
+from data_layer.cache.commands import NodeAccess
+from data_layer.cache.keys import Namespace
+from data_layer.cache.markers import Scripts
+from data_layer.cache.near import NearCopy
 from data_layer.errors import CacheError, CacheFullError, CacheUnavailableError
 from data_layer.observability.log import get_log
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from data_layer.cache.background import Background
-    from data_layer.cache.commands import NodeAccess
-    from data_layer.cache.keys import Namespace
-    from data_layer.cache.markers import Scripts
-    from data_layer.cache.near import NearCopy
 
 INTENT_SECONDS = 60.0
 """How long a key stays uncachable when a writer died before the outcome of its intent. No COMMIT may take longer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -12,11 +13,9 @@ from uuid import UUID
 import typer
 
 from data_layer.cli.output import AsJson, console, counted, print_json, print_table, read_settings, run, say, tell
+from data_layer.config import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from data_layer.config import Settings
     from data_layer.schemas.audit import AuditFilter, AuditPage, AuditSecure
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}

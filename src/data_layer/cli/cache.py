@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from data_layer.cache.address import Topology
+from data_layer.cache.statistics import CacheStatistics, ServerStatistics
 from data_layer.cli.output import (
     AsJson,
     console,
@@ -21,10 +22,7 @@ from data_layer.cli.output import (
     size,
     tell,
 )
-
-if TYPE_CHECKING:
-    from data_layer.cache.statistics import CacheStatistics, ServerStatistics
-    from data_layer.config import Settings
+from data_layer.config import Settings
 
 commands = typer.Typer(help="Redis or Valkey.", no_args_is_help=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -19,12 +20,10 @@ from data_layer.cli.output import (
     say,
     tell,
 )
+from data_layer.config import Settings
 from data_layer.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from data_layer.config import Settings
     from data_layer.database.migrations.execution import MigrationProgress, ProgressListener
     from data_layer.database.migrator import Migrator
     from data_layer.services.seed import SeedReport

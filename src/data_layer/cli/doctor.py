@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +14,10 @@ from rich.text import Text
 
 from data_layer import __version__
 from data_layer.cli.output import FAILED, AsJson, console, counted, plain, print_json, run, say
-from data_layer.schemas.doctor import Examination, Outcome
+from data_layer.config import ExaminedSettings
+from data_layer.schemas.doctor import Examination, Finding, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from data_layer.config import ExaminedSettings
-    from data_layer.schemas.doctor import Finding
     from data_layer.services.doctor.checks import Doctor
 
 _STYLES = {Outcome.OK: "green", Outcome.WARNING: "bold yellow", Outcome.FAILED: "bold red", Outcome.SKIPPED: "dim"}

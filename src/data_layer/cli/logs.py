@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from data_layer.cli.output import AsJson, print_json, print_table, read_settings, readable_errors, say
+from data_layer.config import Settings
 from data_layer.observability.levels import OURS, LevelChange, LevelFile, require_logger
-
-if TYPE_CHECKING:
-    from data_layer.config import Settings
 
 commands = typer.Typer(help="What the running service logs.", no_args_is_help=True)
 

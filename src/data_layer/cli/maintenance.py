@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from data_layer.cli.output import FAILED, AsJson, print_facts, print_json, read_settings, run, tell
-
-if TYPE_CHECKING:
-    from data_layer.config import Settings
-    from data_layer.schemas.maintenance import MaintenanceReport
+from data_layer.config import Settings
+from data_layer.schemas.maintenance import MaintenanceReport
 
 commands = typer.Typer(help="Removal of what has expired.", no_args_is_help=True)
 _FACTS = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import orjson
 import typer
@@ -15,13 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from data_layer.config import Settings
 from data_layer.context import new_correlation_id, request_context
 from data_layer.errors import ConfigurationError, DataLayerError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping
-
-    from data_layer.config import Settings
 
 Result = TypeVar("Result")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

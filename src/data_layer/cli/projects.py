@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,11 +20,9 @@ from data_layer.cli.output import (
     size,
     tell,
 )
+from data_layer.config import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from data_layer.config import Settings
     from data_layer.schemas.codes import GeneratedCodeSummary
     from data_layer.services.projects import ProjectDetails, ProjectRow
 

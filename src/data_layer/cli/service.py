@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from data_layer.cli.output import FAILED, fail, read_settings, readable_errors, tell
+from data_layer.config import Settings
 from data_layer.errors import ConfigurationError, DataLayerError
 from data_layer.extras import require_extra
 from data_layer.observability.levels import LevelWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from typing import Any
-
-    from data_layer.config import Settings
     from data_layer.server import Assignment, StopRequest, SupervisorLink
 
 _SPARE_SECONDS = 12.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -17,11 +18,9 @@ from data_layer.cli.output import (
     say,
     tell,
 )
+from data_layer.config import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from data_layer.config import Settings
     from data_layer.schemas.sessions import SessionAdmin
 
 _COLUMNS = ("Id", "User", "Type", "Device", "Address", "Place", "Active", "Ends", "Requests")

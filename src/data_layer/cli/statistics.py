@@ -15,9 +15,9 @@ from rich.live import Live
 
 from data_layer.cli.output import FAILED, AsJson, console, print_json, read_settings, run, tell
 from data_layer.cli.statistics_screen import Screen
+from data_layer.config import Settings
 
 if TYPE_CHECKING:
-    from data_layer.config import Settings
     from data_layer.services.statistics import Statistics
 
 _SECONDS = 2.0

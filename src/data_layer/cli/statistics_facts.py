@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from data_layer.cli.output import counted, size
+from data_layer.schemas.statistics import DatabaseStatistics, FileStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
-
     from data_layer.cache.statistics import CacheStatistics
-    from data_layer.schemas.statistics import DatabaseStatistics, FileStatistics
     from data_layer.services.statistics import Statistics
 
 _WARNING = "yellow"

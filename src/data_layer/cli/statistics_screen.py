@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from data_layer.cli.output import console, plain, size
 from data_layer.cli.statistics_facts import Fact, facts_of_cache, facts_of_database, facts_of_storage
+from data_layer.schemas.statistics import DatabaseStatistics, FileUsage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from rich.console import RenderableType
-
-    from data_layer.schemas.statistics import DatabaseStatistics, FileUsage
     from data_layer.services.statistics import Statistics
 
 _WIDE = 132

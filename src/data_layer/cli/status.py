@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import typer
 
 from data_layer.cli.output import FAILED, AsJson, print_json, print_table, read_settings, run
-
-if TYPE_CHECKING:
-    from data_layer.config import Settings
-    from data_layer.schemas.health import Health
+from data_layer.config import Settings
+from data_layer.schemas.health import Health
 
 
 def health(*, as_json: AsJson = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,12 +21,10 @@ from data_layer.cli.output import (
     size,
     tell,
 )
+from data_layer.config import Settings
 from data_layer.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from data_layer.config import Settings
     from data_layer.schemas.files import StorageUsage
     from data_layer.services.files.check import CheckReport
     from data_layer.services.files.cleanup import CleanupReport

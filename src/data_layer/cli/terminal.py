@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from data_layer.cli.output import console, plain, say
+from data_layer.config import Settings
 from data_layer.server import Observer, authority, metrics_authority
 
 if TYPE_CHECKING:
-    from data_layer.config import Settings
     from data_layer.layer import DataLayer
 
 

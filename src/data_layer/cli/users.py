@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import UUID
 
@@ -22,12 +23,10 @@ from data_layer.cli.output import (
     say,
 )
 from data_layer.cli.sessions import list_sessions
+from data_layer.config import Settings
 from data_layer.errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from data_layer.config import Settings
     from data_layer.schemas.users import UserAdmin
     from data_layer.services.accounts import AccountService
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import URL, make_url
 
-from data_layer.config import SslMode
+from data_layer.config import Settings, SslMode
 from data_layer.environment import host_and_port, host_options, hosts_in_query
 from data_layer.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from data_layer.config import Settings
 
 DRIVER = "postgresql+psycopg"
 _VERIFYING = (SslMode.VERIFY_CA, SslMode.VERIFY_FULL)

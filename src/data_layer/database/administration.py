@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sqlalchemy import NullPool, bindparam, create_engine, event, text
+from sqlalchemy import Connection, Engine, NullPool, bindparam, create_engine, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from data_layer.database.failures import translated
@@ -22,11 +24,6 @@ from data_layer.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from sqlalchemy import Connection, Engine
-    from sqlalchemy.engine.interfaces import DBAPIConnection
-
     from data_layer.database.address import DatabaseAddress
 
 EXTENSIONS = ("pg_stat_statements",)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
-from data_layer.database.engine import discard, driver_of
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from data_layer.database.driver import DriverConnection
+from data_layer.database.engine import Database, discard, driver_of
 from data_layer.database.failures import translated
 from data_layer.database.transaction import uninterrupted
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
-    from data_layer.database.driver import DriverConnection
-    from data_layer.database.engine import Database
 
 
 @asynccontextmanager

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from data_layer.database.observation import Outcome
 from data_layer.observability.metrics.durations import Durations
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from data_layer.database.engine import Database
 
 PRIMARY = "primary"

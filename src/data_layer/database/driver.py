@@ -8,19 +8,16 @@ import select
 import socket
 import time
 import traceback
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.generators import send
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from data_layer.database.failures import SilentServerError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-    from psycopg.abc import PQGen
 
 Result = TypeVar("Result")
 

@@ -7,28 +7,22 @@ import json
 import time
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from sqlalchemy import event
+import psycopg
+from sqlalchemy import Dialect, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
-from data_layer.database.address import session_statement, session_values
+from data_layer.config import Settings
+from data_layer.database.address import DatabaseAddress, session_statement, session_values
 from data_layer.database.driver import DriverConnection
 from data_layer.database.failures import READ_ONLY, translated
 from data_layer.database.observation import Observation
 from data_layer.database.schema_state import SchemaState, read_schema_state
-from data_layer.database.statements import Sql
+from data_layer.database.statements import Sql, Statement
 from data_layer.errors import DatabaseUnavailableError, NotInitializedError
 from data_layer.observability.log import get_log
-
-if TYPE_CHECKING:
-    import psycopg
-    from sqlalchemy import Dialect
-
-    from data_layer.config import Settings
-    from data_layer.database.address import DatabaseAddress
-    from data_layer.database.statements import Statement
 
 log = get_log(__name__)
 

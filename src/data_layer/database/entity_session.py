@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
+from uuid import UUID
 
+from sqlalchemy import CursorResult, Executable, Result, Select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.sql.dml import UpdateBase
 
+from data_layer.database.connection_source import ConnectionSource
 from data_layer.database.failures import translated
 from data_layer.database.rollback import EntityRollback, WatchedSession
-from data_layer.database.rows import row_plan
-from data_layer.database.transaction import uninterrupted
+from data_layer.database.rows import RowPlan, row_plan
+from data_layer.database.statements import Sql, Statement
+from data_layer.database.transaction import Transaction, uninterrupted
 from data_layer.entities import Entity
 from data_layer.errors import ConcurrentChangeError, DatabaseUnavailableError, TransactionClosedError
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from uuid import UUID
-
-    from sqlalchemy import CursorResult, Executable, Result, Select
-    from sqlalchemy.sql.dml import UpdateBase
-
-    from data_layer.database.connection_source import ConnectionSource
-    from data_layer.database.rows import RowPlan
-    from data_layer.database.statements import Sql, Statement
-    from data_layer.database.transaction import Transaction
-
-    RunStatements = Callable[[Sequence[Statement]], Awaitable[list[tuple[Any, ...] | None]]]
+RunStatements = Callable[[Sequence[Statement]], Awaitable[list[tuple[Any, ...] | None]]]
 
 E = TypeVar("E", bound=Entity)
 R = TypeVar("R")

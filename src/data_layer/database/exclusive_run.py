@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
+from data_layer.database.engine import Database
 from data_layer.database.statements import Sql
 from data_layer.database.transaction import Transaction
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from data_layer.database.engine import Database
 
 _STAY = Sql("exclusive_run.stay", "SELECT set_config('idle_in_transaction_session_timeout', '0', true)")
 _LOCK = Sql("exclusive_run.lock", "SELECT pg_try_advisory_xact_lock(%s)")

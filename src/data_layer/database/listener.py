@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from psycopg import sql
@@ -10,14 +11,12 @@ from psycopg import sql
 from data_layer.database.driver import DriverConnection
 from data_layer.database.failures import translated
 from data_layer.database.observation import Observation
+from data_layer.database.statements import Sql
 from data_layer.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from data_layer.config import Settings
     from data_layer.database.address import DatabaseAddress
-    from data_layer.database.statements import Sql
 
 
 class Listener:

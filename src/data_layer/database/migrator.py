@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from data_layer.database import administration
 from data_layer.database.failures import translated
@@ -18,12 +21,6 @@ from data_layer.database.schema_state import SchemaState, SchemaStatus, read_sch
 from data_layer.errors import DatabaseMissingError, InvalidValueError, MigrationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-    from types import ModuleType
-
-    from sqlalchemy import Connection
-
     from data_layer.database.address import DatabaseAddress
 
 HEAD = "head"

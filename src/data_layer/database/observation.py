@@ -6,27 +6,23 @@ It costs two looks at the clock while nobody observes.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from enum import StrEnum
 from time import perf_counter
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import event
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import ExceptionContext, ExecutionContext
 
 from data_layer.context import current_context
 from data_layer.database.failures import translate
-from data_layer.database.statements import SqlComments, StatementNames
+from data_layer.database.statements import SqlComments, Statement, StatementNames
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import TracebackType
-
-    from sqlalchemy import Connection, Engine
-    from sqlalchemy.engine import ExceptionContext, ExecutionContext
-
     from data_layer.config import Settings
-    from data_layer.database.statements import Statement
 
 log = get_log(__name__)
 

@@ -12,8 +12,13 @@ import asyncio
 import random
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import psycopg
+from sqlalchemy import Dialect
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from data_layer.database.engine import Database, discard, driver_of
 from data_layer.database.failures import translated, was_refused
@@ -21,13 +26,6 @@ from data_layer.database.statements import Sql
 from data_layer.database.transaction import POSITION_SQL
 from data_layer.errors import DatabaseError, InvalidValueError
 from data_layer.observability.log import get_log
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import psycopg
-    from sqlalchemy import Dialect
-    from sqlalchemy.ext.asyncio import AsyncConnection
 
 log = get_log(__name__)
 

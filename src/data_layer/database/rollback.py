@@ -16,22 +16,19 @@ the entities stay in the transaction and would be written with it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.orm import Session, make_transient, make_transient_to_detached
+from sqlalchemy.orm import Session, SessionTransaction, make_transient, make_transient_to_detached
 from sqlalchemy.orm.attributes import flag_modified, instance_state, set_committed_value
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+from data_layer.database.rows import RowPlan
+from data_layer.entities import Entity
 
-    from sqlalchemy.orm import SessionTransaction
+Values = dict[str, Any]
 
-    from data_layer.database.rows import RowPlan
-    from data_layer.entities import Entity
-
-    Values = dict[str, Any]
-    _Savepoint = tuple[int, dict[Entity, set[str]], set[Entity], set[Entity], dict[Entity, Values]]
+_Savepoint = tuple[int, dict[Entity, set[str]], set[Entity], set[Entity], dict[Entity, Values]]
 
 
 class WatchedSession(Session):

@@ -8,23 +8,18 @@ it on the connection and inside the transaction that the ORM session uses as wel
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
-from sqlalchemy import Column, DateTime, inspect
-from sqlalchemy.orm import make_transient, make_transient_to_detached
+from sqlalchemy import Column, ColumnElement, DateTime, Dialect, inspect
+from sqlalchemy.orm import ClassManager, make_transient, make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from data_layer.database.statements import Sql
 from data_layer.entities import Entity
 from data_layer.entities.json_values import Json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from sqlalchemy import ColumnElement, Dialect
-    from sqlalchemy.orm import ClassManager
 
 E = TypeVar("E", bound=Entity)
 _DOUBLE_PRECISION = 701  # PostgreSQL's object id of the type, by which SQLAlchemy chooses how to read a number.

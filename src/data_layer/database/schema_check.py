@@ -8,18 +8,13 @@ of it are never told apart by mistake, and nothing that a model can say is left 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import Connection, TextClause, bindparam, text
 
+from data_layer.database.schema_state import SchemaState
 from data_layer.entities import Entity
 from data_layer.entities.audit_log import DEFAULT_PARTITION
 from data_layer.entities.triggers import FUNCTIONS, TRIGGERS
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, TextClause
-
-    from data_layer.database.schema_state import SchemaState
 
 Key = tuple[str, str]
 Definitions = dict[Key, str]

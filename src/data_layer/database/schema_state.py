@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 
 from data_layer.database.migrations import VERSION_TABLE, Revision, known_revisions
 from data_layer.database.statements import named
 from data_layer.entities import Entity
 from data_layer.errors import ForeignSchemaError, SchemaAheadError, SchemaBehindError, SchemaMismatchError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
-    from sqlalchemy import Connection
 
 _UNDEFINED_TABLE = "42P01"
 _READ_REVISIONS = named("schema.revisions", text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608  (a constant)

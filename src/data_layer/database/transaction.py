@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from data_layer.database.connection_source import ConnectionSource
+from data_layer.database.driver import DriverConnection
 from data_layer.database.engine import discard, driver_of
 from data_layer.database.failures import FAILED_BEFORE, needs_new_connection, translated, was_refused
-from data_layer.database.observation import Outcome
-from data_layer.database.statements import Sql
+from data_layer.database.observation import Observation, Outcome
+from data_layer.database.statements import Sql, Statement
 from data_layer.errors import (
     CommitUnknownError,
     DatabaseError,
@@ -23,16 +27,6 @@ from data_layer.errors import (
     TransactionError,
 )
 from data_layer.observability.log import get_log
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
-    from data_layer.database.connection_source import ConnectionSource
-    from data_layer.database.driver import DriverConnection
-    from data_layer.database.observation import Observation
-    from data_layer.database.statements import Statement
 
 log = get_log(__name__)
 Result = TypeVar("Result")

@@ -9,14 +9,12 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 from data_layer.embedded.folders import disk_problem, explain
 from data_layer.embedded.processes import kill_group, start_program
 from data_layer.errors import EmbeddedServerError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 START_SECONDS = 30
 _LOG_TAIL = 8

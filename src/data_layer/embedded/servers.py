@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import TracebackType
 from urllib.parse import quote
 
 from data_layer.embedded.binaries import postgresql_binary, valkey_binary
 from data_layer.embedded.folders import FileLock, explain, lock_for_service, prepare_folder
 from data_layer.embedded.link import STOP_SECONDS, GuardianLink, connect
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import TracebackType
 
 
 @dataclass(frozen=True, slots=True)

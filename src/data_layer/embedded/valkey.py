@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 from data_layer.embedded.processes import stop_stranger
 from data_layer.embedded.server import Server
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class ValkeyServer(Server):

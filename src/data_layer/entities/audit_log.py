@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict, Unpack
+from typing import Any, NamedTuple, Self, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import Float, ForeignKey, Index, event, func, text, true
+from sqlalchemy import Connection, Float, ForeignKey, Index, event, func, text, true
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.orm import Mapped, mapped_column
 
 from data_layer.entities.base import Choice, Entity, amount, choice, json_object, metadata_column, short_text
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 _USER_CATEGORIES = {
     AuditAction.USER_UPDATE_PROFILE: AuditCategory.DATA_MODIFICATION,

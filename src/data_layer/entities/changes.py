@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import inspect
 
+from data_layer.entities.base import Entity
 from data_layer.entities.secret_names import is_secret
-
-if TYPE_CHECKING:
-    from data_layer.entities.base import Entity
 
 MASK = "***"
 """Stands for a secret: that it changed is told, its value is not."""

@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from data_layer.cache import Cache
 from data_layer.config import Settings
+from data_layer.database.engine import Database
+from data_layer.database.migrator import Migrator
+from data_layer.database.replicas import Replicas
 from data_layer.errors import (
     NotInitializedError,
 )
 from data_layer.layer.operators import statistics_of
 from data_layer.layer.parts import Parts, open_parts
 from data_layer.repositories.unit_of_work import UnitOfWork, last_position
+from data_layer.schemas.health import Health
 from data_layer.services.accounts import AccountService, AccountTools
 from data_layer.services.audit.service import AuditService
+from data_layer.services.files import FileMaintenance, FileService, LocalFileServer
 from data_layer.services.health import HealthService
 from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService
+from data_layer.services.sessions import SessionService
+from data_layer.services.statistics import Statistics
+from data_layer.services.tokens import TokenService
+from data_layer.storage import StorageBackend
+from data_layer.storage.counters import StorageCounters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import TracebackType
-
     from opentelemetry.trace import TracerProvider
 
-    from data_layer.cache import Cache
-    from data_layer.database.engine import Database
-    from data_layer.database.migrator import Migrator
-    from data_layer.database.replicas import Replicas
     from data_layer.observability.metrics.registry import Metrics
     from data_layer.observability.tracing.tracing import Tracing
-    from data_layer.schemas.health import Health
-    from data_layer.services.files import FileMaintenance, FileService, LocalFileServer
-    from data_layer.services.sessions import SessionService
-    from data_layer.services.statistics import Statistics
-    from data_layer.services.tokens import TokenService
-    from data_layer.storage import StorageBackend
-    from data_layer.storage.counters import StorageCounters
 
 Service = TypeVar("Service")
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
 
+from data_layer.config import ExaminedSettings, Settings
 from data_layer.database.address import DatabaseAddress, database_address
 from data_layer.layer.servers import embedded_servers
 from data_layer.observability.masking import Masker, secrets_of
 from data_layer.services.doctor import cache, configuration, database, process, storage
 from data_layer.services.doctor.cache import CacheTarget, cache_checks
-from data_layer.services.doctor.checks import CheckResult, Doctor, nothing_yet
+from data_layer.services.doctor.checks import Check, CheckResult, Doctor, nothing_yet
 from data_layer.services.doctor.configuration import settings_checks
 from data_layer.services.doctor.database import DatabaseTarget, database_checks
 from data_layer.services.doctor.process import process_checks
 from data_layer.services.doctor.storage import storage_checks
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from data_layer.config import ExaminedSettings, Settings
-    from data_layer.services.doctor.checks import Check
 
 # Without them it is not known where a part is; one that is malformed was replaced by something harmless.
 _PLACE_OF_DATABASE = {"database_url", "db_host", "db_port", "db_name", "db_username", "db_ssl", "data_folder"}

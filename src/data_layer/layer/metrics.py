@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
+from prometheus_client import Metric
+
+from data_layer.cache import Cache
 from data_layer.cache.wire.breaker import BreakerState
+from data_layer.config import Settings
+from data_layer.database.counters import ServerCounters, StatementCounters
+from data_layer.layer.parts import Parts
 from data_layer.observability.metrics import families
 from data_layer.observability.metrics.registry import Metrics
-from data_layer.storage.counters import BUCKETS, OPERATIONS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from prometheus_client import Metric
-
-    from data_layer.cache import Cache
-    from data_layer.config import Settings
-    from data_layer.database.counters import ServerCounters, StatementCounters
-    from data_layer.layer.parts import Parts
-    from data_layer.services.audit.buffer import AuditBuffer
-    from data_layer.services.sessions import SessionService
-    from data_layer.storage.counters import StorageCounters
+from data_layer.services.audit.buffer import AuditBuffer
+from data_layer.services.sessions import SessionService
+from data_layer.storage.counters import BUCKETS, OPERATIONS, StorageCounters
 
 
 def make_metrics(settings: Settings, parts: Callable[[], Parts | None]) -> Metrics:

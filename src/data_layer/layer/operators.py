@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from data_layer.cache import Cache
+from data_layer.config import Settings
 from data_layer.database.address import database_address, direct_address, replica_addresses
 from data_layer.database.engine import Database
 from data_layer.database.migrator import Migrator
 from data_layer.database.replicas import Replicas
 from data_layer.layer.servers import embedded_servers, require_direct_address
-from data_layer.repositories.unit_of_work import UnitOfWork
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
+from data_layer.schemas.health import Health
 from data_layer.services.health import HealthService
 from data_layer.services.statistics import StatisticsService
+from data_layer.storage import StorageBackend
 from data_layer.storage.opening import make_storage
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
-
-    from data_layer.config import Settings
-    from data_layer.repositories.unit_of_work import Transactions
-    from data_layer.schemas.health import Health
-    from data_layer.storage import StorageBackend
 
 
 @asynccontextmanager

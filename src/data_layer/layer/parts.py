@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from data_layer.cache import Cache
+from data_layer.config import Settings
 from data_layer.database.address import database_address, direct_address
 from data_layer.database.counters import ServerCounters
 from data_layer.database.engine import Database
 from data_layer.database.listener import Listener
 from data_layer.database.migrator import Migrator
+from data_layer.database.replicas import Replicas
+from data_layer.embedded import EmbeddedAddresses
 from data_layer.entities.enums import StorageKind
 from data_layer.errors import (
     CacheError,
@@ -26,25 +31,18 @@ from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.services.accounts import PasswordHasher
 from data_layer.services.audit.buffer import AuditBuffer, SpillFolder
 from data_layer.services.files import StoragePlaces
-from data_layer.services.files.opening import open_files
+from data_layer.services.files.opening import FileServices, open_files
 from data_layer.services.sessions import SessionService
 from data_layer.services.sessions.feed import ANSWER_SECONDS
 from data_layer.services.tokens import TokenService
+from data_layer.storage import StorageBackend
 from data_layer.storage.counters import CountedStorage, StorageCounters
 from data_layer.storage.opening import make_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AsyncExitStack
-
     from opentelemetry.trace import TracerProvider
 
-    from data_layer.config import Settings
-    from data_layer.database.replicas import Replicas
-    from data_layer.embedded import EmbeddedAddresses
     from data_layer.observability.tracing.tracing import Tracing
-    from data_layer.services.files.opening import FileServices
-    from data_layer.storage import StorageBackend
 
 
 log = get_log(__name__)

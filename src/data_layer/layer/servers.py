@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from data_layer.database.migrations.execution import MigrationEvent
+from data_layer.config import Settings
+from data_layer.database.migrations.execution import MigrationEvent, MigrationProgress, ProgressListener
+from data_layer.database.migrator import Migrator
 from data_layer.embedded import EmbeddedAddresses, EmbeddedServers
 from data_layer.errors import (
     ConfigurationError,
@@ -16,14 +19,6 @@ from data_layer.errors import (
     SchemaBehindError,
 )
 from data_layer.observability.log import get_log
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from data_layer.config import Settings
-    from data_layer.database.migrations.execution import MigrationProgress, ProgressListener
-    from data_layer.database.migrator import Migrator
-
 
 Result = TypeVar("Result")
 log = get_log(__name__)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+from data_layer.cache.observed import CommandObserver
+from data_layer.config import Settings
 from data_layer.context import current_context
+from data_layer.database.engine import Database
 from data_layer.observability.tracing.current import current_traceparent
 from data_layer.observability.tracing.opening import open_tracing
+from data_layer.services.files.opening import FileServices
+from data_layer.services.sessions import SessionService
+from data_layer.services.tokens import TokenService
+from data_layer.storage.counters import StorageCounters
 
 if TYPE_CHECKING:
-    from contextlib import AsyncExitStack
-
     from opentelemetry.trace import TracerProvider
 
-    from data_layer.cache.observed import CommandObserver
-    from data_layer.config import Settings
-    from data_layer.database.engine import Database
     from data_layer.observability.tracing.tracing import Tracing
-    from data_layer.services.files.opening import FileServices
-    from data_layer.services.sessions import SessionService
-    from data_layer.services.tokens import TokenService
-    from data_layer.storage.counters import StorageCounters
 
 
 def enter_tracing(settings: Settings, stack: AsyncExitStack, provider: TracerProvider | None) -> Tracing | None:

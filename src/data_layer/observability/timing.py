@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import Any, Self
 
 from data_layer.observability.log import FIELDS
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _CALLER = 2
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, RowMapping, Select, or_, select
 from typing_extensions import override
 
 from data_layer.context import current_context
@@ -15,11 +17,6 @@ from data_layer.entities.time_ordered_ids import first_id_at
 from data_layer.repositories.repository import AppendRepository, is_any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from uuid import UUID
-
-    from sqlalchemy import RowMapping, Select
-
     from data_layer.schemas.audit import AuditFilter
 
 CLOCK_SKEW = timedelta(hours=1)

@@ -7,22 +7,18 @@ try again later, never a transaction of a user.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 from data_layer.database.connection import driver_connection
-from data_layer.database.statements import Sql
+from data_layer.database.engine import Database
+from data_layer.database.statements import Sql, Statement
 from data_layer.database.transaction import Transaction
 from data_layer.entities.audit_log import DEFAULT_PARTITION
 from data_layer.entities.time_ordered_ids import first_id_at, time_of
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-    from uuid import UUID
-
-    from data_layer.database.engine import Database
-    from data_layer.database.statements import Statement
 
 _LOCK_MILLISECONDS = 500
 _MOVED_AT_ONCE = 5_000

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from sqlalchemy.dialects import postgresql
 
 from data_layer.database.connection import driver_connection
+from data_layer.database.engine import Database
 from data_layer.database.statements import Sql
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from data_layer.database.engine import Database
 
 Row = tuple[
     str,  # id

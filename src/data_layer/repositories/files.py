@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, bindparam, delete, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Select, Table, bindparam, delete, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import aliased
+from sqlalchemy.sql.dml import ReturningInsert
 
 from data_layer.database.statements import CompiledStatement
 from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileState
 from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.repositories.repository import MAXIMUM_PAGE, AppendRepository, is_any
-from data_layer.schemas.files import FileView
+from data_layer.schemas.files import Attachment, FileView
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
-
-    from sqlalchemy import Select
-    from sqlalchemy.sql.dml import ReturningInsert
-
     from data_layer.database.entity_session import EntitySession
-    from data_layer.schemas.files import Attachment
 
 
 def has_state(entity: Any, state: FileState) -> ColumnElement[bool]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from sqlalchemy import func, select
 from typing_extensions import override
@@ -13,9 +15,6 @@ from data_layer.repositories.repository import Repository
 from data_layer.schemas.codes import GeneratedCodeSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
-
     from data_layer.database.entity_session import EntitySession
 
 

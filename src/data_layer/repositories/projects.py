@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, or_, select, union
 from typing_extensions import override
@@ -14,9 +16,6 @@ from data_layer.repositories.files import keys_attached_to
 from data_layer.repositories.repository import Repository, check_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
-
     from data_layer.database.entity_session import EntitySession
 
 

@@ -3,8 +3,10 @@
 # ruff: noqa: S608  (only texts of this package stand in the statements; values travel as parameters)
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import delete, func, select
 
@@ -12,11 +14,6 @@ from data_layer.database.statements import Sql
 from data_layer.entities import RefreshToken
 from data_layer.repositories.repository import Repository, chosen_once
 from data_layer.repositories.session_statements import LIVE
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-    from uuid import UUID
 
 # The session's row is locked first, so that two exchanges of one family follow each other.
 _LOCK_SESSION = Sql(

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, String, Text, any_, delete, func, inspect, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import InstrumentedAttribute
 
-from data_layer.database.statements import named
+from data_layer.database.statements import AnyExecutable, named
 from data_layer.entities import Entity
 from data_layer.entities.json_values import Json
 from data_layer.errors import InvalidValueError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from uuid import UUID
-
-    from sqlalchemy.orm import InstrumentedAttribute
-
     from data_layer.database.entity_session import EntitySession
-    from data_layer.database.statements import AnyExecutable
 
 E = TypeVar("E", bound=Entity)
 

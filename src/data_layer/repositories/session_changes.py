@@ -7,17 +7,16 @@ what the snapshot of the reading before did not show.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from data_layer.database.statements import Sql
 from data_layer.entities.triggers import SESSION_CHANNEL
 from data_layer.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from uuid import UUID
-
     from data_layer.database.listener import Listener
 
 __all__ = ["MOST_CHANGES", "SESSION_CHANNEL", "Reading", "read_changes"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import orjson
 from sqlalchemy import delete, func, select
 
+from data_layer.database.statements import Statement
 from data_layer.entities import Session, session_changes
 from data_layer.entities.enums import SessionStatus, UserRole
 from data_layer.repositories import session_statements as sql
@@ -15,12 +19,7 @@ from data_layer.repositories.repository import MAXIMUM_PAGE, Repository, chosen_
 from data_layer.schemas.sessions import ActiveSession, SessionData
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-    from uuid import UUID
-
     from data_layer.database.entity_session import EntitySession
-    from data_layer.database.statements import Statement
 
 
 @dataclass(frozen=True, slots=True)

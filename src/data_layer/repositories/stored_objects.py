@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, cast, delete, func, literal_column, or_, select, tuple_, union, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Text,
+    cast,
+    delete,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    union,
+    update,
+)
+from sqlalchemy.orm import InstrumentedAttribute
 
 from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Project, StoredFile, User
-from data_layer.entities.enums import FileState
+from data_layer.entities.enums import FileState, StorageKind
 from data_layer.repositories.files import has_state
 from data_layer.repositories.repository import ReadRepository, is_any
 from data_layer.schemas.files import StorageUsage
 from data_layer.schemas.statistics import FileUsage
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-    from datetime import datetime, timedelta
-    from uuid import UUID
-
-    from sqlalchemy import CompoundSelect
-    from sqlalchemy.orm import InstrumentedAttribute
-
-    from data_layer.entities.enums import StorageKind
 
 _IS_UNREFERENCED = (
     has_state(StoredFile, FileState.STORED)

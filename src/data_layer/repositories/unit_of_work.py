@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import psycopg
+from sqlalchemy import Executable, Result
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from data_layer.database.connection_source import ConnectionSource
 from data_layer.database.entity_session import EntitySession
 from data_layer.database.failures import translate
 from data_layer.database.transaction import Transaction, uninterrupted
@@ -22,19 +26,9 @@ from data_layer.repositories.generated import GeneratedCodeRepository, Generated
 from data_layer.repositories.login_attempts import LoginAttemptRepository
 from data_layer.repositories.projects import ProjectRepository
 from data_layer.repositories.refresh_tokens import RefreshTokenRepository
-from data_layer.repositories.sessions import SessionRepository
+from data_layer.repositories.sessions import EndedSessions, SessionRepository
 from data_layer.repositories.stored_objects import StoredFileRepository
 from data_layer.repositories.users import UserRepository
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
-    from types import TracebackType
-
-    from sqlalchemy import Executable, Result
-    from sqlalchemy.ext.asyncio import AsyncSession
-
-    from data_layer.database.connection_source import ConnectionSource
-    from data_layer.repositories.sessions import EndedSessions
 
 _current: ContextVar[_Scope | None] = ContextVar("current_transaction", default=None)
 # Turns of the event loop after which an asynchronous generator that was left with ``break`` is being closed.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, func, select, text, update
 from typing_extensions import override
@@ -17,10 +20,6 @@ from data_layer.repositories.projects import stored_files_of
 from data_layer.repositories.repository import Repository
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-    from uuid import UUID
-
     from data_layer.database.entity_session import EntitySession
 
 

@@ -27,6 +27,7 @@ kill a process because it is in demand.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import resource
 from dataclasses import dataclass
@@ -35,18 +36,15 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from data_layer.observability.log import get_log
 from data_layer.server.gate import refuse, with_close
 
 if TYPE_CHECKING:
-    import asyncio
-
     from starlette.types import Message, Receive, Scope, Send
-    from uvicorn.config import Config
-    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-    from uvicorn.server import ServerState
 
     from data_layer.config import Settings
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,9 +14,6 @@ import uvicorn
 from data_layer.server.connections import ConnectionLimits, LimitedConnection
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterator
-
     from starlette.types import ASGIApp
 
 # Longer than load balancers keep an idle connection (60 s is common): it is the side that sends requests which must

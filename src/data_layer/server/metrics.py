@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from data_layer.observability.metrics.snapshots import render
+from data_layer.observability.metrics.snapshots import Snapshot, render
 from data_layer.observability.metrics.workers import AllWorkers, telling_supervisor
 from data_layer.server.connections import ConnectionLimits
 from data_layer.server.http_server import HttpServer
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
-
-    from starlette.requests import Request
-
     from data_layer.layer import DataLayer
-    from data_layer.observability.metrics.snapshots import Snapshot
 
 _SCRAPERS = 16
 """Connections to METRICS_PORT: Prometheus needs one."""

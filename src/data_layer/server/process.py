@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from data_layer.observability.log import get_log
@@ -12,15 +14,12 @@ from data_layer.server.connections import ConnectionLimits
 from data_layer.server.gate import Gate
 from data_layer.server.http_server import HttpServer
 from data_layer.server.listening import authority, listen_for_metrics
+from data_layer.server.stopping import StopRequest
+from data_layer.server.supervisor_link import SupervisorLink
 
 if TYPE_CHECKING:
-    import socket
-    from pathlib import Path
-
     from data_layer.config import Settings
     from data_layer.layer import DataLayer
-    from data_layer.server.stopping import StopRequest
-    from data_layer.server.supervisor_link import SupervisorLink
 
 log = get_log(__name__)
 

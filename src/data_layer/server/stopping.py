@@ -6,14 +6,11 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 from data_layer.observability.log import get_log
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
-    from typing import Any
 
 Result = TypeVar("Result")
 log = get_log(__name__)

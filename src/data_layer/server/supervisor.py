@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,16 +18,12 @@ from data_layer.server.connections import ConnectionLimits
 from data_layer.server.gate import Gate
 from data_layer.server.http_server import HttpServer
 from data_layer.server.listening import authority, listen_for_metrics
-from data_layer.server.stopping import StoppedBeforeReady
+from data_layer.server.stopping import StoppedBeforeReady, StopRequest
 from data_layer.server.supervisor_link import FORWARDED
 from data_layer.server.worker import Worker
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterator, Sequence
-
     from data_layer.config import Settings
-    from data_layer.server.stopping import StopRequest
 
 log = get_log(__name__)
 

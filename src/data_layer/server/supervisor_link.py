@@ -7,6 +7,7 @@ the supervisor is gone, by ``kill -9`` for example, and the worker stops too.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import signal
@@ -15,13 +16,9 @@ import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import asyncio
-
-    from data_layer.errors import DataLayerError
-    from data_layer.server.stopping import StopRequest
+from data_layer.errors import DataLayerError
+from data_layer.server.stopping import StopRequest
 
 FORWARDED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that the supervisor hands on to the workers, once they are ready."""

@@ -7,16 +7,14 @@ import json
 import signal
 import socket
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 from data_layer.errors import WorkerFailedError
 from data_layer.observability.log import get_log
 from data_layer.server.supervisor_link import Assignment
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 log = get_log(__name__)
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from data_layer.context import request_context
+from data_layer.database.engine import Database
 from data_layer.database.exclusive_run import exclusive_run
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction
@@ -20,14 +21,13 @@ from data_layer.errors import DataLayerError, StatementTimeoutError
 from data_layer.observability.log import get_log
 from data_layer.observability.timing import timed
 from data_layer.repositories.audit_partitions import AuditPartitions, Month
+from data_layer.schemas.actors import Actor
 from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.services.acting import as_of_now
 from data_layer.services.permissions import Permission, require
 
 if TYPE_CHECKING:
-    from data_layer.database.engine import Database
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
-    from data_layer.schemas.actors import Actor
     from data_layer.services.files.cleanup import CleanupReport
     from data_layer.services.files.maintenance import FileMaintenance
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 from data_layer.entities.enums import UserRole
 from data_layer.errors import PermissionDeniedError
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from data_layer.schemas.actors import Actor
+from data_layer.schemas.actors import Actor
 
 _RANKS = {role: rank for rank, role in enumerate((UserRole.USER, UserRole.MODERATOR, UserRole.ADMIN))}
 

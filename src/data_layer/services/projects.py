@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from data_layer.entities import Project
 from data_layer.errors import NotFoundError
 from data_layer.repositories.repository import MAXIMUM_PAGE
 from data_layer.schemas.codes import GeneratedCodeSummary
@@ -14,7 +15,6 @@ from data_layer.schemas.statistics import Frozen
 from data_layer.schemas.users import UserPublic
 
 if TYPE_CHECKING:
-    from data_layer.entities import Project
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 _SEVERAL = 5  # As many ids as one can choose from.

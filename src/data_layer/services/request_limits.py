@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from data_layer.errors import CacheError, TooManyRequestsError
@@ -12,8 +13,6 @@ from data_layer.observability.log import get_log
 from data_layer.services.accounts.addresses import network_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from data_layer.cache import Cache
 
 log = get_log(__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,6 @@ from data_layer.observability.log import get_log
 from data_layer.schemas.actors import SYSTEM
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from data_layer.cache import Cache
     from data_layer.services.maintenance import MaintenanceService
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,6 @@ from data_layer.services.seed_rows import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from data_layer.repositories.unit_of_work import Transactions
     from data_layer.storage import Storage
 

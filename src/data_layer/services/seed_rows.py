@@ -7,14 +7,12 @@ import json
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from importlib.resources.abc import Traversable
+from typing import Any
 from uuid import UUID
 
 from data_layer.entities import AuditLog, GeneratedCode, GeneratedImage, Project, Session, User
 from data_layer.entities.enums import GenerationStatus, ImageProvider
-
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
 
 # The time in the ids of seeded rows; what the rows say of their age is counted back from the day of seeding.
 _ID_TIME = datetime(2026, 1, 1, tzinfo=UTC)

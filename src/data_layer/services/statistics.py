@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from data_layer.cache import Cache
 from data_layer.cache.statistics import CacheStatistics
+from data_layer.database.engine import Database
+from data_layer.database.replicas import Replicas
 from data_layer.errors import DataLayerError, StatementTimeoutError
 from data_layer.repositories.statistics import (
     limit_time,
@@ -19,6 +23,7 @@ from data_layer.repositories.statistics import (
     read_tables,
     read_unused_indexes,
 )
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.statistics import (
     DatabaseStatistics,
     FileStatistics,
@@ -27,14 +32,6 @@ from data_layer.schemas.statistics import (
     ReplicaStatistics,
 )
 from data_layer.services.health import within
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
-
-    from data_layer.cache import Cache
-    from data_layer.database.engine import Database
-    from data_layer.database.replicas import Replicas
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 Figures = TypeVar("Figures")
 

@@ -12,10 +12,7 @@ import hashlib
 import itertools
 import re
 import string
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 HOW_TO_MAKE_ONE = "make one with: openssl rand -hex 32"
 _MINIMUM_LENGTH = 32

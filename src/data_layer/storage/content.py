@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from data_layer.errors import InvalidValueError
-
-if TYPE_CHECKING:
-    from data_layer.storage.port import FileContent
-    from data_layer.storage.threads import FileThreads
+from data_layer.storage.port import FileContent
+from data_layer.storage.threads import FileThreads
 
 BATCH_SIZE = 1024 * 1024
 """Bytes that are read or written at a time: enough that handing them to a thread costs little beside the work."""

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from data_layer.errors import DataLayerError, FileNotFoundInStorageError
-from data_layer.storage.port import ignore_unusable_key
+from data_layer.storage.port import (
+    FileContent,
+    FileInformation,
+    ListedFile,
+    OpenFile,
+    SignedMethod,
+    SignedUrl,
+    StorageBackend,
+    StorageStatistics,
+    UnusableKeyHandler,
+    ignore_unusable_key,
+)
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-    from datetime import timedelta
+StorageObserver = Callable[[str, float, str | None], None]
 
-    from data_layer.storage.port import (
-        FileContent,
-        FileInformation,
-        ListedFile,
-        OpenFile,
-        SignedMethod,
-        SignedUrl,
-        StorageBackend,
-        StorageStatistics,
-        UnusableKeyHandler,
-    )
-
-    StorageObserver = Callable[[str, float, str | None], None]
-    """Told of each operation that has ended: its name, seconds, and the code of an error."""
+"""Told of each operation that has ended: its name, seconds, and the code of an error."""
 
 BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, float("inf"))
 """Upper limits of the classes of durations, in seconds."""

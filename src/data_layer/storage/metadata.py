@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from data_layer.errors import InvalidValueError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MAX_CONTENT_TYPE_SIZE = 255
 MAX_HEADER_SIZE = 255

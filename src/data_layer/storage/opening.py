@@ -9,13 +9,13 @@ from data_layer.storage.object_store.azure import AzureStorage
 from data_layer.storage.object_store.limits import Limits
 from data_layer.storage.object_store.s3 import S3Storage
 from data_layer.storage.object_store.s3_place import S3Place
+from data_layer.storage.port import StorageBackend
 from data_layer.storage.signing.cloudfront import CloudFrontSigner
 from data_layer.storage.signing.local import LocalUrlSigner
 from data_layer.storage.signing.s3 import S3Credentials
 
 if TYPE_CHECKING:
     from data_layer.config import Settings
-    from data_layer.storage.port import StorageBackend
 
 
 def make_storage(settings: Settings) -> StorageBackend:

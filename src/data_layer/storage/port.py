@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
-
-if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
-    from datetime import datetime, timedelta
+from typing import BinaryIO, Literal, Protocol
 
 FileContent = bytes | AsyncIterable[bytes] | BinaryIO | Path
 """What can be uploaded: bytes, an asynchronous stream of them, a file that is open for reading, or a file's path."""

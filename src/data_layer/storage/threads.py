@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from data_layer.errors import NotInitializedError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import Enum
@@ -26,8 +27,6 @@ from data_layer.embedded.postgresql import choose_identity
 from data_layer.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from data_layer.testing.redis_server import TlsFiles
 
 _LAUNCH = Path(embedded.__file__).with_name("launch.py")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from data_layer.errors import EmbeddedServerError
 from data_layer.testing.postgresql_server import PostgresqlServer
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _PATIENCE_SECONDS = 30
 

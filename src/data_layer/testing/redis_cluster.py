@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from redis.crc import key_slot
 
 from data_layer.testing.free_ports import free_port
 from data_layer.testing.redis_group import RedisGroup
-from data_layer.testing.redis_server import RedisServer, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from data_layer.testing.redis_server import TlsFiles
+from data_layer.testing.redis_server import RedisServer, TlsFiles, wait_until
 
 SLOTS = 16384
 _PRIMARIES = 3

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import redis
 
 from data_layer.testing.redis_group import RedisGroup
-from data_layer.testing.redis_server import RedisServer, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from data_layer.testing.redis_server import TlsFiles
+from data_layer.testing.redis_server import RedisServer, TlsFiles, wait_until
 
 _SENTINELS = 3
 _QUORUM = 2

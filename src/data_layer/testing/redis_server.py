@@ -7,9 +7,10 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import redis
@@ -18,9 +19,6 @@ from data_layer.embedded.binaries import valkey_binary
 from data_layer.errors import EmbeddedServerError
 from data_layer.testing import leftovers
 from data_layer.testing.free_ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _START_SECONDS = 20
 _STOP_SECONDS = 10

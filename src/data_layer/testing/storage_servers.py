@@ -14,15 +14,13 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from data_layer.errors import EmbeddedServerError
 from data_layer.settings.azure_place import EMULATOR_ACCOUNT, EMULATOR_KEY
 from data_layer.storage.signing.s3 import S3Credentials
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _START_SECONDS = 60
 _STOP_SECONDS = 5

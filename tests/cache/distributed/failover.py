@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import random
 
-if TYPE_CHECKING:
-    import random
-
-    from data_layer.testing.redis_server import RedisServer
-    from tests.cache.wire import Endpoint
+from data_layer.testing.redis_server import RedisServer
+from tests.cache.wire import Endpoint
 
 _LINK_SECONDS = 20
 _LONGEST_STEP = 0.1

@@ -10,22 +10,19 @@ import signal
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 from redis.exceptions import RedisError
 
 from data_layer import DataLayer, Settings
+from tests.cache.distributed.failover import Pair
 from tests.cache.distributed.history import Verdict, check, read_events
 from tests.cache.distributed.worker import Orders, key_of, load, work
 from tests.support import make_project, make_user
-
-if TYPE_CHECKING:
-    from multiprocessing.context import ForkServerProcess
-    from uuid import UUID
-
-    from tests.cache.distributed.failover import Pair
 
 _PAUSE_BETWEEN_FAULTS = 0.6
 _PAUSE_BETWEEN_SWAPS = 1.0

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.cache.distributed.history import Event, Recorder, check, read_events
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def write(version: int, ended: float, *, process: str = "w", row: int = 1) -> Event:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
+from data_layer import Settings
 from data_layer.testing.redis_server import RedisServer
 from tests.cache.distributed.failover import Pair
 from tests.cache.distributed.run import Outcome, Plan, run
 from tests.cache.wire import Endpoint
-
-if TYPE_CHECKING:
-    from data_layer import Settings
 
 pytestmark = pytest.mark.slow
 

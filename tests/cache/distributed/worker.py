@@ -7,8 +7,10 @@ import os
 import random
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 from sqlalchemy import text
 
@@ -18,10 +20,6 @@ from data_layer.cache.wire.connection import Connection
 from data_layer.cache.wire.node import Node
 from data_layer.errors import CacheError, DatabaseError
 from tests.cache.distributed.history import Recorder
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from uuid import UUID
 
 _READERS = 3
 _DEATHS_IN_THE_GAP = 0.03

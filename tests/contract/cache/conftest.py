@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from data_layer.cache import Cache
 from data_layer.testing.redis_cluster import RedisCluster
 from data_layer.testing.redis_sentinels import RedisSentinels
 from data_layer.testing.redis_server import RedisServer
@@ -15,13 +18,7 @@ from tests.cache.support import debian_redis, make_certificates
 
 from .helpers import Backend, Target
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
-
-    from data_layer.cache import Cache
-
-    Start = Callable[[ExitStack, str | None, Path], Target]
+Start = Callable[[ExitStack, str | None, Path], Target]
 
 LOGIN = {"username": "al:ice", "password": "p@ss/wörd?"}
 _numbers = itertools.count()

@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, Field
 
 from data_layer.cache import Cache
 from data_layer.config import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from data_layer.testing.redis_server import RedisServer
+from data_layer.testing.redis_server import RedisServer
 
 
 @dataclass(frozen=True)

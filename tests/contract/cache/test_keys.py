@@ -3,20 +3,17 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from data_layer.cache import Cache
 from data_layer.errors import (
     InvalidCacheKeyError,
     InvalidCacheValueError,
 )
 
 from .helpers import Backend, all_keys, listening
-
-if TYPE_CHECKING:
-    from data_layer.cache import Cache
-
 
 STRANGE_KEYS = [" ", "a b", "a\nb\r\n", "\x00", "é", "😀", "*", "?", "[a-z]", "\\", "{tag}", "a:b", ":", "k" * 512]
 

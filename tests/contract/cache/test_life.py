@@ -4,10 +4,11 @@ import asyncio
 import math
 import random
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from data_layer.cache import Cache
 from data_layer.cache.wire.breaker import BreakerState
 from data_layer.errors import (
     InvalidCacheValueError,
@@ -16,10 +17,6 @@ from data_layer.errors import (
 )
 
 from .helpers import Backend, all_keys, gone
-
-if TYPE_CHECKING:
-    from data_layer.cache import Cache
-
 
 SENSELESS_TIMES: list[Any] = [
     *(0, -1, 0.0001, math.nan, math.inf, 10**9, 10**400),

@@ -6,11 +6,11 @@ import os
 import uuid
 from collections import OrderedDict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import BaseModel
 
+from data_layer.cache import Cache
 from data_layer.errors import (
     InvalidCacheKeyError,
     InvalidCacheValueError,
@@ -18,9 +18,6 @@ from data_layer.errors import (
 from data_layer.observability.log import FIELDS
 
 from .helpers import VALUES, Backend, Project, a_project
-
-if TYPE_CHECKING:
-    from data_layer.cache import Cache
 
 
 class TestOneKey:

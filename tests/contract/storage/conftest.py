@@ -7,22 +7,17 @@ import errno
 import gc
 import itertools
 import os
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from data_layer.storage import AzurePlace, AzureStorage, LocalStorage, S3Place, S3Storage, StorageBackend
+from data_layer.testing.storage_servers import AzuriteServer, MotoServer, RcloneServer
 
-from .helpers import MEBIBYTE
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from data_layer.testing.storage_servers import AzuriteServer, MotoServer, RcloneServer
-
-    from .helpers import Opened
+from .helpers import MEBIBYTE, Opened
 
 DESCRIPTORS = Path("/proc/self/fd")
 MAX_FILE_SIZE = 32 * MEBIBYTE

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_layer.storage import StorageBackend
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 CHANCE = random.Random(1)  # noqa: S311  (repeatable, and no secret)
 MEBIBYTE = 1024 * 1024

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data_layer.errors import InvalidStorageKeyError, NotInitializedError
+from data_layer.storage import StorageBackend
 
-from .helpers import CHANCE, keys
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from data_layer.storage import StorageBackend
-
-    from .helpers import Opened
+from .helpers import CHANCE, Opened, keys
 
 
 async def test_listing_by_prefix_in_the_order_of_bytes(storage: StorageBackend) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from data_layer.storage import StorageBackend
+
 from .helpers import CHANCE, MEBIBYTE, keys, stream
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from data_layer.storage import StorageBackend
 
 
 async def test_an_open_file_is_not_disturbed(storage: StorageBackend) -> None:

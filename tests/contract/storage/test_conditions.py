@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -16,11 +16,9 @@ from data_layer.errors import (
     InvalidValueError,
     NotSupportedByStorageError,
 )
+from data_layer.storage import StorageBackend
 
 from .helpers import CHANCE, MEBIBYTE, keys, stream
-
-if TYPE_CHECKING:
-    from data_layer.storage import StorageBackend
 
 IGNORES_CONDITIONS = {"s3_rclone"}
 IGNORES_CONDITIONS_OF_COPIES = {"s3_rclone", "s3_moto"}

@@ -5,22 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_layer.errors import FileNotFoundInStorageError, InvalidValueError
+from data_layer.storage import StorageBackend
 
-from .helpers import CHANCE, MEBIBYTE, keys, read, stream
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data_layer.storage import StorageBackend
-
-    from .helpers import Opened
+from .helpers import CHANCE, MEBIBYTE, Opened, keys, read, stream
 
 
 async def test_what_was_uploaded_comes_back_with_all_that_is_known(storage: StorageBackend) -> None:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data_layer.errors import InvalidStorageKeyError, InvalidValueError
+from data_layer.storage import StorageBackend
 
 from .helpers import CHANCE, MEBIBYTE, keys, read, stream
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from data_layer.storage import StorageBackend
 
 LARGE = CHANCE.randbytes(20 * MEBIBYTE + 7)
 

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import io
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_layer.errors import FileTooLargeError, InvalidStorageKeyError, InvalidValueError
+from data_layer.storage import StorageBackend
 
-from .helpers import keys, read, stream
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from data_layer.storage import StorageBackend
-
-    from .helpers import Opened
-
+from .helpers import Opened, keys, read, stream
 
 REFUSED_KEYS = [
     "",

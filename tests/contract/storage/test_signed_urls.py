@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import ssl
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 import pytest
 
 from data_layer.errors import InvalidSignatureError, InvalidStorageKeyError, InvalidValueError
+from data_layer.storage import LocalStorage, SignedUrl, StorageBackend
 from data_layer.storage.validation import clean_file_name, content_disposition
 
 from .test_refusals import ACCEPTED_KEYS
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator
-
-    from data_layer.storage import LocalStorage, SignedUrl, StorageBackend
 
 MINUTE = timedelta(minutes=1)
 VERIFY_SIGNATURES = ("local_with_attributes", "s3_rclone", "azurite")

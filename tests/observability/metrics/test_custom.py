@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,6 @@ from data_layer.entities.enums import CodeStack
 from data_layer.errors import InvalidValueError
 from data_layer.observability.metrics.registry import MOST_CUSTOM_METRICS, Metrics
 from data_layer.observability.metrics.snapshots import AcrossWorkers
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def values(metrics: Metrics, family: str) -> dict[tuple[str, ...], float]:

@@ -6,20 +6,16 @@ import asyncio
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pytest
 
 from data_layer.observability.metrics import workers
+from data_layer.observability.metrics.snapshots import Snapshot
 from data_layer.observability.metrics.workers import AllWorkers
 from tests.support import until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pytest
-
-    from data_layer.observability.metrics.snapshots import Snapshot
 
 PROJECT = Path(__file__).parents[3]
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from data_layer import AuditLog
+from data_layer import AuditLog, DataLayer
 from data_layer.entities.enums import AuditAction
 from data_layer.errors import DuplicateError, InvalidSessionError
 from data_layer.observability.tracing.current import current_trace_fields, current_traceparent
@@ -17,13 +20,6 @@ from tests.file_content import animation
 from tests.observability.support import events, log_to_memory
 from tests.observability.tracing.support import attributes, named, tree
 from tests.support import make_project, make_user
-
-if TYPE_CHECKING:
-    import httpx
-    from fastapi import FastAPI
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    from data_layer import DataLayer
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"

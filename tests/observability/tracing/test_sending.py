@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 from pydantic import SecretStr
@@ -22,9 +22,6 @@ from data_layer.observability.tracing.tracing import FLUSH_SECONDS, Tracing
 from tests.observability.conftest import logging_as_before
 from tests.observability.support import events, log_to_memory
 from tests.observability.tracing.receivers import Receiver, take_all
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["logging_as_before"]
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode, get_current_span
 
+from data_layer import DataLayer
 from data_layer.context import request_context
 from data_layer.errors import FileNotFoundInStorageError, NotFoundError
 from data_layer.observability.tracing.tracing import Tracing
@@ -20,13 +23,6 @@ from tests.database.test_statement_names import use_accounts, use_files, use_pro
 from tests.file_content import animation
 from tests.observability.tracing.support import attributes, named, tree
 from tests.support import make_user
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    from data_layer import DataLayer
 
 
 async def test_services_stay_what_they_are(data: DataLayer) -> None:

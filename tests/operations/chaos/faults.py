@@ -8,17 +8,13 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
 
 import psycopg
 
 from data_layer.testing.postgresql_server import StopMode
-from tests.operations.chaos.plan import POSTGRESQL, REDIS, STORAGE
-
-if TYPE_CHECKING:
-    from tests.operations.chaos.plan import Plan
-    from tests.operations.chaos.servers import Servers
-    from tests.operations.chaos.watch import Watch
+from tests.operations.chaos.plan import POSTGRESQL, REDIS, STORAGE, Plan
+from tests.operations.chaos.servers import Servers
+from tests.operations.chaos.watch import Watch
 
 Say = Callable[[str], None]
 

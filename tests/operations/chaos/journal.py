@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_layer.errors import CommitUnknownError, DataLayerError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 DONE, UNKNOWN, FAILED, UNTYPED = "done", "unknown", "failed", "untyped"
 """Acknowledged; may or may not have happened; refused with an error of the data layer; any other error."""

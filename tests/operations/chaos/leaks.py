@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
 
+from tests.operations.chaos.journal import Event
 from tests.operations.chaos.resources import more_than
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from tests.operations.chaos.journal import Event
-    from tests.operations.chaos.servers import Servers
-    from tests.service.support import Service
+from tests.operations.chaos.servers import Servers
+from tests.service.support import Service
 
 _PAUSE = 0.2
 _PATIENCE = 30.0

@@ -5,26 +5,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
+from data_layer import DataLayer
 from data_layer.entities import AuditLog, GeneratedCode
 from data_layer.entities.enums import AuditAction, GenerationProvider
 from data_layer.errors import FileNotFoundInStorageError, InvalidSessionError, NotFoundError
 from data_layer.schemas.actors import SYSTEM
 from tests.file_content import picture
-from tests.operations.chaos.journal import DONE, Journal, Reader
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from pathlib import Path
-
-    from data_layer import DataLayer
-    from tests.operations.chaos.journal import Event
+from tests.operations.chaos.journal import DONE, Event, Journal, Reader
 
 _TIME_TO_LIVE = 60
 _MOST_KNOWN = 200

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from data_layer import Settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 POSTGRESQL, REDIS, STORAGE = "PostgreSQL", "Redis", "storage"
 

@@ -6,20 +6,16 @@ import asyncio
 import logging
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_layer import DataLayer, Settings
 from data_layer.observability.log import FIELDS
 from tests.operations.chaos.journal import Journal
-from tests.operations.chaos.load import Load
+from tests.operations.chaos.load import Load, Rows
 from tests.operations.chaos.resources import held_after, held_now, until
 from tests.operations.chaos.sabotage import sabotage
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.operations.chaos.load import Rows
 
 _PATIENCE = 15.0
 

@@ -6,13 +6,10 @@ import asyncio
 import gc
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _PAUSE = 0.05
 Holdings = dict[str, int]

@@ -8,26 +8,21 @@ import shutil
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.operations.chaos import verdict
 from tests.operations.chaos.faults import Fault, Faults, Say
 from tests.operations.chaos.journal import DONE, Event, Reader
 from tests.operations.chaos.leaks import Leaks
-from tests.operations.chaos.plan import POSTGRESQL
+from tests.operations.chaos.load import Rows
+from tests.operations.chaos.plan import POSTGRESQL, Plan
 from tests.operations.chaos.replica import Orders, work
 from tests.operations.chaos.servers import Servers
 from tests.operations.chaos.truth import Truth, read_truth
-from tests.operations.chaos.watch import Watch
-
-if TYPE_CHECKING:
-    from multiprocessing.context import ForkServerProcess
-
-    from tests.operations.chaos.load import Rows
-    from tests.operations.chaos.plan import Plan
-    from tests.operations.chaos.watch import Answer
-    from tests.service.support import Service
+from tests.operations.chaos.watch import Answer, Watch
+from tests.service.support import Service
 
 _TIME_TO_START = 300.0
 _TIME_TO_END = 60.0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_layer.cache import write_intents
 from data_layer.database import transaction
@@ -14,9 +15,6 @@ from data_layer.repositories import unit_of_work
 from data_layer.services.audit import buffer
 from data_layer.services.sessions import coverage
 from data_layer.storage.object_store import adapter, reading, uploads
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 
 def _acknowledge_everything() -> None:

@@ -6,19 +6,17 @@ import asyncio
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from data_layer import DataLayer, Settings
 from data_layer.testing.postgresql_server import PostgresqlServer
 from data_layer.testing.redis_server import RedisServer
 from data_layer.testing.storage_servers import MotoServer
 from tests.operations.chaos.load import Rows
+from tests.operations.chaos.plan import Plan
 from tests.service.support import Service
 from tests.storage.proxy import Proxy
 from tests.support import make_project, make_user
-
-if TYPE_CHECKING:
-    from tests.operations.chaos.plan import Plan
 
 _DATABASE = "chaos"
 _BUCKET = "chaos"

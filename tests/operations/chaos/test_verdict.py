@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,6 @@ from tests.operations.chaos.journal import DONE, FAILED, UNKNOWN, UNTYPED, Event
 from tests.operations.chaos.plan import POSTGRESQL, REDIS, STORAGE, Plan
 from tests.operations.chaos.truth import Code, Truth
 from tests.operations.chaos.watch import Answer
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PLAN = Plan()
 AWAY = Fault("away", POSTGRESQL, 100.0, 103.0)

@@ -5,19 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 from data_layer import DataLayer, Settings
 from data_layer.errors import DataLayerError
 from data_layer.services.files.owners import ANY_OWNER
-from tests.operations.chaos.load import page_of
+from tests.operations.chaos.load import Rows, page_of
+from tests.operations.chaos.servers import Servers
 from tests.support import until
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from tests.operations.chaos.load import Rows
-    from tests.operations.chaos.servers import Servers
 
 _CODES = "SELECT id, project_id, version, code FROM generated_codes"
 _COUNTS = "SELECT id, generation_count FROM projects"

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from tests.cache.distributed import history
-from tests.operations.chaos.journal import DONE, FAILED, UNKNOWN, UNTYPED
-from tests.operations.chaos.plan import POSTGRESQL, REDIS, STORAGE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from tests.operations.chaos.faults import Fault
-    from tests.operations.chaos.journal import Event
-    from tests.operations.chaos.plan import Plan
-    from tests.operations.chaos.truth import Truth
-    from tests.operations.chaos.watch import Answer
+from tests.operations.chaos.faults import Fault
+from tests.operations.chaos.journal import DONE, FAILED, UNKNOWN, UNTYPED, Event
+from tests.operations.chaos.plan import POSTGRESQL, REDIS, STORAGE, Plan
+from tests.operations.chaos.truth import Truth
+from tests.operations.chaos.watch import Answer
 
 SAVES = frozenset({"save", "save at once"})
 READS = frozenset({"read", "get", "fresh", "database"})

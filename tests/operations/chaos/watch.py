@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import httpx
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _PAUSE = 0.1
 _PATIENCE = 30.0

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import text
 
-from data_layer import request_context
+from data_layer import AuditLog, DataLayer, request_context
 from data_layer.errors import AuthenticationError
 from data_layer.schemas.actors import SYSTEM, Actor
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from data_layer import AuditLog, DataLayer
-    from data_layer.schemas.users import UserFull
+from data_layer.schemas.users import UserFull
 
 FIRST_WAIT = 30
 PASSWORD = "correct horse battery staple"

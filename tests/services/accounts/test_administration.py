@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 import pytest
 
+from data_layer import DataLayer
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.errors import (
     ConflictError,
@@ -18,11 +19,6 @@ from data_layer.errors import (
 from data_layer.schemas.actors import SYSTEM, Actor
 from tests.services.accounts.support import PASSWORD, acting, make_account, trail, try_to_log_in
 from tests.services.accounts.test_password_changes import begin_session, open_sessions
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from data_layer import DataLayer
 
 
 async def test_suspending_ends_the_sessions_and_keeps_out(data: DataLayer) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from data_layer import DataLayer
 from data_layer.entities.enums import AuthProvider, UserRole
 from data_layer.errors import InvalidSessionError, NotFoundError, PermissionDeniedError
 from data_layer.schemas.actors import SYSTEM, Actor
@@ -13,9 +12,6 @@ from data_layer.schemas.audit import AuditFilter
 from data_layer.schemas.users import ExternalIdentity
 
 from .support import PASSWORD, acting, make_account, stored_hash, try_to_log_in
-
-if TYPE_CHECKING:
-    from data_layer import DataLayer
 
 VICTIM = "victim@example.com"
 ATTACKERS = "the attacker knows this one"

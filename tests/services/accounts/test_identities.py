@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from data_layer import DataLayer
 from data_layer.entities.enums import AuthProvider, UserStatus
 from data_layer.errors import (
     AccountSuspendedError,
@@ -20,9 +21,6 @@ from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.users import ExternalIdentity
 from tests.services.accounts.support import PASSWORD, acting, make_account, stored_hash, trail, try_to_log_in
 from tests.services.accounts.test_password_changes import begin_session, open_sessions
-
-if TYPE_CHECKING:
-    from data_layer import DataLayer
 
 
 def google(subject: str = "g-1", **values: Any) -> ExternalIdentity:

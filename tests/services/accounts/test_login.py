@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import pytest
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.entities.enums import UserStatus
 from data_layer.errors import (
     AccountInactiveError,
@@ -15,8 +16,9 @@ from data_layer.errors import (
     InvalidSessionError,
     TooManyAttemptsError,
 )
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import SYSTEM
-from data_layer.schemas.sessions import Place
+from data_layer.schemas.sessions import NewSession, Place
 from data_layer.schemas.users import ExternalIdentity
 from data_layer.services.accounts.passwords import PasswordHasher
 from data_layer.services.sessions import SessionService
@@ -32,13 +34,6 @@ from tests.services.accounts.support import (
     trail,
     try_to_log_in,
 )
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from data_layer import Settings
-    from data_layer.repositories.unit_of_work import UnitOfWork
-    from data_layer.schemas.sessions import NewSession
 
 
 async def test_what_a_login_leaves_behind(data: DataLayer) -> None:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.errors import DataLayerError
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.users import ExternalIdentity
 from tests.leaks import LogLines, places_of
 from tests.services.accounts.support import HOME, acting, coming_from, make_account, pass_time, try_to_log_in
-
-if TYPE_CHECKING:
-    from data_layer import Settings
 
 FIRST, SECOND, THIRD, WRONG, TYPO = (
     "first-secret horse battery",

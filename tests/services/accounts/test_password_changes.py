@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
-from data_layer import Session, request_context
+from data_layer import DataLayer, Session, request_context
 from data_layer.entities.enums import SessionStatus
 from data_layer.errors import (
     ChangedMeanwhileError,
@@ -28,11 +28,6 @@ from tests.services.accounts.support import (
     trail,
     try_to_log_in,
 )
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from data_layer import DataLayer
 
 NEW = "a new horse and a battery"
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from data_layer import GeneratedImage
+from data_layer import DataLayer, GeneratedImage
 from data_layer.entities.enums import ImageProvider, UserRole, UserStatus
 from data_layer.errors import (
     ChangedMeanwhileError,
@@ -26,9 +26,6 @@ from data_layer.services.accounts.profiles import merge_patch
 from tests.services.accounts.support import PASSWORD, acting, make_account, trail, try_to_log_in
 from tests.services.accounts.test_password_changes import begin_session, open_sessions
 from tests.support import make_code, make_project
-
-if TYPE_CHECKING:
-    from data_layer import DataLayer
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),

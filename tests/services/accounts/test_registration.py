@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from data_layer import DataLayer
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.errors import (
     DuplicateError,
@@ -27,9 +28,6 @@ from tests.services.accounts.support import (
     trail,
     try_to_log_in,
 )
-
-if TYPE_CHECKING:
-    from data_layer import DataLayer
 
 PERSON = {"first_name": "Ann", "last_name": "Other", "password": PASSWORD}
 

@@ -6,12 +6,11 @@ import asyncio
 import subprocess
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.errors import OverloadedError
 from data_layer.schemas.actors import SYSTEM
 from data_layer.services.accounts.passwords import PasswordHasher
@@ -27,9 +26,6 @@ from tests.services.accounts.support import (
     pass_time,
     try_to_log_in,
 )
-
-if TYPE_CHECKING:
-    from data_layer import Settings
 
 ANN = "ann@example.com"
 

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from data_layer import DataLayer, Project, Settings, User
 from tests.support import make_project, make_user
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data_layer import DataLayer, Project, Settings, User
 
 ALLOWED = ("image/png", "image/jpeg", "image/gif", "image/webp", "text/html", "image/svg+xml", "application/zip")
 

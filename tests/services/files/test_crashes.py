@@ -8,12 +8,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from data_layer import DataLayer
+from data_layer import DataLayer
 
 pytestmark = pytest.mark.slow
 

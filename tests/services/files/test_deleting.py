@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from data_layer import DataLayer, Project, User
 from data_layer.entities import GeneratedImage
 from data_layer.entities.enums import GenerationStatus, ImageProvider
 from data_layer.errors import MissingReferenceError, NotFoundError, StorageUnavailableError
 from data_layer.repositories.stored_objects import StoredFileRepository
 from data_layer.schemas.actors import SYSTEM
-from data_layer.schemas.files import Attachment
+from data_layer.schemas.files import Attachment, FileView
 from data_layer.services.schedule import scheduled
 from tests.file_content import PAGE, picture
 from tests.support import make_code, make_project
 
 from .conftest import keys, originals, rows
-
-if TYPE_CHECKING:
-    from data_layer import DataLayer, Project, User
-    from data_layer.schemas.files import FileView
 
 HOUR = timedelta(hours=1)
 

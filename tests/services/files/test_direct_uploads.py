@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
 
+from data_layer import DataLayer, Project, User
 from data_layer.api.app import create_app
 from data_layer.errors import (
     ContentMismatchError,
@@ -22,16 +24,10 @@ from data_layer.errors import (
     InvalidValueError,
     NotFoundError,
 )
-from data_layer.schemas.files import Attachment
+from data_layer.schemas.files import Attachment, DirectUpload
 from tests.file_content import PAGE, picture
 
 from .conftest import keys, rows
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from data_layer import DataLayer, Project, User
-    from data_layer.schemas.files import DirectUpload
 
 PICTURE = picture(size=(600, 400))
 

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import os
+import ssl
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
-from data_layer import DataLayer, StorageKind
+from data_layer import DataLayer, Settings, StorageKind, User
 from data_layer.api.app import create_app
 from data_layer.errors import DamagedFileError
+from data_layer.schemas.files import FileView
 from data_layer.services.files.check import Problem
+from data_layer.testing.storage_servers import AzuriteServer
 from tests.file_content import PAGE, picture
 
 from .conftest import keys
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator
-
-    from data_layer import Settings, User
-    from data_layer.schemas.files import FileView
-    from data_layer.testing.storage_servers import AzuriteServer
 
 NUMBERS = count(1)
 HOUR = timedelta(hours=1)

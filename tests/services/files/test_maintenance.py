@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
 
+from data_layer import DataLayer, Project, User
 from data_layer.errors import StorageUnavailableError
 from data_layer.schemas.files import Attachment
-from data_layer.services.files.check import Problem
+from data_layer.services.files.check import CheckReport, Problem
 from tests.file_content import PAGE, picture
 from tests.support import make_user
 
 from .conftest import keys, originals, rows
-
-if TYPE_CHECKING:
-    from data_layer import DataLayer, Project, User
-    from data_layer.services.files.check import CheckReport
 
 NOW = timedelta(0)
 PICTURE = picture(size=(500, 400))

@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from itertools import count, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from data_layer import DataLayer, StorageKind
+from data_layer import DataLayer, Settings, StorageKind
 from data_layer.errors import ConfigurationError, StorageUnavailableError
+from data_layer.testing.storage_servers import AzuriteServer, RcloneServer
 from tests.file_content import PAGE, picture
 
 from .conftest import add_user, keys
-
-if TYPE_CHECKING:
-    from data_layer import Settings
-    from data_layer.testing.storage_servers import AzuriteServer, RcloneServer
 
 NUMBERS = count(1)
 LOCAL, AZURE, S3 = StorageKind.LOCAL, StorageKind.AZURE, StorageKind.S3

@@ -6,14 +6,16 @@ import asyncio
 import gzip
 import hashlib
 import io
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 from uuid_utils.compat import uuid7
 
-from data_layer import FileEncoding, FileState, StorageKind
+from data_layer import DataLayer, FileEncoding, FileState, Project, StorageKind, User
 from data_layer.database.transaction import Transaction
 from data_layer.errors import (
     CommitUnknownError,
@@ -33,12 +35,6 @@ from data_layer.services.files import ANY_OWNER
 from tests.file_content import PAGE, SVG, chunked, opened, picture
 
 from .conftest import add_user, keys, rows
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from data_layer import DataLayer, Project, User
 
 DAY = timedelta(days=1)
 

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.cache import Cache
 from data_layer.database.listener import Listener
+from data_layer.entities.enums import UserStatus
 from data_layer.errors import DatabaseUnavailableError
 from data_layer.repositories.session_changes import SESSION_CHANNEL
 from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.services.sessions import SessionService
 from tests.conftest import empty_tables
 from tests.support import make_user
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from uuid import UUID
-
-    from data_layer import Settings
-    from data_layer.entities.enums import UserStatus
 
 # In the search path before PostgreSQL's own, for connections that ask for it. Time stands still until it is moved, so
 # that a slow machine changes nothing.

@@ -6,8 +6,8 @@ committed more than the lease ago. ``Coverage`` must never vouch for another one
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from hypothesis import given
@@ -15,9 +15,6 @@ from hypothesis import strategies as st
 
 from data_layer.repositories.session_changes import Reading
 from data_layer.services.sessions.coverage import LEASE_SECONDS, Coverage
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SESSIONS = [UUID(int=number) for number in range(3)]
 

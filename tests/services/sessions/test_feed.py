@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
+from data_layer.database.listener import Listener
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.errors import DatabaseError, InvalidSessionError
 from data_layer.repositories.session_changes import Reading, read_changes
@@ -21,13 +24,6 @@ from data_layer.testing.redis_server import RedisServer
 from tests.observability.conftest import logging_as_before  # noqa: F401  (a fixture)
 from tests.services.sessions.test_sessions import new_user, token_of
 from tests.support import until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
-
-    from data_layer import Settings
-    from data_layer.database.listener import Listener
 
 GENEROUS = 30.0
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import pytest
 import redis
@@ -31,18 +33,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from data_layer import Settings
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.errors import InvalidSessionError, NotFoundError
 from data_layer.schemas.actors import SYSTEM
+from data_layer.schemas.sessions import ActiveSession
 from data_layer.testing.redis_server import RedisServer
 from tests.services.sessions.support import Process, World, movable_time, start_process
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
-    from uuid import UUID
-
-    from data_layer import Settings
-    from data_layer.schemas.sessions import ActiveSession
 
 BOUND = 2.0
 LIFE, MAXIMUM, LIMIT = 60.0, 200.0, 4

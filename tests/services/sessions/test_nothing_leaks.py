@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.errors import AuthenticationError
 from data_layer.schemas.actors import SYSTEM
 from tests.leaks import LogLines, places_of
 from tests.services.sessions.test_sessions import new_user, token_of
-
-if TYPE_CHECKING:
-    from data_layer import Settings
 
 
 async def test_after_a_long_story(data: DataLayer, settings: Settings) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
-from data_layer import DataLayer, request_context
+from data_layer import DataLayer, Session, Settings, request_context
 from data_layer.entities.enums import SessionStatus, SessionType, UserRole, UserStatus
 from data_layer.errors import (
     AccountInactiveError,
@@ -23,16 +24,10 @@ from data_layer.errors import (
     PermissionDeniedError,
 )
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
-from data_layer.schemas.sessions import Place
+from data_layer.schemas.sessions import NewSession, Place
 from data_layer.services.sessions.devices import describe_device
 from tests.leaks import LogLines
 from tests.support import make_user
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from data_layer import Session, Settings
-    from data_layer.schemas.sessions import NewSession
 
 IPHONE = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "

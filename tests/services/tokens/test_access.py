@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jwt
 import pytest
 from pydantic import SecretStr
 from uuid_utils.compat import uuid4, uuid7
 
+from data_layer import DataLayer, Settings
 from data_layer.errors import ExpiredTokenError, InvalidTokenError
 from data_layer.schemas.actors import SYSTEM
 from data_layer.services.tokens.access import AccessTokens
 from tests.services.sessions.test_sessions import new_user
-
-if TYPE_CHECKING:
-    from data_layer import DataLayer, Settings
 
 KEY, OTHER = "k" * 64, "o" * 64
 NOW = 1_800_000_000

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase
@@ -12,18 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import text
 
+from data_layer import DataLayer, Settings
 from data_layer.errors import InvalidSessionError, InvalidTokenError, ReusedTokenError
 from data_layer.schemas.actors import SYSTEM
+from data_layer.schemas.sessions import NewSession, TokenPair
 from data_layer.services.tokens import TokenService
 from data_layer.services.tokens.service import GRACE_SECONDS
 from tests.services.sessions.support import World, movable_time, start_process
 from tests.services.sessions.test_sessions import new_user
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
-
-    from data_layer import DataLayer, Settings
-    from data_layer.schemas.sessions import NewSession, TokenPair
 
 
 def refresh_token_of(pair: TokenPair) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from unittest import mock
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
@@ -28,9 +29,6 @@ from data_layer.storage.signing.cloudfront import CloudFrontSigner
 from data_layer.storage.signing.local import LocalUrlSigner
 from data_layer.storage.signing.s3 import S3Credentials
 from data_layer.storage.signing.terms import Answer, Terms
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 KEY = base64.b64encode(b"a key of thirty-two characters..").decode()

@@ -9,15 +9,13 @@ import io
 import random
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image, ImageCms
 
 from tests.file_content import encoded
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
 WIDTH, HEIGHT = 96, 64

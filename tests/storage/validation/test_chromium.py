@@ -10,21 +10,17 @@ import json
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import pytest
 from PIL import Image
 from typing_extensions import override
 
 from data_layer.errors import InvalidFileError
-from data_layer.storage.validation import FileLimits, InspectedFile, Inspector, ReceivedFile
+from data_layer.storage.validation import FileLimits, InspectedFile, Inspector, MetadataRemoval, ReceivedFile
 from tests.needs_debian import find_program
 from tests.storage.validation.pictures import corpus
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data_layer.storage.validation import MetadataRemoval
 
 pytestmark = pytest.mark.needs_debian
 

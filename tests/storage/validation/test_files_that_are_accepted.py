@@ -6,7 +6,7 @@ import asyncio
 import io
 import time
 import zipfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,12 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_layer.errors import InvalidFileError
-from data_layer.storage.validation import FileLimits, InspectedFile, Inspector, MetadataRemoval, ReceivedFile
+from data_layer.storage.validation import FileLimits, InspectedFile, Inspector, MetadataRemoval, ReceivedFile, Thumbnail
 from data_layer.storage.validation.types import KNOWN_TYPES
 from tests.file_content import PAGE, SVG, TYPES, animation, encoded, opened, picture
-
-if TYPE_CHECKING:
-    from data_layer.storage.validation import Thumbnail
 
 GPS, CAMERA, ORIENTATION = 0x8825, 0x010F, 0x0112
 

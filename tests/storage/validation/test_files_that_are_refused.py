@@ -6,7 +6,7 @@ import io
 import struct
 import zipfile
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
 import pytest
 from PIL import Image
@@ -25,9 +25,6 @@ from data_layer.errors import (
 from data_layer.storage.validation import FileLimits, Inspector, ReceivedFile
 from data_layer.storage.validation.types import KNOWN_TYPES
 from tests.file_content import PAGE, SVG, TYPES, animation, encoded, picture
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 EVERYTHING = FileLimits(max_file_size=2**30, allowed_types=KNOWN_TYPES, max_pixels=1_000_000, max_frames=20)
 IMAGES = FileLimits(max_file_size=2**30, allowed_types=frozenset(TYPES.values()), max_pixels=1_000_000)

@@ -7,8 +7,9 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,6 @@ from data_layer.errors import ImageTimeoutError
 from data_layer.storage.validation.memory import MemoryBudget
 from data_layer.storage.validation.values import FileLimits
 from tests.storage.validation.bombs import bombs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PROJECT = Path(__file__).parents[3]
 IDLE = 130

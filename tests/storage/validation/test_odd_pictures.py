@@ -6,14 +6,13 @@ import hashlib
 import io
 import random
 import struct
-from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
 
 from data_layer.errors import CorruptFileError
 from data_layer.storage.threads import FileThreads
-from data_layer.storage.validation import FileLimits, InspectedFile, Inspector, ReceivedFile, receive
+from data_layer.storage.validation import FileLimits, InspectedFile, Inspector, MetadataRemoval, ReceivedFile, receive
 from tests.file_content import encoded, opened
 from tests.storage.validation import pictures
 from tests.storage.validation.pictures import (
@@ -44,9 +43,6 @@ from tests.storage.validation.pictures import (
     with_chunks,
     with_segments,
 )
-
-if TYPE_CHECKING:
-    from data_layer.storage.validation import MetadataRemoval
 
 TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 REMOVALS: tuple[MetadataRemoval, ...] = ("none", "location", "all")

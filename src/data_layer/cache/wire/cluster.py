@@ -5,25 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 from binascii import crc_hqx
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
+from hiredis import ReplyError
+
+from data_layer.cache.address import CacheAddress, ServerAddress
 from data_layer.cache.errors import reply_code
-from data_layer.cache.wire.node import Node
+from data_layer.cache.wire.connector import Connector
+from data_layer.cache.wire.node import Node, Prepare
 from data_layer.cache.wire.routing import Redirect, ask_all
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.observability.log import get_log
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+HostAndPort = tuple[str, int]
 
-    from hiredis import ReplyError
-
-    from data_layer.cache.address import CacheAddress, ServerAddress
-    from data_layer.cache.wire.connector import Connector
-    from data_layer.cache.wire.node import Prepare
-
-    HostAndPort = tuple[str, int]
-    SlotRange = tuple[int, int, HostAndPort]
+SlotRange = tuple[int, int, HostAndPort]
 
 SLOTS = 16_384
 

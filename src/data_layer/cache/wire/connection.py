@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from hiredis import ProtocolError, PushNotification, Reader, ReplyError, pack_command
 
@@ -18,13 +19,9 @@ from data_layer.cache.errors import (
     is_demotion,
     translate,
 )
+from data_layer.cache.statistics import LatencyHistogram
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from data_layer.cache.statistics import LatencyHistogram
-
-    OnPush = Callable[[list[Any]], None]
+OnPush = Callable[[list[Any]], None]
 
 Command: TypeAlias = tuple[str | bytes | int, ...]
 # hiredis's own annotation says a tuple of one element.

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from data_layer.cache.address import ServerAddress
 from data_layer.cache.errors import ConnectionFailure, translate
 from data_layer.cache.statistics import LatencyHistogram, parse_info
-from data_layer.cache.wire.connection import MAXIMUM_WAITING, Connection, pack
+from data_layer.cache.wire.connection import MAXIMUM_WAITING, Command, Connection, OnPush, pack
+from data_layer.config import Settings
 from data_layer.errors import CacheReadOnlyError, ConfigurationError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data_layer.cache.address import ServerAddress
-    from data_layer.cache.wire.connection import Command, OnPush
-    from data_layer.config import Settings
 
 CLIENT_NAME = "data-layer"
 """What CLIENT LIST shows."""

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from asyncio import Future
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from hiredis import ReplyError
 
 from data_layer.cache.errors import ConnectionFailure, ConnectionLost, translate
-from data_layer.cache.wire.connection import Command, pack
-from data_layer.cache.wire.node import LARGE
+from data_layer.cache.wire.connection import Command, Connection, pack
+from data_layer.cache.wire.node import LARGE, Node
+from data_layer.cache.wire.routing import Routing
 from data_layer.errors import CacheError, CacheTimeoutError, CacheUnavailableError
-
-if TYPE_CHECKING:
-    from asyncio import Future
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from data_layer.cache.wire.connection import Connection
-    from data_layer.cache.wire.node import Node
-    from data_layer.cache.wire.routing import Routing
 
 _COMMANDS_ON_ONE_KEY = (
     "APPEND DECR DECRBY DUMP EXPIRE EXPIRETIME GET GETDEL GETEX GETRANGE HDEL HGET HGETALL HLEN HMGET HSET INCR INCRBY "

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from data_layer.cache.address import ServerAddress
 from data_layer.cache.errors import translate
 from data_layer.cache.wire.breaker import BreakerState, CircuitBreaker
+from data_layer.cache.wire.connection import Connection, OnPush
+from data_layer.cache.wire.connector import Connector
 from data_layer.errors import (
     CacheError,
     CacheTimeoutError,
@@ -18,16 +22,9 @@ from data_layer.errors import (
 )
 from data_layer.observability.log import get_log
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+Locate = Callable[[], Awaitable[ServerAddress]]
 
-    from data_layer.cache.address import ServerAddress
-    from data_layer.cache.wire.connection import Connection, OnPush
-    from data_layer.cache.wire.connector import Connector
-    from data_layer.errors import DataLayerError
-
-    Locate = Callable[[], Awaitable[ServerAddress]]
-    Prepare = Callable[["Node", Connection], Awaitable[None]]
+Prepare = Callable[["Node", Connection], Awaitable[None]]
 
 LARGE = 65_536
 """Bytes of a command or a value above which it would hold up the small ones."""

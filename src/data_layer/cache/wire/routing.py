@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+from hiredis import ReplyError
+
+from data_layer.cache.address import ServerAddress
 from data_layer.cache.errors import is_demotion
-from data_layer.cache.wire.node import Node
+from data_layer.cache.wire.connection import Connection
+from data_layer.cache.wire.connector import Connector
+from data_layer.cache.wire.node import Node, Prepare
 from data_layer.errors import CacheError
 from data_layer.observability.log import get_log
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterable
-    from typing import Any
-
-    from hiredis import ReplyError
-
-    from data_layer.cache.address import ServerAddress
-    from data_layer.cache.wire.connection import Connection
-    from data_layer.cache.wire.connector import Connector
-    from data_layer.cache.wire.node import Prepare
 
 Answer = TypeVar("Answer")
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from typing import TYPE_CHECKING
 
+from hiredis import ReplyError
+
+from data_layer.cache.address import CacheAddress, ServerAddress
 from data_layer.cache.errors import is_demotion
-from data_layer.cache.wire.node import Node
+from data_layer.cache.wire.connection import Connection
+from data_layer.cache.wire.connector import Connector
+from data_layer.cache.wire.node import Node, Prepare
 from data_layer.cache.wire.routing import Redirect, ask_all
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.observability.log import get_log
 
-if TYPE_CHECKING:
-    from hiredis import ReplyError
-
-    from data_layer.cache.address import CacheAddress, ServerAddress
-    from data_layer.cache.wire.connection import Connection
-    from data_layer.cache.wire.connector import Connector
-    from data_layer.cache.wire.node import Prepare
-
-    HostAndPort = tuple[str, int]
+HostAndPort = tuple[str, int]
 
 _QUESTION_SECONDS = 0.5
 _LONGEST_QUESTION = 2.0

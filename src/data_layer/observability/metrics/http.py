@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from prometheus_client import Metric
 
 from data_layer.observability.metrics.durations import Durations
 from data_layer.observability.metrics.families import counters, gauge, histograms
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from prometheus_client import Metric
 
 UNMATCHED: Final = ("unmatched", "other")
 """Route and method of requests that no route takes."""

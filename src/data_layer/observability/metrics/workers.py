@@ -11,17 +11,12 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from data_layer.observability.log import get_log
-from data_layer.observability.metrics.snapshots import decode, encode, merge, without_gauges
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
-
-    from data_layer.observability.metrics.snapshots import Snapshot
+from data_layer.observability.metrics.snapshots import Snapshot, decode, encode, merge, without_gauges
 
 log = get_log(__name__)
 

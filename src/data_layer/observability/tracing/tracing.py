@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+
+from opentelemetry.trace import TracerProvider
 
 from data_layer.observability.log import get_log
 from data_layer.observability.tracing.spans import CommandSpans, Spans, StatementSpans, StorageSpans, TracedCalls
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from opentelemetry.trace import TracerProvider
 
 log = get_log(__name__)
 

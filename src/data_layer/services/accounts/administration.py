@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from data_layer.entities import User
 from data_layer.entities.changes import changes_of
 from data_layer.entities.enums import AuditAction, AuditLevel, UserRole, UserStatus
 from data_layer.errors import ConflictError, InvalidValueError, NotFoundError
 from data_layer.repositories.repository import MAXIMUM_PAGE
+from data_layer.schemas.actors import Actor
 from data_layer.schemas.users import UserAdmin
 from data_layer.services.accounts.addresses import login_name
 from data_layer.services.accounts.tools import AccountPart, admin_entry
 from data_layer.services.permissions import Permission, require
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from data_layer.entities import User
     from data_layer.repositories.unit_of_work import UnitOfWork
-    from data_layer.schemas.actors import Actor
 
 
 class Administration(AccountPart):

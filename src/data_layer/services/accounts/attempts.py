@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from data_layer.context import current_context
 from data_layer.entities.enums import AuditAction
-from data_layer.errors import InvalidCredentialsError, OverloadedError, TooManyAttemptsError
+from data_layer.errors import AuthenticationError, InvalidCredentialsError, OverloadedError, TooManyAttemptsError
 from data_layer.observability.log import get_log
+from data_layer.repositories.users import Credentials
+from data_layer.services.accounts.throttle import Admission
 from data_layer.services.accounts.tools import AccountPart
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
-    from data_layer.errors import AuthenticationError
-    from data_layer.repositories.users import Credentials
-    from data_layer.services.accounts.throttle import Admission
     from data_layer.services.audit.service import AuditService
 
 log = get_log(__name__)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import UUID
 
-from data_layer.entities import User
+from data_layer.entities import AuditLog, User
 from data_layer.entities.enums import AuditAction, AuthProvider, UserStatus
 from data_layer.errors import (
     AuthenticationError,
@@ -18,8 +19,8 @@ from data_layer.errors import (
     LastLoginMethodError,
     UnverifiedIdentityError,
 )
-from data_layer.schemas.actors import ANONYMOUS
-from data_layer.schemas.users import UserFull, check_avatar
+from data_layer.schemas.actors import ANONYMOUS, Actor
+from data_layer.schemas.users import ExternalIdentity, UserFull, check_avatar
 from data_layer.services.accounts.addresses import deliverable_email
 from data_layer.services.accounts.attempts import record_failed_login
 from data_layer.services.accounts.login import record_login
@@ -35,12 +36,7 @@ from data_layer.services.accounts.tools import (
 from data_layer.services.permissions import Permission
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
-    from data_layer.entities import AuditLog
     from data_layer.repositories.unit_of_work import UnitOfWork
-    from data_layer.schemas.actors import Actor
-    from data_layer.schemas.users import ExternalIdentity
 
 
 @dataclass(frozen=True, slots=True)

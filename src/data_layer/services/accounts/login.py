@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from data_layer.context import current_context
+from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, SessionType
 from data_layer.errors import AuthenticationError, InvalidValueError, OverloadedError
+from data_layer.repositories.users import Credentials
 from data_layer.schemas.actors import ANONYMOUS
+from data_layer.schemas.sessions import NewSession, Place, TokenPair
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import login_name
-from data_layer.services.accounts.attempts import Attempts, wrong_credentials
+from data_layer.services.accounts.attempts import Attempt, Attempts, wrong_credentials
 from data_layer.services.accounts.tools import changed, own_entry, require_usable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from data_layer.entities import User
     from data_layer.repositories.unit_of_work import UnitOfWork
-    from data_layer.repositories.users import Credentials
-    from data_layer.schemas.sessions import NewSession, Place, TokenPair
-    from data_layer.services.accounts.attempts import Attempt
 
 Result = TypeVar("Result")
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from data_layer.context import current_context
+from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, UserStatus
 from data_layer.errors import ChangedMeanwhileError, InvalidCredentialsError
 from data_layer.observability.log import get_log
-from data_layer.schemas.actors import ANONYMOUS
+from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import login_name
 from data_layer.services.accounts.attempts import Attempts
-from data_layer.services.accounts.one_time_tokens import Purpose, invalid_token
+from data_layer.services.accounts.one_time_tokens import OneTimeToken, Purpose, invalid_token
 from data_layer.services.accounts.tools import (
     changed,
     clear_token,
@@ -25,12 +27,7 @@ from data_layer.services.accounts.tools import (
 from data_layer.services.permissions import Permission
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
-    from data_layer.entities import User
     from data_layer.repositories.unit_of_work import UnitOfWork
-    from data_layer.schemas.actors import Actor
-    from data_layer.services.accounts.one_time_tokens import OneTimeToken
 
 log = get_log(__name__)
 

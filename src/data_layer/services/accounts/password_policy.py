@@ -7,16 +7,13 @@ characters that cannot be typed again reliably (control characters, unassigned o
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from data_layer.errors import WeakPasswordError
 from data_layer.services.accounts.passwords import MAXIMUM_LENGTH, normalize
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _FEWEST_DIFFERENT = 4
 _LONGEST_DECORATION = 5  # "summer" and up to so many digits and signs is still "summer".

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import orjson
 
+from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, UserStatus
 from data_layer.errors import ChangedMeanwhileError, InvalidValueError, ValueTooLongError
-from data_layer.schemas.users import UserFull, UserPublic
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.users import ProfileChanges, UserFull, UserPublic
 from data_layer.services.accounts.tools import AccountPart, admin_entry, changed, own_entry
 from data_layer.services.permissions import Permission, require
 
 if TYPE_CHECKING:
-    from datetime import datetime
-    from uuid import UUID
-
-    from data_layer.entities import User
     from data_layer.repositories.unit_of_work import UnitOfWork
-    from data_layer.schemas.actors import Actor
-    from data_layer.schemas.users import ProfileChanges
 
 MAXIMUM_PREFERENCES_SIZE = 16 * 1024
 """Largest preferences, in bytes of JSON."""

@@ -12,7 +12,7 @@ from data_layer.errors import DuplicateError, InvalidOneTimeTokenError
 from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import deliverable_email, login_name
-from data_layer.services.accounts.one_time_tokens import Purpose
+from data_layer.services.accounts.one_time_tokens import OneTimeToken, Purpose
 from data_layer.services.accounts.tools import (
     AccountPart,
     admin_entry,
@@ -26,7 +26,6 @@ from data_layer.services.permissions import Permission, require
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
-    from data_layer.services.accounts.one_time_tokens import OneTimeToken
 
 
 @dataclass(frozen=True, slots=True)

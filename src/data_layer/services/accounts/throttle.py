@@ -35,6 +35,7 @@ import hashlib
 import hmac
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -43,8 +44,6 @@ from data_layer.repositories.login_attempts import EVERY, Allowance, Bucket, Cou
 from data_layer.services.accounts.addresses import network_of
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from data_layer.repositories.unit_of_work import UnitOfWork
 
 PAIR = Allowance(free=5, forgiven_every=600, first_wait=1, longest_wait=900)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
+from data_layer.config import Settings
 from data_layer.entities import AuditLog, User
 from data_layer.entities.changes import changes_of
-from data_layer.entities.enums import AuthProvider, UserRole, UserStatus
+from data_layer.entities.enums import AuditAction, AuthProvider, UserRole, UserStatus
 from data_layer.errors import (
     AccountInactiveError,
     AccountSuspendedError,
@@ -17,6 +19,7 @@ from data_layer.errors import (
     LastAdminError,
     NotFoundError,
 )
+from data_layer.repositories.users import SecretColumn
 from data_layer.schemas.actors import Actor
 from data_layer.services.accounts.one_time_tokens import (
     OneTimeToken,
@@ -27,20 +30,15 @@ from data_layer.services.accounts.one_time_tokens import (
     owner_of,
 )
 from data_layer.services.accounts.password_policy import check_new_password
+from data_layer.services.accounts.passwords import PasswordHasher
 from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.acting import as_of_now
 from data_layer.services.permissions import Permission, require
+from data_layer.services.sessions import SessionService
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
-    from data_layer.config import Settings
-    from data_layer.entities.enums import AuditAction
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
-    from data_layer.repositories.users import SecretColumn
-    from data_layer.services.accounts.passwords import PasswordHasher
     from data_layer.services.audit.service import AuditService
-    from data_layer.services.sessions import SessionService
     from data_layer.services.tokens import TokenService
 
 MAIL_INTERVAL = timedelta(minutes=5)

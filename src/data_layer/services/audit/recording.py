@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
+from uuid import UUID
 
 import orjson
 import uuid_utils
@@ -11,12 +13,9 @@ import uuid_utils
 from data_layer.context import current_context
 from data_layer.entities.audit_log import USUAL_CASES
 from data_layer.entities.changes import masked
+from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from uuid import UUID
-
-    from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
     from data_layer.repositories.audit_rows import Row
 
 _LONGEST_JSON = 65_536

@@ -6,15 +6,11 @@ import os
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from data_layer.config import DEVELOPMENT_SECRET, Environment
+from data_layer.config import DEVELOPMENT_SECRET, Environment, ExaminedSettings, Settings
 from data_layer.services.doctor.checks import Check, CheckResult, failed, ok, warning
-
-if TYPE_CHECKING:
-    from data_layer.config import ExaminedSettings, Settings
 
 PART = "settings"
 _KEYS = ("db_ssl_key", "aws_cloudfront_private_key")

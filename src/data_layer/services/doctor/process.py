@@ -9,12 +9,9 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from data_layer.config import Settings
 from data_layer.services.doctor.checks import Check, CheckResult, ok, readable_size, warning
-
-if TYPE_CHECKING:
-    from data_layer.config import Settings
 
 PART = "process"
 _OLDEST_PYTHON = (3, 11)

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncGenerator, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from data_layer.entities.enums import FileState
+from data_layer.entities.enums import FileState, StorageKind
 from data_layer.errors import DamagedFileError, FileNotFoundInStorageError
+from data_layer.repositories.stored_objects import ObjectRecord
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.statistics import Frozen
 from data_layer.services.files.packing import unpack
-from data_layer.services.files.places import headers_of
-from data_layer.storage import UnusableKeys
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable
-
-    from data_layer.entities.enums import StorageKind
-    from data_layer.repositories.stored_objects import ObjectRecord
-    from data_layer.repositories.unit_of_work import Transactions
-    from data_layer.services.files.places import StoragePlaces
-    from data_layer.services.files.repair import FileRepair
-    from data_layer.storage import ListedFile
+from data_layer.services.files.places import StoragePlaces, headers_of
+from data_layer.services.files.repair import FileRepair
+from data_layer.storage import ListedFile, UnusableKeys
 
 Item = TypeVar("Item")
 _PAGE = 1000

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.statistics import Frozen
 from data_layer.services.files.check import FileCheck
-from data_layer.services.files.places import FILES, UPLOADS
-from data_layer.storage import UnusableKeys
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from data_layer.repositories.unit_of_work import Transactions
-    from data_layer.services.files.places import StoragePlaces
-    from data_layer.services.files.removal import FileRemoval
-    from data_layer.storage import ListedFile
+from data_layer.services.files.places import FILES, UPLOADS, StoragePlaces
+from data_layer.services.files.removal import FileRemoval
+from data_layer.storage import ListedFile, UnusableKeys
 
 _BATCH = 500
 

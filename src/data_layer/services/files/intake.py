@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from data_layer.database.transaction import uninterrupted
 from data_layer.entities import FileReference, StoredFile
-from data_layer.entities.enums import FileState
+from data_layer.entities.enums import FileEncoding, FileState
 from data_layer.errors import (
     CommitUnknownError,
     ConflictError,
@@ -21,9 +23,12 @@ from data_layer.errors import (
     MissingReferenceError,
 )
 from data_layer.observability.log import get_log
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
+from data_layer.schemas.files import Attachment, FileView
 from data_layer.services.files.packing import is_packable, pack
 from data_layer.services.files.places import (
     THUMBNAIL_TYPE,
+    StoragePlaces,
     headers_of,
     new_folder,
     original_key,
@@ -31,17 +36,8 @@ from data_layer.services.files.places import (
     thumbnail_key,
 )
 from data_layer.services.files.removal import leaving_rest_to_cleanup
-
-if TYPE_CHECKING:
-    from datetime import datetime
-    from uuid import UUID
-
-    from data_layer.entities.enums import FileEncoding
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
-    from data_layer.schemas.files import Attachment, FileView
-    from data_layer.services.files.places import StoragePlaces
-    from data_layer.storage.threads import FileThreads
-    from data_layer.storage.validation import InspectedFile, Inspector, ReceivedFile, Thumbnail
+from data_layer.storage.threads import FileThreads
+from data_layer.storage.validation import InspectedFile, Inspector, ReceivedFile, Thumbnail
 
 log = get_log(__name__)
 Result = TypeVar("Result")

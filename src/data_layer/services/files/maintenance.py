@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
+from data_layer.entities.enums import StorageKind
 from data_layer.errors import ConfigurationError
+from data_layer.repositories.unit_of_work import Transactions
+from data_layer.schemas.files import StorageUsage
 from data_layer.services.files.check import CheckReport, FileCheck
 from data_layer.services.files.cleanup import CleanupReport, FileCleanup
 from data_layer.services.files.migration import FileMigration, MigrationReport
+from data_layer.services.files.places import StoragePlaces
+from data_layer.services.files.removal import FileRemoval
 from data_layer.services.files.repair import FileRepair
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from data_layer.entities.enums import StorageKind
-    from data_layer.repositories.unit_of_work import Transactions
-    from data_layer.schemas.files import StorageUsage
-    from data_layer.services.files.places import StoragePlaces
-    from data_layer.services.files.removal import FileRemoval
 
 SAFETY_AGE = timedelta(hours=24)
 """How long something must have been useless before it is removed."""

@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from data_layer.entities.enums import StorageKind
 from data_layer.errors import ContentMismatchError, DamagedFileError, FileNotFoundInStorageError
 from data_layer.observability.log import get_log
+from data_layer.repositories.stored_objects import ObjectRecord
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.statistics import Frozen
-from data_layer.services.files.places import FILES, UPLOADS, headers_of, require_size
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-
-    from data_layer.entities.enums import StorageKind
-    from data_layer.repositories.stored_objects import ObjectRecord
-    from data_layer.repositories.unit_of_work import Transactions
-    from data_layer.services.files.places import StoragePlaces
-    from data_layer.storage import FileInformation, ListedFile, StorageBackend
+from data_layer.services.files.places import FILES, UPLOADS, StoragePlaces, headers_of, require_size
+from data_layer.storage import FileInformation, ListedFile, StorageBackend
 
 log = get_log(__name__)
 _BATCH = 100

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
+from data_layer.config import Settings
 from data_layer.entities.enums import StorageKind
 from data_layer.errors import ConfigurationError
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.services.files.maintenance import FileMaintenance
+from data_layer.services.files.places import StoragePlaces
 from data_layer.services.files.removal import FileRemoval
 from data_layer.services.files.service import FileService
 from data_layer.services.files.serving import LocalFileServer
@@ -17,13 +20,6 @@ from data_layer.storage.opening import local_url_signer
 from data_layer.storage.threads import FileThreads
 from data_layer.storage.validation import FileLimits, Inspector, canonical_type
 from data_layer.storage.validation.types import KNOWN_TYPES
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from data_layer.config import Settings
-    from data_layer.repositories.unit_of_work import Transactions
-    from data_layer.services.files.places import StoragePlaces
 
 _THREADS = 16  # For reading and packing what is uploaded; the storage has threads of its own.
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from data_layer.errors import NotFoundError
-
-if TYPE_CHECKING:
-    from data_layer.schemas.files import FileView
+from data_layer.schemas.files import FileView
 
 
 class AnyOwner(Enum):

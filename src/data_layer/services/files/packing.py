@@ -9,15 +9,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Iterator
 
 from data_layer.entities.enums import FileEncoding
 from data_layer.errors import DamagedFileError
 from data_layer.storage.validation import ReceivedFile
 from data_layer.storage.validation.types import TEXT_TYPES
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
 
 _LEVEL = 6
 _SMALLEST = 512  # Bytes below which the header and the work are not worth it.

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
+from data_layer.entities.enums import StorageKind
 from data_layer.errors import ContentMismatchError, DamagedFileError, FileTooLargeError, StorageUnavailableError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from data_layer.entities.enums import StorageKind
-    from data_layer.storage import FileInformation, StorageBackend
+from data_layer.storage import FileInformation, StorageBackend
 
 UPLOADS = "uploads/"
 """Where direct uploads wait until they are verified. Nothing there can be read."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-    from uuid import UUID
-
-    from data_layer.repositories.stored_objects import ObjectRecord
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
-    from data_layer.services.files.places import StoragePlaces
+from data_layer.repositories.stored_objects import ObjectRecord
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
+from data_layer.services.files.places import StoragePlaces
 
 log = get_log(__name__)
 

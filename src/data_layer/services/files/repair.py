@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
+from data_layer.entities.enums import StorageKind
 from data_layer.errors import ContentMismatchError, DamagedFileError, FileNotFoundInStorageError
 from data_layer.observability.log import get_log
+from data_layer.repositories.stored_objects import ObjectRecord
 from data_layer.services.files.packing import pack, unpack
-from data_layer.services.files.places import headers_of
+from data_layer.services.files.places import StoragePlaces, headers_of
+from data_layer.storage import FileContent, Storage
 from data_layer.storage.validation import ReceivedFile
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from data_layer.entities.enums import StorageKind
-    from data_layer.repositories.stored_objects import ObjectRecord
-    from data_layer.services.files.places import StoragePlaces
-    from data_layer.storage import FileContent, Storage
 
 log = get_log(__name__)
 

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 from data_layer.entities.enums import FileState
 from data_layer.errors import InvalidValueError, NotFoundError
+from data_layer.repositories.unit_of_work import Transactions
+from data_layer.schemas.files import Attachment, DirectUpload, FileView
 from data_layer.services.files.intake import Intake, Request, new_reference
-from data_layer.services.files.owners import require_owner
+from data_layer.services.files.owners import Owner, require_owner
 from data_layer.services.files.packing import unpack, verified
-from data_layer.services.files.places import THUMBNAIL_TYPE, headers_of, require_size
-from data_layer.services.files.removal import leaving_rest_to_cleanup
+from data_layer.services.files.places import THUMBNAIL_TYPE, StoragePlaces, headers_of, require_size
+from data_layer.services.files.removal import FileRemoval, leaving_rest_to_cleanup
 from data_layer.services.files.uploads import DirectUploads
-from data_layer.storage import OpenFile
-from data_layer.storage.validation import canonical_type, clean_file_name, content_disposition, receive
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Sequence
-    from uuid import UUID
-
-    from data_layer.repositories.unit_of_work import Transactions
-    from data_layer.schemas.files import Attachment, DirectUpload, FileView
-    from data_layer.services.files.owners import Owner
-    from data_layer.services.files.places import StoragePlaces
-    from data_layer.services.files.removal import FileRemoval
-    from data_layer.storage import FileContent, SignedUrl
-    from data_layer.storage.threads import FileThreads
-    from data_layer.storage.validation import Inspector
+from data_layer.storage import FileContent, OpenFile, SignedUrl
+from data_layer.storage.threads import FileThreads
+from data_layer.storage.validation import Inspector, canonical_type, clean_file_name, content_disposition, receive
 
 SHOWN_INLINE = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 """What a browser only ever shows; everything else is to be saved, because it may be hostile."""

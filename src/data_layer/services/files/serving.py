@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import datetime
 
 from data_layer.entities.enums import FileState
 from data_layer.errors import FileNotFoundInStorageError, InvalidSignatureError
+from data_layer.repositories.stored_objects import ObjectRecord
+from data_layer.repositories.unit_of_work import Transactions
 from data_layer.services.files.packing import unpack
 from data_layer.services.files.places import UPLOADS, require_announced_size, require_size
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-    from datetime import datetime
-
-    from data_layer.repositories.stored_objects import ObjectRecord
-    from data_layer.repositories.unit_of_work import Transactions
-    from data_layer.storage import Storage
-    from data_layer.storage.signing.local import LocalUrlSigner
+from data_layer.storage import Storage
+from data_layer.storage.signing.local import LocalUrlSigner
 
 
 @dataclass(frozen=True, slots=True)

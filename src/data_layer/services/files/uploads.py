@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 from data_layer.entities import StoredFile
 from data_layer.entities.enums import FileState
@@ -16,26 +16,16 @@ from data_layer.errors import (
     InvalidValueError,
     NotFoundError,
 )
-from data_layer.schemas.files import Attachment, DirectUpload
-from data_layer.services.files.intake import Request, new_reference
-from data_layer.services.files.owners import require_owner
-from data_layer.services.files.places import require_announced_size, upload_key
-from data_layer.services.files.removal import leaving_rest_to_cleanup
+from data_layer.repositories.unit_of_work import Transactions
+from data_layer.schemas.files import Attachment, DirectUpload, FileView
+from data_layer.services.files.intake import Intake, Request, new_reference
+from data_layer.services.files.owners import Owner, require_owner
+from data_layer.services.files.places import StoragePlaces, require_announced_size, upload_key
+from data_layer.services.files.removal import FileRemoval, leaving_rest_to_cleanup
 from data_layer.storage.metadata import check_sha256
-from data_layer.storage.validation import receive
+from data_layer.storage.threads import FileThreads
+from data_layer.storage.validation import Inspector, receive
 from data_layer.storage.validation.types import canonical_type, decide_type
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from data_layer.repositories.unit_of_work import Transactions
-    from data_layer.schemas.files import FileView
-    from data_layer.services.files.intake import Intake
-    from data_layer.services.files.owners import Owner
-    from data_layer.services.files.places import StoragePlaces
-    from data_layer.services.files.removal import FileRemoval
-    from data_layer.storage.threads import FileThreads
-    from data_layer.storage.validation import Inspector
 
 
 class DirectUploads:

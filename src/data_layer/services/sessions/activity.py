@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from contextvars import Context
+from datetime import datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
+from data_layer.repositories.sessions import Lifetime
+from data_layer.schemas.sessions import ActiveSession
 from data_layer.services.sessions.near_copies import NearCopy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-    from uuid import UUID
-
-    from data_layer.repositories.sessions import Lifetime
     from data_layer.repositories.unit_of_work import Transactions
-    from data_layer.schemas.sessions import ActiveSession
 
 log = get_log(__name__)
 

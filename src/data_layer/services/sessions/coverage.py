@@ -29,13 +29,10 @@ Whatever cannot be believed is asked of the database. A copy never refuses anybo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from uuid import UUID
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from uuid import UUID
-
-    from data_layer.repositories.session_changes import Reading
+from data_layer.repositories.session_changes import Reading
 
 LEASE_SECONDS = 1.5
 """How long after a reading was asked for copies are believed: the bound for a change to be seen everywhere."""

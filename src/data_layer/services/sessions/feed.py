@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import TYPE_CHECKING
 
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 from data_layer.repositories.session_changes import read_changes
+from data_layer.services.sessions.coverage import Coverage
+from data_layer.services.sessions.near_copies import NearCopies
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from data_layer.database.listener import Listener
-    from data_layer.services.sessions.coverage import Coverage
-    from data_layer.services.sessions.near_copies import NearCopies
 
 log = get_log(__name__)
 

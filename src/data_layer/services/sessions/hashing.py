@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pydantic import SecretStr
+from pydantic import SecretStr
 
 _TOKEN_BYTES = 32
 TOKEN_LENGTH = 43

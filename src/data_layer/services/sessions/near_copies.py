@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from uuid import UUID
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from uuid import UUID
-
-    from data_layer.schemas.sessions import ActiveSession
+from data_layer.schemas.sessions import ActiveSession
 
 _MOST_COPIES = 100_000
 

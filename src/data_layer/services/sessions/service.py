@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
+from data_layer.config import Settings
 from data_layer.context import current_context
-from data_layer.entities import AuditLog, Session
+from data_layer.entities import AuditLog, Session, User
 from data_layer.entities.enums import AuditAction, AuditLevel, SessionType
 from data_layer.entities.json_values import json_object_of
 from data_layer.errors import AccountInactiveError, ChangedMeanwhileError, InvalidValueError, NotFoundError
-from data_layer.repositories.sessions import Lifetime
-from data_layer.schemas.sessions import NewSession, Place, SessionAdmin, SessionData, SessionSecure
+from data_layer.repositories.sessions import EndedSessions, Lifetime
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.sessions import ActiveSession, NewSession, Place, SessionAdmin, SessionData, SessionSecure
 from data_layer.services.acting import as_of_now
 from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.sessions.activity import Activity
@@ -24,22 +29,12 @@ from data_layer.services.sessions.feed import SessionFeed
 from data_layer.services.sessions.hashing import TokenHasher, make_token
 from data_layer.services.sessions.near_copies import NearCopies
 from data_layer.services.sessions.shared_copies import SharedCopies
-from data_layer.services.sessions.validation import SessionValidator, refused
+from data_layer.services.sessions.validation import SessionValidator, ValidationCounts, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
-    from datetime import datetime, timedelta
-    from uuid import UUID
-
     from data_layer.cache import Cache
-    from data_layer.config import Settings
     from data_layer.database.listener import Listener
-    from data_layer.entities import User
-    from data_layer.repositories.sessions import EndedSessions
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
-    from data_layer.schemas.actors import Actor
-    from data_layer.schemas.sessions import ActiveSession
-    from data_layer.services.sessions.validation import ValidationCounts
 
 Value = TypeVar("Value")
 

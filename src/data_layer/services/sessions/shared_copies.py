@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -19,12 +20,10 @@ from data_layer.observability.log import get_log
 from data_layer.repositories.sessions import FoundSession
 from data_layer.schemas.base import View
 from data_layer.schemas.sessions import ActiveSession
+from data_layer.services.sessions.hashing import TokenHasher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from data_layer.cache import Cache
-    from data_layer.services.sessions.hashing import TokenHasher
 
 log = get_log(__name__)
 

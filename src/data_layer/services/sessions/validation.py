@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
 
 from data_layer.errors import DataLayerError, InvalidSessionError
-from data_layer.services.sessions.activity import FLUSH_SECONDS
-from data_layer.services.sessions.hashing import TOKEN_LENGTH
-from data_layer.services.sessions.near_copies import NearCopy
+from data_layer.repositories.sessions import FoundSession, Lifetime
+from data_layer.schemas.sessions import ActiveSession
+from data_layer.services.sessions.activity import FLUSH_SECONDS, Activity
+from data_layer.services.sessions.coverage import Coverage
+from data_layer.services.sessions.hashing import TOKEN_LENGTH, TokenHasher
+from data_layer.services.sessions.near_copies import NearCopies, NearCopy
+from data_layer.services.sessions.shared_copies import SharedCopies
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from uuid import UUID
-
-    from data_layer.repositories.sessions import FoundSession, Lifetime
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
-    from data_layer.schemas.sessions import ActiveSession
-    from data_layer.services.sessions.activity import Activity
-    from data_layer.services.sessions.coverage import Coverage
-    from data_layer.services.sessions.hashing import TokenHasher
-    from data_layer.services.sessions.near_copies import NearCopies
-    from data_layer.services.sessions.shared_copies import SharedCopies
 
     Find = Callable[[UnitOfWork], Awaitable[FoundSession | None]]
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 import jwt
 from uuid_utils.compat import uuid4
 
+from data_layer.config import Settings
 from data_layer.errors import ExpiredTokenError, InvalidTokenError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from data_layer.config import Settings
 
 _ALGORITHM = "HS256"
 _LEEWAY_SECONDS = 5

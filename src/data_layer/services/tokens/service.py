@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
+from data_layer.config import Settings
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditLevel
 from data_layer.errors import InvalidSessionError, InvalidTokenError, ReusedTokenError
-from data_layer.schemas.sessions import TokenPair
+from data_layer.repositories.refresh_tokens import FoundRefreshToken
+from data_layer.schemas.sessions import ActiveSession, TokenPair
+from data_layer.services.sessions import SessionService
 from data_layer.services.sessions.hashing import TOKEN_LENGTH, TokenHasher, make_token
 from data_layer.services.tokens.access import AccessTokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-    from uuid import UUID
-
-    from data_layer.config import Settings
-    from data_layer.repositories.refresh_tokens import FoundRefreshToken
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
-    from data_layer.schemas.sessions import ActiveSession
-    from data_layer.services.sessions import SessionService
 
 GRACE_SECONDS = 10.0
 """How long after its exchange a refresh token still gives the same successor."""

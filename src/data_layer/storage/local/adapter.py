@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from data_layer.errors import InvalidValueError, NotInitializedError, StorageUnavailableError
 from data_layer.observability.log import get_log
@@ -26,25 +28,20 @@ from data_layer.storage.local.folder import TEMPORARY, StorageFolder, create_fil
 from data_layer.storage.local.listing import measure, walk
 from data_layer.storage.local.reader import Reader
 from data_layer.storage.metadata import Description, check_sha256
-from data_layer.storage.port import OpenFile, ignore_unusable_key
+from data_layer.storage.port import (
+    FileContent,
+    FileInformation,
+    ListedFile,
+    OpenFile,
+    SignedMethod,
+    SignedUrl,
+    StorageStatistics,
+    UnusableKeyHandler,
+    ignore_unusable_key,
+)
 from data_layer.storage.signing.local import LocalUrlSigner
 from data_layer.storage.signing.terms import Answer, Terms
 from data_layer.storage.threads import FileThreads
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-    from datetime import timedelta
-    from pathlib import Path
-
-    from data_layer.storage.port import (
-        FileContent,
-        FileInformation,
-        ListedFile,
-        SignedMethod,
-        SignedUrl,
-        StorageStatistics,
-        UnusableKeyHandler,
-    )
 
 _THREADS = 32
 _LISTED_AT_ONCE = 500

@@ -7,21 +7,17 @@ import hashlib
 import mimetypes
 import os
 import secrets
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from data_layer.observability.log import get_log
-from data_layer.storage.local.folder import LOCKS, METADATA, TEMPORARY, create_file, read_all, write_all
+from data_layer.storage.local.folder import LOCKS, METADATA, TEMPORARY, StorageFolder, create_file, read_all, write_all
 from data_layer.storage.port import FileInformation
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from data_layer.storage.local.folder import StorageFolder
 
 _EXTENDED_ATTRIBUTE = "user.data_layer"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

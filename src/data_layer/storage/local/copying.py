@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
+from data_layer.storage.conditions import Condition
 from data_layer.storage.content import BATCH_SIZE
 from data_layer.storage.local.attributes import attached, locked
 from data_layer.storage.local.draft import Destination, Draft
+from data_layer.storage.local.folder import StorageFolder
 from data_layer.storage.local.reader import Reader
 from data_layer.storage.metadata import Description
 
-if TYPE_CHECKING:
-    from data_layer.storage.conditions import Condition
-    from data_layer.storage.local.folder import StorageFolder
-
-    Place = tuple[str, tuple[str, ...]]
+Place = tuple[str, tuple[str, ...]]
 
 
 class Copy:

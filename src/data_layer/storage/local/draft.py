@@ -6,20 +6,16 @@ import hashlib
 import os
 import secrets
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from data_layer.errors import ContentMismatchError, FileTooLargeError, StorageUnavailableError
 from data_layer.storage.conditions import Condition
 from data_layer.storage.local.attributes import Attributes, Sidecars, attach, locked
 from data_layer.storage.local.folder import TEMPORARY, StorageFolder, create_file, start_writeback, write_all
 from data_layer.storage.local.reader import Reader
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from data_layer.storage.metadata import Description
+from data_layer.storage.metadata import Description
 
 _ATTEMPTS = 100
 

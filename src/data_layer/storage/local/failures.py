@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from data_layer.errors import (
     FileNotFoundInStorageError,
@@ -13,9 +13,6 @@ from data_layer.errors import (
     StorageFullError,
     StorageUnavailableError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_NAMEABLE = frozenset({errno.ENAMETOOLONG, errno.EILSEQ})

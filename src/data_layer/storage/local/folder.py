@@ -6,14 +6,11 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from data_layer.errors import StorageUnavailableError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 OWN_FOLDER = ".storage/"
 TEMPORARY = (".storage", "temporary")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from data_layer.storage.keys import MAX_SEGMENTS, is_key
 from data_layer.storage.local.attributes import time_of
 from data_layer.storage.local.folder import OWN_FOLDER, StorageFolder, open_folder
 from data_layer.storage.port import ListedFile, StorageStatistics, UnusableKeys
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
 
 
 def walk(folder: StorageFolder, folders: Sequence[str] = (), beginning: str = "") -> Generator[ListedFile]:

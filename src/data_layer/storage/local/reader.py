@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from data_layer.errors import StorageUnavailableError
 from data_layer.storage.local.attributes import Attributes, Sidecars, attached, information
-from data_layer.storage.local.folder import read_all
-
-if TYPE_CHECKING:
-    from data_layer.storage.local.folder import StorageFolder
-    from data_layer.storage.port import FileInformation
+from data_layer.storage.local.folder import StorageFolder, read_all
+from data_layer.storage.port import FileInformation
 
 _CLOSED = -1
 _ATTEMPTS = 100

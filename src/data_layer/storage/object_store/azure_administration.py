@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_layer.errors import PublicStorageError, StorageUnavailableError
 from data_layer.extras import require_extra
 from data_layer.observability.log import get_log
+from data_layer.settings.azure_place import AzurePlace
 from data_layer.storage.object_store.failures import MISSING_PLACE, missing_place, refusal
-from data_layer.storage.object_store.listing import listed_file
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from data_layer.settings.azure_place import AzurePlace
-    from data_layer.storage.object_store.limits import Limits
-    from data_layer.storage.object_store.listing import Page
+from data_layer.storage.object_store.limits import Limits
+from data_layer.storage.object_store.listing import Page, listed_file
 
 _PAGE = 1000
 

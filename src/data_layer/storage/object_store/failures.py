@@ -7,8 +7,8 @@ goes on: only the HTTP status and the error code are picked out, and the chain o
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from obstore.exceptions import (
     AlreadyExistsError,
@@ -32,9 +32,6 @@ from data_layer.errors import (
     StorageUnavailableError,
 )
 from data_layer.storage.conditions import Condition
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _REGION = re.compile(r"<Region>([a-z0-9-]{1,40})</Region>|expecting '([a-z0-9-]{1,40})'")
 _WRONG_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig
+from obstore.store import ClientConfig, RetryConfig
 
 _NEVER = timedelta(days=365)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_layer.errors import (
     PublicStorageError,
@@ -18,16 +19,10 @@ from data_layer.errors import (
 from data_layer.extras import require_extra
 from data_layer.observability.log import get_log
 from data_layer.storage.object_store.failures import refusal
-from data_layer.storage.object_store.listing import listed_file
+from data_layer.storage.object_store.limits import Limits
+from data_layer.storage.object_store.listing import Page, listed_file
+from data_layer.storage.object_store.s3_place import S3Place
 from data_layer.storage.signing.s3 import S3Credentials
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from datetime import timedelta
-
-    from data_layer.storage.object_store.limits import Limits
-    from data_layer.storage.object_store.listing import Page
-    from data_layer.storage.object_store.s3_place import S3Place
 
 _MISSING = frozenset({"404", "NoSuchBucket", "NotFound"})
 _WRONG_CREDENTIALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})

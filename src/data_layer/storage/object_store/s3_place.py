@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from data_layer.storage.signing.s3 import S3Credentials
+from data_layer.storage.signing.s3 import S3Credentials
 
 Encryption = Literal["none", "sse-s3", "sse-kms"]
 ALGORITHMS = {"sse-s3": "AES256", "sse-kms": "aws:kms"}

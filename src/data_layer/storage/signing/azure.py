@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import base64
 import hmac
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from data_layer.storage.port import SignedUrl
-from data_layer.storage.signing.terms import quoted
-
-if TYPE_CHECKING:
-    from data_layer.storage.signing.terms import Terms
+from data_layer.storage.signing.terms import Terms, quoted
 
 VERSION = "2022-11-02"
 _PERMISSIONS = {"GET": "r", "PUT": "cw"}

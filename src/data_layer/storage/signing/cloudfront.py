@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -13,12 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from data_layer.errors import ConfigurationError
 from data_layer.storage.port import SignedUrl
-from data_layer.storage.signing.terms import quoted
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data_layer.storage.signing.terms import Terms
+from data_layer.storage.signing.terms import Terms, quoted
 
 _FOR_URLS = str.maketrans("+=/", "-_~")
 

@@ -6,20 +6,14 @@ import hashlib
 import hmac
 import json
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from data_layer.errors import InvalidSignatureError
-from data_layer.storage.port import SignedUrl
-from data_layer.storage.signing.terms import Answer, quoted
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from data_layer.storage.port import SignedMethod
-    from data_layer.storage.signing.terms import Terms
+from data_layer.storage.port import SignedMethod, SignedUrl
+from data_layer.storage.signing.terms import Answer, Terms, quoted
 
 PATH = "/v1/files"
 """Where the service serves files, below its own address."""

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from data_layer.storage.port import SignedUrl
-from data_layer.storage.signing.terms import quoted
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from data_layer.storage.signing.terms import Terms
+from data_layer.storage.signing.terms import Terms, quoted
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from data_layer.errors import InvalidValueError
 from data_layer.storage.keys import split_key
 from data_layer.storage.metadata import check_content_disposition, check_content_type, check_header
-
-if TYPE_CHECKING:
-    from data_layer.storage.port import SignedMethod
+from data_layer.storage.port import SignedMethod
 
 LONGEST = timedelta(days=7)
 """S3 verifies no longer ones."""

@@ -10,18 +10,14 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from data_layer.errors import CorruptFileError, ImageTooLargeError
 from data_layer.storage.validation.metadata import read_orientation, reduced_exif
-from data_layer.storage.validation.received import Span
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from data_layer.storage.validation.received import ReceivedFile
-    from data_layer.storage.validation.values import MetadataRemoval
+from data_layer.storage.validation.received import ReceivedFile, Span
+from data_layer.storage.validation.values import MetadataRemoval
 
 Pieces = list["bytes | Span"]
 

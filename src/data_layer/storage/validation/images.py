@@ -15,8 +15,9 @@ import struct
 import time
 import zlib
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from PIL import Image, ImageCms, ImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -26,16 +27,18 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from data_layer.errors import CorruptFileError, ImageTimeoutError, ImageTooLargeError, InvalidFileError
 from data_layer.observability.log import get_log
-from data_layer.storage.validation.containers import png_chunk, png_file, read_picture, stored_pieces
+from data_layer.storage.validation.containers import (
+    Picture,
+    Pieces,
+    PngLayout,
+    png_chunk,
+    png_file,
+    read_picture,
+    stored_pieces,
+)
 from data_layer.storage.validation.memory import DECODING, bounded_by_container
 from data_layer.storage.validation.received import JoinedFile, ReceivedFile, Span
-from data_layer.storage.validation.values import ImageFacts, InspectedFile, Thumbnail
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from data_layer.storage.validation.containers import Picture, Pieces, PngLayout
-    from data_layer.storage.validation.values import FileLimits
+from data_layer.storage.validation.values import FileLimits, ImageFacts, InspectedFile, Thumbnail
 
 log = get_log(__name__)
 

@@ -5,20 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 from data_layer.errors import CorruptFileError, EmptyFileError, ImageTimeoutError, PolyglotFileError
 from data_layer.extras import require_extra
+from data_layer.storage.validation.received import ReceivedFile
 from data_layer.storage.validation.svg import check_svg
 from data_layer.storage.validation.types import IMAGE_TYPES, SVG, recognize
-from data_layer.storage.validation.values import InspectedFile
-
-if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
-
-    from data_layer.storage.validation.received import ReceivedFile
-    from data_layer.storage.validation.values import FileLimits, Thumbnail
+from data_layer.storage.validation.values import FileLimits, InspectedFile, Thumbnail
 
 _THREADS = 4  # At most: decoding keeps a processor busy, and each thread keeps some memory that it has used.
 _QUEUE_SECONDS = 60.0

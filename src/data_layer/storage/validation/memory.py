@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data_layer.errors import ImageTimeoutError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _SHARE = 3
 """Of the container's memory limit, decoding gets at most one part in so many."""

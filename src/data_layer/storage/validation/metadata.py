@@ -7,12 +7,10 @@ unusable: an entry that makes no sense is passed over. What is written is made a
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from data_layer.storage.validation.values import MetadataRemoval
+from data_layer.storage.validation.values import MetadataRemoval
 
 _ORIENTATION, _EXIF_DIRECTORY = 0x0112, 0x8769
 _ASCII, _SHORT, _LONG, _RATIONAL, _SIGNED_RATIONAL = 2, 3, 4, 5, 10

@@ -7,20 +7,17 @@ import hashlib
 import io
 import tempfile
 from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from itertools import accumulate
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from typing_extensions import override
 
 from data_layer.errors import FileTooLargeError, StorageFullError, StorageUnavailableError
 from data_layer.storage.content import batches
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-
-    from data_layer.storage.port import FileContent
-    from data_layer.storage.threads import FileThreads
+from data_layer.storage.port import FileContent
+from data_layer.storage.threads import FileThreads
 
 IN_MEMORY = 256 * 1024
 """Bytes up to which a file is held in memory: little, because hundreds may arrive at the same time."""

@@ -7,20 +7,15 @@ functions. A style sheet is what its element holds directly; elements in between
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import NoReturn
 from xml.parsers import expat
 
 import tinycss2
+from tinycss2.ast import Node
 
 from data_layer.errors import ActiveContentError, CorruptFileError, ImageTooLargeError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import NoReturn
-
-    from tinycss2.ast import Node
-
-    from data_layer.storage.validation.received import ReceivedFile
+from data_layer.storage.validation.received import ReceivedFile
 
 _SVG = "http://www.w3.org/2000/svg"
 _XHTML = "http://www.w3.org/1999/xhtml"

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Set as AbstractSet
 
 import orjson
 
 from data_layer.errors import FileTypeMismatchError, FileTypeNotAllowedError
-
-if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
-
-    from data_layer.storage.validation.received import ReceivedFile
+from data_layer.storage.validation.received import ReceivedFile
 
 _HEAD_SIZE = 4096
 _MAX_TEXT_SIZE = 128 * 1024 * 1024

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from data_layer.storage.validation.received import ReceivedFile
+from data_layer.storage.validation.received import ReceivedFile
 
 MetadataRemoval = Literal["none", "location", "all"]
 """What is removed from images before they are stored: nothing, where they were taken, or all but the orientation."""
