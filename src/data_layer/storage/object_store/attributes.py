@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-from obstore import GetResult
-
-from data_layer.storage.metadata import RESERVED_PREFIX, Description
+from data_layer.storage.metadata import RESERVED_PREFIX
 from data_layer.storage.port import FileInformation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from obstore import GetResult
+
+    from data_layer.storage.metadata import Description
 
 _SHA256 = f"{RESERVED_PREFIX}sha256"
 _EMPTY = "%"

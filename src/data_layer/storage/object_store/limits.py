@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from obstore.store import ClientConfig, RetryConfig
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
 
 _NEVER = timedelta(days=365)
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import obstore
-from obstore import GetResult, OffsetRange
 from obstore.exceptions import BaseError
-from obstore.store import ObjectStore
 
 from data_layer.storage.content import BATCH_SIZE
 from data_layer.storage.object_store.attributes import to_information
 from data_layer.storage.object_store.failures import is_about_a_range, translated
-from data_layer.storage.port import FileInformation, OpenFile
+from data_layer.storage.port import OpenFile
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from obstore import GetResult, OffsetRange
+    from obstore.store import ObjectStore
+
+    from data_layer.storage.port import FileInformation
 
 
 async def get(store: ObjectStore, key: str) -> GetResult:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from datetime import timedelta
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import ObjectStore, S3Config, S3Store
+from obstore.store import S3Store
 
 from data_layer.errors import FileExistsInStorageError, NotSupportedByStorageError, StorageRefusedError
 from data_layer.extras import is_installed
@@ -24,11 +22,16 @@ from data_layer.storage.object_store.limits import Limits
 from data_layer.storage.object_store.listing import STAGING, Page, fetched_pages, obstore_pages
 from data_layer.storage.object_store.s3_administration import BucketSettings, S3Administration
 from data_layer.storage.object_store.s3_place import ALGORITHMS, S3Place
-from data_layer.storage.port import SignedMethod, SignedUrl
 from data_layer.storage.signing import s3 as signing
 from data_layer.storage.signing.terms import Answer, Terms, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+    from datetime import timedelta
+
+    from obstore.store import ObjectStore, S3Config
+
+    from data_layer.storage.port import SignedMethod, SignedUrl
     from data_layer.storage.signing.cloudfront import CloudFrontSigner
 
 _QUOTE = '"'

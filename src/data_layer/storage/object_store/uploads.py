@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import obstore
-from obstore.store import ObjectStore
 
 from data_layer.errors import ContentMismatchError, FileTooLargeError, NotSupportedByStorageError
-from data_layer.storage.conditions import Condition
 from data_layer.storage.content import BATCH_SIZE, batches
-from data_layer.storage.metadata import Description
 from data_layer.storage.object_store.attributes import to_attributes
 from data_layer.storage.object_store.failures import translated
-from data_layer.storage.port import FileContent
-from data_layer.storage.threads import FileThreads
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from obstore.store import ObjectStore
+
+    from data_layer.storage.conditions import Condition
+    from data_layer.storage.metadata import Description
+    from data_layer.storage.port import FileContent
+    from data_layer.storage.threads import FileThreads
 
 PART_SIZE = 8 * 1024 * 1024
 """Bytes: what is longer travels in parts of this size, unless it is in memory and the backend takes it at once."""
