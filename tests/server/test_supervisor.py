@@ -46,8 +46,9 @@ class PatientStop(StopRequest):
 
 
 class Running:
-    def __init__(self, folder: Path, stop: PatientStop, task: asyncio.Task[bool]) -> None:
+    def __init__(self, folder: Path, stop: PatientStop, task: asyncio.Task[bool], port: int) -> None:
         self.folder = folder
+        self.port = port
         self.stop = stop
         self.task = task
 
@@ -87,8 +88,9 @@ async def supervised(folder: Path, *behaviours: str, **settings: Any) -> AsyncIt
     stop = PatientStop()
     command = [sys.executable, str(PROGRAM), str(folder), ",".join(behaviours)]
     listener = socket.create_server(("127.0.0.1", 0))
+    port: int = listener.getsockname()[1]
     task = asyncio.create_task(Supervisor(made, listener, stop, command=command).run())
-    running = Running(folder, stop, task)
+    running = Running(folder, stop, task, port)
     try:
         yield running
     finally:
@@ -159,11 +161,47 @@ async def test_a_worker_that_hangs_is_replaced_and_one_that_answers_stays(
 
 async def test_without_a_limit_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words: list[str] = []
-    monkeypatch.setattr(worker.Worker, "tell", lambda _, word: words.append(word))
+    tell = worker.Worker.tell
+
+    def listen_in(self: worker.Worker, word: str) -> None:
+        words.append(word)
+        tell(self, word)
+
+    monkeypatch.setattr(worker.Worker, "tell", listen_in)
     async with supervised(tmp_path, "serves", "hangs", worker_timeout=0) as running:
         await running.until_ready()
         await _send_until(running, 0, signal.SIGUSR1)
-        assert words == []
+        assert words == ["serve"]
+
+
+async def test_once_a_worker_has_answered_the_supervisor_never_does(tmp_path: Path) -> None:
+    async with supervised(tmp_path, "serves", "never_ready") as running:
+        while await _status(running) != 200:
+            pass
+        assert {*await asyncio.gather(*(_status(running) for _ in range(200)))} == {200}
+        await running.until_ready()  # So that the other one is there to be ended.
+
+
+async def test_the_supervisor_answers_again_when_no_worker_is_left(tmp_path: Path) -> None:
+    async with supervised(tmp_path, "serves", "never_ready") as running:
+        await running.until_ready()
+        for status in (200, 503, 200):
+            async with asyncio.timeout(PATIENCE):
+                while await _status(running) != status:
+                    pass
+            if status == 200:
+                _kill(running.of(0)[-1][0])
+
+
+async def _status(running: Running) -> int:
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(b"GET /readyz HTTP/1.1\r\nhost: service\r\n\r\n")
+        status = int((await reader.readline()).split()[1])
+        writer.close()
+    except (ConnectionError, IndexError):  # It was killed with the connection in its hands.
+        return 0
+    return status
 
 
 async def _send_until(running: Running, number: int, sent: signal.Signals) -> None:

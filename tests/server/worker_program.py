@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -30,27 +31,37 @@ def main(folder: Path, behaviours: list[str], given: Assignment) -> int:
         # As a worker that still imports: a signal would end it.
         time.sleep(600)
     link = given.open_link()
-    given.open_listener().close()
+    listener = given.open_listener()
     if behaviour == "hangs":
         link.report_ready()
         time.sleep(600)
     if behaviour == "dies":
         link.report_ready()
         return 3
-    return asyncio.run(serve(behaviour, link, note))
+    return asyncio.run(serve(behaviour, link, note, listener))
 
 
-async def serve(behaviour: str, link: SupervisorLink, note: Callable[[str], None]) -> int:
+async def serve(behaviour: str, link: SupervisorLink, note: Callable[[str], None], listener: socket.socket) -> int:
     stop = Noted(note)
     loop = asyncio.get_running_loop()
     for number in FORWARDED:
         loop.add_signal_handler(number, note, number.name)
     link.obey(stop, loop)
+    await link.may_serve()
+    server = await asyncio.start_server(greet, sock=listener)
     link.report_ready()
     await (stop.hastened if behaviour == "waits_for_haste" else stop.asked).wait()
     if behaviour == "late":
         await asyncio.sleep(600)
+    server.close()
     return 5 if behaviour == "ends_badly" else 0
+
+
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    await writer.drain()
+    writer.close()
 
 
 class Noted(StopRequest):

@@ -31,6 +31,8 @@ class HalfSent:
         head = f"POST /v1/sessions HTTP/1.1\r\nhost: service\r\ncontent-length: {len(BODY)}\r\n"
         expect = "content-type: application/json\r\nexpect: 100-continue\r\n\r\n"
         self._connection.sendall((head + expect).encode())
+
+    def begin(self) -> None:
         # The service asks for the body: the request is under way.
         assert self._connection.recv(1000).startswith(b"HTTP/1.1 100 ")
         self._connection.sendall(BODY[:HALF])
@@ -52,6 +54,7 @@ class HalfSent:
 def half_sent(service: Service) -> Iterator[HalfSent]:
     request = HalfSent(service)
     try:
+        request.begin()
         yield request
     finally:
         request.close()

@@ -28,6 +28,9 @@ class Terminal(Observer):
         """Plant the example data, if it never was."""
         await data.seed.plant_once(lambda name: say(f"  example project: {name}"))
 
+    async def may_serve(self) -> None:
+        """At once: nobody else answers."""
+
     def serving(self, data: DataLayer, /) -> None:
         """Print where everything is."""
         service = f"http://{authority(self._settings)}"

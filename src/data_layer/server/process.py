@@ -55,6 +55,9 @@ class Observer(Protocol):
     async def opened(self, data: DataLayer, /) -> None:
         """The data layer is open, and nothing is served yet; what is done here is cancelled by a wish to stop."""
 
+    async def may_serve(self) -> None:
+        """Return when requests may be taken from the listening socket; cancelled by a wish to stop."""
+
     def serving(self, data: DataLayer, /) -> None:
         """Requests are served from now on."""
 
@@ -70,6 +73,9 @@ class LogObserver(Observer):
 
     async def opened(self, _data: DataLayer, /) -> None:
         """It is worth no line of its own."""
+
+    async def may_serve(self) -> None:
+        """At once: nobody else answers."""
 
     def serving(self, _data: DataLayer, /) -> None:
         """Say where."""
@@ -88,6 +94,10 @@ class WorkerObserver(Observer):
 
     async def opened(self, _data: DataLayer, /) -> None:
         """The supervisor waits for more."""
+
+    async def may_serve(self) -> None:
+        """When the supervisor, which answers while no worker is ready, has stopped doing so."""
+        await self._link.may_serve()
 
     def serving(self, _data: DataLayer, /) -> None:
         """The supervisor may start the others, or forward signals."""
@@ -170,6 +180,7 @@ class ServiceProcess:
         metrics = metrics_of_process(data, self._metrics_listener, self._role.folder)
         async with scheduled(data.maintenance, data.cache, interval), metrics:
             self._gate.open(create_app(data))
+            await self._stop.unless(self._observer.may_serve())
             self._http.start()
             self._observer.serving(data)
             await self._until_asked()

@@ -38,7 +38,8 @@ class Supervisor:
     """Keeps WORKERS processes serving on one listening socket.
 
     The first one starts alone: what keeps it from starting would keep all of them, and is said once. While none is
-    ready, at the start and after crashes, the supervisor answers requests itself, with 503.
+    ready, at the start and after crashes, the supervisor answers requests itself, with 503. It has stopped to do so
+    before a worker takes the first request: once a client has seen the service ready, no answer says otherwise.
 
     What there is once for all workers runs on this object's event loop and is entered in ``_run``, beside the folder,
     such as METRICS_PORT, which is taken at once. The folder is private, for Unix sockets of the workers, which find it
@@ -64,8 +65,9 @@ class Supervisor:
         self._command = command
         self._folder = Path()
         self._workers: dict[int, Worker] = {}
-        self._some_ready, self._none_ready = asyncio.Event(), asyncio.Event()
-        self._was_ready = False
+        self._was_ready = asyncio.Event()
+        self._door: HttpServer | None = None
+        self._door_closing = asyncio.Lock()
         self._ended_well = True
 
     async def run(self) -> bool:
@@ -90,8 +92,8 @@ class Supervisor:
 
             stack.enter_context(self._metrics_listener)
             await stack.enter_async_context(metrics_of_workers(self._folder, self._metrics_listener))
-        door = asyncio.create_task(self._answer_while_none_is_ready())
-        stack.push_async_callback(_cancel, door)
+        self._open_door()
+        stack.push_async_callback(self._close_door)
         if self._settings.uses_embedded_database or self._settings.uses_embedded_cache:
             await self._stop.unless(self._start_embedded_servers(stack))
         keepers = [asyncio.create_task(self._keep(0))]
@@ -103,7 +105,7 @@ class Supervisor:
             log.info("service_stopping")
         finally:
             # Each worker has its own share in the listening socket, which ends with the last of them.
-            await _cancel(door)
+            await self._close_door()
             self._listener.close()
             await self._end(keepers)
 
@@ -113,26 +115,29 @@ class Supervisor:
 
         await stack.enter_async_context(embedded_servers(self._settings, exclusive=True))
 
-    async def _answer_while_none_is_ready(self) -> None:
-        limits = ConnectionLimits.of(self._settings)
-        while True:
-            door = HttpServer(Gate(), self._listener.dup(), finish_seconds=1, limits=limits)
-            try:
-                door.start()
-                await self._some_ready.wait()
-            finally:
-                await door.close()
-            await self._none_ready.wait()
+    def _open_door(self) -> None:
+        """Answer requests here, if no worker does or is about to."""
+        taken = any(worker.takes_requests for worker in self._workers.values())
+        if self._door is None and not taken and not self._stop.asked.is_set():
+            limits = ConnectionLimits.of(self._settings)
+            self._door = HttpServer(Gate(), self._listener.dup(), finish_seconds=1, limits=limits)
+            self._door.start()
+
+    async def _close_door(self) -> None:
+        async with self._door_closing:
+            if self._door is not None:
+                await self._door.close()
+                self._door = None
 
     async def _until_ready(self, first: asyncio.Task[None]) -> None:
-        ready = asyncio.create_task(self._some_ready.wait())
+        ready = asyncio.create_task(self._was_ready.wait())
         asked = asyncio.create_task(self._stop.asked.wait())
         await asyncio.wait([first, ready, asked], return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         asked.cancel()
         if first.done():
             first.result()
-        if not self._was_ready:
+        if not self._was_ready.is_set():
             raise StoppedBeforeReady(self._stop.signal)
 
     async def _keep(self, number: int) -> None:
@@ -142,7 +147,7 @@ class Supervisor:
             failure, seconds = await self._run_worker(number)
             if self._stop.asked.is_set():
                 return
-            if not self._was_ready:
+            if not self._was_ready.is_set():
                 raise failure
             pause = _FIRST_PAUSE if seconds > _GOOD_SECONDS else min(2 * pause, _LONGEST_PAUSE)
             log.warning("worker_ended", number=number, code=failure.code, reason=str(failure), restart_seconds=pause)
@@ -162,10 +167,10 @@ class Supervisor:
             worker.tell("stop")
         watch = asyncio.create_task(self._kill_when_it_hangs(worker))
         try:
-            await worker.ended(self._note)
+            await worker.ended(before_serving=self._close_door, on_ready=self._was_ready.set)
         finally:
             await _cancel(watch)
-        self._note()
+        self._open_door()
         self._ended_well &= worker.ended_well or not self._stop.asked.is_set()
         return worker.why_it_ended, worker.ready_seconds
 
@@ -177,16 +182,6 @@ class Supervisor:
         if not self._stop.asked.is_set():  # Afterwards there is a limit for everything together.
             log.error("worker_hangs", pid=worker.pid, seconds=limit)
             worker.kill()
-
-    def _note(self) -> None:
-        """A worker has become ready, or has ended."""
-        if any(worker.is_ready for worker in self._workers.values()):
-            self._was_ready = True
-            self._some_ready.set()
-            self._none_ready.clear()
-        else:
-            self._some_ready.clear()
-            self._none_ready.set()
 
     async def _end(self, keepers: list[asyncio.Task[None]]) -> None:
         self._stop.ask()

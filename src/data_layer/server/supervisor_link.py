@@ -1,7 +1,8 @@
 """What a worker knows of its supervisor: its assignment, and the connection between the two.
 
-The connection is a pair of sockets. The worker reports on it, one JSON object a line, that it is ready, why it cannot
-start, or that it is alive; the supervisor says ``stop`` and ``hasten``, and asks ``alive``. When the connection ends,
+The connection is a pair of sockets. The worker reports on it, one JSON object a line, that it could serve, that it
+does, why it cannot start, or that it is alive; the supervisor says ``serve``, ``stop`` and ``hasten``, and asks
+``alive``. When the connection ends,
 the supervisor is gone, by ``kill -9`` for example, and the worker stops too.
 """
 
@@ -66,9 +67,15 @@ class SupervisorLink:
     def __init__(self, connection: socket.socket, folder: Path) -> None:
         self._connection = connection
         self._folder = folder
+        self._may_serve = asyncio.Event()
         # Until someone handles them: they would end the process.
         for number in FORWARDED:
             signal.signal(number, signal.SIG_IGN)
+
+    async def may_serve(self) -> None:
+        """Ask to take requests, and return when the supervisor takes none itself any more."""
+        self._report({"asks": "serve"})
+        await self._may_serve.wait()
 
     def report_ready(self) -> None:
         """Say that requests are being served."""
@@ -85,7 +92,12 @@ class SupervisorLink:
 
     def _listen(self, stop: StopRequest, loop: asyncio.AbstractEventLoop) -> None:
         # Also the answer to ``alive`` comes from the event loop: it tells that this still turns.
-        words = {"alive": self._report_alive, "hasten": stop.hasten, "stop": stop.ask}
+        words = {
+            "alive": self._report_alive,
+            "hasten": stop.hasten,
+            "serve": self._may_serve.set,
+            "stop": stop.ask,
+        }
         with suppress(OSError), self._connection.makefile(encoding="ascii") as lines:
             for line in lines:
                 with suppress(RuntimeError):  # The loop has ended already.

@@ -7,7 +7,7 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -37,6 +37,7 @@ class Worker:
         self._process = process
         self._reader = reader
         self._writer = writer
+        self._may_serve = False
         self._ready_at: float | None = None
         self._ready = asyncio.Event()
         self._answered = asyncio.Event()
@@ -64,6 +65,11 @@ class Worker:
         return self._process.pid
 
     @property
+    def takes_requests(self) -> bool:
+        """Whether it serves requests, or may begin to at any moment."""
+        return self._may_serve and self._process.returncode is None
+
+    @property
     def is_ready(self) -> bool:
         """Whether it serves requests."""
         return self._ready_at is not None and self._process.returncode is None
@@ -73,8 +79,13 @@ class Worker:
         """For how long it has served; 0 if it never has."""
         return 0.0 if self._ready_at is None else time.monotonic() - self._ready_at
 
-    async def ended(self, on_ready: Callable[[], None]) -> None:
-        """Return when the process has ended, for the reason in ``why_it_ended``."""
+    async def ended(self, *, before_serving: Callable[[], Awaitable[None]], on_ready: Callable[[], None]) -> None:
+        """Return when the process has ended, for the reason in ``why_it_ended``.
+
+        Args:
+            before_serving: awaited when it could serve, before it does.
+            on_ready: called when it serves.
+        """
         try:
             while line := await self._reader.readline():
                 report = json.loads(line)
@@ -83,6 +94,10 @@ class Worker:
                     self._ready.set()
                     log.info("worker_ready", number=self._number, pid=self.pid)
                     on_ready()
+                elif "asks" in report:
+                    await before_serving()
+                    self._may_serve = True
+                    self.tell("serve")
                 elif "alive" in report:
                     self._answered.set()
                 else:
@@ -120,7 +135,7 @@ class Worker:
         return self._process.returncode == 0
 
     def tell(self, word: str) -> None:
-        """Say ``stop``, ``hasten`` or ``alive``, if it is there to hear it."""
+        """Say ``serve``, ``stop``, ``hasten`` or ``alive``, if it is there to hear it."""
         if not self._writer.is_closing():
             self._writer.write(word.encode() + b"\n")
 
