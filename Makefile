@@ -65,7 +65,7 @@ lint: $(to_develop) ## Check format and style
 
 types: $(to_develop) ## Check the types
 	@$(bin)/mypy
-	@$(bin)/mypy tools
+	@$(bin)/mypy tests tools
 
 docs: $(to_document) ## Build the site (docs/_build/html), warnings are errors; `make test` checks its links and samples
 	@$(bin)/python -m sphinx --fail-on-warning --fresh-env --quiet docs docs/_build/html

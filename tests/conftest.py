@@ -9,6 +9,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -135,7 +136,7 @@ async def empty_tables(data: DataLayer) -> None:
         await tx.execute(text("SET LOCAL session_replication_role = replica"))
         # As TRUNCATE does: wait for whoever still writes.
         await tx.execute(text(f"LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE"))
-        filled = (await tx.execute(FILLED)).all()
+        filled: list[Any] = list(await tx.execute(FILLED))
         if any(size > LARGE for _, size in filled):
             await tx.execute(text(f"TRUNCATE {TABLES}"))
             return

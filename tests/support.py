@@ -7,10 +7,10 @@ import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from uuid_utils.compat import uuid7
@@ -19,14 +19,20 @@ from data_layer.entities import GeneratedCode, Project, User
 from data_layer.entities.enums import GenerationProvider
 
 _numbers = count(1)
+Made = TypeVar("Made")
+
+
+def made(kind: Callable[..., Made], given: Mapping[str, Any], **others: Any) -> Made:
+    """An object with what is given, and for what is not with the others."""
+    return kind(**others | dict(given))
 
 
 def make_user(**values: Any) -> User:
-    return User(**{"email": f"user{next(_numbers)}@example.com", "first_name": "Test", "last_name": "User"} | values)
+    return made(User, values, email=f"user{next(_numbers)}@example.com", first_name="Test", last_name="User")
 
 
 def make_project(user: User | None = None, **values: Any) -> Project:
-    return Project(**{"user_id": user.id if user else uuid7(), "name": "Project"} | values)
+    return made(Project, values, user_id=user.id if user else uuid7(), name="Project")
 
 
 def make_code(project: Project, **values: Any) -> GeneratedCode:

@@ -437,7 +437,11 @@ class TestServersOfOnesOwn:
 
 class TestSecrets:
     def secret_settings(self, *, sentinels: bool) -> Settings:
-        nodes = {"redis_sentinel_nodes": "a:1", "redis_sentinel_master": "main", "redis_sentinel_password": HIDDEN}
+        nodes: dict[str, Any] = {
+            "redis_sentinel_nodes": "a:1",
+            "redis_sentinel_master": "main",
+            "redis_sentinel_password": HIDDEN,
+        }
         with environment():
             return Settings(
                 db_password=HIDDEN,

@@ -91,7 +91,7 @@ class TestTheInstanceOfTheProcess:
             first.run(initialize_data_layer(settings))
             for function in (check_data_layer_health, get_data_layer_stats, shutdown_data_layer):
                 with pytest.raises(NotInitializedError, match="another event loop"):
-                    asyncio.run(function())  # type: ignore[arg-type]
+                    asyncio.run(function())
             with pytest.raises(NotInitializedError, match="another event loop"):
                 asyncio.run(initialize_data_layer(settings))
             assert first.run(check_data_layer_health()).overall is True
@@ -245,10 +245,10 @@ class TestFilesOfDeletedRows:
         project = await self.store(data)
         delete = data.storage.delete
 
-        async def fail_once(key: str) -> bool:
+        async def fail_once(key: str) -> None:
             if key.startswith("originals"):
                 raise StorageUnavailableError("the disk is gone")
-            return await delete(key)
+            await delete(key)
 
         monkeypatch.setattr(data.storage, "delete", fail_once)
         stream = log_to_memory(environment="testing")

@@ -166,8 +166,8 @@ def test_a_file_that_is_no_key_is_refused(tmp_path: Path) -> None:
 
 
 def test_local_signatures_outlive_a_change_of_the_secret() -> None:
-    old = {"storage_signing_secret": "a" * 32}
-    both = {"storage_signing_secret": "b" * 32, "storage_signing_secret_previous": "a" * 32}
+    old: dict[str, Any] = {"storage_signing_secret": "a" * 32}
+    both: dict[str, Any] = {"storage_signing_secret": "b" * 32, "storage_signing_secret_previous": "a" * 32}
     terms = Terms("a", "GET", now=datetime.now(UTC), seconds=60)
     signed = local_url_signer(Settings(**old)).sign(terms)
     query = dict(part.split("=") for part in signed.url.partition("?")[2].split("&"))

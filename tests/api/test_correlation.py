@@ -38,7 +38,7 @@ async def test_audit_entries_of_a_request_and_of_its_tasks_bear_its_id(
     await data.audit.flush()
     async with data.transaction() as tx:
         found = await tx.execute(text("SELECT correlation_id, count(*) FROM audit_logs GROUP BY 1"))
-        assert found.all() == [(used, 7)]
+        assert [tuple(row) for row in found] == [(used, 7)]
 
 
 async def test_requests_at_the_same_time_do_not_mix_in_the_audit_trail(

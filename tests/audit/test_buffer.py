@@ -331,7 +331,7 @@ async def test_a_folder_that_cannot_be_used_does_not_stop_the_writing(settings: 
 async def test_after_an_outage_however_long_entries_are_written_within_five_seconds(
     server: PostgresqlServer, apart: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hours = count(0, 3600)
+    hours = count(0.0, 3600.0)
     now = next(hours)
     monkeypatch.setattr(buffer, "time", SimpleNamespace(monotonic=lambda: now))
     async with DataLayer(apart.model_copy(update={"audit_flush_interval": 60}), prepare=True) as data:

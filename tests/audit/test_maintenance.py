@@ -72,7 +72,7 @@ async def where(data: DataLayer) -> dict[UUID, str]:
         rows = await tx.execute(
             text("SELECT id, tableoid::regclass::text FROM audit_logs WHERE action = 'system_backup'")
         )
-        return {row[0]: row[1] for row in rows}
+        return dict(tuple(row) for row in rows)
 
 
 async def months(data: DataLayer) -> list[Month]:

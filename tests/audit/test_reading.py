@@ -118,7 +118,7 @@ async def test_a_cursor_belongs_to_its_filter_and_direction(data: DataLayer, use
     cursor = (await data.audit.list(SYSTEM, limit=5)).next_cursor
     for arguments in ({"wanted": AuditFilter(user_id=user.id)}, {"newest_first": False}):
         with pytest.raises(InvalidValueError, match="another filter"):
-            await data.audit.list(SYSTEM, cursor=cursor, **arguments)  # type: ignore[arg-type]
+            await data.audit.list(SYSTEM, cursor=cursor, **arguments)
 
 
 async def test_what_would_read_everything_is_refused(data: DataLayer) -> None:
@@ -128,7 +128,7 @@ async def test_what_would_read_everything_is_refused(data: DataLayer) -> None:
         with pytest.raises(InvalidValueError, match="limit"):
             await data.audit.list(SYSTEM, limit=limit)
     with pytest.raises(ValidationError):
-        AuditFilter(since=datetime.now())  # type: ignore[arg-type]  # noqa: DTZ005  (a time of nowhere)
+        AuditFilter(since=datetime.now())  # noqa: DTZ005  (a time of nowhere)
 
 
 PLANS: list[tuple[dict[str, Any], str]] = [
@@ -206,8 +206,8 @@ async def test_who_may_see_what(data: DataLayer, user: User) -> None:
     async with data.transaction() as tx:
         tx.add(other)
         await tx.flush()
-        for person in (user, other):
-            tx.add(AuditLog.user_action(AuditAction.USER_LOGIN, person.id, "Logged in", ip_address="10.0.0.1"))
+        for each in (user, other):
+            tx.add(AuditLog.user_action(AuditAction.USER_LOGIN, each.id, "Logged in", ip_address="10.0.0.1"))
     mine, theirs, all_ = AuditFilter(user_id=user.id), AuditFilter(user_id=other.id), AuditFilter()
     ranked = {role: user if role is UserRole.USER else make_user(role=role) for role in UserRole}
     async with data.transaction() as tx:
@@ -229,7 +229,7 @@ async def test_who_may_see_what(data: DataLayer, user: User) -> None:
                 await data.audit.list(actor, mine, view=view)
         [entry] = (await data.audit.list(admin, mine, view=view)).entries
         assert type(entry) is schema
-        assert entry.ip_address == "10.0.0.1"  # type: ignore[attr-defined]
+        assert entry.ip_address == "10.0.0.1"
     for actor in (person, moderator):
         with pytest.raises(PermissionDeniedError):
             await collect(data.audit.export(actor))

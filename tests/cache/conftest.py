@@ -51,7 +51,7 @@ def cache_at() -> CacheAt:
     async def open_cache(
         url: str, *, connect: int = 2000, command: int = 2000, **settings: Any
     ) -> AsyncIterator[Cache]:
-        limits = {"redis_connect_timeout": connect, "redis_command_timeout": command}
+        limits: dict[str, Any] = {"redis_connect_timeout": connect, "redis_command_timeout": command}
         async with Cache(Settings(**limits, **settings), url) as cache:
             yield cache
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_the_parts_of_settings() -> None:
 
 
 def test_a_login_beside_the_url_is_used_unless_the_url_has_one() -> None:
-    login = {"redis_username": "u", "redis_password": "p"}
+    login: dict[str, Any] = {"redis_username": "u", "redis_password": "p"}
     with_login = ServerAddress("h", username="u", password="p")
     assert find_cache(Settings(redis_url="redis://h", **login)) == single(with_login)
     own = find_cache(Settings(redis_url="redis://me:mine@h", **login))
@@ -81,7 +82,7 @@ def test_the_nodes_of_a_cluster() -> None:
     address = find_cache(
         Settings(redis_cluster_nodes="a:1,[::1]:2", redis_username="u", redis_password="p", redis_tls=True)
     )
-    login = {"username": "u", "password": "p", "tls": True}
+    login: dict[str, Any] = {"username": "u", "password": "p", "tls": True}
     assert address.topology is Topology.CLUSTER
     assert address.nodes == (ServerAddress("a", 1, **login), ServerAddress("::1", 2, **login))
     assert address.server("b", 3) == ServerAddress("b", 3, **login)

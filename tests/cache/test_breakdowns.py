@@ -59,7 +59,10 @@ def server() -> Iterator[RedisServer]:
 
 @asynccontextmanager
 async def opened(server: RedisServer, **settings: Any) -> AsyncIterator[Cache]:
-    limits = {"redis_connect_timeout": round(CONNECT * 1000), "redis_command_timeout": round(COMMAND * 1000)}
+    limits: dict[str, Any] = {
+        "redis_connect_timeout": round(CONNECT * 1000),
+        "redis_command_timeout": round(COMMAND * 1000),
+    }
     async with Cache(Settings(**limits, **settings), server.url) as cache:
         yield cache
 

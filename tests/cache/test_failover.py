@@ -111,7 +111,10 @@ class Load:
 
 @asynccontextmanager
 async def under_load(**settings: Any) -> AsyncIterator[Load]:
-    limits = {"redis_connect_timeout": round(CONNECT * 1000), "redis_command_timeout": round(COMMAND * 1000)}
+    limits: dict[str, Any] = {
+        "redis_connect_timeout": round(CONNECT * 1000),
+        "redis_command_timeout": round(COMMAND * 1000),
+    }
     options = Settings(**limits, **settings)
     async with Cache(options) as writer, Cache(options) as reader:
         load = Load(writer, reader)

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -130,7 +131,8 @@ class TestHanging:
 
     async def test_connections_that_the_caller_keeps(self, server: RedisServer, cache_at: CacheAt) -> None:
         async with cache_at(server.url, **SHORT) as cache:
-            pool = cache.client.connection_pool
+            client: Any = cache.client
+            pool = client.connection_pool
             kept = [await pool.get_connection() for _ in range(32)]
             with within(3):
                 await cache.set("key", 1, 60)

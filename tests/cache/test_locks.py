@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -143,7 +144,7 @@ async def test_the_token_grows_even_when_the_clock_of_the_server_goes_back(cache
     """The last token is an hour ahead of the clock, as after a correction; each holder still gets a larger one."""
     async with cache.lock("key") as lock:
         ahead = lock.token + 3600 * 10**6
-    stored = await cache.client.get(cache._namespace.lock("key"))
+    stored: Any = await cache.client.get(cache._namespace.lock("key"))
     await cache.client.set(cache._namespace.lock("key"), stored[:2] + b"%016d" % ahead, px=60_000)
     tokens = []
     for holder in (cache, other, cache):

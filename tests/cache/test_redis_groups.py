@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -13,8 +14,8 @@ from .support import debian_redis, make_certificates
 
 pytestmark = pytest.mark.slow
 
-LOGINS = {"username": "al:ice", "password": "p@ss/word"}
-SENTINEL_LOGINS = {"sentinel_username": "watcher", "sentinel_password": "w@tch"}
+LOGINS: dict[str, Any] = {"username": "al:ice", "password": "p@ss/word"}
+SENTINEL_LOGINS: dict[str, Any] = {"sentinel_username": "watcher", "sentinel_password": "w@tch"}
 
 
 def role(server: RedisServer) -> str:

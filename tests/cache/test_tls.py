@@ -6,6 +6,7 @@ import asyncio
 from asyncio.trsock import TransportSocket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -40,7 +41,7 @@ def server(files: TlsFiles) -> Iterator[RedisServer]:
 
 
 async def check(server: RedisServer, **settings: object) -> None:
-    options = {"redis_username": "alice", "redis_password": "secret", "redis_tls": True, **settings}
+    options: dict[str, Any] = {"redis_username": "alice", "redis_password": "secret", "redis_tls": True, **settings}
     async with Cache(Settings(redis_port=server.port, **options)) as cache:
         await cache.check()
         await cache.set("key", "x" * 100_000, 60)
@@ -53,7 +54,8 @@ async def test_the_right_authority_is_trusted(server: RedisServer, files: TlsFil
 
 async def test_a_url_is_secured_in_the_same_way(server: RedisServer, files: TlsFiles) -> None:
     url = server.url.replace("127.0.0.1", "localhost")
-    for tls in ({}, {"redis_tls": True}):  # The scheme says it already.
+    ways: tuple[dict[str, Any], ...] = ({}, {"redis_tls": True})
+    for tls in ways:  # The scheme says it already.
         async with Cache(Settings(redis_url=url, redis_tls_ca=files.authority, **tls)) as cache:
             await cache.check()
             await cache.client.ping()

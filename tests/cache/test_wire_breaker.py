@@ -17,6 +17,16 @@ from tests.support import until
 from .wire import LIMIT, Peer, running
 
 
+def is_closed(breaker: CircuitBreaker) -> bool:
+    """As it is now: mypy believes that a property stays as it was."""
+    return breaker.is_closed
+
+
+def state_of(something: CommandRunner | CircuitBreaker) -> BreakerState | None:
+    """As it is now."""
+    return something.breaker_state if isinstance(something, CommandRunner) else something.state
+
+
 class TestCircuitBreaker:
     def test_it_opens_after_failures_in_a_row(self) -> None:
         breaker = CircuitBreaker(failures=3)
@@ -25,7 +35,7 @@ class TestCircuitBreaker:
         breaker.note_answer()
         breaker.note_failure()
         breaker.note_failure()
-        assert breaker.is_closed
+        assert is_closed(breaker)
         breaker.note_failure()
         assert breaker.state is BreakerState.OPEN
 
@@ -34,16 +44,16 @@ class TestCircuitBreaker:
         for _ in range(3):
             breaker.note_failure()
         breaker.try_again()
-        assert breaker.state is BreakerState.HALF_OPEN
-        assert not breaker.is_closed
+        assert state_of(breaker) is BreakerState.HALF_OPEN
+        assert not is_closed(breaker)
         breaker.note_success_of_attempt()
-        assert breaker.is_closed
+        assert is_closed(breaker)
         breaker.note_failure()
-        assert breaker.state is BreakerState.OPEN
+        assert state_of(breaker) is BreakerState.OPEN
         breaker.note_success_of_attempt()
         breaker.note_answer()
         breaker.note_failure()
-        assert breaker.is_closed
+        assert is_closed(breaker)
 
     @given(st.integers(1, 60))
     def test_pauses_grow_to_a_limit_and_differ(self, number: int) -> None:
@@ -68,10 +78,10 @@ class TestAServerThatIsGone:
     async def test_commands_are_refused_at_once_and_go_on_when_it_is_back(self, server: RedisServer) -> None:
         async with running(server.url) as runner, asyncio.timeout(LIMIT):
             await runner.run("SET", b"key", b"1")
-            assert runner.breaker_state is BreakerState.CLOSED
+            assert state_of(runner) is BreakerState.CLOSED
             server.kill()
             await open_breaker(runner)
-            assert runner.breaker_state is not BreakerState.CLOSED
+            assert state_of(runner) is not BreakerState.CLOSED
             before = asyncio.get_running_loop().time()
             for _ in range(100):
                 with pytest.raises(CacheUnavailableError, match="left alone"):

@@ -227,12 +227,14 @@ class TestMisbehaviour:
             writer.write(nonsense if command[0] == b"GET" else b"+PONG\r\n")
 
         async with Peer(babble) as peer, running(peer.url) as runner:
+            first: Any
+            second: Any
             first, second = await asyncio.gather(
                 runner.run("GET", b"1"), runner.run("GET", b"2"), return_exceptions=True
             )
             assert first == b"abc" or isinstance(first, CacheUnavailableError)
             assert isinstance(second, CacheUnavailableError) or second == b"one too many"
-            await until(lambda: runner._routing.only.connections == 0)
+            await until(lambda: (only := runner._routing.only) is not None and only.connections == 0)
             assert await runner.run("PING") == b"PONG"
 
     async def test_an_end_in_the_middle_of_an_answer(self) -> None:
@@ -245,6 +247,8 @@ class TestMisbehaviour:
                 writer.write(b"$4\r\ngood\r\n")
 
         async with Peer(break_off) as peer, running(peer.url) as runner:
+            good: Any
+            bad: Any
             good, bad = await asyncio.gather(
                 runner.run("GET", b"good"), runner.run("GET", b"bad"), return_exceptions=True
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ class FakeSentinel(Peer):
             writer.write(b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%s\r\n" % (len(port), port))
 
     @property
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         return {"redis_sentinel_nodes": f"127.0.0.1:{self.port}", "redis_sentinel_master": "main"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -18,7 +19,7 @@ from tests.service.support import PATIENCE, PROGRAM, clean_environment
 from .support import Commands
 
 REVISIONS = [revision.identifier for revision in known_revisions()]
-PRODUCTION = {
+PRODUCTION: dict[str, Any] = {
     "ENVIRONMENT": "production",
     "SESSION_SECRET": "3eb1a0f5c2d94786ab51e07c9d3f6a28",
     "JWT_SECRET": "9c0d7e42f6b18a35d4c97f02e6518b3a",
@@ -95,7 +96,7 @@ def test_production_is_protected(command: Commands) -> None:
 def test_seed_says_what_it_added(command: Commands) -> None:
     first = command("db", "seed")
     assert catalog()["projects"][0]["name"] in first.errors
-    rows = dict(reversed(line.split(maxsplit=1)) for line in first.output.splitlines()[2:])
+    rows = {name: number for number, name in (line.split(maxsplit=1) for line in first.output.splitlines()[2:])}
     codes = sum(len(project["codes"]) for project in catalog()["projects"])
     assert rows["projects"] == str(len(catalog()["projects"]))
     assert rows["codes"] == str(codes)

@@ -32,7 +32,12 @@ def store(settings: Settings, *, codes: int = 0, images: int = 0, **values: Any)
             for number in range(codes):
                 tx.add(make_code(project, name=f"version {number}", variant_index=0))
             for number in range(images):
-                image = {"prompt": "a picture", "model": "model", "size": "1024x1024", "name": str(number)}
+                image: dict[str, Any] = {
+                    "prompt": "a picture",
+                    "model": "model",
+                    "size": "1024x1024",
+                    "name": str(number),
+                }
                 tx.add(GeneratedImage(project_id=project.id, provider=ImageProvider.DALLE3, **image))
         return project
 
@@ -126,7 +131,7 @@ def test_a_name_that_several_projects_have(command: Commands, settings: Settings
 
 
 def test_hostile_text_is_shown_as_text(command: Commands, settings: Settings) -> None:
-    values = {"description": HOSTILE, "instructions": HOSTILE, "tags": [HOSTILE]}
+    values: dict[str, Any] = {"description": HOSTILE, "instructions": HOSTILE, "tags": [HOSTILE]}
     project = store(settings, codes=1, name=HOSTILE, **values)
     listed = command("projects", "list").output
     assert listed.splitlines()[2].startswith(SHOWN)

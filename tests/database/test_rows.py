@@ -38,7 +38,7 @@ async def test_what_was_never_assigned_is_the_same_in_python_and_in_the_database
     async with data.transaction() as tx:
         session = await tx.orm()
         for entity in MINIMAL:
-            loaded = await session.scalar(select(type(entity)).where(type(entity).id == entity.id))
+            loaded = (await session.scalars(select(type(entity)).where(type(entity).id == entity.id))).one()
             expected = _values(entity)
             if entity is PROJECT:  # Its version counted itself after the project was inserted.
                 expected |= {name: getattr(loaded, name) for name in ("generation_count", "last_generated_at")}
@@ -53,13 +53,17 @@ async def test_reading_by_id_gives_what_the_orm_gives(data: DataLayer) -> None:
         for entity in (user, project, code):
             tx.add(entity)
     async with data.transaction() as short:
-        by_id = [await short.users.get(user.id), await short.projects.get(project.id), await short.codes.get(code.id)]
+        by_id: list[Entity] = [
+            await short.users.get(user.id),
+            await short.projects.get(project.id),
+            await short.codes.get(code.id),
+        ]
     async with data.transaction() as tx:
         session = await tx.orm()
-        for entity in by_id:
-            loaded = await session.scalar(select(type(entity)).where(type(entity).id == entity.id))
-            assert _values(entity) == _values(loaded)
-            assert {type(value) for value in _values(entity).values()} == {type(v) for v in _values(loaded).values()}
+        for found in by_id:
+            loaded = (await session.scalars(select(type(found)).where(type(found).id == found.id))).one()
+            assert _values(found) == _values(loaded)
+            assert {type(value) for value in _values(found).values()} == {type(v) for v in _values(loaded).values()}
 
 
 @pytest.mark.parametrize("name", ["created_at", "updated_at"])

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -111,7 +112,11 @@ async def test_what_is_written_is_read(data: DataLayer, preset: Settings) -> Non
                 tx.add(entity)
         async with other.transaction() as tx:
             await asyncio.sleep(0.2)
-            read = [await tx.users.get(user.id), await tx.projects.get(project.id), await tx.codes.get(code.id)]
+            read: list[Any] = [
+                await tx.users.get(user.id),
+                await tx.projects.get(project.id),
+                await tx.codes.get(code.id),
+            ]
             found = await tx.users.list(id=[user.id], display_name=None)
             isolation = (await tx.execute(text("SELECT current_setting('transaction_isolation')"))).scalar_one()
             await asyncio.sleep(0.2)

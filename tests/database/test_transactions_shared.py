@@ -7,7 +7,7 @@ import contextvars
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,8 @@ class TestUseByTwoTasks:
         async with asyncio.timeout(PATIENCE), data.transaction() as tx:
             found = await asyncio.gather(*(work(tx, user) for user in users))
             assert found == users
-            assert await asyncio.gather(tx.users.find_one(email=users[0].email), tx.projects.count()) == [users[0], 0]
+            both = await asyncio.gather(tx.users.find_one(email=users[0].email), tx.projects.count())
+            assert list(both) == [users[0], 0]
         async with data.transaction() as tx:
             assert await tx.users.count(first_name="Changed") == 20
 
@@ -132,7 +133,7 @@ class TestUseByTwoTasks:
                 early = asyncio.create_task(tx.execute(text("SELECT pg_sleep(0.2), 7")))
                 await asyncio.sleep(0.05)
                 asyncio.get_running_loop().call_later(0.05, lambda: late.append(asyncio.create_task(tx.users.count())))
-            assert (await early).one()[1] == 7
+            assert tuple((await early).one())[1] == 7
             await until(lambda: bool(late))
             with pytest.raises(TransactionClosedError):
                 await late[0]
@@ -204,7 +205,7 @@ class TestEndByAnotherTask:
                 assert await tx.users.count() == 0
 
     async def test_a_generator_is_ended_by_another_task(self, data: DataLayer) -> None:
-        async def store() -> AsyncIterator[UnitOfWork]:
+        async def store() -> AsyncGenerator[UnitOfWork]:
             async with data.transaction() as tx:
                 yield tx
 
@@ -225,7 +226,7 @@ class TestEndByAnotherTask:
         async with data.transaction() as tx:
             tx.add(taken)
 
-        async def store() -> AsyncIterator[UnitOfWork]:
+        async def store() -> AsyncGenerator[UnitOfWork]:
             async with data.transaction() as tx:
                 yield tx
 
@@ -237,7 +238,7 @@ class TestEndByAnotherTask:
     async def test_a_generator_that_the_garbage_collector_ends_inside_another_transaction(
         self, data: DataLayer
     ) -> None:
-        async def store() -> AsyncIterator[UnitOfWork]:
+        async def store() -> AsyncGenerator[UnitOfWork]:
             async with data.transaction() as tx:
                 tx.add(make_user())
                 await tx.flush()
@@ -290,7 +291,7 @@ class TestEndByAnotherTask:
 
         generator = store()
         await anext(generator)
-        await asyncio.create_task(anext(generator, None))  # type: ignore[arg-type]  # A coroutine, whatever it says.
+        await asyncio.create_task(anext(generator, None))  # A coroutine, whatever it says.
         async with data.transaction():
             with pytest.raises(NestedTransactionError):
                 async with data.transaction():

@@ -129,7 +129,7 @@ async def test_other_tasks_have_their_own_transactions(data: DataLayer) -> None:
     async with data.transaction() as tx:
         tx.add(make_user())
         await tx.flush()
-        assert await asyncio.gather(count(), count()) == [0, 0]
+        assert list(await asyncio.gather(count(), count())) == [0, 0]
 
 
 async def test_a_transaction_is_used_inside_its_block_only(data: DataLayer) -> None:
@@ -289,7 +289,7 @@ async def test_lists_are_filtered_ordered_and_paged(data: DataLayer) -> None:
         assert await tx.users.count(display_name=None) == 5
         for wrong in ({"limit": 0}, {"limit": 1001}, {"after": ids[0], "order_by": "email"}, {"order_by": "nothing"}):
             with pytest.raises(InvalidValueError):
-                await tx.users.list(**wrong)  # type: ignore[arg-type]  # Wrong on purpose.
+                await tx.users.list(**wrong)  # Wrong on purpose.
 
 
 async def test_locked_rows_wait_for_each_other(data: DataLayer) -> None:

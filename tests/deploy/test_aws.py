@@ -6,7 +6,7 @@ of their own for them (they are ListBucket and DeleteObject), so these are asked
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
@@ -88,11 +88,12 @@ async def test_the_policy_opens_no_other_bucket(server: MotoServer, key: dict[st
 
 def test_the_policy_changes_no_bucket(server: MotoServer, key: dict[str, str]) -> None:
     client = boto3.client("s3", endpoint_url=server.address, region_name="us-east-1", **key)
-    for change in (
+    changes: tuple[Callable[[], object], ...] = (
         lambda: client.create_bucket(Bucket="mine"),
         lambda: client.delete_bucket(Bucket=BUCKET),
         lambda: client.put_bucket_acl(Bucket=BUCKET, ACL="public-read"),
         lambda: client.put_bucket_policy(Bucket=BUCKET, Policy="{}"),
-    ):
+    )
+    for change in changes:
         with pytest.raises(client.exceptions.ClientError, match="AccessDenied"):
             change()

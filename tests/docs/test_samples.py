@@ -24,6 +24,7 @@ from data_layer import AuditAction, DataLayer, Settings
 from data_layer.api.app import create_app
 from data_layer.cli.application import application
 from data_layer.embedded.binaries import postgresql_binary
+from data_layer.entities.enums import UserRole
 from data_layer.schemas.actors import SYSTEM
 from tests.cli.conftest import command, logging_as_before
 from tests.cli.support import Commands
@@ -166,7 +167,7 @@ async def populate(settings: Settings) -> None:
     async with DataLayer(settings) as data:
         for email, role in (("ada@example.com", "user"), ("grace@example.com", "admin")):
             user = await data.accounts.create(
-                SYSTEM, email=email, first_name="Ada", last_name="Example", password=PASSWORD, role=role
+                SYSTEM, email=email, first_name="Ada", last_name="Example", password=PASSWORD, role=UserRole(role)
             )
             await data.sessions.create(user.id)
 

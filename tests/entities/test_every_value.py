@@ -34,7 +34,7 @@ from data_layer.entities import (
 )
 from data_layer.entities.enums import AuditAction, AuditCategory, GenerationProvider, ImageProvider, StorageKind
 from data_layer.errors import DataLayerError, InvalidValueError, MissingReferenceError
-from tests.support import make_code, make_project, make_user
+from tests.support import made, make_code, make_project, make_user
 
 NOW = datetime(2026, 11, 29, 4, 20, tzinfo=UTC)
 
@@ -100,22 +100,25 @@ class Rows:
             GeneratedCode: lambda **values: (
                 make_code(project, **values)
                 if "project_id" not in values
-                else GeneratedCode(**{"code": "x", "provider": GenerationProvider.OPENAI, "model": "m"} | values)
+                else made(GeneratedCode, values, code="x", provider=GenerationProvider.OPENAI, model="m")
             ),
-            GeneratedImage: lambda **values: GeneratedImage(
-                **{"project_id": project.id, "prompt": "p", "provider": ImageProvider.DALLE3}
-                | {"model": "m", "size": "1024x1024"}
-                | values
+            GeneratedImage: lambda **values: made(
+                GeneratedImage,
+                values,
+                project_id=project.id,
+                prompt="p",
+                provider=ImageProvider.DALLE3,
+                model="m",
+                size="1024x1024",
             ),
-            Session: lambda **values: Session(
-                **{"session_id": uuid4().hex, "user_id": user.id, "expires_at": NOW + timedelta(days=3650)} | values
+            Session: lambda **values: made(
+                Session, values, session_id=uuid4().hex, user_id=user.id, expires_at=NOW + timedelta(days=3650)
             ),
-            AuditLog: lambda **values: AuditLog(
-                **{"action": AuditAction.USER_LOGIN, "category": AuditCategory.AUTHENTICATION, "description": "d"}
-                | values
+            AuditLog: lambda **values: made(
+                AuditLog, values, action=AuditAction.USER_LOGIN, category=AuditCategory.AUTHENTICATION, description="d"
             ),
-            RefreshToken: lambda **values: RefreshToken(
-                **{"token_hash": uuid4().hex, "session_id": session.id, "expires_at": NOW} | values
+            RefreshToken: lambda **values: made(
+                RefreshToken, values, token_hash=uuid4().hex, session_id=session.id, expires_at=NOW
             ),
             StoredFile: lambda **values: StoredFile(
                 **owner

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import text
@@ -90,8 +90,12 @@ WRONG: dict[str, tuple[Callable[[Project], object], type[Exception], str]] = {
     "list": (lambda p: setattr(p, "settings", []), InvalidValueError, "settings must be a JSON object, not list"),
     "object in tags": (lambda p: setattr(p, "tags", [1, {}]), InvalidValueError, r"tags\[0\] must be text"),
     "text as tags": (lambda p: setattr(p, "tags", "ab"), InvalidValueError, "tags must be a list of texts"),
-    "tag": (lambda p: p.tags.append({}), InvalidValueError, r"tags\[2\] must be text"),
-    "tag slice": (lambda p: p.tags.__setitem__(slice(None), ["a", None]), InvalidValueError, "must be text"),
+    "tag": (lambda p: cast("Any", p.tags).append({}), InvalidValueError, r"tags\[2\] must be text"),
+    "tag slice": (
+        lambda p: cast("Any", p.tags).__setitem__(slice(None), ["a", None]),
+        InvalidValueError,
+        "must be text",
+    ),
     "lost key": (lambda p: setattr(p, "settings", {1: "a", "1": "b"}), InvalidValueError, "settings.1 has a key"),
     "set inside": (lambda p: p.settings["n"].__setitem__("a", {1}), InvalidValueError, "settings.n.a is set"),
     "nan inside": (lambda p: p.settings["n"]["l"].append(float("nan")), InvalidValueError, r"settings.n.l\[2\] is nan"),
@@ -175,7 +179,7 @@ async def test_a_row_that_was_spoilt_by_hand_can_be_read_and_mended(data: DataLa
     rules = ["ck_projects_settings", "ck_projects_tags", "ck_projects_metadata"]
     async with data.transaction() as tx:
         found_rules = await tx.execute(text("SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"))
-        definitions = {name: definition for name, definition in found_rules if name in rules}
+        definitions = {name: definition for name, definition in map(tuple, found_rules) if name in rules}
         for rule in rules:
             await tx.execute(text(f"ALTER TABLE projects DROP CONSTRAINT {rule}"))
         await tx.execute(text(f"UPDATE projects SET settings = '{spoilt}', tags = '{spoilt}', metadata = '{spoilt}'"))

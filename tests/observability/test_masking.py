@@ -152,7 +152,7 @@ def test_secrets_inside_of_values_that_have_structure() -> None:
     assert masked["login"] == {"user": "bob", "password": "***"}
 
 
-SECRETS = {
+SECRETS: dict[str, Any] = {
     "database_url": "postgresql://app:p%40ss%2Fword-1@db.example.com/app?sslpassword=for-the-key",
     "redis_password": "redis pass'word\\2",
     "redis_host": "localhost",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import httpx
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from data_layer.server.http_server import HttpServer
 from tests.support import until
@@ -64,7 +64,8 @@ class LoadBalancer:
         return candidates[self._next % len(candidates)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body, message = b"", {"more_body": True}
+        body = b""
+        message: Message = {"more_body": True}
         while message.get("more_body"):
             message = await receive()
             body += message.get("body", b"")

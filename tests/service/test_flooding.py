@@ -6,6 +6,7 @@ import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def get_raw(service: Service, path: str) -> bytes:
 def test_probes_are_answered_whoever_else_is_connected(
     new_folder: Path, prepared: dict[str, str], command: str
 ) -> None:
-    settings = prepared | {"DB_MAX_CONNECTIONS": "10", "HTTP_REQUEST_TIMEOUT": "10"}
+    settings: dict[str, Any] = prepared | {"DB_MAX_CONNECTIONS": "10", "HTTP_REQUEST_TIMEOUT": "10"}
     with Service(new_folder, command, before=FEW_FILES, **settings) as service, ExitStack() as stack:
         service.wait_until_ready()
         begun = time.monotonic()

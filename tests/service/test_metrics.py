@@ -157,7 +157,7 @@ def test_a_taken_port_is_named(running: Service, new_folder: Path) -> None:
 
 
 def test_they_can_be_switched_off(folder: Path, running: Service) -> None:
-    off = {"ENABLE_METRICS": "false", "METRICS_PORT": str(running.metrics_port)}
+    off: dict[str, Any] = {"ENABLE_METRICS": "false", "METRICS_PORT": str(running.metrics_port)}
     with Service(folder, **off) as service:
         service.wait_until_ready()
         assert service.get("/health").status_code == 200

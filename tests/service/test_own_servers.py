@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from data_layer.services.seed_rows import catalog
 from tests.cli.support import Commands
@@ -14,7 +15,7 @@ from .support import Service
 __all__ = ["logging_as_before"]
 
 
-def test_dev_makes_the_database_and_starts_no_server(new_folder: Path, own_servers: dict[str, str]) -> None:
+def test_dev_makes_the_database_and_starts_no_server(new_folder: Path, own_servers: dict[str, Any]) -> None:
     with Service(new_folder, **own_servers) as service:
         service.wait_until_ready()
         assert service.get("/health").json()["overall"] is True
@@ -25,7 +26,7 @@ def test_dev_makes_the_database_and_starts_no_server(new_folder: Path, own_serve
 
 
 def test_start_refuses_an_unprepared_database_and_works_without_redis(
-    new_folder: Path, own_servers: dict[str, str]
+    new_folder: Path, own_servers: dict[str, Any]
 ) -> None:
     with Service(new_folder, "start", **own_servers) as service:
         assert "make it with: data-layer db create" in service.fail()

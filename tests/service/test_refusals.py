@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_an_upload_folder_that_cannot_be_written(new_folder: Path) -> None:
     assert "/proc/uploads" in said
 
 
-def nowhere() -> dict[str, str]:
+def nowhere() -> dict[str, Any]:
     """Servers that are not there, for failures that come before they are needed."""
     return {"DATABASE_URL": "postgresql://u@127.0.0.1:1/x", "REDIS_URL": "redis://127.0.0.1:1"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -75,11 +76,11 @@ async def test_a_rolling_restart_fails_no_request(new_folder: Path, prepared: di
             load = Load(balancer.url, new_folder / "uploads", data)
             clients = [asyncio.create_task(load.run()) for _ in range(CLIENTS)]
             for number, service in enumerate(services):
-                await until(lambda so_far=load.done: load.done > so_far + 20, 120)
+                await until(partial(lambda so_far: load.done > so_far + 20, load.done), 120)
                 assert await asyncio.to_thread(service.end) == 0, service.output
                 balancer.answered.pop(service.url)
                 services[number] = start(number, service.port)
-                await until(lambda url=service.url: balancer.answered[url] > 5, 240)
+                await until(partial(lambda url: balancer.answered[url] > 5, service.url), 240)
             for client in clients:
                 client.cancel()
             ends = await asyncio.gather(*clients, return_exceptions=True)

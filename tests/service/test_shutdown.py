@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -70,8 +71,8 @@ def is_closed(service: Service) -> bool:
 
 
 @pytest.mark.parametrize("command", MODES)
-def test_requests_under_way_are_finished(new_folder: Path, prepared: dict[str, str], command: str) -> None:
-    patient = {"SHUTDOWN_TIMEOUT": "200"}
+def test_requests_under_way_are_finished(new_folder: Path, prepared: dict[str, Any], command: str) -> None:
+    patient: dict[str, Any] = {"SHUTDOWN_TIMEOUT": "200"}
     with Service(new_folder, command, **prepared | patient) as service:
         service.wait_until_ready()
         with half_sent(service) as request:
@@ -87,9 +88,9 @@ def test_requests_under_way_are_finished(new_folder: Path, prepared: dict[str, s
 
 @pytest.mark.parametrize("command", MODES)
 def test_load_balancers_have_time_to_notice_and_a_second_signal_hastens(
-    new_folder: Path, prepared: dict[str, str], command: str
+    new_folder: Path, prepared: dict[str, Any], command: str
 ) -> None:
-    slow = {"SHUTDOWN_DELAY": "200", "SHUTDOWN_TIMEOUT": "200"}
+    slow: dict[str, Any] = {"SHUTDOWN_DELAY": "200", "SHUTDOWN_TIMEOUT": "200"}
     with Service(new_folder, command, **prepared | slow) as service:
         service.wait_until_ready()
         with httpx.Client(base_url=service.url, timeout=60) as client:
@@ -114,7 +115,7 @@ def test_load_balancers_have_time_to_notice_and_a_second_signal_hastens(
     assert "shutdown_timed_out" not in service.output
 
 
-def test_a_request_that_does_not_end_is_given_up_in_time(new_folder: Path, prepared: dict[str, str]) -> None:
+def test_a_request_that_does_not_end_is_given_up_in_time(new_folder: Path, prepared: dict[str, Any]) -> None:
     """Twelve seconds are the request's, and eight are kept for closing, which is enough on a busy machine too."""
     with Service(new_folder, "start", **prepared, SHUTDOWN_TIMEOUT="20") as service:
         service.wait_until_ready()
@@ -131,7 +132,11 @@ def test_what_does_not_end_in_time_is_ended(new_folder: Path, prepared: dict[str
     (new_folder / "sitecustomize.py").write_text(
         "import signal, time\nsignal.signal(signal.SIGWINCH, lambda *_: time.sleep(600))\n"
     )
-    environment = prepared | {"SHUTDOWN_TIMEOUT": "3", "SHUTDOWN_DELAY": "30", "PYTHONPATH": str(new_folder)}
+    environment: dict[str, Any] = prepared | {
+        "SHUTDOWN_TIMEOUT": "3",
+        "SHUTDOWN_DELAY": "30",
+        "PYTHONPATH": str(new_folder),
+    }
     with Service(new_folder, "start", **environment) as service:
         service.wait_until_ready()
         service.process.terminate()
@@ -143,9 +148,12 @@ def test_what_does_not_end_in_time_is_ended(new_folder: Path, prepared: dict[str
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_silent_database_keeps_nobody_from_asking_and_stopping(
-    new_folder: Path, prepared: dict[str, str], silent_server: int, number: signal.Signals
+    new_folder: Path, prepared: dict[str, Any], silent_server: int, number: signal.Signals
 ) -> None:
-    nowhere = {"DATABASE_URL": f"postgresql://u@127.0.0.1:{silent_server}/x", "DB_CONNECT_TIMEOUT": "600"}
+    nowhere: dict[str, Any] = {
+        "DATABASE_URL": f"postgresql://u@127.0.0.1:{silent_server}/x",
+        "DB_CONNECT_TIMEOUT": "600",
+    }
     with Service(new_folder, "start", **prepared | nowhere) as service:
         service.wait_until_it_answers()
         assert service.get("/livez").json() == {"status": "alive"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.timeout(300)
 WRONG = "wrong-" + "x" * 20
 
 
-def refusal(folder: Path, **environment: str) -> str:
+def refusal(folder: Path, **environment: Any) -> str:
     """The one line that the service says besides its log."""
     with Service(folder, "start", **environment) as service:
         said = service.fail()

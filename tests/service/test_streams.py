@@ -93,7 +93,7 @@ def test_no_password_is_said(streams: str, tmp_path: Path, prepared: dict[str, s
     assert (done.returncode, "is not UTF-8" in done.stderr) == (1, True), done.stderr
 
 
-def test_workers_without_a_place_for_their_folder(new_folder: Path, prepared: dict[str, str]) -> None:
+def test_workers_without_a_place_for_their_folder(new_folder: Path, prepared: dict[str, Any]) -> None:
     (new_folder / "sitecustomize.py").write_text("import tempfile\ntempfile.tempdir = '/no/such/folder'\n")
     with Service(new_folder, "start --workers 2", **prepared, PYTHONPATH=str(new_folder)) as service:
         said = service.fail()

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -27,7 +28,7 @@ def service(module_folder: Path, prepared: dict[str, str]) -> Iterator[Service]:
     (module_folder / "sitecustomize.py").write_text(HANGING)
     connections = {"DB_MAX_CONNECTIONS": "5", "DB_MIN_CONNECTIONS": "5"}
     others = {"MAINTENANCE_INTERVAL": "1", "WORKER_TIMEOUT": "20", "PYTHONPATH": str(module_folder)}
-    environment = prepared | connections | others
+    environment: dict[str, Any] = prepared | connections | others
     with Service(module_folder, "start --workers 2", **environment) as service:
         service.wait_until_ready()
         yield service
@@ -113,7 +114,7 @@ def test_one_of_them_runs_maintenance(service: Service) -> None:
     assert problems == []
 
 
-def test_killing_the_supervisor_ends_the_workers(new_folder: Path, prepared: dict[str, str]) -> None:
+def test_killing_the_supervisor_ends_the_workers(new_folder: Path, prepared: dict[str, Any]) -> None:
     with Service(new_folder, "start --workers 2", **prepared, TMPDIR=str(new_folder)) as service:
         service.wait_until_ready()
         workers = workers_of(service)
@@ -124,7 +125,7 @@ def test_killing_the_supervisor_ends_the_workers(new_folder: Path, prepared: dic
         assert not list(new_folder.glob("data-layer-*")), "their private folder goes too"
 
 
-def test_what_keeps_all_from_starting_is_said_once(new_folder: Path, own_servers: dict[str, str]) -> None:
+def test_what_keeps_all_from_starting_is_said_once(new_folder: Path, own_servers: dict[str, Any]) -> None:
     with Service(new_folder, "start --workers 3", **own_servers) as service:
         said = service.fail()
     assert said.count("data-layer db create") == 1
@@ -151,9 +152,12 @@ def test_with_embedded_servers(folder: Path) -> None:
 
 
 def test_while_no_worker_is_ready_the_supervisor_answers(
-    new_folder: Path, prepared: dict[str, str], silent_server: int
+    new_folder: Path, prepared: dict[str, Any], silent_server: int
 ) -> None:
-    nowhere = {"DATABASE_URL": f"postgresql://u@127.0.0.1:{silent_server}/x", "DB_CONNECT_TIMEOUT": "600"}
+    nowhere: dict[str, Any] = {
+        "DATABASE_URL": f"postgresql://u@127.0.0.1:{silent_server}/x",
+        "DB_CONNECT_TIMEOUT": "600",
+    }
     with Service(new_folder, "start --workers 2", **prepared | nowhere) as service:
         service.wait_until_it_answers()
         assert service.get("/readyz").json() == {"ready": False, "reason": "starting"}

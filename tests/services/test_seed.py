@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -22,7 +23,7 @@ COUNTS = {
 
 async def counts(data: DataLayer) -> dict[str, int]:
     async with data.transaction() as tx:
-        repositories = {
+        repositories: dict[str, Any] = {
             "users": tx.users,
             "projects": tx.projects,
             "codes": tx.codes,

@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--sidecars", action="store_true")
     options = parser.parse_args()
     if options.sidecars:
-        os.setxattr = _not_supported
+        vars(os)["setxattr"] = _not_supported
     acknowledged: dict[str, int] = {}
     versions: dict[str, int] = {}
     torn = 0

@@ -10,9 +10,10 @@ import resource
 import shutil
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -194,10 +195,10 @@ async def test_a_failing_disk_leaves_what_was_there(
             await storage.upload(b"old", "a", "text/plain", metadata={"k": "v"})
 
 
-def _failing_after(count: int, real):  # noqa: ANN001, ANN202  (any function of os)
+def _failing_after(count: int, real: Callable[..., Any]) -> Callable[..., Any]:
     calls = iter(range(count))
 
-    def function(*arguments, **options):  # noqa: ANN002, ANN003, ANN202
+    def function(*arguments: Any, **options: Any) -> Any:
         if next(calls, None) is None:
             raise OSError(5, "Input/output error")
         return real(*arguments, **options)

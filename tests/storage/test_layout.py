@@ -10,6 +10,7 @@ import stat
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -195,7 +196,12 @@ async def test_listing_reads_one_folder_at_a_time(
             (folder / name / f"{number:03}").touch()
     scanned = []
     real = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda fd: scanned.append(fd) or real(fd))
+
+    def scan(descriptor: int) -> Any:
+        scanned.append(descriptor)
+        return real(descriptor)
+
+    monkeypatch.setattr(os, "scandir", scan)
     files = storage.list()
     assert (await anext(files)).key == "a/000"
     assert len(scanned) == 2  # the root and "a"
@@ -218,7 +224,12 @@ async def test_times_that_a_disk_keeps_coarsely_do_not_confuse_versions(
 
 async def test_the_event_loop_is_never_blocked(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (time.sleep(0.3), real(fd))[1])
+
+    def take_long(descriptor: int) -> None:
+        time.sleep(0.3)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", take_long)
     upload = asyncio.create_task(storage.upload(b"x", "a", "text/plain"))
     longest = 0.0
     while not upload.done():

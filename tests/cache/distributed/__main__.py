@@ -8,6 +8,7 @@ import random
 import sys
 import tempfile
 from dataclasses import replace
+from typing import Any
 
 from data_layer import DataLayer, Settings
 from data_layer.testing.postgresql_server import PostgresqlServer
@@ -42,7 +43,7 @@ async def main() -> int:
         RedisServer() as replica,
         tempfile.TemporaryDirectory() as uploads,
     ):
-        settings = {
+        settings: dict[str, Any] = {
             "environment": "testing",
             "database_url": postgresql.url("distributed"),
             "redis_url": redis.url,

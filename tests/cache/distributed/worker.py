@@ -142,15 +142,15 @@ def sabotage(what: str | None) -> None:
         return 0
 
     if what == "intents":
-        write_intents.WriteIntents.announce = announce_nothing  # type: ignore[method-assign]
+        write_intents.WriteIntents.announce = announce_nothing  # type: ignore[method-assign, assignment]
     elif what == "settling":
-        write_intents.WriteIntents.announce = announce_nothing  # type: ignore[method-assign]
-        write_intents.WriteIntents.settle = settle_nothing  # type: ignore[method-assign]
+        write_intents.WriteIntents.announce = announce_nothing  # type: ignore[method-assign, assignment]
+        write_intents.WriteIntents.settle = settle_nothing  # type: ignore[method-assign, assignment]
     elif what == "roles":
-        Connection.watch_role = Node.require_same_server = _do_nothing  # type: ignore[method-assign]
-        errors.DEMOTIONS = frozenset()  # type: ignore[misc]  # Final, but this is sabotage.
+        Connection.watch_role = Node.require_same_server = _do_nothing  # type: ignore[method-assign, assignment]
+        errors.DEMOTIONS = frozenset()  # Final, but this is sabotage.
     elif what == "leases":
-        loading.Loading._load_and_fill = fill_anyway  # type: ignore[method-assign]
+        loading.Loading._load_and_fill = fill_anyway  # type: ignore[method-assign, assignment]
 
 
 def _do_nothing(*_: object) -> None:

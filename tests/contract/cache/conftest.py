@@ -20,7 +20,7 @@ from .helpers import Backend, Target
 
 Start = Callable[[ExitStack, str | None, Path], Target]
 
-LOGIN = {"username": "al:ice", "password": "p@ss/wörd?"}
+LOGIN: dict[str, Any] = {"username": "al:ice", "password": "p@ss/wörd?"}
 _numbers = itertools.count()
 
 

@@ -36,7 +36,7 @@ class Backend:
 
     def cache(self, prefix: str | None = None, **options: Any) -> Cache:
         # Long, because what is tested here is not speed, and the machine may be busy.
-        limits = {"redis_command_timeout": 10_000, "redis_connect_timeout": 20_000}
+        limits: dict[str, Any] = {"redis_command_timeout": 10_000, "redis_connect_timeout": 20_000}
         settings = Settings(redis_key_prefix=prefix or self.prefix, **limits, **self.target.settings)
         return Cache(settings, self.target.url, **options)
 

@@ -84,7 +84,7 @@ async def test_a_closed_storage_says_so(opened: Opened) -> None:
         assert not await storage.exists("a")
 
 
-ODD_KEYS = {
+ODD_KEYS: dict[str, list[Any]] = {
     "local": [
         b".hidden",
         b"a\\b",
@@ -106,7 +106,7 @@ async def test_odd_keys_are_counted_and_named_and_hide_nothing(
 ) -> None:
     await storage.upload(b"12", "a/good", "text/plain")
     await storage.upload(b"345", "z", "text/plain")
-    odd: list[Any] = ODD_KEYS["local" if backend.startswith("local") else backend]
+    odd = ODD_KEYS["local" if backend.startswith("local") else backend]
     for key in odd:
         if isinstance(key, bytes):
             path = tmp_path / "uploads" / os.fsdecode(key)

@@ -157,7 +157,8 @@ def test_the_number_of_metrics_is_limited() -> None:
 def test_wrong_use_is_told_in_terms_of_the_metric() -> None:
     metrics = Metrics()
     logins = metrics.counter("logins", "Logins.", {"way": ("password",)})
-    for labels in ({}, {"who": "me"}, {"way": "password", "who": "me"}):
+    wrong: tuple[dict[str, Any], ...] = ({}, {"who": "me"}, {"way": "password", "who": "me"})
+    for labels in wrong:
         with pytest.raises(InvalidValueError, match="the metric logins has other labels: way"):
             logins.inc(**labels)
     with pytest.raises(InvalidValueError, match="logins cannot fall"):

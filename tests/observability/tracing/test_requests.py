@@ -240,7 +240,7 @@ async def test_audit_entries_and_comments_belong_to_the_same_request(
     @app.get("/tests/audit")
     async def work() -> dict[str, Any]:
         async with data.transaction() as tx:
-            entry = AuditLog.user_action(AuditAction.USER_LOGIN, None, "Logged in")
+            entry = AuditLog.system_event(AuditAction.SYSTEM_STARTUP, "Started")
             tx.add(entry)
         return {"correlation_id": entry.correlation_id}
 

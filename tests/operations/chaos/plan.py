@@ -90,14 +90,14 @@ class Plan:
     @property
     def patience_with_storage(self) -> float:
         """Seconds after which one request to a silent storage is given up."""
-        retries = self.settings["storage_retries"]
+        retries = int(self.settings["storage_retries"])
         attempt = self.seconds_of("storage_connect_timeout") + self.seconds_of("storage_timeout")
-        return (retries + 1) * attempt + sum(min(5.0, 0.1 * 2**number) for number in range(retries))
+        return (retries + 1) * attempt + sum(min(5.0, 0.1 * 2.0**number) for number in range(retries))
 
     @property
     def time_of_silence(self) -> float:
         """Seconds for which the storage is silent: longer than its callers wait, whom connecting costs nothing."""
-        return (self.settings["storage_retries"] + 1) * self.seconds_of("storage_timeout") + 2.0
+        return (int(self.settings["storage_retries"]) + 1) * self.seconds_of("storage_timeout") + 2.0
 
     @property
     def longest_limit(self) -> float:

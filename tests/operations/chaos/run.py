@@ -110,7 +110,7 @@ class Run:
         leaks = Leaks(self._servers, service)
         for name in self._names:
             orders = Orders(name, self._servers.settings(name), rows, self._servers.folder, self._plan.sabotage)
-            self._replicas.append(_context.Process(target=work, args=(orders,)))  # type: ignore[arg-type]
+            self._replicas.append(_context.Process(target=work, args=(orders,)))
             self._replicas[-1].start()
         await self._until_all("ready", _TIME_TO_START)
         leaks.note_beginning()

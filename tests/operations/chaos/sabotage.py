@@ -35,8 +35,8 @@ def _invalidate_nothing() -> None:
     async def settle(_self: Any, _keys: Any, _token: bytes = b"") -> int:
         return 0
 
-    write_intents.WriteIntents.announce = announce  # type: ignore[method-assign]
-    write_intents.WriteIntents.settle = settle  # type: ignore[method-assign]
+    write_intents.WriteIntents.announce = announce  # type: ignore[method-assign, assignment]
+    write_intents.WriteIntents.settle = settle  # type: ignore[method-assign, assignment]
 
 
 def _believe_copies_of_sessions() -> None:
@@ -49,8 +49,8 @@ def _believe_copies_of_sessions() -> None:
         return {}
 
     coverage.Coverage.take = take_and_trust  # type: ignore[method-assign]
-    coverage.Coverage.vouches_for = lambda *_: True  # type: ignore[method-assign, assignment]
-    coverage.Coverage.give_up = lambda *_: None  # type: ignore[method-assign, assignment]
+    coverage.Coverage.vouches_for = lambda *_: True  # type: ignore[method-assign]
+    coverage.Coverage.give_up = lambda *_: None  # type: ignore[method-assign]
 
 
 def _keep_connections() -> None:
@@ -60,7 +60,7 @@ def _keep_connections() -> None:
     async def keep(_self: Any, connection: Any) -> None:
         kept.append(connection)
 
-    transaction.Transaction._end = keep  # type: ignore[method-assign]
+    transaction.Transaction._end = keep  # type: ignore[method-assign, assignment]
 
 
 def _translate_nothing() -> None:
@@ -71,7 +71,7 @@ def _translate_nothing() -> None:
         yield
 
     for module in (adapter, reading, uploads):
-        module.translated = untranslated
+        vars(module)["translated"] = untranslated
 
 
 def _forget_audit_entries() -> None:
@@ -80,7 +80,7 @@ def _forget_audit_entries() -> None:
     async def lose(_self: Any, _rows: Any) -> None:
         pass
 
-    buffer.AuditBuffer._keep = lose  # type: ignore[method-assign]
+    buffer.AuditBuffer._keep = lose  # type: ignore[method-assign, assignment]
 
 
 def _wait_for_ever() -> None:

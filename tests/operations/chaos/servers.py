@@ -85,7 +85,7 @@ class Servers:
 
     def start_service(self) -> Service:
         """The service, as its operators start it."""
-        environment = {name.upper(): str(value) for name, value in self.settings("service").items()}
+        environment: dict[str, Any] = {name.upper(): str(value) for name, value in self.settings("service").items()}
         service = self._stack.enter_context(Service(self.folder, "start", **environment))
         service.wait_until_ready()
         return service

@@ -14,6 +14,7 @@ from tests.operations.chaos.journal import DONE, FAILED, UNKNOWN, UNTYPED, Event
 from tests.operations.chaos.plan import POSTGRESQL, REDIS, STORAGE, Plan
 from tests.operations.chaos.truth import Code, Truth
 from tests.operations.chaos.watch import Answer
+from tests.support import made
 
 PLAN = Plan()
 AWAY = Fault("away", POSTGRESQL, 100.0, 103.0)
@@ -33,7 +34,7 @@ def save(code: str, version: int = 1, outcome: str = DONE) -> Event:
 def stored(*codes: str, entries: int = 1, **values: Any) -> Truth:
     audits = {("code_generate", code): entries for code in codes if entries}
     versions = {code: Code(0, number, is_right=True) for number, code in enumerate(codes, start=1)}
-    return Truth(**{"codes": versions, "counts": {0: len(codes)}, "audits": audits} | values)
+    return made(Truth, values, codes=versions, counts={0: len(codes)}, audits=audits)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,12 @@ HOME, CAFE, ELSEWHERE = "192.0.2.10", "198.51.100.20", "203.0.113.30"
 
 async def make_account(data: DataLayer, email: str = "ann@example.com", **values: Any) -> UserFull:
     """An account that is open, with PASSWORD."""
-    given = {"first_name": "Ann", "last_name": "Other", "password": PASSWORD, "email_verified": True} | values
+    given: dict[str, Any] = {
+        "first_name": "Ann",
+        "last_name": "Other",
+        "password": PASSWORD,
+        "email_verified": True,
+    } | values
     return await data.accounts.create(SYSTEM, email=email, **given)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 
 from data_layer import DataLayer
@@ -84,7 +86,7 @@ async def test_a_role_that_was_taken_away_is_believed_nowhere(data: DataLayer) -
     session = (await data.accounts.log_in("eve@example.com", PASSWORD)).session
     old = Actor.user(user.id, UserRole.ADMIN)
     await data.accounts.set_role(acting(other), user.id, UserRole.USER)
-    attempts = {
+    attempts: dict[str, Callable[[], Awaitable[object]]] = {
         "list": lambda: data.sessions.list(old, victim.id),
         "list_all": lambda: data.sessions.list_all(old),
         "revoke_all": lambda: data.sessions.revoke_all(old, victim.id),

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from data_layer import DataLayer, Session, request_context
-from data_layer.entities.enums import SessionStatus
+from data_layer.entities.enums import AuditAction, SessionStatus
 from data_layer.errors import (
     ChangedMeanwhileError,
     InvalidCredentialsError,
@@ -77,7 +77,7 @@ async def test_an_open_session_is_no_place_to_guess(data: DataLayer) -> None:
             await data.accounts.change_password(acting(user), user.id, current="guess", new=NEW)
     with pytest.raises(TooManyAttemptsError):
         await data.accounts.change_password(acting(user), user.id, current=PASSWORD, new=NEW)
-    assert [entry.action for entry in await trail(data)].count("security_login_failed") == 6
+    assert [entry.action for entry in await trail(data)].count(AuditAction.SECURITY_LOGIN_FAILED) == 6
 
 
 async def test_one_of_several_changes_at_once_wins(data: DataLayer) -> None:

@@ -169,7 +169,7 @@ async def test_deleting_erases_everything_but_the_id_and_the_trail(data: DataLay
     async with data.transaction() as tx:
         tx.add(project)
         tx.add(make_code(project))
-        image = {"prompt": "p", "model": "m", "size": "1024x1024", "storage_key": key}
+        image: dict[str, Any] = {"prompt": "p", "model": "m", "size": "1024x1024", "storage_key": key}
         tx.add(GeneratedImage(project_id=project.id, provider=ImageProvider.DALLE3, **image))
     before = len(await trail(data))
     await data.accounts.delete(acting(user), user.id)

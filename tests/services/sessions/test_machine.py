@@ -263,7 +263,7 @@ class SessionMachine(RuleBasedStateMachine):
             self.run(self.world.sql(f"{how} WHERE id = :id", id=known.session_id))
         else:
             kept = known if how == "all but this" else None
-            self.run(service.revoke_all(SYSTEM, user, keep=kept and kept.session_id))
+            self.run(service.revoke_all(SYSTEM, user, keep=kept.session_id if kept else None))
             ended = [other for other in self.known if other.user == known.user and other is not kept]
         for other in ended:
             if other.ended is None:

@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def test_what_is_no_image_is_not_parsed(report: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def budget() -> Iterator[MemoryBudget]:
+def budget() -> MemoryBudget:
     return MemoryBudget()
 
 
