@@ -131,7 +131,7 @@ class _S3Server(StorageServer):
     def client(self) -> Any:
         """boto3's client of it."""
         if self._client is None:
-            import boto3  # type: ignore[import-untyped]  # noqa: PLC0415  (optional, without types)
+            import boto3
 
             self._client = boto3.client(
                 "s3",

@@ -263,7 +263,7 @@ class S3Administration:
 
         Servers that resemble S3 answer questions that they do not know with anything, also with BucketAlreadyExists.
         """
-        from botocore import exceptions, parsers  # type: ignore[import-untyped]  # noqa: PLC0415  (optional)
+        from botocore import exceptions, parsers
 
         with self._translated("look at"):
             try:
@@ -303,7 +303,7 @@ class S3Administration:
     def _client(self) -> Any:
         place, limits = self._place, self._limits
         boto3 = _boto3()
-        from botocore.config import Config  # type: ignore[import-untyped]  # noqa: PLC0415  (optional, without types)
+        from botocore.config import Config
 
         credentials: dict[str, str | None] = {}
         if place.credentials is not None:
@@ -368,7 +368,7 @@ def _session() -> Any:
 
 def _boto3() -> Any:
     require_extra("s3", "preparing a bucket, or signing with the identity of the machine,", "boto3")
-    import boto3  # type: ignore[import-untyped]  # noqa: PLC0415  (optional, without types)
+    import boto3
 
     return boto3
 
