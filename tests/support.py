@@ -72,5 +72,5 @@ def made_once(name: str, make: Callable[[Path], None], factory: pytest.TempPathF
 async def until(condition: Callable[[], bool], patience: float = 30) -> None:
     """Wait for what happens in other tasks, threads, processes or servers."""
     async with asyncio.timeout(patience):
-        while not condition():  # noqa: ASYNC110  (nobody tells)
+        while not condition():
             await asyncio.sleep(0.01)

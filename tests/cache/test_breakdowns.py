@@ -129,7 +129,7 @@ async def test_it_is_survived(server: RedisServer, name: str) -> None:
         assert await cache.get_or_load("changed", always("new"), 600) == "new"
         # Others are told as soon as Redis takes it from who owes it.
         async with asyncio.timeout(RECOVERY_LIMIT):
-            while await other.get_or_load("changed", always("new"), 600) != "new":  # noqa: ASYNC110  (no event tells)
+            while await other.get_or_load("changed", always("new"), 600) != "new":
                 await asyncio.sleep(0.05)
         await cache.set("key", 2, 60)
         assert await other.get("key") == 2

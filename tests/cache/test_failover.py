@@ -45,7 +45,7 @@ class Load:
         self._database = dict.fromkeys(KEYS, 0)
         # When each version was acknowledged.
         self._acknowledged: dict[str, list[tuple[float, int]]] = {key: [(0.0, 0)] for key in KEYS}
-        self._random = random.Random(7)  # noqa: S311  (a test that can be repeated)
+        self._random = random.Random(7)
 
     async def change_rows(self) -> None:
         while True:
@@ -139,7 +139,7 @@ async def goes_on(load: Load) -> None:
                     await asyncio.sleep(0.05)
         before = load.outcomes.copy()
         verbs = ("set", "get", "get_or_load", "invalidate")
-        while any(load.outcomes[verb] < before[verb] + 20 for verb in verbs):  # noqa: ASYNC110  (no event tells)
+        while any(load.outcomes[verb] < before[verb] + 20 for verb in verbs):
             await asyncio.sleep(0.01)
     for cache in (load.writer, load.reader):
         assert cache.process_stats().breaker is BreakerState.CLOSED

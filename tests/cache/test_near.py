@@ -206,7 +206,7 @@ def test_a_scan_does_not_drive_out_what_is_read_again_and_again() -> None:
 
 def test_the_bytes_are_about_what_python_needs() -> None:
     """Ten thousand values of a kilobyte; the estimate must not be far below what the process has grown by."""
-    import tracemalloc  # noqa: PLC0415
+    import tracemalloc
 
     near = near_copy(10**9)
     tracemalloc.start()

@@ -232,7 +232,7 @@ class TestTrust:
             await until_near(reader, "key")
             endpoint.server = new
             async with asyncio.timeout(LIMIT):
-                while await reader.get("key") is not None:  # noqa: ASYNC110  (there is no event)
+                while await reader.get("key") is not None:
                     await asyncio.sleep(0.01)
 
     async def test_a_replica_is_never_read(self, old: RedisServer) -> None:

@@ -40,7 +40,7 @@ async def other(shared_server: RedisServer, cache_at: CacheAt) -> AsyncIterator[
 
 async def until_answering(cache: Cache) -> None:
     async with asyncio.timeout(LONG):
-        while not cache._parts.near.is_answering:  # noqa: ASYNC110  (there is no event)
+        while not cache._parts.near.is_answering:
             await asyncio.sleep(0.005)
 
 
@@ -56,7 +56,7 @@ async def until_near(cache: Cache, key: str) -> None:
 
 async def until_seen(cache: Cache, key: str, value: object) -> None:
     async with asyncio.timeout(LONG):
-        while await cache.get(key) != value:  # noqa: ASYNC110  (there is no event)
+        while await cache.get(key) != value:
             await asyncio.sleep(0)
 
 
@@ -89,7 +89,7 @@ async def test_another_programs_changes_and_expiry_are_seen(cache: Cache) -> Non
         await until_near(cache, "key")
         await cache.client.execute_command(*command)
         async with asyncio.timeout(LONG):
-            while await cache.get("key") == "value":  # noqa: ASYNC110  (there is no event)
+            while await cache.get("key") == "value":
                 await asyncio.sleep(0.001)
 
 
@@ -161,7 +161,7 @@ async def test_a_replica_is_not_trusted(cache_at: CacheAt) -> None:
             await until_answering(cache)
             await cache.client.execute_command("REPLICAOF", "127.0.0.1", primary.port)
             async with asyncio.timeout(LONG):
-                while cache._parts.near.is_answering:  # noqa: ASYNC110  (there is no event)
+                while cache._parts.near.is_answering:
                     await asyncio.sleep(0.01)
             await cache.client.execute_command("REPLICAOF", "NO", "ONE")
             await until_answering(cache)

@@ -96,7 +96,7 @@ class TestCancellation:
     @given(seed=st.integers(0, 2**32), number=st.integers(1, 60))
     def test_no_answer_goes_to_another(self, shared: RedisServer, seed: int, number: int) -> None:
         async def check() -> None:
-            choose = random.Random(seed)  # noqa: S311  (no secret)
+            choose = random.Random(seed)
             async with running(shared.url) as runner:
                 tasks = [asyncio.create_task(echo(runner, choose, number)) for number in range(number)]
                 doomed = [task for task in tasks if choose.random() < 0.5]

@@ -87,7 +87,7 @@ async def disturb(server: RedisServer, choose: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_every_caller_reads_what_it_wrote_and_nothing_is_left(seed: int) -> None:
-    choose = random.Random(seed)  # noqa: S311  (no secret)
+    choose = random.Random(seed)
     with RedisServer() as server:
         async with running(server.url, connect=500, command=300) as runner, asyncio.timeout(3 * LIMIT):
             callers = [Caller(runner, number, choose) for number in range(CALLERS)]

@@ -41,7 +41,7 @@ def has_pending(cache: Cache) -> bool:
 
 
 async def until_told(cache: Cache) -> None:
-    while has_pending(cache):  # noqa: ASYNC110  (there is no event)
+    while has_pending(cache):
         await asyncio.sleep(0.01)
 
 
@@ -151,7 +151,7 @@ class TestWithoutRedis:
                         except CacheError:
                             await asyncio.sleep(0.01)
                     await until_told(cache)
-                    while await witness.get("key") == "old":  # noqa: ASYNC110  (its near copy hears of it in a moment)
+                    while await witness.get("key") == "old":
                         await asyncio.sleep(0.01)
                 assert await witness.get("kept") == "value"
 
@@ -172,7 +172,7 @@ class TestWithoutRedis:
                 server.resume()
                 async with asyncio.timeout(LONG):
                     await until_told(cache)
-                    while await witness.get_many([f"key-{number}" for number in range(50)]):  # noqa: ASYNC110
+                    while await witness.get_many([f"key-{number}" for number in range(50)]):
                         await asyncio.sleep(0.01)
 
     async def test_an_announcement_that_times_out_is_made_up_for_before_the_commit_is_decided(

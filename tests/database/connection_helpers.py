@@ -43,7 +43,7 @@ def create_and_migrate(server: PostgresqlServer, base: Settings, folder: Path) -
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(PATIENCE):
-        while not await holds():  # noqa: ASYNC110  (the server tells nobody)
+        while not await holds():
             await asyncio.sleep(0.02)
 
 

@@ -78,7 +78,7 @@ class Load:
     def __init__(self, data: DataLayer) -> None:
         self._data = data
         self._users = [make_user(first_name=f"Name {number}") for number in range(20)]
-        self._chance = random.Random(2026)  # noqa: S311  (no secret)
+        self._chance = random.Random(2026)
         self.stored: set[str] = set()
         self.mixed_up: list[str] = []
 

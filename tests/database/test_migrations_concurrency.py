@@ -100,7 +100,7 @@ def test_wherever_a_process_is_killed_the_tables_are_the_old_or_the_new_ones() -
         process = start(address)
         # The whole migration takes about a tenth of a second, after the process has connected.
         wait_for(lambda: server_is_used(address) or not process.is_alive())  # noqa: B023  (called in this turn only)
-        time.sleep(random.uniform(0, 0.12))  # noqa: S311  (not for security)
+        time.sleep(random.uniform(0, 0.12))
         process.kill()
         process.join(10)
 

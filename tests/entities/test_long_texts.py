@@ -11,7 +11,7 @@ from data_layer import DataLayer
 from data_layer.errors import ValueTooLongError
 from tests.support import make_project, make_user
 
-RANDOM = random.Random(20261129)  # noqa: S311  (test data)
+RANDOM = random.Random(20261129)
 
 
 def words(letters: str, length: int, joint: str, size: int, group: int = 10**9) -> str:

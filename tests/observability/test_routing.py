@@ -65,7 +65,7 @@ async def test_uvicorn_logs_here_and_leaves_out_its_access_lines() -> None:
     stream = log_to_memory()
     server = uvicorn.Server(uvicorn.Config(failing_application, port=0, log_config=None, lifespan="off", ws="none"))
     serving = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110  (uvicorn has no event for it)
+    while not server.started:
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     async with httpx.AsyncClient() as client:

@@ -33,7 +33,7 @@ class Application:
 
     async def until_asked(self, number: int) -> None:
         async with asyncio.timeout(PATIENCE):
-            while len(self.scopes) < number:  # noqa: ASYNC110  (it only counts)
+            while len(self.scopes) < number:
                 await asyncio.sleep(0.01)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -44,7 +44,7 @@ async def test_the_window_ends(data: DataLayer) -> None:
 
 async def until_admitted(limiter: RequestLimiter) -> None:
     async with asyncio.timeout(30):
-        while await admitted([limiter], HOME, tries=1) == 0:  # noqa: ASYNC110  (there is no event to wait for)
+        while await admitted([limiter], HOME, tries=1) == 0:
             await asyncio.sleep(0.05)
 
 

@@ -115,7 +115,7 @@ def test_repetition_is_weak_at_any_length(part: str, times: int) -> None:
 
 def test_a_long_secret_takes_no_longer() -> None:
     """Without the cut zxcvbn would take minutes; the work is counted, not the time."""
-    import zxcvbn  # noqa: PLC0415
+    import zxcvbn
 
     lengths: list[int] = []
     measure = zxcvbn.zxcvbn

@@ -25,7 +25,7 @@ from data_layer.storage import LocalStorage
 from tests.support import forked
 
 KEYS = ("a", "b/c", "b/d/e")
-CHANCE = random.Random(1)  # noqa: S311  (repeatable, and no secret)
+CHANCE = random.Random(1)
 
 
 def payload(version: int) -> bytes:

@@ -68,7 +68,7 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
     app.add_middleware(RequestLogMiddleware)
     if data.tracing is not None:
         # Here, because OpenTelemetry is not imported while traces are off.
-        from data_layer.api.tracing import TracingMiddleware  # noqa: PLC0415
+        from data_layer.api.tracing import TracingMiddleware
 
         app.add_middleware(TracingMiddleware, tracing=data.tracing)
     app.add_middleware(CorrelationIdMiddleware, validator=is_correlation_id, transformer=str)

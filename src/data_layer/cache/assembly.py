@@ -86,6 +86,6 @@ def _make_runner(
     if observer is None:
         return CommandRunner(address, settings, counters)
     # Here because hardly anybody observes.
-    from data_layer.cache.observed import ObservedCommandRunner  # noqa: PLC0415
+    from data_layer.cache.observed import ObservedCommandRunner
 
     return ObservedCommandRunner(address, settings, counters, observer)

@@ -82,7 +82,7 @@ class Cache:
             ConfigurationError: when REDIS_TLS_CA holds no certificate.
         """
         # Imported here because many users of the library open no cache.
-        from data_layer.cache.assembly import assemble  # noqa: PLC0415
+        from data_layer.cache.assembly import assemble
 
         if self._opened is None:
             self._opened = assemble(self._settings, self._server, self._namespace, self._codec, self._observer)
@@ -120,7 +120,7 @@ class Cache:
         Raises:
             CacheError: or the subclass that says why one of them does not.
         """
-        from data_layer.cache.measuring import probe  # noqa: PLC0415
+        from data_layer.cache.measuring import probe
 
         await probe(self._commands, self._namespace)
 
@@ -130,13 +130,13 @@ class Cache:
         Raises:
             CacheError: when no server answers; ``process_stats`` works even then.
         """
-        from data_layer.cache.measuring import measure  # noqa: PLC0415
+        from data_layer.cache.measuring import measure
 
         return await measure(self._parts, self._codec, self._server.topology, self._namespace.pattern("*"))
 
     def process_stats(self) -> ProcessStatistics:
         """Figures of this process alone: nothing is sent, so it may be asked for at any time."""
-        from data_layer.cache.measuring import measure_process  # noqa: PLC0415
+        from data_layer.cache.measuring import measure_process
 
         return measure_process(self._parts, self._codec)
 
@@ -384,7 +384,7 @@ class Cache:
             LockNotAcquiredError: on entering, when it stayed taken.
             LockLostError: on leaving, when it was lost before.
         """
-        from data_layer.cache.locks import Lock  # noqa: PLC0415
+        from data_layer.cache.locks import Lock
 
         return Lock(
             key,
@@ -397,7 +397,7 @@ class Cache:
 
     def transaction_keys(self) -> TransactionKeys:
         """Collect the keys that one database transaction changes; ``tx.invalidate`` uses it."""
-        from data_layer.cache.write_intents import TransactionKeys  # noqa: PLC0415
+        from data_layer.cache.write_intents import TransactionKeys
 
         return TransactionKeys(self._parts.intents, self._namespace, self._parts.time_limit)
 

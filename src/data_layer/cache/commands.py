@@ -244,7 +244,7 @@ class CommandRunner:
     @property
     def client(self) -> Redis | RedisCluster:
         """redis-py's client, made when it is first asked for, because importing redis-py takes long."""
-        from data_layer.cache.client import create_client  # noqa: PLC0415
+        from data_layer.cache.client import create_client
 
         self._refuse_if_closed()
         if self._client is None:

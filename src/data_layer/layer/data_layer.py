@@ -141,7 +141,7 @@ class DataLayer:
         """
         if self._metrics is None:
             # Here because whoever does not ask need not wait for prometheus-client.
-            from data_layer.layer.metrics import make_metrics  # noqa: PLC0415
+            from data_layer.layer.metrics import make_metrics
 
             self._metrics = make_metrics(self.settings, lambda: self._parts)
         return self._metrics

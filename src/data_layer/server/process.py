@@ -158,7 +158,7 @@ class ServiceProcess:
                 await self._http.close(self._stop.hastened)
 
     async def _open_and_serve(self) -> None:
-        from data_layer.layer import DataLayer  # noqa: PLC0415  (takes a while, in which probes are answered already)
+        from data_layer.layer import DataLayer
 
         data = DataLayer(self._settings, exclusive=self._role.is_alone, prepare=self._role.prepares)
         try:
@@ -172,9 +172,9 @@ class ServiceProcess:
         await self._observer.opened(data)
 
     async def _serve(self, data: DataLayer) -> None:
-        from data_layer.api.app import create_app  # noqa: PLC0415
-        from data_layer.server.metrics import metrics_of_process  # noqa: PLC0415
-        from data_layer.services.schedule import scheduled  # noqa: PLC0415
+        from data_layer.api.app import create_app
+        from data_layer.server.metrics import metrics_of_process
+        from data_layer.services.schedule import scheduled
 
         interval = self._settings.maintenance_interval if self._role.maintains else 0
         metrics = metrics_of_process(data, self._metrics_listener, self._role.folder)

@@ -88,7 +88,7 @@ class Supervisor:
         stack.enter_context(self._listener)
         self._folder = Path(stack.enter_context(_private_folder()))
         if self._metrics_listener is not None:
-            from data_layer.server.metrics import metrics_of_workers  # noqa: PLC0415  (takes a while)
+            from data_layer.server.metrics import metrics_of_workers
 
             stack.enter_context(self._metrics_listener)
             await stack.enter_async_context(metrics_of_workers(self._folder, self._metrics_listener))
@@ -111,7 +111,7 @@ class Supervisor:
 
     async def _start_embedded_servers(self, stack: AsyncExitStack) -> None:
         """Be the one service of their folder; the workers find them running."""
-        from data_layer.layer.servers import embedded_servers  # noqa: PLC0415  (large, and only for development)
+        from data_layer.layer.servers import embedded_servers
 
         await stack.enter_async_context(embedded_servers(self._settings, exclusive=True))
 

@@ -121,7 +121,7 @@ def _guesses(text: str, names: Collection[str]) -> float:
 
 
 def _measure(text: str, names: Collection[str]) -> tuple[float, int]:
-    from zxcvbn import zxcvbn  # noqa: PLC0415  (reads its lists of words, which only production needs)
+    from zxcvbn import zxcvbn
 
     if not text:
         return 0.0, 0
@@ -136,7 +136,7 @@ def _without_runs(text: str) -> str:
 
 def _is_walk(text: str) -> bool:
     """Whether most characters are neighbours of those before them: on a keyboard, in the alphabet, or the same."""
-    from zxcvbn.adjacency_graphs import ADJACENCY_GRAPHS  # noqa: PLC0415  (as above)
+    from zxcvbn.adjacency_graphs import ADJACENCY_GRAPHS
 
     keys = ADJACENCY_GRAPHS["qwerty"]
     steps = [

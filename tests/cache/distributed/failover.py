@@ -31,7 +31,7 @@ class Pair:
         """Let the replica follow the primary, and wait until it does."""
         await self._run(self._replica, "REPLICAOF", "127.0.0.1", self._endpoint.server.port)
         async with asyncio.timeout(_LINK_SECONDS):
-            while "master_link_status:up" not in await self._run(self._replica, "INFO", "replication"):  # noqa: ASYNC110
+            while "master_link_status:up" not in await self._run(self._replica, "INFO", "replication"):
                 await asyncio.sleep(0.02)
 
     async def swap(self) -> None:
@@ -62,7 +62,7 @@ class Pair:
 
     async def _catch_up(self, old: RedisServer, new: RedisServer) -> None:
         async with asyncio.timeout(_LINK_SECONDS):
-            while await self._offset(old, "master_repl_offset") != await self._offset(new, "slave_repl_offset"):  # noqa: ASYNC110
+            while await self._offset(old, "master_repl_offset") != await self._offset(new, "slave_repl_offset"):
                 await asyncio.sleep(0.005)
 
     async def _offset(self, server: RedisServer, field: str) -> str:

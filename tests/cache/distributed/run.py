@@ -68,7 +68,7 @@ class Run:
         self._histories = folder / "histories"
         self._stop = folder / "stop"
         self._workers: list[ForkServerProcess] = []
-        self._chance = random.Random()  # noqa: S311  (no secret)
+        self._chance = random.Random()
         self._resumptions: set[asyncio.Task[None]] = set()
         self._swapping: asyncio.Task[None] | None = None
         self._stop_swapping = asyncio.Event()
@@ -156,7 +156,7 @@ class Run:
     async def _finish(self) -> None:
         self._stop.touch()
         async with asyncio.timeout(_TIME_TO_FINISH):
-            while any(worker.is_alive() for worker in self._workers):  # noqa: ASYNC110  (other processes set no event)
+            while any(worker.is_alive() for worker in self._workers):
                 await asyncio.sleep(0.05)
         self._failed += sum(worker.exitcode not in {0, -signal.SIGKILL} for worker in self._workers)
 

@@ -54,7 +54,7 @@ async def test_it_finds_fault_with_a_cache_that_is_not_told_of_changes(plan: Pla
 async def fail_over_again_and_again(plan: Plan) -> tuple[Outcome, int]:
     with RedisServer() as first, RedisServer() as second:
         async with Endpoint(first) as endpoint:
-            pair = Pair(endpoint, second, random.Random())  # noqa: S311  (no secret)
+            pair = Pair(endpoint, second, random.Random())
             await pair.follow()
             outcome = await run(replace(plan, settings=plan.settings | {"redis_url": endpoint.url}, pair=pair))
     return outcome, pair.swaps

@@ -53,7 +53,7 @@ class Worker:
         self._projects = orders.projects
         self._stop = orders.stop
         self._recorder = Recorder(orders.histories)
-        self._chance = random.Random()  # noqa: S311  (no secret)
+        self._chance = random.Random()
 
     async def run(self) -> None:
         readers = [self._repeat(self._read, 0.004) for _ in range(_READERS)]
@@ -117,8 +117,8 @@ def make_the_gap_dangerous() -> None:
     settle = write_intents.WriteIntents.settle
 
     async def settle_late(self: Any, keys: Any, token: bytes = b"") -> int:
-        await asyncio.sleep(random.random() * 0.02)  # noqa: S311  (no secret)
-        if random.random() < _DEATHS_IN_THE_GAP:  # noqa: S311
+        await asyncio.sleep(random.random() * 0.02)
+        if random.random() < _DEATHS_IN_THE_GAP:
             os.kill(os.getpid(), signal.SIGKILL)
         return await settle(self, keys, token)
 
@@ -134,7 +134,7 @@ def sabotage(what: str | None) -> None:
     async def fill_anyway(self: Any, request: Any, _token: bytes) -> Any:
         started = monotonic()
         stored = await self._load(request)
-        await asyncio.sleep(random.random() * 0.2)  # noqa: S311  (no secret)
+        await asyncio.sleep(random.random() * 0.2)
         await self._runner.run("SET", request.key, stored, "PX", request.milliseconds)
         return loading._Found(stored, started)
 

@@ -62,7 +62,7 @@ async def all_keys(cache: Cache, pattern: str = "*") -> list[str]:
 async def gone(cache: Cache, key: str) -> None:
     """Wait until a key has ended, for the near copy and for the server."""
     async with asyncio.timeout(20):
-        while await cache.get(key) is not None or await cache.exists(key):  # noqa: ASYNC110  (no event tells)
+        while await cache.get(key) is not None or await cache.exists(key):
             await asyncio.sleep(0.02)
 
 
@@ -103,5 +103,5 @@ VALUES = [
     False,
     "x" * 100_000,
     b"x" * 100_000,
-    random.Random(7).randbytes(100_000),  # noqa: S311  (no secret)
+    random.Random(7).randbytes(100_000),
 ]

@@ -129,7 +129,7 @@ class TestSessions:
         await cache.set_session("left", 2, 0.3)
         assert await cache.extend_session("kept", 60)
         async with asyncio.timeout(20):
-            while await cache.get_session("left") is not None:  # noqa: ASYNC110  (no event tells)
+            while await cache.get_session("left") is not None:
                 await asyncio.sleep(0.02)
         assert await cache.get_session("kept") == 1
         assert await cache.get_session("left") is None

@@ -141,7 +141,7 @@ class TestLife:
     async def test_a_cancelled_call_never_gives_its_answer_to_another(self, cache: Cache) -> None:
         keys = {f"key-{number}": number for number in range(50)}
         await cache.set_many(keys, 60)
-        chance = random.Random(7)  # noqa: S311  (a test that can be repeated)
+        chance = random.Random(7)
 
         async def impatient(key: str) -> None:
             try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from data_layer.storage import StorageBackend
 
-CHANCE = random.Random(1)  # noqa: S311  (repeatable, and no secret)
+CHANCE = random.Random(1)
 MEBIBYTE = 1024 * 1024
 Opened = Callable[..., AbstractAsyncContextManager[StorageBackend]]
 

@@ -97,7 +97,7 @@ class TestOtlp:
 
 
 async def test_the_end_waits_for_a_receiver_only_so_long() -> None:
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415  (see the test of what is off)
+    from opentelemetry.sdk.trace import TracerProvider
 
     released = asyncio.Event()
     loop = asyncio.get_running_loop()

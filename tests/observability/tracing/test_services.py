@@ -151,7 +151,7 @@ class Everything:
 class TestKindsOfMethods:
     @pytest.fixture
     def service(self, exporter: InMemorySpanExporter) -> Everything:
-        from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
         provider = TracerProvider(shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(exporter))

@@ -71,7 +71,7 @@ class Faults:
 
     async def _give_time(self, fault: Fault) -> None:
         """On a busy machine the next fault waits until everybody has got over this one."""
-        while monotonic() < fault.returned + _ABLE_TO_RECOVER and not self._has_recovered(fault):  # noqa: ASYNC110
+        while monotonic() < fault.returned + _ABLE_TO_RECOVER and not self._has_recovered(fault):
             await asyncio.sleep(0.1)
 
     async def _stop_fast(self, seconds: float) -> None:
@@ -94,7 +94,7 @@ class Faults:
         sql = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'replica%' ORDER BY random() LIMIT 1"
         ((pid,),) = await asyncio.to_thread(server.execute, sql)
         os.kill(pid, signal.SIGKILL)
-        while not await asyncio.to_thread(self._is_over, pid):  # noqa: ASYNC110  (nobody tells)
+        while not await asyncio.to_thread(self._is_over, pid):
             await asyncio.sleep(0.02)
 
     def _is_over(self, pid: int) -> bool:

@@ -92,7 +92,7 @@ def _own_leaks(report: Event) -> list[str]:
 async def _that_stay(look: Callable[[], list[str]]) -> list[str]:
     """A server needs a moment to see that a connection was closed."""
     deadline = monotonic() + _PATIENCE
-    while (found := look()) and monotonic() < deadline:  # noqa: ASYNC110  (servers tell nobody)
+    while (found := look()) and monotonic() < deadline:
         await asyncio.sleep(_PAUSE)
     return found
 

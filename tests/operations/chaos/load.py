@@ -79,7 +79,7 @@ class Load:
         self._journal = journal
         self._reader = Reader(journals)
         self._known = Known()
-        self._chance = random.Random()  # noqa: S311  (no secret)
+        self._chance = random.Random()
 
     async def run(self, is_over: Callable[[], bool]) -> None:
         """Work until it is over, and let everything end that was begun."""

@@ -32,7 +32,7 @@ def held_now() -> Holdings:
 async def held_after(enough: Holdings, patience: float) -> Holdings:
     """The same, as soon as there is no more of anything than is enough, or after that many seconds."""
     deadline = monotonic() + patience
-    while more_than(enough, held := held_now()) and monotonic() < deadline:  # noqa: ASYNC110  (nobody tells)
+    while more_than(enough, held := held_now()) and monotonic() < deadline:
         await asyncio.sleep(_PAUSE)
     return held
 
@@ -46,5 +46,5 @@ def more_than(enough: Holdings, held: Holdings) -> list[str]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what other processes do to files."""
-    while not condition():  # noqa: ASYNC110  (nobody tells)
+    while not condition():
         await asyncio.sleep(_PAUSE)

@@ -149,7 +149,7 @@ class Run:
 
     async def _until_gone(self) -> None:
         deadline = monotonic() + _TIME_TO_END
-        while any(replica.is_alive() for replica in self._replicas) and monotonic() < deadline:  # noqa: ASYNC110
+        while any(replica.is_alive() for replica in self._replicas) and monotonic() < deadline:
             await asyncio.sleep(_PAUSE)
         codes = [replica.exitcode for replica in self._replicas]
         if any(codes):

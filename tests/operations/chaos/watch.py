@@ -53,7 +53,7 @@ class Watch:
         await self._until(lambda a: a.path == "/health" and a.began > after and a.said == "degraded")
 
     async def _until(self, is_wanted: Callable[[Answer], bool]) -> None:
-        while not any(map(is_wanted, self.answers)):  # noqa: ASYNC110  (each answer would have to set an event)
+        while not any(map(is_wanted, self.answers)):
             await asyncio.sleep(_PAUSE)
 
     async def _ask(self, path: str) -> None:

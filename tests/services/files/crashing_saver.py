@@ -27,7 +27,7 @@ from data_layer.services.files.check import Problem
 from tests.file_content import PAGE, picture
 from tests.support import forked, make_user
 
-CHANCE = random.Random(1)  # noqa: S311  (repeatable, and no secret)
+CHANCE = random.Random(1)
 USEFUL = timedelta(seconds=-1)  # So that nothing is too young to be cleaned up.
 
 
@@ -36,7 +36,7 @@ async def save_for_ever(settings: Settings, owner_id: UUID, seed: int, acknowled
     async with DataLayer(settings) as data:
 
         async def work(number: int) -> None:
-            chance = random.Random(seed * 100 + number)  # noqa: S311  (repeatable)
+            chance = random.Random(seed * 100 + number)
             while True:
                 color = (chance.randrange(8), number, 9)
                 page = PAGE * chance.randrange(1, 4)

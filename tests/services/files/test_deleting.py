@@ -178,7 +178,7 @@ async def test_the_service_removes_expired_files_by_itself(data: DataLayer, owne
 
 async def until_gone(data: DataLayer, gone: list[str]) -> None:
     async with asyncio.timeout(30):
-        while set(gone) & set(await keys(data)):  # noqa: ASYNC110  (another process has no event of ours)
+        while set(gone) & set(await keys(data)):
             await asyncio.sleep(0.02)
 
 

@@ -160,7 +160,7 @@ async def test_the_feed_comes_back_by_itself(pair: tuple[DataLayer, DataLayer]) 
 async def test_a_database_that_stops_and_starts(short_folder: Path, redis: RedisServer) -> None:
     """While it is away nobody can tell, which is no refusal; afterwards everybody is still logged in."""
     with PostgresqlServer() as server:
-        from data_layer import Settings  # noqa: PLC0415  (a type elsewhere)
+        from data_layer import Settings
 
         settings = Settings(
             environment="testing",

@@ -36,7 +36,7 @@ def quarters(mode: str = "RGB", size: tuple[int, int] = (WIDTH, HEIGHT)) -> Imag
 
 def noisy(mode: str = "RGB") -> Image.Image:
     """A picture that compresses badly, so that being cut off costs it rows."""
-    image = Image.frombytes("L", (WIDTH, HEIGHT), random.Random(1).randbytes(WIDTH * HEIGHT))  # noqa: S311
+    image = Image.frombytes("L", (WIDTH, HEIGHT), random.Random(1).randbytes(WIDTH * HEIGHT))
     return image.point(lambda value: 32 + value * 3 // 4).convert(mode)
 
 

@@ -83,7 +83,7 @@ async def test_a_reservation_waits_until_there_is_room(budget: MemoryBudget) -> 
 
 async def until_waiting(budget: MemoryBudget, number: int) -> None:
     async with asyncio.timeout(30):
-        while len(budget._waiting) < number:  # noqa: ASYNC110  (threads wait, which no event tells of)
+        while len(budget._waiting) < number:
             await asyncio.sleep(0.01)
 
 
@@ -106,7 +106,7 @@ async def test_reservations_are_served_in_turn(budget: MemoryBudget) -> None:
 
 
 def test_a_container_with_little_memory_decodes_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from data_layer.storage.validation import memory  # noqa: PLC0415
+    from data_layer.storage.validation import memory
 
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(memory, "_LIMIT_FILES", (limit, tmp_path / "missing"))

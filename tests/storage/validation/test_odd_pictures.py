@@ -222,7 +222,7 @@ async def test_webp_of_several_parts_keeps_what_shows_it() -> None:
 
 
 async def test_a_large_picture_that_is_cut_off_waits_in_a_file_of_its_own() -> None:
-    content = png(Image.frombytes("L", (1000, 900), random.Random(1).randbytes(900_000)))  # noqa: S311
+    content = png(Image.frombytes("L", (1000, 900), random.Random(1).randbytes(900_000)))
     sent = content + b"<script>alert(1)</script>"
     threads = FileThreads(2)
     inspector = Inspector(FileLimits(2**30, TYPES, thumbnail_sizes=(60,)))

@@ -60,6 +60,6 @@ def _tracing(
     provider: TracerProvider, correlation_id: Callable[[], str | None], end: Callable[[], None] | None
 ) -> Tracing:
     # Here, because none of this is imported while traces are off.
-    from data_layer.observability.tracing.tracing import Tracing  # noqa: PLC0415
+    from data_layer.observability.tracing.tracing import Tracing
 
     return Tracing(provider, correlation_id, end)

@@ -65,7 +65,7 @@ def _application_insights(connection_string: SecretStr, provider: TracerProvider
         if logging.getLogger(name).level == logging.NOTSET:
             logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        from azure.monitor.opentelemetry.exporter import AzureMonitorTraceExporter  # noqa: PLC0415  (optional)
+        from azure.monitor.opentelemetry.exporter import AzureMonitorTraceExporter
     except ImportError:
         raise ConfigurationError(
             "APPLICATIONINSIGHTS_CONNECTION_STRING is set, but its exporter is not installed: "

@@ -27,7 +27,7 @@ def describe_device(user_agent: str | None) -> Device:
 @lru_cache(maxsize=2048)
 def _parse(user_agent: str) -> Device:
     # Here because its tables of patterns take longer to load than most programs that never see a browser.
-    from ua_parser import parse  # noqa: PLC0415
+    from ua_parser import parse
 
     result = parse(user_agent)
     browser, system = result.user_agent, result.os

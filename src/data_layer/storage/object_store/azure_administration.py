@@ -61,7 +61,7 @@ class AzureAdministration:
 
     @contextmanager
     def _translated(self, action: str) -> Iterator[None]:
-        from azure.core import exceptions  # noqa: PLC0415  (optional)
+        from azure.core import exceptions
 
         name = self._place.container
         try:
@@ -84,7 +84,7 @@ class AzureAdministration:
 
     def _client(self) -> Any:
         require_extra("azure", "preparing a container", "azure.storage.blob")
-        from azure.storage.blob import ContainerClient, ExponentialRetry  # noqa: PLC0415  (optional)
+        from azure.storage.blob import ContainerClient, ExponentialRetry
 
         place, limits = self._place, self._limits
         credential: Any = place.account_key or place.sas or _identity()
@@ -102,6 +102,6 @@ class AzureAdministration:
 
 def _identity() -> Any:
     require_extra("azure", "preparing a container with the identity of the machine", "azure.identity")
-    from azure.identity import DefaultAzureCredential  # noqa: PLC0415  (optional)
+    from azure.identity import DefaultAzureCredential
 
     return DefaultAzureCredential()

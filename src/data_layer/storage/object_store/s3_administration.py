@@ -329,7 +329,7 @@ class S3Administration:
 
     @contextmanager
     def _translated(self, action: str) -> Iterator[None]:
-        from botocore import exceptions, parsers  # noqa: PLC0415  (optional)
+        from botocore import exceptions, parsers
 
         bucket = self._place.bucket
         try:

@@ -82,7 +82,7 @@ def _inspect(file: ReceivedFile, declared: str | None, allowed: AbstractSet[str]
     if content_type in IMAGE_TYPES:
         require_extra("images", "storing an image", "PIL")
         # Here, because Pillow is needed for images alone, and not installed without them.
-        from data_layer.storage.validation.images import inspect_image  # noqa: PLC0415
+        from data_layer.storage.validation.images import inspect_image
 
         return inspect_image(file, content_type, limits)
     if content_type == SVG:
