@@ -8,12 +8,13 @@ import pytest
 
 from .source import all_modules
 
-EVERYWHERE = {"errors", "config", "context", "extras", "observability"}
+EVERYWHERE = {"concurrency", "errors", "config", "context", "extras", "observability"}
 
 ROWS = {"entities", "schemas", "database"}
 PORTS = {"cache", "storage"}
 
 MAY_IMPORT: dict[str, set[str]] = {
+    "concurrency": set(),
     "errors": set(),
     "environment": {"errors"},
     "extras": {"errors"},
@@ -21,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"errors", "environment", "settings"},
     "context": {"entities.enums"},
     # The context holds the correlation id of every event.
-    "observability": {"errors", "config", "context"},
+    "observability": {"concurrency", "errors", "config", "context"},
     "entities": {"errors"},
     "schemas": {"errors", "entities.enums"},
     "database": EVERYWHERE | {"environment", "entities", "schemas"},

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from data_layer.concurrency import cancel_and_wait
+
 
 class Background:
     """Holds on to its tasks, which the event loop does not."""
@@ -24,7 +26,4 @@ class Background:
         """Wait for all tasks, and cancel what is not done in time."""
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=seconds)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+            await cancel_and_wait(*late)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any, TypeAlias
 
@@ -15,6 +16,7 @@ from data_layer.cache.entries import Entries
 from data_layer.cache.near import MISSING
 from data_layer.cache.time_to_live import TimeToLive, to_milliseconds
 from data_layer.cache.tracking import FailoverGuard, Tracking
+from data_layer.concurrency import Backoff, SingleFlight
 from data_layer.errors import CacheError, InvalidCacheValueError, NotInitializedError
 from data_layer.observability.log import get_log
 
@@ -32,17 +34,13 @@ log = get_log(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _LoadSpec:
-    """What is wanted. ``force``: a value that is there, or another's lease, does not count.
-
-    ``alone``: nor does a load that is under way.
-    """
+    """What is wanted. ``force``: a value that is there, or another's lease, does not count."""
 
     key: bytes
     load: Load
     milliseconds: int
     as_type: Any
     force: bool
-    alone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +49,6 @@ class _Found:
 
     stored: bytes
     as_of: float
-
-
-class _Flight:
-    """A load that callers of this process wait for together."""
-
-    __slots__ = ("task", "waiting")
-
-    def __init__(self, task: asyncio.Task[_Found]) -> None:
-        self.task = task
-        self.waiting = 0
 
 
 class Loading:
@@ -74,9 +62,8 @@ class Loading:
         self._runner = entries.runner
         self._tracking = tracking
         self._guard = guard
-        self._flights: dict[tuple[bytes, Any], _Flight] = {}
+        self._flights: SingleFlight[tuple[bytes, Any], _Found] = SingleFlight("cache load", cancel_abandoned=True)
         self.loads = 0
-        self._is_closed = False
 
     async def get_or_load(self, key: bytes, load: Load, ttl: TimeToLive, as_type: Any, *, fresh: bool) -> Any:
         """The value, which is never older than this call unless it was in the cache."""
@@ -87,9 +74,9 @@ class Loading:
                 value = await self._look(key, as_type)
                 if value is not MISSING:
                     return value
-            spec = _LoadSpec(key, load, milliseconds, as_type, force=force, alone=fresh)
+            spec = _LoadSpec(key, load, milliseconds, as_type, force=force)
             joined = monotonic()
-            found = await self._wait(self._flight(spec))
+            found = await self._flights.run((key, as_type), partial(self._find, spec), alone=fresh)
             # Whoever came while another caller's load was under way, and it could not be stored because the value
             # was changed meanwhile, must not get what was loaded before.
             if found.as_of >= joined:
@@ -97,12 +84,7 @@ class Loading:
 
     async def close(self) -> None:
         """End what is being loaded."""
-        self._is_closed = True
-        flights = [flight.task for flight in self._flights.values()]
-        for task in flights:
-            task.cancel()
-        if flights:
-            await asyncio.wait(flights)
+        await self._flights.close(NotInitializedError("The cache was closed"))
 
     async def _look(self, key: bytes, as_type: Any) -> Any:
         try:
@@ -111,43 +93,6 @@ class Loading:
             raise
         except CacheError:
             return MISSING
-
-    def _flight(self, spec: _LoadSpec) -> _Flight:
-        """The load that is under way, or a new one."""
-        name = (spec.key, spec.as_type)
-        flight = self._flights.get(name)
-        # A load that has ended is in the dictionary until the loop's next turn; waiting for it would give no turn.
-        if flight is None or flight.task.done() or spec.alone:
-            flight = self._flights[name] = _Flight(asyncio.create_task(self._find(spec), name="cache load"))
-            flight.task.add_done_callback(lambda task: self._land(name, task))
-        return flight
-
-    def _land(self, name: tuple[bytes, Any], task: asyncio.Task[_Found]) -> None:
-        self._forget(name, task)
-        if not task.cancelled():
-            task.exception()  # When all callers have gone, nothing else retrieves it.
-
-    def _forget(self, name: tuple[bytes, Any], task: asyncio.Task[_Found]) -> None:
-        flight = self._flights.get(name)
-        if flight is not None and flight.task is task:
-            del self._flights[name]
-
-    async def _wait(self, flight: _Flight) -> _Found:
-        """Cancelling one caller does not end the load for the others; cancelling the last one does."""
-        flight.waiting += 1
-        try:
-            return await asyncio.shield(flight.task)
-        except asyncio.CancelledError:
-            if self._is_closed and flight.task.cancelled():
-                raise NotInitializedError("The cache was closed") from None
-            raise
-        finally:
-            flight.waiting -= 1
-            if not flight.waiting and not flight.task.done():
-                for name, other in list(self._flights.items()):
-                    if other is flight:
-                        del self._flights[name]
-                flight.task.cancel()
 
     async def _find(self, spec: _LoadSpec) -> _Found:
         token = markers.new_token()
@@ -164,7 +109,8 @@ class Loading:
 
     async def _take_lease(self, spec: _LoadSpec, token: bytes) -> _Found | int:
         """The value that somebody has stored meanwhile; or whether this caller may store what it loads."""
-        give_up, pause, force = monotonic() + LONGEST_WAIT, _FIRST_PAUSE, spec.force
+        give_up, force = monotonic() + LONGEST_WAIT, spec.force
+        pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, factor=1.5)
         await self._entries.intents.require_none_pending()
         while True:
             asked = monotonic()
@@ -182,8 +128,7 @@ class Loading:
             elif asked > give_up:
                 return markers.CLOSED
             else:
-                await self._tracking.wait_for_change(spec.key, pause)
-                pause = min(pause * 1.5, _LONGEST_PAUSE)
+                await self._tracking.wait_for_change(spec.key, pauses.next())
 
     async def _load_and_fill(self, spec: _LoadSpec, token: bytes) -> _Found:
         filled = False

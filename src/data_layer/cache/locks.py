@@ -13,6 +13,7 @@ from data_layer.cache.commands import CommandRunner
 from data_layer.cache.keys import Namespace
 from data_layer.cache.time_to_live import TimeToLive, to_milliseconds
 from data_layer.cache.tracking import Tracking
+from data_layer.concurrency import Backoff
 from data_layer.errors import CacheError, LockLostError, LockNotAcquiredError
 from data_layer.observability.log import get_log
 
@@ -92,13 +93,12 @@ class Lock:
             raise self._loss()
 
     async def _acquire(self) -> None:
-        give_up, pause = monotonic() + self._wait, _FIRST_PAUSE
+        give_up, pauses = monotonic() + self._wait, Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, factor=1.5)
         while not await self._try():
-            rest = min(pause, give_up - monotonic())
+            rest = min(pauses.next(), give_up - monotonic())
             if rest <= 0:
                 raise LockNotAcquiredError(f"The lock for {self._shown} stayed taken for {self._wait:g} s")
             await self._tracking.wait_for_change(self._key, rest)
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
 
     async def _try(self) -> bool:
         asked = monotonic()

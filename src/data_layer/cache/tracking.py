@@ -16,9 +16,7 @@ The ``FailoverGuard`` covers that moment.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Iterable
-from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -26,6 +24,7 @@ from data_layer.cache.commands import CommandRunner, NodeAccess
 from data_layer.cache.keys import Namespace
 from data_layer.cache.near import NearCopy
 from data_layer.cache.wire.connection import Connection
+from data_layer.concurrency import Backoff, cancel_and_wait, is_set_within
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.observability.log import get_log
 
@@ -98,10 +97,7 @@ class Tracking:
     async def stop(self) -> None:
         """Close the connections."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await cancel_and_wait(task)
 
     async def wait_for_change(self, key: bytes, seconds: float) -> None:
         """Return when the key was changed, or after the time; without a connection only after the time."""
@@ -114,7 +110,7 @@ class Tracking:
             del self._waiting[key]
 
     async def _listen_for_ever(self) -> None:
-        pause = _SHORTEST_PAUSE
+        pauses = Backoff(_SHORTEST_PAUSE, _LONGEST_PAUSE, jitter=0.5)
         while True:
             started = monotonic()
             try:
@@ -124,8 +120,9 @@ class Tracking:
             finally:
                 self._names = frozenset()
                 self._near.turn_off()
-            pause = _SHORTEST_PAUSE if monotonic() - started > _LONGEST_PAUSE else min(pause * 2, _LONGEST_PAUSE)
-            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  (no secret)
+            if monotonic() - started > _LONGEST_PAUSE:
+                pauses.reset()
+            await asyncio.sleep(pauses.next())
 
     async def _listen(self) -> None:
         """Return, or raises, as soon as one connection is lost or the primaries are no longer the same."""
@@ -166,9 +163,7 @@ class Tracking:
                 self._near.turn_on()
                 self._near.trusted_until = proven + TRUST_SECONDS
             self._proven, proven = proven, asked
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_QUESTION_SECONDS):
-                    await self._is_broken.wait()
+            await is_set_within(self._is_broken, _QUESTION_SECONDS)
 
     def _note_push(self, message: list[Any]) -> None:
         if message[0] != b"invalidate":

@@ -14,6 +14,7 @@ from data_layer.cache.commands import NodeAccess
 from data_layer.cache.keys import Namespace
 from data_layer.cache.markers import Scripts
 from data_layer.cache.near import NearCopy
+from data_layer.concurrency import Backoff, cancel_and_wait, is_set_within
 from data_layer.errors import CacheError, CacheFullError, CacheUnavailableError
 from data_layer.observability.log import get_log
 
@@ -123,10 +124,7 @@ class WriteIntents:
         if self.has_pending:
             with suppress(CacheError):
                 await self.require_none_pending()
-        if self._delivery is not None:
-            self._delivery.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._delivery
+        await cancel_and_wait(self._delivery)
 
     def _add_pending(self, keys: Iterable[bytes]) -> None:
         # A new stamp each time, because a key may become pending again while it is being delivered.
@@ -156,7 +154,7 @@ class WriteIntents:
         return self._delivery
 
     async def _deliver(self) -> None:
-        pause = _FIRST_PAUSE
+        pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         log.warning("cache_invalidations_pending", keys=self.pending)
         while self.has_pending:
             self._is_wanted.clear()
@@ -164,10 +162,7 @@ class WriteIntents:
                 await self._deliver_once()
             self._end_attempt()
             if self.has_pending:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._is_wanted.wait()
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                await is_set_within(self._is_wanted, pauses.next())
         log.info("cache_invalidations_delivered")
 
     def _end_attempt(self) -> None:

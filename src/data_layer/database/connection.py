@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from data_layer.concurrency import uninterrupted
 from data_layer.database.driver import DriverConnection
 from data_layer.database.engine import Database, discard, driver_of
 from data_layer.database.failures import translated
-from data_layer.database.transaction import uninterrupted
 
 
 @asynccontextmanager

@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.sql.dml import UpdateBase
 
+from data_layer.concurrency import uninterrupted
 from data_layer.database.connection_source import ConnectionSource
 from data_layer.database.failures import translated
 from data_layer.database.rollback import EntityRollback, WatchedSession
 from data_layer.database.rows import RowPlan, row_plan
 from data_layer.database.statements import Sql, Statement
-from data_layer.database.transaction import Transaction, uninterrupted
+from data_layer.database.transaction import Transaction
 from data_layer.entities import Entity
 from data_layer.errors import ConcurrentChangeError, DatabaseUnavailableError, TransactionClosedError
 

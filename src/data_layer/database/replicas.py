@@ -13,13 +13,13 @@ import random
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final
 
 import psycopg
 from sqlalchemy import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from data_layer.concurrency import Backoff, cancel_and_wait
 from data_layer.database.engine import Database, discard, driver_of
 from data_layer.database.failures import translated, was_refused
 from data_layer.database.statements import Sql
@@ -44,7 +44,8 @@ class Replica:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.replayed: int = _NEVER
-        self._failures = 0
+        self._is_left_out = False
+        self._pauses = Backoff(2 * _LOOK_SECONDS, _LONGEST_PAUSE_SECONDS, jitter=0.5)
         self._pause_until = 0.0
 
     async def look(self) -> None:
@@ -61,16 +62,15 @@ class Replica:
             return
         if self.replayed == _NEVER:
             log.info("replica_used", replica=str(self.database.address))
-        self.replayed, self._failures = replayed, 0
+        self.replayed, self._is_left_out = replayed, False
+        self._pauses.reset()
 
     def leave_out(self, reason: str) -> None:
         """Do not read from it until it has been asked again, which is done less and less often."""
-        if self.replayed != _NEVER or not self._failures:
+        if not self._is_left_out:
             log.warning("replica_left_out", replica=str(self.database.address), reason=reason)
-        self.replayed = _NEVER
-        self._failures += 1
-        pause = min(_LOOK_SECONDS * 2**self._failures, _LONGEST_PAUSE_SECONDS)
-        self._pause_until = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311  (spreads the attempts)
+        self.replayed, self._is_left_out = _NEVER, True
+        self._pause_until = time.monotonic() + self._pauses.next()
 
 
 class Replicas:
@@ -95,10 +95,7 @@ class Replicas:
     async def close(self) -> None:
         """End watching and close the connections."""
         watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
+        await cancel_and_wait(watch)
         for replica in self._replicas:
             await replica.database.close()
 

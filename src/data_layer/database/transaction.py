@@ -12,6 +12,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from data_layer.concurrency import settled, uninterrupted
 from data_layer.database.connection_source import ConnectionSource
 from data_layer.database.driver import DriverConnection
 from data_layer.database.engine import discard, driver_of
@@ -227,16 +228,16 @@ class Transaction:
         The cancellation goes on afterwards whatever the outcome, which ``is_committed`` and ``is_decided`` tell.
         """
         task = asyncio.create_task(commit)
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as cancellation:
-            if not task.done():
-                if self._connection is None:
-                    task.cancel()  # Nothing was sent yet.
-                elif not self._connection.invalidated:
-                    driver_of(self._connection).time_limit = _CANCELLED_COMMIT_SECONDS
-                await uninterrupted(_ended(task))
+        cancellation = await settled(task, on_cancel=lambda: self._hasten(task))
+        if cancellation is not None:
             raise cancellation from (None if task.cancelled() else task.exception())
+        task.result()
+
+    def _hasten(self, commit: asyncio.Task[None]) -> None:
+        if self._connection is None:
+            commit.cancel()  # Nothing was sent yet.
+        elif not self._connection.invalidated:
+            driver_of(self._connection).time_limit = _CANCELLED_COMMIT_SECONDS
 
     async def cancel_statement(self) -> None:
         """Have the server stop the statement that another task executes; without an answer the connection is closed."""
@@ -357,23 +358,3 @@ def _outcome_after(error: BaseException) -> Outcome:
     """How a transaction ended whose commit raised this."""
     is_known = isinstance(error, DataLayerError) and not isinstance(error, CommitUnknownError)
     return Outcome.ROLLED_BACK if is_known else Outcome.UNKNOWN
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    await asyncio.wait([task])
-
-
-async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
-    """Let work end even when the caller is cancelled meanwhile; the cancellation goes on afterwards."""
-    task = asyncio.create_task(work)
-    cancellation: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancellation = error
-        except Exception:  # noqa: BLE001  (raised by task.result() below)
-            break
-    task.result()
-    if cancellation is not None:
-        raise cancellation

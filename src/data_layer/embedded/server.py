@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+from data_layer.concurrency import cancel_and_wait
 from data_layer.embedded.folders import disk_problem, explain
 from data_layer.embedded.processes import kill_group, start_program
 from data_layer.errors import EmbeddedServerError
@@ -89,10 +90,7 @@ class Server(ABC):
     async def stop(self) -> None:
         """End the server, or its start, and everything that belongs to it."""
         self._is_stopped = True
-        tasks = [task for task in (self._starting, self._watching) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(self._starting, self._watching)
         await self._end()
 
     @property

@@ -14,10 +14,11 @@ from sqlalchemy import Executable, Result
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from data_layer.concurrency import uninterrupted
 from data_layer.database.connection_source import ConnectionSource
 from data_layer.database.entity_session import EntitySession
 from data_layer.database.failures import translate
-from data_layer.database.transaction import Transaction, uninterrupted
+from data_layer.database.transaction import Transaction
 from data_layer.entities import AuditLog, Entity
 from data_layer.errors import CommitUnknownError, NestedTransactionError
 from data_layer.repositories.audit import AuditRepository, complete

@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+from data_layer.concurrency import cancel_and_wait, is_set_within
 from data_layer.observability.log import get_log
 
 Result = TypeVar("Result")
@@ -78,19 +79,18 @@ class StopRequest:
         finally:
             stopping.cancel()
             if not working.done():
-                working.cancel()
-                await asyncio.wait([working])
+                await cancel_and_wait(working)
         if working.cancelled():
             raise StoppedBeforeReady(self.signal)
         return working.result()
 
     async def pause(self, seconds: float) -> None:
         """Wait, unless there is haste."""
-        await _wait(self._at_once, seconds)
+        await is_set_within(self._at_once, seconds)
 
     async def comes_within(self, seconds: float) -> bool:
         """Whether the process is asked to stop in the next seconds."""
-        return await _wait(self.asked, seconds)
+        return await is_set_within(self.asked, seconds)
 
     @contextmanager
     def by_signals(self) -> Iterator[None]:
@@ -111,14 +111,6 @@ class StopRequest:
         else:
             self.signal = number
             self.ask()
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            return await event.wait()
-    except TimeoutError:
-        return False
 
 
 def _give_up(limit: float) -> None:

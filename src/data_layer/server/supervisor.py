@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_layer.concurrency import Backoff, cancel_and_wait
 from data_layer.errors import ConfigurationError, WorkerFailedError
 from data_layer.observability.log import get_log
 from data_layer.server.connections import ConnectionLimits
@@ -142,14 +143,16 @@ class Supervisor:
 
     async def _keep(self, number: int) -> None:
         """Have a worker of this number until everything is to stop."""
-        pause = _FIRST_PAUSE / 2
+        pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while not self._stop.asked.is_set():
             failure, seconds = await self._run_worker(number)
             if self._stop.asked.is_set():
                 return
             if not self._was_ready.is_set():
                 raise failure
-            pause = _FIRST_PAUSE if seconds > _GOOD_SECONDS else min(2 * pause, _LONGEST_PAUSE)
+            if seconds > _GOOD_SECONDS:
+                pauses.reset()
+            pause = pauses.next()
             log.warning("worker_ended", number=number, code=failure.code, reason=str(failure), restart_seconds=pause)
             await self._stop.comes_within(pause)
 
@@ -169,7 +172,7 @@ class Supervisor:
         try:
             await worker.ended(before_serving=self._close_door, on_ready=self._was_ready.set)
         finally:
-            await _cancel(watch)
+            await cancel_and_wait(watch)
         self._open_door()
         self._ended_well &= worker.ended_well or not self._stop.asked.is_set()
         return worker.why_it_ended, worker.ready_seconds
@@ -193,7 +196,7 @@ class Supervisor:
             for worker in self._workers.values():
                 worker.kill()
         await asyncio.gather(*keepers, return_exceptions=True)
-        await _cancel(haste)
+        await cancel_and_wait(haste)
 
     async def _pass_haste_on(self) -> None:
         await self._stop.hastened.wait()
@@ -230,8 +233,3 @@ def _private_folder() -> tempfile.TemporaryDirectory[str]:
             f"the workers need a private folder, and none can be made ({reason}); set TMPDIR to a folder that can be "
             "written, or use one worker"
         ) from None
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])

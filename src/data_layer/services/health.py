@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import text
 
+from data_layer.concurrency import ignore_error
 from data_layer.database.statements import named
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
@@ -85,12 +86,6 @@ async def within(seconds: float, probe: Coroutine[Any, Any, Result]) -> Result:
     finally:
         task.cancel()
     if not finished:
-        task.add_done_callback(_forget)
+        ignore_error(task)
         raise TimeoutError
     return task.result()
-
-
-def _forget(task: asyncio.Task[Any]) -> None:
-    """Look at how an abandoned probe ended, because Python reports errors that nobody has looked at."""
-    if not task.cancelled():
-        task.exception()

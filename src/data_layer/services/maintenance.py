@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from data_layer.concurrency import Backoff
 from data_layer.context import request_context
 from data_layer.database.engine import Database
 from data_layer.database.exclusive_run import exclusive_run
@@ -40,6 +41,7 @@ MONTHS_AHEAD = 3
 _FIRST_MONTH = Month(2020, 1)  # No id of ours is older; what seems to be is another kind of id.
 _BATCH = 1_000
 _ATTEMPTS = 5
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.4, 3.2
 _SESSION_GRACE = timedelta(days=1)
 # Whoever reads the journal does so every second; a process that slept longer than this reads everything anew.
 _JOURNAL_GRACE = timedelta(hours=1)
@@ -236,13 +238,14 @@ class _Round:
 
     async def _patiently(self, change: Callable[[], Awaitable[Any]]) -> None:
         """A change that needs a lock which others may have for a while."""
+        pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 await change()
             except StatementTimeoutError:
                 if attempt == _ATTEMPTS:
                     raise
-                await asyncio.sleep(0.2 * 2**attempt)
+                await asyncio.sleep(pauses.next())
             else:
                 return
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from data_layer.concurrency import cancel_and_wait, jittered
 from data_layer.context import new_correlation_id, request_context
 from data_layer.errors import CacheError
 from data_layer.observability.log import get_log
@@ -41,15 +41,14 @@ async def scheduled(maintenance: MaintenanceService, cache: Cache, interval: flo
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancel_and_wait(task)
 
 
 async def _repeat(maintenance: MaintenanceService, cache: Cache, interval: float) -> None:
     wait = min(_FIRST_SECONDS, interval)
     while True:
         # Replicas that were started together should not meet each time.
-        await asyncio.sleep(wait * random.uniform(0.9, 1.1))  # noqa: S311  (no secret)
+        await asyncio.sleep(jittered(wait, 0.9, 1.1))
         wait = interval
         try:
             with request_context(correlation_id=new_correlation_id(), source="maintenance"):

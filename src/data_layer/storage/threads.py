@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from data_layer.concurrency import settled
 from data_layer.errors import NotInitializedError
 
 _Parameters = ParamSpec("_Parameters")
@@ -42,25 +42,20 @@ class FileThreads:
             job = self._executor.submit(function, *arguments, **options)
         except RuntimeError as error:
             raise NotInitializedError("The storage is closed") from error
-        try:
-            return await asyncio.wrap_future(job)
-        except asyncio.CancelledError:
+        result = asyncio.wrap_future(job)
+
+        def cut_short() -> None:
+            job.cancel()  # It does not begin any more; what has begun goes on.
             on_cancel()
-            await _end_of(job)
-            raise
+
+        cancellation = await settled(result, on_cancel=cut_short)
+        if cancellation is not None:
+            raise cancellation
+        return result.result()
 
     async def close(self) -> None:
         """Wait for the functions that are running, and end the threads."""
         await asyncio.to_thread(self._executor.shutdown)
-
-
-async def _end_of(job: Future[_Result]) -> None:
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    job.add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set))
-    while not ended.is_set():
-        with suppress(asyncio.CancelledError):  # Whoever cancels twice waits as well.
-            await ended.wait()
 
 
 def _nothing() -> None:

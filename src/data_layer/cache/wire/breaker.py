@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from enum import StrEnum
+
+from data_layer.concurrency import Backoff
 
 FAILURES_BEFORE_OPENING = 5
 FIRST_PAUSE = 0.1
@@ -35,10 +36,8 @@ class CircuitBreaker:
     ) -> None:
         self.state = BreakerState.CLOSED
         self._threshold = failures
-        self._first_pause = first_pause
-        self._longest_pause = longest_pause
+        self._pauses = Backoff(first_pause, longest_pause, jitter=0.5)
         self._failures = 0
-        self._pauses = 0
 
     @property
     def is_closed(self) -> bool:
@@ -53,13 +52,12 @@ class CircuitBreaker:
 
     def note_answer(self) -> None:
         """Commands were answered."""
-        self._failures = self._pauses = 0
+        self._failures = 0
+        self._pauses.reset()
 
     def next_pause(self) -> float:
         """Seconds until the next attempt."""
-        longest = min(self._first_pause * (1 << self._pauses), self._longest_pause)
-        self._pauses = min(self._pauses + 1, 32)
-        return longest * random.uniform(0.5, 1)  # noqa: S311  (no secret)
+        return self._pauses.next()
 
     def try_again(self) -> None:
         """The attempt begins."""

@@ -6,6 +6,7 @@ import asyncio
 import random
 from binascii import crc_hqx
 from collections.abc import Iterable
+from time import monotonic
 from typing import Any
 
 from hiredis import ReplyError
@@ -15,6 +16,7 @@ from data_layer.cache.errors import reply_code
 from data_layer.cache.wire.connector import Connector
 from data_layer.cache.wire.node import Node, Prepare
 from data_layer.cache.wire.routing import Redirect, ask_all
+from data_layer.concurrency import SingleFlight, cancel_and_wait, jittered
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.observability.log import get_log
 
@@ -36,8 +38,7 @@ def key_slot(key: bytes) -> int:
 
 
 _ASKED_AT_ONCE = 5
-_SHORTEST_PAUSE = 0.05
-_LONGEST_PAUSE = 0.15
+_PAUSE_SECONDS = 0.1
 
 logger = get_log(__name__)
 
@@ -57,7 +58,7 @@ class ClusterRouting:
         self._primaries: dict[HostAndPort, Node] = {}
         self._importing: set[HostAndPort] = set()
         self._slots: list[Node | None] = []
-        self._refreshing: asyncio.Task[None] | None = None
+        self._refreshes: SingleFlight[None, None] = SingleFlight("cache cluster")
         self._retiring: set[asyncio.Task[None]] = set()
         self._not_before = 0.0
 
@@ -89,7 +90,7 @@ class ClusterRouting:
             case "ASK":
                 return Redirect(self._primary_at(_target(refusal, primary)), asking=True)
             case "TRYAGAIN":
-                await _pause()
+                await asyncio.sleep(_pause())
                 return Redirect(primary)
             case "CLUSTERDOWN" | "READONLY" | "LOADING" | "MASTERDOWN":
                 await self._refresh_quietly(())
@@ -99,11 +100,8 @@ class ClusterRouting:
 
     async def close(self) -> None:
         """Close all connections."""
-        tasks = [*self._retiring, *([self._refreshing] if self._refreshing is not None else [])]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._refreshes.close()
+        await cancel_and_wait(*self._retiring)
         await asyncio.gather(*(primary.close() for primary in self._primaries.values()))
 
     async def _follow_move(self, refusal: ReplyError, primary: Node, key: bytes | None) -> Redirect:
@@ -127,19 +125,16 @@ class ClusterRouting:
             logger.info("cache_cluster_unknown", reason=str(error))
 
     async def _refresh(self, first: Iterable[HostAndPort]) -> None:
-        if self._refreshing is None:
-            self._refreshing = asyncio.create_task(self._ask_for_map(first), name="cache cluster")
-            self._refreshing.add_done_callback(self._note_refreshed)
-        await asyncio.shield(self._refreshing)
+        await self._refreshes.run(None, lambda: self._refresh_after_pause(first))
 
-    def _note_refreshed(self, task: asyncio.Task[None]) -> None:
-        self._refreshing = None
-        self._not_before = asyncio.get_running_loop().time() + random.uniform(_SHORTEST_PAUSE, _LONGEST_PAUSE)  # noqa: S311  (no secret)
-        if not task.cancelled():
-            task.exception()  # A waiting caller has seen it; there may be none left.
+    async def _refresh_after_pause(self, first: Iterable[HostAndPort]) -> None:
+        await asyncio.sleep(max(0.0, self._not_before - monotonic()))
+        try:
+            await self._ask_for_map(first)
+        finally:
+            self._not_before = monotonic() + _pause()
 
     async def _ask_for_map(self, first: Iterable[HostAndPort]) -> None:
-        await asyncio.sleep(max(0.0, self._not_before - asyncio.get_running_loop().time()))
         failure: CacheError | None = None
         # The node that another one pointed to knows best.
         for node in first:
@@ -234,5 +229,5 @@ def _target(refusal: ReplyError, primary: Node) -> HostAndPort:
     return host.strip("[]") or primary.host, int(port)
 
 
-async def _pause() -> None:
-    await asyncio.sleep(random.uniform(_SHORTEST_PAUSE, _LONGEST_PAUSE))  # noqa: S311  (no secret)
+def _pause() -> float:
+    return jittered(_PAUSE_SECONDS, 0.5, 1.5)

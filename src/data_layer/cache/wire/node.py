@@ -13,6 +13,7 @@ from data_layer.cache.errors import translate
 from data_layer.cache.wire.breaker import BreakerState, CircuitBreaker
 from data_layer.cache.wire.connection import Connection, OnPush
 from data_layer.cache.wire.connector import Connector
+from data_layer.concurrency import cancel_and_wait
 from data_layer.errors import (
     CacheError,
     CacheTimeoutError,
@@ -293,9 +294,7 @@ class Node:
 
     async def _end(self, refusal: DataLayerError) -> None:
         self._refusal = refusal
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await cancel_and_wait(self._task)
         self.queue.refuse(refusal)
         self.queue.hold()
         connections = [*([self._main] if self._main is not None else []), *self._others]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -15,6 +14,7 @@ from data_layer.cache.errors import is_demotion
 from data_layer.cache.wire.connection import Connection
 from data_layer.cache.wire.connector import Connector
 from data_layer.cache.wire.node import Node, Prepare
+from data_layer.concurrency import cancel_and_wait, jittered
 from data_layer.errors import CacheError
 from data_layer.observability.log import get_log
 
@@ -38,9 +38,7 @@ async def ask_all(
     try:
         yield answers()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*tasks)
 
 
 _PROBE_SECONDS = 1.0
@@ -111,9 +109,7 @@ class SingleServer:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        await cancel_and_wait(self._watching)
         await self.only.close()
 
     async def _locate(self) -> ServerAddress:
@@ -126,7 +122,7 @@ class SingleServer:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(_PROBE_SECONDS * random.uniform(0.8, 1))  # noqa: S311  (no secret)
+            await asyncio.sleep(jittered(_PROBE_SECONDS, 0.8))
             if not self.only.was_connected_for(_PROBE_SECONDS / 2):
                 continue
             try:

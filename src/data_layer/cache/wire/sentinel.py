@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 
 from hiredis import ReplyError
@@ -14,6 +13,7 @@ from data_layer.cache.wire.connection import Connection
 from data_layer.cache.wire.connector import Connector
 from data_layer.cache.wire.node import Node, Prepare
 from data_layer.cache.wire.routing import Redirect, ask_all
+from data_layer.concurrency import cancel_and_wait, jittered
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.observability.log import get_log
 
@@ -54,9 +54,7 @@ class SentinelRouting:
 
     async def close(self) -> None:
         """Close all connections, those to the sentinels too."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        await cancel_and_wait(self._watching)
         await self.only.close()
         for connection in self._connections.values():
             connection.close()
@@ -68,7 +66,7 @@ class SentinelRouting:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(_QUESTION_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311  (no secret)
+            await asyncio.sleep(jittered(_QUESTION_SECONDS, 0.8, 1.2))
             try:
                 named = await self._locate()
             except CacheError as error:

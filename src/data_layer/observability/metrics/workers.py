@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from data_layer.concurrency import cancel_and_wait
 from data_layer.observability.log import get_log
 from data_layer.observability.metrics.snapshots import Snapshot, decode, encode, merge, without_gauges
 
@@ -102,8 +103,7 @@ class AllWorkers:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel_and_wait(task)
 
     async def _keep_looking(self) -> None:
         while True:

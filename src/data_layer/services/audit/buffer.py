@@ -18,6 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
+from data_layer.concurrency import Backoff, cancel_and_wait, is_set_within
 from data_layer.database.engine import Database
 from data_layer.errors import ConflictError, DatabaseError, DataLayerError, InvalidValueError
 from data_layer.observability.log import get_log
@@ -60,7 +61,7 @@ class AuditBuffer:
         self._is_closed = False
         self._rests_until = 0.0
         self._replays_after = 0.0
-        self._rest = _SHORTEST_REST
+        self._pauses = Backoff(_SHORTEST_REST, _LONGEST_REST)
         self._counts = dict.fromkeys(("recorded", "written", "spilled", "replayed", "rejected", "lost"), 0)
         self._lost_and_told = 0
         self._unreadable: set[Path] = set()
@@ -93,9 +94,7 @@ class AuditBuffer:
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.flush()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await cancel_and_wait(self._task)
         rest = [*self._in_flight, *self._rows]
         self._in_flight, self._rows = [], deque()
         if rest:
@@ -111,9 +110,7 @@ class AuditBuffer:
         with suppress(OSError):
             await asyncio.to_thread(self._spill.remove_leftovers)
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
-                    await self._wake.wait()
+            await is_set_within(self._wake, self._interval)
             self._wake.clear()
             await self.flush()
             self._tell_losses()
@@ -150,7 +147,7 @@ class AuditBuffer:
             self._begin_rest(error)
             await self._keep(rows)
         else:
-            self._rest = _SHORTEST_REST
+            self._pauses.reset()
             self._count("written", len(rows))
 
     async def _keep(self, rows: Sequence[Row]) -> None:
@@ -228,10 +225,10 @@ class AuditBuffer:
         return time.monotonic() < self._rests_until
 
     def _begin_rest(self, error: Exception) -> None:
+        rest = self._pauses.next()
         code = error.code if isinstance(error, DatabaseError) else type(error).__name__
-        log.warning("audit_write_failed", code=code, reason=str(error), retry_seconds=self._rest)
-        self._rests_until = time.monotonic() + self._rest
-        self._rest = min(2 * self._rest, _LONGEST_REST)
+        log.warning("audit_write_failed", code=code, reason=str(error), retry_seconds=rest)
+        self._rests_until = time.monotonic() + rest
 
     def _count(self, name: str, amount: int) -> None:
         self._counts[name] += amount

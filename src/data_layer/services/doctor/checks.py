@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from data_layer.concurrency import cancel_and_wait
 from data_layer.errors import ConfigurationError, DataLayerError
 from data_layer.schemas.doctor import Finding, Outcome
 from data_layer.services.health import within
@@ -191,10 +192,7 @@ class Doctor:
                     for finding in found:
                         yield finding
         finally:
-            for task in tasks:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            await cancel_and_wait(*tasks)
 
     async def _look(self, checks: Sequence[Check], queue: Findings) -> None:
         try:

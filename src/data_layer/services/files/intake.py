@@ -11,7 +11,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from data_layer.database.transaction import uninterrupted
+from data_layer.concurrency import settled, uninterrupted
 from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileEncoding, FileState
 from data_layer.errors import (
@@ -181,7 +181,7 @@ class Intake:
     async def _record_or_discard(self, draft: _Draft, request: Request) -> FileView:
         """Once begun, the recording ends, also for a caller that is cancelled: only so it is known what to discard."""
         recording = asyncio.ensure_future(self._record(draft, request))
-        cancellation = await _end_of(recording)
+        cancellation = await settled(recording)
         error = recording.exception()
         if error is None:
             view = recording.result()
@@ -248,14 +248,3 @@ def _thumbnail_row(original: StoredFile, folder: str, thumbnail: Thumbnail) -> S
         height=thumbnail.height,
         image_format="WEBP",
     )
-
-
-async def _end_of(task: asyncio.Future[Result]) -> asyncio.CancelledError | None:
-    """Wait until a task has ended; the cancellation that came meanwhile, if any."""
-    cancellation = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancellation = error
-    return cancellation

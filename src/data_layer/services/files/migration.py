@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
+from data_layer.concurrency import cancel_and_wait
 from data_layer.entities.enums import StorageKind
 from data_layer.errors import ContentMismatchError, DamagedFileError, FileNotFoundInStorageError
 from data_layer.observability.log import get_log
@@ -108,9 +109,7 @@ class FileMigration:
         try:
             done = await asyncio.gather(*tasks)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_and_wait(*tasks)
         await self._say_moved([key for key in done if key is not None])
 
     async def _without_strays(self, batch: Sequence[ListedFile]) -> Sequence[ListedFile]:

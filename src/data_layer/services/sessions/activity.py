@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from contextvars import Context
@@ -11,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from data_layer.concurrency import cancel_and_wait, is_set_within
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 from data_layer.repositories.sessions import Lifetime
@@ -78,8 +78,7 @@ class Activity:
         if task is not None:
             # Not cancelled at once: what is being written now would be written twice.
             await asyncio.wait([task], timeout=_CLOSE_SECONDS)
-            task.cancel()
-            await asyncio.wait([task])
+            await cancel_and_wait(task)
         try:
             await self.flush()
         except DataLayerError as error:
@@ -130,9 +129,7 @@ class Activity:
 
     async def _run(self) -> None:
         while not self._is_closing:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_SECONDS):
-                    await self._wake.wait()
+            await is_set_within(self._wake, FLUSH_SECONDS)
             self._wake.clear()
             try:
                 await self.flush()

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import TYPE_CHECKING
 
+from data_layer.concurrency import cancel_and_wait
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 from data_layer.repositories.session_changes import read_changes
@@ -58,9 +59,7 @@ class SessionFeed:
     async def close(self) -> None:
         """Stop and disconnect."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        await cancel_and_wait(task)
         await self.disconnect()
 
     async def catch_up(self) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
+from data_layer.concurrency import SingleFlight
 from data_layer.errors import DataLayerError, InvalidSessionError
 from data_layer.repositories.sessions import FoundSession, Lifetime
 from data_layer.schemas.sessions import ActiveSession
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Find = Callable[[UnitOfWork], Awaitable[FoundSession | None]]
 
-# Who comes later than this asks again, so that a slow answer is nobody else's old answer.
+# Later callers ask again, so that a slow answer is not an old one for them.
 _SHARED_SECONDS = 0.25
 
 
@@ -41,13 +41,6 @@ class ValidationCounts:
 class _Found(NamedTuple):
     session: ActiveSession
     is_shared: bool
-
-
-class _Load(NamedTuple):
-    """A session that is being looked up for everybody who asks for it meanwhile."""
-
-    task: asyncio.Task[_Found]
-    begun_at: float
 
 
 class SessionValidator:
@@ -79,7 +72,7 @@ class SessionValidator:
         self._clock = clock
         # Activity is written well before a session could expire for want of it.
         self._margin = min(2 * FLUSH_SECONDS, lifetime.idle / 4)
-        self._loads: dict[str, _Load] = {}
+        self._loads: SingleFlight[str, _Found] = SingleFlight("session", join_seconds=_SHARED_SECONDS, clock=clock)
         self.counts = ValidationCounts()
 
     async def by_token(self, token: str) -> ActiveSession:
@@ -110,21 +103,15 @@ class SessionValidator:
 
     async def close(self) -> None:
         """Wait for what is being looked up."""
-        if self._loads:
-            await asyncio.wait([load.task for load in self._loads.values()])
+        await self._loads.finish()
 
     async def _look_up(self, key: str, find: Find) -> ActiveSession:
         """Load a session, once for all who ask for it at the same time; a caller who is cancelled disturbs nobody."""
         if self._on_look_up is not None:
             self._on_look_up()
         now = self._clock()
-        load = self._loads.get(key)
-        if load is None or now - load.begun_at > _SHARED_SECONDS:
-            load = _Load(asyncio.create_task(self._load(key, find)), now)
-            self._loads[key] = load
-            load.task.add_done_callback(lambda task: self._end(key, task))
         try:
-            session, is_shared = await asyncio.shield(load.task)
+            session, is_shared = await self._loads.run(key, lambda: self._load(key, find))
         except InvalidSessionError:
             self.counts.refused += 1
             raise
@@ -137,12 +124,6 @@ class SessionValidator:
             self.counts.database += 1
         self._activity.note_session(session, now)
         return session
-
-    def _end(self, key: str, task: asyncio.Task[_Found]) -> None:
-        if (load := self._loads.get(key)) and load.task is task:
-            del self._loads[key]
-        if not task.cancelled():
-            task.exception()  # Seen here, should nobody wait for it any more.
 
     async def _load(self, key: str, find: Find) -> _Found:
         asked_at = self._clock()

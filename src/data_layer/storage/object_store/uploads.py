@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import obstore
 
+from data_layer.concurrency import settled
 from data_layer.errors import ContentMismatchError, FileTooLargeError, NotSupportedByStorageError
 from data_layer.storage.content import BATCH_SIZE, batches
 from data_layer.storage.object_store.attributes import to_attributes
@@ -136,14 +137,15 @@ class Upload:
         A source is told to stop, which removes what was sent. A server that does not answer is not waited for long.
         """
         sending = asyncio.ensure_future(request)
-        try:
-            await asyncio.shield(sending)
-        except asyncio.CancelledError:
-            self._broken_off = True
-            if self._reading is not None:
-                self._reading.cancel()
-            await _end_of(sending)
-            raise
+        cancellation = await settled(sending, on_cancel=self._break_off, patience=_PATIENCE_WHEN_CANCELLED)
+        if cancellation is not None:
+            raise cancellation
+        sending.result()
+
+    def _break_off(self) -> None:
+        self._broken_off = True
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def _rest(self, head: list[bytes], source: AsyncGenerator[list[bytes]]) -> AsyncIterator[bytes]:
         """What was read already, and what comes; fails at its end when it is not what was announced."""
@@ -225,13 +227,3 @@ def _hash_of(file: BinaryIO) -> str:
     while chunk := file.read(BATCH_SIZE):
         digest.update(chunk)
     return digest.hexdigest()
-
-
-async def _end_of(sending: asyncio.Future[object]) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + _PATIENCE_WHEN_CANCELLED
-    while not sending.done() and (left := deadline - loop.time()) > 0:
-        with suppress(asyncio.CancelledError):  # Whoever cancels twice waits as well.
-            await asyncio.wait([sending], timeout=left)
-    if not sending.cancel() and not sending.cancelled():
-        sending.exception()  # Looked at, so that asyncio does not complain.

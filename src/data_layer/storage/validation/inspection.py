@@ -8,6 +8,7 @@ import struct
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 
+from data_layer.concurrency import ignore_error
 from data_layer.errors import CorruptFileError, EmptyFileError, ImageTimeoutError, PolyglotFileError
 from data_layer.extras import require_extra
 from data_layer.storage.validation.received import ReceivedFile
@@ -54,7 +55,7 @@ class Inspector:
             finished, _ = await asyncio.wait([job], timeout=_QUEUE_SECONDS + 2 * limit + _GRACE)
         finally:
             if not job.done():
-                job.add_done_callback(_forget)
+                ignore_error(job)
                 job.cancel()  # It does not begin any more; what has begun ends at its deadline.
         if not finished:
             raise ImageTimeoutError(f"The file took longer than {limit:g} s to inspect (IMAGE_TIME_LIMIT)")
@@ -67,12 +68,6 @@ class Inspector:
     async def close(self) -> None:
         """Wait for what is being decoded, which ends within its time limit."""
         await asyncio.to_thread(self._executor.shutdown)
-
-
-def _forget(job: asyncio.Future[InspectedFile]) -> None:
-    """Look at how an abandoned job ended, because Python reports errors that nobody has looked at."""
-    if not job.cancelled():
-        job.exception()
 
 
 def _inspect(file: ReceivedFile, declared: str | None, allowed: AbstractSet[str], limits: FileLimits) -> InspectedFile:

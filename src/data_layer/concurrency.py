@@ -1,0 +1,196 @@
+"""Asynchronous craft in one place: finish despite cancellation, end tasks, share one call, wait between attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Hashable
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+Result = TypeVar("Result")
+Key = TypeVar("Key", bound=Hashable)
+
+
+async def settled(
+    future: asyncio.Future[Any], *, on_cancel: Callable[[], object] | None = None, patience: float | None = None
+) -> asyncio.CancelledError | None:
+    """Wait until a future is done even when the caller is cancelled meanwhile.
+
+    The future's own error is neither raised nor reported as never retrieved.
+
+    Args:
+        future: what to wait for; it is not cancelled with the caller.
+        on_cancel: called once, when the caller is cancelled, so that the work can be cut short.
+        patience: seconds that a cancelled caller goes on waiting; then the future is cancelled and left alone.
+
+    Returns:
+        The first cancellation that came meanwhile, which the caller has to raise.
+    """
+    cancellation: asyncio.CancelledError | None = None
+    deadline: float | None = None
+    while not future.done() and (deadline is None or deadline > monotonic()):
+        try:
+            await asyncio.wait([future], timeout=None if deadline is None else deadline - monotonic())
+        except asyncio.CancelledError as error:
+            if cancellation is None:
+                cancellation = error
+                deadline = None if patience is None else monotonic() + patience
+                if on_cancel is not None:
+                    on_cancel()
+    if not future.done():
+        future.cancel()
+    ignore_error(future)
+    return cancellation
+
+
+async def uninterrupted(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run work to its end even when the caller is cancelled meanwhile; the cancellation is raised afterwards."""
+    task = asyncio.create_task(work)
+    cancellation = await settled(task)
+    result = task.result()
+    if cancellation is not None:
+        raise cancellation
+    return result
+
+
+def ignore_error(future: asyncio.Future[Any]) -> None:
+    """Keep asyncio from reporting the error of a future whose outcome nobody wants any more."""
+    if not future.done():
+        future.add_done_callback(ignore_error)
+    elif not future.cancelled():
+        future.exception()
+
+
+async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
+    """End tasks and return when they have ended; how they ended is ignored, and ``None`` is no task."""
+    running = [task for task in tasks if task is not None]
+    for task in running:
+        task.cancel()
+        ignore_error(task)
+    if running:
+        await asyncio.wait(running)
+
+
+async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event, at most so many seconds; returns whether it was set."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
+
+
+def jittered(seconds: float, low: float = 0.5, high: float = 1.0) -> float:
+    """A random time between ``low`` and ``high`` times these seconds, so that processes do not act in step."""
+    return seconds * random.uniform(low, high)  # noqa: S311  (no secret)
+
+
+class Backoff:
+    """Pauses between attempts that grow from ``first`` to ``longest`` seconds, until ``reset``.
+
+    Args:
+        first: in seconds.
+        longest: in seconds.
+        factor: by how much each pause is longer than the one before.
+        jitter: the share of each pause that is taken off at random, at most.
+    """
+
+    __slots__ = ("_factor", "_first", "_jitter", "_longest", "_next")
+
+    def __init__(self, first: float, longest: float, *, factor: float = 2.0, jitter: float = 0.0) -> None:
+        self._first = first
+        self._longest = longest
+        self._factor = factor
+        self._jitter = jitter
+        self._next = first
+
+    def next(self) -> float:
+        """Seconds to wait before the next attempt."""
+        pause, self._next = self._next, min(self._next * self._factor, self._longest)
+        return jittered(pause, 1 - self._jitter)
+
+    def reset(self) -> None:
+        """Begin with the first pause again, because an attempt succeeded."""
+        self._next = self._first
+
+
+class _Flight(Generic[Result]):
+    """A call that is under way, and how many wait for it."""
+
+    __slots__ = ("begun_at", "task", "waiting")
+
+    def __init__(self, task: asyncio.Task[Result], begun_at: float) -> None:
+        self.task = task
+        self.begun_at = begun_at
+        self.waiting = 0
+
+
+class SingleFlight(Generic[Key, Result]):
+    """Share a call between all callers that ask for the same key while it is under way.
+
+    Cancelling a caller does not end the call for the others.
+
+    Args:
+        name: of the tasks, for whoever looks at them.
+        join_seconds: later callers start a call of their own, so that nobody gets what was true long before.
+        cancel_abandoned: cancel a call when the last of its callers has been cancelled; otherwise it runs to its end.
+        clock: tells the time in seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        join_seconds: float = float("inf"),
+        cancel_abandoned: bool = False,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._name = name
+        self._join_seconds = join_seconds
+        self._cancel_abandoned = cancel_abandoned
+        self._clock = clock
+        self._flights: dict[Key, _Flight[Result]] = {}
+        self._refusal: Exception | None = None
+
+    async def run(self, key: Key, call: Callable[[], Coroutine[Any, Any, Result]], *, alone: bool = False) -> Result:
+        """The result of the call of this key that is under way, or of a new one.
+
+        Args:
+            key: what is asked for.
+            call: starts the work.
+            alone: start a new call in any case; later callers join this one.
+        """
+        flight = self._flights.get(key)
+        # A call that has ended is in the dictionary until the loop's next turn; waiting for it would give no turn.
+        if flight is None or flight.task.done() or alone or self._clock() - flight.begun_at > self._join_seconds:
+            flight = self._flights[key] = _Flight(asyncio.create_task(call(), name=self._name), self._clock())
+            ignore_error(flight.task)  # When all callers have gone, nothing else retrieves it.
+            flight.task.add_done_callback(lambda task: self._land(key, task))
+        flight.waiting += 1
+        try:
+            return await asyncio.shield(flight.task)
+        except asyncio.CancelledError:
+            if self._refusal is not None and flight.task.cancelled():
+                raise self._refusal from None
+            raise
+        finally:
+            flight.waiting -= 1
+            if self._cancel_abandoned and not flight.waiting and not flight.task.done():
+                self._land(key, flight.task)
+                flight.task.cancel()
+
+    async def finish(self) -> None:
+        """Wait for the calls that are under way."""
+        if self._flights:
+            await asyncio.wait([flight.task for flight in self._flights.values()])
+
+    async def close(self, refusal: Exception | None = None) -> None:
+        """Cancel the calls that are under way; their callers get ``refusal``, or else the cancellation."""
+        self._refusal = refusal
+        await cancel_and_wait(*(flight.task for flight in self._flights.values()))
+
+    def _land(self, key: Key, task: asyncio.Task[Result]) -> None:
+        flight = self._flights.get(key)
+        if flight is not None and flight.task is task:
+            del self._flights[key]
