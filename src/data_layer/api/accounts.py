@@ -6,18 +6,18 @@ from functools import cache, partial
 from typing import Any, Literal
 
 from fastapi import APIRouter, BackgroundTasks, Depends
-from pydantic import BaseModel
 
 from data_layer.api.bodies import Address, MailedToken, NewAccount, PasswordChange, PasswordReset, Preferences
 from data_layer.api.callers import LoggedIn, Served, limited, never_stored
 from data_layer.api.errors import described
 from data_layer.api.mails import AccountMail, MailKind
 from data_layer.api.small_bodies import SmallBodyRoute
+from data_layer.schemas.base import Value
 from data_layer.schemas.users import ProfileChanges, UserFull
 from data_layer.services.accounts.addresses import deliverable_email
 
 
-class Accepted(BaseModel):
+class Accepted(Value):
     """The answer to everybody: what there is to tell goes by mail."""
 
     status: Literal["accepted"] = "accepted"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import ConfigDict, Field, SecretStr, StringConstraints
 
+from data_layer.schemas.base import Value
 from data_layer.schemas.users import Name
 
 _LONGEST_PASSWORD = 1024
@@ -16,10 +17,10 @@ Password = Annotated[SecretStr, Field(min_length=1, max_length=_LONGEST_PASSWORD
 Token = Annotated[SecretStr, Field(min_length=1, max_length=_LONGEST_TOKEN)]
 
 
-class Body(BaseModel):
+class Body(Value):
     """An object; a field that nobody knows is refused, because it is a mistake."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
 
 class NewAccount(Body):

@@ -10,12 +10,12 @@ from asgi_correlation_id import correlation_id
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from data_layer import errors
 from data_layer.errors import DataLayerError, StorageError, TooManyAttemptsError, TooManyRequestsError
 from data_layer.observability.log import get_log
+from data_layer.schemas.base import Value
 
 log = get_log(__name__)
 
@@ -57,14 +57,14 @@ _RETRY_SECONDS = 5
 _PROBLEMS_TOLD = 10
 
 
-class ErrorDetail(BaseModel):
+class ErrorDetail(Value):
     """What went wrong: a code for programs, which stays, and words for people, which may change."""
 
     code: str
     message: str
 
 
-class ErrorAnswer(BaseModel):
+class ErrorAnswer(Value):
     """The answer to a request that failed."""
 
     error: ErrorDetail

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal
 
 from fastapi import APIRouter, Response, status
-from pydantic import BaseModel
 
 from data_layer.errors import DataLayerError, SchemaAheadError
+from data_layer.schemas.base import Value
 from data_layer.schemas.health import Health, HealthStatus
 from data_layer.services.health import PROBE_SECONDS, within
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 _PROBE_INTERVAL = 1.0
 
 
-class Alive(BaseModel):
+class Alive(Value):
     """The process runs."""
 
     status: Literal["alive"] = "alive"
 
 
-class Ready(BaseModel):
+class Ready(Value):
     """Whether requests can be served; ``reason`` is an error code."""
 
     ready: bool
     reason: str | None = None
 
 
-class PublicPartHealth(BaseModel):
+class PublicPartHealth(Value):
     """One part, without the words of its error, which may name servers."""
 
     healthy: bool
@@ -41,7 +41,7 @@ class PublicPartHealth(BaseModel):
     error_code: str | None
 
 
-class PublicHealth(BaseModel):
+class PublicHealth(Value):
     """All parts, probed at the same moment: 200 when all work, 503 when one does not.
 
     ``status`` is ``degraded`` when only the cache is broken: requests are served, so ``/readyz`` stays 200.

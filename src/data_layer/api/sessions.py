@@ -7,30 +7,30 @@ from functools import cache
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel
 
 from data_layer.api.bodies import SessionLogin
 from data_layer.api.callers import COOKIE, LoggedIn, Served, limited, never_stored, refuse_other_sites
 from data_layer.api.errors import described
 from data_layer.api.small_bodies import SmallBodyRoute
+from data_layer.schemas.base import Value
 from data_layer.schemas.sessions import ActiveSession, SessionSecure
 
 
-class BegunSession(BaseModel):
+class BegunSession(Value):
     """A session that has begun. ``token`` cannot be had again; it is null where it went into a cookie."""
 
     token: str | None
     session: ActiveSession
 
 
-class OwnSessions(BaseModel):
+class OwnSessions(Value):
     """Where somebody is logged in, the one that was active last first; ``current`` is the one that asks."""
 
     current: UUID
     sessions: Sequence[SessionSecure]
 
 
-class EndedSessions(BaseModel):
+class EndedSessions(Value):
     """How many sessions were ended."""
 
     ended: int

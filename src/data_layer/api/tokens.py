@@ -8,16 +8,16 @@ from typing import Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel
 
 from data_layer.api.bodies import Login, Refresh
 from data_layer.api.callers import Served, limited, never_stored
 from data_layer.api.errors import described
 from data_layer.api.small_bodies import SmallBodyRoute
+from data_layer.schemas.base import Value
 from data_layer.schemas.sessions import TokenPair
 
 
-class Tokens(BaseModel):
+class Tokens(Value):
     """A pair of tokens, with the names of OAuth 2.0 (RFC 6749, 5.1). ``expires_in`` is in seconds."""
 
     access_token: str

@@ -16,11 +16,12 @@ from data_layer.cache.keys import Namespace
 from data_layer.cache.locks import Lock
 from data_layer.cache.near import MISSING, NearCopy
 from data_layer.cache.observed import CommandObserver
-from data_layer.cache.statistics import CacheStatistics, LatencyHistogram, ProcessStatistics
+from data_layer.cache.statistics import CacheStatistics, ProcessStatistics
 from data_layer.cache.time_to_live import TimeToLive
 from data_layer.cache.write_intents import TransactionKeys
 from data_layer.config import Settings
 from data_layer.errors import DataLayerError, InvalidCacheKeyError, NotInitializedError
+from data_layer.observability.metrics.durations import Durations
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
@@ -141,7 +142,7 @@ class Cache:
         return measure_process(self._parts, self._codec)
 
     @property
-    def latencies(self) -> LatencyHistogram:
+    def latencies(self) -> Durations:
         """How long this process waited for the answers to batches of commands."""
         return self._commands.latencies
 

@@ -11,7 +11,7 @@ from hiredis import ReplyError
 
 from data_layer.cache.address import CacheAddress, Topology
 from data_layer.cache.errors import ConnectionLost, ScriptUnknownError, is_demotion, translate
-from data_layer.cache.statistics import Counters, LatencyHistogram
+from data_layer.cache.statistics import Counters
 from data_layer.cache.wire.breaker import BreakerState
 from data_layer.cache.wire.cluster import ClusterRouting, key_slot
 from data_layer.cache.wire.connection import Command, Connection, OnPush, pack
@@ -23,6 +23,7 @@ from data_layer.cache.wire.sentinel import SentinelRouting
 from data_layer.config import Settings
 from data_layer.errors import CacheError, NotInitializedError
 from data_layer.observability.log import get_log
+from data_layer.observability.metrics.durations import Durations
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
@@ -237,7 +238,7 @@ class CommandRunner:
         return next(worst, BreakerState.CLOSED)
 
     @property
-    def latencies(self) -> LatencyHistogram:
+    def latencies(self) -> Durations:
         """How long commands waited for their answers, all servers together."""
         return self._connector.latencies
 

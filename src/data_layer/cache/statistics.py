@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-
-from pydantic import BaseModel, ConfigDict
+from typing import Final
 
 from data_layer.cache.address import Topology
 from data_layer.cache.wire.breaker import BreakerState
+from data_layer.observability.metrics.durations import Durations
+from data_layer.schemas.base import Value
 
-_SHORTEST = 1e-6
 _STEPS_PER_DOUBLING = 8
-_BUCKETS = 30 * _STEPS_PER_DOUBLING
+_LATENCY_LIMITS: Final = tuple(1e-6 * 2 ** (step / _STEPS_PER_DOUBLING) for step in range(1, 30 * _STEPS_PER_DOUBLING))
+_EVERY_FOURFOLD: Final = slice(6 * _STEPS_PER_DOUBLING - 1, 23 * _STEPS_PER_DOUBLING, 2 * _STEPS_PER_DOUBLING)
 
 
-class LatencyHistogram:
-    """Durations from a microsecond to a quarter of an hour, each known to about 5 %."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.sum = 0.0
-        self._buckets = [0] * _BUCKETS
-
-    def note(self, seconds: float) -> None:
-        """One more duration."""
-        number = int(math.log2(seconds / _SHORTEST) * _STEPS_PER_DOUBLING) if seconds > _SHORTEST else 0
-        self._buckets[min(number, _BUCKETS - 1)] += 1
-        self.count += 1
-        self.sum += seconds
-
-    def cumulated(self) -> list[tuple[float, int]]:
-        """Upper limits in seconds, from 64 µs fourfold to 4.2 s and an infinite one, with how many were not longer."""
-        below = list(accumulate(self._buckets))
-        doublings = range(6, 23, 2)
-        limits = [(_SHORTEST * 2**doubling, below[doubling * _STEPS_PER_DOUBLING - 1]) for doubling in doublings]
-        return [*limits, (math.inf, self.count)]
-
-    def quantile(self, share: float) -> float | None:
-        """Seconds within which this share of all durations lies, such as 0.5 or 0.99; nothing without any."""
-        if not self.count:
-            return None
-        wanted = math.ceil(share * self.count)
-        number = next(number for number, upto in enumerate(accumulate(self._buckets)) if upto >= wanted)
-        return float(_SHORTEST * 2 ** ((number + 0.5) / _STEPS_PER_DOUBLING))
+def new_latencies() -> Durations:
+    """Durations from a microsecond to nine minutes, each known to about 5 %; reported from 64 µs to 4.2 s."""
+    return Durations(_LATENCY_LIMITS, _EVERY_FOURFOLD)
 
 
 def parse_info(answer: bytes) -> dict[str, int | str]:
@@ -64,14 +37,8 @@ class Counters:
     failures: int = 0
 
 
-class Figures(BaseModel):
-    """Sizes are in bytes; a rate is from 0 to 1, or nothing before the first read."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class NearCopyStatistics(Figures):
-    """The copy in this process. ``is_answering`` is false while it may miss changes."""
+class NearCopyStatistics(Value):
+    """The copy in this process. ``is_answering`` is false while it may miss changes. Sizes are in bytes."""
 
     is_answering: bool
     entries: int
@@ -82,8 +49,10 @@ class NearCopyStatistics(Figures):
     invalidations: int
 
 
-class ProcessStatistics(Figures):
+class ProcessStatistics(Value):
     """What this process has done since it opened the cache; asking for it sends nothing.
+
+    A rate is from 0 to 1, or None before the first read.
 
     ``hits`` and ``misses`` are reads that went to Redis; ``hit_rate`` counts those that the near copy answered too. The
     latency is that from sending a batch of commands to the answer of the last one.
@@ -102,7 +71,7 @@ class ProcessStatistics(Figures):
     latency_p99_ms: float | None
 
 
-class ServerStatistics(Figures):
+class ServerStatistics(Value):
     """One server since its start, with what other applications did; or ``error``, which says why it did not answer."""
 
     name: str

@@ -146,15 +146,21 @@ class DriverConnection(psycopg.AsyncConnection[Any]):
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[psycopg.AsyncPipeline]:
         """Send the statements inside together."""
+        async with self.lock:
+            self._check_connection_ok()
+            pipeline = self._pipeline = self._pipeline or _Pipeline(self)
         try:
-            async with super().pipeline() as pipeline:
-                pipeline.__class__ = _Pipeline
+            async with pipeline:
                 yield pipeline
         except BaseException:
             # PostgreSQL skipped everything after the statement that failed, also preparing statements, which the driver
             # believes to be prepared all the same: each later use of them on this connection would fail.
             self._prepared.clear()
             raise
+        finally:
+            if pipeline.level == 0:
+                async with self.lock:
+                    self._pipeline = None
 
     @contextmanager
     def limited(self, seconds: float) -> Iterator[None]:

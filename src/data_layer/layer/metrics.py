@@ -23,7 +23,7 @@ from data_layer.observability.metrics import families
 from data_layer.observability.metrics.registry import Metrics
 from data_layer.services.audit.buffer import AuditBuffer
 from data_layer.services.sessions import SessionService
-from data_layer.storage.counters import BUCKETS, OPERATIONS, StorageCounters
+from data_layer.storage.counters import OPERATIONS, StorageCounters
 
 
 def make_metrics(settings: Settings, parts: Callable[[], Parts | None]) -> Metrics:
@@ -177,12 +177,12 @@ def _cache(cache: Cache) -> Iterator[Metric]:
 
 
 def _storage(backends: tuple[StorageCounters, ...]) -> Iterator[Metric]:
-    figures = {(one.backend, name): one.figures_of(name) for one in backends for name in OPERATIONS}
+    figures = {(one.backend, name): one.operations[name] for one in backends for name in OPERATIONS}
     yield families.histograms(
         "storage_operation_seconds",
         "Time that operations took, failed ones included.",
         ("backend", "operation"),
-        {key: (zip(BUCKETS, one.buckets, strict=True), one.seconds) for key, one in figures.items()},
+        {key: (one.durations.cumulated(), one.durations.sum) for key, one in figures.items()},
     )
     yield families.counters(
         "storage_errors",

@@ -36,7 +36,7 @@ from data_layer.services.sessions import SessionService
 from data_layer.services.sessions.feed import ANSWER_SECONDS
 from data_layer.services.tokens import TokenService
 from data_layer.storage import StorageBackend
-from data_layer.storage.counters import CountedStorage, StorageCounters
+from data_layer.storage.counters import StorageCounters, counted
 from data_layer.storage.opening import make_storage
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ async def _open_counted_storage(
 ) -> tuple[StorageBackend, StorageCounters]:
     counters = StorageCounters(settings.storage_backend)
     trace_storage(tracing, counters)
-    storage: StorageBackend = CountedStorage(make_storage(settings), counters)
+    storage: StorageBackend = counted(make_storage(settings), counters)
     stack.push_async_callback(storage.close)
     await storage.initialize()
     return storage, counters
@@ -158,7 +158,7 @@ async def _open_places(
         second_settings = settings.model_copy(update={"storage_backend": second})
         opened = await stack.enter_async_context(open_storage(second_settings))
         counters.append(StorageCounters(second))
-        others[StorageKind(second)] = CountedStorage(opened, counters[0])
+        others[StorageKind(second)] = counted(opened, counters[0])
     return StoragePlaces(StorageKind(settings.storage_backend), storage, others), counters
 
 

@@ -7,10 +7,10 @@ from enum import StrEnum
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, AwareDatetime, ConfigDict, Field
 
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
-from data_layer.schemas.base import View
+from data_layer.schemas.base import Value, View
 
 
 class AuditSecure(View):
@@ -70,7 +70,7 @@ _SCHEMAS: dict[AuditView, type[AuditSecure]] = {
 }
 
 
-class AuditFilter(BaseModel):
+class AuditFilter(Value):
     """Which entries: all conditions must hold, and of several values any will do.
 
     ``text`` is looked for in description, details and error message, in any letter case. No index serves it, because
@@ -78,7 +78,7 @@ class AuditFilter(BaseModel):
     ``resource_id`` and ``correlation_id`` beside it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     user_id: UUID | None = None
     actions: tuple[AuditAction, ...] = ()
@@ -96,10 +96,8 @@ class AuditFilter(BaseModel):
 Entry = TypeVar("Entry", bound=AuditSecure)
 
 
-class AuditPage(BaseModel, Generic[Entry]):
+class AuditPage(Value, Generic[Entry]):
     """Some entries; ``next_cursor`` asks for those that follow, ``None`` when there are none."""
-
-    model_config = ConfigDict(frozen=True)
 
     entries: tuple[Entry, ...]
     next_cursor: str | None

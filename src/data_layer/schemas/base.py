@@ -5,7 +5,13 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 
-class View(BaseModel):
-    """A frozen picture of a row, made with ``View.model_validate(entity)``."""
+class Value(BaseModel):
+    """An immutable value that callers see."""
 
-    model_config = ConfigDict(frozen=True, from_attributes=True)
+    model_config = ConfigDict(frozen=True)
+
+
+class View(Value):
+    """A picture of a row, made with ``View.model_validate(entity)``."""
+
+    model_config = ConfigDict(from_attributes=True)

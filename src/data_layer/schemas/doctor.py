@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from data_layer.schemas.base import Value
 
 
 class Outcome(StrEnum):
@@ -19,7 +19,7 @@ class Outcome(StrEnum):
     SKIPPED = "skipped"
 
 
-class Finding(BaseModel):
+class Finding(Value):
     """One line of the doctor.
 
     Attributes:
@@ -32,8 +32,6 @@ class Finding(BaseModel):
         seconds: how long it took.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     part: str
     check: str
     outcome: Outcome
@@ -43,10 +41,8 @@ class Finding(BaseModel):
     seconds: float = 0.0
 
 
-class Examination(BaseModel):
+class Examination(Value):
     """All findings. ``outcome`` is that of the worst one, where what was skipped does not count."""
-
-    model_config = ConfigDict(frozen=True)
 
     version: str
     time_limit: float

@@ -10,11 +10,11 @@ from pydantic import model_validator
 
 from data_layer.entities.enums import FileEncoding, FileState, StorageKind
 from data_layer.errors import InvalidValueError
-from data_layer.schemas.base import View
-from data_layer.schemas.statistics import FileUsage, Frozen
+from data_layer.schemas.base import Value, View
+from data_layer.schemas.statistics import FileUsage
 
 
-class Attachment(Frozen):
+class Attachment(Value):
     """The row that a file belongs to, and goes with: exactly one of these."""
 
     project_id: UUID | None = None
@@ -74,7 +74,7 @@ class FileView(View):
     created_at: datetime
 
 
-class DirectUpload(Frozen):
+class DirectUpload(Value):
     """Permission to send a file straight to the storage. Whoever has the URL can use it: never store or log it.
 
     ``id`` is the file's once `complete_upload` has accepted it; ``headers`` must be sent exactly so.
@@ -87,7 +87,7 @@ class DirectUpload(Frozen):
     expires_at: datetime
 
 
-class StorageUsage(Frozen):
+class StorageUsage(Value):
     """What the table of files says about the storage, without listing it."""
 
     total: FileUsage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
+from data_layer.schemas.base import Value
 
 
 class HealthStatus(StrEnum):
@@ -15,10 +15,8 @@ class HealthStatus(StrEnum):
     UNHEALTHY = "unhealthy"
 
 
-class PartHealth(BaseModel):
+class PartHealth(Value):
     """One part, as a probe saw it."""
-
-    model_config = ConfigDict(frozen=True)
 
     healthy: bool
     latency_ms: float
@@ -26,10 +24,8 @@ class PartHealth(BaseModel):
     error: str | None = None
 
 
-class Health(BaseModel):
+class Health(Value):
     """All parts, probed at the same moment; ``overall`` is true when all work."""
-
-    model_config = ConfigDict(frozen=True)
 
     database: bool
     cache: bool

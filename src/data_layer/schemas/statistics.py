@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
+
+from data_layer.schemas.base import Value
 
 
-class Frozen(BaseModel):
-    """A value that does not change."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class PoolStatistics(Frozen):
+class PoolStatistics(Value):
     """The connections of this process."""
 
     maximum: int
@@ -21,7 +17,7 @@ class PoolStatistics(Frozen):
     idle: int
 
 
-class ServerStatistics(Frozen):
+class ServerStatistics(Value):
     """The server and what happens in the database, as its counters tell; they begin at ``counted_since``.
 
     ``connections`` are those to this database, ``server_connections`` those that count against ``connection_limit``.
@@ -49,7 +45,7 @@ class ServerStatistics(Frozen):
     counted_since: datetime | None
 
 
-class TableStatistics(Frozen):
+class TableStatistics(Value):
     """One table, its partitions included. ``rows`` and ``dead_rows`` are PostgreSQL's estimates."""
 
     name: str
@@ -61,7 +57,7 @@ class TableStatistics(Frozen):
     analyzed_at: datetime | None
 
 
-class UnusedIndex(Frozen):
+class UnusedIndex(Value):
     """An index that no statement has used since the counters of this server began, and that keeps no rule."""
 
     name: str
@@ -69,7 +65,7 @@ class UnusedIndex(Frozen):
     size: int
 
 
-class StatementStatistics(Frozen):
+class StatementStatistics(Value):
     """One statement as pg_stat_statements keeps it: without values. Durations are in milliseconds."""
 
     statement: str
@@ -80,7 +76,7 @@ class StatementStatistics(Frozen):
     rows: int
 
 
-class StandbyStatistics(Frozen):
+class StandbyStatistics(Value):
     """One server that receives the log of this one; ``None`` is what this role may not see."""
 
     name: str | None
@@ -91,7 +87,7 @@ class StandbyStatistics(Frozen):
     lag_seconds: float | None
 
 
-class SlotStatistics(Frozen):
+class SlotStatistics(Value):
     """One replication slot, and how much log the server keeps for it: an inactive one fills the disk in the end."""
 
     name: str
@@ -99,7 +95,7 @@ class SlotStatistics(Frozen):
     kept_size: int | None
 
 
-class ReplicaStatistics(Frozen):
+class ReplicaStatistics(Value):
     """One server of DB_REPLICA_HOSTS, as this process sees it; it is at most ``lag_seconds`` behind."""
 
     address: str
@@ -124,7 +120,7 @@ class DatabaseStatistics(ServerStatistics):
     notes: dict[str, str]
 
 
-class FileUsage(Frozen):
+class FileUsage(Value):
     """How many objects of one kind there are, and what they take."""
 
     name: str
@@ -133,7 +129,7 @@ class FileUsage(Frozen):
     stored_size: int
 
 
-class StoredStatistics(Frozen):
+class StoredStatistics(Value):
     """What the table of files says. Of a large table a sample is read: then all figures are estimates.
 
     Only the largest types and owners are named; an owner is the id of a user, or ``system``.
@@ -147,7 +143,7 @@ class StoredStatistics(Frozen):
     by_state: tuple[FileUsage, ...]
 
 
-class FileStatistics(Frozen):
+class FileStatistics(Value):
     """The storage. ``free_size`` is missing where the backend has no limit; ``notes`` says why something else is."""
 
     backend: str
@@ -158,4 +154,4 @@ class FileStatistics(Frozen):
     by_type: tuple[FileUsage, ...] = ()
     by_owner: tuple[FileUsage, ...] = ()
     by_state: tuple[FileUsage, ...] = ()
-    notes: dict[str, str] = {}
+    notes: dict[str, str] = Field(default_factory=dict)

@@ -42,7 +42,7 @@ def check_avatar(value: str) -> str:
 class ProfileChanges(View):
     """What people change of their own profile. What is not given stays; ``None`` clears what may be empty."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     first_name: Name | None = None
     last_name: Name | None = None

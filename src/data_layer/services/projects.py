@@ -8,10 +8,10 @@ from uuid import UUID
 from data_layer.entities import Project
 from data_layer.errors import NotFoundError
 from data_layer.repositories.repository import MAXIMUM_PAGE
+from data_layer.schemas.base import Value
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.images import GeneratedImageSummary
 from data_layer.schemas.projects import ProjectFull, ProjectSummary
-from data_layer.schemas.statistics import Frozen
 from data_layer.schemas.users import UserPublic
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class ProjectRow(ProjectSummary):
     version_count: int
 
 
-class ProjectDetails(Frozen):
+class ProjectDetails(Value):
     """A project with its versions and images, without their contents."""
 
     project: ProjectFull

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from data_layer.schemas.statistics import Frozen
+from data_layer.schemas.base import Value
 from data_layer.services.seed_rows import (
     EXAMPLE,
     catalog,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from data_layer.storage import Storage
 
 
-class SeedReport(Frozen):
+class SeedReport(Value):
     """How many rows were added; all are zero when everything was there."""
 
     users: int = 0

@@ -24,10 +24,10 @@ from data_layer.repositories.statistics import (
     read_unused_indexes,
 )
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
+from data_layer.schemas.base import Value
 from data_layer.schemas.statistics import (
     DatabaseStatistics,
     FileStatistics,
-    Frozen,
     PoolStatistics,
     ReplicaStatistics,
 )
@@ -41,7 +41,7 @@ _SLOW = "it took too long and was given up, so that it disturbs nobody"
 _HIDDEN = "this role sees only its own; GRANT pg_monitor TO {role} shows all"
 
 
-class Statistics(Frozen):
+class Statistics(Value):
     """All parts; one that could not be asked is missing, and ``errors`` says why."""
 
     taken_at: datetime

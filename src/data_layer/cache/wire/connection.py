@@ -19,7 +19,7 @@ from data_layer.cache.errors import (
     is_demotion,
     translate,
 )
-from data_layer.cache.statistics import LatencyHistogram
+from data_layer.observability.metrics.durations import Durations
 
 OnPush = Callable[[list[Any]], None]
 
@@ -72,7 +72,7 @@ class Connection(asyncio.Protocol):
         *,
         maximum_waiting: int = MAXIMUM_WAITING,
         on_push: OnPush | None = None,
-        latencies: LatencyHistogram | None = None,
+        latencies: Durations | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.name = name

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_layer.cache.address import ServerAddress
 from data_layer.cache.errors import ConnectionFailure, translate
-from data_layer.cache.statistics import LatencyHistogram, parse_info
+from data_layer.cache.statistics import new_latencies, parse_info
 from data_layer.cache.wire.connection import MAXIMUM_WAITING, Command, Connection, OnPush, pack
 from data_layer.config import Settings
 from data_layer.errors import CacheReadOnlyError, ConfigurationError
@@ -27,7 +27,7 @@ class Connector:
     def __init__(self, settings: Settings, *, tls: bool) -> None:
         self.connect_timeout = settings.redis_connect_timeout / 1000
         self.command_timeout = settings.redis_command_timeout / 1000
-        self.latencies = LatencyHistogram()
+        self.latencies = new_latencies()
         """Of the connections to servers that hold data."""
         self._context = tls_context(settings.redis_tls_ca) if tls else None
 

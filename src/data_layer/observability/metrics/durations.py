@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
@@ -12,12 +13,18 @@ DURATION_LIMITS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 
 
 class Durations:
-    """How many durations there were in each class, and their sum in seconds. Used by one event loop."""
+    """How many durations there were in each class, and their sum in seconds. Used by one event loop.
 
-    __slots__ = ("_counts", "_limits", "sum")
+    Args:
+        limits: upper limits of the classes, in seconds; one more class takes what is longer.
+        reported: which of the limits ``cumulated`` lists, where there are more than anybody wants to store.
+    """
 
-    def __init__(self, limits: Sequence[float] = DURATION_LIMITS) -> None:
+    __slots__ = ("_counts", "_limits", "_reported", "sum")
+
+    def __init__(self, limits: Sequence[float] = DURATION_LIMITS, reported: slice = slice(None)) -> None:
         self._limits = tuple(limits)
+        self._reported = reported
         self._counts = [0] * (len(limits) + 1)
         self.sum = 0.0
 
@@ -32,5 +39,21 @@ class Durations:
         return sum(self._counts)
 
     def cumulated(self) -> list[tuple[float, int]]:
-        """Each upper limit, the last one infinite, with how many were not longer."""
-        return list(zip((*self._limits, float("inf")), accumulate(self._counts), strict=True))
+        """Each reported limit, and last an infinite one, with how many were not longer."""
+        *below, total = accumulate(self._counts)
+        pairs = list(zip(self._limits, below, strict=True))
+        return [*pairs[self._reported], (math.inf, total)]
+
+    def quantile(self, share: float) -> float | None:
+        """Seconds within which this share of all durations lies, such as 0.5 or 0.99; None without any.
+
+        It is the geometric middle of a class, and the last limit for what is longer than all of them.
+        """
+        count = self.count
+        if not count:
+            return None
+        wanted = math.ceil(share * count)
+        number = next(number for number, up_to in enumerate(accumulate(self._counts)) if up_to >= wanted)
+        upper = self._limits[min(number, len(self._limits) - 1)]
+        lower = self._limits[number - 1] if number else upper
+        return math.sqrt(lower * upper)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import wraps
 from time import time_ns
-from types import TracebackType
+from types import MethodType, TracebackType
 from typing import Any, TypeVar
 
 from opentelemetry import propagate
@@ -199,25 +199,24 @@ class TracedCalls:
 
     def __init__(self, spans: Spans) -> None:
         self._spans = spans
-        self._classes: dict[tuple[str, type], type] = {}
+        self._methods: dict[tuple[str, type], dict[str, Callable[..., Any]]] = {}
 
     def of(self, name: str, service: Service) -> Service:
         """The same service, whose calls have spans that are called ``name.method``."""
         key = (name, type(service))
-        if key not in self._classes:
-            self._classes[key] = self._traced_class(name, type(service))
-        # Not by assignment: some services are frozen.
-        object.__setattr__(service, "__class__", self._classes[key])
+        if key not in self._methods:
+            self._methods[key] = self._traced_methods(name, type(service))
+        for method_name, method in self._methods[key].items():
+            # Not by assignment: some services are frozen.
+            object.__setattr__(service, method_name, MethodType(method, service))
         return service
 
-    def _traced_class(self, name: str, kind: type) -> type:
-        methods = {
+    def _traced_methods(self, name: str, kind: type) -> dict[str, Callable[..., Any]]:
+        return {
             method_name: self._traced(f"{name}.{method_name}", method)
             for method_name, method in inspect.getmembers(kind, inspect.isfunction)
             if not method_name.startswith("_") and method_name not in _NO_CALLS
         }
-        about = {"__slots__": (), "__module__": kind.__module__, "__doc__": kind.__doc__}
-        return type(kind.__name__, (kind,), about | methods)
 
     def _traced(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)

@@ -13,7 +13,7 @@ from data_layer.entities.enums import FileState, StorageKind
 from data_layer.errors import DamagedFileError, FileNotFoundInStorageError
 from data_layer.repositories.stored_objects import ObjectRecord
 from data_layer.repositories.unit_of_work import Transactions
-from data_layer.schemas.statistics import Frozen
+from data_layer.schemas.base import Value
 from data_layer.services.files.packing import unpack
 from data_layer.services.files.places import StoragePlaces, headers_of
 from data_layer.services.files.repair import FileRepair
@@ -35,7 +35,7 @@ class Problem(StrEnum):
     WRONG_HEADERS = "wrong_headers"
 
 
-class Finding(Frozen):
+class Finding(Value):
     """One object with which something is wrong, or was until it was repaired; the sizes are in bytes."""
 
     problem: Problem
@@ -46,7 +46,7 @@ class Finding(Frozen):
     is_repaired: bool = False
 
 
-class CheckReport(Frozen):
+class CheckReport(Value):
     """What was compared and what was found.
 
     ``unrecorded`` objects are in order: a row holds their key, but nobody saved them as files. ``young`` ones are no

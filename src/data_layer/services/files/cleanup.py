@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from data_layer.repositories.unit_of_work import Transactions
-from data_layer.schemas.statistics import Frozen
+from data_layer.schemas.base import Value
 from data_layer.services.files.check import FileCheck
 from data_layer.services.files.places import FILES, UPLOADS, StoragePlaces
 from data_layer.services.files.removal import FileRemoval
@@ -15,7 +15,7 @@ from data_layer.storage import ListedFile, UnusableKeys
 _BATCH = 500
 
 
-class CleanupReport(Frozen):
+class CleanupReport(Value):
     """What was removed, or would be.
 
     Attributes:

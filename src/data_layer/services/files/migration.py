@@ -18,7 +18,7 @@ from data_layer.errors import ContentMismatchError, DamagedFileError, FileNotFou
 from data_layer.observability.log import get_log
 from data_layer.repositories.stored_objects import ObjectRecord
 from data_layer.repositories.unit_of_work import Transactions
-from data_layer.schemas.statistics import Frozen
+from data_layer.schemas.base import Value
 from data_layer.services.files.places import FILES, UPLOADS, StoragePlaces, headers_of, require_size
 from data_layer.storage import FileInformation, ListedFile, StorageBackend
 
@@ -27,7 +27,7 @@ _BATCH = 100
 _AT_ONCE = 8
 
 
-class MigrationReport(Frozen):
+class MigrationReport(Value):
     """What was done.
 
     Attributes:
