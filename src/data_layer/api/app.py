@@ -35,7 +35,12 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
         send_mail: sends the mails about accounts, after the answer. Without it nobody gets the tokens to verify an
             address or to choose a new password, and the log says so.
     """
-    parts = (health.make_router(data), files.make_router(data), *(part.make_router() for part in _PEOPLE))
+    parts = (
+        health.make_router(data),
+        files.make_router(data),
+        files.make_public_router(data),
+        *(part.make_router() for part in _PEOPLE),
+    )
     app = FastAPI(
         title="Data layer for Screenshot to Code",
         version=__version__,

@@ -1,4 +1,4 @@
-"""Signed URLs of local files: reading with ranges and validators (RFC 9110), and direct uploads.
+"""Files over HTTP, read with ranges and validators (RFC 9110): signed URLs of local ones, and permanent addresses.
 
 What users upload is hostile. Nothing is served as another type than it was verified to be, only plain images are shown
 by a browser, and whatever else gets through runs in a sandbox without an origin.
@@ -17,7 +17,8 @@ from data_layer.api.conditions import Conditions, accepts_gzip
 from data_layer.api.ranges import UnsatisfiableRangeError, parse_range
 from data_layer.errors import FileNotFoundInStorageError
 from data_layer.services.files import SHOWN_INLINE
-from data_layer.services.files.serving import LocalFileServer, ServedFile
+from data_layer.services.files.places import PUBLIC_PATH
+from data_layer.services.files.serving import FileServer, LocalFileServer, ServedFile
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
@@ -28,6 +29,7 @@ _SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox",
     "referrer-policy": "no-referrer",
 }
+_FOR_ALL_ORIGINS = {"access-control-allow-origin": "*", "cross-origin-resource-policy": "cross-origin"}
 
 
 def make_router(data: DataLayer) -> APIRouter:
@@ -76,6 +78,27 @@ def make_router(data: DataLayer) -> APIRouter:
     return router
 
 
+def make_public_router(data: DataLayer) -> APIRouter:
+    """The route of permanent addresses, which anybody may read, also a page of another origin."""
+    router = APIRouter(tags=["files"])
+    answers: dict[int | str, dict[str, Any]] = {
+        206: {"description": "The part that was asked for."},
+        304: {"description": "The client has it already."},
+        404: {"description": "No file has this address."},
+        416: {"description": "The file has no such part."},
+    }
+
+    @router.head(f"{PUBLIC_PATH}{{name}}", include_in_schema=False)
+    @router.get(f"{PUBLIC_PATH}{{name}}", summary="Read a public file", response_class=Response, responses=answers)
+    async def read_public(name: str, request: Request) -> Response:
+        server = data.public_files
+        answer = _answer(server, await server.find(name), request)
+        answer.headers.update(_FOR_ALL_ORIGINS)
+        return answer
+
+    return router
+
+
 def _is_larger(content_length: str, limit: int) -> bool:
     """Whether a length is over a limit; one with more digits than any file has bytes is, too."""
     digits = content_length.lstrip("0")
@@ -89,7 +112,7 @@ def _server(data: DataLayer) -> LocalFileServer:
     return server
 
 
-def _answer(server: LocalFileServer, file: ServedFile, request: Request) -> Response:
+def _answer(server: FileServer, file: ServedFile, request: Request) -> Response:
     decoded = file.content_encoding is not None and not accepts_gzip(request.headers.get("accept-encoding"))
     etag = f'"{file.etag}-decoded"' if decoded else f'"{file.etag}"'
     headers = _headers(file, etag, decoded=decoded)
@@ -118,11 +141,10 @@ def _answer(server: LocalFileServer, file: ServedFile, request: Request) -> Resp
 
 
 def _headers(file: ServedFile, etag: str, *, decoded: bool) -> dict[str, str]:
-    remaining = int((file.expires_at - datetime.now(UTC)).total_seconds())
     headers = {
         "etag": etag,
         "last-modified": file.created_at.strftime("%a, %d %b %Y %H:%M:%S GMT"),
-        "cache-control": f"private, max-age={max(0, min(remaining, _LONGEST_CACHED))}",
+        "cache-control": _cache_control(file.expires_at),
         "content-disposition": _disposition(file),
         **_SECURITY_HEADERS,
     }
@@ -131,6 +153,13 @@ def _headers(file: ServedFile, etag: str, *, decoded: bool) -> dict[str, str]:
         if not decoded:
             headers["content-encoding"] = file.content_encoding
     return headers
+
+
+def _cache_control(expires_at: datetime | None) -> str:
+    if expires_at is None:
+        return "public, max-age=31536000, immutable"
+    remaining = int((expires_at - datetime.now(UTC)).total_seconds())
+    return f"private, max-age={max(0, min(remaining, _LONGEST_CACHED))}"
 
 
 def _content_type(file: ServedFile) -> str:

@@ -75,7 +75,8 @@ class StoredFile(Timestamped, Entity, kw_only=True):
 class FileReference(Timestamped, Entity, kw_only=True):
     """One reason why an object is kept, and what callers know as a file: its id is the file's id.
 
-    It belongs to at most one row of another table and goes with it; one that belongs to none is its owner's own. The
+    It belongs to at most one row of another table and goes with it; one that belongs to none is its owner's own. One
+    that has a ``public_name`` gives an object its permanent address, so it belongs to no row and never expires. The
     trigger ``count_file_references`` keeps the counts, and refuses references to what is being deleted.
     """
 
@@ -88,9 +89,26 @@ class FileReference(Timestamped, Entity, kw_only=True):
     code_id: Mapped[UUID | None] = mapped_column(ForeignKey("generated_codes.id", ondelete="CASCADE"), default=None)
     image_id: Mapped[UUID | None] = mapped_column(ForeignKey("generated_images.id", ondelete="CASCADE"), default=None)
     expires_at: Mapped[datetime | None] = mapped_column(default=None)
+    public_name: Mapped[str | None] = mapped_column(default=None, info={"length": 64})
 
     __table_args__ = (
         CheckConstraint("num_nonnulls(project_id, code_id, image_id) <= 1", name="attachment"),
+        CheckConstraint(
+            "public_name IS NULL OR num_nonnulls(project_id, code_id, image_id, expires_at) = 0", name="public_name"
+        ),
+        Index(
+            "uq_file_references_public_name",
+            "public_name",
+            unique=True,
+            postgresql_where=text("public_name IS NOT NULL"),
+        ),
+        # One address for each object, however often and however much at once it is asked for.
+        Index(
+            "uq_file_references_public_file_id",
+            "file_id",
+            unique=True,
+            postgresql_where=text("public_name IS NOT NULL"),
+        ),
         Index("ix_file_references_file_id", "file_id"),
         Index("ix_file_references_owner_id_id", "owner_id", "id"),
         *(

@@ -21,7 +21,7 @@ from data_layer.repositories.unit_of_work import UnitOfWork, last_position
 from data_layer.schemas.health import Health
 from data_layer.services.accounts import AccountService, AccountTools
 from data_layer.services.audit.service import AuditService
-from data_layer.services.files import FileMaintenance, FileService, LocalFileServer
+from data_layer.services.files import FileMaintenance, FileService, LocalFileServer, PublicFileServer
 from data_layer.services.health import HealthService
 from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.projects import ProjectService
@@ -155,6 +155,11 @@ class DataLayer:
     def local_files(self) -> LocalFileServer | None:
         """What serves signed URLs of local files; None where no files are local."""
         return self._opened.files.server
+
+    @property
+    def public_files(self) -> PublicFileServer:
+        """What serves files with a permanent address, wherever they are stored."""
+        return self._opened.files.public
 
     @property
     def file_maintenance(self) -> FileMaintenance:

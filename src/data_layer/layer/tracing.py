@@ -60,6 +60,7 @@ def trace_services(
     if tracing is None:
         return
     named = {"sessions": sessions, "tokens": tokens, "files": files.service, "file_maintenance": files.maintenance}
+    named["public_files"] = files.public
     for name, service in named.items():
         tracing.calls.of(name, service)
     if files.server is not None:

@@ -52,6 +52,7 @@ _THUMBNAILS = (
 _VIEW = select(
     *(FileReference.id, FileReference.owner_id, FileReference.file_name, FileReference.expires_at),
     *(FileReference.project_id, FileReference.code_id, FileReference.image_id, FileReference.created_at),
+    FileReference.public_name,
     *(StoredFile.key, StoredFile.backend, StoredFile.state, StoredFile.content_type, StoredFile.encoding),
     *(StoredFile.original_size.label("size"), StoredFile.size.label("stored_size"), StoredFile.sha256),
     *(StoredFile.image_format, StoredFile.width, StoredFile.height, StoredFile.frame_count),
@@ -62,6 +63,10 @@ _IS_ALIVE = FileReference.expires_at.is_(None) | (FileReference.expires_at > fun
 
 _VIEW_BY_ID = CompiledStatement(
     "file_references.view", lambda: _VIEW.where(FileReference.id == bindparam("file_id"), _IS_ALIVE)
+)
+_VIEW_BY_PUBLIC_NAME = CompiledStatement(
+    "file_references.public_view",
+    lambda: _VIEW.where(FileReference.public_name == bindparam("public_name"), has_state(StoredFile, FileState.STORED)),
 )
 _VIEWED = _VIEW.selected_columns.keys()
 
@@ -114,6 +119,32 @@ class FileRepository(AppendRepository[FileReference]):
         if row is None:
             raise NotFoundError(f"no file has the id {file_id}")
         return FileView.model_validate(dict(zip(_VIEWED, row, strict=True)))
+
+    async def public_view(self, public_name: str) -> FileView:
+        """The file with a permanent address.
+
+        Raises:
+            NotFoundError: no file has this one.
+        """
+        row = await self._session.fetch_one(*_VIEW_BY_PUBLIC_NAME.given(public_name=public_name))
+        if row is None:
+            raise NotFoundError(f"no file has the public name {public_name}")
+        return FileView.model_validate(dict(zip(_VIEWED, row, strict=True)))
+
+    async def publish(self, reference: FileReference) -> UUID:
+        """Insert a file with a permanent address, or find the one that the same object has already; returns its id."""
+        values = {name: getattr(reference, name) for name in ("id", "file_id", "owner_id", "file_name", "public_name")}
+        statement = (
+            insert(FileReference)
+            .values(**values)
+            .on_conflict_do_nothing(index_elements=["file_id"], index_where=FileReference.public_name.is_not(None))
+        )
+        await self._session.change(statement)
+        existing = select(FileReference.id).where(
+            FileReference.file_id == reference.file_id, FileReference.public_name.is_not(None)
+        )
+        published: UUID = (await self._session.execute(existing)).scalar_one()
+        return published
 
     async def views(
         self,

@@ -47,6 +47,7 @@ class FileView(View):
         sha256: That of what a reader gets; of a pending file what was announced.
         reference_count: How many files share its bytes, this one included.
         expires_at: When it goes by itself, in UTC.
+        public_name: The end of its permanent address, if it was published.
     """
 
     id: UUID
@@ -71,7 +72,22 @@ class FileView(View):
     code_id: UUID | None
     image_id: UUID | None
     expires_at: datetime | None
+    public_name: str | None
     created_at: datetime
+
+
+class PublicFile(Value):
+    """A file that anybody may read who knows its address, for good.
+
+    Attributes:
+        id: That of the file that keeps the bytes: to delete it is to take the address back.
+        name: The end of the address: random, with a true file extension.
+        url: The address, without a signature; absolute where PUBLIC_URL is set.
+    """
+
+    id: UUID
+    name: str
+    url: str
 
 
 class DirectUpload(Value):

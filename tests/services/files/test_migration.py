@@ -49,6 +49,8 @@ async def test_there_and_back_again(data: DataLayer, settings: Settings) -> None
     owner = await add_user(data)
     contents = [*(picture(color=(number, 0, 0), size=(300, 300)) for number in range(3)), PAGE]
     files = [await data.files.save(content, owner_id=owner.id, file_name="a") for content in contents]
+    public = await data.files.publish(files[0].id, owner_id=owner.id)
+    etag = (await data.public_files.find(public.name)).etag
     await data.storage.upload(b"by hand", "legacy/ü.txt", "text/plain", metadata={"a": "b"}, cache_control="no-store")
     before = await keys(data)
     stored = [await data.storage.stat(key) for key in before]
@@ -74,6 +76,9 @@ async def test_there_and_back_again(data: DataLayer, settings: Settings) -> None
                 view = await moved.files.stat(file.id, owner_id=owner.id)
                 assert view.backend is target
                 assert await moved.files.download(file.id, owner_id=owner.id) == content
+            served = await moved.public_files.find(public.name)
+            chunks = moved.public_files.read(served, start=0, end=served.size, decoded=False)
+            assert (served.etag, b"".join([chunk async for chunk in chunks])) == (etag, contents[0])
             assert (await moved.file_maintenance.check(deep=True)).is_clean
 
 

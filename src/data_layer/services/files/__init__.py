@@ -10,7 +10,7 @@ from data_layer.services.files.owners import ANY_OWNER, Owner
 from data_layer.services.files.places import StoragePlaces
 from data_layer.services.files.removal import FileRemoval
 from data_layer.services.files.service import SHOWN_INLINE, FileService
-from data_layer.services.files.serving import LocalFileServer
+from data_layer.services.files.serving import LocalFileServer, PublicFileServer
 
 __all__ = [
     "ANY_OWNER",
@@ -20,5 +20,6 @@ __all__ = [
     "FileService",
     "LocalFileServer",
     "Owner",
+    "PublicFileServer",
     "StoragePlaces",
 ]

@@ -15,7 +15,7 @@ from data_layer.services.files.maintenance import FileMaintenance
 from data_layer.services.files.places import StoragePlaces
 from data_layer.services.files.removal import FileRemoval
 from data_layer.services.files.service import FileService
-from data_layer.services.files.serving import LocalFileServer
+from data_layer.services.files.serving import LocalFileServer, PublicFileServer
 from data_layer.storage.opening import local_url_signer
 from data_layer.storage.threads import FileThreads
 from data_layer.storage.validation import FileLimits, Inspector, canonical_type
@@ -32,6 +32,7 @@ class FileServices:
     removal: FileRemoval
     maintenance: FileMaintenance
     server: LocalFileServer | None
+    public: PublicFileServer
 
 
 @asynccontextmanager
@@ -54,10 +55,12 @@ async def open_files(
                 threads,
                 removal,
                 upload_expires_in=timedelta(seconds=settings.upload_expires_in),
+                public_url=settings.public_url or "",
             ),
             removal,
             FileMaintenance(transactions, places, removal),
             _server(settings, transactions, places),
+            PublicFileServer(transactions, places),
         )
     finally:
         await inspector.close()

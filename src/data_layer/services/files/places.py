@@ -16,6 +16,9 @@ UPLOADS = "uploads/"
 FILES = "files/"
 """Where saved files are. What is there or among the uploads, and in no row, is nobody's."""
 
+PUBLIC_PATH = "/a/"
+"""Where files with a permanent address are served."""
+
 CACHE_CONTROL = "private, max-age=3600"
 """How the answer for a saved file may be kept."""
 
@@ -131,6 +134,11 @@ def new_folder() -> str:
     """A random place for one file and its thumbnails; two characters of it spread them over folders."""
     name = secrets.token_hex(16)
     return f"{FILES}{name[:2]}/{name}"
+
+
+def public_name(content_type: str) -> str:
+    """A name that cannot be guessed (128 random bits), with the extension that belongs to the type."""
+    return f"{secrets.token_urlsafe(16)}.{_EXTENSIONS.get(content_type, 'txt')}"
 
 
 def original_key(folder: str, content_type: str) -> str:

@@ -11,11 +11,18 @@ from uuid import UUID
 from data_layer.entities.enums import FileState
 from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.repositories.unit_of_work import Transactions
-from data_layer.schemas.files import Attachment, DirectUpload, FileView
+from data_layer.schemas.files import Attachment, DirectUpload, FileView, PublicFile
 from data_layer.services.files.intake import Intake, Request, new_reference
 from data_layer.services.files.owners import Owner, require_owner
 from data_layer.services.files.packing import unpack, verified
-from data_layer.services.files.places import THUMBNAIL_TYPE, StoragePlaces, headers_of, require_size
+from data_layer.services.files.places import (
+    PUBLIC_PATH,
+    THUMBNAIL_TYPE,
+    StoragePlaces,
+    headers_of,
+    public_name,
+    require_size,
+)
 from data_layer.services.files.removal import FileRemoval, leaving_rest_to_cleanup
 from data_layer.services.files.uploads import DirectUploads
 from data_layer.storage import FileContent, OpenFile, SignedUrl
@@ -43,12 +50,14 @@ class FileService:
         removal: FileRemoval,
         *,
         upload_expires_in: timedelta = timedelta(minutes=15),
+        public_url: str = "",
     ) -> None:
         self._transactions = transactions
         self._places = places
         self._inspector = inspector
         self._threads = threads
         self._removal = removal
+        self._public_url = public_url
         self._intake = Intake(transactions, places, inspector, threads)
         self._uploads = DirectUploads(
             transactions,
@@ -180,6 +189,25 @@ class FileService:
         return await self._places.of(view.backend).signed_url(
             key, expires_in=expires_in, content_disposition=disposition, **described
         )
+
+    async def publish(self, file_id: UUID, *, owner_id: Owner) -> PublicFile:
+        """Give the bytes of a file a permanent address, which anybody may read. Harmless to repeat, also at once.
+
+        The address stays the same when the bytes move to another storage, and works for as long as the file exists
+        whose id is returned: whatever else refers to the bytes, such as the version of a page, can go. Identical bytes
+        of one owner have one address, those of two owners have two.
+
+        Raises:
+            NotFoundError: there is no such file.
+        """
+        view = await self.stat(file_id, owner_id=owner_id)
+        async with self._transactions() as tx:
+            stored = await tx.files.object_of(file_id)
+            reference = new_reference(stored.id, Request(view.owner_id, view.file_name))
+            reference.public_name = public_name(stored.content_type)
+            published = await tx.files.view(await tx.files.publish(reference))
+        name = str(published.public_name)
+        return PublicFile(id=published.id, name=name, url=f"{self._public_url}{PUBLIC_PATH}{name}")
 
     async def attach(self, file_id: UUID, to: Attachment, *, owner_id: Owner) -> FileView:
         """Have a row refer to a file as well, so that the bytes stay as long as the row does. Harmless to repeat.

@@ -1,24 +1,30 @@
-"""Files of the local storage, for those who hold a signed URL: what S3 and Azure do by themselves."""
+"""Files over HTTP: local ones for those who hold a signed URL, as S3 and Azure serve them, and public ones for all."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
-from data_layer.entities.enums import FileState
-from data_layer.errors import FileNotFoundInStorageError, InvalidSignatureError
+from data_layer.entities.enums import FileState, StorageKind
+from data_layer.errors import FileNotFoundInStorageError, InvalidSignatureError, NotFoundError
 from data_layer.repositories.stored_objects import ObjectRecord
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.services.files.packing import unpack
-from data_layer.services.files.places import UPLOADS, require_announced_size, require_size
+from data_layer.services.files.places import UPLOADS, StoragePlaces, require_announced_size, require_size
 from data_layer.storage import Storage
 from data_layer.storage.signing.local import LocalUrlSigner
+
+_PUBLIC_NAME = re.compile(r"[A-Za-z0-9_-]{22}\.[a-z0-9]{1,8}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class ServedFile:
     """A file that may be read, and how: ``content_disposition`` and ``expires_at`` are those of the signed URL.
+
+    One without ``expires_at`` never changes, and may be kept by whoever has read it.
 
     ``original_size`` is what comes out when it is decompressed, where that is known.
     """
@@ -30,8 +36,16 @@ class ServedFile:
     content_type: str
     content_encoding: str | None
     content_disposition: str | None
-    expires_at: datetime
+    expires_at: datetime | None
     original_size: int | None = None
+    backend: StorageKind | None = None
+
+
+class FileServer(Protocol):
+    """Reads what was found."""
+
+    def read(self, file: ServedFile, *, start: int, end: int, decoded: bool) -> AsyncIterator[bytes]:
+        """The bytes of a file from ``start`` up to ``end``, or all of them, decompressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +109,8 @@ class LocalFileServer:
 
     async def read(self, file: ServedFile, *, start: int, end: int, decoded: bool) -> AsyncIterator[bytes]:
         """The bytes of a file from ``start`` up to ``end``, or all of them, decompressed."""
-        if decoded:
-            async with self._storage.open(file.key) as stored:
-                async for chunk in unpack(stored.chunks, file.original_size):
-                    yield chunk
-            return
-        async with self._storage.open(file.key, start=start, end=end) as stored:
-            async for chunk in stored.chunks:
-                yield chunk
+        async for chunk in _read(self._storage, file, start, end, decoded=decoded):
+            yield chunk
 
     async def allow_upload(self, key: str, query: Mapping[str, str], content_type: str | None) -> PermittedUpload:
         """What a signed URL allows to send, as long as the upload is not completed.
@@ -128,6 +136,57 @@ class LocalFileServer:
     async def _record(self, key: str) -> ObjectRecord | None:
         async with self._transactions() as tx:
             return (await tx.stored_files.records([key])).get(key)
+
+
+class PublicFileServer:
+    """Finds files by their public names, and reads them wherever they are stored."""
+
+    def __init__(self, transactions: Transactions, places: StoragePlaces) -> None:
+        self._transactions = transactions
+        self._places = places
+
+    async def find(self, name: str) -> ServedFile:
+        """The file with a public name. Its ETag depends on its bytes only, and stays when they move.
+
+        Raises:
+            NotFoundError: there is none.
+            FileNotFoundInStorageError: its bytes are missing.
+            DamagedFileError: it has another size than was saved.
+        """
+        if _PUBLIC_NAME.fullmatch(name) is None:
+            raise NotFoundError("no file has this address")
+        async with self._transactions() as tx:
+            view = await tx.files.public_view(name)
+        require_size(view, await self._places.of(view.backend).stat(view.key))
+        return ServedFile(
+            key=view.key,
+            size=view.stored_size,
+            etag=f"{view.sha256}-{view.encoding.value}" if view.encoding else str(view.sha256),
+            created_at=view.created_at,
+            content_type=view.content_type,
+            content_encoding=view.encoding,
+            content_disposition="inline",
+            expires_at=None,
+            original_size=view.size,
+            backend=view.backend,
+        )
+
+    async def read(self, file: ServedFile, *, start: int, end: int, decoded: bool) -> AsyncIterator[bytes]:
+        """The bytes of a file from ``start`` up to ``end``, or all of them, decompressed."""
+        storage = self._places.storage if file.backend is None else self._places.of(file.backend)
+        async for chunk in _read(storage, file, start, end, decoded=decoded):
+            yield chunk
+
+
+async def _read(storage: Storage, file: ServedFile, start: int, end: int, *, decoded: bool) -> AsyncIterator[bytes]:
+    if decoded:
+        async with storage.open(file.key) as stored:
+            async for chunk in unpack(stored.chunks, file.original_size):
+                yield chunk
+        return
+    async with storage.open(file.key, start=start, end=end) as stored:
+        async for chunk in stored.chunks:
+            yield chunk
 
 
 async def _exactly(content: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
