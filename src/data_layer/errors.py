@@ -93,6 +93,7 @@ was wrong with which thing and what to do, and never holds a secret.
         ├── StillReferencedError           still_referenced
         ├── AppendOnlyError                append_only
         ├── ChangedMeanwhileError          changed_meanwhile
+        ├── LimitReachedError              limit_reached
         ├── LastAdminError                 last_admin
         └── LastLoginMethodError           last_login_method
 """
@@ -675,6 +676,12 @@ class ChangedMeanwhileError(ConflictError):
     """Another writer changed the row since the caller read it. Read it again, then decide again."""
 
     code = "changed_meanwhile"
+
+
+class LimitReachedError(ConflictError):
+    """There are as many things of a kind as there may be; remove one first."""
+
+    code = "limit_reached"
 
 
 class LastAdminError(ConflictError):

@@ -22,6 +22,7 @@ from uuid_utils.compat import uuid7
 from data_layer import DataLayer
 from data_layer.entities import (
     AuditLog,
+    DesignSystem,
     Entity,
     FileReference,
     GeneratedCode,
@@ -117,6 +118,7 @@ class Rows:
             AuditLog: lambda **values: made(
                 AuditLog, values, action=AuditAction.USER_LOGIN, category=AuditCategory.AUTHENTICATION, description="d"
             ),
+            DesignSystem: lambda **values: made(DesignSystem, values, user_id=user.id, name="n", content="c"),
             RefreshToken: lambda **values: made(
                 RefreshToken, values, token_hash=uuid4().hex, session_id=session.id, expires_at=NOW
             ),
@@ -130,7 +132,10 @@ class Rows:
         }
 
 
-KINDS = [User, Project, GeneratedCode, GeneratedImage, Session, AuditLog, RefreshToken, StoredFile, FileReference]
+KINDS = [
+    *(User, Project, GeneratedCode, GeneratedImage, DesignSystem, Session, AuditLog, RefreshToken),
+    *(StoredFile, FileReference),
+]
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "ix_generated_codes_code_stack": lambda tx: tx.codes.count(code_stack="svg"),
     "ix_generated_codes_metrics": lambda tx: tx.codes.count(metrics={"tokens": 1}),
     "ix_generated_images_project_id": lambda tx: tx.images.count(project_id=SOMEONE),
+    "ix_design_systems_user_id_id": lambda tx: tx.designs.list(user_id=SOMEONE),
     "uq_sessions_session_id": lambda tx: tx.sessions.find_one(session_id="hash"),
     "ix_sessions_user_id_status": lambda tx: tx.sessions.count(user_id=SOMEONE, status="active"),
     "ix_sessions_expires_at": lambda tx: tx.sessions.list(order_by="expires_at"),

@@ -3,6 +3,7 @@
 import data_layer.entities.validation  # noqa: F401  (importing it puts the checks in force)
 from data_layer.entities.audit_log import AuditLog
 from data_layer.entities.base import Entity
+from data_layer.entities.design_system import DesignSystem
 from data_layer.entities.generated_code import GeneratedCode
 from data_layer.entities.generated_image import GeneratedImage
 from data_layer.entities.login_attempt import login_attempts
@@ -15,6 +16,7 @@ from data_layer.entities.user import User
 
 __all__ = [
     "AuditLog",
+    "DesignSystem",
     "Entity",
     "FileReference",
     "GeneratedCode",

@@ -21,6 +21,7 @@ from data_layer.repositories.unit_of_work import UnitOfWork, last_position
 from data_layer.schemas.health import Health
 from data_layer.services.accounts import AccountService, AccountTools
 from data_layer.services.audit.service import AuditService
+from data_layer.services.designs import DesignSystemService
 from data_layer.services.files import FileMaintenance, FileService, LocalFileServer, PublicFileServer
 from data_layer.services.health import HealthService
 from data_layer.services.maintenance import MaintenanceService
@@ -209,6 +210,11 @@ class DataLayer:
     def projects(self) -> ProjectService:
         """Projects and the versions of their code."""
         return self._traced("projects", ProjectService(self.transaction))
+
+    @property
+    def designs(self) -> DesignSystemService:
+        """Design systems of people."""
+        return self._traced("designs", DesignSystemService(self.transaction))
 
     @property
     def audit(self) -> AuditService:

@@ -22,6 +22,7 @@ from data_layer.database.transaction import Transaction
 from data_layer.entities import AuditLog, Entity
 from data_layer.errors import CommitUnknownError, NestedTransactionError
 from data_layer.repositories.audit import AuditRepository, complete
+from data_layer.repositories.designs import DesignSystemRepository
 from data_layer.repositories.files import FileRepository
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
 from data_layer.repositories.login_attempts import LoginAttemptRepository
@@ -116,6 +117,7 @@ class UnitOfWork:
         self.projects = ProjectRepository(self._entities, self._discarded)
         self.codes = GeneratedCodeRepository(self._entities, self._discarded)
         self.images = GeneratedImageRepository(self._entities, self._discarded)
+        self.designs = DesignSystemRepository(self._entities)
         self.sessions = SessionRepository(self._entities, self._ended)
         self.refresh_tokens = RefreshTokenRepository(self._entities)
         self.audit = AuditRepository(self._entities)

@@ -34,6 +34,8 @@ class Permission(StrEnum):
     LIST_SESSIONS = "list_sessions"
     REVOKE_SESSIONS = "revoke_sessions"
     REVOKE_ALL_SESSIONS = "revoke_all_sessions"
+    READ_DESIGN_SYSTEMS = "read_design_systems"
+    CHANGE_DESIGN_SYSTEMS = "change_design_systems"
     READ_AUDIT_TRAIL = "read_audit_trail"
     READ_AUDIT_DETAILS = "read_audit_details"
     EXPORT_AUDIT_TRAIL = "export_audit_trail"
@@ -72,6 +74,8 @@ RULES: dict[Permission, Rule] = {
     Permission.LIST_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.REVOKE_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR, outranked=True),
     Permission.REVOKE_ALL_SESSIONS: Rule(others=UserRole.ADMIN),
+    Permission.READ_DESIGN_SYSTEMS: Rule(owner=True),
+    Permission.CHANGE_DESIGN_SYSTEMS: Rule(owner=True),
     Permission.READ_AUDIT_TRAIL: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.READ_AUDIT_DETAILS: Rule(others=UserRole.ADMIN),
     Permission.EXPORT_AUDIT_TRAIL: Rule(others=UserRole.ADMIN),
