@@ -19,6 +19,7 @@ from data_layer import DataLayer, Settings
 from data_layer.database.migrations import VERSION_TABLE
 from data_layer.embedded import EmbeddedServers
 from data_layer.entities import Entity
+from tests.support import ALLOW_AUDIT_CHANGES, REFUSE_AUDIT_CHANGES
 
 # Timings never decide a test.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -138,10 +139,13 @@ async def empty_tables(data: DataLayer) -> None:
         await tx.execute(text(f"LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE"))
         filled: list[Any] = list(await tx.execute(FILLED))
         if any(size > LARGE for _, size in filled):
-            await tx.execute(text(f"TRUNCATE {TABLES}"))
-            return
-        for table, _ in filled:
-            await tx.execute(text(f"DELETE FROM {table}"))
+            statements = [f"TRUNCATE {TABLES}"]
+        else:
+            statements = [f"DELETE FROM {table}" for table, _ in filled]
+        if any("audit_logs" in statement for statement in statements):
+            statements = [ALLOW_AUDIT_CHANGES, *statements, REFUSE_AUDIT_CHANGES]
+        for statement in statements:
+            await tx.execute(text(statement))
 
 
 @pytest.fixture

@@ -26,6 +26,29 @@ def made(kind: Callable[..., Made], given: Mapping[str, Any], **others: Any) -> 
     """An object with what is given, and for what is not with the others."""
     return kind(**others | dict(given))
 
+_SWITCH_AUDIT_TRIGGERS = """
+DO $body$
+DECLARE
+    each record;
+BEGIN
+    FOR each IN SELECT tgrelid::regclass AS name, tgname FROM pg_trigger WHERE tgfoid = 'refuse_audit_change'::regproc
+    LOOP
+        EXECUTE format('ALTER TABLE %s {mode} TRIGGER %I', each.name, each.tgname);
+    END LOOP;
+END
+$body$
+"""
+ALLOW_AUDIT_CHANGES = _SWITCH_AUDIT_TRIGGERS.replace("{mode}", "DISABLE")
+"""Lets the owner of the tables change and empty the audit trail."""
+REFUSE_AUDIT_CHANGES = _SWITCH_AUDIT_TRIGGERS.replace("{mode}", "ENABLE ALWAYS")
+EMPTY_ALL_TABLES = f"""
+SET session_replication_role = replica;
+{ALLOW_AUDIT_CHANGES};
+TRUNCATE users CASCADE;
+{REFUSE_AUDIT_CHANGES}
+"""
+"""For a superuser; what belongs to no user stays."""
+
 
 def make_user(**values: Any) -> User:
     return made(User, values, email=f"user{next(_numbers)}@example.com", first_name="Test", last_name="User")

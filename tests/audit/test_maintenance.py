@@ -18,7 +18,7 @@ from data_layer.entities.time_ordered_ids import first_id_at, id_at
 from data_layer.errors import AppendOnlyError, PermissionDeniedError, StatementTimeoutError
 from data_layer.repositories.audit_partitions import Month
 from data_layer.schemas.actors import SYSTEM, Actor
-from data_layer.schemas.audit import AuditFilter
+from data_layer.schemas.audit import AuditFilter, AuditFull, AuditView
 from data_layer.services.maintenance import LOCK, MONTHS_AHEAD
 from tests.support import make_user, until
 
@@ -30,6 +30,9 @@ STATEMENTS = (
     "DELETE FROM {}",
     "TRUNCATE {}",
     "TRUNCATE users CASCADE",
+    "UPDATE {} SET id = gen_random_uuid()",
+    "INSERT INTO {0} SELECT * FROM {0} ON CONFLICT (id) DO UPDATE SET description = 'changed'",
+    "MERGE INTO {0} AS t USING {0} AS s ON t.id = s.id WHEN MATCHED THEN DELETE",
 )
 
 
@@ -240,19 +243,77 @@ async def test_a_busy_table_is_left_for_the_next_round(trail: DataLayer, monkeyp
     assert set((await where(trail)).values()) == {THIS.table}
 
 
+@pytest.mark.parametrize("replication_role", ["origin", "replica", "local"])
 @pytest.mark.parametrize("statement", STATEMENTS)
 @pytest.mark.parametrize("table", ["audit_logs", "audit_logs_default", THIS.table])
-async def test_nobody_changes_an_entry(trail: DataLayer, statement: str, table: str) -> None:
-    """Not even the superuser, as whom the tests connect."""
+async def test_nobody_changes_an_entry(trail: DataLayer, statement: str, table: str, replication_role: str) -> None:
+    """Not even the superuser, as whom the tests connect, and not by applying changes as logical replication does."""
     await trail.maintenance.run(SYSTEM)
     [entry, old] = await add(trail, entry_at(NOW), entry_at(datetime(1980, 1, 1, tzinfo=UTC)))
     before = await where(trail)
 
     with pytest.raises(AppendOnlyError, match="never changed or removed"):
         async with trail.transaction() as tx:
+            await tx.execute(text(f"SET LOCAL session_replication_role = {replication_role}"))
             await tx.execute(text(statement.format(table, old if table == "audit_logs_default" else entry)))
 
     assert await where(trail) == before
+
+
+async def protection(data: DataLayer) -> set[tuple[str, str, str]]:
+    """The triggers of all tables of the trail, with their modes."""
+    statement = text(
+        "SELECT relid::regclass::text, tgname, tgenabled::text FROM pg_partition_tree('audit_logs') "
+        "JOIN pg_trigger ON tgrelid = relid AND NOT tgisinternal"
+    )
+    async with data.transaction() as tx:
+        return {(row[0], row[1], row[2]) for row in await tx.execute(statement)}
+
+
+async def everything(data: DataLayer) -> set[tuple[str, str, str]]:
+    tables = ["audit_logs", "audit_logs_default", *(month.table for month in await months(data))]
+    return {(table, trigger, "A") for table in tables for trigger in ("refuse_change", "refuse_truncate")}
+
+
+async def test_months_that_are_made_or_moved_are_protected_in_every_mode(trail: DataLayer) -> None:
+    await add(trail, entry_at(ago(2)), entry_at(ago(1)), entry_at(ago(3)))
+
+    await trail.maintenance.run(SYSTEM)
+
+    assert len(await months(trail)) == MONTHS_AHEAD + 3
+    assert await protection(trail) == await everything(trail)
+
+
+@pytest.mark.parametrize(
+    ("change", "restored"),
+    [
+        ("ALTER TABLE audit_logs DISABLE TRIGGER ALL", ["audit_logs.refuse_change", "audit_logs.refuse_truncate"]),
+        ("ALTER TABLE {} ENABLE TRIGGER refuse_truncate", ["{}.refuse_truncate"]),
+        ("ALTER TABLE {} DISABLE TRIGGER refuse_change", ["{}.refuse_change"]),
+        ("ALTER TABLE audit_logs_default ENABLE REPLICA TRIGGER ALL", ["audit_logs_default.refuse_change"]),
+        ("DROP TRIGGER refuse_truncate ON {}", ["{}.refuse_truncate"]),
+        ("DROP TRIGGER refuse_change ON audit_logs", ["audit_logs.refuse_change"]),
+    ],
+)
+async def test_protection_that_was_taken_away_is_restored_and_recorded(
+    trail: DataLayer, change: str, restored: list[str]
+) -> None:
+    await trail.maintenance.run(SYSTEM)
+    expected = [name.format(THIS.table) for name in restored]
+    async with trail.transaction() as tx:
+        await tx.execute(text(change.format(THIS.table)))
+    planned = await trail.maintenance.run(SYSTEM, dry_run=True)
+    assert await protection(trail) != await everything(trail)
+
+    report = await trail.maintenance.run(SYSTEM)
+
+    assert set(expected) <= set(planned.audit_triggers_restored)
+    assert set(expected) <= set(report.audit_triggers_restored)
+    assert await protection(trail) == await everything(trail)
+    [entry, *_] = (await trail.audit.list(SYSTEM, view=AuditView.FULL)).entries
+    assert isinstance(entry, AuditFull)
+    assert set(expected) <= set(entry.metadata["audit_triggers_restored"])
+    assert (await trail.maintenance.run(SYSTEM)).model_dump(exclude_defaults=True) == {}
 
 
 async def test_users_may_not_run_it(data: DataLayer) -> None:

@@ -136,7 +136,10 @@ def create_from_models(address: DatabaseAddress) -> None:
     engine = create_engine(address.url, connect_args=address.options)
     with engine.begin() as connection:
         Entity.metadata.create_all(connection)
-        for statement in (*(item.create for item in FUNCTIONS), *(item.create for item in TRIGGERS)):
+        for statement in (
+            *(function.create for function in FUNCTIONS),
+            *(statement for trigger in TRIGGERS for statement in trigger.create),
+        ):
             connection.exec_driver_sql(statement.replace("%", "%%"))
     engine.dispose()
 

@@ -14,7 +14,6 @@ import pytest
 from sqlalchemy import func, literal, select, text
 
 from data_layer import DataLayer, Settings, User
-from data_layer.entities import Entity
 from data_layer.errors import (
     ConcurrentChangeError,
     ConfigurationError,
@@ -34,12 +33,11 @@ from tests.database.connection_helpers import (
     settings_for,
     until,
 )
-from tests.support import make_user
+from tests.support import EMPTY_ALL_TABLES, make_user
 
 Make = Callable[..., DataLayer]
 
 APPLICATION = "test-connections"
-TABLES = ", ".join(Entity.metadata.tables)
 
 
 @pytest.fixture
@@ -55,7 +53,7 @@ def make(observer: psycopg.AsyncConnection[Any], settings: Settings, tmp_path: P
 async def observer(settings: Settings) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
     assert settings.database_url
     async with observing(settings.database_url.get_secret_value()) as connection:
-        await connection.execute(f"SET LOCAL session_replication_role = replica; TRUNCATE {TABLES}".encode())
+        await connection.execute(EMPTY_ALL_TABLES.encode())
         yield connection
 
 

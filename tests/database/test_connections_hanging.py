@@ -29,7 +29,7 @@ from tests.database.connection_helpers import (
     settings_for,
     until,
 )
-from tests.support import make_user
+from tests.support import EMPTY_ALL_TABLES, make_user
 
 Make = Callable[..., DataLayer]
 
@@ -47,7 +47,7 @@ def server(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def make(server: PostgresqlServer, base_settings: Settings, tmp_path: Path) -> Make:
-    server.execute("SET session_replication_role = replica; TRUNCATE users CASCADE", database="test")
+    server.execute(EMPTY_ALL_TABLES, database="test")
 
     def make(url: str, **values: Any) -> DataLayer:
         return DataLayer(settings_for(url, base_settings, tmp_path, **values))

@@ -21,7 +21,7 @@ from tests.database.connection_helpers import (
     emails,
     settings_for,
 )
-from tests.support import make_user
+from tests.support import EMPTY_ALL_TABLES, make_user
 
 Make = Callable[..., DataLayer]
 
@@ -38,7 +38,7 @@ def server(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def make(server: PostgresqlServer, base_settings: Settings, tmp_path: Path) -> Make:
     """A data layer with empty tables."""
-    server.execute("SET session_replication_role = replica; TRUNCATE users CASCADE", database="test")
+    server.execute(EMPTY_ALL_TABLES, database="test")
 
     def make(url: str = "", **values: Any) -> DataLayer:
         return DataLayer(settings_for(url or server.url("test"), base_settings, tmp_path, **values))

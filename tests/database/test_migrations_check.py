@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from sqlalchemy import event
 
 from data_layer.database.migrator import Migrator
 from data_layer.database.schema_state import SchemaStatus
+from data_layer.entities.audit_log import DEFAULT_PARTITION
+from data_layer.repositories.audit_partitions import Month
 
 from .migration_helpers import EVERY_VERSION, NEXT, new_database, query, server, with_next_revision
 
@@ -35,7 +38,12 @@ CHANGES = {
     "CREATE INDEX by_hand ON users (last_name)": "index users.by_hand is not in the models",
     "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_projects_tags'::regclass": "(invalid)",
     "DROP TRIGGER number_version ON generated_codes": "trigger generated_codes.number_version is missing",
-    "ALTER TABLE generated_codes DISABLE TRIGGER number_version": "(not enabled)",
+    "ALTER TABLE generated_codes DISABLE TRIGGER number_version": (
+        "FUNCTION number_code_version(); ALTER TABLE generated_codes DISABLE TRIGGER number_version"
+    ),
+    "ALTER TABLE generated_codes ENABLE ALWAYS TRIGGER number_version": "but is: CREATE TRIGGER number_version",
+    "ALTER TABLE audit_logs ENABLE TRIGGER refuse_truncate": "ENABLE ALWAYS TRIGGER refuse_truncate; but is:",
+    "ALTER TABLE audit_logs ENABLE REPLICA TRIGGER refuse_truncate": "ENABLE REPLICA TRIGGER refuse_truncate",
     "CREATE TRIGGER extra BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION number_code_version()": "users.extra",
     "CREATE OR REPLACE FUNCTION number_code_version() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'": (
         "function number_code_version has another text"
@@ -65,6 +73,27 @@ def test_a_change_by_hand_is_found(change: str, found: str) -> None:
     described = [str(difference) for difference in report.differences]
     assert any(found in line for line in described), described
     assert len(described) <= 2, described
+
+
+@pytest.mark.parametrize("table", ["audit_logs", DEFAULT_PARTITION, Month.of(datetime.now(UTC)).table])
+@pytest.mark.parametrize("trigger", ["refuse_change", "refuse_truncate"])
+@pytest.mark.parametrize("mode", ["DISABLE", "ENABLE", "ENABLE REPLICA"])
+def test_each_table_of_the_audit_trail_is_protected(table: str, trigger: str, mode: str) -> None:
+    address = new_database(template=template())
+    query(address, f"ALTER TABLE {table} {mode} TRIGGER {trigger}")
+
+    found = {difference.name: str(difference) for difference in Migrator(address).check().differences}
+
+    assert f"ALTER TABLE {table} {mode} TRIGGER {trigger}" in found[f"{table}.{trigger}"]
+
+
+def test_a_month_without_its_trigger_is_found() -> None:
+    address = new_database(template=template())
+    query(address, f"DROP TRIGGER refuse_truncate ON {Month.of(datetime.now(UTC)).table}")
+
+    found = [str(difference) for difference in Migrator(address).check().differences]
+
+    assert found == [f"trigger {Month.of(datetime.now(UTC)).table}.refuse_truncate is missing"]
 
 
 @pytest.mark.parametrize("version", EVERY_VERSION)

@@ -30,7 +30,7 @@ from data_layer.errors import (
 )
 from data_layer.testing.postgresql_server import PostgresqlServer, StopMode
 from tests.database.connection_helpers import count_connections, emails, observing, settings_for, until
-from tests.support import make_code, make_project, make_user
+from tests.support import EMPTY_ALL_TABLES, make_code, make_project, make_user
 
 Make = Callable[..., DataLayer]
 
@@ -136,7 +136,7 @@ def _end_sessions(server: PostgresqlServer) -> None:
 
 @pytest.fixture
 def make(url: str, _migrated: None, server: PostgresqlServer, base_settings: Settings, tmp_path: Path) -> Make:
-    server.execute("SET session_replication_role = replica; TRUNCATE users CASCADE", database="test")
+    server.execute(EMPTY_ALL_TABLES, database="test")
 
     def make(address: str = url, **values: Any) -> DataLayer:
         usual: dict[str, Any] = {"db_pgbouncer": True, "db_max_connections": 30, "db_min_connections": 5}

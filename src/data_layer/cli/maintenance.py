@@ -22,6 +22,7 @@ _FACTS = {
     "audit_months_made": "Audit months made",
     "audit_months_moved": "Audit months moved",
     "audit_months_dropped": "Audit months dropped",
+    "audit_triggers_restored": "Audit triggers restored",
 }
 
 

@@ -7,6 +7,7 @@ of it are never told apart by mistake, and nothing that a model can say is left 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, TextClause, bindparam, text
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, TextClause, bindparam, text
 from data_layer.database.schema_state import SchemaState
 from data_layer.entities import Entity
 from data_layer.entities.audit_log import DEFAULT_PARTITION
-from data_layer.entities.triggers import FUNCTIONS, TRIGGERS
+from data_layer.entities.triggers import FUNCTIONS, TRIGGERS, refuse_change, refuse_truncate
 
 Key = tuple[str, str]
 Definitions = dict[Key, str]
@@ -51,10 +52,22 @@ SELECT 'index', ours.relname || '.' || pg_class.relname,
 FROM ours JOIN pg_index ON indrelid = ours.oid JOIN pg_class ON pg_class.oid = indexrelid
 WHERE NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x'))
 UNION ALL
-SELECT 'trigger', relname || '.' || tgname,
-    pg_get_triggerdef(pg_trigger.oid, true) || CASE tgenabled WHEN 'O' THEN '' ELSE ' (not enabled)' END
-FROM ours JOIN pg_trigger ON tgrelid = ours.oid AND NOT tgisinternal AND tgparentid = 0
+SELECT 'trigger', relname || '.' || tgname, concat(
+    pg_get_triggerdef(pg_trigger.oid, true), '; ALTER TABLE ', relname, ' ',
+    CASE tgenabled WHEN 'O' THEN 'ENABLE' WHEN 'A' THEN 'ENABLE ALWAYS' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'DISABLE'
+    END, ' TRIGGER ', tgname)
+FROM (
+    SELECT oid, relname FROM ours
+    UNION
+    SELECT pg_class.oid, pg_class.relname FROM ours, pg_partition_tree(ours.oid) JOIN pg_class ON pg_class.oid = relid
+) AS tables
+JOIN pg_trigger ON tgrelid = tables.oid AND NOT tgisinternal
 """).bindparams(bindparam("tables", [*Entity.metadata.tables, DEFAULT_PARTITION], expanding=True))
+
+# Maintenance makes them and gives them their triggers; their other definitions follow from those of their table.
+_AUDIT_PARTITIONS = text("""
+SELECT relname FROM pg_partition_tree(to_regclass('audit_logs')) JOIN pg_class ON pg_class.oid = relid WHERE level > 0
+""")
 
 _FUNCTIONS = text("""
 SELECT 'function', proname, concat(
@@ -106,7 +119,8 @@ def find_differences(connection: Connection) -> tuple[Difference, ...]:
     """
     with connection.begin() as transaction:
         actual = _read(connection, _DEFINITIONS, temporary=False) | _read(connection, _FUNCTIONS)
-        expected = _definitions_of_models(connection)
+        partitions = connection.scalars(_AUDIT_PARTITIONS).all()
+        expected = _definitions_of_models(connection, partitions)
         transaction.rollback()
     missing_tables = {name for kind, name in expected.keys() - actual.keys() if kind == "table"}
     return tuple(
@@ -122,12 +136,13 @@ def _belongs_to(key: Key, tables: set[str]) -> bool:
     return bool(dot) and table in tables
 
 
-def _definitions_of_models(connection: Connection) -> Definitions:
+def _definitions_of_models(connection: Connection, audit_partitions: Sequence[str]) -> Definitions:
     path = "pg_temp, " + str(connection.scalar(text("SHOW search_path")))
     connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
     Entity.metadata.create_all(connection, checkfirst=False)
     functions = {("function", function.name): function.create for function in FUNCTIONS}
-    triggers = {("trigger", f"{trigger.table}.{trigger.name}"): trigger.create for trigger in TRIGGERS}
+    of_partitions = [make(table) for table in audit_partitions for make in (refuse_change, refuse_truncate)]
+    triggers = {("trigger", str(trigger)): "; ".join(trigger.create) for trigger in (*TRIGGERS, *of_partitions)}
     return _read(connection, _DEFINITIONS, temporary=True) | functions | triggers
 
 

@@ -31,19 +31,30 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A trigger of one table."""
+    """A trigger of one table.
+
+    PostgreSQL skips triggers while ``session_replication_role`` is ``replica``, which is what logical replication
+    applies changes with: whatever they derive was derived by the publisher and arrives with its rows. One that derives
+    nothing, but protects the table, holds there too if ``is_always``.
+    """
 
     name: str
     table: str
     event: str
     function: str
     each: str = "ROW"
+    is_always: bool = False
 
     @property
-    def create(self) -> str:
-        """The statement that creates it."""
+    def create(self) -> tuple[str, ...]:
+        """The statements that create it; the last one is enough if it exists and was disabled."""
         action = f"FOR EACH {self.each} EXECUTE FUNCTION {self.function}()"
-        return f"CREATE TRIGGER {self.name} {self.event} ON {self.table} {action}"
+        create = f"CREATE TRIGGER {self.name} {self.event} ON {self.table} {action}"
+        mode = "ENABLE ALWAYS" if self.is_always else "ENABLE"
+        return (create, f"ALTER TABLE {self.table} {mode} TRIGGER {self.name}")
+
+    def __str__(self) -> str:
+        return f"{self.table}.{self.name}"
 
 
 # The update of the project waits for other writers of the same project, so numbers are given in the order of commits
@@ -93,8 +104,7 @@ END
 """,
 )
 
-# Superusers are refused too: who really means it has to disable the trigger first. Partitions take over the trigger
-# for rows from their table, but not the one for statements.
+# Superusers are refused too: changing an entry deliberately takes disabling the trigger first.
 REFUSE_AUDIT_CHANGE = Function(
     "refuse_audit_change",
     f"""
@@ -182,6 +192,20 @@ FUNCTIONS = (
     ANNOUNCE_USER,
     COUNT_REFERENCES,
 )
+
+
+def refuse_change(table: str) -> Trigger:
+    """The trigger that protects the rows of the audit trail; partitions inherit it, with its mode."""
+    return Trigger("refuse_change", table, "BEFORE DELETE OR UPDATE", REFUSE_AUDIT_CHANGE.name, is_always=True)
+
+
+def refuse_truncate(table: str) -> Trigger:
+    """The trigger that protects a table of the audit trail as a whole; each partition needs one."""
+    return Trigger(
+        "refuse_truncate", table, "BEFORE TRUNCATE", REFUSE_AUDIT_CHANGE.name, each="STATEMENT", is_always=True
+    )
+
+
 TRIGGERS = (
     Trigger(
         "index_text",
@@ -194,11 +218,9 @@ TRIGGERS = (
         Trigger("check_status_move", table, "BEFORE UPDATE OF status", CHECK_MOVE.name)
         for table in ("generated_codes", "generated_images")
     ),
-    Trigger("refuse_change", "audit_logs", "BEFORE DELETE OR UPDATE", REFUSE_AUDIT_CHANGE.name),
-    *(
-        Trigger("refuse_truncate", table, "BEFORE TRUNCATE", REFUSE_AUDIT_CHANGE.name, each="STATEMENT")
-        for table in ("audit_logs", DEFAULT_PARTITION)
-    ),
+    refuse_change("audit_logs"),
+    refuse_truncate("audit_logs"),
+    refuse_truncate(DEFAULT_PARTITION),
     Trigger("announce_change", "sessions", "AFTER DELETE OR UPDATE OF status, expires_at", ANNOUNCE_SESSION.name),
     Trigger("announce_change", "users", "AFTER UPDATE OF role, status", ANNOUNCE_USER.name),
     Trigger(

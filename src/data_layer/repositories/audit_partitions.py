@@ -19,6 +19,7 @@ from data_layer.database.statements import Sql, Statement
 from data_layer.database.transaction import Transaction
 from data_layer.entities.audit_log import DEFAULT_PARTITION
 from data_layer.entities.time_ordered_ids import first_id_at, time_of
+from data_layer.entities.triggers import Trigger, refuse_change, refuse_truncate
 
 _LOCK_MILLISECONDS = 500
 _MOVED_AT_ONCE = 5_000
@@ -175,7 +176,7 @@ class AuditPartitions:
             _drop(DEFAULT_PARTITION),
             *(statement for month in months for statement in _attach(month)),
             (_MAKE_DEFAULT, None),
-            _refuse_truncate(DEFAULT_PARTITION),
+            *_refuse_truncate(DEFAULT_PARTITION),
             (_PUT_REST_BACK, None),
         )
 
@@ -198,6 +199,31 @@ class AuditPartitions:
         for (name,) in rows:
             await self._change(_drop(name))
         return len(rows)
+
+    async def unprotected(self) -> list[tuple[Trigger, bool]]:
+        """The triggers that do not hold always, and whether each exists; those of the whole table first.
+
+        Somebody may have disabled them, pg_restore with ``--disable-triggers`` enables them in the ordinary way, and
+        processes of the version before give them to new partitions like that.
+        """
+        rows = await self._all(
+            "audit_partitions.find_unprotected",
+            "SELECT relid::regclass::text, name, tgname IS NOT NULL FROM pg_partition_tree('audit_logs') "
+            "CROSS JOIN (VALUES ('refuse_change'), ('refuse_truncate')) AS expected (name) "
+            "LEFT JOIN pg_trigger ON tgrelid = relid AND tgname = name "
+            "WHERE tgenabled IS DISTINCT FROM 'A' ORDER BY level, 1, 2",
+        )
+        make = {"refuse_change": refuse_change, "refuse_truncate": refuse_truncate}
+        return [(make[name](table), exists) for table, name, exists in rows]
+
+    async def protect(self) -> AsyncIterator[Trigger]:
+        """Create and enable the triggers that do not hold always, and yield each when that is done."""
+        while unprotected := await self.unprotected():
+            # Partitions inherit what their table gets, so only the first is certain to be missing still.
+            trigger, exists = unprotected[0]
+            statements = trigger.create[-1:] if exists else trigger.create
+            await self._change(*((Sql("audit_partitions.protect", text), None) for text in statements))
+            yield trigger
 
     async def _change(self, *statements: Statement) -> None:
         """Statements in one transaction that waits for no lock for long."""
@@ -247,7 +273,7 @@ def _attach(month: Month) -> tuple[Statement, ...]:
             None,
         ),
         (Sql("audit_partitions.drop_bounds", f"ALTER TABLE {month.table} DROP CONSTRAINT month"), None),
-        _refuse_truncate(month.table),
+        *_refuse_truncate(month.table),
     )
 
 
@@ -255,12 +281,5 @@ def _drop(table: str) -> Statement:
     return (Sql("audit_partitions.drop", f"DROP TABLE {table}"), None)
 
 
-def _refuse_truncate(table: str) -> Statement:
-    return (
-        Sql(
-            "audit_partitions.protect",
-            f"CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON {table} "
-            "FOR EACH STATEMENT EXECUTE FUNCTION refuse_audit_change()",
-        ),
-        None,
-    )
+def _refuse_truncate(table: str) -> tuple[Statement, ...]:
+    return tuple((Sql("audit_partitions.protect", text), None) for text in refuse_truncate(table).create)

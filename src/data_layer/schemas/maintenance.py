@@ -10,7 +10,7 @@ class MaintenanceReport(View):
 
     ``is_complete`` is false when another process was at it, or something was kept for the next round because its
     tables were busy. ``objects_removed`` are those of the storage that nothing refers to any more, files and uploads
-    aside.
+    aside. ``audit_triggers_restored`` are those that protect the audit trail and did not hold always.
     """
 
     is_dry_run: bool = False
@@ -25,4 +25,5 @@ class MaintenanceReport(View):
     audit_months_made: tuple[str, ...] = ()
     audit_months_dropped: tuple[str, ...] = ()
     audit_months_moved: tuple[str, ...] = ()
+    audit_triggers_restored: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()

@@ -144,6 +144,7 @@ class _Round:
             audit_months_made=tuple(map(str, self._missing(months, moved))),
             audit_months_moved=tuple(map(str, moved)),
             audit_months_dropped=tuple(map(str, self._old(months))),
+            audit_triggers_restored=tuple(str(trigger) for trigger, _ in await self._partitions.unprotected()),
         )
 
     async def run(self, actor: Actor) -> MaintenanceReport:
@@ -153,11 +154,13 @@ class _Round:
             timer.checkpoint("sessions_removed")
             await self._step("audit months", self._keep_months)
             timer.checkpoint("audit_months_kept")
+            await self._step("audit triggers", self._protect_audit_trail)
+            timer.checkpoint("audit_trail_protected")
             await self._step("files", self._remove_files)
             timer.checkpoint("files_removed")
             report = MaintenanceReport(**self._found, is_complete=not self._problems, problems=tuple(self._problems))
             timer.add(**report.model_dump(exclude_defaults=True))
-        if report.audit_months_dropped or report.audit_months_moved:
+        if report.audit_months_dropped or report.audit_months_moved or report.audit_triggers_restored:
             await self._record(actor, report)
         return report
 
@@ -199,6 +202,18 @@ class _Round:
         for month in self._old(months):
             await self._patiently(partial(self._partitions.drop, month))
             self._note("audit_months_dropped", month)
+
+    async def _protect_audit_trail(self) -> None:
+        restored: list[str] = []
+
+        async def protect() -> None:
+            async for trigger in self._partitions.protect():
+                restored.append(str(trigger))  # noqa: PERF401  (what was restored before a failure counts)
+
+        await self._patiently(protect)
+        if restored:
+            self._found["audit_triggers_restored"] = tuple(restored)
+            log.warning("audit_triggers_restored", triggers=restored)
 
     async def _move(self) -> None:
         """Bring entries out of the default partition into their months."""
@@ -255,7 +270,7 @@ class _Round:
                 tx.add(
                     AuditLog.system_event(
                         AuditAction.SYSTEM_MAINTENANCE,
-                        "Changed the months of the audit trail",
+                        "Changed the tables of the audit trail",
                         resource_type="audit_logs",
                         metadata_=report.model_dump(mode="json", exclude_defaults=True),
                     )
