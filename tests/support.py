@@ -26,6 +26,7 @@ def made(kind: Callable[..., Made], given: Mapping[str, Any], **others: Any) -> 
     """An object with what is given, and for what is not with the others."""
     return kind(**others | dict(given))
 
+
 _SWITCH_AUDIT_TRIGGERS = """
 DO $body$
 DECLARE

@@ -287,10 +287,10 @@ async def test_months_that_are_made_or_moved_are_protected_in_every_mode(trail: 
 @pytest.mark.parametrize(
     ("change", "restored"),
     [
-        ("ALTER TABLE audit_logs DISABLE TRIGGER ALL", ["audit_logs.refuse_change", "audit_logs.refuse_truncate"]),
+        ("ALTER TABLE audit_logs DISABLE TRIGGER USER", ["audit_logs.refuse_change", "audit_logs.refuse_truncate"]),
         ("ALTER TABLE {} ENABLE TRIGGER refuse_truncate", ["{}.refuse_truncate"]),
         ("ALTER TABLE {} DISABLE TRIGGER refuse_change", ["{}.refuse_change"]),
-        ("ALTER TABLE audit_logs_default ENABLE REPLICA TRIGGER ALL", ["audit_logs_default.refuse_change"]),
+        ("ALTER TABLE audit_logs_default ENABLE REPLICA TRIGGER refuse_change", ["audit_logs_default.refuse_change"]),
         ("DROP TRIGGER refuse_truncate ON {}", ["{}.refuse_truncate"]),
         ("DROP TRIGGER refuse_change ON audit_logs", ["audit_logs.refuse_change"]),
     ],

@@ -218,11 +218,13 @@ class AuditPartitions:
 
     async def protect(self) -> AsyncIterator[Trigger]:
         """Create and enable the triggers that do not hold always, and yield each when that is done."""
-        while unprotected := await self.unprotected():
-            # Partitions inherit what their table gets, so only the first is certain to be missing still.
+        done: list[Trigger] = []
+        # Partitions inherit what their table gets, so only the first is certain to be missing still.
+        while unprotected := [item for item in await self.unprotected() if item[0] not in done]:
             trigger, exists = unprotected[0]
             statements = trigger.create[-1:] if exists else trigger.create
             await self._change(*((Sql("audit_partitions.protect", text), None) for text in statements))
+            done.append(trigger)
             yield trigger
 
     async def _change(self, *statements: Statement) -> None:
