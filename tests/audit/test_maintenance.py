@@ -263,11 +263,11 @@ async def test_nobody_changes_an_entry(trail: DataLayer, statement: str, table: 
 async def protection(data: DataLayer) -> set[tuple[str, str, str]]:
     """The triggers of all tables of the trail, with their modes."""
     statement = text(
-        "SELECT relid::regclass::text, tgname, tgenabled::text FROM pg_partition_tree('audit_logs') "
+        "SELECT relid::regclass::text AS name, tgname, tgenabled::text FROM pg_partition_tree('audit_logs') "
         "JOIN pg_trigger ON tgrelid = relid AND NOT tgisinternal"
     )
     async with data.transaction() as tx:
-        return {(row[0], row[1], row[2]) for row in await tx.execute(statement)}
+        return {(row.name, row.tgname, row.tgenabled) for row in await tx.execute(statement)}
 
 
 async def everything(data: DataLayer) -> set[tuple[str, str, str]]:
