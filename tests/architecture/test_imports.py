@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "schemas": {"errors", "entities.enums"},
     "database": EVERYWHERE | {"environment", "entities", "schemas"},
     "repositories": EVERYWHERE | ROWS,
-    "cache": EVERYWHERE | {"schemas.base"},
+    "cache": EVERYWHERE | {"schemas.base", "schemas.outcome"},
     "storage": EVERYWHERE | {"settings"},
     "services": EVERYWHERE | ROWS | PORTS | {"repositories"},
     "embedded": EVERYWHERE,

@@ -15,6 +15,7 @@ from data_layer.cache import Cache, markers, write_intents
 from data_layer.cache.write_intents import TransactionKeys
 from data_layer.config import Settings
 from data_layer.errors import CacheError, CacheUnavailableError, CommitUnknownError, InvalidCacheKeyError
+from data_layer.schemas.outcome import Outcome
 from data_layer.testing.redis_server import RedisServer
 from tests.cache.conftest import CacheAt
 from tests.support import make_user
@@ -54,7 +55,7 @@ class TestOneWriter:
             assert await reader.get_or_load("key", loader("old"), 60) == "old"
             assert await reader.get_or_load("absent", loader("old"), 60) == "old"
         assert await cache.get_many(["key", "absent"]) == {}
-        await changed.after_commit(is_decided=True)
+        await changed.after(Outcome.COMMITTED)
         assert await cache.get("key") is None
         assert await other.get_or_load("key", loader("new"), 60) == "new"
         assert await cache.get("key") == "new"
@@ -70,7 +71,7 @@ class TestOneWriter:
         late = asyncio.create_task(other.get_or_load("key", load, 60))
         await has_begun.wait()
         changed = await announce(cache, "key")
-        await changed.after_commit(is_decided=True)
+        await changed.after(Outcome.COMMITTED)
         may_end.set()
         assert await late == "old"
         assert await cache.get("key") is None
@@ -109,7 +110,7 @@ class TestOneWriter:
 
     async def test_an_undecided_change_keeps_its_intent(self, cache: Cache) -> None:
         changed = await announce(cache, "key")
-        await changed.after_commit(is_decided=False)
+        await changed.after(Outcome.UNKNOWN)
         assert await cache.get_or_load("key", loader(1), 60) == 1
         assert await cache.get("key") is None
 
@@ -121,7 +122,7 @@ class TestOneWriter:
                 changed = await announce(cache, "key")
                 assert await cache.client.exists(cache._namespace.key("key")) == 0
                 assert await cache.get_or_load("key", loader("new"), 60) == "new"
-                await changed.after_commit(is_decided=True)
+                await changed.after(Outcome.COMMITTED)
                 await cache.client.config_set("maxmemory", "0")
                 assert await cache.get_or_load("key", loader("newer"), 60) == "newer"
                 assert await cache.get("key") == "newer"
@@ -136,7 +137,7 @@ class TestWithoutRedis:
                 assert await cache.get("key") == "old"
                 server.pause()
                 changed = await announce(cache, "key")
-                await changed.after_commit(is_decided=True)
+                await changed.after(Outcome.COMMITTED)
                 await cache.invalidate("key")
                 assert has_pending(cache)
                 assert await cache.get_or_load("key", loader("new"), 60) == "new"
@@ -190,7 +191,7 @@ class TestWithoutRedis:
                 # The transaction is still open: nobody may store what is about to be replaced.
                 assert await other.get_or_load("key", loader("old"), 60) == "old"
                 assert await other.get("key") is None
-                await changed.after_commit(is_decided=True)
+                await changed.after(Outcome.COMMITTED)
                 assert await other.get_or_load("key", loader("new"), 60) == "new"
                 assert await other.get("key") == "new"
 
@@ -202,7 +203,7 @@ class TestWithoutRedis:
                 async with asyncio.timeout(LONG):
                     for number in range(20):
                         changed = await announce(cache, f"key-{number}")
-                        await changed.after_commit(is_decided=True)
+                        await changed.after(Outcome.COMMITTED)
                 server.resume()
 
 

@@ -17,6 +17,7 @@ from data_layer.cache.near import NearCopy
 from data_layer.concurrency import Backoff, cancel_and_wait, is_set_within
 from data_layer.errors import CacheError, CacheFullError, CacheUnavailableError
 from data_layer.observability.log import get_log
+from data_layer.schemas.outcome import Outcome
 
 INTENT_SECONDS = 60.0
 """How long a key stays uncachable when a writer died before the outcome of its intent. No COMMIT may take longer."""
@@ -236,16 +237,15 @@ class TransactionKeys:
         self._token = markers.new_token()
         await self._intents.announce(tuple(self._keys), self._token, self._time_limit)
 
-    async def after_commit(self, *, is_decided: bool) -> None:
-        """Remove what is at the keys; without ``before_commit`` nothing happened and nothing is done. Never fails.
+    async def after(self, outcome: Outcome) -> None:
+        """Remove what is at the keys, once it is known that the commit happened or never will. Never fails.
 
-        Args:
-            is_decided: whether it is known that the commit happened or never will.
+        Without ``before_commit`` nothing happened, and nothing is done.
         """
         token, self._token = self._token, None
         if token is None:
             return
-        if is_decided:
-            await self._intents.settle(tuple(self._keys), token)
-        else:
+        if outcome is Outcome.UNKNOWN:
             self._intents.leave_undecided(token)
+        else:
+            await self._intents.settle(tuple(self._keys), token)

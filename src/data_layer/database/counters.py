@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from data_layer.database.observation import Outcome
 from data_layer.observability.metrics.durations import Durations
+from data_layer.schemas.outcome import Outcome
 
 if TYPE_CHECKING:
     from data_layer.database.engine import Database

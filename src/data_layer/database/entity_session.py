@@ -1,27 +1,169 @@
-"""The entities of one transaction: each row is one object, new rows are inserted together, changes are found."""
+"""The entities of one transaction: each row is one object, new rows are inserted together, changes are found.
+
+A rollback takes back in the entities what it undoes in the database, so that the transaction can be repeated with them.
+
+========================  ==========================================================================================
+in the transaction        after a rollback
+========================  ==========================================================================================
+inserted                  new again, without what the database had filled in
+changed by assignment     changed still: another transaction to which the entity is added writes it
+filled in by a statement  as it was before, because the database has it so: ``updated_at``, counters
+removed                   stored again
+========================  ==========================================================================================
+
+SQLAlchemy counts what it has flushed as stored whatever becomes of the transaction, and empties all entities when a
+statement of it fails. A rollback to a savepoint of its session puts everything back as it was at the savepoint, because
+the entities stay in the transaction and would be written with it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import CursorResult, Executable, Result, Select
+from sqlalchemy import CursorResult, Executable, Result, Select, event
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.orm import Session, SessionTransaction, make_transient, make_transient_to_detached
+from sqlalchemy.orm.attributes import flag_modified, instance_state, set_committed_value
 from sqlalchemy.sql.dml import UpdateBase
 
-from data_layer.concurrency import uninterrupted
+from data_layer.concurrency import settled, uninterrupted
 from data_layer.database.connection_source import ConnectionSource
 from data_layer.database.failures import translated
-from data_layer.database.rollback import EntityRollback, WatchedSession
-from data_layer.database.rows import RowPlan, row_plan
+from data_layer.database.rows import RowMapper, row_mapper
 from data_layer.database.statements import Sql, Statement
 from data_layer.database.transaction import Transaction
 from data_layer.entities import Entity
 from data_layer.errors import ConcurrentChangeError, DatabaseUnavailableError, TransactionClosedError
+from data_layer.schemas.outcome import Outcome
+
+Values = dict[str, Any]
+
+_Savepoint = tuple[int, dict[Entity, set[str]], set[Entity], set[Entity], dict[Entity, Values]]
+
+
+class WatchedSession(Session):
+    """A session that reports to the ``EntityRollback`` in its ``info`` what it writes."""
+
+
+class EntityRollback:
+    """Remembers how the entities of one transaction were.
+
+    Args:
+        forget: takes entities out of the transaction that a savepoint has made new again.
+    """
+
+    def __init__(self, forget: Callable[[Sequence[Entity]], None]) -> None:
+        self._forget = forget
+        self._inserted: list[tuple[RowMapper[Any], Entity, Values]] = []
+        self._before: dict[Entity, Values] = {}
+        self._changed: dict[Entity, set[str]] = {}
+        self._flushed: dict[Entity, Values] = {}
+        self._taken_over: dict[Entity, Values] = {}
+        self._added: set[Entity] = set()
+        self._removed: set[Entity] = set()
+        self._savepoints: dict[SessionTransaction, _Savepoint] = {}
+
+    def inserted(self, mapper: RowMapper[Any], entity: Entity, given: Values) -> None:
+        """Remember a row that was inserted, and what the mapper needs to take that back."""
+        self._inserted.append((mapper, entity, given))
+
+    def take_over(self, entity: Entity, values: Values) -> None:
+        """Show in an entity what a statement has stored."""
+        before = self._taken_over.setdefault(entity, {})
+        for name, value in values.items():
+            if name in entity.__dict__:
+                before.setdefault(name, entity.__dict__[name])
+            set_committed_value(entity, name, value)
+
+    def before_flush(self, session: Session) -> None:
+        """Remember what is about to be written."""
+        self._flushed.update(_values_in(session))
+        for entity in session.dirty:
+            changed = instance_state(entity).committed_state
+            unchanged = {name: value for name, value in entity.__dict__.items() if name not in changed}
+            self._before.setdefault(entity, unchanged)
+            self._changed.setdefault(entity, set()).update(changed)
+        self._added.update(session.new)
+        self._removed.update(session.deleted)
+
+    def after_failure(self) -> None:
+        """Fill the entities again that SQLAlchemy has emptied."""
+        for entity, values in self._flushed.items():
+            if instance_state(entity).key is not None:
+                _restore(entity, {name: value for name, value in values.items() if name not in entity.__dict__})
+
+    def savepoint(self, savepoint: SessionTransaction) -> None:
+        """Remember how everything is."""
+        changed = {entity: set(names) for entity, names in self._changed.items()}
+        values = dict(_values_in(savepoint.session))
+        self._savepoints[savepoint] = len(self._inserted), changed, set(self._added), set(self._removed), values
+
+    def rolled_back_to(self, savepoint: SessionTransaction) -> None:
+        """Put everything back as it was at a savepoint."""
+        count, changed, added, removed, values = self._savepoints[savepoint]
+        self._changed = {entity: set(names) for entity, names in changed.items()}
+        self._added, self._removed = set(added), set(removed)
+        for entity, stored in values.items():
+            _restore(entity, stored)
+        inserted = self._inserted[count:]
+        del self._inserted[count:]
+        self._forget([entity for _, entity, _ in inserted])
+        for mapper, entity, given in inserted:
+            mapper.mark_removed(entity, given)
+
+    def take_back(self) -> None:
+        """Undo in the entities what the transaction did; its session is closed."""
+        for entity in self._removed:
+            make_transient(entity)
+            make_transient_to_detached(entity)
+        for entity, values in (*self._before.items(), *self._taken_over.items()):
+            changed = self._changed.get(entity, set()) | instance_state(entity).committed_state.keys()
+            _restore(entity, {name: value for name, value in values.items() if name not in changed})
+        for entity, names in self._changed.items():
+            for name in names & entity.__dict__.keys():
+                flag_modified(entity, name)
+        for entity in self._added:
+            make_transient(entity)
+        for mapper, entity, given in self._inserted:
+            mapper.mark_removed(entity, given)
+
+
+def _values_in(session: Session) -> Iterable[tuple[Entity, Values]]:
+    entities = ((state.obj(), dict(state.dict)) for state in session.identity_map.all_states())
+    return ((entity, values) for entity, values in entities if entity is not None)
+
+
+def _restore(entity: Entity, values: Values) -> None:
+    own = instance_state(entity).manager
+    for name, value in values.items():
+        if name in own and entity.__dict__.get(name, own) is not value:
+            set_committed_value(entity, name, value)
+
+
+@event.listens_for(WatchedSession, "before_flush")
+def _before_flush(session: Session, *_: object) -> None:
+    session.info[EntityRollback].before_flush(session)
+
+
+@event.listens_for(WatchedSession, "after_transaction_create")
+def _after_create(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        session.info[EntityRollback].savepoint(transaction)
+
+
+@event.listens_for(WatchedSession, "after_soft_rollback")
+def _after_rollback(session: Session, transaction: SessionTransaction) -> None:
+    rollback: EntityRollback = session.info[EntityRollback]
+    savepoint = transaction if transaction.nested else session.get_nested_transaction()
+    if savepoint is not None:
+        rollback.rolled_back_to(savepoint)
+    else:
+        rollback.after_failure()
+
 
 RunStatements = Callable[[Sequence[Statement]], Awaitable[list[tuple[Any, ...] | None]]]
 
@@ -39,9 +181,9 @@ class EntitySession:
     connection, which is made when it is first needed. Tasks that use the same transaction wait for each other.
     """
 
-    def __init__(self, database: ConnectionSource, transaction: Transaction) -> None:
+    def __init__(self, database: ConnectionSource) -> None:
         self._database = database
-        self._transaction = transaction
+        self._transaction = Transaction(database)
         self._lock = asyncio.Lock()
         self._is_ending = False
         self._new: dict[Entity, None] = {}  # In the order of adding.
@@ -66,11 +208,11 @@ class EntitySession:
             known = self._known.get((entity_type, entity_id))
             if known is not None:
                 return known  # type: ignore[return-value]  # The key holds the type.
-            plan = self._plan(entity_type)
-            row = await self._reading(partial(self._transaction.fetch_one, plan.select_sql, (entity_id,)))
+            mapper = self._mapper(entity_type)
+            row = await self._reading(partial(self._transaction.fetch_one, mapper.select_sql, (entity_id,)))
             if row is None:
                 return None
-            entity = plan.read(row)
+            entity = mapper.read(row)
             self._know(entity)
             return entity
 
@@ -130,11 +272,11 @@ class EntitySession:
             self._require_open()
             self._is_ending = True
             if self._new and self._transaction.can_commit_at_once and not self._has_changes():
-                await self._transaction.finish(self._insert_new(self._transaction.run_and_commit))
+                await self._finish(self._insert_new(self._transaction.run_and_commit))
                 return
             await self._flush()
             if self._transaction.has_begun:
-                await self._transaction.finish(self._transaction.commit())
+                await self._finish(self._transaction.commit())
 
     def forget(self, entity: Entity) -> None:
         """Let go of an entity whose row was removed or rewritten by a statement."""
@@ -148,22 +290,61 @@ class EntitySession:
         if entity is not None:
             self._rollback.take_over(entity, values)
 
-    async def close(self, *, committed: bool) -> None:
-        """Let go of everything; after a rollback what was inserted is new again, and what was changed still changed."""
+    @property
+    def outcome(self) -> Outcome:
+        """How the transaction ended; while it is open, how it would end without a commit."""
+        return self._transaction.outcome
+
+    @property
+    def position(self) -> str | None:
+        """Where PostgreSQL's log was after the commit, if the database tells it."""
+        return self._transaction.position
+
+    def open(self) -> None:
+        """Allow use from here to ``close``.
+
+        Raises:
+            TransactionClosedError: when it was used before.
+        """
+        self._transaction.open()
+
+    async def close(self) -> None:
+        """End the transaction, and roll it back unless it is committed.
+
+        After a rollback what was inserted is new again, and what was changed is still changed.
+        """
         self._is_ending = True
         try:
-            if self._orm is not None or self._lock.locked():
-                await uninterrupted(self._end_use())
+            await self._let_go()
         finally:
-            if not committed:
-                self._rollback.take_back()
-            self._new.clear()
-            self._known.clear()
+            await self._transaction.close()
 
     def _require_open(self) -> None:
         self._transaction.require_open()
         if self._is_ending:
             raise TransactionClosedError("the transaction is ending: await what uses it before its block ends")
+
+    async def _finish(self, commit: Coroutine[Any, Any, None]) -> None:
+        """Let a commit end even when the caller is cancelled meanwhile, but wait no longer for a silent server then.
+
+        The cancellation is raised afterwards, whatever the outcome.
+        """
+        task = asyncio.create_task(commit)
+        cancellation = await settled(task, on_cancel=partial(self._transaction.shorten_commit, task))
+        if cancellation is not None:
+            raise cancellation from (None if task.cancelled() else task.exception())
+        task.result()
+
+    async def _let_go(self) -> None:
+        # Only what may have to wait is shielded from cancellation: a task for each transaction would cost too much.
+        try:
+            if self._orm is not None or self._lock.locked():
+                await uninterrupted(self._end_use())
+        finally:
+            if self.outcome is not Outcome.COMMITTED:
+                self._rollback.take_back()
+            self._new.clear()
+            self._known.clear()
 
     async def _end_use(self) -> None:
         try:
@@ -228,14 +409,14 @@ class EntitySession:
         added, self._new = self._new, {}
         try:
             entities = sorted(added, key=_table_rank)
-            plans: list[RowPlan[Any]] = [self._plan(type(entity)) for entity in entities]
-            statements = [plan.insertion(entity) for plan, entity in zip(plans, entities, strict=True)]
+            mappers: list[RowMapper[Any]] = [self._mapper(type(entity)) for entity in entities]
+            statements = [mapper.insertion(entity) for mapper, entity in zip(mappers, entities, strict=True)]
             rows = await (run or self._transaction.run)(statements)
         except BaseException:
             self._new = added | self._new
             raise
-        for plan, entity, row in zip(plans, entities, rows, strict=True):
-            self._rollback.inserted(plan, entity, plan.mark_inserted(entity, row or ()))
+        for mapper, entity, row in zip(mappers, entities, rows, strict=True):
+            self._rollback.inserted(mapper, entity, mapper.mark_inserted(entity, row or ()))
             self._know(entity)
 
     def _know(self, entity: Entity) -> None:
@@ -247,8 +428,8 @@ class EntitySession:
         for entity in entities:
             self.forget(entity)
 
-    def _plan(self, entity_type: type[E]) -> RowPlan[E]:
-        return row_plan(entity_type, self._database.dialect)
+    def _mapper(self, entity_type: type[E]) -> RowMapper[E]:
+        return row_mapper(entity_type, self._database.dialect)
 
 
 _RANKS = {table.name: rank for rank, table in enumerate(Entity.metadata.sorted_tables)}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from enum import StrEnum
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +19,7 @@ from data_layer.database.failures import translate
 from data_layer.database.statements import SqlComments, Statement, StatementNames
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
+from data_layer.schemas.outcome import Outcome
 
 if TYPE_CHECKING:
     from data_layer.config import Settings
@@ -28,17 +28,6 @@ log = get_log(__name__)
 
 _CANCELLED = "cancelled"
 _UNEXPECTED = "unexpected"
-
-
-class Outcome(StrEnum):
-    """How a transaction ended."""
-
-    COMMITTED = "committed"
-    ROLLED_BACK = "rolled_back"
-    READ_ONLY = "read_only"
-    """It has changed nothing, so that there was nothing to commit."""
-    UNKNOWN = "unknown"
-    """The connection broke while PostgreSQL was committing."""
 
 
 class DatabaseObserver(Protocol):

@@ -25,7 +25,7 @@ E = TypeVar("E", bound=Entity)
 _DOUBLE_PRECISION = 701  # PostgreSQL's object id of the type, by which SQLAlchemy chooses how to read a number.
 
 
-class RowPlan(Generic[E]):
+class RowMapper(Generic[E]):
     """How rows of one entity are read and inserted with plain SQL."""
 
     def __init__(self, entity: type[E], dialect: Dialect) -> None:
@@ -108,9 +108,9 @@ class RowPlan(Generic[E]):
 
 
 @cache
-def row_plan(entity: type[E], dialect: Dialect) -> RowPlan[E]:
-    """The plan of an entity, built once for each engine."""
-    return RowPlan(entity, dialect)
+def row_mapper(entity: type[E], dialect: Dialect) -> RowMapper[E]:
+    """The mapper of an entity, built once for each engine."""
+    return RowMapper(entity, dialect)
 
 
 def _names(columns: Iterable[ColumnElement[Any]]) -> str:

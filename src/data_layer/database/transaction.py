@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from time import perf_counter
 from typing import Any, TypeVar
@@ -12,12 +12,12 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from data_layer.concurrency import settled, uninterrupted
+from data_layer.concurrency import uninterrupted
 from data_layer.database.connection_source import ConnectionSource
 from data_layer.database.driver import DriverConnection
 from data_layer.database.engine import discard, driver_of
 from data_layer.database.failures import FAILED_BEFORE, needs_new_connection, translated, was_refused
-from data_layer.database.observation import Observation, Outcome
+from data_layer.database.observation import Observation
 from data_layer.database.statements import Sql, Statement
 from data_layer.errors import (
     CommitUnknownError,
@@ -28,6 +28,7 @@ from data_layer.errors import (
     TransactionError,
 )
 from data_layer.observability.log import get_log
+from data_layer.schemas.outcome import Outcome
 
 log = get_log(__name__)
 Result = TypeVar("Result")
@@ -58,10 +59,10 @@ class Transaction:
         self._connection: AsyncConnection | None = None
         self._observation: Observation = database.observation
         self._first_used: float | None = None
-        self._outcome = Outcome.READ_ONLY
+        self.outcome = Outcome.READ_ONLY
+        """How it ended; while it is open, how it would end without a commit."""
         self._is_open: bool | None = None  # None until it is opened for the first and only time.
         self.has_begun = False
-        self.is_committed = False
         self.position: str | None = None
         """Where PostgreSQL's log was after the commit, if the database tells it."""
 
@@ -140,7 +141,7 @@ class Transaction:
         finally:
             self.has_begun = self.has_begun or self._is_inside()
             if self.has_begun:
-                self._outcome = Outcome.ROLLED_BACK  # Unless it is committed.
+                self.outcome = Outcome.ROLLED_BACK  # Unless it is committed.
         return rows[len(beginning) :]
 
     async def leave_replica(self) -> bool:
@@ -176,15 +177,14 @@ class Transaction:
             with self._observation.watch(*statements):
                 rows = await self._execute(lambda driver: _send_and_commit(driver, sent), may_repeat=was_refused)
         except BaseException as error:
-            self._outcome = _outcome_after(error)
+            self.outcome = _outcome_after(error)
             raise
         await self._end_committed()
         return rows
 
     async def _end_committed(self) -> None:
         self.has_begun = False
-        self.is_committed = True
-        self._outcome = Outcome.COMMITTED
+        self.outcome = Outcome.COMMITTED
         if self._database.tells_position:
             self.position = await self._find_position()
 
@@ -216,26 +216,20 @@ class Transaction:
             with self._observation.watch((COMMIT, None)), translated(), in_doubt:
                 cursor = await driver.execute(COMMIT)
         except BaseException as error:
-            self._outcome = _outcome_after(error)
+            self.outcome = _outcome_after(error)
             raise
         if cursor.statusmessage != "COMMIT":
             raise TransactionError(FAILED_BEFORE)
         await self._end_committed()
 
-    async def finish(self, commit: Coroutine[Any, Any, None]) -> None:
-        """Let a commit end even when the caller is cancelled meanwhile, but wait no longer for a silent server then.
+    def shorten_commit(self, commit: asyncio.Task[None]) -> None:
+        """Wait no longer than a moment for the answer to a commit whose caller was cancelled.
 
-        The cancellation goes on afterwards whatever the outcome, which ``is_committed`` and ``is_decided`` tell.
+        Args:
+            commit: the task that commits; cancelled while nothing was sent.
         """
-        task = asyncio.create_task(commit)
-        cancellation = await settled(task, on_cancel=lambda: self._hasten(task))
-        if cancellation is not None:
-            raise cancellation from (None if task.cancelled() else task.exception())
-        task.result()
-
-    def _hasten(self, commit: asyncio.Task[None]) -> None:
         if self._connection is None:
-            commit.cancel()  # Nothing was sent yet.
+            commit.cancel()
         elif not self._connection.invalidated:
             driver_of(self._connection).time_limit = _CANCELLED_COMMIT_SECONDS
 
@@ -245,11 +239,6 @@ class Transaction:
             with suppress(psycopg.Error):
                 await driver_of(self._connection).cancel_safe()
 
-    @property
-    def is_decided(self) -> bool:
-        """Whether it is known that the commit happened or never will."""
-        return self._outcome is not Outcome.UNKNOWN
-
     async def close(self) -> None:
         """Roll back what was not committed and give the connection back. Never raises, and survives cancellation."""
         try:
@@ -257,7 +246,7 @@ class Transaction:
         finally:
             self._is_open = False
             if self._first_used is not None:
-                self._observation.transaction_ended(self._outcome, self._first_used)
+                self._observation.transaction_ended(self.outcome, self._first_used)
 
     def _commented(self, statements: Sequence[Statement]) -> Sequence[Statement]:
         comments = self._observation.comments

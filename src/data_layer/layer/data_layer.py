@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -183,7 +182,7 @@ class DataLayer:
         parts = self._opened
         if read_only:
             return UnitOfWork(parts.replicas.reader(last_position(), after))
-        return UnitOfWork(parts.database, self._remove_files, parts.cache.transaction_keys, parts.sessions.forget)
+        return UnitOfWork(parts.database, parts.commit_hooks)
 
     @property
     def position(self) -> str | None:
@@ -278,6 +277,3 @@ class DataLayer:
                 "the data layer is not open: use it inside `async with`, or call initialize_data_layer()"
             )
         return self._parts
-
-    async def _remove_files(self, keys: Sequence[str]) -> None:
-        await self._opened.files.removal.remove_discarded(keys)

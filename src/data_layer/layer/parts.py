@@ -27,7 +27,7 @@ from data_layer.layer.servers import embedded_servers, log_progress, prepare, re
 from data_layer.layer.tracing import cache_observer, enter_tracing, trace_database, trace_services, trace_storage
 from data_layer.observability.log import get_log
 from data_layer.repositories.session_changes import SESSION_CHANNEL
-from data_layer.repositories.unit_of_work import UnitOfWork
+from data_layer.repositories.unit_of_work import AfterCommit, CommitHooks, UnitOfWork
 from data_layer.services.accounts import PasswordHasher
 from data_layer.services.audit.buffer import AuditBuffer, SpillFolder
 from data_layer.services.files import StoragePlaces
@@ -61,6 +61,7 @@ class Parts:
     audit_buffer: AuditBuffer
     sessions: SessionService
     tokens: TokenService
+    commit_hooks: CommitHooks
     storage_counters: StorageCounters
     all_storage_counters: tuple[StorageCounters, ...]
     server_counters: ServerCounters
@@ -121,6 +122,7 @@ async def open_parts(
         audit_buffer,
         sessions,
         tokens,
+        _make_commit_hooks(cache, sessions, files),
         counters,
         (counters, *second),
         ServerCounters(database, replicas.databases, observing=settings.enable_metrics),
@@ -162,6 +164,14 @@ async def _open_places(
     return StoragePlaces(StorageKind(settings.storage_backend), storage, others), counters
 
 
+def _make_commit_hooks(cache: Cache, sessions: SessionService, files: FileServices) -> CommitHooks:
+    return CommitHooks(
+        changed_keys=cache.transaction_keys,
+        ended_sessions=partial(AfterCommit, sessions.forget),
+        discarded_files=partial(AfterCommit, files.removal.remove_discarded),
+    )
+
+
 def _make_audit_buffer(settings: Settings, database: Database) -> AuditBuffer:
     folder = settings.audit_spill_folder or settings.data_folder / "audit-spill"
     return AuditBuffer(
@@ -187,7 +197,7 @@ def _make_sessions(
     )
 
     def transaction() -> UnitOfWork:
-        return UnitOfWork(database, forget_sessions=sessions.forget)
+        return UnitOfWork(database, CommitHooks(ended_sessions=lambda: AfterCommit(sessions.forget)))
 
     sessions = SessionService(transaction, cache, connect, settings)
     return sessions, TokenService(transaction, sessions, settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -23,9 +23,9 @@ class GeneratedCodeRepository(Repository[GeneratedCode]):
 
     entity = GeneratedCode
 
-    def __init__(self, session: EntitySession, discarded: list[str]) -> None:
+    def __init__(self, session: EntitySession, discard: Callable[..., None]) -> None:
         super().__init__(session)
-        self._discarded = discarded
+        self._discard = discard
 
     @override
     async def delete(self, entity: GeneratedCode) -> None:
@@ -35,7 +35,7 @@ class GeneratedCodeRepository(Repository[GeneratedCode]):
             NotFoundError: when it is gone already.
             StillReferencedError: while others were made from it.
         """
-        self._discarded += await keys_attached_to(self._session, FileReference.code_id == entity.id)
+        self._discard(*(await keys_attached_to(self._session, FileReference.code_id == entity.id)))
         await super().delete(entity)
 
     async def counts(self, project_ids: Sequence[UUID]) -> dict[UUID, int]:
@@ -65,9 +65,9 @@ class GeneratedImageRepository(Repository[GeneratedImage]):
 
     entity = GeneratedImage
 
-    def __init__(self, session: EntitySession, discarded: list[str]) -> None:
+    def __init__(self, session: EntitySession, discard: Callable[..., None]) -> None:
         super().__init__(session)
-        self._discarded = discarded
+        self._discard = discard
 
     @override
     async def delete(self, entity: GeneratedImage) -> None:
@@ -78,4 +78,4 @@ class GeneratedImageRepository(Repository[GeneratedImage]):
         """
         attached = await keys_attached_to(self._session, FileReference.image_id == entity.id)
         await super().delete(entity)
-        self._discarded += {*attached, *([entity.storage_key] if entity.storage_key is not None else ())}
+        self._discard(*{*attached, *([entity.storage_key] if entity.storage_key is not None else ())})

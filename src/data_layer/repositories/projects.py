@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -24,9 +24,9 @@ class ProjectRepository(Repository[Project]):
 
     entity = Project
 
-    def __init__(self, session: EntitySession, discarded: list[str]) -> None:
+    def __init__(self, session: EntitySession, discard: Callable[..., None]) -> None:
         super().__init__(session)
-        self._discarded = discarded
+        self._discard = discard
 
     async def search(self, words: str, *, user_id: UUID | None = None, limit: int = 50) -> Sequence[Project]:
         """The projects whose name, description, instructions or tags hold the words, best first.
@@ -57,7 +57,7 @@ class ProjectRepository(Repository[Project]):
         Raises:
             NotFoundError: when it is gone already.
         """
-        self._discarded += await stored_files_of(self._session, Project.id == entity.id)
+        self._discard(*(await stored_files_of(self._session, Project.id == entity.id)))
         await super().delete(entity)
 
 

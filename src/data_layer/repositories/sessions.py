@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -59,9 +59,9 @@ class SessionRepository(Repository[Session]):
 
     entity = Session
 
-    def __init__(self, session: EntitySession, ended: list[EndedSessions]) -> None:
+    def __init__(self, session: EntitySession, note_ended: Callable[[EndedSessions], None]) -> None:
         super().__init__(session)
-        self._ended = ended
+        self._note_ended = note_ended
 
     async def find_active(self, hashes: Sequence[str]) -> FoundSession | None:
         """The session of a token, by its hashes under the present and the former secret, if it is accepted."""
@@ -185,7 +185,7 @@ class SessionRepository(Repository[Session]):
         """What was ended; after the commit this process forgets what it knows of it."""
         ended = EndedSessions(*row) if row else EndedSessions([], [], [])
         if ended.ids:
-            self._ended.append(ended)
+            self._note_ended(ended)
         return ended
 
 

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property, partial
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import psycopg
 from sqlalchemy import Executable, Result
@@ -18,9 +19,8 @@ from data_layer.concurrency import uninterrupted
 from data_layer.database.connection_source import ConnectionSource
 from data_layer.database.entity_session import EntitySession
 from data_layer.database.failures import translate
-from data_layer.database.transaction import Transaction
 from data_layer.entities import AuditLog, Entity
-from data_layer.errors import CommitUnknownError, NestedTransactionError
+from data_layer.errors import NestedTransactionError
 from data_layer.repositories.audit import AuditRepository, complete
 from data_layer.repositories.designs import DesignSystemRepository
 from data_layer.repositories.files import FileRepository
@@ -31,6 +31,10 @@ from data_layer.repositories.refresh_tokens import RefreshTokenRepository
 from data_layer.repositories.sessions import EndedSessions, SessionRepository
 from data_layer.repositories.stored_objects import StoredFileRepository
 from data_layer.repositories.users import UserRepository
+from data_layer.schemas.outcome import Outcome
+
+Item = TypeVar("Item")
+Item_contra = TypeVar("Item_contra", contravariant=True)
 
 _current: ContextVar[_Scope | None] = ContextVar("current_transaction", default=None)
 # Turns of the event loop after which an asynchronous generator that was left with ``break`` is being closed.
@@ -61,25 +65,62 @@ def _innermost() -> _Scope | None:
     return scope
 
 
-class ChangedKeys(Protocol):
-    """The keys of the cache whose source one transaction changes. Only ``add`` may fail."""
-
-    def add(self, *keys: str) -> None:
-        """Remember keys.
-
-        Raises:
-            InvalidCacheKeyError: when one cannot be a key.
-        """
+class CommitHook(Protocol):
+    """What has to happen around the commit of one transaction, outside of the database."""
 
     async def before_commit(self) -> None:
-        """Keep values from being stored at the keys until the outcome is known; for a minute if it never is."""
+        """Called after everything was written; an error rolls the transaction back."""
 
-    async def after_commit(self, *, is_decided: bool) -> None:
-        """Remove what is at the keys; nothing without ``before_commit``.
+    async def after(self, outcome: Outcome) -> None:
+        """Called once the transaction has ended, also for a caller that was cancelled. It must not raise."""
 
-        Args:
-            is_decided: whether it is known that the commit happened or never will.
-        """
+
+class CollectingHook(CommitHook, Protocol[Item_contra]):
+    """A hook for what a transaction comes across: keys that it changes, files that it discards."""
+
+    def add(self, *items: Item_contra) -> None:
+        """Remember items. An error is the caller's, and ends its transaction if it does not catch it."""
+
+
+HookMaker = Callable[[], CollectingHook[Item_contra]]
+
+
+class AfterCommit(Generic[Item]):
+    """A hook that hands everything to a function after a successful commit."""
+
+    def __init__(self, handle: Callable[[Sequence[Item]], Coroutine[Any, Any, None]]) -> None:
+        self._handle = handle
+        self._items: list[Item] = []
+
+    def add(self, *items: Item) -> None:
+        """Remember items."""
+        self._items += items
+
+    async def before_commit(self) -> None:
+        """Nothing: it is not known yet whether the commit succeeds."""
+
+    async def after(self, outcome: Outcome) -> None:
+        """Hand the items on if they are committed."""
+        if outcome is Outcome.COMMITTED:
+            await self._handle(self._items)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitHooks:
+    """Make the hooks of a transaction, each when it has something for it. They run in this order.
+
+    Attributes:
+        changed_keys: remove values from the cache whose source has changed.
+        ended_sessions: forget sessions that have ended.
+        discarded_files: remove stored files that no row names any more.
+    """
+
+    changed_keys: HookMaker[str] | None = None
+    ended_sessions: HookMaker[EndedSessions] | None = None
+    discarded_files: HookMaker[str] | None = None
+
+
+_NO_HOOKS = CommitHooks()
 
 
 class UnitOfWork:
@@ -90,46 +131,78 @@ class UnitOfWork:
 
     Args:
         database: where to.
-        remove_files: is told after the commit which files no row names any more.
-        make_changed_keys: for ``invalidate``; without it there is no cache.
-        forget_sessions: is told after the commit which sessions have ended.
+        hooks: what has to happen around the commit.
     """
 
-    def __init__(
-        self,
-        database: ConnectionSource,
-        remove_files: Callable[[Sequence[str]], Coroutine[Any, Any, None]] | None = None,
-        make_changed_keys: Callable[[], ChangedKeys] | None = None,
-        forget_sessions: Callable[[Sequence[EndedSessions]], Coroutine[Any, Any, None]] | None = None,
-    ) -> None:
+    def __init__(self, database: ConnectionSource, hooks: CommitHooks = _NO_HOOKS) -> None:
         self._database = database
-        self._remove_files = remove_files
-        self._make_changed_keys = make_changed_keys
-        self._forget_sessions = forget_sessions
-        self._changed_keys: ChangedKeys | None = None
-        self._discarded: list[str] = []
-        self._ended: list[EndedSessions] = []
-        self._is_decided = True
+        self._makers = hooks
+        self._made: dict[HookMaker[Any], CollectingHook[Any]] = {}
         self._scope: _Scope | None = None
-        self._transaction = Transaction(database)
-        self._entities = EntitySession(database, self._transaction)
-        self.users = UserRepository(self._entities, self._discarded)
-        self.projects = ProjectRepository(self._entities, self._discarded)
-        self.codes = GeneratedCodeRepository(self._entities, self._discarded)
-        self.images = GeneratedImageRepository(self._entities, self._discarded)
-        self.designs = DesignSystemRepository(self._entities)
-        self.sessions = SessionRepository(self._entities, self._ended)
-        self.refresh_tokens = RefreshTokenRepository(self._entities)
-        self.audit = AuditRepository(self._entities)
-        self.login_attempts = LoginAttemptRepository(self._entities)
-        self.files = FileRepository(self._entities)
-        self.stored_files = StoredFileRepository(self._entities)
+        self._session = EntitySession(database)
+
+    # Each repository is made when it is first used: most transactions need one or two of them.
+
+    @cached_property
+    def users(self) -> UserRepository:
+        """Users."""
+        return UserRepository(self._session, partial(self._note, self._makers.discarded_files))
+
+    @cached_property
+    def projects(self) -> ProjectRepository:
+        """Projects."""
+        return ProjectRepository(self._session, partial(self._note, self._makers.discarded_files))
+
+    @cached_property
+    def codes(self) -> GeneratedCodeRepository:
+        """Generated code."""
+        return GeneratedCodeRepository(self._session, partial(self._note, self._makers.discarded_files))
+
+    @cached_property
+    def images(self) -> GeneratedImageRepository:
+        """Generated images."""
+        return GeneratedImageRepository(self._session, partial(self._note, self._makers.discarded_files))
+
+    @cached_property
+    def designs(self) -> DesignSystemRepository:
+        """Design systems of users."""
+        return DesignSystemRepository(self._session)
+
+    @cached_property
+    def sessions(self) -> SessionRepository:
+        """Sessions of users."""
+        return SessionRepository(self._session, partial(self._note, self._makers.ended_sessions))
+
+    @cached_property
+    def refresh_tokens(self) -> RefreshTokenRepository:
+        """Refresh tokens of sessions."""
+        return RefreshTokenRepository(self._session)
+
+    @cached_property
+    def audit(self) -> AuditRepository:
+        """The audit trail."""
+        return AuditRepository(self._session)
+
+    @cached_property
+    def login_attempts(self) -> LoginAttemptRepository:
+        """Failed attempts to log in."""
+        return LoginAttemptRepository(self._session)
+
+    @cached_property
+    def files(self) -> FileRepository:
+        """Files: who refers to which object of the storage."""
+        return FileRepository(self._session)
+
+    @cached_property
+    def stored_files(self) -> StoredFileRepository:
+        """The objects of the storage, for those who look after them."""
+        return StoredFileRepository(self._session)
 
     def add(self, entity: Entity) -> None:
         """Insert a new entity, or write the changes of a stored one, when the transaction is flushed or committed."""
         if isinstance(entity, AuditLog):
             complete(entity)
-        self._entities.add(entity)
+        self._session.add(entity)
 
     def invalidate(self, *keys: str) -> None:
         """The cache forgets these keys with the commit: before it, so that nobody stores an old value, and after it.
@@ -139,22 +212,19 @@ class UnitOfWork:
         Raises:
             InvalidCacheKeyError: when one cannot be a key.
         """
-        if self._changed_keys is None and self._make_changed_keys is not None:
-            self._changed_keys = self._make_changed_keys()
-        if self._changed_keys is not None:
-            self._changed_keys.add(*keys)
+        self._note(self._makers.changed_keys, *keys)
 
     async def flush(self) -> None:
         """Write what is pending now, for example to learn what the database fills in."""
-        await self._entities.flush()
+        await self._session.flush()
 
     async def execute(self, statement: Executable) -> Result[Any]:
         """Execute a SQLAlchemy statement for which no repository has a method."""
-        return await self._entities.execute(statement)
+        return await self._session.execute(statement)
 
     async def orm(self) -> AsyncSession:
         """SQLAlchemy's session of this transaction, for what nothing here covers. Do not commit or close it."""
-        return await self._entities.orm()
+        return await self._session.orm()
 
     async def __aenter__(self) -> Self:
         for _ in range(_TURNS):
@@ -165,7 +235,7 @@ class UnitOfWork:
             raise NestedTransactionError(
                 "a transaction is open in this task already: pass its `tx` on instead of beginning another one"
             )
-        self._transaction.open()
+        self._session.open()
         self._scope = _Scope(self._database, asyncio.current_task(), _innermost())
         _current.set(self._scope)
         return self
@@ -196,35 +266,39 @@ class UnitOfWork:
             if _current.get() is self._scope:
                 _current.set(self._scope.outer)
 
+    def _note(self, make: HookMaker[Item] | None, *items: Item) -> None:
+        """Give items to a hook, which is made for the first of them; without a maker nothing has to happen."""
+        if make is None or not items:
+            return
+        if make not in self._made:
+            self._made[make] = make()
+        self._made[make].add(*items)
+
     async def _commit(self) -> None:
-        if self._changed_keys is not None:
-            # Written first, because that may have to wait for other transactions, and an intent ends after a minute.
-            await self._entities.flush()
-            await self._changed_keys.before_commit()
-        try:
-            await self._entities.commit()
-        except CommitUnknownError:
-            self._is_decided = False
-            raise
+        if self._hooks:
+            # Written first, because that may have to wait for other transactions, and a hook's promise may expire.
+            await self._session.flush()
+        for hook in self._hooks:
+            await hook.before_commit()
+        await self._session.commit()
 
     async def _close(self) -> None:
-        # Also when the caller was cancelled while PostgreSQL was committing.
-        committed = self._transaction.is_committed
-        if self._transaction.position is not None:
-            _last_position.set(self._transaction.position)
-        # Only what may have to wait is shielded from cancellation: a task for each transaction would cost too much.
+        if self._session.position is not None:
+            _last_position.set(self._session.position)
         try:
-            await self._entities.close(committed=committed)
+            await self._session.close()
         finally:
-            await self._transaction.close()
-            if self._changed_keys is not None:
-                # A caller that was cancelled meanwhile gets its cancellation instead of CommitUnknownError.
-                is_decided = self._is_decided and self._transaction.is_decided
-                await uninterrupted(self._changed_keys.after_commit(is_decided=is_decided))
-        if committed and self._ended and self._forget_sessions is not None:
-            await uninterrupted(self._forget_sessions(self._ended))
-        if committed and self._discarded and self._remove_files is not None:
-            await uninterrupted(self._remove_files(self._discarded))
+            if self._hooks:
+                await uninterrupted(self._end_hooks())
+
+    async def _end_hooks(self) -> None:
+        for hook in self._hooks:
+            await hook.after(self._session.outcome)
+
+    @property
+    def _hooks(self) -> list[CommitHook]:
+        makers = self._makers.changed_keys, self._makers.ended_sessions, self._makers.discarded_files
+        return [self._made[make] for make in makers if make in self._made]
 
 
 Transactions = Callable[[], UnitOfWork]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,9 +42,9 @@ class UserRepository(Repository[User]):
 
     entity = User
 
-    def __init__(self, session: EntitySession, discarded: list[str]) -> None:
+    def __init__(self, session: EntitySession, discard: Callable[..., None]) -> None:
         super().__init__(session)
-        self._discarded = discarded
+        self._discard = discard
 
     async def page(
         self,
@@ -127,9 +127,9 @@ class UserRepository(Repository[User]):
         Raises:
             NotFoundError: when there is no such row.
         """
-        self._discarded += await stored_files_of(self._session, Project.user_id == entity.id)
+        self._discard(*(await stored_files_of(self._session, Project.user_id == entity.id)))
         own_files = select(StoredFile.key).where(StoredFile.owner_id == entity.id)
-        self._discarded += (await self._session.execute(own_files)).scalars()
+        self._discard(*((await self._session.execute(own_files)).scalars()))
         await self._session.change(delete(FileReference).where(FileReference.owner_id == entity.id))
         await self._session.change(delete(Project).where(Project.user_id == entity.id))
         await self._session.change(delete(DesignSystem).where(DesignSystem.user_id == entity.id))

@@ -16,7 +16,7 @@ from data_layer.database.listener import Listener
 from data_layer.entities.enums import UserStatus
 from data_layer.errors import DatabaseUnavailableError
 from data_layer.repositories.session_changes import SESSION_CHANNEL
-from data_layer.repositories.unit_of_work import UnitOfWork
+from data_layer.repositories.unit_of_work import AfterCommit, CommitHooks, UnitOfWork
 from data_layer.services.sessions import SessionService
 from tests.conftest import empty_tables
 from tests.support import make_user
@@ -83,7 +83,9 @@ class Process:
         )
 
     def _transaction(self) -> UnitOfWork:
-        return UnitOfWork(self._world.data.database, forget_sessions=self.sessions.forget)
+        return UnitOfWork(
+            self._world.data.database, CommitHooks(ended_sessions=lambda: AfterCommit(self.sessions.forget))
+        )
 
     async def _listen(self) -> Listener:
         if self.is_cut_off:
