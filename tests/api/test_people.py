@@ -10,9 +10,9 @@ import pytest
 
 from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
-from data_layer.api.callers import COOKIE
+from data_layer.api.authentication import COOKIE
 from data_layer.api.mails import AccountMail, MailKind
-from data_layer.api.small_bodies import MAXIMUM_BODY
+from data_layer.api.request_models import MAXIMUM_BODY
 from data_layer.schemas.actors import SYSTEM
 from tests.leaks import LogLines, places_of
 from tests.services.accounts.support import PASSWORD, make_account, trail

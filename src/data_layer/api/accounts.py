@@ -7,11 +7,18 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, BackgroundTasks, Depends
 
-from data_layer.api.bodies import Address, MailedToken, NewAccount, PasswordChange, PasswordReset, Preferences
-from data_layer.api.callers import LoggedIn, Served, limited, never_stored
+from data_layer.api.authentication import LoggedIn, Served, limited, never_stored
 from data_layer.api.errors import described
 from data_layer.api.mails import AccountMail, MailKind
-from data_layer.api.small_bodies import SmallBodyRoute
+from data_layer.api.request_models import (
+    Address,
+    MailedToken,
+    NewAccount,
+    PasswordChange,
+    PasswordReset,
+    Preferences,
+    SmallBodyRoute,
+)
 from data_layer.schemas.base import Value
 from data_layer.schemas.users import ProfileChanges, UserFull
 from data_layer.services.accounts.addresses import deliverable_email

@@ -10,14 +10,18 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from data_layer import __version__
 from data_layer.api import accounts, files, health, sessions, tokens
-from data_layer.api.callers import People
+from data_layer.api.authentication import People
 from data_layer.api.documentation import documentation_page
 from data_layer.api.errors import add_error_handlers
 from data_layer.api.mails import Mailing, SendMail
-from data_layer.api.metrics import RequestMetricsMiddleware
-from data_layer.api.proxies import ProxyMiddleware, TrustedProxies
-from data_layer.api.request_context import RequestContextMiddleware
-from data_layer.api.request_log import RequestLogMiddleware
+from data_layer.api.middleware import (
+    ProxyMiddleware,
+    RequestContextMiddleware,
+    RequestLogMiddleware,
+    RequestMetricsMiddleware,
+    TracingMiddleware,
+    TrustedProxies,
+)
 from data_layer.services.request_limits import RequestLimiter
 
 if TYPE_CHECKING:
@@ -72,9 +76,6 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
     app.add_middleware(RequestContextMiddleware)
     app.add_middleware(RequestLogMiddleware)
     if data.tracing is not None:
-        # Here, because OpenTelemetry is not imported while traces are off.
-        from data_layer.api.tracing import TracingMiddleware
-
         app.add_middleware(TracingMiddleware, tracing=data.tracing)
     app.add_middleware(CorrelationIdMiddleware, validator=is_correlation_id, transformer=str)
     if data.settings.enable_metrics:

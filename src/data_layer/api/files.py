@@ -13,8 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
-from data_layer.api.conditions import Conditions, accepts_gzip
-from data_layer.api.ranges import UnsatisfiableRangeError, parse_range
+from data_layer.api.conditions import Conditions, UnsatisfiableRangeError, accepts_gzip, parse_range
 from data_layer.errors import FileNotFoundInStorageError
 from data_layer.services.files import SHOWN_INLINE
 from data_layer.services.files.places import PUBLIC_PATH

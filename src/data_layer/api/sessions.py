@@ -8,10 +8,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from data_layer.api.bodies import SessionLogin
-from data_layer.api.callers import COOKIE, LoggedIn, Served, limited, never_stored, refuse_other_sites
+from data_layer.api.authentication import COOKIE, LoggedIn, Served, limited, never_stored, refuse_other_sites
 from data_layer.api.errors import described
-from data_layer.api.small_bodies import SmallBodyRoute
+from data_layer.api.request_models import SessionLogin, SmallBodyRoute
 from data_layer.schemas.base import Value
 from data_layer.schemas.sessions import ActiveSession, SessionSecure
 

@@ -9,10 +9,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends
 
-from data_layer.api.bodies import Login, Refresh
-from data_layer.api.callers import Served, limited, never_stored
+from data_layer.api.authentication import Served, limited, never_stored
 from data_layer.api.errors import described
-from data_layer.api.small_bodies import SmallBodyRoute
+from data_layer.api.request_models import Login, Refresh, SmallBodyRoute
 from data_layer.schemas.base import Value
 from data_layer.schemas.sessions import TokenPair
 

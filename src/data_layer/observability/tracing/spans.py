@@ -40,8 +40,12 @@ class Spans:
             yield span
 
     @contextmanager
-    def request(self, method: str, parent: Context) -> Iterator[Span]:
-        """A span around a request that is answered; the caller names it by its route once that is known."""
+    def request(self, method: str, headers: Sequence[tuple[bytes, bytes]]) -> Iterator[Span]:
+        """A span around a request that is answered, below the span that its headers name.
+
+        The caller names it by its route once that is known.
+        """
+        parent = _parent_in(headers)
         with self._open(method, SpanKind.SERVER, {"http.request.method": method}, parent) as span:
             yield span
 
@@ -121,7 +125,7 @@ def code_of(error: BaseException) -> str:
             return type(error).__qualname__
 
 
-def parent_in(headers: Sequence[tuple[bytes, bytes]]) -> Context:
+def _parent_in(headers: Sequence[tuple[bytes, bytes]]) -> Context:
     """What the headers of a request say of the span that it comes from (OTEL_PROPAGATORS, by default W3C's)."""
     carrier: dict[str, list[str]] = {}
     for name, value in headers:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
@@ -19,11 +19,9 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from data_layer.api.mails import Mailing
 from data_layer.context import current_context, request_context
 from data_layer.errors import InvalidSessionError, InvalidTokenError, PermissionDeniedError
+from data_layer.layer import DataLayer
 from data_layer.schemas.sessions import ActiveSession
-
-if TYPE_CHECKING:
-    from data_layer.layer import DataLayer
-    from data_layer.services.request_limits import RequestLimiter
+from data_layer.services.request_limits import RequestLimiter
 
 COOKIE = "__Host-session"
 """A browser takes a cookie of this name only if it is secure, of this host alone, and for all paths (RFC 6265bis)."""
