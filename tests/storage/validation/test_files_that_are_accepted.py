@@ -15,7 +15,7 @@ from PIL import Image
 
 from data_layer.errors import InvalidFileError
 from data_layer.storage.validation import FileLimits, InspectedFile, Inspector, MetadataRemoval, ReceivedFile, Thumbnail
-from data_layer.storage.validation.types import KNOWN_TYPES
+from data_layer.storage.validation.inspector import KNOWN_TYPES
 from tests.file_content import PAGE, SVG, TYPES, animation, encoded, opened, picture
 
 GPS, CAMERA, ORIENTATION = 0x8825, 0x010F, 0x0112

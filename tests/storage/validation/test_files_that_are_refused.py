@@ -23,7 +23,7 @@ from data_layer.errors import (
     PolyglotFileError,
 )
 from data_layer.storage.validation import FileLimits, Inspector, ReceivedFile
-from data_layer.storage.validation.types import KNOWN_TYPES
+from data_layer.storage.validation.inspector import KNOWN_TYPES
 from tests.file_content import PAGE, SVG, TYPES, animation, encoded, picture
 
 EVERYTHING = FileLimits(max_file_size=2**30, allowed_types=KNOWN_TYPES, max_pixels=1_000_000, max_frames=20)
@@ -269,7 +269,7 @@ async def test_nothing_is_parsed_that_may_not_be_stored(declared: str | None, mo
         pytest.fail("parsed")
 
     monkeypatch.setattr("orjson.loads", parse)
-    monkeypatch.setattr("data_layer.storage.validation.inspection.check_svg", parse)
+    monkeypatch.setattr("data_layer.storage.validation.inspector.check_svg", parse)
     wrong = FileTypeMismatchError if declared == "image/png" else FileTypeNotAllowedError
     assert type(await refuse(IMAGES, b'{"a": [1, 2]}', declared)) is wrong
     if declared is None:

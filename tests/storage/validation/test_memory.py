@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from data_layer.errors import ImageTimeoutError
-from data_layer.storage.validation.memory import MemoryBudget
-from data_layer.storage.validation.values import FileLimits
+from data_layer.storage.validation.images import MemoryBudget
+from data_layer.storage.validation.received import FileLimits
 from tests.storage.validation.bombs import bombs
 
 PROJECT = Path(__file__).parents[3]
@@ -106,13 +106,13 @@ async def test_reservations_are_served_in_turn(budget: MemoryBudget) -> None:
 
 
 def test_a_container_with_little_memory_decodes_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from data_layer.storage.validation import memory
+    from data_layer.storage.validation import images
 
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "_LIMIT_FILES", (limit, tmp_path / "missing"))
+    monkeypatch.setattr(images, "_LIMIT_FILES", (limit, tmp_path / "missing"))
     default = FileLimits(1, frozenset()).memory_limit
-    assert memory.bounded_by_container(default) == default
+    assert images.bounded_by_container(default) == default
     limit.write_text("max\n")
-    assert memory.bounded_by_container(default) == default
+    assert images.bounded_by_container(default) == default
     limit.write_text(f"{512 * 2**20}\n")
-    assert memory.bounded_by_container(default) == 512 * 2**20 // 3
+    assert images.bounded_by_container(default) == 512 * 2**20 // 3

@@ -19,7 +19,7 @@ from data_layer.services.files.serving import LocalFileServer, PublicFileServer
 from data_layer.storage.opening import local_url_signer
 from data_layer.storage.threads import FileThreads
 from data_layer.storage.validation import FileLimits, Inspector, canonical_type
-from data_layer.storage.validation.types import KNOWN_TYPES
+from data_layer.storage.validation.inspector import KNOWN_TYPES
 
 _THREADS = 16  # For reading and packing what is uploaded; the storage has threads of its own.
 

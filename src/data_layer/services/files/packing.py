@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from data_layer.entities.enums import FileEncoding
 from data_layer.errors import DamagedFileError
 from data_layer.storage.validation import ReceivedFile
-from data_layer.storage.validation.types import TEXT_TYPES
+from data_layer.storage.validation.inspector import TEXT_TYPES
 
 _LEVEL = 6
 _SMALLEST = 512  # Bytes below which the header and the work are not worth it.

@@ -25,7 +25,7 @@ from data_layer.services.files.removal import FileRemoval, leaving_rest_to_clean
 from data_layer.storage.metadata import check_sha256
 from data_layer.storage.threads import FileThreads
 from data_layer.storage.validation import Inspector, receive
-from data_layer.storage.validation.types import canonical_type, decide_type
+from data_layer.storage.validation.inspector import canonical_type, decide_type
 
 
 class DirectUploads:

@@ -5,11 +5,17 @@ then its structure. Of an image, what follows its end is cut off, and its first 
 and time; what no browser could show is refused.
 """
 
-from data_layer.storage.validation.inspection import Inspector
+from data_layer.storage.validation.inspector import Inspector, canonical_type
 from data_layer.storage.validation.names import clean_file_name, content_disposition
-from data_layer.storage.validation.received import ReceivedFile, receive
-from data_layer.storage.validation.types import canonical_type
-from data_layer.storage.validation.values import FileLimits, ImageFacts, InspectedFile, MetadataRemoval, Thumbnail
+from data_layer.storage.validation.received import (
+    FileLimits,
+    ImageFacts,
+    InspectedFile,
+    MetadataRemoval,
+    ReceivedFile,
+    Thumbnail,
+    receive,
+)
 
 __all__ = [
     "FileLimits",

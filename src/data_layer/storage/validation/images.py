@@ -6,17 +6,22 @@ decoding is not decoded: the image is stored all the same, without thumbnails.
 
 A thread cannot be killed, so its work is bounded: a decoder gets the file through a reader that stops it once its time
 is over.
+
+One budget bounds the memory of everything that the process decodes at the same time: a file of 34 bytes can unfold to a
+gigabyte, and limits for each image do not help, because many arrive at once.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+import threading
 import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 from PIL import Image, ImageCms, ImageFile
@@ -36,9 +41,77 @@ from data_layer.storage.validation.containers import (
     read_picture,
     stored_pieces,
 )
-from data_layer.storage.validation.memory import DECODING, bounded_by_container
-from data_layer.storage.validation.received import JoinedFile, ReceivedFile, Span
-from data_layer.storage.validation.values import FileLimits, ImageFacts, InspectedFile, Thumbnail
+from data_layer.storage.validation.received import (
+    FileLimits,
+    ImageFacts,
+    InspectedFile,
+    JoinedFile,
+    ReceivedFile,
+    Span,
+    Thumbnail,
+)
+
+_SHARE = 3
+"""Of the container's memory limit, decoding gets at most one part in so many."""
+
+_LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+class MemoryBudget:
+    """Bytes that are reserved before they are used; whoever finds too few waits, first come, first served."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._reserved = 0
+        self._waiting: list[object] = []
+
+    @contextmanager
+    def reserve(self, size: int, limit: int, seconds: float) -> Iterator[None]:
+        """Hold so many bytes while the block runs.
+
+        Args:
+            size: how many bytes; no more than the limit.
+            limit: how many may be held by all blocks together.
+            seconds: how long to wait for them at most.
+
+        Raises:
+            ImageTimeoutError: they were not free in time.
+        """
+        turn = object()
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            self._waiting.append(turn)
+            try:
+                while self._waiting[0] is not turn or self._reserved + size > limit:
+                    if not self._changed.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() > deadline:
+                        raise ImageTimeoutError("too many large images are being decoded; try again later")
+                self._reserved += size
+            finally:
+                self._waiting.remove(turn)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._reserved -= size
+                self._changed.notify_all()
+
+
+DECODING = MemoryBudget()
+"""The budget of this process."""
+
+
+def bounded_by_container(limit: int) -> int:
+    """A limit in bytes, or less where the container has little memory."""
+    return min([limit, *(int(size) // _SHARE for size in map(_limit_in, _LIMIT_FILES) if size.isdigit())])
+
+
+def _limit_in(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
+
 
 log = get_log(__name__)
 
