@@ -9,11 +9,14 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from psycopg import OperationalError
 
 from data_layer import DataLayer
 from data_layer.cache import Cache, markers, write_intents
 from data_layer.cache.write_intents import TransactionKeys
 from data_layer.config import Settings
+from data_layer.database.driver import DriverConnection
+from data_layer.database.transaction import COMMIT
 from data_layer.errors import CacheError, CacheUnavailableError, CommitUnknownError, InvalidCacheKeyError
 from data_layer.schemas.outcome import Outcome
 from data_layer.testing.redis_server import RedisServer
@@ -236,14 +239,19 @@ class TestTransactions:
         assert await data.cache.get("key") == 1
 
     async def test_an_unknown_commit_keeps_the_intent(self, data: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
-        async def fail(_self: object) -> None:
-            raise CommitUnknownError("the connection broke")
+        execute = DriverConnection.execute
+
+        async def break_at_commit(self: DriverConnection, sql: Any, *values: Any, **options: Any) -> Any:
+            if sql == COMMIT:
+                self.pgconn.finish()
+                raise OperationalError("the connection broke")
+            return await execute(self, sql, *values, **options)
 
         with pytest.raises(CommitUnknownError):
             async with data.transaction() as tx:
                 tx.add(make_user())
                 tx.invalidate("undecided")
-                monkeypatch.setattr(tx._entities, "commit", fail.__get__(tx._entities))
+                monkeypatch.setattr(DriverConnection, "execute", break_at_commit)
         assert await data.cache.get_or_load("undecided", loader(1), 60) == 1
         assert await data.cache.get("undecided") is None
 

@@ -178,7 +178,7 @@ async def read(data: DataLayer, entity: Entity, name: str) -> Any:
     """The value of a column as it is stored, also of one that is not loaded with its row."""
     kind: Any = type(entity)
     async with data.transaction() as tx:
-        found = await tx._entities.get(kind, entity.id)
+        found = await tx._session.get(kind, entity.id)
         loaded = name not in inspect(found).unloaded
         return (
             getattr(found, name)
@@ -266,7 +266,7 @@ async def test_corners_in_stored_rows(data: DataLayer, rows: Rows, kind: Any) ->
 async def change(data: DataLayer, entity: Entity, name: str, value: Any) -> None:
     kind: Any = type(entity)
     async with data.transaction() as tx:
-        setattr(await tx._entities.get(kind, entity.id), name, value)
+        setattr(await tx._session.get(kind, entity.id), name, value)
 
 
 @pytest.mark.parametrize("kind", KINDS)

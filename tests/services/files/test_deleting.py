@@ -137,7 +137,7 @@ async def test_an_interrupted_removal_is_finished_later(
         raise StorageUnavailableError("the disk is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(data.storage), "delete_many", fail)
+        patch.setattr(data.storage, "delete_many", fail)
         assert await data.files.delete(saved.id, owner_id=owner.id)
     assert [record.msg for record in caplog.records] == ["file_removal_failed"]
     with pytest.raises(NotFoundError):
@@ -192,7 +192,7 @@ async def test_a_storage_that_is_away_does_not_keep_other_maintenance_from_being
     async def fail(*_: object) -> None:
         raise StorageUnavailableError("the disk is gone")
 
-    monkeypatch.setattr(type(data.storage), "delete_many", fail)
+    monkeypatch.setattr(data.storage, "delete_many", fail)
     report = await data.maintenance.run(SYSTEM)
     assert not report.is_complete
     assert [problem.partition(":")[0] for problem in report.problems] == ["files"]

@@ -161,7 +161,7 @@ async def test_cleaning_up_goes_on_after_a_failure(
         async def fail(*_: object) -> None:
             raise StorageUnavailableError("the disk is gone")
 
-        patch.setattr(type(data.storage), "delete_many", fail)
+        patch.setattr(data.storage, "delete_many", fail)
         with pytest.raises(StorageUnavailableError):
             await data.file_maintenance.cleanup(apply=True, older_than=NOW)
     await data.file_maintenance.cleanup(apply=True, older_than=NOW)
