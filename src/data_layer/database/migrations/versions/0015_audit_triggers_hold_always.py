@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0015"
+down_revision = "0014"
 
 # One table after the other, because partitions do not inherit the mode of triggers for statements.
 CHANGE = """
