@@ -5,9 +5,11 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
 from data_layer.database.migrator import Migrator
@@ -98,6 +100,85 @@ def test_old_addresses_are_spelled_anew() -> None:
     Migrator(address).migrate()
     spelled = ["ada@example.com", "u@bücher.example", "right@example.com", "space@example.com"]
     assert [email for (email,) in query(address, READ)] == spelled
+
+
+RAW = "INSERT INTO users (id, email, first_name, last_name) VALUES (gen_random_uuid(), {}, 'A', 'B') RETURNING email"
+
+
+async def insert_by_hand(data: DataLayer, email: str) -> str:
+    """What is stored when somebody does not use the library, or a process is of a version before."""
+    async with data.transaction() as tx:
+        stored = await tx.execute(text(RAW.format(":email")).bindparams(email=email))
+        return str(stored.scalar_one())
+
+
+@pytest.mark.parametrize(
+    "written", ["Ada@Example.COM", "\tada@example.com ", "ADA@EXAMPLE.COM\r\n", "\x1cADA@example.com"]
+)
+async def test_the_database_spells_what_processes_of_the_version_before_write(data: DataLayer, written: str) -> None:
+    assert await insert_by_hand(data, written) == "ada@example.com"
+    with pytest.raises(DuplicateError):
+        await insert_by_hand(data, "aDa@example.com")
+    await insert_by_hand(data, "bob@example.com")
+    with pytest.raises(DuplicateError):
+        async with data.transaction() as tx:
+            await tx.execute(text("UPDATE users SET email = 'ADA@example.com' WHERE email = 'bob@example.com'"))
+    async with data.transaction() as tx:
+        await tx.execute(text("UPDATE users SET email = 'BOB@Example.com' WHERE email = 'bob@example.com'"))
+        assert await tx.users.count(email="bob@example.com") == 1
+
+
+LETTERS = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="@"), min_size=1, max_size=30)
+ADDRESSES = (
+    st.emails() | st.builds("{}@{}".format, LETTERS, LETTERS) | st.text(max_size=40).map("{}@example.com".format)
+)
+
+
+@given(st.lists(ADDRESSES, min_size=20, max_size=100))
+@settings_of_hypothesis(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_library_and_database_agree_on_the_spelling(data: DataLayer, written: list[str]) -> None:
+    """Whatever the library spells the database leaves; and of ASCII it makes the same."""
+    known, plain = [], []
+    for each in written:
+        try:
+            spelled = normalize_email(each)
+        except InvalidValueError:
+            continue
+        known.append(spelled)
+        if each.isascii() and spelled.isascii() and "xn--" not in each.lower():
+            plain.append((each, spelled))
+    async with data.transaction() as tx:
+        spell = text(
+            "WITH made AS (SELECT unnest(CAST(:emails AS text[])) AS email), "
+            "stored AS (INSERT INTO users (id, email, first_name, last_name) "
+            "SELECT gen_random_uuid(), email, 'A', 'B' FROM made RETURNING email) SELECT email FROM stored"
+        )
+        for emails, expected in ((known, known), ([each for each, _ in plain], [each for _, each in plain])):
+            distinct = dict(zip(expected, emails, strict=True))
+            rows = await tx.execute(spell.bindparams(emails=list(distinct.values())))
+            assert sorted(rows.scalars()) == sorted(distinct)
+            await tx.execute(text("DELETE FROM users"))
+
+
+def test_what_old_processes_stored_since_is_spelled() -> None:
+    address = new_database()
+    Migrator(address).migrate("0015")
+    query(address, ROWS)
+    Migrator(address).migrate()
+    spelled = ["ada@example.com", "u@xn--bcher-kva.example", "right@example.com", "space@example.com"]
+    assert [email for (email,) in query(address, READ)] == spelled
+
+
+def test_accounts_that_old_processes_doubled_since_are_reported_and_nothing_is_touched() -> None:
+    address = new_database()
+    Migrator(address).migrate("0015")
+    query(address, ROWS)
+    query(address, "UPDATE users SET email = 'ada@example.com' WHERE email LIKE 'right%'")
+    before = query(address, READ)
+    with pytest.raises(MigrationError, match=r"000000000001, .*000000000003"):
+        Migrator(address).migrate()
+    assert query(address, READ) == before
+    assert Migrator(address).current().revision == "0015"
 
 
 def test_accounts_that_share_an_address_are_reported_and_nothing_is_touched() -> None:

@@ -183,7 +183,23 @@ END
 """,
 )
 
+# For writers that do not use ``normalize_email``: SQL by hand, and processes of a version that left capitals as they
+# were. Only what no database sees in another way is done here: ``lower()`` of other letters depends on the collation,
+# and domains in Punycode need tables that PostgreSQL has not. NFC twice: lower case may make a pair that composes.
+SPELL_ADDRESS = Function(
+    "spell_email_address",
+    """
+BEGIN
+    NEW.email := normalize(
+        lower(normalize(btrim(NEW.email, E' \\t\\n\\v\\f\\r\\x1c\\x1d\\x1e\\x1f'), NFC) COLLATE "C"), NFC
+    );
+    RETURN NEW;
+END
+""",
+)
+
 FUNCTIONS = (
+    SPELL_ADDRESS,
     INDEX_PROJECT,
     NUMBER_VERSION,
     CHECK_MOVE,
@@ -207,6 +223,7 @@ def refuse_truncate(table: str) -> Trigger:
 
 
 TRIGGERS = (
+    Trigger("spell_address", "users", "BEFORE INSERT OR UPDATE OF email", SPELL_ADDRESS.name),
     Trigger(
         "index_text",
         "projects",
