@@ -151,7 +151,7 @@ async def test_the_second_storage_is_counted_too(settings: Settings, rclone_serv
         "aws_secret_access_key": SecretStr(credentials.secret_access_key),
     }
     async with DataLayer(settings.model_copy(update=update)) as data:
-        second = data.files._places.of(StorageKind.S3)
+        second = data.files._backends.of(StorageKind.S3)
         await second.upload(b"content", "a.txt", "text/plain")
         assert told(data, "storage_operation_seconds", backend="s3", operation="upload") == 1
         assert told(data, "storage_bytes", backend="s3", direction="in") == 7

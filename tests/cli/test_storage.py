@@ -14,7 +14,7 @@ from .support import Commands
 
 
 @pytest.fixture
-def stray(command: Commands, settings: Settings) -> str:  # noqa: ARG001  (it empties the tables first)
+def orphan(command: Commands, settings: Settings) -> str:  # noqa: ARG001  (it empties the tables first)
     """One file in order, and one that nobody knows."""
 
     async def fill() -> None:
@@ -23,7 +23,7 @@ def stray(command: Commands, settings: Settings) -> str:  # noqa: ARG001  (it em
             async with data.transaction() as tx:
                 tx.add(user)
             await data.files.save(picture(size=(150, 100)), owner_id=user.id)
-            await data.storage.upload(b"stray", "files/lost", "text/plain")
+            await data.storage.upload(b"orphan", "files/lost", "text/plain")
 
     asyncio.run(fill())
     return "files/lost"
@@ -35,7 +35,7 @@ def test_checking(command: Commands) -> None:
     assert command("storage", "check", "--deep", "--json").json["findings"] == []
 
 
-def test_what_is_wrong_is_told_and_the_exit_code_says_so(command: Commands, stray: str, settings: Settings) -> None:
+def test_what_is_wrong_is_told_and_the_exit_code_says_so(command: Commands, orphan: str, settings: Settings) -> None:
     assert command("storage", "check").output.splitlines()[1] == "1 object may be about to be recorded."
     [original] = settings.local_storage_path.glob("files/*/*/original.png")
     original.unlink()
@@ -46,33 +46,33 @@ def test_what_is_wrong_is_told_and_the_exit_code_says_so(command: Commands, stra
     found = command("storage", "check", "--json", code=1).json
     assert [finding["problem"] for finding in found["findings"]] == ["missing"]
     assert found["young"] == 1
-    assert stray
+    assert orphan
 
 
-def test_cleaning_up_asks_for_more_than_its_name(command: Commands, stray: str, settings: Settings) -> None:
-    file = settings.local_storage_path / stray
+def test_cleaning_up_asks_for_more_than_its_name(command: Commands, orphan: str, settings: Settings) -> None:
+    file = settings.local_storage_path / orphan
     planned = command("storage", "cleanup", "--older-than", "0")
-    assert "Stray objects         1 (5 B)" in planned.output
+    assert "Orphaned objects         1 (5 B)" in planned.output
     assert planned.output.startswith("Would be removed")
     assert "--apply" in planned.errors
     assert file.exists()
     (settings.local_storage_path / "of-the-application").touch()
-    assert command("storage", "cleanup", "--apply", "--json").json["strays"] == 0, "a day must have passed"
+    assert command("storage", "cleanup", "--apply", "--json").json["orphans"] == 0, "a day must have passed"
     done = command("storage", "cleanup", "--yes", "--older-than", "0")
     assert done.output.startswith("Removed")
     assert not file.exists()
-    assert command("storage", "cleanup", "--older-than", "0", "--everywhere", "--json").json["strays"] == 1
+    assert command("storage", "cleanup", "--older-than", "0", "--everywhere", "--json").json["orphans"] == 1
     assert command("storage", "check").code == 0
 
 
-def test_figures(command: Commands, stray: str) -> None:
+def test_figures(command: Commands, orphan: str) -> None:
     shown = command("storage", "stats")
     assert "1 object" in shown.output
     assert "image/png" in shown.output
     usage = command("storage", "stats", "--json").json
     assert usage["total"]["count"] == 1
     assert [row["name"] for row in usage["by_backend"]] == ["local"]
-    assert stray
+    assert orphan
 
 
 def test_migrating_needs_two_backends(command: Commands) -> None:

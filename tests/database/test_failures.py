@@ -312,7 +312,7 @@ class TestManyValues:
             assert await tx.stored_files.known(keys) == set()
             assert await tx.stored_files.used_in_rows(keys) == set()
             assert await tx.stored_files.removable(ids=ids, keys=keys) == []
-            assert await tx.stored_files.condemn(ids) == []
+            assert await tx.stored_files.mark_deleted(ids) == []
             assert await tx.stored_files.give_up(ids) == []
             await tx.stored_files.forget(ids)
             assert await tx.files.remove(*ids) == []

@@ -69,7 +69,7 @@ async def test_the_service_works_with_its_role(
     server: PostgresqlServer, servers: tuple[str, str], tmp_path: Path
 ) -> None:
     async with DataLayer(_settings(server, servers[1], tmp_path, "data_layer_service")) as data:
-        await data.seed.plant()  # Users, projects, versions, images and their files.
+        await data.seed.load()  # Users, projects, versions, images and their files.
         user = await data.accounts.create(
             SYSTEM, email="ann@example.com", first_name="Ann", last_name="Other", password=PASSWORD, email_verified=True
         )

@@ -1,4 +1,4 @@
-"""Processes are killed; the data stays and no stray process does."""
+"""Processes are killed; the data stays and no orphan process does."""
 
 from __future__ import annotations
 
@@ -126,24 +126,24 @@ async def test_servers_that_outlived_their_guardian_are_replaced(folder: Path) -
     programs = binaries.postgresql_binary("postgres").parent
     postgresql, valkey = PostgresqlServer(folder, folder / "run"), ValkeyServer(folder, folder / "run")
     identity = await choose_identity(folder, folder / "run", programs / "postgres")
-    strays = [await start_stray(postgresql, programs, identity), await start_stray(valkey, binaries.valkey_binary())]
+    orphans = [await start_orphan(postgresql, programs, identity), await start_orphan(valkey, binaries.valkey_binary())]
     async with both_servers(folder) as addresses:
         assert read(addresses) == [["kept"], ["kept"]]
-        assert not {stray.pid for stray in strays} & {postgres_id(folder), valkey_id(folder)}
-        assert [await stray.wait() for stray in strays] == [0, 0], "they were stopped in order"
+        assert not {orphan.pid for orphan in orphans} & {postgres_id(folder), valkey_id(folder)}
+        assert [await orphan.wait() for orphan in orphans] == [0, 0], "they were stopped in order"
 
 
-async def start_stray(server: Server, programs: Path, identity: str = "same") -> asyncio.subprocess.Process:
-    stray = await start_program(
+async def start_orphan(server: Server, programs: Path, identity: str = "same") -> asyncio.subprocess.Process:
+    orphan = await start_program(
         server._command(programs),
         folder=server.data_folder,
         output=asyncio.subprocess.DEVNULL,
         identity=identity,
     )
-    while not await server._is_ready(stray.pid):
-        assert stray.returncode is None
+    while not await server._is_ready(orphan.pid):
+        assert orphan.returncode is None
         await asyncio.sleep(0.01)
-    return stray
+    return orphan
 
 
 async def test_numbers_of_dead_servers_that_others_bear_by_now_are_ignored(folder: Path) -> None:

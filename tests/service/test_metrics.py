@@ -57,7 +57,7 @@ def scrape(service: Service) -> Scrape:
 
 @pytest.fixture(scope="module")
 def told(running: Service) -> Scrape:
-    """What it tells after it has planted examples, looked after its parts, and served some requests."""
+    """What it tells after it has loaded examples, looked after its parts, and served some requests."""
     for path in ("/health", "/readyz", "/nothing", "/v1/files/a.png", "/openapi.json"):
         running.get(path)
     return scrape(running)

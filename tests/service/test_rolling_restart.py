@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from data_layer import DataLayer, Settings
-from data_layer.services.files.places import UPLOADS
+from data_layer.services.files.backends import UPLOADS
 from tests.support import until
 
 from .load_balancer import LoadBalancer

@@ -1,4 +1,4 @@
-"""The example data: complete, real, the same at every planting, and there only once."""
+"""The example data: complete, real, the same at every load, and there only once."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ async def counts(data: DataLayer) -> dict[str, int]:
 
 async def test_everything_in_the_catalog_is_planted_once(data: DataLayer) -> None:
     told: list[str] = []
-    report = await data.seed.plant(told.append)
+    report = await data.seed.load(told.append)
     assert report.model_dump() == COUNTS == await counts(data)
     assert told == [project["name"] for project in PROJECTS]
-    again = await data.seed.plant()
+    again = await data.seed.load()
     assert set(again.model_dump().values()) == {0}
     assert await counts(data) == COUNTS
 
@@ -57,7 +57,7 @@ def test_the_catalog_is_what_was_promised() -> None:
 
 
 async def test_codes_and_files_are_read_back_byte_for_byte(data: DataLayer) -> None:
-    await data.seed.plant()
+    await data.seed.load()
     files = 0
     async with data.transaction() as tx:
         for entry in PROJECTS:
@@ -83,7 +83,7 @@ async def test_codes_and_files_are_read_back_byte_for_byte(data: DataLayer) -> N
 
 
 async def test_sizes_are_those_of_the_real_content(data: DataLayer) -> None:
-    await data.seed.plant()
+    await data.seed.load()
     details = await data.projects.details(PROJECTS[0]["name"])
     assert details.owner.id == fixed_id("users", PROJECTS[0]["owner"])
     assert [version.code_size for version in details.versions] == [
@@ -98,12 +98,12 @@ async def test_sizes_are_those_of_the_real_content(data: DataLayer) -> None:
 
 
 async def test_what_was_deleted_comes_back_only_when_asked_for(data: DataLayer) -> None:
-    await data.seed.plant_once()
+    await data.seed.load_once()
     async with data.transaction() as tx:
         await tx.projects.delete(await tx.projects.get(fixed_id("projects", PROJECTS[3]["key"])))
-    assert set((await data.seed.plant_once()).model_dump().values()) == {0}
+    assert set((await data.seed.load_once()).model_dump().values()) == {0}
     assert (await counts(data))["projects"] == len(PROJECTS) - 1
-    report = await data.seed.plant()
+    report = await data.seed.load()
     assert (report.projects, report.codes, report.users) == (1, len(PROJECTS[3]["codes"]), 0)
     assert await data.storage.exists(f"seed/{PROJECTS[3]['screenshot']}")
 
@@ -119,18 +119,18 @@ async def test_planting_that_was_interrupted_is_completed(data: DataLayer, stopp
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        await data.seed.plant_once(stop)
+        await data.seed.load_once(stop)
     assert (await counts(data))["projects"] == stopped_at + 1
-    await data.seed.plant_once()
+    await data.seed.load_once()
     assert await counts(data) == COUNTS
 
 
 async def test_what_the_user_changed_stays(data: DataLayer) -> None:
-    await data.seed.plant()
+    await data.seed.load()
     async with data.transaction() as tx:
         project = await tx.projects.get(fixed_id("projects", PROJECTS[0]["key"]))
         project.name = "Renamed"
-    await data.seed.plant()
+    await data.seed.load()
     async with data.transaction() as tx:
         assert (await tx.projects.get(project.id)).name == "Renamed"
 

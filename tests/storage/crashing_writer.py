@@ -71,7 +71,7 @@ async def verify(folder: Path, acknowledged: dict[str, int], results: int) -> No
         assert version >= acknowledged.get(key, 0), f"{key}: an acknowledged version was lost"
         found[key] = version
     listed = [file.key async for file in storage.list()]
-    assert listed == sorted(found), f"strays: {listed}"
+    assert listed == sorted(found), f"orphans: {listed}"
     os.write(results, json.dumps(found).encode())
 
 

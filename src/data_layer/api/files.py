@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from data_layer.api.conditions import Conditions, UnsatisfiableRangeError, accepts_gzip, parse_range
 from data_layer.errors import FileNotFoundInStorageError
 from data_layer.services.files import SHOWN_INLINE
-from data_layer.services.files.places import PUBLIC_PATH
+from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.files.serving import FileServer, LocalFileServer, ServedFile
 
 if TYPE_CHECKING:

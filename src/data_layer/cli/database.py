@@ -208,4 +208,4 @@ async def _seed(settings: Settings) -> SeedReport:
     from data_layer.layer import DataLayer
 
     async with DataLayer(settings) as data:
-        return await data.seed.plant(lambda name: tell(f"Added {name}"))
+        return await data.seed.load(lambda name: tell(f"Added {name}"))

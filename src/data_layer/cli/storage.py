@@ -85,8 +85,9 @@ def check(
             print_table(counted(len(rows), "problem"), ("Problem", "Storage", "Key"), rows)
         if not report.is_clean:
             tell(
-                "Strays go with: data-layer storage cleanup. Wrong sizes and headers are repaired, where the bytes are "
-                "there, with: data-layer storage check --apply. Missing and damaged files come back from a backup only."
+                "Orphans go with: data-layer storage cleanup. Wrong sizes and headers are repaired, where the "
+                "bytes are there, with: data-layer storage check --apply. Missing and damaged files come back from a "
+                "backup only."
             )
     if not report.is_clean:
         raise typer.Exit(FAILED)
@@ -117,7 +118,7 @@ def cleanup(
         "Half-deleted objects": report.half_deleted,
         "Unreferenced objects": report.unreferenced,
         "Unusable keys, left": report.unusable,
-        "Stray objects": f"{report.strays} ({size(report.stray_size)})",
+        "Orphaned objects": f"{report.orphans} ({size(report.orphan_size)})",
     }
     print_facts("Removed" if report.applied else "Would be removed", facts)
     if not report.applied:

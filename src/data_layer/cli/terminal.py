@@ -25,8 +25,8 @@ class Terminal(Observer):
         say("Starting …")
 
     async def opened(self, data: DataLayer, /) -> None:
-        """Plant the example data, if it never was."""
-        await data.seed.plant_once(lambda name: say(f"  example project: {name}"))
+        """Load the example data unless that was done before."""
+        await data.seed.load_once(lambda name: say(f"  example project: {name}"))
 
     async def may_serve(self) -> None:
         """At once: nobody else answers."""

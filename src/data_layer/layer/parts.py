@@ -30,10 +30,10 @@ from data_layer.repositories.session_changes import SESSION_CHANNEL
 from data_layer.repositories.unit_of_work import AfterCommit, CommitHooks, UnitOfWork
 from data_layer.services.accounts import PasswordHasher
 from data_layer.services.audit.buffer import AuditBuffer, SpillFolder
-from data_layer.services.files import StoragePlaces
+from data_layer.services.files import StorageBackends
 from data_layer.services.files.opening import FileServices, open_files
 from data_layer.services.sessions import SessionService
-from data_layer.services.sessions.feed import ANSWER_SECONDS
+from data_layer.services.sessions.change_stream import ANSWER_SECONDS
 from data_layer.services.tokens import TokenService
 from data_layer.storage import StorageBackend
 from data_layer.storage.counters import StorageCounters, counted
@@ -102,8 +102,8 @@ async def open_parts(
     stack.push_async_callback(replicas.close)
     await replicas.open()
     (await database.schema()).require_current()
-    places, second = await _open_places(settings, stack, storage)
-    files = await stack.enter_async_context(open_files(settings, transaction, places))
+    backends, second = await _open_backends(settings, stack, storage)
+    files = await stack.enter_async_context(open_files(settings, transaction, backends))
     log.info("data_layer_opened", database=str(database.address), cache=cache.address)
     passwords = stack.enter_context(PasswordHasher(settings.bcrypt_rounds))
     audit_buffer = _make_audit_buffer(settings, database)
@@ -150,9 +150,9 @@ async def _open_counted_storage(
     return storage, counters
 
 
-async def _open_places(
+async def _open_backends(
     settings: Settings, stack: AsyncExitStack, storage: StorageBackend
-) -> tuple[StoragePlaces, list[StorageCounters]]:
+) -> tuple[StorageBackends, list[StorageCounters]]:
     others: dict[StorageKind, StorageBackend] = {}
     counters: list[StorageCounters] = []
     second = settings.storage_second_backend
@@ -161,7 +161,7 @@ async def _open_places(
         opened = await stack.enter_async_context(open_storage(second_settings))
         counters.append(StorageCounters(second))
         others[StorageKind(second)] = counted(opened, counters[0])
-    return StoragePlaces(StorageKind(settings.storage_backend), storage, others), counters
+    return StorageBackends(StorageKind(settings.storage_backend), storage, others), counters
 
 
 def _make_commit_hooks(cache: Cache, sessions: SessionService, files: FileServices) -> CommitHooks:

@@ -11,7 +11,7 @@ from data_layer.database.statements import Sql
 
 LIVE = "sessions.status = 'active' AND sessions.expires_at > now()"
 
-# The snapshot says which transactions the answer knows of; see ``services.sessions.coverage``.
+# The snapshot says which transactions the answer knows of; see ``services.sessions.watermark``.
 _AS_OF = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint, pg_postmaster_start_time()::text"
 _FIND = f"""
 SELECT sessions.id, sessions.user_id, users.role, sessions.type, sessions.created_at, sessions.expires_at,

@@ -141,11 +141,11 @@ class StoredFileRepository(ReadRepository[StoredFile]):
         return await self._mark(is_any(StoredFile.id, object_ids) & pending)
 
     async def removable(self, *, ids: Collection[UUID] = (), keys: Collection[str] = ()) -> Sequence[ObjectRecord]:
-        """Which of these objects nothing refers to at this moment; ``condemn`` makes sure of it."""
+        """Which of these objects nothing refers to at this moment; ``mark_deleted`` makes sure of it."""
         chosen = or_(is_any(StoredFile.id, ids), is_any(StoredFile.key, keys))
         return [_record(row) for row in await self._session.execute(_RECORDS.where(chosen, _IS_UNREFERENCED))]
 
-    async def condemn(self, object_ids: Collection[UUID]) -> Sequence[ObjectRecord]:
+    async def mark_deleted(self, object_ids: Collection[UUID]) -> Sequence[ObjectRecord]:
         """Mark objects as deleted that nothing refers to, with their thumbnails; from here on nothing can any more."""
         # The count stands in the row itself: an update that had to wait for a new reference sees it.
         originals = await self._mark(is_any(StoredFile.id, object_ids) & _IS_UNREFERENCED)

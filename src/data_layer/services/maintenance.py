@@ -58,7 +58,7 @@ def _file_figures(report: CleanupReport) -> dict[str, int]:
     return {
         "files_expired": report.expired,
         "uploads_abandoned": report.abandoned,
-        "objects_removed": report.half_deleted + report.unreferenced + report.strays,
+        "objects_removed": report.half_deleted + report.unreferenced + report.orphans,
     }
 
 

@@ -38,20 +38,20 @@ class SeedReport(Value):
 
 
 class SeedService:
-    """Plants the example data. Its rows have fixed ids, so that planting again adds only what is missing."""
+    """Loads the example data. Its rows have fixed ids, so that loading again adds only what is missing."""
 
     def __init__(self, transactions: Transactions, storage: Storage) -> None:
         self._transactions = transactions
         self._storage = storage
 
-    async def plant_once(self, on_progress: Callable[[str], None] = lambda _: None) -> SeedReport:
-        """Plant, unless it was done before: what was deleted since does not come back."""
+    async def load_once(self, on_progress: Callable[[str], None] = lambda _: None) -> SeedReport:
+        """Load it unless that was done before: rows deleted since then do not come back."""
         last = len(catalog()["audit"]) - 1
         async with self._transactions() as tx:
-            planted = await tx.audit.find_one(context={EXAMPLE: last})
-        return SeedReport() if planted else await self.plant(on_progress)
+            loaded = await tx.audit.find_one(context={EXAMPLE: last})
+        return SeedReport() if loaded else await self.load(on_progress)
 
-    async def plant(self, on_progress: Callable[[str], None] = lambda _: None) -> SeedReport:
+    async def load(self, on_progress: Callable[[str], None] = lambda _: None) -> SeedReport:
         """Add what is missing.
 
         Args:
@@ -61,29 +61,29 @@ class SeedService:
             DuplicateError: when someone else has an e-mail address of the example data.
         """
         now = datetime.now(UTC)
-        counts = {"users": await self._plant_users(now)}
+        counts = {"users": await self._load_users(now)}
         for entry in catalog()["projects"]:
-            if await self._plant_project(entry, now - timedelta(days=entry["days_ago"])):
+            if await self._load_project(entry, now - timedelta(days=entry["days_ago"])):
                 on_progress(entry["name"])
                 counts["projects"] = counts.get("projects", 0) + 1
                 counts["codes"] = counts.get("codes", 0) + len(entry["codes"])
                 counts["images"] = counts.get("images", 0) + len(entry.get("images", []))
-        counts["sessions"] = await self._plant_sessions(now)
-        counts["audit_entries"] = await self._plant_audit(now)
+        counts["sessions"] = await self._load_sessions(now)
+        counts["audit_entries"] = await self._load_audit(now)
         return SeedReport(**counts)
 
-    async def _plant_users(self, now: datetime) -> int:
-        planted = 0
+    async def _load_users(self, now: datetime) -> int:
+        loaded = 0
         async with self._transactions() as tx:
             for entry in catalog()["users"]:
                 if await tx.users.find_one(id=fixed_id("users", entry["key"])) is None:
                     user = make_user(entry, now)
                     tx.add(user)
                     await tx.users.increment(user.id, "login_count", amount=entry["login_count"])
-                    planted += 1
-        return planted
+                    loaded += 1
+        return loaded
 
-    async def _plant_project(self, entry: dict[str, Any], created: datetime) -> bool:
+    async def _load_project(self, entry: dict[str, Any], created: datetime) -> bool:
         async with self._transactions() as tx:
             if await tx.projects.find_one(id=fixed_id("projects", entry["key"])) is not None:
                 return False
@@ -106,18 +106,18 @@ class SeedService:
         await self._storage.upload(file_of(path).read_bytes(), key, content_type_of(path))
         return key
 
-    async def _plant_sessions(self, now: datetime) -> int:
-        planted = 0
+    async def _load_sessions(self, now: datetime) -> int:
+        loaded = 0
         async with self._transactions() as tx:
             for number, entry in enumerate(catalog()["sessions"]):
                 if await tx.sessions.find_one(id=fixed_id("sessions", number)) is None:
                     session = make_session(number, entry, now)
                     tx.add(session)
                     await tx.sessions.increment(session.id, "request_count", amount=entry["request_count"])
-                    planted += 1
-        return planted
+                    loaded += 1
+        return loaded
 
-    async def _plant_audit(self, now: datetime) -> int:
+    async def _load_audit(self, now: datetime) -> int:
         entries = catalog()["audit"]
         async with self._transactions() as tx:
             missing = [n for n in range(len(entries)) if await tx.audit.find_one(context={EXAMPLE: n}) is None]

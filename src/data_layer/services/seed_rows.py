@@ -41,7 +41,7 @@ def file_of(path: str) -> Traversable:
 
 
 def fixed_id(table: str, key: object, time: datetime = _ID_TIME) -> UUID:
-    """An id that is the same at every planting: a UUIDv7 (RFC 9562, 5.7) whose random bits are a hash."""
+    """An id that is the same at every load: a UUIDv7 (RFC 9562, 5.7) whose random bits are a hash."""
     milliseconds = int(time.timestamp() * 1000)
     digest = int.from_bytes(hashlib.sha256(f"{table}/{key}".encode()).digest()[:10])
     variant_and_rest = (0b10 << 62) | (digest & ((1 << 62) - 1))

@@ -41,16 +41,16 @@ def _invalidate_nothing() -> None:
 
 def _believe_copies_of_sessions() -> None:
     """Copies are believed without knowing what has changed since."""
-    take = coverage.Coverage.take
+    take = coverage.Watermark.take
 
     def take_and_trust(self: Any, *arguments: Any, **options: Any) -> Any:
         take(self, *arguments, **options)
         self.fresh_until = math.inf
         return {}
 
-    coverage.Coverage.take = take_and_trust  # type: ignore[method-assign]
-    coverage.Coverage.vouches_for = lambda *_: True  # type: ignore[method-assign]
-    coverage.Coverage.give_up = lambda *_: None  # type: ignore[method-assign]
+    coverage.Watermark.take = take_and_trust  # type: ignore[method-assign]
+    coverage.Watermark.vouches_for = lambda *_: True  # type: ignore[method-assign]
+    coverage.Watermark.give_up = lambda *_: None  # type: ignore[method-assign]
 
 
 def _keep_connections() -> None:

@@ -175,7 +175,7 @@ def test_files_that_are_in_order(events: list[Event], truth: Truth) -> None:
     [
         ([upload()], Truth()),
         ([upload()], Truth(files={"f": "other"})),
-        ([upload()], Truth(files={"f": "hash"}, strays=["files/x"])),
+        ([upload()], Truth(files={"f": "hash"}, orphans=["files/x"])),
         ([upload(is_right=False)], KEPT),
         ([upload(), DELETED], KEPT),
         ([upload(), download(is_there=False)], KEPT),

@@ -40,7 +40,7 @@ class Truth:
     sessions: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     """The SHA-256 of what is read, or why it cannot be."""
-    strays: list[str] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
     """What ``storage check`` finds after ``storage cleanup``."""
     cleaned: int = 0
     """Objects that ``storage cleanup`` removed."""
@@ -53,9 +53,9 @@ async def read_truth(servers: Servers, rows: Rows) -> Truth:
         # Entries that wait on disk are written by whoever comes next.
         await until(lambda: data.audit.buffer_statistics().bytes_on_disk == 0, 60)
         cleaned = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(0))
-        truth.cleaned = cleaned.strays + cleaned.half_deleted + cleaned.unreferenced
+        truth.cleaned = cleaned.orphans + cleaned.half_deleted + cleaned.unreferenced
         report = await data.file_maintenance.check(deep=True, young_for=timedelta(0))
-        truth.strays = [str(finding) for finding in report.findings]
+        truth.orphans = [str(finding) for finding in report.findings]
         for (file_id,) in servers.execute(_FILES):
             truth.files[str(file_id)] = await _hash_of(data, file_id)
     numbers = {str(project): number for number, (project, _) in enumerate(rows.projects)}

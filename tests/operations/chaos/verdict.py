@@ -15,7 +15,7 @@ from tests.operations.chaos.watch import Answer
 SAVES = frozenset({"save", "save at once"})
 READS = frozenset({"read", "get", "fresh", "database"})
 _REVOKED_EVERYWHERE = 2.0
-"""Seconds after which nobody accepts a session that was ended (``services.sessions.coverage``)."""
+"""Seconds after which nobody accepts a session that was ended (``services.sessions.watermark``)."""
 _TOLD_AFTER_OUTAGE = 4.0
 """Seconds after Redis is back until all have told it what they changed meanwhile: ARCHITECTURE, "One cached read"."""
 _FAMILIES = {"DatabaseError": POSTGRESQL, "CacheError": REDIS, "StorageError": STORAGE}
@@ -129,7 +129,7 @@ def check_files(events: Iterable[Event], truth: Truth) -> list[str]:
     for event in events:
         if event.kind == "delete":
             deletions[event.facts["file"]].append(event)
-    found = [f"after cleaning up: {stray}" for stray in truth.strays]
+    found = [f"after cleaning up: {orphan}" for orphan in truth.orphans]
     for event in events:
         if event.kind == "upload" and event.outcome == DONE:
             found += _check_upload(event, deletions[event.facts["file"]], truth)

@@ -78,7 +78,7 @@ async def look(settings: Settings, told: dict[str, str], results: int) -> None:
             content = await data.files.download(view.id, owner_id=view.owner_id)
             assert len(content) == view.size
         torn = await data.file_maintenance.check(deep=True, young_for=USEFUL)
-        bad = [finding for finding in torn.findings if finding.problem is not Problem.STRAY]
+        bad = [finding for finding in torn.findings if finding.problem is not Problem.ORPHAN]
         assert not bad, f"torn or half recorded: {bad}"
         async with data.transaction() as tx:
             pending = await tx.stored_files.count(state=FileState.PENDING)
@@ -88,7 +88,7 @@ async def look(settings: Settings, told: dict[str, str], results: int) -> None:
         async with data.transaction() as tx:
             assert await tx.stored_files.count(state=[FileState.PENDING, FileState.DELETED]) == 0
         report = {
-            "strays": len(torn.findings),
+            "orphans": len(torn.findings),
             "pending": pending,
             "half_deleted": cleaned.half_deleted,
             "unreferenced": cleaned.unreferenced,
@@ -147,7 +147,7 @@ def run(settings: Settings, rounds: int, each: int) -> dict[str, int]:
             sums["deleted"] += what == "deleted"
         if number % each == each - 1 or number == rounds - 1:
             found = examine(settings, told)
-            left = {name: found[name] for name in ("strays", "pending", "half_deleted", "unreferenced")}
+            left = {name: found[name] for name in ("orphans", "pending", "half_deleted", "unreferenced")}
             sums["rounds_with_leftovers"] += any(left.values())
             for name, value in left.items():
                 sums[name] = sums.get(name, 0) + value

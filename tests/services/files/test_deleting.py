@@ -121,7 +121,7 @@ async def test_a_key_in_a_row_of_the_owner_keeps_the_bytes(data: DataLayer, owne
     await data.files.delete(saved.id, owner_id=owner.id)
     assert await data.storage.download(saved.key) == picture()
     report = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(0))
-    assert (report.unreferenced, report.strays) == (0, 0)
+    assert (report.unreferenced, report.orphans) == (0, 0)
     assert await data.storage.exists(saved.key)
     async with data.transaction() as tx:
         await tx.projects.delete(await tx.projects.get(project.id))
@@ -155,14 +155,14 @@ async def test_the_service_removes_expired_files_by_itself(data: DataLayer, owne
     shared = await data.files.save(PAGE, owner_id=owner.id, expires_in=HOUR)
     upload = await data.files.begin_upload(owner_id=owner.id, content_type="image/png", size=10)
     await data.storage.upload(b"late", "uploads/late", "image/png")
-    await data.storage.upload(b"stray", "files/00/stray", "image/png")
+    await data.storage.upload(b"orphan", "files/00/orphan", "image/png")
     async with data.transaction() as tx:
         await tx.execute(
             text("UPDATE file_references SET expires_at = now() - interval '1 s' WHERE expires_at > now()")
         )
     async with scheduled(data.maintenance, data.cache, 0.02):
         await until_gone(data, [gone.key, *(small.key for small in gone.thumbnails)])
-    assert sorted(await keys(data)) == sorted([kept.key, "files/00/stray", "uploads/late"]), "the others are too young"
+    assert sorted(await keys(data)) == sorted([kept.key, "files/00/orphan", "uploads/late"]), "the others are too young"
     assert shared.key == kept.key
     async with data.transaction() as tx:
         long_ago = text("UPDATE stored_files SET expires_at = now() - interval '25 h' WHERE state = 'pending'")

@@ -87,7 +87,7 @@ async def test_what_is_sent_after_completion_changes_nothing(
     await data.storage.upload(PAGE, key_of(upload), "image/png")  # S3 and Azure take it until the URL expires.
     assert await data.files.download(file.id, owner_id=owner.id) == PICTURE
     report = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(seconds=-1))
-    assert report.strays == 1
+    assert report.orphans == 1
     assert not [key for key in await keys(data) if key.startswith("uploads/")]
 
 

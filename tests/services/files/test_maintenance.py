@@ -51,12 +51,12 @@ async def test_everything_that_can_be_wrong(data: DataLayer, owner: User) -> Non
     await damage(data, short.key, b"short")
     await damage(data, other.key, bytes(other.size))
     await damage(data, page.key, bytes(page.stored_size), "gzip")
-    for key in ("a-stray", "files/00/stray", "zz/stray"):
-        await damage(data, key, b"stray")
+    for key in ("a-orphan", "files/00/orphan", "zz/orphan"):
+        await damage(data, key, b"orphan")
     wrong = {
         (Problem.MISSING, lost.key),
         (Problem.WRONG_SIZE, short.key),
-        *((Problem.STRAY, key) for key in ("a-stray", "files/00/stray", "zz/stray")),
+        *((Problem.ORPHAN, key) for key in ("a-orphan", "files/00/orphan", "zz/orphan")),
     }
     shallow = await data.file_maintenance.check(young_for=NOW)
     assert found(shallow) == wrong
@@ -77,8 +77,8 @@ COLUMNS = {
 }
 
 
-async def test_a_file_that_any_row_names_is_no_stray(data: DataLayer) -> None:
-    await data.seed.plant()
+async def test_a_file_that_any_row_names_is_no_orphan(data: DataLayer) -> None:
+    await data.seed.load()
     seeded = len(await keys(data))
     expected: set[str] = set()
     for table, columns in COLUMNS.items():
@@ -95,23 +95,23 @@ async def test_a_file_that_any_row_names_is_no_stray(data: DataLayer) -> None:
                 )
     await data.storage.upload(b"x", "legacy/nobody", "image/png")
     report = await data.file_maintenance.check(young_for=NOW)
-    strays = {key for problem, key in found(report) if problem is Problem.STRAY}
+    orphans = {key for problem, key in found(report) if problem is Problem.ORPHAN}
     # Three columns of the example data were overwritten, so three of its files lost their row.
-    assert not strays & expected
-    assert "legacy/nobody" in strays
-    assert report.unrecorded == seeded + len(expected) + 1 - len(strays)
+    assert not orphans & expected
+    assert "legacy/nobody" in orphans
+    assert report.unrecorded == seeded + len(expected) + 1 - len(orphans)
     cleaned = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(seconds=-1), everywhere=True)
-    assert cleaned.strays == len(strays)
+    assert cleaned.orphans == len(orphans)
     assert expected <= set(await keys(data))
     assert (await data.file_maintenance.check(young_for=NOW)).findings == ()
 
 
 async def test_the_example_data_is_in_order(data: DataLayer) -> None:
-    await data.seed.plant()
+    await data.seed.load()
     report = await data.file_maintenance.check(deep=True, young_for=NOW)
     assert report.is_clean
     assert report.unrecorded == report.objects > 10
-    assert (await data.file_maintenance.cleanup(older_than=timedelta(seconds=-1), everywhere=True)).strays == 0
+    assert (await data.file_maintenance.cleanup(older_than=timedelta(seconds=-1), everywhere=True)).orphans == 0
 
 
 async def test_a_row_whose_file_is_gone(data: DataLayer) -> None:
@@ -127,25 +127,25 @@ async def test_cleaning_up_says_first_what_it_would_do(data: DataLayer, owner: U
     saved = await data.files.save(PICTURE, owner_id=owner.id)
     async with data.transaction() as tx:
         await tx.files.remove(saved.id)
-    await damage(data, "files/stray", b"stray")
+    await damage(data, "files/orphan", b"orphan")
     await damage(data, "of-the-application", b"other")
     before = await keys(data)
     planned = await data.file_maintenance.cleanup(older_than=NOW)
-    assert (planned.applied, planned.unreferenced, planned.strays, planned.stray_size) == (False, 1, 1, 5)
+    assert (planned.applied, planned.unreferenced, planned.orphans, planned.orphan_size) == (False, 1, 1, 5)
     assert await keys(data) == before
     too_young = await data.file_maintenance.cleanup(apply=True)
-    assert (too_young.unreferenced, too_young.strays) == (0, 0)
+    assert (too_young.unreferenced, too_young.orphans) == (0, 0)
     assert await keys(data) == before
     told: list[tuple[str, int]] = []
     done = await data.file_maintenance.cleanup(
         apply=True, older_than=NOW, on_progress=lambda what, count: told.append((what, count))
     )
-    assert (done.applied, done.unreferenced, done.strays) == (True, 1, 1)
-    assert ("strays", 1) in told
+    assert (done.applied, done.unreferenced, done.orphans) == (True, 1, 1)
+    assert ("orphans", 1) in told
     assert await keys(data) == ["of-the-application"]
     assert await rows(data) == (0, 0)
     again = await data.file_maintenance.cleanup(apply=True, older_than=NOW)
-    assert (again.unreferenced, again.strays) == (0, 0)
+    assert (again.unreferenced, again.orphans) == (0, 0)
 
 
 async def test_cleaning_up_goes_on_after_a_failure(
@@ -197,6 +197,6 @@ async def test_odd_names_in_the_folder_are_named_and_stay(data: DataLayer, owner
     assert (report.objects, report.unusable) == (1, len(odd))
     assert sorted(report.unusable_keys) == sorted(ascii(name)[1:-1] for name in odd)
     cleaned = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(seconds=-1), everywhere=True)
-    assert (cleaned.unusable, cleaned.strays) == (len(odd), 0)
+    assert (cleaned.unusable, cleaned.orphans) == (len(odd), 0)
     assert all((folder / name).exists() for name in odd)
     assert await data.files.download(saved.id, owner_id=owner.id) == PAGE

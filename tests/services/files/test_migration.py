@@ -115,7 +115,7 @@ async def test_an_interrupted_migration_goes_on(
         await data.files.save(picture(color=(number, 0, 0), size=(90, 90)), owner_id=owner.id)
     monkeypatch.setattr("data_layer.services.files.migration._BATCH", 4)
     async with DataLayer(both(settings, LOCAL, S3)) as moving:
-        storage = moving.file_maintenance._places.of(S3)
+        storage = moving.file_maintenance._backends.of(S3)
         upload, uploads = type(storage).upload, 0
 
         async def fail_late(self: Any, *arguments: Any, **options: Any) -> str:

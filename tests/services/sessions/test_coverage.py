@@ -1,7 +1,7 @@
 """Which copies may be believed: proved against a model of a database whose transactions commit in any order.
 
 The model keeps, for each session, the transactions that changed it. A copy is right when it holds every change that was
-committed more than the lease ago. ``Coverage`` must never vouch for another one, whatever it was told and when.
+committed more than the lease ago. ``Watermark`` must never vouch for another one, whatever it was told and when.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_layer.repositories.session_changes import Reading
-from data_layer.services.sessions.coverage import LEASE_SECONDS, Coverage
+from data_layer.services.sessions.watermark import LEASE_SECONDS, Watermark
 
 SESSIONS = [UUID(int=number) for number in range(3)]
 
@@ -101,7 +101,7 @@ steps = st.tuples(
 
 @given(st.lists(steps, max_size=40))
 def test_it_never_vouches_for_a_copy_that_lacks_an_old_change(story: list[Step]) -> None:
-    database, coverage, copies, now = ModelDatabase(), Coverage(), [], 1000.0
+    database, watermark, copies, now = ModelDatabase(), Watermark(), [], 1000.0
     for what, number, seconds in story:
         now += seconds
         if what == "begin":
@@ -111,97 +111,97 @@ def test_it_never_vouches_for_a_copy_that_lacks_an_old_change(story: list[Step])
         elif what == "copy":
             copies.append(Copy(SESSIONS[number % 3], database.snapshot(), database.server))
         elif what == "restart":
-            coverage = Coverage()
+            watermark = Watermark()
         else:
-            catch_up(coverage, database, now, most=100 if what == "read" else 0)
+            catch_up(watermark, database, now, most=100 if what == "read" else 0)
         for copy in copies:
-            believed = now < coverage.fresh_until and coverage.vouches_for(
+            believed = now < watermark.fresh_until and watermark.vouches_for(
                 copy.session, copy.snapshot.oldest, copy.server
             )
             assert not (believed and copy.lacks(database, now - LEASE_SECONDS))
 
 
-def catch_up(coverage: Coverage, database: ModelDatabase, now: float, most: int = 100) -> Mapping[UUID, int] | None:
+def catch_up(watermark: Watermark, database: ModelDatabase, now: float, most: int = 100) -> Mapping[UUID, int] | None:
     """Read as the feed does; two readings are enough, whatever there is to be read."""
     for _ in range(2):
-        known = coverage.known_at(now)
-        changes = coverage.take(database.read(known, most), asked_at=now, known=known)
-        if coverage.fresh_until > now:
+        known = watermark.known_at(now)
+        changes = watermark.take(database.read(known, most), asked_at=now, known=known)
+        if watermark.fresh_until > now:
             return changes
     raise AssertionError("it reads without end")
 
 
 def test_too_many_changes_while_an_older_transaction_is_open_are_read_once() -> None:
-    database, coverage = ModelDatabase(), Coverage()
-    catch_up(coverage, database, 0.0)
+    database, watermark = ModelDatabase(), Watermark()
+    catch_up(watermark, database, 0.0)
     old = database.snapshot()
     database.begin(SESSIONS[0])
     for _ in range(3):
         database.begin(SESSIONS[1])
         database.commit(1, 0.5)
-    assert catch_up(coverage, database, 1.0, most=0) is None, "everything is dropped"
-    assert not coverage.vouches_for(SESSIONS[2], old.oldest, "first")
-    assert catch_up(coverage, database, 2.0, most=0) == {}, "what was read is not read again"
+    assert catch_up(watermark, database, 1.0, most=0) is None, "everything is dropped"
+    assert not watermark.vouches_for(SESSIONS[2], old.oldest, "first")
+    assert catch_up(watermark, database, 2.0, most=0) == {}, "what was read is not read again"
     database.commit(0, 2.5)
-    assert catch_up(coverage, database, 3.0, most=1) == {SESSIONS[0]: 100}
-    assert coverage.vouches_for(SESSIONS[2], database.snapshot().oldest, "first")
+    assert catch_up(watermark, database, 3.0, most=1) == {SESSIONS[0]: 100}
+    assert watermark.vouches_for(SESSIONS[2], database.snapshot().oldest, "first")
 
 
 def test_a_copy_without_changes_is_believed_after_two_readings() -> None:
-    database, coverage = ModelDatabase(), Coverage()
-    catch_up(coverage, database, 0.0)
+    database, watermark = ModelDatabase(), Watermark()
+    catch_up(watermark, database, 0.0)
     copy = database.snapshot()
-    assert coverage.vouches_for(SESSIONS[0], copy.oldest, "first")
-    assert 0.0 < coverage.fresh_until <= LEASE_SECONDS
+    assert watermark.vouches_for(SESSIONS[0], copy.oldest, "first")
+    assert 0.0 < watermark.fresh_until <= LEASE_SECONDS
 
 
 def test_a_transaction_that_stays_open_for_long_is_not_skipped() -> None:
-    database, coverage = ModelDatabase(), Coverage()
+    database, watermark = ModelDatabase(), Watermark()
     database.begin(SESSIONS[0])
-    catch_up(coverage, database, 0.0)
+    catch_up(watermark, database, 0.0)
     for number in range(3):
         database.begin(SESSIONS[1])
         database.commit(1, 1.0 + number)
-        catch_up(coverage, database, 1.0 + number)
+        catch_up(watermark, database, 1.0 + number)
     database.commit(0, 5.0)
-    assert catch_up(coverage, database, 5.5) == {SESSIONS[0]: 100}
+    assert catch_up(watermark, database, 5.5) == {SESSIONS[0]: 100}
 
 
 def test_another_server_begins_anew() -> None:
-    database, coverage = ModelDatabase(), Coverage()
-    catch_up(coverage, database, 0.0)
+    database, watermark = ModelDatabase(), Watermark()
+    catch_up(watermark, database, 0.0)
     copy = database.snapshot()
     database.server, database.next_one = "second", 50
-    known = coverage.known_at(1.0)
-    assert coverage.take(database.read(known), asked_at=1.0, known=known) is None, "everything is dropped"
-    assert coverage.fresh_until < 1.0
-    catch_up(coverage, database, 1.0)
-    assert not coverage.vouches_for(SESSIONS[0], copy.oldest, "first")
-    assert coverage.vouches_for(SESSIONS[0], database.snapshot().oldest, "second")
+    known = watermark.known_at(1.0)
+    assert watermark.take(database.read(known), asked_at=1.0, known=known) is None, "everything is dropped"
+    assert watermark.fresh_until < 1.0
+    catch_up(watermark, database, 1.0)
+    assert not watermark.vouches_for(SESSIONS[0], copy.oldest, "first")
+    assert watermark.vouches_for(SESSIONS[0], database.snapshot().oldest, "second")
 
 
 def test_a_long_gap_begins_anew() -> None:
-    database, coverage = ModelDatabase(), Coverage()
-    catch_up(coverage, database, 0.0)
-    assert coverage.known_at(30.0) is not None
-    assert coverage.known_at(61.0) is None
+    database, watermark = ModelDatabase(), Watermark()
+    catch_up(watermark, database, 0.0)
+    assert watermark.known_at(30.0) is not None
+    assert watermark.known_at(61.0) is None
 
 
 def test_forgetting_old_changes_makes_old_copies_unbelievable() -> None:
-    database, coverage = ModelDatabase(), Coverage()
-    catch_up(coverage, database, 0.0)
+    database, watermark = ModelDatabase(), Watermark()
+    catch_up(watermark, database, 0.0)
     old = database.snapshot()
     many = {UUID(int=number): 100 + number for number in range(60_000)}
-    known = coverage.known_at(1.0)
+    known = watermark.known_at(1.0)
     reading = Reading("first", 0.0, "70000:70000:", 70_000, 70_000, many)
-    assert coverage.take(reading, asked_at=1.0, known=known) is not None
-    assert not coverage.vouches_for(UUID(int=3), old.oldest, "first"), "its change was forgotten"
-    assert not coverage.vouches_for(UUID(int=99_999), old.oldest, "first"), "nor is any other that old"
-    assert coverage.vouches_for(UUID(int=99_999), 70_000, "first")
+    assert watermark.take(reading, asked_at=1.0, known=known) is not None
+    assert not watermark.vouches_for(UUID(int=3), old.oldest, "first"), "its change was forgotten"
+    assert not watermark.vouches_for(UUID(int=99_999), old.oldest, "first"), "nor is any other that old"
+    assert watermark.vouches_for(UUID(int=99_999), 70_000, "first")
 
 
 def test_what_this_process_ended_is_never_believed_again() -> None:
-    database, coverage = ModelDatabase(), Coverage()
-    catch_up(coverage, database, 0.0)
-    coverage.give_up([SESSIONS[0]])
-    assert not coverage.vouches_for(SESSIONS[0], 10**9, "first")
+    database, watermark = ModelDatabase(), Watermark()
+    catch_up(watermark, database, 0.0)
+    watermark.give_up([SESSIONS[0]])
+    assert not watermark.vouches_for(SESSIONS[0], 10**9, "first")

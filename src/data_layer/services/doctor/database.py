@@ -446,7 +446,7 @@ async def judge_migration_rights(target: DatabaseTarget) -> CheckResult:
 
 async def judge_audit_months(target: DatabaseTarget) -> list[CheckResult]:
     """Whether the audit trail has a partition for this month and the next."""
-    months, has_strays = await read_audit_months(target.database)
+    months, has_orphans = await read_audit_months(target.database)
     this = Month.of(datetime.now(UTC))
     missing = [str(month) for month in (this, this.plus(1)) if month not in months]
     found = []
@@ -458,7 +458,7 @@ async def judge_audit_months(target: DatabaseTarget) -> list[CheckResult]:
                 "run: data-layer maintenance run, as the service does regularly; see why it has not",
             )
         )
-    if has_strays:
+    if has_orphans:
         found.append(
             warning(
                 "entries of the audit trail lie in its default partition, where they are never removed",

@@ -5,9 +5,9 @@ it nothing. A removal first marks the row, so that no reference can be added any
 the row; one that was interrupted is finished by ``storage cleanup``.
 """
 
+from data_layer.services.files.backends import StorageBackends
 from data_layer.services.files.maintenance import FileMaintenance
 from data_layer.services.files.owners import ANY_OWNER, Owner
-from data_layer.services.files.places import StoragePlaces
 from data_layer.services.files.removal import FileRemoval
 from data_layer.services.files.service import SHOWN_INLINE, FileService
 from data_layer.services.files.serving import LocalFileServer, PublicFileServer
@@ -21,5 +21,5 @@ __all__ = [
     "LocalFileServer",
     "Owner",
     "PublicFileServer",
-    "StoragePlaces",
+    "StorageBackends",
 ]

@@ -14,8 +14,8 @@ from data_layer.errors import DamagedFileError, FileNotFoundInStorageError
 from data_layer.repositories.stored_objects import ObjectRecord
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.base import Value
+from data_layer.services.files.backends import StorageBackends, headers_of
 from data_layer.services.files.packing import unpack
-from data_layer.services.files.places import StoragePlaces, headers_of
 from data_layer.services.files.repair import FileRepair
 from data_layer.storage import ListedFile, UnusableKeys
 
@@ -29,7 +29,7 @@ class Problem(StrEnum):
     """What can be wrong with one object."""
 
     MISSING = "missing"
-    STRAY = "stray"
+    ORPHAN = "orphan"
     WRONG_SIZE = "wrong_size"
     WRONG_HASH = "wrong_hash"
     WRONG_HEADERS = "wrong_headers"
@@ -50,7 +50,7 @@ class CheckReport(Value):
     """What was compared and what was found.
 
     ``unrecorded`` objects are in order: a row holds their key, but nobody saved them as files. ``young`` ones are no
-    strays yet: an object is stored before it is recorded. ``unusable`` ones have keys that no file of ours can have,
+    orphans yet: an object is stored before it is recorded. ``unusable`` ones have keys that no file of ours can have,
     such as ``a//b``; something else put them there, and the first of them are named.
     """
 
@@ -70,19 +70,19 @@ class CheckReport(Value):
 
 
 class FileCheck:
-    """One comparison. ``young_for`` is how old an object must be before it can be a stray."""
+    """One comparison. ``young_for`` is how old an object must be before it can be an orphan."""
 
     def __init__(
         self,
         transactions: Transactions,
-        places: StoragePlaces,
+        backends: StorageBackends,
         *,
         deep: bool,
         young_for: timedelta,
         repair: FileRepair | None = None,
     ) -> None:
         self._transactions = transactions
-        self._places = places
+        self._backends = backends
         self._deep = deep
         self._repair = repair
         self._young_until = datetime.now(UTC) - young_for
@@ -92,7 +92,7 @@ class FileCheck:
 
     async def run(self, on_progress: Callable[[int], None]) -> CheckReport:
         """Compare everything; ``on_progress`` is told every now and then how many objects were seen."""
-        for kind in self._places.kinds:
+        for kind in self._backends.kinds:
             batch: list[tuple[str, ListedFile | None, ObjectRecord | None, bool]] = []
             async for key, listed, record, held in self.merged(kind):
                 self._count(listed, record, held=held)
@@ -118,8 +118,8 @@ class FileCheck:
         self, kind: StorageKind
     ) -> AsyncGenerator[tuple[str, ListedFile | None, ObjectRecord | None, bool]]:
         """Each key once: what the storage lists, what the table records, and whether a row holds it as a text."""
-        is_main = kind == self._places.kind
-        listing = _Stream(self._places.of(kind).list(on_unusable_key=self.unusable.add), lambda file: file.key)
+        is_main = kind == self._backends.kind
+        listing = _Stream(self._backends.of(kind).list(on_unusable_key=self.unusable.add), lambda file: file.key)
         records = _Stream(self._records(), lambda record: record.key)
         held = _Stream(self._keys_in_rows() if is_main else _nothing(), lambda key: key)
         streams = (listing, records, held)
@@ -160,13 +160,13 @@ class FileCheck:
         if record is not None and record.backend == kind and record.state is FileState.STORED:
             await self._look_at_record(kind, listed, record)
         elif record is None and held and listed is None:
-            if not await self._places.of(kind).exists(key):
+            if not await self._backends.of(kind).exists(key):
                 self._report(Problem.MISSING, kind, key)
-        elif record is None and not held and listed is not None and kind == self._places.kind:
+        elif record is None and not held and listed is not None and kind == self._backends.kind:
             if listed.created_at > self._young_until:
                 self._young += 1
             elif not await self._became_known(key):
-                self._report(Problem.STRAY, kind, key, size=listed.size)
+                self._report(Problem.ORPHAN, kind, key, size=listed.size)
 
     async def _look_at_record(self, kind: StorageKind, listed: ListedFile | None, record: ObjectRecord) -> None:
         if listed is None:
@@ -181,7 +181,7 @@ class FileCheck:
 
     async def _is_there_or_gone(self, kind: StorageKind, record: ObjectRecord) -> bool:
         """Ask again: it may have been stored, or deleted by its owner, while everything else was compared."""
-        if await self._places.of(kind).exists(record.key):
+        if await self._backends.of(kind).exists(record.key):
             return True
         async with self._transactions() as tx:
             row = await tx.stored_files.find_one(id=record.id)
@@ -194,7 +194,7 @@ class FileCheck:
     async def _has_right_bytes(self, kind: StorageKind, record: ObjectRecord) -> bool:
         digest = hashlib.sha256()
         try:
-            async with self._places.of(kind).open(record.key) as file:
+            async with self._backends.of(kind).open(record.key) as file:
                 chunks = unpack(file.chunks, record.original_size) if record.encoding else file.chunks
                 async for chunk in chunks:
                     digest.update(chunk)
@@ -206,7 +206,7 @@ class FileCheck:
 
     async def _has_right_headers(self, kind: StorageKind, record: ObjectRecord) -> bool:
         try:
-            stored = await self._places.of(kind).stat(record.key)
+            stored = await self._backends.of(kind).stat(record.key)
         except FileNotFoundInStorageError:
             return await self._is_there_or_gone(kind, record)
         return all(getattr(stored, name) == value for name, value in headers_of(record).items())

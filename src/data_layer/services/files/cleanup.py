@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.base import Value
+from data_layer.services.files.backends import FILES, UPLOADS, StorageBackends
 from data_layer.services.files.check import FileCheck
-from data_layer.services.files.places import FILES, UPLOADS, StoragePlaces
 from data_layer.services.files.removal import FileRemoval
 from data_layer.storage import ListedFile, UnusableKeys
 
@@ -24,8 +24,8 @@ class CleanupReport(Value):
         abandoned: Direct uploads that were not completed.
         half_deleted: Objects whose removal had been interrupted.
         unreferenced: Objects that nothing has referred to for long enough.
-        strays: Objects that no row knows, where files are saved and uploaded to; elsewhere only if told so.
-        stray_size: What the strays take, in bytes.
+        orphans: Objects that no row knows, where files are saved and uploaded to; elsewhere only if told so.
+        orphan_size: What the orphans take, in bytes.
         unusable: Objects under keys that no file of ours can have; they stay, as something else put them there.
         broken_uploads: Invisible rests of broken uploads, as far as the backend lists them.
     """
@@ -35,8 +35,8 @@ class CleanupReport(Value):
     abandoned: int = 0
     half_deleted: int = 0
     unreferenced: int = 0
-    strays: int = 0
-    stray_size: int = 0
+    orphans: int = 0
+    orphan_size: int = 0
     broken_uploads: int = 0
     unusable: int = 0
 
@@ -47,7 +47,7 @@ class FileCleanup:
     def __init__(
         self,
         transactions: Transactions,
-        places: StoragePlaces,
+        backends: StorageBackends,
         removal: FileRemoval,
         *,
         older_than: timedelta,
@@ -56,40 +56,40 @@ class FileCleanup:
         on_progress: Callable[[str, int], None],
     ) -> None:
         self._transactions = transactions
-        self._places = places
+        self._backends = backends
         self._removal = removal
         self._older_than = older_than
         self._apply = apply
-        self._places_of_strays = ("",) if everywhere else (FILES, UPLOADS)
+        self._prefixes = ("",) if everywhere else (FILES, UPLOADS)
         self._on_progress = on_progress
         self._unusable = UnusableKeys()
 
     async def run(self) -> CleanupReport:
         """Go through everything once; what comes first makes more for what comes later."""
-        report = await self._clean(self._strays)
+        report = await self._clean(self._orphans)
         if not self._apply:
             return report
-        broken = await self._places.storage.remove_abandoned_uploads(older_than=self._older_than)
+        broken = await self._backends.storage.remove_abandoned_uploads(older_than=self._older_than)
         return report.model_copy(update={"broken_uploads": broken})
 
     async def run_quickly(self) -> CleanupReport:
         """What the table knows, and what direct uploads left behind: nothing for which the storage is listed whole."""
-        return await self._clean(self._stray_uploads)
+        return await self._clean(self._orphan_uploads)
 
-    async def _clean(self, find_strays: Callable[[], Awaitable[tuple[int, int]]]) -> CleanupReport:
+    async def _clean(self, find_orphans: Callable[[], Awaitable[tuple[int, int]]]) -> CleanupReport:
         expired = await self._expired()
         abandoned = await self._abandoned()
         half_deleted = await self._half_deleted()
         unreferenced = await self._unreferenced()
-        strays, stray_size = await find_strays()
+        orphans, orphan_size = await find_orphans()
         return CleanupReport(
             applied=self._apply,
             expired=expired,
             abandoned=abandoned,
             half_deleted=half_deleted,
             unreferenced=unreferenced,
-            strays=strays,
-            stray_size=stray_size,
+            orphans=orphans,
+            orphan_size=orphan_size,
             unusable=self._unusable.count,
         )
 
@@ -127,11 +127,11 @@ class FileCleanup:
         while True:
             async with self._transactions() as tx:
                 limit = _BATCH if self._apply else 1_000_000
-                condemned = await tx.stored_files.half_deleted(older_than=self._older_than, limit=limit)
-            done += len(condemned)
-            if not condemned or not self._apply:
+                marked = await tx.stored_files.half_deleted(older_than=self._older_than, limit=limit)
+            done += len(marked)
+            if not marked or not self._apply:
                 return done
-            await self._removal.finish(condemned)
+            await self._removal.finish(marked)
             self._on_progress("half_deleted", done)
 
     async def _unreferenced(self) -> int:
@@ -151,43 +151,43 @@ class FileCleanup:
             after = (page[-1].updated_at, page[-1].id)
             self._on_progress("unreferenced", done)
 
-    async def _strays(self) -> tuple[int, int]:
-        check = FileCheck(self._transactions, self._places, deep=False, young_for=self._older_than)
+    async def _orphans(self) -> tuple[int, int]:
+        check = FileCheck(self._transactions, self._backends, deep=False, young_for=self._older_than)
         young_until = datetime.now(UTC) - self._older_than
         count = size = 0
         batch: list[ListedFile] = []
         self._unusable = check.unusable
-        async for _, listed, record, held in check.merged(self._places.kind):
+        async for _, listed, record, held in check.merged(self._backends.kind):
             if listed is None or record is not None or held or listed.created_at > young_until:
                 continue
-            if listed.key.startswith(self._places_of_strays):
+            if listed.key.startswith(self._prefixes):
                 batch.append(listed)
             if len(batch) == _BATCH:
-                count, size = await self._remove_strays(batch, count, size)
+                count, size = await self._remove_orphans(batch, count, size)
                 batch = []
-        return await self._remove_strays(batch, count, size)
+        return await self._remove_orphans(batch, count, size)
 
-    async def _stray_uploads(self) -> tuple[int, int]:
+    async def _orphan_uploads(self) -> tuple[int, int]:
         young_until = datetime.now(UTC) - self._older_than
         count = size = 0
         batch: list[ListedFile] = []
-        async for listed in self._places.storage.list(UPLOADS, on_unusable_key=self._unusable.add):
+        async for listed in self._backends.storage.list(UPLOADS, on_unusable_key=self._unusable.add):
             if listed.created_at <= young_until:
                 batch.append(listed)
             if len(batch) == _BATCH:
-                count, size = await self._remove_strays(batch, count, size)
+                count, size = await self._remove_orphans(batch, count, size)
                 batch = []
-        return await self._remove_strays(batch, count, size)
+        return await self._remove_orphans(batch, count, size)
 
-    async def _remove_strays(self, batch: Sequence[ListedFile], count: int, size: int) -> tuple[int, int]:
+    async def _remove_orphans(self, batch: Sequence[ListedFile], count: int, size: int) -> tuple[int, int]:
         keys = [file.key for file in batch]
         if not keys:
             return count, size
         async with self._transactions() as tx:
             known = await tx.stored_files.known(keys) | await tx.stored_files.used_in_rows(keys)
-        strays = [file for file in batch if file.key not in known]
+        orphans = [file for file in batch if file.key not in known]
         if self._apply:
-            await self._places.storage.delete_many([file.key for file in strays])
-        count += len(strays)
-        self._on_progress("strays", count)
-        return count, size + sum(file.size for file in strays)
+            await self._backends.storage.delete_many([file.key for file in orphans])
+        count += len(orphans)
+        self._on_progress("orphans", count)
+        return count, size + sum(file.size for file in orphans)

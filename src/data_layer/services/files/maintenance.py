@@ -9,10 +9,10 @@ from data_layer.entities.enums import StorageKind
 from data_layer.errors import ConfigurationError
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.files import StorageUsage
+from data_layer.services.files.backends import StorageBackends
 from data_layer.services.files.check import CheckReport, FileCheck
 from data_layer.services.files.cleanup import CleanupReport, FileCleanup
 from data_layer.services.files.migration import FileMigration, MigrationReport
-from data_layer.services.files.places import StoragePlaces
 from data_layer.services.files.removal import FileRemoval
 from data_layer.services.files.repair import FileRepair
 
@@ -23,9 +23,9 @@ SAFETY_AGE = timedelta(hours=24)
 class FileMaintenance:
     """Compares, cleans up, migrates and counts, while the service runs."""
 
-    def __init__(self, transactions: Transactions, places: StoragePlaces, removal: FileRemoval) -> None:
+    def __init__(self, transactions: Transactions, backends: StorageBackends, removal: FileRemoval) -> None:
         self._transactions = transactions
-        self._places = places
+        self._backends = backends
         self._removal = removal
 
     async def check(
@@ -41,15 +41,15 @@ class FileMaintenance:
         Args:
             deep: read everything and compare the hashes, too.
             repair: store objects again whose bytes are there, but not as the table describes them.
-            young_for: how old an object must be to be called a stray.
+            young_for: how old an object must be to be called an orphan.
             on_progress: told how many objects were seen.
         """
         check = FileCheck(
             self._transactions,
-            self._places,
+            self._backends,
             deep=deep,
             young_for=young_for,
-            repair=FileRepair(self._places) if repair else None,
+            repair=FileRepair(self._backends) if repair else None,
         )
         return await check.run(on_progress)
 
@@ -72,7 +72,7 @@ class FileMaintenance:
         """
         cleanup = FileCleanup(
             self._transactions,
-            self._places,
+            self._backends,
             self._removal,
             older_than=older_than,
             apply=apply,
@@ -87,7 +87,7 @@ class FileMaintenance:
         """What the service does by itself, again and again: the quick part of ``cleanup``; without apply say what."""
         cleanup = FileCleanup(
             self._transactions,
-            self._places,
+            self._backends,
             self._removal,
             older_than=SAFETY_AGE,
             apply=apply,
@@ -105,12 +105,12 @@ class FileMaintenance:
             ConfigurationError: not both are configured.
             ContentMismatchError: an object arrived with other bytes.
         """
-        others = [kind for kind in self._places.kinds if kind != target]
-        if target not in self._places.kinds or len(others) != 1:
+        others = [kind for kind in self._backends.kinds if kind != target]
+        if target not in self._backends.kinds or len(others) != 1:
             raise ConfigurationError(
                 f"STORAGE_BACKEND and STORAGE_SECOND_BACKEND must name two backends, one of them {target.value}"
             )
-        migration = FileMigration(self._transactions, self._places, source=others[0], target=target)
+        migration = FileMigration(self._transactions, self._backends, source=others[0], target=target)
         return await migration.run(on_progress)
 
     async def usage(self) -> StorageUsage:

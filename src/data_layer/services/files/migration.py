@@ -19,7 +19,7 @@ from data_layer.observability.log import get_log
 from data_layer.repositories.stored_objects import ObjectRecord
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.base import Value
-from data_layer.services.files.places import FILES, UPLOADS, StoragePlaces, headers_of, require_size
+from data_layer.services.files.backends import FILES, UPLOADS, StorageBackends, headers_of, require_size
 from data_layer.storage import FileInformation, ListedFile, StorageBackend
 
 log = get_log(__name__)
@@ -36,7 +36,7 @@ class MigrationReport(Value):
         present: Objects that had been copied before.
         moved: Objects whose rows now say that they are in the new backend.
         vanished: Objects that were deleted while they were copied.
-        strays: Objects that were left behind, because they are in no row any more.
+        orphans: Objects that were left behind, because they are in no row any more.
         missing: Keys that rows say are in the old backend, where they are not.
         damaged: Keys whose objects have another size than their rows say; they were not copied.
     """
@@ -48,7 +48,7 @@ class MigrationReport(Value):
     present: int
     moved: int
     vanished: int
-    strays: int
+    orphans: int
     missing: tuple[str, ...]
     damaged: tuple[str, ...] = ()
 
@@ -57,13 +57,13 @@ class FileMigration:
     """One migration from a backend to another."""
 
     def __init__(
-        self, transactions: Transactions, places: StoragePlaces, *, source: StorageKind, target: StorageKind
+        self, transactions: Transactions, backends: StorageBackends, *, source: StorageKind, target: StorageKind
     ) -> None:
         self._transactions = transactions
         self._kinds = (source, target)
-        self._source = places.of(source)
-        self._target = places.of(target)
-        self._copied = self._size = self._present = self._moved = self._vanished = self._strays = 0
+        self._source = backends.of(source)
+        self._target = backends.of(target)
+        self._copied = self._size = self._present = self._moved = self._vanished = self._orphans = 0
         self._damaged: list[str] = []
 
     async def run(self, on_progress: Callable[[int], None]) -> MigrationReport:
@@ -90,13 +90,13 @@ class FileMigration:
             present=self._present,
             moved=self._moved,
             vanished=self._vanished,
-            strays=self._strays,
+            orphans=self._orphans,
             missing=await self._left_behind(),
             damaged=tuple(self._damaged),
         )
 
     async def _migrate(self, listed: Sequence[ListedFile]) -> None:
-        batch = await self._without_strays(listed)
+        batch = await self._without_orphans(listed)
         async with self._transactions() as tx:
             records = await tx.stored_files.records([listed.key for listed in batch])
         slots = asyncio.Semaphore(_AT_ONCE)
@@ -112,14 +112,14 @@ class FileMigration:
             await cancel_and_wait(*tasks)
         await self._say_moved([key for key in done if key is not None])
 
-    async def _without_strays(self, batch: Sequence[ListedFile]) -> Sequence[ListedFile]:
+    async def _without_orphans(self, batch: Sequence[ListedFile]) -> Sequence[ListedFile]:
         """Without saved files that are in no row: copied once, and deleted since from where their row said they are."""
         saved = [listed.key for listed in batch if listed.key.startswith(FILES)]
         async with self._transactions() as tx:
             unknown = set(saved) - await tx.stored_files.known(saved)
-            strays = unknown - await tx.stored_files.used_in_rows(unknown)
-        self._strays += len(strays)
-        return [listed for listed in batch if listed.key not in strays]
+            orphans = unknown - await tx.stored_files.used_in_rows(unknown)
+        self._orphans += len(orphans)
+        return [listed for listed in batch if listed.key not in orphans]
 
     async def _copy(self, listed: ListedFile, record: ObjectRecord | None) -> str | None:
         """Copy one object and verify it; its key, unless it was deleted meanwhile or is damaged.

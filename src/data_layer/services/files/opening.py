@@ -11,8 +11,8 @@ from data_layer.config import Settings
 from data_layer.entities.enums import StorageKind
 from data_layer.errors import ConfigurationError
 from data_layer.repositories.unit_of_work import Transactions
+from data_layer.services.files.backends import StorageBackends
 from data_layer.services.files.maintenance import FileMaintenance
-from data_layer.services.files.places import StoragePlaces
 from data_layer.services.files.removal import FileRemoval
 from data_layer.services.files.service import FileService
 from data_layer.services.files.serving import LocalFileServer, PublicFileServer
@@ -37,7 +37,7 @@ class FileServices:
 
 @asynccontextmanager
 async def open_files(
-    settings: Settings, transactions: Transactions, places: StoragePlaces
+    settings: Settings, transactions: Transactions, backends: StorageBackends
 ) -> AsyncIterator[FileServices]:
     """Services with threads of their own, which end with the block.
 
@@ -45,12 +45,12 @@ async def open_files(
         ConfigurationError: ALLOWED_FILE_TYPES holds a type that cannot be recognised by content.
     """
     inspector, threads = Inspector(file_limits(settings)), FileThreads(_THREADS)
-    removal = FileRemoval(transactions, places)
+    removal = FileRemoval(transactions, backends)
     try:
         yield FileServices(
             FileService(
                 transactions,
-                places,
+                backends,
                 inspector,
                 threads,
                 removal,
@@ -58,9 +58,9 @@ async def open_files(
                 public_url=settings.public_url or "",
             ),
             removal,
-            FileMaintenance(transactions, places, removal),
-            _server(settings, transactions, places),
-            PublicFileServer(transactions, places),
+            FileMaintenance(transactions, backends, removal),
+            _server(settings, transactions, backends),
+            PublicFileServer(transactions, backends),
         )
     finally:
         await inspector.close()
@@ -91,8 +91,8 @@ def file_limits(settings: Settings) -> FileLimits:
     )
 
 
-def _server(settings: Settings, transactions: Transactions, places: StoragePlaces) -> LocalFileServer | None:
-    if StorageKind.LOCAL not in places.kinds:
+def _server(settings: Settings, transactions: Transactions, backends: StorageBackends) -> LocalFileServer | None:
+    if StorageKind.LOCAL not in backends.kinds:
         return None
-    storage = places.of(StorageKind.LOCAL)
+    storage = backends.of(StorageKind.LOCAL)
     return LocalFileServer(transactions, storage, local_url_signer(settings))

@@ -10,7 +10,7 @@ from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 from data_layer.repositories.stored_objects import ObjectRecord
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
-from data_layer.services.files.places import StoragePlaces
+from data_layer.services.files.backends import StorageBackends
 
 log = get_log(__name__)
 
@@ -27,45 +27,45 @@ def leaving_rest_to_cleanup(**which: object) -> Iterator[None]:
 class FileRemoval:
     """Takes objects out of the storage and out of the table, in an order that can be interrupted anywhere."""
 
-    def __init__(self, transactions: Transactions, places: StoragePlaces) -> None:
+    def __init__(self, transactions: Transactions, backends: StorageBackends) -> None:
         self._transactions = transactions
-        self._places = places
+        self._backends = backends
 
     async def remove_discarded(self, keys: Sequence[str]) -> None:
         """After a commit: remove the files whose keys were in rows that are gone. What fails stays for ``cleanup``."""
         with leaving_rest_to_cleanup(files=len(keys)):
             async with self._transactions() as tx:
                 strangers = set(keys) - await tx.stored_files.known(keys)
-                condemned = await self._condemn(tx, keys=keys)
+                marked = await self._mark_deleted(tx, keys=keys)
             # What the table does not know was put there by hand or by the example data, for the row that held its key.
             for key in sorted(strangers):
                 with leaving_rest_to_cleanup(key=key):
-                    await self._places.storage.delete(key)
-            await self.finish(condemned)
+                    await self._backends.storage.delete(key)
+            await self.finish(marked)
 
     async def remove(self, object_ids: Collection[UUID]) -> int:
         """Remove those of these objects that nobody refers to; how many objects went, thumbnails included."""
         async with self._transactions() as tx:
-            condemned = await self._condemn(tx, ids=object_ids)
-        await self.finish(condemned)
-        return len(condemned)
+            marked = await self._mark_deleted(tx, ids=object_ids)
+        await self.finish(marked)
+        return len(marked)
 
     async def give_up(self, object_ids: Collection[UUID]) -> int:
         """Remove direct uploads that were not completed; how many."""
         async with self._transactions() as tx:
-            condemned = await tx.stored_files.give_up(object_ids)
-        await self.finish(condemned)
-        return len(condemned)
+            marked = await tx.stored_files.give_up(object_ids)
+        await self.finish(marked)
+        return len(marked)
 
-    async def finish(self, condemned: Collection[ObjectRecord]) -> None:
+    async def finish(self, marked: Collection[ObjectRecord]) -> None:
         """Remove objects whose rows are marked as deleted, and then the rows."""
-        if not condemned:
+        if not marked:
             return
-        await self._places.delete((record.backend, record.key) for record in condemned)
+        await self._backends.delete((record.backend, record.key) for record in marked)
         async with self._transactions() as tx:
-            await tx.stored_files.forget([record.id for record in condemned])
+            await tx.stored_files.forget([record.id for record in marked])
 
-    async def _condemn(
+    async def _mark_deleted(
         self, tx: UnitOfWork, *, ids: Collection[UUID] = (), keys: Collection[str] = ()
     ) -> Sequence[ObjectRecord]:
         """Mark what nothing refers to, and no row of its owner holds by its key. Other people's rows must attach it."""
@@ -76,4 +76,4 @@ class FileRemoval:
         for owner in {candidate.owner_id for candidate in candidates}:
             some = [candidate.key for candidate in candidates if candidate.owner_id == owner]
             used |= await tx.stored_files.used_in_rows(some, owner_id=owner)
-        return await tx.stored_files.condemn([c.id for c in candidates if c.key not in used])
+        return await tx.stored_files.mark_deleted([c.id for c in candidates if c.key not in used])

@@ -15,8 +15,8 @@ from data_layer.entities.enums import StorageKind
 from data_layer.errors import ContentMismatchError, DamagedFileError, FileNotFoundInStorageError
 from data_layer.observability.log import get_log
 from data_layer.repositories.stored_objects import ObjectRecord
+from data_layer.services.files.backends import StorageBackends, headers_of
 from data_layer.services.files.packing import pack, unpack
-from data_layer.services.files.places import StoragePlaces, headers_of
 from data_layer.storage import FileContent, Storage
 from data_layer.storage.validation import ReceivedFile
 
@@ -26,12 +26,12 @@ log = get_log(__name__)
 class FileRepair:
     """Repairs one object at a time. What cannot be repaired stays as it is."""
 
-    def __init__(self, places: StoragePlaces) -> None:
-        self._places = places
+    def __init__(self, backends: StorageBackends) -> None:
+        self._backends = backends
 
     async def repair(self, kind: StorageKind, record: ObjectRecord) -> bool:
         """Store the right bytes with the right headers; whether they were there."""
-        storage = self._places.of(kind)
+        storage = self._backends.of(kind)
         try:
             if record.encoding is None:
                 async with storage.open(record.key) as file:

@@ -12,17 +12,17 @@ from data_layer.entities.enums import FileState
 from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.files import Attachment, DirectUpload, FileView, PublicFile
-from data_layer.services.files.intake import Intake, Request, new_reference
-from data_layer.services.files.owners import Owner, require_owner
-from data_layer.services.files.packing import unpack, verified
-from data_layer.services.files.places import (
+from data_layer.services.files.backends import (
     PUBLIC_PATH,
     THUMBNAIL_TYPE,
-    StoragePlaces,
+    StorageBackends,
     headers_of,
     public_name,
     require_size,
 )
+from data_layer.services.files.ingest import FileIngest, SaveRequest, new_reference
+from data_layer.services.files.owners import Owner, require_owner
+from data_layer.services.files.packing import unpack, verified
 from data_layer.services.files.removal import FileRemoval, leaving_rest_to_cleanup
 from data_layer.services.files.uploads import DirectUploads
 from data_layer.storage import FileContent, OpenFile, SignedUrl
@@ -44,7 +44,7 @@ class FileService:
     def __init__(
         self,
         transactions: Transactions,
-        places: StoragePlaces,
+        backends: StorageBackends,
         inspector: Inspector,
         threads: FileThreads,
         removal: FileRemoval,
@@ -53,16 +53,16 @@ class FileService:
         public_url: str = "",
     ) -> None:
         self._transactions = transactions
-        self._places = places
+        self._backends = backends
         self._inspector = inspector
         self._threads = threads
         self._removal = removal
         self._public_url = public_url
-        self._intake = Intake(transactions, places, inspector, threads)
+        self._ingest = FileIngest(transactions, backends, inspector, threads)
         self._uploads = DirectUploads(
             transactions,
-            places,
-            intake=self._intake,
+            backends,
+            ingest=self._ingest,
             removal=removal,
             inspector=inspector,
             threads=threads,
@@ -101,7 +101,7 @@ class FileService:
         allowed = None if allowed_types is None else frozenset(map(canonical_type, allowed_types))
         async with receive(content, self._inspector.limits.max_file_size, self._threads) as received:
             inspected = await self._inspector.inspect(received, content_type, allowed)
-            return await self._intake.store(inspected, request)
+            return await self._ingest.store(inspected, request)
 
     async def stat(self, file_id: UUID, *, owner_id: Owner) -> FileView:
         """What is known about a file.
@@ -137,7 +137,7 @@ class FileService:
             DamagedFileError: they are not those that were saved; where only the hash shows it, at their end.
         """
         view = await self.stat(file_id, owner_id=owner_id)
-        async with self._places.of(view.backend).open(view.key) as file:
+        async with self._backends.of(view.backend).open(view.key) as file:
             require_size(view, file.information)
             described = headers_of(view) | {"content_encoding": None}
             information = replace(file.information, size=view.size, sha256=view.sha256, **described)
@@ -152,7 +152,7 @@ class FileService:
     async def url(self, file_id: UUID, *, owner_id: Owner) -> str:
         """The address of a file, the CDN's if one is set. It grants no right to read it."""
         view = await self.stat(file_id, owner_id=owner_id)
-        return self._places.of(view.backend).url(view.key)
+        return self._backends.of(view.backend).url(view.key)
 
     async def signed_url(
         self,
@@ -186,7 +186,7 @@ class FileService:
         disposition = content_disposition("inline" if inline else "attachment", view.file_name)
         if view.expires_at is not None:
             expires_in = max(min(expires_in, view.expires_at - datetime.now(UTC)), timedelta(seconds=1))
-        return await self._places.of(view.backend).signed_url(
+        return await self._backends.of(view.backend).signed_url(
             key, expires_in=expires_in, content_disposition=disposition, **described
         )
 
@@ -203,7 +203,7 @@ class FileService:
         view = await self.stat(file_id, owner_id=owner_id)
         async with self._transactions() as tx:
             stored = await tx.files.object_of(file_id)
-            reference = new_reference(stored.id, Request(view.owner_id, view.file_name))
+            reference = new_reference(stored.id, SaveRequest(view.owner_id, view.file_name))
             reference.public_name = public_name(stored.content_type)
             published = await tx.files.view(await tx.files.publish(reference))
         name = str(published.public_name)
@@ -224,7 +224,7 @@ class FileService:
             existing = await tx.files.attached(stored.id, to)
             if existing is not None:
                 return await tx.files.view(existing)
-            reference = new_reference(stored.id, Request(view.owner_id, view.file_name, to))
+            reference = new_reference(stored.id, SaveRequest(view.owner_id, view.file_name, to))
             tx.files.add(reference)
             return await tx.files.view(reference.id)
 
@@ -277,9 +277,9 @@ class FileService:
 
 def _request(
     owner_id: UUID | None, file_name: str | None, attached_to: Attachment | None, expires_in: timedelta | None
-) -> Request:
+) -> SaveRequest:
     if expires_in is not None and expires_in <= timedelta(0):
         raise InvalidValueError("expires_in must be longer than nothing", field="expires_in")
     name = None if file_name is None else clean_file_name(file_name)
     expires_at = None if expires_in is None else datetime.now(UTC) + expires_in
-    return Request(owner_id, name, attached_to, expires_at)
+    return SaveRequest(owner_id, name, attached_to, expires_at)

@@ -12,8 +12,8 @@ from data_layer.entities.enums import FileState, StorageKind
 from data_layer.errors import FileNotFoundInStorageError, InvalidSignatureError, NotFoundError
 from data_layer.repositories.stored_objects import ObjectRecord
 from data_layer.repositories.unit_of_work import Transactions
+from data_layer.services.files.backends import UPLOADS, StorageBackends, require_announced_size, require_size
 from data_layer.services.files.packing import unpack
-from data_layer.services.files.places import UPLOADS, StoragePlaces, require_announced_size, require_size
 from data_layer.storage import Storage
 from data_layer.storage.signing.local import LocalUrlSigner
 
@@ -141,9 +141,9 @@ class LocalFileServer:
 class PublicFileServer:
     """Finds files by their public names, and reads them wherever they are stored."""
 
-    def __init__(self, transactions: Transactions, places: StoragePlaces) -> None:
+    def __init__(self, transactions: Transactions, backends: StorageBackends) -> None:
         self._transactions = transactions
-        self._places = places
+        self._backends = backends
 
     async def find(self, name: str) -> ServedFile:
         """The file with a public name. Its ETag depends on its bytes only, and stays when they move.
@@ -157,7 +157,7 @@ class PublicFileServer:
             raise NotFoundError("no file has this address")
         async with self._transactions() as tx:
             view = await tx.files.public_view(name)
-        require_size(view, await self._places.of(view.backend).stat(view.key))
+        require_size(view, await self._backends.of(view.backend).stat(view.key))
         return ServedFile(
             key=view.key,
             size=view.stored_size,
@@ -173,7 +173,7 @@ class PublicFileServer:
 
     async def read(self, file: ServedFile, *, start: int, end: int, decoded: bool) -> AsyncIterator[bytes]:
         """The bytes of a file from ``start`` up to ``end``, or all of them, decompressed."""
-        storage = self._places.storage if file.backend is None else self._places.of(file.backend)
+        storage = self._backends.storage if file.backend is None else self._backends.of(file.backend)
         async for chunk in _read(storage, file, start, end, decoded=decoded):
             yield chunk
 

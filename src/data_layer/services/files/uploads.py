@@ -18,9 +18,9 @@ from data_layer.errors import (
 )
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.files import Attachment, DirectUpload, FileView
-from data_layer.services.files.intake import Intake, Request, new_reference
+from data_layer.services.files.backends import StorageBackends, require_announced_size, upload_key
+from data_layer.services.files.ingest import FileIngest, SaveRequest, new_reference
 from data_layer.services.files.owners import Owner, require_owner
-from data_layer.services.files.places import StoragePlaces, require_announced_size, upload_key
 from data_layer.services.files.removal import FileRemoval, leaving_rest_to_cleanup
 from data_layer.storage.metadata import check_sha256
 from data_layer.storage.threads import FileThreads
@@ -38,23 +38,23 @@ class DirectUploads:
     def __init__(
         self,
         transactions: Transactions,
-        places: StoragePlaces,
+        backends: StorageBackends,
         *,
-        intake: Intake,
+        ingest: FileIngest,
         removal: FileRemoval,
         inspector: Inspector,
         threads: FileThreads,
         expires_in: timedelta,
     ) -> None:
         self._transactions = transactions
-        self._places = places
-        self._intake = intake
+        self._backends = backends
+        self._ingest = ingest
         self._removal = removal
         self._inspector = inspector
         self._threads = threads
         self._expires_in = expires_in
 
-    async def begin(self, request: Request, *, content_type: str, size: int, sha256: str | None) -> DirectUpload:
+    async def begin(self, request: SaveRequest, *, content_type: str, size: int, sha256: str | None) -> DirectUpload:
         """Reserve a place and sign a URL for it.
 
         Raises:
@@ -69,12 +69,12 @@ class DirectUploads:
             raise FileTooLargeError(f"The file is larger than {limits.max_file_size} bytes (MAX_FILE_SIZE)")
         announced = decide_type(canonical_type(content_type), content_type, limits.allowed_types)
         key = upload_key()
-        signed = await self._places.storage.signed_url(
+        signed = await self._backends.storage.signed_url(
             key, method="PUT", expires_in=self._expires_in, content_type=announced, size=size
         )
         pending = StoredFile(
             owner_id=request.owner_id,
-            backend=self._places.kind,
+            backend=self._backends.kind,
             key=key,
             state=FileState.PENDING,
             content_type=announced,
@@ -125,7 +125,7 @@ class DirectUploads:
         return stored
 
     async def _verify_and_store(self, view: FileView, pending: StoredFile) -> FileView:
-        storage = self._places.of(pending.backend)
+        storage = self._backends.of(pending.backend)
         try:
             async with storage.open(pending.key) as file:
                 require_announced_size(file.information.size, pending.size)
@@ -133,10 +133,10 @@ class DirectUploads:
                     if pending.sha256 is not None and received.sha256 != pending.sha256:
                         raise ContentMismatchError("The content has another SHA-256 than was announced")
                     inspected = await self._inspector.inspect(received, pending.content_type)
-                    request = Request(
+                    request = SaveRequest(
                         view.owner_id, view.file_name, _attachment(view), view.expires_at, (view.id, pending.id)
                     )
-                    return await self._intake.store(inspected, request)
+                    return await self._ingest.store(inspected, request)
         except FileNotFoundInStorageError as error:
             raise FileNotFoundInStorageError(f"Nothing has arrived yet for the upload {view.id}") from error
 

@@ -23,13 +23,13 @@ from data_layer.schemas.sessions import ActiveSession, NewSession, Place, Sessio
 from data_layer.services.acting import as_of_now
 from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.sessions.activity import Activity
-from data_layer.services.sessions.coverage import Coverage
+from data_layer.services.sessions.change_stream import ChangeStream
 from data_layer.services.sessions.devices import describe_device
-from data_layer.services.sessions.feed import SessionFeed
 from data_layer.services.sessions.hashing import TokenHasher, make_token
 from data_layer.services.sessions.near_copies import NearCopies
 from data_layer.services.sessions.shared_copies import SharedCopies
 from data_layer.services.sessions.validation import SessionValidator, ValidationCounts, refused
+from data_layer.services.sessions.watermark import Watermark
 
 if TYPE_CHECKING:
     from data_layer.cache import Cache
@@ -47,7 +47,7 @@ class SessionService:
     """Who is logged in, for how long, and on which devices.
 
     A session lives for SESSION_TTL after its last use, and for SESSION_MAX_AGE at most. Whoever ends it, in whatever
-    process or by SQL, it is refused everywhere within two seconds (``coverage`` says why). Without Redis everything
+    process or by SQL, it is refused everywhere within two seconds (``watermark`` says why). Without Redis everything
     works, and nobody is logged out. Without the database a session is accepted for up to 1.5 seconds more, and then
     nobody can tell: ``validate`` raises DatabaseError, which is no reason to log anybody out.
 
@@ -77,13 +77,13 @@ class SessionService:
         self._near = NearCopies()
         seals = TokenHasher(settings.session_secret, settings.session_secret_previous, "session copy")
         self._shared = SharedCopies(cache, seals, clock)
-        self._coverage = Coverage()
+        self._watermark = Watermark()
         self.activity = Activity(transactions, self._lifetime, clock)
-        self.feed = SessionFeed(connect, self._coverage, self._near, clock)
+        self.feed = ChangeStream(connect, self._watermark, self._near, clock)
         self._validator = SessionValidator(
             transactions,
             self._hasher,
-            self._coverage,
+            self._watermark,
             near=self._near,
             shared=self._shared,
             activity=self.activity,
@@ -320,7 +320,7 @@ class SessionService:
         """After the commit: believe no copy of these sessions any more. Other processes learn of it by themselves."""
         ids = [session_id for sessions in ended for session_id in sessions.ids]
         hashes = [token_hash for sessions in ended for token_hash in sessions.hashes]
-        self._coverage.give_up(ids)
+        self._watermark.give_up(ids)
         self._near.forget(ids)
         await self._shared.remove([*hashes, *map(str, ids)])
 

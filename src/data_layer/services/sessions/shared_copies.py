@@ -1,6 +1,6 @@
 """Sessions in Redis: what one process has read from the database, others need not read again.
 
-A copy is believed only where ``coverage`` vouches for it, so nothing here has to be removed in time, and Redis may
+A copy is believed only where ``watermark`` vouches for it, so nothing here has to be removed in time, and Redis may
 hold, lose or bring back what it likes. It is sealed with a key that Redis does not know, and the seal covers whose copy
 it is, so who can write to Redis cannot make somebody of it whom they are not.
 """

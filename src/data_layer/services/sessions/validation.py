@@ -13,10 +13,10 @@ from data_layer.errors import DataLayerError, InvalidSessionError
 from data_layer.repositories.sessions import FoundSession, Lifetime
 from data_layer.schemas.sessions import ActiveSession
 from data_layer.services.sessions.activity import FLUSH_SECONDS, Activity
-from data_layer.services.sessions.coverage import Coverage
 from data_layer.services.sessions.hashing import TOKEN_LENGTH, TokenHasher
 from data_layer.services.sessions.near_copies import NearCopies, NearCopy
 from data_layer.services.sessions.shared_copies import SharedCopies
+from data_layer.services.sessions.watermark import Watermark
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
@@ -46,14 +46,14 @@ class _Found(NamedTuple):
 class SessionValidator:
     """Answers from a copy of this process, from Redis, or from the database: from the first that may be believed.
 
-    Copies are believed as ``coverage`` says, and not close to their expiry: there the database slides it in time.
+    Copies are believed as ``watermark`` says, and not close to their expiry: there the database slides it in time.
     """
 
     def __init__(
         self,
         transactions: Transactions,
         hasher: TokenHasher,
-        coverage: Coverage,
+        watermark: Watermark,
         *,
         near: NearCopies,
         shared: SharedCopies,
@@ -64,7 +64,7 @@ class SessionValidator:
     ) -> None:
         self._transactions = transactions
         self._hasher = hasher
-        self._coverage = coverage
+        self._watermark = watermark
         self._near = near
         self._shared = shared
         self._activity = activity
@@ -83,7 +83,7 @@ class SessionValidator:
         key = self._hasher.hash(token)
         copy = self._near.by_key.get(key)
         now = self._clock()
-        if copy is not None and now < copy.usable_until and now < self._coverage.fresh_until:
+        if copy is not None and now < copy.usable_until and now < self._watermark.fresh_until:
             self.counts.near += 1
             self._activity.note(copy, now)
             return copy.session
@@ -95,7 +95,7 @@ class SessionValidator:
         key = str(session_id)
         copy = self._near.by_key.get(key)
         now = self._clock()
-        if copy is not None and now < copy.usable_until and now < self._coverage.fresh_until:
+        if copy is not None and now < copy.usable_until and now < self._watermark.fresh_until:
             self.counts.near += 1
             self._activity.note(copy, now)
             return copy.session
@@ -136,14 +136,14 @@ class SessionValidator:
 
     async def _find_shared(self, key: str) -> FoundSession | None:
         """What Redis holds, if it is to be believed."""
-        if self._clock() >= self._coverage.fresh_until:
+        if self._clock() >= self._watermark.fresh_until:
             return None
         found = await self._shared.read(key)
         now = self._clock()
-        if found is None or now >= self._coverage.fresh_until:
+        if found is None or now >= self._watermark.fresh_until:
             return None
-        found = replace(found, seconds_left=found.expires_at - self._coverage.database_time(now))
-        is_believed = self._coverage.vouches_for(found.session.id, found.as_of, found.server)
+        found = replace(found, seconds_left=found.expires_at - self._watermark.database_time(now))
+        is_believed = self._watermark.vouches_for(found.session.id, found.as_of, found.server)
         return found if is_believed and found.seconds_left > self._margin else None
 
     async def _find_stored(self, find: Find) -> FoundSession:
@@ -167,7 +167,7 @@ class SessionValidator:
     def _keep(self, key: str, found: FoundSession, asked_at: float) -> None:
         """Keep a copy unless something is known that it may lack; what is learnt later drops it."""
         usable_until = asked_at + found.seconds_left - self._margin
-        if usable_until > asked_at and self._coverage.vouches_for(found.session.id, found.as_of, found.server):
+        if usable_until > asked_at and self._watermark.vouches_for(found.session.id, found.as_of, found.server):
             self._near.put(key, NearCopy(found.session, usable_until))
 
 

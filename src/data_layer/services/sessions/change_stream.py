@@ -12,8 +12,8 @@ from data_layer.concurrency import cancel_and_wait
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 from data_layer.repositories.session_changes import read_changes
-from data_layer.services.sessions.coverage import Coverage
 from data_layer.services.sessions.near_copies import NearCopies
+from data_layer.services.sessions.watermark import Watermark
 
 if TYPE_CHECKING:
     from data_layer.database.listener import Listener
@@ -29,8 +29,8 @@ ANSWER_SECONDS = 2.0
 """How long the server may take to answer; copies are not believed for so long anyway."""
 
 
-class SessionFeed:
-    """Keeps ``coverage`` up to date over a connection of its own, and drops copies of changed sessions.
+class ChangeStream:
+    """Keeps ``watermark`` up to date over a connection of its own, and drops copies of changed sessions.
 
     Without a connection nothing is believed, so that sessions are checked in the database: slower, and right.
     """
@@ -38,12 +38,12 @@ class SessionFeed:
     def __init__(
         self,
         connect: Callable[[], Awaitable[Listener]],
-        coverage: Coverage,
+        watermark: Watermark,
         copies: NearCopies,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect = connect
-        self._coverage = coverage
+        self._watermark = watermark
         self._copies = copies
         self._clock = clock
         self._listener: Listener | None = None
@@ -86,14 +86,14 @@ class SessionFeed:
     async def _read(self, listener: Listener) -> bool:
         """Whether this process is up to date now."""
         asked_at = self._clock()
-        known = self._coverage.known_at(asked_at)
+        known = self._watermark.known_at(asked_at)
         reading = await read_changes(listener, known)
-        changes = self._coverage.take(reading, asked_at=asked_at, known=known)
+        changes = self._watermark.take(reading, asked_at=asked_at, known=known)
         if changes is None:
             self._copies.clear()
         else:
             self._copies.forget(changes)
-        return self._coverage.fresh_until > asked_at
+        return self._watermark.fresh_until > asked_at
 
     async def _run(self) -> None:
         while True:

@@ -42,7 +42,7 @@ _LONGEST_GAP = 60.0
 _FOR_EVER = 2**63
 
 
-class Coverage:
+class Watermark:
     """The changes that this process knows, and until when copies may be believed. Times are of its own clock."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Coverage:
         self._clock_offset = 0.0
 
     def known_at(self, now: float) -> str | None:
-        """The snapshot to read on from, or ``None`` to begin anew: the journal is not kept for ever."""
+        """The snapshot to read on from, or ``None`` to begin again: the journal is not kept for ever."""
         return self._known if now - self._read_at < _LONGEST_GAP else None
 
     def take(self, reading: Reading, *, asked_at: float, known: str | None) -> Mapping[UUID, int] | None:
@@ -73,7 +73,7 @@ class Coverage:
         self._read_at = asked_at
         self._clock_offset = reading.clock - asked_at
         if known is None or reading.server != self._server:
-            self._begin_anew(reading)
+            self._restart(reading)
             return None
         if reading.changes is None:
             self._do_without(reading)
@@ -97,7 +97,7 @@ class Coverage:
         """The database's clock, in seconds since 1970; too late by what the last reading took, never too early."""
         return now + self._clock_offset
 
-    def _begin_anew(self, reading: Reading) -> None:
+    def _restart(self, reading: Reading) -> None:
         # The next reading shows all changes by transactions that had not ended: so they are covered from here on.
         self._known = f"{reading.oldest}:{reading.oldest}:"
         self._server = reading.server
@@ -106,7 +106,7 @@ class Coverage:
         self.fresh_until = float("-inf")
 
     def _do_without(self, reading: Reading) -> None:
-        # Too many to be remembered. To begin anew would show them again for as long as an older transaction is open.
+        # Too many to be remembered. To restart would show them again for as long as an older transaction is open.
         self._known = reading.snapshot
         self._floor = reading.next_one
         self._changes.clear()

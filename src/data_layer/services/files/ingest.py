@@ -25,16 +25,16 @@ from data_layer.errors import (
 from data_layer.observability.log import get_log
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.files import Attachment, FileView
-from data_layer.services.files.packing import is_packable, pack
-from data_layer.services.files.places import (
+from data_layer.services.files.backends import (
     THUMBNAIL_TYPE,
-    StoragePlaces,
+    StorageBackends,
     headers_of,
     new_folder,
     original_key,
     require_size,
     thumbnail_key,
 )
+from data_layer.services.files.packing import is_packable, pack
 from data_layer.services.files.removal import leaving_rest_to_cleanup
 from data_layer.storage.threads import FileThreads
 from data_layer.storage.validation import InspectedFile, Inspector, ReceivedFile, Thumbnail
@@ -44,7 +44,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class SaveRequest:
     """What a caller wants to be stored for whom. ``pending`` are the ids of a direct upload: its file, its object."""
 
     owner_id: UUID | None
@@ -55,7 +55,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class _Draft:
+class _PendingObjects:
     """The rows of objects that were stored, or are about to be."""
 
     original: StoredFile
@@ -66,18 +66,18 @@ class _Draft:
         return [self.original.key, *(thumbnail.key for thumbnail in self.thumbnails)]
 
 
-class Intake:
+class FileIngest:
     """Stores inspected files."""
 
     def __init__(
-        self, transactions: Transactions, places: StoragePlaces, inspector: Inspector, threads: FileThreads
+        self, transactions: Transactions, backends: StorageBackends, inspector: Inspector, threads: FileThreads
     ) -> None:
         self._transactions = transactions
-        self._places = places
+        self._backends = backends
         self._inspector = inspector
         self._threads = threads
 
-    async def store(self, file: InspectedFile, request: Request) -> FileView:
+    async def store(self, file: InspectedFile, request: SaveRequest) -> FileView:
         """Store a file once for its owner and record who refers to it.
 
         Raises:
@@ -91,17 +91,17 @@ class Intake:
             return await self._heal(file, same)
         packed, encoding = await self._pack(file)
         thumbnails = await self._thumbnails(file)
-        draft = self._draft(file, packed, encoding, thumbnails, request)
+        objects = self._pending_objects(file, packed, encoding, thumbnails, request)
         try:
-            await self._upload(draft, packed, thumbnails, request.owner_id)
+            await self._upload(objects, packed, thumbnails, request.owner_id)
         except BaseException:
-            await uninterrupted(self._discard(draft.keys))
+            await uninterrupted(self._discard(objects.keys))
             raise
-        return await self._record_or_discard(draft, request)
+        return await self._record_or_discard(objects, request)
 
-    async def _refer_to_same(self, file: InspectedFile, request: Request) -> FileView | None:
+    async def _refer_to_same(self, file: InspectedFile, request: SaveRequest) -> FileView | None:
         """Add a reference to the same bytes, if the owner has them already."""
-        # The object may be condemned between looking for it and referring to it.
+        # The object may be marked as deleted between looking for it and referring to it.
         with suppress(MissingReferenceError):
             async with self._transactions() as tx:
                 found = await tx.files.find_same(request.owner_id, file.content.sha256, file.content_type)
@@ -111,7 +111,7 @@ class Intake:
     async def _heal(self, file: InspectedFile, view: FileView) -> FileView:
         """Store bytes again that are lost or damaged: otherwise they would never come back."""
         try:
-            require_size(view, await self._places.of(view.backend).stat(view.key))
+            require_size(view, await self._backends.of(view.backend).stat(view.key))
         except (FileNotFoundInStorageError, DamagedFileError) as error:
             packed, encoding = await self._pack(file)
             if encoding == view.encoding and packed.size == view.stored_size:
@@ -131,19 +131,19 @@ class Intake:
             log.warning("thumbnails_failed", reason=str(error))
             return []
 
-    def _draft(
+    def _pending_objects(
         self,
         file: InspectedFile,
         packed: ReceivedFile,
         encoding: FileEncoding | None,
         thumbnails: list[Thumbnail],
-        request: Request,
-    ) -> _Draft:
+        request: SaveRequest,
+    ) -> _PendingObjects:
         folder = new_folder()
         image = file.image
         original = StoredFile(
             owner_id=request.owner_id,
-            backend=self._places.kind,
+            backend=self._backends.kind,
             key=original_key(folder, file.content_type),
             content_type=file.content_type,
             encoding=encoding,
@@ -156,21 +156,21 @@ class Intake:
             image_format=image.image_format if image else None,
             dominant_color=image.dominant_color if image else None,
         )
-        return _Draft(original, [_thumbnail_row(original, folder, thumbnail) for thumbnail in thumbnails])
+        return _PendingObjects(original, [_thumbnail_row(original, folder, thumbnail) for thumbnail in thumbnails])
 
     async def _upload(
-        self, draft: _Draft, packed: ReceivedFile, thumbnails: list[Thumbnail], owner_id: UUID | None
+        self, objects: _PendingObjects, packed: ReceivedFile, thumbnails: list[Thumbnail], owner_id: UUID | None
     ) -> None:
         files = [packed, *(thumbnail.file for thumbnail in thumbnails)]
         try:
             async with asyncio.TaskGroup() as group:
-                for row, file in zip([draft.original, *draft.thumbnails], files, strict=True):
+                for row, file in zip([objects.original, *objects.thumbnails], files, strict=True):
                     group.create_task(self._put(row, file, owner_id))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
     async def _put(self, row: StoredFile | FileView, file: ReceivedFile, owner_id: UUID | None) -> None:
-        await self._places.of(row.backend).upload(
+        await self._backends.of(row.backend).upload(
             file.to_upload(),
             row.key,
             metadata={"owner": str(owner_id)} if owner_id else None,
@@ -178,32 +178,32 @@ class Intake:
             **headers_of(row),
         )
 
-    async def _record_or_discard(self, draft: _Draft, request: Request) -> FileView:
+    async def _record_or_discard(self, objects: _PendingObjects, request: SaveRequest) -> FileView:
         """Once begun, the recording ends, also for a caller that is cancelled: only so it is known what to discard."""
-        recording = asyncio.ensure_future(self._record(draft, request))
+        recording = asyncio.ensure_future(self._record(objects, request))
         cancellation = await settled(recording)
         error = recording.exception()
         if error is None:
             view = recording.result()
-            if view.key != draft.original.key:  # Somebody was quicker with the same bytes.
-                await uninterrupted(self._discard(draft.keys))
+            if view.key != objects.original.key:  # Somebody was quicker with the same bytes.
+                await uninterrupted(self._discard(objects.keys))
         elif not isinstance(error, CommitUnknownError):
-            await uninterrupted(self._discard(draft.keys))
+            await uninterrupted(self._discard(objects.keys))
         if cancellation is not None:
             raise cancellation
         return recording.result()
 
-    async def _record(self, draft: _Draft, request: Request) -> FileView:
+    async def _record(self, objects: _PendingObjects, request: SaveRequest) -> FileView:
         async with self._transactions() as tx:
-            object_id, key = await tx.files.record(draft.original)
-            if key == draft.original.key:
-                for thumbnail in draft.thumbnails:
+            object_id, key = await tx.files.record(objects.original)
+            if key == objects.original.key:
+                for thumbnail in objects.thumbnails:
                     tx.files.add_object(thumbnail)
             view = await self._refer(tx, object_id, request)
         log.info("file_saved", file_id=str(view.id), content_type=view.content_type, size=view.size)
         return view
 
-    async def _refer(self, tx: UnitOfWork, object_id: UUID, request: Request) -> FileView:
+    async def _refer(self, tx: UnitOfWork, object_id: UUID, request: SaveRequest) -> FileView:
         if request.pending is not None:
             file_id, pending = request.pending
             if not await tx.files.point_to(file_id, pending=pending, stored=object_id):
@@ -214,12 +214,12 @@ class Intake:
         return await tx.files.view(reference.id)
 
     async def _discard(self, keys: list[str]) -> None:
-        """Remove what was stored and not recorded. What fails stays as a stray file."""
+        """Remove what was stored and not recorded. What fails stays as an orphaned file."""
         with leaving_rest_to_cleanup(files=len(keys)):
-            await self._places.storage.delete_many(keys)
+            await self._backends.storage.delete_many(keys)
 
 
-def new_reference(object_id: UUID, request: Request) -> FileReference:
+def new_reference(object_id: UUID, request: SaveRequest) -> FileReference:
     """A new file that refers to an object."""
     attached = request.attached_to.model_dump(exclude_none=True) if request.attached_to else {}
     return FileReference(

@@ -90,7 +90,7 @@ def require_announced_size(arrived: int, announced: int, *, is_complete: bool = 
         raise ContentMismatchError(f"{arrived} bytes have arrived, but {announced} were announced")
 
 
-class StoragePlaces:
+class StorageBackends:
     """The backend that new files go to, and others that files may still be in while they are migrated."""
 
     def __init__(
