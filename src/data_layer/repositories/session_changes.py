@@ -19,7 +19,7 @@ from data_layer.errors import DatabaseUnavailableError
 if TYPE_CHECKING:
     from data_layer.database.listener import Listener
 
-__all__ = ["MOST_CHANGES", "SESSION_CHANNEL", "Reading", "read_changes"]
+__all__ = ["MOST_CHANGES", "SESSION_CHANNEL", "ChangeBatch", "read_changes"]
 
 MOST_CHANGES = 50_000
 """More changes than this are not read at once; the reader does without them, and believes no older copy."""
@@ -54,7 +54,7 @@ _EVERYTHING = f"{2**62 - 1}:{2**62 - 1}:"
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ChangeBatch:
     """What one reading of the journal showed.
 
     ``server`` names the run of the server, ``clock`` is its time in seconds since 1970, ``snapshot`` is what the next
@@ -70,7 +70,7 @@ class Reading:
     changes: Mapping[UUID, int] | None
 
 
-async def read_changes(listener: Listener, known: str | None) -> Reading:
+async def read_changes(listener: Listener, known: str | None) -> ChangeBatch:
     """Read what the snapshot of the reading before did not show; without one only where the journal stands.
 
     Raises:
@@ -82,7 +82,7 @@ async def read_changes(listener: Listener, known: str | None) -> Reading:
     is_replica, server, clock, snapshot, oldest, next_one, sessions, transactions = row
     if is_replica:
         raise DatabaseUnavailableError("this PostgreSQL is a replica; sessions are checked on the primary server")
-    return Reading(server, clock, snapshot, oldest, next_one, _changes(sessions or [], transactions or []))
+    return ChangeBatch(server, clock, snapshot, oldest, next_one, _changes(sessions or [], transactions or []))
 
 
 def _changes(sessions: list[Any], transactions: list[int]) -> dict[UUID, int] | None:

@@ -95,15 +95,15 @@ class Process:
     async def cut_off(self) -> None:
         """From here on the journal cannot be read."""
         self.is_cut_off = True
-        await self.sessions.feed.disconnect()
+        await self.sessions.changes.disconnect()
 
     async def catch_up(self) -> None:
         if not self.is_cut_off:
-            await self.sessions.feed.catch_up()
+            await self.sessions.changes.catch_up()
 
     async def kill(self) -> None:
         """End as by ``kill -9``: nothing is written any more."""
-        await self.sessions.feed.disconnect()
+        await self.sessions.changes.disconnect()
         await self.cache.close()
 
     async def stop(self) -> None:

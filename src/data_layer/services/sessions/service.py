@@ -79,7 +79,7 @@ class SessionService:
         self._shared = SharedCopies(cache, seals, clock)
         self._watermark = Watermark()
         self.activity = Activity(transactions, self._lifetime, clock)
-        self.feed = ChangeStream(connect, self._watermark, self._near, clock)
+        self.changes = ChangeStream(connect, self._watermark, self._near, clock)
         self._validator = SessionValidator(
             transactions,
             self._hasher,
@@ -107,7 +107,7 @@ class SessionService:
         """Write the activity that was collected, and stop what runs in the background."""
         self._is_closed = True
         await self._validator.close()
-        await self.feed.close()
+        await self.changes.close()
         await self.activity.close()
 
     async def create(
@@ -326,7 +326,7 @@ class SessionService:
 
     def _start(self) -> None:
         if not self._is_closed:
-            self.feed.start()
+            self.changes.start()
             self.activity.start()
 
 

@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
-from data_layer.repositories.session_changes import Reading
+from data_layer.repositories.session_changes import ChangeBatch
 
 LEASE_SECONDS = 1.5
 """How long after a reading was asked for copies are believed: the bound for a change to be seen everywhere."""
@@ -58,7 +58,7 @@ class Watermark:
         """The snapshot to read on from, or ``None`` to begin again: the journal is not kept for ever."""
         return self._known if now - self._read_at < _LONGEST_GAP else None
 
-    def take(self, reading: Reading, *, asked_at: float, known: str | None) -> Mapping[UUID, int] | None:
+    def take(self, reading: ChangeBatch, *, asked_at: float, known: str | None) -> Mapping[UUID, int] | None:
         """Take a reading over.
 
         Args:
@@ -97,7 +97,7 @@ class Watermark:
         """The database's clock, in seconds since 1970; too late by what the last reading took, never too early."""
         return now + self._clock_offset
 
-    def _restart(self, reading: Reading) -> None:
+    def _restart(self, reading: ChangeBatch) -> None:
         # The next reading shows all changes by transactions that had not ended: so they are covered from here on.
         self._known = f"{reading.oldest}:{reading.oldest}:"
         self._server = reading.server
@@ -105,7 +105,7 @@ class Watermark:
         self._changes.clear()
         self.fresh_until = float("-inf")
 
-    def _do_without(self, reading: Reading) -> None:
+    def _do_without(self, reading: ChangeBatch) -> None:
         # Too many to be remembered. To restart would show them again for as long as an older transaction is open.
         self._known = reading.snapshot
         self._floor = reading.next_one

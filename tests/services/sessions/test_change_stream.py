@@ -16,7 +16,7 @@ from data_layer import DataLayer, Settings
 from data_layer.database.listener import Listener
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.errors import DatabaseError, InvalidSessionError
-from data_layer.repositories.session_changes import Reading, read_changes
+from data_layer.repositories.session_changes import ChangeBatch, read_changes
 from data_layer.schemas.actors import SYSTEM
 from data_layer.services.sessions import feed
 from data_layer.testing.postgresql_server import PostgresqlServer
@@ -194,7 +194,7 @@ async def test_many_changes_under_an_open_transaction_are_read_once(
     """Nobody reads them again and again until the older transaction ends."""
     told: list[int] = []
 
-    async def read(listener: Listener, known: str | None) -> Reading:
+    async def read(listener: Listener, known: str | None) -> ChangeBatch:
         reading = await read_changes(listener, known)
         told.append(-1 if reading.changes is None else len(reading.changes))
         return reading
@@ -202,7 +202,7 @@ async def test_many_changes_under_an_open_transaction_are_read_once(
     monkeypatch.setattr(feed, "read_changes", read)
     async with DataLayer(settings) as process, data.transaction() as old:
         await old.execute(text("CREATE TEMPORARY TABLE open_for_long () ON COMMIT DROP"))
-        process.sessions.feed.start()
+        process.sessions.changes.start()
         await until(lambda: 0 in told)
         told.clear()
         many = text("INSERT INTO session_changes (session_id) SELECT gen_random_uuid() FROM generate_series(1, 100000)")

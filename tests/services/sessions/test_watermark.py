@@ -13,7 +13,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_layer.repositories.session_changes import Reading
+from data_layer.repositories.session_changes import ChangeBatch
 from data_layer.services.sessions.watermark import LEASE_SECONDS, Watermark
 
 SESSIONS = [UUID(int=number) for number in range(3)]
@@ -63,7 +63,7 @@ class ModelDatabase:
             transaction = sorted(self.open_ones)[which % len(self.open_ones)]
             self.committed[transaction] = (self.open_ones.pop(transaction), now)
 
-    def read(self, known: str | None, most: int = 100) -> Reading:
+    def read(self, known: str | None, most: int = 100) -> ChangeBatch:
         now = self.snapshot()
         before = Snapshot.read(known) if known else None
         changes: dict[UUID, int] = {}
@@ -71,7 +71,7 @@ class ModelDatabase:
             if before and not before.sees(transaction):
                 changes[self.committed[transaction][0]] = transaction
         told = changes if len(changes) <= most else None
-        return Reading(self.server, 0.0, str(now), now.oldest, now.next_one, told)
+        return ChangeBatch(self.server, 0.0, str(now), now.oldest, now.next_one, told)
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def test_forgetting_old_changes_makes_old_copies_unbelievable() -> None:
     old = database.snapshot()
     many = {UUID(int=number): 100 + number for number in range(60_000)}
     known = watermark.known_at(1.0)
-    reading = Reading("first", 0.0, "70000:70000:", 70_000, 70_000, many)
+    reading = ChangeBatch("first", 0.0, "70000:70000:", 70_000, 70_000, many)
     assert watermark.take(reading, asked_at=1.0, known=known) is not None
     assert not watermark.vouches_for(UUID(int=3), old.oldest, "first"), "its change was forgotten"
     assert not watermark.vouches_for(UUID(int=99_999), old.oldest, "first"), "nor is any other that old"
