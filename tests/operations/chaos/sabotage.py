@@ -13,7 +13,7 @@ from data_layer.database import transaction
 from data_layer.errors import CommitUnknownError, DatabaseUnavailableError, StorageUnavailableError
 from data_layer.repositories import unit_of_work
 from data_layer.services.audit import buffer
-from data_layer.services.sessions import coverage
+from data_layer.services.sessions import watermark
 from data_layer.storage.object_store import adapter, reading, uploads
 
 
@@ -41,16 +41,16 @@ def _invalidate_nothing() -> None:
 
 def _believe_copies_of_sessions() -> None:
     """Copies are believed without knowing what has changed since."""
-    take = coverage.Watermark.take
+    take = watermark.Watermark.take
 
     def take_and_trust(self: Any, *arguments: Any, **options: Any) -> Any:
         take(self, *arguments, **options)
         self.fresh_until = math.inf
         return {}
 
-    coverage.Watermark.take = take_and_trust  # type: ignore[method-assign]
-    coverage.Watermark.vouches_for = lambda *_: True  # type: ignore[method-assign]
-    coverage.Watermark.give_up = lambda *_: None  # type: ignore[method-assign]
+    watermark.Watermark.take = take_and_trust  # type: ignore[method-assign]
+    watermark.Watermark.vouches_for = lambda *_: True  # type: ignore[method-assign]
+    watermark.Watermark.give_up = lambda *_: None  # type: ignore[method-assign]
 
 
 def _keep_connections() -> None:

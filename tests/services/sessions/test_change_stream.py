@@ -18,7 +18,7 @@ from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.errors import DatabaseError, InvalidSessionError
 from data_layer.repositories.session_changes import ChangeBatch, read_changes
 from data_layer.schemas.actors import SYSTEM
-from data_layer.services.sessions import feed
+from data_layer.services.sessions import change_stream
 from data_layer.testing.postgresql_server import PostgresqlServer
 from data_layer.testing.redis_server import RedisServer
 from tests.observability.conftest import logging_as_before  # noqa: F401  (a fixture)
@@ -140,7 +140,7 @@ async def test_a_redis_that_hangs_costs_no_more_than_a_moment(
         redis.resume()
 
 
-async def test_the_feed_comes_back_by_itself(pair: tuple[DataLayer, DataLayer]) -> None:
+async def test_the_stream_comes_back_by_itself(pair: tuple[DataLayer, DataLayer]) -> None:
     one, other = pair
     new = await one.sessions.create(await new_user(one))
     await holds_a_copy(other, token_of(new))
@@ -199,7 +199,7 @@ async def test_many_changes_under_an_open_transaction_are_read_once(
         told.append(-1 if reading.changes is None else len(reading.changes))
         return reading
 
-    monkeypatch.setattr(feed, "read_changes", read)
+    monkeypatch.setattr(change_stream, "read_changes", read)
     async with DataLayer(settings) as process, data.transaction() as old:
         await old.execute(text("CREATE TEMPORARY TABLE open_for_long () ON COMMIT DROP"))
         process.sessions.changes.start()

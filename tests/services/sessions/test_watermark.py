@@ -122,7 +122,7 @@ def test_it_never_vouches_for_a_copy_that_lacks_an_old_change(story: list[Step])
 
 
 def catch_up(watermark: Watermark, database: ModelDatabase, now: float, most: int = 100) -> Mapping[UUID, int] | None:
-    """Read as the feed does; two readings are enough, whatever there is to be read."""
+    """Read as the stream does; two readings are enough, whatever there is to be read."""
     for _ in range(2):
         known = watermark.known_at(now)
         changes = watermark.take(database.read(known, most), asked_at=now, known=known)
