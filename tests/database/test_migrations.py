@@ -47,7 +47,7 @@ INSERT INTO audit_logs (id, user_id, action, category, description) VALUES
     ('00000000-0000-7000-8000-000000000007', '00000000-0000-7000-8000-000000000001', 'user_login', 'security', 'x')
 """
 READ_ROWS = """
-SELECT lower(email), preferences->>'theme', projects.name, generation_count, array_agg(code ORDER BY version),
+SELECT lower(email), preferences->>'theme', projects.name, count(code), array_agg(code ORDER BY version, variant_index),
     (SELECT prompt FROM generated_images), (SELECT session_id FROM sessions), (SELECT description FROM audit_logs)
 FROM users JOIN projects ON user_id = users.id JOIN generated_codes ON project_id = projects.id
 WHERE search_vector @@ to_tsquery('english', 'shop & red') GROUP BY users.id, projects.id
@@ -232,3 +232,74 @@ def test_a_database_that_cannot_hold_every_text_is_refused() -> None:
     server(18).run("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
     with pytest.raises(MigrationError, match=r"LATIN1.*data-layer db create"):
         Migrator(server(18).address("latin")).migrate()
+
+
+CODES_BEFORE_GENERATIONS = """
+INSERT INTO users (id, email, first_name, last_name)
+    VALUES ('00000000-0000-7000-8000-000000000001', 'ada@example.com', 'Ada', 'Example');
+INSERT INTO projects (id, user_id, name)
+    SELECT id::uuid, '00000000-0000-7000-8000-000000000001', name FROM (VALUES
+        ('00000000-0000-7000-8000-00000000000a', 'one'), ('00000000-0000-7000-8000-00000000000b', 'two'),
+        ('00000000-0000-7000-8000-00000000000c', 'empty')) AS rows (id, name);
+INSERT INTO generated_codes
+    (id, project_id, code, provider, model, generation_id, variant_index, generation_type, status, original_prompt)
+    SELECT gen_random_uuid(), ('00000000-0000-7000-8000-00000000000' || project)::uuid, code, 'claude', 'm',
+        ('00000000-0000-7000-8000-0000000001' || generation)::uuid, variant, kind, status, 'p' || variant FROM (VALUES
+        ('a', 'first 0', '01', 0, 'create', 'completed'), ('a', 'first 1', '01', 1, 'create', 'failed'),
+        ('a', 'second 0', '02', 0, 'update', 'completed'), ('a', 'first 2', '01', 2, 'create', 'completed'),
+        ('a', 'gone', '03', 0, 'create', 'completed'), ('a', 'third 1', '04', 1, 'update', 'pending'),
+        ('b', 'shared', '02', 1, 'refine', 'completed'), ('b', 'own', '05', 0, 'create', 'completed')
+    ) AS rows (project, code, generation, variant, kind, status);
+DELETE FROM generated_codes WHERE code = 'gone'
+"""
+VARIANTS = """
+SELECT projects.name, version, variant_index, code, generations.generation_type, generation_count
+FROM projects JOIN generated_codes ON project_id = projects.id JOIN generations ON generations.id = generation_id
+WHERE number = version AND generations.project_id = projects.id ORDER BY projects.name, version, variant_index
+"""
+
+
+def test_codes_become_variants_of_generations(address: DatabaseAddress) -> None:
+    migrator = Migrator(address)
+    migrator.migrate("0015")
+    query(address, CODES_BEFORE_GENERATIONS)
+
+    migrator.migrate()
+
+    assert query(address, VARIANTS) == [
+        *(("one", 1, index, f"first {index}", "create", 3) for index in range(3)),
+        ("one", 2, 0, "second 0", "update", 3),
+        ("one", 3, 1, "third 1", "update", 3),
+        ("two", 1, 1, "shared", "refine", 2),
+        ("two", 2, 0, "own", "create", 2),
+    ]
+    state = "SELECT prompt, selected_variant, ended_at IS NULL FROM generations ORDER BY project_id, number"
+    assert query(address, state) == [
+        *(("p0", 0, False), ("p0", 0, False), ("p1", 1, True)),
+        *(("p1", 1, False), ("p0", 0, False)),
+    ]
+    assert query(address, "SELECT generation_count FROM projects WHERE name = 'empty'") == [(0,)]
+    migrator.rollback(len([each for each in known_revisions() if each.identifier > "0015"]))
+    versions = query(address, "SELECT code, version FROM generated_codes ORDER BY project_id, version")
+    assert [code for code, _ in versions] == [*(f"first {n}" for n in range(3)), "second 0", "third 1", "shared", "own"]
+    assert [version for _, version in versions] == [1, 2, 3, 4, 5, 1, 2]
+    assert query(address, "SELECT generation_count FROM projects ORDER BY name") == [(0,), (5,), (2,)]
+
+
+def test_an_older_process_goes_on_adding_codes(address: DatabaseAddress) -> None:
+    """It names a generation by an id only, and knows of no table for it."""
+    migrator = Migrator(address)
+    migrator.migrate("0015")
+    query(address, CODES_BEFORE_GENERATIONS)
+    migrator.migrate()
+    insert = (
+        "INSERT INTO generated_codes (id, project_id, code, provider, model, generation_id, variant_index) VALUES "
+        "(gen_random_uuid(), '00000000-0000-7000-8000-00000000000a', 'x', 'claude', 'm',"
+        " '00000000-0000-7000-8000-0000000001{}', {}) RETURNING version"
+    )
+    assert query(address, insert.format("01", 3)) == [(1,)]
+    assert query(address, insert.format("10", 0)) == [(4,)]
+    assert query(address, insert.format("10", 1)) == [(4,)]
+    with pytest.raises(psycopg.errors.ForeignKeyViolation, match="no generation of the same project"):
+        query(address, insert.format("05", 7))
+    assert query(address, "SELECT generation_count FROM projects WHERE name = 'one'") == [(4,)]

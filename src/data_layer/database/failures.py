@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm.exc import StaleDataError
 
 from data_layer.entities import Entity
-from data_layer.entities.triggers import APPEND_RULE, MOVE_RULE, VERSION_RULE
+from data_layer.entities.triggers import APPEND_RULE, GENERATION_RULE, MOVE_RULE, VERSION_RULE
 from data_layer.errors import (
     AppendOnlyError,
     ConcurrentChangeError,
@@ -159,6 +159,8 @@ def _reference_error(error: psycopg.Error, *, deleting: bool) -> DataLayerError:
     constraint = error.diag.constraint_name or ""
     if constraint == VERSION_RULE:
         return MissingReferenceError("parent_id names no version of the same project", field="parent_id")
+    if constraint == GENERATION_RULE:
+        return MissingReferenceError("generation_id names no generation of the same project", field="generation_id")
     field = _field_of(constraint)
     if deleting:
         table = error.diag.table_name

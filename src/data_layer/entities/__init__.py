@@ -6,6 +6,7 @@ from data_layer.entities.base import Entity
 from data_layer.entities.design_system import DesignSystem
 from data_layer.entities.generated_code import GeneratedCode
 from data_layer.entities.generated_image import GeneratedImage
+from data_layer.entities.generation import Generation, GenerationEvent
 from data_layer.entities.login_attempt import login_attempts
 from data_layer.entities.project import Project
 from data_layer.entities.refresh_token import RefreshToken
@@ -21,6 +22,8 @@ __all__ = [
     "FileReference",
     "GeneratedCode",
     "GeneratedImage",
+    "Generation",
+    "GenerationEvent",
     "Project",
     "RefreshToken",
     "Session",

@@ -107,6 +107,24 @@ class GenerationType(StrEnum):
     REFINE = "refine"
 
 
+class RequestType(StrEnum):
+    """What a request does: it asks for code, or puts code from elsewhere or from an earlier version in place."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    REFINE = "refine"
+    IMPORT = "import"
+    RESTORE = "restore"
+
+
+class InputMode(StrEnum):
+    """What a request shows to the model."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    TEXT = "text"
+
+
 class ImageProvider(StrEnum):
     """Whose model made an image; ``sizes`` tells what it can make."""
 

@@ -1,11 +1,12 @@
-"""The ``generated_codes`` table: the versions of a project's code, which form a tree."""
+"""The ``generated_codes`` table: the variants of each generation of a project, which form a tree."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import FetchedValue, Float, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import FetchedValue, Float, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
@@ -27,10 +28,14 @@ from data_layer.entities.enums import CodeStack, GenerationProvider, GenerationS
 
 
 class GeneratedCode(Timestamped, Entity, kw_only=True):
-    """One version of the code of a project.
+    """One answer to a request: a variant of a generation.
 
-    ``version`` is given by the database when the row is inserted: 1, 2, 3 … within the project. The variants
-    that one request returned share ``generation_id`` and count ``variant_index`` from 0.
+    ``version`` is given by the database when the row is inserted: the number of its generation. One whose
+    ``generation_id`` names no row makes its generation itself, so that it can be added alone. Variants count
+    ``variant_index`` from 0.
+
+    While a variant is written, ``writer`` is the SHA-256 of the token that its writer holds, ``lease_until`` the
+    moment up to which that writer counts as alive, and ``last_sequence`` the last piece that was stored.
     """
 
     __tablename__ = "generated_codes"
@@ -60,7 +65,7 @@ class GeneratedCode(Timestamped, Entity, kw_only=True):
     correlation_id: Mapped[str | None] = mapped_column(short_text(255), default=None)
     version: Mapped[int] = mapped_column(init=False, server_default=FetchedValue())
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("generated_codes.id"), default=None)
-    generation_id: Mapped[UUID] = mapped_column(default_factory=uuid7)
+    generation_id: Mapped[UUID] = mapped_column(ForeignKey("generations.id", ondelete="CASCADE"), default_factory=uuid7)
     variant_index: Mapped[int] = mapped_column(default=0, server_default=text("0"), info={"range": (0, 2**31 - 1)})
     is_favorite: Mapped[bool] = flag()
     view_count: Mapped[int] = counter()
@@ -70,10 +75,16 @@ class GeneratedCode(Timestamped, Entity, kw_only=True):
     feedback: Mapped[dict[str, Any]] = json_object()
     metrics: Mapped[dict[str, Any]] = json_object()
     metadata_: Mapped[dict[str, Any]] = metadata_column()
+    lease_until: Mapped[datetime | None] = mapped_column(default=None)
+    writer: Mapped[str | None] = mapped_column(default=None, info={"length": 64})
+    last_sequence: Mapped[int] = mapped_column(default=0, server_default=text("0"), info={"range": (0, 2**31 - 1)})
 
     __table_args__ = (
         rating_rule(),
-        UniqueConstraint("project_id", "version"),
+        Index(
+            "uq_generated_codes_project_id_version_variant_index", "project_id", "version", "variant_index", unique=True
+        ),
+        Index("ix_generated_codes_lease_until", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
         Index("uq_generated_codes_generation_id_variant_index", "generation_id", "variant_index", unique=True),
         Index("ix_generated_codes_project_id_created_at", "project_id", "created_at"),
         Index("ix_generated_codes_parent_id", "parent_id"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from data_layer.entities.audit_log import DEFAULT_PARTITION
 
 VERSION_RULE = "generated_codes_parent_in_project"
+GENERATION_RULE = "generated_codes_generation_in_project"
 MOVE_RULE = "generation_status_move"
 SESSION_CHANNEL = "data_layer_session_changed"
 """Where PostgreSQL tells that a transaction with new rows in ``session_changes`` has been committed."""
@@ -59,9 +60,31 @@ class Trigger:
 
 # The update of the project waits for other writers of the same project, so numbers are given in the order of commits
 # and a transaction that fails leaves no gap.
+NUMBER_GENERATION = Function(
+    "number_generation",
+    """
+BEGIN
+    UPDATE projects
+    SET generation_count = generation_count + 1, last_generated_at = now(), updated_at = now()
+    WHERE id = NEW.project_id
+    RETURNING generation_count INTO NEW.number;
+    IF NOT FOUND THEN
+        RAISE foreign_key_violation USING
+            MESSAGE = 'project_id names no project',
+            CONSTRAINT = 'fk_generations_project_id', TABLE = 'generations', COLUMN = 'project_id';
+    END IF;
+    RETURN NEW;
+END
+""",
+)
+
+# A code whose generation is not there makes it. Of two at once that name the same one, the second waits for the
+# project's row and finds it then.
 NUMBER_VERSION = Function(
     "number_code_version",
     f"""
+DECLARE
+    generation_project uuid;
 BEGIN
     IF NEW.parent_id IS NOT NULL AND NOT EXISTS (
         SELECT FROM generated_codes WHERE id = NEW.parent_id AND project_id = NEW.project_id
@@ -70,18 +93,35 @@ BEGIN
             MESSAGE = 'parent_id names no version of the same project',
             CONSTRAINT = '{VERSION_RULE}', TABLE = 'generated_codes', COLUMN = 'parent_id';
     END IF;
-    UPDATE projects
-    SET generation_count = generation_count + 1, last_generated_at = now(), updated_at = now()
-    WHERE id = NEW.project_id
-    RETURNING generation_count INTO NEW.version;
+    SELECT number, project_id INTO NEW.version, generation_project FROM generations WHERE id = NEW.generation_id;
     IF NOT FOUND THEN
+        PERFORM FROM projects WHERE id = NEW.project_id FOR NO KEY UPDATE;
+        IF NOT FOUND THEN
+            RAISE foreign_key_violation USING
+                MESSAGE = 'project_id names no project',
+                CONSTRAINT = 'fk_generated_codes_project_id', TABLE = 'generated_codes', COLUMN = 'project_id';
+        END IF;
+        SELECT number, project_id INTO NEW.version, generation_project FROM generations WHERE id = NEW.generation_id;
+        IF NOT FOUND THEN
+            INSERT INTO generations (
+                id, project_id, generation_type, input_mode, prompt, correlation_id,
+                started_at, created_at, updated_at
+            ) VALUES (
+                NEW.generation_id, NEW.project_id, NEW.generation_type,
+                CASE WHEN NEW.input_image_url IS NULL THEN 'text' ELSE 'image' END, NEW.original_prompt,
+                NEW.correlation_id, NEW.created_at, NEW.created_at, NEW.created_at
+            )
+            RETURNING number, project_id INTO NEW.version, generation_project;
+        END IF;
+    END IF;
+    IF generation_project <> NEW.project_id THEN
         RAISE foreign_key_violation USING
-            MESSAGE = 'project_id names no project',
-            CONSTRAINT = 'fk_generated_codes_project_id', TABLE = 'generated_codes', COLUMN = 'project_id';
+            MESSAGE = 'generation_id names no generation of the same project',
+            CONSTRAINT = '{GENERATION_RULE}', TABLE = 'generated_codes', COLUMN = 'generation_id';
     END IF;
     RETURN NEW;
 END
-""",  # noqa: S608  (the constant is ours)
+""",  # noqa: S608  (the constants are ours)
 )
 
 # Two transactions may each make a legal move from what they read; only the database sees both. Several steps in one
@@ -201,6 +241,7 @@ END
 FUNCTIONS = (
     SPELL_ADDRESS,
     INDEX_PROJECT,
+    NUMBER_GENERATION,
     NUMBER_VERSION,
     CHECK_MOVE,
     REFUSE_AUDIT_CHANGE,
@@ -230,6 +271,7 @@ TRIGGERS = (
         "BEFORE INSERT OR UPDATE OF name, description, instructions, tags",
         INDEX_PROJECT.name,
     ),
+    Trigger("number_generation", "generations", "BEFORE INSERT", NUMBER_GENERATION.name),
     Trigger("number_version", "generated_codes", "BEFORE INSERT", NUMBER_VERSION.name),
     *(
         Trigger("check_status_move", table, "BEFORE UPDATE OF status", CHECK_MOVE.name)

@@ -25,6 +25,7 @@ from data_layer.repositories.audit import AuditRepository, complete
 from data_layer.repositories.designs import DesignSystemRepository
 from data_layer.repositories.files import FileRepository
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
+from data_layer.repositories.generations import GenerationEventRepository, GenerationRepository
 from data_layer.repositories.login_attempts import LoginAttemptRepository
 from data_layer.repositories.projects import ProjectRepository
 from data_layer.repositories.refresh_tokens import RefreshTokenRepository
@@ -152,6 +153,16 @@ class UnitOfWork:
     def projects(self) -> ProjectRepository:
         """Projects."""
         return ProjectRepository(self._session, partial(self._note, self._makers.discarded_files))
+
+    @cached_property
+    def generations(self) -> GenerationRepository:
+        """Generations: requests to generate code."""
+        return GenerationRepository(self._session)
+
+    @cached_property
+    def generation_events(self) -> GenerationEventRepository:
+        """What happened while variants were made."""
+        return GenerationEventRepository(self._session)
 
     @cached_property
     def codes(self) -> GeneratedCodeRepository:
