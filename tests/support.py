@@ -22,7 +22,7 @@ _numbers = count(1)
 Made = TypeVar("Made")
 
 
-def made(kind: Callable[..., Made], given: Mapping[str, Any], **others: Any) -> Made:
+def made(kind: Callable[..., Made], given: Mapping[str, Any], /, **others: Any) -> Made:
     """An object with what is given, and for what is not with the others."""
     return kind(**others | dict(given))
 

@@ -22,7 +22,8 @@ from tests.support import make_user
 
 ALL = [
     *(entities.User, entities.Project, entities.GeneratedCode, GeneratedImage, Session, AuditLog),
-    *(entities.StoredFile, entities.FileReference),
+    *(entities.Generation, entities.GenerationEvent, entities.DesignSystem, entities.StoredFile),
+    entities.FileReference,
 ]
 SECRET_COLUMNS = {"password_hash", "reset_password_token_hash", "email_verification_token_hash"}
 
@@ -68,7 +69,7 @@ def test_a_view_hides_what_its_reader_may_not_see(view: Any, entity: type[Entity
     ("view", "entity", "left_out"),
     [
         (ProjectFull, entities.Project, {"search_vector"}),
-        (GeneratedCodeFull, entities.GeneratedCode, set()),
+        (GeneratedCodeFull, entities.GeneratedCode, {"lease_until", "writer", "last_sequence"}),
         (GeneratedImageFull, GeneratedImage, set()),
         (AuditFull, AuditLog, set()),
         (UserAdmin, entities.User, SECRET_COLUMNS | {"reset_password_expires_at", "email_verification_expires_at"}),

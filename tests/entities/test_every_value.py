@@ -27,6 +27,8 @@ from data_layer.entities import (
     FileReference,
     GeneratedCode,
     GeneratedImage,
+    Generation,
+    GenerationEvent,
     Project,
     RefreshToken,
     Session,
@@ -93,7 +95,7 @@ anything = st.recursive(
 class Rows:
     """Builds a valid row of each kind, whose parents are stored."""
 
-    def __init__(self, user: User, project: Project, session: Session, file: StoredFile) -> None:
+    def __init__(self, user: User, project: Project, code: GeneratedCode, session: Session, file: StoredFile) -> None:
         owner = {"owner_id": user.id}
         self.kinds: dict[type[Entity], Callable[..., Entity]] = {
             User: make_user,
@@ -103,6 +105,8 @@ class Rows:
                 if "project_id" not in values
                 else made(GeneratedCode, values, code="x", provider=GenerationProvider.OPENAI, model="m")
             ),
+            Generation: lambda **values: made(Generation, values, project_id=project.id),
+            GenerationEvent: lambda **values: made(GenerationEvent, values, code_id=code.id, sequence=0, kind="k"),
             GeneratedImage: lambda **values: made(
                 GeneratedImage,
                 values,
@@ -133,7 +137,18 @@ class Rows:
 
 
 KINDS = [
-    *(User, Project, GeneratedCode, GeneratedImage, DesignSystem, Session, AuditLog, RefreshToken),
+    *(
+        User,
+        Project,
+        Generation,
+        GenerationEvent,
+        GeneratedCode,
+        GeneratedImage,
+        DesignSystem,
+        Session,
+        AuditLog,
+        RefreshToken,
+    ),
     *(StoredFile, FileReference),
 ]
 
@@ -146,10 +161,11 @@ async def rows(data: DataLayer) -> Rows:
     file = StoredFile(
         owner_id=user.id, backend=StorageKind.LOCAL, key="k", content_type="image/png", size=1, original_size=1
     )
+    code = make_code(project)
     async with data.transaction() as tx:
-        for entity in (user, project, session, file):
+        for entity in (user, project, code, session, file):
             tx.add(entity)
-    return Rows(user, project, session, file)
+    return Rows(user, project, code, session, file)
 
 
 def fields_of(kind: type[Entity]) -> list[str]:

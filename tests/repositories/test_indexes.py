@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -44,7 +44,17 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "ix_projects_settings": lambda tx: tx.projects.count(settings={"language": "en"}),
     "ix_projects_tags": lambda tx: tx.projects.count(tags=["pricing"]),
     "ix_projects_search_vector": lambda tx: tx.projects.search("pricing page"),
-    "uq_generated_codes_project_id_version": lambda tx: tx.codes.summaries(SOMEONE),
+    "uq_generated_codes_project_id_version_variant_index": lambda tx: tx.codes.summaries(SOMEONE),
+    "uq_generations_project_id_number": lambda tx: tx.generations.find_one(project_id=SOMEONE, number=3),
+    "uq_generations_external_source_external_key": lambda tx: tx.generations.find_one(
+        external_source="app", external_key="key"
+    ),
+    "ix_generations_wanted_parent_hash": lambda tx: tx.generations.count(
+        project_id=SOMEONE, wanted_parent_hash="0" * 64
+    ),
+    "ix_generations_created_by": lambda tx: tx.generations.count(created_by=SOMEONE),
+    "uq_generation_events_code_id_sequence": lambda tx: tx.generation_events.find_one(code_id=SOMEONE, sequence=1),
+    "ix_generated_codes_lease_until": lambda tx: tx.codes.count(lease_until=datetime.now(UTC)),
     "ix_generated_codes_project_id_created_at": lambda tx: tx.codes.list(project_id=SOMEONE, order_by="-created_at"),
     "ix_generated_codes_parent_id": lambda tx: tx.codes.count(parent_id=SOMEONE),
     "ix_generated_codes_status": lambda tx: tx.codes.count(status="pending"),

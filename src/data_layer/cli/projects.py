@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,13 +91,14 @@ def _print_details(details: ProjectDetails) -> None:
 
 
 def _print_versions(versions: Sequence[GeneratedCodeSummary]) -> None:
-    numbers = {version.id: version.version for version in versions}
+    single = {number for number, variants in Counter(each.version for each in versions).items() if variants == 1}
+    numbers = {v.id: f"{v.version}" if v.version in single else f"{v.version}.{v.variant_index}" for v in versions}
     print_table(
-        counted(len(versions), "version"),
+        counted(len({v.version for v in versions}), "version"),
         ("Version", "Made from", "Name", "Stack", "Model", "Status", "Size", "Made"),
         [
             (
-                *(v.version, numbers.get(v.parent_id, "") if v.parent_id else "", v.name or ""),
+                *(numbers[v.id], numbers.get(v.parent_id, "") if v.parent_id else "", v.name or ""),
                 *(v.code_stack, v.model, v.status, size(v.code_size), f"{v.created_at:%Y-%m-%d %H:%M}"),
             )
             for v in versions

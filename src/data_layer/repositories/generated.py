@@ -41,20 +41,20 @@ class GeneratedCodeRepository(Repository[GeneratedCode]):
     async def counts(self, project_ids: Sequence[UUID]) -> dict[UUID, int]:
         """How many versions each of these projects has; a project without any is left out."""
         statement = (
-            select(GeneratedCode.project_id, func.count().label("versions"))
+            select(GeneratedCode.project_id, func.count(GeneratedCode.version.distinct()).label("versions"))
             .where(GeneratedCode.project_id.in_(project_ids))
             .group_by(GeneratedCode.project_id)
         )
         return {row.project_id: row.versions for row in await self._session.execute(statement)}
 
     async def summaries(self, project_id: UUID) -> Sequence[GeneratedCodeSummary]:
-        """All versions of a project without their code, oldest first."""
+        """All variants of all versions of a project without their code, oldest first."""
         fields = [name for name in GeneratedCodeSummary.model_fields if name != "code_size"]
         columns = [getattr(GeneratedCode, name).label(name) for name in fields]
         statement = (
             select(*columns, func.octet_length(GeneratedCode.code).label("code_size"))
             .where(GeneratedCode.project_id == project_id)
-            .order_by(GeneratedCode.version)
+            .order_by(GeneratedCode.version, GeneratedCode.variant_index)
         )
         rows = (await self._session.execute(statement)).mappings()
         return [GeneratedCodeSummary.model_validate(dict(row)) for row in rows]

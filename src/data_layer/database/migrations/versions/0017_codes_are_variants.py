@@ -95,6 +95,10 @@ BEGIN
             MESSAGE = 'parent_id names no version of the same project',
             CONSTRAINT = 'generated_codes_parent_in_project', TABLE = 'generated_codes', COLUMN = 'parent_id';
     END IF;
+    IF NEW.generation_id IS NULL THEN
+        NEW.version := 0;  -- The column's rule refuses the row.
+        RETURN NEW;
+    END IF;
     SELECT number, project_id INTO NEW.version, generation_project FROM generations WHERE id = NEW.generation_id;
     IF NOT FOUND THEN
         PERFORM FROM projects WHERE id = NEW.project_id FOR NO KEY UPDATE;
@@ -106,12 +110,14 @@ BEGIN
         SELECT number, project_id INTO NEW.version, generation_project FROM generations WHERE id = NEW.generation_id;
         IF NOT FOUND THEN
             INSERT INTO generations (
-                id, project_id, generation_type, input_mode, prompt, correlation_id,
-                started_at, created_at, updated_at
+                id, project_id, generation_type, input_mode, prompt, correlation_id, selected_variant,
+                started_at, ended_at, created_at, updated_at
             ) VALUES (
                 NEW.generation_id, NEW.project_id, NEW.generation_type,
                 CASE WHEN NEW.input_image_url IS NULL THEN 'text' ELSE 'image' END, NEW.original_prompt,
-                NEW.correlation_id, NEW.created_at, NEW.created_at, NEW.created_at
+                NEW.correlation_id, NEW.variant_index, NEW.created_at,
+                CASE WHEN NEW.status IN ('completed', 'failed', 'cancelled') THEN NEW.updated_at END,
+                NEW.created_at, NEW.created_at
             )
             RETURNING number, project_id INTO NEW.version, generation_project;
         END IF;
