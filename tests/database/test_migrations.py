@@ -261,7 +261,7 @@ WHERE number = version AND generations.project_id = projects.id ORDER BY project
 
 def test_codes_become_variants_of_generations(address: DatabaseAddress) -> None:
     migrator = Migrator(address)
-    migrator.migrate("0015")
+    migrator.migrate("0016")
     query(address, CODES_BEFORE_GENERATIONS)
 
     migrator.migrate()
@@ -279,7 +279,7 @@ def test_codes_become_variants_of_generations(address: DatabaseAddress) -> None:
         *(("p1", 1, False), ("p0", 0, False)),
     ]
     assert query(address, "SELECT generation_count FROM projects WHERE name = 'empty'") == [(0,)]
-    migrator.rollback(len([each for each in known_revisions() if each.identifier > "0015"]))
+    migrator.rollback(len([each for each in known_revisions() if each.identifier > "0016"]))
     versions = query(address, "SELECT code, version FROM generated_codes ORDER BY project_id, version")
     assert [code for code, _ in versions] == [*(f"first {n}" for n in range(3)), "second 0", "third 1", "shared", "own"]
     assert [version for _, version in versions] == [1, 2, 3, 4, 5, 1, 2]
@@ -289,7 +289,7 @@ def test_codes_become_variants_of_generations(address: DatabaseAddress) -> None:
 def test_an_older_process_goes_on_adding_codes(address: DatabaseAddress) -> None:
     """It names a generation by an id only, and knows of no table for it."""
     migrator = Migrator(address)
-    migrator.migrate("0015")
+    migrator.migrate("0016")
     query(address, CODES_BEFORE_GENERATIONS)
     migrator.migrate()
     insert = (

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import partial
+from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -97,6 +98,7 @@ class Rows:
 
     def __init__(self, user: User, project: Project, code: GeneratedCode, session: Session, file: StoredFile) -> None:
         owner = {"owner_id": user.id}
+        numbers = count()
         self.kinds: dict[type[Entity], Callable[..., Entity]] = {
             User: make_user,
             Project: lambda **values: make_project(**{"user_id": user.id} | values),
@@ -106,7 +108,9 @@ class Rows:
                 else made(GeneratedCode, values, code="x", provider=GenerationProvider.OPENAI, model="m")
             ),
             Generation: lambda **values: made(Generation, values, project_id=project.id),
-            GenerationEvent: lambda **values: made(GenerationEvent, values, code_id=code.id, sequence=0, kind="k"),
+            GenerationEvent: lambda **values: made(
+                GenerationEvent, values, code_id=code.id, sequence=next(numbers), kind="k"
+            ),
             GeneratedImage: lambda **values: made(
                 GeneratedImage,
                 values,

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0017"
-down_revision = "0016"
+revision = "0018"
+down_revision = "0017"
 
 # A generation belongs to one project. Codes of several projects that shared an id get one for each.
 SEPARATE = """
