@@ -52,7 +52,7 @@ def test_what_is_wrong_is_told_and_the_exit_code_says_so(command: Commands, orph
 def test_cleaning_up_asks_for_more_than_its_name(command: Commands, orphan: str, settings: Settings) -> None:
     file = settings.local_storage_path / orphan
     planned = command("storage", "cleanup", "--older-than", "0")
-    assert "Orphaned objects         1 (5 B)" in planned.output
+    assert "Orphaned objects      1 (6 B)" in planned.output
     assert planned.output.startswith("Would be removed")
     assert "--apply" in planned.errors
     assert file.exists()

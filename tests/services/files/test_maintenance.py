@@ -131,7 +131,7 @@ async def test_cleaning_up_says_first_what_it_would_do(data: DataLayer, owner: U
     await damage(data, "of-the-application", b"other")
     before = await keys(data)
     planned = await data.file_maintenance.cleanup(older_than=NOW)
-    assert (planned.applied, planned.unreferenced, planned.orphans, planned.orphan_size) == (False, 1, 1, 5)
+    assert (planned.applied, planned.unreferenced, planned.orphans, planned.orphan_size) == (False, 1, 1, 6)
     assert await keys(data) == before
     too_young = await data.file_maintenance.cleanup(apply=True)
     assert (too_young.unreferenced, too_young.orphans) == (0, 0)
