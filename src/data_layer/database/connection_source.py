@@ -55,6 +55,6 @@ class ConnectionSource(Protocol):
         """Take further connections from the primary; whether they may have come from a replica so far."""
         ...
 
-    def hear(self, connection: AsyncConnection, error: psycopg.Error) -> None:
-        """Learn why a connection is of no use any more: its server may be, too."""
+    def report_error(self, connection: AsyncConnection, error: psycopg.Error) -> None:
+        """Record the error that broke a connection: its server may be unusable, too."""
         ...

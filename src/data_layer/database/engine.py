@@ -151,8 +151,8 @@ class Database:
         """Its connections are the primary's anyway."""
         return False
 
-    def hear(self, connection: AsyncConnection, error: psycopg.Error) -> None:
-        """Learn why a connection is of no use any more.
+    def report_error(self, connection: AsyncConnection, error: psycopg.Error) -> None:
+        """Record the error that broke a connection.
 
         Where several servers are named, one that takes no writes has become a standby: no older connection is used
         again.

@@ -99,14 +99,14 @@ class Replicas:
         for replica in self._replicas:
             await replica.database.close()
 
-    def reader(self, *after: str | None) -> ReadingDatabase:
+    def reader(self, *after: str | None) -> ReplicaReader:
         """A database to read from that shows everything up to all of these positions.
 
         Raises:
             InvalidValueError: when one of them is no position.
         """
         positions = (parse_position(position) for position in after if position is not None)
-        return ReadingDatabase(self, max(positions, default=_NEVER))
+        return ReplicaReader(self, max(positions, default=_NEVER))
 
     def figures(self) -> list[dict[str, object]]:
         """For each replica: where it is, whether it is read from, and how many seconds it is behind at most."""
@@ -180,7 +180,7 @@ class Replicas:
             self._positions.popleft()
 
 
-class ReadingDatabase:
+class ReplicaReader:
     """Takes connections from a fresh replica, and from the primary when there is none; for ``Transaction``."""
 
     is_read_only = True
@@ -226,8 +226,8 @@ class ReadingDatabase:
         may_have, self._after = bool(self._replicas.databases) and self._after != _NOBODY_YET, _NOBODY_YET
         return may_have
 
-    def hear(self, connection: AsyncConnection, error: psycopg.Error) -> None:
-        """Learn why a connection is of no use any more: if it broke, its server is left out until it answers again."""
+    def report_error(self, connection: AsyncConnection, error: psycopg.Error) -> None:
+        """Record the error that broke a connection; its server is left out until it answers again."""
         if not was_refused(error):
             self._replicas.leave_out(self._replicas.owner(connection), "a connection broke")
 

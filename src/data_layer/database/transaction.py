@@ -307,7 +307,7 @@ class Transaction:
                     raise
                 log.info("statement_repeated", reason=type(error).__name__)
                 if self._connection is not None:
-                    self._database.hear(self._connection, error)
+                    self._database.report_error(self._connection, error)
                 await self._discard()
                 return await work(driver_of(await self.connection()))
 
