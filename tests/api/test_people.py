@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
-from data_layer.api.authentication import COOKIE
+from data_layer.api.authentication import COOKIE, REGISTRATION_COOKIE
 from data_layer.api.mails import AccountMail, MailKind
 from data_layer.api.request_models import MAXIMUM_BODY
 from data_layer.schemas.actors import SYSTEM
@@ -20,6 +21,7 @@ from tests.support import until
 
 EMAIL = "ann@example.com"
 NEW_ACCOUNT = {"email": EMAIL, "password": PASSWORD, "first_name": "Ann", "last_name": "Other"}
+CONFIRM = "/v1/accounts/verification/confirm"
 LOGIN = {"email": EMAIL, "password": PASSWORD}
 NEW_PASSWORD = "another horse and battery"
 
@@ -64,14 +66,17 @@ def token_of(mail: AccountMail) -> str:
 
 async def test_from_registering_to_logging_out(client: httpx.AsyncClient, mails: list[AccountMail]) -> None:
     answer = await client.post("/v1/accounts", json=NEW_ACCOUNT)
-    assert (answer.status_code, answer.json()) == (202, {"status": "accepted"})
+    proof = answer.json()["proof"]
+    assert (answer.status_code, answer.json()) == (202, {"status": "accepted", "proof": proof})
     assert answer.headers["cache-control"] == "no-store"
     [mail] = mails
     assert (mail.kind, mail.email) == (MailKind.VERIFY_EMAIL, EMAIL)
     assert code_of(await client.post("/v1/sessions", json=LOGIN)) == (403, "email_not_verified")
 
-    assert (await client.post("/v1/accounts/verification/confirm", json={"token": token_of(mail)})).status_code == 204
-    again = await client.post("/v1/accounts/verification/confirm", json={"token": token_of(mail)})
+    verified = await client.post(CONFIRM, json={"token": token_of(mail), "proof": proof})
+    assert (verified.status_code, verified.json()) == (200, {"status": "verified", "password_token": None})
+    assert verified.headers["cache-control"] == "no-store"
+    again = await client.post(CONFIRM, json={"token": token_of(mail)})
     assert code_of(again) == (400, "one_time_token_invalid")
     session = await log_in(client)
     me = await client.get("/v1/accounts/me", headers=session)
@@ -83,6 +88,78 @@ async def test_from_registering_to_logging_out(client: httpx.AsyncClient, mails:
     assert code_of(refused) == (401, "session_invalid")
     assert refused.headers["www-authenticate"] == "Bearer"
     assert refused.headers["cache-control"] == "no-store"
+
+
+async def test_a_browser_that_registers_keeps_its_password(client: httpx.AsyncClient, mails: list[AccountMail]) -> None:
+    answer = await client.post("/v1/accounts", json=NEW_ACCOUNT | {"cookie": True})
+    assert answer.json() == {"status": "accepted", "proof": None}
+    name, *attributes = answer.headers["set-cookie"].split("; ")
+    assert name.startswith(f"{REGISTRATION_COOKIE}=")
+    assert {each.lower() for each in attributes} == {
+        "path=/", "httponly", "secure", "samesite=strict", "max-age=86400",
+    }  # fmt: skip
+
+    verified = await client.post(CONFIRM, json={"token": token_of(mails[0])})
+
+    assert verified.json() == {"status": "verified", "password_token": None}
+    assert client.cookies.get(REGISTRATION_COOKIE) is None
+    await log_in(client)
+
+
+async def test_a_stranger_keeps_no_password_of_an_account_that_its_owner_verifies(
+    data: DataLayer, client: httpx.AsyncClient, mails: list[AccountMail]
+) -> None:
+    """The owner registers too, in a browser with a cookie of its own, and opens the link of the first mail."""
+    owner = client
+    async with client_of(data, "198.51.100.7") as stranger:
+        # Mails of the service reach the owner, whoever causes them.
+        stranger._transport = owner._transport
+        guessed = "the stranger's own password"
+        await stranger.post("/v1/accounts", json=NEW_ACCOUNT | {"password": guessed, "cookie": True})
+        await owner.post("/v1/accounts", json=NEW_ACCOUNT | {"cookie": True})
+        assert [mail.kind for mail in mails] == [MailKind.VERIFY_EMAIL, MailKind.ADDRESS_TAKEN]
+        stolen = LOGIN | {"password": guessed}
+        assert code_of(await stranger.post("/v1/sessions", json=stolen)) == (403, "email_not_verified")
+
+        verified = await owner.post(CONFIRM, json={"token": token_of(mails[0])})
+
+        assert code_of(await stranger.post("/v1/sessions", json=stolen)) == (401, "invalid_credentials")
+        again = await stranger.post(CONFIRM, json={"token": token_of(mails[0])})
+        assert code_of(again) == (400, "one_time_token_invalid")
+        chosen = {"token": verified.json()["password_token"], "password": NEW_PASSWORD}
+        assert (await owner.post("/v1/accounts/password-reset/confirm", json=chosen)).status_code == 204
+        await log_in(owner, password=NEW_PASSWORD)
+        assert code_of(await stranger.post("/v1/sessions", json=stolen)) == (401, "invalid_credentials")
+
+
+async def test_registering_answers_alike_whether_or_not_the_address_is_taken(client: httpx.AsyncClient) -> None:
+    for cookie in (False, True):
+        shapes = []
+        for _ in range(2):
+            answer = await client.post("/v1/accounts", json=NEW_ACCOUNT | {"cookie": cookie})
+            proof = answer.json()["proof"] or answer.cookies[REGISTRATION_COOKIE]
+            shapes.append((answer.status_code, answer.text.replace(proof, "…"), len(proof), set(answer.headers)))
+        assert shapes[0] == shapes[1]
+
+
+async def test_another_site_gives_a_browser_no_proof(client: httpx.AsyncClient, mails: list[AccountMail]) -> None:
+    """With it the password that the other site chose would stay when the owner opens the link in this browser."""
+    body = NEW_ACCOUNT | {"cookie": True}
+    refused = await client.post("/v1/accounts", json=body, headers={"sec-fetch-site": "cross-site"})
+    assert code_of(refused) == (403, "permission_denied")
+    assert mails == []
+    assert "set-cookie" not in refused.headers
+
+
+@pytest.mark.parametrize("shadow", ["__Host-registration=x; {}", "{}; __Host-registration=x", "\xa0{}", "__host-{}"])
+async def test_a_proof_that_a_sibling_domain_could_have_set_counts_nothing(
+    client: httpx.AsyncClient, mails: list[AccountMail], shadow: str
+) -> None:
+    proof = (await client.post("/v1/accounts", json=NEW_ACCOUNT)).json()["proof"]
+    cookie = shadow.format(f"{REGISTRATION_COOKIE}={proof}").encode("latin-1")
+    verified = await client.post(CONFIRM, json={"token": token_of(mails[0])}, headers=[(b"cookie", cookie)])
+    assert verified.json()["password_token"]
+    assert code_of(await client.post("/v1/sessions", json=LOGIN)) == (401, "invalid_credentials")
 
 
 async def test_what_is_done_in_a_session_is_recorded_with_it(client: httpx.AsyncClient, data: DataLayer) -> None:
@@ -251,7 +328,8 @@ async def test_no_answer_tells_who_has_an_account(
     async def told(path: str, **body: str) -> tuple[object, ...]:
         answer = await client.post(path, json=body)
         headers = {name: value for name, value in answer.headers.items() if name != "x-request-id"}
-        return answer.status_code, answer.text, headers
+        shown = re.sub('"proof":"[0-9a-f]{64}"', '"proof":"…"', answer.text)  # A new one in each answer.
+        return answer.status_code, shown, headers
 
     for path, body in (
         ("/v1/accounts", {"password": PASSWORD, "first_name": "Eve", "last_name": "Other"}),
@@ -330,7 +408,7 @@ async def test_a_network_that_sends_too_much_has_to_wait(settings: Settings, dat
     few = settings.model_copy(update={"rate_limit_max": 3})
     body = {"token": "x"}
     async with DataLayer(few) as data, client_of(data) as flood, client_of(data, "198.51.100.7") as other:
-        answers = [await flood.post("/v1/accounts/verification/confirm", json=body) for _ in range(5)]
+        answers = [await flood.post(CONFIRM, json=body) for _ in range(5)]
         assert [answer.status_code for answer in answers] == [400, 400, 400, 429, 429]
         assert 0 < int(answers[-1].headers["retry-after"]) <= 900
         for path, content in (
@@ -342,7 +420,7 @@ async def test_a_network_that_sends_too_much_has_to_wait(settings: Settings, dat
             ("/v1/tokens", LOGIN),
         ):
             assert code_of(await flood.post(path, json=content)) == (429, "too_many_requests")
-        assert (await other.post("/v1/accounts/verification/confirm", json=body)).status_code == 400
+        assert (await other.post(CONFIRM, json=body)).status_code == 400
         refreshed = await flood.post("/v1/tokens/refresh", json={"refresh_token": "x"})
         assert refreshed.status_code == 401, "it costs little, and cannot be guessed"
 
@@ -359,14 +437,21 @@ async def test_guessing_has_to_wait(client: httpx.AsyncClient, data: DataLayer) 
 
 async def test_nothing_leaks(client: httpx.AsyncClient, data: DataLayer, mails: list[AccountMail]) -> None:
     with LogLines() as log:
-        await client.post("/v1/accounts", json=NEW_ACCOUNT)
-        await client.post("/v1/accounts/verification/confirm", json={"token": token_of(mails[0])})
+        proof = (await client.post("/v1/accounts", json=NEW_ACCOUNT)).json()["proof"]
+        await client.post(CONFIRM, json={"token": token_of(mails[0]), "proof": proof})
         session = await log_in(client)
         pair = (await client.post("/v1/tokens", json=LOGIN)).json()
         await client.post("/v1/tokens/refresh", json={"refresh_token": pair["refresh_token"]})
         await client.get("/v1/sessions", headers=session)
         await client.get(f"/v1/accounts/me?token={pair['access_token']}", headers=session)
         await until(lambda: any("request_answered" in line for line in log.lines))
-    secrets = [PASSWORD, token_of(mails[0]), session["authorization"][7:], pair["access_token"], pair["refresh_token"]]
+    secrets = [
+        PASSWORD,
+        proof,
+        token_of(mails[0]),
+        session["authorization"][7:],
+        pair["access_token"],
+        pair["refresh_token"],
+    ]
     lines = [line for line in log.lines if "HTTP Request" not in line]  # httpx, which is the client, logs the URL.
     assert await places_of(data, secrets, lines) == []

@@ -90,7 +90,7 @@ async def use_accounts(data: DataLayer) -> None:
     registered = await data.accounts.register(
         email="names@example.com", password=password, first_name="N", last_name="A"
     )
-    user = await data.accounts.verify_email(registered.verification.token)
+    user = (await data.accounts.verify_email(registered.verification.token, proof=registered.proof)).user
     await data.accounts.authenticate("names@example.com", password)
     begun = await data.sessions.create(user.id)
     token = begun.token.get_secret_value()

@@ -5,14 +5,22 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import Any, Literal
 
-from fastapi import APIRouter, BackgroundTasks, Depends
+from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response
 
-from data_layer.api.authentication import LoggedIn, Served, limited, never_stored
+from data_layer.api.authentication import (
+    REGISTRATION_COOKIE,
+    LoggedIn,
+    RegistrationProof,
+    Served,
+    limited,
+    never_stored,
+    refuse_other_sites,
+)
 from data_layer.api.errors import described
 from data_layer.api.mails import AccountMail, MailKind
 from data_layer.api.request_models import (
     Address,
-    MailedToken,
+    EmailVerification,
     NewAccount,
     PasswordChange,
     PasswordReset,
@@ -23,11 +31,35 @@ from data_layer.schemas.base import Value
 from data_layer.schemas.users import ProfileChanges, UserFull
 from data_layer.services.accounts.addresses import deliverable_email
 
+_PROOF_SECONDS = 86_400  # As long as the mailed token.
+_COOKIE: dict[str, Any] = {"secure": True, "httponly": True, "samesite": "strict"}
+
 
 class Accepted(Value):
     """The answer to everybody: what there is to tell goes by mail."""
 
     status: Literal["accepted"] = "accepted"
+
+
+class AcceptedRegistration(Accepted):
+    """The answer to everybody who registers.
+
+    ``proof`` is for the device that registers, to be sent along when the address is verified; it is null where it went
+    into a cookie.
+    """
+
+    proof: str | None
+
+
+class Verified(Value):
+    """The address is verified.
+
+    ``password_token`` is there when the account has no password now, because it was verified on another device than it
+    was registered on, maybe by another person: send it to ``/v1/accounts/password-reset/confirm`` with a new one.
+    """
+
+    status: Literal["verified"] = "verified"
+    password_token: str | None
 
 
 @cache
@@ -49,19 +81,26 @@ def _add_routes_for_anybody(router: APIRouter) -> None:
         "dependencies": [Depends(limited)],
     }
 
-    @router.post("", summary="Register", **asking)
-    async def register(body: NewAccount, served: Served, after: BackgroundTasks) -> Accepted:
+    @router.post("", summary="Register", **(asking | {"responses": described(403, 422, 429, 503)}))
+    async def register(
+        body: NewAccount, request: Request, response: Response, served: Served, after: BackgroundTasks
+    ) -> AcceptedRegistration:
         """The account is open once its address is verified. A mail says how, or that there is an account already."""
-        token = await served.data.accounts.request_registration(
+        if body.cookie:
+            refuse_other_sites(request)
+        requested = await served.data.accounts.request_registration(
             email=body.email,
             password=body.password.get_secret_value(),
             first_name=body.first_name,
             last_name=body.last_name,
             display_name=body.display_name,
         )
-        kind = MailKind.ADDRESS_TAKEN if token is None else MailKind.VERIFY_EMAIL
-        after.add_task(served.mailing.send, AccountMail(kind, deliverable_email(body.email), token))
-        return Accepted()
+        kind = MailKind.ADDRESS_TAKEN if requested.verification is None else MailKind.VERIFY_EMAIL
+        mail = AccountMail(kind, deliverable_email(body.email), requested.verification)
+        after.add_task(served.mailing.send, mail)
+        if body.cookie:
+            response.set_cookie(REGISTRATION_COOKIE, requested.proof, max_age=_PROOF_SECONDS, **_COOKIE)
+        return AcceptedRegistration(proof=None if body.cookie else requested.proof)
 
     @router.post("/verification", summary="Ask for a mail to verify the address", **asking)
     async def ask_for_verification(body: Address, served: Served, after: BackgroundTasks) -> Accepted:
@@ -79,19 +118,27 @@ def _add_routes_for_anybody(router: APIRouter) -> None:
 
 
 def _add_routes_by_mail(router: APIRouter) -> None:
-    taking: dict[str, Any] = {
-        "status_code": 204,
-        "response_model": None,
-        "responses": described(400, 422, 429, 503),
-        "dependencies": [Depends(limited)],
-    }
+    taking: dict[str, Any] = {"responses": described(400, 422, 429, 503), "dependencies": [Depends(limited)]}
 
     @router.post("/verification/confirm", summary="Verify the address by a mailed token", **taking)
-    async def verify(body: MailedToken, served: Served) -> None:
-        """A new account is open then."""
-        await served.data.accounts.verify_email(body.token.get_secret_value())
+    async def verify(
+        body: EmailVerification, response: Response, served: Served, cookie: RegistrationProof
+    ) -> Verified:
+        """A new account is open then; its password stays if the proof comes from the device that registered."""
+        proof = body.proof.get_secret_value() if body.proof else cookie
+        verified = await served.data.accounts.verify_email(body.token.get_secret_value(), proof=proof)
+        if cookie is not None:
+            response.delete_cookie(REGISTRATION_COOKIE, **_COOKIE)
+        choice = verified.password_choice
+        return Verified(password_token=choice.token if choice else None)
 
-    @router.post("/password-reset/confirm", summary="Choose a new password by a mailed token", **taking)
+    @router.post(
+        "/password-reset/confirm",
+        summary="Choose a new password by a mailed token",
+        status_code=204,
+        response_model=None,
+        **taking,
+    )
     async def reset(body: PasswordReset, served: Served) -> None:
         """All sessions end."""
         await served.data.accounts.reset_password(body.token.get_secret_value(), body.password.get_secret_value())

@@ -25,10 +25,11 @@ from data_layer.services.request_limits import RequestLimiter
 
 COOKIE = "__Host-session"
 """A browser takes a cookie of this name only if it is secure, of this host alone, and for all paths (RFC 6265bis)."""
+REGISTRATION_COOKIE = "__Host-registration"
+"""Holds the proof of who chose the password of a new account."""
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITE = frozenset({"same-origin", "none"})
-_COOKIE_NAME = COOKIE.encode()
 _BEARER = re.compile(rb"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)  # RFC 6750, 2.1; nothing around it.
 _TOKEN = re.compile(rb"[A-Za-z0-9._~+/=-]+")
 
@@ -75,23 +76,30 @@ class _Bearer(HTTPBearer):
         return match[1].decode()
 
 
-class _SessionCookie(APIKeyCookie):
-    """The session cookie, byte for byte.
+class _HostCookie(APIKeyCookie):
+    """A cookie of ours, byte for byte.
 
-    Only a page of this very host can set a cookie of this name, and only if the name is compared as browsers compare
+    Only a page of this very host can set a cookie of such a name, and only if the name is compared as browsers compare
     it: a name that is stripped or unquoted into it can come from a sibling domain. Of two, one is not ours.
     """
 
     async def __call__(self, request: Request) -> str | None:  # type: ignore[override]
         pairs = [pair for value in _values(request, b"cookie") for pair in value.split(b";")]
-        found = [
-            value for name, _, value in (pair.strip(b" ").partition(b"=") for pair in pairs) if name == _COOKIE_NAME
-        ]
+        expected = self.model.name.encode()
+        found = [value for name, _, value in (pair.strip(b" ").partition(b"=") for pair in pairs) if name == expected]
         return found[0].decode() if len(found) == 1 and _TOKEN.fullmatch(found[0]) else None
 
 
 _bearer = _Bearer(auto_error=False, description="The token of a session, or an access token.")
-_cookie = _SessionCookie(name=COOKIE, auto_error=False, description="For browsers; see POST /v1/sessions.")
+_cookie = _HostCookie(
+    name=COOKIE, scheme_name="SessionCookie", auto_error=False, description="For browsers; see POST /v1/sessions."
+)
+_registration = _HostCookie(
+    name=REGISTRATION_COOKIE,
+    scheme_name="RegistrationCookie",
+    auto_error=False,
+    description="For browsers; see POST /v1/accounts.",
+)
 
 
 def _values(request: Request, name: bytes) -> list[bytes]:
@@ -122,6 +130,7 @@ async def logged_in(
         yield session
 
 
+RegistrationProof = Annotated[str | None, Depends(_registration)]
 LoggedIn = Annotated[ActiveSession, Depends(logged_in)]
 Served = Annotated[People, Depends(people_of)]
 

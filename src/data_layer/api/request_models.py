@@ -28,13 +28,17 @@ class Body(Value):
 
 
 class NewAccount(Body):
-    """Somebody who registers."""
+    """Somebody who registers.
+
+    With ``cookie`` the proof of who chose the password goes into a cookie, for browsers.
+    """
 
     email: Email
     password: Password
     first_name: Name
     last_name: Name
     display_name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)] | None = None
+    cookie: bool = False
 
 
 class Login(Body):
@@ -65,6 +69,12 @@ class MailedToken(Body):
     """A token that came by mail."""
 
     token: Token
+
+
+class EmailVerification(MailedToken):
+    """Somebody who opens the link of the mail; ``proof`` comes from registering, unless it is in a cookie."""
+
+    proof: Token | None = None
 
 
 class PasswordReset(MailedToken):

@@ -46,7 +46,7 @@ async def test_a_suspension_verifies_no_address(data: DataLayer) -> None:
         email="ann@example.com", password=PASSWORD, first_name="Ann", last_name="Other"
     )
     await data.accounts.suspend(SYSTEM, pending.user.id, reason="tests")
-    await data.accounts.verify_email(pending.verification.token)
+    await data.accounts.verify_email(pending.verification.token, proof=pending.proof)
     assert await try_to_log_in(data, "ann@example.com", PASSWORD) == "account_suspended"
     other = await data.accounts.register(
         email="bob@example.com", password=PASSWORD, first_name="Bob", last_name="Other"

@@ -36,16 +36,15 @@ async def test_after_a_long_story(data: DataLayer, settings: Settings) -> None:
 async def tell(data: DataLayer) -> list[str]:
     accounts = data.accounts
     registered = await accounts.register(email="ann@example.com", password=FIRST, first_name="Ann", last_name="Other")
-    assert (
-        await accounts.request_registration(
-            email="ann@example.com", password=WRONG, first_name="Eve", last_name="Other"
-        )
-        is None
+    second_try = await accounts.request_registration(
+        email="ann@example.com", password=WRONG, first_name="Eve", last_name="Other"
     )
+    assert second_try.verification is None
     await pass_time(data, 400)
     second = await accounts.request_email_verification("ann@example.com")
     assert second
-    await accounts.verify_email(second.token)
+    choice = (await accounts.verify_email(second.token)).password_choice
+    assert choice
     chosen = await accounts.request_password_reset("ann@example.com")
     assert chosen
     user = await accounts.reset_password(chosen.token, FIRST)
@@ -69,7 +68,8 @@ async def tell(data: DataLayer) -> list[str]:
     pending = await accounts.request_password_reset("bob@example.com")
     assert pending
     await accounts.suspend(SYSTEM, waiting.id, reason="tests")
-    return [token.token for token in (registered.verification, second, unused, reset, pending)]
+    tokens = (registered.verification, second, choice, chosen, unused, reset, pending)
+    return [registered.proof, second_try.proof, *(token.token for token in tokens)]
 
 
 async def test_the_search_would_find_one(data: DataLayer) -> None:

@@ -39,9 +39,12 @@ async def test_an_account_is_open_once_its_address_is_verified(data: DataLayer) 
     assert registered.user.role is UserRole.USER
     assert registered.verification.email == "ann@example.com"
     assert registered.verification.token not in repr(registered)
+    assert registered.proof not in repr(registered)
     assert await try_to_log_in(data, "ann@example.com", PASSWORD) == "email_not_verified"
     assert await try_to_log_in(data, "ann@example.com", "wrong password") == "invalid_credentials"
-    verified = await data.accounts.verify_email(registered.verification.token)
+    answer = await data.accounts.verify_email(registered.verification.token, proof=registered.proof)
+    assert answer.password_choice is None
+    verified = answer.user
     assert (verified.status, verified.email_verified) == (UserStatus.ACTIVE, True)
     assert await try_to_log_in(data, "ANN@example.com", PASSWORD) == "in"
     assert {"user_register", "user_verify_email", "user_login"} <= {*await actions(data)}
@@ -94,11 +97,12 @@ async def test_a_public_form_tells_nothing(data: DataLayer) -> None:
     hasher = data._opened.passwords
     before = hasher.work
     tries = [data.accounts.request_registration(email="ann@example.com", **PERSON) for _ in range(20)]
-    tokens = await asyncio.gather(*tries)
-    assert sum(token is not None for token in tokens) == 1
+    answers = await asyncio.gather(*tries)
     assert hasher.work - before == 20 * 2**4
-    [token] = filter(None, tokens)
-    assert (await data.accounts.verify_email(token.token)).email == "ann@example.com"
+    [token] = [answer.verification for answer in answers if answer.verification is not None]
+    assert len({answer.proof for answer in answers}) == 20, "each has one"
+    assert {len(answer.proof) for answer in answers} == {64}
+    assert (await data.accounts.verify_email(token.token)).user.email == "ann@example.com"
     assert [entry.is_success for entry in await trail(data) if entry.action == "user_register"].count(False) == 19
 
 
@@ -113,7 +117,7 @@ async def test_an_address_that_nobody_verified_is_free_again(data: DataLayer) ->
     assert all(isinstance(answer, Registered | DuplicateError) for answer in answers)
     with pytest.raises(InvalidOneTimeTokenError):
         await data.accounts.verify_email(squatter.verification.token)
-    assert (await data.accounts.verify_email(owner.verification.token)).id == owner.user.id != squatter.user.id
+    assert (await data.accounts.verify_email(owner.verification.token)).user.id == owner.user.id != squatter.user.id
 
 
 async def test_another_mail(data: DataLayer) -> None:

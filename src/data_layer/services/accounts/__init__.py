@@ -9,10 +9,19 @@ from data_layer.services.accounts.one_time_tokens import OneTimeToken
 from data_layer.services.accounts.password_changes import PasswordChanges
 from data_layer.services.accounts.passwords import PasswordHasher
 from data_layer.services.accounts.profiles import Profiles
-from data_layer.services.accounts.registration import Registered, Registration
+from data_layer.services.accounts.registration import Registered, Registration, RegistrationRequest, VerifiedAddress
 from data_layer.services.accounts.tools import AccountTools
 
-__all__ = ["AccountService", "AccountTools", "ExternalLogin", "OneTimeToken", "PasswordHasher", "Registered"]
+__all__ = [
+    "AccountService",
+    "AccountTools",
+    "ExternalLogin",
+    "OneTimeToken",
+    "PasswordHasher",
+    "Registered",
+    "RegistrationRequest",
+    "VerifiedAddress",
+]
 
 
 class AccountService(Registration, Login, PasswordChanges, Profiles, Administration, ExternalIdentities):

@@ -22,8 +22,6 @@ class Purpose(StrEnum):
     """What a token is good for; one for one purpose is none for another."""
 
     VERIFY_EMAIL = "verify_email"
-    VERIFY_ADDRESS = "verify_address"
-    """As the one before, for a token that was asked for after the registration, maybe by somebody else."""
     RESET_PASSWORD = "reset_password"  # noqa: S105  (the name of a purpose)
 
 
@@ -63,6 +61,19 @@ def owner_of(token: str) -> UUID:
 def hash_token(secret: bytes, purpose: Purpose, token: str) -> str:
     """What the database keeps: HMAC-SHA-256 under SESSION_SECRET, different for each purpose."""
     return hmac.new(secret, f"{purpose}:{token}".encode(), hashlib.sha256).hexdigest()
+
+
+def registrant_proof(secret: bytes, user_id: UUID, password_hash: str) -> str:
+    """What shows that somebody chose the password of an account, without being the password.
+
+    It needs no row: the hash of a password has a salt, so it is different for every choice.
+    """
+    return hmac.new(secret, f"registrant:{user_id}:{password_hash}".encode(), hashlib.sha256).hexdigest()
+
+
+def false_proof() -> str:
+    """What looks like a proof, for a registration that made no account."""
+    return secrets.token_hex(hashlib.sha256().digest_size)
 
 
 def invalid_token() -> InvalidOneTimeTokenError:

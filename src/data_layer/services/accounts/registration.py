@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hmac import compare_digest
 from typing import TYPE_CHECKING
 
 from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, UserRole, UserStatus
-from data_layer.errors import DuplicateError, InvalidOneTimeTokenError
+from data_layer.errors import DuplicateError
 from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import deliverable_email, login_name
-from data_layer.services.accounts.one_time_tokens import OneTimeToken, Purpose
+from data_layer.services.accounts.one_time_tokens import OneTimeToken, Purpose, false_proof, registrant_proof
 from data_layer.services.accounts.tools import (
     AccountPart,
     admin_entry,
@@ -30,10 +31,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A new account, and the token to mail to its address."""
+    """A new account, and the token to mail to its address.
+
+    ``proof`` goes to the registrant's device, never into the mail: it shows who chose the password, see
+    ``verify_email``.
+    """
 
     user: UserFull
     verification: OneTimeToken
+    proof: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationRequest:
+    """The outcome of a public form: the token to mail, none where the address is taken, and a proof in any case."""
+
+    verification: OneTimeToken | None
+    proof: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedAddress:
+    """An account whose address is verified.
+
+    ``password_choice`` is there if it has no password now: a token for ``reset_password``, to be handed to whoever has
+    shown the mailed one, so that they choose a password at once.
+    """
+
+    user: UserFull
+    password_choice: OneTimeToken | None
 
 
 class Registration(AccountPart):
@@ -68,15 +94,17 @@ class Registration(AccountPart):
             verification = self._issue(user, Purpose.VERIFY_EMAIL)
             await _insert(tx, user)
             tx.add(own_entry(ANONYMOUS, AuditAction.USER_REGISTER, user.id, "Registered"))
-        return Registered(UserFull.model_validate(user), verification)
+        proof = registrant_proof(self._tools.secret, user.id, user.password_hash)
+        return Registered(UserFull.model_validate(user), verification, proof)
 
     async def request_registration(
         self, *, email: str, password: str, first_name: str, last_name: str, display_name: str | None = None
-    ) -> OneTimeToken | None:
+    ) -> RegistrationRequest:
         """The same for a public form, which must not tell who has an account.
 
-        Answer every caller alike, such as "we have sent you a mail", after about the same time; then send the mail:
-        with the token, or without one a note that somebody tried to register an address that has an account already.
+        Answer every caller alike, such as "we have sent you a mail", after about the same time, with the proof, which
+        the caller's device keeps; then send the mail: with the token, or without one a note that somebody tried to
+        register an address that has an account already.
 
         Raises:
             WeakPasswordError: see ``password_policy``.
@@ -89,8 +117,8 @@ class Registration(AccountPart):
             )
         except DuplicateError:
             await self._note_second_registration(deliverable_email(email))
-            return None
-        return registered.verification
+            return RegistrationRequest(None, false_proof())
+        return RegistrationRequest(registered.verification, registered.proof)
 
     async def request_email_verification(self, email: str) -> OneTimeToken | None:
         """A new token for an address that is not verified yet.
@@ -105,33 +133,43 @@ class Registration(AccountPart):
             user = await tx.users.get(user.id, lock=True)
             if user.is_erased or user.email_verified or was_mailed_lately(user, Purpose.VERIFY_EMAIL):
                 return None
-            return self._issue(user, Purpose.VERIFY_ADDRESS)
+            return self._issue(user, Purpose.VERIFY_EMAIL)
 
-    async def verify_email(self, token: str) -> UserFull:
+    async def verify_email(self, token: str, *, proof: str | None = None) -> VerifiedAddress:
         """Take a mailed token as proof that the person reads mail at the address; a new account is open then.
 
-        Sessions and external identities from before are removed, because nobody knew whose they were. The password
-        stays only with the token of the registration in which it was chosen: with one that was asked for later, the
-        person may be another one than who registered, and chooses a password by resetting it.
+        The token does not say who chose the password: anybody can register anybody's address, and it is the owner who
+        gets the mail and opens the link. So the password stays only with the proof, which only the device has on which
+        it was chosen. Without it the account gets a new one, see ``VerifiedAddress``. Sessions and external identities
+        from before are removed in any case, because nobody knew whose they were.
+
+        Args:
+            token: what was mailed.
+            proof: what ``register`` or ``request_registration`` handed to the same device, if it did.
 
         Raises:
-            InvalidOneTimeTokenError: when it is unknown, expired or used.
+            InvalidOneTimeTokenError: when the token is unknown, expired or used. A wrong proof is no error.
         """
         async with self._tools.transactions() as tx:
-            user, is_registering = await self._owner_who_verifies(tx, token)
+            user = await self._owner_of(tx, Purpose.VERIFY_EMAIL, token)
             if not user.email_verified:
-                await take_from_strangers(tx, user, reason="address_verified", keep_password=is_registering)
+                keeps = await self._chose_password(tx, user, proof)
+                await take_from_strangers(tx, user, reason="address_verified", keep_password=keeps)
             mark_verified(user)
             tx.add(changed(ANONYMOUS, AuditAction.USER_VERIFY_EMAIL, user, "Verified the address"))
             await tx.flush()
-            return UserFull.model_validate(user)
+            choice = None
+            if user.status is UserStatus.ACTIVE and await tx.users.secret(user.id, "password_hash") is None:
+                choice = self._issue(user, Purpose.RESET_PASSWORD, is_mailed=False)
+            return VerifiedAddress(UserFull.model_validate(user), choice)
 
-    async def _owner_who_verifies(self, tx: UnitOfWork, token: str) -> tuple[User, bool]:
-        """The account of a token, and whether it is the one of the registration."""
-        try:
-            return await self._owner_of(tx, Purpose.VERIFY_EMAIL, token), True
-        except InvalidOneTimeTokenError:
-            return await self._owner_of(tx, Purpose.VERIFY_ADDRESS, token), False
+    async def _chose_password(self, tx: UnitOfWork, user: User, proof: str | None) -> bool:
+        """Whether the one who verifies is the one who registered."""
+        stored = await tx.users.secret(user.id, "password_hash")
+        if proof is None or stored is None:
+            return False
+        expected = registrant_proof(self._tools.secret, user.id, stored)
+        return compare_digest(expected.encode(), proof.encode(errors="replace"))
 
     async def create(
         self,

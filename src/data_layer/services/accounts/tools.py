@@ -46,7 +46,6 @@ MAIL_INTERVAL = timedelta(minutes=5)
 
 LIFETIMES = {
     Purpose.VERIFY_EMAIL: timedelta(hours=24),
-    Purpose.VERIFY_ADDRESS: timedelta(hours=24),
     Purpose.RESET_PASSWORD: timedelta(hours=1),
 }
 """How long a mailed token works."""
@@ -123,9 +122,13 @@ class AccountPart:
         names = (*personal, f"{user.first_name}{user.last_name}", f"{user.last_name}{user.first_name}")
         check_new_password(password, minimum=self._tools.settings.password_min_length, personal=names)
 
-    def _issue(self, user: User, purpose: Purpose) -> OneTimeToken:
-        """A token for the mail, whose hash goes into the row; the one before works no more."""
-        token, expires_at = make_token(user.id), datetime.now(UTC) + LIFETIMES[purpose]
+    def _issue(self, user: User, purpose: Purpose, *, is_mailed: bool = True) -> OneTimeToken:
+        """A token whose hash goes into the row; the one before works no more.
+
+        One that is not mailed, but handed out at once, is not counted as a mail: it ends as if it were older.
+        """
+        lifetime = LIFETIMES[purpose] - (timedelta(0) if is_mailed else MAIL_INTERVAL)
+        token, expires_at = make_token(user.id), datetime.now(UTC) + lifetime
         setattr(user, _HASH[purpose], hash_token(self._tools.secret, purpose, token))
         setattr(user, _EXPIRY[purpose], expires_at)
         return OneTimeToken(user_id=user.id, email=user.email, expires_at=expires_at, token=token)
@@ -151,12 +154,10 @@ class AccountPart:
 
 _HASH: dict[Purpose, SecretColumn] = {
     Purpose.VERIFY_EMAIL: "email_verification_token_hash",
-    Purpose.VERIFY_ADDRESS: "email_verification_token_hash",
     Purpose.RESET_PASSWORD: "reset_password_token_hash",
 }
 _EXPIRY = {
     Purpose.VERIFY_EMAIL: "email_verification_expires_at",
-    Purpose.VERIFY_ADDRESS: "email_verification_expires_at",
     Purpose.RESET_PASSWORD: "reset_password_expires_at",
 }
 
