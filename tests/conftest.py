@@ -19,7 +19,7 @@ from data_layer import DataLayer, Settings
 from data_layer.database.migrations import VERSION_TABLE
 from data_layer.embedded import EmbeddedServers
 from data_layer.entities import Entity
-from tests.support import ALLOW_AUDIT_CHANGES, REFUSE_AUDIT_CHANGES
+from tests.support import ALLOW_CHANGES, REFUSE_CHANGES
 
 # Timings never decide a test.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -142,8 +142,8 @@ async def empty_tables(data: DataLayer) -> None:
             statements = [f"TRUNCATE {TABLES}"]
         else:
             statements = [f"DELETE FROM {table}" for table, _ in filled]
-        if any("audit_logs" in statement for statement in statements):
-            statements = [ALLOW_AUDIT_CHANGES, *statements, REFUSE_AUDIT_CHANGES]
+        if any("audit_logs" in statement or "usage_entries" in statement for statement in statements):
+            statements = [ALLOW_CHANGES, *statements, REFUSE_CHANGES]
         for statement in statements:
             await tx.execute(text(statement))
 

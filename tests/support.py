@@ -27,26 +27,28 @@ def made(kind: Callable[..., Made], given: Mapping[str, Any], /, **others: Any) 
     return kind(**others | dict(given))
 
 
-_SWITCH_AUDIT_TRIGGERS = """
+_SWITCH_TRIGGERS = """
 DO $body$
 DECLARE
     each record;
 BEGIN
-    FOR each IN SELECT tgrelid::regclass AS name, tgname FROM pg_trigger WHERE tgfoid = 'refuse_audit_change'::regproc
+    FOR each IN
+        SELECT tgrelid::regclass AS name, tgname FROM pg_trigger
+        WHERE tgname IN ('refuse_change', 'refuse_truncate') AND tgrelid <> 'usage_days'::regclass
     LOOP
         EXECUTE format('ALTER TABLE %s {mode} TRIGGER %I', each.name, each.tgname);
     END LOOP;
 END
 $body$
 """
-ALLOW_AUDIT_CHANGES = _SWITCH_AUDIT_TRIGGERS.replace("{mode}", "DISABLE")
-"""Lets the owner of the tables change and empty the audit trail."""
-REFUSE_AUDIT_CHANGES = _SWITCH_AUDIT_TRIGGERS.replace("{mode}", "ENABLE ALWAYS")
+ALLOW_CHANGES = _SWITCH_TRIGGERS.replace("{mode}", "DISABLE")
+"""Lets the owner of the tables change and empty the audit trail and the ledger of usage."""
+REFUSE_CHANGES = _SWITCH_TRIGGERS.replace("{mode}", "ENABLE ALWAYS")
 EMPTY_ALL_TABLES = f"""
 SET session_replication_role = replica;
-{ALLOW_AUDIT_CHANGES};
+{ALLOW_CHANGES};
 TRUNCATE users CASCADE;
-{REFUSE_AUDIT_CHANGES}
+{REFUSE_CHANGES}
 """
 """For a superuser; what belongs to no user stays."""
 

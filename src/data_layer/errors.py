@@ -94,6 +94,7 @@ was wrong with which thing and what to do, and never holds a secret.
         ├── AppendOnlyError                append_only
         ├── ChangedMeanwhileError          changed_meanwhile
         ├── LimitReachedError              limit_reached
+        ├── BudgetExceededError            budget_exceeded
         ├── LastAdminError                 last_admin
         └── LastLoginMethodError           last_login_method
 """
@@ -101,6 +102,7 @@ was wrong with which thing and what to do, and never holds a secret.
 from __future__ import annotations
 
 import pickle
+from decimal import Decimal
 from typing import ClassVar
 
 
@@ -667,7 +669,7 @@ class StillReferencedError(ConflictError):
 
 
 class AppendOnlyError(ConflictError):
-    """An entry of the audit trail cannot be changed or removed; the database refuses it."""
+    """An entry of the audit trail or of the usage cannot be changed or removed; the database refuses it."""
 
     code = "append_only"
 
@@ -682,6 +684,16 @@ class LimitReachedError(ConflictError):
     """There are as many things of a kind as there may be; remove one first."""
 
     code = "limit_reached"
+
+
+class BudgetExceededError(ConflictError):
+    """The person's budget of this month does not have as much left. ``remaining`` says how much it has."""
+
+    code = "budget_exceeded"
+
+    def __init__(self, message: str, *, remaining: Decimal) -> None:
+        super().__init__(message)
+        self.remaining = remaining
 
 
 class LastAdminError(ConflictError):

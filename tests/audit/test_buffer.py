@@ -30,7 +30,7 @@ from data_layer.services.audit import buffer
 from data_layer.services.audit.recording import make_row
 from data_layer.testing.postgresql_server import PostgresqlServer
 from tests.audit.support import descriptions
-from tests.support import ALLOW_AUDIT_CHANGES, REFUSE_AUDIT_CHANGES, make_user, until
+from tests.support import ALLOW_CHANGES, REFUSE_CHANGES, make_user, until
 
 ESCAPED = {"t": "\t", "n": "\n", "r": "\r"}
 PROGRAM = Path(__file__).with_name("recording_process.py")
@@ -283,7 +283,7 @@ async def test_a_killed_process_loses_nothing_that_was_on_disk(
     apart: Settings, server: PostgresqlServer, *, is_dead: bool
 ) -> None:
     async with DataLayer(apart, prepare=True) as data, data.transaction() as tx:
-        for statement in (ALLOW_AUDIT_CHANGES, "TRUNCATE audit_logs", REFUSE_AUDIT_CHANGES):
+        for statement in (ALLOW_CHANGES, "TRUNCATE audit_logs", REFUSE_CHANGES):
             await tx.execute(text(statement))
     assert apart.database_url
     assert apart.redis_url

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import math
+import random
+import string
 from collections.abc import Callable, Coroutine
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -23,6 +25,7 @@ from uuid_utils.compat import uuid7
 from data_layer import DataLayer
 from data_layer.entities import (
     AuditLog,
+    Budget,
     DesignSystem,
     Entity,
     FileReference,
@@ -34,9 +37,17 @@ from data_layer.entities import (
     RefreshToken,
     Session,
     StoredFile,
+    UsageEntry,
     User,
 )
-from data_layer.entities.enums import AuditAction, AuditCategory, GenerationProvider, ImageProvider, StorageKind
+from data_layer.entities.enums import (
+    AuditAction,
+    AuditCategory,
+    GenerationProvider,
+    ImageProvider,
+    StorageKind,
+    UsageOutcome,
+)
 from data_layer.errors import DataLayerError, InvalidValueError, MissingReferenceError
 from tests.support import made, make_code, make_project, make_user
 
@@ -127,6 +138,22 @@ class Rows:
                 AuditLog, values, action=AuditAction.USER_LOGIN, category=AuditCategory.AUTHENTICATION, description="d"
             ),
             DesignSystem: lambda **values: made(DesignSystem, values, user_id=user.id, name="n", content="c"),
+            Budget: lambda **values: made(
+                Budget,
+                values,
+                user_id=user.id,
+                currency="".join(random.choices(string.ascii_uppercase, k=3)),
+                monthly_limit=Decimal(1),
+            ),
+            UsageEntry: lambda **values: made(
+                UsageEntry,
+                values,
+                user_id=user.id,
+                key=uuid4().hex,
+                provider="openai",
+                model="m",
+                outcome=UsageOutcome.COMPLETED,
+            ),
             RefreshToken: lambda **values: made(
                 RefreshToken, values, token_hash=uuid4().hex, session_id=session.id, expires_at=NOW
             ),
@@ -153,7 +180,7 @@ KINDS = [
         AuditLog,
         RefreshToken,
     ),
-    *(StoredFile, FileReference),
+    *(StoredFile, FileReference, UsageEntry, Budget),
 ]
 
 
@@ -267,7 +294,7 @@ async def test_corners_in_new_rows(data: DataLayer, rows: Rows, kind: type[Entit
         await try_corners(data, rows.kinds[kind], kind, name)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not AuditLog])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {AuditLog, UsageEntry}])
 async def test_corners_in_stored_rows(data: DataLayer, rows: Rows, kind: Any) -> None:
     entity = rows.kinds[kind]()
     await store(data, entity)

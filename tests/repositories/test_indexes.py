@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import event, text
@@ -13,6 +14,7 @@ from data_layer import DataLayer
 from data_layer.database.driver import DriverConnection
 from data_layer.entities import Entity
 from data_layer.repositories.unit_of_work import UnitOfWork
+from data_layer.schemas.usage import UsageGroup
 from tests.support import make_user
 
 SOMEONE = make_user().id
@@ -28,6 +30,14 @@ INSERT INTO projects (id, user_id, name, status)
 SELECT gen_random_uuid(), owner.id, 'Project', (ARRAY['draft', 'active', 'completed', 'archived'])[1 + n % 4]
 FROM owner, generate_series(1, 1000) AS n
 """).bindparams(owner=SOMEONE)
+
+
+async def sums(tx: UnitOfWork, user_id: UUID | None = None, project_id: UUID | None = None) -> Any:
+    today = date(2026, 11, 29)
+    return await tx.usage.sums(
+        [UsageGroup.MODEL], user_id=user_id, project_id=project_id, first_day=today - 9 * DAY, last_day=today, limit=9
+    )
+
 
 QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "uq_generated_codes_generation_id_variant_index": lambda tx: tx.codes.find_one(
@@ -62,6 +72,13 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "ix_generated_codes_code_stack": lambda tx: tx.codes.count(code_stack="svg"),
     "ix_generated_codes_metrics": lambda tx: tx.codes.count(metrics={"tokens": 1}),
     "ix_generated_images_project_id": lambda tx: tx.images.count(project_id=SOMEONE),
+    "uq_usage_entries_user_id_key": lambda tx: tx.usage.find_one(user_id=SOMEONE, key="k"),
+    "ix_usage_entries_user_id_id": lambda tx: tx.usage.list(user_id=SOMEONE, order_by="-id"),
+    "ix_usage_entries_project_id_id": lambda tx: tx.usage.list(project_id=SOMEONE, order_by="-id"),
+    "ix_usage_days_day": sums,
+    "ix_usage_days_project_id_day": lambda tx: sums(tx, project_id=SOMEONE),
+    "uq_budgets_user_id_currency": lambda tx: tx.budgets.state(SOMEONE, "USD"),
+    "ix_budget_reservations_budget_id": lambda tx: tx.budgets.state(SOMEONE, "USD"),
     "ix_design_systems_user_id_id": lambda tx: tx.designs.list(user_id=SOMEONE),
     "uq_sessions_session_id": lambda tx: tx.sessions.find_one(session_id="hash"),
     "ix_sessions_user_id_status": lambda tx: tx.sessions.count(user_id=SOMEONE, status="active"),

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm.exc import StaleDataError
 
 from data_layer.entities import Entity
-from data_layer.entities.triggers import APPEND_RULE, GENERATION_RULE, MOVE_RULE, VERSION_RULE
+from data_layer.entities.triggers import APPEND_RULE, GENERATION_RULE, MOVE_RULE, USAGE_RULE, VERSION_RULE
 from data_layer.errors import (
     AppendOnlyError,
     ConcurrentChangeError,
@@ -182,7 +182,7 @@ def _check_violated(error: psycopg.Error) -> DataLayerError:
 
 
 def _restricted(error: psycopg.Error) -> DataLayerError:
-    if error.diag.constraint_name == APPEND_RULE:
+    if error.diag.constraint_name in {APPEND_RULE, USAGE_RULE}:
         return AppendOnlyError(str(error.diag.message_primary))
     return _reference_error(error, deleting=True)
 

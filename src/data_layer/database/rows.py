@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, Generic, TypeVar, cast
 
-from sqlalchemy import Column, ColumnElement, DateTime, Dialect, inspect
+from sqlalchemy import Column, ColumnElement, DateTime, Dialect, Numeric, inspect
 from sqlalchemy.orm import ClassManager, make_transient, make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
@@ -22,7 +22,9 @@ from data_layer.entities import Entity
 from data_layer.entities.json_values import Json
 
 E = TypeVar("E", bound=Entity)
-_DOUBLE_PRECISION = 701  # PostgreSQL's object id of the type, by which SQLAlchemy chooses how to read a number.
+# PostgreSQL's object ids of types, by which SQLAlchemy chooses how to read a number.
+_DOUBLE_PRECISION = 701
+_NUMERIC = 1700
 
 
 class RowMapper(Generic[E]):
@@ -128,7 +130,8 @@ def _is_time(column: ColumnElement[Any]) -> bool:
 
 
 def _reader(column: ColumnElement[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
-    return column.type.dialect_impl(dialect).result_processor(dialect, _DOUBLE_PRECISION)
+    kind = _NUMERIC if isinstance(column.type, Numeric) else _DOUBLE_PRECISION
+    return column.type.dialect_impl(dialect).result_processor(dialect, kind)
 
 
 def _writer(column: ColumnElement[Any], dialect: Dialect) -> Callable[[Any], Any] | None:

@@ -3,6 +3,7 @@
 import data_layer.entities.validation  # noqa: F401  (importing it puts the checks in force)
 from data_layer.entities.audit_log import AuditLog
 from data_layer.entities.base import Entity
+from data_layer.entities.budget import Budget, budget_reservations
 from data_layer.entities.design_system import DesignSystem
 from data_layer.entities.generated_code import GeneratedCode
 from data_layer.entities.generated_image import GeneratedImage
@@ -13,10 +14,12 @@ from data_layer.entities.refresh_token import RefreshToken
 from data_layer.entities.session import Session
 from data_layer.entities.session_change import session_changes
 from data_layer.entities.stored_file import FileReference, StoredFile
+from data_layer.entities.usage_entry import UsageEntry, usage_days
 from data_layer.entities.user import User
 
 __all__ = [
     "AuditLog",
+    "Budget",
     "DesignSystem",
     "Entity",
     "FileReference",
@@ -28,7 +31,10 @@ __all__ = [
     "RefreshToken",
     "Session",
     "StoredFile",
+    "UsageEntry",
     "User",
+    "budget_reservations",
     "login_attempts",
     "session_changes",
+    "usage_days",
 ]

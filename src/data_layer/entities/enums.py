@@ -256,6 +256,14 @@ class AuditAction(StrEnum):
     SYSTEM_RESTORE = "system_restore"
 
 
+class UsageOutcome(StrEnum):
+    """What became of work that was paid for."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
 class StorageKind(StrEnum):
     """Where the bytes of a file are."""
 

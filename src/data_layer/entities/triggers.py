@@ -15,6 +15,7 @@ MOVE_RULE = "generation_status_move"
 SESSION_CHANNEL = "data_layer_session_changed"
 """Where PostgreSQL tells that a transaction with new rows in ``session_changes`` has been committed."""
 APPEND_RULE = "audit_logs_append_only"
+USAGE_RULE = "usage_entries_append_only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,16 @@ class Trigger:
     function: str
     each: str = "ROW"
     is_always: bool = False
+    rows: str = ""
+    """``REFERENCING …``, of a trigger for statements."""
+    condition: str = ""
+    """``WHEN (…)``."""
 
     @property
     def create(self) -> tuple[str, ...]:
         """The statements that create it; the last one is enough if it exists and was disabled."""
-        action = f"FOR EACH {self.each} EXECUTE FUNCTION {self.function}()"
-        create = f"CREATE TRIGGER {self.name} {self.event} ON {self.table} {action}"
+        words = ("ON", self.table, self.rows, "FOR EACH", self.each, self.condition, "EXECUTE FUNCTION")
+        create = f"CREATE TRIGGER {self.name} {self.event} {' '.join(filter(None, words))} {self.function}()"
         mode = "ENABLE ALWAYS" if self.is_always else "ENABLE"
         return (create, f"ALTER TABLE {self.table} {mode} TRIGGER {self.name}")
 
@@ -244,8 +249,46 @@ END
 """,
 )
 
+# The entries of one statement together, so that a bulk insert costs little; in the order of the key, so that two
+# statements never wait for each other in a circle.
+ADD_USAGE = Function(
+    "add_usage_to_days",
+    """
+BEGIN
+    INSERT INTO usage_days AS days (
+        user_id, day, project_id, provider, model, code_stack, outcome, currency,
+        entries, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost
+    )
+    SELECT user_id, ("at" AT TIME ZONE 'UTC')::date, coalesce(project_id, '00000000-0000-0000-0000-000000000000'),
+        provider, model, coalesce(code_stack, ''), outcome, currency,
+        count(*), sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cache_write_tokens), sum(cost)
+    FROM added GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 ORDER BY 1, 2, 3, 4, 5, 6, 7, 8
+    ON CONFLICT (user_id, day, project_id, provider, model, code_stack, outcome, currency) DO UPDATE SET
+        entries = days.entries + excluded.entries,
+        input_tokens = days.input_tokens + excluded.input_tokens,
+        output_tokens = days.output_tokens + excluded.output_tokens,
+        cache_read_tokens = days.cache_read_tokens + excluded.cache_read_tokens,
+        cache_write_tokens = days.cache_write_tokens + excluded.cache_write_tokens,
+        cost = days.cost + excluded.cost;
+    RETURN NULL;
+END
+""",
+)
+REFUSE_USAGE_CHANGE = Function(
+    "refuse_usage_change",
+    f"""
+BEGIN
+    RAISE restrict_violation USING
+        MESSAGE = format('recorded usage is never changed or removed: %s of %s was refused', TG_OP, TG_TABLE_NAME),
+        CONSTRAINT = '{USAGE_RULE}', TABLE = 'usage_entries';
+END
+""",
+)
+
 FUNCTIONS = (
     SPELL_ADDRESS,
+    ADD_USAGE,
+    REFUSE_USAGE_CHANGE,
     INDEX_PROJECT,
     NUMBER_GENERATION,
     NUMBER_VERSION,
@@ -286,6 +329,32 @@ TRIGGERS = (
     refuse_change("audit_logs"),
     refuse_truncate("audit_logs"),
     refuse_truncate(DEFAULT_PARTITION),
+    Trigger(
+        "add_to_days",
+        "usage_entries",
+        "AFTER INSERT",
+        ADD_USAGE.name,
+        each="STATEMENT",
+        rows="REFERENCING NEW TABLE AS added",
+    ),
+    Trigger("refuse_change", "usage_entries", "BEFORE DELETE OR UPDATE", REFUSE_USAGE_CHANGE.name, is_always=True),
+    # The trigger of the entries is the only writer of the sums.
+    Trigger(
+        "refuse_change",
+        "usage_days",
+        "BEFORE INSERT OR DELETE OR UPDATE",
+        REFUSE_USAGE_CHANGE.name,
+        condition="WHEN (pg_trigger_depth() = 0)",
+    ),
+    Trigger(
+        "refuse_truncate",
+        "usage_entries",
+        "BEFORE TRUNCATE",
+        REFUSE_USAGE_CHANGE.name,
+        each="STATEMENT",
+        is_always=True,
+    ),
+    Trigger("refuse_truncate", "usage_days", "BEFORE TRUNCATE", REFUSE_USAGE_CHANGE.name, each="STATEMENT"),
     Trigger("announce_change", "sessions", "AFTER DELETE OR UPDATE OF status, expires_at", ANNOUNCE_SESSION.name),
     Trigger("announce_change", "users", "AFTER UPDATE OF role, status", ANNOUNCE_USER.name),
     Trigger(

@@ -6,11 +6,12 @@ import ipaddress
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, Float, Integer, Uuid, event, inspect
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Float, Integer, Numeric, Uuid, event, inspect
 from sqlalchemy.dialects.postgresql import INET, TSVECTOR
 from sqlalchemy.orm import QueryableAttribute
 from sqlalchemy.types import String
@@ -69,7 +70,7 @@ def _check_for(entity: type[Entity], name: str, column: Column[Any]) -> Check:
             check = text_list_of if values.container is TextList else json_object_of
         case INET():
             check = _check_address
-        case Integer() | Float():
+        case Integer() | Float() | Numeric():
             check = _number_check(column)
         case Boolean():
             check = _check_flag
@@ -149,6 +150,8 @@ def _check_address(name: str, value: Any) -> Any:
 def _number_check(column: Column[Any]) -> Check:
     if isinstance(column.type, Float):
         return _float_check(*column.info.get("range", (-math.inf, math.inf)))
+    if isinstance(column.type, Numeric):
+        return _decimal_check(column.type)
     largest = 2 ** (_BIG_INTEGER_BITS if isinstance(column.type, BigInteger) else _INTEGER_BITS) - 1
     lowest, highest = column.info.get("range", (-largest - 1, largest))
     return _integer_check(lowest, min(highest, largest))
@@ -182,6 +185,23 @@ def _as_float(value: float) -> float:
         return float(value) if float(value) == value else math.nan
     except OverflowError:
         return math.nan
+
+
+def _decimal_check(column: Numeric[Any]) -> Check:
+    """Amounts are never negative, and neither rounded nor taken from floats, which are not exact."""
+    scale = column.scale or 0
+    limit = 10 ** ((column.precision or 0) - scale)
+
+    def check(name: str, value: Any) -> Decimal:
+        is_exact = isinstance(value, int | Decimal) and not isinstance(value, bool)
+        if not is_exact or not Decimal(value).is_finite() or not 0 <= value < limit:
+            raise InvalidValueError(f"{name} must be a Decimal from 0 to less than {limit}", field=name)
+        number = Decimal(value)
+        if number != round(number, scale):
+            raise InvalidValueError(f"{name} may have {scale} decimals at most; round it first", field=name)
+        return number
+
+    return check
 
 
 def _check_flag(name: str, value: Any) -> bool:

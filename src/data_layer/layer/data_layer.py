@@ -29,6 +29,7 @@ from data_layer.services.seed import SeedService
 from data_layer.services.sessions import SessionService
 from data_layer.services.statistics import Statistics
 from data_layer.services.tokens import TokenService
+from data_layer.services.usage import UsageService
 from data_layer.storage import StorageBackend
 from data_layer.storage.counters import StorageCounters
 
@@ -214,6 +215,11 @@ class DataLayer:
     def designs(self) -> DesignSystemService:
         """Design systems of people."""
         return self._traced("designs", DesignSystemService(self.transaction))
+
+    @property
+    def usage(self) -> UsageService:
+        """What was used of paid models, and monthly budgets."""
+        return self._traced("usage", UsageService(self.transaction))
 
     @property
     def audit(self) -> AuditService:

@@ -22,6 +22,7 @@ from data_layer.database.failures import translate
 from data_layer.entities import AuditLog, Entity
 from data_layer.errors import NestedTransactionError
 from data_layer.repositories.audit import AuditRepository, complete
+from data_layer.repositories.budgets import BudgetRepository
 from data_layer.repositories.designs import DesignSystemRepository
 from data_layer.repositories.files import FileRepository
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
@@ -31,6 +32,7 @@ from data_layer.repositories.projects import ProjectRepository
 from data_layer.repositories.refresh_tokens import RefreshTokenRepository
 from data_layer.repositories.sessions import EndedSessions, SessionRepository
 from data_layer.repositories.stored_objects import StoredFileRepository
+from data_layer.repositories.usage import UsageRepository
 from data_layer.repositories.users import UserRepository
 from data_layer.schemas.outcome import Outcome
 
@@ -178,6 +180,16 @@ class UnitOfWork:
     def designs(self) -> DesignSystemRepository:
         """Design systems of users."""
         return DesignSystemRepository(self._session)
+
+    @cached_property
+    def usage(self) -> UsageRepository:
+        """The ledger of usage, and its sums."""
+        return UsageRepository(self._session)
+
+    @cached_property
+    def budgets(self) -> BudgetRepository:
+        """Monthly budgets, and what is set aside of them."""
+        return BudgetRepository(self._session)
 
     @cached_property
     def sessions(self) -> SessionRepository:

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, delete, func, select, text, update
 from typing_extensions import override
 
-from data_layer.entities import DesignSystem, FileReference, Project, Session, StoredFile, User
+from data_layer.entities import Budget, DesignSystem, FileReference, Project, Session, StoredFile, User
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.entities.texts import normalize_email
 from data_layer.entities.user import erased_email
@@ -132,6 +132,7 @@ class UserRepository(Repository[User]):
         self._discard(*((await self._session.execute(own_files)).scalars()))
         await self._session.change(delete(FileReference).where(FileReference.owner_id == entity.id))
         await self._session.change(delete(Project).where(Project.user_id == entity.id))
+        await self._session.change(delete(Budget).where(Budget.user_id == entity.id))
         await self._session.change(delete(DesignSystem).where(DesignSystem.user_id == entity.id))
         await self._session.change(delete(Session).where(Session.user_id == entity.id))
         result = await self._session.change(update(User).where(User.id == entity.id).values(_nobody(entity)))

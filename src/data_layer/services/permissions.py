@@ -36,6 +36,9 @@ class Permission(StrEnum):
     REVOKE_ALL_SESSIONS = "revoke_all_sessions"
     READ_DESIGN_SYSTEMS = "read_design_systems"
     CHANGE_DESIGN_SYSTEMS = "change_design_systems"
+    RECORD_USAGE = "record_usage"
+    READ_USAGE = "read_usage"
+    SET_BUDGET = "set_budget"
     READ_AUDIT_TRAIL = "read_audit_trail"
     READ_AUDIT_DETAILS = "read_audit_details"
     EXPORT_AUDIT_TRAIL = "export_audit_trail"
@@ -76,6 +79,9 @@ RULES: dict[Permission, Rule] = {
     Permission.REVOKE_ALL_SESSIONS: Rule(others=UserRole.ADMIN),
     Permission.READ_DESIGN_SYSTEMS: Rule(owner=True),
     Permission.CHANGE_DESIGN_SYSTEMS: Rule(owner=True),
+    Permission.RECORD_USAGE: Rule(owner=True),
+    Permission.READ_USAGE: Rule(owner=True, others=UserRole.ADMIN),
+    Permission.SET_BUDGET: Rule(others=UserRole.ADMIN),
     Permission.READ_AUDIT_TRAIL: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.READ_AUDIT_DETAILS: Rule(others=UserRole.ADMIN),
     Permission.EXPORT_AUDIT_TRAIL: Rule(others=UserRole.ADMIN),
