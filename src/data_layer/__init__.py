@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         SessionStatus,
         SessionType,
         StorageKind,
+        UsageOutcome,
         UserRole,
         UserStatus,
     )
@@ -74,6 +75,7 @@ _MODULES = {
         "SessionStatus",
         "SessionType",
         "StorageKind",
+        "UsageOutcome",
         "UserRole",
         "UserStatus",
     ),
@@ -127,6 +129,7 @@ __all__ = [
     "Settings",
     "SslMode",
     "StorageKind",
+    "UsageOutcome",
     "User",
     "UserRole",
     "UserStatus",

@@ -102,8 +102,10 @@ was wrong with which thing and what to do, and never holds a secret.
 from __future__ import annotations
 
 import pickle
-from decimal import Decimal
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 
 class DataLayerError(Exception):

@@ -22,6 +22,7 @@ from data_layer.cli import (
     statistics,
     status,
     storage,
+    usage,
     users,
 )
 
@@ -52,6 +53,7 @@ application.add_typer(database.commands, name="db")
 application.add_typer(cache.commands, name="cache")
 application.add_typer(storage.commands, name="storage")
 application.add_typer(projects.commands, name="projects")
+application.add_typer(usage.commands, name="usage")
 application.add_typer(sessions.commands, name="sessions")
 application.add_typer(users.commands, name="users")
 application.add_typer(audit.commands, name="audit")

@@ -189,7 +189,7 @@ class UsageService:
     async def sums(
         self,
         actor: Actor,
-        by: Collection[UsageGroup] = (),
+        by: Collection[UsageGroup | str] = (),
         *,
         user_id: UUID | None = None,
         everyone: bool = False,
@@ -365,7 +365,7 @@ def _person(actor: Actor, user_id: UUID | None, permission: Permission) -> UUID:
     return user_id
 
 
-def _group(group: UsageGroup) -> UsageGroup:
+def _group(group: str) -> UsageGroup:
     try:
         return UsageGroup(group)
     except ValueError:
