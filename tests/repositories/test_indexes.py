@@ -39,6 +39,11 @@ async def sums(tx: UnitOfWork, user_id: UUID | None = None, project_id: UUID | N
     )
 
 
+FILL_USAGE = text("""
+INSERT INTO usage_entries (id, user_id, key, provider, model, outcome)
+SELECT gen_random_uuid(), :owner, n, 'p', 'm', 'failed' FROM generate_series(1, 1000) AS n
+""").bindparams(owner=SOMEONE)
+
 QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "uq_generated_codes_generation_id_variant_index": lambda tx: tx.codes.find_one(
         generation_id=SOMEONE, variant_index=0
@@ -139,7 +144,8 @@ async def test_the_query_uses_the_index(data: DataLayer, index: str, monkeypatch
 
     async with data.transaction() as tx:
         await tx.execute(FILL_PROJECTS)
-        await tx.execute(text("ANALYZE projects"))
+        await tx.execute(FILL_USAGE)
+        await tx.execute(text("ANALYZE projects, usage_entries"))
         # With a handful of rows PostgreSQL rightly reads whole tables; here only what it could do counts.
         await tx.execute(text("SET LOCAL enable_seqscan = off"))
         await tx.execute(text("SET LOCAL enable_sort = off"))
