@@ -18,7 +18,7 @@ from data_layer.layer.operators import statistics_of
 from data_layer.layer.parts import Parts, open_parts
 from data_layer.repositories.unit_of_work import UnitOfWork, last_position
 from data_layer.schemas.health import Health
-from data_layer.services.accounts import AccountService, AccountTools
+from data_layer.services.accounts import AccountDependencies, AccountService
 from data_layer.services.audit.service import AuditService
 from data_layer.services.designs import DesignSystemService
 from data_layer.services.files import FileMaintenance, FileService, LocalFileServer, PublicFileServer
@@ -203,8 +203,10 @@ class DataLayer:
     def accounts(self) -> AccountService:
         """Accounts of people: registering, logging in, changing, ending."""
         parts = self._opened
-        tools = AccountTools(self.transaction, self.audit, parts.passwords, parts.sessions, parts.tokens, self.settings)
-        return self._traced("accounts", AccountService(tools))
+        dependencies = AccountDependencies(
+            self.transaction, self.audit, parts.passwords, parts.sessions, parts.tokens, self.settings
+        )
+        return self._traced("accounts", AccountService(dependencies))
 
     @property
     def projects(self) -> ProjectService:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
 from data_layer.services.accounts.administration import Administration
+from data_layer.services.accounts.attempts import PasswordAttempts
 from data_layer.services.accounts.identities import ExternalIdentities, ExternalLogin
 from data_layer.services.accounts.login import Login
 from data_layer.services.accounts.one_time_tokens import OneTimeToken
@@ -10,11 +15,15 @@ from data_layer.services.accounts.password_changes import PasswordChanges
 from data_layer.services.accounts.passwords import PasswordHasher
 from data_layer.services.accounts.profiles import Profiles
 from data_layer.services.accounts.registration import Registered, Registration, RegistrationRequest, VerifiedAddress
-from data_layer.services.accounts.tools import AccountTools
+from data_layer.services.accounts.throttle import LoginThrottle
+from data_layer.services.accounts.tools import AccountDependencies, MailedTokens
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 __all__ = [
+    "AccountDependencies",
     "AccountService",
-    "AccountTools",
     "ExternalLogin",
     "OneTimeToken",
     "PasswordHasher",
@@ -24,10 +33,65 @@ __all__ = [
 ]
 
 
-class AccountService(Registration, Login, PasswordChanges, Profiles, Administration, ExternalIdentities):
+def _method_of(
+    collaborator: str, method: Callable[Concatenate[Any, Parameters], Result]
+) -> Callable[Concatenate[Any, Parameters], Result]:
+    """Return a method of the service that one of its collaborators carries out."""
+
+    @wraps(method)
+    def call(self: AccountService, /, *arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
+        return method(getattr(self, collaborator), *arguments, **options)
+
+    return call
+
+
+class AccountService:
     """Everything about accounts, ``data.accounts``.
 
     Who asks is said by an ``Actor``, whom a session has proved; ``services.permissions`` decides what it may do. Each
     change is one transaction, together with its entry in the audit trail and the end of the sessions that it concerns.
     One-time tokens are returned to the caller, who mails them; they are stored as keyed hashes, and never logged.
     """
+
+    def __init__(self, dependencies: AccountDependencies) -> None:
+        throttle, tokens = LoginThrottle(dependencies.secret), MailedTokens(dependencies.secret)
+        attempts = PasswordAttempts(dependencies, throttle)
+        self._registration = Registration(dependencies, throttle, tokens)
+        self._login = Login(dependencies, throttle, attempts)
+        self._password_changes = PasswordChanges(dependencies, throttle, attempts, tokens)
+        self._profiles = Profiles(dependencies, throttle)
+        self._administration = Administration(dependencies, throttle)
+        self._identities = ExternalIdentities(dependencies)
+
+    register = _method_of("_registration", Registration.register)
+    request_registration = _method_of("_registration", Registration.request_registration)
+    request_email_verification = _method_of("_registration", Registration.request_email_verification)
+    verify_email = _method_of("_registration", Registration.verify_email)
+    create = _method_of("_registration", Registration.create)
+
+    authenticate = _method_of("_login", Login.authenticate)
+    log_in = _method_of("_login", Login.log_in)
+    log_in_for_tokens = _method_of("_login", Login.log_in_for_tokens)
+
+    change_password = _method_of("_password_changes", PasswordChanges.change_password)
+    request_password_reset = _method_of("_password_changes", PasswordChanges.request_password_reset)
+    reset_password = _method_of("_password_changes", PasswordChanges.reset_password)
+
+    get = _method_of("_profiles", Profiles.get)
+    get_public = _method_of("_profiles", Profiles.get_public)
+    update_profile = _method_of("_profiles", Profiles.update_profile)
+    update_preferences = _method_of("_profiles", Profiles.update_preferences)
+    deactivate = _method_of("_profiles", Profiles.deactivate)
+    delete = _method_of("_profiles", Profiles.delete)
+
+    list = _method_of("_administration", Administration.list)
+    find = _method_of("_administration", Administration.find)
+    set_role = _method_of("_administration", Administration.set_role)
+    suspend = _method_of("_administration", Administration.suspend)
+    unsuspend = _method_of("_administration", Administration.unsuspend)
+    reactivate = _method_of("_administration", Administration.reactivate)
+    unlock = _method_of("_administration", Administration.unlock)
+
+    authenticate_external = _method_of("_identities", ExternalIdentities.authenticate_external)
+    link = _method_of("_identities", ExternalIdentities.link)
+    unlink = _method_of("_identities", ExternalIdentities.unlink)

@@ -14,15 +14,20 @@ from data_layer.repositories.repository import MAXIMUM_PAGE
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.users import UserAdmin
 from data_layer.services.accounts.addresses import login_name
-from data_layer.services.accounts.tools import AccountPart, admin_entry
+from data_layer.services.accounts.throttle import LoginThrottle
+from data_layer.services.accounts.tools import AccountDependencies, admin_entry, load_authorized, reauthorize
 from data_layer.services.permissions import Permission, require
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
 
 
-class Administration(AccountPart):
+class Administration:
     """Accounts in the hands of others."""
+
+    def __init__(self, dependencies: AccountDependencies, throttle: LoginThrottle) -> None:
+        self._dependencies = dependencies
+        self._throttle = throttle
 
     async def list(
         self,
@@ -45,8 +50,8 @@ class Administration(AccountPart):
         require(actor, Permission.LIST_ACCOUNTS)
         if not 1 <= limit <= MAXIMUM_PAGE:
             raise InvalidValueError(f"limit must be a number from 1 to {MAXIMUM_PAGE}", field="limit")
-        async with self._tools.transactions() as tx:
-            await self._confirm(tx, actor, Permission.LIST_ACCOUNTS)
+        async with self._dependencies.transactions() as tx:
+            await reauthorize(tx, actor, Permission.LIST_ACCOUNTS)
             users = await tx.users.page(limit=limit, after=after, status=status, role=role)
             return [UserAdmin.model_validate(user) for user in users]
 
@@ -57,8 +62,8 @@ class Administration(AccountPart):
             NotFoundError: when there is none.
         """
         require(actor, Permission.READ_ACCOUNT_AS_ADMIN)
-        async with self._tools.transactions() as tx:
-            await self._confirm(tx, actor, Permission.READ_ACCOUNT_AS_ADMIN)
+        async with self._dependencies.transactions() as tx:
+            await reauthorize(tx, actor, Permission.READ_ACCOUNT_AS_ADMIN)
             return UserAdmin.model_validate(await _find(tx, id_or_email))
 
     async def set_role(self, actor: Actor, user_id: UUID, role: UserRole) -> UserAdmin:
@@ -67,9 +72,9 @@ class Administration(AccountPart):
         Raises:
             LastAdminError: for the last active administrator.
         """
-        async with self._tools.transactions() as tx:
+        async with self._dependencies.transactions() as tx:
             guard = role is not UserRole.ADMIN
-            user = await self._open(tx, actor, Permission.SET_ROLE, user_id, guard_admins=guard)
+            user = await load_authorized(tx, actor, Permission.SET_ROLE, user_id, guard_admins=guard)
             if user.role is not role:
                 user.role = role
                 await _write(tx, actor, user, AuditAction.ADMIN_USER_UPDATE, "Changed the role")
@@ -87,8 +92,8 @@ class Administration(AccountPart):
         Raises:
             LastAdminError: for the last active administrator.
         """
-        async with self._tools.transactions() as tx:
-            user = await self._open(tx, actor, Permission.SUSPEND_ACCOUNT, user_id, guard_admins=True)
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.SUSPEND_ACCOUNT, user_id, guard_admins=True)
             if user.status is not UserStatus.SUSPENDED:
                 user.status = UserStatus.SUSPENDED
                 action = AuditAction.ADMIN_USER_SUSPEND
@@ -102,8 +107,8 @@ class Administration(AccountPart):
         Raises:
             ConflictError: the account is not suspended.
         """
-        async with self._tools.transactions() as tx:
-            user = await self._open(tx, actor, Permission.SUSPEND_ACCOUNT, user_id)
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.SUSPEND_ACCOUNT, user_id)
             _require_status(user, UserStatus.SUSPENDED)
             has_been_open = user.email_verified or user.last_login_at is not None
             user.status = UserStatus.ACTIVE if has_been_open else UserStatus.PENDING
@@ -116,8 +121,8 @@ class Administration(AccountPart):
         Raises:
             ConflictError: the account is not deactivated.
         """
-        async with self._tools.transactions() as tx:
-            user = await self._open(tx, actor, Permission.REACTIVATE_ACCOUNT, user_id)
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.REACTIVATE_ACCOUNT, user_id)
             _require_status(user, UserStatus.INACTIVE)
             user.status = UserStatus.ACTIVE
             await _write(tx, actor, user, AuditAction.ADMIN_USER_UPDATE, "Reactivated an account")
@@ -126,10 +131,10 @@ class Administration(AccountPart):
     async def unlock(self, actor: Actor, user_id: UUID) -> None:
         """End the waiting after failed logins, wherever they came from."""
         require(actor, Permission.UNLOCK_ACCOUNT)
-        async with self._tools.transactions() as tx:
+        async with self._dependencies.transactions() as tx:
             # Levels before the user's row, as logging in locks them.
             await self._throttle.forget(tx, (await tx.users.get(user_id)).email)
-            user = await self._open(tx, actor, Permission.UNLOCK_ACCOUNT, user_id)
+            user = await load_authorized(tx, actor, Permission.UNLOCK_ACCOUNT, user_id)
             await tx.users.forget_failures(user_id)
             action = AuditAction.SECURITY_ACCOUNT_UNLOCKED
             entry = admin_entry(actor, action, user.id, "Ended the waiting after failed logins")

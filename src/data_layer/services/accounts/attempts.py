@@ -11,8 +11,8 @@ from data_layer.entities.enums import AuditAction
 from data_layer.errors import AuthenticationError, InvalidCredentialsError, OverloadedError, TooManyAttemptsError
 from data_layer.observability.log import get_log
 from data_layer.repositories.users import Credentials
-from data_layer.services.accounts.throttle import Admission
-from data_layer.services.accounts.tools import AccountPart
+from data_layer.services.accounts.throttle import Admission, LoginThrottle
+from data_layer.services.accounts.tools import AccountDependencies
 
 if TYPE_CHECKING:
     from data_layer.services.audit.service import AuditService
@@ -39,10 +39,14 @@ class Attempt:
         return self.found
 
 
-class Attempts(AccountPart):
-    """Passwords that are shown."""
+class PasswordAttempts:
+    """Compare passwords that somebody shows, within the limits of the throttle."""
 
-    async def _attempt(self, name: str, password: str) -> Attempt:
+    def __init__(self, dependencies: AccountDependencies, throttle: LoginThrottle) -> None:
+        self._dependencies = dependencies
+        self._throttle = throttle
+
+    async def make(self, name: str, password: str) -> Attempt:
         """Compare a password with that of an address: the same statements and the same work for every address.
 
         Raises:
@@ -50,29 +54,29 @@ class Attempts(AccountPart):
             OverloadedError: too many passwords wait; the attempt does not count.
         """
         try:
-            async with self._tools.transactions() as tx:
+            async with self._dependencies.transactions() as tx:
                 admission = await self._throttle.admit(tx, name, current_context().ip_address)
                 found = await tx.users.note_attempt(name, admission.locked_until)
         except TooManyAttemptsError as error:
             log.info("login_delayed", seconds=error.retry_after)
             raise
         try:
-            is_right = await self._tools.passwords.verify(password, found.password_hash if found else None)
+            is_right = await self._dependencies.passwords.verify(password, found.password_hash if found else None)
         except OverloadedError:
-            async with self._tools.transactions() as tx:
+            async with self._dependencies.transactions() as tx:
                 await self._throttle.give_back(tx, admission)
             raise
         return Attempt(admission, found, is_right)
 
-    def _record_failure(self, attempt: Attempt, error: AuthenticationError) -> None:
+    def record_failure(self, attempt: Attempt, error: AuthenticationError) -> None:
         """Write down that an attempt failed; never the address that was tried, which may be a password by mistake.
 
         It belongs to no transaction, and an attacker makes many: so it waits for nothing.
         """
         user_id = attempt.found.user_id if attempt.found else None
-        record_failed_login(self._tools.audit, user_id, error)
+        record_failed_login(self._dependencies.audit, user_id, error)
         if attempt.admission.is_last_for_now:
-            self._tools.audit.record_soon(
+            self._dependencies.audit.record_soon(
                 AuditAction.SECURITY_ACCOUNT_LOCKED,
                 "Further logins have to wait",
                 user_id=user_id,

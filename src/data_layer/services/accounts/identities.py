@@ -26,8 +26,9 @@ from data_layer.services.accounts.attempts import record_failed_login
 from data_layer.services.accounts.login import record_login
 from data_layer.services.accounts.tools import (
     IDENTITY_COLUMNS,
-    AccountPart,
+    AccountDependencies,
     changed,
+    load_authorized,
     mark_verified,
     own_entry,
     require_usable,
@@ -47,8 +48,11 @@ class ExternalLogin:
     is_new: bool
 
 
-class ExternalIdentities(AccountPart):
+class ExternalIdentities:
     """Identities that others vouch for."""
+
+    def __init__(self, dependencies: AccountDependencies) -> None:
+        self._dependencies = dependencies
 
     async def authenticate_external(self, identity: ExternalIdentity, *, reactivate: bool = False) -> ExternalLogin:
         """The account of an external identity; a new one, or the one with the same verified address, the first time.
@@ -69,12 +73,12 @@ class ExternalIdentities(AccountPart):
         """
         try:
             try:
-                return await self._enter_by(identity, reactivate=reactivate)
+                return await self._complete_login(identity, reactivate=reactivate)
             except DuplicateError:
                 # The same person at the same moment, in another tab: now the account is there.
-                return await self._enter_by(identity, reactivate=reactivate)
+                return await self._complete_login(identity, reactivate=reactivate)
         except AuthenticationError as error:
-            record_failed_login(self._tools.audit, None, error)
+            record_failed_login(self._dependencies.audit, None, error)
             raise
 
     async def link(self, actor: Actor, user_id: UUID, identity: ExternalIdentity) -> UserFull:
@@ -85,8 +89,8 @@ class ExternalIdentities(AccountPart):
             DuplicateError: the identity belongs to another account.
             ConflictError: the account has another identity of the provider; unlink that first.
         """
-        async with self._tools.transactions() as tx:
-            user = await self._open(tx, actor, Permission.LINK_IDENTITY, user_id)
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.LINK_IDENTITY, user_id)
             column = IDENTITY_COLUMNS[identity.provider]
             if getattr(user, column) not in {None, identity.subject}:
                 raise ConflictError(f"the account has another {identity.provider} identity: unlink it first")
@@ -103,8 +107,8 @@ class ExternalIdentities(AccountPart):
             ConflictError: the account has none of this provider.
             LastLoginMethodError: it is the only way to log in: set a password by resetting it, or link another one.
         """
-        async with self._tools.transactions() as tx:
-            user = await self._open(tx, actor, Permission.UNLINK_IDENTITY, user_id)
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.UNLINK_IDENTITY, user_id)
             column = IDENTITY_COLUMNS.get(provider)
             if column is None or getattr(user, column) is None:
                 raise ConflictError(f"the account has no {provider} identity")
@@ -120,10 +124,10 @@ class ExternalIdentities(AccountPart):
             await tx.flush()
             return UserFull.model_validate(user)
 
-    async def _enter_by(self, identity: ExternalIdentity, *, reactivate: bool) -> ExternalLogin:
+    async def _complete_login(self, identity: ExternalIdentity, *, reactivate: bool) -> ExternalLogin:
         column = IDENTITY_COLUMNS[identity.provider]
         is_new = False
-        async with self._tools.transactions() as tx:
+        async with self._dependencies.transactions() as tx:
             user = await tx.users.find_one(**{column: identity.subject})
             if user is None:
                 user, is_new = await self._first_time(tx, identity)

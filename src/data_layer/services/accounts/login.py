@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from data_layer.context import current_context
 from data_layer.entities import User
@@ -14,19 +15,23 @@ from data_layer.schemas.actors import ANONYMOUS
 from data_layer.schemas.sessions import NewSession, Place, TokenPair
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import login_name
-from data_layer.services.accounts.attempts import Attempt, Attempts, wrong_credentials
-from data_layer.services.accounts.tools import changed, own_entry, require_usable
+from data_layer.services.accounts.attempts import Attempt, PasswordAttempts, wrong_credentials
+from data_layer.services.accounts.throttle import LoginThrottle
+from data_layer.services.accounts.tools import AccountDependencies, changed, own_entry, require_usable
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
 
-Result = TypeVar("Result")
-
 _LONGEST_TEXT = 255
 
 
-class Login(Attempts):
+class Login:
     """Who somebody is, by address and password."""
+
+    def __init__(self, dependencies: AccountDependencies, throttle: LoginThrottle, attempts: PasswordAttempts) -> None:
+        self._dependencies = dependencies
+        self._throttle = throttle
+        self._attempts = attempts
 
     async def authenticate(self, email: str, password: str, *, reactivate: bool = False) -> UserFull:
         """The account that address and password belong to; ``log_in`` begins a session for it as well.
@@ -48,11 +53,8 @@ class Login(Attempts):
             EmailNotVerifiedError: see above.
             OverloadedError: too many passwords wait to be checked.
         """
-
-        async def view(_: UnitOfWork, user: User) -> UserFull:
+        async with self._with_verified_user(email, password, reactivate=reactivate) as (_, user):
             return UserFull.model_validate(user)
-
-        return await self._pass(email, password, view, reactivate=reactivate)
 
     async def log_in(
         self,
@@ -74,11 +76,8 @@ class Login(Attempts):
             OverloadedError: see ``authenticate``.
         """
         _check_texts(device_id, place)
-
-        async def begin(tx: UnitOfWork, user: User) -> NewSession:
-            return await self._tools.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
-
-        return await self._pass(email, password, begin, reactivate=reactivate)
+        async with self._with_verified_user(email, password, reactivate=reactivate) as (tx, user):
+            return await self._dependencies.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
 
     async def log_in_for_tokens(
         self,
@@ -97,38 +96,38 @@ class Login(Attempts):
             OverloadedError: see ``authenticate``.
         """
         _check_texts(device_id, place)
+        async with self._with_verified_user(email, password, reactivate=reactivate) as (tx, user):
+            new = await self._dependencies.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
+            return await self._dependencies.tokens.begin(tx, new.session)
 
-        async def begin(tx: UnitOfWork, user: User) -> TokenPair:
-            new = await self._tools.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
-            return await self._tools.tokens.begin(tx, new.session)
+    @asynccontextmanager
+    async def _with_verified_user(
+        self, email: str, password: str, *, reactivate: bool
+    ) -> AsyncIterator[tuple[UnitOfWork, User]]:
+        """Yield the user whom the password proves, and the transaction in which it is known to be right.
 
-        return await self._pass(email, password, begin, reactivate=reactivate)
-
-    async def _pass(
-        self, email: str, password: str, then: Callable[[UnitOfWork, User], Awaitable[Result]], *, reactivate: bool
-    ) -> Result:
-        """Check the password, and do something in the transaction in which it is known to be right."""
-        attempt = await self._attempt(login_name(email), password)
+        The transaction is committed at the end of the block.
+        """
+        attempt = await self._attempts.make(login_name(email), password)
         try:
             found, renewed = attempt.proven(), await self._renew(attempt, password)
-            async with self._tools.transactions() as tx:
-                user = await self._enter(tx, attempt, found, renewed, reactivate=reactivate)
-                return await then(tx, user)
+            async with self._dependencies.transactions() as tx:
+                yield tx, await self._complete_login(tx, attempt, found, renewed, reactivate=reactivate)
         except AuthenticationError as error:
-            self._record_failure(attempt, error)
+            self._attempts.record_failure(attempt, error)
             raise
 
     async def _renew(self, attempt: Attempt, password: str) -> str | None:
         """A hash of today's rounds for a right password whose hash has others."""
         stored = attempt.found.password_hash if attempt.found else None
-        if not attempt.is_right or stored is None or not self._tools.passwords.needs_rehash(stored):
+        if not attempt.is_right or stored is None or not self._dependencies.passwords.needs_rehash(stored):
             return None
         try:
-            return await self._tools.passwords.hash(password)
+            return await self._dependencies.passwords.hash(password)
         except OverloadedError:
             return None
 
-    async def _enter(
+    async def _complete_login(
         self, tx: UnitOfWork, attempt: Attempt, found: Credentials, renewed: str | None, *, reactivate: bool
     ) -> User:
         await self._throttle.succeed(tx, attempt.admission)

@@ -14,11 +14,16 @@ from data_layer.observability.log import get_log
 from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import login_name
-from data_layer.services.accounts.attempts import Attempts
+from data_layer.services.accounts.attempts import PasswordAttempts
 from data_layer.services.accounts.one_time_tokens import OneTimeToken, Purpose, invalid_token
+from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.accounts.tools import (
+    AccountDependencies,
+    MailedTokens,
     changed,
+    check_password_of,
     clear_token,
+    load_authorized,
     mark_verified,
     own_entry,
     take_from_strangers,
@@ -32,8 +37,20 @@ if TYPE_CHECKING:
 log = get_log(__name__)
 
 
-class PasswordChanges(Attempts):
+class PasswordChanges:
     """Passwords that are replaced."""
+
+    def __init__(
+        self,
+        dependencies: AccountDependencies,
+        throttle: LoginThrottle,
+        attempts: PasswordAttempts,
+        tokens: MailedTokens,
+    ) -> None:
+        self._dependencies = dependencies
+        self._throttle = throttle
+        self._attempts = attempts
+        self._tokens = tokens
 
     async def change_password(self, actor: Actor, user_id: UUID, *, current: str, new: str) -> None:
         """Replace one's own password. All other sessions end; the one in ``request_context`` stays.
@@ -48,20 +65,20 @@ class PasswordChanges(Attempts):
             ChangedMeanwhileError: the password was changed elsewhere at the same moment.
             OverloadedError: too many passwords wait to be checked.
         """
-        async with self._tools.transactions() as tx:
-            user = await self._open(tx, actor, Permission.CHANGE_PASSWORD, user_id)
-            self._check_password(new, user)
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.CHANGE_PASSWORD, user_id)
+            check_password_of(user, new, minimum=self._dependencies.settings.password_min_length)
             email = user.email
-        attempt = await self._attempt(email, current)
+        attempt = await self._attempts.make(email, current)
         try:
             found = attempt.proven()
         except InvalidCredentialsError as error:
-            self._record_failure(attempt, error)
+            self._attempts.record_failure(attempt, error)
             raise
-        hashed = await self._tools.passwords.hash(new)
-        async with self._tools.transactions() as tx:
+        hashed = await self._dependencies.passwords.hash(new)
+        async with self._dependencies.transactions() as tx:
             await self._throttle.give_back(tx, attempt.admission)
-            user = await self._open(tx, actor, Permission.CHANGE_PASSWORD, user_id)
+            user = await load_authorized(tx, actor, Permission.CHANGE_PASSWORD, user_id)
             if await tx.users.secret(user_id, "password_hash") != found.password_hash:
                 raise ChangedMeanwhileError("the password was changed elsewhere at the same moment; log in again")
             await self._replace(
@@ -76,7 +93,7 @@ class PasswordChanges(Attempts):
         is: nothing for an unknown address or an account that is suspended or deactivated, and within five minutes of
         the last mail.
         """
-        async with self._tools.transactions() as tx:
+        async with self._dependencies.transactions() as tx:
             user = await tx.users.find_one(email=login_name(email))
             if user is None:
                 return None
@@ -84,7 +101,7 @@ class PasswordChanges(Attempts):
             if not _may_reset(user) or was_mailed_lately(user, Purpose.RESET_PASSWORD):
                 return None
             tx.add(own_entry(ANONYMOUS, AuditAction.USER_RESET_PASSWORD, user.id, "Asked for a new password"))
-            return self._issue(user, Purpose.RESET_PASSWORD)
+            return self._tokens.issue(user, Purpose.RESET_PASSWORD)
 
     async def reset_password(self, token: str, new: str) -> UserFull:
         """Choose a new password with a mailed token.
@@ -98,15 +115,15 @@ class PasswordChanges(Attempts):
             OverloadedError: too many passwords wait to be hashed; the token still works then.
         """
         # Looked at first, and not yet used up: hashing is costly, and strangers may send anything.
-        async with self._tools.transactions() as tx:
-            user = await self._owner_of(tx, Purpose.RESET_PASSWORD, token)
-            self._check_password(new, user)
+        async with self._dependencies.transactions() as tx:
+            user = await self._tokens.owner_of(tx, Purpose.RESET_PASSWORD, token)
+            check_password_of(user, new, minimum=self._dependencies.settings.password_min_length)
             email = user.email
-        hashed = await self._tools.passwords.hash(new)
-        async with self._tools.transactions() as tx:
+        hashed = await self._dependencies.passwords.hash(new)
+        async with self._dependencies.transactions() as tx:
             # Levels before the user's row, as logging in locks them.
             await self._throttle.forget(tx, email)
-            user = await self._owner_of(tx, Purpose.RESET_PASSWORD, token)
+            user = await self._tokens.owner_of(tx, Purpose.RESET_PASSWORD, token)
             if not _may_reset(user):
                 raise invalid_token()
             if not user.email_verified:

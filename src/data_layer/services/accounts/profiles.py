@@ -13,7 +13,8 @@ from data_layer.entities.enums import AuditAction, UserStatus
 from data_layer.errors import ChangedMeanwhileError, InvalidValueError, ValueTooLongError
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.users import ProfileChanges, UserFull, UserPublic
-from data_layer.services.accounts.tools import AccountPart, admin_entry, changed, own_entry
+from data_layer.services.accounts.throttle import LoginThrottle
+from data_layer.services.accounts.tools import AccountDependencies, admin_entry, changed, load_authorized, own_entry
 from data_layer.services.permissions import Permission, require
 
 if TYPE_CHECKING:
@@ -25,8 +26,12 @@ MAXIMUM_PREFERENCES_SIZE = 16 * 1024
 _NEVER_EMPTY = ("first_name", "last_name")
 
 
-class Profiles(AccountPart):
+class Profiles:
     """Accounts in the hands of their owners."""
+
+    def __init__(self, dependencies: AccountDependencies, throttle: LoginThrottle) -> None:
+        self._dependencies = dependencies
+        self._throttle = throttle
 
     async def get(self, actor: Actor, user_id: UUID) -> UserFull:
         """An account, for its owner and for moderators.
@@ -35,8 +40,10 @@ class Profiles(AccountPart):
             PermissionDeniedError: for anybody else, whether the account exists or not.
             NotFoundError: when there is none, or it was deleted.
         """
-        async with self._tools.transactions() as tx:
-            return UserFull.model_validate(await self._open(tx, actor, Permission.READ_ACCOUNT, user_id, lock=False))
+        async with self._dependencies.transactions() as tx:
+            return UserFull.model_validate(
+                await load_authorized(tx, actor, Permission.READ_ACCOUNT, user_id, lock=False)
+            )
 
     async def get_public(self, user_id: UUID) -> UserPublic:
         """What anybody may see of somebody; of a deleted account the id.
@@ -44,7 +51,7 @@ class Profiles(AccountPart):
         Raises:
             NotFoundError: when there is no such account.
         """
-        async with self._tools.transactions() as tx:
+        async with self._dependencies.transactions() as tx:
             return UserPublic.model_validate(await tx.users.get(user_id))
 
     async def update_profile(
@@ -66,8 +73,8 @@ class Profiles(AccountPart):
         for name in _NEVER_EMPTY:
             if name in given and given[name] is None:
                 raise InvalidValueError(f"{name} may not be empty", field=name)
-        async with self._tools.transactions() as tx:
-            user = await self._open(tx, actor, Permission.UPDATE_PROFILE, user_id)
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.UPDATE_PROFILE, user_id)
             _require_unchanged(user, expected)
             return await self._apply(tx, actor, user, "Changed the profile", given)
 
@@ -90,8 +97,8 @@ class Profiles(AccountPart):
             ValueTooLongError: the result has more than 16 KiB as JSON.
             InvalidValueError: for what JSON cannot carry.
         """
-        async with self._tools.transactions() as tx:
-            user = await self._open(tx, actor, Permission.UPDATE_PREFERENCES, user_id)
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.UPDATE_PREFERENCES, user_id)
             _require_unchanged(user, expected)
             merged = merge_patch(dict(user.preferences), patch)
             _check_preferences(merged)
@@ -103,8 +110,8 @@ class Profiles(AccountPart):
         Raises:
             LastAdminError: for the last active administrator.
         """
-        async with self._tools.transactions() as tx:
-            user = await self._open(tx, actor, Permission.DEACTIVATE_ACCOUNT, user_id, guard_admins=True)
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.DEACTIVATE_ACCOUNT, user_id, guard_admins=True)
             if user.status is UserStatus.SUSPENDED:
                 raise InvalidValueError("a suspended account cannot be deactivated", field="status")
             await tx.sessions.end_all(user_id, "account_deactivated")
@@ -120,10 +127,10 @@ class Profiles(AccountPart):
             NotFoundError: when there is no such account, or it was deleted already.
         """
         require(actor, Permission.DELETE_ACCOUNT, owner=user_id)
-        async with self._tools.transactions() as tx:
+        async with self._dependencies.transactions() as tx:
             # Levels before the user's row, as logging in locks them.
             await self._throttle.forget(tx, (await tx.users.get(user_id)).email)
-            user = await self._open(tx, actor, Permission.DELETE_ACCOUNT, user_id, guard_admins=True)
+            user = await load_authorized(tx, actor, Permission.DELETE_ACCOUNT, user_id, guard_admins=True)
             if actor.user_id == user_id:
                 tx.add(own_entry(actor, AuditAction.USER_DELETE_ACCOUNT, user_id, "Deleted the own account"))
             else:

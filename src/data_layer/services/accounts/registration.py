@@ -14,12 +14,16 @@ from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import deliverable_email, login_name
 from data_layer.services.accounts.one_time_tokens import OneTimeToken, Purpose, false_proof, registrant_proof
+from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.accounts.tools import (
-    AccountPart,
+    AccountDependencies,
+    MailedTokens,
     admin_entry,
     changed,
+    check_password_of,
     mark_verified,
     own_entry,
+    reauthorize,
     take_from_strangers,
     was_mailed_lately,
 )
@@ -62,8 +66,13 @@ class VerifiedAddress:
     password_choice: OneTimeToken | None
 
 
-class Registration(AccountPart):
+class Registration:
     """New accounts."""
+
+    def __init__(self, dependencies: AccountDependencies, throttle: LoginThrottle, tokens: MailedTokens) -> None:
+        self._dependencies = dependencies
+        self._throttle = throttle
+        self._tokens = tokens
 
     async def register(
         self, *, email: str, password: str, first_name: str, last_name: str, display_name: str | None = None
@@ -86,15 +95,15 @@ class Registration(AccountPart):
             display_name=display_name,
             status=UserStatus.PENDING,
         )
-        self._check_password(password, user)
-        user.password_hash = await self._tools.passwords.hash(password)
+        check_password_of(user, password, minimum=self._dependencies.settings.password_min_length)
+        user.password_hash = await self._dependencies.passwords.hash(password)
         user.password_changed_at = datetime.now(UTC)
-        async with self._tools.transactions() as tx:
+        async with self._dependencies.transactions() as tx:
             await self._make_room(tx, user.email)
-            verification = self._issue(user, Purpose.VERIFY_EMAIL)
+            verification = self._tokens.issue(user, Purpose.VERIFY_EMAIL)
             await _insert(tx, user)
             tx.add(own_entry(ANONYMOUS, AuditAction.USER_REGISTER, user.id, "Registered"))
-        proof = registrant_proof(self._tools.secret, user.id, user.password_hash)
+        proof = registrant_proof(self._dependencies.secret, user.id, user.password_hash)
         return Registered(UserFull.model_validate(user), verification, proof)
 
     async def request_registration(
@@ -126,14 +135,14 @@ class Registration(AccountPart):
         Answer every caller alike, and before calling this, so that the time tells nothing either. Then mail what there
         is: nothing for an unknown or verified address, and within five minutes of the last mail.
         """
-        async with self._tools.transactions() as tx:
+        async with self._dependencies.transactions() as tx:
             user = await tx.users.find_one(email=login_name(email))
             if user is None or user.email_verified:
                 return None
             user = await tx.users.get(user.id, lock=True)
             if user.is_erased or user.email_verified or was_mailed_lately(user, Purpose.VERIFY_EMAIL):
                 return None
-            return self._issue(user, Purpose.VERIFY_EMAIL)
+            return self._tokens.issue(user, Purpose.VERIFY_EMAIL)
 
     async def verify_email(self, token: str, *, proof: str | None = None) -> VerifiedAddress:
         """Take a mailed token as proof that the person reads mail at the address; a new account is open then.
@@ -150,8 +159,8 @@ class Registration(AccountPart):
         Raises:
             InvalidOneTimeTokenError: when the token is unknown, expired or used. A wrong proof is no error.
         """
-        async with self._tools.transactions() as tx:
-            user = await self._owner_of(tx, Purpose.VERIFY_EMAIL, token)
+        async with self._dependencies.transactions() as tx:
+            user = await self._tokens.owner_of(tx, Purpose.VERIFY_EMAIL, token)
             if not user.email_verified:
                 keeps = await self._chose_password(tx, user, proof)
                 await take_from_strangers(tx, user, reason="address_verified", keep_password=keeps)
@@ -160,7 +169,7 @@ class Registration(AccountPart):
             await tx.flush()
             choice = None
             if user.status is UserStatus.ACTIVE and await tx.users.secret(user.id, "password_hash") is None:
-                choice = self._issue(user, Purpose.RESET_PASSWORD, is_mailed=False)
+                choice = self._tokens.issue(user, Purpose.RESET_PASSWORD, is_mailed=False)
             return VerifiedAddress(UserFull.model_validate(user), choice)
 
     async def _chose_password(self, tx: UnitOfWork, user: User, proof: str | None) -> bool:
@@ -168,7 +177,7 @@ class Registration(AccountPart):
         stored = await tx.users.secret(user.id, "password_hash")
         if proof is None or stored is None:
             return False
-        expected = registrant_proof(self._tools.secret, user.id, stored)
+        expected = registrant_proof(self._dependencies.secret, user.id, stored)
         return compare_digest(expected.encode(), proof.encode(errors="replace"))
 
     async def create(
@@ -212,11 +221,11 @@ class Registration(AccountPart):
             email_verified_at=datetime.now(UTC) if email_verified else None,
         )
         if password is not None:
-            self._check_password(password, user)
-            user.password_hash = await self._tools.passwords.hash(password)
+            check_password_of(user, password, minimum=self._dependencies.settings.password_min_length)
+            user.password_hash = await self._dependencies.passwords.hash(password)
             user.password_changed_at = datetime.now(UTC)
-        async with self._tools.transactions() as tx:
-            await self._confirm(tx, actor, Permission.CREATE_ACCOUNT)
+        async with self._dependencies.transactions() as tx:
+            await reauthorize(tx, actor, Permission.CREATE_ACCOUNT)
             await self._make_room(tx, user.email)
             await _insert(tx, user)
             values = {"role": role, "email_verified": email_verified}
@@ -237,7 +246,7 @@ class Registration(AccountPart):
                 await tx.users.delete(locked)
 
     async def _note_second_registration(self, email: str) -> None:
-        async with self._tools.transactions() as tx:
+        async with self._dependencies.transactions() as tx:
             user = await tx.users.find_one(email=email)
             if user is not None:
                 entry = own_entry(

@@ -1,4 +1,4 @@
-"""What all parts of the account service share."""
+"""What the collaborators of the account service share: dependencies, rights, mailed tokens, entries of the trail."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ from data_layer.services.accounts.one_time_tokens import (
 )
 from data_layer.services.accounts.password_policy import check_new_password
 from data_layer.services.accounts.passwords import PasswordHasher
-from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.acting import as_of_now
 from data_layer.services.permissions import Permission, require
 from data_layer.services.sessions import SessionService
@@ -59,7 +58,7 @@ IDENTITY_COLUMNS = {
 
 
 @dataclass(frozen=True, slots=True)
-class AccountTools:
+class AccountDependencies:
     """What the composition root hands to the account service."""
 
     transactions: Transactions
@@ -75,65 +74,71 @@ class AccountTools:
         return self.settings.session_secret.get_secret_value().encode()
 
 
-class AccountPart:
-    """The ground that the parts of the account service stand on."""
+async def load_authorized(
+    tx: UnitOfWork,
+    actor: Actor,
+    permission: Permission,
+    user_id: UUID,
+    *,
+    guard_admins: bool = False,
+    lock: bool = True,
+) -> User:
+    """Return the account that is about to be changed or read, after checking the actor's right to do it.
 
-    def __init__(self, tools: AccountTools) -> None:
-        self._tools = tools
-        self._throttle = LoginThrottle(tools.secret)
+    Args:
+        tx: the transaction.
+        actor: who asks. The role is read again, because the one in a session may be out of date.
+        permission: for what.
+        user_id: whose account.
+        guard_admins: the change ends the account or its role; refuse it for the last active administrator.
+        lock: keep others from changing the account until the transaction ends.
+    """
+    require(actor, permission, owner=user_id)
+    admins = await tx.users.lock_admins() if guard_admins else frozenset()
+    user = await tx.users.get(user_id, lock=lock)
+    await reauthorize(tx, actor, permission, user)
+    if user.is_erased:
+        raise NotFoundError(f"the account {user_id} was deleted")
+    if admins == {user_id}:
+        raise LastAdminError("this is the last active administrator: make somebody else one first")
+    return user
 
-    async def _open(
-        self,
-        tx: UnitOfWork,
-        actor: Actor,
-        permission: Permission,
-        user_id: UUID,
-        *,
-        guard_admins: bool = False,
-        lock: bool = True,
-    ) -> User:
-        """The account that is about to be changed or read; after the actor's right to do it was checked.
 
-        Args:
-            tx: the transaction.
-            actor: who asks. The role is read again, because the one in a session may be out of date.
-            permission: for what.
-            user_id: whose account.
-            guard_admins: the change ends the account or its role; refuse it for the last active administrator.
-            lock: keep others from changing the account until the transaction ends.
-        """
-        require(actor, permission, owner=user_id)
-        admins = await tx.users.lock_admins() if guard_admins else frozenset()
-        user = await tx.users.get(user_id, lock=lock)
-        await self._confirm(tx, actor, permission, user)
-        if user.is_erased:
-            raise NotFoundError(f"the account {user_id} was deleted")
-        if admins == {user_id}:
-            raise LastAdminError("this is the last active administrator: make somebody else one first")
-        return user
+async def reauthorize(tx: UnitOfWork, actor: Actor, permission: Permission, user: User | None = None) -> None:
+    """Check the right again, with the role and status that the actor has now."""
+    actor = await as_of_now(tx, actor)
+    require(actor, permission, owner=user.id if user else None, owner_role=user.role if user else None)
 
-    async def _confirm(self, tx: UnitOfWork, actor: Actor, permission: Permission, user: User | None = None) -> None:
-        """Check the right again, with the role and status that the actor has now."""
-        actor = await as_of_now(tx, actor)
-        require(actor, permission, owner=user.id if user else None, owner_role=user.role if user else None)
 
-    def _check_password(self, password: str, user: User) -> None:
-        personal = (user.email, user.email.partition("@")[0], user.first_name, user.last_name, user.display_name or "")
-        names = (*personal, f"{user.first_name}{user.last_name}", f"{user.last_name}{user.first_name}")
-        check_new_password(password, minimum=self._tools.settings.password_min_length, personal=names)
+def check_password_of(user: User, password: str, *, minimum: int) -> None:
+    """Refuse a password that is weak, or known from the account itself.
 
-    def _issue(self, user: User, purpose: Purpose, *, is_mailed: bool = True) -> OneTimeToken:
+    Raises:
+        WeakPasswordError: see ``password_policy``.
+    """
+    personal = (user.email, user.email.partition("@")[0], user.first_name, user.last_name, user.display_name or "")
+    names = (*personal, f"{user.first_name}{user.last_name}", f"{user.last_name}{user.first_name}")
+    check_new_password(password, minimum=minimum, personal=names)
+
+
+class MailedTokens:
+    """Issue the one-time tokens that are mailed, and find the accounts that they belong to."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def issue(self, user: User, purpose: Purpose, *, is_mailed: bool = True) -> OneTimeToken:
         """A token whose hash goes into the row; the one before works no more.
 
         One that is not mailed, but handed out at once, is not counted as a mail: it ends as if it were older.
         """
         lifetime = LIFETIMES[purpose] - (timedelta(0) if is_mailed else MAIL_INTERVAL)
         token, expires_at = make_token(user.id), datetime.now(UTC) + lifetime
-        setattr(user, _HASH[purpose], hash_token(self._tools.secret, purpose, token))
+        setattr(user, _HASH[purpose], hash_token(self._secret, purpose, token))
         setattr(user, _EXPIRY[purpose], expires_at)
         return OneTimeToken(user_id=user.id, email=user.email, expires_at=expires_at, token=token)
 
-    async def _owner_of(self, tx: UnitOfWork, purpose: Purpose, token: str) -> User:
+    async def owner_of(self, tx: UnitOfWork, purpose: Purpose, token: str) -> User:
         """The account of a mailed token, locked; ``clear_token`` uses the token up.
 
         Raises:
@@ -147,7 +152,7 @@ class AccountPart:
         expires_at: datetime | None = getattr(user, _EXPIRY[purpose])
         if stored is None or expires_at is None or expires_at <= datetime.now(UTC):
             raise invalid_token()
-        if not compare_digest(stored, hash_token(self._tools.secret, purpose, token)):
+        if not compare_digest(stored, hash_token(self._secret, purpose, token)):
             raise invalid_token()
         return user
 
