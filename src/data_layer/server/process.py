@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import socket
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -25,6 +26,9 @@ log = get_log(__name__)
 
 _CLOSE_SECONDS = 8.0
 """Seconds of SHUTDOWN_TIMEOUT that are kept for closing: what was collected is written in less, or given up."""
+
+_M_MMAP_THRESHOLD = -3  # malloc.h of glibc
+_LARGE_BLOCK = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,7 @@ class ServiceProcess:
             StoppedBeforeReady: it was asked to stop while it was still starting.
             DataLayerError: when it cannot start.
         """
+        _return_freed_memory()
         with self._stop.by_signals(), self._metrics_listener or nullcontext():
             if self._role.is_alone:
                 self._http.start()
@@ -199,3 +204,13 @@ class ServiceProcess:
         finally:
             for each in waits:
                 each.cancel()
+
+
+def _return_freed_memory() -> None:
+    """Have the C library return large blocks to the system when they are freed.
+
+    By default glibc learns to keep blocks of up to 32 MiB, in an arena for each thread: images that were decoded one
+    after the other in several threads then take as much memory as if they were decoded at once.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # Other C libraries have no such setting, and no such habit.
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)

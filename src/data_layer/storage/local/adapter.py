@@ -264,6 +264,7 @@ class LocalStorage:
                 async for batch in source:
                     with translated_for_writing(key):
                         await threads.run(draft.write, batch)
+                    batch.clear()
             with translated_for_writing(key):
                 await threads.run_until_cancelled(draft.abandon, draft.commit)
         finally:

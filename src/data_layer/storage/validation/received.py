@@ -16,12 +16,12 @@ from typing import BinaryIO, Literal, NamedTuple, cast
 from typing_extensions import override
 
 from data_layer.errors import FileTooLargeError, StorageFullError, StorageUnavailableError
-from data_layer.storage.content import batches
+from data_layer.storage.content import BATCHES, batches
 from data_layer.storage.port import FileContent
 from data_layer.storage.threads import FileThreads
 
 IN_MEMORY = 256 * 1024
-"""Bytes up to which a file is held in memory: little, because hundreds may arrive at the same time."""
+"""Bytes up to which a file is held in memory: little, because hundreds may arrive, and less where they do."""
 
 _COPIED = 1024 * 1024
 
@@ -179,18 +179,22 @@ async def receive(content: FileContent, max_size: int, threads: FileThreads) -> 
         digest, size = hashlib.sha256(), 0
 
         def take(chunks: list[bytes]) -> None:
-            for chunk in chunks:
-                digest.update(chunk)
-                with _temporary_file_errors():
+            with _temporary_file_errors():
+                for chunk in chunks:
+                    digest.update(chunk)
                     file.write(chunk)
+                if file.tell() > BATCHES.batch_size:
+                    file.rollover()
+            chunks.clear()
 
         async with aclosing(batches(content, threads)) as source:
             async for batch in source:
                 size += sum(map(len, batch))
                 _check_size(size, max_size)
                 await threads.run(take, batch)
+        in_memory = size <= min(IN_MEMORY, BATCHES.batch_size)
         file.seek(0)
-        arrived = file.read() if size <= IN_MEMORY else cast("BinaryIO", file)
+        arrived = file.read() if in_memory else cast("BinaryIO", file)
         yield ReceivedFile(arrived, size, digest.hexdigest(), temporary_files=temporary_files)
 
 
