@@ -73,6 +73,9 @@ BEGIN
         REVOKE UPDATE, DELETE ON public.audit_logs FROM data_layer_service;
         REVOKE INSERT, UPDATE, DELETE ON public.data_layer_schema_version FROM data_layer_service;
     END IF;
+    IF to_regclass('public.usage_entries') IS NOT NULL THEN
+        REVOKE UPDATE, DELETE ON public.usage_entries FROM data_layer_service;
+    END IF;
 END
 $history$;
 RESET ROLE;

@@ -36,6 +36,7 @@ from data_layer.entities import (
     Project,
     RefreshToken,
     Session,
+    Share,
     StoredFile,
     UsageEntry,
     User,
@@ -138,6 +139,7 @@ class Rows:
                 AuditLog, values, action=AuditAction.USER_LOGIN, category=AuditCategory.AUTHENTICATION, description="d"
             ),
             DesignSystem: lambda **values: made(DesignSystem, values, user_id=user.id, name="n", content="c"),
+            Share: lambda **values: made(Share, values, project_id=project.id, token_hash=uuid4().hex),
             Budget: lambda **values: made(
                 Budget,
                 values,
@@ -180,7 +182,7 @@ KINDS = [
         AuditLog,
         RefreshToken,
     ),
-    *(StoredFile, FileReference, UsageEntry, Budget),
+    *(StoredFile, FileReference, UsageEntry, Budget, Share),
 ]
 
 

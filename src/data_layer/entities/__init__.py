@@ -13,6 +13,7 @@ from data_layer.entities.project import Project
 from data_layer.entities.refresh_token import RefreshToken
 from data_layer.entities.session import Session
 from data_layer.entities.session_change import session_changes
+from data_layer.entities.share import Share
 from data_layer.entities.stored_file import FileReference, StoredFile
 from data_layer.entities.usage_entry import UsageEntry, usage_days
 from data_layer.entities.user import User
@@ -30,6 +31,7 @@ __all__ = [
     "Project",
     "RefreshToken",
     "Session",
+    "Share",
     "StoredFile",
     "UsageEntry",
     "User",

@@ -27,6 +27,7 @@ from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService
 from data_layer.services.sessions import SessionService
+from data_layer.services.shares import ShareService
 from data_layer.services.statistics import Statistics
 from data_layer.services.tokens import TokenService
 from data_layer.services.usage import UsageService
@@ -222,6 +223,11 @@ class DataLayer:
     def usage(self) -> UsageService:
         """What was used of paid models, and monthly budgets."""
         return self._traced("usage", UsageService(self.transaction))
+
+    @property
+    def shares(self) -> ShareService:
+        """Links by which anybody may read one page of a project."""
+        return self._traced("shares", ShareService(self.transaction))
 
     @property
     def audit(self) -> AuditService:

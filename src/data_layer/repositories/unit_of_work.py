@@ -31,6 +31,7 @@ from data_layer.repositories.login_attempts import LoginAttemptRepository
 from data_layer.repositories.projects import ProjectRepository
 from data_layer.repositories.refresh_tokens import RefreshTokenRepository
 from data_layer.repositories.sessions import EndedSessions, SessionRepository
+from data_layer.repositories.shares import ShareRepository
 from data_layer.repositories.stored_objects import StoredFileRepository
 from data_layer.repositories.usage import UsageRepository
 from data_layer.repositories.users import UserRepository
@@ -190,6 +191,11 @@ class UnitOfWork:
     def budgets(self) -> BudgetRepository:
         """Monthly budgets, and what is set aside of them."""
         return BudgetRepository(self._session)
+
+    @cached_property
+    def shares(self) -> ShareRepository:
+        """Links by which anybody may read one page of a project."""
+        return ShareRepository(self._session)
 
     @cached_property
     def sessions(self) -> SessionRepository:

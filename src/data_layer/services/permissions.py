@@ -39,6 +39,9 @@ class Permission(StrEnum):
     RECORD_USAGE = "record_usage"
     READ_USAGE = "read_usage"
     SET_BUDGET = "set_budget"
+    SHARE_PROJECT = "share_project"
+    READ_SHARES = "read_shares"
+    REVOKE_SHARE = "revoke_share"
     READ_AUDIT_TRAIL = "read_audit_trail"
     READ_AUDIT_DETAILS = "read_audit_details"
     EXPORT_AUDIT_TRAIL = "export_audit_trail"
@@ -82,6 +85,9 @@ RULES: dict[Permission, Rule] = {
     Permission.RECORD_USAGE: Rule(owner=True),
     Permission.READ_USAGE: Rule(owner=True, others=UserRole.ADMIN),
     Permission.SET_BUDGET: Rule(others=UserRole.ADMIN),
+    Permission.SHARE_PROJECT: Rule(owner=True),
+    Permission.READ_SHARES: Rule(owner=True, others=UserRole.MODERATOR),
+    Permission.REVOKE_SHARE: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.READ_AUDIT_TRAIL: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.READ_AUDIT_DETAILS: Rule(others=UserRole.ADMIN),
     Permission.EXPORT_AUDIT_TRAIL: Rule(others=UserRole.ADMIN),

@@ -1,0 +1,326 @@
+"""Links show one page and nothing else, count their views, and end for everybody at once."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+from uuid_utils.compat import uuid7
+
+from data_layer import DataLayer
+from data_layer.entities import GeneratedCode, Generation, Project
+from data_layer.entities.enums import AuditAction, CodeStack, GenerationStatus, ProjectStatus, UserRole, UserStatus
+from data_layer.errors import DataLayerError, InvalidValueError, LimitReachedError, NotFoundError
+from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
+from data_layer.services.shares import MAXIMUM_NUMBER
+from tests.support import make_code, make_project, make_user
+
+NOTHING = "there is no such share"
+
+
+class Shared:
+    """An owner with a project of three versions; the second has two variants, of which the second is selected."""
+
+    def __init__(self, data: DataLayer) -> None:
+        self.data = data
+        self.user = make_user()
+        self.owner = Actor.user(self.user.id)
+        self.project = make_project(self.user)
+        self.codes: list[GeneratedCode] = []
+
+    async def store(self) -> Shared:
+        async with self.data.transaction() as tx:
+            tx.add(self.user)
+            tx.add(self.project)
+        await self.add("one")
+        generation = Generation(project_id=self.project.id, selected_variant=1)
+        async with self.data.transaction() as tx:
+            tx.add(generation)
+        for index in range(2):
+            await self.add(f"two, variant {index}", generation_id=generation.id, variant_index=index)
+        await self.add("three", code_stack=CodeStack.SVG)
+        return self
+
+    async def add(self, code: str, **values: Any) -> GeneratedCode:
+        row = make_code(self.project, code=code, **{"status": GenerationStatus.COMPLETED} | values)
+        async with self.data.transaction() as tx:
+            tx.add(row)
+        self.codes.append(row)
+        return row
+
+    async def change_project(self, **values: Any) -> None:
+        async with self.data.transaction() as tx:
+            project = await tx.projects.get(self.project.id)
+            for name, value in values.items():
+                setattr(project, name, value)
+
+    async def token(self, **values: Any) -> str:
+        made = await self.data.shares.create(self.owner, self.project.id, **values)
+        return made.token.get_secret_value()
+
+    async def shown(self, token: str) -> str:
+        return (await self.data.shares.open(token)).code
+
+
+@pytest.fixture
+async def shared(data: DataLayer) -> Shared:
+    return await Shared(data).store()
+
+
+async def stored_actor(data: DataLayer, **values: Any) -> Actor:
+    user = make_user(**values)
+    async with data.transaction() as tx:
+        tx.add(user)
+    return Actor.user(user.id, user.role)
+
+
+async def test_a_frozen_link_shows_its_version_whatever_follows(shared: Shared) -> None:
+    first, selected = await shared.token(version=1), await shared.token(version=2)
+    other = await shared.token(version=2, variant_index=0)
+    await shared.add("four")
+    assert [await shared.shown(token) for token in (first, selected, other)] == [
+        *("one", "two, variant 1", "two, variant 0")
+    ]
+    # The choice is made when the link is.
+    async with shared.data.transaction() as tx:
+        (await tx.generations.get(shared.codes[1].generation_id)).selected_variant = 0
+    assert await shared.shown(selected) == "two, variant 1"
+
+
+async def test_a_following_link_shows_the_latest_that_can_be_shown(shared: Shared) -> None:
+    token = await shared.token()
+    assert await shared.shown(token) == "three"
+    for status in (GenerationStatus.FAILED, GenerationStatus.CANCELLED):
+        await shared.add("broken", status=status)
+    await shared.add("", status=GenerationStatus.PENDING)
+    writing = await shared.add("half", status=GenerationStatus.PROCESSING, lease_until=shared.codes[0].created_at)
+    assert await shared.shown(token) == "three"
+    async with shared.data.transaction() as tx:
+        code = await tx.codes.get(writing.id)
+        code.code, code.status, code.lease_until = "whole", GenerationStatus.COMPLETED, None
+    assert await shared.shown(token) == "whole"
+
+
+async def test_a_following_link_shows_the_selected_variant(data: DataLayer) -> None:
+    shared = Shared(data)
+    async with data.transaction() as tx:
+        tx.add(shared.user)
+        tx.add(shared.project)
+    generation = Generation(project_id=shared.project.id, selected_variant=1)
+    async with data.transaction() as tx:
+        tx.add(generation)
+    for index in range(3):
+        await shared.add(f"variant {index}", generation_id=generation.id, variant_index=index)
+    token = await shared.token()
+    assert await shared.shown(token) == "variant 1"
+    async with data.transaction() as tx:
+        (await tx.generations.get(generation.id)).selected_variant = 2
+    assert await shared.shown(token) == "variant 2"
+
+
+async def test_a_link_discloses_the_page_and_nothing_else(shared: Shared) -> None:
+    page = await shared.data.shares.open(await shared.token())
+    assert page.model_dump() == {"code": "three", "code_stack": CodeStack.SVG}
+
+
+async def test_the_token_is_shown_once_and_stored_as_a_hash(shared: Shared) -> None:
+    made = await shared.data.shares.create(shared.owner, shared.project.id, version=2)
+    token = made.token.get_secret_value()
+    assert len(token) == 43
+    assert token not in repr(made)
+    assert token not in made.model_dump_json()
+    async with shared.data.transaction() as tx:
+        [share] = await tx.shares.list()
+        everything = str(
+            (await tx.execute(text("SELECT shares::text || audit_logs::text FROM shares, audit_logs"))).all()
+        )
+    assert share.token_hash == hashlib.sha256(token.encode()).hexdigest()
+    assert token not in everything
+    assert await shared.data.shares.list(shared.owner, shared.project.id) == [made.share]
+    assert (made.share.version, made.share.variant_index, made.share.is_following) == (2, 1, False)
+
+
+async def test_views_are_counted_exactly(shared: Shared) -> None:
+    token, other = await shared.token(), await shared.token()
+    await asyncio.gather(*(shared.shown(token) for _ in range(25)))
+    newest, oldest = await shared.data.shares.list(shared.owner, shared.project.id)
+    assert (oldest.view_count, newest.view_count) == (25, 0)
+    assert oldest.last_viewed_at is not None
+    assert newest.last_viewed_at is None
+    async with shared.data.transaction() as tx:
+        assert (await tx.projects.get(shared.project.id)).view_count == 0
+    assert await shared.shown(other)
+
+
+async def nothing(shared: Shared, token: Any) -> None:
+    """The same error, and no view is counted."""
+    with pytest.raises(NotFoundError) as raised:
+        await shared.data.shares.open(token)
+    assert str(raised.value) == NOTHING
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+async def test_whatever_ends_a_link_makes_no_difference(shared: Shared, *, frozen: bool) -> None:
+    made = await shared.data.shares.create(shared.owner, shared.project.id, version=1 if frozen else None)
+    token, share_id = made.token.get_secret_value(), made.share.id
+    for status in (ProjectStatus.ARCHIVED, ProjectStatus.DELETED):
+        await shared.change_project(status=status)
+        await nothing(shared, token)
+    await shared.change_project(status=ProjectStatus.ACTIVE)
+    assert await shared.shown(token)
+    for account in (UserStatus.SUSPENDED, UserStatus.INACTIVE, UserStatus.ACTIVE):
+        async with shared.data.transaction() as tx:
+            (await tx.users.get(shared.user.id)).status = account
+        if account is not UserStatus.ACTIVE:
+            await nothing(shared, token)
+    async with shared.data.transaction() as tx:
+        (await tx.shares.get(share_id)).expires_at = shared.codes[0].created_at
+    await nothing(shared, token)
+    async with shared.data.transaction() as tx:
+        (await tx.shares.get(share_id)).expires_at = None
+    assert await shared.shown(token)
+    assert await shared.data.shares.revoke(shared.owner, share_id)
+    await nothing(shared, token)
+    [share] = await shared.data.shares.list(shared.owner, shared.project.id)
+    assert (share.view_count, share.revoked_at is None) == (2, False)
+    assert not await shared.data.shares.revoke(shared.owner, share_id)
+    async with shared.data.transaction() as tx:
+        await tx.projects.delete(await tx.projects.get(shared.project.id))
+    await nothing(shared, token)
+
+
+@pytest.mark.parametrize("token", ["", "x" * 43, "a\0b", "\ud800", "x" * 100_000])
+async def test_a_token_that_is_none_finds_nothing(shared: Shared, token: str) -> None:
+    await shared.token()
+    await nothing(shared, token)
+
+
+async def test_a_link_without_any_page_shows_nothing(data: DataLayer) -> None:
+    shared = Shared(data)
+    async with data.transaction() as tx:
+        tx.add(shared.user)
+        tx.add(shared.project)
+    token = await shared.token()
+    await nothing(shared, token)
+    await shared.add("first")
+    assert await shared.shown(token) == "first"
+
+
+async def test_a_link_goes_with_its_variant(shared: Shared) -> None:
+    token = await shared.token(version=3)
+    async with shared.data.transaction() as tx:
+        await tx.codes.delete(await tx.codes.get(shared.codes[-1].id))
+    await nothing(shared, token)
+
+
+async def test_what_cannot_be_shared_is_refused(shared: Shared) -> None:
+    create, project_id = shared.data.shares.create, shared.project.id
+    failed = await shared.add("broken", status=GenerationStatus.FAILED)
+    for values in ({"version": 9}, {"version": 0}, {"version": 2, "variant_index": 2}, {"version": failed.version}):
+        with pytest.raises(NotFoundError, match="that can be shown"):
+            await create(shared.owner, project_id, **values)
+    for lifetime in (timedelta(0), timedelta(seconds=-1), timedelta(days=4000)):
+        with pytest.raises(InvalidValueError) as raised:
+            await create(shared.owner, project_id, expires_in=lifetime)
+        assert raised.value.field == "expires_in"
+    with pytest.raises(InvalidValueError):
+        await create(shared.owner, project_id, variant_index=0)
+    await shared.change_project(status=ProjectStatus.ARCHIVED)
+    with pytest.raises(InvalidValueError) as raised:
+        await create(shared.owner, project_id)
+    assert raised.value.field == "status"
+    assert await shared.data.shares.list(shared.owner, project_id) == []
+
+
+async def test_the_number_is_limited_however_many_come_at_once(shared: Shared) -> None:
+    async with shared.data.transaction() as tx:
+        rows = "SELECT gen_random_uuid(), id, n FROM projects, generate_series(3, :most) AS n"
+        statement = text(f"INSERT INTO shares (id, project_id, token_hash) {rows}")
+        await tx.execute(statement.bindparams(most=MAXIMUM_NUMBER))
+    results = await asyncio.gather(*(shared.token() for _ in range(6)), return_exceptions=True)
+    assert sum(isinstance(result, LimitReachedError) for result in results) == 4
+    share = (await shared.data.shares.list(shared.owner, shared.project.id))[-1]
+    await shared.data.shares.revoke(shared.owner, share.id)
+    await shared.token()
+
+
+async def test_making_and_ending_are_recorded(shared: Shared) -> None:
+    made = await shared.data.shares.create(shared.owner, shared.project.id, version=1, expires_in=timedelta(days=1))
+    moderator = await stored_actor(shared.data, role=UserRole.MODERATOR)
+    await shared.data.shares.revoke(moderator, made.share.id)
+    async with shared.data.transaction() as tx:
+        created, revoked = await tx.audit.list(resource_type="project", resource_id=str(shared.project.id))
+    assert (created.action, created.user_id) == (AuditAction.PROJECT_SHARE, shared.user.id)
+    assert created.new_values.keys() == {"share_id", "version", "variant_index", "expires_at"}
+    assert (revoked.action, revoked.user_id) == (AuditAction.PROJECT_UNSHARE, moderator.user_id)
+    assert revoked.new_values == {"share_id": str(made.share.id)}
+
+
+METHODS = ("create", "list", "revoke", "open")
+WHO = ("owner", "stranger", "nobody", "moderator", "administrator", "holder", "system")
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    who=st.sampled_from(WHO),
+    method=st.sampled_from(METHODS),
+    state=st.sampled_from([ProjectStatus.ACTIVE, ProjectStatus.DELETED, None]),
+)
+async def test_who_may_do_what(data: DataLayer, who: str, method: str, state: ProjectStatus | None) -> None:
+    shared = await Shared(data).store()
+    made = await data.shares.create(shared.owner, shared.project.id)
+    token = made.token.get_secret_value()
+    if state is not None:
+        await shared.change_project(status=state)
+    is_there = state is not None
+    project_id: UUID = shared.project.id if is_there else uuid7()
+    share_id: UUID = made.share.id if is_there else uuid7()
+    actor = {
+        "owner": shared.owner,
+        "stranger": await stored_actor(data),
+        "holder": await stored_actor(data),  # Has the token, and nothing more from it.
+        "nobody": ANONYMOUS,
+        "moderator": await stored_actor(data, role=UserRole.MODERATOR),
+        "administrator": await stored_actor(data, role=UserRole.ADMIN),
+        "system": SYSTEM,
+    }[who]
+    work: Any = {
+        "create": lambda: data.shares.create(actor, project_id),
+        "list": lambda: data.shares.list(actor, project_id),
+        "revoke": lambda: data.shares.revoke(actor, share_id),
+        "open": lambda: data.shares.open(token if is_there else "x" * 43),
+    }[method]
+
+    error: DataLayerError | None = None
+    try:
+        await work()
+    except DataLayerError as raised:
+        error = raised
+
+    allowed = {
+        "create": who in {"owner", "system"} and state is ProjectStatus.ACTIVE,
+        "list": who in {"owner", "moderator", "administrator", "system"} and state is ProjectStatus.ACTIVE,
+        "revoke": who in {"owner", "moderator", "administrator", "system"} and is_there,
+        "open": state is ProjectStatus.ACTIVE,
+    }[method]
+    assert (error is None) == allowed, error
+    if error is not None:
+        assert type(error) is NotFoundError
+        expected = {"open": NOTHING, "revoke": f"no share has the id {share_id}"}
+        assert str(error) == expected.get(method, f"no project has the id {project_id}")
+
+
+async def test_a_deleted_row_of_a_project_is_no_crash(shared: Shared) -> None:
+    made = await shared.data.shares.create(shared.owner, shared.project.id)
+    async with shared.data.transaction() as tx:
+        project: Project = await tx.projects.get(shared.project.id)
+        await tx.projects.delete(project)
+    with pytest.raises(NotFoundError):
+        await shared.data.shares.revoke(shared.owner, made.share.id)
