@@ -223,9 +223,9 @@ async def test_a_link_goes_with_its_variant(shared: Shared) -> None:
 async def test_what_cannot_be_shared_is_refused(shared: Shared) -> None:
     create, project_id = shared.data.shares.create, shared.project.id
     failed = await shared.add("broken", status=GenerationStatus.FAILED)
-    for values in ({"version": 9}, {"version": 0}, {"version": 2, "variant_index": 2}, {"version": failed.version}):
+    for version, variant in ((9, None), (0, None), (2, 2), (failed.version, None), (failed.version, 0)):
         with pytest.raises(NotFoundError, match="that can be shown"):
-            await create(shared.owner, project_id, **values)
+            await create(shared.owner, project_id, version=version, variant_index=variant)
     for lifetime in (timedelta(0), timedelta(seconds=-1), timedelta(days=4000)):
         with pytest.raises(InvalidValueError) as raised:
             await create(shared.owner, project_id, expires_in=lifetime)
