@@ -95,6 +95,8 @@ was wrong with which thing and what to do, and never holds a secret.
         ├── ChangedMeanwhileError          changed_meanwhile
         ├── LimitReachedError              limit_reached
         ├── BudgetExceededError            budget_exceeded
+        ├── GenerationEndedError           generation_ended
+        ├── WriterReplacedError            generation_writer_replaced
         ├── LastAdminError                 last_admin
         └── LastLoginMethodError           last_login_method
 """
@@ -696,6 +698,22 @@ class BudgetExceededError(ConflictError):
     def __init__(self, message: str, *, remaining: Decimal) -> None:
         super().__init__(message)
         self.remaining = remaining
+
+
+class GenerationEndedError(ConflictError):
+    """The variant has ended, so nothing can be added to it. ``status`` says how."""
+
+    code = "generation_ended"
+
+    def __init__(self, message: str, *, status: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class WriterReplacedError(ConflictError):
+    """Another writer has the variant now; what this one sends is not stored."""
+
+    code = "generation_writer_replaced"
 
 
 class LastAdminError(ConflictError):

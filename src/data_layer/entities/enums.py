@@ -69,6 +69,8 @@ class GenerationProvider(StrEnum):
     AZURE_OPENAI = "azure_openai"
     CLAUDE = "claude"
     GEMINI = "gemini"
+    OPENROUTER = "openrouter"
+    OTHER = "other"
 
 
 class GenerationStatus(StrEnum):

@@ -22,6 +22,7 @@ from data_layer.services.accounts import AccountDependencies, AccountService
 from data_layer.services.audit.service import AuditService
 from data_layer.services.designs import DesignSystemService
 from data_layer.services.files import FileMaintenance, FileService, LocalFileServer, PublicFileServer
+from data_layer.services.generations import GenerationService
 from data_layer.services.health import HealthService
 from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.projects import ProjectService
@@ -213,6 +214,11 @@ class DataLayer:
     def projects(self) -> ProjectService:
         """Projects and the versions of their code."""
         return self._traced("projects", ProjectService(self.transaction))
+
+    @property
+    def generations(self) -> GenerationService:
+        """Requests to generate code, their variants, and every version of a project."""
+        return self._traced("generations", GenerationService(self.transaction, self._opened.generation_streams))
 
     @property
     def designs(self) -> DesignSystemService:

@@ -32,6 +32,7 @@ from data_layer.services.accounts import PasswordHasher
 from data_layer.services.audit.buffer import AuditBuffer, SpillFolder
 from data_layer.services.files import StorageBackends
 from data_layer.services.files.opening import FileServices, open_files
+from data_layer.services.generations import GenerationStreams
 from data_layer.services.sessions import SessionService
 from data_layer.services.sessions.change_stream import ANSWER_SECONDS
 from data_layer.services.tokens import TokenService
@@ -66,6 +67,7 @@ class Parts:
     all_storage_counters: tuple[StorageCounters, ...]
     server_counters: ServerCounters
     files: FileServices
+    generation_streams: GenerationStreams
     tracing: Tracing | None
 
 
@@ -111,6 +113,9 @@ async def open_parts(
     audit_buffer.start()
     sessions, tokens = _make_sessions(settings, database, cache, addresses)
     stack.push_async_callback(sessions.close)
+    # Its last checkpoints come while the data layer closes and begins no transactions for others any more.
+    generation_streams = GenerationStreams(partial(UnitOfWork, database))
+    stack.push_async_callback(generation_streams.close)
     trace_services(tracing, sessions, tokens, files)
     return Parts(
         database,
@@ -127,6 +132,7 @@ async def open_parts(
         (counters, *second),
         ServerCounters(database, replicas.databases, observing=settings.enable_metrics),
         files,
+        generation_streams,
         tracing,
     )
 

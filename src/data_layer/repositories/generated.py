@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from typing_extensions import override
 
-from data_layer.entities import FileReference, GeneratedCode, GeneratedImage
+from data_layer.database.statements import named
+from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Generation
+from data_layer.entities.enums import GenerationStatus
 from data_layer.repositories.files import keys_attached_to
-from data_layer.repositories.repository import Repository
+from data_layer.repositories.repository import Repository, is_any
 from data_layer.schemas.codes import GeneratedCodeSummary
 
 if TYPE_CHECKING:
@@ -49,11 +51,31 @@ class GeneratedCodeRepository(Repository[GeneratedCode]):
 
     async def summaries(self, project_id: UUID) -> Sequence[GeneratedCodeSummary]:
         """All variants of all versions of a project without their code, oldest first."""
+        return await self._summaries(GeneratedCode.project_id == project_id)
+
+    async def summaries_of(self, generation_ids: Sequence[UUID]) -> Sequence[GeneratedCodeSummary]:
+        """All variants of these generations without their code, oldest first."""
+        return await self._summaries(is_any(GeneratedCode.generation_id, generation_ids))
+
+    async def latest(self, project_id: UUID) -> GeneratedCode | None:
+        """Of the last generation with a complete variant the selected one, or else the first that is complete."""
+        is_selected = GeneratedCode.variant_index == Generation.selected_variant
+        statement = (
+            select(GeneratedCode)
+            .join(Generation, Generation.id == GeneratedCode.generation_id)
+            .where(GeneratedCode.project_id == project_id, GeneratedCode.status == GenerationStatus.COMPLETED)
+            .order_by(GeneratedCode.version.desc(), is_selected.desc(), GeneratedCode.variant_index)
+            .limit(1)
+        )
+        found = await self._session.find(named("generated_codes.latest", statement))
+        return found[0] if found else None
+
+    async def _summaries(self, condition: ColumnElement[bool]) -> Sequence[GeneratedCodeSummary]:
         fields = [name for name in GeneratedCodeSummary.model_fields if name != "code_size"]
         columns = [getattr(GeneratedCode, name).label(name) for name in fields]
         statement = (
             select(*columns, func.octet_length(GeneratedCode.code).label("code_size"))
-            .where(GeneratedCode.project_id == project_id)
+            .where(condition)
             .order_by(GeneratedCode.version, GeneratedCode.variant_index)
         )
         rows = (await self._session.execute(statement)).mappings()

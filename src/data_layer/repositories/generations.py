@@ -1,18 +1,173 @@
-"""The ``generations`` and ``generation_events`` tables."""
+"""The ``generations`` and ``generation_events`` tables, and the variants that are being written."""
 
 from __future__ import annotations
 
-from data_layer.entities import Generation, GenerationEvent
-from data_layer.repositories.repository import Repository
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import select
+from uuid_utils.compat import uuid7
+
+from data_layer.database.statements import named
+from data_layer.entities import GeneratedCode, Generation, GenerationEvent, Project
+from data_layer.entities.enums import GenerationStatus
+from data_layer.repositories import generation_statements as sql
+from data_layer.repositories.repository import Repository, check_limit
+from data_layer.schemas.generations import VariantResult
+
+
+@dataclass(frozen=True, slots=True)
+class Unsaved:
+    """What a writer has received and the database does not know yet.
+
+    Attributes:
+        code: the whole code so far; None if it has not changed.
+        last_sequence: number of the last piece of it.
+        known_sequences: the numbers of which the database may know one as the last: a checkpoint whose answer was lost
+            may have been stored.
+        events: sequence number, kind and payload, the latter as JSON.
+        note: what had to be replaced in the code.
+    """
+
+    code: str | None
+    last_sequence: int
+    known_sequences: Sequence[int]
+    events: Sequence[tuple[int, str, str]] = ()
+    note: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[list[UUID], list[int], list[str], list[str]]:
+        """The events, column by column, each with an id."""
+        numbers, kinds, payloads = ([event[place] for event in self.events] for place in range(3))
+        return [uuid7() for _ in self.events], numbers, kinds, payloads  # type: ignore[return-value]  # By place.
+
+
+@dataclass(frozen=True, slots=True)
+class VariantEnd:
+    """How a variant ends."""
+
+    status: GenerationStatus
+    result: VariantResult = field(default_factory=VariantResult)
+    message: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VariantState:
+    """A stored variant, as its writer continues it."""
+
+    id: UUID
+    index: int
+    status: GenerationStatus
+    last_sequence: int
+    code: str
+    owner_id: UUID
+    project_id: UUID
 
 
 class GenerationRepository(Repository[Generation]):
-    """Rows of ``generations``."""
+    """Rows of ``generations``, and what happens to their variants while they are written."""
 
     entity = Generation
+
+    async def lock(self, generation_id: UUID) -> bool:
+        """Keep others from ending variants of this generation until the transaction ends; False when it is gone."""
+        return await self._session.run((sql.LOCK, (generation_id,))) != [None]
+
+    async def checkpoint(self, code_id: UUID, writer: str, unsaved: Unsaved, lease_seconds: float) -> bool:
+        """Store what a writer has received and renew its lease; False when the writer may not write any more."""
+        values = unsaved.code, unsaved.last_sequence, _json(unsaved.note), lease_seconds, code_id, writer
+        known = list(unsaved.known_sequences)
+        return await self._session.run((sql.CHECKPOINT, (*values, known, *unsaved.columns))) != [None]
+
+    async def end_variant(self, code_id: UUID, end: VariantEnd, writer: str | None, unsaved: Unsaved | None) -> bool:
+        """End a running variant of a generation that is locked.
+
+        Args:
+            code_id: which one.
+            end: how.
+            writer: the hash of the writer's token; None where somebody else ends it.
+            unsaved: what its writer has received since the last checkpoint.
+
+        Returns:
+            False when it has ended already, or belongs to another writer.
+        """
+        result, model = end.result, end.result.model
+        counts = (result.prompt_tokens, result.completion_tokens)
+        total = None if counts == (None, None) else sum(count or 0 for count in counts)
+        values = (
+            *(end.status, unsaved and unsaved.code, unsaved and unsaved.last_sequence),
+            _json(unsaved.note if unsaved else {}),
+            *(model and model.provider, model and model.name, *counts, total, result.generation_time_seconds),
+            *(end.message, _json(end.details), code_id, writer, writer),
+            [] if unsaved is None else list(unsaved.known_sequences),
+        )
+        events = unsaved.columns if unsaved else ([], [], [], [])
+        return await self._session.run((sql.END, (*values, *events))) != [None]
+
+    async def close(self, generation_id: UUID) -> None:
+        """Note that a generation has ended, if none of its variants runs any more."""
+        await self._session.run((sql.CLOSE, (generation_id,)))
+
+    async def find_expired(self, limit: int) -> Sequence[UUID]:
+        """Generations with variants whose writer's lease has run out."""
+        row = await self._session.fetch_one(sql.FIND_EXPIRED, (limit,))
+        return row[0] if row else ()
+
+    async def expire(self, generation_id: UUID, message: str) -> Sequence[UUID]:
+        """Fail the variants of a locked generation whose lease has run out, and return their ids."""
+        [row] = await self._session.run((sql.EXPIRE, (message, generation_id)))
+        return row[0] if row else ()
+
+    async def take_over(self, generation_id: UUID, writer: str, lease_seconds: float) -> None:
+        """Give the running variants of a locked generation to another writer."""
+        await self._session.run((sql.TAKE_OVER, (writer, lease_seconds, generation_id)))
+
+    async def state(self, code_id: UUID) -> tuple[GenerationStatus, str | None, int] | None:
+        """Status, hash of the writer's token and last sequence number of a variant; None when it is gone."""
+        row = await self._session.fetch_one(sql.STATE, (code_id,))
+        return None if row is None else (GenerationStatus(row[0]), row[1], row[2])
+
+    async def variants_of(self, generation_id: UUID, writer: str) -> Sequence[VariantState]:
+        """All variants that this writer has begun, with their code."""
+        statement = (
+            select(
+                *(GeneratedCode.id, GeneratedCode.status, GeneratedCode.last_sequence, GeneratedCode.code),
+                *(GeneratedCode.project_id, GeneratedCode.variant_index.label("index")),
+                Project.user_id.label("owner_id"),
+            )
+            .join(Project, Project.id == GeneratedCode.project_id)
+            .where(GeneratedCode.generation_id == generation_id, GeneratedCode.writer == writer)
+            .order_by(GeneratedCode.variant_index)
+        )
+        rows = await self._session.execute(named("generated_codes.resume", statement))
+        return [VariantState(**row) for row in rows.mappings()]
+
+    async def page(self, project_id: UUID, *, limit: int, before: int | None) -> Sequence[Generation]:
+        """The generations of a project, last one first.
+
+        Args:
+            project_id: of which project.
+            limit: 1000 at most.
+            before: the number of the last row of the page before.
+        """
+        check_limit(limit)
+        statement = select(Generation).where(Generation.project_id == project_id)
+        if before is not None:
+            statement = statement.where(Generation.number < before)
+        return await self._session.find(
+            named("generations.page", statement.order_by(Generation.number.desc()).limit(limit))
+        )
 
 
 class GenerationEventRepository(Repository[GenerationEvent]):
     """Rows of ``generation_events``."""
 
     entity = GenerationEvent
+
+
+def _json(value: dict[str, Any]) -> str:
+    return orjson.dumps(value).decode()

@@ -42,6 +42,9 @@ class Permission(StrEnum):
     SHARE_PROJECT = "share_project"
     READ_SHARES = "read_shares"
     REVOKE_SHARE = "revoke_share"
+    READ_CODE = "read_code"
+    READ_CODE_FOR_A_REASON = "read_code_for_a_reason"
+    CHANGE_CODE = "change_code"
     READ_AUDIT_TRAIL = "read_audit_trail"
     READ_AUDIT_DETAILS = "read_audit_details"
     EXPORT_AUDIT_TRAIL = "export_audit_trail"
@@ -88,6 +91,9 @@ RULES: dict[Permission, Rule] = {
     Permission.SHARE_PROJECT: Rule(owner=True),
     Permission.READ_SHARES: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.REVOKE_SHARE: Rule(owner=True, others=UserRole.MODERATOR),
+    Permission.READ_CODE: Rule(owner=True),
+    Permission.READ_CODE_FOR_A_REASON: Rule(owner=True, others=UserRole.MODERATOR),
+    Permission.CHANGE_CODE: Rule(owner=True),
     Permission.READ_AUDIT_TRAIL: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.READ_AUDIT_DETAILS: Rule(others=UserRole.ADMIN),
     Permission.EXPORT_AUDIT_TRAIL: Rule(others=UserRole.ADMIN),

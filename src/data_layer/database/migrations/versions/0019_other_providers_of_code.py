@@ -1,0 +1,28 @@
+"""Code may come from a provider that the list does not know: ``other``; and from OpenRouter."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0019"
+down_revision = "0018"
+
+DROP = "ALTER TABLE generated_codes DROP CONSTRAINT ck_generated_codes_provider"
+ADD = """
+ALTER TABLE generated_codes ADD CONSTRAINT ck_generated_codes_provider CHECK (provider IN ({})) NOT VALID
+"""
+VALIDATE = "ALTER TABLE generated_codes VALIDATE CONSTRAINT ck_generated_codes_provider"
+KNOWN = "'openai', 'azure_openai', 'claude', 'gemini'"
+
+
+def upgrade() -> None:
+    """Allow it. The table is locked for an instant; the rows are read while others write."""
+    for statement in (DROP, ADD.format(f"{KNOWN}, 'openrouter', 'other'"), VALIDATE):
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    """Forget the new ones. The old list has no neutral word: they are called by the first of it."""
+    op.execute("UPDATE generated_codes SET provider = 'openai' WHERE provider IN ('openrouter', 'other')")
+    for statement in (DROP, ADD.format(KNOWN), VALIDATE):
+        op.execute(statement)

@@ -1,0 +1,96 @@
+"""The SQL of variants that are being written: each is one statement, because a writer, its end and its loss may race.
+
+Whatever ends a variant locks the row of its generation first, so that the last one to end sees that it is the last.
+Leases are measured by the database's clock alone.
+"""
+
+# ruff: noqa: S608  (only texts of this module stand in the statements; values travel as parameters)
+from __future__ import annotations
+
+from data_layer.database.statements import Sql
+
+_IS_RUNNING = "status IN ('pending', 'processing')"
+_NOTE = "metadata = metadata || %s::jsonb"
+
+LOCK = Sql("generations.lock", "SELECT project_id FROM generations WHERE id = %s FOR NO KEY UPDATE")
+
+# A checkpoint whose answer was lost is repeated: then the number that it stores is there already.
+CHECKPOINT = Sql(
+    "generated_codes.checkpoint",
+    f"""
+WITH saved AS (
+    UPDATE generated_codes SET
+        code = coalesce(%s, code), last_sequence = %s, status = 'processing', {_NOTE},
+        lease_until = now() + make_interval(secs => %s), updated_at = now()
+    WHERE id = %s AND writer = %s AND last_sequence = ANY(%s) AND {_IS_RUNNING}
+    RETURNING id
+), stored AS (
+    INSERT INTO generation_events (id, code_id, sequence, kind, payload)
+    SELECT events.id, saved.id, events.sequence, events.kind, events.payload::jsonb
+    FROM saved, unnest(%s::uuid[], %s::integer[], %s::text[], %s::text[]) AS events (id, sequence, kind, payload)
+    ON CONFLICT DO NOTHING
+)
+SELECT id FROM saved
+""",
+)
+
+END = Sql(
+    "generated_codes.end",
+    f"""
+WITH ended AS (
+    UPDATE generated_codes SET
+        status = %s, code = coalesce(%s, code), last_sequence = coalesce(%s, last_sequence), {_NOTE},
+        provider = coalesce(%s, provider), model = coalesce(%s, model), prompt_tokens = %s, completion_tokens = %s,
+        total_tokens = %s, generation_time_seconds = %s, error_message = %s, error_details = %s::jsonb,
+        lease_until = NULL, updated_at = now()
+    WHERE id = %s AND (%s::text IS NULL OR (writer = %s AND last_sequence = ANY(%s))) AND {_IS_RUNNING}
+    RETURNING id
+), stored AS (
+    INSERT INTO generation_events (id, code_id, sequence, kind, payload)
+    SELECT events.id, ended.id, events.sequence, events.kind, events.payload::jsonb
+    FROM ended, unnest(%s::uuid[], %s::integer[], %s::text[], %s::text[]) AS events (id, sequence, kind, payload)
+    ON CONFLICT DO NOTHING
+)
+SELECT id FROM ended
+""",
+)
+
+# The snapshot of each statement is new, so this one sees what the one before has ended.
+CLOSE = Sql(
+    "generations.close",
+    f"""
+UPDATE generations SET updated_at = now(), ended_at = now()
+WHERE id = %s AND ended_at IS NULL
+    AND NOT EXISTS (SELECT FROM generated_codes WHERE generation_id = generations.id AND {_IS_RUNNING})
+""",
+)
+
+EXPIRE = Sql(
+    "generated_codes.expire",
+    f"""
+WITH expired AS (
+    UPDATE generated_codes SET status = 'failed', error_message = %s, lease_until = NULL, updated_at = now()
+    WHERE generation_id = %s AND lease_until < now() AND {_IS_RUNNING}
+    RETURNING id
+)
+SELECT coalesce(array_agg(id ORDER BY id), '{{}}') FROM expired
+""",
+)
+FIND_EXPIRED = Sql(
+    "generations.find_expired",
+    f"""
+SELECT coalesce(array_agg(DISTINCT generation_id), '{{}}') FROM (
+    SELECT generation_id FROM generated_codes WHERE lease_until < now() AND {_IS_RUNNING} ORDER BY lease_until LIMIT %s
+) AS expired
+""",
+)
+
+TAKE_OVER = Sql(
+    "generated_codes.take_over",
+    f"""
+UPDATE generated_codes SET writer = %s, lease_until = now() + make_interval(secs => %s), updated_at = now()
+WHERE generation_id = %s AND {_IS_RUNNING}
+""",
+)
+
+STATE = Sql("generated_codes.state", "SELECT status, writer, last_sequence FROM generated_codes WHERE id = %s")

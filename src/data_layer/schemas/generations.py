@@ -1,0 +1,138 @@
+"""What is asked for in a generation, what is streamed into it, and what can be seen of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from data_layer.entities.enums import CodeStack, GenerationProvider, GenerationStatus, InputMode, RequestType
+from data_layer.schemas.base import Value
+from data_layer.schemas.codes import GeneratedCodeSummary
+
+
+class _Given(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GenerationRequest(_Given):
+    """What a generation was asked for.
+
+    Attributes:
+        parent_id: the variant that is being changed.
+        inputs: files by their ids, the selected element and options as they came; what is named like a secret is left
+            out.
+        external_key: an id of the application that asks, once for each of its sources.
+        external_source: names that application.
+    """
+
+    generation_type: RequestType = RequestType.CREATE
+    input_mode: InputMode = InputMode.IMAGE
+    code_stack: CodeStack = CodeStack.HTML_TAILWIND
+    parent_id: UUID | None = None
+    prompt: str | None = None
+    full_prompt: str | None = None
+    design_system: str | None = None
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    external_source: str | None = None
+    external_key: str | None = None
+
+
+class VariantModel(_Given):
+    """Who makes a variant."""
+
+    provider: GenerationProvider = GenerationProvider.OTHER
+    name: str = "unknown"
+
+
+class VariantResult(_Given):
+    """What is known of a variant when it is complete; what is not given stays empty."""
+
+    model: VariantModel | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    generation_time_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CodePiece:
+    """Text that continues the code of a variant."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class WholeCode:
+    """The whole code of a variant so far, in place of what came before."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class VariantEvent:
+    """Something that happened while a variant was made, such as ``thinking`` or ``toolStart``."""
+
+    kind: str
+    payload: dict[str, Any] = field(default_factory=dict)
+
+
+Piece = CodePiece | WholeCode | VariantEvent
+
+
+class StartedGeneration(Value):
+    """A generation that can be written. ``writer_token`` is a secret: whoever holds it writes the variants."""
+
+    id: UUID
+    project_id: UUID
+    number: int
+    variant_ids: tuple[UUID, ...]
+    writer_token: str = Field(repr=False)
+
+
+class WriterState(Value):
+    """What a new writer continues: for each variant the last sequence number that is stored."""
+
+    generation_id: UUID
+    writer_token: str = Field(repr=False)
+    last_sequences: tuple[int, ...]
+
+
+class GenerationView(Value):
+    """A generation and its variants, without their code. Its status follows from theirs."""
+
+    id: UUID
+    project_id: UUID
+    number: int
+    generation_type: RequestType
+    input_mode: InputMode
+    prompt: str | None
+    selected_variant: int
+    status: GenerationStatus
+    created_by: UUID | None
+    started_at: datetime
+    ended_at: datetime | None
+    variants: tuple[GeneratedCodeSummary, ...]
+
+
+class Hunk(Value):
+    """Lines that differ, with their surroundings. Lines count from 1; ``lines`` begin with a blank, ``-`` or ``+``."""
+
+    old_start: int
+    old_lines: int
+    new_start: int
+    new_lines: int
+    lines: tuple[str, ...]
+
+
+class CodeDiff(Value):
+    """How two codes differ; ``unified`` can be given to ``patch``."""
+
+    old_id: UUID
+    new_id: UUID
+    unified: str
+    hunks: tuple[Hunk, ...]
+    added_lines: int
+    removed_lines: int

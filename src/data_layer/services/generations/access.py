@@ -1,0 +1,130 @@
+"""Who may see and change the generations of a project, and how they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from data_layer.entities import AuditLog, GeneratedCode, Generation, Project
+from data_layer.entities.enums import AuditAction, GenerationStatus, ProjectStatus
+from data_layer.errors import InvalidValueError, NotFoundError
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.codes import GeneratedCodeSummary
+from data_layer.schemas.generations import GenerationView
+from data_layer.services.acting import as_of_now
+from data_layer.services.permissions import Permission, is_allowed
+
+if TYPE_CHECKING:
+    from data_layer.repositories.unit_of_work import UnitOfWork
+
+LONGEST_REASON = 1000
+
+
+async def open_project(
+    tx: UnitOfWork,
+    actor: Actor,
+    project_id: UUID,
+    permission: Permission,
+    *,
+    reason: str | None = None,
+    even_deleted: bool = False,
+) -> Project:
+    """The project, for an actor who may do this with its generations.
+
+    Moderators and administrators may read what is not theirs if they give a reason, which is recorded.
+
+    Raises:
+        NotFoundError: there is none, or it is not the actor's.
+        PermissionDeniedError: the actor's account is not active.
+    """
+    actor = await as_of_now(tx, actor)
+    try:
+        project = await tx.projects.get(project_id)
+    except NotFoundError:
+        raise _missing(project_id) from None
+    if project.status is ProjectStatus.DELETED and not even_deleted:
+        raise _missing(project_id)
+    if is_allowed(actor, permission, owner=project.user_id):
+        return project
+    reads = permission is Permission.READ_CODE and reason is not None
+    if not reads or not is_allowed(actor, Permission.READ_CODE_FOR_A_REASON, owner=project.user_id):
+        raise _missing(project_id)
+    tx.add(_looked(actor, project, reason or ""))
+    return project
+
+
+async def open_generation(
+    tx: UnitOfWork, actor: Actor, generation_id: UUID, permission: Permission, *, even_deleted: bool = False
+) -> tuple[Project, Generation]:
+    """A generation with its project; see ``open_project``."""
+    generation = await tx.generations.find_one(id=generation_id)
+    if generation is None:
+        raise NotFoundError(f"no generation has the id {generation_id}")
+    try:
+        project = await open_project(tx, actor, generation.project_id, permission, even_deleted=even_deleted)
+    except NotFoundError:
+        raise NotFoundError(f"no generation has the id {generation_id}") from None
+    return project, generation
+
+
+async def open_code(
+    tx: UnitOfWork, actor: Actor, code_id: UUID, permission: Permission, *, lock: bool = False
+) -> tuple[Project, GeneratedCode]:
+    """A variant with its project; see ``open_project``."""
+    try:
+        code = await tx.codes.get(code_id, lock=lock)
+        return await open_project(tx, actor, code.project_id, permission), code
+    except NotFoundError:
+        raise NotFoundError(f"no code has the id {code_id}") from None
+
+
+async def view_of(tx: UnitOfWork, generation: Generation) -> GenerationView:
+    """A generation with its variants as they are now."""
+    [view] = await views_of(tx, [generation])
+    return view
+
+
+async def views_of(tx: UnitOfWork, generations: Sequence[Generation]) -> list[GenerationView]:
+    """Generations of one project with their variants."""
+    variants = await tx.codes.summaries_of([generation.id for generation in generations])
+    return [_view(each, tuple(code for code in variants if code.generation_id == each.id)) for each in generations]
+
+
+def status_of(statuses: Sequence[GenerationStatus]) -> GenerationStatus:
+    """The status of a generation: it runs as long as one variant does, and one that is complete is enough."""
+    present = set(statuses)
+    if present == {GenerationStatus.PENDING}:
+        return GenerationStatus.PENDING
+    if present & {GenerationStatus.PENDING, GenerationStatus.PROCESSING}:
+        return GenerationStatus.PROCESSING
+    if GenerationStatus.COMPLETED in present:
+        return GenerationStatus.COMPLETED
+    return GenerationStatus.CANCELLED if present == {GenerationStatus.CANCELLED} else GenerationStatus.FAILED
+
+
+def _view(generation: Generation, variants: tuple[GeneratedCodeSummary, ...]) -> GenerationView:
+    columns = {
+        *("id", "project_id", "number", "generation_type", "input_mode", "prompt", "selected_variant"),
+        *("created_by", "started_at", "ended_at"),
+    }
+    values = {name: getattr(generation, name) for name in columns}
+    return GenerationView(**values, variants=variants, status=status_of([code.status for code in variants]))
+
+
+def _looked(actor: Actor, project: Project, reason: str) -> AuditLog:
+    if not reason.strip() or len(reason) > LONGEST_REASON:
+        raise InvalidValueError(f"reason must say why, in 1 to {LONGEST_REASON} characters", field="reason")
+    return AuditLog.admin_action(
+        AuditAction.ADMIN_DATA_EXPORT,
+        actor.user_id,
+        "Read the code of another person's project",
+        details=reason,
+        resource_type="project",
+        resource_id=str(project.id),
+        metadata_={"owner_id": str(project.user_id)},
+    )
+
+
+def _missing(project_id: UUID) -> NotFoundError:
+    return NotFoundError(f"no project has the id {project_id}")

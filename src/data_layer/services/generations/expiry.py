@@ -1,0 +1,47 @@
+"""End variants whose writer has stopped: the lease that its appends renew has run out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from data_layer.entities import AuditLog
+from data_layer.entities.enums import AuditAction, AuditLevel
+
+if TYPE_CHECKING:
+    from data_layer.repositories.unit_of_work import Transactions
+
+SWEEP_SECONDS = 15.0
+"""How often a process that writes or serves looks for them; with the lease, less than a minute."""
+
+_MESSAGE = "the writer stopped: nothing came from it before its lease ran out"
+_BATCH = 100
+
+
+async def end_expired(transactions: Transactions) -> int:
+    """End them as failed, with what had been stored of them; how many there were."""
+    count = 0
+    while True:
+        async with transactions() as tx:
+            found = await tx.generations.find_expired(_BATCH)
+        ended = 0
+        for generation_id in found:
+            async with transactions() as tx:
+                await tx.generations.lock(generation_id)
+                expired = await tx.generations.expire(generation_id, _MESSAGE)
+                for code_id in expired:
+                    tx.add(
+                        AuditLog.system_event(
+                            AuditAction.CODE_UPDATE,
+                            "Ended a variant whose writer had stopped",
+                            level=AuditLevel.WARNING,
+                            resource_type="generated_code",
+                            resource_id=str(code_id),
+                            new_values={"status": "failed"},
+                        )
+                    )
+                await tx.generations.close(generation_id)
+            ended += len(expired)
+        count += ended
+        # One that is still found, but was not ended, was renewed meanwhile: the next sweep looks again.
+        if len(found) < _BATCH or not ended:
+            return count

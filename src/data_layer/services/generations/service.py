@@ -1,0 +1,516 @@
+"""``data.generations``: one request after the other, its variants streamed, and every version of a project's code."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from data_layer.entities import AuditLog, GeneratedCode, Generation
+from data_layer.entities.enums import AuditAction, GenerationStatus, GenerationType, RequestType
+from data_layer.entities.secret_names import is_secret
+from data_layer.errors import (
+    GenerationEndedError,
+    InvalidValueError,
+    NotFoundError,
+    WriterReplacedError,
+)
+from data_layer.repositories.generations import VariantEnd, VariantState
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.codes import GeneratedCodeFull
+from data_layer.schemas.generations import (
+    GenerationRequest,
+    GenerationView,
+    Piece,
+    StartedGeneration,
+    VariantModel,
+    VariantResult,
+    WriterState,
+)
+from data_layer.services.generations.access import open_code, open_generation, open_project, view_of
+from data_layer.services.generations.streams import (
+    LEASE_SECONDS,
+    GenerationStream,
+    GenerationStreams,
+    VariantStream,
+    ended_error,
+    refusal_of,
+)
+from data_layer.services.generations.versions import Versions
+from data_layer.services.permissions import Permission
+
+if TYPE_CHECKING:
+    from data_layer.repositories.unit_of_work import Transactions
+
+MAXIMUM_VARIANTS = 16
+LONGEST_FEEDBACK = 2000
+
+_TOKEN = re.compile(r"[0-9a-f]{32}\.[A-Za-z0-9_-]{43}")
+_RUNNING = frozenset({GenerationStatus.PENDING, GenerationStatus.PROCESSING})
+_CODE_TYPES = {
+    RequestType.CREATE: GenerationType.CREATE,
+    RequestType.IMPORT: GenerationType.CREATE,
+    RequestType.UPDATE: GenerationType.UPDATE,
+    RequestType.RESTORE: GenerationType.UPDATE,
+    RequestType.REFINE: GenerationType.REFINE,
+}
+
+
+class GenerationService(Versions):
+    """Generations of a person's projects. To everybody else they are like missing ones.
+
+    Moderators and administrators may read code if they say why, which is recorded; they change nothing.
+    """
+
+    def __init__(self, transactions: Transactions, streams: GenerationStreams) -> None:
+        super().__init__(transactions)
+        self._streams = streams
+
+    async def start(
+        self, actor: Actor, project_id: UUID, request: GenerationRequest, models: Sequence[VariantModel]
+    ) -> StartedGeneration:
+        """Begin a generation, with one variant for each model.
+
+        Args:
+            actor: the owner of the project.
+            project_id: where.
+            request: what is asked for.
+            models: who makes the variants, 1 to 16; ``VariantModel()`` where that is not known yet.
+
+        Raises:
+            NotFoundError: the actor has no such project.
+            MissingReferenceError: ``parent_id`` names no variant of this project.
+            DuplicateError: the source has sent this ``external_key`` before.
+            InvalidValueError: a value cannot be stored; ``field`` says which.
+        """
+        if not 1 <= len(models) <= MAXIMUM_VARIANTS:
+            raise InvalidValueError(f"a generation has 1 to {MAXIMUM_VARIANTS} variants", field="models")
+        generation = _generation(actor, project_id, request)
+        token, writer = _new_token(generation.id)
+        codes = [_variant(generation, request, index, model) for index, model in enumerate(models)]
+        async with self._transactions() as tx:
+            project = await open_project(tx, actor, project_id, Permission.CHANGE_CODE)
+            tx.add(generation)
+            await tx.flush()  # The database gives the number that all variants share.
+            for code in codes:
+                code.writer = writer
+                tx.add(code)
+            tx.add(
+                AuditLog.data_action(
+                    AuditAction.CODE_GENERATE,
+                    project.user_id,
+                    "generation",
+                    generation.id,
+                    "Started a generation",
+                    new_values={"project_id": str(project_id), "number": generation.number, "variants": len(codes)},
+                )
+            )
+            await tx.flush()
+            # Everybody's leases are measured by the database's clock.
+            await tx.generations.take_over(generation.id, writer, LEASE_SECONDS)
+        states = [
+            VariantState(code.id, code.variant_index, GenerationStatus.PENDING, 0, "", project.user_id, project_id)
+            for code in codes
+        ]
+        self._streams.enter(GenerationStream(generation.id, writer, states))
+        return StartedGeneration(
+            id=generation.id,
+            project_id=project_id,
+            number=generation.number,
+            variant_ids=tuple(code.id for code in codes),
+            writer_token=token,
+        )
+
+    async def append(self, actor: Actor, writer_token: str, variant: int, sequence: int, *pieces: Piece) -> int:
+        """Add what was streamed to a variant, and renew the lease. It does not wait for the database.
+
+        Args:
+            actor: the owner of the project.
+            writer_token: as ``start`` or ``take_over`` returned it.
+            variant: which one.
+            sequence: the number of the first piece, from 1; the others follow. Numbers grow within a variant; what was
+                received before changes nothing, and gaps are allowed, so that one count may serve all variants.
+            pieces: text that continues the code, whole codes, and events.
+
+        Returns:
+            The last number that was received.
+
+        Raises:
+            GenerationEndedError: the variant has ended, whoever ended it.
+            WriterReplacedError: another writer has it now.
+            ValueTooLongError: the code would have more than 5 MiB.
+            LimitReachedError: too many events wait because the database cannot be reached.
+            NotFoundError: the generation is gone, or is not the actor's.
+        """
+        stream = await self._stream(actor, writer_token)
+        target = stream.variant(variant)
+        target.append(sequence, pieces)
+        return target.last_sequence
+
+    async def renew(self, actor: Actor, writer_token: str) -> None:
+        """Keep the lease of a writer that has nothing to send, such as while a model thinks."""
+        stream = await self._stream(actor, writer_token)
+        for variant in stream.variants:
+            variant.is_dirty = variant.is_dirty or variant.refusal is None
+            stream.variant(variant.index)
+
+    async def store(self, actor: Actor, writer_token: str) -> None:
+        """Store what was streamed now, instead of within two seconds.
+
+        Raises:
+            DatabaseError: it could not be stored.
+        """
+        stream = await self._stream(actor, writer_token)
+        for variant in stream.variants:
+            if variant.is_dirty:
+                await self._streams.store(stream, variant)
+
+    async def complete(
+        self,
+        actor: Actor,
+        writer_token: str,
+        variant: int,
+        result: VariantResult | None = None,
+        *,
+        code: str | None = None,
+    ) -> GeneratedCodeFull:
+        """End a variant with success. Repeating it changes nothing.
+
+        Args:
+            actor: the owner of the project.
+            writer_token: as ``start`` or ``take_over`` returned it.
+            variant: which one.
+            result: what is known of it.
+            code: the whole code, in place of what was streamed.
+
+        Raises:
+            InvalidValueError: the variant has no code; fail it instead.
+            GenerationEndedError: it has ended in another way.
+            WriterReplacedError: another writer has it now.
+        """
+        stream = await self._stream(actor, writer_token)
+        target = stream.variant(variant)
+        if target.refusal is None:
+            if code is not None:
+                target.replace(code)
+            if not target.has_code:
+                raise InvalidValueError("the variant has no code, so it did not complete; fail it", field="code")
+        end = VariantEnd(GenerationStatus.COMPLETED, result or VariantResult())
+        return await self._end_as_writer(stream, target, end)
+
+    async def fail(
+        self,
+        actor: Actor,
+        writer_token: str,
+        variant: int,
+        message: str,
+        *,
+        details: Mapping[str, Any] | None = None,
+        result: VariantResult | None = None,
+    ) -> GeneratedCodeFull:
+        """End a variant without success; what was streamed is kept. Repeating it changes nothing.
+
+        Raises:
+            GenerationEndedError: it has ended in another way.
+            WriterReplacedError: another writer has it now.
+        """
+        stream = await self._stream(actor, writer_token)
+        checked = GeneratedCode(
+            **_PLACEHOLDER, project_id=stream.project_id, error_message=message, error_details=dict(details or {})
+        )
+        end = VariantEnd(
+            GenerationStatus.FAILED, result or VariantResult(), checked.error_message, checked.error_details
+        )
+        return await self._end_as_writer(stream, stream.variant(variant), end)
+
+    async def cancel(self, actor: Actor, generation_id: UUID, variant: int | None = None) -> GenerationView:
+        """End what still runs of a generation, or one variant of it; what was streamed is kept.
+
+        It needs no token: people cancel in another process than the one that writes. What has ended stays as it ended.
+
+        Returns:
+            The generation as it is now.
+
+        Raises:
+            NotFoundError: the actor has no such generation.
+            InvalidValueError: it has no such variant.
+        """
+        async with self._transactions() as tx:
+            project, generation = await open_generation(
+                tx, actor, generation_id, Permission.CHANGE_CODE, even_deleted=True
+            )
+            codes = await tx.codes.list(generation_id=generation_id, order_by="variant_index")
+            codes = [code for code in codes if variant is None or code.variant_index == variant]
+        if not codes:
+            raise InvalidValueError("the generation has no such variant", field="variant")
+        stream = self._streams.find(generation_id)
+        for code in codes:
+            if code.status in _RUNNING:
+                local = stream.variant(code.variant_index) if stream else None
+                await self._cancel_variant(project.user_id, generation_id, code.id, stream, local)
+        async with self._transactions() as tx:
+            return await view_of(tx, await tx.generations.get(generation.id))
+
+    async def take_over(self, actor: Actor, generation_id: UUID) -> WriterState:
+        """Become the writer of what still runs; the former writer is refused from here on.
+
+        Raises:
+            NotFoundError: the actor has no such generation.
+            GenerationEndedError: nothing of it runs any more.
+        """
+        former = self._streams.find(generation_id)
+        if former is not None:
+            for variant in former.variants:
+                await self._streams.store(former, variant)
+        token, writer = _new_token(generation_id)
+        async with self._transactions() as tx:
+            project, _ = await open_generation(tx, actor, generation_id, Permission.CHANGE_CODE)
+            await tx.generations.lock(generation_id)
+            await tx.generations.take_over(generation_id, writer, LEASE_SECONDS)
+            states = await tx.generations.variants_of(generation_id, writer)
+            if not states:
+                raise GenerationEndedError("nothing of the generation runs any more", status="ended")
+            tx.add(_entry(AuditAction.CODE_UPDATE, project.user_id, generation_id, "Took over a generation"))
+        self._streams.leave(generation_id)
+        self._streams.enter(GenerationStream(generation_id, writer, states))
+        return WriterState(
+            generation_id=generation_id,
+            writer_token=token,
+            last_sequences=tuple(state.last_sequence for state in states),
+        )
+
+    async def select(self, actor: Actor, generation_id: UUID, variant: int) -> GenerationView:
+        """Choose the variant that goes on.
+
+        Raises:
+            NotFoundError: the actor has no such generation.
+            InvalidValueError: it has no such variant.
+        """
+        async with self._transactions() as tx:
+            project, generation = await open_generation(tx, actor, generation_id, Permission.CHANGE_CODE)
+            view = await view_of(tx, generation)
+            if variant not in {code.variant_index for code in view.variants}:
+                raise InvalidValueError("the generation has no such variant", field="variant")
+            if variant != generation.selected_variant:
+                before, generation.selected_variant = generation.selected_variant, variant
+                tx.add(
+                    _entry(
+                        *(AuditAction.CODE_UPDATE, project.user_id, generation_id, "Selected a variant"),
+                        old_values={"selected_variant": before},
+                        new_values={"selected_variant": variant},
+                    )
+                )
+        return view.model_copy(update={"selected_variant": variant})
+
+    async def rename(self, actor: Actor, code_id: UUID, name: str | None) -> GeneratedCodeFull:
+        """Give a variant a name, or none."""
+        clean = name.strip() if isinstance(name, str) else name
+        if clean == "":
+            raise InvalidValueError("name is empty; None takes it away", field="name")
+        return await self._change(actor, code_id, AuditAction.CODE_UPDATE, {"name": clean})
+
+    async def mark_favorite(self, actor: Actor, code_id: UUID, *, is_favorite: bool = True) -> GeneratedCodeFull:
+        """Mark a variant as a favourite, or no longer."""
+        return await self._change(actor, code_id, AuditAction.CODE_UPDATE, {"is_favorite": is_favorite})
+
+    async def rate(
+        self,
+        actor: Actor,
+        code_id: UUID,
+        *,
+        stars: int | None = None,
+        is_good: bool | None = None,
+        words: str | None = None,
+    ) -> GeneratedCodeFull:
+        """Say what a variant is worth: 1 to 5 stars or thumb up or down, and why.
+
+        What is not given is taken back, as a rating is one whole.
+
+        Raises:
+            InvalidValueError: stars out of range, or words too long.
+        """
+        if words is not None and not _is_text(words, LONGEST_FEEDBACK):
+            raise InvalidValueError(f"words must be text of at most {LONGEST_FEEDBACK} characters", field="words")
+        thumb = None if is_good is None else ("up" if is_good else "down")
+        feedback = {name: value for name, value in (("thumb", thumb), ("words", words)) if value is not None}
+        return await self._change(actor, code_id, AuditAction.CODE_RATE, {"rating": stars, "feedback": feedback})
+
+    async def count_copy(self, actor: Actor, code_id: UUID) -> None:
+        """Count that somebody copied the code."""
+        await self._count(actor, code_id, AuditAction.CODE_COPY, "copy_count", "Copied the code")
+
+    async def count_download(self, actor: Actor, code_id: UUID) -> None:
+        """Count that somebody downloaded the code."""
+        await self._count(actor, code_id, AuditAction.CODE_DOWNLOAD, "download_count", "Downloaded the code")
+
+    async def _count(self, actor: Actor, code_id: UUID, action: AuditAction, counter: str, description: str) -> None:
+        async with self._transactions() as tx:
+            project, _ = await open_code(tx, actor, code_id, Permission.READ_CODE)
+            await tx.codes.increment(code_id, counter)
+            tx.add(AuditLog.data_action(action, project.user_id, "generated_code", code_id, description))
+
+    async def _change(
+        self, actor: Actor, code_id: UUID, action: AuditAction, values: dict[str, Any]
+    ) -> GeneratedCodeFull:
+        async with self._transactions() as tx:
+            project, code = await open_code(tx, actor, code_id, Permission.CHANGE_CODE, lock=True)
+            before = {name: getattr(code, name) for name in values}
+            changed = {name: value for name, value in values.items() if before[name] != value}
+            for name, value in changed.items():
+                setattr(code, name, value)
+            if changed:
+                # What people wrote stays out of the audit trail, which outlives their account.
+                shown = {name for name in changed if name != "feedback"}
+                tx.add(
+                    AuditLog.data_action(
+                        *(action, project.user_id, "generated_code", code_id, "Changed a variant"),
+                        old_values={name: before[name] for name in shown},
+                        new_values={name: changed[name] for name in shown},
+                    )
+                )
+            await tx.flush()
+            return GeneratedCodeFull.model_validate(code)
+
+    async def _stream(self, actor: Actor, writer_token: str) -> GenerationStream:
+        """The stream of a token, from memory, or from the database where another process has begun it."""
+        generation_id, writer = _parsed(writer_token)
+        stream = self._streams.find(generation_id)
+        if stream is None or not stream.is_written_by(writer):
+            stream = await self._resume(actor, generation_id, writer)
+        if not actor.is_system and (actor.user_id is None or actor.user_id != stream.owner_id):
+            raise NotFoundError(f"no generation has the id {generation_id}")
+        return stream
+
+    async def _resume(self, actor: Actor, generation_id: UUID, writer: str) -> GenerationStream:
+        async with self._transactions() as tx:
+            await open_generation(tx, actor, generation_id, Permission.CHANGE_CODE, even_deleted=True)
+            states = await tx.generations.variants_of(generation_id, writer)
+        if not states:
+            raise WriterReplacedError("another writer has this generation now; begin with take_over")
+        stream = GenerationStream(generation_id, writer, states)
+        known = self._streams.find(generation_id)
+        return stream if known is not None else self._streams.enter(stream)
+
+    async def _end_as_writer(
+        self, stream: GenerationStream, variant: VariantStream, end: VariantEnd
+    ) -> GeneratedCodeFull:
+        """End a variant as its writer; ending it again in the same way returns it as it is."""
+        async with variant.lock:
+            if variant.refusal is None:
+                await self._try_to_end(stream, variant, end)
+        self._streams.leave_if_ended(stream)
+        refusal = variant.refusal
+        if not isinstance(refusal, GenerationEndedError) or refusal.status != end.status:
+            raise refusal or AssertionError("ended without a refusal")
+        async with self._transactions() as tx:
+            return GeneratedCodeFull.model_validate(await tx.codes.get(variant.id))
+
+    async def _try_to_end(self, stream: GenerationStream, variant: VariantStream, end: VariantEnd) -> None:
+        unsaved = variant.unsaved()
+        variant.refusal = ended_error(variant.index, end.status)  # What is appended from here on would be lost.
+        refusal: Exception | None = variant.refusal
+        try:
+            async with self._transactions() as tx:
+                await tx.generations.lock(stream.id)
+                if await tx.generations.end_variant(variant.id, end, stream.writer, unsaved):
+                    tx.add(_end_entry(stream.owner_id, variant.id, end))
+                else:
+                    refusal = await refusal_of(tx, variant, stream.writer)
+                await tx.generations.close(stream.id)
+        except BaseException:
+            variant.refusal = None
+            raise
+        variant.refusal = refusal  # type: ignore[assignment]  # One of the three.
+
+    async def _cancel_variant(
+        self,
+        owner_id: UUID,
+        generation_id: UUID,
+        code_id: UUID,
+        stream: GenerationStream | None,
+        local: VariantStream | None,
+    ) -> None:
+        end = VariantEnd(GenerationStatus.CANCELLED)
+        if stream is not None and local is not None:
+            async with local.lock:
+                if local.refusal is None:
+                    await self._try_to_end(stream, local, end)
+            self._streams.leave_if_ended(stream)
+            if isinstance(local.refusal, GenerationEndedError):
+                return
+        async with self._transactions() as tx:
+            await tx.generations.lock(generation_id)
+            if await tx.generations.end_variant(code_id, end, None, None):
+                tx.add(_end_entry(owner_id, code_id, end))
+            await tx.generations.close(generation_id)
+
+
+_PLACEHOLDER: dict[str, Any] = {"code": "", "provider": VariantModel().provider, "model": VariantModel().name}
+
+
+def _generation(actor: Actor, project_id: UUID, request: GenerationRequest) -> Generation:
+    given = request.model_dump(exclude={"code_stack", "parent_id", "inputs"})
+    return Generation(project_id=project_id, created_by=actor.user_id, inputs=_without_secrets(request.inputs), **given)
+
+
+def _without_secrets(value: Any) -> Any:
+    match value:
+        case dict():
+            return {
+                key: _without_secrets(inner)
+                for key, inner in value.items()
+                if not isinstance(key, str) or not is_secret(key)
+            }
+        case list():
+            return [_without_secrets(inner) for inner in value]
+        case _:
+            return value
+
+
+def _variant(generation: Generation, request: GenerationRequest, index: int, model: VariantModel) -> GeneratedCode:
+    return GeneratedCode(
+        project_id=generation.project_id,
+        generation_id=generation.id,
+        variant_index=index,
+        code="",
+        code_stack=request.code_stack,
+        provider=model.provider,
+        model=model.name,
+        generation_type=_CODE_TYPES[request.generation_type],
+        original_prompt=request.prompt,
+        parent_id=request.parent_id,
+    )
+
+
+def _new_token(generation_id: UUID) -> tuple[str, str]:
+    """A token for a writer, and its hash, which is what is stored."""
+    token = f"{generation_id.hex}.{secrets.token_urlsafe(32)}"
+    return token, _hash(token)
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _is_text(value: object, longest: int) -> bool:
+    return isinstance(value, str) and len(value) <= longest
+
+
+def _parsed(token: object) -> tuple[UUID, str]:
+    if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
+        raise InvalidValueError("writer_token is no token of a writer; start returns one", field="writer_token")
+    return UUID(token[:32]), _hash(token)
+
+
+def _entry(action: AuditAction, owner_id: UUID, generation_id: UUID, description: str, **fields: Any) -> AuditLog:
+    return AuditLog.data_action(action, owner_id, "generation", generation_id, description, **fields)
+
+
+def _end_entry(owner_id: UUID, code_id: UUID, end: VariantEnd) -> AuditLog:
+    return AuditLog.data_action(
+        *(AuditAction.CODE_UPDATE, owner_id, "generated_code", code_id, f"Ended a variant: {end.status}"),
+        new_values={"status": str(end.status)},
+    )

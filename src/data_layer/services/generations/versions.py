@@ -1,0 +1,230 @@
+"""The versions of a project's code: its tree, any of them, what differs, and an earlier one again."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from data_layer.entities import AuditLog, GeneratedCode, Generation
+from data_layer.entities.enums import AuditAction, GenerationStatus, RequestType
+from data_layer.errors import InvalidValueError, NotFoundError
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.codes import GeneratedCodeFull
+from data_layer.schemas.generations import CodeDiff, GenerationView, Hunk
+from data_layer.services.generations.access import open_project, view_of, views_of
+from data_layer.services.permissions import Permission
+
+if TYPE_CHECKING:
+    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
+
+_CONTEXT = 3
+_MOST_COMPARED = 20_000
+"""Lines that are compared one by one; the time for more of them grows with their square."""
+
+
+class Versions:
+    """What can be done with the versions of a project. ``variant`` is by default the one that was selected."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    async def history(
+        self, actor: Actor, project_id: UUID, *, limit: int = 100, before: int | None = None, reason: str | None = None
+    ) -> Sequence[GenerationView]:
+        """The generations of a project with their variants, last one first, without code.
+
+        Variants form a tree by their ``parent_id``.
+
+        Args:
+            actor: the owner.
+            project_id: of which project.
+            limit: the length of the page, 1000 at most.
+            before: the number of the last generation of the page before.
+            reason: why, where a moderator looks at somebody else's; it is recorded.
+
+        Raises:
+            NotFoundError: the actor has no such project.
+        """
+        async with self._transactions() as tx:
+            await open_project(tx, actor, project_id, Permission.READ_CODE, reason=reason)
+            return await views_of(tx, await tx.generations.page(project_id, limit=limit, before=before))
+
+    async def version(
+        self, actor: Actor, project_id: UUID, number: int, variant: int | None = None, *, reason: str | None = None
+    ) -> GeneratedCodeFull:
+        """A version with its code.
+
+        Raises:
+            NotFoundError: there is no such project, version or variant.
+        """
+        async with self._transactions() as tx:
+            await open_project(tx, actor, project_id, Permission.READ_CODE, reason=reason)
+            return GeneratedCodeFull.model_validate(await _code(tx, project_id, number, variant))
+
+    async def latest(self, actor: Actor, project_id: UUID, *, reason: str | None = None) -> GeneratedCodeFull:
+        """The selected variant of the last generation that has one which is complete; that one if it is not.
+
+        Raises:
+            NotFoundError: there is no such project, or nothing in it is complete.
+        """
+        async with self._transactions() as tx:
+            await open_project(tx, actor, project_id, Permission.READ_CODE, reason=reason)
+            code = await tx.codes.latest(project_id)
+        if code is None:
+            raise NotFoundError("the project has no version that is complete")
+        return GeneratedCodeFull.model_validate(code)
+
+    async def diff(
+        self,
+        actor: Actor,
+        project_id: UUID,
+        old: int | tuple[int, int],
+        new: int | tuple[int, int],
+        *,
+        reason: str | None = None,
+    ) -> CodeDiff:
+        """How two versions differ.
+
+        Args:
+            actor: the owner.
+            project_id: of which project.
+            old: the number of a version, or it and a variant.
+            new: the same.
+            reason: see ``history``.
+
+        Raises:
+            NotFoundError: there is no such project, version or variant.
+        """
+        async with self._transactions() as tx:
+            await open_project(tx, actor, project_id, Permission.READ_CODE, reason=reason)
+            codes = [await _code(tx, project_id, *_place(place)) for place in (old, new)]
+        return await asyncio.to_thread(_difference, *codes)
+
+    async def restore(self, actor: Actor, project_id: UUID, number: int, variant: int | None = None) -> GenerationView:
+        """Make an earlier version the last one again: a generation of its own, made from the one that is restored.
+
+        Raises:
+            NotFoundError: there is no such project, version or variant.
+            InvalidValueError: it is not complete.
+        """
+        async with self._transactions() as tx:
+            project = await open_project(tx, actor, project_id, Permission.CHANGE_CODE)
+            source = await _code(tx, project_id, number, variant)
+            if source.status is not GenerationStatus.COMPLETED:
+                raise InvalidValueError(
+                    f"version {number} is {source.status}; only complete ones return", field="number"
+                )
+            origin = await tx.generations.get(source.generation_id)
+            generation = Generation(
+                project_id=project_id,
+                generation_type=RequestType.RESTORE,
+                input_mode=origin.input_mode,
+                created_by=actor.user_id,
+                inputs={"restored_version": number, "restored_variant": source.variant_index},
+            )
+            tx.add(generation)
+            await tx.flush()
+            tx.add(
+                GeneratedCode(
+                    project_id=project_id,
+                    generation_id=generation.id,
+                    parent_id=source.id,
+                    code=source.code,
+                    code_stack=source.code_stack,
+                    provider=source.provider,
+                    model=source.model,
+                    generation_type=source.generation_type,
+                    status=GenerationStatus.COMPLETED,
+                )
+            )
+            tx.add(
+                AuditLog.data_action(
+                    *(AuditAction.CODE_UPDATE, project.user_id, "generation", generation.id, "Restored a version"),
+                    new_values={"project_id": str(project_id), "number": generation.number, "restored": number},
+                )
+            )
+            await tx.flush()
+            await tx.generations.close(generation.id)
+        async with self._transactions() as tx:
+            return await view_of(tx, await tx.generations.get(generation.id))
+
+
+def _place(place: int | tuple[int, int]) -> tuple[int, int | None]:
+    return (place, None) if isinstance(place, int) else place
+
+
+async def _code(tx: UnitOfWork, project_id: UUID, number: int, variant: int | None) -> GeneratedCode:
+    missing = NotFoundError(f"the project has no version {number}" + ("" if variant is None else f".{variant}"))
+    for value, name in ((number, "number"), (variant, "variant")):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise InvalidValueError(f"{name} must be a number", field=name)
+        if value is not None and not 0 <= value < 2**31:
+            raise missing
+    if variant is None:
+        generation = await tx.generations.find_one(project_id=project_id, number=number)
+        if generation is None:
+            raise missing
+        variant = generation.selected_variant
+    code = await tx.codes.find_one(project_id=project_id, version=number, variant_index=variant)
+    if code is None:
+        raise missing
+    return code
+
+
+def _difference(old: GeneratedCode, new: GeneratedCode) -> CodeDiff:
+    before, after = (code.code.split("\n") for code in (old, new))
+    names = [f"version {code.version}.{code.variant_index}" for code in (old, new)]
+    hunks = tuple(_hunk(group, before, after) for group in _groups(before, after))
+    lines = [line for hunk in hunks for line in (_head(hunk), *hunk.lines)]
+    return CodeDiff(
+        old_id=old.id,
+        new_id=new.id,
+        unified="\n".join([f"--- {names[0]}", f"+++ {names[1]}", *lines, ""]) if hunks else "",
+        hunks=hunks,
+        added_lines=sum(line.startswith("+") for hunk in hunks for line in hunk.lines),
+        removed_lines=sum(line.startswith("-") for hunk in hunks for line in hunk.lines),
+    )
+
+
+_Operations = list[tuple[str, int, int, int, int]]
+
+
+def _groups(before: list[str], after: list[str]) -> Sequence[_Operations]:
+    """Places that differ, with three lines around them. What is equal at both ends is not compared again."""
+    shortest = min(len(before), len(after))
+    start = next((place for place in range(shortest) if before[place] != after[place]), shortest)
+    rest = shortest - start
+    end = next((place for place in range(rest) if before[-1 - place] != after[-1 - place]), rest)
+    # Three equal lines at both ends are all that is shown of them.
+    start, end = max(0, start - _CONTEXT), max(0, end - _CONTEXT)
+    middle = before[start : len(before) - end], after[start : len(after) - end]
+    if max(map(len, middle)) <= _MOST_COMPARED:
+        groups = difflib.SequenceMatcher(None, *middle).get_grouped_opcodes(_CONTEXT)
+    else:
+        groups = iter([[("replace", 0, len(middle[0]), 0, len(middle[1]))]])
+    return [[(tag, a + start, b + start, c + start, d + start) for tag, a, b, c, d in group] for group in groups]
+
+
+def _hunk(group: _Operations, before: list[str], after: list[str]) -> Hunk:
+    first, last = group[0], group[-1]
+    lines: list[str] = []
+    for tag, old_start, old_end, new_start, new_end in group:
+        if tag == "equal":
+            lines += [f" {line}" for line in before[old_start:old_end]]
+            continue
+        lines += [f"-{line}" for line in before[old_start:old_end]]
+        lines += [f"+{line}" for line in after[new_start:new_end]]
+    return Hunk(
+        old_start=first[1] + 1,
+        old_lines=last[2] - first[1],
+        new_start=first[3] + 1,
+        new_lines=last[4] - first[3],
+        lines=tuple(lines),
+    )
+
+
+def _head(hunk: Hunk) -> str:
+    return f"@@ -{hunk.old_start},{hunk.old_lines} +{hunk.new_start},{hunk.new_lines} @@"
