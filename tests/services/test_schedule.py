@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from data_layer import DataLayer, Settings
 from data_layer.cache import Cache
+from data_layer.entities.enums import GenerationStatus
 from data_layer.errors import DatabaseUnavailableError
 from data_layer.schemas.actors import SYSTEM
+from data_layer.services import schedule
 from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.schedule import scheduled
-from tests.support import make_user, until
+from tests.support import make_code, make_project, make_user, until
 
 
 def count_runs(service: MaintenanceService, monkeypatch: pytest.MonkeyPatch, *, failures: int = 0) -> list[object]:
@@ -86,3 +89,23 @@ async def test_the_end_does_not_wait_for_a_round(data: DataLayer) -> None:
             async with scheduled(data.maintenance, data.cache, 0.01):
                 await asyncio.sleep(0.2)
     assert (await data.maintenance.run(SYSTEM)).is_complete
+
+
+async def test_generations_whose_writer_has_stopped_are_ended_while_the_service_runs(
+    data: DataLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "SWEEP_SECONDS", 0.01)
+    user = make_user()
+    project = make_project(user)
+    code = make_code(project, status=GenerationStatus.PROCESSING, lease_until=datetime.now(UTC) - timedelta(seconds=1))
+    async with data.transaction() as tx:
+        for entity in (user, project, code):
+            tx.add(entity)
+    plan = await data.maintenance.run(SYSTEM, dry_run=True)
+    assert plan.variants_expired == 1
+    async with scheduled(data.maintenance, data.cache, 3600):
+        async with asyncio.timeout(30):
+            while (await data.maintenance.run(SYSTEM, dry_run=True)).variants_expired:
+                await asyncio.sleep(0.01)
+    async with data.transaction() as tx:
+        assert (await tx.codes.get(code.id)).status is GenerationStatus.FAILED

@@ -85,11 +85,17 @@ SELECT coalesce(array_agg(DISTINCT generation_id), '{{}}') FROM (
 """,
 )
 
+COUNT_EXPIRED = Sql(
+    "generated_codes.count_expired",
+    f"SELECT count(*) FROM generated_codes WHERE lease_until < now() AND {_IS_RUNNING}",
+)
+
 TAKE_OVER = Sql(
     "generated_codes.take_over",
     f"""
-UPDATE generated_codes SET writer = %s, lease_until = now() + make_interval(secs => %s), updated_at = now()
-WHERE generation_id = %s AND {_IS_RUNNING}
+UPDATE generated_codes SET
+    writer = %s, lease_until = CASE WHEN {_IS_RUNNING} THEN now() + make_interval(secs => %s) END
+WHERE generation_id = %s
 """,
 )
 

@@ -117,13 +117,18 @@ class GenerationRepository(Repository[Generation]):
         row = await self._session.fetch_one(sql.FIND_EXPIRED, (limit,))
         return row[0] if row else ()
 
+    async def count_expired(self) -> int:
+        """How many variants are running whose writer's lease has run out."""
+        row = await self._session.fetch_one(sql.COUNT_EXPIRED, ())
+        return int(row[0]) if row else 0
+
     async def expire(self, generation_id: UUID, message: str) -> Sequence[UUID]:
         """Fail the variants of a locked generation whose lease has run out, and return their ids."""
         [row] = await self._session.run((sql.EXPIRE, (message, generation_id)))
         return row[0] if row else ()
 
     async def take_over(self, generation_id: UUID, writer: str, lease_seconds: float) -> None:
-        """Give the running variants of a locked generation to another writer."""
+        """Give a locked generation to another writer, with a lease of what still runs."""
         await self._session.run((sql.TAKE_OVER, (writer, lease_seconds, generation_id)))
 
     async def state(self, code_id: UUID) -> tuple[GenerationStatus, str | None, int] | None:

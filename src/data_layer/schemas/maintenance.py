@@ -10,7 +10,8 @@ class MaintenanceReport(View):
 
     ``is_complete`` is false when another process was at it, or something was kept for the next round because its
     tables were busy. ``objects_removed`` are those of the storage that nothing refers to any more, files and uploads
-    aside. ``audit_triggers_restored`` are those that protect the audit trail and did not hold always.
+    aside. ``variants_expired`` were still running when their writers stopped. ``audit_triggers_restored`` are those
+    that protect the audit trail and did not hold always.
     """
 
     is_dry_run: bool = False
@@ -19,6 +20,7 @@ class MaintenanceReport(View):
     refresh_tokens_removed: int = 0
     session_changes_removed: int = 0
     login_attempts_removed: int = 0
+    variants_expired: int = 0
     files_expired: int = 0
     uploads_abandoned: int = 0
     objects_removed: int = 0

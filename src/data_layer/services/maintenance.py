@@ -25,6 +25,7 @@ from data_layer.repositories.audit_partitions import AuditPartitions, Month
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.services.acting import as_of_now
+from data_layer.services.generations.expiry import end_expired
 from data_layer.services.permissions import Permission, require
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ class MaintenanceService:
                 return await round_.plan()
             return await round_.run(actor)
 
+    async def end_expired_variants(self) -> int:
+        """The step that cannot wait for the next round: end the variants whose writer has stopped; how many."""
+        return await end_expired(self._transactions)
+
 
 class _Round:
     """One round, in the process that has the lock."""
@@ -134,6 +139,7 @@ class _Round:
                 "sessions_removed": await tx.sessions.count_expired(self._expired),
                 "refresh_tokens_removed": await tx.refresh_tokens.count_expired(self._expired),
                 "session_changes_removed": await tx.sessions.count_changes(self._journal_end),
+                "variants_expired": await tx.generations.count_expired(),
             }
         found |= _file_figures(await self._files.clean_regularly(apply=False))
         months = await self._partitions.months()
@@ -150,6 +156,7 @@ class _Round:
     async def run(self, actor: Actor) -> MaintenanceReport:
         """Do it."""
         with timed("maintenance_finished") as timer:
+            await self._step("generations", self._end_variants)
             await self._step("sessions", self._remove_sessions)
             timer.checkpoint("sessions_removed")
             await self._step("audit months", self._keep_months)
@@ -171,6 +178,9 @@ class _Round:
         except DataLayerError as error:
             self._problems.append(f"{name}: {error}")
             log.warning("maintenance_step_failed", step=name, code=error.code, reason=str(error))
+
+    async def _end_variants(self) -> None:
+        self._found["variants_expired"] = await end_expired(self._transactions)
 
     async def _remove_sessions(self) -> None:
         removals: dict[str, Removal] = {

@@ -12,6 +12,7 @@ from data_layer.context import new_correlation_id, request_context
 from data_layer.errors import CacheError
 from data_layer.observability.log import get_log
 from data_layer.schemas.actors import SYSTEM
+from data_layer.services.generations.expiry import SWEEP_SECONDS
 
 if TYPE_CHECKING:
     from data_layer.cache import Cache
@@ -32,16 +33,32 @@ async def scheduled(maintenance: MaintenanceService, cache: Cache, interval: flo
     However many replicas do the same, there is about one round in each interval, as long as they share a Redis: a round
     is noted there, and the others skip theirs. Without it each has its round, one after the other.
 
+    Generations whose writer has stopped are ended every 15 seconds.
+
     Leaving the block interrupts a round, which the next one continues, wherever that will be.
     """
     if not interval:
         yield
         return
-    task = asyncio.create_task(_repeat(maintenance, cache, interval), name="maintenance")
+    tasks = (
+        asyncio.create_task(_repeat(maintenance, cache, interval), name="maintenance"),
+        asyncio.create_task(_sweep(maintenance), name="maintenance-of-generations"),
+    )
     try:
         yield
     finally:
-        await cancel_and_wait(task)
+        await cancel_and_wait(*tasks)
+
+
+async def _sweep(maintenance: MaintenanceService) -> None:
+    """What people wait for is not left to the next round: generations whose writer has stopped."""
+    while True:
+        await asyncio.sleep(jittered(SWEEP_SECONDS, 0.8, 1.0))
+        try:
+            with request_context(correlation_id=new_correlation_id(), source="maintenance"):
+                await maintenance.end_expired_variants()
+        except Exception as error:  # noqa: BLE001  (whatever it was: the next one may succeed)
+            log.warning("generations_not_swept", reason=f"{type(error).__name__}: {error}")
 
 
 async def _repeat(maintenance: MaintenanceService, cache: Cache, interval: float) -> None:

@@ -47,4 +47,6 @@ async def rows(data: DataLayer, statement: str, **values: Any) -> list[tuple[Any
 
 async def let_leases_run_out(data: DataLayer) -> None:
     async with data.transaction() as tx:
-        await tx.execute(text("UPDATE generated_codes SET lease_until = now() - interval '1 second'"))
+        await tx.execute(
+            text("UPDATE generated_codes SET lease_until = now() - interval '1 s' WHERE lease_until IS NOT NULL")
+        )

@@ -271,7 +271,7 @@ class GenerationService(Versions):
             await tx.generations.lock(generation_id)
             await tx.generations.take_over(generation_id, writer, LEASE_SECONDS)
             states = await tx.generations.variants_of(generation_id, writer)
-            if not states:
+            if not any(state.status in _RUNNING for state in states):
                 raise GenerationEndedError("nothing of the generation runs any more", status="ended")
             tx.add(_entry(AuditAction.CODE_UPDATE, project.user_id, generation_id, "Took over a generation"))
         self._streams.leave(generation_id)
