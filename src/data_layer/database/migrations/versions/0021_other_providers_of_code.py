@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0020"
-down_revision = "0019"
+revision = "0021"
+down_revision = "0020"
 
 DROP = "ALTER TABLE generated_codes DROP CONSTRAINT ck_generated_codes_provider"
 ADD = """
