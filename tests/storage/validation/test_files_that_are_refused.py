@@ -304,6 +304,7 @@ async def test_fill_bytes_are_passed_over_once(inspector: Inspector) -> None:
     content = picture("JPEG")
     found = await inspector.inspect(ReceivedFile.of_bytes(content[:-2] + b"\xff" * 3_000_000 + b"\xd9"), None)
     assert found.image is not None
+    assert found.content.size <= len(content) + 2, "they are not stored, and no decoder reads them"
 
 
 async def test_documents_that_go_on_behind_their_end() -> None:

@@ -512,8 +512,13 @@ def _keep_jpeg(picture: Picture, piece: bytes | Span) -> None:
 
 def _end_jpeg(picture: Picture, source: Source, scan: Span) -> None:
     """Add the compressed data of the last scan, without half a marker at its end, and the end of the image."""
-    tail = source.get(max(scan.start, scan.stop - _WINDOW), min(_WINDOW, scan.stop - scan.start))
-    _keep_jpeg(picture, Span(scan.start, scan.stop - (len(tail) - len(tail.rstrip(b"\xff")))))
+    stop, data = scan.stop, b""
+    while stop > scan.start and not data:  # Fill bytes are no data, and a decoder takes long over many of them.
+        start = max(scan.start, stop - _WINDOW)
+        tail = source.get(start, stop - start)[: stop - start]
+        data = tail.rstrip(b"\xff")
+        stop = start + len(data)
+    _keep_jpeg(picture, Span(scan.start, stop))
     end = source.get(scan.stop, 2)
     _keep_jpeg(picture, Span(scan.stop, scan.stop + 2) if end == b"\xff\xd9" else b"\xff\xd9")
 
