@@ -411,18 +411,54 @@ async def test_a_network_that_sends_too_much_has_to_wait(settings: Settings, dat
         answers = [await flood.post(CONFIRM, json=body) for _ in range(5)]
         assert [answer.status_code for answer in answers] == [400, 400, 400, 429, 429]
         assert 0 < int(answers[-1].headers["retry-after"]) <= 900
-        for path, content in (
-            ("/v1/accounts", NEW_ACCOUNT),
-            ("/v1/accounts/verification", {"email": EMAIL}),
-            ("/v1/accounts/password-reset", {"email": EMAIL}),
-            ("/v1/accounts/password-reset/confirm", body | {"password": PASSWORD}),
-            ("/v1/sessions", LOGIN),
-            ("/v1/tokens", LOGIN),
+        refused = await flood.post("/v1/accounts/password-reset/confirm", json=body | {"password": PASSWORD})
+        assert code_of(refused) == (429, "too_many_requests")
+        # Each kind has a counter of its own.
+        for requests in (
+            [("/v1/accounts", NEW_ACCOUNT)],
+            [("/v1/accounts/verification", {"email": EMAIL}), ("/v1/accounts/password-reset", {"email": EMAIL})],
+            [("/v1/sessions", LOGIN), ("/v1/tokens", LOGIN)],
         ):
-            assert code_of(await flood.post(path, json=content)) == (429, "too_many_requests")
+            sent = [requests[number % len(requests)] for number in range(6)]
+            statuses = [(await flood.post(path, json=content)).status_code for path, content in sent]
+            assert 429 not in statuses[:3], requests
+            assert statuses[3:] == [429] * 3, requests
         assert (await other.post(CONFIRM, json=body)).status_code == 400
         refreshed = await flood.post("/v1/tokens/refresh", json={"refresh_token": "x"})
         assert refreshed.status_code == 401, "it costs little, and cannot be guessed"
+
+
+async def test_an_attacker_locks_out_nobody_who_shares_the_address(
+    client: httpx.AsyncClient, data: DataLayer, mails: list[AccountMail]
+) -> None:
+    """Behind a NAT, or a proxy that is not trusted, everybody has one address."""
+
+    async def log_in_as(email: str, password: str = PASSWORD) -> int:
+        return (await client.post("/v1/sessions", json={"email": email, "password": password})).status_code
+
+    regular, away = ([f"{kind}{number}@example.com" for number in range(4)] for kind in ("regular", "away"))
+    for email in (*regular, *away):
+        await make_account(data, email)
+    assert [await log_in_as(email) for email in regular] == [201] * 4
+    for number in range(data.settings.rate_limit_max):
+        await log_in_as(f"victim{number}@example.com", "guess")
+    answer = await client.post("/v1/sessions", json={"email": "victim@example.com", "password": "guess"})
+    assert code_of(answer) == (429, "too_many_requests")
+
+    assert [await log_in_as(email) for email in regular] == [201] * 4
+    assert (await client.post("/v1/tokens", json={"email": regular[0], "password": PASSWORD})).status_code == 201
+    for number in range(2):
+        email = f"new{number}@example.com"
+        proof = (await client.post("/v1/accounts", json=NEW_ACCOUNT | {"email": email})).json()["proof"]
+        await client.post(CONFIRM, json={"token": token_of(mails[-1]), "proof": proof})
+        assert await log_in_as(email) == 201
+    for email in away:
+        assert await log_in_as(email) == 429
+        await client.post("/v1/accounts/password-reset", json={"email": email})
+        chosen = {"token": token_of(mails[-1]), "password": NEW_PASSWORD}
+        assert (await client.post("/v1/accounts/password-reset/confirm", json=chosen)).status_code == 204
+        assert await log_in_as(email, NEW_PASSWORD) == 201
+    assert await log_in_as("victim@example.com", "guess") == 429
 
 
 async def test_guessing_has_to_wait(client: httpx.AsyncClient, data: DataLayer) -> None:

@@ -10,15 +10,16 @@ from pydantic import SecretStr
 from data_layer import DataLayer, Settings
 from data_layer.errors import TooManyRequestsError
 from data_layer.services import request_limits
-from data_layer.services.request_limits import RequestLimiter
+from data_layer.services.request_limits import RequestKind, RequestLimiter
 
+LOG_IN = RequestKind.LOG_IN
 HOME, ELSEWHERE = "192.0.2.10", "203.0.113.30"
 NOWHERE = SecretStr("redis://127.0.0.1:1")
 
 
 async def admitted(limiters: list[RequestLimiter], ip_address: str | None, *, tries: int) -> int:
     """How many of so many requests at once, sent to the processes in turn, are let through."""
-    requests = [limiters[number % len(limiters)].admit(ip_address) for number in range(tries)]
+    requests = [limiters[number % len(limiters)].admit(ip_address, LOG_IN) for number in range(tries)]
     answers = await asyncio.gather(*requests, return_exceptions=True)
     assert {type(answer) for answer in answers} <= {type(None), TooManyRequestsError}
     return answers.count(None)
@@ -32,11 +33,20 @@ async def test_processes_count_together(data: DataLayer, settings: Settings) -> 
         assert await admitted(limiters, None, tries=20) == 20
 
 
+async def test_each_kind_has_a_counter_of_its_own(data: DataLayer) -> None:
+    limiter = RequestLimiter(data.cache, most=2, window=60)
+    for kind in RequestKind:
+        await limiter.admit(HOME, kind)
+        await limiter.admit(HOME, kind)
+        with pytest.raises(TooManyRequestsError):
+            await limiter.admit(HOME, kind)
+
+
 async def test_the_window_ends(data: DataLayer) -> None:
     limiter = RequestLimiter(data.cache, most=1, window=1)
-    await limiter.admit(HOME)
+    await limiter.admit(HOME, LOG_IN)
     with pytest.raises(TooManyRequestsError) as caught:
-        await limiter.admit(HOME)
+        await limiter.admit(HOME, LOG_IN)
     assert caught.value.retry_after == 1
 
     await until_admitted(limiter)
@@ -50,11 +60,11 @@ async def until_admitted(limiter: RequestLimiter) -> None:
 
 async def test_addresses_of_one_network_count_together(data: DataLayer) -> None:
     limiter = RequestLimiter(data.cache, most=2, window=60)
-    await limiter.admit("2001:db8::1")
-    await limiter.admit("2001:db8::2")
+    await limiter.admit("2001:db8::1", LOG_IN)
+    await limiter.admit("2001:db8::2", LOG_IN)
     with pytest.raises(TooManyRequestsError):
-        await limiter.admit("2001:db8::3")
-    await limiter.admit("2001:db8:0:1::1")
+        await limiter.admit("2001:db8::3", LOG_IN)
+    await limiter.admit("2001:db8:0:1::1", LOG_IN)
 
 
 async def test_no_limit(data: DataLayer) -> None:

@@ -30,6 +30,7 @@ from data_layer.api.request_models import (
 from data_layer.schemas.base import Value
 from data_layer.schemas.users import ProfileChanges, UserFull
 from data_layer.services.accounts.addresses import deliverable_email
+from data_layer.services.request_limits import RequestKind
 
 _PROOF_SECONDS = 86_400  # As long as the mailed token.
 _COOKIE: dict[str, Any] = {"secure": True, "httponly": True, "samesite": "strict"}
@@ -78,10 +79,14 @@ def _add_routes_for_anybody(router: APIRouter) -> None:
     asking: dict[str, Any] = {
         "status_code": 202,
         "responses": described(422, 429, 503),
-        "dependencies": [Depends(limited)],
+        "dependencies": [Depends(limited(RequestKind.ASK_FOR_MAIL))],
+    }
+    registering = asking | {
+        "responses": described(403, 422, 429, 503),
+        "dependencies": [Depends(limited(RequestKind.REGISTER))],
     }
 
-    @router.post("", summary="Register", **(asking | {"responses": described(403, 422, 429, 503)}))
+    @router.post("", summary="Register", **registering)
     async def register(
         body: NewAccount, request: Request, response: Response, served: Served, after: BackgroundTasks
     ) -> AcceptedRegistration:
@@ -118,7 +123,10 @@ def _add_routes_for_anybody(router: APIRouter) -> None:
 
 
 def _add_routes_by_mail(router: APIRouter) -> None:
-    taking: dict[str, Any] = {"responses": described(400, 422, 429, 503), "dependencies": [Depends(limited)]}
+    taking: dict[str, Any] = {
+        "responses": described(400, 422, 429, 503),
+        "dependencies": [Depends(limited(RequestKind.SHOW_MAILED_TOKEN))],
+    }
 
     @router.post("/verification/confirm", summary="Verify the address by a mailed token", **taking)
     async def verify(

@@ -8,7 +8,7 @@ what changes something is refused besides when the browser says that it comes fr
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -18,10 +18,10 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 
 from data_layer.api.mails import Mailing
 from data_layer.context import current_context, request_context
-from data_layer.errors import InvalidSessionError, InvalidTokenError, PermissionDeniedError
+from data_layer.errors import InvalidSessionError, InvalidTokenError, PermissionDeniedError, TooManyRequestsError
 from data_layer.layer import DataLayer
 from data_layer.schemas.sessions import ActiveSession
-from data_layer.services.request_limits import RequestLimiter
+from data_layer.services.request_limits import RequestKind, RequestLimiter
 
 COOKIE = "__Host-session"
 """A browser takes a cookie of this name only if it is secure, of this host alone, and for all paths (RFC 6265bis)."""
@@ -49,13 +49,31 @@ def people_of(request: Request) -> People:
     return people
 
 
-async def limited(request: Request) -> None:
-    """Count a request that anybody may send.
+def limited(kind: RequestKind) -> Callable[[Request], Awaitable[None]]:
+    """A dependency that counts a request that anybody may send.
+
+    It raises ``TooManyRequestsError`` when its network has sent too many of this kind.
+    """
+
+    async def admit(request: Request) -> None:
+        await people_of(request).limiter.admit(current_context().ip_address, kind)
+
+    return admit
+
+
+async def admit_login(people: People, email: str) -> None:
+    """Count a login, which is not limited from a network that the account knows.
+
+    A flood from one address must not lock out all who share it; the throttle counts what comes from known networks.
 
     Raises:
-        TooManyRequestsError: when its network has sent too many.
+        TooManyRequestsError: when the network has sent too many.
     """
-    await people_of(request).limiter.admit(current_context().ip_address)
+    try:
+        await people.limiter.admit(current_context().ip_address, RequestKind.LOG_IN)
+    except TooManyRequestsError:
+        if not await people.data.accounts.knows_network(email):
+            raise
 
 
 def never_stored(response: Response) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from data_layer.api.authentication import COOKIE, LoggedIn, Served, limited, never_stored, refuse_other_sites
+from data_layer.api.authentication import COOKIE, LoggedIn, Served, admit_login, never_stored, refuse_other_sites
 from data_layer.api.errors import described
 from data_layer.api.request_models import SessionLogin, SmallBodyRoute
 from data_layer.schemas.base import Value
@@ -77,11 +77,12 @@ def make_router() -> APIRouter:
 def _add_log_in(router: APIRouter) -> None:
     refused = described(401, 403, 422, 429, 503)
 
-    @router.post("", summary="Log in", status_code=201, responses=refused, dependencies=[Depends(limited)])
+    @router.post("", summary="Log in", status_code=201, responses=refused)
     async def log_in(body: SessionLogin, request: Request, response: Response, served: Served) -> BegunSession:
         """The token is in the answer, or in a cookie if the body asks for one."""
         if body.cookie:
             refuse_other_sites(request)
+        await admit_login(served, body.email)
         new = await served.data.accounts.log_in(
             body.email, body.password.get_secret_value(), device_id=body.device_id, reactivate=body.reactivate
         )

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends
 
-from data_layer.api.authentication import Served, limited, never_stored
+from data_layer.api.authentication import Served, admit_login, never_stored
 from data_layer.api.errors import described
 from data_layer.api.request_models import Login, Refresh, SmallBodyRoute
 from data_layer.schemas.base import Value
@@ -47,11 +47,10 @@ def make_router() -> APIRouter:
     refused = described(401, 422, 503)
     refused_login = refused | described(403, 429)
 
-    @router.post(
-        "", summary="Log in for tokens", status_code=201, responses=refused_login, dependencies=[Depends(limited)]
-    )
+    @router.post("", summary="Log in for tokens", status_code=201, responses=refused_login)
     async def log_in(body: Login, served: Served) -> Tokens:
         """A session begins for a program; DELETE /v1/sessions/current ends it, and both tokens with it."""
+        await admit_login(served, body.email)
         pair = await served.data.accounts.log_in_for_tokens(
             body.email, body.password.get_secret_value(), device_id=body.device_id, reactivate=body.reactivate
         )

@@ -96,8 +96,19 @@ WHERE account = :account AND network = :network
 _SUCCEED = named(
     "login_attempts.succeed",
     text("""
-UPDATE login_attempts SET level = 0, blocked_until = NULL, last_succeeded_at = clock_timestamp()
-WHERE account = :account AND network = :network
+INSERT INTO login_attempts (account, network, level, leveled_at, last_succeeded_at)
+VALUES (:account, :network, 0, clock_timestamp(), clock_timestamp())
+ON CONFLICT (account, network) DO UPDATE SET level = 0, blocked_until = NULL, last_succeeded_at = clock_timestamp()
+"""),
+)
+
+_IS_KNOWN = named(
+    "login_attempts.is_known",
+    text("""
+SELECT EXISTS (
+    SELECT FROM login_attempts WHERE account = :account AND network = :network
+    AND last_succeeded_at > clock_timestamp() - :known_for
+)
 """),
 )
 
@@ -156,6 +167,11 @@ class LoginAttemptRepository:
     async def succeed(self, pair: Bucket) -> None:
         """Forget the failures of a pair, and remember that the account knows the network."""
         await self._session.execute(_SUCCEED.bindparams(**_key(pair)))
+
+    async def is_known(self, pair: Bucket) -> bool:
+        """Whether the account knows the network."""
+        statement = _IS_KNOWN.bindparams(**_key(pair), known_for=KNOWN_FOR)
+        return bool((await self._session.execute(statement)).scalar_one())
 
     async def forget(self, account: UUID) -> None:
         """Remove everything about an account: its failures, and which networks it knows."""

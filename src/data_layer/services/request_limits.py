@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from data_layer.errors import CacheError, TooManyRequestsError
@@ -22,8 +23,17 @@ _PATIENCE_SECONDS = 0.25
 _MOST_NETWORKS = 10_000
 
 
+class RequestKind(StrEnum):
+    """What a request wants. Each has a counter of its own: too many of one kind keep nobody from another."""
+
+    LOG_IN = "log_in"
+    REGISTER = "register"
+    ASK_FOR_MAIL = "ask_for_mail"
+    SHOW_MAILED_TOKEN = "show_mailed_token"  # noqa: S105  (the name of a kind)
+
+
 class RequestLimiter:
-    """Lets a network send so many requests in a window, which begins with its first one.
+    """Lets a network send so many requests of a kind in a window, which begins with its first one.
 
     It keeps floods from work that costs much, such as hashing passwords; guessing is stopped by ``accounts.throttle``,
     which forgets nothing when Redis does.
@@ -42,7 +52,7 @@ class RequestLimiter:
         self._clock = clock
         self._own: dict[str, tuple[int, float]] = {}
 
-    async def admit(self, ip_address: str | None) -> None:
+    async def admit(self, ip_address: str | None, kind: RequestKind) -> None:
         """Count a request. Callers whose address is not known are not counted: they would share one limit.
 
         Raises:
@@ -50,29 +60,28 @@ class RequestLimiter:
         """
         if self._most == 0 or ip_address is None:
             return
-        network = network_of(ip_address)
-        count, left = await self._count(network)
+        count, left = await self._count(f"{kind}:{network_of(ip_address)}")
         if count > self._most:
             seconds = max(1, math.ceil(left))
             raise TooManyRequestsError(f"too many requests: try again in {seconds} s", retry_after=seconds)
 
-    async def _count(self, network: str) -> tuple[int, float]:
+    async def _count(self, counter: str) -> tuple[int, float]:
         """How many requests there were, and for how many more seconds they count."""
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                count = await self._cache.increment(_PREFIX + network, ttl=self._window)
-                left = await self._cache.ttl(_PREFIX + network) if count > self._most else self._window
+                count = await self._cache.increment(_PREFIX + counter, ttl=self._window)
+                left = await self._cache.ttl(_PREFIX + counter) if count > self._most else self._window
         except (CacheError, TimeoutError) as error:
             log.debug("requests_counted_alone", reason=str(error) or "no answer in time")
-            return self._count_here(network)
+            return self._count_here(counter)
         return count, left or 0.0
 
-    def _count_here(self, network: str) -> tuple[int, float]:
+    def _count_here(self, counter: str) -> tuple[int, float]:
         now = self._clock()
-        count, ends_at = self._own.pop(network, (0, 0.0))
+        count, ends_at = self._own.pop(counter, (0, 0.0))
         if ends_at <= now:
             count, ends_at = 0, now + self._window
         while len(self._own) >= _MOST_NETWORKS:
             del self._own[next(iter(self._own))]
-        self._own[network] = (count + 1, ends_at)
+        self._own[counter] = (count + 1, ends_at)
         return count + 1, ends_at - now

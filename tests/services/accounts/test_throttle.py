@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
-from data_layer.errors import OverloadedError
+from data_layer.errors import InvalidOneTimeTokenError, OverloadedError
 from data_layer.schemas.actors import SYSTEM
+from data_layer.services.accounts.one_time_tokens import make_token
 from data_layer.services.accounts.passwords import PasswordHasher
 from tests.services.accounts.support import (
     CAFE,
@@ -145,6 +146,78 @@ async def test_one_password_on_many_accounts(data: DataLayer) -> None:
     answers = [await try_to_log_in(data, f"user{n}@example.com", "guess", ip_address=ELSEWHERE) for n in range(40)]
     assert Counter(answers)["invalid_credentials"] == 31
     assert await try_to_log_in(data, "user99@example.com", "guess", ip_address=HOME) == "invalid_credentials"
+
+
+async def spray(data: DataLayer, *, ip_address: str) -> None:
+    """Fill the level of a network."""
+    for number in range(40):
+        answer = await try_to_log_in(data, f"victim{number}@example.com", "guess", ip_address=ip_address)
+    assert answer == "too_many_attempts"
+
+
+async def test_an_attacker_locks_out_nobody_who_shares_the_address(data: DataLayer) -> None:
+    """Ten others are behind the same NAT, or the same proxy that nobody trusts."""
+    person = {"first_name": "I", "last_name": "N", "password": PASSWORD}
+    regular, waiting, away = ([f"{kind}{number}@example.com" for number in range(3)] for kind in ("r", "w", "a"))
+    for email in (*regular, *away):
+        await make_account(data, email)
+    for email in regular:
+        assert await try_to_log_in(data, email, PASSWORD, ip_address=CAFE) == "in"
+    with coming_from(CAFE):
+        registered = [await data.accounts.register(email=email, **person) for email in waiting]
+    await spray(data, ip_address=CAFE)
+
+    for email in regular:  # Who was there before logs in.
+        assert await try_to_log_in(data, email, PASSWORD, ip_address=CAFE) == "in"
+    with coming_from(CAFE):
+        # Who registered, or registers now, verifies and logs in.
+        registered.append(await data.accounts.register(email="new@example.com", **person))
+        for each in registered:
+            await data.accounts.verify_email(each.verification.token, proof=each.proof)
+    for email in (*waiting, "new@example.com"):
+        assert await try_to_log_in(data, email, PASSWORD, ip_address=CAFE) == "in"
+    for email in away:  # Who was never there resets the password, and logs in.
+        assert await try_to_log_in(data, email, PASSWORD, ip_address=CAFE) == "too_many_attempts"
+        with coming_from(CAFE):
+            mailed = await data.accounts.request_password_reset(email)
+            assert mailed
+            await data.accounts.reset_password(mailed.token, f"{PASSWORD} 2")
+        assert await try_to_log_in(data, email, f"{PASSWORD} 2", ip_address=CAFE) == "in"
+    assert await try_to_log_in(data, "victim99@example.com", "guess", ip_address=CAFE) == "too_many_attempts"
+
+
+async def test_a_network_is_known_to_the_account_that_showed_a_token_alone(data: DataLayer) -> None:
+    await make_account(data)
+    await make_account(data, "bob@example.com")
+    mailed = await data.accounts.request_password_reset(ANN)
+    assert mailed
+    with coming_from(CAFE):
+        await data.accounts.reset_password(mailed.token, f"{PASSWORD} 2")
+        with pytest.raises(InvalidOneTimeTokenError):
+            await data.accounts.reset_password(mailed.token, PASSWORD)
+        wrong = make_token((await data.accounts.find(SYSTEM, "bob@example.com")).id)
+        with pytest.raises(InvalidOneTimeTokenError):
+            await data.accounts.verify_email(wrong)
+    for email, ip_address, known in [
+        (ANN, CAFE, True),
+        (ANN.upper(), CAFE, True),
+        (ANN, HOME, False),
+        ("bob@example.com", CAFE, False),
+        ("nobody@example.com", CAFE, False),
+    ]:
+        with coming_from(ip_address):
+            assert await data.accounts.knows_network(email) is known, (email, ip_address)
+    await pass_time(data, 90 * 86_400 + 1)
+    with coming_from(CAFE):
+        assert not await data.accounts.knows_network(ANN)
+
+
+async def test_a_known_network_has_a_level_of_its_own(data: DataLayer) -> None:
+    """To be known is no licence to guess."""
+    await make_account(data)
+    assert await try_to_log_in(data, ANN, PASSWORD, ip_address=CAFE) == "in"
+    await spray(data, ip_address=CAFE)
+    assert await guess(data, 8, ip_address=CAFE) == {"invalid_credentials": 6, "too_many_attempts": 2}
 
 
 async def test_moving_inside_of_a_network_helps_nobody(data: DataLayer) -> None:

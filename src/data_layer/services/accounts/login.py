@@ -56,6 +56,11 @@ class Login:
         async with self._with_verified_user(email, password, reactivate=reactivate) as (_, user):
             return UserFull.model_validate(user)
 
+    async def knows_network(self, email: str) -> bool:
+        """Whether the owner of the account was here lately, in the network that ``request_context`` names."""
+        async with self._dependencies.transactions() as tx:
+            return await self._throttle.is_known(tx, login_name(email), current_context().ip_address)
+
     async def log_in(
         self,
         email: str,

@@ -123,6 +123,7 @@ class PasswordChanges:
         async with self._dependencies.transactions() as tx:
             # Levels before the user's row, as logging in locks them.
             await self._throttle.forget(tx, email)
+            await self._throttle.remember(tx, email, current_context().ip_address)
             user = await self._tokens.owner_of(tx, Purpose.RESET_PASSWORD, token)
             if not _may_reset(user):
                 raise invalid_token()

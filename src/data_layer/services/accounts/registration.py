@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 
+from data_layer.context import current_context
 from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, UserRole, UserStatus
 from data_layer.errors import DuplicateError
 from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import deliverable_email, login_name
-from data_layer.services.accounts.one_time_tokens import OneTimeToken, Purpose, false_proof, registrant_proof
+from data_layer.services.accounts.one_time_tokens import OneTimeToken, Purpose, false_proof, owner_of, registrant_proof
 from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.accounts.tools import (
     AccountDependencies,
@@ -160,6 +161,9 @@ class Registration:
             InvalidOneTimeTokenError: when the token is unknown, expired or used. A wrong proof is no error.
         """
         async with self._dependencies.transactions() as tx:
+            claimed = await tx.users.find_one(id=owner_of(token))
+            if claimed is not None:  # Levels before the user's row, as logging in locks them.
+                await self._throttle.remember(tx, claimed.email, current_context().ip_address)
             user = await self._tokens.owner_of(tx, Purpose.VERIFY_EMAIL, token)
             if not user.email_verified:
                 keeps = await self._chose_password(tx, user, proof)

@@ -21,8 +21,10 @@ an hour as a way to keep below.)
 Nobody is locked out for good, because
 
 - levels fall by themselves, and a refused attempt never makes anybody wait longer;
-- a network from which the owner logged in during the last 90 days only has a level of its own: what others do from
-  elsewhere does not reach it (the idea of OWASP's device cookies, with the network as the device);
+- a network that the owner used in the last 90 days, to log in or to show a mailed token, only has a level of its own:
+  neither what others do from elsewhere reaches it, nor what they do to other accounts from the same network (the idea
+  of OWASP's device cookies, with the network as the device). So somebody who shares an address with an attacker, behind
+  a NAT or a proxy that is not trusted, gets in there after verifying the address or resetting the password once;
 - one network alone cannot raise the level of the account, because its own level lets too few attempts through;
 - resetting the password by mail forgets all levels of the account.
 
@@ -107,9 +109,20 @@ class LoginThrottle:
         for bucket, counted in admission.counted[1:]:
             await tx.login_attempts.give_back(bucket, counted)
 
+    async def remember(self, tx: UnitOfWork, name: str, ip_address: str | None) -> None:
+        """Let the account know a network from which its owner has shown a mailed token."""
+        await tx.login_attempts.succeed(self._pair(name, ip_address))
+
+    async def is_known(self, tx: UnitOfWork, name: str, ip_address: str | None) -> bool:
+        """Whether the account knows the network."""
+        return await tx.login_attempts.is_known(self._pair(name, ip_address))
+
     async def forget(self, tx: UnitOfWork, name: str) -> None:
         """Forget all failures of an account, and which networks it knows."""
         await tx.login_attempts.forget(self._id("account", name))
+
+    def _pair(self, name: str, ip_address: str | None) -> Bucket:
+        return Bucket(self._id("account", name), self._network(ip_address))
 
     def _network(self, ip_address: str | None) -> UUID:
         return self._id("network", "unknown" if ip_address is None else network_of(ip_address))
