@@ -53,7 +53,7 @@ class SecuritySettings(BaseModel):
         100,
         ge=0,
         le=1_000_000,
-        description="Requests of a kind, such as logging in or registering, that one network may send in a window; 0: any.",
+        description="Requests of one kind, such as logging in, that one network may send in a window; 0: any.",
     )
     rate_limit_window: int = Field(
         900_000, ge=1000, le=86_400_000, description="Length of that window, in milliseconds."
