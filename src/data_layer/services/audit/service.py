@@ -82,6 +82,8 @@ class AuditExporter:
         last: UUID | None = None
         while True:
             async with self._transactions() as tx:
+                # An export may take long: it ends with the right to it.
+                require(await as_of_now(tx, actor), Permission.EXPORT_AUDIT_TRAIL)
                 rows = await tx.audit.page(self._wanted, self._names, limit=_BATCH, after=last, newest_first=False)
             if rows:
                 last = rows[-1]["id"]

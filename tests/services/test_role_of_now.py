@@ -1,0 +1,168 @@
+"""Each method that asks who acts goes by the role and status that the account has now, not by those in the ``Actor``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from uuid_utils.compat import uuid7
+
+from data_layer import DataLayer
+from data_layer.entities.enums import AuthProvider, UserRole
+from data_layer.errors import NotFoundError, PermissionDeniedError
+from data_layer.schemas.actors import SYSTEM, Actor
+from data_layer.schemas.audit import AuditFilter, AuditView
+from data_layer.schemas.designs import DesignSystemChanges
+from data_layer.schemas.users import ExternalIdentity, ProfileChanges, UserFull
+from data_layer.services.audit import service as audit_service
+from tests.services.accounts.support import PASSWORD, make_account
+
+Call = Callable[[DataLayer, Actor, UserFull, Any], Awaitable[object]]
+IDENTITY = ExternalIdentity(provider=AuthProvider.GITHUB, subject="x")
+PERSON = {"first_name": "A", "last_name": "B"}
+
+
+async def export(data: DataLayer, actor: Actor, *_: object) -> None:
+    async for _piece in data.audit.export(actor, AuditFilter()):
+        pass
+
+
+CALLS: dict[str, Call] = {
+    "accounts.change_password": lambda d, a, u, _: d.accounts.change_password(a, u.id, current=PASSWORD, new="x" * 20),
+    "accounts.create": lambda d, a, _u, _: d.accounts.create(a, email="new@example.com", **PERSON),
+    "accounts.deactivate": lambda d, a, u, _: d.accounts.deactivate(a, u.id),
+    "accounts.delete": lambda d, a, u, _: d.accounts.delete(a, u.id),
+    "accounts.find": lambda d, a, u, _: d.accounts.find(a, u.email),
+    "accounts.get": lambda d, a, u, _: d.accounts.get(a, u.id),
+    "accounts.link": lambda d, a, u, _: d.accounts.link(a, u.id, IDENTITY),
+    "accounts.list": lambda d, a, _u, _: d.accounts.list(a),
+    "accounts.reactivate": lambda d, a, u, _: d.accounts.reactivate(a, u.id),
+    "accounts.set_role": lambda d, a, u, _: d.accounts.set_role(a, u.id, UserRole.ADMIN),
+    "accounts.suspend": lambda d, a, u, _: d.accounts.suspend(a, u.id, reason="x"),
+    "accounts.unlink": lambda d, a, u, _: d.accounts.unlink(a, u.id, AuthProvider.GITHUB),
+    "accounts.unlock": lambda d, a, u, _: d.accounts.unlock(a, u.id),
+    "accounts.unsuspend": lambda d, a, u, _: d.accounts.unsuspend(a, u.id),
+    "accounts.update_preferences": lambda d, a, u, _: d.accounts.update_preferences(a, u.id, {"x": 1}),
+    "accounts.update_profile": lambda d, a, u, _: d.accounts.update_profile(a, u.id, ProfileChanges(first_name="X")),
+    "audit.export": export,
+    "audit.list": lambda d, a, u, _: d.audit.list(a, AuditFilter(user_id=u.id)),
+    "designs.create": lambda d, a, u, _: d.designs.create(a, name="x", content="x", owner_id=u.id),
+    "designs.delete": lambda d, a, _u, things: d.designs.delete(a, things["design"]),
+    "designs.get": lambda d, a, _u, things: d.designs.get(a, things["design"]),
+    "designs.list": lambda d, a, u, _: d.designs.list(a, owner_id=u.id),
+    "designs.update": lambda d, a, _u, things: d.designs.update(a, things["design"], DesignSystemChanges(name="y")),
+    "maintenance.run": lambda d, a, _u, _: d.maintenance.run(a),
+    "sessions.list": lambda d, a, u, _: d.sessions.list(a, u.id),
+    "sessions.list_all": lambda d, a, _u, _: d.sessions.list_all(a),
+    "sessions.revoke": lambda d, a, _u, things: d.sessions.revoke(a, things["session"]),
+    "sessions.revoke_all": lambda d, a, u, _: d.sessions.revoke_all(a, u.id),
+    "sessions.revoke_everything": lambda d, a, _u, _: d.sessions.revoke_everything(a, reason="x"),
+}
+
+
+def methods(data: DataLayer) -> set[str]:
+    """The public methods of all services that are asked by somebody."""
+    found = set()
+    for name in dir(type(data)):
+        service = None if name.startswith("_") else getattr(data, name)
+        if not any(kind.__module__.startswith("data_layer.services") for kind in type(service).__mro__):
+            continue
+        for method, function in inspect.getmembers(type(service), inspect.isfunction):
+            if not method.startswith("_") and "actor" in inspect.signature(function).parameters:
+                found.add(f"{name}.{method}")
+    return found
+
+
+def test_every_method_is_tried(data: DataLayer) -> None:
+    assert methods(data) == CALLS.keys()
+
+
+async def everything(data: DataLayer) -> dict[str, list[Any]]:
+    """What is stored, but for what time changes."""
+    queries = {
+        "users": "SELECT id, email, role, status, first_name, preferences, github_id, password_hash FROM users",
+        "sessions": "SELECT id, status FROM sessions",
+        "designs": "SELECT id, name FROM design_systems",
+        "audit_logs": "SELECT id FROM audit_logs",
+    }
+    async with data.transaction() as tx:
+        return {
+            name: sorted(map(str, (await tx.execute(text(f"{query} ORDER BY id"))).all()))
+            for name, query in queries.items()
+        }
+
+
+@pytest.fixture
+async def victim(data: DataLayer) -> AsyncIterator[UserFull]:
+    yield await make_account(data, "victim@example.com")
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("taken", ["role", "to moderator", "suspended", "deleted", "never was"])
+async def test_what_an_old_actor_may_no_more(data: DataLayer, victim: UserFull, name: str, taken: str) -> None:
+    actor = await make_account(data, "actor@example.com", role=UserRole.ADMIN)
+    await make_account(data, "other@example.com", role=UserRole.ADMIN)
+    session = (await data.accounts.log_in("victim@example.com", PASSWORD)).session
+    design = await data.designs.create(Actor.user(victim.id), name="x", content="y")
+    old = Actor.user(actor.id, UserRole.ADMIN)
+    match taken:
+        case "role":
+            await data.accounts.set_role(SYSTEM, actor.id, UserRole.USER)
+        case "to moderator":
+            await data.accounts.set_role(SYSTEM, actor.id, UserRole.MODERATOR)
+        case "suspended":
+            await data.accounts.suspend(SYSTEM, actor.id, reason="tests")
+        case "deleted":
+            await data.accounts.delete(SYSTEM, actor.id)
+        case _:
+            old = Actor.user(uuid7(), UserRole.ADMIN)
+    if taken == "to moderator" and name in ALLOWED_TO_MODERATORS:
+        await CALLS[name](data, old, victim, {"session": session.id, "design": design.id})
+        return
+    await data.audit.flush()
+    before = await everything(data)
+
+    with pytest.raises((PermissionDeniedError, NotFoundError)):
+        await CALLS[name](data, old, victim, {"session": session.id, "design": design.id})
+
+    await data.audit.flush()
+    assert await everything(data) == before
+
+
+ALLOWED_TO_MODERATORS = {
+    "accounts.find",
+    "accounts.get",
+    "accounts.list",
+    "accounts.suspend",
+    "accounts.unlock",
+    "accounts.unsuspend",
+    "audit.list",
+    "sessions.list",
+    "sessions.list_all",
+    "sessions.revoke",
+    "sessions.revoke_all",
+}
+
+
+async def test_details_of_the_trail_need_the_role_of_now(data: DataLayer) -> None:
+    actor = await make_account(data, role=UserRole.ADMIN)
+    old = Actor.user(actor.id, UserRole.ADMIN)
+    await data.audit.list(old, view=AuditView.FULL)
+    await data.accounts.set_role(SYSTEM, actor.id, UserRole.MODERATOR)
+    for view in (AuditView.COMPLIANCE, AuditView.FULL):
+        with pytest.raises(PermissionDeniedError):
+            await data.audit.list(old, view=view)
+
+
+async def test_an_export_ends_when_the_role_is_taken_away(data: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_service, "_BATCH", 1)
+    actor = await make_account(data, role=UserRole.ADMIN)
+    await make_account(data, "bob@example.com")
+    pieces = data.audit.export(Actor.user(actor.id, UserRole.ADMIN))
+    assert await anext(pieces)
+    await data.accounts.set_role(SYSTEM, actor.id, UserRole.USER)
+    with pytest.raises(PermissionDeniedError):
+        await anext(pieces)
