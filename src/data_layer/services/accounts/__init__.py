@@ -70,6 +70,7 @@ class AccountService:
     create = _method_of("_registration", Registration.create)
 
     authenticate = _method_of("_login", Login.authenticate)
+    knows_network = _method_of("_login", Login.knows_network)
     log_in = _method_of("_login", Login.log_in)
     log_in_for_tokens = _method_of("_login", Login.log_in_for_tokens)
 
