@@ -54,9 +54,6 @@ Query = Callable[[], Awaitable[Any]]
 async def fill(data: DataLayer, count: int, *, people: int, before: int, days: float) -> float:
     """Insert the entries, in their order in time; how many a second."""
     async with data.transaction() as tx:
-        await tx.execute(text("SET LOCAL session_replication_role = replica"))
-        await tx.execute(text("TRUNCATE usage_entries, usage_days, users CASCADE"))
-        await tx.execute(text("SET LOCAL session_replication_role = origin"))
         await tx.execute(text(PEOPLE))
     started = time.perf_counter()
     for first in range(0, count, BATCH):
@@ -102,27 +99,34 @@ def queries(data: DataLayer, person: UUID, project: UUID) -> dict[str, Query]:
 
 
 async def run(folder: Path, options: argparse.Namespace) -> None:
-    async with DataLayer(Settings(data_folder=folder / "data", local_storage_path=folder / "files")) as data:
-        for name, shape in {
-            "spread over a year": {"people": 1000, "before": 200, "days": 365},
-            "one month": {"people": 10, "before": 0, "days": 31},
-        }.items():
+    shapes = {
+        "spread over a year": {"people": 1000, "before": 200, "days": 365},
+        "one month": {"people": 10, "before": 0, "days": 31},
+    }
+    for name, shape in shapes.items():
+        # Each in a database of its own: a ledger cannot be emptied.
+        settings = Settings(data_folder=folder / name, local_storage_path=folder / "files")
+        async with DataLayer(settings) as data:
             rate = await fill(data, options.entries, **shape)
-            async with data.transaction() as tx:
-                days = (await tx.execute(text("SELECT count(*) FROM usage_days"))).scalar_one()
-                some = text("SELECT user_id, project_id FROM usage_days WHERE day >= :day LIMIT 1")
-                row = (await tx.execute(some.bindparams(day=MONTH["first_day"] + timedelta(days=9)))).one()
-            table = Table(
-                title=f"{name}: {options.entries:,} entries, {days:,} rows of days, inserted {rate:,.0f}/s, in batches"
-            )
-            for column in ("sum of a month", "groups", "median ms", "p99 ms"):
-                table.add_column(column, justify="left" if column == "sum of a month" else "right")
-            for title, query in queries(data, row.user_id, row.project_id).items():
-                times = await measure(query, options.rounds)
-                groups = len(await query() or ())
-                slowest = times[min(len(times) - 1, int(len(times) * 0.99))]
-                table.add_row(title, f"{groups or ''}", f"{statistics.median(times):.1f}", f"{slowest:.1f}")
-            console.print(table)
+            console.print(await measured(data, name, rate, options))
+
+
+async def measured(data: DataLayer, name: str, rate: float, options: argparse.Namespace) -> Table:
+    async with data.transaction() as tx:
+        days = (await tx.execute(text("SELECT count(*) FROM usage_days"))).scalar_one()
+        some = text("SELECT user_id, project_id FROM usage_days WHERE day >= :day LIMIT 1")
+        row = (await tx.execute(some.bindparams(day=MONTH["first_day"] + timedelta(days=9)))).one()
+    table = Table(
+        title=f"{name}: {options.entries:,} entries, {days:,} rows of days, inserted {rate:,.0f}/s in batches"
+    )
+    for column in ("sum of a month", "groups", "median ms", "p99 ms"):
+        table.add_column(column, justify="left" if column == "sum of a month" else "right")
+    for title, query in queries(data, row.user_id, row.project_id).items():
+        times = await measure(query, options.rounds)
+        groups = len(await query() or ())
+        slowest = times[min(len(times) - 1, int(len(times) * 0.99))]
+        table.add_row(title, f"{groups or ''}", f"{statistics.median(times):.1f}", f"{slowest:.1f}")
+    return table
 
 
 def main() -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import math
-import random
 import string
 from collections.abc import Callable, Coroutine
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import partial
-from itertools import count
+from itertools import count, product
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -53,6 +52,7 @@ from data_layer.errors import DataLayerError, InvalidValueError, MissingReferenc
 from tests.support import made, make_code, make_project, make_user
 
 NOW = datetime(2026, 11, 29, 4, 20, tzinfo=UTC)
+CURRENCIES = product(string.ascii_uppercase, repeat=3)
 
 
 class Text(str):
@@ -144,7 +144,7 @@ class Rows:
                 Budget,
                 values,
                 user_id=user.id,
-                currency="".join(random.choices(string.ascii_uppercase, k=3)),
+                currency="".join(next(CURRENCIES)),
                 monthly_limit=Decimal(1),
             ),
             UsageEntry: lambda **values: made(
