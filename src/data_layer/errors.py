@@ -679,9 +679,20 @@ class AppendOnlyError(ConflictError):
 
 
 class ChangedMeanwhileError(ConflictError):
-    """Another writer changed the row since the caller read it. Read it again, then decide again."""
+    """Another writer changed the row since the caller read it. Read it again, then decide again.
+
+    Where the service knows them, ``wanted`` holds the values that the caller wanted to store and ``current`` those that
+    are stored, by the names of their fields.
+    """
 
     code = "changed_meanwhile"
+
+    def __init__(
+        self, message: str, *, wanted: dict[str, object] | None = None, current: dict[str, object] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.wanted = wanted or {}
+        self.current = current or {}
 
 
 class LimitReachedError(ConflictError):

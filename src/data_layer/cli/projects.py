@@ -107,7 +107,7 @@ def _print_versions(versions: Sequence[GeneratedCodeSummary]) -> None:
     )
 
 
-async def _list(settings: Settings, limit: int) -> list[ProjectRow]:
+async def _list(settings: Settings, limit: int) -> Sequence[ProjectRow]:
     from data_layer.layer import DataLayer
 
     async with DataLayer(settings) as data:

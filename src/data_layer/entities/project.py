@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, FetchedValue, ForeignKey, Index
+from sqlalchemy import BigInteger, FetchedValue, ForeignKey, Index, text
 from sqlalchemy.dialects.postgresql import TSVECTOR
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, MappedColumn, mapped_column
 
 from data_layer.entities.base import (
     Entity,
@@ -25,8 +25,16 @@ from data_layer.entities.base import (
 from data_layer.entities.enums import ProjectStatus, ProjectType
 
 
+def _kept_by_trigger() -> MappedColumn[Any]:
+    return mapped_column(init=False, server_default=FetchedValue(), server_onupdate=FetchedValue())
+
+
 class Project(Timestamped, Entity, kw_only=True):
-    """A screenshot and everything that was made from it."""
+    """A screenshot and everything that was made from it.
+
+    The trigger ``track_project`` keeps ``revision``, which counts the changes that people make, when the project was
+    deleted, and which status it returns to.
+    """
 
     __tablename__ = "projects"
 
@@ -51,6 +59,10 @@ class Project(Timestamped, Entity, kw_only=True):
     last_generated_at: Mapped[datetime | None] = mapped_column(default=None)
     last_viewed_at: Mapped[datetime | None] = mapped_column(default=None)
     metadata_: Mapped[dict[str, Any]] = metadata_column()
+    revision: Mapped[int] = mapped_column(init=False, server_default=text("1"), server_onupdate=FetchedValue())
+    deleted_at: Mapped[datetime | None] = _kept_by_trigger()
+    status_before_archive: Mapped[str | None] = _kept_by_trigger()
+    status_before_delete: Mapped[str | None] = _kept_by_trigger()
     search_vector: Mapped[str | None] = mapped_column(
         TSVECTOR, init=False, deferred=True, server_default=FetchedValue(), server_onupdate=FetchedValue()
     )
@@ -62,5 +74,6 @@ class Project(Timestamped, Entity, kw_only=True):
             "ix_projects_settings", "settings", postgresql_using="gin", postgresql_ops={"settings": "jsonb_path_ops"}
         ),
         Index("ix_projects_tags", "tags", postgresql_using="gin", postgresql_ops={"tags": "jsonb_path_ops"}),
+        Index("ix_projects_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
         Index("ix_projects_search_vector", "search_vector", postgresql_using="gin"),
     )

@@ -65,6 +65,44 @@ class Trigger:
 
 # The update of the project waits for other writers of the same project, so numbers are given in the order of commits
 # and a transaction that fails leaves no gap.
+TRACK_PROJECT = Function(
+    "track_project",
+    """
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.status = 'deleted' THEN
+            NEW.deleted_at := now();
+        END IF;
+        RETURN NEW;
+    END IF;
+    IF (NEW.name, NEW.description, NEW.status, NEW.type, NEW.original_image, NEW.instructions, NEW.settings, NEW.tags,
+        NEW.is_public, NEW.is_favorite, NEW.metadata)
+        IS DISTINCT FROM
+        (OLD.name, OLD.description, OLD.status, OLD.type, OLD.original_image, OLD.instructions, OLD.settings, OLD.tags,
+        OLD.is_public, OLD.is_favorite, OLD.metadata)
+    THEN
+        NEW.revision := OLD.revision + 1;
+    END IF;
+    IF NEW.status = OLD.status THEN
+        RETURN NEW;
+    END IF;
+    IF NEW.status = 'deleted' THEN
+        NEW.deleted_at := now();
+        NEW.status_before_delete := OLD.status;
+        RETURN NEW;
+    END IF;
+    NEW.deleted_at := NULL;
+    NEW.status_before_delete := NULL;
+    IF NEW.status <> 'archived' THEN
+        NEW.status_before_archive := NULL;
+    ELSIF OLD.status <> 'deleted' THEN
+        NEW.status_before_archive := OLD.status;
+    END IF;
+    RETURN NEW;
+END
+""",
+)
+
 NUMBER_GENERATION = Function(
     "number_generation",
     """
@@ -290,6 +328,7 @@ FUNCTIONS = (
     ADD_USAGE,
     REFUSE_USAGE_CHANGE,
     INDEX_PROJECT,
+    TRACK_PROJECT,
     NUMBER_GENERATION,
     NUMBER_VERSION,
     CHECK_MOVE,
@@ -319,6 +358,13 @@ TRIGGERS = (
         "projects",
         "BEFORE INSERT OR UPDATE OF name, description, instructions, tags",
         INDEX_PROJECT.name,
+    ),
+    Trigger(
+        "track_project",
+        "projects",
+        "BEFORE INSERT OR UPDATE OF name, description, status, type, original_image, instructions, settings, tags, "
+        "is_public, is_favorite, metadata",
+        TRACK_PROJECT.name,
     ),
     Trigger("number_generation", "generations", "BEFORE INSERT", NUMBER_GENERATION.name),
     Trigger("number_version", "generated_codes", "BEFORE INSERT", NUMBER_VERSION.name),

@@ -217,6 +217,15 @@ class FileRepository(AppendRepository[FileReference]):
         found: UUID | None = (await self._session.execute(statement.limit(1))).scalar_one_or_none()
         return found
 
+    async def give_to_project(self, file_id: UUID, project_id: UUID) -> bool:
+        """Let a file that was to expire belong to a project, and go with it; whether it was still there."""
+        statement = (
+            update(FileReference)
+            .where(FileReference.id == file_id, _IS_ALIVE)
+            .values(project_id=project_id, expires_at=None, updated_at=func.now())
+        )
+        return (await self._session.change(statement)).rowcount == 1
+
     async def remove(self, *file_ids: UUID) -> Sequence[UUID]:
         """Remove files; the ids of the objects that they referred to, of which some may be referred to by others."""
         statement = delete(FileReference).where(is_any(FileReference.id, file_ids)).returning(FileReference.file_id)

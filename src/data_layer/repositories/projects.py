@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, or_, select, union
+from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_, union
 from typing_extensions import override
 
 from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Project
+from data_layer.entities.enums import ProjectStatus
 from data_layer.entities.texts import check_text
 from data_layer.errors import InvalidValueError
 from data_layer.repositories.files import keys_attached_to
-from data_layer.repositories.repository import Repository, check_limit
+from data_layer.repositories.repository import Repository, check_limit, is_any
+from data_layer.schemas.projects import ProjectFilter, ProjectOrder
 
 if TYPE_CHECKING:
     from data_layer.database.entity_session import EntitySession
 
 
+Position = tuple[str | int | datetime | None, UUID]
+"""Where a page ends: what its last project is ordered by, and its id."""
+
+_ORDERS: dict[ProjectOrder, ColumnElement[Any]] = {
+    ProjectOrder.UPDATED: Project.updated_at.expression,
+    ProjectOrder.CREATED: Project.created_at.expression,
+    ProjectOrder.NAME: func.lower(Project.name),
+    ProjectOrder.VIEWS: Project.view_count.expression,
+    ProjectOrder.LAST_GENERATED: Project.last_generated_at.expression,
+}
+_IN_USE = Project.status != ProjectStatus.DELETED
+
+
 class ProjectRepository(Repository[Project]):
-    """Rows of ``projects``."""
+    """Rows of ``projects``. Deleted ones are left out, unless a filter names ``id`` or ``status``."""
 
     entity = Project
 
@@ -44,11 +60,68 @@ class ProjectRepository(Repository[Project]):
         check_text("words", words)
         check_limit(limit)
         query = func.websearch_to_tsquery("english", words)
-        statement = select(Project).where(Project.search_vector.bool_op("@@")(query))
+        statement = select(Project).where(Project.search_vector.bool_op("@@")(query), _IN_USE)
         if user_id is not None:
             statement = statement.where(Project.user_id == user_id)
         rank = func.ts_rank(Project.search_vector, query)
         return await self._session.find(statement.order_by(rank.desc(), Project.id.desc()).limit(limit))
+
+    async def page(
+        self,
+        user_id: UUID,
+        wanted: ProjectFilter,
+        order: ProjectOrder,
+        *,
+        is_descending: bool,
+        after: Position | None,
+        limit: int,
+    ) -> Sequence[Project]:
+        """A page of a user's projects, and one more if another page follows.
+
+        Those without a value come last in descending order, first in ascending.
+
+        A project that nobody changes meanwhile is on exactly one page, whatever happens to others.
+
+        Raises:
+            InvalidValueError: for a limit out of range.
+        """
+        check_limit(limit)
+        column = _ORDERS[order]
+        statement = select(Project).where(Project.user_id == user_id, *_wanted(wanted))
+        if after is not None:
+            statement = statement.where(_beyond(column, order, after, is_descending=is_descending))
+        if is_descending:
+            statement = statement.order_by(column.desc().nulls_last(), Project.id.desc())
+        else:
+            statement = statement.order_by(column.asc().nulls_first(), Project.id.asc())
+        return await self._session.find(statement.limit(limit + 1))
+
+    async def remove_deleted(self, before: datetime, *, limit: int) -> int:
+        """Remove projects for good that were deleted before this time, files included; how many."""
+        statement = (
+            select(Project)
+            .where(Project.deleted_at < before, Project.status == ProjectStatus.DELETED)
+            .order_by(Project.deleted_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        found = await self._session.find(statement)
+        for project in found:
+            await self.delete(project)
+        return len(found)
+
+    async def count_deleted(self, before: datetime) -> int:
+        """How many projects were deleted before this time."""
+        return await self._count(Project.deleted_at < before, Project.status == ProjectStatus.DELETED)
+
+    async def _count(self, *conditions: ColumnElement[bool]) -> int:
+        statement = select(func.count()).select_from(Project).where(*conditions)
+        return int((await self._session.execute(statement)).scalar_one())
+
+    @override
+    def _conditions(self, filters: dict[str, Any]) -> Sequence[ColumnElement[bool]]:
+        conditions = super()._conditions(filters)
+        return conditions if filters.keys() & {"id", "status"} else [*conditions, _IN_USE]
 
     @override
     async def delete(self, entity: Project) -> None:
@@ -76,3 +149,33 @@ async def stored_files_of(session: EntitySession, projects: ColumnElement[bool])
         FileReference.code_id.in_(select(GeneratedCode.id).where(GeneratedCode.project_id.in_(chosen))),
     )
     return sorted(keys.union(await keys_attached_to(session, attached)))
+
+
+def _wanted(wanted: ProjectFilter) -> list[ColumnElement[bool]]:
+    conditions = [is_any(Project.status, sorted(wanted.statuses)) if wanted.statuses else _IN_USE]
+    for name in ("type", "is_favorite", "is_public"):
+        value = getattr(wanted, name)
+        if value is not None:
+            conditions.append(getattr(Project, name) == value)
+    if wanted.tag is not None:
+        check_text("tag", wanted.tag)
+        conditions.append(Project.tags.contains([wanted.tag]))
+    if wanted.stack is not None:
+        of_stack = GeneratedCode.project_id == Project.id, GeneratedCode.code_stack == wanted.stack
+        conditions.append(select(GeneratedCode.id).where(*of_stack).exists())
+    return conditions
+
+
+def _beyond(
+    column: ColumnElement[Any], order: ProjectOrder, after: Position, *, is_descending: bool
+) -> ColumnElement[bool]:
+    """Whether a project comes after a position. No row comparison of PostgreSQL's holds for an empty value."""
+    value, project_id = after
+    if value is None:
+        is_next = Project.id < project_id if is_descending else Project.id > project_id
+        same = and_(column.is_(None), is_next)
+        return same if is_descending else or_(same, column.is_not(None))
+    given: Any = func.lower(value) if order is ProjectOrder.NAME else value
+    if is_descending:
+        return or_(tuple_(column, Project.id) < tuple_(given, project_id), column.is_(None))
+    return tuple_(column, Project.id) > tuple_(given, project_id)

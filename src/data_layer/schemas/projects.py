@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from pydantic import AliasChoices, Field
 
-from data_layer.entities.enums import ProjectStatus, ProjectType
-from data_layer.schemas.base import View
+from data_layer.entities.enums import CodeStack, ProjectStatus, ProjectType
+from data_layer.schemas.base import Value, View
 
 
 class ProjectPublic(View):
@@ -48,4 +50,66 @@ class ProjectFull(ProjectSummary):
     instructions: str | None
     settings: dict[str, Any]
     last_viewed_at: datetime | None
+    revision: int
+    deleted_at: datetime | None
     metadata: dict[str, Any] = Field(validation_alias=AliasChoices("metadata_", "metadata"))
+
+
+class ProjectDraft(Value):
+    """What a new project is made of; its screenshot is handed over beside it."""
+
+    name: str
+    description: str | None = None
+    type: ProjectType = ProjectType.WEBSITE
+    instructions: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    tags: Sequence[str] = ()
+    is_public: bool = False
+    is_favorite: bool = False
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class ProjectChanges(Value):
+    """What to change in a project. What is not given stays; ``description=None`` removes the description.
+
+    Archiving and deleting have methods of their own, so ``status`` is one of the others.
+    """
+
+    name: str | None = None
+    description: str | None = None
+    type: ProjectType | None = None
+    status: ProjectStatus | None = None
+    instructions: str | None = None
+    settings: dict[str, Any] | None = None
+    tags: Sequence[str] | None = None
+    is_public: bool | None = None
+    is_favorite: bool | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class ProjectOrder(StrEnum):
+    """By what a list of projects is ordered."""
+
+    UPDATED = "updated"
+    CREATED = "created"
+    NAME = "name"
+    VIEWS = "views"
+    LAST_GENERATED = "last_generated"
+
+
+class ProjectFilter(Value):
+    """Which projects a list holds; all conditions must hold. Without ``statuses`` deleted projects are left out."""
+
+    statuses: frozenset[ProjectStatus] = frozenset()
+    type: ProjectType | None = None
+    stack: CodeStack | None = None
+    tag: str | None = None
+    is_favorite: bool | None = None
+    is_public: bool | None = None
+
+
+class ProjectPage(Value):
+    """A page of a list; ``next`` is the cursor of the page after it, None on the last one."""
+
+    projects: tuple[ProjectSummary, ...]
+    next: str | None

@@ -34,6 +34,9 @@ class Permission(StrEnum):
     LIST_SESSIONS = "list_sessions"
     REVOKE_SESSIONS = "revoke_sessions"
     REVOKE_ALL_SESSIONS = "revoke_all_sessions"
+    READ_PROJECT = "read_project"
+    READ_PROJECT_FOR_A_REASON = "read_project_for_a_reason"
+    CHANGE_PROJECT = "change_project"
     READ_DESIGN_SYSTEMS = "read_design_systems"
     CHANGE_DESIGN_SYSTEMS = "change_design_systems"
     RECORD_USAGE = "record_usage"
@@ -83,6 +86,9 @@ RULES: dict[Permission, Rule] = {
     Permission.LIST_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.REVOKE_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR, outranked=True),
     Permission.REVOKE_ALL_SESSIONS: Rule(others=UserRole.ADMIN),
+    Permission.READ_PROJECT: Rule(owner=True),
+    Permission.READ_PROJECT_FOR_A_REASON: Rule(owner=True, others=UserRole.MODERATOR),
+    Permission.CHANGE_PROJECT: Rule(owner=True),
     Permission.READ_DESIGN_SYSTEMS: Rule(owner=True),
     Permission.CHANGE_DESIGN_SYSTEMS: Rule(owner=True),
     Permission.RECORD_USAGE: Rule(owner=True),

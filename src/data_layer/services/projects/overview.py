@@ -36,8 +36,8 @@ class ProjectDetails(Value):
     images: tuple[GeneratedImageSummary, ...]
 
 
-class ProjectService:
-    """What operators see of projects. Users' own access, with its checks of ownership, is not here."""
+class ProjectOverview:
+    """What operators see of projects of all users."""
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions

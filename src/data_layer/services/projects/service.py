@@ -1,0 +1,390 @@
+"""``data.projects``: the projects of people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import inspect
+
+from data_layer.cache import Cache
+from data_layer.entities import AuditLog, Project
+from data_layer.entities.changes import changes_of
+from data_layer.entities.enums import AuditAction, ProjectStatus
+from data_layer.errors import (
+    ChangedMeanwhileError,
+    ConflictError,
+    InvalidValueError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+from data_layer.repositories.repository import check_limit
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.files import FileView
+from data_layer.schemas.projects import (
+    ProjectChanges,
+    ProjectDraft,
+    ProjectFilter,
+    ProjectFull,
+    ProjectOrder,
+    ProjectPage,
+    ProjectSummary,
+)
+from data_layer.services.acting import as_of_now
+from data_layer.services.files import FileService
+from data_layer.services.permissions import Permission, is_allowed, require
+from data_layer.services.projects.cursors import decode_cursor, encode_cursor
+from data_layer.services.projects.overview import ProjectDetails, ProjectOverview, ProjectRow
+from data_layer.services.projects.screenshots import Screenshot, show_in, store_screenshot
+
+if TYPE_CHECKING:
+    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
+
+_CACHED_SECONDS = 60
+_EVERYTHING = ProjectFilter()
+_MAY_BE_SET = frozenset({ProjectStatus.DRAFT, ProjectStatus.ACTIVE, ProjectStatus.COMPLETED})
+_MAY_BE_EMPTY = frozenset({"description", "instructions"})
+# The audit trail outlives the project: it says that these changed, not to what.
+_CONTENT = ("description", "instructions", "settings", "metadata_")
+
+
+def project_key(project_id: UUID) -> str:
+    """The cache key of a project: whatever changes a project's row names it in ``tx.invalidate``."""
+    return f"project:{project_id}"
+
+
+class ProjectService:
+    """Projects, each of one person.
+
+    To others a project is like a missing one. Moderators and administrators may read it when they give a reason, which
+    is recorded; only its owner changes it.
+    """
+
+    def __init__(self, transactions: Transactions, files: FileService, cache: Cache) -> None:
+        self._transactions = transactions
+        self._files = files
+        self._cache = cache
+        self._overview = ProjectOverview(transactions)
+
+    async def create(
+        self,
+        actor: Actor,
+        draft: ProjectDraft,
+        *,
+        screenshot: Screenshot | None = None,
+        file_name: str | None = None,
+        owner_id: UUID | None = None,
+    ) -> ProjectFull:
+        """Create a project.
+
+        Args:
+            actor: the owner.
+            draft: what is in it.
+            screenshot: an image: its bytes, a path, a stream, or a base64 data URL. It is stored with thumbnails.
+            file_name: what the owner calls the screenshot.
+            owner_id: whose project it will be, by default the actor's.
+
+        Raises:
+            InvalidFileError, FileTooLargeError: the screenshot may not be stored.
+            InvalidValueError: a value cannot be stored; ``field`` says which.
+            PermissionDeniedError: the actor may not do this for that person.
+        """
+        owner_id = _owner(actor, owner_id, Permission.CHANGE_PROJECT)
+        project = Project(user_id=owner_id, name=_clean_name(draft.name))
+        for name in draft.model_fields_set - {"name"}:
+            _assign(project, name, getattr(draft, name))
+        async with self._transactions() as tx:
+            require(await as_of_now(tx, actor), Permission.CHANGE_PROJECT, owner=owner_id)
+        file = None
+        if screenshot is not None:
+            file = await store_screenshot(self._files, screenshot, owner_id=owner_id, file_name=file_name)
+        try:
+            return await self._insert(actor, project, file)
+        except BaseException:
+            if file is not None:
+                await self._files.delete(file.id, owner_id=owner_id)
+            raise
+
+    async def _insert(self, actor: Actor, project: Project, file: FileView | None) -> ProjectFull:
+        if file is not None:
+            show_in(project, file)
+        async with self._transactions() as tx:
+            require(await as_of_now(tx, actor), Permission.CHANGE_PROJECT, owner=project.user_id)
+            tx.add(project)
+            new = {"name": project.name, "type": project.type.value}
+            tx.add(_entry(AuditAction.PROJECT_CREATE, actor, project, "Created a project", new_values=new))
+            await tx.flush()
+            if file is not None and not await tx.files.give_to_project(file.id, project.id):
+                raise NotFoundError("the screenshot was removed before the project was created; try again")
+            return ProjectFull.model_validate(project)
+
+    async def open(self, actor: Actor, project_id: UUID, *, reason: str | None = None) -> ProjectFull:
+        """Return a project, from the cache if it is there.
+
+        Args:
+            actor: the owner, or a moderator.
+            project_id: which one.
+            reason: why somebody else's project is looked at; recorded in the audit trail.
+
+        Raises:
+            NotFoundError: the actor has none with this id, or it is deleted.
+            PermissionDeniedError: a moderator gave no reason.
+        """
+        project = await self._cache.get_or_load(
+            project_key(project_id), lambda: self._load(project_id), _CACHED_SECONDS, as_type=ProjectFull
+        )
+        if not is_allowed(actor, Permission.READ_PROJECT, owner=project.user_id):
+            async with self._transactions() as tx:
+                await _read_for_a_reason(tx, actor, project.user_id, reason, resource_id=str(project_id))
+        return project
+
+    async def _load(self, project_id: UUID) -> ProjectFull:
+        async with self._transactions() as tx:
+            project = await tx.projects.find_one(id=project_id)
+        if project is None or project.status is ProjectStatus.DELETED:
+            raise _missing(project_id)
+        return ProjectFull.model_validate(project)
+
+    async def list(
+        self,
+        actor: Actor,
+        wanted: ProjectFilter = _EVERYTHING,
+        *,
+        order: ProjectOrder = ProjectOrder.UPDATED,
+        is_descending: bool = True,
+        after: str | None = None,
+        limit: int = 50,
+        owner_id: UUID | None = None,
+        reason: str | None = None,
+    ) -> ProjectPage:
+        """Return a page of somebody's projects.
+
+        A project that nobody changes meanwhile is on exactly one page, whatever happens to others.
+
+        Args:
+            actor: the owner, or a moderator.
+            wanted: which projects; deleted ones only if it names that status.
+            order: by what.
+            is_descending: the largest or latest first.
+            after: ``next`` of the page before.
+            limit: the length of the page, 1000 at most.
+            owner_id: whose, by default the actor's.
+            reason: see ``open``.
+
+        Raises:
+            InvalidValueError: the cursor or the limit cannot be; ``field`` says which.
+            PermissionDeniedError: they belong to somebody else.
+        """
+        owner_id = _owner(actor, owner_id, Permission.READ_PROJECT_FOR_A_REASON)
+        check_limit(limit)
+        position = None if after is None else decode_cursor(after, order, is_descending=is_descending)
+        async with self._transactions() as tx:
+            if not is_allowed(await as_of_now(tx, actor), Permission.READ_PROJECT, owner=owner_id):
+                await _read_for_a_reason(tx, actor, owner_id, reason, resource_id=None)
+            found = await tx.projects.page(
+                owner_id, wanted, order, is_descending=is_descending, after=position, limit=limit
+            )
+            shown = found[:limit]
+            is_last = len(found) <= limit
+            return ProjectPage(
+                projects=tuple(ProjectSummary.model_validate(project) for project in shown),
+                next=None if is_last else encode_cursor(shown[-1], order, is_descending=is_descending),
+            )
+
+    async def update(self, actor: Actor, project_id: UUID, changes: ProjectChanges, *, expected: int) -> ProjectFull:
+        """Change a project, unless somebody else did since the caller read it.
+
+        Args:
+            actor: the owner.
+            project_id: which one.
+            changes: what is not given stays.
+            expected: the ``revision`` that the caller has read. Generations and views do not raise it.
+
+        Raises:
+            ChangedMeanwhileError: it has another revision; ``wanted`` and ``current`` hold both states.
+            NotFoundError: the actor has none with this id.
+            InvalidValueError: a value cannot be stored; ``field`` says which.
+        """
+        async with self._transactions() as tx:
+            project = await _open(tx, actor, project_id)
+            if project.revision != expected:
+                raise _changed_meanwhile(project, changes)
+            for name in changes.model_fields_set:
+                _assign(project, name, getattr(changes, name))
+            recorded = changes_of(project, without=("updated_at", *_CONTENT))
+            names = sorted(name for name in changes.model_fields_set if _is_changed(project, name))
+            if names:
+                metadata = {"changed": names}
+                entry = _entry(AuditAction.PROJECT_UPDATE, actor, project, "Changed a project", **recorded._asdict())
+                entry.metadata_ = metadata
+                tx.add(entry)
+            return await _finish(tx, project)
+
+    async def archive(self, actor: Actor, project_id: UUID) -> ProjectFull:
+        """Put a project aside. Harmless to repeat.
+
+        Raises:
+            NotFoundError: the actor has none with this id.
+        """
+        async with self._transactions() as tx:
+            project = await _open(tx, actor, project_id)
+            return await _move(tx, actor, project, ProjectStatus.ARCHIVED, AuditAction.PROJECT_ARCHIVE)
+
+    async def unarchive(self, actor: Actor, project_id: UUID) -> ProjectFull:
+        """Return an archived project to the status that it had. Harmless to repeat.
+
+        Raises:
+            NotFoundError: the actor has none with this id.
+        """
+        async with self._transactions() as tx:
+            project = await _open(tx, actor, project_id)
+            if project.status is not ProjectStatus.ARCHIVED:
+                return ProjectFull.model_validate(project)
+            return await _move(tx, actor, project, _status(project.status_before_archive), AuditAction.PROJECT_RESTORE)
+
+    async def delete(self, actor: Actor, project_id: UUID) -> None:
+        """Move a project to the trash: it is gone from everywhere, and ``restore`` undoes it.
+
+        Raises:
+            NotFoundError: the actor has none with this id, or it is deleted already.
+        """
+        async with self._transactions() as tx:
+            project = await _open(tx, actor, project_id)
+            await _move(tx, actor, project, ProjectStatus.DELETED, AuditAction.PROJECT_DELETE)
+
+    async def restore(self, actor: Actor, project_id: UUID) -> ProjectFull:
+        """Undo ``delete``, as long as maintenance has not removed the project. Harmless to repeat.
+
+        Raises:
+            NotFoundError: the actor has none with this id.
+        """
+        async with self._transactions() as tx:
+            project = await _open(tx, actor, project_id, also_deleted=True)
+            if project.status is not ProjectStatus.DELETED:
+                return ProjectFull.model_validate(project)
+            return await _move(tx, actor, project, _status(project.status_before_delete), AuditAction.PROJECT_RESTORE)
+
+    async def recent(self, *, limit: int = 50) -> Sequence[ProjectRow]:
+        """For operators: the projects of all users that were changed last, newest first."""
+        return await self._overview.recent(limit=limit)
+
+    async def details(self, id_or_name: str) -> ProjectDetails:
+        """For operators: one project, by its id or by its name.
+
+        Raises:
+            NotFoundError: when there is none, or several have the name.
+        """
+        return await self._overview.details(id_or_name)
+
+
+def _owner(actor: Actor, owner_id: UUID | None, permission: Permission) -> UUID:
+    """Whose projects are meant; after a first check, which needs no database."""
+    owner_id = owner_id or actor.user_id
+    require(actor, permission, owner=owner_id)
+    if owner_id is None:
+        raise InvalidValueError("owner_id is missing: the system has no projects", field="owner_id")
+    return owner_id
+
+
+async def _open(tx: UnitOfWork, actor: Actor, project_id: UUID, *, also_deleted: bool = False) -> Project:
+    """The project, locked, for somebody who may change it."""
+    actor = await as_of_now(tx, actor)
+    try:
+        project = await tx.projects.get(project_id, lock=True)
+    except NotFoundError:
+        raise _missing(project_id) from None
+    is_hidden = project.status is ProjectStatus.DELETED and not also_deleted
+    if is_hidden or not is_allowed(actor, Permission.CHANGE_PROJECT, owner=project.user_id):
+        raise _missing(project_id)
+    return project
+
+
+async def _read_for_a_reason(
+    tx: UnitOfWork, actor: Actor, owner_id: UUID, reason: str | None, *, resource_id: str | None
+) -> None:
+    """Let a moderator look, and record it. Strangers learn nothing, not even that the project exists."""
+    actor = await as_of_now(tx, actor)
+    if not is_allowed(actor, Permission.READ_PROJECT_FOR_A_REASON, owner=owner_id):
+        raise _missing(resource_id)
+    if reason is None or not reason.strip():
+        raise PermissionDeniedError("say why you look at somebody else's project: give a reason, which is recorded")
+    tx.add(
+        AuditLog.admin_action(
+            AuditAction.ADMIN_DATA_EXPORT,
+            actor.user_id,
+            "Looked at somebody else's projects",
+            details=reason,
+            resource_type="project" if resource_id else "user",
+            resource_id=resource_id or str(owner_id),
+        )
+    )
+
+
+async def _move(
+    tx: UnitOfWork, actor: Actor, project: Project, status: ProjectStatus, action: AuditAction
+) -> ProjectFull:
+    if project.status is not status:
+        project.status = status
+        changes = changes_of(project)
+        tx.add(_entry(action, actor, project, f"Project is {status} now", **changes._asdict()))
+    return await _finish(tx, project)
+
+
+async def _finish(tx: UnitOfWork, project: Project) -> ProjectFull:
+    tx.invalidate(project_key(project.id))
+    await tx.flush()
+    return ProjectFull.model_validate(project)
+
+
+def _changed_meanwhile(project: Project, changes: ProjectChanges) -> ChangedMeanwhileError:
+    current = ProjectFull.model_validate(project).model_dump(mode="json")
+    wanted = changes.model_dump(mode="json", exclude_unset=True)
+    return ChangedMeanwhileError(
+        f"the project has revision {project.revision} now; read it again, then decide which values to keep",
+        wanted=wanted,
+        current={name: current[name] for name in (*wanted, "revision", "updated_at")},
+    )
+
+
+def _assign(project: Project, name: str, value: Any) -> None:
+    if value is None and name not in _MAY_BE_EMPTY:
+        raise InvalidValueError(f"{name} cannot be empty", field=name)
+    match name:
+        case "name":
+            value = _clean_name(value)
+        case "tags":
+            value = list(dict.fromkeys(tag.strip() for tag in value if tag.strip()))
+        case "status" if value not in _MAY_BE_SET:
+            raise InvalidValueError(f"status cannot be set to {value}: archive or delete the project", field="status")
+        case "status" if project.status is ProjectStatus.ARCHIVED:
+            raise ConflictError("the project is archived: unarchive it first", field="status")
+        case "metadata":
+            name = "metadata_"
+        case _:
+            pass
+    if getattr(project, name) != value:
+        setattr(project, name, value)
+
+
+def _is_changed(project: Project, name: str) -> bool:
+    return bool(inspect(project).attrs["metadata_" if name == "metadata" else name].history.has_changes())
+
+
+def _clean_name(name: str) -> str:
+    if not name.strip():
+        raise InvalidValueError("name is empty; give the project one", field="name")
+    return name.strip()
+
+
+def _status(before: str | None) -> ProjectStatus:
+    """The status to return to; of projects that were archived or deleted before it was kept, nobody knows it."""
+    return ProjectStatus.ACTIVE if before is None else ProjectStatus(before)
+
+
+def _missing(project_id: UUID | str | None) -> NotFoundError:
+    return NotFoundError("there are no such projects" if project_id is None else f"no project has the id {project_id}")
+
+
+def _entry(action: AuditAction, actor: Actor, project: Project, description: str, **fields: Any) -> AuditLog:
+    return AuditLog.data_action(action, actor.user_id or project.user_id, "project", project.id, description, **fields)
