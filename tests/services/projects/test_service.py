@@ -26,7 +26,14 @@ from data_layer.errors import (
     PermissionDeniedError,
 )
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
-from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectFilter, ProjectFull, ProjectOrder
+from data_layer.schemas.projects import (
+    ProjectChanges,
+    ProjectDraft,
+    ProjectFilter,
+    ProjectFull,
+    ProjectOrder,
+    ProjectSummary,
+)
 from tests.support import make_user
 
 SCREENSHOT = resources.files("data_layer").joinpath("seed_data/screenshots/login-form.png").read_bytes()
@@ -210,7 +217,8 @@ async def test_pages_hold_each_project_once_in_every_order(
     whole = await names(data, owner, order=order, is_descending=is_descending)
     assert sorted(whole) == sorted(row.name for row in rows)
 
-    seen, cursor = [], None
+    seen: list[ProjectSummary] = []
+    cursor: str | None = None
     while True:
         page = await data.projects.list(owner, order=order, is_descending=is_descending, after=cursor, limit=2)
         seen += page.projects
