@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from data_layer import DataLayer, Settings
@@ -123,16 +124,24 @@ async def test_a_checkpoint_is_written_by_itself(data: DataLayer, owner: Owner) 
 
 
 async def test_the_writer_does_not_wait_for_the_database(data: DataLayer, owner: Owner) -> None:
-    """While somebody holds the row locked, pieces are taken all the same."""
+    """While a checkpoint waits for a row that somebody holds locked, pieces are taken, and none is lost."""
     generation = await started(data, owner)
+    token, write = generation.writer_token, data.generations
+    await write.append(owner.actor, token, 0, 1, CodePiece("a"))
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
     async with data.transaction() as tx:
         await tx.codes.get(generation.variant_ids[0], lock=True)
-        storing = asyncio.create_task(data.generations.store(owner.actor, generation.writer_token))
-        for number in range(1, 200):
-            await data.generations.append(owner.actor, generation.writer_token, 0, number, CodePiece("x"))
+        storing = asyncio.create_task(write.store(owner.actor, token))
+        async with asyncio.timeout(30):
+            while (await tx.execute(text(waiting))).scalar_one() == 0:
+                await asyncio.sleep(0.01)
+        for number in range(2, 200):
+            await write.append(owner.actor, token, 0, number, CodePiece("x"))
+        assert not storing.done()
     await storing
-    done = await data.generations.complete(owner.actor, generation.writer_token, 0)
-    assert done.code == "x" * 199
+    assert await rows(data, "SELECT code FROM generated_codes") == [("a",)]
+    done = await write.complete(owner.actor, token, 0)
+    assert done.code == "a" + "x" * 198
 
 
 async def test_a_lease_that_runs_out_ends_the_variant_as_failed(data: DataLayer, owner: Owner) -> None:
@@ -190,9 +199,13 @@ async def test_a_writer_whose_lease_was_taken_over_is_refused(
         await other.generations.append(owner.actor, taken.writer_token, 0, 2, CodePiece("b"))
         done = await other.generations.complete(owner.actor, taken.writer_token, 0)
         assert done.code == "ab"
+        await data.generations.append(owner.actor, token, 1, 1, CodePiece("of the former writer"))
+        await data.generations.store(owner.actor, token)
+        assert await rows(data, "SELECT code FROM generated_codes WHERE variant_index = 1") == [("",)]
         with pytest.raises(WriterReplacedError):
             await other.generations.append(owner.actor, token, 0, 3, CodePiece("c"))
-    await data.generations.append(owner.actor, token, 1, 1, CodePiece("c"))
+    with pytest.raises(WriterReplacedError):
+        await data.generations.append(owner.actor, token, 1, 2, CodePiece("c"))
     with pytest.raises(WriterReplacedError):
         await data.generations.complete(owner.actor, token, 1)
     here = await data.generations.take_over(owner.actor, generation.id)
