@@ -16,6 +16,7 @@ _FACTS = {
     "refresh_tokens_removed": "Refresh tokens removed",
     "session_changes_removed": "Journal rows removed",
     "login_attempts_removed": "Login attempts removed",
+    "projects_removed": "Deleted projects removed",
     "variants_expired": "Variants ended whose writer had stopped",
     "files_expired": "Expired files removed",
     "uploads_abandoned": "Abandoned uploads removed",

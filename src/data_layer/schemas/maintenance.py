@@ -20,6 +20,7 @@ class MaintenanceReport(View):
     refresh_tokens_removed: int = 0
     session_changes_removed: int = 0
     login_attempts_removed: int = 0
+    projects_removed: int = 0
     variants_expired: int = 0
     files_expired: int = 0
     uploads_abandoned: int = 0

@@ -44,6 +44,8 @@ _BATCH = 1_000
 _ATTEMPTS = 5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.4, 3.2
 _SESSION_GRACE = timedelta(days=1)
+TRASH_RETENTION = timedelta(days=30)
+"""For how long the deletion of a project can be undone."""
 # Whoever reads the journal does so every second; a process that slept longer than this reads everything anew.
 _JOURNAL_GRACE = timedelta(hours=1)
 
@@ -125,6 +127,7 @@ class _Round:
         self._files = files
         self._on_progress = on_progress
         self._expired = now - _SESSION_GRACE
+        self._trash_end = now - TRASH_RETENTION
         self._journal_end = now - _JOURNAL_GRACE
         self._this_month = Month.of(now)
         self._last_month = self._this_month.plus(MONTHS_AHEAD)
@@ -139,6 +142,7 @@ class _Round:
                 "sessions_removed": await tx.sessions.count_expired(self._expired),
                 "refresh_tokens_removed": await tx.refresh_tokens.count_expired(self._expired),
                 "session_changes_removed": await tx.sessions.count_changes(self._journal_end),
+                "projects_removed": await tx.projects.count_deleted(self._trash_end),
                 "variants_expired": await tx.generations.count_expired(),
             }
         found |= _file_figures(await self._files.clean_regularly(apply=False))
@@ -188,6 +192,7 @@ class _Round:
             "sessions_removed": lambda tx: tx.sessions.remove_expired(self._expired, limit=_BATCH),
             "session_changes_removed": lambda tx: tx.sessions.remove_changes(self._journal_end, limit=_BATCH),
             "login_attempts_removed": lambda tx: tx.login_attempts.remove_stale(limit=_BATCH),
+            "projects_removed": lambda tx: tx.projects.remove_deleted(self._trash_end, limit=_BATCH),
         }
         for name, remove in removals.items():
             self._found[name] = 0

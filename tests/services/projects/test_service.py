@@ -34,6 +34,7 @@ from data_layer.schemas.projects import (
     ProjectOrder,
     ProjectSummary,
 )
+from data_layer.services.maintenance import TRASH_RETENTION
 from tests.support import make_user
 
 SCREENSHOT = resources.files("data_layer").joinpath("seed_data/screenshots/login-form.png").read_bytes()
@@ -318,3 +319,21 @@ async def test_who_may_do_what(data: DataLayer, role: str, method: str, reason: 
         async with data.transaction() as tx:
             [entry] = await tx.audit.list(user_id=actor.user_id)
         assert (entry.action, entry.details) == (AuditAction.ADMIN_DATA_EXPORT, reason)
+
+
+async def test_maintenance_removes_what_lay_in_the_trash_long_enough(data: DataLayer, owner: Actor) -> None:
+    kept, old = [
+        await data.projects.create(owner, ProjectDraft(name=name), screenshot=SCREENSHOT) for name in ("kept", "old")
+    ]
+    for project, age in ((kept, TRASH_RETENTION - timedelta(hours=1)), (old, TRASH_RETENTION + timedelta(hours=1))):
+        await data.projects.delete(owner, project.id)
+        async with data.transaction() as tx:
+            change = text("UPDATE projects SET deleted_at = now() - CAST(:age AS interval) WHERE id = :id")
+            await tx.execute(change.bindparams(age=age, id=project.id))
+
+    assert (await data.maintenance.run(SYSTEM, dry_run=True)).projects_removed == 1
+    assert (await data.maintenance.run(SYSTEM)).projects_removed == 1
+
+    with pytest.raises(NotFoundError):
+        await data.projects.restore(owner, old.id)
+    await data.projects.restore(owner, kept.id)
