@@ -65,9 +65,9 @@ def make_router(data: DataLayer) -> APIRouter:
     async def write(key: str, request: Request) -> Response:
         server = _server(data)
         upload = await server.allow_upload(key, request.query_params, request.headers.get("content-type"))
-        length = request.headers.get("content-length", "0")
-        if length.isascii() and length.isdigit():
-            upload.require_length(int(length))
+        length = _announced_length(request.headers.get("content-length", "0"))
+        if length is not None:
+            upload.require_length(length)
         try:
             await server.store(upload, request.stream())
         except ClientDisconnect:
@@ -98,10 +98,12 @@ def make_public_router(data: DataLayer) -> APIRouter:
     return router
 
 
-def _is_larger(content_length: str, limit: int) -> bool:
-    """Whether a length is over a limit; one with more digits than any file has bytes is, too."""
-    digits = content_length.lstrip("0")
-    return content_length.isascii() and content_length.isdigit() and (len(digits) > 18 or int(digits or "0") > limit)
+def _announced_length(content_length: str) -> int | None:
+    """The length that a request announces; of one with more digits than any file has bytes, the first."""
+    if not (content_length.isascii() and content_length.isdigit()):
+        return None
+    # Python refuses to read numbers of thousands of digits.
+    return int(content_length.lstrip("0")[:19] or "0")
 
 
 def _server(data: DataLayer) -> LocalFileServer:

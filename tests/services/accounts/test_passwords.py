@@ -195,3 +195,9 @@ class TestPolicy:
             return
         assert len(normalize(password)) >= 8
         assert matches(password, password)
+
+
+def test_the_error_names_the_argument() -> None:
+    with pytest.raises(WeakPasswordError, match="the new password needs 8") as raised:
+        check_new_password("short", minimum=8, field="new")
+    assert raised.value.field == "new"

@@ -67,7 +67,7 @@ class PasswordChanges:
         """
         async with self._dependencies.transactions() as tx:
             user = await load_authorized(tx, actor, Permission.CHANGE_PASSWORD, user_id)
-            check_password_of(user, new, minimum=self._dependencies.settings.password_min_length)
+            check_password_of(user, new, minimum=self._dependencies.settings.password_min_length, field="new")
             email = user.email
         attempt = await self._attempts.make(email, current)
         try:
@@ -103,7 +103,7 @@ class PasswordChanges:
             tx.add(own_entry(ANONYMOUS, AuditAction.USER_RESET_PASSWORD, user.id, "Asked for a new password"))
             return self._tokens.issue(user, Purpose.RESET_PASSWORD)
 
-    async def reset_password(self, token: str, new: str) -> UserFull:
+    async def reset_password(self, token: str, password: str) -> UserFull:
         """Choose a new password with a mailed token.
 
         All sessions end, and failed logins are forgotten, so that who owns the mailbox always gets in. The mail also
@@ -117,9 +117,9 @@ class PasswordChanges:
         # Looked at first, and not yet used up: hashing is costly, and strangers may send anything.
         async with self._dependencies.transactions() as tx:
             user = await self._tokens.owner_of(tx, Purpose.RESET_PASSWORD, token)
-            check_password_of(user, new, minimum=self._dependencies.settings.password_min_length)
+            check_password_of(user, password, minimum=self._dependencies.settings.password_min_length)
             email = user.email
-        hashed = await self._dependencies.passwords.hash(new)
+        hashed = await self._dependencies.passwords.hash(password)
         async with self._dependencies.transactions() as tx:
             # Levels before the user's row, as logging in locks them.
             await self._throttle.forget(tx, email)

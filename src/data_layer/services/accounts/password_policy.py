@@ -21,36 +21,42 @@ _SHORTEST_NAME = 4
 _REFUSED_CATEGORIES = {"Cc": "a control character", "Cs": "half a surrogate pair", "Cn": "an unassigned character"}
 
 
-def check_new_password(password: str, *, minimum: int, personal: Iterable[str] = ()) -> None:
+def check_new_password(password: str, *, minimum: int, personal: Iterable[str] = (), field: str = "password") -> None:
     """Refuse a password that others would try first.
 
     Args:
         password: what the person chose.
         minimum: fewest characters (PASSWORD_MIN_LENGTH).
         personal: the address and the names of the person, which are no passwords.
+        field: what the caller's argument is called, which the error names: ``password`` or ``new``.
 
     Raises:
         WeakPasswordError: with the reason; it never repeats the password.
     """
+    reason = _weakness(password, minimum, personal)
+    if reason is not None:
+        what = "the password" if field == "password" else f"the {field} password"
+        raise WeakPasswordError(f"{what} {reason}", field=field)
+
+
+def _weakness(password: str, minimum: int, personal: Iterable[str]) -> str | None:
+    """Why a password is refused; None for one that is taken."""
     if len(password) > MAXIMUM_LENGTH:
-        _refuse(f"may have {MAXIMUM_LENGTH} characters at most")
+        return f"may have {MAXIMUM_LENGTH} characters at most"
     for character in password:
         if kind := _REFUSED_CATEGORIES.get(unicodedata.category(character)):
-            _refuse(f"holds {kind}, which cannot be typed again; remove it")
+            return f"holds {kind}, which cannot be typed again; remove it"
     password = normalize(password)
     if len(password) < minimum:
-        _refuse(f"needs {minimum} characters or more; a few words in a row are easy to remember")
+        return f"needs {minimum} characters or more; a few words in a row are easy to remember"
     folded = password.casefold()
     if _is_common(folded):
-        _refuse("is one of the most common ones, which are tried first; choose another")
+        return "is one of the most common ones, which are tried first; choose another"
     if len(set(folded)) < _FEWEST_DIFFERENT or _is_sequence(folded):
-        _refuse("repeats a few characters or is a sequence; choose another")
+        return "repeats a few characters or is a sequence; choose another"
     if any(_is_like(folded, name.casefold()) for name in personal):
-        _refuse("is the address or the name of the account; choose another")
-
-
-def _refuse(reason: str) -> None:
-    raise WeakPasswordError(f"the password {reason}", field="password")
+        return "is the address or the name of the account; choose another"
+    return None
 
 
 @cache

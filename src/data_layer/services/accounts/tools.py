@@ -110,7 +110,7 @@ async def reauthorize(tx: UnitOfWork, actor: Actor, permission: Permission, user
     require(actor, permission, owner=user.id if user else None, owner_role=user.role if user else None)
 
 
-def check_password_of(user: User, password: str, *, minimum: int) -> None:
+def check_password_of(user: User, password: str, *, minimum: int, field: str = "password") -> None:
     """Refuse a password that is weak, or known from the account itself.
 
     Raises:
@@ -118,7 +118,7 @@ def check_password_of(user: User, password: str, *, minimum: int) -> None:
     """
     personal = (user.email, user.email.partition("@")[0], user.first_name, user.last_name, user.display_name or "")
     names = (*personal, f"{user.first_name}{user.last_name}", f"{user.last_name}{user.first_name}")
-    check_new_password(password, minimum=minimum, personal=names)
+    check_new_password(password, minimum=minimum, personal=names, field=field)
 
 
 class MailedTokens:
