@@ -139,6 +139,7 @@ VALID: dict[str, Any] = {
     "reactivate": False,
     "cookie": False,
     "device_id": "laptop",
+    "proof": "x" * 43,
     "token": "x" * 43,
     "refresh_token": "x" * 43,
     "preferences": {"theme": "dark"},

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import inspect, select
+from sqlalchemy import inspect, select, text
 from sqlalchemy.dialects.postgresql import INET
 from uuid_utils.compat import uuid7
 
@@ -251,8 +251,15 @@ async def refusal(work: Callable[[], Coroutine[Any, Any, None]]) -> DataLayerErr
     return None
 
 
+async def take_public_names_back(data: DataLayer) -> None:
+    """An object has one, and all these files share an object."""
+    async with data.transaction() as tx:
+        await tx.execute(text("UPDATE file_references SET public_name = NULL"))
+
+
 async def try_value(data: DataLayer, make: Callable[..., Entity], kind: type[Entity], name: str, value: Any) -> None:
     made: list[Entity] = []
+    await take_public_names_back(data)
 
     async def work() -> None:
         made.append(make(**{name: value}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,7 @@ from sqlalchemy import event, text
 from data_layer import DataLayer
 from data_layer.database.driver import DriverConnection
 from data_layer.entities import Entity
+from data_layer.errors import NotFoundError
 from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.usage import UsageGroup
 from tests.support import make_user
@@ -39,6 +41,11 @@ async def sums(tx: UnitOfWork, user_id: UUID | None = None, project_id: UUID | N
     )
 
 
+async def without_result(reading: Awaitable[object]) -> None:
+    with suppress(NotFoundError):
+        await reading
+
+
 FILL_USAGE = text("""
 INSERT INTO usage_entries (id, user_id, key, provider, model, outcome)
 SELECT gen_random_uuid(), :owner, n, 'p', 'm', 'failed' FROM generate_series(1, 1000) AS n
@@ -48,6 +55,8 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "uq_generated_codes_generation_id_variant_index": lambda tx: tx.codes.find_one(
         generation_id=SOMEONE, variant_index=0
     ),
+    "uq_file_references_public_name": lambda tx: without_result(tx.files.public_view("name.png")),
+    "uq_file_references_public_file_id": lambda tx: tx.files.published(SOMEONE),
     "uq_users_email": lambda tx: tx.users.find_one(email="Someone@Example.com"),
     "ix_users_role_id": lambda tx: tx.users.lock_admins(),
     "uq_users_azure_id": lambda tx: tx.users.find_one(azure_id="a"),
@@ -56,6 +65,7 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "ix_users_preferences": lambda tx: tx.users.count(preferences={"theme": "dark"}),
     "ix_projects_user_id_status": lambda tx: tx.projects.count(user_id=SOMEONE, status="archived"),
     "ix_projects_user_id_updated_at": lambda tx: tx.projects.list(user_id=SOMEONE, order_by="-updated_at"),
+    "ix_projects_deleted_at": lambda tx: tx.projects.remove_deleted(datetime.now(UTC), limit=10),
     "ix_projects_settings": lambda tx: tx.projects.count(settings={"language": "en"}),
     "ix_projects_tags": lambda tx: tx.projects.count(tags=["pricing"]),
     "ix_projects_search_vector": lambda tx: tx.projects.search("pricing page"),

@@ -140,11 +140,16 @@ class FileRepository(AppendRepository[FileReference]):
             .on_conflict_do_nothing(index_elements=["file_id"], index_where=FileReference.public_name.is_not(None))
         )
         await self._session.change(statement)
-        existing = select(FileReference.id).where(
-            FileReference.file_id == reference.file_id, FileReference.public_name.is_not(None)
+        published = await self.published(reference.file_id)
+        return published or reference.id
+
+    async def published(self, object_id: UUID) -> UUID | None:
+        """The file that gives an object its permanent address."""
+        statement = select(FileReference.id).where(
+            FileReference.file_id == object_id, FileReference.public_name.is_not(None)
         )
-        published: UUID = (await self._session.execute(existing)).scalar_one()
-        return published
+        found: UUID | None = (await self._session.execute(statement)).scalar_one_or_none()
+        return found
 
     async def views(
         self,
