@@ -110,6 +110,11 @@ class ProjectRepository(Repository[Project]):
             await self.delete(project)
         return len(found)
 
+    async def ids_of(self, user_id: UUID) -> Sequence[UUID]:
+        """The ids of all projects of a person, also of those in the trash."""
+        statement = select(Project.id).where(Project.user_id == user_id)
+        return (await self._session.execute(statement)).scalars().all()
+
     async def count_deleted(self, before: datetime) -> int:
         """How many projects were deleted before this time."""
         return await self._count(Project.deleted_at < before, Project.status == ProjectStatus.DELETED)

@@ -132,3 +132,21 @@ async def test_a_difference_of_hostile_size_is_one_hunk(data: DataLayer, owner: 
     found = await difference(data, owner, old, new)
     assert len(found.hunks) == 1
     assert found.added_lines == found.removed_lines
+
+
+async def test_an_opened_project_shows_what_was_generated_since(data: DataLayer, owner: Owner) -> None:
+    """It is cached: whatever counts in its row has to tell the cache."""
+    seen = [(await data.projects.open(owner.actor, owner.project_id)).generation_count]
+    await completed(data, owner, "a")
+    seen.append((await data.projects.open(owner.actor, owner.project_id)).generation_count)
+    await data.generations.restore(owner.actor, owner.project_id, 1)
+    seen.append((await data.projects.open(owner.actor, owner.project_id)).generation_count)
+    assert seen == [0, 1, 2]
+
+
+async def test_an_opened_project_goes_with_its_account(data: DataLayer, owner: Owner) -> None:
+    await data.projects.open(owner.actor, owner.project_id)
+    assert owner.actor.user_id is not None
+    await data.accounts.delete(owner.actor, owner.actor.user_id)
+    with pytest.raises(NotFoundError):
+        await data.projects.open(owner.actor, owner.project_id)

@@ -41,6 +41,7 @@ from data_layer.services.generations.streams import (
 )
 from data_layer.services.generations.versions import Versions
 from data_layer.services.permissions import Permission
+from data_layer.services.project_keys import project_key
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions
@@ -94,6 +95,7 @@ class GenerationService(Versions):
         async with self._transactions() as tx:
             project = await open_project(tx, actor, project_id, Permission.CHANGE_CODE)
             tx.add(generation)
+            tx.invalidate(project_key(project_id))
             await tx.flush()  # The database gives the number that all variants share.
             for code in codes:
                 code.writer = writer

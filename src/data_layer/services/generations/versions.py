@@ -16,6 +16,7 @@ from data_layer.schemas.codes import GeneratedCodeFull
 from data_layer.schemas.generations import CodeDiff, GenerationView, Hunk
 from data_layer.services.generations.access import open_project, view_of, views_of
 from data_layer.services.permissions import Permission
+from data_layer.services.project_keys import project_key
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
@@ -126,6 +127,7 @@ class Versions:
                 inputs={"restored_version": number, "restored_variant": source.variant_index},
             )
             tx.add(generation)
+            tx.invalidate(project_key(project_id))
             await tx.flush()
             tx.add(
                 GeneratedCode(

@@ -1,6 +1,6 @@
 """Projects of people, and what operators see of them."""
 
 from data_layer.services.projects.overview import ProjectDetails, ProjectRow
-from data_layer.services.projects.service import ProjectService, project_key
+from data_layer.services.projects.service import ProjectService
 
-__all__ = ["ProjectDetails", "ProjectRow", "ProjectService", "project_key"]
+__all__ = ["ProjectDetails", "ProjectRow", "ProjectService"]

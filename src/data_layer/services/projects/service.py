@@ -34,6 +34,7 @@ from data_layer.schemas.projects import (
 from data_layer.services.acting import as_of_now
 from data_layer.services.files import FileService
 from data_layer.services.permissions import Permission, is_allowed, require
+from data_layer.services.project_keys import project_key
 from data_layer.services.projects.cursors import decode_cursor, encode_cursor
 from data_layer.services.projects.overview import ProjectDetails, ProjectOverview, ProjectRow
 from data_layer.services.projects.screenshots import Screenshot, show_in, store_screenshot
@@ -47,11 +48,6 @@ _MAY_BE_SET = frozenset({ProjectStatus.DRAFT, ProjectStatus.ACTIVE, ProjectStatu
 _MAY_BE_EMPTY = frozenset({"description", "instructions"})
 # The audit trail outlives the project: it says that these changed, not to what.
 _CONTENT = ("description", "instructions", "settings", "metadata_")
-
-
-def project_key(project_id: UUID) -> str:
-    """The cache key of a project: whatever changes a project's row names it in ``tx.invalidate``."""
-    return f"project:{project_id}"
 
 
 class ProjectService:
