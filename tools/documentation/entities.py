@@ -5,10 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
 
 from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
 
+from data_layer import entities
 from data_layer.entities import Entity
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped.
@@ -30,8 +33,13 @@ def type_name(column: Column[object]) -> str:
 
 def _prose(table: Table, entity: type | None) -> str:
     """What the class says, or, of a table that has none, its module."""
-    source = entity or import_module(f"data_layer.entities.{table.name.removesuffix('s')}")
+    source = entity or _module_of(table)
     return (inspect.getdoc(source) or "").replace("``", "`")
+
+
+def _module_of(table: Table) -> ModuleType:
+    names = (f"{entities.__name__}.{module.name}" for module in iter_modules(entities.__path__))
+    return next(module for module in map(import_module, names) if vars(module).get(table.name) is table)
 
 
 def _columns(table: Table) -> Iterator[str]:
