@@ -7,6 +7,7 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from decimal import Decimal
 from multiprocessing import get_context
 from typing import Any, NoReturn
 
@@ -15,6 +16,12 @@ import pytest
 import data_layer.cache.errors  # noqa: F401  (defines another one)
 from data_layer import errors
 from data_layer.errors import DataLayerError, TooManyAttemptsError, WorkerFailedError
+
+OWN_VALUES: dict[type[DataLayerError], dict[str, Any]] = {
+    errors.BudgetExceededError: {"remaining": Decimal("0.5")},
+    errors.ChangedMeanwhileError: {"wanted": {"name": "a"}, "current": {"name": "b"}},
+    errors.GenerationEndedError: {"status": "failed"},
+}
 
 
 def every_class(kind: type[DataLayerError] = DataLayerError) -> Iterator[type[DataLayerError]]:
@@ -27,6 +34,8 @@ def make(kind: type[DataLayerError]) -> DataLayerError:
     values: dict[str, Any] = {}
     if issubclass(kind, (errors.TooManyAttemptsError, errors.TooManyRequestsError)):
         values = {"retry_after": 2.5}
+    elif kind in OWN_VALUES:
+        values = OWN_VALUES[kind]
     elif issubclass(kind, (errors.InvalidValueError, errors.ConflictError)):
         values = {"field": "email"}
     error = kind(

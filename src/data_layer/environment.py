@@ -13,8 +13,6 @@ from io import StringIO
 from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
-from dotenv.parser import parse_stream
-
 from data_layer.errors import ConfigurationError
 
 # Names that other programs use for the same thing.
@@ -53,6 +51,8 @@ def read_file(path: Path | None) -> dict[str, str]:
     Raises:
         ConfigurationError: when it cannot be read, is not UTF-8, or holds a line that means nothing.
     """
+    from dotenv.parser import parse_stream  # Only who has such a file needs it.
+
     if path is None or not path.is_file():
         return {}
     try:

@@ -40,6 +40,7 @@ PROMISED = {
     *(("users", "sessions"), ("users", "delete")),
     *(("sessions", "list"), ("sessions", "revoke")),
     *(("audit", "list"), ("audit", "export"), ("maintenance", "run")),
+    *(("usage", name) for name in ("sums", "entries", "budget")),
     *(("logs", "level"), ("logs", "reset")),
     *(("storage", name) for name in ("check", "cleanup", "migrate", "stats")),
 }

@@ -70,6 +70,10 @@ CALLS: dict[str, Call] = {
 OWNERS_ALONE = {f"usage.{name}" for name in ("record", "reserve", "extend", "settle", "release")}
 
 
+# Their own tests try every method in every role.
+TRIED_WITH_THEIR_SERVICE = {"generations", "projects", "shares"}
+
+
 def methods(data: DataLayer) -> set[str]:
     """The public methods of all services that are asked by somebody."""
     found = set()
@@ -84,7 +88,8 @@ def methods(data: DataLayer) -> set[str]:
 
 
 def test_every_method_is_tried(data: DataLayer) -> None:
-    assert methods(data) - OWNERS_ALONE == CALLS.keys()
+    here = {name for name in methods(data) if name.partition(".")[0] not in TRIED_WITH_THEIR_SERVICE}
+    assert here - OWNERS_ALONE == CALLS.keys()
 
 
 async def everything(data: DataLayer) -> dict[str, list[Any]]:

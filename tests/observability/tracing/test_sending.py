@@ -211,7 +211,7 @@ def test_off_means_that_nothing_of_it_is_there(settings: Settings) -> None:
         "storage": True,
         "runner": "CommandRunner",
         "services": [
-            "data_layer.services.projects.ProjectService",
+            "data_layer.services.projects.service.ProjectService",
             "data_layer.services.sessions.service.SessionService",
         ],
         "method": True,
