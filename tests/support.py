@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 import pytest
 from uuid_utils.compat import uuid7
 
+from data_layer import DataLayer
 from data_layer.entities import GeneratedCode, Project, User
 from data_layer.entities.enums import GenerationProvider
+from data_layer.schemas.actors import Actor
 
 _numbers = count(1)
 Made = TypeVar("Made")
@@ -55,6 +57,14 @@ TRUNCATE users CASCADE;
 
 def make_user(**values: Any) -> User:
     return made(User, values, email=f"user{next(_numbers)}@example.com", first_name="Test", last_name="User")
+
+
+async def stored_actor(data: DataLayer, **values: Any) -> Actor:
+    """Somebody with an account."""
+    user = make_user(**values)
+    async with data.transaction() as tx:
+        tx.add(user)
+    return Actor.user(user.id, user.role)
 
 
 def make_project(user: User | None = None, **values: Any) -> Project:

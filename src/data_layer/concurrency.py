@@ -63,7 +63,7 @@ def ignore_error(future: asyncio.Future[Any]) -> None:
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
-    """End tasks and return when they have ended; how they ended is ignored, and ``None`` is no task."""
+    """End tasks and return when they have ended; how they ended is ignored, and ``None`` is ignored."""
     running = [task for task in tasks if task is not None]
     for task in running:
         task.cancel()
@@ -132,10 +132,10 @@ class SingleFlight(Generic[Key, Result]):
     Cancelling a caller does not end the call for the others.
 
     Args:
-        name: of the tasks, for whoever looks at them.
-        join_seconds: later callers start a call of their own, so that nobody gets what was true long before.
+        name: of the tasks, for debugging.
+        join_seconds: later callers start a call of their own, so that no caller gets an outdated result.
         cancel_abandoned: cancel a call when the last of its callers has been cancelled; otherwise it runs to its end.
-        clock: tells the time in seconds.
+        clock: returns the time in seconds.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ def read_file(path: Path | None) -> dict[str, str]:
     Raises:
         ConfigurationError: when it cannot be read, is not UTF-8, or holds a line that means nothing.
     """
-    from dotenv.parser import parse_stream  # Only who has such a file needs it.
+    from dotenv.parser import parse_stream  # Needed only where there is such a file.
 
     if path is None or not path.is_file():
         return {}

@@ -27,19 +27,12 @@ from data_layer.errors import (
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
 from data_layer.schemas.designs import DesignSystemChanges, DesignSystemView
 from data_layer.services.designs import MAXIMUM_NUMBER, MAXIMUM_SIZE
-from tests.support import make_user
+from tests.support import stored_actor
 
 
 @pytest.fixture
 async def owner(data: DataLayer) -> Actor:
     return await stored_actor(data)
-
-
-async def stored_actor(data: DataLayer, **values: Any) -> Actor:
-    user = make_user(**values)
-    async with data.transaction() as tx:
-        tx.add(user)
-    return Actor.user(user.id, user.role)
 
 
 async def entries(data: DataLayer) -> list[tuple[AuditAction, str | None, dict[str, Any], dict[str, Any]]]:

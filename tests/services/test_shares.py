@@ -20,7 +20,7 @@ from data_layer.entities.enums import AuditAction, CodeStack, GenerationStatus, 
 from data_layer.errors import DataLayerError, InvalidValueError, LimitReachedError, NotFoundError
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
 from data_layer.services.shares import MAXIMUM_NUMBER
-from tests.support import make_code, make_project, make_user
+from tests.support import make_code, make_project, make_user, stored_actor
 
 NOTHING = "there is no such share"
 
@@ -72,13 +72,6 @@ class Shared:
 @pytest.fixture
 async def shared(data: DataLayer) -> Shared:
     return await Shared(data).store()
-
-
-async def stored_actor(data: DataLayer, **values: Any) -> Actor:
-    user = make_user(**values)
-    async with data.transaction() as tx:
-        tx.add(user)
-    return Actor.user(user.id, user.role)
 
 
 async def test_a_frozen_link_shows_its_version_whatever_follows(shared: Shared) -> None:

@@ -34,7 +34,7 @@ from data_layer.errors import (
 )
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
 from data_layer.schemas.usage import NewUsage, Reservation, UsageGroup, UsageSum
-from tests.support import make_code, make_project, make_user
+from tests.support import make_code, make_project, make_user, stored_actor
 
 SPENDER = Path(__file__).with_name("budget_spender.py")
 AUGUST = datetime(2026, 8, 15, 12, tzinfo=UTC)
@@ -43,13 +43,6 @@ AUGUST = datetime(2026, 8, 15, 12, tzinfo=UTC)
 @pytest.fixture
 async def owner(data: DataLayer) -> Actor:
     return await stored_actor(data)
-
-
-async def stored_actor(data: DataLayer, **values: Any) -> Actor:
-    user = make_user(**values)
-    async with data.transaction() as tx:
-        tx.add(user)
-    return Actor.user(user.id, user.role)
 
 
 async def stored_project(data: DataLayer, owner: Actor) -> tuple[Project, GeneratedCode]:

@@ -189,7 +189,7 @@ _FIRST_SERVER_ERROR = 500
 class TracingMiddleware:
     """Opens the span, and names it by its route: paths and queries hold keys and signatures.
 
-    The response tells which trace it belongs to in ``traceresponse`` (W3C Trace Context, level 2).
+    The response names its trace in ``traceresponse`` (W3C Trace Context, level 2).
     """
 
     def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
@@ -203,14 +203,14 @@ class TracingMiddleware:
         method = scope["method"] if scope["method"] in _METHODS else _OTHER_METHOD
         with self._spans.request(method, scope["headers"]) as span:
 
-            async def tell(message: Message) -> None:
+            async def send_with_trace(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     _note_answer(span, message)
                 await send(message)
 
             span.set_attribute("url.scheme", scope.get("scheme", "http"))
             try:
-                await self._app(scope, receive, tell)
+                await self._app(scope, receive, send_with_trace)
             finally:
                 _name_span(span, method, scope)
 
@@ -307,7 +307,7 @@ def _templates(routes: Sequence[BaseRoute]) -> dict[Any, tuple[str, frozenset[st
 
 
 class AnswerStatus:
-    """Sends messages on and remembers the status: 500 where there is none, because clients are told so then."""
+    """Passes messages on and remembers the status: 500 where there is none, which is what clients get then."""
 
     def __init__(self, send: Send) -> None:
         self.code = 500

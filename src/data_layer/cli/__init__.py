@@ -47,7 +47,7 @@ def main() -> None:
         sys.stdout.flush()
     if output.error is not None:
         _give_output_up(output.error)
-        # A reader such as ``head`` that has enough is no failure.
+        # A reader such as ``head`` may stop early; that is not a failure.
         code = code or (0 if output.error.errno == errno.EPIPE else _FAILED)
     sys.exit(code)
 

@@ -186,7 +186,7 @@ def _amount(given: str) -> Decimal:
     try:
         return Decimal(given)
     except InvalidOperation:
-        raise InvalidValueError(f"{given!r} is no amount; write it like 25.50", field="limit") from None
+        raise InvalidValueError(f"{given!r} is not an amount; write it like 25.50", field="limit") from None
 
 
 async def _id_of(data: DataLayer, user: str | None) -> UUID | None:

@@ -297,7 +297,7 @@ class EntitySession:
 
     @property
     def position(self) -> str | None:
-        """Where PostgreSQL's log was after the commit, if the database tells it."""
+        """Where PostgreSQL's log was after the commit, if the database reports it."""
         return self._transaction.position
 
     def open(self) -> None:

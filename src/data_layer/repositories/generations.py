@@ -15,7 +15,7 @@ from data_layer.database.statements import named
 from data_layer.entities import GeneratedCode, Generation, GenerationEvent, Project
 from data_layer.entities.enums import GenerationStatus
 from data_layer.repositories import generation_statements as sql
-from data_layer.repositories.repository import Repository, check_limit
+from data_layer.repositories.repository import Repository, check_limit, check_number
 from data_layer.schemas.generations import VariantResult
 
 
@@ -162,6 +162,7 @@ class GenerationRepository(Repository[Generation]):
         check_limit(limit)
         statement = select(Generation).where(Generation.project_id == project_id)
         if before is not None:
+            check_number("before", before)
             statement = statement.where(Generation.number < before)
         return await self._session.find(
             named("generations.page", statement.order_by(Generation.number.desc()).limit(limit))

@@ -45,6 +45,12 @@ def check_limit(limit: object) -> None:
         raise InvalidValueError(f"limit must be a number from 1 to {MAXIMUM_PAGE}", field="limit")
 
 
+def check_number(name: str, value: object) -> None:
+    """Refuse what no column of 32 bits holds with an InvalidValueError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise InvalidValueError(f"{name} must be a number from 0 to {2**31 - 1}", field=name)
+
+
 class ReadRepository(Generic[E]):
     """Rows of one table, to be read.
 

@@ -77,7 +77,7 @@ class FileView(View):
 
 
 class PublicFile(Value):
-    """A file that anybody may read who knows its address, for good.
+    """A file with a permanent address, readable by anybody who knows it.
 
     Attributes:
         id: That of the file that keeps the bytes: to delete it is to take the address back.

@@ -83,7 +83,7 @@ Piece = CodePiece | WholeCode | VariantEvent
 
 
 class StartedGeneration(Value):
-    """A generation that can be written. ``writer_token`` is a secret: whoever holds it writes the variants."""
+    """A generation that can be written. ``writer_token`` is a secret that lets its holder write the variants."""
 
     id: UUID
     project_id: UUID

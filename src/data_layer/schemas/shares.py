@@ -1,4 +1,4 @@
-"""What can be seen of a share: by those who manage the project, and by whoever has the link."""
+"""What can be seen of a share: by those who manage the project, and by holders of the link."""
 
 from __future__ import annotations
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import UUID
 
-from data_layer.entities.enums import UserStatus
-from data_layer.errors import PermissionDeniedError
+from data_layer.entities import AuditLog
+from data_layer.entities.enums import AuditAction, UserStatus
+from data_layer.errors import InvalidValueError, PermissionDeniedError
 from data_layer.schemas.actors import Actor
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
+
+
+LONGEST_REASON = 1000
+"""Most characters of the reason why somebody else's work is read."""
 
 
 async def as_of_now(tx: UnitOfWork, actor: Actor) -> Actor:
@@ -24,3 +30,24 @@ async def as_of_now(tx: UnitOfWork, actor: Actor) -> Actor:
     if user is None or user.status is not UserStatus.ACTIVE:
         raise PermissionDeniedError("the acting account is not active")
     return Actor.user(user.id, user.role)
+
+
+def reading_entry(
+    actor: Actor, owner_id: UUID, description: str, reason: object, *, resource_type: str, resource_id: str
+) -> AuditLog:
+    """The audit entry of a moderator who reads somebody else's work.
+
+    Raises:
+        InvalidValueError: the reason is empty or has more than 1000 characters.
+    """
+    if not isinstance(reason, str) or not reason.strip() or len(reason) > LONGEST_REASON:
+        raise InvalidValueError(f"reason must say why, in 1 to {LONGEST_REASON} characters", field="reason")
+    return AuditLog.admin_action(
+        AuditAction.ADMIN_DATA_EXPORT,
+        actor.user_id,
+        description,
+        details=reason,
+        resource_type=resource_type,
+        resource_id=resource_id,
+        metadata_={"owner_id": str(owner_id)},
+    )

@@ -102,7 +102,7 @@ class DesignSystemService:
 
         Raises:
             NotFoundError: the actor has none with this id.
-            ChangedMeanwhileError: it is no longer the one that the caller has seen.
+            ChangedMeanwhileError: it was changed after the caller read it.
             InvalidValueError, ValueTooLongError: see ``create``.
         """
         async with self._transactions() as tx:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from data_layer.entities import AuditLog, Project, Share
 from data_layer.entities.enums import AuditAction, ProjectStatus
 from data_layer.errors import InvalidValueError, LimitReachedError, NotFoundError
+from data_layer.repositories.repository import check_number
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.shares import NewShare, SharedPage, ShareView
 from data_layer.services.acting import as_of_now
@@ -57,7 +58,7 @@ class ShareService:
             project_id: the project.
             version: the only version that the link ever shows; without it the link follows the latest.
             variant_index: which variant of that version; by default the one that is selected now.
-            expires_in: after which time it shows nothing any more; ten years at most, for ever by default.
+            expires_in: after which time it stops working; ten years at most, for ever by default.
 
         Raises:
             NotFoundError: the actor has no such project, or it no such version that can be shown.
@@ -66,6 +67,9 @@ class ShareService:
         """
         if expires_in is not None and not timedelta(0) < expires_in <= LONGEST_LIFETIME:
             raise InvalidValueError("expires_in must be longer than nothing, and ten years at most", field="expires_in")
+        for name, number in (("version", version), ("variant_index", variant_index)):
+            if number is not None:
+                check_number(name, number)
         if variant_index is not None and version is None:
             raise InvalidValueError("variant_index needs a version to belong to", field="variant_index")
         token = secrets.token_urlsafe(_TOKEN_BYTES)

@@ -250,7 +250,7 @@ class UsageService:
         A limit below what is spent already refuses every further reservation, and ends none.
 
         Raises:
-            PermissionDeniedError: the actor is no administrator.
+            PermissionDeniedError: the actor is not an administrator.
             NotFoundError: there is no such person.
             InvalidValueError: a value is out of range; ``field`` says which.
         """

@@ -158,7 +158,7 @@ class Registration:
             proof: what ``register`` or ``request_registration`` handed to the same device, if it did.
 
         Raises:
-            InvalidOneTimeTokenError: when the token is unknown, expired or used. A wrong proof is no error.
+            InvalidOneTimeTokenError: when the token is unknown, expired or used. A wrong proof is not an error.
         """
         async with self._dependencies.transactions() as tx:
             claimed = await tx.users.find_one(id=owner_of(token))

@@ -128,7 +128,7 @@ class MailedTokens:
         self._secret = secret
 
     def issue(self, user: User, purpose: Purpose, *, is_mailed: bool = True) -> OneTimeToken:
-        """A token whose hash goes into the row; the one before works no more.
+        """A token whose hash goes into the row; the former one stops working.
 
         One that is not mailed, but handed out at once, is not counted as a mail: it ends as if it were older.
         """

@@ -24,7 +24,7 @@ class CleanupReport(Value):
         abandoned: Direct uploads that were not completed.
         half_deleted: Objects whose removal had been interrupted.
         unreferenced: Objects that nothing has referred to for long enough.
-        orphans: Objects that no row knows, where files are saved and uploaded to; elsewhere only if told so.
+        orphans: Objects that no row knows, where files are saved and uploaded to; elsewhere only on request.
         orphan_size: What the orphans take, in bytes.
         unusable: Objects under keys that no file of ours can have; they stay, as something else put them there.
         broken_uploads: Invisible rests of broken uploads, as far as the backend lists them.

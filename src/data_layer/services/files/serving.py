@@ -24,7 +24,7 @@ _PUBLIC_NAME = re.compile(r"[A-Za-z0-9_-]{22}\.[a-z0-9]{1,8}", re.ASCII)
 class ServedFile:
     """A file that may be read, and how: ``content_disposition`` and ``expires_at`` are those of the signed URL.
 
-    One without ``expires_at`` never changes, and may be kept by whoever has read it.
+    One without ``expires_at`` never changes, and may be cached for ever.
 
     ``original_size`` is what comes out when it is decompressed, where that is known.
     """

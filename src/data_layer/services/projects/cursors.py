@@ -38,7 +38,7 @@ def decode_cursor(cursor: str, order: ProjectOrder, *, is_descending: bool) -> P
         made_for, direction, value, project_id = _content(cursor)
         if made_for != order or direction is not is_descending:
             raise InvalidValueError(
-                "after is the cursor of a list in another order; begin this one anew", field="after"
+                "after is the cursor of a list in another order; start again without it", field="after"
             )
         return _checked(order, value), UUID(project_id)
     except (ValueError, TypeError, AttributeError, RecursionError, OverflowError, binascii.Error, InvalidTextError):

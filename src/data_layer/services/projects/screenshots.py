@@ -30,7 +30,7 @@ async def store_screenshot(
     """Validate and store a screenshot, for an hour unless a project takes it.
 
     Raises:
-        InvalidFileError: it is no image that may be stored.
+        InvalidFileError: it is not an image, or not one of an allowed type.
         FileTooLargeError: it is larger than MAX_FILE_SIZE.
         InvalidValueError: a text is not a base64 data URL.
         StorageError: it could not be stored.

@@ -31,7 +31,7 @@ from data_layer.schemas.projects import (
     ProjectPage,
     ProjectSummary,
 )
-from data_layer.services.acting import as_of_now
+from data_layer.services.acting import as_of_now, reading_entry
 from data_layer.services.files import FileService
 from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.project_keys import project_key
@@ -303,14 +303,11 @@ async def _read_for_a_reason(
     actor = await as_of_now(tx, actor)
     if not is_allowed(actor, Permission.READ_PROJECT_FOR_A_REASON, owner=owner_id):
         raise _missing(resource_id)
-    if reason is None or not reason.strip():
+    if reason is None:
         raise PermissionDeniedError("say why you look at somebody else's project: give a reason, which is recorded")
     tx.add(
-        AuditLog.admin_action(
-            AuditAction.ADMIN_DATA_EXPORT,
-            actor.user_id,
-            "Looked at somebody else's projects",
-            details=reason,
+        reading_entry(
+            *(actor, owner_id, "Read the projects of another person", reason),
             resource_type="project" if resource_id else "user",
             resource_id=resource_id or str(owner_id),
         )

@@ -27,7 +27,7 @@ _VALUE_SIZES = {_ASCII: 1, _SHORT: 2, _LONG: 4, _RATIONAL: 8, _SIGNED_RATIONAL: 
 _MAX_VALUE = 2048
 _MAX_ENTRIES = 512
 
-# What tells about the picture and the camera, but not about the place (EXIF 3.0, section 4.6).
+# What describes the picture and the camera, but not the place (EXIF 3.0, section 4.6).
 _KEPT_OF_IMAGE = {
     _ASCII: {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298},
     _SHORT: {_ORIENTATION, 0x0128},

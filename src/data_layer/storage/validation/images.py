@@ -58,7 +58,7 @@ _LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/m
 
 
 class MemoryBudget:
-    """Bytes that are reserved before they are used; whoever finds too few waits, first come, first served."""
+    """Bytes that are reserved before they are used; callers wait in turn where too few are left."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
