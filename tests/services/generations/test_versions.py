@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -150,3 +151,14 @@ async def test_an_opened_project_goes_with_its_account(data: DataLayer, owner: O
     await data.accounts.delete(owner.actor, owner.actor.user_id)
     with pytest.raises(NotFoundError):
         await data.projects.open(owner.actor, owner.project_id)
+
+
+@pytest.mark.parametrize("place", [(), (1,), (1, 2, 3), ("a", 0), "1", None, True, 1.5])
+async def test_a_place_that_is_none_is_refused_by_name(data: DataLayer, owner: Owner, place: Any) -> None:
+    await completed(data, owner, "a")
+    with pytest.raises(InvalidValueError) as raised:
+        await data.generations.diff(owner.actor, owner.project_id, place, 1)
+    assert raised.value.field in {"old", "number"}
+    with pytest.raises(InvalidValueError) as raised:
+        await data.generations.history(owner.actor, owner.project_id, before=2**31)
+    assert raised.value.field == "before"

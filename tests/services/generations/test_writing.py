@@ -443,3 +443,29 @@ async def test_moderators_read_when_they_say_why_and_that_is_recorded(data: Data
     assert [(entry.user_id, entry.resource_id, entry.details) for entry in entries] == [
         (actor.user_id, str(owner.project_id), "report 7") for actor in (moderator, admin)
     ]
+
+
+async def test_pieces_that_arrive_at_once_in_another_process_are_all_kept(
+    data: DataLayer, owner: Owner, settings: Settings
+) -> None:
+    """The first call there loads the generation: those beside it must not write into a copy of their own."""
+    generation = await started(data, owner, 4)
+    token = generation.writer_token
+    async with DataLayer(settings) as other:
+        await asyncio.gather(
+            *(other.generations.append(owner.actor, token, variant, 1, CodePiece(str(variant))) for variant in range(4))
+        )
+        await other.generations.store(owner.actor, token)
+    stored = await rows(data, "SELECT code FROM generated_codes ORDER BY variant_index")
+    assert stored == [("0",), ("1",), ("2",), ("3",)]
+
+
+async def test_a_writer_that_comes_back_replaces_what_this_process_remembers(
+    data: DataLayer, owner: Owner, settings: Settings
+) -> None:
+    generation = await started(data, owner)
+    async with DataLayer(settings) as other:
+        taken = await other.generations.take_over(owner.actor, generation.id)
+    await data.generations.append(owner.actor, taken.writer_token, 0, 1, CodePiece("kept"))
+    await data.generations.store(owner.actor, taken.writer_token)
+    assert await rows(data, "SELECT code FROM generated_codes") == [("kept",)]

@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from data_layer.entities import AuditLog, GeneratedCode, Generation, Project
-from data_layer.entities.enums import AuditAction, GenerationStatus, ProjectStatus
-from data_layer.errors import InvalidValueError, NotFoundError
+from data_layer.entities import GeneratedCode, Generation, Project
+from data_layer.entities.enums import GenerationStatus, ProjectStatus
+from data_layer.errors import NotFoundError
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.generations import GenerationView
-from data_layer.services.acting import as_of_now
+from data_layer.services.acting import as_of_now, reading_entry
 from data_layer.services.permissions import Permission, is_allowed
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
-
-LONGEST_REASON = 1000
 
 
 async def open_project(
@@ -50,7 +48,13 @@ async def open_project(
     reads = permission is Permission.READ_CODE and reason is not None
     if not reads or not is_allowed(actor, Permission.READ_CODE_FOR_A_REASON, owner=project.user_id):
         raise _missing(project_id)
-    tx.add(_looked(actor, project, reason or ""))
+    tx.add(
+        reading_entry(
+            *(actor, project.user_id, "Read the code of another person's project", reason or ""),
+            resource_type="project",
+            resource_id=str(project.id),
+        )
+    )
     return project
 
 
@@ -110,20 +114,6 @@ def _view(generation: Generation, variants: tuple[GeneratedCodeSummary, ...]) ->
     }
     values = {name: getattr(generation, name) for name in columns}
     return GenerationView(**values, variants=variants, status=status_of([code.status for code in variants]))
-
-
-def _looked(actor: Actor, project: Project, reason: str) -> AuditLog:
-    if not reason.strip() or len(reason) > LONGEST_REASON:
-        raise InvalidValueError(f"reason must say why, in 1 to {LONGEST_REASON} characters", field="reason")
-    return AuditLog.admin_action(
-        AuditAction.ADMIN_DATA_EXPORT,
-        actor.user_id,
-        "Read the code of another person's project",
-        details=reason,
-        resource_type="project",
-        resource_id=str(project.id),
-        metadata_={"owner_id": str(project.user_id)},
-    )
 
 
 def _missing(project_id: UUID) -> NotFoundError:

@@ -33,6 +33,7 @@ from data_layer.schemas.generations import (
 from data_layer.services.generations.access import open_code, open_generation, open_project, view_of
 from data_layer.services.generations.streams import (
     LEASE_SECONDS,
+    RUNNING,
     GenerationStream,
     GenerationStreams,
     VariantStream,
@@ -50,7 +51,6 @@ MAXIMUM_VARIANTS = 16
 LONGEST_FEEDBACK = 2000
 
 _TOKEN = re.compile(r"[0-9a-f]{32}\.[A-Za-z0-9_-]{43}")
-_RUNNING = frozenset({GenerationStatus.PENDING, GenerationStatus.PROCESSING})
 _CODE_TYPES = {
     RequestType.CREATE: GenerationType.CREATE,
     RequestType.IMPORT: GenerationType.CREATE,
@@ -101,12 +101,8 @@ class GenerationService(Versions):
                 code.writer = writer
                 tx.add(code)
             tx.add(
-                AuditLog.data_action(
-                    AuditAction.CODE_GENERATE,
-                    project.user_id,
-                    "generation",
-                    generation.id,
-                    "Started a generation",
+                _entry(
+                    *(AuditAction.CODE_GENERATE, project.user_id, generation.id, "Started a generation"),
                     new_values={"project_id": str(project_id), "number": generation.number, "variants": len(codes)},
                 )
             )
@@ -141,7 +137,7 @@ class GenerationService(Versions):
             The last number that was received.
 
         Raises:
-            GenerationEndedError: the variant has ended, whoever ended it.
+            GenerationEndedError: the variant has ended.
             WriterReplacedError: another writer has it now.
             ValueTooLongError: the code would have more than 5 MiB.
             LimitReachedError: too many events wait because the database cannot be reached.
@@ -250,7 +246,7 @@ class GenerationService(Versions):
             raise InvalidValueError("the generation has no such variant", field="variant")
         stream = self._streams.find(generation_id)
         for code in codes:
-            if code.status in _RUNNING:
+            if code.status in RUNNING:
                 local = stream.variant(code.variant_index) if stream else None
                 await self._cancel_variant(project.user_id, generation_id, code.id, stream, local)
         async with self._transactions() as tx:
@@ -273,7 +269,7 @@ class GenerationService(Versions):
             await tx.generations.lock(generation_id)
             await tx.generations.take_over(generation_id, writer, LEASE_SECONDS)
             states = await tx.generations.variants_of(generation_id, writer)
-            if not any(state.status in _RUNNING for state in states):
+            if not any(state.status in RUNNING for state in states):
                 raise GenerationEndedError("nothing of the generation runs any more", status="ended")
             tx.add(_entry(AuditAction.CODE_UPDATE, project.user_id, generation_id, "Took over a generation"))
         self._streams.leave(generation_id)
@@ -315,7 +311,7 @@ class GenerationService(Versions):
         return await self._change(actor, code_id, AuditAction.CODE_UPDATE, {"name": clean})
 
     async def mark_favorite(self, actor: Actor, code_id: UUID, *, is_favorite: bool = True) -> GeneratedCodeFull:
-        """Mark a variant as a favourite, or no longer."""
+        """Mark a variant as a favourite, or take the mark away."""
         return await self._change(actor, code_id, AuditAction.CODE_UPDATE, {"is_favorite": is_favorite})
 
     async def rate(
@@ -392,9 +388,10 @@ class GenerationService(Versions):
             states = await tx.generations.variants_of(generation_id, writer)
         if not states:
             raise WriterReplacedError("another writer has this generation now; begin with take_over")
-        stream = GenerationStream(generation_id, writer, states)
         known = self._streams.find(generation_id)
-        return stream if known is not None else self._streams.enter(stream)
+        if known is not None and known.is_written_by(writer):
+            return known  # Another call has loaded it meanwhile.
+        return self._streams.enter(GenerationStream(generation_id, writer, states))
 
     async def _end_as_writer(
         self, stream: GenerationStream, variant: VariantStream, end: VariantEnd
@@ -503,7 +500,7 @@ def _is_text(value: object, longest: int) -> bool:
 
 def _parsed(token: object) -> tuple[UUID, str]:
     if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
-        raise InvalidValueError("writer_token is no token of a writer; start returns one", field="writer_token")
+        raise InvalidValueError("writer_token is not valid; use that of start or take_over", field="writer_token")
     return UUID(token[:32]), _hash(token)
 
 

@@ -64,7 +64,8 @@ _EVENT_OVERHEAD = 200
 """Bytes that a waiting event takes beside its payload; so many small ones are bounded, too."""
 _IDLE_SECONDS = 2 * LEASE_SECONDS
 _AT_ONCE = 4
-_RUNNING = frozenset({GenerationStatus.PENDING, GenerationStatus.PROCESSING})
+RUNNING = frozenset({GenerationStatus.PENDING, GenerationStatus.PROCESSING})
+"""The statuses of a variant that may still be written."""
 
 
 class VariantStream:
@@ -82,7 +83,7 @@ class VariantStream:
         self._events_size = 0
         self._received = state.last_sequence
         self._known = [state.last_sequence]
-        if state.status not in _RUNNING:
+        if state.status not in RUNNING:
             self.refusal = ended_error(self.index, state.status)
 
     @property
@@ -270,7 +271,7 @@ class GenerationStreams:
         await asyncio.gather(*(store(stream, variant) for stream, variant in waiting))
 
     async def close(self) -> None:
-        """Store everything once more. Whoever holds the token goes on in another process while the lease lasts."""
+        """Store everything once more. Another process can continue with the token while the lease lasts."""
         await cancel_and_wait(self._task)
         await self.store_all()
         self._streams.clear()
@@ -304,7 +305,7 @@ async def refusal_of(
     if state is None:
         return NotFoundError("the variant is gone: its project was removed")
     status, stored_writer, _ = state
-    if status not in _RUNNING and stored_writer == writer:
+    if status not in RUNNING and stored_writer == writer:
         return ended_error(variant.index, status)
     return WriterReplacedError(f"another writer has variant {variant.index} now; begin with take_over")
 

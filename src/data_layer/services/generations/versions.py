@@ -101,7 +101,8 @@ class Versions:
         """
         async with self._transactions() as tx:
             await open_project(tx, actor, project_id, Permission.READ_CODE, reason=reason)
-            codes = [await _code(tx, project_id, *_place(place)) for place in (old, new)]
+            places = (_place("old", old), _place("new", new))
+            codes = [await _code(tx, project_id, *place) for place in places]
         return await asyncio.to_thread(_difference, *codes)
 
     async def restore(self, actor: Actor, project_id: UUID, number: int, variant: int | None = None) -> GenerationView:
@@ -154,8 +155,14 @@ class Versions:
             return await view_of(tx, await tx.generations.get(generation.id))
 
 
-def _place(place: int | tuple[int, int]) -> tuple[int, int | None]:
-    return (place, None) if isinstance(place, int) else place
+def _place(name: str, place: object) -> tuple[int, int | None]:
+    match place:
+        case int():
+            return place, None
+        case (int() as number, int() as variant):
+            return number, variant
+        case _:
+            raise InvalidValueError(f"{name} must be the number of a version, or it and a variant", field=name)
 
 
 async def _code(tx: UnitOfWork, project_id: UUID, number: int, variant: int | None) -> GeneratedCode:
