@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
+import webbrowser
+from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from data_layer import DataLayer, GeneratedImage, Project, Settings
 from data_layer.cli import output
 from data_layer.entities.enums import ImageProvider
-from data_layer.services.seed_rows import catalog
+from data_layer.services.seed_rows import catalog, file_of
 from tests.support import make_code, make_project, make_user
 
 from .support import Commands
@@ -22,7 +27,9 @@ HOSTILE = (
 SHOWN = "�[31mred�]0;title� [bold]bold[/bold] \\[red]x [/] :bomb: line Error (fake): paid  �gnp.exe  �1m"
 
 
-def store(settings: Settings, *, codes: int = 0, images: int = 0, **values: Any) -> Project:
+def store(
+    settings: Settings, *, codes: int = 0, images: int = 0, code: str = "", prompt: str | None = None, **values: Any
+) -> Project:
     async def add() -> Project:
         async with DataLayer(settings) as data, data.transaction() as tx:
             user = make_user()
@@ -30,7 +37,7 @@ def store(settings: Settings, *, codes: int = 0, images: int = 0, **values: Any)
             tx.add(user)
             tx.add(project)
             for number in range(codes):
-                tx.add(make_code(project, name=f"version {number}", variant_index=0))
+                tx.add(make_code(project, name=f"version {number}", code=code, original_prompt=prompt))
             for number in range(images):
                 image: dict[str, Any] = {
                     "prompt": "a picture",
@@ -157,3 +164,129 @@ def test_all_versions_and_images_are_shown(command: Commands, settings: Settings
     output = command("projects", "show", str(project.id)).output
     assert "101 versions" in output
     assert "101 images" in output
+
+
+def test_history_shows_the_tree(command: Commands) -> None:
+    command("db", "seed")
+    wanted = next(entry for entry in catalog()["projects"] if any(code["variant_index"] for code in entry["codes"]))
+    numbers = len({code["generation"] for code in wanted["codes"]})
+    shown = command("projects", "history", wanted["name"])
+    lines = shown.output.splitlines()
+    assert lines[0] == f"{numbers} versions"
+    assert lines[1].split() == ["Version", "Made", "from", "Type", "Prompt", "Name", "Model", "Status", "Size"]
+    assert len(lines) == len(wanted["codes"]) + 2
+    assert sum(line.endswith("selected") for line in lines) == numbers
+    all_of_it = command("projects", "history", wanted["name"], "--json").json
+    assert [each["number"] for each in all_of_it] == list(range(numbers, 0, -1))
+    page = command("projects", "history", wanted["name"], "--limit", "1")
+    assert page.output.startswith(f"1 version; for more: --before {numbers}\n")
+    rest = command("projects", "history", wanted["name"], "--before", str(numbers), "--json").json
+    assert rest == all_of_it[1:]
+    assert command("projects", "history", wanted["name"], "--before", "1").output == "There are no such versions.\n"
+
+
+def test_history_shows_hostile_text_as_text(command: Commands, settings: Settings) -> None:
+    project = store(settings, codes=1, name="x", prompt=HOSTILE)
+    shown = command("projects", "history", str(project.id)).output
+    assert SHOWN[:6] in shown
+    assert len(shown.splitlines()) == 3
+    assert not [character for character in shown if not character.isprintable() and character != "\n"]
+
+
+def test_to_the_trash_and_back(command: Commands, settings: Settings) -> None:
+    project = store(settings, name="Mine")
+    assert "Move the project 'Mine' to the trash?" in command("projects", "delete", "Mine", typed="n\n", code=1).errors
+    assert len(command("projects", "list", "--json").json) == 1
+    done = command("projects", "delete", "Mine", "--yes").output
+    assert done == f"Mine is in the trash. To undo: data-layer projects restore {project.id}\n"
+    assert command("projects", "list", "--json").json == []
+    assert [row["name"] for row in command("projects", "list", "--deleted", "--json").json] == ["Mine"]
+    assert "no project has the name 'Mine'" in command.error("projects", "delete", "Mine", "--yes")
+    assert "no project has the id" in command.error("projects", "delete", str(project.id), "--yes")
+    assert command("projects", "show", str(project.id), "--json").json["project"]["status"] == "deleted"
+    assert command("projects", "restore", "Mine").output == "Mine is draft again.\n"
+    assert command("projects", "list", "--deleted").output == "The trash is empty.\n"
+    assert "no project in the trash has the name 'Mine'" in command.error("projects", "restore", "Mine")
+    assert command("projects", "delete", "Mine", "--yes", "--json").json == {"deleted": str(project.id)}
+    assert command("projects", "restore", str(project.id), "--json").json["status"] == "draft"
+
+
+def test_export_html(command: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    command("db", "seed")
+    monkeypatch.chdir(tmp_path)
+    wanted = catalog()["projects"][0]
+    last = wanted["codes"][-1]
+    file = Path("larkspur-pricing-page-v3.html")
+    assert command("projects", "export-html", wanted["name"]).output == f"Wrote version 3.0 to {file}\n"
+    assert file.read_bytes() == file_of(last["file"]).read_bytes()
+    assert "exists" in command("projects", "export-html", wanted["name"], code=2).errors
+    assert command("projects", "export-html", wanted["name"], "3", "-o", "-").output.encode() == file.read_bytes()
+    exported = command("projects", "export-html", wanted["name"], "1.1", "-o", str(file), "--force", "--json").json
+    assert exported == {"file": str(file), "version": 1, "variant_index": 1}
+    assert file.read_bytes() == file_of(wanted["codes"][1]["file"]).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("../../etc/passwd", "etc-passwd-v1.html"),
+        ("/root/x", "root-x-v1.html"),
+        ("-o $(reboot) `x`", "o-reboot-x-v1.html"),
+        ("\x1b[31m\u202e...", "31m-v1.html"),
+        ("…", "page-v1.html"),
+        ("そらもよう", "そらもよう-v1.html"),
+    ],
+)
+def test_names_of_exported_files_lead_nowhere(
+    command: Commands, settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, file: str
+) -> None:
+    project = store(settings, codes=1, name=name)
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.chdir(folder)
+        command("projects", "export-html", str(project.id), "1")
+        assert [each.name for each in Path(folder).iterdir()] == [file]
+        monkeypatch.undo()
+
+
+def test_a_page_is_opened_in_an_origin_without_rights(
+    command: Commands, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    opened: list[str] = []
+    hostile = '"></iframe><script>document.title = "escaped"</script>&quot;&lt;'
+    store(settings, codes=1, name="Mine", code=hostile)
+
+    def open_page(url: str) -> bool:
+        opened.append(url)
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", open_page)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    shown = command("projects", "open", "Mine", "1", "--json").json
+    file = Path(shown["file"])
+    assert (opened, shown["opened"]) == ([file.as_uri()], True)
+    frame = Frame(file.read_text(encoding="utf-8"))
+    assert frame.tags == ["meta", "title", "style", "iframe"], "nothing of the page is outside of the frame"
+    assert frame.sandbox == {"allow-scripts", "allow-forms", "allow-popups"}, "never allow-same-origin"
+    assert frame.page == hostile
+    command("projects", "open", "Mine", "1", "--no-browser")
+    assert len(opened) == 1
+    monkeypatch.setattr(webbrowser, "open", lambda _: False)
+    assert command("projects", "open", "Mine", "1").output.startswith("Open this file in a browser: ")
+
+
+class Frame(HTMLParser):
+    """What a browser makes of the file around a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.sandbox: set[str] = set()
+        self.page = ""
+        self.feed(text)
+
+    @override
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag == "iframe":
+            given = {name: value or "" for name, value in attrs}
+            self.sandbox, self.page = set(given["sandbox"].split()), given["srcdoc"]

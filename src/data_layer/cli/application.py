@@ -11,6 +11,7 @@ from data_layer import __version__
 from data_layer.cli import (
     audit,
     cache,
+    codes,
     configuration,
     database,
     doctor,
@@ -53,6 +54,7 @@ application.add_typer(database.commands, name="db")
 application.add_typer(cache.commands, name="cache")
 application.add_typer(storage.commands, name="storage")
 application.add_typer(projects.commands, name="projects")
+application.add_typer(codes.commands, name="codes")
 application.add_typer(usage.commands, name="usage")
 application.add_typer(sessions.commands, name="sessions")
 application.add_typer(users.commands, name="users")

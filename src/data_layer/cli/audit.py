@@ -12,7 +12,18 @@ from uuid import UUID
 
 import typer
 
-from data_layer.cli.output import AsJson, console, counted, print_json, print_table, read_settings, run, say, tell
+from data_layer.cli.output import (
+    AsJson,
+    console,
+    counted,
+    new_file,
+    print_json,
+    print_table,
+    read_settings,
+    run,
+    say,
+    tell,
+)
 from data_layer.config import Settings
 
 if TYPE_CHECKING:
@@ -58,7 +69,9 @@ Since = Annotated[datetime | None, typer.Option(parser=_moment, metavar="TIME", 
 Until = Annotated[datetime | None, typer.Option(parser=_moment, metavar="TIME", help="Before then.")]
 Text = Annotated[str | None, typer.Option(help="In description, details and error; needs --since or an id beside it.")]
 
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="File, made new. Default: standard output.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="File, which must not exist. Default: standard output.")
+]
 View = Annotated[Depth, typer.Option(help="How much of each entry.")]
 Form = Annotated[Format, typer.Option("--format", help="JSON Lines or CSV.")]
 
@@ -205,20 +218,10 @@ async def _write(pieces: AsyncIterator[bytes], output: Path | None) -> None:
         await _pour(pieces, sys.stdout.buffer.write)
         sys.stdout.buffer.flush()
         return
-    try:
-        # "x": an export never replaces a file, and others may not read it.
-        with open(output, "xb", opener=_private) as file:  # noqa: ASYNC230  (a command does nothing else meanwhile)
-            await _pour(pieces, file.write)
-    except FileExistsError:
-        raise typer.BadParameter(f"{output} exists; choose another name, or remove it") from None
+    with new_file(output) as file:
+        await _pour(pieces, file.write)
 
 
 async def _pour(pieces: AsyncIterator[bytes], write: Callable[[bytes], Any]) -> None:
     async for piece in pieces:
         write(piece)
-
-
-def _private(path: str, flags: int) -> int:
-    import os
-
-    return os.open(path, flags, 0o600)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn, TypeVar
 
 import orjson
 import typer
@@ -19,6 +21,9 @@ from rich.text import Text
 from data_layer.config import Settings
 from data_layer.context import new_correlation_id, request_context
 from data_layer.errors import ConfigurationError, DataLayerError
+
+if TYPE_CHECKING:
+    from data_layer.layer import DataLayer
 
 Result = TypeVar("Result")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -50,6 +55,18 @@ def run(work: Coroutine[Any, Any, Result], *, as_json: bool) -> Result:
     """
     with readable_errors(as_json=as_json), request_context(correlation_id=new_correlation_id(), source="cli"):
         return asyncio.run(work)
+
+
+def run_with_data(work: Callable[[DataLayer], Awaitable[Result]], *, as_json: bool) -> Result:
+    """Run what a command does with the open data layer."""
+    return run(_with_data(read_settings(as_json=as_json), work), as_json=as_json)
+
+
+async def _with_data(settings: Settings, work: Callable[[DataLayer], Awaitable[Result]]) -> Result:
+    from data_layer.layer import DataLayer
+
+    async with DataLayer(settings) as data:
+        return await work(data)
 
 
 @contextmanager
@@ -142,6 +159,22 @@ def size(count: int | None) -> str:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun: 1 project, 12 projects; ``plural`` for what takes more than an s."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+@contextmanager
+def new_file(path: Path, *, replaces: bool = False) -> Iterator[BinaryIO]:
+    """A file to write, which nobody else may read; one that exists is only replaced if that was asked for."""
+    try:
+        with open(path, "wb" if replaces else "xb", opener=_private) as file:
+            yield file
+    except FileExistsError:
+        raise typer.BadParameter(f"{path} exists; choose another name, or remove it") from None
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def read_settings(*, as_json: bool = False, service: bool = False, workers: int | None = None) -> Settings:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import html
+import re
+import webbrowser
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data_layer.cli.codes import Replaces, Version, read_code, report_file, write_text
 from data_layer.cli.output import (
     AsJson,
     console,
@@ -15,35 +22,54 @@ from data_layer.cli.output import (
     print_facts,
     print_json,
     print_table,
-    read_settings,
-    run,
+    run_with_data,
     say,
     size,
     tell,
 )
-from data_layer.config import Settings
 
 if TYPE_CHECKING:
-    from data_layer.schemas.codes import GeneratedCodeSummary
-    from data_layer.services.projects import ProjectDetails, ProjectRow
+    from data_layer.layer import DataLayer
+    from data_layer.schemas.codes import GeneratedCodeFull, GeneratedCodeSummary
+    from data_layer.schemas.generations import GenerationView
+    from data_layer.schemas.projects import ProjectFull, ProjectSummary
+    from data_layer.schemas.shares import ShareView
+    from data_layer.schemas.usage import UsageSum
+    from data_layer.services.projects import ProjectDetails
 
 _COLUMNS = ("Name", "Type", "Status", "Versions", "Changed", "Owner", "Id")
 # From which width of the terminal there is room for the last two columns.
 _WIDTH_WITH_OWNER, _WIDTH_WITH_ID = 108, 146
 
-commands = typer.Typer(help="What is stored.", no_args_is_help=True)
+_LONGEST_PROMPT = 60
+
+# What a generated page does, it does without access to anything: in an origin that it shares with nobody.
+_FRAME = """<!doctype html>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>html, body, iframe {{ margin: 0; border: 0; width: 100%; height: 100%; display: block }}</style>
+<iframe sandbox="allow-scripts allow-forms allow-popups" srcdoc="{page}"></iframe>
+"""
+
+commands = typer.Typer(help="Projects, and what is in them.", no_args_is_help=True)
+
+Named = Annotated[str, typer.Argument(metavar="PROJECT", help="The id or the name.")]
 
 
 @commands.command("list")
 def list_projects(
     *,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The largest number of projects.")] = 50,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Those in the trash.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List projects, those that changed last first."""
-    rows = run(_list(read_settings(as_json=as_json), limit), as_json=as_json)
+    rows = run_with_data(lambda data: data.projects.recent(limit=limit, is_deleted=deleted), as_json=as_json)
     if as_json:
         print_json(rows)
+        return
+    if not rows and deleted:
+        say("The trash is empty.")
         return
     if not rows:
         say("There are no projects. Add the example data with: data-layer db seed")
@@ -57,16 +83,135 @@ def list_projects(
 
 
 @commands.command()
-def show(project: Annotated[str, typer.Argument(help="The id or the name.")], *, as_json: AsJson = False) -> None:
-    """Show a project with its versions and images."""
-    details = run(_show(read_settings(as_json=as_json), project), as_json=as_json)
+def show(project: Named, *, as_json: AsJson = False) -> None:
+    """Show a project with its versions, images, shares and costs."""
+
+    async def work(data: DataLayer) -> tuple[ProjectDetails, Sequence[ShareView], Sequence[UsageSum]]:
+        from data_layer.schemas.actors import SYSTEM
+
+        details = await data.projects.details(project)
+        project_id = details.project.id
+        shares = await data.shares.list(SYSTEM, project_id) if details.project.deleted_at is None else ()
+        return details, shares, await data.usage.sums(SYSTEM, everyone=True, project_id=project_id)
+
+    details, shares, costs = run_with_data(work, as_json=as_json)
     if as_json:
-        print_json(details)
+        print_json({**details.model_dump(mode="json"), "shares": shares, "usage": costs})
     else:
-        _print_details(details)
+        _print_details(details, shares, costs)
 
 
-def _print_details(details: ProjectDetails) -> None:
+@commands.command("open")
+def open_page(
+    project: Named,
+    version: Version = None,
+    *,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only write the file.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Open the page of a version in the browser, where its scripts reach nothing of yours."""
+    code = run_with_data(lambda data: read_code(data, project, version), as_json=as_json)
+    title = f"Version {code.version}.{code.variant_index} of {project}"
+    file = Path(mkdtemp(prefix="data-layer-"), "page.html")
+    write_text(file, _FRAME.format(title=html.escape(title), page=html.escape(code.code)), replaces=False)
+    is_open = not no_browser and webbrowser.open(file.as_uri())
+    if as_json:
+        print_json({"file": str(file), "opened": is_open, "version": code.version, "variant_index": code.variant_index})
+    else:
+        say(f"Opened {title}: {file}" if is_open else f"Open this file in a browser: {file}")
+
+
+@commands.command("export-html")
+def export_html(
+    project: Named,
+    version: Version = None,
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File, or - for standard output. Default: as the project.")
+    ] = None,
+    force: Replaces = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the page of a version to a file, as it was generated."""
+
+    async def work(data: DataLayer) -> tuple[ProjectSummary, GeneratedCodeFull]:
+        return await data.projects.find(project), await read_code(data, project, version)
+
+    found, code = run_with_data(work, as_json=as_json)
+    file = output or Path(f"{_file_name(found.name)}-v{code.version}.html")
+    write_text(file, code.code, replaces=force)
+    if file != Path("-"):
+        report_file(file, code, as_json=as_json)
+
+
+@commands.command()
+def history(
+    project: Named,
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The largest number of generations.")] = 50,
+    before: Annotated[int | None, typer.Option(min=1, help="Only versions before this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what was asked for in a project and what came of it, the last version first."""
+
+    async def work(data: DataLayer) -> Sequence[GenerationView]:
+        from data_layer.schemas.actors import SYSTEM
+
+        found = await data.projects.find(project)
+        return await data.generations.history(SYSTEM, found.id, limit=limit, before=before)
+
+    generations = run_with_data(work, as_json=as_json)
+    if as_json:
+        print_json(generations)
+    elif not generations:
+        say("There are no such versions.")
+    else:
+        _print_history(generations, is_full=len(generations) == limit)
+
+
+@commands.command()
+def delete(
+    project: Named,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Move a project to the trash; `data-layer projects restore` undoes it."""
+    if not yes:
+        typer.confirm(f"Move the project {project!r} to the trash?", abort=True, err=True)
+
+    async def work(data: DataLayer) -> ProjectSummary:
+        from data_layer.schemas.actors import SYSTEM
+
+        found = await data.projects.find(project)
+        await data.projects.delete(SYSTEM, found.id)
+        return found
+
+    deleted = run_with_data(work, as_json=as_json)
+    if as_json:
+        print_json({"deleted": deleted.id})
+    else:
+        say(f"{deleted.name} is in the trash. To undo: data-layer projects restore {deleted.id}")
+
+
+@commands.command()
+def restore(project: Named, *, as_json: AsJson = False) -> None:
+    """Bring a project back from the trash."""
+
+    async def work(data: DataLayer) -> ProjectFull:
+        from data_layer.schemas.actors import SYSTEM
+
+        found = await data.projects.find(project, is_deleted=True)
+        return await data.projects.restore(SYSTEM, found.id)
+
+    restored = run_with_data(work, as_json=as_json)
+    if as_json:
+        print_json(restored)
+    else:
+        say(f"{restored.name} is {restored.status} again.")
+
+
+def _print_details(details: ProjectDetails, shares: Sequence[ShareView], costs: Sequence[UsageSum]) -> None:
     project = details.project
     screenshot = project.original_image and f"{project.original_image} ({size(project.original_image_size or 0)})"
     facts = {
@@ -77,6 +222,7 @@ def _print_details(details: ProjectDetails) -> None:
         "Screenshot": screenshot,
         "Description": project.description,
         "Instructions": project.instructions,
+        "Cost": ", ".join(f"{total.cost:,.2f} {total.currency} in {counted(total.entries, 'call')}" for total in costs),
     }
     print_facts(project.name, {name: value for name, value in facts.items() if value})
     console.print()
@@ -88,6 +234,57 @@ def _print_details(details: ProjectDetails) -> None:
             ("Name", "Provider", "Pixels", "Prompt"),
             [(image.name or "", image.provider, image.size, image.prompt) for image in details.images],
         )
+    if shares:
+        console.print()
+        print_table(
+            counted(len(shares), "share"),
+            ("Shows", "Views", "Expires", "Revoked", "Made"),
+            [
+                (
+                    "the latest" if share.is_following else f"{share.version}.{share.variant_index}",
+                    *(f"{share.view_count:,}", _day(share.expires_at), _day(share.revoked_at), _day(share.created_at)),
+                )
+                for share in shares
+            ],
+            right=("Views",),
+        )
+
+
+def _print_history(generations: Sequence[GenerationView], *, is_full: bool) -> None:
+    places = {v.id: f"{v.version}.{v.variant_index}" for each in generations for v in each.variants}
+    rows = []
+    for each in generations:
+        for place, variant in enumerate(each.variants):
+            is_first = place == 0
+            rows.append(
+                (
+                    *(
+                        f"{variant.version}.{variant.variant_index}",
+                        places.get(variant.parent_id, "") if variant.parent_id else "",
+                    ),
+                    each.generation_type if is_first else "",
+                    _shortened(each.prompt or "") if is_first else "",
+                    *(variant.name or "", variant.model, variant.status, size(variant.code_size)),
+                    "selected" if variant.variant_index == each.selected_variant else "",
+                )
+            )
+    more = f"; for more: --before {generations[-1].number}" if is_full and generations[-1].number > 1 else ""
+    columns = ("Version", "Made from", "Type", "Prompt", "Name", "Model", "Status", "Size", "")
+    print_table(counted(len(generations), "version") + more, columns, rows, right=("Version", "Made from", "Size"))
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text[: 2 * _LONGEST_PROMPT].split())
+    return line if len(line) <= _LONGEST_PROMPT else f"{line[: _LONGEST_PROMPT - 1]}…"
+
+
+def _day(time: datetime | None) -> str:
+    return "" if time is None else f"{time:%Y-%m-%d}"
+
+
+def _file_name(project: str) -> str:
+    """A name for a file, without anything that would lead elsewhere or mean something to a shell."""
+    return "-".join(re.findall(r"\w+", project.lower()))[:80] or "page"
 
 
 def _print_versions(versions: Sequence[GeneratedCodeSummary]) -> None:
@@ -105,17 +302,3 @@ def _print_versions(versions: Sequence[GeneratedCodeSummary]) -> None:
         ],
         right=("Version", "Made from", "Size"),
     )
-
-
-async def _list(settings: Settings, limit: int) -> Sequence[ProjectRow]:
-    from data_layer.layer import DataLayer
-
-    async with DataLayer(settings) as data:
-        return await data.projects.recent(limit=limit)
-
-
-async def _show(settings: Settings, project: str) -> ProjectDetails:
-    from data_layer.layer import DataLayer
-
-    async with DataLayer(settings) as data:
-        return await data.projects.details(project)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated
@@ -12,17 +12,14 @@ import typer
 
 from data_layer.cli.output import (
     AsJson,
-    Result,
     counted,
     print_facts,
     print_json,
     print_table,
-    read_settings,
     readable_errors,
-    run,
+    run_with_data,
     say,
 )
-from data_layer.config import Settings
 from data_layer.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -82,7 +79,7 @@ def sums(
             last_day=last_day,
         )
 
-    found = run(_with_data(read_settings(as_json=as_json), work), as_json=as_json)
+    found = run_with_data(work, as_json=as_json)
     if as_json:
         print_json(found)
     elif not found:
@@ -108,7 +105,7 @@ def entries(
         user_id = await _id_of(data, user)
         return await data.usage.entries(SYSTEM, user_id=user_id, project_id=project, limit=limit, before=before)
 
-    found = run(_with_data(read_settings(as_json=as_json), work), as_json=as_json)
+    found = run_with_data(work, as_json=as_json)
     if as_json:
         print_json(found)
         return
@@ -147,7 +144,7 @@ def budget(
             return await data.usage.budget(SYSTEM, user_id=found.id, currency=currency)
         return await data.usage.set_budget(SYSTEM, found.id, amount, currency=currency)
 
-    state = run(_with_data(read_settings(as_json=as_json), work), as_json=as_json)
+    state = run_with_data(work, as_json=as_json)
     if as_json:
         print_json(state)
     elif state is None:
@@ -193,10 +190,3 @@ async def _id_of(data: DataLayer, user: str | None) -> UUID | None:
     from data_layer.schemas.actors import SYSTEM
 
     return None if user is None else (await data.accounts.find(SYSTEM, user)).id
-
-
-async def _with_data(settings: Settings, work: Callable[[DataLayer], Awaitable[Result]]) -> Result:
-    from data_layer.layer import DataLayer
-
-    async with DataLayer(settings) as data:
-        return await work(data)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from data_layer.entities import Project
+from data_layer.entities.enums import ProjectStatus
 from data_layer.errors import NotFoundError
 from data_layer.repositories.repository import MAXIMUM_PAGE
 from data_layer.schemas.base import Value
@@ -42,14 +43,24 @@ class ProjectOverview:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
-    async def recent(self, *, limit: int = 50) -> list[ProjectRow]:
-        """The projects of all users that were changed last, newest first."""
+    async def recent(self, *, limit: int = 50, is_deleted: bool = False) -> list[ProjectRow]:
+        """The projects of all users that were changed last, newest first; or those in the trash."""
+        wanted: dict[str, Any] = {"status": ProjectStatus.DELETED} if is_deleted else {}
         async with self._transactions() as tx:
-            projects = await tx.projects.list(limit=limit, order_by="-updated_at")
+            projects = await tx.projects.list(limit=limit, order_by="-updated_at", **wanted)
             owners = {project.user_id for project in projects}
             users = {user.id: user for user in await tx.users.list(id=owners, limit=max(1, len(owners)))}
             counts = await tx.codes.counts([project.id for project in projects])
         return [_row(project, users[project.user_id].email, counts.get(project.id, 0)) for project in projects]
+
+    async def find(self, id_or_name: str, *, is_deleted: bool = False) -> ProjectSummary:
+        """One project, by its id or by its name; of names only those in the trash count if ``is_deleted``.
+
+        Raises:
+            NotFoundError: when there is none, or several have the name.
+        """
+        async with self._transactions() as tx:
+            return ProjectSummary.model_validate(await _find(tx, id_or_name, is_deleted=is_deleted))
 
     async def details(self, id_or_name: str) -> ProjectDetails:
         """One project, by its id or by its name.
@@ -75,14 +86,16 @@ def _row(project: Project, owner: str, version_count: int) -> ProjectRow:
     return ProjectRow(**summary, owner=owner, version_count=version_count)
 
 
-async def _find(tx: UnitOfWork, id_or_name: str) -> Project:
+async def _find(tx: UnitOfWork, id_or_name: str, *, is_deleted: bool = False) -> Project:
     try:
         return await tx.projects.get(UUID(id_or_name))
     except ValueError:
         pass
-    found = await tx.projects.list(name=id_or_name, limit=_SEVERAL)
+    where, option = (" in the trash", " --deleted") if is_deleted else ("", "")
+    status: dict[str, Any] = {"status": ProjectStatus.DELETED} if is_deleted else {}
+    found = await tx.projects.list(name=id_or_name, limit=_SEVERAL, **status)
     if not found:
-        raise NotFoundError(f"no project has the name {id_or_name!r}; see: data-layer projects list")
+        raise NotFoundError(f"no project{where} has the name {id_or_name!r}; see: data-layer projects list{option}")
     if len(found) > 1:
         ids = ", ".join(str(project.id) for project in found)
         raise NotFoundError(f"several projects have the name {id_or_name!r}; name one by its id: {ids}")

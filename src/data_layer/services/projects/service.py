@@ -261,9 +261,17 @@ class ProjectService:
                 return ProjectFull.model_validate(project)
             return await _move(tx, actor, project, _status(project.status_before_delete), AuditAction.PROJECT_RESTORE)
 
-    async def recent(self, *, limit: int = 50) -> Sequence[ProjectRow]:
-        """For operators: the projects of all users that were changed last, newest first."""
-        return await self._overview.recent(limit=limit)
+    async def recent(self, *, limit: int = 50, is_deleted: bool = False) -> Sequence[ProjectRow]:
+        """For operators: the projects of all users that were changed last, newest first; or those in the trash."""
+        return await self._overview.recent(limit=limit, is_deleted=is_deleted)
+
+    async def find(self, id_or_name: str, *, is_deleted: bool = False) -> ProjectSummary:
+        """For operators: one project, by its id or by its name; with ``is_deleted`` by its name in the trash.
+
+        Raises:
+            NotFoundError: when there is none, or several have the name.
+        """
+        return await self._overview.find(id_or_name, is_deleted=is_deleted)
 
     async def details(self, id_or_name: str) -> ProjectDetails:
         """For operators: one project, by its id or by its name.
