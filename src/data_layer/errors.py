@@ -13,6 +13,9 @@ was wrong with which thing and what to do, and never holds a secret.
     │   └── FolderInUseError               folder_in_use
     ├── WorkerFailedError                  worker_failed
     ├── NotFoundError                      not_found
+    ├── FetchError                         fetch_failed
+    │   ├── FetchAddressError              fetch_address_not_public
+    │   └── FetchTimeoutError              fetch_timeout
     ├── OverloadedError                    overloaded
     ├── TooManyRequestsError               too_many_requests
     ├── PermissionDeniedError              permission_denied
@@ -85,6 +88,7 @@ was wrong with which thing and what to do, and never holds a secret.
     ├── InvalidValueError                  invalid_value
     │   ├── ValueTooLongError              value_too_long
     │   ├── InvalidTextError               invalid_text
+    │   ├── InvalidUrlError                url_invalid
     │   ├── IllegalStatusMoveError         illegal_status_move
     │   └── WeakPasswordError              weak_password
     └── ConflictError                      conflict
@@ -186,6 +190,24 @@ class NotFoundError(DataLayerError):
     """No row has this id, or the caller may not know that it exists."""
 
     code = "not_found"
+
+
+class FetchError(DataLayerError):
+    """A file could not be fetched from its URL: the server cannot be reached, or does not answer with a file."""
+
+    code = "fetch_failed"
+
+
+class FetchAddressError(FetchError):
+    """The host of a URL, or one that it redirects to, has no address or an address that is not public."""
+
+    code = "fetch_address_not_public"
+
+
+class FetchTimeoutError(FetchError):
+    """A file did not arrive in time. Nothing of it was kept."""
+
+    code = "fetch_timeout"
 
 
 class OverloadedError(DataLayerError):
@@ -630,6 +652,12 @@ class InvalidTextError(InvalidValueError):
     """A text contains what PostgreSQL cannot store: a NUL character or a lone surrogate."""
 
     code = "invalid_text"
+
+
+class InvalidUrlError(InvalidValueError):
+    """A URL may not be fetched: it is malformed, not http(s), or has credentials, a strange port or a strange host."""
+
+    code = "url_invalid"
 
 
 class IllegalStatusMoveError(InvalidValueError):

@@ -41,6 +41,7 @@ _STATUSES: tuple[tuple[type[DataLayerError], int], ...] = (
     (errors.NotFoundError, 404),
     (errors.ConflictError, 409),
     (errors.InvalidValueError, 422),
+    (errors.FetchError, 422),
     (errors.OverloadedError, 503),
     (errors.DatabaseUnavailableError, 503),
     (errors.PoolTimeoutError, 503),

@@ -213,7 +213,7 @@ class DataLayer:
     @property
     def projects(self) -> ProjectService:
         """Projects and the versions of their code."""
-        return self._traced("projects", ProjectService(self.transaction, self.files, self.cache))
+        return self._traced("projects", ProjectService(self.transaction, self._opened.image_files, self.cache))
 
     @property
     def generations(self) -> GenerationService:

@@ -30,9 +30,11 @@ from data_layer.repositories.session_changes import SESSION_CHANNEL
 from data_layer.repositories.unit_of_work import AfterCommit, CommitHooks, UnitOfWork
 from data_layer.services.accounts import PasswordHasher
 from data_layer.services.audit.buffer import AuditBuffer, SpillFolder
+from data_layer.services.fetching import Fetcher
 from data_layer.services.files import StorageBackends
 from data_layer.services.files.opening import FileServices, open_files
 from data_layer.services.generations import GenerationStreams
+from data_layer.services.image_files import ImageFiles
 from data_layer.services.sessions import SessionService
 from data_layer.services.sessions.change_stream import ANSWER_SECONDS
 from data_layer.services.tokens import TokenService
@@ -67,6 +69,7 @@ class Parts:
     all_storage_counters: tuple[StorageCounters, ...]
     server_counters: ServerCounters
     files: FileServices
+    image_files: ImageFiles
     generation_streams: GenerationStreams
     tracing: Tracing | None
 
@@ -106,6 +109,8 @@ async def open_parts(
     (await database.schema()).require_current()
     backends, second = await _open_backends(settings, stack, storage)
     files = await stack.enter_async_context(open_files(settings, transaction, backends))
+    fetcher = Fetcher(max_size=settings.max_file_size)
+    stack.callback(fetcher.close)
     log.info("data_layer_opened", database=str(database.address), cache=cache.address)
     passwords = stack.enter_context(PasswordHasher(settings.bcrypt_rounds))
     audit_buffer = _make_audit_buffer(settings, database)
@@ -132,6 +137,7 @@ async def open_parts(
         (counters, *second),
         ServerCounters(database, replicas.databases, observing=settings.enable_metrics),
         files,
+        ImageFiles(files.service, fetcher),
         generation_streams,
         tracing,
     )

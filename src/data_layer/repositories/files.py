@@ -222,12 +222,12 @@ class FileRepository(AppendRepository[FileReference]):
         found: UUID | None = (await self._session.execute(statement.limit(1))).scalar_one_or_none()
         return found
 
-    async def give_to_project(self, file_id: UUID, project_id: UUID) -> bool:
-        """Let a file that was to expire belong to a project, and go with it; whether it was still there."""
+    async def keep(self, file_id: UUID, attached_to: Attachment) -> bool:
+        """Let a file that was to expire belong to a row, and go with it; whether the file was still there."""
         statement = (
             update(FileReference)
             .where(FileReference.id == file_id, _IS_ALIVE)
-            .values(project_id=project_id, expires_at=None, updated_at=func.now())
+            .values(**attached_to.model_dump(exclude_none=True), expires_at=None, updated_at=func.now())
         )
         return (await self._session.change(statement)).rowcount == 1
 

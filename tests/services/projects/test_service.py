@@ -20,7 +20,9 @@ from data_layer.entities.enums import AuditAction, CodeStack, GenerationProvider
 from data_layer.errors import (
     ChangedMeanwhileError,
     DataLayerError,
+    FetchAddressError,
     InvalidFileError,
+    InvalidUrlError,
     InvalidValueError,
     NotFoundError,
     PermissionDeniedError,
@@ -34,7 +36,10 @@ from data_layer.schemas.projects import (
     ProjectOrder,
     ProjectSummary,
 )
+from data_layer.services.image_files import ImageFiles
 from data_layer.services.maintenance import TRASH_RETENTION
+from data_layer.services.projects import ProjectService
+from tests.services.fetching.site import Site, answer, make_fetcher, redirect
 from tests.support import stored_actor
 
 SCREENSHOT = resources.files("data_layer").joinpath("seed_data/screenshots/login-form.png").read_bytes()
@@ -84,6 +89,61 @@ async def test_a_screenshot_that_is_none_creates_nothing(data: DataLayer, owner:
         await data.projects.create(owner, ProjectDraft(name="A"), screenshot=screenshot)
     assert await names(data, owner) == []
     assert await data.files.list(owner_id=owner.user_id) == []
+
+
+async def test_a_screenshot_is_fetched_from_its_url_and_kept(data: DataLayer, owner: Actor) -> None:
+    site = Site()
+    async with site.serving():
+        site.answers |= {"/a.png?sig=x": redirect("/b"), "/b": answer(SCREENSHOT, "Content-Type: text/html")}
+        service = ProjectService(data.transaction, ImageFiles(data.files, make_fetcher(site)), data.cache)
+        url = f"http://images.test:{site.port}/a.png?sig=x"
+        project = await service.create(owner, ProjectDraft(name="A"), screenshot=url, file_name="a.png")
+    [file] = await data.files.list(owner_id=owner.user_id)
+    assert (file.project_id, file.key, file.expires_at) == (project.id, project.original_image, None)
+    assert (project.original_image_mime_type, project.original_image_filename) == ("image/png", "a.png")
+    assert project.thumbnail_image in [small.key for small in file.thumbnails]
+    assert await data.files.download(file.id, owner_id=owner.user_id) == SCREENSHOT
+
+
+@pytest.mark.parametrize("body", [b"<!DOCTYPE html><p>Log in</p>", b"", SCREENSHOT[:500], b"hello"])
+async def test_what_is_fetched_must_be_an_image(data: DataLayer, owner: Actor, body: bytes) -> None:
+    site = Site()
+    async with site.serving():
+        site.answers["/a.png"] = answer(body, "Content-Type: image/png")
+        service = ProjectService(data.transaction, ImageFiles(data.files, make_fetcher(site)), data.cache)
+        with pytest.raises(InvalidFileError):
+            url = f"http://images.test:{site.port}/a.png"
+            await service.create(owner, ProjectDraft(name="A"), screenshot=url)
+    assert await names(data, owner) == []
+    assert await data.files.list(owner_id=owner.user_id) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        *(("http://127.0.0.1/a.png", FetchAddressError), ("http://localhost:80/a.png", FetchAddressError)),
+        *(("http://169.254.169.254/latest/", FetchAddressError), ("https://[::1]/", FetchAddressError)),
+        *(("http://2130706433/", InvalidUrlError), ("file:///etc/passwd", InvalidUrlError)),
+    ],
+)
+async def test_a_screenshot_from_our_own_network_is_refused(
+    data: DataLayer, owner: Actor, url: str, kind: type[DataLayerError]
+) -> None:
+    with pytest.raises(kind) as caught:
+        await data.projects.create(owner, ProjectDraft(name="A"), screenshot=url)
+    assert getattr(caught.value, "field", "screenshot") == "screenshot"
+    assert await names(data, owner) == []
+
+
+async def test_nothing_is_fetched_for_somebody_who_may_not_create_the_project(data: DataLayer, owner: Actor) -> None:
+    site = Site()
+    async with site.serving():
+        service = ProjectService(data.transaction, ImageFiles(data.files, make_fetcher(site)), data.cache)
+        for actor in (ANONYMOUS, await stored_actor(data)):
+            with pytest.raises(PermissionDeniedError):
+                url = f"http://images.test:{site.port}/"
+                await service.create(actor, ProjectDraft(name="A"), screenshot=url, owner_id=owner.user_id)
+    assert site.requests == []
 
 
 async def test_a_project_that_cannot_be_inserted_leaves_no_file(data: DataLayer, owner: Actor) -> None:

@@ -21,7 +21,7 @@ from data_layer.errors import (
 )
 from data_layer.repositories.repository import check_limit
 from data_layer.schemas.actors import Actor
-from data_layer.schemas.files import FileView
+from data_layer.schemas.files import Attachment, FileView
 from data_layer.schemas.projects import (
     ProjectChanges,
     ProjectDraft,
@@ -32,12 +32,11 @@ from data_layer.schemas.projects import (
     ProjectSummary,
 )
 from data_layer.services.acting import as_of_now, reading_entry
-from data_layer.services.files import FileService
+from data_layer.services.image_files import ImageFiles, ImageSource, thumbnail_key
 from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.project_keys import project_key
 from data_layer.services.projects.cursors import decode_cursor, encode_cursor
 from data_layer.services.projects.overview import ProjectDetails, ProjectOverview, ProjectRow
-from data_layer.services.projects.screenshots import Screenshot, show_in, store_screenshot
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
@@ -57,9 +56,9 @@ class ProjectService:
     is recorded; only its owner changes it.
     """
 
-    def __init__(self, transactions: Transactions, files: FileService, cache: Cache) -> None:
+    def __init__(self, transactions: Transactions, images: ImageFiles, cache: Cache) -> None:
         self._transactions = transactions
-        self._files = files
+        self._images = images
         self._cache = cache
         self._overview = ProjectOverview(transactions)
 
@@ -68,7 +67,7 @@ class ProjectService:
         actor: Actor,
         draft: ProjectDraft,
         *,
-        screenshot: Screenshot | None = None,
+        screenshot: ImageSource | None = None,
         file_name: str | None = None,
         owner_id: UUID | None = None,
     ) -> ProjectFull:
@@ -77,12 +76,14 @@ class ProjectService:
         Args:
             actor: the owner.
             draft: what is in it.
-            screenshot: an image: its bytes, a path, a stream, or a base64 data URL. It is stored with thumbnails.
+            screenshot: an image: its bytes, a path, a stream, a base64 data URL, or an http(s) URL, which is fetched at
+                once. It is stored with thumbnails.
             file_name: what the owner calls the screenshot.
             owner_id: whose project it will be, by default the actor's.
 
         Raises:
             InvalidFileError, FileTooLargeError: the screenshot may not be stored.
+            InvalidUrlError, FetchError: its URL may not be fetched, or could not be.
             InvalidValueError: a value cannot be stored; ``field`` says which.
             PermissionDeniedError: the actor may not do this for that person.
         """
@@ -92,26 +93,22 @@ class ProjectService:
             _assign(project, name, getattr(draft, name))
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.CHANGE_PROJECT, owner=owner_id)
-        file = None
-        if screenshot is not None:
-            file = await store_screenshot(self._files, screenshot, owner_id=owner_id, file_name=file_name)
-        try:
+        if screenshot is None:
+            return await self._insert(actor, project, None)
+        stored = self._images.stored(screenshot, owner_id=owner_id, field="screenshot", file_name=file_name)
+        async with stored as file:
             return await self._insert(actor, project, file)
-        except BaseException:
-            if file is not None:
-                await self._files.delete(file.id, owner_id=owner_id)
-            raise
 
     async def _insert(self, actor: Actor, project: Project, file: FileView | None) -> ProjectFull:
         if file is not None:
-            show_in(project, file)
+            _show_screenshot(project, file)
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.CHANGE_PROJECT, owner=project.user_id)
             tx.add(project)
             new = {"name": project.name, "type": project.type.value}
             tx.add(_entry(AuditAction.PROJECT_CREATE, actor, project, "Created a project", new_values=new))
             await tx.flush()
-            if file is not None and not await tx.files.give_to_project(file.id, project.id):
+            if file is not None and not await tx.files.keep(file.id, Attachment(project_id=project.id)):
                 raise NotFoundError("the screenshot was removed before the project was created; try again")
             return ProjectFull.model_validate(project)
 
@@ -280,6 +277,15 @@ class ProjectService:
             NotFoundError: when there is none, or several have the name.
         """
         return await self._overview.details(id_or_name)
+
+
+def _show_screenshot(project: Project, file: FileView) -> None:
+    project.original_image = file.key
+    project.original_image_filename = file.file_name
+    project.original_image_size = file.size
+    project.original_image_mime_type = file.content_type
+    project.thumbnail_image = thumbnail_key(file)
+    project.image_metadata = {"width": file.width, "height": file.height, "dominant_color": file.dominant_color}
 
 
 def _owner(actor: Actor, owner_id: UUID | None, permission: Permission) -> UUID:

@@ -1,0 +1,119 @@
+"""The one way to keep an image of a person, however it comes: as a validated file of the owner, with thumbnails."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+from data_layer.concurrency import uninterrupted
+from data_layer.errors import CommitUnknownError, FileTypeNotAllowedError, InvalidUrlError, InvalidValueError
+from data_layer.schemas.files import FileView
+from data_layer.services.fetching import Fetcher
+from data_layer.services.files import FileService
+from data_layer.storage import FileContent
+
+ImageSource = FileContent | str
+"""The bytes of an image, or where to read them. A text is a base64 data URL, or an http(s) URL that is fetched."""
+
+# A file whose row was not stored, because the process died, goes by itself.
+_UNTIL_TAKEN = timedelta(hours=1)
+_THUMBNAIL = 400
+_DATA_URL = re.compile(r"data:([a-z]+/[a-z0-9.+-]+)(?:;[a-z0-9-]+=[^;,]*)*;base64,", re.IGNORECASE)
+
+
+class ImageFiles:
+    """Stores images before the rows that they belong to.
+
+    Args:
+        files: where they are stored.
+        fetcher: fetches those that are named by an http(s) URL.
+    """
+
+    def __init__(self, files: FileService, fetcher: Fetcher) -> None:
+        self._files = files
+        self._fetcher = fetcher
+
+    @asynccontextmanager
+    async def stored(
+        self, source: ImageSource, *, owner_id: UUID, field: str, file_name: str | None = None
+    ) -> AsyncIterator[FileView]:
+        """Validate and store an image, for a block that records what it belongs to, in a transaction of its own.
+
+        The file goes after an hour unless the block keeps it (``FileRepository.keep``), and at once if the block fails.
+
+        Args:
+            source: the image.
+            owner_id: whose file it will be.
+            field: what the caller calls it, for messages.
+            file_name: what the owner calls it; by default the name of the file that it is read from.
+
+        Raises:
+            InvalidFileError: it is not an image, or not one of an allowed type.
+            FileTooLargeError: it is larger than MAX_FILE_SIZE.
+            FetchError, InvalidUrlError: it could not be fetched, or its URL may not be.
+            InvalidValueError: a text begins with ``data:`` and is not a base64 data URL.
+            StorageError: it could not be stored.
+        """
+        file = await self._store(source, owner_id, field, file_name)
+        try:
+            _require_image(file, field)
+            yield file
+        except CommitUnknownError:
+            raise  # The row may be there, and then it needs the file; else the file expires.
+        except BaseException:
+            await uninterrupted(self._files.delete(file.id, owner_id=owner_id))
+            raise
+
+    async def _store(self, source: ImageSource, owner_id: UUID, field: str, file_name: str | None) -> FileView:
+        content_type = None
+        if isinstance(source, str):
+            if source[:5].lower() != "data:":
+                return await self._fetch(source, owner_id, field, file_name)
+            source, content_type = decode_data_url(source, field)
+        elif isinstance(source, Path):
+            file_name = file_name or source.name
+        return await self._files.save(
+            source, owner_id=owner_id, content_type=content_type, file_name=file_name, expires_in=_UNTIL_TAKEN
+        )
+
+    async def _fetch(self, url: str, owner_id: UUID, field: str, file_name: str | None) -> FileView:
+        try:
+            async with aclosing(self._fetcher.fetch(url)) as pieces:
+                return await self._files.save(pieces, owner_id=owner_id, file_name=file_name, expires_in=_UNTIL_TAKEN)
+        except InvalidUrlError as error:
+            error.field = field
+            raise
+
+
+def thumbnail_key(file: FileView) -> str:
+    """The key of the smallest thumbnail with at least 400 pixels, of the largest one, or of the image itself."""
+    fitting = [small for small in file.thumbnails if max(small.width, small.height) >= _THUMBNAIL]
+    if fitting:
+        return min(fitting, key=lambda small: small.width).key
+    return max(file.thumbnails, key=lambda small: small.width).key if file.thumbnails else file.key
+
+
+def _require_image(file: FileView, field: str) -> None:
+    if file.image_format is None:
+        raise FileTypeNotAllowedError(f"{field} must be an image, not {file.content_type}")
+
+
+def decode_data_url(url: str, field: str) -> tuple[bytes, str]:
+    """The bytes in a base64 data URL (RFC 2397), and the type that it names.
+
+    Raises:
+        InvalidValueError: it is none.
+    """
+    start = _DATA_URL.match(url)
+    if start is None:
+        raise InvalidValueError(f"{field} is not a base64 data URL", field=field)
+    try:
+        return base64.b64decode(url[start.end() :].encode("ascii"), validate=True), start[1].lower()
+    except (binascii.Error, UnicodeEncodeError):
+        raise InvalidValueError(f"{field} is a data URL that is not valid base64", field=field) from None
