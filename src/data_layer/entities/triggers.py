@@ -107,6 +107,11 @@ NUMBER_GENERATION = Function(
     "number_generation",
     """
 BEGIN
+    -- The copy of a project has counted its generations already, and brings their numbers.
+    PERFORM FROM projects WHERE id = NEW.project_id AND NEW.number BETWEEN 1 AND generation_count;
+    IF FOUND THEN
+        RETURN NEW;
+    END IF;
     UPDATE projects
     SET generation_count = generation_count + 1, last_generated_at = now(), updated_at = now()
     WHERE id = NEW.project_id

@@ -28,6 +28,7 @@ from data_layer.repositories.files import FileRepository
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
 from data_layer.repositories.generations import GenerationEventRepository, GenerationRepository
 from data_layer.repositories.login_attempts import LoginAttemptRepository
+from data_layer.repositories.project_copies import ProjectCopyRepository
 from data_layer.repositories.projects import ProjectRepository
 from data_layer.repositories.refresh_tokens import RefreshTokenRepository
 from data_layer.repositories.sessions import EndedSessions, SessionRepository
@@ -156,6 +157,11 @@ class UnitOfWork:
     def projects(self) -> ProjectRepository:
         """Projects."""
         return ProjectRepository(self._session, partial(self._note, self._makers.discarded_files))
+
+    @cached_property
+    def project_copies(self) -> ProjectCopyRepository:
+        """Copies of projects."""
+        return ProjectCopyRepository(self._session)
 
     @cached_property
     def generations(self) -> GenerationRepository:

@@ -37,6 +37,7 @@ class Permission(StrEnum):
     READ_PROJECT = "read_project"
     READ_PROJECT_FOR_A_REASON = "read_project_for_a_reason"
     CHANGE_PROJECT = "change_project"
+    COPY_PROJECT = "copy_project"
     READ_DESIGN_SYSTEMS = "read_design_systems"
     CHANGE_DESIGN_SYSTEMS = "change_design_systems"
     RECORD_USAGE = "record_usage"
@@ -89,6 +90,7 @@ RULES: dict[Permission, Rule] = {
     Permission.READ_PROJECT: Rule(owner=True),
     Permission.READ_PROJECT_FOR_A_REASON: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.CHANGE_PROJECT: Rule(owner=True),
+    Permission.COPY_PROJECT: Rule(owner=True),
     Permission.READ_DESIGN_SYSTEMS: Rule(owner=True),
     Permission.CHANGE_DESIGN_SYSTEMS: Rule(owner=True),
     Permission.RECORD_USAGE: Rule(owner=True),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from data_layer import DataLayer
 from data_layer.entities.enums import GenerationStatus, RequestType
 from data_layer.errors import InvalidValueError, NotFoundError
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.codes import GeneratedCodeFull
 from data_layer.schemas.generations import CodeDiff
 from data_layer.services.generations.versions import _MOST_COMPARED
@@ -85,6 +86,23 @@ async def test_restoring_makes_a_version_whose_parent_is_the_restored_one(data: 
     await started(data, owner)
     with pytest.raises(InvalidValueError, match="pending"):
         await data.generations.restore(owner.actor, owner.project_id, 5)
+
+
+async def test_restoring_is_one_transaction(data: DataLayer, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    await completed(data, owner, "a")
+    begun = []
+    begin = data.generations._transactions
+
+    def counted() -> UnitOfWork:
+        begun.append(begin())
+        return begun[-1]
+
+    monkeypatch.setattr(data.generations, "_transactions", counted)
+    view = await data.generations.restore(owner.actor, owner.project_id, 1)
+    assert view.ended_at is not None
+    assert len(begun) == 1
+    entry = "SELECT a.xmin = g.xmin FROM audit_logs a JOIN generations g ON g.id::text = resource_id WHERE number = 2"
+    assert await rows(data, entry) == [(True,)]
 
 
 async def difference(data: DataLayer, owner: Owner, old: str, new: str) -> CodeDiff:

@@ -35,7 +35,7 @@ class FileRemoval:
         """After a commit: remove the files whose keys were in rows that are gone. What fails stays for ``cleanup``."""
         with leaving_rest_to_cleanup(files=len(keys)):
             async with self._transactions() as tx:
-                strangers = set(keys) - await tx.stored_files.known(keys)
+                strangers = set(keys) - await tx.stored_files.known(keys) - await tx.stored_files.used_in_rows(keys)
                 marked = await self._mark_deleted(tx, keys=keys)
             # What the table does not know was put there by hand or by the example data, for the row that held its key.
             for key in sorted(strangers):

@@ -30,7 +30,9 @@ from data_layer.schemas.generations import (
     VariantResult,
     WriterState,
 )
+from data_layer.schemas.projects import ProjectFull
 from data_layer.services.generations.access import open_code, open_generation, open_project, view_of
+from data_layer.services.generations.copies import copy_version
 from data_layer.services.generations.streams import (
     LEASE_SECONDS,
     RUNNING,
@@ -40,7 +42,7 @@ from data_layer.services.generations.streams import (
     ended_error,
     refusal_of,
 )
-from data_layer.services.generations.versions import Versions
+from data_layer.services.generations.versions import Versions, code_at, require_complete
 from data_layer.services.permissions import Permission
 from data_layer.services.project_keys import project_key
 
@@ -279,6 +281,27 @@ class GenerationService(Versions):
             writer_token=token,
             last_sequences=tuple(state.last_sequence for state in states),
         )
+
+    async def fork(
+        self, actor: Actor, project_id: UUID, version: int, variant: int | None = None, *, name: str | None = None
+    ) -> ProjectFull:
+        """Begin a new project with one version of another; see ``data.projects.clone``, without history.
+
+        Args:
+            actor: the owner.
+            project_id: the project that has the version.
+            version: its number.
+            variant: which of its variants, by default the selected one.
+            name: of the new project; by default that of the original and "(copy)".
+
+        Raises:
+            NotFoundError: there is no such project, version or variant.
+            InvalidValueError: it is not complete, or the name cannot be one.
+        """
+        async with self._transactions() as tx:
+            project = await open_project(tx, actor, project_id, Permission.COPY_PROJECT)
+            code = require_complete(await code_at(tx, project_id, version, variant))
+            return await copy_version(tx, actor, project, code, name=name)
 
     async def select(self, actor: Actor, generation_id: UUID, variant: int) -> GenerationView:
         """Choose the variant that goes on.

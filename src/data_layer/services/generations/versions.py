@@ -63,7 +63,7 @@ class Versions:
         """
         async with self._transactions() as tx:
             await open_project(tx, actor, project_id, Permission.READ_CODE, reason=reason)
-            return GeneratedCodeFull.model_validate(await _code(tx, project_id, number, variant))
+            return GeneratedCodeFull.model_validate(await code_at(tx, project_id, number, variant))
 
     async def latest(self, actor: Actor, project_id: UUID, *, reason: str | None = None) -> GeneratedCodeFull:
         """The selected variant of the last generation that has one which is complete; that one if it is not.
@@ -102,7 +102,7 @@ class Versions:
         async with self._transactions() as tx:
             await open_project(tx, actor, project_id, Permission.READ_CODE, reason=reason)
             places = (_place("old", old), _place("new", new))
-            codes = [await _code(tx, project_id, *place) for place in places]
+            codes = [await code_at(tx, project_id, *place) for place in places]
         return await asyncio.to_thread(_difference, *codes)
 
     async def restore(self, actor: Actor, project_id: UUID, number: int, variant: int | None = None) -> GenerationView:
@@ -114,11 +114,7 @@ class Versions:
         """
         async with self._transactions() as tx:
             project = await open_project(tx, actor, project_id, Permission.CHANGE_CODE)
-            source = await _code(tx, project_id, number, variant)
-            if source.status is not GenerationStatus.COMPLETED:
-                raise InvalidValueError(
-                    f"version {number} is {source.status}; only complete ones return", field="number"
-                )
+            source = require_complete(await code_at(tx, project_id, number, variant))
             origin = await tx.generations.get(source.generation_id)
             generation = Generation(
                 project_id=project_id,
@@ -127,32 +123,15 @@ class Versions:
                 created_by=actor.user_id,
                 inputs={"restored_version": number, "restored_variant": source.variant_index},
             )
-            tx.add(generation)
+            await add_copy(tx, generation, source, parent_id=source.id)
             tx.invalidate(project_key(project_id))
-            await tx.flush()
-            tx.add(
-                GeneratedCode(
-                    project_id=project_id,
-                    generation_id=generation.id,
-                    parent_id=source.id,
-                    code=source.code,
-                    code_stack=source.code_stack,
-                    provider=source.provider,
-                    model=source.model,
-                    generation_type=source.generation_type,
-                    status=GenerationStatus.COMPLETED,
-                )
-            )
             tx.add(
                 AuditLog.data_action(
                     *(AuditAction.CODE_UPDATE, project.user_id, "generation", generation.id, "Restored a version"),
                     new_values={"project_id": str(project_id), "number": generation.number, "restored": number},
                 )
             )
-            await tx.flush()
-            await tx.generations.close(generation.id)
-        async with self._transactions() as tx:
-            return await view_of(tx, await tx.generations.get(generation.id))
+            return await view_of(tx, await tx.generations.get(generation.id, lock=True))  # Read again: it is closed.
 
 
 def _place(name: str, place: object) -> tuple[int, int | None]:
@@ -165,7 +144,13 @@ def _place(name: str, place: object) -> tuple[int, int | None]:
             raise InvalidValueError(f"{name} must be the number of a version, or it and a variant", field=name)
 
 
-async def _code(tx: UnitOfWork, project_id: UUID, number: int, variant: int | None) -> GeneratedCode:
+async def code_at(tx: UnitOfWork, project_id: UUID, number: int, variant: int | None) -> GeneratedCode:
+    """The code of a version; of the selected variant, unless one is named.
+
+    Raises:
+        NotFoundError: there is no such version or variant.
+        InvalidValueError: a number is none.
+    """
     missing = NotFoundError(f"the project has no version {number}" + ("" if variant is None else f".{variant}"))
     for value, name in ((number, "number"), (variant, "variant")):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
@@ -181,6 +166,38 @@ async def _code(tx: UnitOfWork, project_id: UUID, number: int, variant: int | No
     if code is None:
         raise missing
     return code
+
+
+def require_complete(code: GeneratedCode) -> GeneratedCode:
+    """The code itself, when it is complete.
+
+    Raises:
+        InvalidValueError: it is not.
+    """
+    if code.status is not GenerationStatus.COMPLETED:
+        raise InvalidValueError(f"version {code.version} is {code.status}; choose one that is complete", field="number")
+    return code
+
+
+async def add_copy(tx: UnitOfWork, generation: Generation, source: GeneratedCode, *, parent_id: UUID | None) -> UUID:
+    """Insert a generation with one variant, which has the code of another; returns the id of that variant."""
+    tx.add(generation)
+    await tx.flush()  # The database gives the number, and the variant has the same.
+    copy = GeneratedCode(
+        project_id=generation.project_id,
+        generation_id=generation.id,
+        parent_id=parent_id,
+        code=source.code,
+        code_stack=source.code_stack,
+        provider=source.provider,
+        model=source.model,
+        generation_type=source.generation_type,
+        status=GenerationStatus.COMPLETED,
+    )
+    tx.add(copy)
+    await tx.flush()
+    await tx.generations.close(generation.id)
+    return copy.id
 
 
 def _difference(old: GeneratedCode, new: GeneratedCode) -> CodeDiff:

@@ -32,6 +32,9 @@ from data_layer.schemas.projects import (
     ProjectSummary,
 )
 from data_layer.services.acting import as_of_now, reading_entry
+from data_layer.services.generations.access import open_project
+from data_layer.services.generations.copies import copy_version, copy_with_history
+from data_layer.services.generations.versions import code_at, require_complete
 from data_layer.services.image_files import ImageFiles, ImageSource, thumbnail_key
 from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.project_keys import project_key
@@ -111,6 +114,44 @@ class ProjectService:
             if file is not None and not await tx.files.keep(file.id, Attachment(project_id=project.id)):
                 raise NotFoundError("the screenshot was removed before the project was created; try again")
             return ProjectFull.model_validate(project)
+
+    async def clone(
+        self,
+        actor: Actor,
+        project_id: UUID,
+        *,
+        name: str | None = None,
+        history: bool = True,
+        version: int | None = None,
+    ) -> ProjectFull:
+        """Copy a project. The copy holds files of its own, so it stays whole when the original is removed.
+
+        Its screenshot, images, tags, settings and instructions come along; shares, events, usage, counters of views,
+        copies and downloads, and keys of the application that sent the generations do not. It is private and no
+        favourite. A variant that is still running is cancelled in the copy, with the code that was stored so far.
+
+        Args:
+            actor: the owner.
+            project_id: which one.
+            name: of the copy; by default that of the original and "(copy)".
+            history: copy the generations, with their numbers. Without it one version becomes version 1, of type import.
+            version: the last one of the history; without history the only one, by default the latest complete one.
+
+        Raises:
+            NotFoundError: the actor has none with this id, or it has no such version.
+            InvalidValueError: the version to begin with is not complete, or the name cannot be one.
+        """
+        async with self._transactions() as tx:
+            project = await open_project(tx, actor, project_id, Permission.COPY_PROJECT)
+            if history:
+                if version is not None:
+                    await code_at(tx, project_id, version, None)
+                return await copy_with_history(tx, actor, project, last=version, name=name)
+            if version is None:
+                code = await tx.codes.latest(project_id)
+            else:
+                code = require_complete(await code_at(tx, project_id, version, None))
+            return await copy_version(tx, actor, project, code, name=name)
 
     async def open(self, actor: Actor, project_id: UUID, *, reason: str | None = None) -> ProjectFull:
         """Return a project, from the cache if it is there.
