@@ -91,14 +91,15 @@ async def test_restoring_makes_a_version_whose_parent_is_the_restored_one(data: 
 async def test_restoring_is_one_transaction(data: DataLayer, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     await completed(data, owner, "a")
     begun = []
-    begin = data.generations._transactions
+    service = data.generations
+    begin = service._transactions
 
     def counted() -> UnitOfWork:
         begun.append(begin())
         return begun[-1]
 
-    monkeypatch.setattr(data.generations, "_transactions", counted)
-    view = await data.generations.restore(owner.actor, owner.project_id, 1)
+    monkeypatch.setattr(service, "_transactions", counted)
+    view = await service.restore(owner.actor, owner.project_id, 1)
     assert view.ended_at is not None
     assert len(begun) == 1
     entry = "SELECT a.xmin = g.xmin FROM audit_logs a JOIN generations g ON g.id::text = resource_id WHERE number = 2"
