@@ -17,6 +17,7 @@ from data_layer.cache.locks import Lock
 from data_layer.cache.near import MISSING, NearCopy
 from data_layer.cache.observed import CommandObserver
 from data_layer.cache.statistics import CacheStatistics, ProcessStatistics
+from data_layer.cache.streams import Stream
 from data_layer.cache.time_to_live import TimeToLive
 from data_layer.cache.write_intents import TransactionKeys
 from data_layer.config import Settings
@@ -394,6 +395,26 @@ class Cache:
             namespace=self._namespace,
             lease=lease,
             wait=wait,
+        )
+
+    def stream(self, key: str, *, ttl: TimeToLive) -> Stream:
+        """A bounded log under a key, to which one process appends and from which others read on.
+
+        Args:
+            key: as for values, but of another kind: a value and a stream cannot have the same key.
+            ttl: how long the stream outlives its last entry.
+
+        Raises:
+            InvalidCacheKeyError, InvalidTimeToLiveError: as for values.
+        """
+        parts = self._parts
+        return Stream(
+            key,
+            runner=parts.runner,
+            tracking=parts.tracking,
+            namespace=self._namespace,
+            codec=self._codec,
+            ttl=ttl,
         )
 
     def transaction_keys(self) -> TransactionKeys:

@@ -87,6 +87,7 @@ class Tracking:
         self._names: frozenset[str] = frozenset()
         self._is_broken = asyncio.Event()
         self._waiting: dict[bytes, asyncio.Future[None]] = {}
+        self._watched: dict[bytes, set[asyncio.Event]] = {}
         runner.on_topology_change(self._note_connection)
 
     def start(self) -> None:
@@ -108,6 +109,22 @@ class Tracking:
         await asyncio.wait([change], timeout=seconds)
         if self._waiting.get(key) is change:
             del self._waiting[key]
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether changes are reported at this moment."""
+        return bool(self._names) and not self._is_broken.is_set()
+
+    def watch(self, key: bytes, changed: asyncio.Event) -> None:
+        """Set this event at each change of the key, and whenever changes may have been missed."""
+        self._watched.setdefault(key, set()).add(changed)
+
+    def unwatch(self, key: bytes, changed: asyncio.Event) -> None:
+        """End what ``watch`` began."""
+        events = self._watched.get(key, set())
+        events.discard(changed)
+        if not events:
+            self._watched.pop(key, None)
 
     async def _listen_for_ever(self) -> None:
         pauses = Backoff(_SHORTEST_PAUSE, _LONGEST_PAUSE, jitter=0.5)
@@ -146,6 +163,7 @@ class Tracking:
                     )
                 await connection.run("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", self._namespace.start)
             self._names = frozenset(primary.name for primary in primaries)
+            self._note_changes(self._watched)
             await self._ask_again_and_again(connections)
         finally:
             for connection in connections:
@@ -171,16 +189,24 @@ class Tracking:
         keys: Iterable[bytes] | None = message[1]
         if keys is None:  # FLUSHALL or FLUSHDB.
             self._near.clear()
-            keys = list(self._waiting)
+            keys = [*self._waiting, *self._watched]
+        if self._watched:
+            self._note_changes(keys)
         for key in keys:
             self._near.drop(key)
             change = self._waiting.pop(key, None)
             if change is not None and not change.done():
                 change.set_result(None)
 
+    def _note_changes(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            for changed in self._watched.get(key, ()):
+                changed.set()
+
     def _note_loss(self) -> None:
         self._near.turn_off()
         self._is_broken.set()
+        self._note_changes(self._watched)
 
     async def _note_connection(self, access: NodeAccess) -> None:
         """Commands are about to go to a primary that is new, or has new keys: does a connection listen to it?"""

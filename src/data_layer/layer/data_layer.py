@@ -254,7 +254,10 @@ class DataLayer:
     def maintenance(self) -> MaintenanceService:
         """Removal of what has expired, files included, and the months of the audit trail."""
         months = self.settings.audit_retention_months
-        service = MaintenanceService(self.database, self.transaction, self.file_maintenance, retention_months=months)
+        live = self._opened.generation_streams.live
+        service = MaintenanceService(
+            self.database, self.transaction, self.file_maintenance, live, retention_months=months
+        )
         return self._traced("maintenance", service)
 
     @property

@@ -33,7 +33,7 @@ from data_layer.services.audit.buffer import AuditBuffer, SpillFolder
 from data_layer.services.fetching import Fetcher
 from data_layer.services.files import StorageBackends
 from data_layer.services.files.opening import FileServices, open_files
-from data_layer.services.generations import GenerationStreams
+from data_layer.services.generations import GenerationStreams, LiveStreams
 from data_layer.services.image_files import ImageFiles
 from data_layer.services.sessions import SessionService
 from data_layer.services.sessions.change_stream import ANSWER_SECONDS
@@ -119,7 +119,7 @@ async def open_parts(
     sessions, tokens = _make_sessions(settings, database, cache, addresses)
     stack.push_async_callback(sessions.close)
     # Its last checkpoints come while the data layer closes and begins no transactions for others any more.
-    generation_streams = GenerationStreams(partial(UnitOfWork, database))
+    generation_streams = GenerationStreams(partial(UnitOfWork, database), LiveStreams(cache))
     stack.push_async_callback(generation_streams.close)
     trace_services(tracing, sessions, tokens, files)
     return Parts(

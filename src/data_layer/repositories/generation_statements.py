@@ -100,3 +100,5 @@ WHERE generation_id = %s
 )
 
 STATE = Sql("generated_codes.state", "SELECT status, writer, last_sequence FROM generated_codes WHERE id = %s")
+
+STORED_SEQUENCE = Sql("generated_codes.stored_sequence", "SELECT last_sequence FROM generated_codes WHERE id = %s")

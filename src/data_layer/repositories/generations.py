@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import select
+from sqlalchemy import false, func, select
 from uuid_utils.compat import uuid7
 
 from data_layer.database.statements import named
@@ -66,6 +66,30 @@ class VariantState:
     code: str
     owner_id: UUID
     project_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class VariantProgress:
+    """How far a variant is in the database, without its code."""
+
+    id: UUID
+    index: int
+    status: GenerationStatus
+    last_sequence: int
+    writer: str | None
+    is_abandoned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVariant:
+    """A variant as followers read it."""
+
+    id: UUID
+    index: int
+    status: GenerationStatus
+    last_sequence: int
+    error_message: str | None
+    code: str
 
 
 class GenerationRepository(Repository[Generation]):
@@ -151,6 +175,34 @@ class GenerationRepository(Repository[Generation]):
         rows = await self._session.execute(named("generated_codes.resume", statement))
         return [VariantState(**row) for row in rows.mappings()]
 
+    async def progress(self, generation_id: UUID) -> Sequence[VariantProgress]:
+        """How far its variants are, by index; nothing when it is gone."""
+        running = GeneratedCode.status.in_([GenerationStatus.PENDING, GenerationStatus.PROCESSING])
+        statement = (
+            select(
+                *(GeneratedCode.id, GeneratedCode.variant_index.label("index"), GeneratedCode.status),
+                *(GeneratedCode.last_sequence, GeneratedCode.writer),
+                func.coalesce((GeneratedCode.lease_until < func.now()) & running, false()).label("is_abandoned"),
+            )
+            .where(GeneratedCode.generation_id == generation_id)
+            .order_by(GeneratedCode.variant_index)
+        )
+        rows = await self._session.execute(named("generated_codes.progress", statement))
+        return [VariantProgress(**row) for row in rows.mappings()]
+
+    async def stored_variants(self, code_ids: Sequence[UUID]) -> Sequence[StoredVariant]:
+        """Variants with their code, by index."""
+        statement = (
+            select(
+                *(GeneratedCode.id, GeneratedCode.variant_index.label("index"), GeneratedCode.status),
+                *(GeneratedCode.last_sequence, GeneratedCode.error_message, GeneratedCode.code),
+            )
+            .where(GeneratedCode.id.in_(code_ids))
+            .order_by(GeneratedCode.variant_index)
+        )
+        rows = await self._session.execute(named("generated_codes.stored", statement))
+        return [StoredVariant(**row) for row in rows.mappings()]
+
     async def page(self, project_id: UUID, *, limit: int, before: int | None) -> Sequence[Generation]:
         """The generations of a project, last one first.
 
@@ -173,6 +225,32 @@ class GenerationEventRepository(Repository[GenerationEvent]):
     """Rows of ``generation_events``."""
 
     entity = GenerationEvent
+
+    async def page(
+        self, code_id: UUID, *, after: int, limit: int
+    ) -> tuple[int, Sequence[tuple[int, str, dict[str, Any]]]]:
+        """Events of a variant in their order: sequence number, kind and payload.
+
+        Args:
+            code_id: which variant.
+            after: the number of the last event of the page before.
+            limit: the length of the page.
+
+        Returns:
+            Up to which number the events are stored, and the page.
+        """
+        check_number("after", after)
+        stored = await self._session.fetch_one(sql.STORED_SEQUENCE, (code_id,))
+        if stored is None:
+            return 0, ()
+        statement = (
+            select(GenerationEvent.sequence, GenerationEvent.kind, GenerationEvent.payload)
+            .where(GenerationEvent.code_id == code_id, GenerationEvent.sequence > after)
+            .order_by(GenerationEvent.sequence)
+            .limit(limit)
+        )
+        rows = await self._session.execute(named("generation_events.page", statement))
+        return stored[0], [(row.sequence, row.kind, row.payload) for row in rows]
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
     from data_layer.services.files.cleanup import CleanupReport
     from data_layer.services.files.maintenance import FileMaintenance
+    from data_layer.services.generations import LiveStreams
 
 log = get_log(__name__)
 
@@ -69,11 +70,18 @@ class MaintenanceService:
     """Removes expired sessions, tokens, files and old months of the audit trail, and makes months ahead."""
 
     def __init__(
-        self, database: Database, transactions: Transactions, files: FileMaintenance, *, retention_months: int
+        self,
+        database: Database,
+        transactions: Transactions,
+        files: FileMaintenance,
+        live: LiveStreams,
+        *,
+        retention_months: int,
     ) -> None:
         self._database = database
         self._transactions = transactions
         self._files = files
+        self._live = live
         self._retention_months = retention_months
         self._partitions = AuditPartitions(database)
 
@@ -100,14 +108,15 @@ class MaintenanceService:
                 return MaintenanceReport(
                     is_dry_run=dry_run, is_complete=False, problems=("another process is at it; nothing was done",)
                 )
-            round_ = _Round(self._partitions, self._transactions, self._files, self._retention_months, on_progress)
+            parts = (self._partitions, self._transactions, self._files, self._live)
+            round_ = _Round(*parts, retention_months=self._retention_months, on_progress=on_progress)
             if dry_run:
                 return await round_.plan()
             return await round_.run(actor)
 
     async def end_expired_variants(self) -> int:
         """The step that cannot wait for the next round: end the variants whose writer has stopped; how many."""
-        return await end_expired(self._transactions)
+        return await end_expired(self._transactions, self._live)
 
 
 class _Round:
@@ -118,6 +127,8 @@ class _Round:
         partitions: AuditPartitions,
         transactions: Transactions,
         files: FileMaintenance,
+        live: LiveStreams,
+        *,
         retention_months: int,
         on_progress: Progress,
     ) -> None:
@@ -125,6 +136,7 @@ class _Round:
         self._partitions = partitions
         self._transactions = transactions
         self._files = files
+        self._live = live
         self._on_progress = on_progress
         self._expired = now - _SESSION_GRACE
         self._trash_end = now - TRASH_RETENTION
@@ -184,7 +196,7 @@ class _Round:
             log.warning("maintenance_step_failed", step=name, code=error.code, reason=str(error))
 
     async def _end_variants(self) -> None:
-        self._found["variants_expired"] = await end_expired(self._transactions)
+        self._found["variants_expired"] = await end_expired(self._transactions, self._live)
 
     async def _remove_sessions(self) -> None:
         removals: dict[str, Removal] = {

@@ -23,7 +23,6 @@ from data_layer.schemas.generations import (
     VariantModel,
     WholeCode,
 )
-from data_layer.services.generations import end_expired
 from tests.services.generations.conftest import Owner, rows
 
 VARIANTS = 2
@@ -119,7 +118,9 @@ class Story:
                 "WHERE generation_id = :id AND lease_until IS NOT NULL"
             )
             await tx.execute(lease.bindparams(id=self.id))
-        assert await end_expired(self.data.transaction) == sum(variant.end is None for variant in self.variants)
+        assert await self.data.maintenance.end_expired_variants() == sum(
+            variant.end is None for variant in self.variants
+        )
         for variant in self.variants:
             variant.end = variant.end or FAILED
         # The writer learns it by its next checkpoint.

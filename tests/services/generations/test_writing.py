@@ -31,7 +31,6 @@ from data_layer.schemas.generations import (
     VariantResult,
     WholeCode,
 )
-from data_layer.services.generations import end_expired
 from data_layer.services.generations.streams import MAXIMUM_CODE
 from tests.services.generations.conftest import Owner, let_leases_run_out, rows, started, stored_owner
 
@@ -151,11 +150,11 @@ async def test_a_lease_that_runs_out_ends_the_variant_as_failed(data: DataLayer,
     await data.generations.append(owner.actor, token, 1, 1, CodePiece("done"))
     await data.generations.store(owner.actor, token)
     await data.generations.complete(owner.actor, token, 1)
-    assert await end_expired(data.transaction) == 0, "a lease that holds"
+    assert await data.maintenance.end_expired_variants() == 0, "a lease that holds"
     await let_leases_run_out(data)
 
-    assert await end_expired(data.transaction) == 1
-    assert await end_expired(data.transaction) == 0
+    assert await data.maintenance.end_expired_variants() == 1
+    assert await data.maintenance.end_expired_variants() == 0
 
     [view] = await data.generations.history(owner.actor, owner.project_id)
     assert [code.status for code in view.variants] == [FAILED, COMPLETED]
@@ -249,7 +248,7 @@ async def test_however_ends_race_there_is_one(data: DataLayer, owner: Owner, set
             data.generations.complete(owner.actor, token, 0),
             other.generations.fail(owner.actor, token, 0, "no"),
             other.generations.cancel(owner.actor, generation.id),
-            end_expired(data.transaction),
+            data.maintenance.end_expired_variants(),
         ]
         ends = ends[round_ % 4 :] + ends[: round_ % 4]
         answers = await asyncio.gather(*ends, return_exceptions=True)

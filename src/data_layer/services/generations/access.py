@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from data_layer.entities import GeneratedCode, Generation, Project
@@ -27,10 +27,12 @@ async def open_project(
     *,
     reason: str | None = None,
     even_deleted: bool = False,
+    is_recorded: bool = True,
 ) -> Project:
     """The project, for an actor who may do this with its generations.
 
-    Moderators and administrators may read what is not theirs if they give a reason, which is recorded.
+    Moderators and administrators may read what is not theirs if they give a reason, which is recorded, unless this
+    only checks once more what was recorded before.
 
     Raises:
         NotFoundError: there is none, or it is not the actor's.
@@ -48,25 +50,25 @@ async def open_project(
     reads = permission is Permission.READ_CODE and reason is not None
     if not reads or not is_allowed(actor, Permission.READ_CODE_FOR_A_REASON, owner=project.user_id):
         raise _missing(project_id)
-    tx.add(
-        reading_entry(
-            *(actor, project.user_id, "Read the code of another person's project", reason or ""),
-            resource_type="project",
-            resource_id=str(project.id),
-        )
+    entry = reading_entry(
+        *(actor, project.user_id, "Read the code of another person's project", reason or ""),
+        resource_type="project",
+        resource_id=str(project.id),
     )
+    if is_recorded:
+        tx.add(entry)
     return project
 
 
 async def open_generation(
-    tx: UnitOfWork, actor: Actor, generation_id: UUID, permission: Permission, *, even_deleted: bool = False
+    tx: UnitOfWork, actor: Actor, generation_id: UUID, permission: Permission, **options: Any
 ) -> tuple[Project, Generation]:
-    """A generation with its project; see ``open_project``."""
+    """A generation with its project; the options are those of ``open_project``."""
     generation = await tx.generations.find_one(id=generation_id)
     if generation is None:
         raise NotFoundError(f"no generation has the id {generation_id}")
     try:
-        project = await open_project(tx, actor, generation.project_id, permission, even_deleted=even_deleted)
+        project = await open_project(tx, actor, generation.project_id, permission, **options)
     except NotFoundError:
         raise NotFoundError(f"no generation has the id {generation_id}") from None
     return project, generation

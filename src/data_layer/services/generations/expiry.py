@@ -6,27 +6,34 @@ from typing import TYPE_CHECKING
 
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditLevel
+from data_layer.services.generations.live import MAXIMUM_VARIANTS
+from data_layer.services.generations.recovery import published_but_not_stored
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions
+    from data_layer.services.generations.publishing import LiveStreams
 
 SWEEP_SECONDS = 15.0
 """How often a process that writes or serves looks for them; with the lease, less than a minute."""
 
 _MESSAGE = "the writer stopped: nothing came from it before its lease ran out"
 _BATCH = 100
+_STILL_EXPIRED = -1.0
 
 
-async def end_expired(transactions: Transactions) -> int:
-    """End them as failed, with what had been stored of them; how many there were."""
+async def end_expired(transactions: Transactions, live: LiveStreams) -> int:
+    """End them as failed, with what had been stored or published of them; how many there were."""
     count = 0
     while True:
         async with transactions() as tx:
             found = await tx.generations.find_expired(_BATCH)
         ended = 0
         for generation_id in found:
+            recovered = await published_but_not_stored(transactions, live, generation_id, only_abandoned=True)
             async with transactions() as tx:
                 await tx.generations.lock(generation_id)
+                for each in recovered:
+                    await tx.generations.checkpoint(each.code_id, each.writer, each.unsaved, _STILL_EXPIRED)
                 expired = await tx.generations.expire(generation_id, _MESSAGE)
                 for code_id in expired:
                     tx.add(
@@ -40,6 +47,7 @@ async def end_expired(transactions: Transactions) -> int:
                         )
                     )
                 await tx.generations.close(generation_id)
+            live.announce(generation_id, range(MAXIMUM_VARIANTS) if expired else ())
             ended += len(expired)
         count += ended
         # One that is still found, but was not ended, was renewed meanwhile: the next sweep looks again.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from data_layer.errors import (
 from data_layer.repositories.generations import VariantEnd, VariantState
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.codes import GeneratedCodeFull
+from data_layer.schemas.generation_stream import FollowedEvent
 from data_layer.schemas.generations import (
     GenerationRequest,
     GenerationView,
@@ -33,9 +35,10 @@ from data_layer.schemas.generations import (
 from data_layer.schemas.projects import ProjectFull
 from data_layer.services.generations.access import open_code, open_generation, open_project, view_of
 from data_layer.services.generations.copies import copy_version
+from data_layer.services.generations.followed import RUNNING, Position
+from data_layer.services.generations.live import MAXIMUM_VARIANTS
+from data_layer.services.generations.recovery import published_but_not_stored
 from data_layer.services.generations.streams import (
-    LEASE_SECONDS,
-    RUNNING,
     GenerationStream,
     GenerationStreams,
     VariantStream,
@@ -49,7 +52,6 @@ from data_layer.services.project_keys import project_key
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions
 
-MAXIMUM_VARIANTS = 16
 LONGEST_FEEDBACK = 2000
 
 _TOKEN = re.compile(r"[0-9a-f]{32}\.[A-Za-z0-9_-]{43}")
@@ -110,7 +112,7 @@ class GenerationService(Versions):
             )
             await tx.flush()
             # Everybody's leases are measured by the database's clock.
-            await tx.generations.take_over(generation.id, writer, LEASE_SECONDS)
+            await tx.generations.take_over(generation.id, writer, self._streams.lease_seconds)
         states = [
             VariantState(code.id, code.variant_index, GenerationStatus.PENDING, 0, "", project.user_id, project_id)
             for code in codes
@@ -265,11 +267,17 @@ class GenerationService(Versions):
         if former is not None:
             for variant in former.variants:
                 await self._streams.store(former, variant)
+        async with self._transactions() as tx:
+            await open_generation(tx, actor, generation_id, Permission.CHANGE_CODE)
+        live = self._streams.live
+        published = await published_but_not_stored(self._transactions, live, generation_id, only_abandoned=False)
         token, writer = _new_token(generation_id)
         async with self._transactions() as tx:
             project, _ = await open_generation(tx, actor, generation_id, Permission.CHANGE_CODE)
             await tx.generations.lock(generation_id)
-            await tx.generations.take_over(generation_id, writer, LEASE_SECONDS)
+            for each in published:
+                await tx.generations.checkpoint(each.code_id, each.writer, each.unsaved, self._streams.lease_seconds)
+            await tx.generations.take_over(generation_id, writer, self._streams.lease_seconds)
             states = await tx.generations.variants_of(generation_id, writer)
             if not any(state.status in RUNNING for state in states):
                 raise GenerationEndedError("nothing of the generation runs any more", status="ended")
@@ -302,6 +310,40 @@ class GenerationService(Versions):
             project = await open_project(tx, actor, project_id, Permission.COPY_PROJECT)
             code = require_complete(await code_at(tx, project_id, version, variant))
             return await copy_version(tx, actor, project, code, name=name)
+
+    def follow(
+        self, actor: Actor, generation_id: UUID, *, after: str | None = None, reason: str | None = None
+    ) -> AsyncGenerator[FollowedEvent]:
+        """Everything that happens in a generation, from any process, also while it runs: ``async for event in …``.
+
+        First comes the code of each variant, then what changes it, and its events; nothing is taken back. A reader may
+        be slow: it gets one patch for all that it missed. The end of the generation ends the iteration.
+
+        Args:
+            actor: the owner of the project. Whether he still may read is checked again while this runs.
+            generation_id: which generation.
+            after: the ``position`` of the last event that was received, to go on from there.
+            reason: why, where a moderator looks at somebody else's; it is recorded.
+
+        Raises:
+            NotFoundError: the actor has no such generation, or has it no more.
+            InvalidValueError: ``after`` is no position.
+        """
+
+        async def check(*, is_recorded: bool = False) -> None:
+            async with self._transactions() as tx:
+                await open_generation(
+                    *(tx, actor, generation_id, Permission.READ_CODE), reason=reason, is_recorded=is_recorded
+                )
+
+        async def events() -> AsyncGenerator[FollowedEvent]:
+            position = Position() if after is None else Position.parsed(after)
+            await check(is_recorded=True)
+            async with aclosing(self._streams.followers.follow(generation_id, position, check)) as followed:
+                async for event in followed:
+                    yield event
+
+        return events()
 
     async def select(self, actor: Actor, generation_id: UUID, variant: int) -> GenerationView:
         """Choose the variant that goes on.
@@ -446,6 +488,7 @@ class GenerationService(Versions):
             variant.refusal = None
             raise
         variant.refusal = refusal  # type: ignore[assignment]  # One of the three.
+        self._streams.live.announce(stream.id, [variant.index])
 
     async def _cancel_variant(
         self,
@@ -468,6 +511,7 @@ class GenerationService(Versions):
             if await tx.generations.end_variant(code_id, end, None, None):
                 tx.add(_end_entry(owner_id, code_id, end))
             await tx.generations.close(generation_id)
+        self._streams.live.announce(generation_id, range(MAXIMUM_VARIANTS))
 
 
 _PLACEHOLDER: dict[str, Any] = {"code": "", "provider": VariantModel().provider, "model": VariantModel().name}

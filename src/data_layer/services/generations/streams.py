@@ -43,6 +43,10 @@ from data_layer.observability.log import get_log
 from data_layer.repositories.generations import Unsaved, VariantState
 from data_layer.schemas.generations import CodePiece, Piece, VariantEvent, WholeCode
 from data_layer.services.generations.expiry import SWEEP_SECONDS, end_expired
+from data_layer.services.generations.followed import RUNNING
+from data_layer.services.generations.following import Followers
+from data_layer.services.generations.live import EVENT_OVERHEAD, LIVE_SECONDS, Change, Unpublished
+from data_layer.services.generations.publishing import LiveStreams, Sender
 from data_layer.services.generations.text import encoded, storable, storable_json
 
 if TYPE_CHECKING:
@@ -60,12 +64,8 @@ MAXIMUM_WAITING_EVENTS = MAXIMUM_TEXT_SIZE
 
 _LARGEST_SEQUENCE = 2**31 - 1
 _LONGEST_KIND = 50
-_EVENT_OVERHEAD = 200
-"""Bytes that a waiting event takes beside its payload; so many small ones are bounded, too."""
 _IDLE_SECONDS = 2 * LEASE_SECONDS
 _AT_ONCE = 4
-RUNNING = frozenset({GenerationStatus.PENDING, GenerationStatus.PROCESSING})
-"""The statuses of a variant that may still be written."""
 
 
 class VariantStream:
@@ -83,6 +83,7 @@ class VariantStream:
         self._events_size = 0
         self._received = state.last_sequence
         self._known = [state.last_sequence]
+        self.unpublished = Unpublished(self._code, state.last_sequence)
         if state.status not in RUNNING:
             self.refusal = ended_error(self.index, state.status)
 
@@ -106,16 +107,19 @@ class VariantStream:
             raise self.refusal
         code = self._changed_code([piece for _, piece in new])
         events = [_packed(number, piece) for number, piece in new if isinstance(piece, VariantEvent)]
-        events_size = self._events_size + sum(len(payload) + _EVENT_OVERHEAD for _, _, payload in events)
+        events_size = self._events_size + sum(len(payload) + EVENT_OVERHEAD for _, _, payload in events)
         if events_size > MAXIMUM_WAITING_EVENTS:
             raise LimitReachedError("too many events of this variant wait to be stored; send this one again later")
         _checked_sequence(new[-1][0])
         for whole, added in code:
             if whole:
-                self._code.clear()
-            self._code += added
-            self._is_code_changed = True
+                self._replace(added)
+            elif added:
+                self._code += added
+                self.unpublished.note_appended()
+                self._is_code_changed = True
         self._events += events
+        self.unpublished.note_events(events)
         self._events_size = events_size
         self._received = new[-1][0]
         self.is_dirty = True
@@ -123,9 +127,16 @@ class VariantStream:
     def replace(self, code: str) -> None:
         """Put the final code in place of what was streamed, without a number of its own."""
         [(_, final)] = self._changed_code([WholeCode(code)])
-        if final != self._code:
-            self._code[:] = final
-            self._is_code_changed = True
+        self._replace(final)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether followers know everything, or have to look for its end."""
+        return self.unpublished.sequence == self._received or self.refusal is not None
+
+    def take_change(self) -> Change:
+        """What followers do not know yet."""
+        return self.unpublished.take(self.index, self._code, self._received)
 
     def unsaved(self) -> Unsaved:
         """What the database does not know yet."""
@@ -138,9 +149,15 @@ class VariantStream:
         """Note that it knows all this; what was received meanwhile stays."""
         self._known = [unsaved.last_sequence]
         del self._events[: len(unsaved.events)]
-        self._events_size = sum(len(payload) + _EVENT_OVERHEAD for _, _, payload in self._events)
+        self._events_size = sum(len(payload) + EVENT_OVERHEAD for _, _, payload in self._events)
         if self._received == unsaved.last_sequence:
             self._is_code_changed = False
+
+    def _replace(self, code: bytes) -> None:
+        if code != self._code:
+            self.unpublished.note_replaced(self._code, code)
+            self._code[:] = code
+            self._is_code_changed = True
 
     def _changed_code(self, pieces: Sequence[Piece]) -> list[tuple[bool, bytes]]:
         """The pieces of code as bytes, and for each whether it replaces what came before."""
@@ -178,6 +195,7 @@ class GenerationStream:
         self.owner_id = states[0].owner_id
         self.used_at = monotonic()
         self._variants = {state.index: VariantStream(state) for state in states}
+        self.sender: Sender | None = None
 
     @property
     def variants(self) -> Sequence[VariantStream]:
@@ -203,12 +221,16 @@ class GenerationStream:
 
 
 class GenerationStreams:
-    """All generations that this process writes, and the task that stores them."""
+    """All generations that this process writes, and the tasks that store and publish them."""
 
-    def __init__(self, transactions: Transactions) -> None:
+    def __init__(self, transactions: Transactions, live: LiveStreams, *, lease_seconds: float = LEASE_SECONDS) -> None:
         self._transactions = transactions
+        self.live = live
+        self.followers = Followers(transactions, live)
+        self.lease_seconds = lease_seconds
         self._streams: dict[UUID, GenerationStream] = {}
         self._task: asyncio.Task[None] | None = None
+        self._publishing: asyncio.Task[None] | None = None
         self._swept_at = monotonic()
 
     def find(self, generation_id: UUID) -> GenerationStream | None:
@@ -220,8 +242,11 @@ class GenerationStreams:
         if all(variant.refusal is not None for variant in stream.variants):
             return stream
         self._streams[stream.id] = stream
+        stream.sender = self.live.sender(stream.id, stream.writer, stream.variants)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._store_regularly(), name="generation-checkpoints")
+        if self._publishing is None or self._publishing.done():
+            self._publishing = asyncio.create_task(self._publish_regularly(), name="generation-publishing")
         return stream
 
     def leave(self, generation_id: UUID) -> None:
@@ -246,7 +271,7 @@ class GenerationStreams:
             unsaved = variant.unsaved()
             try:
                 async with self._transactions() as tx:
-                    is_saved = await tx.generations.checkpoint(variant.id, stream.writer, unsaved, LEASE_SECONDS)
+                    is_saved = await tx.generations.checkpoint(variant.id, stream.writer, unsaved, self.lease_seconds)
                     if not is_saved:
                         variant.refusal = await refusal_of(tx, variant, stream.writer)
             except BaseException:
@@ -272,9 +297,18 @@ class GenerationStreams:
 
     async def close(self) -> None:
         """Store everything once more. Another process can continue with the token while the lease lasts."""
-        await cancel_and_wait(self._task)
+        await self.followers.close()
+        await cancel_and_wait(self._task, self._publishing)
         await self.store_all()
         self._streams.clear()
+        await self.live.close()
+
+    async def _publish_regularly(self) -> None:
+        while self._streams:
+            await asyncio.sleep(LIVE_SECONDS)
+            for stream in self._streams.values():
+                if stream.sender is not None:
+                    stream.sender.send()
 
     async def _store_regularly(self) -> None:
         while self._streams:
@@ -292,7 +326,7 @@ class GenerationStreams:
             return
         self._swept_at = monotonic()
         try:
-            await end_expired(self._transactions)
+            await end_expired(self._transactions, self.live)
         except DataLayerError as error:
             log.warning("generations_not_swept", code=error.code)
 

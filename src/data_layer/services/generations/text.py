@@ -17,13 +17,18 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+def is_storable(code: bytes | bytearray) -> bool:
+    """Whether nothing has to be replaced."""
+    return b"\0" not in code and (b"\xed" not in code or _SURROGATE.search(code) is None)
+
+
 def storable(code: bytes | bytearray) -> tuple[str, dict[str, Any]]:
     """The text of ``encoded`` pieces as PostgreSQL can store it, and a note of what had to be replaced.
 
     Halves of surrogate pairs that arrived in two pieces are joined. NUL is replaced by its symbol, U+2400, and a half
     that is alone by U+FFFD; the note counts both, so that nobody takes the text for what was sent.
     """
-    if b"\0" not in code and _SURROGATE.search(code) is None:
+    if is_storable(code):
         return code.decode(), {}
     text = (
         code.decode("utf-8", "surrogatepass").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
