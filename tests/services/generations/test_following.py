@@ -122,6 +122,7 @@ async def test_a_reader_goes_on_in_another_process(data: DataLayer, other: DataL
     await write.store(owner.actor, token)
     await write.append(owner.actor, token, 0, 20, CodePiece("c"))
     expected = "a" + 18 * "b" + "c"
+    await Picture().follow(data, owner, generation.id, until=lambda p: p.codes == {0: expected})
     await picture.follow(other, owner, generation.id, until=lambda p: p.codes == {0: expected})
     assert picture.wholes == 1
     await write.complete(owner.actor, token, 0)

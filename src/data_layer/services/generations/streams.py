@@ -267,6 +267,8 @@ class GenerationStreams:
         async with variant.lock:
             if variant.refusal is not None:
                 return
+            if stream.sender is not None:
+                stream.sender.send()  # So that what is stored can be reached by what is published, too.
             variant.is_dirty = False
             unsaved = variant.unsaved()
             try:
