@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from data_layer.database.statements import named
 from data_layer.entities import GeneratedCode, Generation, GenerationEvent, Project
-from data_layer.entities.enums import GenerationStatus
+from data_layer.entities.enums import CodeStack, GenerationStatus
 from data_layer.repositories import generation_statements as sql
 from data_layer.repositories.repository import Repository, check_limit, check_number
 from data_layer.schemas.generations import VariantResult
@@ -90,6 +90,19 @@ class StoredVariant:
     last_sequence: int
     error_message: str | None
     code: str
+
+
+@dataclass(frozen=True, slots=True)
+class BilledVariant:
+    """What is recorded with the cost of a variant, and what its writer has reported of it."""
+
+    id: UUID
+    owner_id: UUID
+    project_id: UUID
+    code_stack: CodeStack
+    provider: str
+    model: str
+    reported: dict[str, Any] | None
 
 
 class GenerationRepository(Repository[Generation]):
@@ -174,6 +187,22 @@ class GenerationRepository(Repository[Generation]):
         )
         rows = await self._session.execute(named("generated_codes.resume", statement))
         return [VariantState(**row) for row in rows.mappings()]
+
+    async def billed(self, code_ids: Collection[UUID]) -> Sequence[BilledVariant]:
+        """Variants as the ledger records them, in the order in which the sums of a day are locked."""
+        order = (GeneratedCode.provider, GeneratedCode.model, GeneratedCode.code_stack, GeneratedCode.id)
+        statement = (
+            select(
+                *(GeneratedCode.id, GeneratedCode.project_id, GeneratedCode.code_stack, GeneratedCode.provider),
+                *(GeneratedCode.model, Project.user_id.label("owner_id")),
+                GeneratedCode.metadata_["usage"].label("reported"),
+            )
+            .join(Project, Project.id == GeneratedCode.project_id)
+            .where(GeneratedCode.id.in_(list(code_ids)))
+            .order_by(*order)
+        )
+        rows = await self._session.execute(named("generated_codes.billed", statement))
+        return [BilledVariant(**row) for row in rows.mappings()]
 
     async def progress(self, generation_id: UUID) -> Sequence[VariantProgress]:
         """How far its variants are, by index; nothing when it is gone."""

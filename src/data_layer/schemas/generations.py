@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from data_layer.entities.enums import CodeStack, GenerationProvider, GenerationStatus, InputMode, RequestType
 from data_layer.schemas.base import Value
 from data_layer.schemas.codes import GeneratedCodeSummary
+from data_layer.schemas.usage import Reservation
 
 
 class _Given(BaseModel):
@@ -49,11 +51,18 @@ class VariantModel(_Given):
 
 
 class VariantResult(_Given):
-    """What is known of a variant when it is complete; what is not given stays empty."""
+    """What is known of a variant when it ends; what is not given stays empty.
+
+    The four kinds of tokens do not overlap: ``prompt_tokens`` are those that no cache served. ``cost`` is exact.
+    """
 
     model: VariantModel | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cost: Decimal | None = None
+    currency: str = "USD"
     generation_time_seconds: float | None = None
 
 
@@ -83,13 +92,17 @@ Piece = CodePiece | WholeCode | VariantEvent
 
 
 class StartedGeneration(Value):
-    """A generation that can be written. ``writer_token`` is a secret that lets its holder write the variants."""
+    """A generation that can be written. ``writer_token`` is a secret that lets its holder write the variants.
+
+    ``reservations`` are what was set aside for each variant; `UsageService.extend` changes one.
+    """
 
     id: UUID
     project_id: UUID
     number: int
     variant_ids: tuple[UUID, ...]
     writer_token: str = Field(repr=False)
+    reservations: tuple[Reservation, ...] = ()
 
 
 class WriterState(Value):

@@ -91,11 +91,11 @@ class UsageService:
             InvalidValueError: the amount is not above 0, or ``expires_in`` out of range.
         """
         user_id = _person(actor, user_id, Permission.RECORD_USAGE)
-        _check_currency(currency)
+        check_currency(currency)
         wanted = Reservation(
             id=uuid7(),
             user_id=user_id,
-            amount=_amount(amount, "amount"),
+            amount=check_amount(amount, "amount"),
             currency=currency,
             expires_at=datetime.now(UTC),
             is_limited=True,
@@ -118,7 +118,9 @@ class UsageService:
             BudgetExceededError: the budget has less left; the reservation stays as it was.
         """
         require(actor, Permission.RECORD_USAGE, owner=reservation.user_id)
-        wanted = reservation if amount is None else reservation.model_copy(update={"amount": _amount(amount, "amount")})
+        wanted = (
+            reservation if amount is None else reservation.model_copy(update={"amount": check_amount(amount, "amount")})
+        )
         return await self._reserve(actor, wanted, expires_in)
 
     async def settle(
@@ -255,8 +257,8 @@ class UsageService:
             InvalidValueError: a value is out of range; ``field`` says which.
         """
         require(actor, Permission.SET_BUDGET, owner=user_id)
-        _check_currency(currency)
-        limit = None if monthly_limit is None else _amount(monthly_limit, "monthly_limit", may_be_zero=True)
+        check_currency(currency)
+        limit = None if monthly_limit is None else check_amount(monthly_limit, "monthly_limit", may_be_zero=True)
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.SET_BUDGET, owner=user_id)
             user = await tx.users.get(user_id, lock=True)  # Two that set it at the same moment follow each other.
@@ -270,18 +272,23 @@ class UsageService:
             raise InvalidValueError("expires_in must be from one second to one day", field="expires_in")
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.RECORD_USAGE, owner=wanted.user_id)
-            state = await tx.budgets.reserve(
-                wanted.id, wanted.user_id, wanted.currency, wanted.amount, expires_in.total_seconds()
-            )
-        if state is None:
-            return wanted.model_copy(update={"expires_at": datetime.now(UTC) + expires_in, "is_limited": False})
-        if state.expires_at is None:
-            raise BudgetExceededError(
-                f"the budget of this month has {state.remaining:f} {wanted.currency} left, and {wanted.amount:f} are "
-                "needed; wait for the next month, or ask an administrator",
-                remaining=state.remaining,
-            )
-        return wanted.model_copy(update={"expires_at": state.expires_at, "is_limited": True})
+            return await reserve_amount(tx, wanted, expires_in)
+
+
+async def reserve_amount(tx: UnitOfWork, wanted: Reservation, expires_in: timedelta) -> Reservation:
+    """Set an amount aside within a transaction; see `UsageService.reserve`."""
+    state = await tx.budgets.reserve(
+        wanted.id, wanted.user_id, wanted.currency, wanted.amount, expires_in.total_seconds()
+    )
+    if state is None:
+        return wanted.model_copy(update={"expires_at": datetime.now(UTC) + expires_in, "is_limited": False})
+    if state.expires_at is None:
+        raise BudgetExceededError(
+            f"the budget of this month has {state.remaining:f} {wanted.currency} left, and {wanted.amount:f} are "
+            "needed; wait for the next month, or ask an administrator",
+            remaining=state.remaining,
+        )
+    return wanted.model_copy(update={"expires_at": state.expires_at, "is_limited": True})
 
 
 async def record_usage(tx: UnitOfWork, user_id: UUID, usage: NewUsage) -> UsageEntryView:
@@ -295,8 +302,8 @@ async def _record(tx: UnitOfWork, user_id: UUID, usage: NewUsage) -> tuple[Usage
     if usage.at is not None and check_time("at", usage.at) > datetime.now(UTC) + _CLOCK_SKEW:
         raise InvalidValueError("at lies in the future; leave it out, or set the clock right", field="at")
     await _require_owned(tx, user_id, usage)
-    values = usage.model_dump() | {"cost": _amount(usage.cost, "cost", may_be_zero=True)}
-    _check_currency(usage.currency)
+    values = usage.model_dump() | {"cost": check_amount(usage.cost, "cost", may_be_zero=True)}
+    check_currency(usage.currency)
     entry, is_new = await tx.usage.add_once(UsageEntry(user_id=user_id, **values))
     stored = UsageEntryView.model_validate(entry)
     if any(getattr(stored, name) != value for name, value in values.items() if value is not None or name != "at"):
@@ -372,13 +379,13 @@ def _group(group: str) -> UsageGroup:
         raise InvalidValueError(f"by must be of: {', '.join(UsageGroup)}", field="by") from None
 
 
-def _check_currency(currency: str) -> None:
+def check_currency(currency: str) -> None:
     """Refuse another spelling of a currency, which would have sums and a budget of its own."""
     if not _CURRENCY.fullmatch(currency):
         raise InvalidValueError("currency must be a code of ISO 4217, such as USD", field="currency")
 
 
-def _amount(amount: Decimal, name: str, *, may_be_zero: bool = False) -> Decimal:
+def check_amount(amount: Decimal, name: str, *, may_be_zero: bool = False) -> Decimal:
     """An amount with eight decimals, as the ledger keeps it; floats are refused, because they are not exact."""
     rounded = None
     if type(amount) in {Decimal, int}:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from data_layer.entities import AuditLog
-from data_layer.entities.enums import AuditAction, AuditLevel
+from data_layer.entities.enums import AuditAction, AuditLevel, GenerationStatus
+from data_layer.services.generations.accounting import charge
 from data_layer.services.generations.live import MAXIMUM_VARIANTS
 from data_layer.services.generations.recovery import published_but_not_stored
 
@@ -47,6 +48,7 @@ async def end_expired(transactions: Transactions, live: LiveStreams) -> int:
                         )
                     )
                 await tx.generations.close(generation_id)
+                await charge(tx, expired, GenerationStatus.FAILED)
             live.announce(generation_id, range(MAXIMUM_VARIANTS) if expired else ())
             ended += len(expired)
         count += ended

@@ -7,6 +7,8 @@ import re
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -34,6 +36,14 @@ from data_layer.schemas.generations import (
 )
 from data_layer.schemas.projects import ProjectFull
 from data_layer.services.generations.access import open_code, open_generation, open_project, view_of
+from data_layer.services.generations.accounting import (
+    charge,
+    charge_late,
+    check_result,
+    is_known,
+    merged,
+    reserve_for,
+)
 from data_layer.services.generations.copies import copy_version
 from data_layer.services.generations.followed import RUNNING, Position
 from data_layer.services.generations.live import MAXIMUM_VARIANTS
@@ -48,6 +58,7 @@ from data_layer.services.generations.streams import (
 from data_layer.services.generations.versions import Versions, code_at, require_complete
 from data_layer.services.permissions import Permission
 from data_layer.services.project_keys import project_key
+from data_layer.services.usage import check_amount, check_currency
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions
@@ -75,7 +86,14 @@ class GenerationService(Versions):
         self._streams = streams
 
     async def start(
-        self, actor: Actor, project_id: UUID, request: GenerationRequest, models: Sequence[VariantModel]
+        self,
+        actor: Actor,
+        project_id: UUID,
+        request: GenerationRequest,
+        models: Sequence[VariantModel],
+        *,
+        reserve: Decimal | None = None,
+        currency: str = "USD",
     ) -> StartedGeneration:
         """Begin a generation, with one variant for each model.
 
@@ -84,8 +102,11 @@ class GenerationService(Versions):
             project_id: where.
             request: what is asked for.
             models: who makes the variants, 1 to 16; ``VariantModel()`` where that is not known yet.
+            reserve: what each variant may cost; it is set aside in the owner's budget until the variant ends.
+            currency: of that amount.
 
         Raises:
+            BudgetExceededError: the budget of this month has less left than all variants may cost; nothing was begun.
             NotFoundError: the actor has no such project.
             MissingReferenceError: ``parent_id`` names no variant of this project.
             DuplicateError: the source has sent this ``external_key`` before.
@@ -93,6 +114,9 @@ class GenerationService(Versions):
         """
         if not 1 <= len(models) <= MAXIMUM_VARIANTS:
             raise InvalidValueError(f"a generation has 1 to {MAXIMUM_VARIANTS} variants", field="models")
+        if reserve is not None:
+            check_currency(currency)
+            reserve = check_amount(reserve, "reserve")
         generation = _generation(actor, project_id, request)
         token, writer = _new_token(generation.id)
         codes = [_variant(generation, request, index, model) for index, model in enumerate(models)]
@@ -113,6 +137,7 @@ class GenerationService(Versions):
             await tx.flush()
             # Everybody's leases are measured by the database's clock.
             await tx.generations.take_over(generation.id, writer, self._streams.lease_seconds)
+            reservations = await reserve_for(tx, project.user_id, codes, reserve, currency)
         states = [
             VariantState(code.id, code.variant_index, GenerationStatus.PENDING, 0, "", project.user_id, project_id)
             for code in codes
@@ -124,6 +149,7 @@ class GenerationService(Versions):
             number=generation.number,
             variant_ids=tuple(code.id for code in codes),
             writer_token=token,
+            reservations=tuple(reservations),
         )
 
     async def append(self, actor: Actor, writer_token: str, variant: int, sequence: int, *pieces: Piece) -> int:
@@ -159,6 +185,19 @@ class GenerationService(Versions):
             variant.is_dirty = variant.is_dirty or variant.refusal is None
             stream.variant(variant.index)
 
+    async def report_usage(self, actor: Actor, writer_token: str, variant: int, usage: VariantResult) -> None:
+        """Note what a variant has used so far; if it ends without a result of its writer, this is recorded.
+
+        Each report replaces the figures of the ones before that it names.
+
+        Raises:
+            GenerationEndedError: the variant has ended; give the result to ``complete`` or ``fail`` nevertheless.
+            WriterReplacedError: another writer has it now.
+            InvalidValueError: a figure is out of range; ``field`` says which.
+        """
+        stream = await self._stream(actor, writer_token)
+        stream.variant(variant).report(check_result(usage))
+
     async def store(self, actor: Actor, writer_token: str) -> None:
         """Store what was streamed now, instead of within two seconds.
 
@@ -179,7 +218,9 @@ class GenerationService(Versions):
         *,
         code: str | None = None,
     ) -> GeneratedCodeFull:
-        """End a variant with success. Repeating it changes nothing.
+        """End a variant with success, and record what it has cost. Repeating it changes nothing.
+
+        What it has cost is recorded also where it has ended in another way, such as by a cancellation.
 
         Args:
             actor: the owner of the project.
@@ -193,6 +234,7 @@ class GenerationService(Versions):
             GenerationEndedError: it has ended in another way.
             WriterReplacedError: another writer has it now.
         """
+        end = VariantEnd(GenerationStatus.COMPLETED, check_result(result or VariantResult()))
         stream = await self._stream(actor, writer_token)
         target = stream.variant(variant)
         if target.refusal is None:
@@ -200,7 +242,6 @@ class GenerationService(Versions):
                 target.replace(code)
             if not target.has_code:
                 raise InvalidValueError("the variant has no code, so it did not complete; fail it", field="code")
-        end = VariantEnd(GenerationStatus.COMPLETED, result or VariantResult())
         return await self._end_as_writer(stream, target, end)
 
     async def fail(
@@ -213,7 +254,9 @@ class GenerationService(Versions):
         details: Mapping[str, Any] | None = None,
         result: VariantResult | None = None,
     ) -> GeneratedCodeFull:
-        """End a variant without success; what was streamed is kept. Repeating it changes nothing.
+        """End a variant without success; what was streamed is kept, and what it has cost is recorded.
+
+        Repeating it changes nothing.
 
         Raises:
             GenerationEndedError: it has ended in another way.
@@ -224,7 +267,10 @@ class GenerationService(Versions):
             **_PLACEHOLDER, project_id=stream.project_id, error_message=message, error_details=dict(details or {})
         )
         end = VariantEnd(
-            GenerationStatus.FAILED, result or VariantResult(), checked.error_message, checked.error_details
+            GenerationStatus.FAILED,
+            check_result(result or VariantResult()),
+            checked.error_message,
+            checked.error_details,
         )
         return await self._end_as_writer(stream, stream.variant(variant), end)
 
@@ -463,32 +509,40 @@ class GenerationService(Versions):
     ) -> GeneratedCodeFull:
         """End a variant as its writer; ending it again in the same way returns it as it is."""
         async with variant.lock:
-            if variant.refusal is None:
-                await self._try_to_end(stream, variant, end)
+            is_ended_here = variant.refusal is None and await self._try_to_end(stream, variant, end)
         self._streams.leave_if_ended(stream)
         refusal = variant.refusal
+        if not is_ended_here and isinstance(refusal, GenerationEndedError) and is_known(end.result):
+            async with self._transactions() as tx:
+                await charge_late(tx, variant.id, GenerationStatus(refusal.status), end.result)
         if not isinstance(refusal, GenerationEndedError) or refusal.status != end.status:
             raise refusal or AssertionError("ended without a refusal")
         async with self._transactions() as tx:
             return GeneratedCodeFull.model_validate(await tx.codes.get(variant.id))
 
-    async def _try_to_end(self, stream: GenerationStream, variant: VariantStream, end: VariantEnd) -> None:
+    async def _try_to_end(self, stream: GenerationStream, variant: VariantStream, end: VariantEnd) -> bool:
+        """Whether it has ended in this way."""
+        end = replace(end, result=merged(variant.reported, end.result))
         unsaved = variant.unsaved()
         variant.refusal = ended_error(variant.index, end.status)  # What is appended from here on would be lost.
         refusal: Exception | None = variant.refusal
         try:
             async with self._transactions() as tx:
                 await tx.generations.lock(stream.id)
-                if await tx.generations.end_variant(variant.id, end, stream.writer, unsaved):
+                is_ended = await tx.generations.end_variant(variant.id, end, stream.writer, unsaved)
+                if is_ended:
                     tx.add(_end_entry(stream.owner_id, variant.id, end))
                 else:
                     refusal = await refusal_of(tx, variant, stream.writer)
                 await tx.generations.close(stream.id)
+                if is_ended:
+                    await charge(tx, [variant.id], end.status, end.result)
         except BaseException:
             variant.refusal = None
             raise
         variant.refusal = refusal  # type: ignore[assignment]  # One of the three.
         self._streams.live.announce(stream.id, [variant.index])
+        return is_ended
 
     async def _cancel_variant(
         self,
@@ -508,9 +562,12 @@ class GenerationService(Versions):
                 return
         async with self._transactions() as tx:
             await tx.generations.lock(generation_id)
-            if await tx.generations.end_variant(code_id, end, None, None):
+            is_ended = await tx.generations.end_variant(code_id, end, None, None)
+            if is_ended:
                 tx.add(_end_entry(owner_id, code_id, end))
             await tx.generations.close(generation_id)
+            if is_ended:
+                await charge(tx, [code_id], end.status)
         self._streams.live.announce(generation_id, range(MAXIMUM_VARIANTS))
 
 

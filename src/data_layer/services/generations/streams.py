@@ -41,7 +41,8 @@ from data_layer.errors import (
 )
 from data_layer.observability.log import get_log
 from data_layer.repositories.generations import Unsaved, VariantState
-from data_layer.schemas.generations import CodePiece, Piece, VariantEvent, WholeCode
+from data_layer.schemas.generations import CodePiece, Piece, VariantEvent, VariantResult, WholeCode
+from data_layer.services.generations.accounting import merged, packed
 from data_layer.services.generations.expiry import SWEEP_SECONDS, end_expired
 from data_layer.services.generations.followed import RUNNING
 from data_layer.services.generations.following import Followers
@@ -83,6 +84,8 @@ class VariantStream:
         self._events_size = 0
         self._received = state.last_sequence
         self._known = [state.last_sequence]
+        self.reported: VariantResult | None = None
+        """What its writer has said about its cost."""
         self.unpublished = Unpublished(self._code, state.last_sequence)
         if state.status not in RUNNING:
             self.refusal = ended_error(self.index, state.status)
@@ -138,9 +141,18 @@ class VariantStream:
         """What followers do not know yet."""
         return self.unpublished.take(self.index, self._code, self._received)
 
+    def report(self, result: VariantResult) -> None:
+        """Note what it has cost so far."""
+        if self.refusal is not None:
+            raise self.refusal
+        self.reported = merged(self.reported, result)
+        self.is_dirty = True
+
     def unsaved(self) -> Unsaved:
         """What the database does not know yet."""
         code, note = storable(self._code) if self._is_code_changed else (None, {})
+        if self.reported is not None:
+            note |= packed(self.reported)
         if self._received not in self._known:
             self._known.append(self._received)
         return Unsaved(code, self._received, tuple(self._known), tuple(self._events), note)
