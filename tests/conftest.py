@@ -55,7 +55,7 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests neither read the developer's settings nor write into the project folder."""
-    names = [name.upper() for name in Settings.model_fields] + ["NODE_ENV"]
+    names = [name.upper() for name in Settings.fields()] + ["NODE_ENV"]
     saved = {name: os.environ.pop(name) for name in names if name in os.environ}
     folder = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("work"))
@@ -105,7 +105,7 @@ def migrated(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) 
     """The same, after the database was made and migrated."""
 
     async def prepare() -> None:
-        settings = base_settings.model_copy(update={"local_storage_path": tmp_path_factory.mktemp("uploads")})
+        settings = base_settings.replaced(local_storage_path=tmp_path_factory.mktemp("uploads"))
         async with DataLayer(settings, prepare=True):
             pass
 
@@ -116,7 +116,7 @@ def migrated(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def settings(migrated: Settings, tmp_path: Path) -> Settings:
     """Settings for one test: the migrated database, and a storage folder of its own."""
-    return migrated.model_copy(update={"local_storage_path": tmp_path / "uploads"})
+    return migrated.replaced(local_storage_path=tmp_path / "uploads")
 
 
 @pytest.fixture

@@ -79,15 +79,15 @@ class TestDefaults:
         assert settings.uses_embedded_database
         assert settings.uses_embedded_cache
         assert settings.data_folder == Path(".data-layer")
-        assert settings.local_storage_path == Path("uploads")
+        assert settings.storage.local_storage_path == Path("uploads")
         assert not settings.is_production
 
     def test_an_empty_variable_counts_as_not_set(self) -> None:
-        assert read(**{name.upper(): "" for name in Settings.model_fields}) == read()
+        assert read(**{name.upper(): "" for name in Settings.fields()}) == read()
 
-    @pytest.mark.parametrize("name", Settings.model_fields)
+    @pytest.mark.parametrize("name", Settings.fields())
     def test_every_setting_is_described(self, name: str) -> None:
-        assert re.fullmatch(r"(?s)[A-Zjl].*\.", Settings.model_fields[name].description or "")
+        assert re.fullmatch(r"(?s)[A-Zjl].*\.", Settings.fields()[name].description or "")
 
 
 class TestSources:
@@ -217,7 +217,7 @@ class TestMalformedValues:
         assert nodes.redis_cluster_nodes == "redis-1.internal:6379,10.0.0.2:6379,[::1]:6379"
 
     @given(
-        st.sampled_from([name.upper() for name in Settings.model_fields]),
+        st.sampled_from([name.upper() for name in Settings.fields()]),
         st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1),
     )
     def test_any_value_is_taken_or_refused_as_a_configuration_error(self, name: str, value: str) -> None:
@@ -457,7 +457,7 @@ class TestSecrets:
             )
 
     def test_every_secret_has_a_type_that_hides_it(self) -> None:
-        hiding = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
+        hiding = {name for name, field in Settings.fields().items() if "SecretStr" in str(field.annotation)}
         assert hiding == {*SECRETS, *STORAGE_SECRETS}
 
     @pytest.mark.parametrize("sentinels", [True, False])
@@ -490,7 +490,7 @@ class TestSecrets:
         "name",
         [
             name
-            for name in Settings.model_fields
+            for name in Settings.fields()
             if name
             not in {
                 "db_host",
@@ -522,8 +522,16 @@ class TestSecrets:
 
 
 class TestFrozen:
-    @pytest.mark.parametrize("name", Settings.model_fields)
+    @pytest.mark.parametrize("name", Settings.fields())
     def test_no_setting_can_be_changed(self, name: str) -> None:
+        settings = read()
+        parts = [getattr(settings, part) for part, kind in Settings.parts().items() if name in kind.model_fields]
+        (owner,) = parts or [settings]
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(owner, name, getattr(owner, name))
+
+    @pytest.mark.parametrize("name", Settings.parts())
+    def test_no_part_can_be_exchanged(self, name: str) -> None:
         settings = read()
         with pytest.raises(ValidationError, match="frozen"):
             setattr(settings, name, getattr(settings, name))
@@ -578,7 +586,7 @@ class TestMisreadings:
         ("name", "value"), [("DB_SSL", "Verify-Full"), ("STORAGE_BACKEND", "LOCAL"), ("LOG_LEVEL", "warning")]
     )
     def test_usual_spellings_are_understood(self, name: str, value: str) -> None:
-        assert name.lower() in read(**{name: value}).model_fields_set
+        assert name.lower() in read(**{name: value}).given
 
     def test_a_value_of_the_wrong_type_is_a_configuration_error(self) -> None:
         with environment(), pytest.raises(ConfigurationError, match="STORAGE_BACKEND"):
@@ -615,14 +623,14 @@ class TestMisreadings:
 class TestFiles:
     def test_lists_are_separated_by_commas(self) -> None:
         settings = read(ALLOWED_FILE_TYPES="image/png, text/html,", IMAGE_THUMBNAIL_SIZES="64,128")
-        assert settings.allowed_file_types == ("image/png", "text/html")
-        assert settings.image_thumbnail_sizes == (64, 128)
-        assert read(IMAGE_THUMBNAIL_SIZES="none").image_thumbnail_sizes == ()
+        assert settings.files.allowed_file_types == ("image/png", "text/html")
+        assert settings.files.image_thumbnail_sizes == (64, 128)
+        assert read(IMAGE_THUMBNAIL_SIZES="none").files.image_thumbnail_sizes == ()
 
     def test_the_defaults_are_those_of_the_specification(self) -> None:
         settings = read()
-        assert settings.allowed_file_types == ("image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif")
-        assert settings.image_remove_metadata == "none"
+        assert settings.files.allowed_file_types == ("image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif")
+        assert settings.files.image_remove_metadata == "none"
 
     @pytest.mark.parametrize(
         ("name", "value"),

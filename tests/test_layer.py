@@ -72,7 +72,7 @@ class TestTheInstanceOfTheProcess:
 
     @pytest.mark.usefixtures("_shut_down")
     async def test_a_failed_opening_can_be_repeated(self, settings: Settings) -> None:
-        wrong = settings.model_copy(update={"database_url": SecretStr("postgresql://127.0.0.1:1/name")})
+        wrong = settings.replaced(database_url=SecretStr("postgresql://127.0.0.1:1/name"))
         results = await asyncio.gather(*(initialize_data_layer(wrong) for _ in range(3)), return_exceptions=True)
         assert [type(result).__name__ for result in results] == ["DatabaseUnavailableError"] * 3
         assert (await initialize_data_layer(settings)).cache is not None
@@ -154,15 +154,13 @@ class TestOpening:
     async def test_a_storage_that_cannot_be_used(self, settings: Settings, tmp_path: Path, *, prepare: bool) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(StorageUnavailableError):
-            await DataLayer(
-                settings.model_copy(update={"local_storage_path": tmp_path / "file"}), prepare=prepare
-            ).open()
+            await DataLayer(settings.replaced(local_storage_path=tmp_path / "file"), prepare=prepare).open()
 
     async def test_an_own_database_is_only_changed_when_asked_to(
         self, settings: Settings, servers: tuple[str, str]
     ) -> None:
         url = another_database(servers[0])
-        settings = settings.model_copy(update={"database_url": SecretStr(url)})
+        settings = settings.replaced(database_url=SecretStr(url))
         try:
             with pytest.raises(DatabaseMissingError, match="data-layer db create"):
                 await DataLayer(settings).open()
@@ -196,7 +194,7 @@ sys.exit("alembic was loaded" if "alembic" in sys.modules else 0)
         environment = {
             "DATABASE_URL": settings.database_url.get_secret_value() if settings.database_url else "",
             "REDIS_URL": settings.redis_url.get_secret_value() if settings.redis_url else "",
-            "LOCAL_STORAGE_PATH": str(settings.local_storage_path),
+            "LOCAL_STORAGE_PATH": str(settings.storage.local_storage_path),
         }
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", program],
@@ -263,7 +261,7 @@ class TestFilesOfDeletedRows:
 
 @pytest.mark.parametrize("prepare", [True, False])
 async def test_migrations_do_not_go_through_pgbouncer(settings: Settings, prepare: bool) -> None:  # noqa: FBT001
-    pooled = settings.model_copy(update={"db_pgbouncer": True})
+    pooled = settings.replaced(db_pgbouncer=True)
     with pytest.raises(ConfigurationError, match="DB_DIRECT_URL"):
         if prepare:
             await DataLayer(pooled, prepare=True).open()

@@ -112,7 +112,7 @@ async def test_reads_of_the_cache_by_who_had_the_value(data: DataLayer) -> None:
 
 
 async def test_a_broken_cache_shows(settings: Settings) -> None:
-    nowhere = settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1")})
+    nowhere = settings.replaced(redis_url=SecretStr("redis://127.0.0.1:1"))
     async with DataLayer(nowhere) as data:
         for _ in range(10):
             with suppress(Exception):
@@ -150,7 +150,7 @@ async def test_the_second_storage_is_counted_too(settings: Settings, rclone_serv
         "aws_access_key_id": credentials.access_key_id,
         "aws_secret_access_key": SecretStr(credentials.secret_access_key),
     }
-    async with DataLayer(settings.model_copy(update=update)) as data:
+    async with DataLayer(settings.replaced(**update)) as data:
         second = data.files._backends.of(StorageKind.S3)
         await second.upload(b"content", "a.txt", "text/plain")
         assert told(data, "storage_operation_seconds", backend="s3", operation="upload") == 1
@@ -220,7 +220,7 @@ async def test_transactions_by_their_end(data: DataLayer) -> None:
 
 
 async def test_the_pool_and_those_who_wait_for_it(settings: Settings) -> None:
-    small = settings.model_copy(update={"db_max_connections": 1, "db_min_connections": 1, "db_pool_timeout": 0.5})
+    small = settings.replaced(db_max_connections=1, db_min_connections=1, db_pool_timeout=0.5)
     async with DataLayer(small) as data:
 
         async def read() -> None:
@@ -243,7 +243,7 @@ async def test_the_pool_and_those_who_wait_for_it(settings: Settings) -> None:
 
 
 async def test_a_replica_that_is_gone_shows(settings: Settings) -> None:
-    async with DataLayer(settings.model_copy(update={"db_replica_hosts": "127.0.0.1:1"})) as data:
+    async with DataLayer(settings.replaced(db_replica_hosts="127.0.0.1:1")) as data:
         assert told(data, "database_replica_used", server="127.0.0.1:1") == 0
         (lag,) = data.metrics.snapshot()["data_layer_database_replica_lag_seconds"].samples.values()
         assert lag != lag, "nobody knows"  # noqa: PLR0124  (NaN)

@@ -11,8 +11,10 @@ import pytest
 from data_layer import Settings
 from data_layer.errors import ConfigurationError
 from data_layer.settings.azure_place import EMULATOR_KEY
+from data_layer.settings.storage import StorageSettings
 from data_layer.storage import AzurePlace, AzureStorage, LocalStorage, S3Storage
 from data_layer.storage.opening import local_url_signer, make_storage
+from data_layer.storage.signing.local import LocalUrlSigner
 from data_layer.storage.signing.terms import Terms
 
 KEY = "c2VjcmV0LWtleS1vZi10aGUtYWNjb3VudA=="
@@ -44,13 +46,13 @@ def test_each_backend_is_made() -> None:
         AzureStorage: Settings(storage_backend="azure", azure_storage_connection_string=ACCOUNT),
     }
     for kind, settings in kinds.items():
-        assert type(make_storage(settings)) is kind
+        assert type(make_storage(settings.storage, settings.session_secret)) is kind
 
 
 def test_the_defaults_are_those_of_the_specification() -> None:
     settings = Settings()
-    assert (settings.storage_backend, settings.aws_region) == ("local", "us-east-1")
-    assert settings.azure_storage_container_name == "screenshots"
+    assert (settings.storage.storage_backend, settings.storage.aws_region) == ("local", "us-east-1")
+    assert settings.storage.azure_storage_container_name == "screenshots"
 
 
 def test_what_is_missing_and_what_contradicts_is_told_at_once() -> None:
@@ -108,7 +110,7 @@ def test_azure_needs_one_way_in() -> None:
     both = {"azure_storage_connection_string": ACCOUNT, "azure_storage_account": "pictures"}
     assert "keep one" in problems(storage_backend="azure", **both)[0]
     settings = Settings(storage_backend="azure", azure_storage_account="pictures")
-    assert settings.azure_place.url == "https://pictures.blob.core.windows.net/screenshots"
+    assert settings.storage.azure_place.url == "https://pictures.blob.core.windows.net/screenshots"
 
 
 @pytest.mark.parametrize(
@@ -162,14 +164,46 @@ def test_a_file_that_is_no_key_is_refused(tmp_path: Path) -> None:
         aws_cloudfront_private_key=tmp_path / "key.pem",
     )
     with pytest.raises(ConfigurationError, match="AWS_CLOUDFRONT_PRIVATE_KEY"):
-        make_storage(settings)
+        make_storage(settings.storage, settings.session_secret)
+
+
+def _signer(settings: Settings) -> LocalUrlSigner:
+    return local_url_signer(settings.storage, settings.session_secret)
 
 
 def test_local_signatures_outlive_a_change_of_the_secret() -> None:
     old: dict[str, Any] = {"storage_signing_secret": "a" * 32}
     both: dict[str, Any] = {"storage_signing_secret": "b" * 32, "storage_signing_secret_previous": "a" * 32}
     terms = Terms("a", "GET", now=datetime.now(UTC), seconds=60)
-    signed = local_url_signer(Settings(**old)).sign(terms)
+    signed = _signer(Settings(**old)).sign(terms)
     query = dict(part.split("=") for part in signed.url.partition("?")[2].split("&"))
-    assert local_url_signer(Settings(**both)).verify("GET", "a", query).method == "GET"
+    assert _signer(Settings(**both)).verify("GET", "a", query).method == "GET"
     assert problems(storage_signing_secret_previous="a" * 32)
+
+
+def test_the_second_storage_has_settings_of_its_own() -> None:
+    settings = Settings(storage_backend="s3", aws_s3_bucket="bucket", storage_second_backend="LOCAL").storage
+    second = settings.second
+    assert second is not None
+    assert (second.storage_backend, second.storage_second_backend, second.second) == ("local", None, None)
+    assert settings.replaced(storage_second_backend="s3").second is None
+    assert Settings().storage.second is None
+
+
+def test_a_part_is_checked_by_itself() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        StorageSettings(storage_backend="s3", aws_access_key_id="id")
+    assert [problem.partition(" ")[0] for problem in caught.value.problems] == ["AWS_S3_BUCKET", "AWS_ACCESS_KEY_ID"]
+    with pytest.raises(ConfigurationError, match="MAX_FILE_SIZE"):
+        StorageSettings().replaced(max_file_size=0)
+    typo: dict[str, Any] = {"storage_bakend": "s3"}
+    with pytest.raises(ConfigurationError, match="STORAGE_BAKEND"):
+        StorageSettings(**typo)
+
+
+def test_settings_with_changes_do_not_read_the_environment_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Settings(max_file_size=7)
+    monkeypatch.setenv("STORAGE_TIMEOUT", "9")
+    after = before.replaced(storage_retries=1)
+    assert after.given - before.given == {"storage_retries"}
+    assert (after.storage.max_file_size, after.storage.storage_timeout) == (7, 30)

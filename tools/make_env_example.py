@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from data_layer.config import Settings
 
 TARGET = Path(__file__).parents[1] / ".env.example"
+FIELDS = Settings.fields()
 HEADING = """\
 # Every setting with its default. Copy this file to .env and change what you need; the environment wins over .env,
 # and an empty value counts as not set. Written by `make env-example` from src/data_layer/config.py and settings/.
@@ -24,13 +25,14 @@ HEADING = """\
 def groups() -> Iterator[tuple[str, list[str]]]:
     """Each heading in the source of ``Settings`` and its parts, with the names of the settings below it."""
     heading, names = "", list[str]()
-    parts = [part for part in Settings.__mro__ if part.__module__.startswith("data_layer.")]
+    own = [part for part in Settings.__mro__ if part.__module__.startswith("data_layer.")]
+    parts = [*own, *Settings.parts().values()]
     for line in "".join(map(inspect.getsource, parts)).splitlines():
         if comment := re.fullmatch(r" {4}# (.+)", line):
             if names:
                 yield heading, names
             heading, names = comment[1], []
-        elif (field := re.match(r" {4}(\w+): ", line)) and field[1] in Settings.model_fields:
+        elif (field := re.match(r" {4}(\w+): ", line)) and field[1] in FIELDS:
             names.append(field[1])
     yield heading, names
 
@@ -56,7 +58,7 @@ def render() -> str:
     for heading, names in groups():
         lines.append(f"\n# --- {heading} ---\n")
         for name in names:
-            field = Settings.model_fields[name]
+            field = FIELDS[name]
             lines += [f"# {line}" for line in wrap(field.description or "", 110)]
             lines.append(f"{name.upper()}={write_value(field.default)}\n")
     return "\n".join(lines)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import (
     ConfigDict,
@@ -16,8 +16,8 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from data_layer.environment import (
     check_visible,
@@ -32,16 +32,17 @@ from data_layer.errors import ConfigurationError
 from data_layer.settings.database import DatabaseSettings, SslMode
 from data_layer.settings.files import FileSettings
 from data_layer.settings.observability import AuditSettings, LogSettings, MetricsSettings, TracingSettings
+from data_layer.settings.part import SettingsPart, describe_problems, malformed_names
 from data_layer.settings.redis import RedisSettings
 from data_layer.settings.security import SecuritySettings
 from data_layer.settings.service import ServiceSettings
+from data_layer.settings.storage import StorageSettings
 from data_layer.settings.strength import HOW_TO_MAKE_ONE, secret_weakness, shared_secrets
 from data_layer.settings.values import (
     COMMA_SEPARATED,
     DEVELOPMENT_SECRET,
     OwnHost,
     Port,
-    describe_problem,
     disagreement,
 )
 
@@ -71,7 +72,6 @@ class Settings(
     LogSettings,
     DatabaseSettings,
     RedisSettings,
-    FileSettings,
     SecuritySettings,
     AuditSettings,
     ServiceSettings,
@@ -90,6 +90,9 @@ class Settings(
 
     model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
 
+    storage: StorageSettings
+    files: FileSettings
+
     # General
     environment: Environment = Field(
         Environment.DEVELOPMENT,
@@ -106,9 +109,6 @@ class Settings(
         "log_level",
         "log_format",
         "db_ssl",
-        "storage_backend",
-        "storage_second_backend",
-        "image_remove_metadata",
         mode="before",
     )
     @classmethod
@@ -131,18 +131,6 @@ class Settings(
     def _understand_warning(cls, value: Any) -> Any:
         return "warn" if isinstance(value, str) and value.lower() == "warning" else value
 
-    @field_validator("port", "metrics_port", "db_port", "redis_port", mode="before")
-    @classmethod
-    def _explain_service_links(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, str) and value.startswith("tcp://"):
-            name = str(info.field_name).upper()
-            service = name.removesuffix("_PORT").lower()
-            raise ValueError(
-                f"was set by Kubernetes for the service {service!r}; put enableServiceLinks: false into the pod, "
-                f"or set {name} there"
-            )
-        return value
-
     @field_validator("*", mode="before")
     @classmethod
     def _remove_invisible(cls, value: Any, info: ValidationInfo) -> Any:
@@ -158,56 +146,62 @@ class Settings(
         check_visible(COMMA_SEPARATED.func(text) if is_list else text)  # type: ignore[call-arg]
         return text
 
-    @model_validator(mode="after")
-    def _check_together(self) -> Self:
+    def __init__(self, *, _env_file: Path | None = Path(".env"), _understood: Any = None, **values: Any) -> None:
+        if _understood is None:
+            examined = _examine(_env_file, values)
+            if examined.problems:
+                raise ConfigurationError(*examined.problems)
+            _understood = {name: getattr(examined.settings, name) for name in examined.settings.model_fields_set}
+        super().__init__(**_understood)
+
+    @classmethod
+    @cache
+    def parts(cls) -> dict[str, type[SettingsPart]]:
+        """Return the parts by their names."""
+        kinds = {name: field.annotation for name, field in cls.model_fields.items()}
+        return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, SettingsPart)}
+
+    @classmethod
+    def fields(cls) -> dict[str, FieldInfo]:
+        """Return every setting, those of the parts too, by its name."""
+        fields = {name: field for name, field in cls.model_fields.items() if name not in Settings.parts()}
+        for part in Settings.parts().values():
+            fields |= part.model_fields
+        return fields
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The names of the settings that were set; the others have their defaults."""
+        own = self.model_fields_set - Settings.parts().keys()
+        return frozenset(own).union(*(getattr(self, name).model_fields_set for name in Settings.parts()))
+
+    def flat(self) -> dict[str, Any]:
+        """Return the value of every setting, those of the parts too, by its name."""
+        values = {name: value for name, value in self if name not in Settings.parts()}
+        for name in Settings.parts():
+            values |= dict(getattr(self, name))
+        return values
+
+    def replaced(self, **changes: Any) -> Settings:
+        """Return these settings with some changed, validated like any others; the environment is not read again."""
+        values = self.flat()
+        given = {name: values[name] for name in self.given}
+        examined = _understand(given | changes)
+        if examined.problems:
+            raise ConfigurationError(*examined.problems)
+        return examined.settings
+
+    def contradictions(self) -> list[str]:
+        """Return what makes parts that are valid by themselves unusable together, or unfit for production."""
         problems = [
             *self.database_contradictions(),
             *self.security_contradictions(),
             *self.redis_contradictions(),
-            *self.file_contradictions(),
             *self.worker_contradictions(self.db_max_connections),
             *self._shared_ports(),
             *self._missing_files(),
         ]
-        if self.is_production:
-            problems += self.unfit_for_production()
-        if problems:
-            raise ConfigurationError(*problems)
-        return self
-
-    def __init__(self, *, _env_file: Path | None = Path(".env"), **values: Any) -> None:
-        known = _known_variables()
-        problems: list[str] = []
-        try:
-            file = read_file(_env_file)
-        except ConfigurationError as error:
-            problems += error.problems
-            file = {}
-        present = present_variables(file)
-        problems += misspelt(present, known)
-        problems += disagreement(present)
-        problems += [_unknown(name, known) for name in values if name.upper() not in known]
-        values = _by_setting(present, known) | _by_setting(values, known)
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            problems += [describe_problem(problem) for problem in error.errors(include_url=False)]
-            problems += self._problems_beside(error, values)
-        except ConfigurationError as error:
-            problems += error.problems
-        if problems:
-            raise ConfigurationError(*problems)
-
-    @classmethod
-    def _problems_beside(cls, error: ValidationError, values: dict[str, Any]) -> list[str]:
-        """What the checks across settings find once the malformed ones are replaced by harmless ones."""
-        try:
-            super().__init__(cls.__new__(cls), **values | _harmless(_malformed(error)))
-        except ConfigurationError as further:
-            return list(further.problems)
-        except ValidationError:
-            return []
-        return []
+        return problems + self.unfit_for_production() if self.is_production else problems
 
     @property
     def is_production(self) -> bool:
@@ -223,7 +217,10 @@ class Settings(
 
     def masked(self) -> dict[str, Any]:
         """All settings as JSON values, with every secret replaced by stars."""
-        return self.model_dump(mode="json")
+        values = self.model_dump(mode="json")
+        for name in Settings.parts():
+            values |= values.pop(name)
+        return values
 
     def unfit_for_production(self) -> list[str]:
         """What production refuses."""
@@ -231,7 +228,7 @@ class Settings(
             *self.unfit_database(),
             *self.unfit_cache(),
             *self.unfit_against_guessing(),
-            *self.unfit_files(),
+            *self.storage.unfit(),
             *self.unfit_secrets(),
         ]
 
@@ -252,8 +249,8 @@ class Settings(
     def unfit_secrets(self) -> list[str]:
         """What production refuses of the secrets."""
         secrets = self.signing_secrets()
-        if self.storage_backend == "local":
-            secrets += self.signing_secrets_of_storage()
+        if self.storage.storage_backend == "local":
+            secrets += self.storage.signing_secrets()
         names = self.names_around_database() | self.names_around_cache() | {self.host, self.jwt_issuer}
         problems = []
         for name, secret in secrets:
@@ -264,10 +261,10 @@ class Settings(
 
     def _shared_secrets(self) -> list[str]:
         secrets = [(name, secret) for name, secret in self.signing_secrets() if secret != DEVELOPMENT_SECRET]
-        purposes = {name: [(name, secret)] for name, secret in secrets + self.signing_secrets_of_storage()}
+        purposes = {name: [(name, secret)] for name, secret in secrets + self.storage.signing_secrets()}
         purposes |= {"database": self.database_passwords(), "cache": self.cache_passwords()}
-        if self.aws_secret_access_key is not None:
-            purposes["storage"] = [("AWS_SECRET_ACCESS_KEY", self.aws_secret_access_key.get_secret_value())]
+        if self.storage.aws_secret_access_key is not None:
+            purposes["storage"] = [("AWS_SECRET_ACCESS_KEY", self.storage.aws_secret_access_key.get_secret_value())]
         return shared_secrets(purposes)
 
 
@@ -290,42 +287,51 @@ class ExaminedSettings:
 
 def examine_settings(env_file: Path | None = Path(".env")) -> ExaminedSettings:
     """The settings of the environment, even those that `Settings` refuses."""
+    return _examine(env_file, {})
+
+
+def _examine(env_file: Path | None, values: dict[str, Any]) -> ExaminedSettings:
+    """Read the values, the environment and the file, in this order of precedence."""
     known = _known_variables()
+    problems: list[str] = []
     try:
         file = read_file(env_file)
-    except ConfigurationError:  # Among the problems that Settings tells.
+    except ConfigurationError as error:
+        problems += error.problems
         file = {}
     present = present_variables(file)
-    unknown = tuple(
-        sorted(set(unread(present, known)) - {problem.partition(" ")[0] for problem in misspelt(present, known)})
-    )
+    misspelt_names = misspelt(present, known)
+    problems += misspelt_names
+    problems += disagreement(present)
+    problems += [_unknown(name, known) for name in values if name.upper() not in known]
+    examined = _understand(_by_setting(present, known) | _by_setting(values, known))
+    unknown = set(unread(present, known)) - {problem.partition(" ")[0] for problem in misspelt_names}
+    return replace(examined, problems=(*problems, *examined.problems), unknown=tuple(sorted(unknown)))
+
+
+def _understand(values: dict[str, Any]) -> ExaminedSettings:
+    """Distribute the values to the parts, and check each part and all of them together."""
+    problems: list[str] = []
+    malformed = frozenset[str]()
+    given: dict[str, Any] = {name: value for name, value in values.items() if name in Settings.model_fields}
+    for name, part in Settings.parts().items():
+        of_part = {setting: value for setting, value in values.items() if setting in part.model_fields}
+        given[name], of_part_problems, of_part_malformed = part.examine(of_part)
+        problems += of_part_problems
+        malformed |= of_part_malformed
     try:
-        return ExaminedSettings(Settings(_env_file=env_file), unknown=unknown)
-    except ConfigurationError as error:
-        problems = error.problems
-    values = _by_setting(present, known)
-    try:
-        return ExaminedSettings(_UncheckedSettings(**values), problems, unknown=unknown)
+        settings = Settings(_understood=given)
     except ValidationError as error:
-        malformed = _malformed(error)
-    settings = _UncheckedSettings(**values | _harmless(malformed))
-    return ExaminedSettings(settings, problems, malformed, unknown)
-
-
-class _UncheckedSettings(Settings):
-    """Settings whose values fit together or not."""
-
-    @model_validator(mode="after")
-    def _check_together(self) -> Self:
-        return self
-
-    def __init__(self, **values: Any) -> None:
-        super(Settings, self).__init__(**values)
+        problems += describe_problems(error)
+        malformed |= malformed_names(error)
+        settings = Settings(_understood=given | _harmless(malformed_names(error)))
+    problems += settings.contradictions()
+    return ExaminedSettings(settings, tuple(problems), malformed)
 
 
 @cache
 def _known_variables() -> tuple[str, ...]:
-    return (*(name.upper() for name in Settings.model_fields), "NODE_ENV")
+    return (*(name.upper() for name in Settings.fields()), "NODE_ENV")
 
 
 def _by_setting(values: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
@@ -333,11 +339,6 @@ def _by_setting(values: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any
     settings = {name.lower(): value for name, value in values.items() if name.upper() in known}
     other_name = settings.pop("node_env", None)
     return settings if other_name is None else {"environment": other_name} | settings
-
-
-def _malformed(error: ValidationError) -> frozenset[str]:
-    """The names of the settings whose values mean nothing."""
-    return frozenset(str(problem["loc"][0]) for problem in error.errors(include_url=False) if problem["loc"])
 
 
 def _harmless(names: frozenset[str]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ IDENTITY = {"accept-encoding": "identity"}
 @pytest.fixture
 def settings(migrated: Settings, tmp_path: Path) -> Settings:
     allowed = ("image/png", "text/html", "image/svg+xml")
-    return migrated.model_copy(update={"local_storage_path": tmp_path / "uploads", "allowed_file_types": allowed})
+    return migrated.replaced(local_storage_path=tmp_path / "uploads", allowed_file_types=allowed)
 
 
 async def save(data: DataLayer, content: bytes, **options: str) -> tuple[FileView, str]:
@@ -227,7 +227,7 @@ async def test_thumbnails_have_urls_too(data: DataLayer, client: httpx.AsyncClie
 
 async def test_a_broken_storage_tells_nothing_about_the_inside(data: DataLayer, client: httpx.AsyncClient) -> None:
     _, url = await save(data, PICTURE)
-    folder = data.settings.local_storage_path
+    folder = data.settings.storage.local_storage_path
     folder.rename(folder.with_name("moved"))
     answer = await client.get(url)
     assert answer.status_code in {404, 503}

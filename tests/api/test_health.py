@@ -64,7 +64,7 @@ async def test_everything_works(client: httpx.AsyncClient) -> None:
 
 async def test_a_silent_cache_is_reported_at_once(settings: Settings) -> None:
     with RedisServer() as server:
-        settings = settings.model_copy(update={"redis_url": SecretStr(server.url)})
+        settings = settings.replaced(redis_url=SecretStr(server.url))
         async with DataLayer(settings) as data, client_of(data) as client:
             server.pause()
             with answered_at_once():
@@ -93,7 +93,7 @@ def silent(folder: Path) -> Iterator[None]:
 async def test_a_silent_and_a_stopped_database_are_reported_at_once(settings: Settings, short_folder: Path) -> None:
     servers = postgresql_only(short_folder)
     addresses = await servers.start()
-    settings = settings.model_copy(update={"database_url": SecretStr(str(addresses.database_url))})
+    settings = settings.replaced(database_url=SecretStr(str(addresses.database_url)))
     async with DataLayer(settings, prepare=True) as data, client_of(data) as client:
         with silent(short_folder):
             with answered_at_once():
@@ -115,7 +115,7 @@ async def test_a_silent_and_a_stopped_database_are_reported_at_once(settings: Se
 
 async def test_an_older_database_is_not_ready(settings: Settings, servers: tuple[str, str]) -> None:
     database_url = another_database(servers[0])
-    settings = settings.model_copy(update={"database_url": SecretStr(database_url)})
+    settings = settings.replaced(database_url=SecretStr(database_url))
     try:
         async with DataLayer(settings, prepare=True) as data, client_of(data) as client:
             assert (await client.get("/readyz")).status_code == 200
@@ -129,7 +129,7 @@ async def test_an_older_database_is_not_ready(settings: Settings, servers: tuple
 
 
 async def test_a_storage_that_cannot_be_written(data: DataLayer, client: httpx.AsyncClient) -> None:
-    folder = data.settings.local_storage_path
+    folder = data.settings.storage.local_storage_path
     folder.rename(folder.with_name("moved"))
     folder.touch()
     health = await client.get("/health")
@@ -142,7 +142,7 @@ async def test_a_storage_that_cannot_be_written(data: DataLayer, client: httpx.A
 async def test_a_newer_version_may_migrate_while_this_one_serves(settings: Settings, servers: tuple[str, str]) -> None:
     """A rollout migrates first; the pods of before serve until the new ones do."""
     database_url = another_database(servers[0])
-    settings = settings.model_copy(update={"database_url": SecretStr(database_url)})
+    settings = settings.replaced(database_url=SecretStr(database_url))
     try:
         async with DataLayer(settings, prepare=True) as data, client_of(data) as client:
             async with data.transaction() as tx:

@@ -238,7 +238,7 @@ def test_trusting_everybody_is_refused(wrong: str) -> None:
 
 async def test_everything_goes_by_the_address_behind_the_proxy(data: DataLayer) -> None:
     user = await make_account(data)
-    settings = data.settings.model_copy(update={"trusted_proxies": ("10.0.0.0/8",)})
+    settings = data.settings.replaced(trusted_proxies=("10.0.0.0/8",))
     object.__setattr__(data, "settings", settings)
     async with client_of(data, PROXY) as client:
         headers = {"x-forwarded-for": "6.6.6.6, 192.0.2.77"}

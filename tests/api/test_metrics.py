@@ -98,7 +98,7 @@ async def test_what_is_in_progress_is_told(app: FastAPI, client: httpx.AsyncClie
 
 
 async def test_nothing_is_counted_when_metrics_are_off(settings: Settings) -> None:
-    async with DataLayer(settings.model_copy(update={"enable_metrics": False})) as data:
+    async with DataLayer(settings.replaced(enable_metrics=False)) as data:
         transport = httpx.ASGITransport(create_app(data))
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             assert (await client.get("/readyz")).status_code == 200

@@ -405,7 +405,7 @@ async def test_bodies_are_small(client: httpx.AsyncClient) -> None:
 
 async def test_a_network_that_sends_too_much_has_to_wait(settings: Settings, data: DataLayer) -> None:
     del data
-    few = settings.model_copy(update={"rate_limit_max": 3})
+    few = settings.replaced(rate_limit_max=3)
     body = {"token": "x"}
     async with DataLayer(few) as data, client_of(data) as flood, client_of(data, "198.51.100.7") as other:
         answers = [await flood.post(CONFIRM, json=body) for _ in range(5)]

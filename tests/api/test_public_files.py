@@ -26,7 +26,7 @@ def settings(migrated: Settings, tmp_path: Path) -> Settings:
         "allowed_file_types": ("image/png", "text/html", "image/svg+xml"),
         "public_url": "http://service",
     }
-    return migrated.model_copy(update=update)
+    return migrated.replaced(**update)
 
 
 async def add_user(data: DataLayer) -> User:

@@ -135,7 +135,7 @@ async def test_the_documentation(client: httpx.AsyncClient) -> None:
 
 
 async def test_the_documentation_can_be_turned_off(data: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "settings", data.settings.model_copy(update={"enable_docs": False}))
+    monkeypatch.setattr(data, "settings", data.settings.replaced(enable_docs=False))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(data)), base_url="http://service") as client:
         for path in ("/", "/docs", "/openapi.json", "/redoc", "/docs/oauth2-redirect"):
             assert (await client.get(path)).status_code == 404, path

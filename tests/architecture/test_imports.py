@@ -8,7 +8,7 @@ import pytest
 
 from .source import all_modules
 
-EVERYWHERE = {"concurrency", "errors", "config", "context", "extras", "observability"}
+EVERYWHERE = {"settings", "concurrency", "errors", "config", "context", "extras", "observability"}
 
 ROWS = {"entities", "schemas", "database"}
 PORTS = {"cache", "storage"}
@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "database": EVERYWHERE | {"environment", "entities", "schemas"},
     "repositories": EVERYWHERE | ROWS,
     "cache": EVERYWHERE | {"schemas.base", "schemas.outcome"},
-    "storage": EVERYWHERE | {"settings"},
+    "storage": EVERYWHERE,
     "services": EVERYWHERE | ROWS | PORTS | {"repositories"},
     "embedded": EVERYWHERE,
     "layer": EVERYWHERE | ROWS | PORTS | {"repositories", "services", "embedded"},
@@ -39,10 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": EVERYWHERE
     | PORTS
     | {"entities.enums", "schemas", "database", "services", "layer", "api", "server", "__init__"},
-    "testing": EVERYWHERE
-    | ROWS
-    | PORTS
-    | {"settings", "repositories", "services", "embedded", "layer", "api", "__init__"},
+    "testing": EVERYWHERE | ROWS | PORTS | {"repositories", "services", "embedded", "layer", "api", "__init__"},
 }
 """What each package may import, besides itself; a dotted name allows only that module."""
 

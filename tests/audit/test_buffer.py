@@ -38,7 +38,7 @@ PROGRAM = Path(__file__).with_name("recording_process.py")
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
-    return settings.model_copy(update={"audit_spill_folder": tmp_path / "spill", "audit_flush_interval": 0.05})
+    return settings.replaced(audit_spill_folder=tmp_path / "spill", audit_flush_interval=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def apart(server: PostgresqlServer, settings: Settings) -> Settings:
         environment="testing",
         database_url=server.url("test"),
         redis_url=settings.redis_url,
-        local_storage_path=settings.local_storage_path,
+        local_storage_path=settings.storage.local_storage_path,
         audit_spill_folder=settings.audit_spill_folder,
         audit_flush_interval=0.05,
         db_connect_timeout=1,
@@ -175,7 +175,7 @@ async def test_one_bad_entry_does_not_cost_the_others(data: DataLayer, settings:
 
 
 async def test_a_full_buffer_counts_what_it_loses_and_never_waits(settings: Settings, data: DataLayer) -> None:
-    small = settings.model_copy(update={"audit_buffer_size": 100, "audit_flush_interval": 60})
+    small = settings.replaced(audit_buffer_size=100, audit_flush_interval=60)
     async with DataLayer(small) as other:
         for number in range(150):
             other.audit.record_soon(AuditAction.CODE_DOWNLOAD, str(number))
@@ -184,7 +184,7 @@ async def test_a_full_buffer_counts_what_it_loses_and_never_waits(settings: Sett
 
 
 async def test_closing_writes_what_waits(settings: Settings, data: DataLayer) -> None:
-    async with DataLayer(settings.model_copy(update={"audit_flush_interval": 60})) as other:
+    async with DataLayer(settings.replaced(audit_flush_interval=60)) as other:
         other.audit.record_soon(AuditAction.CODE_DOWNLOAD, "last")
     assert await descriptions(data) == ["last"]
 
@@ -243,7 +243,7 @@ async def test_entries_that_were_written_after_all_are_not_written_twice(setting
 
 async def test_a_folder_under_its_limit(settings: Settings, data: DataLayer) -> None:
     del data
-    async with DataLayer(settings.model_copy(update={"audit_spill_limit": 1000})) as small:
+    async with DataLayer(settings.replaced(audit_spill_limit=1000)) as small:
         buffer = small.audit._buffer
         await buffer._keep([make_row(AuditAction.CODE_DOWNLOAD, "x" * 200) for _ in range(10)])
         assert (buffer.statistics().lost, buffer.statistics().bytes_on_disk) == (10, 0)
@@ -288,7 +288,13 @@ async def test_a_killed_process_loses_nothing_that_was_on_disk(
     assert apart.database_url
     assert apart.redis_url
     arguments = [apart.database_url.get_secret_value(), apart.redis_url.get_secret_value()]
-    command = [sys.executable, str(PROGRAM), *arguments, str(apart.audit_spill_folder), str(apart.local_storage_path)]
+    command = [
+        sys.executable,
+        str(PROGRAM),
+        *arguments,
+        str(apart.audit_spill_folder),
+        str(apart.storage.local_storage_path),
+    ]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
     assert process.stdin
     assert process.stdout
@@ -334,7 +340,7 @@ async def test_after_an_outage_however_long_entries_are_written_within_five_seco
     hours = count(0.0, 3600.0)
     now = next(hours)
     monkeypatch.setattr(buffer, "time", SimpleNamespace(monotonic=lambda: now))
-    async with DataLayer(apart.model_copy(update={"audit_flush_interval": 60}), prepare=True) as data:
+    async with DataLayer(apart.replaced(audit_flush_interval=60), prepare=True) as data:
         await asyncio.to_thread(server.stop)
         for now in islice(hours, 8):  # noqa: B007  (the clock reads it)
             data.audit.record_soon(AuditAction.CODE_COPY, "Copied")

@@ -43,7 +43,7 @@ async def trail(settings: Settings, data: DataLayer) -> AsyncIterator[DataLayer]
         months = await data.maintenance._partitions.months()
         for month in months:
             await tx.execute(text(f"DROP TABLE {month.table}"))
-    async with DataLayer(settings.model_copy(update={"audit_retention_months": 2})) as trail:
+    async with DataLayer(settings.replaced(audit_retention_months=2)) as trail:
         yield trail
         # A table that a failed test left would keep the others from emptying theirs.
         await trail.maintenance._partitions.remove_leftovers()
@@ -135,7 +135,7 @@ async def test_entries_in_the_default_partition_move_to_their_months_and_old_one
 
 async def test_months_older_than_the_retention_are_dropped_whole(trail: DataLayer, settings: Settings) -> None:
     ids = await add(trail, entry_at(ago(3)), entry_at(ago(2)))
-    async with DataLayer(settings.model_copy(update={"audit_retention_months": 0})) as for_ever:
+    async with DataLayer(settings.replaced(audit_retention_months=0)) as for_ever:
         await for_ever.maintenance.run(SYSTEM)
         assert set(await where(for_ever)) == set(ids)
 

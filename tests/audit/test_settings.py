@@ -33,5 +33,5 @@ def test_nonsense_is_refused(values: dict[str, Any]) -> None:
 
 
 async def test_entries_wait_in_the_data_folder_by_default(settings: Settings, tmp_path: Path) -> None:
-    async with DataLayer(settings.model_copy(update={"data_folder": tmp_path / "data"})) as data:
+    async with DataLayer(settings.replaced(data_folder=tmp_path / "data")) as data:
         assert data.audit._buffer._spill._folder == tmp_path / "data" / "audit-spill"

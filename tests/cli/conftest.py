@@ -26,7 +26,8 @@ def command(settings: Settings, servers: tuple[str, str]) -> Commands:
             await data.cache.flush()
 
     asyncio.run(clear())
-    return commands_for(servers[0], servers[1], settings.local_storage_path, REDIS_KEY_PREFIX=settings.redis_key_prefix)
+    uploads = settings.storage.local_storage_path
+    return commands_for(servers[0], servers[1], uploads, REDIS_KEY_PREFIX=settings.redis_key_prefix)
 
 
 @pytest.fixture

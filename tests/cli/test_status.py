@@ -96,13 +96,13 @@ def test_cache(command: Commands, settings: Settings) -> None:
     # A prefix that no other test has, because `flush` leaves the locks that earlier tests took.
     prefix = f"{settings.redis_key_prefix}-counted"
     command.environment["REDIS_KEY_PREFIX"] = prefix
-    settings = settings.model_copy(update={"redis_key_prefix": prefix})
+    settings = settings.replaced(redis_key_prefix=prefix)
 
     async def fill() -> None:
         async with DataLayer(settings) as data:
             await data.cache.set_many({"a": 1, "b": 2}, ttl=60)
             await data.cache.client.set(f"{settings.redis_key_prefix}:endless", "3")
-        async with DataLayer(settings.model_copy(update={"redis_key_prefix": "somebody-else"})) as data:
+        async with DataLayer(settings.replaced(redis_key_prefix="somebody-else")) as data:
             await data.cache.set("theirs", 3, ttl=60)
 
     asyncio.run(fill())
@@ -155,12 +155,12 @@ def test_the_settings_without_their_secrets(command: Commands) -> None:
     for word in WORDS:
         assert word not in shown.output + shown.errors + as_json.output + as_json.errors
     rows = {line.split()[0]: line.split()[1:] for line in shown.output.splitlines()[2:]}
-    assert rows.keys() == {name.upper() for name in Settings.model_fields}
+    assert rows.keys() == {name.upper() for name in Settings.fields()}
     assert rows["PORT"] == ["3000", "default"], "as one would write it into the environment"
     assert rows["DB_LOGGING"] == ["false", "default"]
     assert rows["ENVIRONMENT"] == ["testing", "set"]
     assert as_json.json["port"] == 3000
-    assert as_json.json.keys() == set(Settings.model_fields)
+    assert as_json.json.keys() == set(Settings.fields())
 
 
 @pytest.mark.parametrize("words", [["config", "show"], ["health"], ["db", "current"], ["projects", "list"]])

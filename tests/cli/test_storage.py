@@ -37,7 +37,7 @@ def test_checking(command: Commands) -> None:
 
 def test_what_is_wrong_is_told_and_the_exit_code_says_so(command: Commands, orphan: str, settings: Settings) -> None:
     assert command("storage", "check").output.splitlines()[1] == "1 object may be about to be recorded."
-    [original] = settings.local_storage_path.glob("files/*/*/original.png")
+    [original] = settings.storage.local_storage_path.glob("files/*/*/original.png")
     original.unlink()
     checked = command("storage", "check", code=1)
     assert "1 problem" in checked.output
@@ -50,13 +50,13 @@ def test_what_is_wrong_is_told_and_the_exit_code_says_so(command: Commands, orph
 
 
 def test_cleaning_up_asks_for_more_than_its_name(command: Commands, orphan: str, settings: Settings) -> None:
-    file = settings.local_storage_path / orphan
+    file = settings.storage.local_storage_path / orphan
     planned = command("storage", "cleanup", "--older-than", "0")
     assert "Orphaned objects      1 (6 B)" in planned.output
     assert planned.output.startswith("Would be removed")
     assert "--apply" in planned.errors
     assert file.exists()
-    (settings.local_storage_path / "of-the-application").touch()
+    (settings.storage.local_storage_path / "of-the-application").touch()
     assert command("storage", "cleanup", "--apply", "--json").json["orphans"] == 0, "a day must have passed"
     done = command("storage", "cleanup", "--yes", "--older-than", "0")
     assert done.output.startswith("Removed")

@@ -91,8 +91,8 @@ async def test_a_refused_login_says_why_and_what_to_do(
 
 
 def test_an_unknown_user_without_a_password_is_told(server: PostgresqlServer, base_settings: Settings) -> None:
-    settings = base_settings.model_copy(update={"database_url": None, "db_host": str(server.folder)})
-    settings = settings.model_copy(update={"db_port": server.port, "db_username": "stranger"})
+    settings = base_settings.replaced(database_url=None, db_host=str(server.folder))
+    settings = settings.replaced(db_port=server.port, db_username="stranger")
     with pytest.raises(DatabaseLoginError, match="no such user; check DB_USERNAME"):
         Migrator(direct_address(settings)).current()
 

@@ -125,7 +125,7 @@ class TestStatements:
 class TestSlowStatements:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
-        return settings.model_copy(update={"db_slow_statement": 0.2})
+        return settings.replaced(db_slow_statement=0.2)
 
     async def test_they_are_logged_once_with_their_name(
         self, data: DataLayer, caplog: pytest.LogCaptureFixture
@@ -151,7 +151,7 @@ class TestSlowStatements:
 
     async def test_zero_means_never(self, settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
         async with (
-            DataLayer(settings.model_copy(update={"db_slow_statement": 0})) as data,
+            DataLayer(settings.replaced(db_slow_statement=0)) as data,
             data.transaction() as tx,
         ):
             await tx.execute(text("SELECT pg_sleep(0.25)"))
@@ -161,13 +161,8 @@ class TestSlowStatements:
 class TestConnections:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
-        return settings.model_copy(
-            update={
-                "db_max_connections": 1,
-                "db_min_connections": 1,
-                "db_pool_timeout": 0.3,
-                "audit_flush_interval": 60,
-            }
+        return settings.replaced(
+            db_max_connections=1, db_min_connections=1, db_pool_timeout=0.3, audit_flush_interval=60
         )
 
     async def test_waiting_for_one_is_told(self, data: DataLayer, recorder: Recorder) -> None:
@@ -207,7 +202,7 @@ class TestTransactions:
 class TestComments:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
-        return settings.model_copy(update={"db_sql_comments": True})
+        return settings.replaced(db_sql_comments=True)
 
     @pytest.mark.parametrize("sql", [Sql("tests.current", CURRENT), CURRENT], ids=["driver", "sqlalchemy"])
     async def test_the_server_sees_the_correlation_id(self, data: DataLayer, sql: str) -> None:

@@ -402,7 +402,7 @@ async def _set_status(data: DataLayer, code: GeneratedCode, status: GenerationSt
 @pytest.mark.parametrize("before", range(8))
 async def test_a_save_that_fails_leaves_its_connection_usable(settings: Settings, before: int) -> None:
     """The driver prepares a statement at its sixth use, which may be one that PostgreSQL skips after an error."""
-    few = settings.model_copy(update={"db_max_connections": 1, "db_min_connections": 1})
+    few = settings.replaced(db_max_connections=1, db_min_connections=1)
     async with DataLayer(few) as data:
         user = make_user()
         async with data.transaction() as tx:

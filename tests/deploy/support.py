@@ -22,7 +22,7 @@ KUBERNETES = DEPLOY / "kubernetes"
 PROGRAMS = Path(sys.executable).parent
 Object = dict[str, Any]
 
-SETTINGS = {name.upper() for name in Settings.model_fields}
+SETTINGS = {name.upper() for name in Settings.fields()}
 OTHER_VARIABLES = {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "SSL_CERT_FILE"}
 """What the image tells Python and OpenSSL."""
 

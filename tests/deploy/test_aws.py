@@ -15,7 +15,7 @@ import pytest
 
 from data_layer import Settings
 from data_layer.errors import StoragePermissionError
-from data_layer.storage.opening import make_storage
+from data_layer.storage.opening import make_object_storage
 from data_layer.testing.storage_servers import MotoServer
 
 from .support import DEPLOY
@@ -56,7 +56,7 @@ def _settings(server: MotoServer, key: dict[str, str], bucket: str) -> Settings:
 
 
 async def test_the_policy_is_enough_for_files(server: MotoServer, key: dict[str, str]) -> None:
-    storage = make_storage(_settings(server, key, BUCKET))
+    storage = make_object_storage(_settings(server, key, BUCKET).storage)
     try:
         await storage.initialize()
         await storage.upload(b"small", "images/small.png", "image/png")
@@ -75,7 +75,7 @@ async def test_the_policy_is_enough_for_files(server: MotoServer, key: dict[str,
 
 
 async def test_the_policy_opens_no_other_bucket(server: MotoServer, key: dict[str, str]) -> None:
-    storage = make_storage(_settings(server, key, "of-others"))
+    storage = make_object_storage(_settings(server, key, "of-others").storage)
     try:
         with pytest.raises(StoragePermissionError):
             await storage.initialize()

@@ -91,7 +91,7 @@ def test_every_variable_is_a_setting_and_the_service_accepts_them(
         assert own <= SETTINGS
         settings = accepted(monkeypatch, variables)
         assert settings.is_production is (storage == "local"), "emulators are refused in production"
-        assert settings.storage_backend == storage
+        assert settings.storage.storage_backend == storage
         assert settings.db_host in compose["services"]
         assert settings.redis_host in compose["services"]
 

@@ -122,7 +122,7 @@ def test_each_storage_needs_a_place_and_no_key(
     objects = _base_with(tmp_path, component)
     own = {"DB_HOST": "database.example.com", "REDIS_HOST": "cache.example.com"}
     for _, pod in pods(objects):
-        assert accepted(monkeypatch, _variables(objects, pod) | own | dict(more)).storage_backend == component
+        assert accepted(monkeypatch, _variables(objects, pod) | own | dict(more)).storage.storage_backend == component
 
 
 def test_the_migration_and_maintenance_act_as_the_owner_and_nobody_else(objects: tuple[Object, ...]) -> None:

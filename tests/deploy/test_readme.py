@@ -108,7 +108,7 @@ async def test_a_secret_changes_in_three_steps_without_anybody_noticing(settings
     """What one step's pods have made, the pods of the steps before and after it accept."""
     old, new, previous = SecretStr("o" * 31 + "ld"), SecretStr("n" * 31 + "ew"), f"{name}_previous"
     steps = [{name: old}, {name: old, previous: new}, {name: new, previous: old}, {name: new}]
-    pods = [settings.model_copy(update=step) for step in steps]
+    pods = [settings.replaced(**step) for step in steps]
     async with DataLayer(pods[0]) as data:
         user = await data.accounts.create(
             SYSTEM, email=f"{name}@example.com", first_name="Ann", last_name="Other", password="correct horse battery"

@@ -27,7 +27,7 @@ def server(migrated: Settings) -> Iterator[redis.Redis]:
 async def test_the_cache_works_with_the_rights_of_the_readme(server: redis.Redis, migrated: Settings) -> None:
     [line] = re.findall(r"^ACL SETUSER .*$", (DEPLOY / "README.md").read_text(), re.MULTILINE)
     server.execute_command(*line.replace("stc", "test-user").split())  # type: ignore[no-untyped-call]  # redis-py has no types here.
-    settings = migrated.model_copy(update={"redis_username": "data-layer", "redis_key_prefix": "test-user"})
+    settings = migrated.replaced(redis_username="data-layer", redis_key_prefix="test-user")
     path = server.connection_pool.connection_kwargs["path"]
     async with Cache(settings, f"unix://data-layer:PASSWORD@{path}") as cache:
         await cache.check()

@@ -39,7 +39,7 @@ NOT_RUN_AT_MOST = 8
 ONLY_PARSED = {"dev", "start", "db rollback", "db reset", "storage migrate"}
 """They never end, or would change what the tests beside this one use."""
 PROGRAMS = {"psql", "pg_dump", "pg_restore", "createdb", "dropdb", "openssl", "tar", "cp", "mv", "mkdir"}
-SETTINGS = {name.upper() for name in Settings.model_fields}
+SETTINGS = {name.upper() for name in Settings.fields()}
 PASSWORD = "correct horse battery staple"
 
 
@@ -92,7 +92,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "DATABASE_URL": settings.database_url.get_secret_value(),
         "REDIS_URL": settings.redis_url.get_secret_value(),
         "REDIS_KEY_PREFIX": settings.redis_key_prefix,
-        "LOCAL_STORAGE_PATH": str(settings.local_storage_path),
+        "LOCAL_STORAGE_PATH": str(settings.storage.local_storage_path),
         "BCRYPT_ROUNDS": "4",
     }
 

@@ -85,7 +85,7 @@ def test_the_reference_is_complete(site: Path) -> None:
         text = (site / "reference" / f"{name}.html").read_text()
         return set(re.findall(r'<span class="pre">([^<]+)</span>', text))
 
-    assert {name.upper() for name in Settings.model_fields} <= shown("settings")
+    assert {name.upper() for name in Settings.fields()} <= shown("settings")
     codes = {
         value.code
         for value in vars(errors).values()

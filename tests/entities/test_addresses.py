@@ -67,7 +67,7 @@ async def test_whatever_the_database_sorts_by(settings: Settings, version: int, 
     located = server(version).address(name)
     Migrator(located).migrate()
     url = located.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    chosen = settings.model_copy(update={"database_url": SecretStr(url), "db_host": None})
+    chosen = settings.replaced(database_url=SecretStr(url), db_host=None)
     async with DataLayer(chosen) as data:
         async with data.transaction() as tx:
             tx.add(make_user(email="INFO@Istanbul.example"))

@@ -130,7 +130,7 @@ def test_every_alert_says_what_it_means_and_what_to_do() -> None:
 
 
 def test_what_runbooks_name_exists() -> None:
-    settings, commands = {name.upper() for name in Settings.model_fields}, cli.get_command(application)
+    settings, commands = {name.upper() for name in Settings.fields()}, cli.get_command(application)
     for rule in rules():
         text = " ".join(rule["annotations"].values())
         named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", text))

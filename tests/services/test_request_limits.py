@@ -77,7 +77,7 @@ async def test_without_redis_each_process_counts_alone(
     del data
     monkeypatch.setattr(request_limits, "_MOST_NETWORKS", 2)
     now = [0.0]
-    async with DataLayer(settings.model_copy(update={"redis_url": NOWHERE})) as alone:
+    async with DataLayer(settings.replaced(redis_url=NOWHERE)) as alone:
         limiter = RequestLimiter(alone.cache, most=2, window=60, clock=lambda: now[0])
         assert await admitted([limiter], HOME, tries=5) == 2
         now[0] = 61

@@ -17,7 +17,7 @@ from data_layer.errors import ConfigurationError
 from data_layer.server import listen
 from tests.test_config import FIT_FOR_PRODUCTION
 
-PATHS = [name for name, field in Settings.model_fields.items() if "Path" in str(field.annotation)]
+PATHS = [name for name, field in Settings.fields().items() if "Path" in str(field.annotation)]
 PRODUCTION: dict[str, Any] = {name.lower(): value for name, value in FIT_FOR_PRODUCTION.items()}
 
 
@@ -128,8 +128,8 @@ def test_the_folder_of_a_socket_in_an_address() -> None:
 
 @pytest.mark.parametrize("name", ["host", "metrics_host"])
 def test_addresses_to_listen_on(name: str) -> None:
-    assert getattr(settings(**{name: "[::]"}), name) == "::"
-    assert getattr(settings(**{name: "0.0.0.0"}), name) == "0.0.0.0"  # noqa: S104
+    assert settings(**{name: "[::]"}).flat()[name] == "::"
+    assert settings(**{name: "0.0.0.0"}).flat()[name] == "0.0.0.0"  # noqa: S104
     for wrong in ("localhost:3000", "[::1]:3000", "http://localhost", "/run/x.sock", "a,b", ""):
         assert only_problem(**{name: wrong}).startswith(f"{name.upper()}: ")
 
@@ -161,7 +161,7 @@ def test_every_path_may_begin_in_the_home_folder(name: str, tmp_path: Path, monk
     (tmp_path / "file").write_text("x")
     companions: dict[str, Any] = {"db_ssl_cert": __file__, "db_ssl_key": __file__, "redis_tls": True}
     for written in ("~/file", Path("~/file")):
-        assert getattr(settings(**companions | {name: written}), name) == tmp_path / "file"
+        assert settings(**companions | {name: written}).flat()[name] == tmp_path / "file"
     with pytest.raises(ConfigurationError, match=f"{name.upper()}: begins with ~, but there is no such home folder"):
         settings(**companions | {name: "~no-such-person/file"})
 

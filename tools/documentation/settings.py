@@ -8,11 +8,9 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from make_env_example import groups, write_value
+from make_env_example import FIELDS, groups, write_value
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
-
-from data_layer.config import Settings
 
 
 def render() -> str:
@@ -20,7 +18,7 @@ def render() -> str:
     lines: list[str] = []
     for heading, names in groups():
         lines += [f"## {heading}", "", "| variable | meaning | default |", "| --- | --- | --- |"]
-        lines += [_row(name, Settings.model_fields[name]) for name in names]
+        lines += [_row(name, FIELDS[name]) for name in names]
         lines.append("")
     return "\n".join(lines)
 

@@ -18,7 +18,7 @@ def show(*, as_json: AsJson = False) -> None:
         print_json(values)
         return
     rows = [
-        (name.upper(), _as_variable(value), "set" if name in settings.model_fields_set else "default")
+        (name.upper(), _as_variable(value), "set" if name in settings.given else "default")
         for name, value in values.items()
     ]
     print_table("Settings", ("Variable", "Value", "From"), rows)

@@ -190,8 +190,8 @@ def read_settings(*, as_json: bool = False, service: bool = False, workers: int 
 
     with readable_errors(as_json=as_json):
         settings = Settings() if workers is None else Settings(workers=workers)
-        quiet = not service and "log_level" not in settings.model_fields_set
-        configure_logging(settings.model_copy(update={"log_level": "warn"}) if quiet else settings, to_file=service)
+        quiet = not service and "log_level" not in settings.given
+        configure_logging(settings.replaced(log_level="warn") if quiet else settings, to_file=service)
     if settings.log_level != "debug":
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)

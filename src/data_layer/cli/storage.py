@@ -43,11 +43,11 @@ def init(*, allow_public: AllowPublic = False, as_json: AsJson = False) -> None:
     unknown = run(_init(settings, allow_public=allow_public), as_json=as_json)
     place = _place(settings)
     if as_json:
-        print_json({"backend": settings.storage_backend, "place": place, "unknown": list(unknown)})
+        print_json({"backend": settings.storage.storage_backend, "place": place, "unknown": list(unknown)})
     else:
         for line in unknown:
             tell(f"The server did not say, which does no harm: {line}", style="yellow")
-        say(f"The {settings.storage_backend} storage is ready: {place}")
+        say(f"The {settings.storage.storage_backend} storage is ready: {place}")
 
 
 @commands.command()
@@ -166,20 +166,20 @@ def stats(*, as_json: AsJson = False) -> None:
 
 
 def _place(settings: Settings) -> str:
-    match settings.storage_backend:
+    match settings.storage.storage_backend:
         case "s3":
-            return f"bucket {settings.aws_s3_bucket}"
+            return f"bucket {settings.storage.aws_s3_bucket}"
         case "azure":
-            return f"container {settings.azure_storage_container_name}"
+            return f"container {settings.storage.azure_storage_container_name}"
         case _:
-            return str(settings.local_storage_path.absolute())
+            return str(settings.storage.local_storage_path.absolute())
 
 
 async def _init(settings: Settings, *, allow_public: bool) -> Sequence[str]:
     from data_layer.layer import create_storage, open_storage
 
     unknown = await create_storage(settings, allow_public=allow_public)
-    async with open_storage(settings) as storage:
+    async with open_storage(settings.storage, settings.session_secret) as storage:
         await storage.check()
     return unknown
 

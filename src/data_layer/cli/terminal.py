@@ -43,7 +43,7 @@ class Terminal(Observer):
             else "off",
             "Database": str(data.database.address),
             "Cache": _cache_url(self._settings, data.cache.address),
-            "Uploads": str(self._settings.local_storage_path.absolute()),
+            "Uploads": str(self._settings.storage.local_storage_path.absolute()),
         }
         for name, place in places.items():
             console.print(Text(f"{name:>9}  ", style="bold").append(plain(place), style="not bold"), soft_wrap=True)

@@ -16,6 +16,7 @@ from data_layer.services.doctor.configuration import settings_checks
 from data_layer.services.doctor.database import DatabaseTarget, database_checks
 from data_layer.services.doctor.process import process_checks
 from data_layer.services.doctor.storage import storage_checks
+from data_layer.settings.storage import StorageSettings
 
 # Without them it is not known where a part is; one that is malformed was replaced by something harmless.
 _PLACE_OF_DATABASE = {"database_url", "db_host", "db_port", "db_name", "db_username", "db_ssl", "data_folder"}
@@ -44,10 +45,9 @@ async def open_doctor(examined: ExaminedSettings, *, time_limit: float) -> Async
             process.PART: process_checks(settings),
             database.PART: _database_checks(examined, stack, time_limit),
             cache.PART: _cache_checks(examined, stack, time_limit),
-            storage.PART: _storage_checks(examined, settings.storage_backend, storage.PART, time_limit),
+            storage.PART: _storage_checks(examined, settings.storage, storage.PART, time_limit),
         }
-        second = settings.storage_second_backend
-        if second is not None and second != settings.storage_backend:
+        if (second := settings.storage.second) is not None:
             parts[storage.SECOND_PART] = _storage_checks(examined, second, storage.SECOND_PART, time_limit)
         yield Doctor(parts, time_limit=time_limit, mask=Masker(secrets_of(settings)).text)
 
@@ -93,12 +93,11 @@ def _cache_checks(examined: ExaminedSettings, stack: AsyncExitStack, time_limit:
     return cache_checks(target, locate if is_known else None)
 
 
-def _storage_checks(examined: ExaminedSettings, backend: str, part: str, time_limit: float) -> list[Check]:
-    settings = examined.settings.model_copy(update={"storage_backend": backend})
-    names = {"local": ("local_storage",), "s3": ("aws_",), "azure": ("azure_",)}[backend]
+def _storage_checks(examined: ExaminedSettings, settings: StorageSettings, part: str, time_limit: float) -> list[Check]:
+    names = {"local": ("local_storage",), "s3": ("aws_",), "azure": ("azure_",)}[settings.storage_backend]
     malformed = any(name.startswith(("storage_backend", *names)) for name in examined.malformed)
-    is_known = not (malformed or settings.storage_contradictions())
-    return storage_checks(settings, time_limit, part=part, is_known=is_known)
+    is_known = not (malformed or settings.backend_contradictions())
+    return storage_checks(settings, examined.settings.environment, time_limit, part=part, is_known=is_known)
 
 
 def _not_made(name: str, settings: Settings) -> str:

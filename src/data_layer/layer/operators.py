@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from data_layer.cache import Cache
 from data_layer.config import Settings
 from data_layer.database.address import database_address, direct_address, replica_addresses
@@ -19,6 +21,7 @@ from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.health import Health
 from data_layer.services.health import HealthService
 from data_layer.services.statistics import StatisticsService
+from data_layer.settings.storage import StorageSettings
 from data_layer.storage import StorageBackend
 from data_layer.storage.opening import make_storage
 
@@ -51,13 +54,13 @@ async def open_cache(settings: Settings) -> AsyncIterator[Cache]:
 
 async def create_storage(settings: Settings, *, allow_public: bool) -> Sequence[str]:
     """Make the folder, bucket or container if it is missing; what the server did not say about it."""
-    return await make_storage(settings).create(allow_public=allow_public)
+    return await make_storage(settings.storage, settings.session_secret).create(allow_public=allow_public)
 
 
 @asynccontextmanager
-async def open_storage(settings: Settings) -> AsyncIterator[StorageBackend]:
+async def open_storage(settings: StorageSettings, session_secret: SecretStr) -> AsyncIterator[StorageBackend]:
     """The storage alone, for operators: it works without the servers."""
-    storage = make_storage(settings)
+    storage = make_storage(settings, session_secret)
     await storage.initialize()
     try:
         yield storage
@@ -73,7 +76,7 @@ async def probe(settings: Settings) -> Health:
         stack.push_async_callback(database.close)
         database.prepare()
         cache = await stack.enter_async_context(Cache(settings, addresses.redis_url))
-        storage = make_storage(settings)
+        storage = make_storage(settings.storage, settings.session_secret)
         stack.push_async_callback(storage.close)
 
         async def check_storage() -> None:
@@ -102,9 +105,10 @@ def statistics_of(
     settings: Settings, database: Database, replicas: Replicas, transactions: Transactions, cache: Cache
 ) -> StatisticsService:
     """What gathers the figures of parts that are open."""
-    free_space = partial(_free_space, settings.local_storage_path) if settings.storage_backend == "local" else None
+    storage = settings.storage
+    free_space = partial(_free_space, storage.local_storage_path) if storage.storage_backend == "local" else None
     return StatisticsService(
-        database, replicas, transactions, cache, backend=settings.storage_backend, free_space=free_space
+        database, replicas, transactions, cache, backend=storage.storage_backend, free_space=free_space
     )
 
 

@@ -154,9 +154,9 @@ async def _make_migrator(settings: Settings, addresses: EmbeddedAddresses, *, pr
 async def _open_counted_storage(
     settings: Settings, stack: AsyncExitStack, tracing: Tracing | None
 ) -> tuple[StorageBackend, StorageCounters]:
-    counters = StorageCounters(settings.storage_backend)
+    counters = StorageCounters(settings.storage.storage_backend)
     trace_storage(tracing, counters)
-    storage: StorageBackend = counted(make_storage(settings), counters)
+    storage: StorageBackend = counted(make_storage(settings.storage, settings.session_secret), counters)
     stack.push_async_callback(storage.close)
     await storage.initialize()
     return storage, counters
@@ -167,13 +167,11 @@ async def _open_backends(
 ) -> tuple[StorageBackends, list[StorageCounters]]:
     others: dict[StorageKind, StorageBackend] = {}
     counters: list[StorageCounters] = []
-    second = settings.storage_second_backend
-    if second is not None and second != settings.storage_backend:
-        second_settings = settings.model_copy(update={"storage_backend": second})
-        opened = await stack.enter_async_context(open_storage(second_settings))
-        counters.append(StorageCounters(second))
-        others[StorageKind(second)] = counted(opened, counters[0])
-    return StorageBackends(StorageKind(settings.storage_backend), storage, others), counters
+    if (second := settings.storage.second) is not None:
+        opened = await stack.enter_async_context(open_storage(second, settings.session_secret))
+        counters.append(StorageCounters(second.storage_backend))
+        others[StorageKind(second.storage_backend)] = counted(opened, counters[0])
+    return StorageBackends(StorageKind(settings.storage.storage_backend), storage, others), counters
 
 
 def _make_commit_hooks(cache: Cache, sessions: SessionService, files: FileServices) -> CommitHooks:

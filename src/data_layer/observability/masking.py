@@ -203,7 +203,7 @@ def secrets_of(settings: Settings) -> list[str]:
     replacing them everywhere would garble lines and tell the password. Where they stand as a password they are
     masked like any other.
     """
-    values = [getattr(settings, name) for name in type(settings).model_fields]
+    values = list(settings.flat().values())
     words = _COMMON_WORDS | {str(value) for value in values if not isinstance(value, SecretStr)}
     secrets = {
         secret

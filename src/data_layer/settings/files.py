@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from data_layer.settings.storage import StorageSettings
-from data_layer.settings.values import MediaTypes, PixelSizes, Seconds
+from data_layer.settings.part import SettingsPart
+from data_layer.settings.values import ANY_CASE, MediaTypes, PixelSizes, Seconds
 
 
-class FileSettings(StorageSettings):
+class FileSettings(SettingsPart):
     """What may be stored, and what is made of it."""
 
     # Files
-    storage_second_backend: Literal["local", "azure", "s3"] | None = Field(
-        None, description="Backend that files may still be in while `data-layer storage migrate` moves them."
-    )
-    max_file_size: int = Field(52_428_800, ge=1, le=5 * 2**40, description="Largest file, in bytes.")
     allowed_file_types: MediaTypes = Field(
         ("image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif"),
         min_length=1,
@@ -38,23 +34,6 @@ class FileSettings(StorageSettings):
     image_thumbnail_sizes: PixelSizes = Field(
         (200, 800), description="Longest sides of thumbnails in pixels, separated by commas; 'none' makes none."
     )
-    image_remove_metadata: Literal["none", "location", "all"] = Field(
+    image_remove_metadata: Annotated[Literal["none", "location", "all"], ANY_CASE] = Field(
         "none", description="What is removed from images: none, location (where they were taken), or all of EXIF."
     )
-
-    def file_contradictions(self) -> list[str]:
-        """What makes the settings unusable anywhere."""
-        problems = self.storage_contradictions()
-        if self.storage_second_backend is not None:
-            second = self.model_copy(update={"storage_backend": self.storage_second_backend})
-            wanted = ("STORAGE_BACKEND is", "STORAGE_SECOND_BACKEND is")
-            problems += [problem.replace(*wanted) for problem in second.storage_contradictions()]
-        return problems
-
-    def unfit_files(self) -> list[str]:
-        """What production refuses of the storage, and of the second one."""
-        problems = self.unfit_storage()
-        if self.storage_second_backend is not None:
-            second = self.model_copy(update={"storage_backend": self.storage_second_backend})
-            problems += [problem for problem in second.unfit_storage() if problem not in problems]
-        return problems

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from data_layer.environment import check_visible, is_local, split_host
 from data_layer.errors import ConfigurationError
 from data_layer.settings.azure_place import EMULATOR_ACCOUNT, EMULATOR_KEY, AzurePlace
+from data_layer.settings.part import SettingsPart
 from data_layer.settings.strength import password_weakness
+from data_layer.settings.values import ANY_CASE
 
 # Of MinIO, LocalStack, Ceph, Garage and the rest.
 _DEFAULT_LOGINS_OF_S3 = ("minioadmin", "minio", "minio123", "localstack", "rustfsadmin", "seaweedfs", "garage", "ceph")
@@ -32,14 +34,19 @@ def _check_web_address(value: str) -> str:
     return value.rstrip("/")
 
 
+BackendName = Annotated[Literal["local", "azure", "s3"], ANY_CASE]
 WebAddress = Annotated[str, AfterValidator(_check_web_address)]
 
 
-class StorageSettings(BaseModel):
+class StorageSettings(SettingsPart):
     """Where files are kept, how they are reached, and how long is waited for them."""
 
     # Storage
-    storage_backend: Literal["local", "azure", "s3"] = Field("local", description="Where files are kept.")
+    storage_backend: BackendName = Field("local", description="Where files are kept.")
+    storage_second_backend: BackendName | None = Field(
+        None, description="Backend that files may still be in while `data-layer storage migrate` moves them."
+    )
+    max_file_size: int = Field(52_428_800, ge=1, le=5 * 2**40, description="Largest file, in bytes.")
     local_storage_path: Path = Field(Path("./uploads"), description="Folder of the local storage.")
     storage_connect_timeout: float = Field(
         5, gt=0, le=60, description="Seconds to wait for a connection to S3 or Azure."
@@ -131,8 +138,34 @@ class StorageSettings(BaseModel):
             place = AzurePlace.of_account(self.azure_storage_account or "", self.azure_storage_container_name)
         return replace(place, public_endpoint=self.azure_storage_public_endpoint_url)
 
-    def storage_contradictions(self) -> list[str]:
-        """What makes the chosen backend unusable anywhere."""
+    @property
+    def second(self) -> StorageSettings | None:
+        """The settings of the second storage; None where STORAGE_SECOND_BACKEND names none, or the same one."""
+        return None if self.storage_second_backend == self.storage_backend else self._of_second()
+
+    def contradictions(self) -> list[str]:
+        """Return what makes the chosen backends unusable anywhere."""
+        problems = self.backend_contradictions()
+        if (second := self._of_second()) is not None:
+            wanted = ("STORAGE_BACKEND is", "STORAGE_SECOND_BACKEND is")
+            problems += [problem.replace(*wanted) for problem in second.contradictions()]
+        return problems
+
+    def unfit(self) -> list[str]:
+        """Return what production refuses in the chosen backends."""
+        problems = self._own_unfit()
+        if (second := self._of_second()) is not None:
+            problems += [problem for problem in second.unfit() if problem not in problems]
+        return problems
+
+    def _of_second(self) -> StorageSettings | None:
+        if self.storage_second_backend is None:
+            return None
+        # `contradictions` of these settings include those of the second.
+        return self.replaced(_checked=False, storage_backend=self.storage_second_backend, storage_second_backend=None)
+
+    def backend_contradictions(self) -> list[str]:
+        """Return what makes the chosen backend unusable, whatever the second one is."""
         match self.storage_backend:
             case "azure":
                 return self._azure_contradictions()
@@ -141,8 +174,7 @@ class StorageSettings(BaseModel):
             case _:
                 return self._local_contradictions()
 
-    def unfit_storage(self) -> list[str]:
-        """What production refuses in the chosen backend."""
+    def _own_unfit(self) -> list[str]:
         problems = self._weak_keys() if self.storage_backend == "s3" else []
         for name, address in self._addresses().items():
             if address.startswith("http:") and not is_local(urlsplit(address).hostname):
@@ -198,7 +230,7 @@ class StorageSettings(BaseModel):
             problems.append(f"AWS_CLOUDFRONT_PRIVATE_KEY: there is no readable file {str(key)!r}")
         return problems
 
-    def signing_secrets_of_storage(self) -> list[tuple[str, str]]:
+    def signing_secrets(self) -> list[tuple[str, str]]:
         """The keys of signed addresses with the names of their settings."""
         names = ("storage_signing_secret", "storage_signing_secret_previous")
         secrets: dict[str, SecretStr | None] = {name: getattr(self, name) for name in names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 
 from data_layer.environment import Address, split_host, strip
 
@@ -56,7 +56,24 @@ def _check_own_host(value: str) -> str:
     return host
 
 
-Port = Annotated[int, Field(ge=1, le=65535)]
+def _explain_service_links(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, str) and value.startswith("tcp://"):
+        name = str(info.field_name).upper()
+        service = name.removesuffix("_PORT").lower()
+        raise ValueError(
+            f"was set by Kubernetes for the service {service!r}; put enableServiceLinks: false into the pod, "
+            f"or set {name} there"
+        )
+    return value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+Port = Annotated[int, BeforeValidator(_explain_service_links), Field(ge=1, le=65535)]
+ANY_CASE = BeforeValidator(_lower)
+"""Marks one of several words, which may be written in capitals."""
 COMMA_SEPARATED = BeforeValidator(_strip_parts)
 """Marks a list, in which lines may break beside commas."""
 Host = Annotated[str, Field(min_length=1), AfterValidator(_check_host)]

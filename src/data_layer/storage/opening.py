@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pydantic import SecretStr
 
+from data_layer.settings.storage import StorageSettings
 from data_layer.storage.local import LocalStorage
 from data_layer.storage.object_store.azure import AzureStorage
 from data_layer.storage.object_store.limits import Limits
@@ -14,41 +15,51 @@ from data_layer.storage.signing.cloudfront import CloudFrontSigner
 from data_layer.storage.signing.local import LocalUrlSigner
 from data_layer.storage.signing.s3 import S3Credentials
 
-if TYPE_CHECKING:
-    from data_layer.config import Settings
 
-
-def make_storage(settings: Settings) -> StorageBackend:
+def make_storage(settings: StorageSettings, session_secret: SecretStr) -> StorageBackend:
     """A storage that is not open yet.
+
+    Args:
+        settings: which storage, and how it is reached
+        session_secret: signs URLs of local files where STORAGE_SIGNING_SECRET is not set
 
     Raises:
         ConfigurationError: a file that the settings name cannot be used.
     """
-    match settings.storage_backend:
-        case "s3":
-            return _make_s3(settings)
-        case "azure":
-            return AzureStorage(
-                settings.azure_place,
-                max_file_size=settings.max_file_size,
-                cdn_url=settings.azure_storage_cdn_url,
-                limits=_limits(settings),
-            )
-        case _:
-            return LocalStorage(
-                settings.local_storage_path, max_file_size=settings.max_file_size, signer=local_url_signer(settings)
-            )
+    if settings.storage_backend != "local":
+        return make_object_storage(settings)
+    return LocalStorage(
+        settings.local_storage_path,
+        max_file_size=settings.max_file_size,
+        signer=local_url_signer(settings, session_secret),
+    )
 
 
-def local_url_signer(settings: Settings) -> LocalUrlSigner:
+def make_object_storage(settings: StorageSettings) -> S3Storage | AzureStorage:
+    """A bucket or container that is not open yet.
+
+    Raises:
+        ConfigurationError: a file that the settings name cannot be used.
+    """
+    if settings.storage_backend == "s3":
+        return _make_s3(settings)
+    return AzureStorage(
+        settings.azure_place,
+        max_file_size=settings.max_file_size,
+        cdn_url=settings.azure_storage_cdn_url,
+        limits=_limits(settings),
+    )
+
+
+def local_url_signer(settings: StorageSettings, session_secret: SecretStr) -> LocalUrlSigner:
     """Signs and verifies URLs of local files: the same in every process with the same settings."""
-    secrets = [settings.storage_signing_secret or settings.session_secret]
+    secrets = [settings.storage_signing_secret or session_secret]
     if settings.storage_signing_secret_previous is not None:
         secrets.append(settings.storage_signing_secret_previous)
     return LocalUrlSigner([secret.get_secret_value() for secret in secrets], public_url=settings.public_url or "")
 
 
-def _make_s3(settings: Settings) -> S3Storage:
+def _make_s3(settings: StorageSettings) -> S3Storage:
     place = S3Place(
         settings.aws_s3_bucket or "",
         settings.aws_region,
@@ -70,7 +81,7 @@ def _make_s3(settings: Settings) -> S3Storage:
     )
 
 
-def _credentials(settings: Settings) -> S3Credentials | None:
+def _credentials(settings: StorageSettings) -> S3Credentials | None:
     if settings.aws_access_key_id is None or settings.aws_secret_access_key is None:
         return None
     token = settings.aws_session_token
@@ -81,7 +92,7 @@ def _credentials(settings: Settings) -> S3Credentials | None:
     )
 
 
-def _limits(settings: Settings) -> Limits:
+def _limits(settings: StorageSettings) -> Limits:
     return Limits(
         settings.storage_connect_timeout,
         settings.storage_timeout,

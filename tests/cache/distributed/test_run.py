@@ -25,7 +25,7 @@ def plan(settings: Settings) -> Plan:
         {
             "environment": "testing",
             "database_url": settings.database_url.get_secret_value(),
-            "local_storage_path": settings.local_storage_path,
+            "local_storage_path": settings.storage.local_storage_path,
             "db_max_connections": 4,
         },
         SECONDS,

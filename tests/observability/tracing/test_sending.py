@@ -53,7 +53,7 @@ class TestOtlp:
     def settings(self, settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Settings:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=secret-api-key")
-        return settings.model_copy(update={"enable_traces": True})
+        return settings.replaced(enable_traces=True)
 
     async def test_spans_arrive_when_the_data_layer_is_closed(self, settings: Settings, receiver: Receiver) -> None:
         async with DataLayer(settings) as data:
@@ -115,7 +115,7 @@ class TestApplicationInsights:
     async def test_spans_arrive(self, settings: Settings) -> None:
         with Receiver(take_all) as receiver:
             text = f"InstrumentationKey={KEY};IngestionEndpoint={receiver.url}/"
-            given = settings.model_copy(update={"applicationinsights_connection_string": SecretStr(text)})
+            given = settings.replaced(applicationinsights_connection_string=SecretStr(text))
             async with DataLayer(given) as data:
                 await data.projects.recent()
             assert (KEY, "projects.recent") in receiver.azure_names()
@@ -124,7 +124,7 @@ class TestApplicationInsights:
 
     @pytest.mark.parametrize("text", ["nonsense-with-secret-words", "InstrumentationKey=secret-words", ";;;=="])
     async def test_an_unusable_address_is_told_without_it(self, settings: Settings, text: str) -> None:
-        given = settings.model_copy(update={"applicationinsights_connection_string": SecretStr(text)})
+        given = settings.replaced(applicationinsights_connection_string=SecretStr(text))
         with pytest.raises(ConfigurationError, match="APPLICATIONINSIGHTS_CONNECTION_STRING cannot be used") as caught:
             await DataLayer(given).open()
         assert "secret-words" not in f"{caught.value!r} {caught.value.__cause__!r}"
@@ -163,7 +163,7 @@ def run(settings: Settings, before: str, result: str, **environment: str) -> sub
         "TEST_REDIS": settings.redis_url.get_secret_value(),
     }
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(before=before, result=result), str(settings.local_storage_path)],
+        [sys.executable, "-c", PROGRAM.format(before=before, result=result), str(settings.storage.local_storage_path)],
         env=os.environ | places | environment,
         capture_output=True,
         text=True,

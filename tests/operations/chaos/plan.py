@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {
     "maintenance_interval": 0,
 }
 
-_DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
+_DEFAULTS = {name: field.default for name, field in Settings.fields().items()}
 _REQUESTS = {"upload": 2, "download": 2, "delete": 1}
 """To the storage, one after the other: what was stored and cannot be recorded is removed; a body follows its head."""
 

@@ -104,9 +104,9 @@ async def test_a_deactivated_account_comes_back_if_its_owner_wants_it(data: Data
 @pytest.mark.usefixtures("data")
 @pytest.mark.parametrize(("before", "after"), [(4, 6), (6, 4)])
 async def test_a_hash_of_other_rounds_is_made_anew_at_login(settings: Settings, before: int, after: int) -> None:
-    async with DataLayer(settings.model_copy(update={"bcrypt_rounds": before})) as old:
+    async with DataLayer(settings.replaced(bcrypt_rounds=before)) as old:
         user = await make_account(old)
-    async with DataLayer(settings.model_copy(update={"bcrypt_rounds": after})) as new:
+    async with DataLayer(settings.replaced(bcrypt_rounds=after)) as new:
         assert f"${before:02}$" in str(await stored_hash(new, user))
         assert await try_to_log_in(new, "ann@example.com", "wrong password") == "invalid_credentials"
         assert f"${before:02}$" in str(await stored_hash(new, user))

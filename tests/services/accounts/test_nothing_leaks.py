@@ -24,7 +24,7 @@ FIRST, SECOND, THIRD, WRONG, TYPO = (
 
 
 async def test_after_a_long_story(data: DataLayer, settings: Settings) -> None:
-    talkative = settings.model_copy(update={"db_logging": True, "log_level": "debug"})
+    talkative = settings.replaced(db_logging=True, log_level="debug")
     with LogLines() as log, coming_from(HOME, "Browser/1"):
         async with DataLayer(talkative) as talking:
             tokens = await tell(talking)

@@ -52,7 +52,7 @@ def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
         }
     else:
         place = {}
-    return settings.model_copy(update={"storage_backend": request.param, **place})
+    return settings.replaced(storage_backend=request.param, **place)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def trust() -> ssl.SSLContext:
 async def browser(data: DataLayer, trust: ssl.SSLContext) -> AsyncIterator[httpx.AsyncClient]:
     """Goes to the server that a signed URL leads to: that of the storage, or this service."""
     options: dict[str, Any] = {"verify": trust}
-    if data.settings.storage_backend == "local":
+    if data.settings.storage.storage_backend == "local":
         options = {"transport": httpx.ASGITransport(create_app(data), raise_app_exceptions=False)}
     async with httpx.AsyncClient(base_url="http://service", **options) as client:
         yield client
@@ -73,8 +73,8 @@ async def browser(data: DataLayer, trust: ssl.SSLContext) -> AsyncIterator[httpx
 async def lose_headers(data: DataLayer) -> None:
     """As a copy without attributes does; on the disk as ``rsync`` does, which keeps the times."""
     for key in await keys(data):
-        if data.settings.storage_backend == "local":
-            path = data.settings.local_storage_path / key
+        if data.settings.storage.storage_backend == "local":
+            path = data.settings.storage.local_storage_path / key
             kept = path.stat()
             content = path.read_bytes()
             path.unlink()
@@ -156,7 +156,7 @@ async def test_what_was_decompressed_by_a_copy_is_refused_found_and_repaired(
     await data.storage.upload(PAGE, file.key, "text/html", cache_control="private, max-age=3600")
     with pytest.raises(DamagedFileError, match="storage check"):
         await data.files.download(file.id, owner_id=owner.id)
-    if data.settings.storage_backend == "local":
+    if data.settings.storage.storage_backend == "local":
         signed = await data.files.signed_url(file.id, owner_id=owner.id, expires_in=HOUR)
         async with browser(data, trust) as client:
             for headers in ({}, {"range": "bytes=0-9"}):
@@ -198,12 +198,10 @@ async def test_a_migration_says_what_the_rows_say(
     before = {file.key: await data.storage.stat(file.key) for file, _ in files}
     await lose_headers(data)
     await data.storage.upload(b"short", damaged.key, "image/png")
-    moved = settings.model_copy(
-        update={
-            "storage_second_backend": "azure",
-            "azure_storage_connection_string": SecretStr(azurite_server.connection_string),
-            "azure_storage_container_name": name,
-        }
+    moved = settings.replaced(
+        storage_second_backend="azure",
+        azure_storage_connection_string=SecretStr(azurite_server.connection_string),
+        azure_storage_container_name=name,
     )
     async with DataLayer(moved) as both:
         report = await both.file_maintenance.migrate(StorageKind.AZURE)

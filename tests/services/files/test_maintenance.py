@@ -187,7 +187,7 @@ async def test_usage_by_kind(data: DataLayer, owner: User) -> None:
 
 async def test_odd_names_in_the_folder_are_named_and_stay(data: DataLayer, owner: User) -> None:
     saved = await data.files.save(PAGE, owner_id=owner.id)
-    folder = data.settings.local_storage_path
+    folder = data.settings.storage.local_storage_path
     odd = ["files/00/.hidden", "files/00/t\tb", "uploads/con.txt", "lost/ blank"]
     for name in odd:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ def settings(settings: Settings, rclone_server: RcloneServer, azurite_server: Az
         "azure_storage_connection_string": SecretStr(azurite_server.connection_string),
         "azure_storage_container_name": name,
     }
-    return settings.model_copy(update=update)
+    return settings.replaced(**update)
 
 
 async def test_there_and_back_again(data: DataLayer, settings: Settings) -> None:

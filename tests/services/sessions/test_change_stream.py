@@ -38,7 +38,7 @@ def redis() -> Iterator[RedisServer]:
 async def pair(data: DataLayer, settings: Settings, redis: RedisServer) -> AsyncIterator[tuple[DataLayer, DataLayer]]:
     """Two processes with a Redis that can be broken; ``data`` has emptied the tables."""
     assert data
-    changed = settings.model_copy(update={"redis_url": SecretStr(redis.url), "redis_connect_timeout": 500})
+    changed = settings.replaced(redis_url=SecretStr(redis.url), redis_connect_timeout=500)
     async with DataLayer(changed) as one, DataLayer(changed) as other:
         yield one, other
 

@@ -12,7 +12,7 @@ from tests.services.sessions.test_sessions import new_user, token_of
 
 
 async def test_after_a_long_story(data: DataLayer, settings: Settings) -> None:
-    talkative = settings.model_copy(update={"db_logging": True, "log_level": "debug"})
+    talkative = settings.replaced(db_logging=True, log_level="debug")
     with LogLines() as log:
         async with DataLayer(talkative) as talking:
             secrets, texts = await tell(talking)

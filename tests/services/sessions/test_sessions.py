@@ -125,7 +125,7 @@ class TestALife:
     ) -> None:
         new = await data.sessions.create(await new_user(data))
         changes = {"session_secret": SecretStr("a" * 40), "session_secret_previous": settings.session_secret}
-        async with DataLayer(settings.model_copy(update=changes)) as later:
+        async with DataLayer(settings.replaced(**changes)) as later:
             assert (await later.sessions.validate(token_of(new))).id == new.session.id
         async with DataLayer(settings.model_copy(update=changes | {"session_secret_previous": None})) as latest:
             with pytest.raises(InvalidSessionError):
@@ -247,7 +247,7 @@ class TestData:
 class TestTheLimit:
     async def test_many_at_once_are_never_too_many(self, data: DataLayer, settings: Settings) -> None:
         user = await new_user(data)
-        async with DataLayer(settings.model_copy(update={"session_limit": 3})) as few:
+        async with DataLayer(settings.replaced(session_limit=3)) as few:
             created = await asyncio.gather(*(few.sessions.create(user) for _ in range(24)))
             accepted = [new for new in created if await is_accepted(few, new)]
             assert len(accepted) == 3
@@ -259,7 +259,7 @@ class TestTheLimit:
 
     async def test_the_one_longest_without_use_ends(self, data: DataLayer, settings: Settings) -> None:
         user = await new_user(data)
-        async with DataLayer(settings.model_copy(update={"session_limit": 2})) as few:
+        async with DataLayer(settings.replaced(session_limit=2)) as few:
             first, second = [await few.sessions.create(user) for _ in range(2)]
             await few.sessions.touch(first.session.id)
             third = await few.sessions.create(user)

@@ -36,7 +36,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def tokens(base_settings: Settings, clock: Clock) -> AccessTokens:
-    return AccessTokens(base_settings.model_copy(update={"jwt_secret": SecretStr(KEY), "jwt_expires_in": 900}), clock)
+    return AccessTokens(base_settings.replaced(jwt_secret=SecretStr(KEY), jwt_expires_in=900), clock)
 
 
 def forged(tokens: AccessTokens, *, key: str = KEY, algorithm: str = "HS256", kid: Any = None, **changes: Any) -> str:
@@ -118,10 +118,10 @@ def test_nonsense(tokens: AccessTokens, token: str) -> None:
 
 
 def test_the_former_secret_is_accepted_while_it_is_known(base_settings: Settings, clock: Clock) -> None:
-    old = AccessTokens(base_settings.model_copy(update={"jwt_secret": SecretStr(OTHER)}), clock)
+    old = AccessTokens(base_settings.replaced(jwt_secret=SecretStr(OTHER)), clock)
     changes = {"jwt_secret": SecretStr(KEY), "jwt_secret_previous": SecretStr(OTHER)}
-    both = AccessTokens(base_settings.model_copy(update=changes), clock)
-    new = AccessTokens(base_settings.model_copy(update=changes | {"jwt_secret_previous": None}), clock)
+    both = AccessTokens(base_settings.replaced(**changes), clock)
+    new = AccessTokens(base_settings.replaced(**changes | {"jwt_secret_previous": None}), clock)
     token = old.make(uuid7(), uuid7())
     assert both.read(token) == old.read(token)
     with pytest.raises(InvalidTokenError):

@@ -54,7 +54,7 @@ def settings_checks(examined: ExaminedSettings, env_file: Path = Path(".env")) -
 
 def _values(examined: ExaminedSettings) -> list[CheckResult]:
     if not examined.problems:
-        return [ok(f"{len(examined.settings.model_fields_set)} set, the others have their defaults; all can be used")]
+        return [ok(f"{len(examined.settings.given)} set, the others have their defaults; all can be used")]
     advice = "the service does not start until this is mended"
     return [failed(*_parted(problem, advice)) for problem in examined.problems]
 
@@ -76,7 +76,7 @@ def _environment(settings: Settings) -> list[CheckResult]:
     if settings.is_production:
         return [ok("production: what would be unsafe is refused")]
     name = settings.environment.value
-    if "environment" not in settings.model_fields_set and not settings.uses_embedded_database:
+    if "environment" not in settings.given and not settings.uses_embedded_database:
         return [
             warning(
                 "ENVIRONMENT is not set, which counts as development, although a database of one's own is named",
@@ -130,8 +130,9 @@ def _files(settings: Settings, env_file: Path) -> list[CheckResult]:
 
 def _open_keys(settings: Settings) -> list[CheckResult]:
     found = []
+    values = settings.flat()
     for name in _KEYS:
-        path: Path | None = getattr(settings, name)
+        path: Path | None = values[name]
         if path is None or not os.access(path, os.R_OK):
             continue
         status = path.stat()
@@ -146,8 +147,9 @@ def _open_keys(settings: Settings) -> list[CheckResult]:
 
 def _ending_certificates(settings: Settings) -> list[CheckResult]:
     found = []
+    values = settings.flat()
     for name in _CERTIFICATES:
-        path: Path | None = getattr(settings, name)
+        path: Path | None = values[name]
         if path is None or not os.access(path, os.R_OK):
             continue
         try:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from data_layer.config import Environment, Settings
+from data_layer.config import Environment
 from data_layer.errors import (
     MissingExtraError,
     NotSupportedByStorageError,
@@ -31,22 +31,26 @@ from data_layer.services.doctor.checks import (
     unknown_location,
     warning,
 )
+from data_layer.settings.storage import StorageSettings
 from data_layer.storage.local.inspection import FolderFacts, read_folder, try_to_write
 from data_layer.storage.object_store.adapter import ObjectStorage
 from data_layer.storage.object_store.inspection import Trial, find_place, try_rights
 from data_layer.storage.object_store.s3 import S3Storage
-from data_layer.storage.opening import make_storage
+from data_layer.storage.opening import make_object_storage
 from data_layer.storage.port import SignedMethod, StorageBackend
 
 PART = "storage"
 SECOND_PART = "second_storage"
 
 
-def storage_checks(settings: Settings, time_limit: float, *, part: str = PART, is_known: bool = True) -> list[Check]:
+def storage_checks(
+    settings: StorageSettings, environment: Environment, time_limit: float, *, part: str = PART, is_known: bool = True
+) -> list[Check]:
     """The checks of the storage that the settings choose.
 
     Args:
         settings: which storage.
+        environment: where this runs, which decides how long files must last.
         time_limit: seconds for each check.
         part: what the findings call it.
         is_known: the settings say where it is.
@@ -58,7 +62,7 @@ def storage_checks(settings: Settings, time_limit: float, *, part: str = PART, i
 
         return [Check(part, "server", unknown)]
     if settings.storage_backend == "local":
-        return folder_checks(settings, part)
+        return folder_checks(settings, environment, part)
     return object_checks(settings, part, time_limit)
 
 
@@ -70,7 +74,7 @@ _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.s3
 _DURABLE_WHERE = frozenset({Environment.STAGING, Environment.PRODUCTION})
 
 
-def folder_checks(settings: Settings, part: str) -> list[Check]:
+def folder_checks(settings: StorageSettings, environment: Environment, part: str) -> list[Check]:
     """The checks of LOCAL_STORAGE_PATH; each blocks in a thread, because a mount can hang."""
     root = settings.local_storage_path.absolute()
 
@@ -83,7 +87,7 @@ def folder_checks(settings: Settings, part: str) -> list[Check]:
     return [
         check("server", lambda: _judge_folder(root)),
         check("rights", lambda: _judge_rights(root, read_folder(root)), "server"),
-        check("file_system", lambda: _judge_file_system(settings, read_folder(root)), "server"),
+        check("file_system", lambda: _judge_file_system(environment, read_folder(root)), "server"),
         check("space", lambda: _judge_space(root, read_folder(root)), "server"),
         check("writes", lambda: _judge_writes(root), "server"),
     ]
@@ -114,10 +118,10 @@ def _judge_rights(root: Path, facts: FolderFacts) -> CheckResult:
     return ok("only its owner may look into it")
 
 
-def _judge_file_system(settings: Settings, facts: FolderFacts) -> list[CheckResult]:
+def _judge_file_system(environment: Environment, facts: FolderFacts) -> list[CheckResult]:
     found = []
     kind = facts.file_system or "of a kind that this system does not tell"
-    if kind in _FORGETFUL and settings.environment in _DURABLE_WHERE:
+    if kind in _FORGETFUL and environment in _DURABLE_WHERE:
         found.append(
             warning(
                 f"the file system is {kind}, which {_FORGETFUL[kind]}: files are lost with it",
@@ -170,7 +174,7 @@ _SHORT = timedelta(minutes=1)
 class ObjectTarget:
     """The bucket or container that is looked at, and what came of the trial with a tiny file."""
 
-    def __init__(self, settings: Settings, time_limit: float) -> None:
+    def __init__(self, settings: StorageSettings, time_limit: float) -> None:
         self.settings = settings
         self.time_limit = time_limit
         self.trial = Trial()
@@ -178,12 +182,12 @@ class ObjectTarget:
     @property
     def backend(self) -> StorageBackend:
         """The storage, not open, which gives up before the check's time is over."""
-        limits = {
+        limits: dict[str, float] = {
             "storage_connect_timeout": min(self.settings.storage_connect_timeout, self.time_limit / 3),
             "storage_timeout": min(self.settings.storage_timeout, self.time_limit / 3),
             "storage_retries": 1,
         }
-        return make_storage(self.settings.model_copy(update=limits))
+        return make_object_storage(self.settings.replaced(storage_second_backend=None, **limits))
 
     @property
     def inner_address(self) -> str:
@@ -192,7 +196,9 @@ class ObjectTarget:
             *("aws_s3_cdn_url", "aws_s3_public_endpoint_url"),
             *("azure_storage_cdn_url", "azure_storage_public_endpoint_url"),
         )
-        return make_storage(self.settings.model_copy(update=dict.fromkeys(names))).url("doctor")
+        return make_object_storage(self.settings.replaced(**dict.fromkeys((*names, "storage_second_backend")))).url(
+            "doctor"
+        )
 
     @property
     def storage(self) -> ObjectStorage:
@@ -210,7 +216,7 @@ class ObjectTarget:
         return f"the container {self.settings.azure_place.container} of {self.settings.azure_place.account}"
 
 
-def object_checks(settings: Settings, part: str, time_limit: float) -> list[Check]:
+def object_checks(settings: StorageSettings, part: str, time_limit: float) -> list[Check]:
     """The checks of a bucket or container, those first that others need."""
     target = ObjectTarget(settings, time_limit)
 

@@ -16,6 +16,7 @@ from data_layer.services.files.maintenance import FileMaintenance
 from data_layer.services.files.removal import FileRemoval
 from data_layer.services.files.service import FileService
 from data_layer.services.files.serving import LocalFileServer, PublicFileServer
+from data_layer.settings.files import FileSettings
 from data_layer.storage.opening import local_url_signer
 from data_layer.storage.threads import FileThreads
 from data_layer.storage.validation import FileLimits, Inspector, canonical_type
@@ -44,7 +45,7 @@ async def open_files(
     Raises:
         ConfigurationError: ALLOWED_FILE_TYPES holds a type that cannot be recognised by content.
     """
-    inspector, threads = Inspector(file_limits(settings)), FileThreads(_THREADS)
+    inspector, threads = Inspector(file_limits(settings.files, settings.storage.max_file_size)), FileThreads(_THREADS)
     removal = FileRemoval(transactions, backends)
     try:
         yield FileServices(
@@ -54,8 +55,8 @@ async def open_files(
                 inspector,
                 threads,
                 removal,
-                upload_expires_in=timedelta(seconds=settings.upload_expires_in),
-                public_url=settings.public_url or "",
+                upload_expires_in=timedelta(seconds=settings.files.upload_expires_in),
+                public_url=settings.storage.public_url or "",
             ),
             removal,
             FileMaintenance(transactions, backends, removal),
@@ -67,7 +68,7 @@ async def open_files(
         await threads.close()
 
 
-def file_limits(settings: Settings) -> FileLimits:
+def file_limits(settings: FileSettings, max_file_size: int) -> FileLimits:
     """The rules for files.
 
     Raises:
@@ -80,7 +81,7 @@ def file_limits(settings: Settings) -> FileLimits:
             f"known are: {', '.join(sorted(KNOWN_TYPES))}"
         )
     return FileLimits(
-        max_file_size=settings.max_file_size,
+        max_file_size=max_file_size,
         allowed_types=allowed,
         max_pixels=settings.image_max_pixels,
         max_frames=settings.image_max_frames,
@@ -95,4 +96,4 @@ def _server(settings: Settings, transactions: Transactions, backends: StorageBac
     if StorageKind.LOCAL not in backends.kinds:
         return None
     storage = backends.of(StorageKind.LOCAL)
-    return LocalFileServer(transactions, storage, local_url_signer(settings))
+    return LocalFileServer(transactions, storage, local_url_signer(settings.storage, settings.session_secret))
