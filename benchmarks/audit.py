@@ -223,7 +223,7 @@ def questions(users: list[UUID], count: int) -> dict[str, Callable[[], AuditFilt
 async def bench_reads(settings: Settings, counts: tuple[int, int], queries: int) -> None:
     """The 99th percentile of the time of a page of twenty, with few entries and with many."""
     results: dict[str, list[float]] = {}
-    layers = [DataLayer(settings.model_copy(update={"db_name": f"bench_{count}"})) for count in counts]
+    layers = [DataLayer(settings.replaced(db_name=f"bench_{count}")) for count in counts]
     async with layers[0] as few, layers[1] as many:
         asked = []
         for data, count in ((few, counts[0]), (many, counts[1])):
@@ -260,7 +260,7 @@ async def run(folder: Path, options: argparse.Namespace) -> None:
         audit_buffer_size=200_000,
     )
     if not options.only_reads:
-        async with DataLayer(settings.model_copy(update={"db_name": "bench_writes"})) as data:
+        async with DataLayer(settings.replaced(db_name="bench_writes")) as data:
             await bench_writes(data, options.rounds, options.count)
     if not options.only_writes:
         await bench_reads(settings, (10_000, options.entries), options.queries)

@@ -43,7 +43,7 @@ async def make_accounts(data: DataLayer, kind: str, count: int) -> list[str]:
 async def measure(rounds: int, count: int, folder: Path) -> dict[str, list[float]]:
     settings = Settings(_env_file=None, data_folder=folder, local_storage_path=folder / "up", bcrypt_rounds=rounds)
     # An account stands few failures in a row, so each is used three times.
-    async with DataLayer(settings.model_copy(update={"bcrypt_rounds": rounds - 1 if rounds > 4 else 4})) as older:
+    async with DataLayer(settings.replaced(bcrypt_rounds=rounds - 1 if rounds > 4 else 4)) as older:
         emails = {OLDER: await make_accounts(older, OLDER, count // 3 + 1)}
     times: dict[str, list[float]] = {kind: [] for kind in (KNOWN, OLDER, WITHOUT, UNKNOWN)}
     async with DataLayer(settings) as data:

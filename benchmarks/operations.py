@@ -165,15 +165,15 @@ def report(title: str, rows: dict[str, Compared], first: str, second: str) -> No
 
 async def bench_costs(folder: Path, settings: Settings, options: argparse.Namespace) -> None:
     """Metrics and logs, on and off; the hook of observers, with and without."""
-    off = settings.model_copy(update={"enable_metrics": False})
+    off = settings.replaced(enable_metrics=False)
     no_copy = {"redis_near_size": 0}
     with (folder / "log.jsonl").open("w") as log:
-        configure_logging(settings.model_copy(update={"log_format": "json"}), stream=log)
+        configure_logging(settings.replaced(log_format="json"), stream=log)
         async with (
             DataLayer(settings) as on_data,
-            DataLayer(settings.model_copy(update=no_copy)) as on_far,
+            DataLayer(settings.replaced(**no_copy)) as on_far,
             DataLayer(off) as off_data,
-            DataLayer(off.model_copy(update=no_copy)) as off_far,
+            DataLayer(off.replaced(**no_copy)) as off_far,
             DataLayer(off) as bare_data,
         ):
             user = User(email=f"bench{time.time_ns()}@example.com", first_name="Bench", last_name="Mark")

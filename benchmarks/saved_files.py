@@ -167,7 +167,7 @@ async def bench(
     results = []
     async with AsyncExitStack() as stack:
         data = await stack.enter_async_context(DataLayer(settings, prepare=True))
-        without_thumbnails = settings.model_copy(update={"image_thumbnail_sizes": ()})
+        without_thumbnails = settings.replaced(image_thumbnail_sizes=())
         plain = await stack.enter_async_context(DataLayer(without_thumbnails, prepare=True))
         by_hand = ByHand(bare, await open_pool(stack, data), threads)
         for case in CASES:
@@ -189,15 +189,13 @@ def bench_s3(settings: Settings, threads: ThreadPoolExecutor, options: argparse.
     with RcloneServer() as server:
         server.make_bucket(BUCKET)
         bare = Obstore(obstore_on(server))
-        on_s3 = settings.model_copy(
-            update={
-                "storage_backend": "s3",
-                "aws_s3_bucket": BUCKET,
-                "aws_region": server.region,
-                "aws_endpoint_url": server.address,
-                "aws_access_key_id": server.credentials.access_key_id,
-                "aws_secret_access_key": SecretStr(server.credentials.secret_access_key),
-            }
+        on_s3 = settings.replaced(
+            storage_backend="s3",
+            aws_s3_bucket=BUCKET,
+            aws_region=server.region,
+            aws_endpoint_url=server.address,
+            aws_access_key_id=server.credentials.access_key_id,
+            aws_secret_access_key=SecretStr(server.credentials.secret_access_key),
         )
         return asyncio.run(bench("S3 (rclone)", on_s3, bare, threads, options))
 

@@ -207,3 +207,14 @@ def test_settings_with_changes_do_not_read_the_environment_again(monkeypatch: py
     after = before.replaced(storage_retries=1)
     assert after.given - before.given == {"storage_retries"}
     assert (after.storage.max_file_size, after.storage.storage_timeout) == (7, 30)
+
+
+def test_a_copy_of_settings_is_checked_and_reaches_the_parts() -> None:
+    before = Settings(max_file_size=7)
+    copied = before.model_copy(update={"storage_retries": 1, "port": 3001})
+    assert (copied.storage.storage_retries, copied.storage.max_file_size, copied.port) == (1, 7, 3001)
+    for change in (before.model_copy, lambda *, update: before.replaced(**update)):
+        with pytest.raises(ConfigurationError, match="MAX_FILE_SIZE"):
+            change(update={"max_file_size": 0})
+        with pytest.raises(ConfigurationError, match="STORAGE_RETRYS is not a setting"):
+            change(update={"storage_retrys": 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
@@ -183,13 +184,22 @@ class Settings(
         return values
 
     def replaced(self, **changes: Any) -> Settings:
-        """Return these settings with some changed, validated like any others; the environment is not read again."""
+        """Return these settings with some changed, validated like any others; the environment is not read again.
+
+        Raises:
+            ConfigurationError: with every problem that was found, not only the first.
+        """
         values = self.flat()
         given = {name: values[name] for name in self.given}
+        unknown = [_unknown(name, _known_variables()) for name in changes if name not in values]
         examined = _understand(given | changes)
-        if examined.problems:
-            raise ConfigurationError(*examined.problems)
+        if problems := [*unknown, *examined.problems]:
+            raise ConfigurationError(*problems)
         return examined.settings
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Settings:  # noqa: ARG002
+        """Return `replaced`: pydantic's own copy would neither validate the changes nor find those of a part."""
+        return self.replaced(**update or {})
 
     def contradictions(self) -> list[str]:
         """Return what makes parts that are valid by themselves unusable together, or unfit for production."""

@@ -13,13 +13,11 @@ ALLOWED = ("image/png", "image/jpeg", "image/gif", "image/webp", "text/html", "i
 @pytest.fixture
 def settings(migrated: Settings, tmp_path: Path) -> Settings:
     """Settings under which pages and drawings may be stored, too."""
-    return migrated.model_copy(
-        update={
-            "local_storage_path": tmp_path / "uploads",
-            "allowed_file_types": ALLOWED,
-            "max_file_size": 2_000_000,
-            "public_url": "http://service",
-        }
+    return migrated.replaced(
+        local_storage_path=tmp_path / "uploads",
+        allowed_file_types=ALLOWED,
+        max_file_size=2_000_000,
+        public_url="http://service",
     )
 
 

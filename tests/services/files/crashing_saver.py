@@ -133,9 +133,7 @@ async def prepare(settings: Settings) -> UUID:
 
 
 def run(settings: Settings, rounds: int, each: int) -> dict[str, int]:
-    settings = settings.model_copy(
-        update={"allowed_file_types": ("image/png", "text/html"), "image_thumbnail_sizes": (64,)}
-    )
+    settings = settings.replaced(allowed_file_types=("image/png", "text/html"), image_thumbnail_sizes=(64,))
     with asyncio.Runner() as runner:
         owner_id = runner.run(prepare(settings))
     told: dict[str, str] = {}

@@ -206,7 +206,7 @@ async def test_a_migration_says_what_the_rows_say(
     async with DataLayer(moved) as both:
         report = await both.file_maintenance.migrate(StorageKind.AZURE)
         assert report.damaged == (damaged.key,)
-    async with DataLayer(moved.model_copy(update={"storage_backend": "azure"})) as there:
+    async with DataLayer(moved.replaced(storage_backend="azure")) as there:
         for key, was in before.items():
             stored = await there.storage.stat(key)
             assert [getattr(stored, name) for name in HEADERS] == [getattr(was, name) for name in HEADERS]

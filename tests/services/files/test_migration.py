@@ -22,9 +22,7 @@ LOCAL, AZURE, S3 = StorageKind.LOCAL, StorageKind.AZURE, StorageKind.S3
 
 
 def both(settings: Settings, first: StorageKind, second: StorageKind | None) -> Settings:
-    return settings.model_copy(
-        update={"storage_backend": first.value, "storage_second_backend": second and second.value}
-    )
+    return settings.replaced(storage_backend=first.value, storage_second_backend=second and second.value)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ async def test_fifty_writers_in_four_processes(data: DataLayer, owner: Owner, se
         project = await tx.projects.get(owner.project_id)
 
     async def write() -> None:
-        async with DataLayer(settings.model_copy(update={"db_max_connections": 5})) as mine:
+        async with DataLayer(settings.replaced(db_max_connections=5)) as mine:
 
             async def start() -> None:
                 for _ in range(ROUNDS):

@@ -115,10 +115,8 @@ class Process:
 async def movable_time(settings: Settings) -> AsyncIterator[World]:
     """A world with empty tables."""
     url = settings.database_url.get_secret_value() if settings.database_url else ""
-    moved = settings.model_copy(
-        update={
-            "database_url": SecretStr(f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3Dpublic%2Cpg_catalog")
-        }
+    moved = settings.replaced(
+        database_url=SecretStr(f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3Dpublic%2Cpg_catalog")
     )
     async with DataLayer(settings) as usual:
         await empty_tables(usual)

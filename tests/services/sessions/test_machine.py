@@ -373,8 +373,8 @@ class SessionMachine(RuleBasedStateMachine):
 
 @pytest.fixture(scope="module")
 def stage(migrated: Settings) -> Iterator[Stage]:
-    settings = migrated.model_copy(
-        update={"session_ttl": LIFE, "session_max_age": MAXIMUM, "session_limit": LIMIT, "redis_connect_timeout": 200}
+    settings = migrated.replaced(
+        session_ttl=LIFE, session_max_age=MAXIMUM, session_limit=LIMIT, redis_connect_timeout=200
     )
     with asyncio.Runner() as runner, RedisServer(unix_socket=True) as server:
         context = movable_time(settings)

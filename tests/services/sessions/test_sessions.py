@@ -127,7 +127,7 @@ class TestALife:
         changes = {"session_secret": SecretStr("a" * 40), "session_secret_previous": settings.session_secret}
         async with DataLayer(settings.replaced(**changes)) as later:
             assert (await later.sessions.validate(token_of(new))).id == new.session.id
-        async with DataLayer(settings.model_copy(update=changes | {"session_secret_previous": None})) as latest:
+        async with DataLayer(settings.replaced(**changes | {"session_secret_previous": None})) as latest:
             with pytest.raises(InvalidSessionError):
                 await latest.sessions.validate(token_of(new))
 
