@@ -99,7 +99,7 @@ async def bench_validation(data: DataLayer, url: str, options: argparse.Namespac
     for token in tokens:
         await data.sessions.validate(token)
     async for key in data.cache.keys("session-copy:*"):
-        stored_key = f"{data.settings.redis_key_prefix}:{key}"
+        stored_key = f"{data.settings.redis.redis_key_prefix}:{key}"
     redis = Redis.from_url(url, protocol=3)
     value = await redis.get(stored_key)
     assert value

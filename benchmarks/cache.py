@@ -52,7 +52,7 @@ def who_can(peers: list[Peer], verb: str) -> list[Peer]:
 
 async def measure_memory(port: int) -> float:
     """Bytes that the near copy needs for a value of 1024 bytes, key and bookkeeping included."""
-    async with Cache(settings_for(port, redis_near_size=2**30)) as cache:
+    async with Cache(settings_for(port, redis_near_size=2**30).redis) as cache:
         names = [f"memory-{number}" for number in range(COPIES)]
         await cache.set_many(dict.fromkeys(names, VALUE), LIVES_SECONDS)
         await until_near_copy_answers(cache)

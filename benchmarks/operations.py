@@ -35,6 +35,7 @@ from data_layer import AuditAction, AuditLog, DataLayer, GeneratedCode, Generati
 from data_layer.api.app import create_app
 from data_layer.database.observation import Observation
 from data_layer.observability.configuration import configure_logging
+from data_layer.observability.masking import secrets_of
 from data_layer.testing.free_ports import free_port
 
 Operation = Callable[[], Awaitable[Any]]
@@ -168,7 +169,12 @@ async def bench_costs(folder: Path, settings: Settings, options: argparse.Namesp
     off = settings.replaced(enable_metrics=False)
     no_copy = {"redis_near_size": 0}
     with (folder / "log.jsonl").open("w") as log:
-        configure_logging(settings.replaced(log_format="json"), stream=log)
+        configure_logging(
+            settings.log.replaced(log_format="json"),
+            secrets=secrets_of(settings.flat().values()),
+            production=False,
+            stream=log,
+        )
         async with (
             DataLayer(settings) as on_data,
             DataLayer(settings.replaced(**no_copy)) as on_far,
@@ -221,7 +227,7 @@ def unhook(data: DataLayer) -> None:
         def watch(self, *_: Any) -> Any:
             return _NOTHING
 
-    data.database.observation = Unobservable(data.settings)
+    data.database.observation = Unobservable(data.settings.database)
 
 
 _NOTHING = nullcontext()
@@ -232,13 +238,13 @@ class Service:
 
     def __init__(self, folder: Path, settings: Settings, workers: int) -> None:
         self.port, self._metrics_port = free_port(), free_port()
-        assert settings.database_url
-        assert settings.redis_url
+        assert settings.database.database_url
+        assert settings.redis.redis_url
         self._workers = workers
         environment = {
             "PATH": os.environ["PATH"],
-            "DATABASE_URL": settings.database_url.get_secret_value(),
-            "REDIS_URL": settings.redis_url.get_secret_value(),
+            "DATABASE_URL": settings.database.database_url.get_secret_value(),
+            "REDIS_URL": settings.redis.redis_url.get_secret_value(),
             "LOCAL_STORAGE_PATH": str(folder / "uploads"),
             "PORT": str(self.port),
             "METRICS_PORT": str(self._metrics_port),

@@ -66,8 +66,8 @@ async def _rows(data: DataLayer) -> list[tuple[str, str]]:
 
 
 def _keys(data: DataLayer) -> Iterator[tuple[str, str]]:
-    assert data.settings.redis_url
-    with redis.Redis.from_url(data.settings.redis_url.get_secret_value(), protocol=3) as client:
+    assert data.settings.redis.redis_url
+    with redis.Redis.from_url(data.settings.redis.redis_url.get_secret_value(), protocol=3) as client:
         for key in client.scan_iter():
             kind = client.type(key)
             readers = {b"string": client.get, b"hash": client.hgetall, b"set": client.smembers}

@@ -74,11 +74,11 @@ def only_problem(**variables: str) -> str:
 class TestDefaults:
     def test_a_laptop_needs_no_variable(self) -> None:
         settings = read()
-        assert settings.environment is Environment.DEVELOPMENT
-        assert (settings.host, settings.port) == ("127.0.0.1", 3000)
-        assert settings.uses_embedded_database
-        assert settings.uses_embedded_cache
-        assert settings.data_folder == Path(".data-layer")
+        assert settings.general.environment is Environment.DEVELOPMENT
+        assert (settings.service.host, settings.service.port) == ("127.0.0.1", 3000)
+        assert settings.database.is_embedded
+        assert settings.redis.is_embedded
+        assert settings.general.data_folder == Path(".data-layer")
         assert settings.storage.local_storage_path == Path("uploads")
         assert not settings.is_production
 
@@ -95,24 +95,24 @@ class TestSources:
         (folder / ".env").write_text("DB_NAME=file\nDB_PORT=6000\nPORT=4000\n")
         with environment(DB_NAME="variable", DB_PORT="7000"):
             settings = Settings(db_name="argument")
-        assert (settings.db_name, settings.db_port, settings.port) == ("argument", 7000, 4000)
+        assert (settings.database.db_name, settings.database.db_port, settings.service.port) == ("argument", 7000, 4000)
 
     def test_names_may_be_written_in_any_case(self) -> None:
-        assert read(db_host="a", Redis_Host="b").db_host == "a"
+        assert read(db_host="a", Redis_Host="b").database.db_host == "a"
 
     def test_foreign_keys_in_the_file_are_ignored(self, folder: Path) -> None:
         (folder / ".env").write_text(
             "OPENAI_API_KEY=sk-1\nexport VITE_WS_BACKEND_URL='ws://127.0.0.1:7001' # dev\nPORT=4000\n"
         )
-        assert read().port == 4000
+        assert read().service.port == 4000
 
     def test_a_byte_order_mark_does_no_harm(self, folder: Path) -> None:
         (folder / ".env").write_bytes(b"\xef\xbb\xbfPORT=4000\n")
-        assert read().port == 4000
+        assert read().service.port == 4000
 
     def test_a_folder_called_env_is_no_file(self, folder: Path) -> None:
         (folder / ".env").mkdir()
-        assert read().port == 3000
+        assert read().service.port == 3000
 
     @given(
         st.dictionaries(
@@ -123,11 +123,11 @@ class TestSources:
         assert read(**strangers) == read()
 
     def test_node_env_is_read_too(self) -> None:
-        assert read(NODE_ENV="testing").environment is Environment.TESTING
+        assert read(NODE_ENV="testing").general.environment is Environment.TESTING
 
     def test_node_env_is_read_where_environment_is_empty(self) -> None:
-        assert read(NODE_ENV="Staging", ENVIRONMENT="staging").environment is Environment.STAGING
-        assert read(NODE_ENV="testing", ENVIRONMENT="").environment is Environment.TESTING
+        assert read(NODE_ENV="Staging", ENVIRONMENT="staging").general.environment is Environment.STAGING
+        assert read(NODE_ENV="testing", ENVIRONMENT="").general.environment is Environment.TESTING
 
     @pytest.mark.parametrize(("variable", "in_file"), [("NODE_ENV", "ENVIRONMENT"), ("ENVIRONMENT", "NODE_ENV")])
     def test_a_copied_example_cannot_undo_production(self, variable: str, in_file: str, folder: Path) -> None:
@@ -143,7 +143,7 @@ class TestSpellings:
         + [(no, SslMode.DISABLE) for no in ("false", "False", "0", "no", "off")],
     )
     def test_db_ssl_is_libpqs_sslmode_or_yes_or_no(self, written: str, mode: SslMode) -> None:
-        assert read(DB_SSL=written).db_ssl is mode
+        assert read(DB_SSL=written).database.db_ssl is mode
 
     @pytest.mark.parametrize(
         ("value", "mode"),
@@ -151,11 +151,11 @@ class TestSpellings:
     )
     def test_db_ssl_as_an_argument(self, value: Any, mode: SslMode | None) -> None:
         with environment():
-            assert Settings(db_ssl=value).db_ssl is mode
+            assert Settings(db_ssl=value).database.db_ssl is mode
 
     @given(st.sampled_from(["error", "warn", "info", "debug"]), st.randoms(use_true_random=False))
     def test_log_levels_in_any_case(self, level: str, random: Any) -> None:
-        assert read(LOG_LEVEL="".join(random.choice([c, c.upper()]) for c in level)).log_level == level
+        assert read(LOG_LEVEL="".join(random.choice([c, c.upper()]) for c in level)).log.log_level == level
 
 
 class TestMalformedValues:
@@ -214,7 +214,7 @@ class TestMalformedValues:
 
     def test_nodes_are_written_as_one_would(self) -> None:
         nodes = read(REDIS_CLUSTER_NODES=" redis-1.internal:6379 , 10.0.0.2:6379,[::1]:6379,10.0.0.2:6379")
-        assert nodes.redis_cluster_nodes == "redis-1.internal:6379,10.0.0.2:6379,[::1]:6379"
+        assert nodes.redis.redis_cluster_nodes == "redis-1.internal:6379,10.0.0.2:6379,[::1]:6379"
 
     @given(
         st.sampled_from([name.upper() for name in Settings.fields()]),
@@ -295,15 +295,15 @@ class TestContradictions:
 class TestMetrics:
     def test_by_default_only_this_machine_is_told(self) -> None:
         settings = read()
-        assert settings.enable_metrics
-        assert (settings.metrics_host, settings.metrics_port) == ("127.0.0.1", 9090)
-        assert read(HOST="0.0.0.0").metrics_host == "127.0.0.1", "what is public is said for each"  # noqa: S104  (only read)
+        assert settings.metrics.enable_metrics
+        assert (settings.metrics.metrics_host, settings.metrics.metrics_port) == ("127.0.0.1", 9090)
+        assert read(HOST="0.0.0.0").metrics.metrics_host == "127.0.0.1", "what is public is said for each"  # noqa: S104  (only read)
 
     def test_they_have_a_port_of_their_own(self) -> None:
         problem = only_problem(PORT="9090")
         assert "PORT and METRICS_PORT are both 9090" in problem
         assert "ENABLE_METRICS=false" in problem
-        assert read(PORT="9090", ENABLE_METRICS="false").port == 9090
+        assert read(PORT="9090", ENABLE_METRICS="false").service.port == 9090
 
 
 class TestMisspeltVariables:
@@ -432,7 +432,7 @@ class TestServersOfOnesOwn:
         self, variables: dict[str, str], embedded: tuple[bool, bool]
     ) -> None:
         settings = read(**variables)
-        assert (settings.uses_embedded_database, settings.uses_embedded_cache) == embedded
+        assert (settings.database.is_embedded, settings.redis.is_embedded) == embedded
 
 
 class TestSecrets:
@@ -482,7 +482,7 @@ class TestSecrets:
         assert read().masked()["db_password"] is None
 
     def test_the_value_is_there_for_those_who_need_it(self) -> None:
-        password = self.secret_settings(sentinels=False).db_password
+        password = self.secret_settings(sentinels=False).database.db_password
         assert password
         assert password.get_secret_value() == HIDDEN
 
@@ -525,12 +525,11 @@ class TestFrozen:
     @pytest.mark.parametrize("name", Settings.fields())
     def test_no_setting_can_be_changed(self, name: str) -> None:
         settings = read()
-        parts = [getattr(settings, part) for part, kind in Settings.parts().items() if name in kind.model_fields]
-        (owner,) = parts or [settings]
+        (owner,) = [part for part in settings.parts.values() if name in type(part).model_fields]
         with pytest.raises(ValidationError, match="frozen"):
             setattr(owner, name, getattr(owner, name))
 
-    @pytest.mark.parametrize("name", Settings.parts())
+    @pytest.mark.parametrize("name", Settings.kinds())
     def test_no_part_can_be_exchanged(self, name: str) -> None:
         settings = read()
         with pytest.raises(ValidationError, match="frozen"):
@@ -580,7 +579,7 @@ class TestMisreadings:
 
     def test_a_password_in_the_file_is_taken_as_it_is(self, folder: Path) -> None:
         (folder / ".env").write_text("DB_PASSWORD=before${HOME}after\n")
-        assert read(HOME="/root").db_password == SecretStr("before${HOME}after")
+        assert read(HOME="/root").database.db_password == SecretStr("before${HOME}after")
 
     @pytest.mark.parametrize(
         ("name", "value"), [("DB_SSL", "Verify-Full"), ("STORAGE_BACKEND", "LOCAL"), ("LOG_LEVEL", "warning")]
@@ -649,11 +648,16 @@ class TestWorkers:
     @given(workers=st.integers(1, 64), maximum=st.integers(128, 1000), minimum=st.integers(0, 100))
     def test_all_of_the_pool_is_shared(self, workers: int, maximum: int, minimum: int) -> None:
         settings = Settings(workers=workers, db_max_connections=maximum, db_min_connections=minimum, _env_file=None)
-        shares = [settings.pool_share(worker, workers) for worker in range(workers)]
-        assert sum(share["db_max_connections"] for share in shares) == maximum
-        assert sum(share["db_min_connections"] for share in shares) == minimum
-        assert all(share["db_min_connections"] <= share["db_max_connections"] for share in shares)
-        assert max(share["db_max_connections"] for share in shares) <= -(-maximum // workers)
+        shares = [settings.of_worker(worker, workers).database for worker in range(workers)]
+        assert sum(share.db_max_connections for share in shares) == maximum
+        assert sum(share.db_min_connections for share in shares) == minimum
+        assert all(share.db_min_connections <= share.db_max_connections for share in shares)
+        assert max(share.db_max_connections for share in shares) <= -(-maximum // workers)
+
+    def test_a_worker_has_all_other_settings(self) -> None:
+        settings = read(WORKERS="4", DB_MAX_CONNECTIONS="8", DB_HOST="a", SESSION_TTL="7")
+        different = {"db_max_connections": 2, "db_min_connections": 1}
+        assert settings.of_worker(0, 4).flat() == settings.flat() | different
 
     def test_a_share_that_is_too_small_is_refused(self) -> None:
         problem = only_problem(WORKERS="4", DB_MAX_CONNECTIONS="7")
@@ -661,8 +665,8 @@ class TestWorkers:
             "DB_MAX_CONNECTIONS (7) is too small for 4 WORKERS that share it, of which each needs 2; "
             "set it to 8, or WORKERS to 3"
         )
-        assert read(WORKERS="4", DB_MAX_CONNECTIONS="8").workers == 4
-        assert read(DB_MAX_CONNECTIONS="1", DB_MIN_CONNECTIONS="1").workers == 1
+        assert read(WORKERS="4", DB_MAX_CONNECTIONS="8").service.workers == 4
+        assert read(DB_MAX_CONNECTIONS="1", DB_MIN_CONNECTIONS="1").service.workers == 1
 
     def test_production_gives_load_balancers_time_to_notice(self) -> None:
         assert read().seconds_until_closed == 0

@@ -79,14 +79,14 @@ def test_an_extra_that_is_missing_is_named(module: str) -> None:
 
 
 def test_the_library_works_without_what_serves_http_and_decodes_images(settings: Settings, tmp_path: Path) -> None:
-    assert settings.database_url
-    assert settings.redis_url
+    assert settings.database.database_url
+    assert settings.redis.redis_url
     finished = run(
         LIBRARY.format(picture=picture()),
         without=(*SERVICE, *IMAGES),
-        DATABASE_URL=settings.database_url.get_secret_value(),
-        REDIS_URL=settings.redis_url.get_secret_value(),
-        REDIS_KEY_PREFIX=settings.redis_key_prefix,
+        DATABASE_URL=settings.database.database_url.get_secret_value(),
+        REDIS_URL=settings.redis.redis_url.get_secret_value(),
+        REDIS_KEY_PREFIX=settings.redis.redis_key_prefix,
         LOCAL_STORAGE_PATH=str(tmp_path),
         ENVIRONMENT="testing",
     )

@@ -49,7 +49,7 @@ class TestTheInstanceOfTheProcess:
     async def test_ten_tasks_get_the_same_one(self, settings: Settings) -> None:
         found = await asyncio.gather(*(initialize_data_layer(settings) for _ in range(10)))
         assert all(data is found[0] for data in found)
-        assert found[0].database.pool_figures()["idle"] == settings.db_min_connections, "it was opened once"
+        assert found[0].database.pool_figures()["idle"] == settings.database.db_min_connections, "it was opened once"
         assert (await check_data_layer_health()).overall is True
         statistics = await get_data_layer_stats()
         assert statistics.errors == {}
@@ -192,8 +192,8 @@ asyncio.run(main())
 sys.exit("alembic was loaded" if "alembic" in sys.modules else 0)
 """
         environment = {
-            "DATABASE_URL": settings.database_url.get_secret_value() if settings.database_url else "",
-            "REDIS_URL": settings.redis_url.get_secret_value() if settings.redis_url else "",
+            "DATABASE_URL": settings.database.database_url.get_secret_value() if settings.database.database_url else "",
+            "REDIS_URL": settings.redis.redis_url.get_secret_value() if settings.redis.redis_url else "",
             "LOCAL_STORAGE_PATH": str(settings.storage.local_storage_path),
         }
         done = subprocess.run(

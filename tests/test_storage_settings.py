@@ -46,7 +46,7 @@ def test_each_backend_is_made() -> None:
         AzureStorage: Settings(storage_backend="azure", azure_storage_connection_string=ACCOUNT),
     }
     for kind, settings in kinds.items():
-        assert type(make_storage(settings.storage, settings.session_secret)) is kind
+        assert type(make_storage(settings.storage, settings.security.session_secret)) is kind
 
 
 def test_the_defaults_are_those_of_the_specification() -> None:
@@ -164,11 +164,11 @@ def test_a_file_that_is_no_key_is_refused(tmp_path: Path) -> None:
         aws_cloudfront_private_key=tmp_path / "key.pem",
     )
     with pytest.raises(ConfigurationError, match="AWS_CLOUDFRONT_PRIVATE_KEY"):
-        make_storage(settings.storage, settings.session_secret)
+        make_storage(settings.storage, settings.security.session_secret)
 
 
 def _signer(settings: Settings) -> LocalUrlSigner:
-    return local_url_signer(settings.storage, settings.session_secret)
+    return local_url_signer(settings.storage, settings.security.session_secret)
 
 
 def test_local_signatures_outlive_a_change_of_the_secret() -> None:
@@ -212,7 +212,7 @@ def test_settings_with_changes_do_not_read_the_environment_again(monkeypatch: py
 def test_a_copy_of_settings_is_checked_and_reaches_the_parts() -> None:
     before = Settings(max_file_size=7)
     copied = before.model_copy(update={"storage_retries": 1, "port": 3001})
-    assert (copied.storage.storage_retries, copied.storage.max_file_size, copied.port) == (1, 7, 3001)
+    assert (copied.storage.storage_retries, copied.storage.max_file_size, copied.service.port) == (1, 7, 3001)
     for change in (before.model_copy, lambda *, update: before.replaced(**update)):
         with pytest.raises(ConfigurationError, match="MAX_FILE_SIZE"):
             change(update={"max_file_size": 0})

@@ -18,16 +18,14 @@ TARGET = Path(__file__).parents[1] / ".env.example"
 FIELDS = Settings.fields()
 HEADING = """\
 # Every setting with its default. Copy this file to .env and change what you need; the environment wins over .env,
-# and an empty value counts as not set. Written by `make env-example` from src/data_layer/config.py and settings/.
+# and an empty value counts as not set. Written by `make env-example` from src/data_layer/settings.
 """
 
 
 def groups() -> Iterator[tuple[str, list[str]]]:
-    """Each heading in the source of ``Settings`` and its parts, with the names of the settings below it."""
+    """Each heading in the source of the parts of ``Settings``, with the names of the settings below it."""
     heading, names = "", list[str]()
-    own = [part for part in Settings.__mro__ if part.__module__.startswith("data_layer.")]
-    parts = [*own, *Settings.parts().values()]
-    for line in "".join(map(inspect.getsource, parts)).splitlines():
+    for line in "".join(map(inspect.getsource, Settings.kinds().values())).splitlines():
         if comment := re.fullmatch(r" {4}# (.+)", line):
             if names:
                 yield heading, names

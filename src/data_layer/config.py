@@ -2,186 +2,96 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
-from data_layer.environment import (
-    check_visible,
-    meant_setting,
-    misspelt,
-    present_variables,
-    read_file,
-    strip,
-    unread,
-)
+from data_layer.environment import meant_setting, misspelt, present_variables, read_file, unread
 from data_layer.errors import ConfigurationError
 from data_layer.settings.database import DatabaseSettings, SslMode
 from data_layer.settings.files import FileSettings
+from data_layer.settings.general import Environment, GeneralSettings
 from data_layer.settings.observability import AuditSettings, LogSettings, MetricsSettings, TracingSettings
-from data_layer.settings.part import SettingsPart, describe_problems, malformed_names
+from data_layer.settings.part import SettingsPart
 from data_layer.settings.redis import RedisSettings
 from data_layer.settings.security import SecuritySettings
 from data_layer.settings.service import ServiceSettings
 from data_layer.settings.storage import StorageSettings
 from data_layer.settings.strength import HOW_TO_MAKE_ONE, secret_weakness, shared_secrets
-from data_layer.settings.values import (
-    COMMA_SEPARATED,
-    DEVELOPMENT_SECRET,
-    OwnHost,
-    Port,
-    disagreement,
-)
+from data_layer.settings.values import DEVELOPMENT_SECRET, disagreement
 
 __all__ = ["DEVELOPMENT_SECRET", "Environment", "ExaminedSettings", "Settings", "SslMode", "examine_settings"]
 
-
-class Environment(StrEnum):
-    """Where the process runs; production refuses what is convenient elsewhere."""
-
-    DEVELOPMENT = "development"
-    TESTING = "testing"
-    STAGING = "staging"
-    PRODUCTION = "production"
-
-
-# Stand in for malformed addresses, so that these are not also called missing.
-_HARMLESS = {
-    "database_url": "postgresql://localhost/name",
-    "redis_url": "redis://localhost",
-    "redis_cluster_nodes": "localhost:6379",
-    "redis_sentinel_nodes": "localhost:26379",
-}
 _DELAY_IN_PRODUCTION = 5.0
 
 
-class Settings(
-    LogSettings,
-    DatabaseSettings,
-    RedisSettings,
-    SecuritySettings,
-    AuditSettings,
-    ServiceSettings,
-    TracingSettings,
-    MetricsSettings,
-):
-    """Everything that can be configured, each by the environment variable of the same name in capitals.
+class Settings(BaseModel):
+    """Everything that can be configured, in parts, such as ``settings.database.db_host``.
 
-    Values come from the arguments, then the environment, then ``.env`` in the working directory; an empty
-    variable counts as not set. White space and what cannot be seen is removed from the ends of every value, and refused
-    inside; a password that does end with a blank can be written into DATABASE_URL as %20. ``~`` is the home folder.
+    An argument is named as its environment variable, in lower case: ``Settings(db_host="localhost")``. Values come from
+    the arguments, then the environment, then ``.env`` in the working directory; an empty variable counts as not set.
+    White space and what cannot be seen is removed from the ends of every value, and refused inside; a password that
+    does end with a blank can be written into DATABASE_URL as %20. ``~`` is the home folder.
 
     Raises:
         ConfigurationError: with every problem that was found, not only the first.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
+    general: GeneralSettings
+    log: LogSettings
+    database: DatabaseSettings
+    redis: RedisSettings
     storage: StorageSettings
     files: FileSettings
+    security: SecuritySettings
+    audit: AuditSettings
+    service: ServiceSettings
+    tracing: TracingSettings
+    metrics: MetricsSettings
 
-    # General
-    environment: Environment = Field(
-        Environment.DEVELOPMENT,
-        description="Where this runs: development, testing, staging or production. NODE_ENV is read too.",
-    )
-    host: OwnHost = Field("127.0.0.1", description="Address that the service listens on.")
-    port: Port = Field(3000, description="Port that the service listens on.")
-    data_folder: Path = Field(
-        Path(".data-layer"), description="Folder of the embedded servers, used while no server of one's own is set."
-    )
-
-    @field_validator(
-        "environment",
-        "log_level",
-        "log_format",
-        "db_ssl",
-        mode="before",
-    )
-    @classmethod
-    def _ignore_letter_case(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value
-
-    @field_validator("*")
-    @classmethod
-    def _expand_home(cls, value: Any) -> Any:
-        """Shells expand ~, but neither files of settings nor manifests do."""
-        if not isinstance(value, Path):
-            return value
-        try:
-            return value.expanduser()
-        except RuntimeError:
-            raise ValueError("begins with ~, but there is no such home folder; write the whole path") from None
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _understand_warning(cls, value: Any) -> Any:
-        return "warn" if isinstance(value, str) and value.lower() == "warning" else value
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _remove_invisible(cls, value: Any, info: ValidationInfo) -> Any:
-        """Runs before all others, as the last one that is declared."""
-        if isinstance(value, SecretStr):
-            return SecretStr(cls._remove_invisible(value.get_secret_value(), info))
-        if isinstance(value, Path):
-            return Path(cls._remove_invisible(str(value), info))
-        if not isinstance(value, str) or isinstance(value, StrEnum):
-            return value
-        text = strip(value)
-        is_list = COMMA_SEPARATED in cls.model_fields[str(info.field_name)].metadata
-        check_visible(COMMA_SEPARATED.func(text) if is_list else text)  # type: ignore[call-arg]
-        return text
-
-    def __init__(self, *, _env_file: Path | None = Path(".env"), _understood: Any = None, **values: Any) -> None:
-        if _understood is None:
+    def __init__(self, *, _env_file: Path | None = Path(".env"), _parts: Any = None, **values: Any) -> None:
+        if _parts is None:
             examined = _examine(_env_file, values)
             if examined.problems:
                 raise ConfigurationError(*examined.problems)
-            _understood = {name: getattr(examined.settings, name) for name in examined.settings.model_fields_set}
-        super().__init__(**_understood)
+            _parts = examined.settings.parts
+        super().__init__(**_parts)
+
+    @property
+    def parts(self) -> dict[str, SettingsPart]:
+        """The parts by their names."""
+        return dict(self)
 
     @classmethod
     @cache
-    def parts(cls) -> dict[str, type[SettingsPart]]:
-        """Return the parts by their names."""
-        kinds = {name: field.annotation for name, field in cls.model_fields.items()}
-        return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, SettingsPart)}
+    def kinds(cls) -> dict[str, type[SettingsPart]]:
+        """Return the classes of the parts by their names."""
+        return {name: cast("type[SettingsPart]", field.annotation) for name, field in cls.model_fields.items()}
 
     @classmethod
     def fields(cls) -> dict[str, FieldInfo]:
-        """Return every setting, those of the parts too, by its name."""
-        fields = {name: field for name, field in cls.model_fields.items() if name not in Settings.parts()}
-        for part in Settings.parts().values():
-            fields |= part.model_fields
-        return fields
+        """Return every setting by its name."""
+        return {name: field for kind in cls.kinds().values() for name, field in kind.model_fields.items()}
 
     @property
     def given(self) -> frozenset[str]:
         """The names of the settings that were set; the others have their defaults."""
-        own = self.model_fields_set - Settings.parts().keys()
-        return frozenset(own).union(*(getattr(self, name).model_fields_set for name in Settings.parts()))
+        return frozenset().union(*(part.model_fields_set for part in self.parts.values()))
 
     def flat(self) -> dict[str, Any]:
-        """Return the value of every setting, those of the parts too, by its name."""
-        values = {name: value for name, value in self if name not in Settings.parts()}
-        for name in Settings.parts():
-            values |= dict(getattr(self, name))
-        return values
+        """Return the value of every setting by its name."""
+        return {name: value for part in self.parts.values() for name, value in part}
+
+    def masked(self) -> dict[str, Any]:
+        """Return all settings as JSON values, with every secret replaced by stars."""
+        return {name: value for part in self.model_dump(mode="json").values() for name, value in part.items()}
 
     def replaced(self, **changes: Any) -> Settings:
         """Return these settings with some changed, validated like any others; the environment is not read again.
@@ -201,67 +111,49 @@ class Settings(
         """Return `replaced`: pydantic's own copy would neither validate the changes nor find those of a part."""
         return self.replaced(**update or {})
 
-    def contradictions(self) -> list[str]:
-        """Return what makes parts that are valid by themselves unusable together, or unfit for production."""
-        problems = [
-            *self.database_contradictions(),
-            *self.security_contradictions(),
-            *self.redis_contradictions(),
-            *self.worker_contradictions(self.db_max_connections),
-            *self._shared_ports(),
-            *self._missing_files(),
-        ]
-        return problems + self.unfit_for_production() if self.is_production else problems
+    def of_worker(self, number: int, workers: int) -> Settings:
+        """Return the settings of one of several processes, counted from 0, which share the pool of connections."""
+        return Settings(_parts=self.parts | {"database": self.database.share(number, workers)})
 
     @property
     def is_production(self) -> bool:
         """Whether this is a production environment."""
-        return self.environment is Environment.PRODUCTION
+        return self.general.is_production
+
+    @property
+    def spill_folder(self) -> Path:
+        """Where audit entries wait while the database cannot take them: AUDIT_SPILL_FOLDER, or its default."""
+        return (self.audit.audit_spill_folder or self.general.data_folder / "audit-spill").absolute()
 
     @property
     def seconds_until_closed(self) -> float:
         """For how long a service that is told to stop still takes requests: SHUTDOWN_DELAY, or its default."""
-        if self.shutdown_delay is not None:
-            return self.shutdown_delay
+        if self.service.shutdown_delay is not None:
+            return self.service.shutdown_delay
         return _DELAY_IN_PRODUCTION if self.is_production else 0.0
 
-    def masked(self) -> dict[str, Any]:
-        """All settings as JSON values, with every secret replaced by stars."""
-        values = self.model_dump(mode="json")
-        for name in Settings.parts():
-            values |= values.pop(name)
-        return values
+    def contradictions(self) -> list[str]:
+        """Return what makes parts that are valid by themselves unusable together, or unfit for production."""
+        problems = [*self.service.worker_contradictions(self.database.db_max_connections), *self._shared_ports()]
+        return problems + self.unfit_for_production() if self.is_production else problems
 
     def unfit_for_production(self) -> list[str]:
-        """What production refuses."""
+        """Return what production refuses."""
         return [
-            *self.unfit_database(),
-            *self.unfit_cache(),
-            *self.unfit_against_guessing(),
+            *self.database.unfit(),
+            *self.redis.unfit(),
+            *self.security.unfit(),
             *self.storage.unfit(),
             *self.unfit_secrets(),
         ]
 
-    def _shared_ports(self) -> list[str]:
-        if self.enable_metrics and self.metrics_port == self.port:
-            return [f"PORT and METRICS_PORT are both {self.port}; give each its own, or set ENABLE_METRICS=false"]
-        return []
-
-    def _missing_files(self) -> list[str]:
-        names = ("db_ssl_ca", "db_ssl_cert", "db_ssl_key", "redis_tls_ca")
-        files = {name: getattr(self, name) for name in names}
-        return [
-            f"{name.upper()}: there is no readable file {str(path)!r}"
-            for name, path in files.items()
-            if path is not None and (path.is_dir() or not os.access(path, os.R_OK))
-        ]
-
     def unfit_secrets(self) -> list[str]:
-        """What production refuses of the secrets."""
-        secrets = self.signing_secrets()
+        """Return what production refuses of the secrets."""
+        secrets = self.security.signing_secrets()
         if self.storage.storage_backend == "local":
             secrets += self.storage.signing_secrets()
-        names = self.names_around_database() | self.names_around_cache() | {self.host, self.jwt_issuer}
+        names = self.database.guessable_names() | self.redis.guessable_names()
+        names |= {self.service.host, self.security.jwt_issuer}
         problems = []
         for name, secret in secrets:
             weakness = "is missing" if secret == DEVELOPMENT_SECRET else secret_weakness(secret, names)
@@ -269,10 +161,16 @@ class Settings(
                 problems.append(f"{name} {weakness}; {HOW_TO_MAKE_ONE}")
         return problems + self._shared_secrets()
 
+    def _shared_ports(self) -> list[str]:
+        if self.metrics.enable_metrics and self.metrics.metrics_port == self.service.port:
+            port = self.service.port
+            return [f"PORT and METRICS_PORT are both {port}; give each its own, or set ENABLE_METRICS=false"]
+        return []
+
     def _shared_secrets(self) -> list[str]:
-        secrets = [(name, secret) for name, secret in self.signing_secrets() if secret != DEVELOPMENT_SECRET]
+        secrets = [(name, secret) for name, secret in self.security.signing_secrets() if secret != DEVELOPMENT_SECRET]
         purposes = {name: [(name, secret)] for name, secret in secrets + self.storage.signing_secrets()}
-        purposes |= {"database": self.database_passwords(), "cache": self.cache_passwords()}
+        purposes |= {"database": self.database.passwords(), "cache": self.redis.passwords()}
         if self.storage.aws_secret_access_key is not None:
             purposes["storage"] = [("AWS_SECRET_ACCESS_KEY", self.storage.aws_secret_access_key.get_secret_value())]
         return shared_secrets(purposes)
@@ -321,22 +219,16 @@ def _examine(env_file: Path | None, values: dict[str, Any]) -> ExaminedSettings:
 
 def _understand(values: dict[str, Any]) -> ExaminedSettings:
     """Distribute the values to the parts, and check each part and all of them together."""
+    parts: dict[str, SettingsPart] = {}
     problems: list[str] = []
     malformed = frozenset[str]()
-    given: dict[str, Any] = {name: value for name, value in values.items() if name in Settings.model_fields}
-    for name, part in Settings.parts().items():
-        of_part = {setting: value for setting, value in values.items() if setting in part.model_fields}
-        given[name], of_part_problems, of_part_malformed = part.examine(of_part)
+    for name, kind in Settings.kinds().items():
+        of_part = {setting: value for setting, value in values.items() if setting in kind.model_fields}
+        parts[name], of_part_problems, of_part_malformed = kind.examine(of_part)
         problems += of_part_problems
         malformed |= of_part_malformed
-    try:
-        settings = Settings(_understood=given)
-    except ValidationError as error:
-        problems += describe_problems(error)
-        malformed |= malformed_names(error)
-        settings = Settings(_understood=given | _harmless(malformed_names(error)))
-    problems += settings.contradictions()
-    return ExaminedSettings(settings, tuple(problems), malformed)
+    settings = Settings(_parts=parts)
+    return ExaminedSettings(settings, (*problems, *settings.contradictions()), malformed)
 
 
 @cache
@@ -349,10 +241,6 @@ def _by_setting(values: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any
     settings = {name.lower(): value for name, value in values.items() if name.upper() in known}
     other_name = settings.pop("node_env", None)
     return settings if other_name is None else {"environment": other_name} | settings
-
-
-def _harmless(names: frozenset[str]) -> dict[str, Any]:
-    return {name: _HARMLESS.get(name, Settings.model_fields[name].default) for name in names}
 
 
 def _unknown(name: str, known: tuple[str, ...]) -> str:

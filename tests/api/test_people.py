@@ -220,7 +220,7 @@ async def test_tokens(client: httpx.AsyncClient, data: DataLayer) -> None:
     answer = await client.post("/v1/tokens", json=LOGIN)
     assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
     first = answer.json()
-    assert (first["token_type"], first["expires_in"]) == ("Bearer", data.settings.jwt_expires_in)
+    assert (first["token_type"], first["expires_in"]) == ("Bearer", data.settings.security.jwt_expires_in)
     assert (await client.get("/v1/accounts/me", headers=bearer(first["access_token"]))).json()["email"] == EMAIL
     second = (await client.post("/v1/tokens/refresh", json={"refresh_token": first["refresh_token"]})).json()
     third = (await client.post("/v1/tokens/refresh", json={"refresh_token": second["refresh_token"]})).json()
@@ -440,7 +440,7 @@ async def test_an_attacker_locks_out_nobody_who_shares_the_address(
     for email in (*regular, *away):
         await make_account(data, email)
     assert [await log_in_as(email) for email in regular] == [201] * 4
-    for number in range(data.settings.rate_limit_max):
+    for number in range(data.settings.security.rate_limit_max):
         await log_in_as(f"victim{number}@example.com", "guess")
     answer = await client.post("/v1/sessions", json={"email": "victim@example.com", "password": "guess"})
     assert code_of(answer) == (429, "too_many_requests")

@@ -8,7 +8,7 @@ import pytest
 
 from .source import all_modules
 
-EVERYWHERE = {"settings", "concurrency", "errors", "config", "context", "extras", "observability"}
+EVERYWHERE = {"settings", "concurrency", "errors", "context", "extras", "observability"}
 
 ROWS = {"entities", "schemas", "database"}
 PORTS = {"cache", "storage"}
@@ -22,24 +22,27 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"errors", "environment", "settings"},
     "context": {"entities.enums"},
     # The context holds the correlation id of every event.
-    "observability": {"concurrency", "errors", "config", "context"},
+    "observability": {"concurrency", "errors", "settings", "context"},
     "entities": {"errors"},
     "schemas": {"errors", "entities.enums"},
     "database": EVERYWHERE | {"environment", "entities", "schemas"},
     "repositories": EVERYWHERE | ROWS,
     "cache": EVERYWHERE | {"schemas.base", "schemas.outcome"},
     "storage": EVERYWHERE,
-    "services": EVERYWHERE | ROWS | PORTS | {"repositories"},
+    "services": EVERYWHERE | ROWS | PORTS | {"repositories", "config"},
     "embedded": EVERYWHERE,
-    "layer": EVERYWHERE | ROWS | PORTS | {"repositories", "services", "embedded"},
-    "instance": EVERYWHERE | {"schemas", "services", "layer"},
-    "__init__": EVERYWHERE | {"entities", "schemas", "layer", "instance"},
+    "layer": EVERYWHERE | ROWS | PORTS | {"config", "repositories", "services", "embedded"},
+    "instance": EVERYWHERE | {"config", "schemas", "services", "layer"},
+    "__init__": EVERYWHERE | {"config", "entities", "schemas", "layer", "instance"},
     "api": EVERYWHERE | {"entities.enums", "schemas", "services", "storage", "layer", "__init__"},
-    "server": EVERYWHERE | {"services", "layer", "api"},
+    "server": EVERYWHERE | {"config", "services", "layer", "api"},
     "cli": EVERYWHERE
     | PORTS
-    | {"entities.enums", "schemas", "database", "services", "layer", "api", "server", "__init__"},
-    "testing": EVERYWHERE | ROWS | PORTS | {"repositories", "services", "embedded", "layer", "api", "__init__"},
+    | {"config", "entities.enums", "schemas", "database", "services", "layer", "api", "server", "__init__"},
+    "testing": EVERYWHERE
+    | ROWS
+    | PORTS
+    | {"config", "repositories", "services", "embedded", "layer", "api", "__init__"},
 }
 """What each package may import, besides itself; a dotted name allows only that module."""
 
@@ -57,6 +60,12 @@ def test_imports_go_one_way() -> None:
         if not may_import(module.part, target)
     ]
     assert not upward, "\n".join(upward)
+
+
+def test_only_the_doctor_among_the_services_knows_all_settings() -> None:
+    """It judges them together; everything else takes the part that it needs."""
+    knowing = {module.name for module in all_modules() for target, _ in module.imports() if target == "config"}
+    assert {name for name in knowing if name.startswith("services.")} == {"services.doctor.configuration"}
 
 
 def test_every_package_has_a_place() -> None:

@@ -57,17 +57,17 @@ def apart(server: PostgresqlServer, settings: Settings) -> Settings:
     return Settings(
         environment="testing",
         database_url=server.url("test"),
-        redis_url=settings.redis_url,
+        redis_url=settings.redis.redis_url,
         local_storage_path=settings.storage.local_storage_path,
-        audit_spill_folder=settings.audit_spill_folder,
+        audit_spill_folder=settings.audit.audit_spill_folder,
         audit_flush_interval=0.05,
         db_connect_timeout=1,
     )
 
 
 def spilled(settings: Settings) -> list[Path]:
-    assert settings.audit_spill_folder
-    return sorted(settings.audit_spill_folder.glob("*.jsonl"))
+    assert settings.audit.audit_spill_folder
+    return sorted(settings.audit.audit_spill_folder.glob("*.jsonl"))
 
 
 async def newest(data: DataLayer) -> AuditFull:
@@ -170,8 +170,8 @@ async def test_one_bad_entry_does_not_cost_the_others(data: DataLayer, settings:
     assert page.entries[0].context == {"unknown_user_id": str(nobody)}
     statistics = data.audit.buffer_statistics()
     assert (statistics.written, statistics.rejected, statistics.lost) == (20, 1, 0)
-    assert settings.audit_spill_folder
-    assert len((settings.audit_spill_folder / "rejected.ndjson").read_bytes().splitlines()) == 1
+    assert settings.audit.audit_spill_folder
+    assert len((settings.audit.audit_spill_folder / "rejected.ndjson").read_bytes().splitlines()) == 1
 
 
 async def test_a_full_buffer_counts_what_it_loses_and_never_waits(settings: Settings, data: DataLayer) -> None:
@@ -270,8 +270,8 @@ async def test_a_broken_line_on_disk_does_not_stop_the_others(settings: Settings
 
 
 async def test_a_file_that_cannot_be_read_does_not_stop_the_others(settings: Settings, data: DataLayer) -> None:
-    assert settings.audit_spill_folder
-    unreadable = settings.audit_spill_folder / "0.jsonl"
+    assert settings.audit.audit_spill_folder
+    unreadable = settings.audit.audit_spill_folder / "0.jsonl"
     unreadable.mkdir(parents=True)
     await data.audit._buffer._keep([make_row(AuditAction.CODE_DOWNLOAD, "good")])
     await until(lambda: spilled(settings) == [unreadable])
@@ -285,14 +285,14 @@ async def test_a_killed_process_loses_nothing_that_was_on_disk(
     async with DataLayer(apart, prepare=True) as data, data.transaction() as tx:
         for statement in (ALLOW_CHANGES, "TRUNCATE audit_logs", REFUSE_CHANGES):
             await tx.execute(text(statement))
-    assert apart.database_url
-    assert apart.redis_url
-    arguments = [apart.database_url.get_secret_value(), apart.redis_url.get_secret_value()]
+    assert apart.database.database_url
+    assert apart.redis.redis_url
+    arguments = [apart.database.database_url.get_secret_value(), apart.redis.redis_url.get_secret_value()]
     command = [
         sys.executable,
         str(PROGRAM),
         *arguments,
-        str(apart.audit_spill_folder),
+        str(apart.audit.audit_spill_folder),
         str(apart.storage.local_storage_path),
     ]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
@@ -324,8 +324,8 @@ async def test_a_killed_process_loses_nothing_that_was_on_disk(
 
 async def test_a_folder_that_cannot_be_used_does_not_stop_the_writing(settings: Settings, data: DataLayer) -> None:
     del data
-    assert settings.audit_spill_folder
-    settings.audit_spill_folder.write_text("a file where the folder should be")
+    assert settings.audit.audit_spill_folder
+    settings.audit.audit_spill_folder.write_text("a file where the folder should be")
     async with DataLayer(settings) as other:
         for number in range(3):
             other.audit.record_soon(AuditAction.CODE_DOWNLOAD, str(number))

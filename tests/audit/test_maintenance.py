@@ -211,7 +211,7 @@ async def test_the_move_waits_for_no_lock_for_long_and_keeps_nobody_waiting(trai
         await tx.execute(text(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE"))
         # A holder that never lets go: only the limit of the move itself ends its waiting.
         moving = asyncio.create_task(partitions.exchange_default([month], None))
-        async with asyncio.timeout(trail.settings.db_statement_timeout / 2):
+        async with asyncio.timeout(trail.settings.database.db_statement_timeout / 2):
             with pytest.raises(StatementTimeoutError):
                 await moving
         # Meanwhile others may go on.

@@ -13,8 +13,8 @@ from data_layer.errors import ConfigurationError
 
 def test_defaults() -> None:
     settings = Settings(_env_file=None)
-    assert (settings.audit_flush_interval, settings.audit_buffer_size) == (1, 50_000)
-    assert (settings.audit_retention_months, settings.maintenance_interval) == (24, 3600)
+    assert (settings.audit.audit_flush_interval, settings.audit.audit_buffer_size) == (1, 50_000)
+    assert (settings.audit.audit_retention_months, settings.audit.maintenance_interval) == (24, 3600)
 
 
 @pytest.mark.parametrize(

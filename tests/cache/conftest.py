@@ -52,7 +52,7 @@ def cache_at() -> CacheAt:
         url: str, *, connect: int = 2000, command: int = 2000, **settings: Any
     ) -> AsyncIterator[Cache]:
         limits: dict[str, Any] = {"redis_connect_timeout": connect, "redis_command_timeout": command}
-        async with Cache(Settings(**limits, **settings), url) as cache:
+        async with Cache(Settings(**limits, **settings).redis, url) as cache:
             yield cache
 
     return open_cache

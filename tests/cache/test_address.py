@@ -29,9 +29,9 @@ def single(server: ServerAddress) -> CacheAddress:
     ],
 )
 def test_urls(url: str, address: ServerAddress, shown: str) -> None:
-    assert find_cache(Settings(), url) == single(address)
-    assert find_cache(Settings(redis_url=url)) == single(address)
-    assert Cache(Settings(), url).address == shown
+    assert find_cache(Settings().redis, url) == single(address)
+    assert find_cache(Settings(redis_url=url).redis) == single(address)
+    assert Cache(Settings().redis, url).address == shown
     assert "password" not in repr(address)
 
 
@@ -57,7 +57,7 @@ def test_urls(url: str, address: ServerAddress, shown: str) -> None:
 )
 def test_urls_that_are_refused_without_being_quoted(url: str) -> None:
     with pytest.raises(ConfigurationError) as failure:
-        find_cache(Settings(), url)
+        find_cache(Settings().redis, url)
     assert "secret" not in str(failure.value)
 
 
@@ -65,22 +65,22 @@ def test_the_parts_of_settings() -> None:
     settings = Settings(
         redis_host="h", redis_port=7, redis_database=3, redis_username="u", redis_password="p", redis_tls=True
     )
-    assert find_cache(settings) == single(ServerAddress("h", 7, None, 3, "u", "p", tls=True))
+    assert find_cache(settings.redis) == single(ServerAddress("h", 7, None, 3, "u", "p", tls=True))
 
 
 def test_a_login_beside_the_url_is_used_unless_the_url_has_one() -> None:
     login: dict[str, Any] = {"redis_username": "u", "redis_password": "p"}
     with_login = ServerAddress("h", username="u", password="p")
-    assert find_cache(Settings(redis_url="redis://h", **login)) == single(with_login)
-    own = find_cache(Settings(redis_url="redis://me:mine@h", **login))
+    assert find_cache(Settings(redis_url="redis://h", **login).redis) == single(with_login)
+    own = find_cache(Settings(redis_url="redis://me:mine@h", **login).redis)
     assert own == single(ServerAddress("h", username="me", password="mine"))
     # The embedded server has no login, whatever the settings say.
-    assert find_cache(Settings(**login), "unix:///s") == single(ServerAddress(socket_path="/s"))
+    assert find_cache(Settings(**login).redis, "unix:///s") == single(ServerAddress(socket_path="/s"))
 
 
 def test_the_nodes_of_a_cluster() -> None:
     address = find_cache(
-        Settings(redis_cluster_nodes="a:1,[::1]:2", redis_username="u", redis_password="p", redis_tls=True)
+        Settings(redis_cluster_nodes="a:1,[::1]:2", redis_username="u", redis_password="p", redis_tls=True).redis
     )
     login: dict[str, Any] = {"username": "u", "password": "p", "tls": True}
     assert address.topology is Topology.CLUSTER
@@ -99,7 +99,7 @@ def test_sentinels_have_a_login_of_their_own() -> None:
             redis_username="u",
             redis_password="p",
             redis_database=3,
-        )
+        ).redis
     )
     assert address.topology is Topology.SENTINEL
     assert address.nodes == tuple(
@@ -112,14 +112,14 @@ def test_sentinels_have_a_login_of_their_own() -> None:
 
 def test_no_server_and_contradictory_encryption_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="REDIS_HOST"):
-        Cache(Settings())
+        Cache(Settings().redis)
     with pytest.raises(ConfigurationError, match="rediss://"):
-        Cache(Settings(redis_url="redis://h", redis_tls=True))
+        Cache(Settings(redis_url="redis://h", redis_tls=True).redis)
 
 
 async def test_a_file_of_authorities_without_one_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "authority.pem"
     file.write_text("no certificate")
-    cache = Cache(Settings(redis_host="h", redis_tls=True, redis_tls_ca=file))
+    cache = Cache(Settings(redis_host="h", redis_tls=True, redis_tls_ca=file).redis)
     with pytest.raises(ConfigurationError, match="REDIS_TLS_CA"):
         await cache.open()

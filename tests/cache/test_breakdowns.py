@@ -63,7 +63,7 @@ async def opened(server: RedisServer, **settings: Any) -> AsyncIterator[Cache]:
         "redis_connect_timeout": round(CONNECT * 1000),
         "redis_command_timeout": round(COMMAND * 1000),
     }
-    async with Cache(Settings(**limits, **settings), server.url) as cache:
+    async with Cache(Settings(**limits, **settings).redis, server.url) as cache:
         yield cache
 
 

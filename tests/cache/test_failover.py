@@ -116,7 +116,7 @@ async def under_load(**settings: Any) -> AsyncIterator[Load]:
         "redis_command_timeout": round(COMMAND * 1000),
     }
     options = Settings(**limits, **settings)
-    async with Cache(options) as writer, Cache(options) as reader:
+    async with Cache(options.redis) as writer, Cache(options.redis) as reader:
         load = Load(writer, reader)
         async with asyncio.TaskGroup() as group:
             work = [load.change_rows(), load.read_rows(), load.read_rows(), load.write_and_read_values()]

@@ -103,7 +103,7 @@ async def test_what_was_sent_after_the_question_that_shows_a_replica_is_sent_aga
 async def test_increment_and_lock_after_a_pause(server: RedisServer) -> None:
     async with Endpoint(server) as endpoint:
         settings = Settings(redis_connect_timeout=5000, redis_command_timeout=5000)
-        async with Cache(settings, endpoint.url) as cache:
+        async with Cache(settings.redis, endpoint.url) as cache:
             await cache.check()
             for number in (1, 2):
                 endpoint.forget()

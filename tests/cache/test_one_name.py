@@ -42,7 +42,7 @@ def new() -> Iterator[RedisServer]:
 @asynccontextmanager
 async def cache_behind(endpoint: Endpoint, **settings: Any) -> AsyncIterator[Cache]:
     limits: dict[str, Any] = {"redis_connect_timeout": 2000, "redis_command_timeout": 2000}
-    async with Cache(Settings(**limits, **settings), endpoint.url) as cache:
+    async with Cache(Settings(**limits, **settings).redis, endpoint.url) as cache:
         yield cache
 
 

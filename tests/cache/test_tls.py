@@ -42,7 +42,7 @@ def server(files: TlsFiles) -> Iterator[RedisServer]:
 
 async def check(server: RedisServer, **settings: object) -> None:
     options: dict[str, Any] = {"redis_username": "alice", "redis_password": "secret", "redis_tls": True, **settings}
-    async with Cache(Settings(redis_port=server.port, **options)) as cache:
+    async with Cache(Settings(redis_port=server.port, **options).redis) as cache:
         await cache.check()
         await cache.set("key", "x" * 100_000, 60)
         assert await cache.get("key") == "x" * 100_000
@@ -56,10 +56,10 @@ async def test_a_url_is_secured_in_the_same_way(server: RedisServer, files: TlsF
     url = server.url.replace("127.0.0.1", "localhost")
     ways: tuple[dict[str, Any], ...] = ({}, {"redis_tls": True})
     for tls in ways:  # The scheme says it already.
-        async with Cache(Settings(redis_url=url, redis_tls_ca=files.authority, **tls)) as cache:
+        async with Cache(Settings(redis_url=url, redis_tls_ca=files.authority, **tls).redis) as cache:
             await cache.check()
             await cache.client.ping()
-    async with Cache(Settings(redis_url=url)) as cache:
+    async with Cache(Settings(redis_url=url).redis) as cache:
         with pytest.raises(CacheUnavailableError, match="certificate"):
             await cache.check()
 
@@ -99,7 +99,7 @@ async def test_speaking_without_encryption_fails(server: RedisServer) -> None:
 
 async def test_encryption_that_the_server_lacks_fails() -> None:
     with RedisServer() as plain:
-        async with Cache(Settings(redis_connect_timeout=500), plain.url.replace("redis", "rediss", 1)) as cache:
+        async with Cache(Settings(redis_connect_timeout=500).redis, plain.url.replace("redis", "rediss", 1)) as cache:
             with pytest.raises(CacheUnavailableError):
                 await cache.check()
 
@@ -118,7 +118,7 @@ def test_who_gives_up_at_the_end_of_the_handshake_leaves_no_connection(
     monkeypatch.setattr(Connection, "connection_made", give_up)
     settings = Settings(redis_connect_timeout=20_000, redis_tls=True, redis_tls_ca=files.authority)
     with asyncio.Runner() as runner:
-        opener = Connector(settings, tls=True).open(ServerAddress("localhost", server.port, tls=True))
+        opener = Connector(settings.redis, tls=True).open(ServerAddress("localhost", server.port, tls=True))
         opening = runner.get_loop().create_task(opener)
         with pytest.raises(asyncio.CancelledError):
             runner.get_loop().run_until_complete(opening)

@@ -368,7 +368,7 @@ class IntentMachine(RuleBasedStateMachine):
 def test_no_interleaving_leaves_an_old_value(shared_server: RedisServer) -> None:
     with asyncio.Runner() as runner:
         IntentMachine.runner = runner
-        IntentMachine.cache = Cache(Settings(redis_near_size=0, redis_command_timeout=5000), shared_server.url)
+        IntentMachine.cache = Cache(Settings(redis_near_size=0, redis_command_timeout=5000).redis, shared_server.url)
         runner.run(IntentMachine.cache.open())
         run_state_machine_as_test(
             IntentMachine,

@@ -29,7 +29,7 @@ async def running(
 ) -> AsyncIterator[CommandRunner]:
     """An open runner; time limits are in milliseconds."""
     options = Settings(redis_connect_timeout=connect, redis_command_timeout=command, **settings)
-    runner = CommandRunner(find_cache(options, url), options, Counters())
+    runner = CommandRunner(find_cache(options.redis, url), options.redis, Counters())
     try:
         yield runner
     finally:

@@ -27,7 +27,7 @@ def command(settings: Settings, servers: tuple[str, str]) -> Commands:
 
     asyncio.run(clear())
     uploads = settings.storage.local_storage_path
-    return commands_for(servers[0], servers[1], uploads, REDIS_KEY_PREFIX=settings.redis_key_prefix)
+    return commands_for(servers[0], servers[1], uploads, REDIS_KEY_PREFIX=settings.redis.redis_key_prefix)
 
 
 @pytest.fixture

@@ -94,14 +94,14 @@ def test_statistics_without_a_cache(command: Commands) -> None:
 
 def test_cache(command: Commands, settings: Settings) -> None:
     # A prefix that no other test has, because `flush` leaves the locks that earlier tests took.
-    prefix = f"{settings.redis_key_prefix}-counted"
+    prefix = f"{settings.redis.redis_key_prefix}-counted"
     command.environment["REDIS_KEY_PREFIX"] = prefix
     settings = settings.replaced(redis_key_prefix=prefix)
 
     async def fill() -> None:
         async with DataLayer(settings) as data:
             await data.cache.set_many({"a": 1, "b": 2}, ttl=60)
-            await data.cache.client.set(f"{settings.redis_key_prefix}:endless", "3")
+            await data.cache.client.set(f"{settings.redis.redis_key_prefix}:endless", "3")
         async with DataLayer(settings.replaced(redis_key_prefix="somebody-else")) as data:
             await data.cache.set("theirs", 3, ttl=60)
 

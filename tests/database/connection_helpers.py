@@ -19,11 +19,11 @@ PATIENCE = 30.0  # Seconds after which a test gives up; nothing is expected to t
 
 def settings_for(database_url: str | None, base: Settings, folder: Path, **values: Any) -> Settings:
     """Settings for a database, with the Valkey of the base."""
-    assert base.redis_url
+    assert base.redis.redis_url
     return Settings(
         environment="testing",
         database_url=database_url,
-        redis_url=base.redis_url.get_secret_value(),
+        redis_url=base.redis.redis_url.get_secret_value(),
         redis_key_prefix="test-connections",
         local_storage_path=folder / "uploads",
         **values,

@@ -44,15 +44,15 @@ APPLICATION = "test-connections"
 def make(observer: psycopg.AsyncConnection[Any], settings: Settings, tmp_path: Path) -> Make:
     """A data layer on the shared server with empty tables, known there by a name of its own."""
     del observer
-    assert settings.database_url
-    url = f"{settings.database_url.get_secret_value()}&application_name={APPLICATION}"
+    assert settings.database.database_url
+    url = f"{settings.database.database_url.get_secret_value()}&application_name={APPLICATION}"
     return lambda **values: DataLayer(settings_for(url, settings, tmp_path, **values))
 
 
 @pytest.fixture
 async def observer(settings: Settings) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-    assert settings.database_url
-    async with observing(settings.database_url.get_secret_value()) as connection:
+    assert settings.database.database_url
+    async with observing(settings.database.database_url.get_secret_value()) as connection:
         await connection.execute(EMPTY_ALL_TABLES.encode())
         yield connection
 
@@ -457,8 +457,8 @@ async def test_a_prepared_statement_that_breaks_inside_a_transaction_asks_for_a_
 
 
 async def test_options_in_the_address_are_kept_beside_ours(settings: Settings, tmp_path: Path) -> None:
-    assert settings.database_url
-    url = f"{settings.database_url.get_secret_value()}&options=-c%20work_mem%3D7MB&application_name=mine"
+    assert settings.database.database_url
+    url = f"{settings.database.database_url.get_secret_value()}&options=-c%20work_mem%3D7MB&application_name=mine"
     names = ("work_mem", "application_name", "statement_timeout", "timezone")
     own = DataLayer(settings_for(url, settings, tmp_path, db_statement_timeout=7))
     async with own as data, data.transaction() as tx:

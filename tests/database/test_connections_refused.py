@@ -94,7 +94,7 @@ def test_an_unknown_user_without_a_password_is_told(server: PostgresqlServer, ba
     settings = base_settings.replaced(database_url=None, db_host=str(server.folder))
     settings = settings.replaced(db_port=server.port, db_username="stranger")
     with pytest.raises(DatabaseLoginError, match="no such user; check DB_USERNAME"):
-        Migrator(direct_address(settings)).current()
+        Migrator(direct_address(settings.database)).current()
 
 
 async def test_the_pool_can_be_used_again_after_the_server_had_no_connection_left(

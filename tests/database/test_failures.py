@@ -277,7 +277,7 @@ async def test_a_copy_and_a_listener_say_it_in_our_words_too(data: DataLayer, se
             driver.cursor().copy("COPY users (id) FROM STDIN") as copy,
         ):
             await copy.write("no id\n")
-    listener = await Listener.open(data.database.address, settings, "channel", time_limit=5)
+    listener = await Listener.open(data.database.address, settings.database, "channel", time_limit=5)
     with pytest.raises(SchemaMismatchError):
         await listener.fetch_one(Sql("test", "SELECT nothing FROM users"), ())
     await listener.close()

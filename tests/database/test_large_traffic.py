@@ -102,8 +102,8 @@ async def database_url(request: pytest.FixtureRequest, migrated: Settings) -> As
 
 def address_of(settings: Settings) -> str:
     """Where the shared server is: behind a Unix socket."""
-    assert settings.database_url
-    return settings.database_url.get_secret_value()
+    assert settings.database.database_url
+    return settings.database.database_url.get_secret_value()
 
 
 @pytest.fixture

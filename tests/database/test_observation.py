@@ -254,7 +254,7 @@ async def test_without_the_setting_nothing_is_added(data: DataLayer) -> None:
 
 
 async def test_a_name_is_not_part_of_the_text(data: DataLayer) -> None:
-    address = data.settings.database_url
+    address = data.settings.database.database_url
     assert address
     async with await psycopg.AsyncConnection.connect(address.get_secret_value()) as connection:
         cursor = await connection.execute(Sql("tests.one", "SELECT %s"), ("1",))

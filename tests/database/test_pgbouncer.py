@@ -121,7 +121,7 @@ def _migrated(url: str, server: PostgresqlServer, base_settings: Settings, tmp_p
     folder = tmp_path_factory.mktemp("migrated")
     settings = settings_for(url, base_settings, folder, db_pgbouncer=True, db_direct_url=server.url("test"))
     _end_sessions(server)
-    Migrator(direct_address(settings)).migrate()
+    Migrator(direct_address(settings.database)).migrate()
     assert _count_sessions(server) == 0, "the migration went through PgBouncer"
 
 

@@ -74,8 +74,8 @@ async def preset(
     request: pytest.FixtureRequest, migrated: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Settings]:
     """Settings under which everything is preset in one of the places."""
-    assert migrated.database_url
-    url = migrated.database_url.get_secret_value()
+    assert migrated.database.database_url
+    url = migrated.database.database_url.get_secret_value()
     parameters = psycopg.conninfo.conninfo_to_dict(url)
     database = str(parameters["dbname"])
     user = f"preset_{database}"
@@ -166,12 +166,12 @@ async def test_listener_and_migrations_have_the_same_session(data: DataLayer, pr
     names = ("client_encoding", "TimeZone", "DateStyle", "default_transaction_isolation", "bytea_output")
     question = "SELECT " + ", ".join(f"current_setting('{name}')" for name in names)
     expected = ("UTF8", "UTC", "ISO, MDY", "read committed", "hex")
-    listener = await Listener.open(direct_address(preset), preset, "channel", time_limit=10)
+    listener = await Listener.open(direct_address(preset.database), preset.database, "channel", time_limit=10)
     try:
         assert await listener.fetch_one(Sql("test", question), ()) == expected
     finally:
         await listener.close()
-    migrator = Migrator(direct_address(preset))
+    migrator = Migrator(direct_address(preset.database))
     with migrator._connection() as connection:
         assert tuple(connection.execute(text(question)).one()) == expected
         assert connection.scalar(text("SHOW statement_timeout")) == "0"

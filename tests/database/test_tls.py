@@ -174,7 +174,7 @@ def test_a_key_without_its_certificate_and_missing_files_are_refused_at_once(fol
 def test_migrations_go_by_the_same_rules(server: PostgresqlServer, folder: Path) -> None:
     values: dict[str, Any] = {"db_ssl": "verify-full", "db_ssl_ca": folder / "ca.pem"}
     right = Settings(db_host=RIGHT, db_port=server.port, db_name="test", **values)
-    Migrator(direct_address(right)).require_current()
+    Migrator(direct_address(right.database)).require_current()
     wrong = Settings(db_direct_url=server.url("test", host=WRONG), **values)
     with pytest.raises(DatabaseLoginError, match="does not match host name"):
-        Migrator(direct_address(wrong)).require_current()
+        Migrator(direct_address(wrong.database)).require_current()

@@ -30,8 +30,8 @@ from tests.support import make_code, make_project, make_user, until
 
 
 async def _count_sessions(settings: Settings, state: str) -> int:
-    assert settings.database_url
-    async with await psycopg.AsyncConnection.connect(settings.database_url.get_secret_value()) as observer:
+    assert settings.database.database_url
+    async with await psycopg.AsyncConnection.connect(settings.database.database_url.get_secret_value()) as observer:
         cursor = await observer.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = %s", [state]
         )
@@ -306,10 +306,14 @@ class TestCancellation:
         self, data: DataLayer, settings: Settings, tmp_path: Path, way: str
     ) -> None:
         """The caller learns of its cancellation within seconds, and the connection is not used again."""
-        assert settings.database_url
+        assert settings.database.database_url
         async with DataLayer(
             settings_for(
-                settings.database_url.get_secret_value(), settings, tmp_path, db_min_connections=1, db_max_connections=1
+                settings.database.database_url.get_secret_value(),
+                settings,
+                tmp_path,
+                db_min_connections=1,
+                db_max_connections=1,
             )
         ) as frozen:
             reached = asyncio.Event()
@@ -376,8 +380,8 @@ class TestCancellation:
     async def test_while_a_connection_is_awaited_sends_nothing(
         self, settings: Settings, data: DataLayer, tmp_path: Path
     ) -> None:
-        assert settings.database_url
-        url = settings.database_url.get_secret_value()
+        assert settings.database.database_url
+        url = settings.database.database_url.get_secret_value()
         async with DataLayer(
             settings_for(url, settings, tmp_path, db_min_connections=1, db_max_connections=1)
         ) as narrow:

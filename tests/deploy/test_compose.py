@@ -92,8 +92,8 @@ def test_every_variable_is_a_setting_and_the_service_accepts_them(
         settings = accepted(monkeypatch, variables)
         assert settings.is_production is (storage == "local"), "emulators are refused in production"
         assert settings.storage.storage_backend == storage
-        assert settings.db_host in compose["services"]
-        assert settings.redis_host in compose["services"]
+        assert settings.database.db_host in compose["services"]
+        assert settings.redis.redis_host in compose["services"]
 
 
 def test_the_example_of_production_is_refused_with_an_emulator(

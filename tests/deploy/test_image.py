@@ -129,11 +129,11 @@ def test_everything_that_the_service_needs_is_in_the_wheel(wheel: zipfile.ZipFil
 @pytest.fixture
 def prepared(migrated: Settings) -> dict[str, str]:
     """A migrated database, and everything else that production asks for."""
-    assert migrated.database_url
-    assert migrated.redis_url
+    assert migrated.database.database_url
+    assert migrated.redis.redis_url
     return {
-        "DATABASE_URL": migrated.database_url.get_secret_value(),
-        "REDIS_URL": migrated.redis_url.get_secret_value(),
+        "DATABASE_URL": migrated.database.database_url.get_secret_value(),
+        "REDIS_URL": migrated.redis.redis_url.get_secret_value(),
         "REDIS_KEY_PREFIX": "test-image",
         "SESSION_SECRET": token_hex(32),
         "JWT_SECRET": token_hex(32),

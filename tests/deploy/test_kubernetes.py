@@ -107,10 +107,10 @@ def test_the_service_accepts_the_settings(
                 f"postgresql://data_layer:{token_hex(8)}@database.example.com/screenshot_to_code"
             )
         settings = accepted(monkeypatch, variables | {"DB_SSL_CA": str(authority)})
-        assert settings.environment is overlay, name
-        assert not settings.uses_embedded_database
-        assert not settings.uses_embedded_cache
-        assert settings.trusted_proxies, f"{name}: everybody behind the ingress would count as one address"
+        assert settings.general.environment is overlay, name
+        assert not settings.database.is_embedded
+        assert not settings.redis.is_embedded
+        assert settings.service.trusted_proxies, f"{name}: everybody behind the ingress would count as one address"
 
 
 @pytest.mark.parametrize(

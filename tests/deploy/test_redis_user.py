@@ -17,7 +17,7 @@ from .support import DEPLOY
 
 @pytest.fixture
 def server(migrated: Settings) -> Iterator[redis.Redis]:
-    address: SecretStr | None = migrated.redis_url
+    address: SecretStr | None = migrated.redis.redis_url
     assert address
     with redis.Redis.from_url(address.get_secret_value(), protocol=3) as client:
         yield client
@@ -27,9 +27,9 @@ def server(migrated: Settings) -> Iterator[redis.Redis]:
 async def test_the_cache_works_with_the_rights_of_the_readme(server: redis.Redis, migrated: Settings) -> None:
     [line] = re.findall(r"^ACL SETUSER .*$", (DEPLOY / "README.md").read_text(), re.MULTILINE)
     server.execute_command(*line.replace("stc", "test-user").split())  # type: ignore[no-untyped-call]  # redis-py has no types here.
-    settings = migrated.replaced(redis_username="data-layer", redis_key_prefix="test-user")
+    settings = migrated.replaced(redis_username="data-layer", redis_password="PASSWORD", redis_key_prefix="test-user")
     path = server.connection_pool.connection_kwargs["path"]
-    async with Cache(settings, f"unix://data-layer:PASSWORD@{path}") as cache:
+    async with Cache(settings.redis, f"unix://data-layer:PASSWORD@{path}") as cache:
         await cache.check()
 
         async def load() -> str:

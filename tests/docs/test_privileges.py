@@ -121,7 +121,7 @@ async def test_the_user_of_redis(servers: tuple[str, str]) -> None:
         administrator.execute_command(*rule.split())
         try:
             url = servers[1].replace("unix://", "unix://stc:PASSWORD@", 1)
-            async with Cache(Settings(redis_url=url, redis_key_prefix="stc")) as cache:
+            async with Cache(Settings(redis_url=url, redis_key_prefix="stc").redis) as cache:
                 await use_cache(cache)
             with Redis.from_url(url) as user:
                 for forbidden in (("SET", "other:key", "1"), ("FLUSHALL",), ("CONFIG", "GET", "*"), ("KEYS", "*")):

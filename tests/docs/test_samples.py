@@ -85,13 +85,13 @@ async def test_python_runs(
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    assert settings.database_url
-    assert settings.redis_url
+    assert settings.database.database_url
+    assert settings.redis.redis_url
     return {
         "ENVIRONMENT": "testing",
-        "DATABASE_URL": settings.database_url.get_secret_value(),
-        "REDIS_URL": settings.redis_url.get_secret_value(),
-        "REDIS_KEY_PREFIX": settings.redis_key_prefix,
+        "DATABASE_URL": settings.database.database_url.get_secret_value(),
+        "REDIS_URL": settings.redis.redis_url.get_secret_value(),
+        "REDIS_KEY_PREFIX": settings.redis.redis_key_prefix,
         "LOCAL_STORAGE_PATH": str(settings.storage.local_storage_path),
         "BCRYPT_ROUNDS": "4",
     }
@@ -152,8 +152,8 @@ def parsed(words: Sequence[str]) -> str:
 
 def run_program(line: str, settings: Settings, folder: Path) -> None:
     path = f"{postgresql_binary('psql').parent}{os.pathsep}{os.environ['PATH']}"
-    assert settings.database_url
-    server = make_url(settings.database_url.get_secret_value())
+    assert settings.database.database_url
+    server = make_url(settings.database.database_url.get_secret_value())
     libpq = {"PGHOST": str(server.query.get("host", server.host)), "PGUSER": server.username or ""}
     environment = {**os.environ, **environment_of(settings), **libpq, "PATH": path}
     done = subprocess.run(

@@ -19,5 +19,7 @@ def examine(servers: tuple[str, str], migrated: Settings, tmp_path: Path) -> Exa
     uploads = tmp_path / "uploads"
     uploads.mkdir(mode=0o700)
     return Examine(
-        commands_for(*servers, uploads, DATA_FOLDER=str(tmp_path / "data"), REDIS_KEY_PREFIX=migrated.redis_key_prefix)
+        commands_for(
+            *servers, uploads, DATA_FOLDER=str(tmp_path / "data"), REDIS_KEY_PREFIX=migrated.redis.redis_key_prefix
+        )
     )

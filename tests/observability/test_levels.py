@@ -11,7 +11,7 @@ import pytest
 
 from data_layer.errors import InvalidValueError
 from data_layer.observability.levels import LevelChange, LevelFile, LevelWatch, require_logger
-from tests.observability.support import events, log_to_memory, settings
+from tests.observability.support import events, log_to_memory
 from tests.support import until
 
 ours, cache = logging.getLogger("data_layer.tests"), logging.getLogger("data_layer.cache")
@@ -21,7 +21,7 @@ LATER = datetime.now(UTC) + timedelta(hours=1)
 
 async def test_a_running_process_takes_changes_over_and_forgets_them(tmp_path: Path) -> None:
     stream, file = log_to_memory(log_level="warn"), LevelFile(tmp_path)
-    with LevelWatch(settings(log_level="warn", data_folder=tmp_path)):
+    with LevelWatch("warn", tmp_path):
         assert not ours.isEnabledFor(logging.INFO)
         file.write([LevelChange("data_layer", "debug", LATER)])
         await until(lambda: ours.isEnabledFor(logging.DEBUG))
@@ -39,7 +39,7 @@ async def test_a_running_process_takes_changes_over_and_forgets_them(tmp_path: P
 async def test_a_process_that_starts_later_takes_them_over_and_they_end_by_themselves(tmp_path: Path) -> None:
     log_to_memory()
     LevelFile(tmp_path).write([LevelChange("data_layer", "debug", datetime.now(UTC) + timedelta(seconds=2))])
-    with LevelWatch(settings(data_folder=tmp_path)):
+    with LevelWatch("info", tmp_path):
         await until(lambda: not ours.isEnabledFor(logging.DEBUG))
         assert ours.isEnabledFor(logging.INFO)
     assert LevelFile(tmp_path).read() == [], "what is over is not shown either"
@@ -48,7 +48,7 @@ async def test_a_process_that_starts_later_takes_them_over_and_they_end_by_thems
 def test_levels_are_as_before_at_the_end(tmp_path: Path) -> None:
     log_to_memory()
     LevelFile(tmp_path).write([LevelChange("data_layer", "error"), LevelChange("driver", "debug")])
-    with LevelWatch(settings(data_folder=tmp_path)):
+    with LevelWatch("info", tmp_path):
         assert driver.isEnabledFor(logging.DEBUG)
         assert not ours.isEnabledFor(logging.WARNING)
     assert ours.isEnabledFor(logging.INFO)
@@ -73,7 +73,7 @@ def test_only_the_owner_may_write_it(tmp_path: Path) -> None:
 def test_what_means_nothing_changes_nothing(tmp_path: Path, content: bytes) -> None:
     stream = log_to_memory()
     path_of(tmp_path).write_bytes(content)
-    with LevelWatch(settings(data_folder=tmp_path)):
+    with LevelWatch("info", tmp_path):
         assert not ours.isEnabledFor(logging.DEBUG)
     assert [event["event"] for event in events(stream)] in ([], ["log_levels_refused"])
 

@@ -14,16 +14,15 @@ from typing import Any
 import pytest
 
 from data_layer.errors import ConfigurationError
-from data_layer.observability.configuration import configure_logging
 from data_layer.observability.log_file import LogFile
-from tests.observability.support import events, log_to_memory, settings
+from tests.observability.support import events, log_as, log_to_memory, settings
 
 log = logging.getLogger("data_layer.tests")
 
 
 def log_to(path: Path, **values: Any) -> Any:
     stream = log_to_memory()
-    configure_logging(settings(log_file=path, **values), stream=stream, to_file=True)
+    log_as(settings(log_file=path, **values), stream=stream, to_file=True)
     return stream
 
 
@@ -43,7 +42,7 @@ def test_the_service_logs_to_both_and_only_its_owner_reads_the_file(tmp_path: Pa
 
 
 def test_commands_leave_the_file_alone(tmp_path: Path) -> None:
-    configure_logging(settings(log_file=tmp_path / "service.log"), stream=log_to_memory())
+    log_as(settings(log_file=tmp_path / "service.log"), stream=log_to_memory())
     log.warning("begun")
     assert list(tmp_path.iterdir()) == []
 

@@ -13,8 +13,7 @@ import pytest
 import structlog
 import uvicorn
 
-from data_layer.observability.configuration import configure_logging
-from tests.observability.support import events, log_to_memory, only_event, settings
+from tests.observability.support import events, log_as, log_to_memory, only_event, settings
 
 log = structlog.get_logger("data_layer.tests")
 
@@ -119,7 +118,7 @@ def test_collectors_of_others_stay_and_get_plain_records() -> None:
 
 
 def test_the_default_stream_is_the_standard_error_of_the_moment(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging(settings())
+    log_as(settings())
     log.info("seen")
     out, err = capsys.readouterr()
     assert out == ""

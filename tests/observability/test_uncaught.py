@@ -10,10 +10,10 @@ import pytest
 
 PROGRAM = """
 import sys, threading
-from data_layer import Settings
 from data_layer.observability.configuration import configure_logging
+from data_layer.settings.observability import LogSettings
 
-configure_logging(Settings(_env_file=None, redis_host="localhost", redis_password="correct horse"))
+configure_logging(LogSettings(), secrets=["correct horse"], production=False)
 
 def fail():
     raise RuntimeError("postgresql://app:hunter2@db is away, and so is 'correct horse'")

@@ -13,9 +13,9 @@ from dataclasses import replace
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from data_layer import Settings
 from data_layer.server.connections import ConnectionLimits
 from data_layer.server.http_server import HttpServer
+from data_layer.settings.service import ServiceSettings
 
 LIMITS = ConnectionLimits()
 QUICK = replace(LIMITS, request_seconds=1.0, lingering_seconds=1.0)
@@ -413,5 +413,4 @@ def test_connections_fit_the_files_that_may_be_open(
     files: int, connections: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda _: (files, files))
-    settings = Settings(db_max_connections=20, _env_file=None)
-    assert ConnectionLimits.of(settings).connections == connections
+    assert ConnectionLimits.of(ServiceSettings(), pool_size=20).connections == connections

@@ -68,7 +68,7 @@ async def test_without_redis_every_replica_works(
     data: DataLayer, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = count_runs(data.maintenance, monkeypatch)
-    async with Cache(settings, "redis://127.0.0.1:1") as nowhere, scheduled(data.maintenance, nowhere, 0.01):
+    async with Cache(settings.redis, "redis://127.0.0.1:1") as nowhere, scheduled(data.maintenance, nowhere, 0.01):
         await until(lambda: len(runs) >= 2)
 
 

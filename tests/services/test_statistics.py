@@ -74,13 +74,13 @@ async def test_a_large_table_is_estimated_and_says_so(data: DataLayer) -> None:
 
 
 async def test_the_database_in_figures(data: DataLayer, settings: Settings) -> None:
-    assert settings.database_url
+    assert settings.database.database_url
     async with data.transaction() as tx:
         for _ in range(20):
             tx.add(make_user())
     async with data.transaction() as tx:
         await tx.execute(text("DELETE FROM users"))
-    with psycopg.connect(settings.database_url.get_secret_value(), autocommit=True) as connection:
+    with psycopg.connect(settings.database.database_url.get_secret_value(), autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE users")
     figures = (await data.statistics()).database
     assert figures is not None

@@ -540,7 +540,7 @@ async def test_many_tasks_in_four_processes_cannot_overdraw_a_budget(
     data: DataLayer, owner: Actor, settings: Settings
 ) -> None:
     await data.usage.set_budget(SYSTEM, identity(owner), Decimal(30))
-    addresses = [_shown(settings.database_url), _shown(settings.redis_url)]
+    addresses = [_shown(settings.database.database_url), _shown(settings.redis.redis_url)]
     processes = [
         await asyncio.create_subprocess_exec(
             *(sys.executable, str(SPENDER), *addresses, str(owner.user_id), "50"),

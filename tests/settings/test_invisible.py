@@ -150,7 +150,7 @@ def test_nothing_else_counts_as_not_set(name: str, blank: str, folder: Path) -> 
         assert examine_settings().settings == Settings()
     (folder / ".env").write_text("DB_NAME=file\n")
     with mock.patch.dict(os.environ, {"DB_NAME": blank}):
-        assert Settings().db_name == "file"
+        assert Settings().database.db_name == "file"
 
 
 @given(st.lists(st.sampled_from([*BLANKS, "a", "é", "👩\u200d💻"]), max_size=8).map("".join))
@@ -163,11 +163,11 @@ def test_what_is_removed_is_only_at_the_ends(text: str) -> None:
 
 def test_a_name_of_a_variable_may_have_them_too() -> None:
     with mock.patch.dict(os.environ, {"DB_NAME ": "a", "\ufeffPORT": "3001"}):
-        assert (Settings().db_name, Settings().port) == ("a", 3001)
+        assert (Settings().database.db_name, Settings().service.port) == ("a", 3001)
 
 
 def test_joiners_inside_a_name_stay() -> None:
-    assert Settings(data_folder="a\u200cb").data_folder == Path("a\u200cb")
+    assert Settings(data_folder="a\u200cb").general.data_folder == Path("a\u200cb")
 
 
 @pytest.mark.parametrize("name", ["database_url", "db_direct_url"])
@@ -214,24 +214,25 @@ def test_nor_do_those_of_the_web(name: str, url: str) -> None:
 
 
 def test_a_blank_at_the_end_of_a_password_can_be_meant() -> None:
-    url = database_address(Settings(database_url="postgresql://user:word%20@host/name")).url
+    url = database_address(Settings(database_url="postgresql://user:word%20@host/name").database).url
     assert url.password == "word "
 
 
 @pytest.mark.parametrize("separator", [" , ", ",\n", "\u200b,\ufeff", ",\r\n  "])
 def test_lists_may_be_broken_beside_commas(separator: str) -> None:
     nodes = separator.join(["a:1", "b:2"])
-    assert Settings(redis_cluster_nodes=nodes).redis_cluster_nodes == "a:1,b:2"
+    assert Settings(redis_cluster_nodes=nodes).redis.redis_cluster_nodes == "a:1,b:2"
     sentinels = Settings(redis_sentinel_nodes=nodes, redis_sentinel_master="main")
-    assert sentinels.redis_sentinel_nodes == "a:1,b:2"
+    assert sentinels.redis.redis_sentinel_nodes == "a:1,b:2"
     types = Settings(allowed_file_types=separator.join(["image/png", "image/gif"]))
     assert types.files.allowed_file_types == ("image/png", "image/gif")
     assert Settings(image_thumbnail_sizes=separator.join(["64", "128"])).files.image_thumbnail_sizes == (64, 128)
     proxies = Settings(trusted_proxies=separator.join(["10.0.0.0/8", "192.0.2.1"]))
-    assert len(proxies.trusted_proxies) == 2
+    assert len(proxies.service.trusted_proxies) == 2
     servers = Settings(db_host=nodes, db_replica_hosts=nodes)
-    assert database_address(servers).url.query == {"host": "a,b", "port": "1,2"}
-    assert [(replica.url.host, replica.url.port) for replica in replica_addresses(servers)] == [("a", 1), ("b", 2)]
+    assert database_address(servers.database).url.query == {"host": "a,b", "port": "1,2"}
+    found = [(replica.url.host, replica.url.port) for replica in replica_addresses(servers.database)]
+    assert found == [("a", 1), ("b", 2)]
 
 
 def test_production_is_production() -> None:

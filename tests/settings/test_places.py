@@ -47,14 +47,14 @@ def only_problem(**values: Any) -> str:
     ],
 )
 def test_db_host(host: str, meant: tuple[str, int]) -> None:
-    url = database_address(settings(db_host=host)).url
+    url = database_address(settings(db_host=host).database).url
     assert (url.host, url.port) == meant
 
 
 def test_db_port_belongs_to_hosts_without_a_port() -> None:
-    url = database_address(settings(db_host="one:5433,two,[::1]", db_port=5440)).url
+    url = database_address(settings(db_host="one:5433,two,[::1]", db_port=5440).database).url
     assert url.query == {"host": "one,two,::1", "port": "5433,5440,5440"}
-    socket = database_address(settings(db_host="/run/postgresql", db_port=5440)).url
+    socket = database_address(settings(db_host="/run/postgresql", db_port=5440).database).url
     assert (socket.query["host"], socket.port) == ("/run/postgresql", 5440)
 
 
@@ -95,7 +95,7 @@ def test_what_is_no_host_is_refused(name: str, host: str) -> None:
 def test_two_ports_for_one_host_are_refused() -> None:
     assert "DB_HOST names port 5433, but DB_PORT is 5434" in only_problem(db_host="a:5433", db_port=5434)
     assert "REDIS_HOST names port 6380, but REDIS_PORT is 6381" in only_problem(redis_host="a:6380", redis_port=6381)
-    assert settings(db_host="a:5433", db_port=5433, redis_host="a:6380", redis_port=6380).db_port == 5433
+    assert settings(db_host="a:5433", db_port=5433, redis_host="a:6380", redis_port=6380).database.db_port == 5433
 
 
 @pytest.mark.parametrize(
@@ -104,12 +104,12 @@ def test_two_ports_for_one_host_are_refused() -> None:
      ("[::1]:6380", ("::1", 6380))],
 )  # fmt: skip
 def test_redis_host(host: str, meant: tuple[str, int]) -> None:
-    (node,) = find_cache(settings(redis_host=host)).nodes
+    (node,) = find_cache(settings(redis_host=host).redis).nodes
     assert (node.host, node.port, node.socket_path) == (*meant, None)
 
 
 def test_redis_host_may_be_a_socket() -> None:
-    (node,) = find_cache(settings(redis_host="/run/redis.sock")).nodes
+    (node,) = find_cache(settings(redis_host="/run/redis.sock").redis).nodes
     assert node.socket_path == "/run/redis.sock"
 
 
@@ -122,7 +122,7 @@ def test_several_redis_hosts_are_refused_with_the_remedy() -> None:
 def test_the_folder_of_a_socket_in_an_address() -> None:
     for name in ("database_url", "db_direct_url"):
         given_url = {name: "postgresql://user@%2Frun%2Fpostgresql:5433/name"}
-        address = (database_address if name == "database_url" else direct_address)(settings(**given_url))
+        address = (database_address if name == "database_url" else direct_address)(settings(**given_url).database)
         assert (address.url.host, *address.url.query.values()) == (None, "/run/postgresql", "5433")
 
 
@@ -135,7 +135,7 @@ def test_addresses_to_listen_on(name: str) -> None:
 
 
 def test_an_address_in_brackets_is_listened_on() -> None:
-    with listen(settings(host="[::1]", port=65_123)) as listener:
+    with listen(settings(host="[::1]", port=65_123).service) as listener:
         assert listener.getsockname()[0] == "::1"
 
 
@@ -196,6 +196,6 @@ def test_a_user_name_without_a_password_logs_in_as_nobody_else(values: dict[str,
 
 
 def test_a_password_may_stand_beside_the_address() -> None:
-    cache = find_cache(settings(redis_url="redis://user@a", redis_password="word"))
+    cache = find_cache(settings(redis_url="redis://user@a", redis_password="word").redis)
     assert (cache.login.username, cache.login.password) == ("user", "word")
-    assert settings(redis_url="rediss://a", redis_tls_ca=__file__).encrypts_cache
+    assert settings(redis_url="rediss://a", redis_tls_ca=__file__).redis.is_encrypted

@@ -52,17 +52,19 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
         # FastAPI's pages load scripts from a CDN; ours is in ``documentation``.
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json" if data.settings.enable_docs else None,
+        openapi_url="/openapi.json" if data.settings.service.enable_docs else None,
         # Such a redirect would name whatever host the client sent.
         redirect_slashes=False,
         # Not by include_router, which makes each of them a second time.
         routes=[route for part in parts for route in part.routes],
     )
     settings = data.settings
-    limiter = RequestLimiter(data.cache, most=settings.rate_limit_max, window=settings.rate_limit_window / 1000)
+    limiter = RequestLimiter(
+        data.cache, most=settings.security.rate_limit_max, window=settings.security.rate_limit_window / 1000
+    )
     app.state.people = People(data, limiter, Mailing(send_mail))
 
-    if data.settings.enable_docs:
+    if data.settings.service.enable_docs:
 
         @app.get("/", include_in_schema=False)
         async def go_to_documentation() -> RedirectResponse:
@@ -78,10 +80,10 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
     if data.tracing is not None:
         app.add_middleware(TracingMiddleware, tracing=data.tracing)
     app.add_middleware(CorrelationIdMiddleware, validator=is_correlation_id, transformer=str)
-    if data.settings.enable_metrics:
+    if data.settings.metrics.enable_metrics:
         app.add_middleware(RequestMetricsMiddleware, counters=data.metrics.http, routes=app.routes)
     # Last, so that it is the outermost: all others go by the address that it finds.
-    proxies = TrustedProxies(data.settings.trusted_proxies, data.settings.trusted_proxy_header)
+    proxies = TrustedProxies(data.settings.service.trusted_proxies, data.settings.service.trusted_proxy_header)
     app.add_middleware(ProxyMiddleware, proxies=proxies)
     return app
 

@@ -88,6 +88,6 @@ def _add_log_in(router: APIRouter) -> None:
         )
         token = new.token.get_secret_value()
         if body.cookie:
-            longest = served.data.settings.session_max_age
+            longest = served.data.settings.security.session_max_age
             response.set_cookie(COOKIE, token, max_age=longest, secure=True, httponly=True, samesite="lax")
         return BegunSession(token=None if body.cookie else token, session=new.session)

@@ -8,8 +8,8 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from pydantic import SecretStr
 
-from data_layer.config import Settings
 from data_layer.errors import ConfigurationError
+from data_layer.settings.redis import RedisSettings
 
 _SCHEMES = ("redis", "rediss", "unix")
 
@@ -65,7 +65,7 @@ class CacheAddress:
         return nodes if self.sentinel_master is None else f"{self.sentinel_master} at {nodes}"
 
 
-def find_cache(settings: Settings, url: str | None = None) -> CacheAddress:
+def find_cache(settings: RedisSettings, url: str | None = None) -> CacheAddress:
     """The cache that the URL names, or else the settings.
 
     A login in REDIS_URL wins over REDIS_USERNAME and REDIS_PASSWORD; a URL handed over as argument stands alone.
@@ -92,7 +92,7 @@ def find_cache(settings: Settings, url: str | None = None) -> CacheAddress:
             "REDIS_HOST, REDIS_URL, REDIS_CLUSTER_NODES or REDIS_SENTINEL_NODES must be set, "
             "or an address be handed to the cache"
         )
-    host, port = settings.redis_host_and_port
+    host, port = settings.host_and_port
     if host.startswith("/"):
         return _single(replace(login, socket_path=host, tls=False))
     return _single(replace(login, host=host, port=port))
@@ -102,7 +102,7 @@ def _single(server: ServerAddress) -> CacheAddress:
     return CacheAddress(Topology.SINGLE, (server,), server)
 
 
-def _sentinels(settings: Settings, nodes: str, login: ServerAddress) -> CacheAddress:
+def _sentinels(settings: RedisSettings, nodes: str, login: ServerAddress) -> CacheAddress:
     sentinel_login = ServerAddress(
         username=settings.redis_sentinel_username,
         password=_secret(settings.redis_sentinel_password),
@@ -112,12 +112,12 @@ def _sentinels(settings: Settings, nodes: str, login: ServerAddress) -> CacheAdd
 
 
 def _nodes(nodes: str, login: ServerAddress) -> tuple[ServerAddress, ...]:
-    """Settings have checked each of them to be host:port."""
+    """The settings have checked each of them to be host:port."""
     pairs = (node.rpartition(":") for node in nodes.split(","))
     return tuple(replace(login, host=host.strip("[]"), port=int(port)) for host, _, port in pairs)
 
 
-def _from_url_in_settings(settings: Settings, url: str) -> ServerAddress:
+def _from_url_in_settings(settings: RedisSettings, url: str) -> ServerAddress:
     address = _from_url(url, "REDIS_URL")
     if address.password is not None:
         return address

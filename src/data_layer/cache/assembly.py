@@ -17,7 +17,7 @@ from data_layer.cache.observed import CommandObserver
 from data_layer.cache.statistics import Counters
 from data_layer.cache.tracking import FailoverGuard, Tracking
 from data_layer.cache.write_intents import WriteIntents
-from data_layer.config import Settings
+from data_layer.settings.redis import RedisSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Parts:
 
 
 def assemble(
-    settings: Settings,
+    settings: RedisSettings,
     address: CacheAddress,
     namespace: Namespace,
     codec: Codec,
@@ -81,7 +81,7 @@ def assemble(
 
 
 def _make_runner(
-    address: CacheAddress, settings: Settings, counters: Counters, observer: CommandObserver | None
+    address: CacheAddress, settings: RedisSettings, counters: Counters, observer: CommandObserver | None
 ) -> CommandRunner:
     if observer is None:
         return CommandRunner(address, settings, counters)

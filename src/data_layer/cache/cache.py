@@ -20,9 +20,9 @@ from data_layer.cache.statistics import CacheStatistics, ProcessStatistics
 from data_layer.cache.streams import Stream
 from data_layer.cache.time_to_live import TimeToLive
 from data_layer.cache.write_intents import TransactionKeys
-from data_layer.config import Settings
 from data_layer.errors import DataLayerError, InvalidCacheKeyError, NotInitializedError
 from data_layer.observability.metrics.durations import Durations
+from data_layer.settings.redis import RedisSettings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
@@ -62,7 +62,7 @@ class Cache:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: RedisSettings,
         url: str | None = None,
         *,
         maximum_value_size: int = MAXIMUM_VALUE_SIZE,

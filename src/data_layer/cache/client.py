@@ -24,7 +24,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from data_layer.cache.address import CacheAddress, ServerAddress, Topology
 from data_layer.cache.wire.connector import tls_context
-from data_layer.config import Settings
+from data_layer.settings.redis import RedisSettings
 
 MAXIMUM_CONNECTIONS = 32
 
@@ -68,7 +68,7 @@ class OwningSentinelPool(SentinelConnectionPool):
                 await sentinel.aclose()
 
 
-def create_client(cache: CacheAddress, settings: Settings) -> Redis | RedisCluster:
+def create_client(cache: CacheAddress, settings: RedisSettings) -> Redis | RedisCluster:
     """A client with bounded pools. It connects with the first command, and repeats nothing by itself.
 
     Raises:
@@ -84,7 +84,7 @@ def create_client(cache: CacheAddress, settings: Settings) -> Redis | RedisClust
             return _cluster_client(cache, settings, context)
 
 
-def _single_client(address: ServerAddress, settings: Settings, context: ssl.SSLContext | None) -> Redis:
+def _single_client(address: ServerAddress, settings: RedisSettings, context: ssl.SSLContext | None) -> Redis:
     pool = BlockingConnectionPool(
         max_connections=MAXIMUM_CONNECTIONS,
         timeout=settings.redis_command_timeout / 1000,
@@ -94,7 +94,7 @@ def _single_client(address: ServerAddress, settings: Settings, context: ssl.SSLC
     return Redis.from_pool(pool)
 
 
-def _sentinel_client(cache: CacheAddress, settings: Settings, context: ssl.SSLContext | None) -> Redis:
+def _sentinel_client(cache: CacheAddress, settings: RedisSettings, context: ssl.SSLContext | None) -> Redis:
     options = _options(cache.login, settings) | _keepalive()
     sentinel = Sentinel([])  # type: ignore[no-untyped-call]  # redis-py has no types here
     # Sentinel would make these itself, but with other authorities.
@@ -110,7 +110,7 @@ def _sentinel_client(cache: CacheAddress, settings: Settings, context: ssl.SSLCo
     return client
 
 
-def _cluster_client(cache: CacheAddress, settings: Settings, context: ssl.SSLContext | None) -> RedisCluster:
+def _cluster_client(cache: CacheAddress, settings: RedisSettings, context: ssl.SSLContext | None) -> RedisCluster:
     nodes = [ClusterNode(node.host, node.port) for node in cache.nodes]
     options = _options(cache.login, settings) | _keepalive()
     client = RedisCluster(startup_nodes=nodes, max_connections=MAXIMUM_CONNECTIONS, ssl=context is not None, **options)
@@ -124,7 +124,7 @@ def _cluster_client(cache: CacheAddress, settings: Settings, context: ssl.SSLCon
     return client
 
 
-def _options(address: ServerAddress, settings: Settings) -> dict[str, Any]:
+def _options(address: ServerAddress, settings: RedisSettings) -> dict[str, Any]:
     return {
         "db": address.database,
         "username": address.username,

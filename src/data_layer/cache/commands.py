@@ -20,10 +20,10 @@ from data_layer.cache.wire.dispatcher import KEY_POSITIONS, Dispatcher, Request,
 from data_layer.cache.wire.node import LARGE, Node
 from data_layer.cache.wire.routing import Routing, SingleServer
 from data_layer.cache.wire.sentinel import SentinelRouting
-from data_layer.config import Settings
 from data_layer.errors import CacheError, NotInitializedError
 from data_layer.observability.log import get_log
 from data_layer.observability.metrics.durations import Durations
+from data_layer.settings.redis import RedisSettings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
@@ -54,7 +54,7 @@ class CommandRunner:
     may have carried it out before the connection broke.
     """
 
-    def __init__(self, address: CacheAddress, settings: Settings, counters: Counters) -> None:
+    def __init__(self, address: CacheAddress, settings: RedisSettings, counters: Counters) -> None:
         self._address = address
         self._settings = settings
         self._counters = counters

@@ -13,8 +13,8 @@ from data_layer.cache.statistics import Counters, parse_info
 from data_layer.cache.wire.connection import Connection
 from data_layer.cache.wire.connector import Connector
 from data_layer.cache.wire.node import Node
-from data_layer.config import Settings
 from data_layer.errors import CacheError, CacheUnavailableError
+from data_layer.settings.redis import RedisSettings
 
 _PINGS = 10
 _NO_RIGHT = "NOPERM"
@@ -31,7 +31,7 @@ class CacheInspection:
         ConfigurationError: when no server is named, or REDIS_TLS_CA holds no certificate.
     """
 
-    def __init__(self, settings: Settings, url: str | None = None) -> None:
+    def __init__(self, settings: RedisSettings, url: str | None = None) -> None:
         self.address: CacheAddress = find_cache(settings, url)
         self._settings = settings
         self._namespace = Namespace(settings.redis_key_prefix)

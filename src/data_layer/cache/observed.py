@@ -15,8 +15,8 @@ from data_layer.cache.commands import CommandRunner
 from data_layer.cache.statistics import Counters
 from data_layer.cache.wire.connection import Command
 from data_layer.cache.wire.node import Node
-from data_layer.config import Settings
 from data_layer.errors import CacheError
+from data_layer.settings.redis import RedisSettings
 
 CommandObserver = Callable[[str, int, float, str | None], None]
 
@@ -29,7 +29,7 @@ class ObservedCommandRunner(CommandRunner):
     """Reports each answered command to an observer, never its key or value."""
 
     def __init__(
-        self, address: CacheAddress, settings: Settings, counters: Counters, observer: CommandObserver
+        self, address: CacheAddress, settings: RedisSettings, counters: Counters, observer: CommandObserver
     ) -> None:
         super().__init__(address, settings, counters)
         self._observer = observer

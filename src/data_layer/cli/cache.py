@@ -35,7 +35,7 @@ def flush(*, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"removed": removed})
     else:
-        say(f"Removed {counted(removed, 'key')} with the prefix {settings.redis_key_prefix!r}.")
+        say(f"Removed {counted(removed, 'key')} with the prefix {settings.redis.redis_key_prefix!r}.")
 
 
 @commands.command()
@@ -46,7 +46,7 @@ def cleanup(*, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"removed": removed})
     else:
-        say(f"Removed {counted(removed, 'useless key')} with the prefix {settings.redis_key_prefix!r}.")
+        say(f"Removed {counted(removed, 'useless key')} with the prefix {settings.redis.redis_key_prefix!r}.")
 
 
 @commands.command()

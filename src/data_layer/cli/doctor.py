@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_layer import __version__
-from data_layer.cli.output import FAILED, AsJson, console, counted, plain, print_json, run, say
+from data_layer.cli.output import FAILED, AsJson, console, counted, log_to_terminal, plain, print_json, run, say
 from data_layer.config import ExaminedSettings
 from data_layer.schemas.doctor import Examination, Finding, Outcome
 
@@ -37,11 +37,10 @@ def doctor(
     Changes nothing, but for a tiny file in the storage that is removed again. Exit code 1 when something failed.
     """
     from data_layer.config import examine_settings
-    from data_layer.observability.configuration import configure_logging
 
     examined = examine_settings()
     # What the parts would log is what the lines say.
-    configure_logging(examined.settings.model_copy(update={"log_level": "error"}))
+    log_to_terminal(examined.settings, level="error")
     report = run(_examine(examined, time_limit, as_json=as_json), as_json=as_json)
     if as_json:
         print_json(report)

@@ -32,7 +32,7 @@ def level(
     the event log_level_changed. Run it as the account of the service, or as root.
     """
     settings = read_settings(as_json=as_json)
-    file = LevelFile(settings.data_folder)
+    file = LevelFile(settings.general.data_folder)
     with readable_errors(as_json=as_json):
         changes = file.read()
         if new is not None:
@@ -49,13 +49,13 @@ def reset(*, as_json: AsJson = False) -> None:
     """Undo all changes of levels, so that LOG_LEVEL counts again."""
     settings = read_settings(as_json=as_json)
     with readable_errors(as_json=as_json):
-        LevelFile(settings.data_folder).remove()
+        LevelFile(settings.general.data_folder).remove()
     _show([], settings, as_json=as_json)
 
 
 def _show(changes: list[LevelChange], settings: Settings, *, as_json: bool) -> None:
     if as_json:
-        print_json({"log_level": settings.log_level, "changes": changes})
+        print_json({"log_level": settings.log.log_level, "changes": changes})
     elif changes:
         rows = [
             (change.logger, change.level, f"{change.until:%Y-%m-%d %H:%M} UTC" if change.until else "logs reset")
@@ -63,4 +63,4 @@ def _show(changes: list[LevelChange], settings: Settings, *, as_json: bool) -> N
         ]
         print_table("Changed levels", ("Logger", "Level", "Until"), rows)
     else:
-        say(f"No level is changed: LOG_LEVEL={settings.log_level} counts.")
+        say(f"No level is changed: LOG_LEVEL={settings.log.log_level} counts.")

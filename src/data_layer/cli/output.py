@@ -186,16 +186,28 @@ def read_settings(*, as_json: bool = False, service: bool = False, workers: int 
         workers: goes before WORKERS.
     """
     from data_layer.config import Settings
-    from data_layer.observability.configuration import configure_logging
 
     with readable_errors(as_json=as_json):
         settings = Settings() if workers is None else Settings(workers=workers)
         quiet = not service and "log_level" not in settings.given
-        configure_logging(settings.replaced(log_level="warn") if quiet else settings, to_file=service)
-    if settings.log_level != "debug":
+        log_to_terminal(settings, level="warn" if quiet else settings.log.log_level, to_file=service)
+    if settings.log.log_level != "debug":
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
     return settings
+
+
+def log_to_terminal(settings: Settings, *, level: str, to_file: bool = False) -> None:
+    """Log this process as the settings say, but from this level on."""
+    from data_layer.observability.configuration import configure_logging
+    from data_layer.observability.masking import secrets_of
+
+    configure_logging(
+        settings.log.replaced(log_level=level),
+        secrets=secrets_of(settings.flat().values()),
+        production=settings.is_production,
+        to_file=to_file,
+    )
 
 
 def _message_of(error: DataLayerError) -> str:

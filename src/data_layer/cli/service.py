@@ -33,7 +33,7 @@ def dev() -> None:
     settings = _read_settings()
     if settings.is_production:
         fail(ConfigurationError("dev changes the database, and ENVIRONMENT is production; use: data-layer start"))
-    with LevelWatch(settings):
+    with LevelWatch(settings.log.log_level, settings.general.data_folder):
         _run(_serve(settings, development=True))
 
 
@@ -54,8 +54,8 @@ def start(
     when it was stopped before it was ready.
     """
     settings = _read_settings(workers)
-    with LevelWatch(settings):
-        _run(_serve(settings, development=False) if settings.workers == 1 else _supervise(settings))
+    with LevelWatch(settings.log.log_level, settings.general.data_folder):
+        _run(_serve(settings, development=False) if settings.service.workers == 1 else _supervise(settings))
 
 
 def work(assignment: str) -> None:
@@ -65,10 +65,9 @@ def work(assignment: str) -> None:
     given = Assignment.from_text(assignment)
     link = given.open_link()
     settings = read_settings(service=True, workers=given.workers)
-    share = settings.pool_share(given.number, given.workers)
     try:
-        with LevelWatch(settings):
-            _run_in_loop(_serve_as_worker(settings.model_copy(update=share), given, link))
+        with LevelWatch(settings.log.log_level, settings.general.data_folder):
+            _run_in_loop(_serve_as_worker(settings.of_worker(given.number, given.workers), given, link))
     except DataLayerError as error:
         link.report_failure(error)
         raise typer.Exit(FAILED) from None
@@ -110,8 +109,8 @@ async def _serve(settings: Settings, *, development: bool) -> bool:
     from data_layer.cli.terminal import Terminal
     from data_layer.server import LogObserver, Role, ServiceProcess, listen
 
-    listener = listen(settings)
-    observer = Terminal(settings) if development else LogObserver(settings)
+    listener = listen(settings.service)
+    observer = Terminal(settings) if development else LogObserver(settings.service)
     await ServiceProcess(settings, listener, _stop_request(settings), observer, Role(prepares=development)).run()
     return True
 
@@ -122,7 +121,7 @@ async def _supervise(settings: Settings) -> bool:
     # Without -P a file of the working directory could take the place of a module.
     command = [sys.executable, "-P", "-m", "data_layer.cli", "work"]
     stop = _stop_request(settings, _SPARE_SECONDS)
-    return await Supervisor(settings, listen(settings), stop, command=command).run()
+    return await Supervisor(settings, listen(settings.service), stop, command=command).run()
 
 
 async def _serve_as_worker(settings: Settings, given: Assignment, link: SupervisorLink) -> bool:
@@ -139,4 +138,4 @@ async def _serve_as_worker(settings: Settings, given: Assignment, link: Supervis
 def _stop_request(settings: Settings, spare: float = 0.0) -> StopRequest:
     from data_layer.server import StopRequest
 
-    return StopRequest(settings.seconds_until_closed + settings.shutdown_timeout + spare)
+    return StopRequest(settings.seconds_until_closed + settings.service.shutdown_timeout + spare)

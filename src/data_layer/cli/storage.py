@@ -179,7 +179,7 @@ async def _init(settings: Settings, *, allow_public: bool) -> Sequence[str]:
     from data_layer.layer import create_storage, open_storage
 
     unknown = await create_storage(settings, allow_public=allow_public)
-    async with open_storage(settings.storage, settings.session_secret) as storage:
+    async with open_storage(settings.storage, settings.security.session_secret) as storage:
         await storage.check()
     return unknown
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from data_layer.cli.output import console, plain, say
 from data_layer.config import Settings
 from data_layer.server import Observer, authority, metrics_authority
+from data_layer.settings.redis import RedisSettings
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
@@ -33,16 +34,16 @@ class Terminal(Observer):
 
     def serving(self, data: DataLayer, /) -> None:
         """Print where everything is."""
-        service = f"http://{authority(self._settings)}"
+        service = f"http://{authority(self._settings.service)}"
         places = {
             "Service": service,
             "API docs": f"{service}/docs",
             "Health": f"{service}/health",
-            "Metrics": f"http://{metrics_authority(self._settings)}/metrics"
-            if self._settings.enable_metrics
+            "Metrics": f"http://{metrics_authority(self._settings.metrics)}/metrics"
+            if self._settings.metrics.enable_metrics
             else "off",
             "Database": str(data.database.address),
-            "Cache": _cache_url(self._settings, data.cache.address),
+            "Cache": _cache_url(self._settings.redis, data.cache.address),
             "Uploads": str(self._settings.storage.local_storage_path.absolute()),
         }
         for name, place in places.items():
@@ -62,7 +63,7 @@ def _program() -> str:
     return str(called) if called.name == "data-layer" else f"{sys.executable} -m data_layer.cli"
 
 
-def _cache_url(settings: Settings, address: str) -> str:
+def _cache_url(settings: RedisSettings, address: str) -> str:
     if address.startswith("/"):
         return f"unix://{address}"
     given = settings.redis_url.get_secret_value() if settings.redis_url else ""

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import URL, make_url
 
-from data_layer.config import Settings, SslMode
 from data_layer.environment import host_and_port, host_options, hosts_in_query
 from data_layer.errors import ConfigurationError
+from data_layer.settings.database import DatabaseSettings, SslMode
 
 DRIVER = "postgresql+psycopg"
 _VERIFYING = (SslMode.VERIFY_CA, SslMode.VERIFY_FULL)
@@ -100,7 +100,7 @@ class DatabaseAddress:
         return self.url.set(drivername="postgresql").render_as_string(hide_password=True)
 
 
-def database_address(settings: Settings, embedded_url: str | None = None) -> DatabaseAddress:
+def database_address(settings: DatabaseSettings, embedded_url: str | None = None) -> DatabaseAddress:
     """The address for the service's connections, which may lead through PgBouncer.
 
     Args:
@@ -117,7 +117,7 @@ def database_address(settings: Settings, embedded_url: str | None = None) -> Dat
     return DatabaseAddress(url, options, _TRACKED_BY_PGBOUNCER if settings.db_pgbouncer else _SESSION)
 
 
-def direct_address(settings: Settings, embedded_url: str | None = None) -> DatabaseAddress:
+def direct_address(settings: DatabaseSettings, embedded_url: str | None = None) -> DatabaseAddress:
     """The address for migrations, which need one session from beginning to end and so avoid PgBouncer."""
     if settings.db_direct_url is None:
         url = _url(settings, embedded_url)
@@ -128,12 +128,12 @@ def direct_address(settings: Settings, embedded_url: str | None = None) -> Datab
     return DatabaseAddress(url, _connection_options(settings, url), session)
 
 
-def replica_addresses(settings: Settings) -> list[DatabaseAddress]:
+def replica_addresses(settings: DatabaseSettings) -> list[DatabaseAddress]:
     """The addresses of DB_REPLICA_HOSTS, with the login and the database of the primary."""
     return [_replica_address(settings, name) for name in (settings.db_replica_hosts or "").split(",") if name]
 
 
-def _replica_address(settings: Settings, name: str) -> DatabaseAddress:
+def _replica_address(settings: DatabaseSettings, name: str) -> DatabaseAddress:
     primary = database_address(settings)
     host, port = host_and_port(name, settings.db_port)
     url = primary.url.difference_update_query(["host", "port"]).set(host=host, port=port)
@@ -148,7 +148,7 @@ def session_statement(session: Mapping[str, str], *, is_local: bool) -> str:
     return f"SELECT {', '.join(values)}"
 
 
-def _url(settings: Settings, embedded_url: str | None) -> URL:
+def _url(settings: DatabaseSettings, embedded_url: str | None) -> URL:
     given = settings.database_url.get_secret_value() if settings.database_url else embedded_url
     if settings.db_host is None and given is not None:
         return _read_url("DATABASE_URL", given)
@@ -175,7 +175,7 @@ def _read_url(setting: str, text: str) -> URL:
     return url
 
 
-def _connection_options(settings: Settings, url: URL) -> dict[str, Any]:
+def _connection_options(settings: DatabaseSettings, url: URL) -> dict[str, Any]:
     files = {"sslrootcert": settings.db_ssl_ca, "sslcert": settings.db_ssl_cert, "sslkey": settings.db_ssl_key}
     options: dict[str, Any] = {name: str(path) for name, path in files.items() if path is not None}
     if settings.db_ssl is not None:
@@ -205,12 +205,12 @@ def _system_authorities() -> str:
     return ssl.get_default_verify_paths().cafile or "system"
 
 
-def session_values(settings: Settings) -> dict[str, str]:
+def session_values(settings: DatabaseSettings) -> dict[str, str]:
     """What is in force in each session of the service; behind PgBouncer each transaction sets it."""
     return _SESSION | _limits(settings)
 
 
-def _limits(settings: Settings) -> dict[str, str]:
+def _limits(settings: DatabaseSettings) -> dict[str, str]:
     milliseconds = round(settings.db_statement_timeout * 1000)
     return {
         "statement_timeout": f"{milliseconds}",

@@ -14,7 +14,6 @@ from sqlalchemy import Dialect, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
-from data_layer.config import Settings
 from data_layer.database.address import DatabaseAddress, session_statement, session_values
 from data_layer.database.driver import DriverConnection
 from data_layer.database.failures import READ_ONLY, translated
@@ -23,6 +22,7 @@ from data_layer.database.schema_state import SchemaState, read_schema_state
 from data_layer.database.statements import Sql, Statement
 from data_layer.errors import DatabaseUnavailableError, NotInitializedError
 from data_layer.observability.log import get_log
+from data_layer.settings.database import DatabaseSettings
 
 log = get_log(__name__)
 
@@ -40,7 +40,7 @@ class Database:
     needs a single round trip.
     """
 
-    def __init__(self, settings: Settings, address: DatabaseAddress) -> None:
+    def __init__(self, settings: DatabaseSettings, address: DatabaseAddress) -> None:
         self.address = address
         self.is_read_only = False
         self.tells_position = bool(settings.db_replica_hosts)
@@ -219,7 +219,7 @@ async def discard(connection: AsyncConnection) -> None:
     await connection.close()
 
 
-def _begin_statements(settings: Settings) -> tuple[Statement, ...]:
+def _begin_statements(settings: DatabaseSettings) -> tuple[Statement, ...]:
     """PgBouncer drops the options of a connection, so its transactions set them themselves."""
     if not settings.db_pgbouncer:
         return ((BEGIN, None),)
@@ -227,7 +227,7 @@ def _begin_statements(settings: Settings) -> tuple[Statement, ...]:
     return (_BEGIN_READ_COMMITTED, None), (values, None)
 
 
-def _make_engine(settings: Settings, address: DatabaseAddress) -> AsyncEngine:
+def _make_engine(settings: DatabaseSettings, address: DatabaseAddress) -> AsyncEngine:
     connect = partial(
         DriverConnection.open,
         connect_limit=settings.db_connect_timeout * address.host_count,

@@ -15,8 +15,8 @@ from data_layer.database.statements import Sql
 from data_layer.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
-    from data_layer.config import Settings
     from data_layer.database.address import DatabaseAddress
+    from data_layer.settings.database import DatabaseSettings
 
 
 class Listener:
@@ -34,7 +34,7 @@ class Listener:
     async def open(
         cls,
         address: DatabaseAddress,
-        settings: Settings,
+        settings: DatabaseSettings,
         channel: str,
         *,
         time_limit: float,

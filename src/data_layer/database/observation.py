@@ -22,7 +22,7 @@ from data_layer.observability.log import get_log
 from data_layer.schemas.outcome import Outcome
 
 if TYPE_CHECKING:
-    from data_layer.config import Settings
+    from data_layer.settings.database import DatabaseSettings
 
 log = get_log(__name__)
 
@@ -49,7 +49,7 @@ class DatabaseObserver(Protocol):
 class Observation:
     """Measures the work of one database, tells observers, and logs what was slow."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: DatabaseSettings) -> None:
         self.observers: tuple[DatabaseObserver, ...] = ()
         self.comments = SqlComments() if settings.db_sql_comments else None
         self.slow_after = settings.db_slow_statement or float("inf")

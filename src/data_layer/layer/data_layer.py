@@ -206,7 +206,7 @@ class DataLayer:
         """Accounts of people: registering, logging in, changing, ending."""
         parts = self._opened
         dependencies = AccountDependencies(
-            self.transaction, self.audit, parts.passwords, parts.sessions, parts.tokens, self.settings
+            self.transaction, self.audit, parts.passwords, parts.sessions, parts.tokens, self.settings.security
         )
         return self._traced("accounts", AccountService(dependencies))
 
@@ -253,7 +253,7 @@ class DataLayer:
     @property
     def maintenance(self) -> MaintenanceService:
         """Removal of what has expired, files included, and the months of the audit trail."""
-        months = self.settings.audit_retention_months
+        months = self.settings.audit.audit_retention_months
         live = self._opened.generation_streams.live
         service = MaintenanceService(
             self.database, self.transaction, self.file_maintenance, live, retention_months=months
@@ -281,7 +281,7 @@ class DataLayer:
 
     async def statistics(self) -> Statistics:
         """Figures of database, cache and storage, after about ten seconds at most; cheap enough for any moment."""
-        service = statistics_of(self.settings, self.database, self.replicas, self.transaction, self.cache)
+        service = statistics_of(self.settings.storage, self.database, self.replicas, self.transaction, self.cache)
         return await self._traced("statistics", service).gather()
 
     @property

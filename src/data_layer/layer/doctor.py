@@ -14,7 +14,7 @@ from data_layer.services.doctor.cache import CacheTarget, cache_checks
 from data_layer.services.doctor.checks import Check, CheckResult, Doctor, nothing_yet
 from data_layer.services.doctor.configuration import settings_checks
 from data_layer.services.doctor.database import DatabaseTarget, database_checks
-from data_layer.services.doctor.process import process_checks
+from data_layer.services.doctor.process import UsedFolder, process_checks
 from data_layer.services.doctor.storage import storage_checks
 from data_layer.settings.storage import StorageSettings
 
@@ -25,6 +25,7 @@ _PLACE_OF_CACHE = {"redis_url", "redis_host", "redis_port", "redis_database", "r
     "redis_sentinel_master",
     "redis_tls",
 }
+_SPACE_FOR_SERVERS = 2**30
 
 
 @asynccontextmanager
@@ -42,53 +43,62 @@ async def open_doctor(examined: ExaminedSettings, *, time_limit: float) -> Async
     async with AsyncExitStack() as stack:
         parts: dict[str, list[Check]] = {
             configuration.PART: settings_checks(examined),
-            process.PART: process_checks(settings),
+            process.PART: process_checks(settings.database.db_max_connections, _used_folders(settings)),
             database.PART: _database_checks(examined, stack, time_limit),
             cache.PART: _cache_checks(examined, stack, time_limit),
             storage.PART: _storage_checks(examined, settings.storage, storage.PART, time_limit),
         }
         if (second := settings.storage.second) is not None:
             parts[storage.SECOND_PART] = _storage_checks(examined, second, storage.SECOND_PART, time_limit)
-        yield Doctor(parts, time_limit=time_limit, mask=Masker(secrets_of(settings)).text)
+        yield Doctor(parts, time_limit=time_limit, mask=Masker(secrets_of(settings.flat().values())).text)
+
+
+def _used_folders(settings: Settings) -> list[UsedFolder]:
+    limit = settings.audit.audit_spill_limit
+    folders = [UsedFolder(settings.spill_folder, "audit entries wait here while the database is away", limit)]
+    if settings.database.is_embedded or settings.redis.is_embedded:
+        own = settings.general.data_folder.absolute()
+        folders.append(UsedFolder(own, "the data of the embedded servers", _SPACE_FOR_SERVERS))
+    return folders
 
 
 def _database_checks(examined: ExaminedSettings, stack: AsyncExitStack, time_limit: float) -> list[Check]:
     settings = examined.settings
-    target = DatabaseTarget(settings, time_limit)
+    target = DatabaseTarget(settings.database, settings.service.workers, time_limit)
 
     async def locate() -> DatabaseAddress | CheckResult:
-        if not settings.uses_embedded_database:
+        if not settings.database.is_embedded:
             stack.push_async_callback(target.close)
-            return database_address(settings)
-        if not (settings.data_folder / "postgresql").is_dir():
+            return database_address(settings.database)
+        if not (settings.general.data_folder / "postgresql").is_dir():
             return nothing_yet(_not_made("PostgreSQL", settings))
         addresses = await stack.enter_async_context(embedded_servers(settings, valkey=False))
         stack.push_async_callback(target.close)
-        return database_address(settings, addresses.database_url)
+        return database_address(settings.database, addresses.database_url)
 
     is_known = not (examined.malformed & _PLACE_OF_DATABASE) and not (
-        (settings.database_url is not None and settings.db_host is not None)
-        or (settings.is_production and settings.uses_embedded_database)
+        (settings.database.database_url is not None and settings.database.db_host is not None)
+        or (settings.is_production and settings.database.is_embedded)
     )
     return database_checks(target, locate if is_known else None)
 
 
 def _cache_checks(examined: ExaminedSettings, stack: AsyncExitStack, time_limit: float) -> list[Check]:
     settings = examined.settings
-    target = CacheTarget(settings, time_limit)
+    target = CacheTarget(settings.redis, time_limit)
 
     async def locate() -> str | CheckResult | None:
-        if not settings.uses_embedded_cache:
+        if not settings.redis.is_embedded:
             stack.push_async_callback(target.close)
             return None
-        if not (settings.data_folder / "valkey").is_dir():
+        if not (settings.general.data_folder / "valkey").is_dir():
             return nothing_yet(_not_made("Valkey", settings))
         addresses = await stack.enter_async_context(embedded_servers(settings, postgresql=False))
         stack.push_async_callback(target.close)
         return addresses.redis_url
 
     is_known = not (examined.malformed & _PLACE_OF_CACHE) and not (
-        settings.redis_contradictions() or (settings.is_production and settings.uses_embedded_cache)
+        settings.redis.address_contradictions() or (settings.is_production and settings.redis.is_embedded)
     )
     return cache_checks(target, locate if is_known else None)
 
@@ -97,8 +107,8 @@ def _storage_checks(examined: ExaminedSettings, settings: StorageSettings, part:
     names = {"local": ("local_storage",), "s3": ("aws_",), "azure": ("azure_",)}[settings.storage_backend]
     malformed = any(name.startswith(("storage_backend", *names)) for name in examined.malformed)
     is_known = not (malformed or settings.backend_contradictions())
-    return storage_checks(settings, examined.settings.environment, time_limit, part=part, is_known=is_known)
+    return storage_checks(settings, examined.settings.general.environment, time_limit, part=part, is_known=is_known)
 
 
 def _not_made(name: str, settings: Settings) -> str:
-    return f"embedded {name} has no data in {settings.data_folder.absolute()} yet; the first start makes it"
+    return f"embedded {name} has no data in {settings.general.data_folder.absolute()} yet; the first start makes it"

@@ -45,12 +45,12 @@ class _Parts:
         build = {
             "version": version("data-layer"),
             "python": platform.python_version(),
-            "environment": self._settings.environment.value,
+            "environment": self._settings.general.environment.value,
         }
         yield families.information("build", "Which version runs, and where.", build)
         yield families.gauge("workers", "Processes that serve requests.", 1)
         yield families.gauge(
-            "workers_wanted", "Processes that should serve requests (WORKERS).", self._settings.workers
+            "workers_wanted", "Processes that should serve requests (WORKERS).", self._settings.service.workers
         )
         parts = self._parts()
         if parts is not None:

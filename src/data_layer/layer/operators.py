@@ -21,6 +21,7 @@ from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.health import Health
 from data_layer.services.health import HealthService
 from data_layer.services.statistics import StatisticsService
+from data_layer.settings.database import DatabaseSettings
 from data_layer.settings.storage import StorageSettings
 from data_layer.storage import StorageBackend
 from data_layer.storage.opening import make_storage
@@ -33,28 +34,31 @@ async def open_migrator(settings: Settings) -> AsyncIterator[Migrator]:
     Raises:
         ConfigurationError: when it could only be reached through PgBouncer, which breaks the lock of migrations.
     """
-    require_direct_address(settings)
+    require_direct_address(settings.database)
     async with embedded_servers(settings, valkey=False) as addresses:
-        yield Migrator(direct_address(settings, addresses.database_url))
+        yield Migrator(direct_address(settings.database, addresses.database_url))
 
 
 def describe_database(settings: Settings) -> str:
     """Which database the settings name, for a question to people."""
-    if settings.uses_embedded_database:
-        return f"the embedded database {settings.db_name} in {settings.data_folder.absolute()}"
-    return f"the database {direct_address(settings)}"
+    if settings.database.is_embedded:
+        return f"the embedded database {settings.database.db_name} in {settings.general.data_folder.absolute()}"
+    return f"the database {direct_address(settings.database)}"
 
 
 @asynccontextmanager
 async def open_cache(settings: Settings) -> AsyncIterator[Cache]:
     """The cache alone, for operators: it works without the database."""
-    async with embedded_servers(settings, postgresql=False) as addresses, Cache(settings, addresses.redis_url) as cache:
+    async with (
+        embedded_servers(settings, postgresql=False) as addresses,
+        Cache(settings.redis, addresses.redis_url) as cache,
+    ):
         yield cache
 
 
 async def create_storage(settings: Settings, *, allow_public: bool) -> Sequence[str]:
     """Make the folder, bucket or container if it is missing; what the server did not say about it."""
-    return await make_storage(settings.storage, settings.session_secret).create(allow_public=allow_public)
+    return await make_storage(settings.storage, settings.security.session_secret).create(allow_public=allow_public)
 
 
 @asynccontextmanager
@@ -72,11 +76,11 @@ async def probe(settings: Settings) -> Health:
     """The health of all parts, also of those that would keep the data layer from opening."""
     async with AsyncExitStack() as stack:
         addresses = await stack.enter_async_context(embedded_servers(settings))
-        database = Database(settings, database_address(settings, addresses.database_url))
+        database = Database(settings.database, database_address(settings.database, addresses.database_url))
         stack.push_async_callback(database.close)
         database.prepare()
-        cache = await stack.enter_async_context(Cache(settings, addresses.redis_url))
-        storage = make_storage(settings.storage, settings.session_secret)
+        cache = await stack.enter_async_context(Cache(settings.redis, addresses.redis_url))
+        storage = make_storage(settings.storage, settings.security.session_secret)
         stack.push_async_callback(storage.close)
 
         async def check_storage() -> None:
@@ -91,28 +95,27 @@ async def open_statistics(settings: Settings) -> AsyncIterator[StatisticsService
     """What gathers figures, also while parts are broken; each call asks anew."""
     async with AsyncExitStack() as stack:
         addresses = await stack.enter_async_context(embedded_servers(settings))
-        database = Database(settings, database_address(settings, addresses.database_url))
+        database = Database(settings.database, database_address(settings.database, addresses.database_url))
         stack.push_async_callback(database.close)
         database.prepare()
-        replicas = make_replicas(settings, database)
+        replicas = make_replicas(settings.database, database)
         stack.push_async_callback(replicas.close)
         await replicas.open()
-        cache = await stack.enter_async_context(Cache(settings, addresses.redis_url))
-        yield statistics_of(settings, database, replicas, partial(UnitOfWork, database), cache)
+        cache = await stack.enter_async_context(Cache(settings.redis, addresses.redis_url))
+        yield statistics_of(settings.storage, database, replicas, partial(UnitOfWork, database), cache)
 
 
 def statistics_of(
-    settings: Settings, database: Database, replicas: Replicas, transactions: Transactions, cache: Cache
+    storage: StorageSettings, database: Database, replicas: Replicas, transactions: Transactions, cache: Cache
 ) -> StatisticsService:
     """What gathers the figures of parts that are open."""
-    storage = settings.storage
     free_space = partial(_free_space, storage.local_storage_path) if storage.storage_backend == "local" else None
     return StatisticsService(
         database, replicas, transactions, cache, backend=storage.storage_backend, free_space=free_space
     )
 
 
-def make_replicas(settings: Settings, primary: Database) -> Replicas:
+def make_replicas(settings: DatabaseSettings, primary: Database) -> Replicas:
     """The servers of DB_REPLICA_HOSTS, not yet watched."""
     databases = [Database(settings, address) for address in replica_addresses(settings)]
     return Replicas(primary, databases, settings.db_replica_max_lag)

@@ -96,23 +96,27 @@ async def open_parts(
     tracing = enter_tracing(settings, stack, tracer_provider)
     addresses = await stack.enter_async_context(embedded_servers(settings, exclusive=exclusive))
     storage, counters = await _open_counted_storage(settings, stack, tracing)
-    cache = await stack.enter_async_context(Cache(settings, addresses.redis_url, observer=cache_observer(tracing)))
+    cache = await stack.enter_async_context(
+        Cache(settings.redis, addresses.redis_url, observer=cache_observer(tracing))
+    )
     await _look_for(cache)
     migrator = await _make_migrator(settings, addresses, prepares=prepares)
-    database = Database(settings, database_address(settings, addresses.database_url))
+    database = Database(settings.database, database_address(settings.database, addresses.database_url))
     trace_database(tracing, database)
     stack.push_async_callback(database.close)
     await database.open()
-    replicas = make_replicas(settings, database)
+    replicas = make_replicas(settings.database, database)
     stack.push_async_callback(replicas.close)
     await replicas.open()
     (await database.schema()).require_current()
     backends, second = await _open_backends(settings, stack, storage)
-    files = await stack.enter_async_context(open_files(settings, transaction, backends))
-    fetcher = Fetcher(max_size=settings.max_file_size)
+    files = await stack.enter_async_context(
+        open_files(settings.files, settings.storage, settings.security.session_secret, transaction, backends)
+    )
+    fetcher = Fetcher(max_size=settings.storage.max_file_size)
     stack.callback(fetcher.close)
     log.info("data_layer_opened", database=str(database.address), cache=cache.address)
-    passwords = stack.enter_context(PasswordHasher(settings.bcrypt_rounds))
+    passwords = stack.enter_context(PasswordHasher(settings.security.bcrypt_rounds))
     audit_buffer = _make_audit_buffer(settings, database)
     stack.push_async_callback(audit_buffer.close)
     audit_buffer.start()
@@ -135,7 +139,7 @@ async def open_parts(
         _make_commit_hooks(cache, sessions, files),
         counters,
         (counters, *second),
-        ServerCounters(database, replicas.databases, observing=settings.enable_metrics),
+        ServerCounters(database, replicas.databases, observing=settings.metrics.enable_metrics),
         files,
         ImageFiles(files.service, fetcher),
         generation_streams,
@@ -144,9 +148,9 @@ async def open_parts(
 
 
 async def _make_migrator(settings: Settings, addresses: EmbeddedAddresses, *, prepares: bool) -> Migrator:
-    migrator = Migrator(direct_address(settings, addresses.database_url))
+    migrator = Migrator(direct_address(settings.database, addresses.database_url))
     if prepares or addresses.database_url is not None:
-        require_direct_address(settings)
+        require_direct_address(settings.database)
         await run_in_thread(partial(prepare, migrator), log_progress)
     return migrator
 
@@ -156,7 +160,7 @@ async def _open_counted_storage(
 ) -> tuple[StorageBackend, StorageCounters]:
     counters = StorageCounters(settings.storage.storage_backend)
     trace_storage(tracing, counters)
-    storage: StorageBackend = counted(make_storage(settings.storage, settings.session_secret), counters)
+    storage: StorageBackend = counted(make_storage(settings.storage, settings.security.session_secret), counters)
     stack.push_async_callback(storage.close)
     await storage.initialize()
     return storage, counters
@@ -168,7 +172,7 @@ async def _open_backends(
     others: dict[StorageKind, StorageBackend] = {}
     counters: list[StorageCounters] = []
     if (second := settings.storage.second) is not None:
-        opened = await stack.enter_async_context(open_storage(second, settings.session_secret))
+        opened = await stack.enter_async_context(open_storage(second, settings.security.session_secret))
         counters.append(StorageCounters(second.storage_backend))
         others[StorageKind(second.storage_backend)] = counted(opened, counters[0])
     return StorageBackends(StorageKind(settings.storage.storage_backend), storage, others), counters
@@ -183,24 +187,23 @@ def _make_commit_hooks(cache: Cache, sessions: SessionService, files: FileServic
 
 
 def _make_audit_buffer(settings: Settings, database: Database) -> AuditBuffer:
-    folder = settings.audit_spill_folder or settings.data_folder / "audit-spill"
     return AuditBuffer(
         database,
-        SpillFolder(folder.absolute(), settings.audit_spill_limit),
-        capacity=settings.audit_buffer_size,
-        interval=settings.audit_flush_interval,
+        SpillFolder(settings.spill_folder, settings.audit.audit_spill_limit),
+        capacity=settings.audit.audit_buffer_size,
+        interval=settings.audit.audit_flush_interval,
     )
 
 
 def _make_sessions(
     settings: Settings, database: Database, cache: Cache, addresses: EmbeddedAddresses
 ) -> tuple[SessionService, TokenService]:
-    is_pooled = settings.db_direct_url is None
-    address = database.address if is_pooled else direct_address(settings, addresses.database_url)
+    is_pooled = settings.database.db_direct_url is None
+    address = database.address if is_pooled else direct_address(settings.database, addresses.database_url)
     connect = partial(
         Listener.open,
         address,
-        settings,
+        settings.database,
         SESSION_CHANNEL,
         time_limit=ANSWER_SECONDS,
         observation=database.observation,
@@ -209,8 +212,8 @@ def _make_sessions(
     def transaction() -> UnitOfWork:
         return UnitOfWork(database, CommitHooks(ended_sessions=lambda: AfterCommit(sessions.forget)))
 
-    sessions = SessionService(transaction, cache, connect, settings)
-    return sessions, TokenService(transaction, sessions, settings)
+    sessions = SessionService(transaction, cache, connect, settings.security)
+    return sessions, TokenService(transaction, sessions, settings.security)
 
 
 async def _look_for(cache: Cache) -> None:

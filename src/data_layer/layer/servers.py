@@ -19,6 +19,7 @@ from data_layer.errors import (
     SchemaBehindError,
 )
 from data_layer.observability.log import get_log
+from data_layer.settings.database import DatabaseSettings
 
 Result = TypeVar("Result")
 log = get_log(__name__)
@@ -29,12 +30,12 @@ async def embedded_servers(
     settings: Settings, *, exclusive: bool = False, postgresql: bool = True, valkey: bool = True
 ) -> AsyncIterator[EmbeddedAddresses]:
     """The addresses of the embedded servers that are needed; none where the settings name servers."""
-    postgresql, valkey = postgresql and settings.uses_embedded_database, valkey and settings.uses_embedded_cache
+    postgresql, valkey = postgresql and settings.database.is_embedded, valkey and settings.redis.is_embedded
     if not (postgresql or valkey):
         yield EmbeddedAddresses(None, None)
         return
     servers = EmbeddedServers(
-        settings.data_folder, postgresql=postgresql, valkey=valkey, database_name=settings.db_name
+        settings.general.data_folder, postgresql=postgresql, valkey=valkey, database_name=settings.database.db_name
     )
     addresses = await servers.start(exclusive=exclusive)
     try:
@@ -65,7 +66,7 @@ async def run_in_thread(work: Callable[[ProgressListener], Result], listener: Pr
         cancelled.set()
 
 
-def require_direct_address(settings: Settings) -> None:
+def require_direct_address(settings: DatabaseSettings) -> None:
     """Refuse to migrate through PgBouncer.
 
     Raises:

@@ -28,7 +28,7 @@ def enter_tracing(settings: Settings, stack: AsyncExitStack, provider: TracerPro
     Raises:
         ConfigurationError: when the settings ask for traces that cannot be had.
     """
-    tracing = open_tracing(settings, lambda: current_context().correlation_id, provider)
+    tracing = open_tracing(settings.tracing, lambda: current_context().correlation_id, provider)
     if tracing is not None:
         stack.push_async_callback(tracing.close)
     return tracing

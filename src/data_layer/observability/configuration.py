@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,21 +15,30 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict
 
-from data_layer.config import Settings
 from data_layer.observability.events import ConsoleLines, EventFormatter, Render, render_json
 from data_layer.observability.levels import set_level
 from data_layer.observability.log import FIELDS, get_log
 from data_layer.observability.log_file import EventHandler, FileHandler, LogFile
-from data_layer.observability.masking import Masker, secrets_of
+from data_layer.observability.masking import Masker
+from data_layer.settings.observability import LogSettings
 
 _PRINTING = frozenset({logging.StreamHandler, EventHandler, FileHandler})
 
 
-def configure_logging(settings: Settings, *, stream: TextIO | None = None, to_file: bool = False) -> None:
+def configure_logging(
+    settings: LogSettings,
+    *,
+    secrets: Sequence[str],
+    production: bool,
+    stream: TextIO | None = None,
+    to_file: bool = False,
+) -> None:
     """Log this process to ``stream`` (by default the present ``sys.stderr``), as the settings say.
 
     Args:
-        settings: level, shape, and the secrets that must not show.
+        settings: level and shape.
+        secrets: what must not show, from `secrets_of`.
+        production: whether LOG_FORMAT=auto means JSON on a terminal, too.
         stream: where to.
         to_file: log to LOG_FILE as well, if it is set; for the service, because a file that an operator's command had
             made as root would be closed to it.
@@ -45,12 +55,16 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None, to_fi
     Exceptions that nobody catches are logged too, because Python would print their tracebacks as they are.
     """
     target = sys.stderr if stream is None else stream
-    masker = Masker(secrets_of(settings))
+    masker = Masker(secrets)
     handlers: list[logging.Handler] = [EventHandler(target)]
-    handlers[0].setFormatter(EventFormatter(masker, _renderer(settings, terminal=target.isatty())))
+    handlers[0].setFormatter(
+        EventFormatter(masker, _renderer(settings.log_format, production=production, terminal=target.isatty()))
+    )
     if to_file and settings.log_file is not None:
         handlers.append(_file_handler(settings, settings.log_file))
-        handlers[1].setFormatter(EventFormatter(masker, _renderer(settings, terminal=False)))
+        handlers[1].setFormatter(
+            EventFormatter(masker, _renderer(settings.log_format, production=production, terminal=False))
+        )
     _replace_printing_handlers(handlers)
     set_level(settings.log_level)
     _silence_access_log()
@@ -65,16 +79,14 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None, to_fi
     )
 
 
-def _file_handler(settings: Settings, path: Path) -> FileHandler:
+def _file_handler(settings: LogSettings, path: Path) -> FileHandler:
     file = LogFile(path.absolute(), maximum_size=settings.log_file_max_size, count=settings.log_file_count)
     file.open()
     return FileHandler(file)
 
 
-def _renderer(settings: Settings, *, terminal: bool) -> Render:
-    as_json = settings.log_format == "json" or (
-        settings.log_format == "auto" and (settings.is_production or not terminal)
-    )
+def _renderer(form: str, *, production: bool, terminal: bool) -> Render:
+    as_json = form == "json" or (form == "auto" and (production or not terminal))
     return render_json if as_json else ConsoleLines(colors=terminal and not os.environ.get("NO_COLOR"))
 
 

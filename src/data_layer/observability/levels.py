@@ -21,13 +21,10 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from data_layer.errors import InvalidValueError
 from data_layer.observability.log import get_log
-
-if TYPE_CHECKING:
-    from data_layer.config import Settings  # `logs --help` loads no settings.
 
 LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
 OURS: Final = "data_layer"
@@ -174,11 +171,15 @@ class LevelWatch:
     """For a ``with`` block around the work of a process: levels follow the file, and are as before at its end.
 
     It looks from a thread of its own, so that levels can still be changed while the event loop is stuck.
+
+    Args:
+        usual: LOG_LEVEL, which holds where the file names no other
+        folder: DATA_FOLDER, where the file is
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._usual = settings.log_level
-        self._file = LevelFile(settings.data_folder)
+    def __init__(self, usual: str, folder: Path) -> None:
+        self._usual = usual
+        self._file = LevelFile(folder)
         self._version: tuple[int, ...] | None = None
         self._changes: list[LevelChange] = []
         self._before: dict[str, int] = {}

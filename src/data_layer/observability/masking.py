@@ -6,7 +6,7 @@ import base64
 import html
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -18,8 +18,6 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 from uuid import UUID
 
 from pydantic import SecretStr
-
-from data_layer.config import Settings
 
 _SEPARATORS = re.compile(r"[\W_]+")
 _LONGEST_FIELD_NAME = 128
@@ -196,14 +194,13 @@ _CONNECTION_STRING = re.compile(r"\w+=[^;]*;")
 _COMMON_WORDS = frozenset({"password", "changeme"})
 
 
-def secrets_of(settings: Settings) -> list[str]:
-    """What must not appear in a log line, longest first.
+def secrets_of(values: Collection[Any]) -> list[str]:
+    """Return what of the values of settings must not appear in a log line, longest first.
 
     Short ones are left out, and those that are ordinary words (a password ``postgres`` beside a user ``postgres``):
     replacing them everywhere would garble lines and tell the password. Where they stand as a password they are
     masked like any other.
     """
-    values = list(settings.flat().values())
     words = _COMMON_WORDS | {str(value) for value in values if not isinstance(value, SecretStr)}
     secrets = {
         secret

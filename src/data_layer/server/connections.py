@@ -46,7 +46,7 @@ from data_layer.server.gate import refuse, with_close
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
-    from data_layer.config import Settings
+    from data_layer.settings.service import ServiceSettings
 
 log = get_log(__name__)
 
@@ -81,12 +81,12 @@ class ConnectionLimits:
     lingering_seconds: float = 5.0
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
+    def of(cls, settings: ServiceSettings, pool_size: int) -> Self:
         """Those of the settings, with no more connections than this process may open files for (``ulimit -n``)."""
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = settings.http_max_connections
         if files != resource.RLIM_INFINITY:
-            left = files - settings.db_max_connections - _OTHER_FILES - _SPARE_CONNECTIONS
+            left = files - pool_size - _OTHER_FILES - _SPARE_CONNECTIONS
             most = min(most, max(_FEWEST_CONNECTIONS, left))
         return cls(connections=most, request_seconds=settings.http_request_timeout)
 

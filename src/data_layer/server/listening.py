@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from data_layer.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from data_layer.config import Settings
+    from data_layer.settings.observability import MetricsSettings
+    from data_layer.settings.service import ServiceSettings
 
 _BACKLOG = 2048
 
 
-def listen(settings: Settings) -> socket.socket:
+def listen(settings: ServiceSettings) -> socket.socket:
     """Take HOST and PORT, before anything else is started: a taken port is found at once.
 
     Raises:
@@ -23,7 +24,7 @@ def listen(settings: Settings) -> socket.socket:
     return _take(settings.host, settings.port, "HOST and PORT to others")
 
 
-def listen_for_metrics(settings: Settings) -> socket.socket | None:
+def listen_for_metrics(settings: MetricsSettings) -> socket.socket | None:
     """Take METRICS_HOST and METRICS_PORT, if metrics are to be told.
 
     Raises:
@@ -47,12 +48,12 @@ def _take(host: str, port: int, otherwise: str) -> socket.socket:
         ) from None
 
 
-def authority(settings: Settings) -> str:
+def authority(settings: ServiceSettings) -> str:
     """Host and port as they stand in a URL."""
     return _written(settings.host, settings.port)
 
 
-def metrics_authority(settings: Settings) -> str:
+def metrics_authority(settings: MetricsSettings) -> str:
     """Host and port for metrics, as they stand in a URL."""
     return _written(settings.metrics_host, settings.metrics_port)
 

@@ -44,7 +44,7 @@ async def metrics_of_process(
     if listener is not None:
         async with _answering(snapshot, listener):
             yield
-    elif folder is not None and data.settings.enable_metrics:
+    elif folder is not None and data.settings.metrics.enable_metrics:
         async with telling_supervisor(data.metrics.snapshot, folder):
             yield
     else:

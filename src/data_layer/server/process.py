@@ -21,6 +21,7 @@ from data_layer.server.supervisor_link import SupervisorLink
 if TYPE_CHECKING:
     from data_layer.config import Settings
     from data_layer.layer import DataLayer
+    from data_layer.settings.service import ServiceSettings
 
 log = get_log(__name__)
 
@@ -72,7 +73,7 @@ class Observer(Protocol):
 class LogObserver(Observer):
     """Tells the log."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServiceSettings) -> None:
         self._address = f"http://{authority(settings)}"
 
     async def opened(self, _data: DataLayer, /) -> None:
@@ -136,14 +137,14 @@ class ServiceProcess:
         self._stop = stop
         self._observer = observer
         self._role = role
-        self._metrics_listener = listen_for_metrics(settings) if role.is_alone else None
+        self._metrics_listener = listen_for_metrics(settings.metrics) if role.is_alone else None
         self._gate = Gate()
-        limit = settings.shutdown_timeout
+        limit = settings.service.shutdown_timeout
         self._http = HttpServer(
             self._gate,
             listener,
             finish_seconds=max(limit - _CLOSE_SECONDS, limit / 2),
-            limits=ConnectionLimits.of(settings),
+            limits=ConnectionLimits.of(settings.service, settings.database.db_max_connections),
         )
 
     async def run(self) -> None:
@@ -181,7 +182,7 @@ class ServiceProcess:
         from data_layer.server.metrics import metrics_of_process
         from data_layer.services.schedule import scheduled
 
-        interval = self._settings.maintenance_interval if self._role.maintains else 0
+        interval = self._settings.audit.maintenance_interval if self._role.maintains else 0
         metrics = metrics_of_process(data, self._metrics_listener, self._role.folder)
         async with scheduled(data.maintenance, data.cache, interval), metrics:
             self._gate.open(create_app(data))

@@ -61,7 +61,7 @@ class Supervisor:
     ) -> None:
         self._settings = settings
         self._listener = listener
-        self._metrics_listener = listen_for_metrics(settings)
+        self._metrics_listener = listen_for_metrics(settings.metrics)
         self._stop = stop
         self._command = command
         self._folder = Path()
@@ -95,13 +95,13 @@ class Supervisor:
             await stack.enter_async_context(metrics_of_workers(self._folder, self._metrics_listener))
         self._open_door()
         stack.push_async_callback(self._close_door)
-        if self._settings.uses_embedded_database or self._settings.uses_embedded_cache:
+        if self._settings.database.is_embedded or self._settings.redis.is_embedded:
             await self._stop.unless(self._start_embedded_servers(stack))
         keepers = [asyncio.create_task(self._keep(0))]
         try:
             await self._until_ready(keepers[0])
-            keepers += [asyncio.create_task(self._keep(number)) for number in range(1, self._settings.workers)]
-            log.info("service_started", address=f"http://{authority(self._settings)}", workers=len(keepers))
+            keepers += [asyncio.create_task(self._keep(number)) for number in range(1, self._settings.service.workers)]
+            log.info("service_started", address=f"http://{authority(self._settings.service)}", workers=len(keepers))
             await self._stop.asked.wait()
             log.info("service_stopping")
         finally:
@@ -120,7 +120,7 @@ class Supervisor:
         """Answer requests here, if no worker does or is about to."""
         taken = any(worker.takes_requests for worker in self._workers.values())
         if self._door is None and not taken and not self._stop.asked.is_set():
-            limits = ConnectionLimits.of(self._settings)
+            limits = ConnectionLimits.of(self._settings.service, self._settings.database.db_max_connections)
             self._door = HttpServer(Gate(), self._listener.dup(), finish_seconds=1, limits=limits)
             self._door.start()
 
@@ -160,7 +160,11 @@ class Supervisor:
         """From the start of a worker to its end: why it ended, and for how many seconds it had served."""
         try:
             worker = await Worker.start(
-                self._command, number, workers=self._settings.workers, listener=self._listener, folder=self._folder
+                self._command,
+                number,
+                workers=self._settings.service.workers,
+                listener=self._listener,
+                folder=self._folder,
             )
         except OSError as error:
             return WorkerFailedError(f"no process could be started for worker {number}: {error.strerror}"), 0.0
@@ -178,7 +182,7 @@ class Supervisor:
         return worker.why_it_ended, worker.ready_seconds
 
     async def _kill_when_it_hangs(self, worker: Worker) -> None:
-        limit = self._settings.worker_timeout
+        limit = self._settings.service.worker_timeout
         if limit == 0:
             return
         await worker.hangs(limit)
@@ -190,7 +194,7 @@ class Supervisor:
         self._stop.ask()
         self._tell_all("stop")
         haste = asyncio.create_task(self._pass_haste_on())
-        limit = self._settings.seconds_until_closed + self._settings.shutdown_timeout + _SPARE_SECONDS
+        limit = self._settings.seconds_until_closed + self._settings.service.shutdown_timeout + _SPARE_SECONDS
         _, late = await asyncio.wait(keepers, timeout=limit)
         if late:
             for worker in self._workers.values():

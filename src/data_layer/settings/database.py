@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
 from data_layer.environment import Address, is_local, split_host
+from data_layer.settings.part import SettingsPart
 from data_layer.settings.strength import HOW_TO_MAKE_ONE, password_weakness
 from data_layer.settings.values import (
+    ANY_CASE,
     COMMA_SEPARATED,
     Hosts,
     PlainText,
@@ -37,8 +39,14 @@ _YES_AND_NO = {"true": "verify-full", "1": "verify-full", "yes": "verify-full", 
 )
 
 
-class DatabaseSettings(BaseModel):
+def _read_yes_and_no(value: Any) -> Any:
+    return _YES_AND_NO.get(str(value).lower(), value)
+
+
+class DatabaseSettings(SettingsPart):
     """Where the database is, who logs in, and how long is waited for it."""
+
+    harmless: ClassVar[dict[str, Any]] = {"database_url": "postgresql://localhost/name"}
 
     # The database, PostgreSQL
     database_url: SecretStr | None = Field(
@@ -53,7 +61,7 @@ class DatabaseSettings(BaseModel):
     db_name: PlainText = Field("screenshot_to_code", min_length=1, max_length=63, description="Name of the database.")
     db_username: PlainText = Field("postgres", min_length=1, max_length=63, description="Name of the database user.")
     db_password: SecretStr | None = Field(None, description="Password of the database user.")
-    db_ssl: SslMode | None = Field(
+    db_ssl: Annotated[SslMode | None, BeforeValidator(_read_yes_and_no), ANY_CASE] = Field(
         None,
         description="libpq's sslmode; true: verify-full, false: disable. Default: prefer; production must choose.",
     )
@@ -92,11 +100,6 @@ class DatabaseSettings(BaseModel):
     )
     db_logging: bool = Field(default=False, description="Log every SQL statement (never its values) at level debug.")
 
-    @field_validator("db_ssl", mode="before")
-    @classmethod
-    def _read_yes_and_no(cls, value: Any) -> Any:
-        return _YES_AND_NO.get(str(value).lower(), value)
-
     @field_validator("database_url", "db_direct_url")
     @classmethod
     def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
@@ -107,29 +110,28 @@ class DatabaseSettings(BaseModel):
         return value
 
     @property
-    def uses_embedded_database(self) -> bool:
+    def is_embedded(self) -> bool:
         """Whether PostgreSQL is to be started from its wheel, because no server is named."""
         return self.database_url is None and self.db_host is None
 
-    def pool_share(self, number: int, workers: int) -> dict[str, int]:
-        """What one of several processes, counted from 0, gets of the pool; together they get all of it."""
+    def share(self, number: int, workers: int) -> Self:
+        """Return the settings of one of several processes, counted from 0; their pools together are this one."""
 
         def share(total: int) -> int:
             return total // workers + (number < total % workers)
 
-        return {
-            "db_max_connections": share(self.db_max_connections),
-            "db_min_connections": share(self.db_min_connections),
-        }
+        return self.replaced(
+            db_max_connections=share(self.db_max_connections), db_min_connections=share(self.db_min_connections)
+        )
 
-    def database_contradictions(self) -> list[str]:
-        """What makes the settings unusable anywhere."""
+    def contradictions(self) -> list[str]:
+        """Return what makes the settings unusable anywhere."""
         problems = []
         if self.database_url is not None and self.db_host is not None:
             problems.append("DATABASE_URL and DB_HOST are both set; keep one of them")
         if (port := self._other_port_in_host) is not None:
             problems.append(f"DB_HOST names port {port}, but DB_PORT is {self.db_port}; keep one of them")
-        if self.db_replica_hosts and self.uses_embedded_database:
+        if self.db_replica_hosts and self.is_embedded:
             problems.append("DB_REPLICA_HOSTS is set, but no primary; set DB_HOST or DATABASE_URL too")
         if self.db_min_connections > self.db_max_connections:
             problems.append(
@@ -138,14 +140,14 @@ class DatabaseSettings(BaseModel):
             )
         if (self.db_ssl_cert is None) != (self.db_ssl_key is None):
             problems.append("DB_SSL_CERT and DB_SSL_KEY belong together; set both or neither")
-        return problems
+        return problems + self.missing_files("db_ssl_ca", "db_ssl_cert", "db_ssl_key")
 
-    def unfit_database(self) -> list[str]:
-        """What production refuses."""
-        if self.uses_embedded_database:
+    def unfit(self) -> list[str]:
+        """Return what production refuses."""
+        if self.is_embedded:
             return ["DB_HOST or DATABASE_URL must be set: production does not run the embedded PostgreSQL"]
         problems = self._weak_passwords()
-        if self._is_local_database:
+        if self._is_local:
             return problems
         address = Address(self.database_url.get_secret_value()) if self.database_url else None
         if self.db_ssl is None and not (address and address.names_ssl_mode):
@@ -155,16 +157,16 @@ class DatabaseSettings(BaseModel):
             problems.append("DATABASE_URL has no password" if address else "DB_PASSWORD is missing")
         return problems
 
-    def database_passwords(self) -> list[tuple[str, str]]:
-        """The passwords with the names of their settings."""
+    def passwords(self) -> list[tuple[str, str]]:
+        """Return the passwords with the names of their settings."""
         passwords = [("DB_PASSWORD", self.db_password.get_secret_value())] if self.db_password else []
         for name, url in {"DATABASE_URL": self.database_url, "DB_DIRECT_URL": self.db_direct_url}.items():
             if url is not None and (password := Address(url.get_secret_value()).password):
                 passwords.append((name, password))
         return passwords
 
-    def names_around_database(self) -> set[str]:
-        """What an attacker knows or guesses, and tries as a password."""
+    def guessable_names(self) -> set[str]:
+        """Return what an attacker knows or guesses, and tries as a password."""
         names = {self.db_name, self.db_username, *(self.db_host or "").split(",")}
         for url in filter(None, (self.database_url, self.db_direct_url)):
             address = Address(url.get_secret_value())
@@ -172,17 +174,17 @@ class DatabaseSettings(BaseModel):
         return names - {""}
 
     def _weak_passwords(self) -> list[str]:
-        names = self.names_around_database()
+        names = self.guessable_names()
         return [
             f"the password in {name} {weakness}; {HOW_TO_MAKE_ONE}"
             if name.endswith("_URL")
             else f"{name} {weakness}; {HOW_TO_MAKE_ONE}"
-            for name, password in self.database_passwords()
+            for name, password in self.passwords()
             if (weakness := password_weakness(password, names))
         ]
 
     @property
-    def _is_local_database(self) -> bool:
+    def _is_local(self) -> bool:
         if self.database_url is not None:
             return Address(self.database_url.get_secret_value()).is_local
         return all(is_local(split_host(host)[0]) for host in (self.db_host or "").split(",") if host)

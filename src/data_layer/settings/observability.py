@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from data_layer.settings.values import OwnHost, Port
+from data_layer.settings.part import SettingsPart
+from data_layer.settings.values import ANY_CASE, OwnHost, Port
 
 
 def _not_a_folder(path: Path) -> Path:
@@ -17,16 +18,22 @@ def _not_a_folder(path: Path) -> Path:
     return path
 
 
-class LogSettings(BaseModel):
+def _understand_warning(value: Any) -> Any:
+    return "warn" if value == "warning" else value
+
+
+class LogSettings(SettingsPart):
     """What is logged, in which shape, and where to besides standard error."""
 
     # The log
-    log_level: Literal["error", "warn", "info", "debug"] = Field(
-        "info",
-        description="Least severe level that is logged; the command `data-layer logs level` changes it while the "
-        "service runs.",
+    log_level: Annotated[Literal["error", "warn", "info", "debug"], BeforeValidator(_understand_warning), ANY_CASE] = (
+        Field(
+            "info",
+            description="Least severe level that is logged; the command `data-layer logs level` changes it while the "
+            "service runs.",
+        )
     )
-    log_format: Literal["auto", "json", "console"] = Field(
+    log_format: Annotated[Literal["auto", "json", "console"], ANY_CASE] = Field(
         "auto", description="json, console, or auto: JSON in production and wherever the output is no terminal."
     )
     log_file: Annotated[Path, AfterValidator(_not_a_folder)] | None = Field(
@@ -38,7 +45,7 @@ class LogSettings(BaseModel):
     log_file_count: int = Field(5, ge=1, le=1000, description="Older files that are kept: LOG_FILE.1 is the youngest.")
 
 
-class MetricsSettings(BaseModel):
+class MetricsSettings(SettingsPart):
     """Where Prometheus asks."""
 
     # Metrics
@@ -53,7 +60,7 @@ class MetricsSettings(BaseModel):
     metrics_port: Port = Field(9090, description="Port for metrics.")
 
 
-class TracingSettings(BaseModel):
+class TracingSettings(SettingsPart):
     """Where traces go."""
 
     # Traces, OpenTelemetry; needs data-layer[otel]
@@ -72,7 +79,7 @@ class TracingSettings(BaseModel):
         return self.enable_traces or self.applicationinsights_connection_string is not None
 
 
-class AuditSettings(BaseModel):
+class AuditSettings(SettingsPart):
     """How audit entries wait, and how long they are kept."""
 
     # The audit trail

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, ValidationInfo, field_validator
 
@@ -21,6 +23,9 @@ class SettingsPart(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    harmless: ClassVar[dict[str, Any]] = {}
+    """What replaces malformed values whose defaults would also be reported, as missing."""
 
     def __init__(self, *, _checked: bool = True, **values: Any) -> None:
         if not _checked:
@@ -75,18 +80,36 @@ class SettingsPart(BaseModel):
             part = cls(_checked=False, **values)
         except ValidationError as error:
             malformed, problems = malformed_names(error), describe_problems(error)
-            part = cls(_checked=False, **values | cls.harmless(malformed))
+            part = cls(_checked=False, **values | cls._instead_of(malformed))
         return part, problems + part.contradictions(), malformed
 
     @classmethod
-    def harmless(cls, names: frozenset[str]) -> dict[str, Any]:
-        """Return valid values in place of malformed ones, so that these are not also reported as missing."""
-        return {name: cls.model_fields[name].default for name in names}
+    def _instead_of(cls, names: frozenset[str]) -> dict[str, Any]:
+        return {name: cls.harmless.get(name, cls.model_fields[name].default) for name in names}
+
+    def missing_files(self, *names: str) -> list[str]:
+        """Return a problem for each of these settings that names no readable file."""
+        files = {name: getattr(self, name) for name in names}
+        return [
+            f"{name.upper()}: there is no readable file {str(path)!r}"
+            for name, path in files.items()
+            if path is not None and (path.is_dir() or not os.access(path, os.R_OK))
+        ]
 
     def replaced(self, **changes: Any) -> Self:
         """Return these settings with some changed, validated like any others."""
-        given = {name: getattr(self, name) for name in self.model_fields_set}
-        return type(self)(**given | changes)
+        return type(self)(**self._given() | changes)
+
+    def unchecked(self, **changes: Any) -> Self:
+        """Return these settings with some changed, whose contradictions are of no interest; each value is validated."""
+        return type(self)(_checked=False, **self._given() | changes)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
+        """Return `replaced`: pydantic's own copy would not validate the changes."""
+        return self.replaced(**update or {})
+
+    def _given(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 def describe_problems(error: ValidationError) -> list[str]:

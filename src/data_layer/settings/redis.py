@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from data_layer.environment import Address, host_and_port, is_local, split_host
+from data_layer.settings.part import SettingsPart
 from data_layer.settings.strength import HOW_TO_MAKE_ONE, password_weakness
 from data_layer.settings.values import COMMA_SEPARATED, Host, Milliseconds, PlainText, Port, check_url
 
@@ -16,8 +17,14 @@ _ADDRESSES = ("redis_url", "redis_host", "redis_cluster_nodes", "redis_sentinel_
 _SENTINEL_DETAILS = ("REDIS_SENTINEL_MASTER", "REDIS_SENTINEL_USERNAME", "REDIS_SENTINEL_PASSWORD")
 
 
-class RedisSettings(BaseModel):
+class RedisSettings(SettingsPart):
     """Where the servers of the cache are, who logs in, and how long is waited for them."""
+
+    harmless: ClassVar[dict[str, Any]] = {
+        "redis_url": "redis://localhost",
+        "redis_cluster_nodes": "localhost:6379",
+        "redis_sentinel_nodes": "localhost:26379",
+    }
 
     # The cache, Redis or Valkey
     redis_url: SecretStr | None = Field(
@@ -82,17 +89,21 @@ class RedisSettings(BaseModel):
         return None if value is None else check_nodes(value)
 
     @property
-    def uses_embedded_cache(self) -> bool:
+    def is_embedded(self) -> bool:
         """Whether Valkey is to be started from its wheel, because no server is named."""
         return all(getattr(self, name) is None for name in _ADDRESSES)
 
     @property
-    def redis_host_and_port(self) -> tuple[str, int]:
+    def host_and_port(self) -> tuple[str, int]:
         """The parts of REDIS_HOST, of which the first is a path if it begins with a slash."""
         return host_and_port(self.redis_host or "", self.redis_port)
 
-    def redis_contradictions(self) -> list[str]:
-        """What makes the settings unusable anywhere."""
+    def contradictions(self) -> list[str]:
+        """Return what makes the settings unusable anywhere."""
+        return self.address_contradictions() + self.missing_files("redis_tls_ca")
+
+    def address_contradictions(self) -> list[str]:
+        """Return what leaves open where the servers are and who logs in."""
         given = {name.upper() for name, value in dict(self).items() if value is not None}
         problems = []
         addresses = [name.upper() for name in _ADDRESSES if name.upper() in given]
@@ -107,9 +118,9 @@ class RedisSettings(BaseModel):
             ]
         elif "REDIS_SENTINEL_MASTER" not in given:
             problems.append("REDIS_SENTINEL_NODES is set, but REDIS_SENTINEL_MASTER, the name of the primary, is not")
-        if "REDIS_TLS_CA" in given and not self.encrypts_cache:
+        if "REDIS_TLS_CA" in given and not self.is_encrypted:
             problems.append("REDIS_TLS_CA is set, but REDIS_TLS is not, and REDIS_URL does not begin with rediss://")
-        scheme = self._url_of_cache.scheme if self._url_of_cache else None
+        scheme = self._address.scheme if self._address else None
         if self.redis_tls and scheme == "redis":
             problems.append("REDIS_TLS is true, but REDIS_URL does not begin with rediss://")
         if self.redis_tls is False and scheme == "rediss":
@@ -117,60 +128,60 @@ class RedisSettings(BaseModel):
         return problems + self._names_without_passwords() + self._port_beside_host()
 
     @property
-    def encrypts_cache(self) -> bool:
+    def is_encrypted(self) -> bool:
         """Whether connections to the servers are encrypted."""
-        return bool(self.redis_tls) or (self._url_of_cache is not None and self._url_of_cache.scheme == "rediss")
+        return bool(self.redis_tls) or (self._address is not None and self._address.scheme == "rediss")
 
-    def unfit_cache(self) -> list[str]:
-        """What production refuses."""
-        if self.uses_embedded_cache:
+    def unfit(self) -> list[str]:
+        """Return what production refuses."""
+        if self.is_embedded:
             servers = "REDIS_HOST, REDIS_URL, REDIS_CLUSTER_NODES or REDIS_SENTINEL_NODES"
             return [f"{servers} must be set: production does not run the embedded Valkey"]
-        names = self.names_around_cache()
+        names = self.guessable_names()
         problems = [
             f"{'the password in ' if name.endswith('_URL') else ''}{name} {weakness}; {HOW_TO_MAKE_ONE}"
-            for name, password in self.cache_passwords()
+            for name, password in self.passwords()
             if (weakness := password_weakness(password, names))
         ]
-        if all(map(is_local, self._cache_hosts())):
+        if all(map(is_local, self._hosts())):
             return problems
-        if not any(name != "REDIS_SENTINEL_PASSWORD" for name, _ in self.cache_passwords()):
+        if not any(name != "REDIS_SENTINEL_PASSWORD" for name, _ in self.passwords()):
             problems.append("REDIS_PASSWORD is missing: whoever reaches the server could read and change everything")
-        if self.redis_tls is None and not self.encrypts_cache:
+        if self.redis_tls is None and not self.is_encrypted:
             problems.append("REDIS_TLS must be chosen: true, or false to accept unencrypted connections")
         return problems
 
-    def cache_passwords(self) -> list[tuple[str, str]]:
-        """The passwords with the names of their settings."""
+    def passwords(self) -> list[tuple[str, str]]:
+        """Return the passwords with the names of their settings."""
         settings = {
             "REDIS_PASSWORD": self.redis_password,
             "REDIS_SENTINEL_PASSWORD": self.redis_sentinel_password,
         }
         passwords = [(name, value.get_secret_value()) for name, value in settings.items() if value is not None]
-        if self._url_of_cache is not None and self._url_of_cache.password:
-            passwords.append(("REDIS_URL", self._url_of_cache.password))
+        if self._address is not None and self._address.password:
+            passwords.append(("REDIS_URL", self._address.password))
         return passwords
 
-    def names_around_cache(self) -> set[str]:
-        """What an attacker knows or guesses, and tries as a password."""
+    def guessable_names(self) -> set[str]:
+        """Return what an attacker knows or guesses, and tries as a password."""
         usernames = {self.redis_username, self.redis_sentinel_username, self.redis_sentinel_master}
-        if self._url_of_cache is not None:
-            usernames.add(self._url_of_cache.username)
-        return {name for name in (*usernames, *self._cache_hosts(), "redis", "valkey") if name}
+        if self._address is not None:
+            usernames.add(self._address.username)
+        return {name for name in (*usernames, *self._hosts(), "redis", "valkey") if name}
 
     @property
-    def _url_of_cache(self) -> Address | None:
+    def _address(self) -> Address | None:
         return Address(self.redis_url.get_secret_value()) if self.redis_url else None
 
-    def _cache_hosts(self) -> list[str | None]:
-        if self._url_of_cache is not None:
-            return list(self._url_of_cache.hosts)
+    def _hosts(self) -> list[str | None]:
+        if self._address is not None:
+            return list(self._address.hosts)
         nodes = (self.redis_host, self.redis_cluster_nodes, self.redis_sentinel_nodes)
         return [split_host(node)[0] for node in ",".join(filter(None, nodes)).split(",") if node]
 
     def _names_without_passwords(self) -> list[str]:
         """Redis would take such a login for that of its default user."""
-        url = self._url_of_cache
+        url = self._address
         problems = []
         if self.redis_username is not None and self.redis_password is None and not (url and url.password):
             problems.append("REDIS_USERNAME is set, but REDIS_PASSWORD is not: the default user would log in")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import Field, SecretStr
 
+from data_layer.settings.part import SettingsPart
 from data_layer.settings.values import DEVELOPMENT_SECRET, Duration, PlainText
 
 _MINIMUM_BCRYPT_ROUNDS = 10  # OWASP Password Storage Cheat Sheet.
 _LARGEST_RATE = 100.0  # Requests a second; whoever guesses passwords is not slowed down by more.
 
 
-class SecuritySettings(BaseModel):
+class SecuritySettings(SettingsPart):
     """Secrets, how long what they protect is good, and how hard passwords are to guess."""
 
     # Security
@@ -59,14 +60,14 @@ class SecuritySettings(BaseModel):
         900_000, ge=1000, le=86_400_000, description="Length of that window, in milliseconds."
     )
 
-    def security_contradictions(self) -> list[str]:
-        """What makes the settings unusable anywhere."""
+    def contradictions(self) -> list[str]:
+        """Return what makes the settings unusable anywhere."""
         if self.session_ttl <= self.session_max_age:
             return []
         return [f"SESSION_TTL ({self.session_ttl} s) is longer than SESSION_MAX_AGE ({self.session_max_age} s)"]
 
-    def unfit_against_guessing(self) -> list[str]:
-        """What production refuses of what slows down somebody who guesses passwords."""
+    def unfit(self) -> list[str]:
+        """Return what production refuses of what slows down somebody who guesses passwords."""
         problems = []
         if self.bcrypt_rounds < _MINIMUM_BCRYPT_ROUNDS:
             problems.append(f"BCRYPT_ROUNDS must be {_MINIMUM_BCRYPT_ROUNDS} or more: fewer are guessed too quickly")
@@ -79,7 +80,7 @@ class SecuritySettings(BaseModel):
         return problems
 
     def signing_secrets(self) -> list[tuple[str, str]]:
-        """The secrets of sessions and tokens with the names of their settings."""
+        """Return the secrets of sessions and tokens with the names of their settings."""
         names = ("session_secret", "session_secret_previous", "jwt_secret", "jwt_secret_previous")
         secrets: dict[str, SecretStr | None] = {name: getattr(self, name) for name in names}
         return [(name.upper(), secret.get_secret_value()) for name, secret in secrets.items() if secret is not None]

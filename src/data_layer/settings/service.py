@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from data_layer.settings.values import COMMA_SEPARATED, Seconds, SecondsOrNever, split_list
+from data_layer.settings.part import SettingsPart
+from data_layer.settings.values import COMMA_SEPARATED, OwnHost, Port, Seconds, SecondsOrNever, split_list
 
 LEAST_SHARE = 2
 """Maintenance holds one connection, which carries its lock, while it works with another."""
@@ -28,10 +29,12 @@ def _check_proxy(text: str) -> str:
 TrustedProxy = Annotated[str, AfterValidator(_check_proxy)]
 
 
-class ServiceSettings(BaseModel):
-    """How many processes serve, and how they end."""
+class ServiceSettings(SettingsPart):
+    """Where the service listens, how many processes serve, and how they end."""
 
-    # The life cycle of the service
+    # The service
+    host: OwnHost = Field("127.0.0.1", description="Address that the service listens on.")
+    port: Port = Field(3000, description="Port that the service listens on.")
     workers: int = Field(
         1, ge=1, le=256, description="Processes of `data-layer start`; they share DB_MAX_CONNECTIONS among them."
     )

@@ -162,7 +162,7 @@ class StorageSettings(SettingsPart):
         if self.storage_second_backend is None:
             return None
         # `contradictions` of these settings include those of the second.
-        return self.replaced(_checked=False, storage_backend=self.storage_second_backend, storage_second_backend=None)
+        return self.unchecked(storage_backend=self.storage_second_backend, storage_second_backend=None)
 
     def backend_contradictions(self) -> list[str]:
         """Return what makes the chosen backend unusable, whatever the second one is."""

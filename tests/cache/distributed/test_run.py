@@ -20,11 +20,11 @@ SECONDS = 6
 
 @pytest.fixture
 def plan(settings: Settings) -> Plan:
-    assert settings.database_url is not None
+    assert settings.database.database_url is not None
     return Plan(
         {
             "environment": "testing",
-            "database_url": settings.database_url.get_secret_value(),
+            "database_url": settings.database.database_url.get_secret_value(),
             "local_storage_path": settings.storage.local_storage_path,
             "db_max_connections": 4,
         },

@@ -38,7 +38,7 @@ class Backend:
         # Long, because what is tested here is not speed, and the machine may be busy.
         limits: dict[str, Any] = {"redis_command_timeout": 10_000, "redis_connect_timeout": 20_000}
         settings = Settings(redis_key_prefix=prefix or self.prefix, **limits, **self.target.settings)
-        return Cache(settings, self.target.url, **options)
+        return Cache(settings.redis, self.target.url, **options)
 
 
 @contextmanager

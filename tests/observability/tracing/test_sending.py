@@ -156,11 +156,11 @@ asyncio.run(main())
 
 
 def run(settings: Settings, before: str, result: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    assert settings.database_url
-    assert settings.redis_url
+    assert settings.database.database_url
+    assert settings.redis.redis_url
     places = {
-        "TEST_DATABASE": settings.database_url.get_secret_value(),
-        "TEST_REDIS": settings.redis_url.get_secret_value(),
+        "TEST_DATABASE": settings.database.database_url.get_secret_value(),
+        "TEST_REDIS": settings.redis.redis_url.get_secret_value(),
     }
     return subprocess.run(
         [sys.executable, "-c", PROGRAM.format(before=before, result=result), str(settings.storage.local_storage_path)],

@@ -21,13 +21,13 @@ ROUNDS = 16
 
 async def test_killed_processes(data: DataLayer, tmp_path: Path) -> None:
     settings = data.settings
-    assert settings.database_url is not None
-    assert settings.redis_url is not None
+    assert settings.database.database_url is not None
+    assert settings.redis.redis_url is not None
     environment = os.environ | {
         "ENVIRONMENT": "testing",
-        "DATABASE_URL": settings.database_url.get_secret_value(),
-        "REDIS_URL": settings.redis_url.get_secret_value(),
-        "REDIS_KEY_PREFIX": settings.redis_key_prefix,
+        "DATABASE_URL": settings.database.database_url.get_secret_value(),
+        "REDIS_URL": settings.redis.redis_url.get_secret_value(),
+        "REDIS_KEY_PREFIX": settings.redis.redis_key_prefix,
         "LOCAL_STORAGE_PATH": str(tmp_path / "uploads"),
     }
     command = [sys.executable, "-m", "tests.services.files.crashing_saver", str(ROUNDS), "--examine-each", "8"]

@@ -77,9 +77,9 @@ class Process:
         self.is_cut_off = False
         self._world = world
         address = world.data.database.address
-        self._connect = partial(Listener.open, address, world.settings, SESSION_CHANNEL, time_limit=5)
+        self._connect = partial(Listener.open, address, world.settings.database, SESSION_CHANNEL, time_limit=5)
         self.sessions = SessionService(
-            self._transaction, cache, self._listen, world.settings, clock=world.clock, background=False
+            self._transaction, cache, self._listen, world.settings.security, clock=world.clock, background=False
         )
 
     def _transaction(self) -> UnitOfWork:
@@ -114,7 +114,7 @@ class Process:
 @asynccontextmanager
 async def movable_time(settings: Settings) -> AsyncIterator[World]:
     """A world with empty tables."""
-    url = settings.database_url.get_secret_value() if settings.database_url else ""
+    url = settings.database.database_url.get_secret_value() if settings.database.database_url else ""
     moved = settings.replaced(
         database_url=SecretStr(f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3Dpublic%2Cpg_catalog")
     )
@@ -137,7 +137,7 @@ async def _run(data: DataLayer, statement: str) -> None:
 
 
 async def start_process(world: World, redis_url: str | None = None) -> Process:
-    url = redis_url or (world.settings.redis_url.get_secret_value() if world.settings.redis_url else "")
-    cache = Cache(world.settings, url)
+    url = redis_url or (world.settings.redis.redis_url.get_secret_value() if world.settings.redis.redis_url else "")
+    cache = Cache(world.settings.redis, url)
     await cache.open()
     return Process(world, cache)

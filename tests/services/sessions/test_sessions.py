@@ -99,7 +99,7 @@ class TestALife:
         session_id, began = new.session.id, new.session.created_at
         assert await data.sessions.extend(session_id, timedelta(days=7)) > began + timedelta(days=7)
         assert await data.sessions.extend(session_id, timedelta(hours=1)) > began + timedelta(days=7), "never shorter"
-        longest = timedelta(seconds=data.settings.session_max_age)
+        longest = timedelta(seconds=data.settings.security.session_max_age)
         assert await data.sessions.extend(session_id, timedelta(days=3650)) == began + longest
         assert await data.sessions.touch(session_id) == began + longest
         with pytest.raises(InvalidValueError):
@@ -111,7 +111,7 @@ class TestALife:
 
     async def test_use_extends_to_the_maximum_and_no_further(self, data: DataLayer) -> None:
         new = await data.sessions.create(await new_user(data))
-        longest, left = data.settings.session_max_age, timedelta(seconds=60)
+        longest, left = data.settings.security.session_max_age, timedelta(seconds=60)
         async with data.transaction() as tx:
             age = text(
                 "UPDATE sessions SET created_at = now() - make_interval(secs => :age), expires_at = now() + :left"
@@ -124,7 +124,7 @@ class TestALife:
         self, data: DataLayer, settings: Settings
     ) -> None:
         new = await data.sessions.create(await new_user(data))
-        changes = {"session_secret": SecretStr("a" * 40), "session_secret_previous": settings.session_secret}
+        changes = {"session_secret": SecretStr("a" * 40), "session_secret_previous": settings.security.session_secret}
         async with DataLayer(settings.replaced(**changes)) as later:
             assert (await later.sessions.validate(token_of(new))).id == new.session.id
         async with DataLayer(settings.replaced(**changes | {"session_secret_previous": None})) as latest:

@@ -36,7 +36,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def tokens(base_settings: Settings, clock: Clock) -> AccessTokens:
-    return AccessTokens(base_settings.replaced(jwt_secret=SecretStr(KEY), jwt_expires_in=900), clock)
+    return AccessTokens(base_settings.replaced(jwt_secret=SecretStr(KEY), jwt_expires_in=900).security, clock)
 
 
 def forged(tokens: AccessTokens, *, key: str = KEY, algorithm: str = "HS256", kid: Any = None, **changes: Any) -> str:
@@ -118,10 +118,10 @@ def test_nonsense(tokens: AccessTokens, token: str) -> None:
 
 
 def test_the_former_secret_is_accepted_while_it_is_known(base_settings: Settings, clock: Clock) -> None:
-    old = AccessTokens(base_settings.replaced(jwt_secret=SecretStr(OTHER)), clock)
+    old = AccessTokens(base_settings.replaced(jwt_secret=SecretStr(OTHER)).security, clock)
     changes = {"jwt_secret": SecretStr(KEY), "jwt_secret_previous": SecretStr(OTHER)}
-    both = AccessTokens(base_settings.replaced(**changes), clock)
-    new = AccessTokens(base_settings.replaced(**changes | {"jwt_secret_previous": None}), clock)
+    both = AccessTokens(base_settings.replaced(**changes).security, clock)
+    new = AccessTokens(base_settings.replaced(**changes | {"jwt_secret_previous": None}).security, clock)
     token = old.make(uuid7(), uuid7())
     assert both.read(token) == old.read(token)
     with pytest.raises(InvalidTokenError):
@@ -142,6 +142,6 @@ async def test_it_ends_with_its_session(data: DataLayer) -> None:
 
 async def test_it_is_good_for_its_own_user_only(data: DataLayer) -> None:
     begun = await data.sessions.create(await new_user(data))
-    token = AccessTokens(data.settings).make(begun.session.id, uuid7())
+    token = AccessTokens(data.settings.security).make(begun.session.id, uuid7())
     with pytest.raises(InvalidTokenError):
         await data.tokens.verify(token)

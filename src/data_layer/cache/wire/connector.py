@@ -10,8 +10,8 @@ from data_layer.cache.address import ServerAddress
 from data_layer.cache.errors import ConnectionFailure, translate
 from data_layer.cache.statistics import new_latencies, parse_info
 from data_layer.cache.wire.connection import MAXIMUM_WAITING, Command, Connection, OnPush, pack
-from data_layer.config import Settings
 from data_layer.errors import CacheReadOnlyError, ConfigurationError
+from data_layer.settings.redis import RedisSettings
 
 CLIENT_NAME = "data-layer"
 """What CLIENT LIST shows."""
@@ -24,7 +24,7 @@ class Connector:
         ConfigurationError: when REDIS_TLS_CA holds no certificate.
     """
 
-    def __init__(self, settings: Settings, *, tls: bool) -> None:
+    def __init__(self, settings: RedisSettings, *, tls: bool) -> None:
         self.connect_timeout = settings.redis_connect_timeout / 1000
         self.command_timeout = settings.redis_command_timeout / 1000
         self.latencies = new_latencies()

@@ -12,12 +12,12 @@ from data_layer.errors import ConfigurationError
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
-    from data_layer.config import Settings
     from data_layer.observability.tracing.tracing import Tracing
+    from data_layer.settings.observability import TracingSettings
 
 
 def open_tracing(
-    settings: Settings, correlation_id: Callable[[], str | None], given: TracerProvider | None = None
+    settings: TracingSettings, correlation_id: Callable[[], str | None], given: TracerProvider | None = None
 ) -> Tracing | None:
     """Traces, if somebody wants them.
 
@@ -45,7 +45,7 @@ def _provider_of_application() -> TracerProvider | None:
     return None if isinstance(provider, module.ProxyTracerProvider | module.NoOpTracerProvider) else provider
 
 
-def _make_provider(settings: Settings) -> Any:
+def _make_provider(settings: TracingSettings) -> Any:
     name = "ENABLE_TRACES" if settings.enable_traces else "APPLICATIONINSIGHTS_CONNECTION_STRING"
     try:
         sending = import_module("data_layer.observability.tracing.sending")

@@ -21,7 +21,7 @@ from data_layer.errors import ConfigurationError
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from data_layer.config import Settings
+    from data_layer.settings.observability import TracingSettings
 
 _DEFAULT_NAME = "data-layer"
 
@@ -36,7 +36,7 @@ _TALKATIVE = (
 _NOISY = ("azure.core.pipeline.policies.http_logging_policy", "azure.monitor.opentelemetry.exporter")
 
 
-def make_provider(settings: Settings) -> TracerProvider:
+def make_provider(settings: TracingSettings) -> TracerProvider:
     """A provider that sends to what the settings name.
 
     Raises:

@@ -8,7 +8,6 @@ from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from data_layer.config import Settings
 from data_layer.entities import AuditLog, User
 from data_layer.entities.changes import changes_of
 from data_layer.entities.enums import AuditAction, AuthProvider, UserRole, UserStatus
@@ -34,6 +33,7 @@ from data_layer.services.accounts.passwords import PasswordHasher
 from data_layer.services.acting import as_of_now
 from data_layer.services.permissions import Permission, require
 from data_layer.services.sessions import SessionService
+from data_layer.settings.security import SecuritySettings
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
@@ -66,7 +66,7 @@ class AccountDependencies:
     passwords: PasswordHasher
     sessions: SessionService
     tokens: TokenService
-    settings: Settings
+    settings: SecuritySettings
 
     @property
     def secret(self) -> bytes:

@@ -8,7 +8,6 @@ from functools import partial
 
 from data_layer.cache.address import ServerAddress, Topology
 from data_layer.cache.inspection import CacheInspection
-from data_layer.config import Settings
 from data_layer.errors import CacheError, NotInitializedError
 from data_layer.schemas.doctor import Outcome
 from data_layer.services.doctor.checks import (
@@ -24,6 +23,7 @@ from data_layer.services.doctor.checks import (
     unknown_location,
     warning,
 )
+from data_layer.settings.redis import RedisSettings
 
 Locate = Callable[[], Awaitable[str | CheckResult | None]]
 
@@ -37,7 +37,7 @@ _SLOTS = 16_384
 class CacheTarget:
     """The servers that are looked at."""
 
-    def __init__(self, settings: Settings, time_limit: float) -> None:
+    def __init__(self, settings: RedisSettings, time_limit: float) -> None:
         self.settings = settings
         self.time_limit = time_limit
         self._inspection: CacheInspection | None = None
@@ -45,7 +45,7 @@ class CacheTarget:
     def use(self, url: str | None) -> None:
         """Look at this server, or for None at those of the settings."""
         patience = min(self.settings.redis_connect_timeout, int(self.time_limit * 500))
-        self._inspection = CacheInspection(self.settings.model_copy(update={"redis_connect_timeout": patience}), url)
+        self._inspection = CacheInspection(self.settings.unchecked(redis_connect_timeout=patience), url)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -81,7 +81,7 @@ def cache_checks(target: CacheTarget, locate: Locate | None) -> list[Check]:
 
         return Check(PART, name, look_at_servers, login)
 
-    limit = max(_START_SECONDS, target.time_limit) if target.settings.uses_embedded_cache else None
+    limit = max(_START_SECONDS, target.time_limit) if target.settings.is_embedded else None
     return [
         Check(PART, "server", partial(_locate, target, locate), time_limit=limit),
         check("address", _reach, "server"),
@@ -108,7 +108,7 @@ async def _locate(target: CacheTarget, locate: Locate | None) -> CheckResult:
         return found
     target.use(found)
     address = target.inspection.address
-    if target.settings.uses_embedded_cache:
+    if target.settings.is_embedded:
         return ok(f"embedded Valkey at {address}")
     names = {Topology.SINGLE: "one server", Topology.SENTINEL: "sentinels of", Topology.CLUSTER: "a cluster"}
     return ok(f"the settings name {names[address.topology]} {address}")
@@ -121,7 +121,7 @@ async def _reach(target: CacheTarget) -> list[CheckResult]:
     return some_suffice(await reach(places, _setting(target.settings), seconds))
 
 
-def _setting(settings: Settings) -> str:
+def _setting(settings: RedisSettings) -> str:
     """The setting that says where the servers are."""
     names = ("redis_url", "redis_cluster_nodes", "redis_sentinel_nodes")
     named = next((name.upper() for name in names if getattr(settings, name) is not None), None)

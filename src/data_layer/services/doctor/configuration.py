@@ -75,8 +75,8 @@ def _unknown(examined: ExaminedSettings) -> list[CheckResult]:
 def _environment(settings: Settings) -> list[CheckResult]:
     if settings.is_production:
         return [ok("production: what would be unsafe is refused")]
-    name = settings.environment.value
-    if "environment" not in settings.given and not settings.uses_embedded_database:
+    name = settings.general.environment.value
+    if "environment" not in settings.given and not settings.database.is_embedded:
         return [
             warning(
                 "ENVIRONMENT is not set, which counts as development, although a database of one's own is named",
@@ -84,7 +84,7 @@ def _environment(settings: Settings) -> list[CheckResult]:
             )
         ]
     refused = settings.unfit_for_production()
-    if settings.environment is Environment.STAGING and refused:
+    if settings.general.environment is Environment.STAGING and refused:
         return [warning(f"staging differs from production, which would refuse: {'; '.join(refused)}", "mend this too")]
     return [ok(f"{name}: not checked as strictly as production, which would refuse {len(refused)} of these settings")]
 
@@ -95,20 +95,25 @@ def _secrets(settings: Settings) -> list[CheckResult]:
         return [ok("SESSION_SECRET and JWT_SECRET are long, random enough and different")]
     if settings.is_production:
         return [failed(*_parted(problem, "set it")) for problem in weak]
-    known = {settings.session_secret.get_secret_value(), settings.jwt_secret.get_secret_value()}
-    if known == {DEVELOPMENT_SECRET} and settings.environment is not Environment.STAGING:
+    known = {settings.security.session_secret.get_secret_value(), settings.security.jwt_secret.get_secret_value()}
+    if known == {DEVELOPMENT_SECRET} and settings.general.environment is not Environment.STAGING:
         return [ok("those of development, which everybody knows; production refuses them")]
     return [warning(*_parted(problem, "set it")) for problem in weak]
 
 
 def _proxies(settings: Settings) -> CheckResult:
-    if settings.trusted_proxies:
-        return ok(f"clients' addresses are taken from {', '.join(settings.trusted_proxies)}, and from nobody else")
+    if settings.service.trusted_proxies:
+        return ok(
+            f"clients' addresses are taken from {', '.join(settings.service.trusted_proxies)}, and from nobody else"
+        )
     reasons = [
         reason
         for reason, is_there in (
             ("the service runs in Kubernetes", "KUBERNETES_SERVICE_HOST" in os.environ),
-            ("it listens for others in production", settings.is_production and settings.host not in _OWN_MACHINE),
+            (
+                "it listens for others in production",
+                settings.is_production and settings.service.host not in _OWN_MACHINE,
+            ),
         )
         if is_there
     ]

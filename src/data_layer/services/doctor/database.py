@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from data_layer.config import Settings, SslMode
 from data_layer.database.address import DatabaseAddress, direct_address, replica_addresses, session_values
 from data_layer.database.administration import EXTENSIONS
 from data_layer.database.engine import Database
@@ -44,6 +43,7 @@ from data_layer.services.doctor.checks import (
     unknown_location,
     warning,
 )
+from data_layer.settings.database import DatabaseSettings, SslMode
 
 Locate = Callable[[], Awaitable[DatabaseAddress | CheckResult]]
 
@@ -92,7 +92,7 @@ def database_checks(target: DatabaseTarget, locate: Locate | None) -> list[Check
 
 
 def _limit_of_start(target: DatabaseTarget) -> float | None:
-    return max(_START_SECONDS, target.time_limit) if target.settings.uses_embedded_database else None
+    return max(_START_SECONDS, target.time_limit) if target.settings.is_embedded else None
 
 
 async def _locate(target: DatabaseTarget, locate: Locate | None) -> CheckResult:
@@ -102,7 +102,7 @@ async def _locate(target: DatabaseTarget, locate: Locate | None) -> CheckResult:
     if isinstance(found, CheckResult):
         return found
     target.use(found)
-    kind = "embedded PostgreSQL" if target.settings.uses_embedded_database else "the settings name"
+    kind = "embedded PostgreSQL" if target.settings.is_embedded else "the settings name"
     return ok(f"{kind} {target.database.address}")
 
 
@@ -116,7 +116,7 @@ async def _log_in(target: DatabaseTarget) -> CheckResult:
     try:
         identity = await read_identity(target.database)
     except DatabaseMissingError:
-        if not target.settings.uses_embedded_database:
+        if not target.settings.is_embedded:
             raise
         return nothing_yet("the embedded server does not have the database yet; the next start makes it")
     facts = await read_server(target.database)
@@ -139,17 +139,16 @@ _DEFAULT_PORT = 5432
 class DatabaseTarget:
     """The PostgreSQL that is checked: its address, connections to it, and what it reported once."""
 
-    def __init__(self, settings: Settings, time_limit: float) -> None:
+    def __init__(self, settings: DatabaseSettings, workers: int, time_limit: float) -> None:
         self.settings = settings
+        self.workers = workers
         self.time_limit = time_limit
-        self._few = settings.model_copy(
-            update={
-                "db_max_connections": _CONNECTIONS,
-                "db_min_connections": 0,
-                "db_statement_timeout": min(settings.db_statement_timeout, time_limit),
-                "db_connect_timeout": min(settings.db_connect_timeout, time_limit),
-                "db_logging": False,
-            }
+        self._few = settings.unchecked(
+            db_max_connections=_CONNECTIONS,
+            db_min_connections=0,
+            db_statement_timeout=min(settings.db_statement_timeout, time_limit),
+            db_connect_timeout=min(settings.db_connect_timeout, time_limit),
+            db_logging=False,
         )
         self._database: Database | None = None
         self._facts: ServerFacts | None = None
@@ -275,7 +274,7 @@ async def judge_encryption(target: DatabaseTarget) -> CheckResult:
 async def judge_role(target: DatabaseTarget) -> list[CheckResult]:
     """Whether the user has more rights than needed, or a login that is about to end."""
     facts, found = target.facts, []
-    if facts.is_superuser and not target.settings.uses_embedded_database:
+    if facts.is_superuser and not target.settings.is_embedded:
         found.append(
             warning(
                 f"{facts.user} is a superuser: a flaw in the application would expose the whole server",
@@ -321,7 +320,7 @@ async def judge_encoding(target: DatabaseTarget) -> list[CheckResult]:
 
 async def judge_connections(target: DatabaseTarget) -> list[CheckResult]:
     """Whether the pool finds its connections."""
-    facts, wanted = target.facts, target.settings.db_max_connections + target.settings.workers
+    facts, wanted = target.facts, target.settings.db_max_connections + target.workers
     if target.identity.is_pooled:
         return [ok("a pooler hands them out; its own limits count, which only its operator sees")]
     limits = {
@@ -409,7 +408,7 @@ async def judge_schema(target: DatabaseTarget) -> CheckResult:
             f'GRANT USAGE ON SCHEMA public TO "{target.facts.user}", or set its search_path',
         )
     state = await target.database.schema()
-    if target.settings.uses_embedded_database and state.state in {SchemaStatus.EMPTY, SchemaStatus.BEHIND}:
+    if target.settings.is_embedded and state.state in {SchemaStatus.EMPTY, SchemaStatus.BEHIND}:
         return nothing_yet("the embedded database is behind this version; the next start of the service migrates it")
     try:
         state.require_current()

@@ -8,30 +8,44 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from data_layer.config import Settings
 from data_layer.services.doctor.checks import Check, CheckResult, ok, readable_size, warning
 
 PART = "process"
 _OLDEST_PYTHON = (3, 11)
 _FILES_BESIDE_THE_POOL = 512  # HTTP clients, Redis, storage, and what libraries hold.
 _LITTLE_MEMORY = 256 * 2**20
-_LITTLE_DISK = 1 * 2**30
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
-def process_checks(settings: Settings) -> list[Check]:
-    """The checks of this process; none needs a server."""
+@dataclass(frozen=True, slots=True)
+class UsedFolder:
+    """A folder that the process writes to; ``wanted`` is how many bytes should be free there."""
 
-    async def folders() -> list[CheckResult]:
-        return await asyncio.to_thread(_folders, settings)
+    path: Path
+    purpose: str
+    wanted: int
+
+
+def process_checks(pool_size: int, folders: Sequence[UsedFolder]) -> list[Check]:
+    """Return the checks of this process; none needs a server.
+
+    Args:
+        pool_size: connections to the database, each of which is an open file
+        folders: what the settings have the process write to
+    """
+
+    async def look_at_folders() -> list[CheckResult]:
+        return await asyncio.to_thread(lambda: [_folder(folder) for folder in folders])
 
     async def memory() -> CheckResult:
         return await asyncio.to_thread(_memory)
 
     async def files() -> CheckResult:
-        return _open_files(settings)
+        return _open_files(pool_size)
 
     async def python() -> CheckResult:
         return _python()
@@ -43,7 +57,7 @@ def process_checks(settings: Settings) -> list[Check]:
         Check(PART, "python", python),
         Check(PART, "open_files", files),
         Check(PART, "memory", memory),
-        Check(PART, "folders", folders),
+        Check(PART, "folders", look_at_folders),
         Check(PART, "clock", clock),
     ]
 
@@ -55,9 +69,9 @@ def _python() -> CheckResult:
     return ok(running)
 
 
-def _open_files(settings: Settings) -> CheckResult:
+def _open_files(pool_size: int) -> CheckResult:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = settings.db_max_connections + _FILES_BESIDE_THE_POOL
+    needed = pool_size + _FILES_BESIDE_THE_POOL
     if limit != resource.RLIM_INFINITY and limit < needed:
         return warning(
             f"this process may open {limit} files and sockets, and under load it needs about {needed}",
@@ -95,26 +109,15 @@ def _free_in_machine() -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def _folders(settings: Settings) -> list[CheckResult]:
-    spill = settings.audit_spill_folder or settings.data_folder / "audit-spill"
-    found = [
-        _folder(spill.absolute(), "audit entries wait here while the database is away", settings.audit_spill_limit)
-    ]
-    if settings.uses_embedded_database or settings.uses_embedded_cache:
-        found.append(_folder(settings.data_folder.absolute(), "the data of the embedded servers", _LITTLE_DISK))
-    return found
-
-
-def _folder(folder: Path, purpose: str, wanted: int) -> CheckResult:
-    existing = next(place for place in (folder, *folder.parents) if place.exists())
+def _folder(folder: UsedFolder) -> CheckResult:
+    name = f"{folder.path} ({folder.purpose})"
+    existing = next(place for place in (folder.path, *folder.path.parents) if place.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
-        return warning(f"{folder} ({purpose}) cannot be written", "give this user the right to, or name another folder")
+        return warning(f"{name} cannot be written", "give this user the right to, or name another folder")
     free = shutil.disk_usage(existing).free
-    if free < wanted:
-        return warning(
-            f"{folder} ({purpose}) has {readable_size(free)} left of {readable_size(wanted)}", "make room there"
-        )
-    return ok(f"{folder} ({purpose}): {readable_size(free)} left")
+    if free < folder.wanted:
+        return warning(f"{name} has {readable_size(free)} left of {readable_size(folder.wanted)}", "make room there")
+    return ok(f"{name}: {readable_size(free)} left")
 
 
 def _clock() -> CheckResult:

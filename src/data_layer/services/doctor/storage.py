@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from data_layer.config import Environment
 from data_layer.errors import (
     MissingExtraError,
     NotSupportedByStorageError,
@@ -31,6 +30,7 @@ from data_layer.services.doctor.checks import (
     unknown_location,
     warning,
 )
+from data_layer.settings.general import Environment
 from data_layer.settings.storage import StorageSettings
 from data_layer.storage.local.inspection import FolderFacts, read_folder, try_to_write
 from data_layer.storage.object_store.adapter import ObjectStorage
@@ -187,7 +187,7 @@ class ObjectTarget:
             "storage_timeout": min(self.settings.storage_timeout, self.time_limit / 3),
             "storage_retries": 1,
         }
-        return make_object_storage(self.settings.replaced(storage_second_backend=None, **limits))
+        return make_object_storage(self.settings.unchecked(storage_second_backend=None, **limits))
 
     @property
     def inner_address(self) -> str:
@@ -196,7 +196,7 @@ class ObjectTarget:
             *("aws_s3_cdn_url", "aws_s3_public_endpoint_url"),
             *("azure_storage_cdn_url", "azure_storage_public_endpoint_url"),
         )
-        return make_object_storage(self.settings.replaced(**dict.fromkeys((*names, "storage_second_backend")))).url(
+        return make_object_storage(self.settings.unchecked(**dict.fromkeys((*names, "storage_second_backend")))).url(
             "doctor"
         )
 

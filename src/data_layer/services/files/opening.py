@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from data_layer.config import Settings
+from pydantic import SecretStr
+
 from data_layer.entities.enums import StorageKind
 from data_layer.errors import ConfigurationError
 from data_layer.repositories.unit_of_work import Transactions
@@ -17,7 +18,9 @@ from data_layer.services.files.removal import FileRemoval
 from data_layer.services.files.service import FileService
 from data_layer.services.files.serving import LocalFileServer, PublicFileServer
 from data_layer.settings.files import FileSettings
+from data_layer.settings.storage import StorageSettings
 from data_layer.storage.opening import local_url_signer
+from data_layer.storage.signing.local import LocalUrlSigner
 from data_layer.storage.threads import FileThreads
 from data_layer.storage.validation import FileLimits, Inspector, canonical_type
 from data_layer.storage.validation.inspector import KNOWN_TYPES
@@ -38,14 +41,18 @@ class FileServices:
 
 @asynccontextmanager
 async def open_files(
-    settings: Settings, transactions: Transactions, backends: StorageBackends
+    settings: FileSettings,
+    storage: StorageSettings,
+    session_secret: SecretStr,
+    transactions: Transactions,
+    backends: StorageBackends,
 ) -> AsyncIterator[FileServices]:
     """Services with threads of their own, which end with the block.
 
     Raises:
         ConfigurationError: ALLOWED_FILE_TYPES holds a type that cannot be recognised by content.
     """
-    inspector, threads = Inspector(file_limits(settings.files, settings.storage.max_file_size)), FileThreads(_THREADS)
+    inspector, threads = Inspector(file_limits(settings, storage.max_file_size)), FileThreads(_THREADS)
     removal = FileRemoval(transactions, backends)
     try:
         yield FileServices(
@@ -55,12 +62,12 @@ async def open_files(
                 inspector,
                 threads,
                 removal,
-                upload_expires_in=timedelta(seconds=settings.files.upload_expires_in),
-                public_url=settings.storage.public_url or "",
+                upload_expires_in=timedelta(seconds=settings.upload_expires_in),
+                public_url=storage.public_url or "",
             ),
             removal,
             FileMaintenance(transactions, backends, removal),
-            _server(settings, transactions, backends),
+            _server(local_url_signer(storage, session_secret), transactions, backends),
             PublicFileServer(transactions, backends),
         )
     finally:
@@ -92,8 +99,7 @@ def file_limits(settings: FileSettings, max_file_size: int) -> FileLimits:
     )
 
 
-def _server(settings: Settings, transactions: Transactions, backends: StorageBackends) -> LocalFileServer | None:
+def _server(signer: LocalUrlSigner, transactions: Transactions, backends: StorageBackends) -> LocalFileServer | None:
     if StorageKind.LOCAL not in backends.kinds:
         return None
-    storage = backends.of(StorageKind.LOCAL)
-    return LocalFileServer(transactions, storage, local_url_signer(settings.storage, settings.session_secret))
+    return LocalFileServer(transactions, backends.of(StorageKind.LOCAL), signer)

@@ -11,7 +11,6 @@ from uuid import UUID
 from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
-from data_layer.config import Settings
 from data_layer.context import current_context
 from data_layer.entities import AuditLog, Session, User
 from data_layer.entities.enums import AuditAction, AuditLevel, SessionType
@@ -30,6 +29,7 @@ from data_layer.services.sessions.near_copies import NearCopies
 from data_layer.services.sessions.shared_copies import SharedCopies
 from data_layer.services.sessions.validation import SessionValidator, ValidationCounts, refused
 from data_layer.services.sessions.watermark import Watermark
+from data_layer.settings.security import SecuritySettings
 
 if TYPE_CHECKING:
     from data_layer.cache import Cache
@@ -65,7 +65,7 @@ class SessionService:
         transactions: Transactions,
         cache: Cache,
         connect: Callable[[], Awaitable[Listener]],
-        settings: Settings,
+        settings: SecuritySettings,
         *,
         clock: Callable[[], float] = time.monotonic,
         background: bool = True,

@@ -11,8 +11,8 @@ from uuid import UUID
 import jwt
 from uuid_utils.compat import uuid4
 
-from data_layer.config import Settings
 from data_layer.errors import ExpiredTokenError, InvalidTokenError
+from data_layer.settings.security import SecuritySettings
 
 _ALGORITHM = "HS256"
 _LEEWAY_SECONDS = 5
@@ -31,7 +31,7 @@ class AccessTokens:
         clock: seconds since 1970.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: SecuritySettings, clock: Callable[[], float] = time.time) -> None:
         secrets = [settings.jwt_secret, settings.jwt_secret_previous]
         keys = [secret.get_secret_value().encode() for secret in secrets if secret is not None]
         self._keys = {_key_id(key): key for key in reversed(keys)}

@@ -12,7 +12,6 @@ from uuid import UUID
 from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
-from data_layer.config import Settings
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditLevel
 from data_layer.errors import InvalidSessionError, InvalidTokenError, ReusedTokenError
@@ -21,6 +20,7 @@ from data_layer.schemas.sessions import ActiveSession, TokenPair
 from data_layer.services.sessions import SessionService
 from data_layer.services.sessions.hashing import TOKEN_LENGTH, TokenHasher, make_token
 from data_layer.services.tokens.access import AccessTokens
+from data_layer.settings.security import SecuritySettings
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
@@ -55,7 +55,7 @@ class TokenService:
         self,
         transactions: Transactions,
         sessions: SessionService,
-        settings: Settings,
+        settings: SecuritySettings,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._transactions = transactions
