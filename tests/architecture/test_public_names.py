@@ -8,9 +8,8 @@ import sys
 from enum import Enum
 
 import data_layer
-from data_layer import config
 from data_layer.entities import enums
-from data_layer.settings import database
+from data_layer.settings import database, general
 
 PUBLIC = {
     "DataLayer",
@@ -36,7 +35,7 @@ PUBLIC = {
 }
 ENUMS = {
     name
-    for module in (config, database, enums)
+    for module in (general, database, enums)
     for name, value in vars(module).items()
     if inspect.isclass(value) and issubclass(value, Enum) and value.__module__ == module.__name__
 }
