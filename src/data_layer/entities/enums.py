@@ -128,21 +128,34 @@ class InputMode(StrEnum):
 
 
 class ImageProvider(StrEnum):
-    """Whose model made an image; ``sizes`` tells what it can make."""
+    """Whose model made an image; ``sizes`` lists what it can make."""
 
     DALLE3 = "dalle3"
     FLUX_SCHNELL = "flux_schnell"
+    OPENAI = "openai"
+    REPLICATE = "replicate"
+    OTHER = "other"
 
     @property
     def sizes(self) -> tuple[str, ...]:
-        """The sizes, width x height in pixels, that this provider makes."""
-        return _IMAGE_SIZES[self]
+        """The sizes, width x height in pixels, that this provider makes; empty where they are not known."""
+        return _IMAGE_SIZES.get(self, ())
 
 
 _IMAGE_SIZES = {
     ImageProvider.DALLE3: ("1024x1024", "1792x1024", "1024x1792"),
     ImageProvider.FLUX_SCHNELL: ("512x512", "768x768", "1024x1024", "1536x1024", "1024x1536"),
 }
+
+
+class ImageKind(StrEnum):
+    """How an image came about."""
+
+    GENERATED = "generated"
+    EDITED = "edited"
+    BACKGROUND_REMOVED = "background_removed"
+    EXTRACTED = "extracted"
+    UPLOADED = "uploaded"
 
 
 class ImageQuality(StrEnum):
@@ -225,6 +238,7 @@ class AuditAction(StrEnum):
     CODE_DOWNLOAD = "code_download"
     CODE_RATE = "code_rate"
     IMAGE_GENERATE = "image_generate"
+    IMAGE_UPDATE = "image_update"
     IMAGE_DELETE = "image_delete"
     IMAGE_DOWNLOAD = "image_download"
     IMAGE_RATE = "image_rate"

@@ -22,18 +22,24 @@ from data_layer.entities.base import (
     rating_rule,
     short_text,
 )
-from data_layer.entities.enums import GenerationStatus, ImageProvider, ImageQuality, ImageStyle
+from data_layer.entities.enums import GenerationStatus, ImageKind, ImageProvider, ImageQuality, ImageStyle
 from data_layer.errors import InvalidValueError
 
 
 def _sizes_rule() -> CheckConstraint:
-    sizes = {provider: ", ".join(f"'{size}'" for size in provider.sizes) for provider in ImageProvider}
-    choices = [f"(provider = '{provider}' AND size IN ({listed}))" for provider, listed in sizes.items()]
-    return CheckConstraint(" OR ".join(choices), name="size")
+    known = {provider: provider.sizes for provider in ImageProvider if provider.sizes}
+    listed = {provider: ", ".join(f"'{size}'" for size in sizes) for provider, sizes in known.items()}
+    choices = [f"(provider = '{provider}' AND size IN ({sizes}))" for provider, sizes in listed.items()]
+    free = ", ".join(f"'{provider}'" for provider in ImageProvider if not provider.sizes)
+    return CheckConstraint(" OR ".join((*choices, f"provider IN ({free})")), name="size")
 
 
 class GeneratedImage(Timestamped, Entity, kw_only=True):
-    """An image that a model made for a project. Its bytes live in storage, under ``storage_key``."""
+    """An image that was made for a project, or taken from somewhere. Its bytes live in storage, under ``storage_key``.
+
+    ``thumbnail_url`` is the key of a thumbnail, or else a URL; ``image_url`` is a URL by which anybody may see the
+    image. ``size`` is what was asked for; ``width`` and ``height`` are what came.
+    """
 
     __tablename__ = "generated_images"
 
@@ -42,9 +48,10 @@ class GeneratedImage(Timestamped, Entity, kw_only=True):
     prompt: Mapped[str] = mapped_column()
     revised_prompt: Mapped[str | None] = mapped_column(default=None)
     provider: Mapped[ImageProvider] = mapped_column(Choice(ImageProvider))
+    kind: Mapped[ImageKind] = choice(ImageKind.GENERATED)
     model: Mapped[str] = mapped_column(short_text(100))
     status: Mapped[GenerationStatus] = choice(GenerationStatus.PENDING)
-    size: Mapped[str] = mapped_column()
+    size: Mapped[str] = mapped_column(info={"length": 100})
     quality: Mapped[ImageQuality | None] = mapped_column(Choice(ImageQuality), default=None)
     style: Mapped[ImageStyle | None] = mapped_column(Choice(ImageStyle), default=None)
     seed: Mapped[int | None] = mapped_column(BigInteger, default=None)
@@ -73,6 +80,6 @@ class GeneratedImage(Timestamped, Entity, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse a size that the provider does not make."""
         provider: ImageProvider | None = self.provider  # None until the database has refused the row.
-        if provider is not None and self.size not in provider.sizes:
-            sizes = ", ".join(self.provider.sizes)
-            raise InvalidValueError(f"size must be one of those that {self.provider} makes: {sizes}", field="size")
+        if provider is not None and provider.sizes and self.size not in provider.sizes:
+            sizes = ", ".join(provider.sizes)
+            raise InvalidValueError(f"size must be one of those that {provider} makes: {sizes}", field="size")

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import AliasChoices, Field
 
-from data_layer.entities.enums import GenerationStatus, ImageProvider, ImageQuality, ImageStyle
+from data_layer.entities.enums import GenerationStatus, ImageKind, ImageProvider, ImageQuality, ImageStyle
 from data_layer.schemas.base import View
 
 
@@ -30,6 +30,7 @@ class GeneratedImageSummary(GeneratedImagePublic):
     project_id: UUID
     prompt: str
     provider: ImageProvider
+    kind: ImageKind
     model: str
     status: GenerationStatus
     size: str
