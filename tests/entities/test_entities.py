@@ -94,7 +94,7 @@ def test_every_action_of_the_specification_is_there() -> None:
     security_data_export security_privacy_settings admin_user_create admin_user_update admin_user_delete
     admin_user_suspend admin_user_unsuspend admin_system_config admin_data_export admin_bulk_action system_startup
     system_shutdown system_error system_maintenance system_backup system_restore"""
-    added = "design_create design_update design_delete project_unshare admin_budget_update"
+    added = "design_create design_update design_delete project_unshare admin_budget_update image_update"
     assert {action.value for action in AuditAction} == set(f"{specified} {added}".split())
 
 
@@ -106,7 +106,14 @@ def test_the_enumerations_are_those_of_the_public_surface() -> None:
     assert all(re.search(rf'"{name}"', source) for name in defined)
 
 
-@pytest.mark.parametrize("provider", ImageProvider)
+@pytest.mark.parametrize("provider", [provider for provider in ImageProvider if not provider.sizes])
+def test_of_other_providers_no_sizes_are_known(provider: ImageProvider) -> None:
+    for size in ("auto", "1536x1024", "16:9"):
+        image = GeneratedImage(project_id=make_user().id, prompt="p", provider=provider, model="m", size=size)
+        assert image.size == size
+
+
+@pytest.mark.parametrize("provider", [ImageProvider.DALLE3, ImageProvider.FLUX_SCHNELL])
 def test_an_image_has_a_size_that_its_provider_makes(provider: ImageProvider) -> None:
     def make(size: str) -> GeneratedImage:
         return GeneratedImage(project_id=make_user().id, prompt="p", provider=provider, model="m", size=size)

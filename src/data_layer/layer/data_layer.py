@@ -24,6 +24,7 @@ from data_layer.services.designs import DesignSystemService
 from data_layer.services.files import FileMaintenance, FileService, LocalFileServer, PublicFileServer
 from data_layer.services.generations import GenerationService
 from data_layer.services.health import HealthService
+from data_layer.services.images import ImageService
 from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService
@@ -213,7 +214,16 @@ class DataLayer:
     @property
     def projects(self) -> ProjectService:
         """Projects and the versions of their code."""
-        return self._traced("projects", ProjectService(self.transaction, self._opened.image_files, self.cache))
+        parts = self._opened
+        service = ProjectService(self.transaction, parts.image_files, self.cache, parts.view_counts)
+        return self._traced("projects", service)
+
+    @property
+    def images(self) -> ImageService:
+        """Images of projects, whoever made them."""
+        parts = self._opened
+        service = ImageService(self.transaction, parts.image_files, self.files, parts.view_counts)
+        return self._traced("images", service)
 
     @property
     def generations(self) -> GenerationService:

@@ -38,6 +38,7 @@ from data_layer.services.image_files import ImageFiles
 from data_layer.services.sessions import SessionService
 from data_layer.services.sessions.change_stream import ANSWER_SECONDS
 from data_layer.services.tokens import TokenService
+from data_layer.services.view_counts import ViewCounts
 from data_layer.storage import StorageBackend
 from data_layer.storage.counters import StorageCounters, counted
 from data_layer.storage.opening import make_storage
@@ -71,6 +72,7 @@ class Parts:
     files: FileServices
     image_files: ImageFiles
     generation_streams: GenerationStreams
+    view_counts: ViewCounts
     tracing: Tracing | None
 
 
@@ -122,9 +124,12 @@ async def open_parts(
     audit_buffer.start()
     sessions, tokens = _make_sessions(settings, database, cache, addresses)
     stack.push_async_callback(sessions.close)
-    # Its last checkpoints come while the data layer closes and begins no transactions for others any more.
+    # Its last checkpoints and views come while the data layer closes and begins no transactions for others any more.
     generation_streams = GenerationStreams(partial(UnitOfWork, database), LiveStreams(cache))
     stack.push_async_callback(generation_streams.close)
+    view_counts = ViewCounts(partial(UnitOfWork, database))
+    stack.push_async_callback(view_counts.close)
+    view_counts.start()
     trace_services(tracing, sessions, tokens, files)
     return Parts(
         database,
@@ -143,6 +148,7 @@ async def open_parts(
         files,
         ImageFiles(files.service, fetcher),
         generation_streams,
+        view_counts,
         tracing,
     )
 

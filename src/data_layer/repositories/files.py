@@ -131,6 +131,13 @@ class FileRepository(AppendRepository[FileReference]):
             raise NotFoundError(f"no file has the public name {public_name}")
         return FileView.model_validate(dict(zip(_VIEWED, row, strict=True)))
 
+    async def find_by_key(self, key: str, *, owner_id: UUID) -> FileView | None:
+        """A file of an owner that is stored under a key; any of them where several share it."""
+        condition = (StoredFile.key == key) & has_state(StoredFile, FileState.STORED)
+        statement = _VIEW.where(condition, FileReference.owner_id == owner_id, _IS_ALIVE).limit(1)
+        row = (await self._session.execute(statement)).mappings().one_or_none()
+        return None if row is None else FileView.model_validate(dict(row))
+
     async def publish(self, reference: FileReference) -> UUID:
         """Insert a file with a permanent address, or find the one that the same object has already; returns its id."""
         values = {name: getattr(reference, name) for name in ("id", "file_id", "owner_id", "file_name", "public_name")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select
@@ -90,6 +90,16 @@ class GeneratedImageRepository(Repository[GeneratedImage]):
     def __init__(self, session: EntitySession, discard: Callable[..., None]) -> None:
         super().__init__(session)
         self._discard = discard
+
+    async def page(
+        self, project_id: UUID, wanted: dict[str, Any], after: UUID | None, limit: int
+    ) -> Sequence[GeneratedImage]:
+        """The images of a project that fit, the latest first, and one more if another page follows."""
+        statement = self._select({"project_id": project_id, **wanted})
+        if after is not None:
+            statement = statement.where(GeneratedImage.id < after)
+        statement = statement.order_by(GeneratedImage.id.desc()).limit(limit + 1)
+        return await self._session.find(named("generated_images.page", statement))
 
     @override
     async def delete(self, entity: GeneratedImage) -> None:

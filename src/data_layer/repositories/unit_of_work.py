@@ -36,6 +36,7 @@ from data_layer.repositories.shares import ShareRepository
 from data_layer.repositories.stored_objects import StoredFileRepository
 from data_layer.repositories.usage import UsageRepository
 from data_layer.repositories.users import UserRepository
+from data_layer.repositories.view_counts import ViewCountRepository
 from data_layer.schemas.outcome import Outcome
 
 Item = TypeVar("Item")
@@ -182,6 +183,11 @@ class UnitOfWork:
     def images(self) -> GeneratedImageRepository:
         """Generated images."""
         return GeneratedImageRepository(self._session, partial(self._note, self._makers.discarded_files))
+
+    @cached_property
+    def view_counts(self) -> ViewCountRepository:
+        """Counters of views."""
+        return ViewCountRepository(self._session)
 
     @cached_property
     def designs(self) -> DesignSystemRepository:

@@ -6,10 +6,41 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from data_layer.entities.enums import GenerationStatus, ImageKind, ImageProvider, ImageQuality, ImageStyle
-from data_layer.schemas.base import View
+from data_layer.schemas.base import Value, View
+
+
+class NewImage(BaseModel):
+    """What is known of an image that is to be kept.
+
+    Attributes:
+        prompt: what was asked for; empty for what no model made.
+        revised_prompt: what the provider made of the prompt.
+        provider: whose model made it; ``OTHER`` for all that have no name here.
+        model: the provider's name of it; any text.
+        size: what was asked for. Providers with a list of sizes need one of it; of others it may be any text, and is by
+            default the size of the image itself.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str = ""
+    revised_prompt: str | None = None
+    name: str | None = None
+    provider: ImageProvider = ImageProvider.OTHER
+    kind: ImageKind = ImageKind.GENERATED
+    model: str = ""
+    size: str | None = None
+    quality: ImageQuality | None = None
+    style: ImageStyle | None = None
+    seed: int | None = None
+    generation_params: dict[str, Any] = Field(default_factory=dict)
+    generation_time_seconds: float | None = None
+    error_details: dict[str, Any] = Field(default_factory=dict)
+    correlation_id: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
 
 
 class GeneratedImagePublic(View):
@@ -59,3 +90,10 @@ class GeneratedImageFull(GeneratedImageSummary):
     feedback: dict[str, Any]
     image_metadata: dict[str, Any]
     metadata: dict[str, Any] = Field(validation_alias=AliasChoices("metadata_", "metadata"))
+
+
+class ImagePage(Value):
+    """A page of a list; ``next`` is what to ask for the page after it with, None on the last one."""
+
+    images: tuple[GeneratedImageSummary, ...]
+    next: UUID | None

@@ -49,6 +49,9 @@ class Permission(StrEnum):
     READ_CODE = "read_code"
     READ_CODE_FOR_A_REASON = "read_code_for_a_reason"
     CHANGE_CODE = "change_code"
+    READ_IMAGES = "read_images"
+    READ_IMAGES_FOR_A_REASON = "read_images_for_a_reason"
+    CHANGE_IMAGES = "change_images"
     READ_AUDIT_TRAIL = "read_audit_trail"
     READ_AUDIT_DETAILS = "read_audit_details"
     EXPORT_AUDIT_TRAIL = "export_audit_trail"
@@ -102,6 +105,9 @@ RULES: dict[Permission, Rule] = {
     Permission.READ_CODE: Rule(owner=True),
     Permission.READ_CODE_FOR_A_REASON: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.CHANGE_CODE: Rule(owner=True),
+    Permission.READ_IMAGES: Rule(owner=True),
+    Permission.READ_IMAGES_FOR_A_REASON: Rule(owner=True, others=UserRole.MODERATOR),
+    Permission.CHANGE_IMAGES: Rule(owner=True),
     Permission.READ_AUDIT_TRAIL: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.READ_AUDIT_DETAILS: Rule(others=UserRole.ADMIN),
     Permission.EXPORT_AUDIT_TRAIL: Rule(others=UserRole.ADMIN),

@@ -39,6 +39,7 @@ from data_layer.schemas.projects import (
 from data_layer.services.image_files import ImageFiles
 from data_layer.services.maintenance import TRASH_RETENTION
 from data_layer.services.projects import ProjectService
+from data_layer.services.view_counts import ViewCounts
 from tests.services.fetching.site import Site, answer, make_fetcher, redirect
 from tests.support import stored_actor
 
@@ -49,6 +50,12 @@ DATA_URL = "data:image/png;base64," + base64.b64encode(SCREENSHOT).decode()
 @pytest.fixture
 async def owner(data: DataLayer) -> Actor:
     return await stored_actor(data)
+
+
+def project_service(data: DataLayer, site: Site) -> ProjectService:
+    """The service, to which the site is on the internet."""
+    images = ImageFiles(data.files, make_fetcher(site))
+    return ProjectService(data.transaction, images, data.cache, ViewCounts(data.transaction))
 
 
 async def actions(data: DataLayer, project: ProjectFull) -> list[AuditAction]:
@@ -95,7 +102,7 @@ async def test_a_screenshot_is_fetched_from_its_url_and_kept(data: DataLayer, ow
     site = Site()
     async with site.serving():
         site.answers |= {"/a.png?sig=x": redirect("/b"), "/b": answer(SCREENSHOT, "Content-Type: text/html")}
-        service = ProjectService(data.transaction, ImageFiles(data.files, make_fetcher(site)), data.cache)
+        service = project_service(data, site)
         url = f"http://images.test:{site.port}/a.png?sig=x"
         project = await service.create(owner, ProjectDraft(name="A"), screenshot=url, file_name="a.png")
     [file] = await data.files.list(owner_id=owner.user_id)
@@ -110,7 +117,7 @@ async def test_what_is_fetched_must_be_an_image(data: DataLayer, owner: Actor, b
     site = Site()
     async with site.serving():
         site.answers["/a.png"] = answer(body, "Content-Type: image/png")
-        service = ProjectService(data.transaction, ImageFiles(data.files, make_fetcher(site)), data.cache)
+        service = project_service(data, site)
         with pytest.raises(InvalidFileError):
             url = f"http://images.test:{site.port}/a.png"
             await service.create(owner, ProjectDraft(name="A"), screenshot=url)
@@ -138,7 +145,7 @@ async def test_a_screenshot_from_our_own_network_is_refused(
 async def test_nothing_is_fetched_for_somebody_who_may_not_create_the_project(data: DataLayer, owner: Actor) -> None:
     site = Site()
     async with site.serving():
-        service = ProjectService(data.transaction, ImageFiles(data.files, make_fetcher(site)), data.cache)
+        service = project_service(data, site)
         for actor in (ANONYMOUS, await stored_actor(data)):
             with pytest.raises(PermissionDeniedError):
                 url = f"http://images.test:{site.port}/"

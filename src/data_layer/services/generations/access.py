@@ -18,6 +18,11 @@ from data_layer.services.permissions import Permission, is_allowed
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
 
+_FOR_A_REASON = {
+    Permission.READ_CODE: (Permission.READ_CODE_FOR_A_REASON, "the code"),
+    Permission.READ_IMAGES: (Permission.READ_IMAGES_FOR_A_REASON, "the images"),
+}
+
 
 async def open_project(
     tx: UnitOfWork,
@@ -29,7 +34,7 @@ async def open_project(
     even_deleted: bool = False,
     is_recorded: bool = True,
 ) -> Project:
-    """The project, for an actor who may do this with its generations.
+    """The project, for an actor who may do this with its generations or images.
 
     Moderators and administrators may read what is not theirs if they give a reason, which is recorded, unless this
     only checks once more what was recorded before.
@@ -47,11 +52,11 @@ async def open_project(
         raise _missing(project_id)
     if is_allowed(actor, permission, owner=project.user_id):
         return project
-    reads = permission is Permission.READ_CODE and reason is not None
-    if not reads or not is_allowed(actor, Permission.READ_CODE_FOR_A_REASON, owner=project.user_id):
+    for_a_reason, what = _FOR_A_REASON.get(permission, (None, ""))
+    if for_a_reason is None or reason is None or not is_allowed(actor, for_a_reason, owner=project.user_id):
         raise _missing(project_id)
     entry = reading_entry(
-        *(actor, project.user_id, "Read the code of another person's project", reason or ""),
+        *(actor, project.user_id, f"Read {what} of another person's project", reason),
         resource_type="project",
         resource_id=str(project.id),
     )

@@ -58,12 +58,11 @@ from data_layer.services.generations.streams import (
 from data_layer.services.generations.versions import Versions, code_at, require_complete
 from data_layer.services.permissions import Permission
 from data_layer.services.project_keys import project_key
+from data_layer.services.ratings import rating_values
 from data_layer.services.usage import check_amount, check_currency
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions
-
-LONGEST_FEEDBACK = 2000
 
 _TOKEN = re.compile(r"[0-9a-f]{32}\.[A-Za-z0-9_-]{43}")
 _CODE_TYPES = {
@@ -441,11 +440,8 @@ class GenerationService(Versions):
         Raises:
             InvalidValueError: stars out of range, or words too long.
         """
-        if words is not None and not _is_text(words, LONGEST_FEEDBACK):
-            raise InvalidValueError(f"words must be text of at most {LONGEST_FEEDBACK} characters", field="words")
-        thumb = None if is_good is None else ("up" if is_good else "down")
-        feedback = {name: value for name, value in (("thumb", thumb), ("words", words)) if value is not None}
-        return await self._change(actor, code_id, AuditAction.CODE_RATE, {"rating": stars, "feedback": feedback})
+        values = rating_values(stars=stars, is_good=is_good, words=words)
+        return await self._change(actor, code_id, AuditAction.CODE_RATE, values)
 
     async def count_copy(self, actor: Actor, code_id: UUID) -> None:
         """Count that somebody copied the code."""
@@ -616,10 +612,6 @@ def _new_token(generation_id: UUID) -> tuple[str, str]:
 
 def _hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def _is_text(value: object, longest: int) -> bool:
-    return isinstance(value, str) and len(value) <= longest
 
 
 def _parsed(token: object) -> tuple[UUID, str]:

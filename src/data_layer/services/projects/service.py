@@ -40,6 +40,7 @@ from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.project_keys import project_key
 from data_layer.services.projects.cursors import decode_cursor, encode_cursor
 from data_layer.services.projects.overview import ProjectDetails, ProjectOverview, ProjectRow
+from data_layer.services.view_counts import ViewCounts
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
@@ -59,10 +60,11 @@ class ProjectService:
     is recorded; only its owner changes it.
     """
 
-    def __init__(self, transactions: Transactions, images: ImageFiles, cache: Cache) -> None:
+    def __init__(self, transactions: Transactions, images: ImageFiles, cache: Cache, views: ViewCounts) -> None:
         self._transactions = transactions
         self._images = images
         self._cache = cache
+        self._views = views
         self._overview = ProjectOverview(transactions)
 
     async def create(
@@ -154,7 +156,10 @@ class ProjectService:
             return await copy_version(tx, actor, project, code, name=name)
 
     async def open(self, actor: Actor, project_id: UUID, *, reason: str | None = None) -> ProjectFull:
-        """Return a project, from the cache if it is there.
+        """Return a project, from the cache if it is there, and count the view.
+
+        Its ``view_count`` and ``last_viewed_at`` are late: views are written every ten seconds, and do not take a
+        project out of the cache, where it stays for a minute.
 
         Args:
             actor: the owner, or a moderator.
@@ -171,6 +176,7 @@ class ProjectService:
         if not is_allowed(actor, Permission.READ_PROJECT, owner=project.user_id):
             async with self._transactions() as tx:
                 await _read_for_a_reason(tx, actor, project.user_id, reason, resource_id=str(project_id))
+        self._views.count(Project, project_id)
         return project
 
     async def _load(self, project_id: UUID) -> ProjectFull:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0024"
-down_revision = "0023"
+revision = "0025"
+down_revision = "0024"
 
 OLD_ACTIONS = """
 user_login user_logout user_register user_update_profile user_change_password user_delete_account
@@ -28,9 +28,10 @@ KNOWN_SIZES = (
 )
 ADD_KIND = "ALTER TABLE generated_images ADD COLUMN kind text NOT NULL DEFAULT 'generated'"
 ALLOW = f"""
--- squawk-ignore ban-drop-constraint
 ALTER TABLE generated_images
+    -- squawk-ignore ban-drop-constraint
     DROP CONSTRAINT ck_generated_images_provider,
+    -- squawk-ignore ban-drop-constraint
     DROP CONSTRAINT ck_generated_images_size,
     ADD CONSTRAINT ck_generated_images_provider
         CHECK (provider IN ('dalle3', 'flux_schnell', 'openai', 'replicate', 'other')) NOT VALID,
@@ -44,11 +45,14 @@ RENAME = """
 UPDATE generated_images SET provider = 'dalle3', size = '1024x1024' WHERE provider NOT IN ('dalle3', 'flux_schnell')
 """
 FORBID = f"""
--- squawk-ignore ban-drop-constraint, constraint-missing-not-valid
 ALTER TABLE generated_images
+    -- squawk-ignore ban-drop-constraint
     DROP CONSTRAINT ck_generated_images_provider,
+    -- squawk-ignore ban-drop-constraint
     DROP CONSTRAINT ck_generated_images_size,
+    -- squawk-ignore constraint-missing-not-valid
     ADD CONSTRAINT ck_generated_images_provider CHECK (provider IN ('dalle3', 'flux_schnell')),
+    -- squawk-ignore constraint-missing-not-valid
     ADD CONSTRAINT ck_generated_images_size CHECK ({KNOWN_SIZES})
 """
 

@@ -1,11 +1,11 @@
-"""The rules of migration 0024 hold for the rows that were stored before it."""
+"""The rules of migration 0025 hold for the rows that were stored before it."""
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0025"
-down_revision = "0024"
+revision = "0026"
+down_revision = "0025"
 
 
 def upgrade() -> None:
