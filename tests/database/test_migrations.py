@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import psycopg
@@ -303,3 +304,43 @@ def test_an_older_process_goes_on_adding_codes(address: DatabaseAddress) -> None
     with pytest.raises(psycopg.errors.ForeignKeyViolation, match="no generation of the same project"):
         query(address, insert.format("05", 7))
     assert query(address, "SELECT generation_count FROM projects WHERE name = 'one'") == [(4,)]
+
+
+CODES_WITHOUT_HASHES = """
+INSERT INTO users (id, email, first_name, last_name)
+VALUES ('00000000-0000-7000-8000-000000000001', 'a@example.com', 'A', 'B');
+INSERT INTO projects (id, user_id, name)
+VALUES ('00000000-0000-7000-8000-00000000000a', '00000000-0000-7000-8000-000000000001', 'one');
+INSERT INTO generated_codes (id, project_id, generation_id, code, provider, model, lease_until)
+SELECT gen_random_uuid(), '00000000-0000-7000-8000-00000000000a', gen_random_uuid(),
+    CASE n WHEN 1 THEN '' WHEN 2 THEN E' \\n' ELSE format(E' page %s \\u00a0\\n', n) END,
+    'other', 'm', CASE n WHEN 3 THEN now() END
+FROM generate_series(1, 450) AS n
+"""
+HASHES = """
+SELECT code, code_hash, trimmed_hash FROM generated_codes ORDER BY id
+"""
+
+
+def test_codes_of_before_have_hashes(address: DatabaseAddress) -> None:
+    """More than two batches; what an interrupted migration has filled is not filled again."""
+    migrator = Migrator(address)
+    migrator.migrate("0026")
+    query(address, CODES_WITHOUT_HASHES)
+    migrator.migrate("0027")
+    query(address, "UPDATE generated_codes SET code = code WHERE id IN (SELECT id FROM generated_codes LIMIT 100)")
+    filled = "SELECT xmin::text, id FROM generated_codes WHERE code_hash IS NOT NULL"
+    before = query(address, filled)
+    assert 0 < len(before) <= 100
+
+    migrator.migrate()
+
+    rows = query(address, HASHES)
+    assert len(rows) == 450
+    for code, exact, trimmed in rows:
+        if not code.strip() or code.startswith(" page 3 "):
+            assert (exact, trimmed) == (None, None)
+        else:
+            assert exact == hashlib.sha256(code.encode()).digest()
+            assert trimmed == hashlib.sha256(code.strip().encode()).digest()
+    assert set(before) <= set(query(address, filled))

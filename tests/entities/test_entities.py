@@ -69,7 +69,11 @@ def test_a_view_hides_what_its_reader_may_not_see(view: Any, entity: type[Entity
     ("view", "entity", "left_out"),
     [
         (ProjectFull, entities.Project, {"search_vector", "status_before_archive", "status_before_delete"}),
-        (GeneratedCodeFull, entities.GeneratedCode, {"lease_until", "writer", "last_sequence"}),
+        (
+            GeneratedCodeFull,
+            entities.GeneratedCode,
+            {"lease_until", "writer", "last_sequence", "code_hash", "trimmed_hash"},
+        ),
         (GeneratedImageFull, GeneratedImage, set()),
         (AuditFull, AuditLog, set()),
         (UserAdmin, entities.User, SECRET_COLUMNS | {"reset_password_expires_at", "email_verification_expires_at"}),

@@ -81,6 +81,7 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "uq_generation_events_code_id_sequence": lambda tx: tx.generation_events.find_one(code_id=SOMEONE, sequence=1),
     "ix_generated_codes_lease_until": lambda tx: tx.codes.count(lease_until=datetime.now(UTC)),
     "ix_generated_codes_project_id_created_at": lambda tx: tx.codes.list(project_id=SOMEONE, order_by="-created_at"),
+    "ix_generated_codes_project_id_trimmed_hash": lambda tx: tx.codes.count(project_id=SOMEONE, trimmed_hash=b"0" * 32),
     "ix_generated_codes_parent_id": lambda tx: tx.codes.count(parent_id=SOMEONE),
     "ix_generated_codes_status": lambda tx: tx.codes.count(status="pending"),
     "ix_generated_codes_provider": lambda tx: tx.codes.count(provider="claude"),

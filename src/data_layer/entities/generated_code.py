@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import FetchedValue, Float, ForeignKey, Index, text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, MappedColumn, mapped_column
 from uuid_utils.compat import uuid7
 
 from data_layer.entities.base import (
@@ -27,6 +27,10 @@ from data_layer.entities.base import (
 from data_layer.entities.enums import CodeStack, GenerationProvider, GenerationStatus, GenerationType
 
 
+def _kept_by_trigger() -> MappedColumn[bytes | None]:
+    return mapped_column(init=False, deferred=True, server_default=FetchedValue(), server_onupdate=FetchedValue())
+
+
 class GeneratedCode(Timestamped, Entity, kw_only=True):
     """One answer to a request: a variant of a generation.
 
@@ -36,6 +40,9 @@ class GeneratedCode(Timestamped, Entity, kw_only=True):
 
     While a variant is written, ``writer`` is the SHA-256 of the token that its writer holds, ``lease_until`` the
     moment up to which that writer counts as alive, and ``last_sequence`` the last piece that was stored.
+
+    By the trigger ``hash_code``, ``code_hash`` is the SHA-256 of the code and ``trimmed_hash`` that of the code without
+    white space at its ends; both are empty while the variant is written, and when it has no code.
     """
 
     __tablename__ = "generated_codes"
@@ -78,6 +85,8 @@ class GeneratedCode(Timestamped, Entity, kw_only=True):
     lease_until: Mapped[datetime | None] = mapped_column(default=None)
     writer: Mapped[str | None] = mapped_column(default=None, info={"length": 64})
     last_sequence: Mapped[int] = mapped_column(default=0, server_default=text("0"), info={"range": (0, 2**31 - 1)})
+    code_hash: Mapped[bytes | None] = _kept_by_trigger()
+    trimmed_hash: Mapped[bytes | None] = _kept_by_trigger()
 
     __table_args__ = (
         rating_rule(),
@@ -88,6 +97,11 @@ class GeneratedCode(Timestamped, Entity, kw_only=True):
         Index("uq_generated_codes_generation_id_variant_index", "generation_id", "variant_index", unique=True),
         Index("ix_generated_codes_project_id_created_at", "project_id", "created_at"),
         Index("ix_generated_codes_parent_id", "parent_id"),
+        Index(
+            "ix_generated_codes_project_id_trimmed_hash",
+            *("project_id", "trimmed_hash"),
+            postgresql_where=text("trimmed_hash IS NOT NULL"),
+        ),
         Index("ix_generated_codes_status", "status"),
         Index("ix_generated_codes_provider", "provider"),
         Index("ix_generated_codes_code_stack", "code_stack"),

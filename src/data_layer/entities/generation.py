@@ -20,8 +20,8 @@ class Generation(Timestamped, Entity, kw_only=True):
 
     ``number`` is given by the database when the row is inserted: 1, 2, 3 … within the project, and the ``version`` of
     all its variants. Its status follows from theirs. ``external_key`` is an id of the application that asked,
-    ``external_source`` names that application; ``wanted_parent_hash`` is the SHA-256 of a code that this request
-    changes and that has not arrived yet.
+    ``external_source`` names that application; ``wanted_parent_hash`` is the SHA-256 of the code that this request
+    changes, without white space at its ends, and ``lineage`` what else is known of its place in the tree.
     """
 
     __tablename__ = "generations"
@@ -37,6 +37,7 @@ class Generation(Timestamped, Entity, kw_only=True):
     wanted_parent_hash: Mapped[str | None] = mapped_column(default=None, info={"length": 64})
     external_source: Mapped[str | None] = mapped_column(short_text(64), default=None)
     external_key: Mapped[str | None] = mapped_column(short_text(255), default=None)
+    lineage: Mapped[dict[str, Any]] = json_object()
     selected_variant: Mapped[int] = mapped_column(
         default=0, server_default=text("0"), info={"range": (0, _LARGEST_INTEGER)}
     )

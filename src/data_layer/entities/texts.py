@@ -14,6 +14,11 @@ _ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")
 MAXIMUM_TEXT_SIZE = 5 * 2**20
 """Largest text or JSON value of one column, in bytes of UTF-8: 5 MiB."""
 
+WHITE_SPACE = "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
+"""What applications strip from the ends of a code: Python's white space, and the byte order mark of JavaScript's."""
+
 
 def check_text(name: str, value: str, *, field: str | None = None) -> None:
     """Refuse what PostgreSQL cannot store in a text: NUL, lone surrogates, and more than 5 MiB.

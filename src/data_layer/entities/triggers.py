@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from data_layer.entities.audit_log import DEFAULT_PARTITION
+from data_layer.entities.texts import WHITE_SPACE
 
 VERSION_RULE = "generated_codes_parent_in_project"
 GENERATION_RULE = "generated_codes_generation_in_project"
@@ -16,6 +17,7 @@ SESSION_CHANNEL = "data_layer_session_changed"
 """Where PostgreSQL tells that a transaction with new rows in ``session_changes`` has been committed."""
 APPEND_RULE = "audit_logs_append_only"
 USAGE_RULE = "usage_entries_append_only"
+_WHITE_SPACE = "E'{}'".format("".join(f"\\u{ord(character):04x}" for character in sorted(WHITE_SPACE)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,35 @@ END
 """,  # noqa: S608  (the constants are ours)
 )
 
+# Only ends count: what is still written has none, and a code whose text has left the row keeps those that it had.
+HASH_CODE = Function(
+    "hash_code",
+    f"""
+DECLARE
+    trimmed text;
+BEGIN
+    IF NEW.lease_until IS NOT NULL OR NEW.code IS NULL THEN
+        RETURN NEW;
+    END IF;
+    IF TG_OP = 'UPDATE' AND NEW.code = OLD.code AND NEW.code_hash IS NOT NULL THEN
+        RETURN NEW;
+    END IF;
+    trimmed := btrim(NEW.code, {_WHITE_SPACE});
+    IF trimmed = '' THEN
+        NEW.code_hash := NULL;
+        NEW.trimmed_hash := NULL;
+        RETURN NEW;
+    END IF;
+    NEW.code_hash := sha256(convert_to(NEW.code, 'UTF8'));
+    NEW.trimmed_hash := CASE octet_length(trimmed)
+        WHEN octet_length(NEW.code) THEN NEW.code_hash
+        ELSE sha256(convert_to(trimmed, 'UTF8'))
+    END;
+    RETURN NEW;
+END
+""",
+)
+
 # Two transactions may each make a legal move from what they read; only the database sees both. Several steps in one
 # transaction arrive here as one, so every status that can be reached is let through.
 CHECK_MOVE = Function(
@@ -336,6 +367,7 @@ FUNCTIONS = (
     TRACK_PROJECT,
     NUMBER_GENERATION,
     NUMBER_VERSION,
+    HASH_CODE,
     CHECK_MOVE,
     REFUSE_AUDIT_CHANGE,
     ANNOUNCE_SESSION,
@@ -373,6 +405,7 @@ TRIGGERS = (
     ),
     Trigger("number_generation", "generations", "BEFORE INSERT", NUMBER_GENERATION.name),
     Trigger("number_version", "generated_codes", "BEFORE INSERT", NUMBER_VERSION.name),
+    Trigger("hash_code", "generated_codes", "BEFORE INSERT OR UPDATE OF code, lease_until", HASH_CODE.name),
     *(
         Trigger("check_status_move", table, "BEFORE UPDATE OF status", CHECK_MOVE.name)
         for table in ("generated_codes", "generated_images")
