@@ -4,7 +4,7 @@
 .NOTPARALLEL:
 .PHONY: help run quick watch test test-all test-lowest test-servers coverage check format lint types docs build lock upgrade
 .PHONY: env-example clean
-.PHONY: bench bench-database bench-cache bench-storage bench-accounts bench-usage bench-operations
+.PHONY: bench bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-operations
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -83,7 +83,7 @@ upgrade: $(to_develop) ## Lock the newest versions that pyproject.toml allows
 env-example: $(to_develop) ## Write .env.example again after a change in the settings
 	@$(bin)/python tools/make_env_example.py
 
-bench: bench-database bench-cache bench-storage bench-accounts bench-usage bench-operations ## Run all benchmarks
+bench: bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-operations ## Run all benchmarks
 
 bench-database: $(to_measure) ## Measure imports, starts, and the database against raw psycopg
 	@$(bin)/python benchmarks/database.py $(ARGUMENTS)
@@ -102,6 +102,9 @@ bench-accounts: $(to_measure) ## Measure sessions, tokens and the audit trail
 
 bench-usage: $(to_measure) ## Measure sums of a month in a ledger of a million entries
 	@$(bin)/python benchmarks/usage.py $(ARGUMENTS)
+
+bench-projects: $(to_measure) ## Measure opening, listing and saving projects against psycopg and SQLAlchemy
+	@$(bin)/python benchmarks/projects.py $(ARGUMENTS)
 
 bench-operations: $(to_measure) ## Measure what metrics and logs cost, and memory
 	@$(bin)/python benchmarks/operations.py $(ARGUMENTS)

@@ -16,12 +16,14 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from data_layer.cache.codec import Codec, UndecodableValueError
+from data_layer.schemas.base import FrozenList, FrozenObject
 
 _UNCHANGEABLE = frozenset(
     {
         *(type(None), bool, int, float, str, bytes),
         *(dt.date, dt.datetime, dt.time, dt.timedelta),
         *(decimal.Decimal, uuid.UUID),
+        *(FrozenObject, FrozenList),
     }
 )
 _MOST_CONTAINERS = 64

@@ -210,11 +210,7 @@ class EntitySession:
                 return known  # type: ignore[return-value]  # The key holds the type.
             mapper = self._mapper(entity_type)
             row = await self._reading(partial(self._transaction.fetch_one, mapper.select_sql, (entity_id,)))
-            if row is None:
-                return None
-            entity = mapper.read(row)
-            self._know(entity)
-            return entity
+            return None if row is None else self._entity_of(entity_type, row)
 
     async def find(self, statement: Select[E]) -> Sequence[E]:
         """The entities that a query selects."""
@@ -245,6 +241,18 @@ class EntitySession:
             await self._flush()
             return await self._reading(partial(self._transaction.fetch_one, sql, parameters))
 
+    async def fetch_all(self, *queries: Statement) -> list[list[tuple[Any, ...]]]:
+        """The rows of several reads on the driver's connection, which do not begin the transaction."""
+        async with self._lock:
+            self._require_open()
+            await self._flush()
+            return await self._reading(partial(self._transaction.fetch_all, *queries))
+
+    async def find_row(self, entity_type: type[E], sql: Sql, parameters: Sequence[Any]) -> E | None:
+        """The first row of a query for ``loaded_columns``: the object that this transaction knows, or a new one."""
+        row = await self.fetch_one(sql, parameters)
+        return None if row is None else self._entity_of(entity_type, row)
+
     async def change(self, statement: UpdateBase) -> CursorResult[Any]:
         """Execute a statement that changes rows without loading them; known entities are not touched."""
         result = await self.execute(statement.execution_options(synchronize_session=False))
@@ -271,7 +279,7 @@ class EntitySession:
         async with self._lock:
             self._require_open()
             self._is_ending = True
-            if self._new and self._transaction.can_commit_at_once and not self._has_changes():
+            if self.writes_at_once:
                 await self._finish(self._insert_new(self._transaction.run_and_commit))
                 return
             await self._flush()
@@ -289,6 +297,11 @@ class EntitySession:
         entity = self._known.get((entity_type, entity_id))
         if entity is not None:
             self._rollback.take_over(entity, values)
+
+    @property
+    def writes_at_once(self) -> bool:
+        """Whether ``commit`` sends everything that is to be written together with the commit, in one round trip."""
+        return bool(self._new) and self._transaction.can_commit_at_once and not self._has_changes()
 
     @property
     def outcome(self) -> Outcome:
@@ -423,6 +436,14 @@ class EntitySession:
         self._known[type(entity), entity.id] = entity
         if self._orm is not None:
             self._orm.add(entity)
+
+    def _entity_of(self, entity_type: type[E], row: Sequence[Any]) -> E:
+        entity = self._mapper(entity_type).read(row)
+        known = self._known.get((entity_type, entity.id))
+        if known is not None:
+            return known  # type: ignore[return-value]  # The key holds the type.
+        self._know(entity)
+        return entity
 
     def _forget_all(self, entities: Sequence[Entity]) -> None:
         for entity in entities:

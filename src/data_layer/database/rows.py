@@ -34,7 +34,7 @@ class RowMapper(Generic[E]):
         mapper = inspect(entity)
         given = [field.name for field in dataclasses.fields(entity) if field.init]
         columns = {attribute.key: attribute.columns[0] for attribute in mapper.column_attrs}
-        loaded = {name: column for name, column in columns.items() if not mapper.column_attrs[name].deferred}
+        loaded = loaded_columns(entity)
         generated = {name: column for name, column in loaded.items() if name not in given or _is_time(column)}
         self._manager = cast("ClassManager[E]", mapper.class_manager)
         self._table = mapper.local_table
@@ -107,6 +107,12 @@ class RowMapper(Generic[E]):
             text = f"INSERT INTO {self._table} ({columns}) VALUES ({places}) RETURNING {self._returning}"  # noqa: S608  (only names)
             self._insertions[names] = Sql(f"{self._table}.insert", text)
         return self._insertions[names]
+
+
+def loaded_columns(entity: type[Entity]) -> dict[str, ColumnElement[Any]]:
+    """The columns that are read with an entity, by the names of its attributes."""
+    attributes = inspect(entity).column_attrs
+    return {attribute.key: attribute.columns[0] for attribute in attributes if not attribute.deferred}
 
 
 @cache

@@ -110,20 +110,17 @@ class Transaction:
 
     async def fetch_one(self, sql: Sql, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
         """The first row of a single read."""
+        rows = await self.fetch_all((sql, parameters))
+        return rows[0][0] if rows[0] else None
+
+    async def fetch_all(self, *queries: Statement) -> list[list[tuple[Any, ...]]]:
+        """The rows of each read, all in one round trip."""
         if self._database.reads_need_transaction:
             await self.begin()
-
-        comments = self._observation.comments
-        text = sql if comments is None else comments.add(sql, has_parameters=True)
-
-        async def read(driver: DriverConnection) -> tuple[Any, ...] | None:
-            cursor = await driver.execute(text, parameters)
-            row: tuple[Any, ...] | None = await cursor.fetchone()
-            return row
-
-        self._log((sql, parameters))
-        with self._observation.watch((sql, parameters)):
-            return await self._execute(read)
+        sent = self._commented(queries)
+        self._log(*queries)
+        with self._observation.watch(*queries):
+            return await self._execute(lambda driver: _fetch(driver, sent))
 
     async def run(self, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
         """Run statements in one round trip, begun first if need be; the first row of each, or ``None``."""
@@ -315,6 +312,14 @@ class Transaction:
         if self._database.logs_statements:
             for sql, _ in statements:
                 log.debug("statement_executed", sql=sql)
+
+
+async def _fetch(driver: DriverConnection, queries: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
+    if len(queries) == 1:
+        return [await (await driver.execute(*queries[0])).fetchall()]
+    async with driver.pipeline():
+        cursors = [await driver.execute(sql, values) for sql, values in queries]
+    return [await cursor.fetchall() for cursor in cursors]
 
 
 async def _send(driver: DriverConnection, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:

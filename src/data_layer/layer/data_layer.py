@@ -20,6 +20,7 @@ from data_layer.repositories.unit_of_work import UnitOfWork, last_position
 from data_layer.schemas.health import Health
 from data_layer.services.accounts import AccountDependencies, AccountService
 from data_layer.services.audit.service import AuditService
+from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.designs import DesignSystemService
 from data_layer.services.files import FileMaintenance, FileService, LocalFileServer, PublicFileServer
 from data_layer.services.generations import GenerationService
@@ -212,10 +213,14 @@ class DataLayer:
         return self._traced("accounts", AccountService(dependencies))
 
     @property
+    def _cached_projects(self) -> CachedProjects:
+        return CachedProjects(self.transaction, self.cache)
+
+    @property
     def projects(self) -> ProjectService:
         """Projects and the versions of their code."""
         parts = self._opened
-        service = ProjectService(self.transaction, parts.image_files, self.cache, parts.view_counts)
+        service = ProjectService(self.transaction, parts.image_files, self._cached_projects, parts.view_counts)
         return self._traced("projects", service)
 
     @property
@@ -228,7 +233,9 @@ class DataLayer:
     @property
     def generations(self) -> GenerationService:
         """Requests to generate code, their variants, and every version of a project."""
-        return self._traced("generations", GenerationService(self.transaction, self._opened.generation_streams))
+        return self._traced(
+            "generations", GenerationService(self.transaction, self._cached_projects, self._opened.generation_streams)
+        )
 
     @property
     def designs(self) -> DesignSystemService:

@@ -124,8 +124,9 @@ async def open_parts(
     audit_buffer.start()
     sessions, tokens = _make_sessions(settings, database, cache, addresses)
     stack.push_async_callback(sessions.close)
+    commit_hooks = _make_commit_hooks(cache, sessions, files)
     # Its last checkpoints and views come while the data layer closes and begins no transactions for others any more.
-    generation_streams = GenerationStreams(partial(UnitOfWork, database), LiveStreams(cache))
+    generation_streams = GenerationStreams(partial(UnitOfWork, database, commit_hooks), LiveStreams(cache))
     stack.push_async_callback(generation_streams.close)
     view_counts = ViewCounts(partial(UnitOfWork, database))
     stack.push_async_callback(view_counts.close)
@@ -141,7 +142,7 @@ async def open_parts(
         audit_buffer,
         sessions,
         tokens,
-        _make_commit_hooks(cache, sessions, files),
+        commit_hooks,
         counters,
         (counters, *second),
         ServerCounters(database, replicas.databases, observing=settings.metrics.enable_metrics),

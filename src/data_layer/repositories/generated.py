@@ -3,21 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Select, Uuid, any_, bindparam, func, literal_column, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from typing_extensions import override
 
-from data_layer.database.statements import named
+from data_layer.database.statements import CompiledStatement, named
 from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Generation
 from data_layer.entities.enums import GenerationStatus
 from data_layer.repositories.files import keys_attached_to
-from data_layer.repositories.repository import Repository, is_any
+from data_layer.repositories.repository import Repository
+from data_layer.repositories.view_rows import ViewRows
 from data_layer.schemas.codes import GeneratedCodeSummary
 
 if TYPE_CHECKING:
     from data_layer.database.entity_session import EntitySession
+
+
+@cache
+def code_summaries() -> ViewRows[GeneratedCodeSummary]:
+    """How variants are read without their code."""
+    return ViewRows(GeneratedCodeSummary, GeneratedCode, code_size=func.octet_length(GeneratedCode.code))
+
+
+def summaries_where(condition: ColumnElement[bool]) -> Select[tuple[Any, ...]]:
+    """The query for variants without their code, oldest first."""
+    query = select(*code_summaries().columns).where(condition)
+    return query.order_by(GeneratedCode.version, GeneratedCode.variant_index)
+
+
+_SUMMARIES = CompiledStatement(
+    "generated_codes.summaries", lambda: summaries_where(GeneratedCode.project_id == bindparam("project_id"))
+)
+SUMMARIES_OF = CompiledStatement(
+    "generated_codes.summaries_of",
+    lambda: summaries_where(GeneratedCode.generation_id == any_(bindparam("generation_ids", type_=ARRAY(Uuid())))),
+)
+
+
+_RUNNING = CompiledStatement(
+    "generated_codes.is_running",
+    lambda: (
+        select(literal_column("1"))
+        .where(GeneratedCode.project_id == bindparam("project_id"), GeneratedCode.lease_until.is_not(None))
+        .limit(literal_column("1"))
+    ),
+)
 
 
 class GeneratedCodeRepository(Repository[GeneratedCode]):
@@ -51,11 +85,17 @@ class GeneratedCodeRepository(Repository[GeneratedCode]):
 
     async def summaries(self, project_id: UUID) -> Sequence[GeneratedCodeSummary]:
         """All variants of all versions of a project without their code, oldest first."""
-        return await self._summaries(GeneratedCode.project_id == project_id)
+        [rows] = await self._session.fetch_all(_SUMMARIES.given(project_id=project_id))
+        return code_summaries().read(rows)
 
     async def summaries_of(self, generation_ids: Sequence[UUID]) -> Sequence[GeneratedCodeSummary]:
         """All variants of these generations without their code, oldest first."""
-        return await self._summaries(is_any(GeneratedCode.generation_id, generation_ids))
+        [rows] = await self._session.fetch_all(SUMMARIES_OF.given(generation_ids=list(generation_ids)))
+        return code_summaries().read(rows)
+
+    async def is_running(self, project_id: UUID) -> bool:
+        """Whether a variant of the project has a writer."""
+        return await self._session.fetch_one(*_RUNNING.given(project_id=project_id)) is not None
 
     async def latest(self, project_id: UUID) -> GeneratedCode | None:
         """Of the last generation with a complete variant the selected one, or else the first that is complete."""
@@ -69,17 +109,6 @@ class GeneratedCodeRepository(Repository[GeneratedCode]):
         )
         found = await self._session.find(named("generated_codes.latest", statement))
         return found[0] if found else None
-
-    async def _summaries(self, condition: ColumnElement[bool]) -> Sequence[GeneratedCodeSummary]:
-        fields = [name for name in GeneratedCodeSummary.model_fields if name != "code_size"]
-        columns = [getattr(GeneratedCode, name).label(name) for name in fields]
-        statement = (
-            select(*columns, func.octet_length(GeneratedCode.code).label("code_size"))
-            .where(condition)
-            .order_by(GeneratedCode.version, GeneratedCode.variant_index)
-        )
-        rows = (await self._session.execute(statement)).mappings()
-        return [GeneratedCodeSummary.model_validate(dict(row)) for row in rows]
 
 
 class GeneratedImageRepository(Repository[GeneratedImage]):

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import false, func, select
+from sqlalchemy import ColumnElement, Integer, Select, Uuid, bindparam, false, func, select
 from uuid_utils.compat import uuid7
 
-from data_layer.database.statements import named
+from data_layer.database.statements import CompiledStatement, named
 from data_layer.entities import GeneratedCode, Generation, GenerationEvent, Project
 from data_layer.entities.enums import CodeStack, GenerationStatus
 from data_layer.repositories import generation_statements as sql
-from data_layer.repositories.repository import Repository, check_limit, check_number
-from data_layer.schemas.generations import VariantResult
+from data_layer.repositories.generated import SUMMARIES_OF, code_summaries, summaries_where
+from data_layer.repositories.repository import MAXIMUM_NUMBER, Repository, check_limit, check_number
+from data_layer.repositories.view_rows import ViewRows
+from data_layer.schemas.codes import GeneratedCodeSummary
+from data_layer.schemas.generations import GenerationRow, VariantResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,25 @@ class BilledVariant:
     provider: str
     model: str
     reported: dict[str, Any] | None
+
+
+def _page(*columns: ColumnElement[Any]) -> Select[tuple[Any, ...]]:
+    of_project = Generation.project_id == bindparam("project_id", type_=Uuid())
+    is_before = Generation.number < bindparam("before", type_=Integer())
+    query = select(*columns).where(of_project, is_before).order_by(Generation.number.desc())
+    return query.limit(bindparam("limit", type_=Integer()))
+
+
+@cache
+def _generation_rows() -> ViewRows[GenerationRow]:
+    return ViewRows(GenerationRow, Generation)
+
+
+_PAGE = CompiledStatement("generations.page", lambda: _page(*_generation_rows().columns))
+_PAGE_VARIANTS = CompiledStatement(
+    "generations.page_variants",
+    lambda: summaries_where(GeneratedCode.generation_id.in_(_page(Generation.id.expression))),
+)
 
 
 class GenerationRepository(Repository[Generation]):
@@ -232,8 +255,10 @@ class GenerationRepository(Repository[Generation]):
         rows = await self._session.execute(named("generated_codes.stored", statement))
         return [StoredVariant(**row) for row in rows.mappings()]
 
-    async def page(self, project_id: UUID, *, limit: int, before: int | None) -> Sequence[Generation]:
-        """The generations of a project, last one first.
+    async def history(
+        self, project_id: UUID, *, limit: int, before: int | None
+    ) -> tuple[Sequence[GenerationRow], Sequence[GeneratedCodeSummary]]:
+        """The generations of a project, last one first, and their variants without code, in one round trip.
 
         Args:
             project_id: of which project.
@@ -241,13 +266,18 @@ class GenerationRepository(Repository[Generation]):
             before: the number of the last row of the page before.
         """
         check_limit(limit)
-        statement = select(Generation).where(Generation.project_id == project_id)
         if before is not None:
             check_number("before", before)
-            statement = statement.where(Generation.number < before)
-        return await self._session.find(
-            named("generations.page", statement.order_by(Generation.number.desc()).limit(limit))
-        )
+        values = {"project_id": project_id, "before": MAXIMUM_NUMBER if before is None else before, "limit": limit}
+        rows, code_rows = await self._session.fetch_all(_PAGE.given(**values), _PAGE_VARIANTS.given(**values))
+        generations, codes = _generation_rows().read(rows), code_summaries().read(code_rows)
+        # Each statement has a snapshot of its own: what was added between the two moves the page of the second one.
+        found = {code.generation_id for code in codes}
+        missed = [generation.id for generation in generations if generation.id not in found]
+        if missed:
+            [code_rows] = await self._session.fetch_all(SUMMARIES_OF.given(generation_ids=missed))
+            codes += code_summaries().read(code_rows)
+        return generations, codes
 
 
 class GenerationEventRepository(Repository[GenerationEvent]):

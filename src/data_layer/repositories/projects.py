@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from enum import Enum, auto
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_, union
+from sqlalchemy import ColumnElement, Integer, Select, Text, and_, any_, bindparam, func, or_, select, tuple_, union
+from sqlalchemy.dialects.postgresql import ARRAY
 from typing_extensions import override
 
+from data_layer.database.statements import CompiledStatement
 from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Project
 from data_layer.entities.enums import ProjectStatus
 from data_layer.entities.texts import check_text
 from data_layer.errors import InvalidValueError
 from data_layer.repositories.files import keys_attached_to
-from data_layer.repositories.repository import Repository, check_limit, is_any
-from data_layer.schemas.projects import ProjectFilter, ProjectOrder
+from data_layer.repositories.repository import Repository, check_limit
+from data_layer.repositories.view_rows import ViewRows
+from data_layer.schemas.projects import ProjectFilter, ProjectFull, ProjectOrder, ProjectSummary
 
 if TYPE_CHECKING:
     from data_layer.database.entity_session import EntitySession
@@ -66,6 +71,12 @@ class ProjectRepository(Repository[Project]):
         rank = func.ts_rank(Project.search_vector, query)
         return await self._session.find(statement.order_by(rank.desc(), Project.id.desc()).limit(limit))
 
+    async def view(self, project_id: UUID) -> ProjectFull | None:
+        """A project as its owner sees it, also one in the trash; None when there is none."""
+        [rows] = await self._session.fetch_all(_VIEW.given(project_id=project_id))
+        views = _full().read(rows)
+        return views[0] if views else None
+
     async def page(
         self,
         user_id: UUID,
@@ -75,7 +86,7 @@ class ProjectRepository(Repository[Project]):
         is_descending: bool,
         after: Position | None,
         limit: int,
-    ) -> Sequence[Project]:
+    ) -> Sequence[ProjectSummary]:
         """A page of a user's projects, and one more if another page follows.
 
         Those without a value come last in descending order, first in ascending.
@@ -86,15 +97,14 @@ class ProjectRepository(Repository[Project]):
             InvalidValueError: for a limit out of range.
         """
         check_limit(limit)
-        column = _ORDERS[order]
-        statement = select(Project).where(Project.user_id == user_id, *_wanted(wanted))
-        if after is not None:
-            statement = statement.where(_beyond(column, order, after, is_descending=is_descending))
-        if is_descending:
-            statement = statement.order_by(column.desc().nulls_last(), Project.id.desc())
-        else:
-            statement = statement.order_by(column.asc().nulls_first(), Project.id.asc())
-        return await self._session.find(statement.limit(limit + 1))
+        filters = _filters(wanted)
+        start = _Start.BEGINNING if after is None else _Start.EMPTY if after[0] is None else _Start.VALUE
+        statement = _page(order, start, tuple(filters), is_descending=is_descending)
+        value, project_id = after or (None, None)
+        place = {"after_value": value, "after_id": project_id} if after else {}
+        query = statement.given(user_id=user_id, limit=limit + 1, **place, **filters)
+        [rows] = await self._session.fetch_all(query)
+        return _summaries().read(rows)
 
     async def remove_deleted(self, before: datetime, *, limit: int) -> int:
         """Remove projects for good that were deleted before this time, files included; how many."""
@@ -156,31 +166,91 @@ async def stored_files_of(session: EntitySession, projects: ColumnElement[bool])
     return sorted(keys.union(await keys_attached_to(session, attached)))
 
 
-def _wanted(wanted: ProjectFilter) -> list[ColumnElement[bool]]:
-    conditions = [is_any(Project.status, sorted(wanted.statuses)) if wanted.statuses else _IN_USE]
-    for name in ("type", "is_favorite", "is_public"):
+def _filters(wanted: ProjectFilter) -> dict[str, Any]:
+    """The conditions that a filter sets, with their values."""
+    filters: dict[str, Any] = {"statuses": sorted(wanted.statuses)} if wanted.statuses else {}
+    for name in ("type", "is_favorite", "is_public", "tag", "stack"):
         value = getattr(wanted, name)
         if value is not None:
-            conditions.append(getattr(Project, name) == value)
+            filters[name] = value
     if wanted.tag is not None:
         check_text("tag", wanted.tag)
-        conditions.append(Project.tags.contains([wanted.tag]))
-    if wanted.stack is not None:
-        of_stack = GeneratedCode.project_id == Project.id, GeneratedCode.code_stack == wanted.stack
-        conditions.append(select(GeneratedCode.id).where(*of_stack).exists())
-    return conditions
+        filters["tag"] = [wanted.tag]
+    return filters
+
+
+def _condition(name: str) -> ColumnElement[bool]:
+    """A condition whose value is given when the statement is executed."""
+    match name:
+        case "statuses":
+            return Project.status == any_(bindparam(name, type_=ARRAY(Text())))
+        case "tag":
+            return Project.tags.contains(bindparam(name, type_=Project.tags.type))
+        case "stack":
+            is_of = GeneratedCode.code_stack == bindparam(name, type_=GeneratedCode.code_stack.type)
+            return select(GeneratedCode.id).where(GeneratedCode.project_id == Project.id, is_of).exists()
+        case _:
+            column = getattr(Project, name)
+            condition: ColumnElement[bool] = column == bindparam(name, type_=column.type)
+            return condition
+
+
+class _Start(Enum):
+    """Where a page begins: with the first project, or after one that has a value for the order, or has none."""
+
+    BEGINNING = auto()
+    VALUE = auto()
+    EMPTY = auto()
+
+
+@cache
+def _page(order: ProjectOrder, start: _Start, filters: tuple[str, ...], *, is_descending: bool) -> CompiledStatement:
+    return CompiledStatement("projects.page", partial(_page_query, order, start, filters, is_descending=is_descending))
+
+
+def _page_query(
+    order: ProjectOrder, start: _Start, filters: tuple[str, ...], *, is_descending: bool
+) -> Select[tuple[Any, ...]]:
+    column = _ORDERS[order]
+    owner = Project.user_id == bindparam("user_id", type_=Project.user_id.type)
+    query = select(*_summaries().columns).where(owner, *map(_condition, filters))
+    if "statuses" not in filters:
+        query = query.where(_IN_USE)
+    if start is not _Start.BEGINNING:
+        query = query.where(_beyond(column, order, start, is_descending=is_descending))
+    if is_descending:
+        query = query.order_by(column.desc().nulls_last(), Project.id.desc())
+    else:
+        query = query.order_by(column.asc().nulls_first(), Project.id.asc())
+    return query.limit(bindparam("limit", type_=Integer()))
 
 
 def _beyond(
-    column: ColumnElement[Any], order: ProjectOrder, after: Position, *, is_descending: bool
+    column: ColumnElement[Any], order: ProjectOrder, start: _Start, *, is_descending: bool
 ) -> ColumnElement[bool]:
     """Whether a project comes after a position. No row comparison of PostgreSQL's holds for an empty value."""
-    value, project_id = after
-    if value is None:
+    project_id = bindparam("after_id", type_=Project.id.type)
+    if start is _Start.EMPTY:
         is_next = Project.id < project_id if is_descending else Project.id > project_id
         same = and_(column.is_(None), is_next)
         return same if is_descending else or_(same, column.is_not(None))
-    given: Any = func.lower(value) if order is ProjectOrder.NAME else value
+    value: Any = bindparam("after_value", type_=column.type)
+    given = func.lower(value) if order is ProjectOrder.NAME else value
     if is_descending:
         return or_(tuple_(column, Project.id) < tuple_(given, project_id), column.is_(None))
     return tuple_(column, Project.id) > tuple_(given, project_id)
+
+
+@cache
+def _full() -> ViewRows[ProjectFull]:
+    return ViewRows(ProjectFull, Project)
+
+
+_VIEW = CompiledStatement(
+    "projects.view", lambda: select(*_full().columns).where(Project.id == bindparam("project_id"))
+)
+
+
+@cache
+def _summaries() -> ViewRows[ProjectSummary]:
+    return ViewRows(ProjectSummary, Project)

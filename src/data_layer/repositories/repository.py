@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, String, Text, any_, delete, func, inspect, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    String,
+    Text,
+    any_,
+    bindparam,
+    delete,
+    func,
+    inspect,
+    literal,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute
 
-from data_layer.database.statements import AnyExecutable, named
+from data_layer.database.rows import loaded_columns
+from data_layer.database.statements import AnyExecutable, CompiledStatement, named
 from data_layer.entities import Entity
 from data_layer.entities.json_values import Json
 from data_layer.errors import InvalidValueError, NotFoundError
@@ -21,6 +37,9 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=Entity)
 
 MAXIMUM_PAGE = 1000
+MAXIMUM_NUMBER = 2**31 - 1
+_SINGLE = (str, int, float, UUID, date)
+_found_by: dict[tuple[type[ReadRepository[Any]], tuple[str, ...]], CompiledStatement] = {}
 
 
 def chosen_once(rows: Select[Any]) -> Select[Any]:
@@ -47,8 +66,8 @@ def check_limit(limit: object) -> None:
 
 def check_number(name: str, value: object) -> None:
     """Refuse what no column of 32 bits holds with an InvalidValueError."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise InvalidValueError(f"{name} must be a number from 0 to {2**31 - 1}", field=name)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAXIMUM_NUMBER:
+        raise InvalidValueError(f"{name} must be a number from 0 to {MAXIMUM_NUMBER}", field=name)
 
 
 class ReadRepository(Generic[E]):
@@ -84,6 +103,9 @@ class ReadRepository(Generic[E]):
         Raises:
             InvalidValueError: for a name that is no column.
         """
+        if all(isinstance(value, _SINGLE) for value in filters.values()):
+            values = {name: self._stored_form(name, value) for name, value in filters.items()}
+            return await self._session.find_row(self.entity, *self._find_statement(tuple(filters)).given(**values))
         found = await self._session.find(self._named("find", self._select(filters).limit(1)))
         return found[0] if found else None
 
@@ -122,6 +144,16 @@ class ReadRepository(Generic[E]):
         found = await self._session.find(self._named("lock", statement))
         return found[0] if found else None
 
+    def _find_statement(self, names: tuple[str, ...]) -> CompiledStatement:
+        """The statement that finds a row by these columns, composed once: it is needed in nearly every transaction."""
+        statement = _found_by.get((type(self), names))
+        if statement is None:
+            columns = loaded_columns(self.entity).values()
+            filters = {name: bindparam(name, type_=self._column(name).type) for name in names}
+            query = select(*columns).where(*self._conditions(filters)).limit(literal_column("1"))
+            statement = _found_by[type(self), names] = CompiledStatement(f"{self._table}.find", lambda: query)
+        return statement
+
     def _select(self, filters: dict[str, Any]) -> Select[E]:
         return select(self.entity).where(*self._conditions(filters))
 
@@ -136,9 +168,13 @@ class ReadRepository(Generic[E]):
             contains: ColumnElement[bool] = column.contains(value)
             return contains
         if isinstance(value, list | tuple | set | frozenset):
-            return is_any(column, value)
-        equal: ColumnElement[bool] = column == value
+            return is_any(column, [self._stored_form(name, one) for one in value])
+        equal: ColumnElement[bool] = column == self._stored_form(name, value)
         return equal
+
+    def _stored_form(self, name: str, value: Any) -> Any:  # noqa: ARG002  (for repositories that override it)
+        """A value that is looked for, in the one form in which its column holds it."""
+        return value
 
     def _column(self, name: str) -> InstrumentedAttribute[Any]:
         names = inspect(self.entity).column_attrs.keys()

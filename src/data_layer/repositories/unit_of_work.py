@@ -316,7 +316,7 @@ class UnitOfWork:
         self._made[make].add(*items)
 
     async def _commit(self) -> None:
-        if self._hooks:
+        if self._hooks and not self._session.writes_at_once:
             # Written first, because that may have to wait for other transactions, and a hook's promise may expire.
             await self._session.flush()
         for hook in self._hooks:

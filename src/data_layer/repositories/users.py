@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select, text, update
+from sqlalchemy import bindparam, delete, func, select, text, update
 from typing_extensions import override
 
+from data_layer.database.statements import CompiledStatement
 from data_layer.entities import Budget, DesignSystem, FileReference, Project, Session, StoredFile, User
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.entities.texts import normalize_email
@@ -37,6 +38,11 @@ class Credentials:
     password_hash: str | None = field(repr=False)
 
 
+_STANDING = CompiledStatement(
+    "users.standing", lambda: select(User.role, User.status).where(User.id == bindparam("user_id"))
+)
+
+
 class UserRepository(Repository[User]):
     """Rows of ``users``."""
 
@@ -45,6 +51,11 @@ class UserRepository(Repository[User]):
     def __init__(self, session: EntitySession, discard: Callable[..., None]) -> None:
         super().__init__(session)
         self._discard = discard
+
+    async def standing(self, user_id: UUID) -> tuple[UserRole, UserStatus] | None:
+        """The role and the status of an account; None when there is none."""
+        row = await self._session.fetch_one(*_STANDING.given(user_id=user_id))
+        return None if row is None else (UserRole(row[0]), UserStatus(row[1]))
 
     async def page(
         self,
@@ -141,11 +152,8 @@ class UserRepository(Repository[User]):
         self._session.forget(entity)
 
     @override
-    def _condition(self, name: str, value: Any) -> ColumnElement[bool]:
-        if name == "email":
-            several = isinstance(value, list | tuple | set | frozenset)
-            value = [_spelled(one) for one in value] if several else _spelled(value)
-        return super()._condition(name, value)
+    def _stored_form(self, name: str, value: Any) -> Any:
+        return _spelled(value) if name == "email" else value
 
 
 def _spelled(email: Any) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 from uuid import UUID
 
 from pydantic import AliasChoices, AwareDatetime, ConfigDict, Field
 
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
-from data_layer.schemas.base import Value, View
+from data_layer.schemas.base import JsonObject, Value, View
 
 
 class AuditSecure(View):
@@ -35,8 +35,8 @@ class AuditCompliance(AuditSecure):
     user_agent: str | None
     correlation_id: str | None
     source: str | None
-    old_values: dict[str, Any]
-    new_values: dict[str, Any]
+    old_values: JsonObject
+    new_values: JsonObject
     error_message: str | None
     duration: float | None
 
@@ -46,8 +46,8 @@ class AuditFull(AuditCompliance):
 
     details: str | None
     session_id: str | None
-    context: dict[str, Any]
-    metadata: dict[str, Any] = Field(validation_alias=AliasChoices("metadata_", "metadata"))
+    context: JsonObject
+    metadata: JsonObject = Field(validation_alias=AliasChoices("metadata_", "metadata"))
 
 
 class AuditView(StrEnum):

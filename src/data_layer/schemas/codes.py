@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from pydantic import AliasChoices, Field
 
 from data_layer.entities.enums import CodeStack, GenerationProvider, GenerationStatus, GenerationType
-from data_layer.schemas.base import View
+from data_layer.schemas.base import JsonObject, View
 
 
 class GeneratedCodeBase(View):
@@ -51,16 +50,16 @@ class GeneratedCodeFull(GeneratedCodeBase):
     additional_instructions: str | None
     input_image_url: str | None
     result_image_url: str | None
-    generation_params: dict[str, Any]
+    generation_params: JsonObject
     temperature: float | None
     max_tokens: int | None
     prompt_tokens: int | None
     completion_tokens: int | None
-    error_details: dict[str, Any]
+    error_details: JsonObject
     correlation_id: str | None
     view_count: int
     copy_count: int
     download_count: int
-    feedback: dict[str, Any]
-    metrics: dict[str, Any]
-    metadata: dict[str, Any] = Field(validation_alias=AliasChoices("metadata_", "metadata"))
+    feedback: JsonObject
+    metrics: JsonObject
+    metadata: JsonObject = Field(validation_alias=AliasChoices("metadata_", "metadata"))

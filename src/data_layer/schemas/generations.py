@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_layer.entities.enums import CodeStack, GenerationProvider, GenerationStatus, InputMode, RequestType
-from data_layer.schemas.base import Value
+from data_layer.schemas.base import Value, View
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.usage import Reservation
 
@@ -113,8 +113,8 @@ class WriterState(Value):
     last_sequences: tuple[int, ...]
 
 
-class GenerationView(Value):
-    """A generation and its variants, without their code. Its status follows from theirs."""
+class GenerationRow(View):
+    """A generation by itself."""
 
     id: UUID
     project_id: UUID
@@ -123,10 +123,15 @@ class GenerationView(Value):
     input_mode: InputMode
     prompt: str | None
     selected_variant: int
-    status: GenerationStatus
     created_by: UUID | None
     started_at: datetime
     ended_at: datetime | None
+
+
+class GenerationView(GenerationRow):
+    """A generation and its variants, without their code. Its status follows from theirs."""
+
+    status: GenerationStatus
     variants: tuple[GeneratedCodeSummary, ...]
 
 

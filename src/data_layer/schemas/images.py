@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from data_layer.entities.enums import GenerationStatus, ImageKind, ImageProvider, ImageQuality, ImageStyle
-from data_layer.schemas.base import Value, View
+from data_layer.schemas.base import JsonObject, Value, View
 
 
 class NewImage(BaseModel):
@@ -80,10 +80,10 @@ class GeneratedImageFull(GeneratedImageSummary):
     seed: int | None
     storage_key: str | None
     mime_type: str | None
-    generation_params: dict[str, Any]
+    generation_params: JsonObject
     generation_time_seconds: float | None
     error_message: str | None
-    error_details: dict[str, Any]
+    error_details: JsonObject
     correlation_id: str | None
     view_count: int
     download_count: int

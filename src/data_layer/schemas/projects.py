@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import AliasChoices, Field
 
 from data_layer.entities.enums import CodeStack, ProjectStatus, ProjectType
-from data_layer.schemas.base import Value, View
+from data_layer.schemas.base import JsonObject, Value, View
 
 
 class ProjectPublic(View):
@@ -22,7 +22,7 @@ class ProjectPublic(View):
     description: str | None
     type: ProjectType
     thumbnail_image: str | None
-    tags: list[str]
+    tags: tuple[str, ...]
     view_count: int
     generation_count: int
     created_at: datetime
@@ -46,13 +46,13 @@ class ProjectFull(ProjectSummary):
     original_image_filename: str | None
     original_image_size: int | None
     original_image_mime_type: str | None
-    image_metadata: dict[str, Any]
+    image_metadata: JsonObject
     instructions: str | None
-    settings: dict[str, Any]
+    settings: JsonObject
     last_viewed_at: datetime | None
     revision: int
     deleted_at: datetime | None
-    metadata: dict[str, Any] = Field(validation_alias=AliasChoices("metadata_", "metadata"))
+    metadata: JsonObject = Field(validation_alias=AliasChoices("metadata_", "metadata"))
 
 
 class ProjectDraft(Value):

@@ -13,7 +13,7 @@ from pydantic import AliasChoices, Field, SecretStr
 
 from data_layer.entities.enums import SessionStatus, SessionType, UserRole
 from data_layer.schemas.actors import Actor
-from data_layer.schemas.base import View
+from data_layer.schemas.base import JsonObject, View
 
 
 class ActiveSession(View):
@@ -99,5 +99,5 @@ class SessionAdmin(SessionSecure):
     request_count: int
     revoked_at: datetime | None
     revoked_reason: str | None
-    metadata: dict[str, Any] = Field(validation_alias=AliasChoices("metadata_", "metadata"))
+    metadata: JsonObject = Field(validation_alias=AliasChoices("metadata_", "metadata"))
     updated_at: datetime

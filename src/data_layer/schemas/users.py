@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, StringConstraints
 
 from data_layer.entities.enums import AuthProvider, UserRole, UserStatus
-from data_layer.schemas.base import View
+from data_layer.schemas.base import JsonObject, View
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 
@@ -96,7 +96,7 @@ class UserFull(UserPublic):
     email_verified: bool
     email_verified_at: datetime | None
     last_login_at: datetime | None
-    preferences: dict[str, Any]
+    preferences: JsonObject
     created_at: datetime
     updated_at: datetime
 
@@ -113,4 +113,4 @@ class UserAdmin(UserFull):
     failed_login_count: int
     locked_until: datetime | None
     password_changed_at: datetime | None
-    metadata: dict[str, Any] = Field(validation_alias=AliasChoices("metadata_", "metadata"))
+    metadata: JsonObject = Field(validation_alias=AliasChoices("metadata_", "metadata"))

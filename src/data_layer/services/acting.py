@@ -26,10 +26,10 @@ async def as_of_now(tx: UnitOfWork, actor: Actor) -> Actor:
     """
     if actor.user_id is None:
         return actor
-    user = await tx.users.find_one(id=actor.user_id)
-    if user is None or user.status is not UserStatus.ACTIVE:
+    role, status = await tx.users.standing(actor.user_id) or (None, None)
+    if role is None or status is not UserStatus.ACTIVE:
         raise PermissionDeniedError("the acting account is not active")
-    return Actor.user(user.id, user.role)
+    return Actor.user(actor.user_id, role)
 
 
 def reading_entry(

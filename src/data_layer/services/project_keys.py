@@ -1,4 +1,4 @@
-"""Where the cache keeps what is known about a project."""
+"""Where the cache keeps what is known about projects. Whatever changes them names these keys in ``tx.invalidate``."""
 
 from __future__ import annotations
 
@@ -6,5 +6,25 @@ from uuid import UUID
 
 
 def project_key(project_id: UUID) -> str:
-    """The cache key of a project: whatever changes a project's row names it in ``tx.invalidate``."""
+    """The key of a project's row."""
     return f"project:{project_id}"
+
+
+def owner_key(user_id: UUID) -> str:
+    """The key of a person's list of projects, and of whether the account is active."""
+    return f"projects_of:{user_id}"
+
+
+def history_key(project_id: UUID) -> str:
+    """The key of a project's generations and their variants, without code."""
+    return f"history_of:{project_id}"
+
+
+def row_keys(project_id: UUID, owner_id: UUID) -> tuple[str, str]:
+    """The keys of whatever shows a project's row."""
+    return project_key(project_id), owner_key(owner_id)
+
+
+def work_keys(project_id: UUID, owner_id: UUID) -> tuple[str, str, str]:
+    """The keys of whatever shows a project's row, which counts its generations, and of what shows the generations."""
+    return (*row_keys(project_id, owner_id), history_key(project_id))

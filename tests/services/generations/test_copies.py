@@ -253,7 +253,7 @@ async def test_a_project_without_versions_and_with_all_its_settings(
     clone = await data.projects.clone(owner.actor, project.id, history=history)
     assert clone == await data.projects.open(owner.actor, clone.id)
     assert (clone.name, len(clone.name)) == ("A" * 248 + " (copy)", 255)
-    assert (clone.tags, clone.settings, clone.description) == (["x"], {"a": 1}, "words")
+    assert (clone.tags, clone.settings, clone.description) == (("x",), {"a": 1}, "words")
     assert (clone.is_public, clone.is_favorite, clone.revision, clone.status) == (False, False, 1, ProjectStatus.DRAFT)
     assert (clone.generation_count, clone.last_generated_at, clone.original_image) == (0, None, None)
     async with data.transaction() as tx:

@@ -42,7 +42,7 @@ async def test_history_is_a_tree_of_generations_and_variants(data: DataLayer, ow
     pages = [
         await data.generations.history(owner.actor, owner.project_id, limit=1, before=before) for before in (4, 3, 2, 1)
     ]
-    assert [view for page in pages for view in page] == history
+    assert tuple(view for page in pages for view in page) == history
     assert "code" not in history[0].variants[0].model_dump()
 
 

@@ -363,7 +363,7 @@ async def test_a_parent_in_another_project_is_refused(data: DataLayer, owner: Ow
     for parent in (generation.variant_ids[0], uuid7()):
         with pytest.raises(MissingReferenceError):
             await started(data, owner, parent_id=parent)
-    assert await data.generations.history(owner.actor, owner.project_id) == []
+    assert await data.generations.history(owner.actor, owner.project_id) == ()
     assert (await started(data, owner)).number == 1, "no gap"
 
 

@@ -36,6 +36,7 @@ from data_layer.schemas.projects import (
     ProjectOrder,
     ProjectSummary,
 )
+from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.image_files import ImageFiles
 from data_layer.services.maintenance import TRASH_RETENTION
 from data_layer.services.projects import ProjectService
@@ -55,7 +56,8 @@ async def owner(data: DataLayer) -> Actor:
 def project_service(data: DataLayer, site: Site) -> ProjectService:
     """The service, to which the site is on the internet."""
     images = ImageFiles(data.files, make_fetcher(site))
-    return ProjectService(data.transaction, images, data.cache, ViewCounts(data.transaction))
+    cached = CachedProjects(data.transaction, data.cache)
+    return ProjectService(data.transaction, images, cached, ViewCounts(data.transaction))
 
 
 async def actions(data: DataLayer, project: ProjectFull) -> list[AuditAction]:
@@ -168,7 +170,7 @@ async def test_a_project_that_cannot_be_inserted_leaves_no_file(data: DataLayer,
 
 async def test_a_lost_update_is_refused_with_both_states(data: DataLayer, owner: Actor) -> None:
     project = await data.projects.create(owner, ProjectDraft(name="A", tags=["x", " x ", "y"]))
-    assert project.tags == ["x", "y"]
+    assert project.tags == ("x", "y")
 
     results = await asyncio.gather(
         *(

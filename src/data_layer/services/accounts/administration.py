@@ -17,6 +17,7 @@ from data_layer.services.accounts.addresses import login_name
 from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.accounts.tools import AccountDependencies, admin_entry, load_authorized, reauthorize
 from data_layer.services.permissions import Permission, require
+from data_layer.services.project_keys import owner_key
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
@@ -96,6 +97,7 @@ class Administration:
             user = await load_authorized(tx, actor, Permission.SUSPEND_ACCOUNT, user_id, guard_admins=True)
             if user.status is not UserStatus.SUSPENDED:
                 user.status = UserStatus.SUSPENDED
+                tx.invalidate(owner_key(user_id))
                 action = AuditAction.ADMIN_USER_SUSPEND
                 await _write(tx, actor, user, action, "Suspended an account", details=reason)
                 await tx.sessions.end_all(user_id, "account_suspended")

@@ -16,7 +16,7 @@ from data_layer.schemas.users import ProfileChanges, UserFull, UserPublic
 from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.accounts.tools import AccountDependencies, admin_entry, changed, load_authorized, own_entry
 from data_layer.services.permissions import Permission, require
-from data_layer.services.project_keys import project_key
+from data_layer.services.project_keys import owner_key, project_key
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
@@ -115,6 +115,7 @@ class Profiles:
             user = await load_authorized(tx, actor, Permission.DEACTIVATE_ACCOUNT, user_id, guard_admins=True)
             if user.status is UserStatus.SUSPENDED:
                 raise InvalidValueError("a suspended account cannot be deactivated", field="status")
+            tx.invalidate(owner_key(user_id))
             await tx.sessions.end_all(user_id, "account_deactivated")
             return await self._apply(tx, actor, user, "Deactivated the account", {"status": UserStatus.INACTIVE})
 
@@ -137,7 +138,7 @@ class Profiles:
             else:
                 tx.add(admin_entry(actor, AuditAction.ADMIN_USER_DELETE, user_id, "Deleted an account"))
             await tx.sessions.end_all(user_id, "account_deleted")
-            tx.invalidate(*map(project_key, await tx.projects.ids_of(user_id)))
+            tx.invalidate(owner_key(user_id), *map(project_key, await tx.projects.ids_of(user_id)))
             await tx.users.delete(user)
 
     async def _apply(

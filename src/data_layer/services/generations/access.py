@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from data_layer.entities.enums import GenerationStatus, ProjectStatus
 from data_layer.errors import NotFoundError
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.codes import GeneratedCodeSummary
-from data_layer.schemas.generations import GenerationView
+from data_layer.schemas.generations import GenerationRow, GenerationView
 from data_layer.services.acting import as_of_now, reading_entry
 from data_layer.services.permissions import Permission, is_allowed
 
@@ -92,14 +93,18 @@ async def open_code(
 
 async def view_of(tx: UnitOfWork, generation: Generation) -> GenerationView:
     """A generation with its variants as they are now."""
-    [view] = await views_of(tx, [generation])
+    [view] = views_of([generation], await tx.codes.summaries_of([generation.id]))
     return view
 
 
-async def views_of(tx: UnitOfWork, generations: Sequence[Generation]) -> list[GenerationView]:
-    """Generations of one project with their variants."""
-    variants = await tx.codes.summaries_of([generation.id for generation in generations])
-    return [_view(each, tuple(code for code in variants if code.generation_id == each.id)) for each in generations]
+def views_of(
+    generations: Sequence[GenerationRow | Generation], codes: Sequence[GeneratedCodeSummary]
+) -> tuple[GenerationView, ...]:
+    """Generations with those of the variants that are theirs, in the order in which they are given."""
+    variants = defaultdict(list)
+    for code in codes:
+        variants[code.generation_id].append(code)
+    return tuple(_view(generation, tuple(variants[generation.id])) for generation in generations)
 
 
 def status_of(statuses: Sequence[GenerationStatus]) -> GenerationStatus:
@@ -114,12 +119,8 @@ def status_of(statuses: Sequence[GenerationStatus]) -> GenerationStatus:
     return GenerationStatus.CANCELLED if present == {GenerationStatus.CANCELLED} else GenerationStatus.FAILED
 
 
-def _view(generation: Generation, variants: tuple[GeneratedCodeSummary, ...]) -> GenerationView:
-    columns = {
-        *("id", "project_id", "number", "generation_type", "input_mode", "prompt", "selected_variant"),
-        *("created_by", "started_at", "ended_at"),
-    }
-    values = {name: getattr(generation, name) for name in columns}
+def _view(generation: GenerationRow | Generation, variants: tuple[GeneratedCodeSummary, ...]) -> GenerationView:
+    values = {name: getattr(generation, name) for name in GenerationRow.model_fields}
     return GenerationView(**values, variants=variants, status=status_of([code.status for code in variants]))
 
 

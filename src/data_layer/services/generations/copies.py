@@ -11,6 +11,7 @@ from data_layer.repositories.project_copies import ProjectContents, ProjectCopy
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.projects import ProjectFull
 from data_layer.services.generations.versions import add_copy
+from data_layer.services.project_keys import owner_key
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
@@ -71,6 +72,7 @@ async def _finish(
     tx: UnitOfWork, actor: Actor, copy: ProjectCopy, version: int | None, *, with_history: bool
 ) -> ProjectFull:
     values = {"name": copy.name, "source_project_id": str(copy.contents.project_id), "with_history": with_history}
+    tx.invalidate(owner_key(copy.owner_id))
     tx.add(
         AuditLog.data_action(
             *(AuditAction.PROJECT_CLONE, actor.user_id or copy.owner_id, "project", copy.id, "Copied a project"),

@@ -9,6 +9,7 @@ from data_layer.entities.enums import AuditAction, AuditLevel, GenerationStatus
 from data_layer.services.generations.accounting import charge
 from data_layer.services.generations.live import MAXIMUM_VARIANTS
 from data_layer.services.generations.recovery import published_but_not_stored
+from data_layer.services.project_keys import history_key
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions
@@ -36,6 +37,8 @@ async def end_expired(transactions: Transactions, live: LiveStreams) -> int:
                 for each in recovered:
                     await tx.generations.checkpoint(each.code_id, each.writer, each.unsaved, _STILL_EXPIRED)
                 expired = await tx.generations.expire(generation_id, _MESSAGE)
+                if expired:
+                    tx.invalidate(history_key((await tx.generations.get(generation_id)).project_id))
                 for code_id in expired:
                     tx.add(
                         AuditLog.system_event(

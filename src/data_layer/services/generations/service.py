@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from data_layer.entities import AuditLog, GeneratedCode, Generation
+from data_layer.entities import AuditLog, GeneratedCode, Generation, Project
 from data_layer.entities.enums import AuditAction, GenerationStatus, GenerationType, RequestType
 from data_layer.entities.secret_names import is_secret
 from data_layer.errors import (
@@ -35,6 +35,7 @@ from data_layer.schemas.generations import (
     WriterState,
 )
 from data_layer.schemas.projects import ProjectFull
+from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.generations.access import open_code, open_generation, open_project, view_of
 from data_layer.services.generations.accounting import (
     charge,
@@ -57,7 +58,7 @@ from data_layer.services.generations.streams import (
 )
 from data_layer.services.generations.versions import Versions, code_at, require_complete
 from data_layer.services.permissions import Permission
-from data_layer.services.project_keys import project_key
+from data_layer.services.project_keys import history_key, work_keys
 from data_layer.services.ratings import rating_values
 from data_layer.services.usage import check_amount, check_currency
 
@@ -80,8 +81,8 @@ class GenerationService(Versions):
     Moderators and administrators may read code if they say why, which is recorded; they change nothing.
     """
 
-    def __init__(self, transactions: Transactions, streams: GenerationStreams) -> None:
-        super().__init__(transactions)
+    def __init__(self, transactions: Transactions, cached: CachedProjects, streams: GenerationStreams) -> None:
+        super().__init__(transactions, cached)
         self._streams = streams
 
     async def start(
@@ -122,7 +123,7 @@ class GenerationService(Versions):
         async with self._transactions() as tx:
             project = await open_project(tx, actor, project_id, Permission.CHANGE_CODE)
             tx.add(generation)
-            tx.invalidate(project_key(project_id))
+            tx.invalidate(*work_keys(project_id, project.user_id))
             await tx.flush()  # The database gives the number that all variants share.
             for code in codes:
                 code.writer = writer
@@ -297,7 +298,7 @@ class GenerationService(Versions):
         for code in codes:
             if code.status in RUNNING:
                 local = stream.variant(code.variant_index) if stream else None
-                await self._cancel_variant(project.user_id, generation_id, code.id, stream, local)
+                await self._cancel_variant(project, generation_id, code.id, stream, local)
         async with self._transactions() as tx:
             return await view_of(tx, await tx.generations.get(generation.id))
 
@@ -323,6 +324,7 @@ class GenerationService(Versions):
             for each in published:
                 await tx.generations.checkpoint(each.code_id, each.writer, each.unsaved, self._streams.lease_seconds)
             await tx.generations.take_over(generation_id, writer, self._streams.lease_seconds)
+            tx.invalidate(history_key(project.id))
             states = await tx.generations.variants_of(generation_id, writer)
             if not any(state.status in RUNNING for state in states):
                 raise GenerationEndedError("nothing of the generation runs any more", status="ended")
@@ -404,6 +406,7 @@ class GenerationService(Versions):
                 raise InvalidValueError("the generation has no such variant", field="variant")
             if variant != generation.selected_variant:
                 before, generation.selected_variant = generation.selected_variant, variant
+                tx.invalidate(history_key(project.id))
                 tx.add(
                     _entry(
                         *(AuditAction.CODE_UPDATE, project.user_id, generation_id, "Selected a variant"),
@@ -467,6 +470,7 @@ class GenerationService(Versions):
             for name, value in changed.items():
                 setattr(code, name, value)
             if changed:
+                tx.invalidate(history_key(project.id))
                 # What people wrote stays out of the audit trail, which outlives their account.
                 shown = {name for name in changed if name != "feedback"}
                 tx.add(
@@ -525,6 +529,7 @@ class GenerationService(Versions):
         try:
             async with self._transactions() as tx:
                 await tx.generations.lock(stream.id)
+                tx.invalidate(history_key(stream.project_id))
                 is_ended = await tx.generations.end_variant(variant.id, end, stream.writer, unsaved)
                 if is_ended:
                     tx.add(_end_entry(stream.owner_id, variant.id, end))
@@ -542,7 +547,7 @@ class GenerationService(Versions):
 
     async def _cancel_variant(
         self,
-        owner_id: UUID,
+        project: Project,
         generation_id: UUID,
         code_id: UUID,
         stream: GenerationStream | None,
@@ -558,9 +563,10 @@ class GenerationService(Versions):
                 return
         async with self._transactions() as tx:
             await tx.generations.lock(generation_id)
+            tx.invalidate(history_key(project.id))
             is_ended = await tx.generations.end_variant(code_id, end, None, None)
             if is_ended:
-                tx.add(_end_entry(owner_id, code_id, end))
+                tx.add(_end_entry(project.user_id, code_id, end))
             await tx.generations.close(generation_id)
             if is_ended:
                 await charge(tx, [code_id], end.status)

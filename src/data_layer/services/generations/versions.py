@@ -11,12 +11,14 @@ from uuid import UUID
 from data_layer.entities import AuditLog, GeneratedCode, Generation
 from data_layer.entities.enums import AuditAction, GenerationStatus, RequestType
 from data_layer.errors import InvalidValueError, NotFoundError
+from data_layer.repositories.repository import check_limit, check_number
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.codes import GeneratedCodeFull
 from data_layer.schemas.generations import CodeDiff, GenerationView, Hunk
+from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.generations.access import open_project, view_of, views_of
 from data_layer.services.permissions import Permission
-from data_layer.services.project_keys import project_key
+from data_layer.services.project_keys import work_keys
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
@@ -29,8 +31,9 @@ _MOST_COMPARED = 20_000
 class Versions:
     """What can be done with the versions of a project. ``variant`` is by default the one that was selected."""
 
-    def __init__(self, transactions: Transactions) -> None:
+    def __init__(self, transactions: Transactions, cached: CachedProjects) -> None:
         self._transactions = transactions
+        self._cached = cached
 
     async def history(
         self, actor: Actor, project_id: UUID, *, limit: int = 100, before: int | None = None, reason: str | None = None
@@ -49,9 +52,20 @@ class Versions:
         Raises:
             NotFoundError: the actor has no such project.
         """
+        check_limit(limit)
+        if before is not None:
+            check_number("before", before)
+
+        async def load() -> tuple[GenerationView, ...]:
+            async with self._transactions() as tx:
+                return views_of(*await tx.generations.history(project_id, limit=limit, before=before))
+
+        project = await self._cached.project(project_id)
+        if actor.user_id == project.user_id:
+            return await self._cached.history(project, f"{limit}:{before}", load, tuple[GenerationView, ...])
         async with self._transactions() as tx:
             await open_project(tx, actor, project_id, Permission.READ_CODE, reason=reason)
-            return await views_of(tx, await tx.generations.page(project_id, limit=limit, before=before))
+        return await load()
 
     async def version(
         self, actor: Actor, project_id: UUID, number: int, variant: int | None = None, *, reason: str | None = None
@@ -124,7 +138,7 @@ class Versions:
                 inputs={"restored_version": number, "restored_variant": source.variant_index},
             )
             await add_copy(tx, generation, source, parent_id=source.id)
-            tx.invalidate(project_key(project_id))
+            tx.invalidate(*work_keys(project_id, project.user_id))
             tx.add(
                 AuditLog.data_action(
                     *(AuditAction.CODE_UPDATE, project.user_id, "generation", generation.id, "Restored a version"),

@@ -9,17 +9,16 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from data_layer.entities import Project
 from data_layer.entities.texts import check_text
 from data_layer.errors import InvalidTextError, InvalidValueError
 from data_layer.repositories.projects import Position
-from data_layer.schemas.projects import ProjectOrder
+from data_layer.schemas.projects import ProjectOrder, ProjectSummary
 
 _LONGEST = 2048  # A name has 255 characters of at most 4 bytes.
 _LARGEST_COUNT = 2**31 - 1
 
 
-def encode_cursor(project: Project, order: ProjectOrder, *, is_descending: bool) -> str:
+def encode_cursor(project: ProjectSummary, order: ProjectOrder, *, is_descending: bool) -> str:
     """The cursor of the page that begins after a project."""
     value = _value_of(project, order)
     if isinstance(value, datetime):
@@ -73,7 +72,7 @@ def _checked(order: ProjectOrder, value: Any) -> str | int | datetime | None:
             raise ValueError
 
 
-def _value_of(project: Project, order: ProjectOrder) -> str | int | datetime | None:
+def _value_of(project: ProjectSummary, order: ProjectOrder) -> str | int | datetime | None:
     match order:
         case ProjectOrder.UPDATED:
             return project.updated_at

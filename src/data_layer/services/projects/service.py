@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import orjson
 from sqlalchemy import inspect
 
-from data_layer.cache import Cache
 from data_layer.entities import AuditLog, Project
 from data_layer.entities.changes import changes_of
 from data_layer.entities.enums import AuditAction, ProjectStatus
@@ -32,12 +33,13 @@ from data_layer.schemas.projects import (
     ProjectSummary,
 )
 from data_layer.services.acting import as_of_now, reading_entry
+from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.generations.access import open_project
 from data_layer.services.generations.copies import copy_version, copy_with_history
 from data_layer.services.generations.versions import code_at, require_complete
 from data_layer.services.image_files import ImageFiles, ImageSource, thumbnail_key
 from data_layer.services.permissions import Permission, is_allowed, require
-from data_layer.services.project_keys import project_key
+from data_layer.services.project_keys import row_keys
 from data_layer.services.projects.cursors import decode_cursor, encode_cursor
 from data_layer.services.projects.overview import ProjectDetails, ProjectOverview, ProjectRow
 from data_layer.services.view_counts import ViewCounts
@@ -45,7 +47,6 @@ from data_layer.services.view_counts import ViewCounts
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
-_CACHED_SECONDS = 60
 _EVERYTHING = ProjectFilter()
 _MAY_BE_SET = frozenset({ProjectStatus.DRAFT, ProjectStatus.ACTIVE, ProjectStatus.COMPLETED})
 _MAY_BE_EMPTY = frozenset({"description", "instructions"})
@@ -60,10 +61,12 @@ class ProjectService:
     is recorded; only its owner changes it.
     """
 
-    def __init__(self, transactions: Transactions, images: ImageFiles, cache: Cache, views: ViewCounts) -> None:
+    def __init__(
+        self, transactions: Transactions, images: ImageFiles, cached: CachedProjects, views: ViewCounts
+    ) -> None:
         self._transactions = transactions
         self._images = images
-        self._cache = cache
+        self._cached = cached
         self._views = views
         self._overview = ProjectOverview(transactions)
 
@@ -110,6 +113,7 @@ class ProjectService:
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.CHANGE_PROJECT, owner=project.user_id)
             tx.add(project)
+            tx.invalidate(*row_keys(project.id, project.user_id))
             new = {"name": project.name, "type": project.type.value}
             tx.add(_entry(AuditAction.PROJECT_CREATE, actor, project, "Created a project", new_values=new))
             await tx.flush()
@@ -170,21 +174,12 @@ class ProjectService:
             NotFoundError: the actor has none with this id, or it is deleted.
             PermissionDeniedError: a moderator gave no reason.
         """
-        project = await self._cache.get_or_load(
-            project_key(project_id), lambda: self._load(project_id), _CACHED_SECONDS, as_type=ProjectFull
-        )
+        project = await self._cached.project(project_id)
         if not is_allowed(actor, Permission.READ_PROJECT, owner=project.user_id):
             async with self._transactions() as tx:
                 await _read_for_a_reason(tx, actor, project.user_id, reason, resource_id=str(project_id))
         self._views.count(Project, project_id)
         return project
-
-    async def _load(self, project_id: UUID) -> ProjectFull:
-        async with self._transactions() as tx:
-            project = await tx.projects.find_one(id=project_id)
-        if project is None or project.status is ProjectStatus.DELETED:
-            raise _missing(project_id)
-        return ProjectFull.model_validate(project)
 
     async def list(
         self,
@@ -219,18 +214,23 @@ class ProjectService:
         owner_id = _owner(actor, owner_id, Permission.READ_PROJECT_FOR_A_REASON)
         check_limit(limit)
         position = None if after is None else decode_cursor(after, order, is_descending=is_descending)
+
+        async def load() -> ProjectPage:
+            async with self._transactions() as tx:
+                found = await tx.projects.page(
+                    owner_id, wanted, order, is_descending=is_descending, after=position, limit=limit
+                )
+            shown, is_last = found[:limit], len(found) <= limit
+            following = None if is_last else encode_cursor(shown[-1], order, is_descending=is_descending)
+            return ProjectPage(projects=tuple(shown), next=following)
+
+        if actor.user_id == owner_id:
+            shape = _shape(wanted, order, limit, after, is_descending=is_descending)
+            return await self._cached.listed(owner_id, shape, load, ProjectPage)
         async with self._transactions() as tx:
             if not is_allowed(await as_of_now(tx, actor), Permission.READ_PROJECT, owner=owner_id):
                 await _read_for_a_reason(tx, actor, owner_id, reason, resource_id=None)
-            found = await tx.projects.page(
-                owner_id, wanted, order, is_descending=is_descending, after=position, limit=limit
-            )
-            shown = found[:limit]
-            is_last = len(found) <= limit
-            return ProjectPage(
-                projects=tuple(ProjectSummary.model_validate(project) for project in shown),
-                next=None if is_last else encode_cursor(shown[-1], order, is_descending=is_descending),
-            )
+        return await load()
 
     async def update(self, actor: Actor, project_id: UUID, changes: ProjectChanges, *, expected: int) -> ProjectFull:
         """Change a project, unless somebody else did since the caller read it.
@@ -335,6 +335,15 @@ def _show_screenshot(project: Project, file: FileView) -> None:
     project.image_metadata = {"width": file.width, "height": file.height, "dominant_color": file.dominant_color}
 
 
+def _shape(wanted: ProjectFilter, order: ProjectOrder, limit: int, after: str | None, *, is_descending: bool) -> str:
+    """What tells a page from all others of the same list, short enough for a key."""
+    shape = f"{order}:{is_descending}:{limit}"
+    if after is None and wanted == _EVERYTHING:
+        return shape
+    rest = (after, sorted(wanted.statuses), wanted.model_dump(mode="json", exclude={"statuses"}))
+    return f"{shape}:{hashlib.sha256(orjson.dumps(rest)).hexdigest()}"
+
+
 def _owner(actor: Actor, owner_id: UUID | None, permission: Permission) -> UUID:
     """Whose projects are meant; after a first check, which needs no database."""
     owner_id = owner_id or actor.user_id
@@ -386,7 +395,7 @@ async def _move(
 
 
 async def _finish(tx: UnitOfWork, project: Project) -> ProjectFull:
-    tx.invalidate(project_key(project.id))
+    tx.invalidate(*row_keys(project.id, project.user_id))
     await tx.flush()
     return ProjectFull.model_validate(project)
 

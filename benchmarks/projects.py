@@ -1,0 +1,371 @@
+"""``make bench-projects``: opening and listing projects, listing versions and saving one, against named peers.
+
+All of them work on the same server in the same run, with the same rows: 64 projects of one person with 50 versions of
+12 KB each. Rounds of the candidates alternate, so that a disturbance meets all of them; the median round counts.
+
+- data layer, cached: the services as an application calls them, after the first call;
+- data layer, database: the same, with the cached value removed before each call (for ``open`` and lists: their loader);
+- raw psycopg: psycopg's own pool, prepared statements, the same rows as dicts;
+- SQLAlchemy ORM: a session per request, as a typical FastAPI project writes it.
+
+Saved is a version with its audit entry: alone; with the cached values of its project removed; and by hand in one
+statement (a CTE), the least that can be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg_pool
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import defer
+from uuid_utils.compat import uuid7
+
+from data_layer import AuditLog, DataLayer, GeneratedCode, Project, Settings, User
+from data_layer.entities.enums import AuditAction, GenerationProvider, GenerationStatus, ProjectStatus
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.codes import GeneratedCodeSummary
+from data_layer.schemas.generations import GenerationRow
+from data_layer.schemas.projects import ProjectFull, ProjectSummary
+from data_layer.services.project_keys import history_key, owner_key, project_key, work_keys
+from database import CODE, POOL_SIZE, WORKERS, measure
+
+PROJECTS, VERSIONS, PAGE = 64, 50, 50
+Operation = Callable[[], Awaitable[object]]
+Candidates = Mapping[str, Operation]
+console = Console()
+
+CODE_COLUMNS = [name for name in GeneratedCodeSummary.model_fields if name != "code_size"]
+OPEN = f"SELECT {', '.join(ProjectFull.model_fields)} FROM projects WHERE id = %s"
+LIST = (
+    f"SELECT {', '.join(ProjectSummary.model_fields)} FROM projects WHERE user_id = %s AND status <> 'deleted' "
+    f"ORDER BY updated_at DESC, id DESC LIMIT {PAGE}"
+)
+HISTORY = (
+    f"SELECT {', '.join(f'g.{name}' for name in GenerationRow.model_fields)}, "
+    f"{', '.join(f'c.{name} AS c_{name}' for name in CODE_COLUMNS)}, octet_length(c.code) AS code_size "
+    "FROM generations g JOIN generated_codes c ON c.generation_id = g.id WHERE g.project_id = %s "
+    f"ORDER BY g.number DESC, c.variant_index LIMIT {PAGE}"
+)
+SAVE = """
+WITH code AS (
+    INSERT INTO generated_codes (
+        id, project_id, code, code_stack, provider, model, status, metrics, generation_id, variant_index
+    ) VALUES (%s, %s, %s, 'html_tailwind', 'claude', 'model', 'completed', %s, %s, 0)
+    RETURNING id, version, created_at, updated_at
+), audit AS (
+    INSERT INTO audit_logs (id, user_id, action, category, description, resource_type, resource_id)
+    VALUES (%s, %s, 'code_generate', 'data_modification', 'Generated', 'generated_code', %s)
+)
+SELECT * FROM code
+"""
+
+
+class Rows:
+    """What is read, and where to save."""
+
+    def __init__(self) -> None:
+        self.user = User(email=f"{uuid7()}@example.com", first_name="Bench", last_name="Mark")
+        self.actor = Actor.user(self.user.id)
+        self.projects = [self._project(number) for number in range(PROJECTS)]
+        self.ids = [project.id for project in self.projects]
+        # Versions are saved to other projects than those that are read, so that histories keep their length.
+        self.written = [self._project(number) for number in range(PROJECTS)]
+        self._turn = 0
+
+    def _project(self, number: int) -> Project:
+        return Project(
+            user_id=self.user.id,
+            name=f"Landing page {number}",
+            description="The page that everybody sees first, with prices and the names of our customers",
+            status=ProjectStatus.ACTIVE,
+            tags=["landing", "pricing"],
+            settings={"stack": "html_tailwind", "theme": {"dark": True, "accent": "#0af"}, "fonts": ["Inter", "Sora"]},
+        )
+
+    def next_id(self) -> UUID:
+        self._turn += 1
+        return self.ids[self._turn % PROJECTS]
+
+    def next_written(self) -> UUID:
+        self._turn += 1
+        return self.written[self._turn % PROJECTS].id
+
+    def new_code(self, project_id: UUID) -> GeneratedCode:
+        return GeneratedCode(
+            project_id=project_id,
+            code=CODE,
+            provider=GenerationProvider.CLAUDE,
+            model="model",
+            status=GenerationStatus.COMPLETED,
+            metrics={"tokens": 1},
+        )
+
+    def new_entry(self, code: GeneratedCode) -> AuditLog:
+        return AuditLog.data_action(AuditAction.CODE_GENERATE, self.user.id, "generated_code", code.id, "Generated")
+
+
+class Ours:
+    """The services, and the transaction that an application opens itself."""
+
+    def __init__(self, data: DataLayer, rows: Rows) -> None:
+        self._data = data
+        self._rows = rows
+
+    async def open(self) -> None:
+        project = await self._data.projects.open(self._rows.actor, self._rows.next_id())
+        assert project.tags
+
+    async def open_uncached(self) -> None:
+        project_id = self._rows.next_id()
+        async with self._data.transaction() as tx:
+            assert await tx.projects.view(project_id)
+
+    async def list(self) -> None:
+        assert len((await self._data.projects.list(self._rows.actor, limit=PAGE)).projects) == PAGE
+
+    async def list_missed(self) -> None:
+        await self._data.cache.invalidate(owner_key(self._rows.user.id))
+        await self.list()
+
+    async def history(self) -> None:
+        history = await self._data.generations.history(self._rows.actor, self._rows.next_id(), limit=PAGE)
+        assert len(history) == VERSIONS
+
+    async def history_uncached(self) -> None:
+        async with self._data.transaction() as tx:
+            generations, codes = await tx.generations.history(self._rows.next_id(), limit=PAGE, before=None)
+        assert len(generations) == len(codes) == VERSIONS
+
+    async def open_missed(self) -> None:
+        project_id = self._rows.next_id()
+        await self._data.cache.invalidate(project_key(project_id))
+        await self._data.projects.open(self._rows.actor, project_id)
+
+    async def history_missed(self) -> None:
+        project_id = self._rows.next_id()
+        await self._data.cache.invalidate(history_key(project_id))
+        await self._data.generations.history(self._rows.actor, project_id, limit=PAGE)
+
+    async def invalidate(self) -> None:
+        await self._data.cache.invalidate(project_key(self._rows.next_id()))
+
+    async def save(self) -> None:
+        code = self._rows.new_code(self._rows.next_written())
+        async with self._data.transaction() as tx:
+            tx.add(code)
+            tx.add(self._rows.new_entry(code))
+        assert code.version > 0
+
+    async def save_and_invalidate(self) -> None:
+        code = self._rows.new_code(self._rows.next_written())
+        async with self._data.transaction() as tx:
+            tx.add(code)
+            tx.add(self._rows.new_entry(code))
+            tx.invalidate(*work_keys(code.project_id, self._rows.user.id))
+
+
+class Raw:
+    """psycopg by hand."""
+
+    def __init__(self, pool: psycopg_pool.AsyncConnectionPool[Any], rows: Rows) -> None:
+        self._pool = pool
+        self._rows = rows
+
+    async def _all(self, sql: str, *values: object) -> list[dict[str, Any]]:
+        async with self._pool.connection() as connection:
+            cursor = connection.cursor(row_factory=dict_row)
+            return await (await cursor.execute(sql, values, prepare=True)).fetchall()
+
+    async def open(self) -> None:
+        assert await self._all(OPEN, self._rows.next_id())
+
+    async def list(self) -> None:
+        assert len(await self._all(LIST, self._rows.user.id)) == PAGE
+
+    async def history(self) -> None:
+        assert len(await self._all(HISTORY, self._rows.next_id())) == VERSIONS
+
+    async def save(self) -> None:
+        code_id = uuid7()
+        values = (code_id, self._rows.next_written(), CODE, Jsonb({"tokens": 1}), uuid7())
+        assert await self._all(SAVE, *values, uuid7(), self._rows.user.id, str(code_id))
+
+
+class Orm:
+    """SQLAlchemy's ORM, a session per request."""
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], rows: Rows) -> None:
+        self._sessions = sessions
+        self._rows = rows
+
+    async def open(self) -> None:
+        async with self._sessions() as session:
+            assert await session.get(Project, self._rows.next_id())
+
+    async def list(self) -> None:
+        query = select(Project).where(Project.user_id == self._rows.user.id, Project.status != ProjectStatus.DELETED)
+        async with self._sessions() as session:
+            found = await session.scalars(query.order_by(Project.updated_at.desc(), Project.id.desc()).limit(PAGE))
+            assert len(found.all()) == PAGE
+
+    async def history(self) -> None:
+        query = select(GeneratedCode).where(GeneratedCode.project_id == self._rows.next_id())
+        query = query.options(defer(GeneratedCode.code)).order_by(GeneratedCode.version.desc()).limit(PAGE)
+        async with self._sessions() as session:
+            assert len((await session.scalars(query)).all()) == VERSIONS
+
+    async def save(self) -> None:
+        code = self._rows.new_code(self._rows.next_written())
+        async with self._sessions() as session:
+            session.add(code)
+            session.add(self._rows.new_entry(code))
+            await session.commit()
+            await session.refresh(code)
+        assert code.version > 0
+
+
+async def compare(candidates: Candidates, workers: int, rounds: int, seconds: float) -> dict[str, float]:
+    """The median rate of each candidate."""
+    for operation in candidates.values():
+        await measure(operation, workers, min(seconds, 0.5))
+    rates: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, operation in candidates.items():
+            rates[name].append(await measure(operation, workers, seconds))
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def report(title: str, rates: Mapping[int, Mapping[str, float]], base: str) -> None:
+    """Print one comparison, each candidate as a ratio to the one that is the base."""
+    table = Table(title=title, title_justify="left", box=None)
+    table.add_column("candidate")
+    for workers in rates:
+        for column in (f"{workers} workers, a second", f"x {base}"):
+            table.add_column(column, justify="right")
+    for name in next(iter(rates.values())):
+        cells = [cell for each in rates.values() for cell in (f"{each[name]:,.0f}", f"{each[name] / each[base]:.2f}")]
+        table.add_row(name, *cells)
+    console.print(table)
+    console.print()
+
+
+async def fill(data: DataLayer, rows: Rows) -> None:
+    """Store what is read."""
+    async with data.transaction() as tx:
+        for row in (rows.user, *rows.projects, *rows.written):
+            tx.add(row)
+    for project_id in rows.ids:
+        async with data.transaction() as tx:
+            for _ in range(VERSIONS):
+                tx.add(rows.new_code(project_id))
+
+
+async def bench(folder: Path, rounds: int, seconds: float, only: str) -> None:
+    """Everything, with one worker and with 32."""
+    settings = Settings(
+        data_folder=folder / "servers",
+        local_storage_path=folder / "uploads",
+        db_max_connections=POOL_SIZE,
+        db_min_connections=POOL_SIZE,
+        log_level="error",
+    )
+    async with DataLayer(settings) as data:
+        rows = Rows()
+        await fill(data, rows)
+        url = data.database.address.url
+        pool = psycopg_pool.AsyncConnectionPool(
+            url.set(drivername="postgresql").render_as_string(hide_password=False),
+            min_size=POOL_SIZE,
+            max_size=POOL_SIZE,
+            open=False,
+            kwargs={"autocommit": True},
+        )
+        engine = create_async_engine(url, pool_size=POOL_SIZE, max_overflow=0)
+        async with pool:
+            await pool.wait()
+            ours, raw = Ours(data, rows), Raw(pool, rows)
+            orm = Orm(async_sessionmaker(engine, expire_on_commit=False), rows)
+            for title, base, candidates in works(ours, raw, orm):
+                if only in title:
+                    rates = {workers: await compare(candidates, workers, rounds, seconds) for workers in WORKERS}
+                    report(title, rates, base)
+        await engine.dispose()
+
+
+def works(ours: Ours, raw: Raw, orm: Orm) -> list[tuple[str, str, Candidates]]:
+    """What is measured: its title, the candidate that the others are compared with, and all candidates."""
+    by_hand = "raw psycopg"
+    return [
+        (
+            "open a project",
+            by_hand,
+            {
+                "data layer, cached": ours.open,
+                "data layer, database": ours.open_uncached,
+                "data layer, invalidated before": ours.open_missed,
+                "invalidation alone": ours.invalidate,
+                by_hand: raw.open,
+                "SQLAlchemy ORM": orm.open,
+            },
+        ),
+        (
+            f"list {PAGE} projects",
+            by_hand,
+            {
+                "data layer, cached": ours.list,
+                "data layer, invalidated before": ours.list_missed,
+                by_hand: raw.list,
+                "SQLAlchemy ORM": orm.list,
+            },
+        ),
+        (
+            f"list {VERSIONS} versions",
+            by_hand,
+            {
+                "data layer, cached": ours.history,
+                "data layer, database": ours.history_uncached,
+                "data layer, invalidated before": ours.history_missed,
+                by_hand: raw.history,
+                "SQLAlchemy ORM": orm.history,
+            },
+        ),
+        (
+            "save a version of 12 KB with its audit entry",
+            "by hand in one statement",
+            {
+                "data layer": ours.save,
+                "data layer, with invalidation": ours.save_and_invalidate,
+                "by hand in one statement": raw.save,
+                "SQLAlchemy ORM": orm.save,
+            },
+        ),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each candidate")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a round")
+    parser.add_argument("--only", default="", help="part of the title of what to measure, such as save")
+    options = parser.parse_args()
+    console.print(f"load average {os.getloadavg()[0]:.1f}\n")
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        asyncio.run(bench(Path(folder), options.rounds, options.seconds, options.only))
+
+
+if __name__ == "__main__":
+    main()
