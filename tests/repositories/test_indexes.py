@@ -15,6 +15,7 @@ from data_layer import DataLayer
 from data_layer.database.driver import DriverConnection
 from data_layer.entities import Entity
 from data_layer.errors import NotFoundError
+from data_layer.repositories.project_search import Scope, Wanted
 from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.usage import UsageGroup
 from tests.support import make_user
@@ -69,6 +70,9 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "ix_projects_settings": lambda tx: tx.projects.count(settings={"language": "en"}),
     "ix_projects_tags": lambda tx: tx.projects.count(tags=["pricing"]),
     "ix_projects_search_vector": lambda tx: tx.projects.search("pricing page"),
+    "ix_project_search_vector": lambda tx: tx.project_search.find(
+        Wanted("'=pricing'", "'=pricing':AB"), Scope(is_everything=True), after=None, limit=20
+    ),
     "uq_generated_codes_project_id_version_variant_index": lambda tx: tx.codes.summaries(SOMEONE),
     "uq_generations_project_id_number": lambda tx: tx.generations.find_one(project_id=SOMEONE, number=3),
     "uq_generations_external_source_external_key": lambda tx: tx.generations.find_one(

@@ -10,6 +10,7 @@ from data_layer.entities.generated_image import GeneratedImage
 from data_layer.entities.generation import Generation, GenerationEvent
 from data_layer.entities.login_attempt import login_attempts
 from data_layer.entities.project import Project
+from data_layer.entities.project_search import project_search, project_search_changes
 from data_layer.entities.refresh_token import RefreshToken
 from data_layer.entities.session import Session
 from data_layer.entities.session_change import session_changes
@@ -37,6 +38,8 @@ __all__ = [
     "User",
     "budget_reservations",
     "login_attempts",
+    "project_search",
+    "project_search_changes",
     "session_changes",
     "usage_days",
 ]

@@ -359,7 +359,27 @@ END
 """,
 )
 
+# What the search finds is derived from these rows, later (see ``project_search``).
+NOTE_SEARCH_CHANGE = Function(
+    "note_search_change",
+    """
+BEGIN
+    IF TG_TABLE_NAME = 'projects' THEN
+        INSERT INTO project_search_changes (project_id) VALUES (NEW.id) ON CONFLICT DO NOTHING;
+    ELSIF TG_TABLE_NAME = 'users' THEN
+        INSERT INTO project_search_changes (project_id) SELECT id FROM projects WHERE user_id = NEW.id
+        ON CONFLICT DO NOTHING;
+    ELSE
+        INSERT INTO project_search_changes (project_id) VALUES (coalesce(NEW.project_id, OLD.project_id))
+        ON CONFLICT DO NOTHING;
+    END IF;
+    RETURN NULL;
+END
+""",
+)
+
 FUNCTIONS = (
+    NOTE_SEARCH_CHANGE,
     SPELL_ADDRESS,
     ADD_USAGE,
     REFUSE_USAGE_CHANGE,
@@ -443,5 +463,47 @@ TRIGGERS = (
     Trigger("announce_change", "users", "AFTER UPDATE OF role, status", ANNOUNCE_USER.name),
     Trigger(
         "count_references", "file_references", "AFTER INSERT OR DELETE OR UPDATE OF file_id", COUNT_REFERENCES.name
+    ),
+    Trigger(
+        "note_search_change",
+        "projects",
+        "AFTER INSERT OR UPDATE OF name, description, instructions, tags",
+        NOTE_SEARCH_CHANGE.name,
+    ),
+    Trigger(
+        "note_search_change",
+        "users",
+        "AFTER UPDATE OF preferences",
+        NOTE_SEARCH_CHANGE.name,
+        condition="WHEN ((new.preferences -> 'language'::text) IS DISTINCT FROM (old.preferences -> 'language'::text))",
+    ),
+    Trigger(
+        "note_search_change",
+        "generations",
+        "AFTER INSERT OR DELETE OR UPDATE OF prompt, selected_variant",
+        NOTE_SEARCH_CHANGE.name,
+    ),
+    Trigger(
+        "note_search_insert",
+        "generated_codes",
+        "AFTER INSERT",
+        NOTE_SEARCH_CHANGE.name,
+        condition="WHEN (new.status = 'completed'::text)",
+    ),
+    # A body that moves elsewhere leaves an empty text behind, and changes nothing that can be found.
+    Trigger(
+        "note_search_update",
+        "generated_codes",
+        "AFTER UPDATE OF status, code",
+        NOTE_SEARCH_CHANGE.name,
+        condition="WHEN ((new.status = 'completed'::text) <> (old.status = 'completed'::text) "
+        "OR new.status = 'completed'::text AND new.code <> ''::text AND new.code <> old.code)",
+    ),
+    Trigger(
+        "note_search_delete",
+        "generated_codes",
+        "AFTER DELETE",
+        NOTE_SEARCH_CHANGE.name,
+        condition="WHEN (old.status = 'completed'::text)",
     ),
 )

@@ -29,6 +29,7 @@ from data_layer.repositories.generated import GeneratedCodeRepository, Generated
 from data_layer.repositories.generations import GenerationEventRepository, GenerationRepository
 from data_layer.repositories.login_attempts import LoginAttemptRepository
 from data_layer.repositories.project_copies import ProjectCopyRepository
+from data_layer.repositories.project_search import ProjectSearchRepository
 from data_layer.repositories.projects import ProjectRepository
 from data_layer.repositories.refresh_tokens import RefreshTokenRepository
 from data_layer.repositories.sessions import EndedSessions, SessionRepository
@@ -163,6 +164,11 @@ class UnitOfWork:
     def project_copies(self) -> ProjectCopyRepository:
         """Copies of projects."""
         return ProjectCopyRepository(self._session)
+
+    @cached_property
+    def project_search(self) -> ProjectSearchRepository:
+        """The index of the search over projects."""
+        return ProjectSearchRepository(self._session)
 
     @cached_property
     def generations(self) -> GenerationRepository:

@@ -10,7 +10,8 @@ class MaintenanceReport(View):
 
     ``is_complete`` is false when another process was at it, or something was kept for the next round because its
     tables were busy. ``objects_removed`` are those of the storage that nothing refers to any more, files and uploads
-    aside. ``variants_expired`` were still running when their writers stopped. ``audit_triggers_restored`` are those
+    aside. ``variants_expired`` were still running when their writers stopped. ``projects_indexed``
+    had changed since a search indexed them. ``audit_triggers_restored`` are those
     that protect the audit trail and did not hold always.
     """
 
@@ -22,6 +23,7 @@ class MaintenanceReport(View):
     login_attempts_removed: int = 0
     projects_removed: int = 0
     variants_expired: int = 0
+    projects_indexed: int = 0
     files_expired: int = 0
     uploads_abandoned: int = 0
     objects_removed: int = 0

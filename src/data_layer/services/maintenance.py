@@ -27,6 +27,7 @@ from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.services.acting import as_of_now
 from data_layer.services.generations.expiry import end_expired
 from data_layer.services.permissions import Permission, require
+from data_layer.services.search import SearchIndex
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
@@ -44,6 +45,7 @@ _FIRST_MONTH = Month(2020, 1)  # No id of ours is older; what seems to be is ano
 _BATCH = 1_000
 _ATTEMPTS = 5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.4, 3.2
+_SECONDS_TO_INDEX = 600.0
 _SESSION_GRACE = timedelta(days=1)
 TRASH_RETENTION = timedelta(days=30)
 """For how long the deletion of a project can be undone."""
@@ -156,6 +158,7 @@ class _Round:
                 "session_changes_removed": await tx.sessions.count_changes(self._journal_end),
                 "projects_removed": await tx.projects.count_deleted(self._trash_end),
                 "variants_expired": await tx.generations.count_expired(),
+                "projects_indexed": await tx.project_search.count_changed(),
             }
         found |= _file_figures(await self._files.clean_regularly(apply=False))
         months = await self._partitions.months()
@@ -173,6 +176,7 @@ class _Round:
         """Do it."""
         with timed("maintenance_finished") as timer:
             await self._step("generations", self._end_variants)
+            await self._step("search", self._index_projects)
             await self._step("sessions", self._remove_sessions)
             timer.checkpoint("sessions_removed")
             await self._step("audit months", self._keep_months)
@@ -197,6 +201,9 @@ class _Round:
 
     async def _end_variants(self) -> None:
         self._found["variants_expired"] = await end_expired(self._transactions, self._live)
+
+    async def _index_projects(self) -> None:
+        self._found["projects_indexed"] = await SearchIndex(self._transactions).update(None, seconds=_SECONDS_TO_INDEX)
 
     async def _remove_sessions(self) -> None:
         removals: dict[str, Removal] = {

@@ -20,6 +20,7 @@ from data_layer.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
+from data_layer.repositories.project_search import Scope
 from data_layer.repositories.repository import check_limit
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import Attachment, FileView
@@ -32,6 +33,7 @@ from data_layer.schemas.projects import (
     ProjectPage,
     ProjectSummary,
 )
+from data_layer.schemas.search import SearchPage
 from data_layer.services.acting import as_of_now, reading_entry
 from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.generations.access import open_project
@@ -42,6 +44,7 @@ from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.project_keys import row_keys
 from data_layer.services.projects.cursors import decode_cursor, encode_cursor
 from data_layer.services.projects.overview import ProjectDetails, ProjectOverview, ProjectRow
+from data_layer.services.search import ProjectSearch
 from data_layer.services.view_counts import ViewCounts
 
 if TYPE_CHECKING:
@@ -69,6 +72,7 @@ class ProjectService:
         self._cached = cached
         self._views = views
         self._overview = ProjectOverview(transactions)
+        self._search = ProjectSearch(transactions)
 
     async def create(
         self,
@@ -231,6 +235,51 @@ class ProjectService:
             if not is_allowed(await as_of_now(tx, actor), Permission.READ_PROJECT, owner=owner_id):
                 await _read_for_a_reason(tx, actor, owner_id, reason, resource_id=None)
         return await load()
+
+    async def search(
+        self,
+        actor: Actor,
+        text: str,
+        *,
+        include_public: bool = False,
+        after: str | None = None,
+        limit: int = 20,
+        owner_id: UUID | None = None,
+        reason: str | None = None,
+    ) -> SearchPage:
+        """Find projects by words in names, tags, descriptions, instructions, prompts and the latest version's page.
+
+        As in a web search all words must occur, ``"quoted words"`` together and exactly; ``or`` and ``-not`` work, and
+        the last word need not be complete. Other forms of a word are found in English and in the language that the
+        person prefers. What was changed before the call is found, unless it is more than two seconds' work to index.
+
+        Args:
+            actor: the owner, a moderator, or anybody who asks for public projects.
+            text: what to look for, at most 500 characters. Without a word to look for nothing is found.
+            include_public: also what is public of the projects of others.
+            after: ``next`` of the page before.
+            limit: the length of the page, 100 at most.
+            owner_id: whose projects, by default the actor's; of the system everybody's.
+            reason: see ``open``.
+
+        Raises:
+            InvalidValueError: the text is too long, or the cursor or the limit cannot be; ``field`` says which.
+            PermissionDeniedError: the projects belong to somebody else.
+        """
+        scope = await self._scope(actor, owner_id, reason, include_public=include_public)
+        language_of = scope.owner_id or actor.user_id
+        return await self._search.search(text, scope, language_of=language_of, after=after, limit=limit)
+
+    async def _scope(self, actor: Actor, owner_id: UUID | None, reason: str | None, *, include_public: bool) -> Scope:
+        if owner_id is None and actor.is_system:
+            return Scope(is_everything=True)
+        if owner_id is None and actor.user_id is None and include_public:
+            return Scope(has_public=True)
+        owner_id = _owner(actor, owner_id, Permission.READ_PROJECT_FOR_A_REASON)
+        async with self._transactions() as tx:
+            if not is_allowed(await as_of_now(tx, actor), Permission.READ_PROJECT, owner=owner_id):
+                await _read_for_a_reason(tx, actor, owner_id, reason, resource_id=None)
+        return Scope(owner_id, has_public=include_public)
 
     async def update(self, actor: Actor, project_id: UUID, changes: ProjectChanges, *, expected: int) -> ProjectFull:
         """Change a project, unless somebody else did since the caller read it.

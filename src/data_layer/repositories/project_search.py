@@ -1,0 +1,271 @@
+"""The index of the search over projects: what it does not know yet, its rows, and what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Select,
+    cast,
+    false,
+    func,
+    literal,
+    literal_column,
+    select,
+    true,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import TSQUERY
+
+from data_layer.database.statements import Sql, named
+from data_layer.entities import Generation, Project, User, project_search, project_search_changes
+from data_layer.entities.enums import ProjectStatus, UserStatus
+from data_layer.repositories.repository import is_any
+
+if TYPE_CHECKING:
+    from data_layer.database.entity_session import EntitySession
+
+_CHANGES = project_search_changes.c
+_INDEX = project_search.c
+
+# What a word weighs that stands in page, prompts, tags and name.
+_WEIGHTS: ColumnElement[Any] = literal_column("'{0.05, 0.2, 0.4, 1.0}'::real[]")
+_EXACT = "simple"
+_MOST_RANKED = 10_000
+"""Of the projects of everybody so many are ranked at most; a search that finds more of them is too broad to be one."""
+_SIMILAR_ENOUGH = 0.5
+_WORTH_OF_SIMILARITY = 0.001
+
+_STATE = Sql(
+    "project_search.state",
+    """
+SELECT coalesce((SELECT revision FROM project_search WHERE project_id = %s), 0),
+    ARRAY(SELECT transaction_id FROM project_search_changes WHERE project_id = %s)
+""",
+)
+# No word is a dot: it keeps phrases from going on from one text to the next.
+_REDUCED = " || ".join(
+    f"setweight('.:2'::tsvector || to_tsvector('english', %s) || '.:2'::tsvector || to_tsvector(%s::regconfig, %s), "
+    f"'{weight}')"
+    for weight in "ABCD"
+)
+# The changes go with the row that knows them, or stay. What was changed after they were read has rows of its own.
+_STORE = Sql(
+    "project_search.store",
+    f"""
+WITH stored AS (
+    INSERT INTO project_search AS known (project_id, revision, prompts, page_text, vector)
+    VALUES (%s, 1, %s, %s, %s::tsvector || {_REDUCED})
+    ON CONFLICT (project_id) DO UPDATE SET revision = known.revision + 1, prompts = excluded.prompts,
+        page_text = excluded.page_text, vector = excluded.vector, indexed_at = now()
+    WHERE known.revision = %s
+    RETURNING project_id
+)
+DELETE FROM project_search_changes AS changes USING stored
+WHERE changes.project_id = stored.project_id AND changes.transaction_id = ANY (%s)
+""",  # noqa: S608  (made of constants)
+)
+_FORGET = Sql(
+    "project_search_changes.delete",
+    "DELETE FROM project_search_changes WHERE project_id = %s AND transaction_id = ANY (%s)",
+)
+_PARSE = Sql(
+    "project_search.parse",
+    """
+SELECT to_regprocedure('word_similarity(text, text)') IS NOT NULL,
+    ARRAY(
+        SELECT to_tsquery(dictionary::regconfig, operand)::text
+        FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS leaf (dictionary, operand, place) ORDER BY place
+    )
+""",
+)
+_MATCHING = Sql(
+    "project_search.matching",
+    """
+SELECT ARRAY(
+    SELECT word FROM unnest(%s::text[]) AS word
+    WHERE (('''' || '=' || word || '''')::tsvector || to_tsvector('english', word) || to_tsvector(%s::regconfig, word))
+        @@ %s::tsquery
+)
+""",
+)
+
+
+class IndexState(NamedTuple):
+    """What is known of a project: the revision of its row, 0 without one, and the changes that it does not know."""
+
+    revision: int
+    changes: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedTexts:
+    """What is indexed of a project.
+
+    Attributes:
+        vector: the words as they are, as text for ``tsvector``.
+        reduced: the words for dictionaries, in four texts, the one that weighs most first.
+        dictionary: that of the owner's language, if it is not the English one, which is always there.
+        prompts: for highlights.
+        page_text: for highlights.
+    """
+
+    vector: str
+    reduced: Sequence[str]
+    dictionary: str | None
+    prompts: str
+    page_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose projects are searched.
+
+    Attributes:
+        owner_id: all of this person.
+        has_public: and what is public of the projects of others.
+        is_everything: those of everybody instead.
+    """
+
+    owner_id: UUID | None = None
+    has_public: bool = False
+    is_everything: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is looked for.
+
+    Attributes:
+        query: for PostgreSQL.
+        public_query: the same in public fields only.
+        similar: a text that a name may also be similar to, if the server has trigrams.
+    """
+
+    query: str
+    public_query: str
+    similar: str | None = None
+
+
+class Found(NamedTuple):
+    """A project that was found; of one that is not ``is_full`` only public fields were searched."""
+
+    project_id: UUID
+    rank: float
+    is_full: bool
+
+
+class ProjectSearchRepository:
+    """Rows of ``project_search`` and ``project_search_changes``."""
+
+    def __init__(self, session: EntitySession) -> None:
+        self._session = session
+
+    async def find_changed(self, user_id: UUID | None, *, limit: int) -> Sequence[UUID]:
+        """Projects that have changed since they were indexed, of this person or of anybody; also removed ones."""
+        statement = select(_CHANGES.project_id).group_by(_CHANGES.project_id).limit(limit)
+        if user_id is not None:
+            mine = select(_CHANGES.project_id).where(_CHANGES.project_id == Project.id).exists()
+            statement = select(Project.id).where(Project.user_id == user_id, mine).limit(limit)
+        return (await self._session.execute(named("project_search.find_changed", statement))).scalars().all()
+
+    async def count_changed(self) -> int:
+        """How many projects have changed since they were indexed."""
+        statement = select(func.count(_CHANGES.project_id.distinct()))
+        return int((await self._session.execute(statement)).scalar_one())
+
+    async def state(self, project_id: UUID) -> IndexState:
+        """What is known of a project; whatever is read after it is at least as new."""
+        [row] = await self._session.run((_STATE, (project_id, project_id)))
+        return IndexState(*row) if row else IndexState(0, ())
+
+    async def prompts(self, project_id: UUID, *, limit: int, length: int) -> Sequence[str]:
+        """The beginnings of the last prompts of a project, the last one first."""
+        statement = (
+            select(func.left(Generation.prompt, length))
+            .where(Generation.project_id == project_id, Generation.prompt.is_not(None))
+            .order_by(Generation.number.desc())
+            .limit(limit)
+        )
+        return (await self._session.execute(named("generations.prompts", statement))).scalars().all()
+
+    async def store(self, project_id: UUID, state: IndexState, texts: IndexedTexts) -> None:
+        """Index a project, unless another process has done it meanwhile.
+
+        Raises:
+            ValueTooLongError: PostgreSQL has no room for so many words.
+            MissingReferenceError: the project was removed.
+        """
+        own = texts.dictionary
+        words = [value for text in texts.reduced for value in (text, own or _EXACT, text if own else "")]
+        values = (project_id, texts.prompts, texts.page_text, texts.vector, *words, state.revision, list(state.changes))
+        await self._session.run((_STORE, values))
+
+    async def forget(self, project_id: UUID, state: IndexState) -> None:
+        """Forget the changes of a project that was removed."""
+        await self._session.run((_FORGET, (project_id, list(state.changes))))
+
+    async def parse(self, leaves: Sequence[tuple[str, str]]) -> tuple[bool, Mapping[tuple[str, str], str]]:
+        """Whether the server has trigrams, and what it makes of each word; of one without meaning an empty text."""
+        row = await self._session.fetch_one(_PARSE, ([leaf[0] for leaf in leaves], [leaf[1] for leaf in leaves]))
+        has_trigrams, parsed = row or (False, ())
+        return has_trigrams, dict(zip(leaves, parsed, strict=True))
+
+    async def find(
+        self, wanted: Wanted, scope: Scope, *, after: tuple[float, UUID] | None, limit: int
+    ) -> Sequence[Found]:
+        """The projects that fit best, and one more if there is another page."""
+        parts = []
+        if scope.owner_id is not None:
+            parts.append(_matches(wanted.query, wanted.similar).where(Project.user_id == scope.owner_id))
+        if scope.is_everything:
+            parts.append(_matches(wanted.query).limit(_MOST_RANKED))
+        if scope.has_public:
+            public = _matches(wanted.public_query, is_full=False).join(User, User.id == Project.user_id)
+            public = public.where(Project.is_public, Project.status != ProjectStatus.ARCHIVED)
+            public = public.where(User.status == UserStatus.ACTIVE)
+            if scope.owner_id is not None:
+                public = public.where(Project.user_id != scope.owner_id)
+            parts.append(public.limit(_MOST_RANKED))
+        if not parts:
+            return ()
+        matches = union_all(*(select(part.subquery()) for part in parts)).subquery()
+        statement = select(matches.c.id, matches.c.rank, matches.c.is_full)
+        if after is not None:
+            statement = statement.where(tuple_(matches.c.rank, matches.c.id) < tuple_(*after))
+        statement = statement.order_by(matches.c.rank.desc(), matches.c.id.desc()).limit(limit + 1)
+        rows = await self._session.execute(named("project_search.find", statement))
+        return [Found(row.id, row.rank, row.is_full) for row in rows]
+
+    async def texts(self, project_ids: Sequence[UUID]) -> Mapping[UUID, tuple[str, str]]:
+        """Prompts and the text of the page of each project."""
+        statement = select(_INDEX.project_id, _INDEX.prompts, _INDEX.page_text)
+        statement = statement.where(is_any(_INDEX.project_id, project_ids))
+        rows = await self._session.execute(named("project_search.texts", statement))
+        return {row.project_id: (row.prompts, row.page_text) for row in rows}
+
+    async def matching(self, words: Sequence[str], query: str, dictionary: str | None) -> frozenset[str]:
+        """Those of some words that a query finds, with the dictionary of a language beside the English one."""
+        row = await self._session.fetch_one(_MATCHING, (list(words), dictionary or _EXACT, query))
+        return frozenset(row[0] if row else ())
+
+
+def _matches(query: str, similar: str | None = None, *, is_full: bool = True) -> Select[Any]:
+    asked = cast(literal(query), TSQUERY)
+    rank: ColumnElement[Any] = cast(func.ts_rank(_WEIGHTS, _INDEX.vector, asked), Float)
+    fits: ColumnElement[bool] = _INDEX.vector.bool_op("@@")(asked)
+    if similar is not None:
+        similarity = func.word_similarity(similar, Project.name)
+        rank = rank + cast(similarity, Float) * _WORTH_OF_SIMILARITY
+        fits = fits | (similarity >= _SIMILAR_ENOUGH)
+    return (
+        select(Project.id, rank.label("rank"), (true() if is_full else false()).label("is_full"))
+        .join(project_search, _INDEX.project_id == Project.id)
+        .where(fits, Project.status != ProjectStatus.DELETED)
+    )
