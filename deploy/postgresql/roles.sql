@@ -50,6 +50,17 @@ BEGIN
 END
 $inheritance$;
 
+-- Worth having, and not needed: names are found with typing errors.
+DO $trigrams$
+BEGIN
+    IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_trgm') THEN
+        CREATE EXTENSION IF NOT EXISTS pg_trgm;
+    END IF;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE NOTICE 'pg_trgm was left out: %', SQLERRM;
+END
+$trigrams$;
+
 -- Worth having, and not needed: which statements take the server's time, and how far replicas are behind.
 DO $statistics$
 BEGIN

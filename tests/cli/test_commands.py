@@ -35,7 +35,7 @@ PROMISED = {
     *(("db", name) for name in ("create", "migrate", "rollback", "current", "check", "seed", "reset")),
     *(("cache", name) for name in ("flush", "stats", "keys", "cleanup")),
     *(("storage", "init"), ("health",), ("stats",), ("doctor",), ("config", "show")),
-    *(("projects", name) for name in ("list", "show", "open", "export-html", "history", "delete", "restore")),
+    *(("projects", name) for name in ("list", "show", "open", "export-html", "history", "delete", "restore", "search")),
     *(("codes", name) for name in ("show", "diff", "save")),
     *(("users", name) for name in ("create", "list", "show", "role", "suspend", "unsuspend", "unlock")),
     *(("users", "sessions"), ("users", "delete")),

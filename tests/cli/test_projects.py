@@ -290,3 +290,30 @@ class Frame(HTMLParser):
         if tag == "iframe":
             given = {name: value or "" for name, value in attrs}
             self.sandbox, self.page = set(given["sandbox"].split()), given["srcdoc"]
+
+
+def test_search(command: Commands) -> None:
+    command("db", "seed")
+    shown = command("projects", "search", "Löffeln Zwetschge").output
+    assert shown.startswith("Löffelglück: Zwetschgenkuchen  ")
+    assert "\n  page: " in shown
+    found = command("projects", "search", "Löffeln Zwetschge", "--json").json
+    assert [hit["project"]["name"] for hit in found["hits"]] == ["Löffelglück: Zwetschgenkuchen"]
+    owner = found["hits"][0]["project"]["user_id"]
+    assert command("projects", "search", "zwetschgen", "--user", owner, "--json").json["hits"]
+    others = command("projects", "search", "zwetschgen", "--user", "mio.kumonoha@example.net")
+    assert others.output == "Nothing was found.\n"
+    first = command("projects", "search", "page", "--limit", "1", "--json").json
+    assert f"More: --after {first['next']}" in command("projects", "search", "page", "--limit", "1").output
+    second = command("projects", "search", "page", "--limit", "1", "--after", first["next"], "--json").json
+    assert second["hits"] != first["hits"]
+    assert "after is not a cursor" in command.error("projects", "search", "page", "--after", "x")
+
+
+def test_what_is_found_is_shown_as_text(command: Commands, settings: Settings) -> None:
+    store(settings, codes=1, name="Mine", code=f"<p>kestrel {HOSTILE}", description=HOSTILE)
+    for words in ("kestrel", "bold"):
+        shown = command("projects", "search", words).output
+        assert "Mine  " in shown
+        assert not [character for character in shown if not character.isprintable() and character != "\n"]
+        assert not [line for line in shown.splitlines() if line.startswith("Error")]

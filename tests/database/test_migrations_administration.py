@@ -9,7 +9,7 @@ import pytest
 
 from data_layer.database import administration
 from data_layer.database.address import DatabaseAddress
-from data_layer.database.administration import ExtensionStatus
+from data_layer.database.administration import EXTENSIONS, ExtensionStatus
 from data_layer.database.migrator import Migrator
 from data_layer.database.schema_state import SchemaStatus
 from data_layer.errors import DatabasePermissionError, SchemaAheadError
@@ -68,13 +68,13 @@ def test_useful_extensions_are_made_where_the_server_has_and_permits_them() -> N
     reports = [migrator.create().extensions for migrator in (without_rights, Migrator(address), without_rights)]
 
     assert reports == [
-        {"pg_stat_statements": status}
+        dict.fromkeys(EXTENSIONS, status)
         for status in (ExtensionStatus.NOT_PERMITTED, ExtensionStatus.CREATED, ExtensionStatus.PRESENT)
     ]
 
 
 def test_a_server_without_extensions_serves_as_well(address: DatabaseAddress, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Migrator(address).create().extensions == {"pg_stat_statements": ExtensionStatus.UNAVAILABLE}
+    assert Migrator(address).create().extensions == dict.fromkeys(EXTENSIONS, ExtensionStatus.UNAVAILABLE)
 
     monkeypatch.setattr(administration, "EXTENSIONS", ("vector",))
     assert Migrator(address).create().extensions == {"vector": ExtensionStatus.CREATED}

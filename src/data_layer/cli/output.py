@@ -93,6 +93,14 @@ def say(text: str, *, style: str = "") -> None:
     console.print(Text(plain(text), style=style), soft_wrap=True)
 
 
+def say_emphasized(beginning: str, text: str, ranges: Iterable[tuple[int, int]]) -> None:
+    """Print a line of which some places are emphasized, on a terminal."""
+    line = Text(beginning + plain(text))
+    for start, end in ranges:
+        line.stylize("bold yellow", len(beginning) + start, len(beginning) + end)
+    console.print(line, soft_wrap=True)
+
+
 def tell(text: str, *, style: str = "") -> None:
     """The same beside the output: progress and warnings."""
     _error_console.print(Text(plain(text), style=style), soft_wrap=True)

@@ -24,6 +24,7 @@ from data_layer.cli.output import (
     print_table,
     run_with_data,
     say,
+    say_emphasized,
     size,
     tell,
 )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from data_layer.schemas.codes import GeneratedCodeFull, GeneratedCodeSummary
     from data_layer.schemas.generations import GenerationView
     from data_layer.schemas.projects import ProjectFull, ProjectSummary
+    from data_layer.schemas.search import SearchPage
     from data_layer.schemas.shares import ShareView
     from data_layer.schemas.usage import UsageSum
     from data_layer.services.projects import ProjectDetails
@@ -80,6 +82,32 @@ def list_projects(
     print_table(title, _COLUMNS[:shown], [row[:shown] for row in cells], right=("Versions",))
     if hidden := _COLUMNS[shown:]:
         tell(f"Not shown in {console.width} columns: {' and '.join(hidden)}; widen the terminal, or use --json")
+
+
+@commands.command()
+def search(
+    words: Annotated[str, typer.Argument(help='As in a web search, such as: kuchen -apfel or "two words".')],
+    *,
+    user: Annotated[str | None, typer.Option(help="Only this person's: the id or the e-mail address.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="The largest number of projects.")] = 20,
+    after: Annotated[str | None, typer.Option(help="The cursor that the page before ended with.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find projects by what is in them: names, tags, descriptions, prompts and the text of their pages."""
+
+    async def work(data: DataLayer) -> SearchPage:
+        from data_layer.schemas.actors import SYSTEM
+
+        owner_id = None if user is None else (await data.accounts.find(SYSTEM, user)).id
+        return await data.projects.search(SYSTEM, words, owner_id=owner_id, limit=limit, after=after)
+
+    found = run_with_data(work, as_json=as_json)
+    if as_json:
+        print_json(found)
+    elif not found.hits:
+        say("Nothing was found.")
+    else:
+        _print_hits(found)
 
 
 @commands.command()
@@ -209,6 +237,17 @@ def restore(project: Named, *, as_json: AsJson = False) -> None:
         print_json(restored)
     else:
         say(f"{restored.name} is {restored.status} again.")
+
+
+def _print_hits(found: SearchPage) -> None:
+    for hit in found.hits:
+        say(f"{hit.project.name}  {hit.project.id}", style="bold")
+        for highlight in hit.highlights:
+            if highlight.field != "name":
+                say_emphasized(f"  {highlight.field}: ", highlight.text, highlight.ranges)
+    if found.next is not None:
+        console.print()
+        say(f"More: --after {found.next}")
 
 
 def _print_details(details: ProjectDetails, shares: Sequence[ShareView], costs: Sequence[UsageSum]) -> None:

@@ -26,8 +26,8 @@ from data_layer.errors import (
 if TYPE_CHECKING:
     from data_layer.database.address import DatabaseAddress
 
-EXTENSIONS = ("pg_stat_statements",)
-"""Extensions worth having: this one tells which statements take the server's time.
+EXTENSIONS = ("pg_stat_statements", "pg_trgm")
+"""Extensions worth having: one tells which statements take the server's time, one finds names with typing errors.
 
 No code needs them. Identifiers, JSON indexes and full-text search, for which extensions were once usual, need none
 since PostgreSQL 13.

@@ -337,7 +337,7 @@ async def test_hostile_cursors_are_refused(data: DataLayer, owner: Actor, conten
 
 
 ROLES = ("owner", "stranger", "nobody", "suspended", "moderator", "administrator", "system")
-METHODS = ("open", "list", "update", "archive", "unarchive", "delete", "restore", "create")
+METHODS = ("open", "list", "search", "update", "archive", "unarchive", "delete", "restore", "create")
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -356,7 +356,9 @@ async def test_who_may_do_what(data: DataLayer, role: str, method: str, reason: 
     }[role]
     before = await actions(data, project)
     works = role in {"owner", "system"}
-    with_reason = role in {"moderator", "administrator"} and method in {"open", "list"} and reason == "a report"
+    with_reason = (
+        role in {"moderator", "administrator"} and method in {"open", "list", "search"} and reason == "a report"
+    )
 
     try:
         match method:
@@ -364,6 +366,8 @@ async def test_who_may_do_what(data: DataLayer, role: str, method: str, reason: 
                 await data.projects.open(actor, project.id, reason=reason)
             case "list":
                 await data.projects.list(actor, owner_id=owner.user_id, reason=reason)
+            case "search":
+                await data.projects.search(actor, "x", owner_id=owner.user_id, reason=reason)
             case "create":
                 await data.projects.create(actor, ProjectDraft(name="x"), owner_id=owner.user_id)
             case "update":
@@ -372,7 +376,7 @@ async def test_who_may_do_what(data: DataLayer, role: str, method: str, reason: 
                 await getattr(data.projects, method)(actor, project.id)
     except InvalidValueError:
         assert role in {"moderator", "administrator"}
-        assert (method in {"open", "list"}, reason) == (True, " ")
+        assert (method in {"open", "list", "search"}, reason) == (True, " ")
     except (NotFoundError, PermissionDeniedError):
         assert not works
         assert not with_reason
