@@ -141,6 +141,10 @@ class StreamWatch:
             pass
         self._changed.clear()
 
+    def wake(self) -> None:
+        """Let ``wait`` return."""
+        self._changed.set()
+
     def __enter__(self) -> Self:
         self._tracking.watch(self._key, self._changed)
         return self

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from uuid import UUID
 
 import orjson
 
-from data_layer.concurrency import cancel_and_wait, is_set_within
+from data_layer.concurrency import cancel_and_wait, is_set_within, jittered
 from data_layer.errors import CacheError, DataLayerError, NotFoundError, NotInitializedError
 from data_layer.observability.log import get_log
 from data_layer.schemas.generation_stream import FollowedEvent, StreamedEvent, VariantEnded
@@ -45,6 +45,8 @@ _POLL_SECONDS = 1.0
 _IDLE_SECONDS = 3.0
 """How often the database is asked while nothing arrives."""
 _EVENTS_AT_ONCE = 200
+_QUERIES_AT_ONCE = 4
+"""However many follow: the pool of connections is for everybody."""
 CHECK_SECONDS = 10.0
 """How often it is checked that a reader may still read."""
 
@@ -52,8 +54,12 @@ CHECK_SECONDS = 10.0
 class FollowedGeneration:
     """A generation that this process follows, for all of its readers."""
 
-    def __init__(self, generation_id: UUID, transactions: Transactions, live: LiveStreams) -> None:
+    def __init__(
+        self, generation_id: UUID, transactions: Transactions, live: LiveStreams, turns: asyncio.Semaphore
+    ) -> None:
         self.id = generation_id
+        self.turns = turns
+        """Entered for each transaction."""
         self.variants: dict[int, FollowedVariant] = {}
         self.tag = ""
         self.changed = asyncio.Event()
@@ -67,7 +73,8 @@ class FollowedGeneration:
         self._last_id: str | None = None
         self._looked_at = self._heard_at = self._sweep_after = 0.0
         self._is_live = True
-        self._may_have_ended = False
+        self._may_have_ended = self._must_read_again = False
+        self._is_due = asyncio.Event()
         self.task = asyncio.create_task(self._run(), name="generation-following")
 
     @property
@@ -76,39 +83,49 @@ class FollowedGeneration:
         return self.is_ready and all(variant.has_ended for variant in self.variants.values())
 
     async def _run(self) -> None:
+        reading: asyncio.Task[None] | None = None
         try:
             with self._stream.watch() as changes:
-                await self._load()
-                await self._read_and_take()  # Readers that come from elsewhere are served by what led here.
+                await self._load(changes)
+                with suppress(CacheError):  # Readers that come from elsewhere are served by what led here.
+                    self._take(await self._read())
                 self.is_ready = True
                 self._note_change()
+                # What is live does not wait for the database.
+                reading = asyncio.create_task(self._keep_reading(changes), name="generation-reading")
                 while not self.has_ended:
-                    await self._go_on(changes)
-        except NotFoundError as error:
-            self.failure = error
+                    await self._look_when_due(changes)
         except DataLayerError as error:
             self.failure = error
-            log.warning("generation_not_followed", code=error.code, generation_id=str(self.id))
         finally:
+            await cancel_and_wait(reading)
             self._note_change()
 
-    async def _go_on(self, changes: StreamWatch) -> None:
-        """Read what is new, in the stream or in the database, and wait for more."""
-        await self._read_and_take()
-        pause = self._next_look() - monotonic()
-        if pause <= 0:
-            await self._look()
-        elif self._is_live:
-            await changes.wait(pause)
-        else:
-            await asyncio.sleep(pause)
+    async def _keep_reading(self, changes: StreamWatch) -> None:
+        while True:
+            try:
+                self._take(await self._read())
+                self._is_live = True
+                await changes.wait(_IDLE_SECONDS)
+            except CacheError:
+                self._is_live = False
+                self._is_due.set()
+                await asyncio.sleep(_POLL_SECONDS)
 
-    async def _read_and_take(self) -> None:
+    async def _look_when_due(self, changes: StreamWatch) -> None:
+        pause = self._next_look() - monotonic()
+        if pause > 0:
+            await is_set_within(self._is_due, pause)
+            self._is_due.clear()
+            return
+        self._may_have_ended = False
         try:
-            self._take(await self._read())
-            self._is_live = True
-        except CacheError:
-            self._is_live = False
+            await self._load(changes)
+        except NotFoundError:
+            raise
+        except DataLayerError as error:  # It is asked again.
+            log.info("generation_not_read", code=error.code, generation_id=str(self.id))
+            self._looked_at = monotonic()
 
     def _next_look(self) -> float:
         """When the database is to be asked."""
@@ -119,19 +136,8 @@ class FollowedGeneration:
             return self._looked_at + _POLL_SECONDS
         return max(self._looked_at, self._heard_at) + _IDLE_SECONDS
 
-    async def _look(self) -> None:
-        """Ask the database; what cannot be asked now is asked again."""
-        self._may_have_ended = False
-        try:
-            await self._load()
-        except NotFoundError:
-            raise
-        except DataLayerError as error:
-            log.info("generation_not_read", code=error.code, generation_id=str(self.id))
-            self._looked_at = monotonic()
-
-    async def _load(self) -> None:
-        async with self._transactions() as tx:
+    async def _load(self, changes: StreamWatch) -> None:
+        async with self.turns, self._transactions() as tx:
             progress = await tx.generations.progress(self.id)
             behind = [each.id for each in progress if self._is_behind(each)]
             stored = await tx.generations.stored_variants(behind) if behind else ()
@@ -147,7 +153,8 @@ class FollowedGeneration:
                 is_new = known.replace(each) or is_new
         self._looked_at = monotonic()
         if is_new:
-            self._last_id = None  # The changes that continue this may have come before.
+            self._must_read_again = True  # The changes that continue this may have come before.
+            changes.wake()
             self._note_change()
         if any(each.is_abandoned for each in progress) and monotonic() > self._sweep_after:
             self._sweep_after = monotonic() + _IDLE_SECONDS
@@ -159,11 +166,15 @@ class FollowedGeneration:
         return known is None or known.is_behind(stored)
 
     async def _read(self) -> Sequence[LiveEntry]:
-        is_from_the_beginning = self._last_id is None
-        entries, self._last_id = await read_all(self._stream, self._last_id)
+        after, self._must_read_again = None if self._must_read_again else self._last_id, False
+        try:
+            entries, self._last_id = await read_all(self._stream, after)
+        except CacheError:
+            self._must_read_again = True
+            raise
         if entries:
             self._heard_at = monotonic()
-        if is_from_the_beginning:
+        if after is None:
             # What a former writer sent is over.
             last = next((entry.tag for entry in reversed(entries) if entry.tag), "")
             entries = [entry for entry in entries if entry.tag in {"", last}]
@@ -187,6 +198,8 @@ class FollowedGeneration:
             self._may_have_ended |= any(variant is not None and not variant.has_ended for variant in ended)
         if is_new:
             self._note_change()
+        if self._next_look() <= self._looked_at + _POLL_SECONDS:
+            self._is_due.set()
 
     def raise_if_failed(self) -> None:
         """Raise what has ended this before the generation ended."""
@@ -272,7 +285,7 @@ class Reader:
         self, variant: FollowedVariant, after: int
     ) -> tuple[int, Sequence[tuple[int, str, dict[str, Any]]]]:
         """A page of the database, and up to which number nothing is missing then."""
-        async with self._transactions() as tx:
+        async with self._followed.turns, self._transactions() as tx:
             stored, found = await tx.generation_events.page(variant.id, after=after, limit=_EVENTS_AT_ONCE)
         is_last = len(found) < _EVENTS_AT_ONCE
         return (min(stored, variant.sequence) if is_last else found[-1][0]), found
@@ -289,6 +302,7 @@ class Followers:
         self._transactions = transactions
         self._live = live
         self._followed: dict[UUID, FollowedGeneration] = {}
+        self._turns = asyncio.Semaphore(_QUERIES_AT_ONCE)
 
     async def follow(
         self, generation_id: UUID, position: Position, check: Callable[[], Awaitable[object]]
@@ -298,35 +312,40 @@ class Followers:
         Args:
             generation_id: which one.
             position: where the reader is.
-            check: raises an error once the reader may not read any more; called again and again.
+            check: raises an error if the reader may not read (any more); called at first, and again and again.
         """
+        await self._check(check)
         followed = self._enter(generation_id)
         try:
             reader = Reader(followed, self._transactions, position)
-            checked_at = monotonic()
+            next_check = _next_check()
             while True:
                 changed = followed.changed
                 async with aclosing(reader.news()) as news:
                     async for event in news:
                         yield event
-                        if monotonic() > checked_at + CHECK_SECONDS:
-                            await check()
-                            checked_at = monotonic()
+                        if monotonic() > next_check:
+                            await self._check(check)
+                            next_check = _next_check()
                 if reader.is_at_the_end:
                     return
                 followed.raise_if_failed()
-                await reader.wait(changed, CHECK_SECONDS)
-                if monotonic() > checked_at + CHECK_SECONDS:
-                    await check()
-                    checked_at = monotonic()
+                await reader.wait(changed, max(0.0, next_check - monotonic()))
+                if monotonic() > next_check:
+                    await self._check(check)
+                    next_check = _next_check()
         finally:
             await self._leave(followed)
+
+    async def _check(self, check: Callable[[], Awaitable[object]]) -> None:
+        async with self._turns:
+            await check()
 
     def _enter(self, generation_id: UUID) -> FollowedGeneration:
         """Begin to follow a generation, or join those who do."""
         followed = self._followed.get(generation_id)
         if followed is None or followed.task.done():
-            followed = FollowedGeneration(generation_id, self._transactions, self._live)
+            followed = FollowedGeneration(generation_id, self._transactions, self._live, self._turns)
             self._followed[generation_id] = followed
         followed.readers += 1
         return followed
@@ -346,3 +365,8 @@ class Followers:
         for each in followed:
             each.failure = NotInitializedError("the data layer was closed; follow again with the last position")
         await cancel_and_wait(*(each.task for each in followed))
+
+
+def _next_check() -> float:
+    """Not all readers at the same moment."""
+    return monotonic() + jittered(CHECK_SECONDS)

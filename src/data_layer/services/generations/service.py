@@ -376,16 +376,18 @@ class GenerationService(Versions):
             NotFoundError: the actor has no such generation, or has it no more.
             InvalidValueError: ``after`` is no position.
         """
+        is_first = True
 
-        async def check(*, is_recorded: bool = False) -> None:
+        async def check() -> None:
+            nonlocal is_first
             async with self._transactions() as tx:
                 await open_generation(
-                    *(tx, actor, generation_id, Permission.READ_CODE), reason=reason, is_recorded=is_recorded
+                    *(tx, actor, generation_id, Permission.READ_CODE), reason=reason, is_recorded=is_first
                 )
+            is_first = False
 
         async def events() -> AsyncGenerator[FollowedEvent]:
             position = Position() if after is None else Position.parsed(after)
-            await check(is_recorded=True)
             async with aclosing(self._streams.followers.follow(generation_id, position, check)) as followed:
                 async for event in followed:
                     yield event
@@ -523,6 +525,7 @@ class GenerationService(Versions):
     async def _try_to_end(self, stream: GenerationStream, variant: VariantStream, end: VariantEnd) -> bool:
         """Whether it has ended in this way."""
         end = replace(end, result=merged(variant.reported, end.result))
+        stream.publish()
         unsaved = variant.unsaved()
         variant.refusal = ended_error(variant.index, end.status)  # What is appended from here on would be lost.
         refusal: Exception | None = variant.refusal

@@ -214,6 +214,11 @@ class GenerationStream:
         """All of them, by index."""
         return list(self._variants.values())
 
+    def publish(self) -> None:
+        """Begin to send followers what is new."""
+        if self.sender is not None:
+            self.sender.send()
+
     def is_written_by(self, writer: str) -> bool:
         """Whether this is the hash of its writer's token."""
         return hmac.compare_digest(self.writer, writer)
@@ -279,8 +284,7 @@ class GenerationStreams:
         async with variant.lock:
             if variant.refusal is not None:
                 return
-            if stream.sender is not None:
-                stream.sender.send()  # So that what is stored can be reached by what is published, too.
+            stream.publish()  # So that what is stored can be reached by what is published, too.
             variant.is_dirty = False
             unsaved = variant.unsaved()
             try:
@@ -321,8 +325,7 @@ class GenerationStreams:
         while self._streams:
             await asyncio.sleep(LIVE_SECONDS)
             for stream in self._streams.values():
-                if stream.sender is not None:
-                    stream.sender.send()
+                stream.publish()
 
     async def _store_regularly(self) -> None:
         while self._streams:
