@@ -4,7 +4,7 @@
 .NOTPARALLEL:
 .PHONY: help run quick watch test test-all test-lowest test-servers coverage check format lint types docs build lock upgrade
 .PHONY: env-example clean
-.PHONY: bench bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-operations
+.PHONY: bench bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-generations bench-operations
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -83,7 +83,7 @@ upgrade: $(to_develop) ## Lock the newest versions that pyproject.toml allows
 env-example: $(to_develop) ## Write .env.example again after a change in the settings
 	@$(bin)/python tools/make_env_example.py
 
-bench: bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-operations ## Run all benchmarks
+bench: bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-generations bench-operations ## Run all benchmarks
 
 bench-database: $(to_measure) ## Measure imports, starts, and the database against raw psycopg
 	@$(bin)/python benchmarks/database.py $(ARGUMENTS)
@@ -105,6 +105,9 @@ bench-usage: $(to_measure) ## Measure sums of a month in a ledger of a million e
 
 bench-projects: $(to_measure) ## Measure opening, listing and saving projects against psycopg and SQLAlchemy
 	@$(bin)/python benchmarks/projects.py $(ARGUMENTS)
+
+bench-generations: $(to_measure) ## Measure 200 generations that are written and followed at once
+	@$(bin)/python benchmarks/generations.py $(ARGUMENTS)
 
 bench-operations: $(to_measure) ## Measure what metrics and logs cost, and memory
 	@$(bin)/python benchmarks/operations.py $(ARGUMENTS)

@@ -190,6 +190,7 @@ def table(figures: Figures, options: argparse.Namespace, *, apart: bool) -> Tabl
     for share in (0.5, 0.95, 0.99, 1.0):
         late = delays[min(len(delays) - 1, int(len(delays) * share))]
         shown.add_row(f"delay of a reader, {share:.0%}", f"{late * 1000:.0f} ms")
+    shown.add_row("seconds", f"{figures.wall:.0f}")
     shown.add_row("processor, writer", f"{figures.writing / figures.wall:.2f} cores")
     if figures.reading is not None:
         shown.add_row("processor, readers", f"{figures.reading / figures.wall:.2f} cores")

@@ -16,6 +16,7 @@ from data_layer.cache import Cache
 from data_layer.concurrency import cancel_and_wait
 from data_layer.errors import CacheError, InvalidCacheValueError
 from data_layer.services.generations.live import (
+    LIVE_SECONDS,
     LIVE_TIME_TO_LIVE,
     Change,
     LiveEntry,
@@ -104,12 +105,14 @@ class Sender:
         self._is_sending = False
         self._not_before = 0.0
 
-    def send(self) -> None:
-        """Begin to send what is new, unless something is under way."""
-        if self._is_sending or all(variant.is_published for variant in self._variants):
+    def send(self, *, at_once: bool = False) -> None:
+        """Begin to send what is new, unless something is under way, or was sent just now."""
+        now = monotonic()
+        if self._is_sending or (now < self._not_before and not at_once):
             return
-        if monotonic() >= self._not_before:
+        if not all(variant.is_published for variant in self._variants):
             self._is_sending = True
+            self._not_before = now + LIVE_SECONDS
             self._streams.run(self._send())
 
     async def _send(self) -> None:

@@ -525,7 +525,7 @@ class GenerationService(Versions):
     async def _try_to_end(self, stream: GenerationStream, variant: VariantStream, end: VariantEnd) -> bool:
         """Whether it has ended in this way."""
         end = replace(end, result=merged(variant.reported, end.result))
-        stream.publish()
+        stream.publish(at_once=True)
         unsaved = variant.unsaved()
         variant.refusal = ended_error(variant.index, end.status)  # What is appended from here on would be lost.
         refusal: Exception | None = variant.refusal

@@ -46,7 +46,7 @@ from data_layer.services.generations.accounting import merged, packed
 from data_layer.services.generations.expiry import SWEEP_SECONDS, end_expired
 from data_layer.services.generations.followed import RUNNING
 from data_layer.services.generations.following import Followers
-from data_layer.services.generations.live import EVENT_OVERHEAD, LIVE_SECONDS, Change, Unpublished
+from data_layer.services.generations.live import EVENT_OVERHEAD, Change, Unpublished
 from data_layer.services.generations.publishing import LiveStreams, Sender
 from data_layer.services.generations.text import encoded, storable, storable_json
 
@@ -65,6 +65,8 @@ MAXIMUM_WAITING_EVENTS = MAXIMUM_TEXT_SIZE
 
 _LARGEST_SEQUENCE = 2**31 - 1
 _LONGEST_KIND = 50
+_TICK_SECONDS = 0.025
+"""How often it is looked which generations are to be published, so that not all are at the same moment."""
 _IDLE_SECONDS = 2 * LEASE_SECONDS
 _AT_ONCE = 4
 
@@ -214,10 +216,10 @@ class GenerationStream:
         """All of them, by index."""
         return list(self._variants.values())
 
-    def publish(self) -> None:
+    def publish(self, *, at_once: bool = False) -> None:
         """Begin to send followers what is new."""
         if self.sender is not None:
-            self.sender.send()
+            self.sender.send(at_once=at_once)
 
     def is_written_by(self, writer: str) -> bool:
         """Whether this is the hash of its writer's token."""
@@ -284,7 +286,7 @@ class GenerationStreams:
         async with variant.lock:
             if variant.refusal is not None:
                 return
-            stream.publish()  # So that what is stored can be reached by what is published, too.
+            stream.publish(at_once=True)  # So that what is stored can be reached by what is published, too.
             variant.is_dirty = False
             unsaved = variant.unsaved()
             try:
@@ -323,7 +325,7 @@ class GenerationStreams:
 
     async def _publish_regularly(self) -> None:
         while self._streams:
-            await asyncio.sleep(LIVE_SECONDS)
+            await asyncio.sleep(_TICK_SECONDS)
             for stream in self._streams.values():
                 stream.publish()
 
