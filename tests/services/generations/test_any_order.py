@@ -175,3 +175,4 @@ async def test_whatever_happens_in_whatever_order(
     ]
     [(ended,)] = await rows(data, "SELECT ended_at FROM generations WHERE id = :id", id=generation.id)
     assert (ended is not None) == all(variant.end is not None for variant in story.variants)
+    await data.generations.cancel(owner.actor, generation.id)  # Its lease would run out in another story.

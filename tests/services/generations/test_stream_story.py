@@ -17,7 +17,6 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
 from data_layer import DataLayer, Settings
 from data_layer.entities.enums import GenerationStatus
@@ -43,12 +42,12 @@ class Live:
 
 def valkey(stack: ExitStack) -> Live:
     server = stack.enter_context(RedisServer())
-    return Live({"redis_url": SecretStr(server.url)}, server)
+    return Live({"redis_url": server.url}, server)
 
 
 def redis(stack: ExitStack) -> Live:
     server = stack.enter_context(RedisServer(debian_redis()))
-    return Live({"redis_url": SecretStr(server.url)}, server)
+    return Live({"redis_url": server.url}, server)
 
 
 def cluster(stack: ExitStack) -> Live:
@@ -60,7 +59,7 @@ def without_near_copy(stack: ExitStack) -> Live:
 
 
 def nothing(_stack: ExitStack) -> Live:
-    return Live({"redis_url": SecretStr("unix:///nowhere/valkey.sock")})
+    return Live({"redis_url": "unix:///nowhere/valkey.sock"})
 
 
 @pytest.fixture(
@@ -82,7 +81,7 @@ def live(request: pytest.FixtureRequest) -> Iterator[Live]:
 @asynccontextmanager
 async def opened(settings: Settings, live: Live, prefix: str) -> AsyncIterator[DataLayer]:
     values = live.settings | {"redis_key_prefix": prefix, "db_max_connections": 5}
-    async with DataLayer(settings.model_copy(update=values)) as data:
+    async with DataLayer(settings.replaced(**values)) as data:
         yield data
 
 
@@ -220,7 +219,7 @@ async def test_readers_come_and_go(
 async def test_the_writer_does_not_wait_for_redis(settings: Settings, owner: Owner) -> None:
     """While it hangs, pieces are taken; readers get them from checkpoints, and live again when it goes on."""
     with RedisServer() as server:
-        live = Live({"redis_url": SecretStr(server.url), "redis_command_timeout": 500}, server)
+        live = Live({"redis_url": server.url, "redis_command_timeout": 500}, server)
         async with opened(settings, live, "hangs") as one, opened(settings, live, "hangs") as other:
             generation = await started(one, owner)
             reader = Picture()
@@ -247,9 +246,16 @@ async def seen(reader: Picture, code: str) -> None:
 
 @asynccontextmanager
 async def writer_process(settings: Settings, live: Live, prefix: str, owner: Owner, lease: float) -> Any:
-    assert settings.database_url is not None
-    urls = (settings.database_url.get_secret_value(), live.settings["redis_url"].get_secret_value())
-    arguments = (*urls, prefix, owner.actor.user_id, owner.project_id, lease)
+    database_url = settings.database.database_url
+    assert database_url is not None
+    arguments = (
+        database_url.get_secret_value(),
+        live.settings["redis_url"],
+        prefix,
+        owner.actor.user_id,
+        owner.project_id,
+        lease,
+    )
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(Path(__file__).with_name("dying_writer.py")),
