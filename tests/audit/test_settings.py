@@ -15,6 +15,7 @@ def test_defaults() -> None:
     settings = Settings(_env_file=None)
     assert (settings.audit.audit_flush_interval, settings.audit.audit_buffer_size) == (1, 50_000)
     assert (settings.audit.audit_retention_months, settings.audit.maintenance_interval) == (24, 3600)
+    assert settings.audit.trash_retention == 30
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ def test_defaults() -> None:
         {"audit_spill_limit": -1},
         {"audit_retention_months": -1},
         {"maintenance_interval": -1},
+        {"trash_retention": -1},
     ],
 )
 def test_nonsense_is_refused(values: dict[str, Any]) -> None:

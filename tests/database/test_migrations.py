@@ -344,3 +344,35 @@ def test_codes_of_before_have_hashes(address: DatabaseAddress) -> None:
             assert exact == hashlib.sha256(code.encode()).digest()
             assert trimmed == hashlib.sha256(code.strip().encode()).digest()
     assert set(before) <= set(query(address, filled))
+
+
+DELETED_BEFORE = """
+INSERT INTO users (id, email, first_name, last_name) VALUES
+    ('00000000-0000-7000-8000-000000000001', 'ada@example.com', 'Ada', 'Example');
+INSERT INTO projects (id, user_id, name, status, updated_at)
+    SELECT gen_random_uuid(), '00000000-0000-7000-8000-000000000001', status, status, '2026-01-02T03:04:05Z'
+    FROM unnest(ARRAY['active', 'archived', 'deleted']) AS status
+"""
+INDEX_OF_THE_TRASH = "CREATE INDEX ix_projects_deleted_at ON projects (deleted_at) WHERE deleted_at IS NOT NULL"
+LEFT_BEHIND = """
+UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_projects_deleted_at'::regclass
+"""
+
+
+@pytest.mark.parametrize("left", [[], [INDEX_OF_THE_TRASH], [INDEX_OF_THE_TRASH, LEFT_BEHIND]])
+def test_projects_that_were_deleted_before_it_was_kept_count_from_their_last_change(
+    address: DatabaseAddress, left: list[str]
+) -> None:
+    migrator = Migrator(address)
+    migrator.migrate("0021")
+    query(address, DELETED_BEFORE)
+    migrator.migrate("0022")
+    for statement in left:  # An early form of this migration made the index; an attempt to make it broke off.
+        query(address, statement)
+
+    migrator.migrate()
+
+    deleted = "SELECT name, deleted_at = updated_at, updated_at = '2026-01-02T03:04:05Z' FROM projects ORDER BY name"
+    assert query(address, deleted) == [("active", None, True), ("archived", None, True), ("deleted", True, True)]
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_projects_deleted_at'::regclass"
+    assert query(address, valid) == [(True,)]

@@ -287,7 +287,7 @@ async def test_the_file_goes_with_the_last_that_needs_it(data: DataLayer, owner:
 async def remove_for_good(data: DataLayer, owner: Actor, project: ProjectFull) -> None:
     await data.projects.delete(owner, project.id)
     async with data.transaction() as tx:
-        assert await tx.projects.remove_deleted(datetime.now(UTC) + timedelta(hours=1), limit=9) == 1
+        assert len(await tx.projects.remove_deleted(datetime.now(UTC) + timedelta(hours=1), limit=9)) == 1
 
 
 async def shown(data: DataLayer, address: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -270,10 +271,11 @@ class DataLayer:
     @property
     def maintenance(self) -> MaintenanceService:
         """Removal of what has expired, files included, and the months of the audit trail."""
-        months = self.settings.audit.audit_retention_months
-        live = self._opened.generation_streams.live
+        audit = self.settings.audit
         service = MaintenanceService(
-            self.database, self.transaction, self.file_maintenance, live, retention_months=months
+            *(self.database, self.transaction, self.file_maintenance, self._opened.generation_streams.live),
+            retention_months=audit.audit_retention_months,
+            trash_retention=timedelta(days=audit.trash_retention) if audit.trash_retention else None,
         )
         return self._traced("maintenance", service)
 

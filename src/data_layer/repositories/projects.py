@@ -106,8 +106,8 @@ class ProjectRepository(Repository[Project]):
         [rows] = await self._session.fetch_all(query)
         return _summaries().read(rows)
 
-    async def remove_deleted(self, before: datetime, *, limit: int) -> int:
-        """Remove projects for good that were deleted before this time, files included; how many."""
+    async def remove_deleted(self, before: datetime, *, limit: int) -> Sequence[Project]:
+        """Remove projects for good that were deleted before this time, files included; returns those that went."""
         statement = (
             select(Project)
             .where(Project.deleted_at < before, Project.status == ProjectStatus.DELETED)
@@ -118,7 +118,7 @@ class ProjectRepository(Repository[Project]):
         found = await self._session.find(statement)
         for project in found:
             await self.delete(project)
-        return len(found)
+        return found
 
     async def ids_of(self, user_id: UUID) -> Sequence[UUID]:
         """The ids of all projects of a person, also of those in the trash."""

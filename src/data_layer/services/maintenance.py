@@ -47,8 +47,8 @@ _ATTEMPTS = 5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.4, 3.2
 _SECONDS_TO_INDEX = 600.0
 _SESSION_GRACE = timedelta(days=1)
-TRASH_RETENTION = timedelta(days=30)
-"""For how long the deletion of a project can be undone."""
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
+_PROJECTS = 20  # Each with all its versions, images and files, in one transaction.
 # Whoever reads the journal does so every second; a process that slept longer than this reads everything anew.
 _JOURNAL_GRACE = timedelta(hours=1)
 
@@ -79,12 +79,14 @@ class MaintenanceService:
         live: LiveStreams,
         *,
         retention_months: int,
+        trash_retention: timedelta | None,
     ) -> None:
         self._database = database
         self._transactions = transactions
         self._files = files
         self._live = live
         self._retention_months = retention_months
+        self._trash_retention = trash_retention
         self._partitions = AuditPartitions(database)
 
     async def run(
@@ -111,7 +113,12 @@ class MaintenanceService:
                     is_dry_run=dry_run, is_complete=False, problems=("another process is at it; nothing was done",)
                 )
             parts = (self._partitions, self._transactions, self._files, self._live)
-            round_ = _Round(*parts, retention_months=self._retention_months, on_progress=on_progress)
+            round_ = _Round(
+                *parts,
+                retention_months=self._retention_months,
+                trash_retention=self._trash_retention,
+                on_progress=on_progress,
+            )
             if dry_run:
                 return await round_.plan()
             return await round_.run(actor)
@@ -132,6 +139,7 @@ class _Round:
         live: LiveStreams,
         *,
         retention_months: int,
+        trash_retention: timedelta | None,
         on_progress: Progress,
     ) -> None:
         now = datetime.now(UTC)
@@ -141,7 +149,7 @@ class _Round:
         self._live = live
         self._on_progress = on_progress
         self._expired = now - _SESSION_GRACE
-        self._trash_end = now - TRASH_RETENTION
+        self._trash_end = _EARLIEST if trash_retention is None else now - trash_retention
         self._journal_end = now - _JOURNAL_GRACE
         self._this_month = Month.of(now)
         self._last_month = self._this_month.plus(MONTHS_AHEAD)
@@ -178,6 +186,7 @@ class _Round:
             await self._step("generations", self._end_variants)
             await self._step("search", self._index_projects)
             await self._step("sessions", self._remove_sessions)
+            await self._step("projects", self._remove_projects)
             timer.checkpoint("sessions_removed")
             await self._step("audit months", self._keep_months)
             timer.checkpoint("audit_months_kept")
@@ -211,16 +220,28 @@ class _Round:
             "sessions_removed": lambda tx: tx.sessions.remove_expired(self._expired, limit=_BATCH),
             "session_changes_removed": lambda tx: tx.sessions.remove_changes(self._journal_end, limit=_BATCH),
             "login_attempts_removed": lambda tx: tx.login_attempts.remove_stale(limit=_BATCH),
-            "projects_removed": lambda tx: tx.projects.remove_deleted(self._trash_end, limit=_BATCH),
         }
         for name, remove in removals.items():
-            self._found[name] = 0
-            removed = _BATCH
-            while removed == _BATCH:
-                async with self._transactions() as tx:
-                    removed = await remove(tx)
-                self._found[name] += removed
-                self._on_progress(name, self._found[name])
+            await self._remove(name, remove, _BATCH)
+
+    async def _remove_projects(self) -> None:
+        async def remove(tx: UnitOfWork) -> int:
+            projects = await tx.projects.remove_deleted(self._trash_end, limit=_PROJECTS)
+            for project in projects:
+                what = "Removed a deleted project for good"
+                tx.add(AuditLog.data_action(AuditAction.PROJECT_DELETE, project.user_id, "project", project.id, what))
+            return len(projects)
+
+        await self._remove("projects_removed", remove, _PROJECTS)
+
+    async def _remove(self, name: str, remove: Removal, batch: int) -> None:
+        self._found[name] = 0
+        removed = batch
+        while removed == batch:
+            async with self._transactions() as tx:
+                removed = await remove(tx)
+            self._found[name] += removed
+            self._on_progress(name, self._found[name])
 
     async def _remove_files(self) -> None:
         report = await self._files.clean_regularly(apply=True, on_progress=self._on_progress)

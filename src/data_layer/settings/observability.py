@@ -80,7 +80,7 @@ class TracingSettings(SettingsPart):
 
 
 class AuditSettings(SettingsPart):
-    """How audit entries wait, and how long they are kept."""
+    """How audit entries wait, and how long they and deleted projects are kept."""
 
     # The audit trail
     audit_flush_interval: float = Field(
@@ -98,4 +98,11 @@ class AuditSettings(SettingsPart):
     )
     maintenance_interval: float = Field(
         3600, ge=0, le=86_400, description="Seconds between two rounds of maintenance by the service; 0: none."
+    )
+    trash_retention: int = Field(
+        30,
+        ge=0,
+        le=36_500,
+        description="Days for which the deletion of a project can be undone, before maintenance removes it with its "
+        "files; 0: for ever.",
     )

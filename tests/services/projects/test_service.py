@@ -38,7 +38,6 @@ from data_layer.schemas.projects import (
 )
 from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.image_files import ImageFiles
-from data_layer.services.maintenance import TRASH_RETENTION
 from data_layer.services.projects import ProjectService
 from data_layer.services.view_counts import ViewCounts
 from tests.services.fetching.site import Site, answer, make_fetcher, redirect
@@ -259,8 +258,8 @@ async def test_final_removal_takes_the_files_that_nobody_else_has(data: DataLaye
         await data.projects.delete(owner, project.id)
         async with data.transaction() as tx:
             assert await tx.projects.count_deleted(soon) == 1
-            assert await tx.projects.remove_deleted(soon - timedelta(days=1), limit=9) == 0
-            assert await tx.projects.remove_deleted(soon, limit=9) == 1
+            assert await tx.projects.remove_deleted(soon - timedelta(days=1), limit=9) == []
+            assert [each.id for each in await tx.projects.remove_deleted(soon, limit=9)] == [project.id]
         keys = {file.key async for file in data.storage.list()}
         assert {second.original_image, second.thumbnail_image} <= keys if files_left else not keys
 
@@ -390,15 +389,54 @@ async def test_who_may_do_what(data: DataLayer, role: str, method: str, reason: 
         assert (entry.action, entry.details) == (AuditAction.ADMIN_DATA_EXPORT, reason)
 
 
+async def delete_some_time_ago(data: DataLayer, owner: Actor, project: ProjectFull, age: timedelta) -> None:
+    await data.projects.delete(owner, project.id)
+    async with data.transaction() as tx:
+        change = text("UPDATE projects SET deleted_at = now() - CAST(:age AS interval) WHERE id = :id")
+        await tx.execute(change.bindparams(age=age, id=project.id))
+
+
+@pytest.mark.parametrize("days", [1, 7, 100])
+async def test_trash_retention_says_how_long_the_trash_is_kept(data: DataLayer, owner: Actor, days: int) -> None:
+    ages = {"kept": timedelta(days=days, hours=-1), "old": timedelta(days=days, hours=1)}
+    for name, age in ages.items():
+        project = await data.projects.create(owner, ProjectDraft(name=name))
+        await delete_some_time_ago(data, owner, project, age)
+    async with DataLayer(data.settings.replaced(trash_retention=days)) as other:
+        assert (await other.maintenance.run(SYSTEM)).projects_removed == 1
+    left = ProjectFilter(statuses=frozenset({ProjectStatus.DELETED}))
+    assert await names(data, owner, wanted=left) == ["kept"]
+
+
+async def test_trash_is_kept_for_ever_on_request(data: DataLayer, owner: Actor) -> None:
+    project = await data.projects.create(owner, ProjectDraft(name="old"))
+    await delete_some_time_ago(data, owner, project, timedelta(days=100_000))
+    async with DataLayer(data.settings.replaced(trash_retention=0)) as other:
+        assert (await other.maintenance.run(SYSTEM, dry_run=True)).projects_removed == 0
+        assert (await other.maintenance.run(SYSTEM)).projects_removed == 0
+    await data.projects.restore(owner, project.id)
+
+
+async def test_the_trash_is_emptied_in_small_transactions(data: DataLayer, owner: Actor) -> None:
+    for number in range(45):
+        project = await data.projects.create(owner, ProjectDraft(name=f"{number}"))
+        await delete_some_time_ago(data, owner, project, timedelta(days=31))
+    steps: list[int] = []
+
+    def note(step: str, count: int) -> None:
+        if step == "projects_removed":
+            steps.append(count)
+
+    assert (await data.maintenance.run(SYSTEM, on_progress=note)).projects_removed == 45
+    assert steps == [20, 40, 45]
+
+
 async def test_maintenance_removes_what_lay_in_the_trash_long_enough(data: DataLayer, owner: Actor) -> None:
     kept, old = [
         await data.projects.create(owner, ProjectDraft(name=name), screenshot=SCREENSHOT) for name in ("kept", "old")
     ]
-    for project, age in ((kept, TRASH_RETENTION - timedelta(hours=1)), (old, TRASH_RETENTION + timedelta(hours=1))):
-        await data.projects.delete(owner, project.id)
-        async with data.transaction() as tx:
-            change = text("UPDATE projects SET deleted_at = now() - CAST(:age AS interval) WHERE id = :id")
-            await tx.execute(change.bindparams(age=age, id=project.id))
+    for project, age in ((kept, timedelta(days=30, hours=-1)), (old, timedelta(days=30, hours=1))):
+        await delete_some_time_ago(data, owner, project, age)
 
     assert (await data.maintenance.run(SYSTEM, dry_run=True)).projects_removed == 1
     assert (await data.maintenance.run(SYSTEM)).projects_removed == 1
@@ -406,3 +444,4 @@ async def test_maintenance_removes_what_lay_in_the_trash_long_enough(data: DataL
     with pytest.raises(NotFoundError):
         await data.projects.restore(owner, old.id)
     await data.projects.restore(owner, kept.id)
+    assert await actions(data, old) == [AuditAction.PROJECT_CREATE] + [AuditAction.PROJECT_DELETE] * 2

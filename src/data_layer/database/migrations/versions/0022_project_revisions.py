@@ -58,17 +58,11 @@ CREATE TRIGGER track_project BEFORE INSERT OR UPDATE OF name, description, statu
     settings, tags, is_public, is_favorite, metadata
     ON projects FOR EACH ROW EXECUTE FUNCTION track_project()
 """
-# When they were deleted is not known: the last change is the nearest that is.
-FILL = "UPDATE projects SET deleted_at = updated_at WHERE status = 'deleted' AND deleted_at IS NULL"
-INDEX = (
-    "-- squawk-ignore require-concurrent-index-creation\n"
-    "CREATE INDEX ix_projects_deleted_at ON projects (deleted_at) WHERE deleted_at IS NOT NULL"
-)
 
 
 def upgrade() -> None:
-    """Add the columns and the trigger; deleted projects of before count from their last change."""
-    for statement in (ADD, TRACK_PROJECT, TRIGGER, FILL, INDEX):
+    """Add the columns and the trigger; the table is locked for an instant. Migration 0030 does the rest."""
+    for statement in (ADD, TRACK_PROJECT, TRIGGER):
         op.execute(statement)
 
 
