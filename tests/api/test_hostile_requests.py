@@ -10,14 +10,13 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
 from data_layer.api.authentication import COOKIE
 from data_layer.api.conditions import Conditions
 from data_layer.api.middleware import TrustedProxies
-from data_layer.errors import ConfigurationError
+from data_layer.errors import ConfigurationError, InvalidValueError
 from data_layer.schemas.health import Health
 from data_layer.schemas.users import ProfileChanges
 from tests.services.accounts.support import PASSWORD, make_account, trail
@@ -153,7 +152,7 @@ async def test_nothing_else_tells_a_right_password_from_a_wrong_one(
     ],
 )
 def test_an_avatar_is_a_key_or_an_address(avatar: str) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(InvalidValueError):
         ProfileChanges(avatar=avatar)
 
 

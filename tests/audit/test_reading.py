@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 from sqlalchemy import event, text
 from uuid_utils.compat import uuid7
 
@@ -127,7 +126,7 @@ async def test_what_would_read_everything_is_refused(data: DataLayer) -> None:
     for limit in (0, 1001):
         with pytest.raises(InvalidValueError, match="limit"):
             await data.audit.list(SYSTEM, limit=limit)
-    with pytest.raises(ValidationError):
+    with pytest.raises(InvalidValueError):
         AuditFilter(since=datetime.now())  # noqa: DTZ005  (a time of nowhere)
 
 

@@ -25,6 +25,7 @@ from data_layer.cli.output import (
     tell,
 )
 from data_layer.config import Settings
+from data_layer.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from data_layer.schemas.audit import AuditFilter, AuditPage, AuditSecure
@@ -140,8 +141,6 @@ def export(
 
 
 def _filter(*given: Any) -> AuditFilter:
-    from pydantic import ValidationError
-
     from data_layer.schemas.audit import AuditFilter
 
     user, action, level, category, resource, correlation, since, until, text = given
@@ -159,9 +158,8 @@ def _filter(*given: Any) -> AuditFilter:
             until=until,
             text=text,
         )
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        raise typer.BadParameter(f"{problem['loc'][0]}: {problem['msg']}") from None
+    except InvalidValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _cells(entry: AuditSecure) -> tuple[object, ...]:

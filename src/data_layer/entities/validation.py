@@ -37,6 +37,7 @@ def _check_assignments(entity: type[Entity], name: str, attribute: QueryableAttr
     if not isinstance(column, Column):
         return
     check = _check_for(entity, name, column)
+    name = name.removesuffix("_")  # Callers know metadata_ as metadata.
     # A new row may leave to the database what only it fills in; where nothing fills it in, the row is refused there.
     may_be_new = column.nullable or column.server_default is None or isinstance(column.type, DateTime)
 

@@ -14,8 +14,8 @@ from sqlalchemy.sql.dml import ReturningInsert
 from data_layer.database.statements import CompiledStatement
 from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileState
-from data_layer.errors import InvalidValueError, NotFoundError
-from data_layer.repositories.repository import MAXIMUM_PAGE, AppendRepository, is_any
+from data_layer.errors import NotFoundError
+from data_layer.repositories.repository import AppendRepository, check_limit, is_any
 from data_layer.schemas.files import Attachment, FileView
 
 if TYPE_CHECKING:
@@ -171,8 +171,7 @@ class FileRepository(AppendRepository[FileReference]):
         Raises:
             InvalidValueError: for a limit out of range.
         """
-        if not 1 <= limit <= MAXIMUM_PAGE:
-            raise InvalidValueError(f"limit must be a number from 1 to {MAXIMUM_PAGE}", field="limit")
+        check_limit(limit)
         statement = _VIEW.where(_owner(FileReference, owner_id), _IS_ALIVE, has_state(StoredFile, FileState.STORED))
         if attached_to is not None:
             statement = statement.where(_is_attached(attached_to))

@@ -15,7 +15,7 @@ from data_layer.database.statements import Statement
 from data_layer.entities import Session, session_changes
 from data_layer.entities.enums import SessionStatus, UserRole
 from data_layer.repositories import session_statements as sql
-from data_layer.repositories.repository import MAXIMUM_PAGE, Repository, chosen_once
+from data_layer.repositories.repository import MAXIMUM_PAGE, Repository, check_limit, chosen_once
 from data_layer.schemas.sessions import ActiveSession, SessionData
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ class SessionRepository(Repository[Session]):
 
     async def live(self, user_id: UUID | None = None, *, limit: int = MAXIMUM_PAGE) -> Sequence[Session]:
         """The sessions that are accepted, of a user or of everybody, the one that was active last first."""
+        check_limit(limit)
         statement = select(Session).where(Session.status == SessionStatus.ACTIVE, Session.expires_at > func.now())
         if user_id is not None:
             statement = statement.where(Session.user_id == user_id)

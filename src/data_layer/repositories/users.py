@@ -18,7 +18,7 @@ from data_layer.entities.texts import normalize_email
 from data_layer.entities.user import erased_email
 from data_layer.errors import InvalidValueError
 from data_layer.repositories.projects import stored_files_of
-from data_layer.repositories.repository import Repository
+from data_layer.repositories.repository import Repository, check_limit
 
 if TYPE_CHECKING:
     from data_layer.database.entity_session import EntitySession
@@ -66,6 +66,7 @@ class UserRepository(Repository[User]):
         role: UserRole | None = None,
     ) -> Sequence[User]:
         """A page of the accounts that were not deleted, in the order of their making."""
+        check_limit(limit)
         statement = select(User).where(User.email.not_like("%@deleted.invalid")).order_by(User.id).limit(limit)
         if after is not None:
             statement = statement.where(User.id > after)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from data_layer.entities.enums import UserRole
+from data_layer.errors import InvalidValueError
+
+_ROLES = tuple(UserRole)  # A set would ask what is given for its hash.
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,13 @@ class Actor:
     user_id: UUID | None = None
     role: UserRole | None = None
     is_system: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no user and no role, before anybody acts with it."""
+        if not isinstance(self.user_id, UUID | None):
+            raise InvalidValueError(f"user_id must be a UUID, not {type(self.user_id).__name__}", field="user_id")
+        if self.role is not None and self.role not in _ROLES:
+            raise InvalidValueError(f"role must be one of: {', '.join(UserRole)}", field="role")
 
     @classmethod
     def user(cls, user_id: UUID, role: UserRole = UserRole.USER) -> Actor:

@@ -7,10 +7,10 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 from uuid import UUID
 
-from pydantic import AliasChoices, AwareDatetime, ConfigDict, Field
+from pydantic import AliasChoices, AwareDatetime, Field
 
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
-from data_layer.schemas.base import JsonObject, Value, View
+from data_layer.schemas.base import Input, JsonObject, Value, View
 
 
 class AuditSecure(View):
@@ -70,15 +70,13 @@ _SCHEMAS: dict[AuditView, type[AuditSecure]] = {
 }
 
 
-class AuditFilter(Value):
+class AuditFilter(Input):
     """Which entries: all conditions must hold, and of several values any will do.
 
     ``text`` is looked for in description, details and error message, in any letter case. No index serves it, because
     it would cost every entry more than rare searches gain: so it needs ``since``, or one of ``user_id``,
     ``resource_id`` and ``correlation_id`` beside it.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     user_id: UUID | None = None
     actions: tuple[AuditAction, ...] = ()

@@ -1,4 +1,7 @@
-"""What all views have in common: nobody can change them, so the cache hands the same object to every reader."""
+"""What all views have in common: nobody can change them, so the cache hands the same object to every reader.
+
+Values that callers make check their fields.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,12 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Annotated, Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetPydanticSchema
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetPydanticSchema, ValidationError
 from pydantic_core import CoreSchema, core_schema
+
+from data_layer.errors import InvalidValueError
+
+_CONVERTED = frozenset({"is_instance_of", "tuple_type", "frozen_set_type", "list_type"})
 
 
 class Value(BaseModel):
@@ -20,6 +27,46 @@ class View(Value):
     """A picture of a row, made with ``View.model_validate(entity)``."""
 
     model_config = ConfigDict(from_attributes=True)
+
+
+class Input(Value):
+    """An immutable value that callers make, to say what they want.
+
+    A field that does not fit is refused with an InvalidValueError that names it, as in every other call. The text of an
+    enumeration, of a UUID and of a Decimal will do, and any collection in place of another; nothing else is converted,
+    so that nothing is stored that nobody has given: not bytes to text, nor text to a number or a time.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    def __init__(self, /, **values: Any) -> None:
+        validate = self.__pydantic_validator__.validate_python
+        try:
+            try:
+                validate(values, strict=True, self_instance=self)
+            except ValidationError as error:
+                if any(problem["type"] not in _CONVERTED for problem in error.errors(include_url=False)):
+                    raise
+                validate(values, self_instance=self)
+        except RecursionError as error:
+            name = next((name for name, value in values.items() if _is_too_deep(value)), None)
+            raise InvalidValueError(f"{name or 'a value'}: is nested too deeply", field=name) from error
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in problem["loc"])
+            message = f"{place}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+            raise InvalidValueError(message, field=str(problem["loc"][0]) if problem["loc"] else None) from error
+
+    # Pydantic validates what arrives as JSON in its own way, not by this method.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+def _is_too_deep(value: object) -> bool:
+    try:
+        repr(value)
+    except RecursionError:
+        return True
+    return False
 
 
 def _refuse(*_: object, **__: object) -> NoReturn:

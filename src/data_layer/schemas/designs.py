@@ -5,9 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
-
-from data_layer.schemas.base import View
+from data_layer.schemas.base import Input, View
 
 
 class DesignSystemView(View):
@@ -20,10 +18,8 @@ class DesignSystemView(View):
     updated_at: datetime
 
 
-class DesignSystemChanges(BaseModel):
+class DesignSystemChanges(Input):
     """What to change of a design system; what is not given, or ``None``, stays."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = None
     content: str | None = None

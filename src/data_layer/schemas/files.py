@@ -10,11 +10,11 @@ from pydantic import model_validator
 
 from data_layer.entities.enums import FileEncoding, FileState, StorageKind
 from data_layer.errors import InvalidValueError
-from data_layer.schemas.base import Value, View
+from data_layer.schemas.base import Input, Value, View
 from data_layer.schemas.statistics import FileUsage
 
 
-class Attachment(Value):
+class Attachment(Input):
     """The row that a file belongs to, and goes with: exactly one of these."""
 
     project_id: UUID | None = None

@@ -5,22 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from data_layer.entities.enums import CodeStack, GenerationProvider, GenerationStatus, InputMode, RequestType
-from data_layer.schemas.base import Value, View
+from data_layer.schemas.base import Input, Value, View
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.usage import Reservation
 
-
-class _Given(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Count = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class GenerationRequest(_Given):
+class GenerationRequest(Input):
     """What a generation was asked for.
 
     Attributes:
@@ -43,27 +41,27 @@ class GenerationRequest(_Given):
     external_key: str | None = None
 
 
-class VariantModel(_Given):
+class VariantModel(Input):
     """Who makes a variant."""
 
     provider: GenerationProvider = GenerationProvider.OTHER
     name: str = "unknown"
 
 
-class VariantResult(_Given):
+class VariantResult(Input):
     """What is known of a variant when it ends; what is not given stays empty.
 
     The four kinds of tokens do not overlap: ``prompt_tokens`` are those that no cache served. ``cost`` is exact.
     """
 
     model: VariantModel | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cache_read_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    cost: Decimal | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    cache_read_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    cost: Annotated[Decimal, Field(ge=0)] | None = None
     currency: str = "USD"
-    generation_time_seconds: float | None = None
+    generation_time_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field
 
 from data_layer.entities.enums import GenerationStatus, ImageKind, ImageProvider, ImageQuality, ImageStyle
-from data_layer.schemas.base import JsonObject, Value, View
+from data_layer.schemas.base import Input, JsonObject, Value, View
 
 
-class NewImage(BaseModel):
+class NewImage(Input):
     """What is known of an image that is to be kept.
 
     Attributes:
@@ -23,8 +23,6 @@ class NewImage(BaseModel):
         size: what was asked for. Providers with a list of sizes need one of it; of others it may be any text, and is by
             default the size of the image itself.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: str = ""
     revised_prompt: str | None = None

@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import AliasChoices, Field
 
 from data_layer.entities.enums import CodeStack, ProjectStatus, ProjectType
-from data_layer.schemas.base import JsonObject, Value, View
+from data_layer.schemas.base import Input, JsonObject, Value, View
 
 
 class ProjectPublic(View):
@@ -55,7 +55,7 @@ class ProjectFull(ProjectSummary):
     metadata: JsonObject = Field(validation_alias=AliasChoices("metadata_", "metadata"))
 
 
-class ProjectDraft(Value):
+class ProjectDraft(Input):
     """What a new project is made of; its screenshot is handed over beside it."""
 
     name: str
@@ -69,7 +69,7 @@ class ProjectDraft(Value):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-class ProjectChanges(Value):
+class ProjectChanges(Input):
     """What to change in a project. What is not given stays; ``description=None`` removes the description.
 
     Archiving and deleting have methods of their own, so ``status`` is one of the others.
@@ -97,7 +97,7 @@ class ProjectOrder(StrEnum):
     LAST_GENERATED = "last_generated"
 
 
-class ProjectFilter(Value):
+class ProjectFilter(Input):
     """Which projects a list holds; all conditions must hold. Without ``statuses`` deleted projects are left out."""
 
     statuses: frozenset[ProjectStatus] = frozenset()

@@ -13,7 +13,7 @@ from pydantic import AliasChoices, Field, SecretStr
 
 from data_layer.entities.enums import SessionStatus, SessionType, UserRole
 from data_layer.schemas.actors import Actor
-from data_layer.schemas.base import JsonObject, View
+from data_layer.schemas.base import Input, JsonObject, View
 
 
 class ActiveSession(View):
@@ -62,7 +62,7 @@ class SessionData(View):
     version: int
 
 
-class Place(View):
+class Place(Input):
     """Where a client seems to be, as far as somebody knows."""
 
     country: str | None = None

@@ -7,20 +7,16 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
-
 from data_layer.entities.enums import CodeStack, UsageOutcome
-from data_layer.schemas.base import View
+from data_layer.schemas.base import Input, View
 
 
-class NewUsage(BaseModel):
+class NewUsage(Input):
     """One answer of a model, completed or not, to be recorded.
 
     ``key`` makes a repeated call count once: the id of the variant, or the provider's id of the answer. The four kinds
     of tokens do not overlap. ``cost`` is rounded to eight decimals. ``at`` is by default the time of the database.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str
     provider: str

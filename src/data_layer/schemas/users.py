@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AliasChoices, Field, StringConstraints
 
 from data_layer.entities.enums import AuthProvider, UserRole, UserStatus
-from data_layer.schemas.base import JsonObject, View
+from data_layer.schemas.base import Input, JsonObject, View
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 
@@ -39,10 +39,8 @@ def check_avatar(value: str) -> str:
     raise ValueError("must be a storage key, or an address that begins with https://")
 
 
-class ProfileChanges(View):
+class ProfileChanges(Input):
     """What people change of their own profile. What is not given stays; ``None`` clears what may be empty."""
-
-    model_config = ConfigDict(extra="forbid")
 
     first_name: Name | None = None
     last_name: Name | None = None
@@ -50,7 +48,7 @@ class ProfileChanges(View):
     avatar: Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(check_avatar)] | None = None
 
 
-class ExternalIdentity(View):
+class ExternalIdentity(Input):
     """What an external provider says of somebody, *after* the caller has verified that it is the provider who says so.
 
     The caller must have verified, for ``google`` and ``azure_ad``, the signature of the ID token against the keys that

@@ -20,6 +20,7 @@ from data_layer.errors import (
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.designs import DesignSystemChanges, DesignSystemView
 from data_layer.services.acting import as_of_now
+from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission, is_allowed, require
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ MAXIMUM_NUMBER = 100
 """Most design systems of one person; a list returns all of them."""
 
 
+@checks_arguments
 class DesignSystemService:
     """Design systems, each of one person. To everybody else, administrators included, it is like a missing one."""
 

@@ -14,6 +14,7 @@ from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import Attachment, FileView, PublicFile
 from data_layer.schemas.images import GeneratedImageFull, GeneratedImageSummary, ImagePage, NewImage
 from data_layer.schemas.usage import NewUsage
+from data_layer.services.arguments import checks_arguments
 from data_layer.services.files import FileService
 from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.generations.access import open_project
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 
+@checks_arguments
 class ImageService:
     """Images of projects: generated, edited, cut out, extracted or uploaded.
 

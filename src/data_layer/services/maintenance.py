@@ -25,6 +25,7 @@ from data_layer.repositories.audit_partitions import AuditPartitions, Month
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.services.acting import as_of_now
+from data_layer.services.arguments import checks_arguments
 from data_layer.services.generations.expiry import end_expired
 from data_layer.services.permissions import Permission, require
 from data_layer.services.search import SearchIndex
@@ -68,6 +69,7 @@ def _file_figures(report: CleanupReport) -> dict[str, int]:
     }
 
 
+@checks_arguments
 class MaintenanceService:
     """Removes expired sessions, tokens, files and old months of the audit trail, and makes months ahead."""
 

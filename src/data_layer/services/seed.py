@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from data_layer.schemas.base import Value
+from data_layer.services.arguments import checks_arguments
 from data_layer.services.seed_rows import (
     EXAMPLE,
     catalog,
@@ -37,6 +38,7 @@ class SeedReport(Value):
     audit_entries: int = 0
 
 
+@checks_arguments
 class SeedService:
     """Loads the example data. Its rows have fixed ids, so that loading again adds only what is missing."""
 

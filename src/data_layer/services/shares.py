@@ -18,6 +18,7 @@ from data_layer.repositories.repository import check_number
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.shares import NewShare, SharedPage, ShareView
 from data_layer.services.acting import as_of_now
+from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission, is_allowed
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ LONGEST_LIFETIME = timedelta(days=3650)
 _TOKEN_BYTES = 32
 
 
+@checks_arguments
 class ShareService:
     """Links to a version of a project, or to whichever is its latest.
 

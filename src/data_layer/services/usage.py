@@ -19,6 +19,7 @@ from data_layer.errors import BudgetExceededError, DuplicateError, InvalidValueE
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.usage import BudgetView, NewUsage, Reservation, UsageEntryView, UsageGroup, UsageSum
 from data_layer.services.acting import as_of_now
+from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission, require
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _CURRENCY = re.compile("[A-Z]{3}")
 _CLOCK_SKEW = timedelta(hours=1)
 
 
+@checks_arguments
 class UsageService:
     """What was spent, by whom and for what; and how much of a month's budget is left.
 
@@ -240,6 +242,7 @@ class UsageService:
             PermissionDeniedError: the actor may not see it.
         """
         user_id = _person(actor, user_id, Permission.READ_USAGE)
+        check_currency(currency)
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.READ_USAGE, owner=user_id)
             return await _view(tx, user_id, currency)

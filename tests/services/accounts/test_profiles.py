@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from data_layer import DataLayer, GeneratedImage
 from data_layer.entities.enums import ImageProvider, UserRole, UserStatus
@@ -73,7 +72,7 @@ async def test_who_has_seen_an_older_profile_does_not_overwrite(data: DataLayer)
     ],
 )
 def test_what_no_profile_can_be(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(InvalidValueError):
         ProfileChanges(**changes)
 
 

@@ -17,6 +17,7 @@ from data_layer.services.accounts.profiles import Profiles
 from data_layer.services.accounts.registration import Registered, Registration, RegistrationRequest, VerifiedAddress
 from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.accounts.tools import AccountDependencies, MailedTokens
+from data_layer.services.arguments import checks_arguments
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -45,6 +46,7 @@ def _method_of(
     return call
 
 
+@checks_arguments
 class AccountService:
     """Everything about accounts, ``data.accounts``.
 

@@ -10,6 +10,7 @@ import orjson
 
 from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, UserStatus
+from data_layer.entities.json_values import json_object_of
 from data_layer.errors import ChangedMeanwhileError, InvalidValueError, ValueTooLongError
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.users import ProfileChanges, UserFull, UserPublic
@@ -98,6 +99,7 @@ class Profiles:
             ValueTooLongError: the result has more than 16 KiB as JSON.
             InvalidValueError: for what JSON cannot carry.
         """
+        patch = json_object_of("preferences", patch)
         async with self._dependencies.transactions() as tx:
             user = await load_authorized(tx, actor, Permission.UPDATE_PREFERENCES, user_id)
             _require_unchanged(user, expected)

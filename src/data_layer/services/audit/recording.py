@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 from uuid import UUID
 
 import orjson
@@ -14,6 +14,7 @@ from data_layer.context import current_context
 from data_layer.entities.audit_log import USUAL_CASES
 from data_layer.entities.changes import masked
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel
+from data_layer.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from data_layer.repositories.audit_rows import Row
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 _LONGEST_JSON = 65_536
 _LONGEST_TEXT = 10_000
 _DESCRIPTION, _RESOURCE_TYPE, _RESOURCE_ID = 255, 100, 255
+
+
+def _check_duration(name: str, value: object) -> None:
+    """Any number will do: one that cannot be stored is left out, and the event recorded."""
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        raise InvalidValueError(f"{name} must be a number of seconds", field=name)
 
 
 class EventFields(TypedDict, total=False):
@@ -34,7 +41,7 @@ class EventFields(TypedDict, total=False):
     resource_id: UUID | str | None
     details: str | None
     error_message: str | None
-    duration: float | None
+    duration: Annotated[float | None, _check_duration]
     context: Mapping[str, Any] | None
     metadata: Mapping[str, Any] | None
 
@@ -84,7 +91,7 @@ def make_row(
         _json(metadata),
         usual.is_success if is_success is None else is_success,
         _fit(error_message, _LONGEST_TEXT),
-        duration if duration is None or math.isfinite(duration) else None,
+        duration if duration is not None and abs(duration) <= sys.float_info.max else None,
     )
 
 

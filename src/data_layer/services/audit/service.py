@@ -7,6 +7,7 @@ import binascii
 import csv
 import hashlib
 import io
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Unpack
@@ -21,6 +22,7 @@ from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.audit import AuditBufferStatistics, AuditFilter, AuditPage, AuditSecure, AuditView, ExportFormat
 from data_layer.services.acting import as_of_now
+from data_layer.services.arguments import checks_arguments
 from data_layer.services.audit.buffer import AuditBuffer
 from data_layer.services.audit.recording import EventFields, make_row
 from data_layer.services.permissions import Permission, require
@@ -62,6 +64,13 @@ def ignore_progress(_: int) -> None:
     """Tell nobody."""
 
 
+def _json(value: object) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_UTC_Z)
+    except TypeError:  # PostgreSQL keeps numbers of any size, such as 1e23, and orjson only integers of 64 bits.
+        return json.dumps(value, default=lambda part: orjson.loads(orjson.dumps(part))).encode()
+
+
 class AuditExporter:
     """One export. Each batch is a short read of its own, so that a slow reader holds neither lock nor snapshot."""
 
@@ -88,14 +97,15 @@ class AuditExporter:
             if rows:
                 last = rows[-1]["id"]
                 count += len(rows)
-                yield self._encode([dict(row) for row in rows])
+                # By our own names: those of SQLAlchemy may be of a subclass of str, which orjson refuses.
+                yield self._encode([{name: row[name] for name in self._names} for row in rows])
                 on_progress(count)
             if len(rows) < _BATCH:
                 return
 
     def _encode(self, rows: Sequence[dict[str, Any]]) -> bytes:
         if self._format is ExportFormat.JSON_LINES:
-            return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z) for row in rows)
+            return b"".join(_json(row) + b"\n" for row in rows)
         return _csv([_cell(row[name]) for name in self._names] for row in rows)
 
     async def _record(self, actor: Actor) -> None:
@@ -128,7 +138,7 @@ def _cell(value: Any) -> str:
         case datetime():
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         case dict() | list():
-            return orjson.dumps(value).decode()
+            return _json(value).decode()
         case int() | float():
             return str(value)
         case _:
@@ -140,6 +150,7 @@ MAXIMUM_PAGE = 1000
 _EVERYTHING = AuditFilter()
 
 
+@checks_arguments
 class AuditService:
     """The audit trail. What a transaction changes is recorded in it: ``tx.add(AuditLog.data_action(…))``."""
 
@@ -150,9 +161,13 @@ class AuditService:
     def record_soon(self, action: AuditAction, description: str, **fields: Unpack[EventFields]) -> None:
         """Record what belongs to no transaction and happens often: a download, a failed login.
 
-        It takes microseconds, never waits and never fails: the entry is written within AUDIT_FLUSH_INTERVAL together
-        with others, and waits on disk (AUDIT_SPILL_FOLDER) while the database cannot take it. Category, level and
-        success are those that the action usually has; who and from where comes from ``request_context``.
+        It takes microseconds and never waits: the entry is written within AUDIT_FLUSH_INTERVAL together with others,
+        and waits on disk (AUDIT_SPILL_FOLDER) while the database cannot take it. Category, level and success are those
+        that the action usually has; who and from where comes from ``request_context``. What does not fit is shortened
+        or left out.
+
+        Raises:
+            InvalidValueError: for a value of another type, and for nothing else.
         """
         self._buffer.add(make_row(action, description, **fields))
 

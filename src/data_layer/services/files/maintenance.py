@@ -9,6 +9,7 @@ from data_layer.entities.enums import StorageKind
 from data_layer.errors import ConfigurationError
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.files import StorageUsage
+from data_layer.services.arguments import checks_arguments
 from data_layer.services.files.backends import StorageBackends
 from data_layer.services.files.check import CheckReport, FileCheck
 from data_layer.services.files.cleanup import CleanupReport, FileCleanup
@@ -20,6 +21,7 @@ SAFETY_AGE = timedelta(hours=24)
 """How long something must have been useless before it is removed."""
 
 
+@checks_arguments
 class FileMaintenance:
     """Compares, cleans up, migrates and counts, while the service runs."""
 

@@ -12,6 +12,7 @@ from data_layer.entities.enums import FileState
 from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.files import Attachment, DirectUpload, FileView, PublicFile
+from data_layer.services.arguments import checks_arguments
 from data_layer.services.files.backends import (
     PUBLIC_PATH,
     THUMBNAIL_TYPE,
@@ -33,6 +34,7 @@ SHOWN_INLINE = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 """What a browser only ever shows; everything else is to be saved, because it may be hostile."""
 
 
+@checks_arguments
 class FileService:
     """Files of users and of the system.
 

@@ -35,6 +35,7 @@ from data_layer.schemas.generations import (
     WriterState,
 )
 from data_layer.schemas.projects import ProjectFull
+from data_layer.services.arguments import checks_arguments
 from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.generations.access import open_code, open_generation, open_project, view_of
 from data_layer.services.generations.accounting import (
@@ -75,6 +76,7 @@ _CODE_TYPES = {
 }
 
 
+@checks_arguments
 class GenerationService(Versions):
     """Generations of a person's projects. To everybody else they are like missing ones.
 

@@ -115,7 +115,7 @@ class Versions:
         """
         async with self._transactions() as tx:
             await open_project(tx, actor, project_id, Permission.READ_CODE, reason=reason)
-            places = (_place("old", old), _place("new", new))
+            places = [(place, None) if isinstance(place, int) else place for place in (old, new)]
             codes = [await code_at(tx, project_id, *place) for place in places]
         return await asyncio.to_thread(_difference, *codes)
 
@@ -148,29 +148,15 @@ class Versions:
             return await view_of(tx, await tx.generations.get(generation.id, lock=True))  # Read again: it is closed.
 
 
-def _place(name: str, place: object) -> tuple[int, int | None]:
-    match place:
-        case int():
-            return place, None
-        case (int() as number, int() as variant):
-            return number, variant
-        case _:
-            raise InvalidValueError(f"{name} must be the number of a version, or it and a variant", field=name)
-
-
 async def code_at(tx: UnitOfWork, project_id: UUID, number: int, variant: int | None) -> GeneratedCode:
     """The code of a version; of the selected variant, unless one is named.
 
     Raises:
         NotFoundError: there is no such version or variant.
-        InvalidValueError: a number is none.
     """
     missing = NotFoundError(f"the project has no version {number}" + ("" if variant is None else f".{variant}"))
-    for value, name in ((number, "number"), (variant, "variant")):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise InvalidValueError(f"{name} must be a number", field=name)
-        if value is not None and not 0 <= value < 2**31:
-            raise missing
+    if not all(0 <= value < 2**31 for value in (number, variant or 0)):
+        raise missing
     if variant is None:
         generation = await tx.generations.find_one(project_id=project_id, number=number)
         if generation is None:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from data_layer.entities import Project
 from data_layer.entities.enums import ProjectStatus
+from data_layer.entities.texts import check_text
 from data_layer.errors import NotFoundError
 from data_layer.repositories.repository import MAXIMUM_PAGE
 from data_layer.schemas.base import Value
@@ -14,6 +15,7 @@ from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.images import GeneratedImageSummary
 from data_layer.schemas.projects import ProjectFull, ProjectSummary
 from data_layer.schemas.users import UserPublic
+from data_layer.services.arguments import checks_arguments
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
@@ -37,6 +39,7 @@ class ProjectDetails(Value):
     images: tuple[GeneratedImageSummary, ...]
 
 
+@checks_arguments
 class ProjectOverview:
     """What operators see of projects of all users."""
 
@@ -87,6 +90,7 @@ def _row(project: Project, owner: str, version_count: int) -> ProjectRow:
 
 
 async def _find(tx: UnitOfWork, id_or_name: str, *, is_deleted: bool = False) -> Project:
+    check_text("id_or_name", id_or_name)
     try:
         return await tx.projects.get(UUID(id_or_name))
     except ValueError:

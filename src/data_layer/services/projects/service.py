@@ -35,6 +35,7 @@ from data_layer.schemas.projects import (
 )
 from data_layer.schemas.search import SearchPage
 from data_layer.services.acting import as_of_now, reading_entry
+from data_layer.services.arguments import checks_arguments
 from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.generations.access import open_project
 from data_layer.services.generations.copies import copy_version, copy_with_history
@@ -57,6 +58,7 @@ _MAY_BE_EMPTY = frozenset({"description", "instructions"})
 _CONTENT = ("description", "instructions", "settings", "metadata_")
 
 
+@checks_arguments
 class ProjectService:
     """Projects, each of one person.
 

@@ -15,11 +15,14 @@ from data_layer.context import current_context
 from data_layer.entities import AuditLog, Session, User
 from data_layer.entities.enums import AuditAction, AuditLevel, SessionType
 from data_layer.entities.json_values import json_object_of
+from data_layer.entities.texts import check_text
 from data_layer.errors import AccountInactiveError, ChangedMeanwhileError, InvalidValueError, NotFoundError
 from data_layer.repositories.sessions import EndedSessions, Lifetime
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.sessions import ActiveSession, NewSession, Place, SessionAdmin, SessionData, SessionSecure
 from data_layer.services.acting import as_of_now
+from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.sessions.activity import Activity
 from data_layer.services.sessions.change_stream import ChangeStream
@@ -34,7 +37,6 @@ from data_layer.settings.security import SecuritySettings
 if TYPE_CHECKING:
     from data_layer.cache import Cache
     from data_layer.database.listener import Listener
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 Value = TypeVar("Value")
 
@@ -43,6 +45,7 @@ LOGGED_OUT = "logged_out"
 _BATCH = 1000
 
 
+@checks_arguments
 class SessionService:
     """Who is logged in, for how long, and on which devices.
 
@@ -237,6 +240,7 @@ class SessionService:
         Raises:
             NotFoundError: when there is none, or the actor may not end it.
         """
+        check_text("reason", reason)
         async with self._transactions() as tx:
             session = await tx.sessions.find_one(id=session_id)
             owner = await tx.users.get(session.user_id) if session else None
@@ -256,6 +260,7 @@ class SessionService:
             PermissionDeniedError: when the actor may not do it.
             NotFoundError: when there is no such user.
         """
+        check_text("reason", reason)
         require(actor, Permission.REVOKE_SESSIONS, owner=user_id)
         async with self._transactions() as tx:
             owner = await tx.users.get(user_id)
@@ -272,6 +277,7 @@ class SessionService:
         Raises:
             PermissionDeniedError: when the actor may not do it.
         """
+        check_text("reason", reason)
         require(actor, Permission.REVOKE_ALL_SESSIONS)
         count, ended = 0, _BATCH
         while ended == _BATCH:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from data_layer.concurrency import SingleFlight
-from data_layer.errors import DataLayerError, InvalidSessionError
+from data_layer.errors import DataLayerError, InvalidSessionError, InvalidValueError
 from data_layer.repositories.sessions import FoundSession, Lifetime
 from data_layer.schemas.sessions import ActiveSession
 from data_layer.services.sessions.activity import FLUSH_SECONDS, Activity
@@ -77,7 +77,7 @@ class SessionValidator:
 
     async def by_token(self, token: str) -> ActiveSession:
         """The session of a token; see ``SessionService.validate``."""
-        if len(token) != TOKEN_LENGTH:
+        if not isinstance(token, str) or len(token) != TOKEN_LENGTH:  # type: ignore[redundant-expr]
             self.counts.refused += 1
             raise refused()
         key = self._hasher.hash(token)
@@ -92,6 +92,8 @@ class SessionValidator:
 
     async def by_id(self, session_id: UUID) -> ActiveSession:
         """The session with this id, for who has proved it otherwise."""
+        if not isinstance(session_id, UUID):
+            raise InvalidValueError(f"session_id must be a UUID, not {type(session_id).__name__}", field="session_id")
         key = str(session_id)
         copy = self._near.by_key.get(key)
         now = self._clock()

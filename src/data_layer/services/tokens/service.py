@@ -6,7 +6,6 @@ import base64
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pydantic import SecretStr
@@ -16,14 +15,13 @@ from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditLevel
 from data_layer.errors import InvalidSessionError, InvalidTokenError, ReusedTokenError
 from data_layer.repositories.refresh_tokens import FoundRefreshToken
+from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.sessions import ActiveSession, TokenPair
+from data_layer.services.arguments import checks_arguments
 from data_layer.services.sessions import SessionService
 from data_layer.services.sessions.hashing import TOKEN_LENGTH, TokenHasher, make_token
 from data_layer.services.tokens.access import AccessTokens
 from data_layer.settings.security import SecuritySettings
-
-if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 
 GRACE_SECONDS = 10.0
 """How long after its exchange a refresh token still gives the same successor."""
@@ -32,6 +30,7 @@ REUSED = "refresh_token_reused"
 _REFUSED = "the refresh token is not valid; log in again"
 
 
+@checks_arguments
 class TokenService:
     """JWT access tokens and refresh tokens, both bound to a session: when it ends, they end.
 
