@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from data_layer.layer import DataLayer
     from data_layer.observability.timing import timed
     from data_layer.schemas.actors import Actor
+    from data_layer.schemas.generations import CodePiece, GenerationRequest, VariantModel, VariantResult, WholeCode
+    from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectFilter, ProjectOrder
     from data_layer.schemas.users import ExternalIdentity, ProfileChanges
 
 _MODULES = {
@@ -91,6 +93,14 @@ _MODULES = {
     "data_layer.layer": ("DataLayer",),
     "data_layer.observability.timing": ("timed",),
     "data_layer.schemas.actors": ("Actor",),
+    "data_layer.schemas.generations": (
+        "CodePiece",
+        "GenerationRequest",
+        "VariantModel",
+        "VariantResult",
+        "WholeCode",
+    ),
+    "data_layer.schemas.projects": ("ProjectChanges", "ProjectDraft", "ProjectFilter", "ProjectOrder"),
     "data_layer.schemas.users": ("ExternalIdentity", "ProfileChanges"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -103,6 +113,7 @@ __all__ = [
     "AuditLevel",
     "AuditLog",
     "AuthProvider",
+    "CodePiece",
     "CodeStack",
     "DataLayer",
     "DataLayerError",
@@ -113,6 +124,7 @@ __all__ = [
     "GeneratedCode",
     "GeneratedImage",
     "GenerationProvider",
+    "GenerationRequest",
     "GenerationStatus",
     "GenerationType",
     "ImageKind",
@@ -122,6 +134,10 @@ __all__ = [
     "InputMode",
     "ProfileChanges",
     "Project",
+    "ProjectChanges",
+    "ProjectDraft",
+    "ProjectFilter",
+    "ProjectOrder",
     "ProjectStatus",
     "ProjectType",
     "RequestContext",
@@ -136,6 +152,9 @@ __all__ = [
     "User",
     "UserRole",
     "UserStatus",
+    "VariantModel",
+    "VariantResult",
+    "WholeCode",
     "check_data_layer_health",
     "current_context",
     "get_data_layer_stats",
