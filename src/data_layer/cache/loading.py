@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from data_layer.cache import markers
 from data_layer.cache.codec import UndecodableValueError
 from data_layer.cache.entries import Entries
-from data_layer.cache.near import MISSING
+from data_layer.cache.near import MISSING, is_immutable
 from data_layer.cache.time_to_live import TimeToLive, to_milliseconds
 from data_layer.cache.tracking import FailoverGuard, Tracking
 from data_layer.concurrency import Backoff, SingleFlight
@@ -45,10 +45,14 @@ class _LoadSpec:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A value as it is stored. It was current at ``as_of``, in monotonic time."""
+    """A value as it is stored. It was current at ``as_of``, in monotonic time.
+
+    ``shared`` is the value itself where nobody can change it: all callers get the same, and it is decoded once.
+    """
 
     stored: bytes
     as_of: float
+    shared: Any = MISSING
 
 
 class Loading:
@@ -80,7 +84,7 @@ class Loading:
             # Whoever came while another caller's load was under way, and it could not be stored because the value
             # was changed meanwhile, must not get what was loaded before.
             if found.as_of >= joined:
-                return self._entries.codec.decode(found.stored, as_type)
+                return self._entries.codec.decode(found.stored, as_type) if found.shared is MISSING else found.shared
 
     async def close(self) -> None:
         """End what is being loaded."""
@@ -104,7 +108,8 @@ class Loading:
             return taken
         if taken != markers.FREE:
             started = monotonic()
-            return _Found(await self._load(spec), started)
+            stored, shared = await self._load(spec)
+            return _Found(stored, started, shared)
         return await self._load_and_fill(spec, token)
 
     async def _take_lease(self, spec: _LoadSpec, token: bytes) -> _Found | int:
@@ -135,7 +140,7 @@ class Loading:
         renewal = asyncio.create_task(self._renew(spec.key, token))
         try:
             started = monotonic()
-            stored = await self._load(spec)
+            stored, shared = await self._load(spec)
             with suppress(CacheError):
                 before = monotonic()
                 milliseconds = self._entries.spread(spec.milliseconds)
@@ -144,7 +149,7 @@ class Loading:
                 started = before if filled else started
                 if filled:
                     self._guard.release(spec.key)
-            return _Found(stored, started)
+            return _Found(stored, started, shared)
         finally:
             renewal.cancel()
             self._entries.near.drop(spec.key)
@@ -152,13 +157,16 @@ class Loading:
                 # Not awaited: a caller that was cancelled, or has its value, need not wait for this.
                 self._entries.background.start(self._return_lease(spec.key, token))
 
-    async def _load(self, spec: _LoadSpec) -> bytes:
+    async def _load(self, spec: _LoadSpec) -> tuple[bytes, Any]:
+        """What the loader gives, as it is stored, and itself if it may be shared."""
         self.loads += 1
         stored = self._entries.encode(spec.key, await spec.load())
-        if not self._is_decodable(stored, spec.as_type):
+        try:
+            value = self._entries.codec.decode(stored, spec.as_type)
+        except UndecodableValueError:
             name = self._entries.describe(spec.key)
-            raise InvalidCacheValueError(f"What was loaded for {name} does not fit {spec.as_type}")
-        return stored
+            raise InvalidCacheValueError(f"What was loaded for {name} does not fit {spec.as_type}") from None
+        return stored, value if is_immutable(value) else MISSING
 
     async def _renew(self, key: bytes, token: bytes) -> None:
         while True:
