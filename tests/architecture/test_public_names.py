@@ -32,6 +32,15 @@ PUBLIC = {
     "GeneratedImage",
     "Session",
     "AuditLog",
+    "CodePiece",
+    "GenerationRequest",
+    "ProjectChanges",
+    "ProjectDraft",
+    "ProjectFilter",
+    "ProjectOrder",
+    "VariantModel",
+    "VariantResult",
+    "WholeCode",
 }
 ENUMS = {
     name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,8 +15,10 @@ from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.generations import CodePiece, GenerationRequest, GenerationView, VariantModel
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectFilter, ProjectFull, ProjectOrder
+from data_layer.services.generations import GenerationService
 from data_layer.services.generations.access import views_of
 from data_layer.services.project_keys import work_keys
+from data_layer.services.projects import ProjectService
 from tests.services.generations.conftest import let_leases_run_out
 from tests.support import make_code, stored_actor
 
@@ -48,6 +51,16 @@ class Story:
         await let_leases_run_out(self.data)
         await self.data.maintenance.run(SYSTEM)
 
+    async def unarchive(self) -> None:
+        await self.data.projects.archive(self.actor, self.project.id)
+        await seen(self)
+        await self.data.projects.unarchive(self.actor, self.project.id)
+
+    async def restore_from_trash(self) -> None:
+        await self.data.projects.delete(self.actor, self.project.id)
+        await seen(self)
+        await self.data.projects.restore(self.actor, self.project.id)
+
     async def add_by_hand(self) -> None:
         async with self.data.transaction() as tx:
             project = await tx.projects.get(self.project.id)
@@ -61,6 +74,8 @@ WRITES: dict[str, Callable[[Story], Awaitable[object]]] = {
         story.actor, story.project.id, ProjectChanges(name="Renamed", is_favorite=True), expected=1
     ),
     "archive": lambda story: story.data.projects.archive(story.actor, story.project.id),
+    "unarchive": Story.unarchive,
+    "restore_from_trash": Story.restore_from_trash,
     "delete": lambda story: story.data.projects.delete(story.actor, story.project.id),
     "clone": lambda story: story.data.projects.clone(story.actor, story.project.id),
     "fork": lambda story: story.data.generations.fork(story.actor, story.project.id, 1, 0),
@@ -79,6 +94,13 @@ WRITES: dict[str, Callable[[Story], Awaitable[object]]] = {
     "expire": Story.expire,
     "add_by_hand": Story.add_by_hand,
 }
+
+
+SHOWN_NOWHERE = {
+    *("open", "list", "search", "recent", "find", "details", "history", "version", "latest", "diff", "follow"),
+    *("append", "renew", "report_usage", "store", "count_copy", "count_download"),
+}
+"""Methods that change nothing that a list or a history shows, except while a variant runs."""
 
 
 async def seen(story: Story) -> list[Any]:
@@ -164,3 +186,9 @@ async def test_a_closed_account_reads_no_lists_from_the_cache(data: DataLayer, e
         await data.projects.list(story.actor)
     with pytest.raises(PermissionDeniedError):
         await data.generations.history(story.actor, story.project.id)
+
+
+def test_every_method_is_tried() -> None:
+    for service in (ProjectService, GenerationService):
+        methods = {name for name, _ in inspect.getmembers(service, inspect.isfunction) if not name.startswith("_")}
+        assert methods <= WRITES.keys() | SHOWN_NOWHERE
