@@ -173,7 +173,7 @@ async def test_sessions_by_who_answered(data: DataLayer) -> None:
     await validate_until("database")
     await validate_until("near")
     assert told(data, "session_copies") >= 1
-    data.sessions._near.clear()
+    data.sessions._copies.near.clear()
     await validate_until("redis")
     for refused in (make_token(), "nonsense"):
         with pytest.raises(InvalidSessionError):

@@ -13,7 +13,7 @@ from data_layer.errors import ConfigurationError
 from data_layer.settings.azure_place import EMULATOR_KEY
 from data_layer.settings.storage import StorageSettings
 from data_layer.storage import AzurePlace, AzureStorage, LocalStorage, S3Storage
-from data_layer.storage.opening import local_url_signer, make_storage
+from data_layer.storage.selection import local_url_signer, make_storage
 from data_layer.storage.signing.local import LocalUrlSigner
 from data_layer.storage.signing.terms import Terms
 

@@ -18,6 +18,7 @@ from data_layer.config import Settings
 from data_layer.database.driver import DriverConnection
 from data_layer.database.transaction import COMMIT
 from data_layer.errors import CacheError, CacheUnavailableError, CommitUnknownError, InvalidCacheKeyError
+from data_layer.repositories.unit_of_work import CommitHooks, UnitOfWork
 from data_layer.schemas.outcome import Outcome
 from data_layer.testing.redis_server import RedisServer
 from tests.cache.conftest import CacheAt
@@ -280,8 +281,8 @@ class TestTransactions:
         with RedisServer(unix_socket=True) as server:
             async with cache_at(server.url, connect=300, command=300) as broken:
                 server.kill()
-                object.__setattr__(data._opened, "cache", broken)
-                async with data.transaction() as tx:
+                hooks = CommitHooks(changed_keys=broken.transaction_keys)
+                async with UnitOfWork(data.database, hooks) as tx:
                     tx.add(user)
                     tx.invalidate("key")
         async with data.transaction() as tx:

@@ -15,7 +15,7 @@ import pytest
 
 from data_layer import Settings
 from data_layer.errors import StoragePermissionError
-from data_layer.storage.opening import make_object_storage
+from data_layer.storage.selection import make_object_storage
 from data_layer.testing.storage_servers import MotoServer
 
 from .support import DEPLOY

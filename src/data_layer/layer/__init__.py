@@ -1,7 +1,6 @@
 """The composition root: opens, wires and closes everything; the only package that knows everything."""
 
-from data_layer.layer.data_layer import DataLayer
-from data_layer.layer.operators import (
+from data_layer.layer.admin import (
     create_storage,
     describe_database,
     open_cache,
@@ -10,6 +9,7 @@ from data_layer.layer.operators import (
     open_storage,
     probe,
 )
+from data_layer.layer.data_layer import DataLayer
 from data_layer.layer.servers import run_in_thread
 
 __all__ = [

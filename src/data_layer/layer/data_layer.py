@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -15,17 +14,14 @@ from data_layer.database.replicas import Replicas
 from data_layer.errors import (
     NotInitializedError,
 )
-from data_layer.layer.operators import statistics_of
-from data_layer.layer.parts import Parts, open_parts
+from data_layer.layer.container import Container, open_container
 from data_layer.repositories.unit_of_work import UnitOfWork, last_position
 from data_layer.schemas.health import Health
-from data_layer.services.accounts import AccountDependencies, AccountService
+from data_layer.services.accounts import AccountService
 from data_layer.services.audit.service import AuditService
-from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.designs import DesignSystemService
 from data_layer.services.files import FileMaintenance, FileService, LocalFileServer, PublicFileServer
 from data_layer.services.generations import GenerationService
-from data_layer.services.health import HealthService
 from data_layer.services.images import ImageService
 from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.projects import ProjectService
@@ -74,7 +70,7 @@ class DataLayer:
         self._prepares = prepare
         self._tracer_provider = tracer_provider
         self._exit_stack: AsyncExitStack | None = None
-        self._parts: Parts | None = None
+        self._container: Container | None = None
         self._metrics: Metrics | None = None
 
     async def open(self) -> Self:
@@ -86,22 +82,21 @@ class DataLayer:
             SchemaMismatchError: when the tables are not those of this version; the message names the command to run.
             DataLayerError: when something else that is needed cannot be had; nothing stays open then.
         """
-        if self._parts is None:
+        if self._container is None:
             async with AsyncExitStack() as stack:
-                parts = await open_parts(
+                container = await open_container(
                     self.settings,
                     stack,
-                    self.transaction,
                     exclusive=self._exclusive,
                     prepares=self._prepares,
                     tracer_provider=self._tracer_provider,
                 )
-                self._parts, self._exit_stack = parts, stack.pop_all()
+                self._container, self._exit_stack = container, stack.pop_all()
         return self
 
     async def close(self) -> None:
         """Close everything, in the opposite order. Harmless when it is closed."""
-        stack, self._exit_stack, self._parts = self._exit_stack, None, None
+        stack, self._exit_stack, self._container = self._exit_stack, None, None
         if stack is not None:
             await stack.aclose()
 
@@ -136,7 +131,7 @@ class DataLayer:
     @property
     def storage_counters(self) -> StorageCounters:
         """What the storage has done since it was opened: operations, bytes, errors and durations."""
-        return self._opened.storage_counters
+        return self._opened.storage_counters[0]
 
     @property
     def metrics(self) -> Metrics:
@@ -149,28 +144,28 @@ class DataLayer:
             # Here because whoever does not ask need not wait for prometheus-client.
             from data_layer.layer.metrics import make_metrics
 
-            self._metrics = make_metrics(self.settings, lambda: self._parts)
+            self._metrics = make_metrics(self.settings, lambda: self._container)
         return self._metrics
 
     @property
     def files(self) -> FileService:
         """Files of users: validated, recorded, and removed when nobody refers to them any more."""
-        return self._opened.files.service
+        return self._opened.files
 
     @property
     def local_files(self) -> LocalFileServer | None:
         """What serves signed URLs of local files; None where no files are local."""
-        return self._opened.files.server
+        return self._opened.local_files
 
     @property
     def public_files(self) -> PublicFileServer:
         """What serves files with a permanent address, wherever they are stored."""
-        return self._opened.files.public
+        return self._opened.public_files
 
     @property
     def file_maintenance(self) -> FileMaintenance:
         """What operators do with stored files."""
-        return self._opened.files.maintenance
+        return self._opened.file_maintenance
 
     def transaction(self, *, read_only: bool = False, after: str | None = None) -> UnitOfWork:
         """A new transaction, for one ``async with`` block: committed at its end, rolled back on an exception.
@@ -185,10 +180,7 @@ class DataLayer:
             NotInitializedError: when the data layer is not open.
             InvalidValueError: when ``after`` is no position.
         """
-        parts = self._opened
-        if read_only:
-            return UnitOfWork(parts.replicas.reader(last_position(), after))
-        return UnitOfWork(parts.database, parts.commit_hooks)
+        return self._opened.transactions(read_only=read_only, after=after)
 
     @property
     def position(self) -> str | None:
@@ -207,56 +199,42 @@ class DataLayer:
     @property
     def accounts(self) -> AccountService:
         """Accounts of people: registering, logging in, changing, ending."""
-        parts = self._opened
-        dependencies = AccountDependencies(
-            self.transaction, self.audit, parts.passwords, parts.sessions, parts.tokens, self.settings.security
-        )
-        return self._traced("accounts", AccountService(dependencies))
-
-    @property
-    def _cached_projects(self) -> CachedProjects:
-        return CachedProjects(self.transaction, self.cache)
+        return self._opened.accounts
 
     @property
     def projects(self) -> ProjectService:
         """Projects and the versions of their code."""
-        parts = self._opened
-        service = ProjectService(self.transaction, parts.image_files, self._cached_projects, parts.view_counts)
-        return self._traced("projects", service)
+        return self._opened.projects
 
     @property
     def images(self) -> ImageService:
         """Images of projects, whoever made them."""
-        parts = self._opened
-        service = ImageService(self.transaction, parts.image_files, self.files, parts.view_counts)
-        return self._traced("images", service)
+        return self._opened.images
 
     @property
     def generations(self) -> GenerationService:
         """Requests to generate code, their variants, and every version of a project."""
-        return self._traced(
-            "generations", GenerationService(self.transaction, self._cached_projects, self._opened.generation_streams)
-        )
+        return self._opened.generations
 
     @property
     def designs(self) -> DesignSystemService:
         """Design systems of people."""
-        return self._traced("designs", DesignSystemService(self.transaction))
+        return self._opened.designs
 
     @property
     def usage(self) -> UsageService:
         """What was used of paid models, and monthly budgets."""
-        return self._traced("usage", UsageService(self.transaction))
+        return self._opened.usage
 
     @property
     def shares(self) -> ShareService:
         """Links by which anybody may read one page of a project."""
-        return self._traced("shares", ShareService(self.transaction))
+        return self._opened.shares
 
     @property
     def audit(self) -> AuditService:
         """The audit trail."""
-        return self._traced("audit", AuditService(self.transaction, self._opened.audit_buffer))
+        return self._opened.audit
 
     @property
     def sessions(self) -> SessionService:
@@ -271,18 +249,12 @@ class DataLayer:
     @property
     def maintenance(self) -> MaintenanceService:
         """Removal of what has expired, files included, and the months of the audit trail."""
-        audit = self.settings.audit
-        service = MaintenanceService(
-            *(self.database, self.transaction, self.file_maintenance, self._opened.generation_streams.live),
-            retention_months=audit.audit_retention_months,
-            trash_retention=timedelta(days=audit.trash_retention) if audit.trash_retention else None,
-        )
-        return self._traced("maintenance", service)
+        return self._opened.maintenance
 
     @property
     def seed(self) -> SeedService:
         """The example data."""
-        return self._traced("seed", SeedService(self.transaction, self.storage))
+        return self._opened.seed
 
     async def require_current_schema(self) -> None:
         """Ask the database whether its tables are those of this version; one query.
@@ -295,27 +267,21 @@ class DataLayer:
 
     async def health(self) -> Health:
         """Whether database, cache and storage work."""
-        service = HealthService(self.transaction, self.cache.check, self.storage.check)
-        return await self._traced("health", service).check()
+        return await self._opened.health.check()
 
     async def statistics(self) -> Statistics:
         """Figures of database, cache and storage, after about ten seconds at most; cheap enough for any moment."""
-        service = statistics_of(self.settings.storage, self.database, self.replicas, self.transaction, self.cache)
-        return await self._traced("statistics", service).gather()
+        return await self._opened.statistics.gather()
 
     @property
     def tracing(self) -> Tracing | None:
         """What makes spans; None while traces are off."""
         return self._opened.tracing
 
-    def _traced(self, name: str, service: Service) -> Service:
-        tracing = self._opened.tracing
-        return service if tracing is None else tracing.calls.of(name, service)
-
     @property
-    def _opened(self) -> Parts:
-        if self._parts is None:
+    def _opened(self) -> Container:
+        if self._container is None:
             raise NotInitializedError(
                 "the data layer is not open: use it inside `async with`, or call initialize_data_layer()"
             )
-        return self._parts
+        return self._container

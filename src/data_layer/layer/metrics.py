@@ -18,7 +18,7 @@ from data_layer.cache import Cache
 from data_layer.cache.wire.breaker import BreakerState
 from data_layer.config import Settings
 from data_layer.database.counters import ServerCounters, StatementCounters
-from data_layer.layer.parts import Parts
+from data_layer.layer.container import Container
 from data_layer.observability.metrics import families
 from data_layer.observability.metrics.registry import Metrics
 from data_layer.services.audit.buffer import AuditBuffer
@@ -26,19 +26,19 @@ from data_layer.services.sessions import SessionService
 from data_layer.storage.counters import OPERATIONS, StorageCounters
 
 
-def make_metrics(settings: Settings, parts: Callable[[], Parts | None]) -> Metrics:
+def make_metrics(settings: Settings, container: Callable[[], Container | None]) -> Metrics:
     """The metrics of a data layer, whose parts there are while it is open."""
     metrics = Metrics()
-    metrics.watch(_Parts(settings, parts))
+    metrics.watch(_Collector(settings, container))
     return metrics
 
 
-class _Parts:
+class _Collector:
     """Asks the parts, for prometheus-client."""
 
-    def __init__(self, settings: Settings, parts: Callable[[], Parts | None]) -> None:
+    def __init__(self, settings: Settings, container: Callable[[], Container | None]) -> None:
         self._settings = settings
-        self._parts = parts
+        self._container = container
 
     def collect(self) -> Iterator[Metric]:
         """Everything that they have counted."""
@@ -52,16 +52,16 @@ class _Parts:
         yield families.gauge(
             "workers_wanted", "Processes that should serve requests (WORKERS).", self._settings.service.workers
         )
-        parts = self._parts()
-        if parts is not None:
-            yield from _pools(parts.server_counters)
-            yield from _statements(parts.server_counters.statements)
-            yield from _transactions(parts.server_counters)
-            yield from _replicas(parts)
-            yield from _cache(parts.cache)
-            yield from _storage(parts.all_storage_counters)
-            yield from _sessions(parts.sessions)
-            yield from _audit(parts.audit_buffer)
+        container = self._container()
+        if container is not None:
+            yield from _pools(container.server_counters)
+            yield from _statements(container.server_counters.statements)
+            yield from _transactions(container.server_counters)
+            yield from _replicas(container)
+            yield from _cache(container.cache)
+            yield from _storage(container.storage_counters)
+            yield from _sessions(container.sessions)
+            yield from _audit(container.audit_buffer)
 
 
 def _pools(servers: ServerCounters) -> Iterator[Metric]:
@@ -123,8 +123,8 @@ def _statements(statements: StatementCounters) -> Iterator[Metric]:
     )
 
 
-def _replicas(parts: Parts) -> Iterator[Metric]:
-    replicas = dict(zip(parts.server_counters.replicas, parts.replicas.figures(), strict=True))
+def _replicas(container: Container) -> Iterator[Metric]:
+    replicas = dict(zip(container.server_counters.replicas, container.replicas.figures(), strict=True))
     yield families.gauges(
         "database_replica_used",
         "1 while reads go to this replica, 0 while it is left out; summed over the workers.",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from data_layer.cache import Cache
@@ -32,6 +34,7 @@ from data_layer.schemas.statistics import (
     ReplicaStatistics,
 )
 from data_layer.services.health import within
+from data_layer.settings.storage import StorageSettings
 
 Figures = TypeVar("Figures")
 
@@ -59,8 +62,7 @@ class StatisticsService:
         replicas: of DB_REPLICA_HOSTS.
         transactions: where the database is asked.
         cache: asked for its own figures.
-        backend: which storage it is; what is in it, the database knows.
-        free_space: tells the bytes that are free, where the storage has a limit. It may block.
+        storage: which one it is; what is in it, the database knows.
     """
 
     def __init__(
@@ -69,16 +71,13 @@ class StatisticsService:
         replicas: Replicas,
         transactions: Transactions,
         cache: Cache,
-        *,
-        backend: str,
-        free_space: Callable[[], int] | None,
+        storage: StorageSettings,
     ) -> None:
         self._database = database
         self._replicas = replicas
         self._transactions = transactions
         self._cache = cache
-        self._backend = backend
-        self._free_space = free_space
+        self._settings = storage
 
     async def gather(self) -> Statistics:
         """The figures of all parts, after about ten seconds at most."""
@@ -117,13 +116,14 @@ class StatisticsService:
         notes: dict[str, str] = {}
         stored = await self._noted("files", read_stored, notes)
         figures: dict[str, Any] = {} if stored is None else stored.model_dump()
-        return FileStatistics(backend=self._backend, free_size=await self._free(notes), notes=notes, **figures)
+        backend, free_size = self._settings.storage_backend, await self._free(notes)
+        return FileStatistics(backend=backend, free_size=free_size, notes=notes, **figures)
 
     async def _free(self, notes: dict[str, str]) -> int | None:
-        if self._free_space is None:
+        if self._settings.storage_backend != "local":
             return None
         try:
-            return await within(_FREE_SECONDS, asyncio.to_thread(self._free_space))
+            return await within(_FREE_SECONDS, asyncio.to_thread(_free_space, self._settings.local_storage_path))
         except TimeoutError:
             notes["free_size"] = _SLOW
         except OSError as error:
@@ -156,3 +156,10 @@ async def _or_none(name: str, figures: Coroutine[Any, Any, Figures], errors: dic
     except DataLayerError as error:
         errors[name] = str(error)
     return None
+
+
+def _free_space(folder: Path) -> int:
+    """Bytes that are free where the folder is, or will be."""
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return shutil.disk_usage(folder).free

@@ -17,7 +17,7 @@ from data_layer.entities.enums import UserStatus
 from data_layer.errors import DatabaseUnavailableError
 from data_layer.repositories.session_changes import SESSION_CHANNEL
 from data_layer.repositories.unit_of_work import AfterCommit, CommitHooks, UnitOfWork
-from data_layer.services.sessions import SessionService
+from data_layer.services.sessions import SessionCopies, SessionService
 from tests.conftest import empty_tables
 from tests.support import make_user
 
@@ -78,13 +78,12 @@ class Process:
         self._world = world
         address = world.data.database.address
         self._connect = partial(Listener.open, address, world.settings.database, SESSION_CHANNEL, time_limit=5)
+        security = world.settings.security
+        copies = SessionCopies(cache, security, clock=world.clock)
+        hooks = CommitHooks(ended_sessions=partial(AfterCommit, copies.forget))
+        self.transactions = partial(UnitOfWork, world.data.database, hooks)
         self.sessions = SessionService(
-            self._transaction, cache, self._listen, world.settings.security, clock=world.clock, background=False
-        )
-
-    def _transaction(self) -> UnitOfWork:
-        return UnitOfWork(
-            self._world.data.database, CommitHooks(ended_sessions=lambda: AfterCommit(self.sessions.forget))
+            self.transactions, copies, self._listen, security, clock=world.clock, background=False
         )
 
     async def _listen(self) -> Listener:

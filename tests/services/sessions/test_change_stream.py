@@ -48,7 +48,7 @@ async def holds_a_copy(data: DataLayer, token: str) -> None:
     deadline = time.monotonic() + GENEROUS
     while time.monotonic() < deadline:
         await data.sessions.validate(token)
-        if data.sessions._near.by_key and time.monotonic() < data.sessions._watermark.fresh_until:
+        if data.sessions._copies.near.by_key and time.monotonic() < data.sessions._copies.watermark.fresh_until:
             return
         await asyncio.sleep(0.01)
     pytest.fail("the process never kept a copy")

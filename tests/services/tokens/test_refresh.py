@@ -129,7 +129,7 @@ class RefreshMachine(RuleBasedStateMachine):
     def log_in(self) -> None:
         async def begin() -> None:
             self.process = await start_process(self.world)
-            self.tokens = TokenService(self.process._transaction, self.process.sessions, self.world.settings.security)
+            self.tokens = TokenService(self.process.transactions, self.process.sessions, self.world.settings.security)
             self.begun: NewSession = await self.process.sessions.create(await self.world.new_user())
             self.last = await self.tokens.issue(self.begun.session)
 

@@ -36,8 +36,8 @@ from data_layer.storage.local.inspection import FolderFacts, read_folder, try_to
 from data_layer.storage.object_store.adapter import ObjectStorage
 from data_layer.storage.object_store.inspection import Trial, find_place, try_rights
 from data_layer.storage.object_store.s3 import S3Storage
-from data_layer.storage.opening import make_object_storage
 from data_layer.storage.port import SignedMethod, StorageBackend
+from data_layer.storage.selection import make_object_storage
 
 PART = "storage"
 SECOND_PART = "second_storage"

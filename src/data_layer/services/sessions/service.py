@@ -17,7 +17,7 @@ from data_layer.entities.enums import AuditAction, AuditLevel, SessionType
 from data_layer.entities.json_values import json_object_of
 from data_layer.entities.texts import check_text
 from data_layer.errors import AccountInactiveError, ChangedMeanwhileError, InvalidValueError, NotFoundError
-from data_layer.repositories.sessions import EndedSessions, Lifetime
+from data_layer.repositories.sessions import Lifetime
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.sessions import ActiveSession, NewSession, Place, SessionAdmin, SessionData, SessionSecure
@@ -26,16 +26,13 @@ from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.sessions.activity import Activity
 from data_layer.services.sessions.change_stream import ChangeStream
+from data_layer.services.sessions.copies import SessionCopies
 from data_layer.services.sessions.devices import describe_device
 from data_layer.services.sessions.hashing import TokenHasher, make_token
-from data_layer.services.sessions.near_copies import NearCopies
-from data_layer.services.sessions.shared_copies import SharedCopies
 from data_layer.services.sessions.validation import SessionValidator, ValidationCounts, refused
-from data_layer.services.sessions.watermark import Watermark
 from data_layer.settings.security import SecuritySettings
 
 if TYPE_CHECKING:
-    from data_layer.cache import Cache
     from data_layer.database.listener import Listener
 
 Value = TypeVar("Value")
@@ -55,8 +52,8 @@ class SessionService:
     nobody can tell: ``validate`` raises DatabaseError, which is no reason to log anybody out.
 
     Args:
-        transactions: where sessions are kept.
-        cache: where copies of them are shared.
+        transactions: where sessions are kept; those that end any are forgotten in the copies after the commit.
+        copies: what is believed without asking the database.
         connect: opens a connection to listen for ended sessions.
         settings: the lengths of life, the limit and the secrets.
         clock: seconds that never go back.
@@ -66,7 +63,7 @@ class SessionService:
     def __init__(
         self,
         transactions: Transactions,
-        cache: Cache,
+        copies: SessionCopies,
         connect: Callable[[], Awaitable[Listener]],
         settings: SecuritySettings,
         *,
@@ -77,18 +74,15 @@ class SessionService:
         self._limit = settings.session_limit
         self._lifetime = Lifetime(settings.session_ttl, settings.session_max_age)
         self._hasher = TokenHasher(settings.session_secret, settings.session_secret_previous, "session")
-        self._near = NearCopies()
-        seals = TokenHasher(settings.session_secret, settings.session_secret_previous, "session copy")
-        self._shared = SharedCopies(cache, seals, clock)
-        self._watermark = Watermark()
+        self._copies = copies
         self.activity = Activity(transactions, self._lifetime, clock)
-        self.changes = ChangeStream(connect, self._watermark, self._near, clock)
+        self.changes = ChangeStream(connect, copies.watermark, copies.near, clock)
         self._validator = SessionValidator(
             transactions,
             self._hasher,
-            self._watermark,
-            near=self._near,
-            shared=self._shared,
+            copies.watermark,
+            near=copies.near,
+            shared=copies.shared,
             activity=self.activity,
             lifetime=self._lifetime,
             on_look_up=self._start if background else None,
@@ -104,7 +98,7 @@ class SessionService:
     @property
     def copy_count(self) -> int:
         """How many copies of sessions this process keeps, at most one by token and one by id of each."""
-        return len(self._near.by_key)
+        return len(self._copies.near.by_key)
 
     async def close(self) -> None:
         """Write the activity that was collected, and stop what runs in the background."""
@@ -321,14 +315,6 @@ class SessionService:
                 _required(await tx.sessions.read_data(session_id))
                 raise ChangedMeanwhileError("the data of the session were replaced by someone else; read them again")
         return SessionData(values=values, version=written)
-
-    async def forget(self, ended: Sequence[EndedSessions]) -> None:
-        """After the commit: believe no copy of these sessions any more. Other processes learn of it by themselves."""
-        ids = [session_id for sessions in ended for session_id in sessions.ids]
-        hashes = [token_hash for sessions in ended for token_hash in sessions.hashes]
-        self._watermark.give_up(ids)
-        self._near.forget(ids)
-        await self._shared.remove([*hashes, *map(str, ids)])
 
     def _start(self) -> None:
         if not self._is_closed:

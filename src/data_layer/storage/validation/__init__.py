@@ -5,7 +5,7 @@ then its structure. Of an image, what follows its end is cut off, and its first 
 and time; what no browser could show is refused.
 """
 
-from data_layer.storage.validation.inspector import Inspector, canonical_type
+from data_layer.storage.validation.inspector import Inspector, canonical_type, limits_of
 from data_layer.storage.validation.names import clean_file_name, content_disposition
 from data_layer.storage.validation.received import (
     FileLimits,
@@ -28,5 +28,6 @@ __all__ = [
     "canonical_type",
     "clean_file_name",
     "content_disposition",
+    "limits_of",
     "receive",
 ]

@@ -14,6 +14,7 @@ import orjson
 
 from data_layer.concurrency import ignore_error
 from data_layer.errors import (
+    ConfigurationError,
     CorruptFileError,
     EmptyFileError,
     FileTypeMismatchError,
@@ -22,6 +23,7 @@ from data_layer.errors import (
     PolyglotFileError,
 )
 from data_layer.extras import require_extra
+from data_layer.settings.files import FileSettings
 from data_layer.storage.validation.received import FileLimits, InspectedFile, ReceivedFile, Thumbnail
 from data_layer.storage.validation.svg import check_svg
 
@@ -33,6 +35,30 @@ _PDF_TAIL = 1024
 _ZIP_END = b"PK\x05\x06"
 _ZIP_END_SIZE = 22
 _ZIP_TAIL = _ZIP_END_SIZE + 0xFFFF
+
+
+def limits_of(settings: FileSettings, max_file_size: int) -> FileLimits:
+    """Return the rules that the settings name.
+
+    Raises:
+        ConfigurationError: ALLOWED_FILE_TYPES holds a type that cannot be recognised by content.
+    """
+    allowed = frozenset(map(canonical_type, settings.allowed_file_types))
+    if unknown := allowed - KNOWN_TYPES:
+        raise ConfigurationError(
+            f"ALLOWED_FILE_TYPES: {', '.join(sorted(unknown))} cannot be recognised by content; "
+            f"known are: {', '.join(sorted(KNOWN_TYPES))}"
+        )
+    return FileLimits(
+        max_file_size=max_file_size,
+        allowed_types=allowed,
+        max_pixels=settings.image_max_pixels,
+        max_frames=settings.image_max_frames,
+        time_limit=settings.image_time_limit,
+        memory_limit=settings.image_memory_limit,
+        thumbnail_sizes=settings.image_thumbnail_sizes,
+        metadata_removal=settings.image_remove_metadata,
+    )
 
 
 class Inspector:

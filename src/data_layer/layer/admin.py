@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 
 from pydantic import SecretStr
 
 from data_layer.cache import Cache
 from data_layer.config import Settings
-from data_layer.database.address import database_address, direct_address, replica_addresses
+from data_layer.database.address import database_address, direct_address
 from data_layer.database.engine import Database
 from data_layer.database.migrator import Migrator
-from data_layer.database.replicas import Replicas
+from data_layer.layer.container import make_replicas
 from data_layer.layer.servers import embedded_servers, require_direct_address
-from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.health import Health
 from data_layer.services.health import HealthService
 from data_layer.services.statistics import StatisticsService
-from data_layer.settings.database import DatabaseSettings
 from data_layer.settings.storage import StorageSettings
 from data_layer.storage import StorageBackend
-from data_layer.storage.opening import make_storage
+from data_layer.storage.selection import make_storage
 
 
 @asynccontextmanager
@@ -102,27 +99,5 @@ async def open_statistics(settings: Settings) -> AsyncIterator[StatisticsService
         stack.push_async_callback(replicas.close)
         await replicas.open()
         cache = await stack.enter_async_context(Cache(settings.redis, addresses.redis_url))
-        yield statistics_of(settings.storage, database, replicas, partial(UnitOfWork, database), cache)
-
-
-def statistics_of(
-    storage: StorageSettings, database: Database, replicas: Replicas, transactions: Transactions, cache: Cache
-) -> StatisticsService:
-    """What gathers the figures of parts that are open."""
-    free_space = partial(_free_space, storage.local_storage_path) if storage.storage_backend == "local" else None
-    return StatisticsService(
-        database, replicas, transactions, cache, backend=storage.storage_backend, free_space=free_space
-    )
-
-
-def make_replicas(settings: DatabaseSettings, primary: Database) -> Replicas:
-    """The servers of DB_REPLICA_HOSTS, not yet watched."""
-    databases = [Database(settings, address) for address in replica_addresses(settings)]
-    return Replicas(primary, databases, settings.db_replica_max_lag)
-
-
-def _free_space(folder: Path) -> int:
-    """Bytes that are free where the folder is, or will be."""
-    while not folder.exists():
-        folder = folder.absolute().parent
-    return shutil.disk_usage(folder).free
+        transactions = partial(UnitOfWork, database)
+        yield StatisticsService(database, replicas, transactions, cache, settings.storage)
