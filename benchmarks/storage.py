@@ -39,7 +39,7 @@ from obstore.store import AzureStore, S3Store
 from rich.console import Console
 from rich.table import Table
 
-from data_layer.storage import AzurePlace, AzureStorage, LocalStorage, S3Place, S3Storage, StorageBackend
+from data_layer.storage import AzureLocation, AzureStorage, LocalStorage, S3Location, S3Storage, StorageBackend
 from data_layer.testing.storage_servers import AzuriteServer, MotoServer, RcloneServer
 
 Operation = Callable[[int, int], Awaitable[None]]
@@ -331,7 +331,7 @@ def obstore_on(server: RcloneServer | MotoServer) -> S3Store:
 async def bench_s3(server: RcloneServer | MotoServer, threads: ThreadPoolExecutor, options: argparse.Namespace) -> Any:
     server.make_bucket(BUCKET)
     credentials = server.credentials
-    storage = S3Storage(S3Place(BUCKET, server.region, server.address, credentials), max_file_size=2**30)
+    storage = S3Storage(S3Location(BUCKET, server.region, server.address, credentials), max_file_size=2**30)
     files = s3fs.S3FileSystem(
         asynchronous=True,
         key=credentials.access_key_id,
@@ -352,7 +352,7 @@ async def bench_s3(server: RcloneServer | MotoServer, threads: ThreadPoolExecuto
 
 async def bench_azure(server: AzuriteServer, options: argparse.Namespace, cases: Cases) -> Any:
     server.make_bucket(BUCKET)
-    place = AzurePlace.of_connection_string(server.connection_string, BUCKET)
+    place = AzureLocation.of_connection_string(server.connection_string, BUCKET)
     storage = AzureStorage(place, max_file_size=2**30)
     store = AzureStore(
         BUCKET,

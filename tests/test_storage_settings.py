@@ -10,9 +10,9 @@ import pytest
 
 from data_layer import Settings
 from data_layer.errors import ConfigurationError
-from data_layer.settings.azure_place import EMULATOR_KEY
+from data_layer.settings.azure_location import EMULATOR_KEY
 from data_layer.settings.storage import StorageSettings
-from data_layer.storage import AzurePlace, AzureStorage, LocalStorage, S3Storage
+from data_layer.storage import AzureLocation, AzureStorage, LocalStorage, S3Storage
 from data_layer.storage.selection import local_url_signer, make_storage
 from data_layer.storage.signing.local import LocalUrlSigner
 from data_layer.storage.signing.terms import Terms
@@ -35,8 +35,8 @@ def problems(**values: Any) -> list[str]:
     return list(caught.value.problems)
 
 
-def connect(text: str) -> AzurePlace:
-    return AzurePlace.of_connection_string(text, "screenshots")
+def connect(text: str) -> AzureLocation:
+    return AzureLocation.of_connection_string(text, "screenshots")
 
 
 def test_each_backend_is_made() -> None:
@@ -110,7 +110,7 @@ def test_azure_needs_one_way_in() -> None:
     both = {"azure_storage_connection_string": ACCOUNT, "azure_storage_account": "pictures"}
     assert "keep one" in problems(storage_backend="azure", **both)[0]
     settings = Settings(storage_backend="azure", azure_storage_account="pictures")
-    assert settings.storage.azure_place.url == "https://pictures.blob.core.windows.net/screenshots"
+    assert settings.storage.azure_location.url == "https://pictures.blob.core.windows.net/screenshots"
 
 
 @pytest.mark.parametrize(

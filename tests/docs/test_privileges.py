@@ -21,7 +21,7 @@ from data_layer import AuditAction, DataLayer, Settings
 from data_layer.cache import Cache
 from data_layer.errors import StoragePermissionError
 from data_layer.schemas.actors import SYSTEM
-from data_layer.storage import Limits, S3Place, S3Storage
+from data_layer.storage import Limits, S3Location, S3Storage
 from data_layer.storage.signing.s3 import S3Credentials
 from data_layer.testing.storage_servers import MotoServer
 from tests.cli.conftest import commands_for, logging_as_before
@@ -183,7 +183,9 @@ async def opened(
     server: MotoServer, credentials: S3Credentials, *, bucket: str = BUCKET, create: bool = False
 ) -> AsyncIterator[S3Storage]:
     storage = S3Storage(
-        S3Place(bucket, server.region, server.address, credentials), max_file_size=100_000_000, limits=Limits(retries=0)
+        S3Location(bucket, server.region, server.address, credentials),
+        max_file_size=100_000_000,
+        limits=Limits(retries=0),
     )
     if create:
         await storage.create()

@@ -94,7 +94,7 @@ async def supervised(folder: Path, *behaviours: str, **settings: Any) -> AsyncIt
     try:
         yield running
     finally:
-        stop.hasten()
+        stop.force_stop()
         for number in range(len(behaviours)):
             for pid, _ in running.of(number):
                 _kill(pid)
@@ -234,14 +234,14 @@ async def test_one_that_died_before_does_not(tmp_path: Path) -> None:
         assert await running.end() is True
 
 
-async def test_haste_is_passed_on(tmp_path: Path) -> None:
-    async with supervised(tmp_path, "waits_for_haste", "serves") as running:
+async def test_a_forced_stop_is_passed_on(tmp_path: Path) -> None:
+    async with supervised(tmp_path, "waits_for_force", "serves") as running:
         await running.until_ready()
         running.stop.ask()
         await running.until(lambda: "stop" in running.of(0)[0][1])
-        running.stop.hasten()
+        running.stop.force_stop()
         assert await running.end() is True
-        assert "hasten" in running.of(0)[0][1]
+        assert "force" in running.of(0)[0][1]
 
 
 async def test_pauses_before_restarts_double_up_to_a_minute(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ async def serve(behaviour: str, link: SupervisorLink, note: Callable[[str], None
     await link.may_serve()
     server = await asyncio.start_server(greet, sock=listener)
     link.report_ready()
-    await (stop.hastened if behaviour == "waits_for_haste" else stop.asked).wait()
+    await (stop.forced if behaviour == "waits_for_force" else stop.asked).wait()
     if behaviour == "late":
         await asyncio.sleep(600)
     server.close()
@@ -72,7 +72,7 @@ class Noted(StopRequest):
         self._note = note
 
     def ask(self, *, at_once: bool = False) -> None:
-        self._note("hasten" if at_once else "stop")
+        self._note("force" if at_once else "stop")
         super().ask(at_once=at_once)
 
 

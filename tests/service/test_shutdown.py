@@ -87,7 +87,7 @@ def test_requests_under_way_are_finished(new_folder: Path, prepared: dict[str, A
 
 
 @pytest.mark.parametrize("command", MODES)
-def test_load_balancers_have_time_to_notice_and_a_second_signal_hastens(
+def test_load_balancers_have_time_to_notice_and_a_second_signal_forces(
     new_folder: Path, prepared: dict[str, Any], command: str
 ) -> None:
     slow: dict[str, Any] = {"SHUTDOWN_DELAY": "200", "SHUTDOWN_TIMEOUT": "200"}

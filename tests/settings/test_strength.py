@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from data_layer import Settings
 from data_layer.errors import ConfigurationError
-from data_layer.settings.azure_place import EMULATOR_KEY
+from data_layer.settings.azure_location import EMULATOR_KEY
 from data_layer.settings.strength import password_weakness, secret_weakness
 from tests.test_config import FIT_FOR_PRODUCTION
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from data_layer.storage import AzurePlace, AzureStorage, LocalStorage, S3Place, S3Storage, StorageBackend
+from data_layer.storage import AzureLocation, AzureStorage, LocalStorage, S3Location, S3Storage, StorageBackend
 from data_layer.storage.signing.s3 import S3Credentials
 from data_layer.testing.storage_servers import AzuriteServer, RcloneServer
 
@@ -30,8 +30,8 @@ def make(kind: str, where: list[str], size: int) -> StorageBackend:
     if kind == "local":
         return LocalStorage(Path(where[0]), max_file_size=size)
     if kind == "azure":
-        return AzureStorage(AzurePlace.of_connection_string(where[0], BUCKET), max_file_size=size)
-    return S3Storage(S3Place(BUCKET, endpoint=where[0], credentials=S3Credentials(*where[1:])), max_file_size=size)
+        return AzureStorage(AzureLocation.of_connection_string(where[0], BUCKET), max_file_size=size)
+    return S3Storage(S3Location(BUCKET, endpoint=where[0], credentials=S3Credentials(*where[1:])), max_file_size=size)
 
 
 def most() -> int:

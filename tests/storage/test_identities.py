@@ -21,8 +21,8 @@ import trustme
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
 from data_layer.errors import StorageError, StorageUnavailableError
-from data_layer.settings.azure_place import EMULATOR_ACCOUNT, EMULATOR_KEY, AzurePlace
-from data_layer.storage import AzureStorage, Limits, S3Place, S3Storage, StorageBackend
+from data_layer.settings.azure_location import EMULATOR_ACCOUNT, EMULATOR_KEY, AzureLocation
+from data_layer.storage import AzureStorage, Limits, S3Location, S3Storage, StorageBackend
 from data_layer.testing.storage_servers import AzuriteServer, RcloneServer
 
 HASTY = Limits(connect_timeout=2, timeout=5, retries=1, retry_timeout=5)
@@ -168,7 +168,7 @@ class TestAmazon:
 
     async def test_the_role_of_the_machine(self, role: AmazonMachine, rclone_server: RcloneServer, bucket: str) -> None:
         rclone_server.make_bucket(bucket)
-        storage = S3Storage(S3Place(bucket, endpoint=rclone_server.address), max_file_size=10**6, limits=HASTY)
+        storage = S3Storage(S3Location(bucket, endpoint=rclone_server.address), max_file_size=10**6, limits=HASTY)
         await storage.initialize()
         try:
             assert TOKEN in await store_and_read(storage, b"opened by a role")
@@ -193,7 +193,7 @@ class TestAmazon:
             monkeypatch.setenv("AWS_ROLE_ARN", f"arn:aws:iam::123456789012:role/{ROLE}")
             monkeypatch.setenv("AWS_ENDPOINT_URL_STS", service.address)
             rclone_server.make_bucket(bucket)
-            storage = S3Storage(S3Place(bucket, endpoint=rclone_server.address), max_file_size=10**6, limits=HASTY)
+            storage = S3Storage(S3Location(bucket, endpoint=rclone_server.address), max_file_size=10**6, limits=HASTY)
             await storage.initialize()
             try:
                 assert TOKEN in await store_and_read(storage, b"opened by a pod")
@@ -207,7 +207,7 @@ class TestAmazon:
             monkeypatch.setattr(IdentityServer, "answer", lambda *_: (404, {}, b""))
             monkeypatch.setenv("AWS_METADATA_ENDPOINT", nobody.address)
             monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", nobody.address)
-            storage = S3Storage(S3Place(bucket, endpoint=rclone_server.address), max_file_size=10**6, limits=HASTY)
+            storage = S3Storage(S3Location(bucket, endpoint=rclone_server.address), max_file_size=10**6, limits=HASTY)
             await storage.initialize()
             try:
                 with pytest.raises(StorageUnavailableError):
@@ -321,7 +321,7 @@ class TestAzure:
             monkeypatch.setenv("AZURE_AUTHORITY_HOST", machine.address)
             monkeypatch.setenv("AZURE_TENANT_ID", "a-tenant")
             monkeypatch.setenv("AZURE_CLIENT_ID", "a-client")
-        place = AzurePlace(bucket, EMULATOR_ACCOUNT, f"{machine.address}/{EMULATOR_ACCOUNT}")
+        place = AzureLocation(bucket, EMULATOR_ACCOUNT, f"{machine.address}/{EMULATOR_ACCOUNT}")
         storage = AzureStorage(place, max_file_size=10**6, limits=HASTY)
         await storage.initialize()
         try:

@@ -19,7 +19,7 @@ from data_layer.errors import (
     StorageRefusedError,
     StorageUnavailableError,
 )
-from data_layer.storage import Limits, ListedFile, S3Place, S3Storage
+from data_layer.storage import Limits, ListedFile, S3Location, S3Storage
 from data_layer.testing.storage_servers import MotoServer, RcloneServer
 
 from .s3_proxy import S3Proxy
@@ -53,7 +53,7 @@ def bucket() -> str:
 
 @asynccontextmanager
 async def opened(proxy: S3Proxy, server: MotoServer | RcloneServer, bucket: str) -> AsyncIterator[S3Storage]:
-    place = S3Place(bucket, server.region, proxy.address, server.credentials)
+    place = S3Location(bucket, server.region, proxy.address, server.credentials)
     storage = S3Storage(place, max_file_size=100 * MEBIBYTE, limits=HASTY)
     await storage.initialize()
     try:
@@ -220,7 +220,7 @@ async def test_a_refusal_says_what_is_wrong(
 ) -> None:
     moto_server.make_bucket(bucket)
     storage = S3Storage(
-        S3Place(bucket, endpoint=proxy.address, credentials=moto_server.credentials), max_file_size=1, limits=HASTY
+        S3Location(bucket, endpoint=proxy.address, credentials=moto_server.credentials), max_file_size=1, limits=HASTY
     )
     status, body = answer
     for feature in ("list", "write"):
@@ -239,7 +239,7 @@ async def test_no_answer_to_an_optional_question_fails_the_making_of_a_bucket(
     for name in SUB_RESOURCES:
         proxy.refuse(name, status, code)
     storage = S3Storage(
-        S3Place(bucket, endpoint=proxy.address, credentials=moto_server.credentials, encryption="sse-s3"),
+        S3Location(bucket, endpoint=proxy.address, credentials=moto_server.credentials, encryption="sse-s3"),
         max_file_size=1,
         limits=HASTY,
     )
@@ -255,7 +255,7 @@ async def test_no_answer_to_an_optional_question_fails_the_making_of_a_bucket(
 
 async def test_nothing_is_unknown_where_everything_is_answered(moto_server: MotoServer, bucket: str) -> None:
     storage = S3Storage(
-        S3Place(bucket, endpoint=moto_server.address, credentials=moto_server.credentials), max_file_size=1
+        S3Location(bucket, endpoint=moto_server.address, credentials=moto_server.credentials), max_file_size=1
     )
     assert list(await storage.create()) == []
     assert (await storage.describe()).unknown == ()
@@ -263,7 +263,7 @@ async def test_nothing_is_unknown_where_everything_is_answered(moto_server: Moto
 
 async def test_the_making_of_a_bucket_on_rclone(rclone_server: RcloneServer, bucket: str) -> None:
     storage = S3Storage(
-        S3Place(bucket, endpoint=rclone_server.address, credentials=rclone_server.credentials), max_file_size=1
+        S3Location(bucket, endpoint=rclone_server.address, credentials=rclone_server.credentials), max_file_size=1
     )
     assert await storage.create()
     await storage.initialize()
@@ -299,7 +299,7 @@ async def test_odd_keys_are_named_and_counted_and_everything_else_is_listed(
     for key in (*ODD_KEYS, "a/good", "good", "z"):
         moto_server.client.put_object(Bucket=bucket, Key=key, Body=b"12345")
     storage = S3Storage(
-        S3Place(bucket, endpoint=moto_server.address, credentials=moto_server.credentials), max_file_size=9
+        S3Location(bucket, endpoint=moto_server.address, credentials=moto_server.credentials), max_file_size=9
     )
     await storage.initialize()
     odd: list[ListedFile] = []

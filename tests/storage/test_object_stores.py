@@ -28,8 +28,8 @@ from data_layer.errors import (
     StoragePermissionError,
     StorageUnavailableError,
 )
-from data_layer.settings.azure_place import EMULATOR_ACCOUNT, EMULATOR_KEY
-from data_layer.storage import AzurePlace, AzureStorage, Limits, S3Place, S3Storage, StorageBackend
+from data_layer.settings.azure_location import EMULATOR_ACCOUNT, EMULATOR_KEY
+from data_layer.storage import AzureLocation, AzureStorage, Limits, S3Location, S3Storage, StorageBackend
 from data_layer.storage.signing.s3 import S3Credentials
 from data_layer.testing.storage_servers import AzuriteServer, MotoServer, RcloneServer
 
@@ -56,13 +56,13 @@ async def opened(storage: StorageBackend) -> AsyncIterator[StorageBackend]:
 def s3(server: Any, bucket: str, address: str | None = None, **place: Any) -> S3Storage:
     values = {"credentials": server.credentials, **place}
     return S3Storage(
-        S3Place(bucket, endpoint=address or server.address, **values), max_file_size=100 * MEBIBYTE, limits=HASTY
+        S3Location(bucket, endpoint=address or server.address, **values), max_file_size=100 * MEBIBYTE, limits=HASTY
     )
 
 
 def azure(server: AzuriteServer, container: str, address: str | None = None) -> AzureStorage:
     text = server.connection_string.replace(server.address, address or server.address)
-    place = AzurePlace.of_connection_string(text, container)
+    place = AzureLocation.of_connection_string(text, container)
     return AzureStorage(place, max_file_size=100 * MEBIBYTE, limits=HASTY)
 
 
@@ -185,7 +185,7 @@ async def test_wrong_credentials_and_nothing_secret_in_the_errors(
     azurite_server.make_bucket(bucket)
     other = S3Credentials(rclone_server.credentials.access_key_id, "hidden-hidden-hidden")
     sas = generate_container_sas(EMULATOR_ACCOUNT, bucket, EMULATOR_KEY, permission="r", expiry="2100-01-01T00:00:00Z")
-    place = AzurePlace(bucket, EMULATOR_ACCOUNT, f"{azurite_server.address}/{EMULATOR_ACCOUNT}", sas=sas)
+    place = AzureLocation(bucket, EMULATOR_ACCOUNT, f"{azurite_server.address}/{EMULATOR_ACCOUNT}", sas=sas)
     for storage in (
         s3(rclone_server, bucket, credentials=other),
         AzureStorage(place, max_file_size=1, limits=HASTY),
@@ -212,7 +212,7 @@ async def test_a_shared_access_signature_is_enough(azurite_server: AzuriteServer
         EMULATOR_ACCOUNT, bucket, EMULATOR_KEY, permission=permission, expiry="2100-01-01T00:00:00Z"
     )
     text = f"BlobEndpoint={azurite_server.address}/{EMULATOR_ACCOUNT};SharedAccessSignature={sas}"
-    place = AzurePlace.of_connection_string(text, bucket)
+    place = AzureLocation.of_connection_string(text, bucket)
     async with opened(AzureStorage(place, max_file_size=100)) as storage:
         await storage.upload(b"x", "a", "text/plain")
         await storage.copy("a", "b")
@@ -288,8 +288,8 @@ async def test_a_container_is_made_private_and_a_public_one_refused(azurite_serv
 
 
 async def test_creating_where_it_is_not_allowed_or_not_reached(azurite_server: AzuriteServer, bucket: str) -> None:
-    nowhere = S3Place(bucket, endpoint="http://127.0.0.1:9", credentials=S3Credentials("id", "hidden-secret"))
-    place = AzurePlace(bucket, EMULATOR_ACCOUNT, f"{azurite_server.address}/{EMULATOR_ACCOUNT}", account_key="aGlk")
+    nowhere = S3Location(bucket, endpoint="http://127.0.0.1:9", credentials=S3Credentials("id", "hidden-secret"))
+    place = AzureLocation(bucket, EMULATOR_ACCOUNT, f"{azurite_server.address}/{EMULATOR_ACCOUNT}", account_key="aGlk")
     hasty = Limits(connect_timeout=0.5, timeout=0.5, retries=0)
     with pytest.raises(StorageUnavailableError):
         await S3Storage(nowhere, max_file_size=1, limits=hasty).create()
@@ -299,11 +299,11 @@ async def test_creating_where_it_is_not_allowed_or_not_reached(azurite_server: A
 
 PROGRAM = """
 import asyncio, sys
-from data_layer.storage import S3Place, S3Storage
+from data_layer.storage import S3Location, S3Storage
 from data_layer.storage.signing.s3 import S3Credentials
 
 async def main():
-    place = S3Place(sys.argv[2], endpoint=sys.argv[1], credentials=S3Credentials("a", "b"))
+    place = S3Location(sys.argv[2], endpoint=sys.argv[1], credentials=S3Credentials("a", "b"))
     storage = S3Storage(place, max_file_size=2**30)
     await storage.initialize()
     async def endless():
@@ -385,10 +385,12 @@ async def test_urls_lead_to_the_address_for_clients_and_nothing_else_does(
     server.make_bucket(bucket)
     async with Proxy(server.port) as proxy, httpx.AsyncClient() as http:
         if kind == "s3":
-            s3 = S3Place(bucket, endpoint=server.address, credentials=server.credentials, public_endpoint=proxy.address)
+            s3 = S3Location(
+                bucket, endpoint=server.address, credentials=server.credentials, public_endpoint=proxy.address
+            )
             storage: S3Storage | AzureStorage = S3Storage(s3, max_file_size=1000)
         else:
-            place = AzurePlace.of_connection_string(server.connection_string, bucket)
+            place = AzureLocation.of_connection_string(server.connection_string, bucket)
             public = place.endpoint.replace(server.address, proxy.address)
             storage = AzureStorage(replace(place, public_endpoint=public), max_file_size=1000)
         proxy.mute()

@@ -21,7 +21,7 @@ from data_layer.settings.redis import RedisSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class OpenCache:
     """What exists while the cache is open."""
 
     runner: CommandRunner
@@ -49,7 +49,7 @@ def assemble(
     namespace: Namespace,
     codec: Codec,
     observer: CommandObserver | None = None,
-) -> Parts:
+) -> OpenCache:
     """Open nothing yet, but begin to listen for changes.
 
     Raises:
@@ -77,7 +77,7 @@ def assemble(
     )
     loading = Loading(entries, tracking, guard)
     tracking.start()
-    return Parts(runner, near, tracking, intents, entries, loading, background, counters, time_limit)
+    return OpenCache(runner, near, tracking, intents, entries, loading, background, counters, time_limit)
 
 
 def _make_runner(

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
 from data_layer.cache.address import find_cache
-from data_layer.cache.assembly import Parts
+from data_layer.cache.assembly import OpenCache
 from data_layer.cache.codec import MAXIMUM_VALUE_SIZE, Codec
 from data_layer.cache.commands import CommandRunner
 from data_layer.cache.entries import Entries
@@ -73,7 +73,7 @@ class Cache:
         self._namespace = Namespace(settings.redis_key_prefix)
         self._codec = Codec(maximum_value_size)
         self._observer = observer
-        self._opened: Parts | None = None
+        self._opened: OpenCache | None = None
         # Beside the parts, because every read looks here first.
         self._near: NearCopy | None = None
 
@@ -424,7 +424,7 @@ class Cache:
         return TransactionKeys(self._parts.intents, self._namespace, self._parts.time_limit)
 
     @property
-    def _parts(self) -> Parts:
+    def _parts(self) -> OpenCache:
         if self._opened is None:
             raise NotInitializedError("The cache is not open; call open() first, or use it inside `async with`")
         return self._opened

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from data_layer.cache.address import Topology
-from data_layer.cache.assembly import Parts
+from data_layer.cache.assembly import OpenCache
 from data_layer.cache.codec import Codec
 from data_layer.cache.commands import CommandRunner
 from data_layer.cache.keys import Namespace
@@ -27,7 +27,7 @@ SCANS_PER_COUNT = 100
 _KEYS_TO_TRY = 100_000
 
 
-def measure_process(parts: Parts, codec: Codec) -> ProcessStatistics:
+def measure_process(parts: OpenCache, codec: Codec) -> ProcessStatistics:
     """The figures of this process."""
     near, counters, latencies = parts.near, parts.counters, parts.runner.latencies
     median, slow = latencies.quantile(0.5), latencies.quantile(0.99)
@@ -80,7 +80,7 @@ def _one_key_each(runner: CommandRunner, namespace: Namespace, primaries: Sequen
     raise CacheUnavailableError(f"Redis at {missing.name} holds no keys, or it is not known which")
 
 
-async def measure(parts: Parts, codec: Codec, topology: Topology, pattern: bytes) -> CacheStatistics:
+async def measure(parts: OpenCache, codec: Codec, topology: Topology, pattern: bytes) -> CacheStatistics:
     """The figures of this process and of all servers; looks at 100 000 keys at most.
 
     Raises:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from data_layer.cache import Cache
 from data_layer.config import Settings
 from data_layer.database.engine import Database
 from data_layer.database.migrator import Migrator
 from data_layer.database.replicas import Replicas
-from data_layer.errors import (
-    NotInitializedError,
-)
+from data_layer.errors import NotInitializedError
 from data_layer.layer.container import Container, open_container
 from data_layer.repositories.unit_of_work import UnitOfWork, last_position
 from data_layer.schemas.health import Health
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
 
     from data_layer.observability.metrics.registry import Metrics
     from data_layer.observability.tracing.tracing import Tracing
-
-Service = TypeVar("Service")
 
 
 class DataLayer:

@@ -62,7 +62,7 @@ class SessionData(View):
     version: int
 
 
-class Place(Input):
+class GeoLocation(Input):
     """Where a client seems to be, as far as somebody knows."""
 
     country: str | None = None

@@ -41,7 +41,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from data_layer.observability.log import get_log
-from data_layer.server.gate import refuse, with_close
+from data_layer.server.lifecycle import refuse, with_close
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send

@@ -71,13 +71,13 @@ class HttpServer:
         if self._task is not None:
             await asyncio.shield(self._task)
 
-    async def close(self, hastened: asyncio.Event | None = None) -> None:
-        """Stop taking requests, and finish those under way; without them once ``hastened`` is set. Harmless twice."""
+    async def close(self, forced: asyncio.Event | None = None) -> None:
+        """Stop taking requests, and finish those under way; without them once ``forced`` is set. Harmless twice."""
         self._server.should_exit = True
         if self._task is not None:
-            haste = asyncio.create_task((hastened or asyncio.Event()).wait())
-            await asyncio.wait([self._task, haste], return_when=asyncio.FIRST_COMPLETED)
-            haste.cancel()
+            force = asyncio.create_task((forced or asyncio.Event()).wait())
+            await asyncio.wait([self._task, force], return_when=asyncio.FIRST_COMPLETED)
+            force.cancel()
             self._server.force_exit = True
             await asyncio.wait([self._task])
             await self._cancel_the_rest()

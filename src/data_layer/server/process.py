@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from data_layer.observability.log import get_log
 from data_layer.server.connections import ConnectionLimits
-from data_layer.server.gate import Gate
 from data_layer.server.http_server import HttpServer
+from data_layer.server.lifecycle import LifecycleMiddleware
 from data_layer.server.listening import authority, listen_for_metrics
 from data_layer.server.stopping import StopRequest
 from data_layer.server.supervisor_link import SupervisorLink
@@ -138,10 +138,10 @@ class ServiceProcess:
         self._observer = observer
         self._role = role
         self._metrics_listener = listen_for_metrics(settings.metrics) if role.is_alone else None
-        self._gate = Gate()
+        self._lifecycle = LifecycleMiddleware()
         limit = settings.service.shutdown_timeout
         self._http = HttpServer(
-            self._gate,
+            self._lifecycle,
             listener,
             finish_seconds=max(limit - _CLOSE_SECONDS, limit / 2),
             limits=ConnectionLimits.of(settings.service, settings.database.db_max_connections),
@@ -161,7 +161,7 @@ class ServiceProcess:
             try:
                 await self._open_and_serve()
             finally:
-                await self._http.close(self._stop.hastened)
+                await self._http.close(self._stop.forced)
 
     async def _open_and_serve(self) -> None:
         from data_layer.layer import DataLayer
@@ -185,15 +185,15 @@ class ServiceProcess:
         interval = self._settings.audit.maintenance_interval if self._role.maintains else 0
         metrics = metrics_of_process(data, self._metrics_listener, self._role.folder)
         async with scheduled(data.maintenance, data.cache, interval), metrics:
-            self._gate.open(create_app(data))
+            self._lifecycle.open(create_app(data))
             await self._stop.unless(self._observer.may_serve())
             self._http.start()
             self._observer.serving(data)
             await self._until_asked()
             self._observer.stopping()
-            self._gate.say_goodbye()
+            self._lifecycle.start_draining()
             await self._stop.pause(self._settings.seconds_until_closed)
-            await self._http.close(self._stop.hastened)
+            await self._http.close(self._stop.forced)
 
     async def _until_asked(self) -> None:
         """Return when the process is to stop, or raise what ended the HTTP server."""

@@ -1,4 +1,4 @@
-"""The wish that a process ends: by a signal or by its supervisor, gently at first and then in haste."""
+"""The wish that a process ends: by a signal or by its supervisor, gently at first and then by force."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StoppedBeforeReady(Exception):  # noqa: N818  (not an error: somebody want
 class StopRequest:
     """Whether this process is to stop, and how soon.
 
-    The first signal asks; the second one hastens: nothing is waited for that is not ours. From the first one on a
+    The first signal asks; the second one forces: nothing is waited for that is not ours. From the first one on a
     watchdog counts, in a thread, because the event loop may be what hangs; at the limit the process ends with code 1.
 
     Args:
@@ -40,7 +40,7 @@ class StopRequest:
 
     def __init__(self, limit: float) -> None:
         self.asked = asyncio.Event()
-        self.hastened = asyncio.Event()
+        self.forced = asyncio.Event()
         self.signal = signal.SIGTERM
         self._at_once = asyncio.Event()
         self._watchdog = threading.Timer(limit, _give_up, [limit])
@@ -57,10 +57,10 @@ class StopRequest:
         if at_once:
             self._at_once.set()
 
-    def hasten(self) -> None:
+    def force_stop(self) -> None:
         """Do not wait for requests under way either."""
         self.ask(at_once=True)
-        self.hastened.set()
+        self.forced.set()
 
     def watch(self) -> None:
         """Begin to count; from any thread, and harmless when it counts."""
@@ -85,7 +85,7 @@ class StopRequest:
         return working.result()
 
     async def pause(self, seconds: float) -> None:
-        """Wait, unless there is haste."""
+        """Wait, unless the stop is forced."""
         await is_set_within(self._at_once, seconds)
 
     async def comes_within(self, seconds: float) -> bool:
@@ -107,7 +107,7 @@ class StopRequest:
 
     def _receive(self, number: signal.Signals) -> None:
         if self.asked.is_set():
-            self.hasten()
+            self.force_stop()
         else:
             self.signal = number
             self.ask()

@@ -16,8 +16,8 @@ from data_layer.concurrency import Backoff, cancel_and_wait
 from data_layer.errors import ConfigurationError, WorkerFailedError
 from data_layer.observability.log import get_log
 from data_layer.server.connections import ConnectionLimits
-from data_layer.server.gate import Gate
 from data_layer.server.http_server import HttpServer
+from data_layer.server.lifecycle import LifecycleMiddleware
 from data_layer.server.listening import authority, listen_for_metrics
 from data_layer.server.stopping import StoppedBeforeReady, StopRequest
 from data_layer.server.supervisor_link import FORWARDED
@@ -121,7 +121,7 @@ class Supervisor:
         taken = any(worker.takes_requests for worker in self._workers.values())
         if self._door is None and not taken and not self._stop.asked.is_set():
             limits = ConnectionLimits.of(self._settings.service, self._settings.database.db_max_connections)
-            self._door = HttpServer(Gate(), self._listener.dup(), finish_seconds=1, limits=limits)
+            self._door = HttpServer(LifecycleMiddleware(), self._listener.dup(), finish_seconds=1, limits=limits)
             self._door.start()
 
     async def _close_door(self) -> None:
@@ -193,18 +193,18 @@ class Supervisor:
     async def _end(self, keepers: list[asyncio.Task[None]]) -> None:
         self._stop.ask()
         self._tell_all("stop")
-        haste = asyncio.create_task(self._pass_haste_on())
+        forwarding = asyncio.create_task(self._forward_force())
         limit = self._settings.seconds_until_closed + self._settings.service.shutdown_timeout + _SPARE_SECONDS
         _, late = await asyncio.wait(keepers, timeout=limit)
         if late:
             for worker in self._workers.values():
                 worker.kill()
         await asyncio.gather(*keepers, return_exceptions=True)
-        await cancel_and_wait(haste)
+        await cancel_and_wait(forwarding)
 
-    async def _pass_haste_on(self) -> None:
-        await self._stop.hastened.wait()
-        self._tell_all("hasten")
+    async def _forward_force(self) -> None:
+        await self._stop.forced.wait()
+        self._tell_all("force")
 
     def _tell_all(self, word: str) -> None:
         for worker in self._workers.values():

@@ -1,7 +1,7 @@
 """What a worker knows of its supervisor: its assignment, and the connection between the two.
 
 The connection is a pair of sockets. The worker reports on it, one JSON object a line, that it could serve, that it
-does, why it cannot start, or that it is alive; the supervisor says ``serve``, ``stop`` and ``hasten``, and asks
+does, why it cannot start, or that it is alive; the supervisor says ``serve``, ``stop`` and ``force``, and asks
 ``alive``. When the connection ends,
 the supervisor is gone, by ``kill -9`` for example, and the worker stops too.
 """
@@ -94,7 +94,7 @@ class SupervisorLink:
         # Also the answer to ``alive`` comes from the event loop: it tells that this still turns.
         words = {
             "alive": self._report_alive,
-            "hasten": stop.hasten,
+            "force": stop.force_stop,
             "serve": self._may_serve.set,
             "stop": stop.ask,
         }

@@ -135,7 +135,7 @@ class Worker:
         return self._process.returncode == 0
 
     def tell(self, word: str) -> None:
-        """Say ``serve``, ``stop``, ``hasten`` or ``alive``, if it is there to hear it."""
+        """Say ``serve``, ``stop``, ``force`` or ``alive``, if it is there to hear it."""
         if not self._writer.is_closing():
             self._writer.write(word.encode() + b"\n")
 

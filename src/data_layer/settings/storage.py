@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from data_layer.environment import check_visible, is_local, split_host
 from data_layer.errors import ConfigurationError
-from data_layer.settings.azure_place import EMULATOR_ACCOUNT, EMULATOR_KEY, AzurePlace
+from data_layer.settings.azure_location import EMULATOR_ACCOUNT, EMULATOR_KEY, AzureLocation
 from data_layer.settings.part import SettingsPart
 from data_layer.settings.strength import password_weakness
 from data_layer.settings.values import ANY_CASE
@@ -124,18 +124,18 @@ class StorageSettings(SettingsPart):
     )
 
     @property
-    def azure_place(self) -> AzurePlace:
+    def azure_location(self) -> AzureLocation:
         """The container.
 
         Raises:
             ConfigurationError: the connection string is no good.
         """
         if self.azure_storage_connection_string is not None:
-            place = AzurePlace.of_connection_string(
+            place = AzureLocation.of_connection_string(
                 self.azure_storage_connection_string.get_secret_value(), self.azure_storage_container_name
             )
         else:
-            place = AzurePlace.of_account(self.azure_storage_account or "", self.azure_storage_container_name)
+            place = AzureLocation.of_account(self.azure_storage_account or "", self.azure_storage_container_name)
         return replace(place, public_endpoint=self.azure_storage_public_endpoint_url)
 
     @property
@@ -180,7 +180,7 @@ class StorageSettings(SettingsPart):
             if address.startswith("http:") and not is_local(urlsplit(address).hostname):
                 problems.append(f"{name} must begin with https:// in production")
         if self.storage_backend == "azure" and not self._azure_contradictions():
-            place = self.azure_place
+            place = self.azure_location
             if place.account_key == EMULATOR_KEY or place.account == EMULATOR_ACCOUNT:
                 problems.append("AZURE_STORAGE_CONNECTION_STRING leads to the emulator, whose key everybody knows")
             elif place.endpoint.startswith("http:") and not is_local(urlsplit(place.endpoint).hostname):
@@ -202,7 +202,7 @@ class StorageSettings(SettingsPart):
         if self.azure_storage_account is not None:
             return ["AZURE_STORAGE_CONNECTION_STRING and AZURE_STORAGE_ACCOUNT are both set; keep one of them"]
         try:
-            _ = self.azure_place
+            _ = self.azure_location
         except ConfigurationError as error:
             return list(error.problems)
         return []

@@ -1,11 +1,11 @@
 """Bytes in and out: the ``Storage`` port, its rules, and one adapter for each backend."""
 
-from data_layer.settings.azure_place import AzurePlace
+from data_layer.settings.azure_location import AzureLocation
 from data_layer.storage.local import LocalStorage
 from data_layer.storage.object_store.azure import AzureStorage
 from data_layer.storage.object_store.limits import Limits
 from data_layer.storage.object_store.s3 import S3Storage
-from data_layer.storage.object_store.s3_place import S3Place
+from data_layer.storage.object_store.s3_location import S3Location
 from data_layer.storage.port import (
     FileContent,
     FileInformation,
@@ -24,7 +24,7 @@ from data_layer.storage.port import (
 )
 
 __all__ = [
-    "AzurePlace",
+    "AzureLocation",
     "AzureStorage",
     "FileContent",
     "FileInformation",
@@ -32,7 +32,7 @@ __all__ = [
     "ListedFile",
     "LocalStorage",
     "OpenFile",
-    "S3Place",
+    "S3Location",
     "S3Storage",
     "SignedMethod",
     "SignedUrl",

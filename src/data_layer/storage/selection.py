@@ -9,7 +9,7 @@ from data_layer.storage.local import LocalStorage
 from data_layer.storage.object_store.azure import AzureStorage
 from data_layer.storage.object_store.limits import Limits
 from data_layer.storage.object_store.s3 import S3Storage
-from data_layer.storage.object_store.s3_place import S3Place
+from data_layer.storage.object_store.s3_location import S3Location
 from data_layer.storage.port import StorageBackend
 from data_layer.storage.signing.cloudfront import CloudFrontSigner
 from data_layer.storage.signing.local import LocalUrlSigner
@@ -44,7 +44,7 @@ def make_object_storage(settings: StorageSettings) -> S3Storage | AzureStorage:
     if settings.storage_backend == "s3":
         return _make_s3(settings)
     return AzureStorage(
-        settings.azure_place,
+        settings.azure_location,
         max_file_size=settings.max_file_size,
         cdn_url=settings.azure_storage_cdn_url,
         limits=_limits(settings),
@@ -60,7 +60,7 @@ def local_url_signer(settings: StorageSettings, session_secret: SecretStr) -> Lo
 
 
 def _make_s3(settings: StorageSettings) -> S3Storage:
-    place = S3Place(
+    place = S3Location(
         settings.aws_s3_bucket or "",
         settings.aws_region,
         settings.aws_endpoint_url,

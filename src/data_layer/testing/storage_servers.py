@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from data_layer.errors import EmbeddedServerError
-from data_layer.settings.azure_place import EMULATOR_ACCOUNT, EMULATOR_KEY
+from data_layer.settings.azure_location import EMULATOR_ACCOUNT, EMULATOR_KEY
 from data_layer.storage.signing.s3 import S3Credentials
 
 _START_SECONDS = 60

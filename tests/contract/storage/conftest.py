@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from data_layer.storage import AzurePlace, AzureStorage, LocalStorage, S3Place, S3Storage, StorageBackend
+from data_layer.storage import AzureLocation, AzureStorage, LocalStorage, S3Location, S3Storage, StorageBackend
 from data_layer.testing.storage_servers import AzuriteServer, MotoServer, RcloneServer
 
 from .helpers import MEBIBYTE, Opened
@@ -49,14 +49,14 @@ def _not_supported(*_: Any) -> NoReturn:
 
 @asynccontextmanager
 async def s3(server: RcloneServer | MotoServer, bucket: str, **options: Any) -> AsyncIterator[StorageBackend]:
-    place = S3Place(bucket, server.region, server.address, server.credentials)
+    place = S3Location(bucket, server.region, server.address, server.credentials)
     async with opened_backend(S3Storage(place, **{"max_file_size": MAX_FILE_SIZE, **options})) as storage:
         yield storage
 
 
 @asynccontextmanager
 async def azure(server: AzuriteServer, container: str, **options: Any) -> AsyncIterator[StorageBackend]:
-    place = AzurePlace.of_connection_string(server.connection_string, container)
+    place = AzureLocation.of_connection_string(server.connection_string, container)
     async with opened_backend(AzureStorage(place, **{"max_file_size": MAX_FILE_SIZE, **options})) as storage:
         yield storage
 

@@ -18,7 +18,7 @@ from data_layer.errors import (
 )
 from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import SYSTEM
-from data_layer.schemas.sessions import NewSession, Place
+from data_layer.schemas.sessions import GeoLocation, NewSession
 from data_layer.schemas.users import ExternalIdentity
 from data_layer.services.accounts.passwords import PasswordHasher
 from data_layer.services.sessions import SessionService
@@ -184,7 +184,7 @@ async def test_no_session_begins_by_a_password_that_was_replaced(
 async def test_logging_in_begins_a_session_or_gives_tokens(data: DataLayer) -> None:
     user = await make_account(data)
     with coming_from(CAFE, "Browser/1"):
-        begun = await data.accounts.log_in("ann@example.com", PASSWORD, place=Place(city="Bern"))
+        begun = await data.accounts.log_in("ann@example.com", PASSWORD, place=GeoLocation(city="Bern"))
         pair = await data.accounts.log_in_for_tokens("ann@example.com", PASSWORD)
     assert await data.sessions.validate(begun.token.get_secret_value()) == begun.session
     assert (await data.tokens.verify(pair.access_token.get_secret_value())).id == pair.session_id

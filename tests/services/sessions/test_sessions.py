@@ -24,7 +24,7 @@ from data_layer.errors import (
     PermissionDeniedError,
 )
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
-from data_layer.schemas.sessions import NewSession, Place
+from data_layer.schemas.sessions import GeoLocation, NewSession
 from data_layer.services.sessions.devices import describe_device
 from tests.leaks import LogLines
 from tests.support import make_user
@@ -175,7 +175,7 @@ class TestDevices:
         user = await new_user(data)
         with request_context(ip_address="192.0.2.7", user_agent=IPHONE):
             phone = await data.sessions.create(
-                user, kind=SessionType.MOBILE, device_id="d-1", place=Place(city="Oslo", country="NO")
+                user, kind=SessionType.MOBILE, device_id="d-1", place=GeoLocation(city="Oslo", country="NO")
             )
         await data.sessions.create(user)
         shown = {session.id: session for session in await data.sessions.list(phone.session.actor, user)}

@@ -22,7 +22,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from data_layer.errors import InvalidSignatureError
-from data_layer.storage import AzurePlace, AzureStorage
+from data_layer.storage import AzureLocation, AzureStorage
 from data_layer.storage.keys import is_key
 from data_layer.storage.signing import azure, s3
 from data_layer.storage.signing.cloudfront import CloudFrontSigner
@@ -219,7 +219,7 @@ def test_another_secret_and_rotation() -> None:
 
 
 async def test_a_cdn_is_signed_for_with_the_same_signature() -> None:
-    place = AzurePlace("c", "x", "https://x.blob.core.windows.net", account_key=KEY)
+    place = AzureLocation("c", "x", "https://x.blob.core.windows.net", account_key=KEY)
     storage = AzureStorage(place, max_file_size=1, cdn_url="https://cdn.example.com/c")
     assert storage.url("a b") == "https://cdn.example.com/c/a%20b"
     assert (await storage.signed_url("a", expires_in=timedelta(minutes=1))).url.startswith(

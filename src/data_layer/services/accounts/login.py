@@ -12,7 +12,7 @@ from data_layer.entities.enums import AuditAction, SessionType
 from data_layer.errors import AuthenticationError, InvalidValueError, OverloadedError
 from data_layer.repositories.users import Credentials
 from data_layer.schemas.actors import ANONYMOUS
-from data_layer.schemas.sessions import NewSession, Place, TokenPair
+from data_layer.schemas.sessions import GeoLocation, NewSession, TokenPair
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import login_name
 from data_layer.services.accounts.attempts import Attempt, PasswordAttempts, wrong_credentials
@@ -68,7 +68,7 @@ class Login:
         *,
         kind: SessionType = SessionType.WEB,
         device_id: str | None = None,
-        place: Place | None = None,
+        place: GeoLocation | None = None,
         reactivate: bool = False,
     ) -> NewSession:
         """Authenticate, and begin a session in the same transaction.
@@ -91,7 +91,7 @@ class Login:
         *,
         kind: SessionType = SessionType.API,
         device_id: str | None = None,
-        place: Place | None = None,
+        place: GeoLocation | None = None,
         reactivate: bool = False,
     ) -> TokenPair:
         """The same for a client that holds an access token and a refresh token; see ``data.tokens``.
@@ -147,7 +147,7 @@ class Login:
         return user
 
 
-def _check_texts(device_id: str | None, place: Place | None) -> None:
+def _check_texts(device_id: str | None, place: GeoLocation | None) -> None:
     """Refuse what a session cannot hold before the password is looked at: an error afterwards would prove it right."""
     texts = {"device_id": device_id, **(place.model_dump() if place else {})}
     for name, value in texts.items():

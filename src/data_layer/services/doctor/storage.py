@@ -213,7 +213,7 @@ class ObjectTarget:
         """The bucket or container, for people."""
         if self.settings.storage_backend == "s3":
             return f"the bucket {self.settings.aws_s3_bucket}"
-        return f"the container {self.settings.azure_place.container} of {self.settings.azure_place.account}"
+        return f"the container {self.settings.azure_location.container} of {self.settings.azure_location.account}"
 
 
 def object_checks(settings: StorageSettings, part: str, time_limit: float) -> list[Check]:

@@ -20,7 +20,7 @@ from data_layer.errors import AccountInactiveError, ChangedMeanwhileError, Inval
 from data_layer.repositories.sessions import Lifetime
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.actors import Actor
-from data_layer.schemas.sessions import ActiveSession, NewSession, Place, SessionAdmin, SessionData, SessionSecure
+from data_layer.schemas.sessions import ActiveSession, GeoLocation, NewSession, SessionAdmin, SessionData, SessionSecure
 from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission, is_allowed, require
@@ -113,7 +113,7 @@ class SessionService:
         *,
         kind: SessionType = SessionType.WEB,
         device_id: str | None = None,
-        place: Place | None = None,
+        place: GeoLocation | None = None,
     ) -> NewSession:
         """Begin a session for a user who has been authenticated. The token is in the answer and nowhere else.
 
@@ -133,14 +133,14 @@ class SessionService:
         *,
         kind: SessionType = SessionType.WEB,
         device_id: str | None = None,
-        place: Place | None = None,
+        place: GeoLocation | None = None,
     ) -> NewSession:
         """The same within a transaction, such as the one that proves who the user is.
 
         Raises:
             AccountInactiveError: see ``create``; the transaction must be rolled back.
         """
-        token, context, place = make_token(), current_context(), place or Place()
+        token, context, place = make_token(), current_context(), place or GeoLocation()
         session = Session(
             id=uuid7(),
             session_id=self._hasher.hash(token),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from obstore.store import AzureConfig
 
-    from data_layer.settings.azure_place import AzurePlace
+    from data_layer.settings.azure_location import AzureLocation
     from data_layer.storage.port import SignedMethod
 
 
@@ -38,7 +38,7 @@ class AzureStorage(ObjectStorage):
     one_request = 32 * 1024 * 1024
 
     def __init__(
-        self, place: AzurePlace, *, max_file_size: int, cdn_url: str | None = None, limits: Limits | None = None
+        self, place: AzureLocation, *, max_file_size: int, cdn_url: str | None = None, limits: Limits | None = None
     ) -> None:
         """Nothing is touched before ``initialize``.
 

@@ -9,7 +9,7 @@ from typing import Any
 from data_layer.errors import PublicStorageError, StorageUnavailableError
 from data_layer.extras import require_extra
 from data_layer.observability.log import get_log
-from data_layer.settings.azure_place import AzurePlace
+from data_layer.settings.azure_location import AzureLocation
 from data_layer.storage.object_store.failures import MISSING_PLACE, missing_place, refusal
 from data_layer.storage.object_store.limits import Limits
 from data_layer.storage.object_store.listing import Page, listed_file
@@ -22,7 +22,7 @@ _logger = get_log(__name__)
 class AzureAdministration:
     """Blocking calls, for a thread of their own."""
 
-    def __init__(self, place: AzurePlace, limits: Limits) -> None:
+    def __init__(self, place: AzureLocation, limits: Limits) -> None:
         self._place = place
         self._limits = limits
         self._open_client: Any = None

@@ -21,7 +21,7 @@ from data_layer.storage.object_store.failures import is_refusal, translated
 from data_layer.storage.object_store.limits import Limits
 from data_layer.storage.object_store.listing import STAGING, Page, fetched_pages, obstore_pages
 from data_layer.storage.object_store.s3_administration import BucketSettings, S3Administration
-from data_layer.storage.object_store.s3_place import ALGORITHMS, S3Place
+from data_layer.storage.object_store.s3_location import ALGORITHMS, S3Location
 from data_layer.storage.signing import s3 as signing
 from data_layer.storage.signing.terms import Answer, Terms, quoted
 
@@ -52,7 +52,7 @@ class S3Storage(ObjectStorage):
 
     def __init__(
         self,
-        place: S3Place,
+        place: S3Location,
         *,
         max_file_size: int,
         cdn_url: str | None = None,

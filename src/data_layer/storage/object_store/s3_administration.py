@@ -21,7 +21,7 @@ from data_layer.observability.log import get_log
 from data_layer.storage.object_store.failures import refusal
 from data_layer.storage.object_store.limits import Limits
 from data_layer.storage.object_store.listing import Page, listed_file
-from data_layer.storage.object_store.s3_place import S3Place
+from data_layer.storage.object_store.s3_location import S3Location
 from data_layer.storage.signing.s3 import S3Credentials
 
 _MISSING = frozenset({"404", "NoSuchBucket", "NotFound"})
@@ -102,7 +102,7 @@ class PageMark:
 class S3Administration:
     """Blocking calls, for a thread of their own. Those that only operators make have a client each."""
 
-    def __init__(self, place: S3Place, limits: Limits) -> None:
+    def __init__(self, place: S3Location, limits: Limits) -> None:
         self._place = place
         self._limits = limits
         self._identity: Any = None

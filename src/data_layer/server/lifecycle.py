@@ -18,12 +18,12 @@ log = get_log(__name__)
 _CLOSE = (b"connection", b"close")
 
 
-class Gate:
+class LifecycleMiddleware:
     """An ASGI application that passes requests on to the real one once that is there.
 
     Before, ``/livez`` says that the process lives and everything else is refused with 503 and ``starting``. After
-    ``say_goodbye`` ``/readyz`` refuses with ``stopping``, all else is still answered, and every answer asks the client
-    to close its connection: none should be reused at the moment at which this process closes it.
+    ``start_draining`` ``/readyz`` refuses with ``stopping``, all else is still answered, and every answer asks the
+    client to close its connection: none should be reused at the moment at which this process closes it.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Gate:
         """Pass requests on from now on."""
         self._application = application
 
-    def say_goodbye(self) -> None:
+    def start_draining(self) -> None:
         """Be no longer ready."""
         self._is_stopping = True
 

@@ -13,7 +13,7 @@ ALGORITHMS = {"sse-s3": "AES256", "sse-kms": "aws:kms"}
 
 
 @dataclass(frozen=True, slots=True)
-class S3Place:
+class S3Location:
     """Where a bucket is, and how it is reached.
 
     Attributes:

@@ -17,7 +17,7 @@ _NAME = "AZURE_STORAGE_CONNECTION_STRING"
 
 
 @dataclass(frozen=True, slots=True)
-class AzurePlace:
+class AzureLocation:
     """A container, and what opens it: the account's key, a shared access signature, or the identity of the machine.
 
     Attributes:
@@ -47,12 +47,12 @@ class AzurePlace:
         return f"{(self.public_endpoint or self.endpoint).rstrip('/')}/{self.container}"
 
     @classmethod
-    def of_account(cls, account: str, container: str) -> AzurePlace:
+    def of_account(cls, account: str, container: str) -> AzureLocation:
         """A container that the identity of the machine or pod opens."""
         return cls(container, account, f"https://{account}.blob.core.windows.net")
 
     @classmethod
-    def of_connection_string(cls, text: str, container: str) -> AzurePlace:
+    def of_connection_string(cls, text: str, container: str) -> AzureLocation:
         """A container of the account that a connection string names.
 
         Raises:
