@@ -38,7 +38,7 @@ from data_layer.schemas.generations import (
 )
 from data_layer.schemas.images import NewImage
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectFilter
-from data_layer.schemas.sessions import Place
+from data_layer.schemas.sessions import GeoLocation
 from data_layer.schemas.usage import NewUsage
 from data_layer.schemas.users import ExternalIdentity, ProfileChanges
 from data_layer.services.audit.recording import EventFields
@@ -78,7 +78,7 @@ PLAUSIBLE: dict[type[Input], dict[str, Any]] = {
     NewUsage: {"key": "k", "provider": "openai", "model": "m"},
     DesignSystemChanges: {},
     AuditFilter: {},
-    Place: {},
+    GeoLocation: {},
     Attachment: {},
 }
 
