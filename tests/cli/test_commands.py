@@ -37,6 +37,7 @@ PROMISED = {
     *(("storage", "init"), ("health",), ("stats",), ("doctor",), ("config", "show")),
     *(("projects", name) for name in ("list", "show", "open", "export-html", "history", "delete", "restore", "search")),
     *(("codes", name) for name in ("show", "diff", "save")),
+    *(("images", name) for name in ("list", "show", "save", "delete")),
     *(("users", name) for name in ("create", "list", "show", "role", "suspend", "unsuspend", "unlock")),
     *(("users", "sessions"), ("users", "delete")),
     *(("sessions", "list"), ("sessions", "revoke")),

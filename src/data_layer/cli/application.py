@@ -15,6 +15,7 @@ from data_layer.cli import (
     configuration,
     database,
     doctor,
+    images,
     logs,
     maintenance,
     projects,
@@ -55,6 +56,7 @@ application.add_typer(cache.commands, name="cache")
 application.add_typer(storage.commands, name="storage")
 application.add_typer(projects.commands, name="projects")
 application.add_typer(codes.commands, name="codes")
+application.add_typer(images.commands, name="images")
 application.add_typer(usage.commands, name="usage")
 application.add_typer(sessions.commands, name="sessions")
 application.add_typer(users.commands, name="users")

@@ -126,7 +126,11 @@ async def read_code(data: DataLayer, project: str, place: Place | None) -> Gener
 
 def write_text(file: Path, text: str, *, replaces: bool) -> None:
     """Write a text to a file, or for ``-`` to standard output."""
-    content = text.encode()
+    write_bytes(file, text.encode(), replaces=replaces)
+
+
+def write_bytes(file: Path, content: bytes, *, replaces: bool) -> None:
+    """Write bytes to a file, or for ``-`` to standard output."""
     if file == Path("-"):
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
