@@ -203,10 +203,13 @@ class Entries:
             useless = [
                 key
                 for key, value, milliseconds in zip(keys, stored, lives, strict=True)
-                if self._is_unreadable(value) or milliseconds == -1
+                if milliseconds == -1 or (self._is_unreadable(value) and not await self._is_stream(key))
             ]
             removed += await self.remove(*useless)
         return removed
+
+    async def _is_stream(self, key: bytes) -> bool:
+        return bool(await self.runner.run("TYPE", key) == b"stream")
 
     def spread(self, milliseconds: int) -> int:
         """Shortened at random, so that what was stored together does not end together."""

@@ -170,6 +170,8 @@ class CacheInspection:
             ("PTTL", key),
             ("PEXPIRE", key, 1),
             ("INCRBY", key, "no number"),
+            ("XADD", key, "NOMKSTREAM", "*", "v", b""),
+            ("XRANGE", key, "-", "+", "COUNT", 1),
             ("EVAL", "return redis.call('TIME')", 1, key),
             ("EVALSHA", "0" * 40, 1, key),
             ("SCRIPT", "LOAD", "return 1"),

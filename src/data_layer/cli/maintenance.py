@@ -18,6 +18,7 @@ _FACTS = {
     "login_attempts_removed": "Login attempts removed",
     "projects_removed": "Deleted projects removed",
     "variants_expired": "Variants ended whose writer had stopped",
+    "generation_events_removed": "Events of generations removed",
     "projects_indexed": "Projects indexed for the search",
     "files_expired": "Expired files removed",
     "uploads_abandoned": "Abandoned uploads removed",

@@ -237,6 +237,7 @@ async def open_container(
         generation_streams.live,
         retention_months=settings.audit.audit_retention_months,
         trash_retention=timedelta(days=settings.audit.trash_retention) if settings.audit.trash_retention else None,
+        event_days=settings.audit.generation_event_retention,
     )
     local_files = _local_file_server(settings, transactions, backends)
     return Container(

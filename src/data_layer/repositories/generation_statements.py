@@ -102,3 +102,16 @@ WHERE generation_id = %s
 STATE = Sql("generated_codes.state", "SELECT status, writer, last_sequence FROM generated_codes WHERE id = %s")
 
 STORED_SEQUENCE = Sql("generated_codes.stored_sequence", "SELECT last_sequence FROM generated_codes WHERE id = %s")
+
+REMOVE_OLD_EVENTS = Sql(
+    "generation_events.remove_old",
+    """
+WITH removed AS (
+    DELETE FROM generation_events
+    WHERE id = ANY (ARRAY(SELECT id FROM generation_events WHERE id < %s ORDER BY id LIMIT %s))
+    RETURNING id
+)
+SELECT count(*) FROM removed
+""",
+)
+COUNT_OLD_EVENTS = Sql("generation_events.count_old", "SELECT count(*) FROM generation_events WHERE id < %s")

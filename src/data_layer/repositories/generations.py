@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,7 @@ from uuid_utils.compat import uuid7
 from data_layer.database.statements import CompiledStatement, named
 from data_layer.entities import GeneratedCode, Generation, GenerationEvent, Project
 from data_layer.entities.enums import CodeStack, GenerationStatus
+from data_layer.entities.time_ordered_ids import first_id_at
 from data_layer.repositories import generation_statements as sql
 from data_layer.repositories.generated import SUMMARIES_OF, code_summaries, summaries_where
 from data_layer.repositories.repository import MAXIMUM_NUMBER, Repository, check_limit, check_number
@@ -310,6 +312,20 @@ class GenerationEventRepository(Repository[GenerationEvent]):
         )
         rows = await self._session.execute(named("generation_events.page", statement))
         return stored[0], [(row.sequence, row.kind, row.payload) for row in rows]
+
+    async def remove_old(self, before: datetime | None, *, limit: int) -> int:
+        """Remove events that are older than this, the oldest first; how many. Their ids say how old they are."""
+        if before is None:
+            return 0
+        row = await self._session.fetch_one(sql.REMOVE_OLD_EVENTS, (first_id_at(before), limit))
+        return int(row[0]) if row else 0
+
+    async def count_old(self, before: datetime | None) -> int:
+        """How many there are to remove."""
+        if before is None:
+            return 0
+        row = await self._session.fetch_one(sql.COUNT_OLD_EVENTS, (first_id_at(before),))
+        return int(row[0]) if row else 0
 
 
 def _json(value: dict[str, Any]) -> str:

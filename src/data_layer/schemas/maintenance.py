@@ -23,6 +23,7 @@ class MaintenanceReport(View):
     login_attempts_removed: int = 0
     projects_removed: int = 0
     variants_expired: int = 0
+    generation_events_removed: int = 0
     projects_indexed: int = 0
     files_expired: int = 0
     uploads_abandoned: int = 0

@@ -82,6 +82,7 @@ class MaintenanceService:
         *,
         retention_months: int,
         trash_retention: timedelta | None,
+        event_days: int,
     ) -> None:
         self._database = database
         self._transactions = transactions
@@ -89,6 +90,7 @@ class MaintenanceService:
         self._live = live
         self._retention_months = retention_months
         self._trash_retention = trash_retention
+        self._event_days = event_days
         self._partitions = AuditPartitions(database)
 
     async def run(
@@ -119,6 +121,7 @@ class MaintenanceService:
                 *parts,
                 retention_months=self._retention_months,
                 trash_retention=self._trash_retention,
+                event_days=self._event_days,
                 on_progress=on_progress,
             )
             if dry_run:
@@ -142,6 +145,7 @@ class _Round:
         *,
         retention_months: int,
         trash_retention: timedelta | None,
+        event_days: int,
         on_progress: Progress,
     ) -> None:
         now = datetime.now(UTC)
@@ -153,6 +157,7 @@ class _Round:
         self._expired = now - _SESSION_GRACE
         self._trash_end = _EARLIEST if trash_retention is None else now - trash_retention
         self._journal_end = now - _JOURNAL_GRACE
+        self._events_end = now - timedelta(days=event_days) if event_days else None
         self._this_month = Month.of(now)
         self._last_month = self._this_month.plus(MONTHS_AHEAD)
         self._oldest_kept = self._this_month.plus(-retention_months) if retention_months else None
@@ -168,6 +173,7 @@ class _Round:
                 "session_changes_removed": await tx.sessions.count_changes(self._journal_end),
                 "projects_removed": await tx.projects.count_deleted(self._trash_end),
                 "variants_expired": await tx.generations.count_expired(),
+                "generation_events_removed": await tx.generation_events.count_old(self._events_end),
                 "projects_indexed": await tx.project_search.count_changed(),
             }
         found |= _file_figures(await self._files.clean_regularly(apply=False))
@@ -222,6 +228,7 @@ class _Round:
             "sessions_removed": lambda tx: tx.sessions.remove_expired(self._expired, limit=_BATCH),
             "session_changes_removed": lambda tx: tx.sessions.remove_changes(self._journal_end, limit=_BATCH),
             "login_attempts_removed": lambda tx: tx.login_attempts.remove_stale(limit=_BATCH),
+            "generation_events_removed": lambda tx: tx.generation_events.remove_old(self._events_end, limit=_BATCH),
         }
         for name, remove in removals.items():
             await self._remove(name, remove, _BATCH)

@@ -80,7 +80,7 @@ class TracingSettings(SettingsPart):
 
 
 class AuditSettings(SettingsPart):
-    """How audit entries wait, and how long they and deleted projects are kept."""
+    """How audit entries wait, and how long they, events of generations and deleted projects are kept."""
 
     # The audit trail
     audit_flush_interval: float = Field(
@@ -95,6 +95,9 @@ class AuditSettings(SettingsPart):
     )
     audit_retention_months: int = Field(
         24, ge=0, le=1200, description="Whole months for which audit entries are kept; 0: for ever."
+    )
+    generation_event_retention: int = Field(
+        90, ge=0, le=36_500, description="Days for which events of generations (thinking, tools) are kept; 0: for ever."
     )
     maintenance_interval: float = Field(
         3600, ge=0, le=86_400, description="Seconds between two rounds of maintenance by the service; 0: none."

@@ -115,3 +115,12 @@ async def test_flush_removes_streams(cache: Cache) -> None:
     assert await all_keys(cache) == ["a"]
     await cache.flush()
     assert await cache.stream("a", ttl=60).read() == []
+
+
+async def test_cleanup_leaves_streams_that_end(cache: Cache) -> None:
+    await cache.stream("log", ttl=60).append(1)
+    await cache._commands.run("XADD", cache._namespace.key("endless"), "*", "v", b"1")
+    await cache._commands.run("SADD", cache._namespace.key("set"), "x")
+    assert await cache.cleanup() == 2
+    assert await all_keys(cache) == ["log"]
+    assert [entry.value for entry in await cache.stream("log", ttl=60).read()] == [1]
