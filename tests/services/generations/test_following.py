@@ -15,8 +15,9 @@ from data_layer.entities.enums import GenerationStatus, UserRole
 from data_layer.errors import InvalidValueError, NotFoundError, NotInitializedError, PermissionDeniedError
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
 from data_layer.schemas.generation_stream import CodePatch, CodeState, FollowedEvent, StreamedEvent, VariantEnded
-from data_layer.schemas.generations import CodePiece, VariantEvent, WholeCode
+from data_layer.schemas.generations import CodePiece, VariantEvent, VariantResult, WholeCode
 from data_layer.services.generations import following
+from data_layer.services.generations.live import live_key
 from tests.services.generations.conftest import Owner, let_leases_run_out, rows, started, stored_owner
 
 
@@ -318,3 +319,65 @@ async def test_nothing_is_left_when_readers_leave(data: DataLayer, owner: Owner)
         await reader.aclose()
     assert not followers._followed
     assert followed.task.done()
+
+
+async def test_the_clock_of_redis_goes_back(data: DataLayer, other: DataLayer, owner: Owner) -> None:
+    """The ids of new entries are smaller than those that were read: they are found nevertheless."""
+    generation = await started(data, owner)
+    token, picture = generation.writer_token, Picture()
+    reading = asyncio.create_task(picture.follow(other, owner, generation.id))
+    await data.generations.append(owner.actor, token, 0, 1, CodePiece("a"))
+    await seen(picture, "a")
+    key = data.cache._namespace.key(live_key(generation.id))
+    await data.cache._commands.run("XADD", key, "99999999999999-1", "v", b"what another program wrote")
+    await asyncio.sleep(0.2)
+    await data.cache._commands.run("UNLINK", key)
+    for number in range(2, 40):
+        await data.generations.append(owner.actor, token, 0, number, CodePiece("b"))
+    await seen(picture, "a" + 38 * "b")
+    [entry] = await data.cache.stream(live_key(generation.id), ttl=60).read()
+    assert not entry.id.startswith("9999")
+    await data.generations.complete(owner.actor, token, 0)
+    await reading
+    assert picture.wholes == 1
+
+
+async def test_entries_of_others_are_ignored(data: DataLayer, other: DataLayer, owner: Owner) -> None:
+    generation = await started(data, owner)
+    picture = Picture()
+    reading = asyncio.create_task(picture.follow(other, owner, generation.id))
+    stream = data.cache.stream(live_key(generation.id), ttl=60)
+    wrong: list[Any] = [None, 7, "text", {"a": 1}, b"", b"[]", b'["t", [[1]], []]', b'["t", [], "x"]', b"\xff"]
+    change = b'["0011223344556677", [[0, 0, 1, 0, 0, "wrong", 1, [], true, {}]], []]'
+    far = b'["0011223344556677", [[0, 900, 901, 0, 0, "wrong", 1, [], true, {}]], [5]]'
+    no_text = b'["0011223344556677", [[0, 0, 1, 0, 0, 7, 1, [], true, {}]], []]'
+    no_event = b'["0011223344556677", [[0, 0, 1, 0, 0, "a", 1, [["1", "x", "{}"]], true, {}]], []]'
+    no_number = b'["0011223344556677", [["0", "0", "1", 0, -1, "a", 1, [], true, {}]], []]'
+    beyond = b'["0011223344556677", [[99, 0, 1, 0, 0, "", 0, [], true, {}]], []]'
+    for value in (*wrong, change, far, beyond, no_text, no_event, no_number):
+        await stream.append(value)
+    await data.generations.append(owner.actor, generation.writer_token, 0, 1, CodePiece("a"))
+    await seen(picture, "a")
+    await data.generations.complete(owner.actor, generation.writer_token, 0)
+    await reading
+    assert picture.codes == {0: "a"}
+
+
+async def test_a_deleted_project_takes_its_writer_along(data: DataLayer, owner: Owner) -> None:
+    generation = await started(data, owner)
+    await data.generations.append(owner.actor, generation.writer_token, 0, 1, CodePiece("a"))
+    async with data.transaction() as tx:
+        await tx.execute(text("DELETE FROM projects"))
+    await data.generations.store(owner.actor, generation.writer_token)
+    with pytest.raises(NotFoundError):
+        await data.generations.append(owner.actor, generation.writer_token, 0, 2, CodePiece("b"))
+    with pytest.raises(NotFoundError):
+        await data.generations.complete(owner.actor, generation.writer_token, 0)
+    with pytest.raises(NotFoundError):
+        await data.generations.report_usage(owner.actor, generation.writer_token, 0, VariantResult(prompt_tokens=1))
+
+
+async def seen(picture: Picture, code: str) -> None:
+    async with asyncio.timeout(30):
+        while picture.codes.get(0) != code:
+            await asyncio.sleep(0.01)

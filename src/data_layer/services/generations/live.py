@@ -82,9 +82,22 @@ def unpack_entry(packed: object) -> LiveEntry | None:
         return None
     try:
         tag, changes, ended = orjson.loads(packed)
-        return LiveEntry(str(tag), [Change(*change) for change in changes], [int(index) for index in ended])
+        entry = LiveEntry(str(tag), [Change(*change) for change in changes], [int(index) for index in ended])
     except (TypeError, ValueError):
         return None
+    return entry if all(map(_is_valid, entry.changes)) else None
+
+
+def _is_valid(change: Change) -> bool:
+    variant, base, sequence, start, end, text, checksum, events, _, note = change
+    numbers = (variant, base, sequence, start, end, checksum)
+    return (
+        all(type(number) is int and number >= 0 for number in numbers)
+        and (text is None or isinstance(text, str))
+        and isinstance(note, dict)
+        and isinstance(events, list)
+        and all(isinstance(event, list) and list(map(type, event)) == [int, str, str] for event in events)
+    )
 
 
 class _Published(NamedTuple):
