@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from data_layer import DataLayer, Settings
 from data_layer.entities.enums import GenerationProvider, GenerationStatus, UsageOutcome
@@ -152,7 +151,7 @@ async def test_an_entry_of_the_application_stays(data: DataLayer, owner: Owner) 
 @pytest.mark.parametrize(
     ("values", "field"),
     [
-        ({"prompt_tokens": -1}, "input_tokens"),
+        ({"prompt_tokens": -1}, "prompt_tokens"),
         ({"completion_tokens": 2**31}, "completion_tokens"),
         ({"prompt_tokens": 2**31 - 1, "completion_tokens": 1}, "total_tokens"),
         ({"cache_read_tokens": 10**13}, "cache_read_tokens"),
@@ -169,15 +168,14 @@ async def test_figures_that_cannot_be_recorded(
     """They are refused before anything has ended."""
     generation = await started(data, owner)
     token, write = generation.writer_token, data.generations
-    result = VariantResult(**values)
-    calls = (
-        lambda: write.complete(owner.actor, token, 0, result, code="x"),
-        lambda: write.fail(owner.actor, token, 0, "x", result=result),
-        lambda: write.report_usage(owner.actor, token, 0, result),
-    )
+    calls: list[Any] = [
+        lambda result: write.complete(owner.actor, token, 0, result, code="x"),
+        lambda result: write.fail(owner.actor, token, 0, "x", result=result),
+        lambda result: write.report_usage(owner.actor, token, 0, result),
+    ]
     for call in calls:
         with pytest.raises(InvalidValueError) as caught:
-            await call()
+            await call(VariantResult(**values))
         assert caught.value.field == field
     assert await ledger(data, owner) == []
     done = await write.complete(owner.actor, token, 0, RESULT, code="x")
@@ -186,7 +184,7 @@ async def test_figures_that_cannot_be_recorded(
 
 def test_infinite_costs_are_refused() -> None:
     for cost in ("Infinity", "NaN"):
-        with pytest.raises(ValidationError):
+        with pytest.raises(InvalidValueError, match="cost"):
             VariantResult(cost=Decimal(cost))
 
 

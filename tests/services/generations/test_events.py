@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -18,7 +19,7 @@ from tests.services.generations.test_following import Picture
 OLD = timedelta(days=91)
 
 
-async def some_events(data: DataLayer, owner: Owner, old: int, new: int) -> str:
+async def some_events(data: DataLayer, owner: Owner, old: int, new: int) -> UUID:
     """A variant with events, the first of them long ago."""
     generation = await started(data, owner)
     events = [VariantEvent("thinking", {"n": number}) for number in range(old + new)]
@@ -29,7 +30,7 @@ async def some_events(data: DataLayer, owner: Owner, old: int, new: int) -> str:
             moved = text("UPDATE generation_events SET id = :id, created_at = :at WHERE sequence = :number")
             at = datetime.now(UTC) - OLD - timedelta(seconds=number)
             await tx.execute(moved.bindparams(id=id_at(at), at=at, number=number))
-    return str(generation.id)
+    return generation.id
 
 
 async def test_old_events_are_removed_in_batches(

@@ -9,11 +9,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from pydantic import ValidationError
-
 from data_layer.entities import GeneratedCode, UsageEntry
 from data_layer.entities.enums import GenerationStatus, UsageOutcome
-from data_layer.errors import DuplicateError
+from data_layer.errors import DuplicateError, InvalidValueError
 from data_layer.schemas.generations import VariantModel, VariantResult
 from data_layer.schemas.usage import NewUsage, Reservation
 from data_layer.services.usage import (
@@ -175,5 +173,5 @@ def is_known(result: VariantResult) -> bool:
 def _reported(variant: BilledVariant) -> VariantResult | None:
     try:
         return None if variant.reported is None else VariantResult.model_validate(variant.reported)
-    except ValidationError:  # The metadata of a variant belong to the application, too.
+    except InvalidValueError:  # The metadata of a variant belong to the application, too.
         return None

@@ -88,7 +88,7 @@ def unpack_entry(packed: object) -> LiveEntry | None:
     return entry if all(map(_is_valid, entry.changes)) else None
 
 
-def _is_valid(change: Change) -> bool:
+def _is_valid(change: tuple[Any, ...]) -> bool:
     variant, base, sequence, start, end, text, checksum, events, _, note = change
     numbers = (variant, base, sequence, start, end, checksum)
     return (
