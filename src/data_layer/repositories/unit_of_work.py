@@ -27,6 +27,7 @@ from data_layer.repositories.designs import DesignSystemRepository
 from data_layer.repositories.files import FileRepository
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
 from data_layer.repositories.generations import GenerationEventRepository, GenerationRepository
+from data_layer.repositories.lineage import LineageRepository
 from data_layer.repositories.login_attempts import LoginAttemptRepository
 from data_layer.repositories.project_copies import ProjectCopyRepository
 from data_layer.repositories.project_search import ProjectSearchRepository
@@ -169,6 +170,11 @@ class UnitOfWork:
     def project_search(self) -> ProjectSearchRepository:
         """The index of the search over projects."""
         return ProjectSearchRepository(self._session)
+
+    @cached_property
+    def lineage(self) -> LineageRepository:
+        """Where generations belong in the tree of their project."""
+        return LineageRepository(self._session)
 
     @cached_property
     def generations(self) -> GenerationRepository:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from data_layer.entities import AuditLog, GeneratedCode, Generation, Project
-from data_layer.entities.enums import AuditAction, GenerationStatus, GenerationType, RequestType
-from data_layer.entities.secret_names import is_secret
+from data_layer.entities.enums import AuditAction, GenerationStatus
 from data_layer.errors import (
     GenerationEndedError,
     InvalidValueError,
@@ -48,8 +47,10 @@ from data_layer.services.generations.accounting import (
 )
 from data_layer.services.generations.copies import copy_version
 from data_layer.services.generations.followed import RUNNING, Position
+from data_layer.services.generations.lineage import Lineage
 from data_layer.services.generations.live import MAXIMUM_VARIANTS
 from data_layer.services.generations.recovery import published_but_not_stored
+from data_layer.services.generations.requests import CODE_TYPES, without_secrets
 from data_layer.services.generations.streams import (
     GenerationStream,
     GenerationStreams,
@@ -57,7 +58,7 @@ from data_layer.services.generations.streams import (
     ended_error,
     refusal_of,
 )
-from data_layer.services.generations.versions import Versions, code_at, require_complete
+from data_layer.services.generations.versions import code_at, require_complete
 from data_layer.services.permissions import Permission
 from data_layer.services.project_keys import history_key, work_keys
 from data_layer.services.ratings import rating_values
@@ -67,17 +68,10 @@ if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions
 
 _TOKEN = re.compile(r"[0-9a-f]{32}\.[A-Za-z0-9_-]{43}")
-_CODE_TYPES = {
-    RequestType.CREATE: GenerationType.CREATE,
-    RequestType.IMPORT: GenerationType.CREATE,
-    RequestType.UPDATE: GenerationType.UPDATE,
-    RequestType.RESTORE: GenerationType.UPDATE,
-    RequestType.REFINE: GenerationType.REFINE,
-}
 
 
 @checks_arguments
-class GenerationService(Versions):
+class GenerationService(Lineage):
     """Generations of a person's projects. To everybody else they are like missing ones.
 
     Moderators and administrators may read code if they say why, which is recorded; they change nothing.
@@ -583,21 +577,7 @@ _PLACEHOLDER: dict[str, Any] = {"code": "", "provider": VariantModel().provider,
 
 def _generation(actor: Actor, project_id: UUID, request: GenerationRequest) -> Generation:
     given = request.model_dump(exclude={"code_stack", "parent_id", "inputs"})
-    return Generation(project_id=project_id, created_by=actor.user_id, inputs=_without_secrets(request.inputs), **given)
-
-
-def _without_secrets(value: Any) -> Any:
-    match value:
-        case dict():
-            return {
-                key: _without_secrets(inner)
-                for key, inner in value.items()
-                if not isinstance(key, str) or not is_secret(key)
-            }
-        case list():
-            return [_without_secrets(inner) for inner in value]
-        case _:
-            return value
+    return Generation(project_id=project_id, created_by=actor.user_id, inputs=without_secrets(request.inputs), **given)
 
 
 def _variant(generation: Generation, request: GenerationRequest, index: int, model: VariantModel) -> GeneratedCode:
@@ -609,7 +589,7 @@ def _variant(generation: Generation, request: GenerationRequest, index: int, mod
         code_stack=request.code_stack,
         provider=model.provider,
         model=model.name,
-        generation_type=_CODE_TYPES[request.generation_type],
+        generation_type=CODE_TYPES[request.generation_type],
         original_prompt=request.prompt,
         parent_id=request.parent_id,
     )

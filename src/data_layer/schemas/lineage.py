@@ -1,0 +1,68 @@
+"""Generations as an application that knows no ids hands them over: with the codes and texts that it has instead."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from pydantic import AwareDatetime, Field
+
+from data_layer.entities.enums import CodeStack, GenerationStatus, InputMode, RequestType
+from data_layer.schemas.base import Value
+from data_layer.schemas.generations import VariantModel, VariantResult
+
+
+class EarlierTurn(Value):
+    """An earlier request of the same conversation, and the code that answered it, where the application tells it."""
+
+    prompt: str | None = None
+    code: str | None = None
+
+
+class ReceivedVariant(Value):
+    """A variant that has ended."""
+
+    index: int = Field(ge=0, lt=2**31)
+    code: str | None = None
+    status: GenerationStatus = GenerationStatus.COMPLETED
+    model: VariantModel = VariantModel()
+    result: VariantResult = VariantResult()
+    message: str | None = None
+
+
+class ReceivedGeneration(Value):
+    """A request with some of its variants; the others may come later, in a value with the same key.
+
+    Attributes:
+        source: names the application.
+        key: its id of the request; the same request that comes again has the same.
+        at: when it was made. A parent is looked for among earlier ones.
+        base_code: the code that is changed.
+        base_variants: the codes of all variants of the version that is changed.
+        earlier: the conversation before ``prompt``, oldest first.
+        inputs: see ``GenerationRequest``.
+    """
+
+    source: str
+    key: str
+    at: AwareDatetime
+    generation_type: RequestType = RequestType.CREATE
+    input_mode: InputMode = InputMode.IMAGE
+    code_stack: CodeStack = CodeStack.HTML_TAILWIND
+    prompt: str | None = None
+    full_prompt: str | None = None
+    design_system: str | None = None
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    base_code: str | None = None
+    base_variants: tuple[str, ...] = ()
+    earlier: tuple[EarlierTurn, ...] = ()
+    variants: tuple[ReceivedVariant, ...] = Field(min_length=1)
+
+
+class ParentVariant(Value):
+    """The variant that a request changes."""
+
+    id: UUID
+    project_id: UUID
+    version: int
+    variant_index: int
