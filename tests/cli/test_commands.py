@@ -35,7 +35,10 @@ PROMISED = {
     *(("db", name) for name in ("create", "migrate", "rollback", "current", "check", "seed", "reset")),
     *(("cache", name) for name in ("flush", "stats", "keys", "cleanup")),
     *(("storage", "init"), ("health",), ("stats",), ("doctor",), ("config", "show")),
-    *(("projects", name) for name in ("list", "show", "open", "export-html", "history", "delete", "restore", "search")),
+    *(
+        ("projects", name)
+        for name in ("list", "show", "open", "export-html", "history", "clone", "delete", "restore", "search")
+    ),
     *(("codes", name) for name in ("show", "diff", "save")),
     *(("images", name) for name in ("list", "show", "save", "delete")),
     *(("users", name) for name in ("create", "list", "show", "role", "suspend", "unsuspend", "unlock")),

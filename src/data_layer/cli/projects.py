@@ -239,6 +239,31 @@ def restore(project: Named, *, as_json: AsJson = False) -> None:
         say(f"{restored.name} is {restored.status} again.")
 
 
+@commands.command()
+def clone(
+    project: Named,
+    *,
+    name: Annotated[str | None, typer.Option(help="Of the copy. Otherwise that of the original, with (copy).")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="The last version of the copy.")] = None,
+    history: Annotated[bool, typer.Option(help="Copy all versions, or only one, which becomes version 1.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a project for its owner, with files of its own."""
+
+    async def work(data: DataLayer) -> ProjectFull:
+        from data_layer.schemas.actors import SYSTEM
+
+        found = await data.projects.find(project)
+        return await data.projects.clone(SYSTEM, found.id, name=name, history=history, version=version)
+
+    copy = run_with_data(work, as_json=as_json)
+    if as_json:
+        print_json(copy)
+    else:
+        say(f"{copy.name} has {counted(copy.generation_count, 'version')}.")
+        tell(f"Show it with: data-layer projects show {copy.id}")
+
+
 def _print_hits(found: SearchPage) -> None:
     for hit in found.hits:
         say(f"{hit.project.name}  {hit.project.id}", style="bold")
