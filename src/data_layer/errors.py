@@ -51,6 +51,7 @@ was wrong with which thing and what to do, and never holds a secret.
     │   ├── StatementTimeoutError          database_statement_timeout
     │   ├── CommitUnknownError             commit_unknown
     │   ├── ConcurrentChangeError          concurrent_change
+    │   ├── DamagedCodeError               code_damaged
     │   ├── MigrationError                 migration_failed
     │   └── SchemaMismatchError            schema_mismatch
     │       ├── SchemaBehindError          schema_behind
@@ -426,6 +427,12 @@ class ConcurrentChangeError(DatabaseError):
     """Another transaction changed the same rows first (serialization failure or deadlock). Repeating may succeed."""
 
     code = "concurrent_change"
+
+
+class DamagedCodeError(DatabaseError):
+    """A stored code is not the text that was stored, by its hash. Other codes are not concerned."""
+
+    code = "code_damaged"
 
 
 class MigrationError(DatabaseError):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 
 import pytest
+from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
+from data_layer.schemas.actors import SYSTEM
 from tests.file_content import picture
-from tests.support import make_user
+from tests.support import make_code, make_project, make_user
 
 from .support import Commands
 
@@ -79,3 +82,34 @@ def test_migrating_needs_two_backends(command: Commands) -> None:
     assert "STORAGE_SECOND_BACKEND" in command.error("storage", "migrate", "--to", "s3")
     assert "local, azure, s3" in command.error("storage", "migrate", "--to", "tape")
     assert "AWS_S3_BUCKET" in command.error("storage", "migrate", "--to", "s3", STORAGE_SECOND_BACKEND="s3")
+
+
+def test_texts_of_codes_are_compared_with_their_hashes(command: Commands, settings: Settings) -> None:
+    code = "".join(f"<p>{number}</p>" for number in range(1000))
+
+    async def fill() -> None:
+        async with DataLayer(settings) as data:
+            project = make_project(user := make_user())
+            async with data.transaction() as tx:
+                tx.add(user)
+                tx.add(project)
+                tx.add(make_code(project, code=code))
+            await data.maintenance.run(SYSTEM)
+
+    async def change(statement: str) -> None:
+        async with DataLayer(settings) as data, data.transaction() as tx:
+            await tx.execute(text(statement))
+
+    assert command("storage", "check").code == 0
+    asyncio.run(fill())
+    assert command("storage", "check").output.splitlines()[1].startswith("Compared 1 text of codes with their hashes, ")
+    asyncio.run(change("UPDATE code_bodies SET bytes = 'x'"))
+    checked = command("storage", "check", code=1)
+    assert "damaged" in checked.output
+    assert "1.0" in checked.output
+    assert "storage check --apply" in checked.errors
+    [finding] = command("storage", "check", "--json", code=1).json["codes"]["findings"]
+    assert finding["sha256"] == hashlib.sha256(code.encode()).hexdigest()
+    asyncio.run(change("UPDATE generated_codes SET code = 'again'"))
+    checked = command("storage", "check", code=1)
+    assert "Needed no more: 1 text of codes" in checked.output

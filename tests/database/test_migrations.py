@@ -14,6 +14,7 @@ from data_layer.database.migrations.execution import MigrationEvent, MigrationPr
 from data_layer.database.migrator import Migrator
 from data_layer.database.schema_state import SchemaStatus
 from data_layer.entities import Entity
+from data_layer.entities.code_body import CodePacker
 from data_layer.errors import DatabasePermissionError, InvalidValueError, MigrationError, SchemaBehindError
 
 from .migration_helpers import (
@@ -376,3 +377,49 @@ def test_projects_that_were_deleted_before_it_was_kept_count_from_their_last_cha
     assert query(address, deleted) == [("active", None, True), ("archived", None, True), ("deleted", True, True)]
     valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_projects_deleted_at'::regclass"
     assert query(address, valid) == [(True,)]
+
+
+MAY_PACK = "SELECT codes_packed_from > now() + interval '23 hours' FROM data_layer_schema_version"
+
+
+def test_codes_of_before_are_packed_a_day_later_and_those_of_a_new_database_at_once(address: DatabaseAddress) -> None:
+    migrator = Migrator(address)
+    migrator.migrate("0016")
+    query(address, CODES_BEFORE_GENERATIONS)
+    migrator.migrate()
+    assert query(address, MAY_PACK) == [(True,)]
+    migrator.rollback(len([each for each in known_revisions() if each.identifier > "0030"]))
+    query(address, "DELETE FROM projects")
+    migrator.migrate()
+    assert query(address, MAY_PACK) == [(False,)]
+
+
+def test_undoing_brings_packed_codes_back_into_their_rows(address: DatabaseAddress) -> None:
+    migrator = Migrator(address)
+    migrator.migrate("0016")
+    query(address, CODES_BEFORE_GENERATIONS)
+    migrator.migrate()
+    [(project,)] = query(address, "SELECT id FROM projects WHERE name = 'one'")
+    packer = CodePacker({})
+    for number in range(3):
+        code = f"first {number}" + "".join(f"<p>{line}</p>" for line in range(500))
+        body = packer.pack(code.encode())
+        digest, base = f"'\\x{body.sha256.hex()}'", f"'\\x{body.base.hex()}'" if body.base else "NULL"
+        values = f"'{project}', {digest}, {body.size}, 'zstd', {base}, '\\x{body.data.hex()}'"
+        query(
+            address,
+            f"INSERT INTO code_bodies VALUES ({values}); UPDATE generated_codes SET code = NULL, body = {digest}, "
+            f"body_size = {body.size} WHERE code = 'first {number}'",
+        )
+    assert query(address, "SELECT count(*), count(base) FROM code_bodies") == [(3, 2)]
+
+    migrator.rollback(len([each for each in known_revisions() if each.identifier > "0030"]))
+
+    rows = query(address, f"SELECT code FROM generated_codes WHERE project_id = '{project}'")
+    assert sorted(code.partition("<")[0] for (code,) in rows) == [
+        *(f"first {number}" for number in range(3)),
+        *("second 0", "third 1"),
+    ]
+    assert sum(code.endswith("<p>499</p>") for (code,) in rows) == 3
+    migrator.migrate()
+    assert migrator.check().agrees

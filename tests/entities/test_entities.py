@@ -30,7 +30,7 @@ SECRET_COLUMNS = {"password_hash", "reset_password_token_hash", "email_verificat
 
 def test_the_six_tables_and_what_they_need_besides() -> None:
     besides = {"login_attempts", "refresh_tokens", "session_changes", "usage_days", "budget_reservations"}
-    besides |= {"project_search", "project_search_changes"}
+    besides |= {"project_search", "project_search_changes", "code_bodies"}
     assert set(Entity.metadata.tables) == {str(inspect(entity).local_table) for entity in ALL} | besides
 
 
@@ -73,7 +73,7 @@ def test_a_view_hides_what_its_reader_may_not_see(view: Any, entity: type[Entity
         (
             GeneratedCodeFull,
             entities.GeneratedCode,
-            {"lease_until", "writer", "last_sequence", "code_hash", "trimmed_hash"},
+            {"lease_until", "writer", "last_sequence", "code_hash", "trimmed_hash", "body", "body_size"},
         ),
         (GeneratedImageFull, GeneratedImage, set()),
         (AuditFull, AuditLog, set()),

@@ -20,6 +20,8 @@ _FACTS = {
     "variants_expired": "Variants ended whose writer had stopped",
     "generation_events_removed": "Events of generations removed",
     "projects_indexed": "Projects indexed for the search",
+    "codes_packed": "Codes compressed",
+    "code_bodies_removed": "Unneeded texts of codes removed",
     "files_expired": "Expired files removed",
     "uploads_abandoned": "Abandoned uploads removed",
     "objects_removed": "Unneeded objects removed",

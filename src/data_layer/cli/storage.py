@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from data_layer.services.files.check import CheckReport
     from data_layer.services.files.cleanup import CleanupReport
     from data_layer.services.files.migration import MigrationReport
+    from data_layer.services.generations.bodies import CodeCheckReport
 
 commands = typer.Typer(help="Where files are kept.", no_args_is_help=True)
 
@@ -59,10 +60,13 @@ def check(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the table of files with the storage, both ways; exit code 1 when something is wrong."""
-    report = run(_check(read_settings(as_json=as_json), deep=deep, repair=apply), as_json=as_json)
+    """Compare the table of files with the storage, both ways, and the texts of codes with their hashes.
+
+    The exit code is 1 when something is wrong.
+    """
+    report, codes = run(_check(read_settings(as_json=as_json), deep=deep, repair=apply), as_json=as_json)
     if as_json:
-        print_json(report)
+        print_json({**report.model_dump(mode="json"), "codes": codes})
     else:
         say(f"Compared {counted(report.objects, 'object')}, {size(report.size)}; {report.recorded:,} are recorded.")
         if report.unrecorded:
@@ -89,7 +93,8 @@ def check(
                 "bytes are there, with: data-layer storage check --apply. Missing and damaged files come back from a "
                 "backup only."
             )
-    if not report.is_clean:
+        _print_codes(codes)
+    if not (report.is_clean and codes.is_clean):
         raise typer.Exit(FAILED)
 
 
@@ -165,6 +170,31 @@ def stats(*, as_json: AsJson = False) -> None:
         print_table("", (name, "Objects", "Stored", "Unpacked"), cells, right=("Objects", "Stored", "Unpacked"))
 
 
+def _print_codes(report: CodeCheckReport) -> None:
+    if not report.bodies:
+        return
+    sizes = f"{size(report.size)} in {size(report.stored_size)}"
+    say(f"Compared {counted(report.bodies, 'text')} of codes with their hashes, {sizes}.")
+    if report.orphans:
+        say(f"Needed no more: {counted(report.orphans, 'text')} of codes, which maintenance removes.")
+    if report.findings:
+        rows = [
+            (
+                f"{finding.problem.replace('_', ' ')}{', repaired' if finding.is_repaired else ''}",
+                str(finding.project_id),
+                ", ".join(finding.versions) or "none",
+                finding.sha256,
+            )
+            for finding in report.findings
+        ]
+        print_table(counted(len(rows), "problem"), ("Problem", "Project", "Versions", "SHA-256"), rows)
+    if not report.is_clean:
+        tell(
+            "Damaged texts of codes are repaired, where the same text is in a row or in another project, with: "
+            "data-layer storage check --apply. Others come back from a backup only."
+        )
+
+
 def _place(settings: Settings) -> str:
     match settings.storage.storage_backend:
         case "s3":
@@ -184,13 +214,14 @@ async def _init(settings: Settings, *, allow_public: bool) -> Sequence[str]:
     return unknown
 
 
-async def _check(settings: Settings, *, deep: bool, repair: bool) -> CheckReport:
+async def _check(settings: Settings, *, deep: bool, repair: bool) -> tuple[CheckReport, CodeCheckReport]:
     from data_layer.layer import DataLayer
 
     async with DataLayer(settings) as data:
-        return await data.file_maintenance.check(
+        files = await data.file_maintenance.check(
             deep=deep, repair=repair, on_progress=lambda seen: tell(f"Compared {counted(seen, 'object')} …")
         )
+        return files, await data.maintenance.check_codes(repair=repair)
 
 
 async def _cleanup(settings: Settings, *, hours: float, apply: bool, everywhere: bool) -> CleanupReport:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, Generic, TypeVar, cast
 
-from sqlalchemy import Column, ColumnElement, DateTime, Dialect, Numeric, inspect
+from sqlalchemy import Column, ColumnElement, DateTime, Dialect, Numeric, inspect, select
 from sqlalchemy.orm import ClassManager, make_transient, make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
@@ -49,8 +49,8 @@ class RowMapper(Generic[E]):
         self._generated = list(generated)
         self._insertions: dict[tuple[str, ...], Sql] = {}
         # Only names from the models stand in these texts; values travel as parameters.
-        select = f"SELECT {_names(loaded.values())} FROM {self._table} WHERE id = %s"  # noqa: S608  (see above)
-        self.select_sql = Sql(f"{self._table}.select", select)
+        columns_of_row = select(*loaded.values()).compile(dialect=dialect)
+        self.select_sql = Sql(f"{self._table}.select", f"{columns_of_row} WHERE {self._table}.id = %s")
         self._returning = _names(generated.values())
 
     def read(self, row: Sequence[Any]) -> E:

@@ -4,6 +4,7 @@ import data_layer.entities.validation  # noqa: F401  (importing it puts the chec
 from data_layer.entities.audit_log import AuditLog
 from data_layer.entities.base import Entity
 from data_layer.entities.budget import Budget, budget_reservations
+from data_layer.entities.code_body import code_bodies
 from data_layer.entities.design_system import DesignSystem
 from data_layer.entities.generated_code import GeneratedCode
 from data_layer.entities.generated_image import GeneratedImage
@@ -37,6 +38,7 @@ __all__ = [
     "UsageEntry",
     "User",
     "budget_reservations",
+    "code_bodies",
     "login_attempts",
     "project_search",
     "project_search_changes",

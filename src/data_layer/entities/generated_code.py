@@ -6,7 +6,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import FetchedValue, Float, ForeignKey, Index, text
+from sqlalchemy import (
+    CheckConstraint,
+    FetchedValue,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    text,
+)
 from sqlalchemy.orm import Mapped, MappedColumn, mapped_column
 from uuid_utils.compat import uuid7
 
@@ -24,6 +33,7 @@ from data_layer.entities.base import (
     rating_rule,
     short_text,
 )
+from data_layer.entities.code_body import SMALLEST, CodeText
 from data_layer.entities.enums import CodeStack, GenerationProvider, GenerationStatus, GenerationType
 
 
@@ -43,13 +53,16 @@ class GeneratedCode(Timestamped, Entity, kw_only=True):
 
     By the trigger ``hash_code``, ``code_hash`` is the SHA-256 of the code and ``trimmed_hash`` that of the code without
     white space at its ends; both are empty while the variant is written, and when it has no code.
+
+    When nobody writes it any more, maintenance moves the text into ``code_bodies``: ``body`` is its SHA-256 then, and
+    the column ``code`` NULL. Reading and assigning ``code`` is the same everywhere.
     """
 
     __tablename__ = "generated_codes"
 
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     name: Mapped[str | None] = mapped_column(short_text(255), default=None)
-    code: Mapped[str] = mapped_column()
+    code: Mapped[str] = mapped_column(CodeText(), nullable=True, info={"required": True})
     code_stack: Mapped[CodeStack] = choice(CodeStack.HTML_TAILWIND)
     provider: Mapped[GenerationProvider] = mapped_column(Choice(GenerationProvider))
     model: Mapped[str] = mapped_column(short_text(100))
@@ -87,9 +100,21 @@ class GeneratedCode(Timestamped, Entity, kw_only=True):
     last_sequence: Mapped[int] = mapped_column(default=0, server_default=text("0"), info={"range": (0, 2**31 - 1)})
     code_hash: Mapped[bytes | None] = _kept_by_trigger()
     trimmed_hash: Mapped[bytes | None] = _kept_by_trigger()
+    body: Mapped[bytes | None] = mapped_column(LargeBinary, init=False, deferred=True)
+    body_size: Mapped[int | None] = mapped_column(init=False, deferred=True)
 
     __table_args__ = (
         rating_rule(),
+        CheckConstraint("num_nonnulls(code, body) = 1 AND (body IS NULL) = (body_size IS NULL)", name="body"),
+        ForeignKeyConstraint(
+            ["project_id", "body"], ["code_bodies.project_id", "code_bodies.sha256"], name="fk_generated_codes_body"
+        ),
+        Index("ix_generated_codes_project_id_body", "project_id", "body", postgresql_where=text("body IS NOT NULL")),
+        Index(
+            "ix_generated_codes_unpacked",
+            *("project_id", "version", "variant_index"),
+            postgresql_where=text(f"lease_until IS NULL AND octet_length(code) >= {SMALLEST}"),
+        ),
         Index(
             "uq_generated_codes_project_id_version_variant_index", "project_id", "version", "variant_index", unique=True
         ),

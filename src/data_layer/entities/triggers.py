@@ -378,8 +378,21 @@ END
 """,
 )
 
+# Whoever assigns a code writes it into the row, so the body counts no more.
+RELEASE_BODY = Function(
+    "release_code_body",
+    """
+BEGIN
+    NEW.body := NULL;
+    NEW.body_size := NULL;
+    RETURN NEW;
+END
+""",
+)
+
 FUNCTIONS = (
     NOTE_SEARCH_CHANGE,
+    RELEASE_BODY,
     SPELL_ADDRESS,
     ADD_USAGE,
     REFUSE_USAGE_CHANGE,
@@ -426,6 +439,13 @@ TRIGGERS = (
     Trigger("number_generation", "generations", "BEFORE INSERT", NUMBER_GENERATION.name),
     Trigger("number_version", "generated_codes", "BEFORE INSERT", NUMBER_VERSION.name),
     Trigger("hash_code", "generated_codes", "BEFORE INSERT OR UPDATE OF code, lease_until", HASH_CODE.name),
+    Trigger(
+        "release_body",
+        "generated_codes",
+        "BEFORE UPDATE OF code",
+        RELEASE_BODY.name,
+        condition="WHEN (new.code IS NOT NULL AND old.body IS NOT NULL)",
+    ),
     *(
         Trigger("check_status_move", table, "BEFORE UPDATE OF status", CHECK_MOVE.name)
         for table in ("generated_codes", "generated_images")
@@ -490,14 +510,14 @@ TRIGGERS = (
         NOTE_SEARCH_CHANGE.name,
         condition="WHEN (new.status = 'completed'::text)",
     ),
-    # A body that moves elsewhere leaves an empty text behind, and changes nothing that can be found.
+    # A code that is packed has no text in its row, and nothing that can be found has changed.
     Trigger(
         "note_search_update",
         "generated_codes",
         "AFTER UPDATE OF status, code",
         NOTE_SEARCH_CHANGE.name,
         condition="WHEN ((new.status = 'completed'::text) <> (old.status = 'completed'::text) "
-        "OR new.status = 'completed'::text AND new.code <> ''::text AND new.code <> old.code)",
+        "OR new.status = 'completed'::text AND new.code IS NOT NULL AND new.code IS DISTINCT FROM old.code)",
     ),
     Trigger(
         "note_search_delete",

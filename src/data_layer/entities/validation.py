@@ -17,6 +17,7 @@ from sqlalchemy.orm import QueryableAttribute
 from sqlalchemy.types import String
 
 from data_layer.entities.base import Choice, Entity
+from data_layer.entities.code_body import CodeText
 from data_layer.entities.enums import GenerationStatus
 from data_layer.entities.json_values import Json, TextList, json_object_of, text_list_of
 from data_layer.entities.texts import check_text, normalize_email
@@ -39,11 +40,12 @@ def _check_assignments(entity: type[Entity], name: str, attribute: QueryableAttr
     check = _check_for(entity, name, column)
     name = name.removesuffix("_")  # Callers know metadata_ as metadata.
     # A new row may leave to the database what only it fills in; where nothing fills it in, the row is refused there.
-    may_be_new = column.nullable or column.server_default is None or isinstance(column.type, DateTime)
+    may_be_empty = column.nullable and not column.info.get("required")
+    may_be_new = may_be_empty or column.server_default is None or isinstance(column.type, DateTime)
 
     def on_set(target: Entity, value: Any, old: Any, _: Any) -> Any:
         if value is None:
-            if column.nullable or (may_be_new and not inspect(target).has_identity):
+            if may_be_empty or (may_be_new and not inspect(target).has_identity):
                 return None
             raise InvalidValueError(f"{name} may not be empty (None)", field=name)
         if value is old:
@@ -63,7 +65,7 @@ def _check_for(entity: type[Entity], name: str, column: Column[Any]) -> Check:
     match column.type:
         case Choice() as choice:
             check = _choice_check(choice.values)
-        case String() as text:
+        case String() | CodeText() as text:
             check = _text_check(
                 text.length or column.info.get("length"), _FORMATS.get(column.info.get("format"), _accept)
             )

@@ -22,11 +22,13 @@ from data_layer.schemas.codes import GeneratedCodeSummary
 if TYPE_CHECKING:
     from data_layer.database.entity_session import EntitySession
 
+_CODE_SIZE = func.coalesce(GeneratedCode.body_size, func.octet_length(GeneratedCode.code))
+
 
 @cache
 def code_summaries() -> ViewRows[GeneratedCodeSummary]:
     """How variants are read without their code."""
-    return ViewRows(GeneratedCodeSummary, GeneratedCode, code_size=func.octet_length(GeneratedCode.code))
+    return ViewRows(GeneratedCodeSummary, GeneratedCode, code_size=_CODE_SIZE)
 
 
 def summaries_where(condition: ColumnElement[bool]) -> Select[tuple[Any, ...]]:

@@ -86,6 +86,19 @@ _DEPTHS = """, depths AS (
     JOIN depths ON depths.id = codes.parent_id JOIN ids ON ids.old = codes.id
 )"""
 
+# In the same statement as the codes, because a code may be moved into a body between two.
+_BODIES = """, packed AS (
+    SELECT codes.project_id, codes.body, project.new AS copied_to
+    FROM generated_codes AS codes JOIN ids ON ids.old = codes.id JOIN ids AS project ON project.old = codes.project_id
+    WHERE codes.body IS NOT NULL
+), bodies AS (
+    INSERT INTO code_bodies (project_id, sha256, size, encoding, base, bytes)
+    SELECT DISTINCT packed.copied_to, found.sha256, found.size, found.encoding, found.base, found.bytes
+    FROM packed
+    JOIN code_bodies AS own ON own.project_id = packed.project_id AND own.sha256 = packed.body
+    JOIN code_bodies AS found ON found.project_id = own.project_id AND found.sha256 IN (own.sha256, own.base)
+)"""
+
 # An object that only a key in a column names gets a reference too, so that the copy keeps it when the original is gone.
 _CONTENTS = Sql(
     "projects.contents",
@@ -223,7 +236,7 @@ WITH RECURSIVE ids AS MATERIALIZED (
 ), copy AS (
     SELECT %s::uuid AS owner_id, %s::text AS name, %s::integer AS generation_count,
         %s::timestamptz AS last_generated_at
-){_DEPTHS if entity is GeneratedCode else ""}
+){_DEPTHS + _BODIES if entity is GeneratedCode else ""}
 INSERT INTO {table.name} ({", ".join(column.name for column in columns)})
 SELECT {", ".join(map(str, values))}
 FROM ids AS own JOIN {table.name} AS source ON source.id = own.old CROSS JOIN copy

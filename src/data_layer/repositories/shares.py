@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import Table, func, or_, select
+from sqlalchemy.dialects import postgresql
 
 from data_layer.database.statements import Sql, named
 from data_layer.entities import GeneratedCode, Generation, Share
+from data_layer.entities.code_body import packed_text, text_of
 from data_layer.entities.enums import GenerationStatus
 from data_layer.repositories.repository import Repository
 from data_layer.schemas.shares import SharedPage, ShareView
+
+_TABLE = cast("Table", GeneratedCode.__table__).alias("codes")
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types here
+_CODES = select(packed_text(_TABLE).label("code"), _TABLE.c.code_stack).compile(dialect=_DIALECT)
 
 # One statement decides and counts, so no view is lost and none is shown without being counted. The update waits for a
 # revocation that is being committed, and then finds nothing.
 _OPEN = Sql(
     "shares.open",
-    """
+    f"""
 WITH found AS (
     SELECT shares.id, page.code, page.code_stack
     FROM shares
     JOIN projects ON projects.id = shares.project_id AND projects.status NOT IN ('archived', 'deleted')
     JOIN users ON users.id = projects.user_id AND users.status = 'active'
     JOIN LATERAL (
-        SELECT codes.code, codes.code_stack
-        FROM generated_codes AS codes JOIN generations ON generations.id = codes.generation_id
+        {_CODES} JOIN generations ON generations.id = codes.generation_id
         WHERE codes.project_id = shares.project_id AND CASE
             WHEN shares.code_id IS NOT NULL THEN codes.id = shares.code_id
-            ELSE codes.status NOT IN ('failed', 'cancelled') AND codes.lease_until IS NULL AND codes.code <> ''
+            ELSE codes.status NOT IN ('failed', 'cancelled') AND codes.lease_until IS NULL
+                AND codes.code IS DISTINCT FROM ''
         END
         ORDER BY codes.version DESC, codes.variant_index = generations.selected_variant DESC, codes.variant_index
         LIMIT 1
@@ -40,7 +47,7 @@ WITH found AS (
     RETURNING shares.id
 )
 SELECT found.code, found.code_stack FROM found JOIN counted ON counted.id = found.id
-""",
+""",  # noqa: S608  (only texts of the models stand in it)
 )
 _ENDED = (GenerationStatus.FAILED, GenerationStatus.CANCELLED)
 
@@ -53,7 +60,7 @@ class ShareRepository(Repository[Share]):
     async def open(self, token_hash: str) -> SharedPage | None:
         """Return what a link shows, and count the view; ``None`` if there is nothing to show, for whatever reason."""
         [row] = await self._session.run((_OPEN, (token_hash,)))
-        return SharedPage(code=row[0], code_stack=row[1]) if row else None
+        return SharedPage(code=text_of(row[0]), code_stack=row[1]) if row else None
 
     async def views(self, project_id: UUID) -> Sequence[ShareView]:
         """All shares of a project, those made last first."""

@@ -23,6 +23,7 @@ from data_layer.entities import AuditLog, Entity
 from data_layer.errors import NestedTransactionError
 from data_layer.repositories.audit import AuditRepository, complete
 from data_layer.repositories.budgets import BudgetRepository
+from data_layer.repositories.code_bodies import CodeBodyRepository
 from data_layer.repositories.designs import DesignSystemRepository
 from data_layer.repositories.files import FileRepository
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
@@ -160,6 +161,11 @@ class UnitOfWork:
     def projects(self) -> ProjectRepository:
         """Projects."""
         return ProjectRepository(self._session, partial(self._note, self._makers.discarded_files))
+
+    @cached_property
+    def code_bodies(self) -> CodeBodyRepository:
+        """Where the texts of codes are that nobody writes any more."""
+        return CodeBodyRepository(self._session)
 
     @cached_property
     def project_copies(self) -> ProjectCopyRepository:

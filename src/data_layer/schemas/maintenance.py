@@ -10,8 +10,9 @@ class MaintenanceReport(View):
 
     ``is_complete`` is false when another process was at it, or something was kept for the next round because its
     tables were busy. ``objects_removed`` are those of the storage that nothing refers to any more, files and uploads
-    aside. ``variants_expired`` were still running when their writers stopped. ``projects_indexed``
-    had changed since a search indexed them. ``audit_triggers_restored`` are those
+    aside. ``codes_packed`` were moved out of their rows, and ``code_bodies_removed`` are texts that no code has any
+    more. ``variants_expired`` were still running when their writers stopped. ``projects_indexed`` had changed since a
+    search indexed them. ``audit_triggers_restored`` are those
     that protect the audit trail and did not hold always.
     """
 
@@ -25,6 +26,8 @@ class MaintenanceReport(View):
     variants_expired: int = 0
     generation_events_removed: int = 0
     projects_indexed: int = 0
+    codes_packed: int = 0
+    code_bodies_removed: int = 0
     files_expired: int = 0
     uploads_abandoned: int = 0
     objects_removed: int = 0

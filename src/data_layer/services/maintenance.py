@@ -26,6 +26,7 @@ from data_layer.schemas.actors import Actor
 from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
+from data_layer.services.generations.bodies import CodeCheck, CodeCheckReport, pack_codes, remove_orphans
 from data_layer.services.generations.expiry import end_expired
 from data_layer.services.permissions import Permission, require
 from data_layer.services.search import SearchIndex
@@ -128,6 +129,17 @@ class MaintenanceService:
                 return await round_.plan()
             return await round_.run(actor)
 
+    async def check_codes(
+        self, *, repair: bool = False, on_progress: Callable[[int], None] = lambda _: None
+    ) -> CodeCheckReport:
+        """Compare the bodies of all codes with their hashes.
+
+        Args:
+            repair: store a damaged text again that is found whole in a row, or as a body of another project.
+            on_progress: told how many bodies were seen.
+        """
+        return await CodeCheck(self._transactions, repair=repair, on_progress=on_progress).run()
+
     async def end_expired_variants(self) -> int:
         """The step that cannot wait for the next round: end the variants whose writer has stopped; how many."""
         return await end_expired(self._transactions, self._live)
@@ -175,6 +187,8 @@ class _Round:
                 "variants_expired": await tx.generations.count_expired(),
                 "generation_events_removed": await tx.generation_events.count_old(self._events_end),
                 "projects_indexed": await tx.project_search.count_changed(),
+                "codes_packed": await tx.code_bodies.count_unpacked() if await tx.code_bodies.may_pack() else 0,
+                "code_bodies_removed": await tx.code_bodies.count_orphans(),
             }
         found |= _file_figures(await self._files.clean_regularly(apply=False))
         months = await self._partitions.months()
@@ -202,6 +216,8 @@ class _Round:
             timer.checkpoint("audit_trail_protected")
             await self._step("files", self._remove_files)
             timer.checkpoint("files_removed")
+            await self._step("code bodies", self._pack_codes)
+            timer.checkpoint("codes_packed")
             report = MaintenanceReport(**self._found, is_complete=not self._problems, problems=tuple(self._problems))
             timer.add(**report.model_dump(exclude_defaults=True))
         if report.audit_months_dropped or report.audit_months_moved or report.audit_triggers_restored:
@@ -221,6 +237,10 @@ class _Round:
 
     async def _index_projects(self) -> None:
         self._found["projects_indexed"] = await SearchIndex(self._transactions).update(None, seconds=_SECONDS_TO_INDEX)
+
+    async def _pack_codes(self) -> None:
+        self._found["code_bodies_removed"] = await remove_orphans(self._transactions)
+        self._found["codes_packed"] = await pack_codes(self._transactions, self._on_progress)
 
     async def _remove_sessions(self) -> None:
         removals: dict[str, Removal] = {
