@@ -251,6 +251,7 @@ class TestTransactions:
         with pytest.raises(CommitUnknownError):
             async with data.transaction() as tx:
                 tx.add(make_user())
+                await tx.flush()  # Otherwise the row and the commit are one round trip.
                 tx.invalidate("undecided")
                 monkeypatch.setattr(DriverConnection, "execute", break_at_commit)
         assert await data.cache.get_or_load("undecided", loader(1), 60) == 1
