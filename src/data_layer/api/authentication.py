@@ -1,7 +1,7 @@
 """Who sends a request: a session token or an access token as bearer, or a cookie with a session token.
 
 A browser sends its cookies with what other sites have it send, too. ``SameSite=Lax`` keeps them from most of it, and
-what changes something is refused besides when the browser says that it comes from elsewhere (Fetch Metadata, and
+what changes something is also refused when the browser says that it comes from elsewhere (Fetch Metadata, and
 ``Origin`` where a browser does not know that). A bearer token is never sent by itself, so it needs none of this.
 """
 

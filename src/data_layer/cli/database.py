@@ -146,7 +146,7 @@ def reset(
     force: Annotated[bool, typer.Option("--force", help="Also in production.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove all tables with all rows, and make them anew, empty. Files in storage stay."""
+    """Remove all tables with all rows, and create them again, empty. Files in storage stay."""
     from data_layer.layer import describe_database
 
     settings = read_settings(as_json=as_json)

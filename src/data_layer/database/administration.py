@@ -107,7 +107,7 @@ def create_database(address: DatabaseAddress, owner: str | None = None) -> Creat
 
 
 def drop_and_create_database(address: DatabaseAddress) -> CreationReport:
-    """Drop the database with everything in it and make it anew for the same owner. Its connections are ended."""
+    """Drop the database with everything in it and create it again for the same owner. Its connections are ended."""
     with translated(), make_engine(address).connect() as connection:
         owner = connection.scalar(_READ_OWNER)
     with _maintenance(address) as connection:
@@ -116,7 +116,7 @@ def drop_and_create_database(address: DatabaseAddress) -> CreationReport:
 
 
 def may_recreate(connection: Connection) -> bool:
-    """Whether the user has the rights to drop this database and to make it anew."""
+    """Whether the user has the rights to drop this database and to create it again."""
     return bool(connection.scalar(_MAY_RECREATE))
 
 

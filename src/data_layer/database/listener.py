@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Listener:
-    """A connection of one's own, for ``open`` and ``close``. It is never repaired: open another one.
+    """A dedicated connection, for ``open`` and ``close``. It is never repaired: open another one.
 
     Behind PgBouncer in transaction mode nothing can be listened to; then only ``fetch_one`` and time are left.
     """

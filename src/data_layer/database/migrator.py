@@ -168,9 +168,9 @@ class Migrator:
         return tuple(revision.identifier for revision in undone)
 
     def reset(self, *, on_progress: ProgressListener = ignore_progress) -> bool:
-        """Remove all our tables and rows; whether that meant to drop the database and to make it anew.
+        """Remove all our tables and rows; report whether that meant to drop and recreate the database.
 
-        It is made anew, for the same owner, where the user may do that and nobody else has tables in it; all its
+        It is recreated, for the same owner, where the user may do that and nobody else has tables in it; all its
         connections are ended. Otherwise every migration is undone, which leaves what others have in the database.
 
         Raises:

@@ -48,7 +48,7 @@ USUAL_CASES = {action: _usual_case(action) for action in AuditAction}
 
 
 class DataFields(TypedDict, total=False):
-    """What every factory of ``AuditLog`` takes besides the facts that it is about."""
+    """What every factory of ``AuditLog`` takes in addition to the facts that it is about."""
 
     details: str | None
     old_values: dict[str, Any]

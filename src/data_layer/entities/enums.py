@@ -102,7 +102,7 @@ _MOVES = {
 
 
 class GenerationType(StrEnum):
-    """Why the code was generated: anew, as a change, or as a refinement."""
+    """Why the code was generated: from nothing, as a change, or as a refinement."""
 
     CREATE = "create"
     UPDATE = "update"

@@ -1,4 +1,4 @@
-"""Single parts of the data layer, for operators: each works while the others are broken."""
+"""Single parts of the data layer, for administrators: each works while the others are broken."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from data_layer.storage.selection import make_storage
 
 @asynccontextmanager
 async def open_migrator(settings: Settings) -> AsyncIterator[Migrator]:
-    """The migrator alone, for operators: the database need not exist yet.
+    """The migrator alone, for administrators: the database need not exist yet.
 
     Raises:
         ConfigurationError: when it could only be reached through PgBouncer, which breaks the lock of migrations.
@@ -45,7 +45,7 @@ def describe_database(settings: Settings) -> str:
 
 @asynccontextmanager
 async def open_cache(settings: Settings) -> AsyncIterator[Cache]:
-    """The cache alone, for operators: it works without the database."""
+    """The cache alone, for administrators: it works without the database."""
     async with (
         embedded_servers(settings, postgresql=False) as addresses,
         Cache(settings.redis, addresses.redis_url) as cache,
@@ -60,7 +60,7 @@ async def create_storage(settings: Settings, *, allow_public: bool) -> Sequence[
 
 @asynccontextmanager
 async def open_storage(settings: StorageSettings, session_secret: SecretStr) -> AsyncIterator[StorageBackend]:
-    """The storage alone, for operators: it works without the servers."""
+    """The storage alone, for administrators: it works without the servers."""
     storage = make_storage(settings, session_secret)
     await storage.initialize()
     try:
@@ -89,7 +89,7 @@ async def probe(settings: Settings) -> Health:
 
 @asynccontextmanager
 async def open_statistics(settings: Settings) -> AsyncIterator[StatisticsService]:
-    """What gathers figures, also while parts are broken; each call asks anew."""
+    """What gathers figures, also while parts are broken; each call asks again."""
     async with AsyncExitStack() as stack:
         addresses = await stack.enter_async_context(embedded_servers(settings))
         database = Database(settings.database, database_address(settings.database, addresses.database_url))

@@ -43,12 +43,12 @@ class DataLayer:
     """Database, cache and storage behind one object, used as ``async with DataLayer(Settings()) as data``.
 
     While no server is named in the settings, PostgreSQL and Valkey are started from their wheels, and the embedded
-    database is created and migrated. A database of one's own is never changed by opening it.
+    database is created and migrated. A database of your own is never changed by opening it.
 
     Args:
         settings: by default those of the environment.
         exclusive: be the one service of the folder of the embedded servers.
-        prepare: create and migrate a database of one's own as well.
+        prepare: also create and migrate a database of your own.
         tracer_provider: OpenTelemetry's, for spans of what is done here; by default the global one of the application,
             if it has set one, or else what the settings say.
     """
@@ -133,7 +133,7 @@ class DataLayer:
     def metrics(self) -> Metrics:
         """What is counted here, and where an application adds metrics of its own, also before it is open.
 
-        The service tells them to Prometheus at METRICS_PORT; an application of one's own hands
+        The service exposes them to Prometheus at METRICS_PORT; your own application hands
         ``data.metrics.registry`` to prometheus-client.
         """
         if self._metrics is None:

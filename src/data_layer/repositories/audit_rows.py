@@ -129,7 +129,7 @@ def _copy_line(row: Row) -> str:
             nulls -= 1
     fields.append(_time_in(row[0]))
     line = "\t".join(fields)
-    # Hardly any entry has a character with a meaning of its own; one that has is made anew, field by field.
+    # Hardly any entry has a character with a meaning of its own; one that has is built again, field by field.
     if line.count("\t") > len(COLUMNS) or "\n" in line or "\r" in line or line.count("\\") != nulls:
         given = [value is not None for value in (*row, True)]
         line = "\t".join(

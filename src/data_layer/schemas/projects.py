@@ -29,7 +29,7 @@ class ProjectPublic(View):
 
 
 class ProjectSummary(ProjectPublic):
-    """A row in the list of one's own projects."""
+    """A row in the list of your own projects."""
 
     user_id: UUID
     status: ProjectStatus

@@ -91,7 +91,7 @@ class SessionSecure(View):
 
 
 class SessionAdmin(SessionSecure):
-    """What administrators see besides."""
+    """What administrators also see."""
 
     user_id: UUID
     user_agent: str | None

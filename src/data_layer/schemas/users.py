@@ -100,7 +100,7 @@ class UserFull(UserPublic):
 
 
 class UserAdmin(UserFull):
-    """What administrators see besides: how and from where the account is used."""
+    """What administrators also see: how and from where the account is used."""
 
     azure_id: str | None
     google_id: str | None

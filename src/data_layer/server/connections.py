@@ -59,7 +59,7 @@ _SPARE_CONNECTIONS = 16
 """Connections over the limit that are kept to be asked whether they are probes."""
 _FEWEST_CONNECTIONS = 16
 _OTHER_FILES = 64
-"""Descriptors besides those of connections to clients and to the database: Redis, storage, logs, libraries."""
+"""Descriptors in addition to those of connections to clients and to the database: Redis, storage, logs, libraries."""
 _FRESH_SECONDS = 1.0
 """A connection that has waited for less is not yet taken for idle."""
 

@@ -34,10 +34,10 @@ _LARGE_BLOCK = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What the process does besides serving.
+    """What the process does apart from serving.
 
     Attributes:
-        prepares: create and migrate a database of one's own.
+        prepares: create and migrate a database that is not embedded.
         maintains: run maintenance every MAINTENANCE_INTERVAL.
         folder: private folder of the service, in which each worker may listen on Unix sockets; None without workers.
         number: of the worker, from 0; a worker that replaces another one has the same.
@@ -124,7 +124,7 @@ class ServiceProcess:
         listener: belongs to this object from now on.
         stop: ends it.
         observer: is told how far it is.
-        role: what it does besides.
+        role: what else it does.
 
     Raises:
         ConfigurationError: METRICS_PORT cannot be had.

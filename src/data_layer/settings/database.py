@@ -96,7 +96,7 @@ class DatabaseSettings(SettingsPart):
     db_sql_comments: bool = Field(
         default=False,
         description="Statements carry a comment with correlation id and traceparent, for the server's log and "
-        "pg_stat_activity. Each text is another one then: PostgreSQL prepares none and plans every statement anew.",
+        "pg_stat_activity. Each text is another one then: PostgreSQL prepares none and plans every statement again.",
     )
     db_logging: bool = Field(default=False, description="Log every SQL statement (never its values) at level debug.")
 

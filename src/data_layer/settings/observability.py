@@ -23,7 +23,7 @@ def _understand_warning(value: Any) -> Any:
 
 
 class LogSettings(SettingsPart):
-    """What is logged, in which shape, and where to besides standard error."""
+    """What is logged, in which shape, and where to in addition to standard error."""
 
     # The log
     log_level: Annotated[Literal["error", "warn", "info", "debug"], BeforeValidator(_understand_warning), ANY_CASE] = (
@@ -37,11 +37,9 @@ class LogSettings(SettingsPart):
         "auto", description="json, console, or auto: JSON in production and wherever the output is no terminal."
     )
     log_file: Annotated[Path, AfterValidator(_not_a_folder)] | None = Field(
-        None, description="File that the service also logs to, besides standard error; its processes share it."
+        None, description="File that the service also logs to, in addition to standard error; its processes share it."
     )
-    log_file_max_size: int = Field(
-        52_428_800, ge=0, description="Bytes after which LOG_FILE is put aside and begun anew; 0: never."
-    )
+    log_file_max_size: int = Field(52_428_800, ge=0, description="Bytes after which LOG_FILE is rotated; 0: never.")
     log_file_count: int = Field(5, ge=1, le=1000, description="Older files that are kept: LOG_FILE.1 is the youngest.")
 
 

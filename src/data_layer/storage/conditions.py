@@ -36,5 +36,5 @@ class Condition:
         if self.if_match is None:
             return FileExistsInStorageError(f"There is a file under {key!r} already, which was not to be overwritten")
         return FileChangedInStorageError(
-            f"The file {key!r} is not the version that was to be replaced: read it again, and decide anew"
+            f"The file {key!r} is not the version that was to be replaced: read it and decide again"
         )

@@ -27,7 +27,7 @@ class FileInformation:
         sha256: The SHA-256 of its bytes, in hexadecimal. None where nobody said it: for a file that another program
             put there, or that came through a signed URL, and on S3 and Azure for a stream of more than 8 MiB that was
             uploaded without ``sha256``, because its metadata travels before its bytes.
-        created_at: When these bytes were stored, in UTC; overwriting a file creates it anew. S3 and Azure keep whole
+        created_at: When these bytes were stored, in UTC; overwriting a file creates it again. S3 and Azure keep whole
             seconds.
         etag: An opaque text, without quotes, that changes whenever the bytes do.
         metadata: What the caller stored beside it.
@@ -71,7 +71,7 @@ class SignedUrl:
     Attributes:
         url: The address to send the request to.
         method: The HTTP method to use; a GET may also be a HEAD on the local storage.
-        headers: What the request must carry besides, exactly so; empty for GET.
+        headers: What else the request must carry, exactly so; empty for GET.
         expires_at: When it stops working, in UTC.
     """
 
@@ -256,7 +256,7 @@ class StorageMoves(Protocol):
         ...
 
     async def move(self, source: str, target: str, *, overwrite: bool = True) -> None:
-        """Give a file another key. One that is interrupted leaves the source, and perhaps the target besides, whole."""
+        """Give a file another key. One that is interrupted leaves the source, and perhaps the target too, whole."""
         ...
 
 

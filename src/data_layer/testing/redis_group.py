@@ -57,7 +57,7 @@ class RedisGroup:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What ``Settings`` need to reach the group, besides a file of authorities."""
+        """What ``Settings`` need to reach the group, in addition to a file of authorities."""
         login = {"redis_username": self._username, "redis_password": self._password} if self._username else {}
         return {**login, **({"redis_tls": True, "redis_tls_ca": self._tls.authority} if self._tls else {})}
 

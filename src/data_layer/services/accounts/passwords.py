@@ -89,7 +89,7 @@ class PasswordHasher:
         return await self._in_thread(partial(self._verify, _digest(password), stored))
 
     def needs_rehash(self, stored: str) -> bool:
-        """Whether a hash was made with other rounds than are set now, and should be made anew at the next login."""
+        """Whether a hash was made with other rounds than are set now, and should be replaced at the next login."""
         return _rounds_of(stored) != self.rounds
 
     def close(self) -> None:

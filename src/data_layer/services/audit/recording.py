@@ -31,7 +31,7 @@ def _check_duration(name: str, value: object) -> None:
 
 
 class EventFields(TypedDict, total=False):
-    """What can be said of an event besides what happened."""
+    """What can be said of an event in addition to what happened."""
 
     user_id: UUID | None
     level: AuditLevel | None

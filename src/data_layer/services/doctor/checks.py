@@ -75,7 +75,7 @@ def nothing_yet(meaning: str) -> CheckResult:
 def unknown_location(what: str) -> CheckResult:
     """The settings do not say where a part is."""
     meaning = f"the settings do not say where {what} is"
-    return CheckResult(Outcome.SKIPPED, meaning, "mend them first", is_terminal=True, caused_by="settings.values")
+    return CheckResult(Outcome.SKIPPED, meaning, "fix them first", is_terminal=True, caused_by="settings.values")
 
 
 def of_error(error: Exception) -> CheckResult:

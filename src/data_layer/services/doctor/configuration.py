@@ -55,7 +55,7 @@ def settings_checks(examined: ExaminedSettings, env_file: Path = Path(".env")) -
 def _values(examined: ExaminedSettings) -> list[CheckResult]:
     if not examined.problems:
         return [ok(f"{len(examined.settings.given)} set, the others have their defaults; all can be used")]
-    advice = "the service does not start until this is mended"
+    advice = "the service does not start until this is fixed"
     return [failed(*_parted(problem, advice)) for problem in examined.problems]
 
 
@@ -79,13 +79,13 @@ def _environment(settings: Settings) -> list[CheckResult]:
     if "environment" not in settings.given and not settings.database.is_embedded:
         return [
             warning(
-                "ENVIRONMENT is not set, which counts as development, although a database of one's own is named",
+                "ENVIRONMENT is not set, which counts as development, although a database of your own is named",
                 "set ENVIRONMENT: production refuses what is unsafe, development and testing do not",
             )
         ]
     refused = settings.unfit_for_production()
     if settings.general.environment is Environment.STAGING and refused:
-        return [warning(f"staging differs from production, which would refuse: {'; '.join(refused)}", "mend this too")]
+        return [warning(f"staging differs from production, which would refuse: {'; '.join(refused)}", "fix this too")]
     return [ok(f"{name}: not checked as strictly as production, which would refuse {len(refused)} of these settings")]
 
 

@@ -31,7 +31,7 @@ from data_layer.storage.validation.inspector import canonical_type, decide_type
 class DirectUploads:
     """Begins and completes direct uploads.
 
-    What arrives waits under a key that cannot be read. It is stored anew once it is verified, from the bytes that were
+    What arrives waits under a key that cannot be read. It is stored again once it is verified, from the bytes that were
     verified: the signed URL may still work, and what a client sends later changes nothing any more.
     """
 

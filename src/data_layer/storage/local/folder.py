@@ -81,7 +81,7 @@ class StorageFolder:
     def own(self, segments: tuple[str, ...]) -> Iterator[int]:
         """A descriptor of one of our own folders, which is kept open and made if it is missing."""
         self._root()
-        open_ones = self._held  # Another thread may begin anew meanwhile.
+        open_ones = self._held  # Another thread may begin again meanwhile.
         held = open_ones.get(segments)
         if held is None or os.fstat(held.descriptor).st_nlink == 0:  # Someone removed it.
             with self.opened(segments, create=True) as descriptor:
@@ -143,7 +143,7 @@ class StorageFolder:
             ) from error
 
     def _open_root(self) -> _Held:
-        """Begin anew: what was kept open may belong to another disk."""
+        """Begin again: what was kept open may belong to another disk."""
         held = _Held(os.open(self._path, _OPEN_FOLDER))
         status = os.fstat(held.descriptor)
         self._held = {(): held}

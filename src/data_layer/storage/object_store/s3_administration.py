@@ -211,7 +211,7 @@ class S3Administration:
         return aborted
 
     def credentials(self) -> S3Credentials:
-        """Those of the machine or pod. They are kept, and fetched anew before they expire.
+        """Those of the machine or pod. They are kept, and fetched again before they expire.
 
         Raises:
             StoragePermissionError: there are none.

@@ -34,7 +34,7 @@ def sign(
         base_url: The address of the bucket, without a slash at its end.
         region: The bucket's region.
         credentials: Who allows it.
-        headers: What the request has to carry besides its content type; names in lower case.
+        headers: What the request has to carry in addition to its content type; names in lower case.
     """
     place = urlsplit(base_url)
     path = f"{place.path}/{quoted(terms.key)}"
