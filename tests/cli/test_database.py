@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import time
@@ -11,9 +12,10 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from data_layer import DataLayer, Settings
 from data_layer.database.migrations import VERSION_TABLE, known_revisions
 from data_layer.database.migrations.execution import LOCK
-from data_layer.services.seed_rows import catalog
+from data_layer.services.seed_catalog import catalog
 from tests.service.support import PATIENCE, PROGRAM, clean_environment
 
 from .support import Commands
@@ -100,8 +102,21 @@ def test_seed_says_what_it_added(command: Commands) -> None:
     codes = sum(len(project["codes"]) for project in catalog()["projects"])
     assert rows["projects"] == str(len(catalog()["projects"]))
     assert rows["codes"] == str(codes)
-    assert rows["audit entries"] == str(len(catalog()["audit"]))
-    assert set(command("db", "seed", "--json").json.values()) == {0}
+    [login] = [line for line in first.errors.splitlines() if line.startswith("Log in as ")]
+    assert login.startswith(f"Log in as {catalog()['users'][0]['email']} with the password ")
+    again = command("db", "seed", "--json")
+    assert set(again.json.values()) == {0}
+    assert again.errors == "", "the password is shown once"
+
+
+def test_the_password_of_the_seed_works(command: Commands, settings: Settings) -> None:
+    login = command("db", "seed", "--json").json["login"]
+
+    async def log_in() -> None:
+        async with DataLayer(settings) as data:
+            await data.accounts.log_in(**login)
+
+    asyncio.run(log_in())
 
 
 def test_a_database_of_another_application(command_on_nothing: Commands) -> None:

@@ -15,7 +15,7 @@ from typing_extensions import override
 from data_layer import DataLayer, GeneratedImage, Project, Settings
 from data_layer.cli import output
 from data_layer.entities.enums import ImageProvider
-from data_layer.services.seed_rows import catalog, file_of
+from data_layer.services.seed_catalog import catalog, file_of
 from tests.support import make_code, make_project, make_user
 
 from .support import Commands

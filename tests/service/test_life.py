@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from data_layer import DataLayer, Settings, User
-from data_layer.services.seed_rows import catalog
+from data_layer.services.seed_catalog import catalog
 from tests.embedded.support import assert_no_process, processes_of, wait_for
 from tests.support import make_project
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data_layer.services.seed_rows import catalog
+from data_layer.services.seed_catalog import catalog
 from tests.cli.support import Commands
 from tests.observability.conftest import logging_as_before
 

@@ -1,14 +1,21 @@
-"""The example data: complete, real, the same at every load, and there only once."""
+"""The example data: complete, real, made by the services, and there only once."""
 
 from __future__ import annotations
 
+from collections import Counter
+from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
-from data_layer import CodeStack, DataLayer
-from data_layer.services.seed_rows import catalog, file_of, fixed_id
+from data_layer import CodeStack, DataLayer, Project, UserRole
+from data_layer.entities.enums import GenerationStatus, ProjectStatus
+from data_layer.errors import ConfigurationError
+from data_layer.schemas.actors import SYSTEM, Actor
+from data_layer.schemas.usage import UsageGroup
+from data_layer.services.seed import EXAMPLE, SeedReport
+from data_layer.services.seed_catalog import catalog, code_of, cost_of, file_of
 
 PROJECTS = catalog()["projects"]
 COUNTS = {
@@ -16,9 +23,11 @@ COUNTS = {
     "projects": len(PROJECTS),
     "codes": sum(len(project["codes"]) for project in PROJECTS),
     "images": sum(len(project.get("images", [])) for project in PROJECTS),
+    "designs": sum(len(user.get("designs", [])) for user in catalog()["users"]),
+    "shares": sum(len(project.get("shares", [])) for project in PROJECTS),
     "sessions": len(catalog()["sessions"]),
-    "audit_entries": len(catalog()["audit"]),
 }
+NOTHING = SeedReport()
 
 
 async def counts(data: DataLayer) -> dict[str, int]:
@@ -28,19 +37,26 @@ async def counts(data: DataLayer) -> dict[str, int]:
             "projects": tx.projects,
             "codes": tx.codes,
             "images": tx.images,
+            "designs": tx.designs,
+            "shares": tx.shares,
             "sessions": tx.sessions,
-            "audit_entries": tx.audit,
         }
         return {name: await repository.count() for name, repository in repositories.items()}
 
 
-async def test_everything_in_the_catalog_is_planted_once(data: DataLayer) -> None:
+async def example(data: DataLayer, entry: dict[str, Any]) -> Project:
+    async with data.transaction() as tx:
+        found = await tx.projects.find_one(metadata_={EXAMPLE: entry["key"]})
+    assert found is not None
+    return found
+
+
+async def test_everything_in_the_catalog_is_loaded_once(data: DataLayer) -> None:
     told: list[str] = []
     report = await data.seed.load(told.append)
     assert report.model_dump() == COUNTS == await counts(data)
-    assert told == [project["name"] for project in PROJECTS]
-    again = await data.seed.load()
-    assert set(again.model_dump().values()) == {0}
+    assert sorted(told) == sorted(project["name"] for project in PROJECTS)
+    assert await data.seed.load() == await data.seed.load_once() == NOTHING
     assert await counts(data) == COUNTS
 
 
@@ -51,60 +67,94 @@ def test_the_catalog_is_what_was_promised() -> None:
     assert len(CodeStack) == 7
     assert all(project["screenshot"].endswith(".png") for project in PROJECTS)
     assert all(len({code["generation"] for code in project["codes"]}) > 1 for project in PROJECTS), "several versions"
-    assert any(code["variant_index"] > 0 for project in PROJECTS for code in project["codes"]), "with variants"
+    sizes = Counter((project["key"], code["generation"]) for project in PROJECTS for code in project["codes"])
+    assert list(sizes.values()).count(4) == 2, "some with four variants"
+    statuses = {code["status"] for project in PROJECTS for code in project["codes"]}
+    assert statuses == {"completed", "failed", "cancelled"}
     for user in catalog()["users"]:
         assert user["email"].rpartition("@")[2] in {"example.com", "example.org", "example.net"}
 
 
 async def test_codes_and_files_are_read_back_byte_for_byte(data: DataLayer) -> None:
     await data.seed.load()
-    files = 0
-    async with data.transaction() as tx:
-        for entry in PROJECTS:
-            project = await tx.projects.get(fixed_id("projects", entry["key"]))
-            assert project.generation_count == len({code["generation"] for code in entry["codes"]})
-            wanted = {str(project.original_image): file_of(entry["screenshot"]).read_bytes()}
-            assert project.original_image_size == len(wanted[str(project.original_image)])
-            for image in await tx.images.list(project_id=project.id):
-                source = file_of(str(image.storage_key).removeprefix("seed/")).read_bytes()
-                assert image.file_size == len(source)
-                wanted[str(image.storage_key)] = source
-            for key, content in wanted.items():
-                assert await data.storage.download(key) == content
-            files += len(wanted)
-            for number, code in enumerate(entry["codes"]):
-                stored = await tx.codes.get(fixed_id("codes", f"{entry['key']}/{number}"))
-                source = file_of(code["file"]).read_bytes() if code.get("file") else b""
-                assert stored.code.encode() == source
-                assert stored.code_stack == entry["code_stack"]
-                assert stored.version == code["generation"]
-    assert files == COUNTS["projects"] + COUNTS["images"]
-    assert (await data.storage.statistics()).file_count == files
+    for entry in PROJECTS:
+        project = await example(data, entry)
+        assert project.generation_count == len({code["generation"] for code in entry["codes"]})
+        assert project.status == entry["status"]
+        screenshot = file_of(entry["screenshot"]).read_bytes()
+        assert await data.storage.download(str(project.original_image)) == screenshot
+        assert project.thumbnail_image not in {None, project.original_image}
+        async with data.transaction() as tx:
+            codes = await tx.codes.list(project_id=project.id, order_by="id", limit=100)
+            images = await tx.images.list(project_id=project.id)
+        stored = {(code.version, code.variant_index): code for code in codes}
+        places = [(code["generation"], code["variant_index"]) for code in entry["codes"]]
+        assert sorted(stored) == sorted(places)
+        for place, code in zip(places, entry["codes"], strict=True):
+            assert stored[place].code == code_of(code)
+            assert stored[place].status == code["status"]
+            assert (stored[place].model, stored[place].code_stack) == (code["model"], entry["code_stack"])
+            parent = None if code["parent"] is None else stored[places[code["parent"]]].id
+            assert stored[place].parent_id == parent
+        for image in images:
+            source = file_of(image.metadata_[EXAMPLE]).read_bytes()
+            assert await data.storage.download(str(image.storage_key)) == source
 
 
-async def test_sizes_are_those_of_the_real_content(data: DataLayer) -> None:
+async def test_every_file_belongs_to_somebody(data: DataLayer) -> None:
     await data.seed.load()
-    details = await data.projects.details(PROJECTS[0]["name"])
-    assert details.owner.id == fixed_id("users", PROJECTS[0]["owner"])
-    assert [version.code_size for version in details.versions] == [
-        len(file_of(code["file"]).read_bytes()) for code in PROJECTS[0]["codes"]
-    ]
-    # Versions refer to the one that they grew out of.
-    places = {version.id: place for place, version in enumerate(details.versions)}
-    assert [version.parent_id and places[version.parent_id] for version in details.versions] == [
-        code["parent"] for code in PROJECTS[0]["codes"]
-    ]
+    report = await data.file_maintenance.check()
+    assert (report.unrecorded, report.findings) == (0, ())
 
 
-async def test_what_was_deleted_comes_back_only_when_asked_for(data: DataLayer) -> None:
-    await data.seed.load_once()
+async def test_somebody_can_log_in_and_nobody_else(data: DataLayer) -> None:
+    told: list[tuple[str, str]] = []
+    await data.seed.load(on_login=lambda email, password: told.append((email, password)))
+    [(email, password)] = told
+    session = await data.accounts.log_in(email, password)
+    person = await data.accounts.find(SYSTEM, email)
+    assert session.session.user_id == person.id
+    assert person.role is UserRole.ADMIN
     async with data.transaction() as tx:
-        await tx.projects.delete(await tx.projects.get(fixed_id("projects", PROJECTS[3]["key"])))
-    assert set((await data.seed.load_once()).model_dump().values()) == {0}
+        can_log_in = text("SELECT email FROM users WHERE password_hash IS NOT NULL")
+        assert (await tx.execute(can_log_in)).scalars().all() == [email]
+        assert not [entry for entry in await tx.audit.list(limit=1000) if password in str(vars(entry))]
+    await data.seed.load(on_login=lambda *_: pytest.fail("it is shown once"))
+
+
+async def test_costs_are_those_of_the_catalog_cancelled_and_failed_work_included(data: DataLayer) -> None:
+    await data.seed.load()
+    codes = [code for project in PROJECTS for code in project["codes"]]
+    total = sum((cost_of(code) for code in codes), Decimal(0))
+    sums = await data.usage.sums(SYSTEM, [UsageGroup.OUTCOME], everyone=True)
+    assert sum(each.cost for each in sums) == total
+    assert {str(each.outcome) for each in sums} == {"completed", "failed", "cancelled"}
+
+
+async def test_what_happened_is_recorded(data: DataLayer) -> None:
+    await data.seed.load()
+    async with data.transaction() as tx:
+        actions = Counter([entry.action for entry in await tx.audit.list(limit=1000)])
+    assert actions["project_create"] == COUNTS["projects"]  # type: ignore[index]
+    assert actions["project_share"] == COUNTS["shares"]  # type: ignore[index]
+
+
+async def test_what_was_removed_comes_back_only_when_asked_for(data: DataLayer) -> None:
+    await data.seed.load_once()
+    project = await example(data, PROJECTS[3])
+    async with data.transaction() as tx:
+        await tx.projects.delete(await tx.projects.get(project.id))
+    assert await data.seed.load_once() == NOTHING
     assert (await counts(data))["projects"] == len(PROJECTS) - 1
     report = await data.seed.load()
     assert (report.projects, report.codes, report.users) == (1, len(PROJECTS[3]["codes"]), 0)
-    assert await data.storage.exists(f"seed/{PROJECTS[3]['screenshot']}")
+
+
+async def test_what_is_in_the_trash_stays_there(data: DataLayer) -> None:
+    await data.seed.load()
+    project = await example(data, PROJECTS[3])
+    await data.projects.delete(Actor.user(project.user_id), project.id)
+    assert await data.seed.load() == NOTHING
 
 
 class StoppedError(Exception):
@@ -112,30 +162,37 @@ class StoppedError(Exception):
 
 
 @pytest.mark.parametrize("stopped_at", [0, 5, len(PROJECTS) - 1])
-async def test_planting_that_was_interrupted_is_completed(data: DataLayer, stopped_at: int) -> None:
+async def test_loading_that_was_interrupted_is_completed(data: DataLayer, stopped_at: int) -> None:
     def stop(name: str) -> None:
         if name == PROJECTS[stopped_at]["name"]:
             raise StoppedError
 
     with pytest.raises(StoppedError):
         await data.seed.load_once(stop)
-    assert (await counts(data))["projects"] == stopped_at + 1
     await data.seed.load_once()
-    assert await counts(data) == COUNTS
+    assert await counts(data) | {"shares": 0} == COUNTS | {"shares": 0}
+    async with data.transaction() as tx:
+        codes = await tx.codes.list(limit=1000)
+    expected = Counter(code["status"] for project in PROJECTS for code in project["codes"])
+    assert Counter(str(code.status) for code in codes) == expected
+    assert not {code.status for code in codes} & {GenerationStatus.PENDING, GenerationStatus.PROCESSING}
+    assert {(await example(data, entry)).status for entry in PROJECTS} == {
+        ProjectStatus(entry["status"]) for entry in PROJECTS
+    }
 
 
 async def test_what_the_user_changed_stays(data: DataLayer) -> None:
     await data.seed.load()
+    project = await example(data, PROJECTS[0])
     async with data.transaction() as tx:
-        project = await tx.projects.get(fixed_id("projects", PROJECTS[0]["key"]))
-        project.name = "Renamed"
-    await data.seed.load()
-    async with data.transaction() as tx:
-        assert (await tx.projects.get(project.id)).name == "Renamed"
+        (await tx.projects.get(project.id)).name = "Renamed"
+    assert await data.seed.load() == NOTHING
+    assert (await example(data, PROJECTS[0])).name == "Renamed"
 
 
-def test_ids_are_fixed_and_well_formed() -> None:
-    first = fixed_id("users", "orla")
-    assert first == fixed_id("users", "orla") != fixed_id("users", "mio") != fixed_id("projects", "orla")
-    assert first.version == 7
-    assert first.variant == UUID(int=0x8 << 60).variant
+async def test_production_is_refused(data: DataLayer) -> None:
+    seed = data.seed
+    seed._is_production = True
+    with pytest.raises(ConfigurationError, match="production"):
+        await seed.load_once()
+    assert set((await counts(data)).values()) == {0}

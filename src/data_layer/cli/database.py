@@ -128,9 +128,9 @@ def seed(*, as_json: AsJson = False) -> None:
             ConfigurationError("example data does not belong into production; set ENVIRONMENT to another one"),
             as_json=as_json,
         )
-    report = run(_seed(settings), as_json=as_json)
+    report, login = run(_seed(settings), as_json=as_json)
     if as_json:
-        print_json(report)
+        print_json(report.model_dump() | ({"login": login} if login else {}))
     else:
         rows = [(count, name.replace("_", " ")) for name, count in report.model_dump().items() if count]
         if rows:
@@ -204,8 +204,15 @@ async def _run_with_migrator(settings: Settings, work: Callable[[Migrator, Progr
         return await run_in_thread(lambda listener: work(migrator, listener), _print_progress)
 
 
-async def _seed(settings: Settings) -> SeedReport:
+async def _seed(settings: Settings) -> tuple[SeedReport, dict[str, str]]:
     from data_layer.layer import DataLayer
 
+    login: dict[str, str] = {}
+
+    def note(email: str, password: str) -> None:
+        # At once, so that it is not lost if the rest fails.
+        tell(f"Log in as {email} with the password {password} (shown only now)")
+        login.update(email=email, password=password)
+
     async with DataLayer(settings) as data:
-        return await data.seed.load(lambda name: tell(f"Added {name}"))
+        return await data.seed.load(lambda name: tell(f"Added {name}"), note), login

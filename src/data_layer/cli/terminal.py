@@ -27,7 +27,10 @@ class Terminal(Observer):
 
     async def opened(self, data: DataLayer, /) -> None:
         """Load the example data unless that was done before."""
-        await data.seed.load_once(lambda name: say(f"  example project: {name}"))
+        await data.seed.load_once(lambda name: say(f"  example project: {name}"), self._say_login)
+
+    def _say_login(self, email: str, password: str) -> None:
+        say(f"  log in as {email} with the password {password} (shown only now)")
 
     async def may_serve(self) -> None:
         """At once: nobody else answers."""

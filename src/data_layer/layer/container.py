@@ -53,7 +53,7 @@ from data_layer.services.image_files import ImageFiles
 from data_layer.services.images import ImageService
 from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.projects import ProjectService
-from data_layer.services.seed import SeedService
+from data_layer.services.seed import SeedService, SeedServices
 from data_layer.services.sessions import SessionCopies, SessionService
 from data_layer.services.sessions.change_stream import ANSWER_SECONDS
 from data_layer.services.shares import ShareService
@@ -240,6 +240,15 @@ async def open_container(
         event_days=settings.audit.generation_event_retention,
     )
     local_files = _local_file_server(settings, transactions, backends)
+    projects = ProjectService(transactions, image_files, cached_projects, view_counts)
+    images = ImageService(transactions, image_files, files, view_counts)
+    generations = GenerationService(transactions, cached_projects, generation_streams)
+    designs, usage, shares = DesignSystemService(transactions), UsageService(transactions), ShareService(transactions)
+    seed = SeedService(
+        transactions,
+        SeedServices(accounts, sessions, projects, generations, images, designs, shares, usage),
+        is_production=settings.is_production,
+    )
     return Container(
         tracing=tracing,
         migrator=migrator,
@@ -263,14 +272,14 @@ async def open_container(
         tokens=tokens,
         audit=audit,
         accounts=traced("accounts", accounts),
-        projects=traced("projects", ProjectService(transactions, image_files, cached_projects, view_counts)),
-        images=traced("images", ImageService(transactions, image_files, files, view_counts)),
-        generations=traced("generations", GenerationService(transactions, cached_projects, generation_streams)),
-        designs=traced("designs", DesignSystemService(transactions)),
-        usage=traced("usage", UsageService(transactions)),
-        shares=traced("shares", ShareService(transactions)),
+        projects=traced("projects", projects),
+        images=traced("images", images),
+        generations=traced("generations", generations),
+        designs=traced("designs", designs),
+        usage=traced("usage", usage),
+        shares=traced("shares", shares),
         maintenance=traced("maintenance", maintenance),
-        seed=traced("seed", SeedService(transactions, storage)),
+        seed=traced("seed", seed),
         health=traced("health", HealthService(transactions, cache.check, storage.check)),
         statistics=traced("statistics", StatisticsService(database, replicas, transactions, cache, settings.storage)),
     )
