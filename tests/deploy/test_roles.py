@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -15,6 +15,7 @@ from data_layer import AuditLog, DataLayer, Settings
 from data_layer.database.address import DRIVER, DatabaseAddress
 from data_layer.database.migrator import Migrator
 from data_layer.entities.enums import AuditAction
+from data_layer.entities.time_ordered_ids import id_at
 from data_layer.schemas.actors import SYSTEM
 from data_layer.testing.postgresql_server import PostgresqlServer
 from tests.file_content import picture
@@ -145,6 +146,10 @@ async def test_months_are_made_by_the_owner_and_usable_for_the_service(
     server: PostgresqlServer, servers: tuple[str, str], tmp_path: Path
 ) -> None:
     async with DataLayer(_settings(server, servers[1], tmp_path, "data_layer_service")) as data:
+        async with data.transaction() as tx:
+            old = AuditLog.system_event(AuditAction.SYSTEM_MAINTENANCE, "Of a month that has no partition")
+            old.id = id_at(datetime.now(UTC) - timedelta(days=100))
+            tx.add(old)
         refused = await data.maintenance.run(SYSTEM)
     assert not refused.is_complete
     assert "must be owner" in " ".join(refused.problems) or "permission denied" in " ".join(refused.problems)

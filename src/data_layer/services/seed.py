@@ -40,7 +40,7 @@ from data_layer.schemas.base import Value
 from data_layer.schemas.generations import CodePiece, GenerationRequest, VariantEvent, VariantModel, VariantResult
 from data_layer.schemas.images import NewImage
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft
-from data_layer.schemas.sessions import Place
+from data_layer.schemas.sessions import GeoLocation
 from data_layer.schemas.usage import NewUsage
 from data_layer.schemas.users import ExternalIdentity
 from data_layer.services.arguments import checks_arguments
@@ -196,7 +196,7 @@ class SeedService:
 
     async def _begin_session(self, entry: dict[str, Any], user_id: UUID) -> None:
         """Nobody gets the token, so nobody can use the session."""
-        place = Place(**_only(entry, "country", "city", "timezone"))
+        place = GeoLocation(**_only(entry, "country", "city", "timezone"))
         with request_context(ip_address=entry["ip_address"], user_agent=entry["user_agent"]):
             begun = await self._services.sessions.create(user_id, kind=SessionType(entry["type"]), place=place)
         if reason := entry.get("revoked_reason"):
