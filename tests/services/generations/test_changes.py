@@ -311,3 +311,20 @@ def test_memory_is_bounded() -> None:
 )
 def test_a_position_comes_back(places: dict[int, Place]) -> None:
     assert Position.parsed(str(Position(places))) == places
+
+
+def test_the_second_half_of_a_pair_comes_later() -> None:
+    """What was published as a half is one character then, however the rest comes."""
+    writer = Writer()
+    followed = FollowedVariant(writer.stored())
+    reader = Reader()
+    for text in ("a\ud83d", "\ude00b", "\ud83d", "\0", "\ude00"):
+        writer.append(text)
+        followed.apply("tag", writer.take())
+        reader.read(followed)
+        assert reader.code == writer.states[writer.sequence]
+    assert reader.code == "a😀b\ufffd\u2400\ufffd"
+    writer.replace("a\ud83d\ude00")
+    followed.apply("tag", writer.take())
+    reader.read(followed)
+    assert (reader.code, reader.wholes) == ("a😀", 1)
