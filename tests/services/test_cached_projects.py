@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from data_layer.errors import NotFoundError, PermissionDeniedError
 from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.generations import CodePiece, GenerationRequest, GenerationView, VariantModel
+from data_layer.schemas.lineage import ReceivedGeneration, ReceivedVariant
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectFilter, ProjectFull, ProjectOrder
 from data_layer.services.generations import GenerationService
 from data_layer.services.generations.access import views_of
@@ -61,6 +63,16 @@ class Story:
         await seen(self)
         await self.data.projects.restore(self.actor, self.project.id)
 
+    async def receive(self) -> None:
+        variant = ReceivedVariant(index=0, code="<i>")
+        received = ReceivedGeneration(
+            source="app", key=str(self.project.id), at=datetime.now(UTC), prompt="more", variants=(variant,)
+        )
+        await self.data.generations.receive(self.actor, received, project_id=self.project.id)
+        await seen(self)
+        again = received.model_copy(update={"variants": (variant, ReceivedVariant(index=1, code="<u>"))})
+        await self.data.generations.receive(self.actor, again, project_id=self.project.id)
+
     async def add_by_hand(self) -> None:
         async with self.data.transaction() as tx:
             project = await tx.projects.get(self.project.id)
@@ -91,6 +103,7 @@ WRITES: dict[str, Callable[[Story], Awaitable[object]]] = {
     "mark_favorite": lambda story: story.data.generations.mark_favorite(story.actor, story.first_code),
     "rate": lambda story: story.data.generations.rate(story.actor, story.first_code, stars=4),
     "restore": lambda story: story.data.generations.restore(story.actor, story.project.id, 1, 0),
+    "receive": Story.receive,
     "expire": Story.expire,
     "add_by_hand": Story.add_by_hand,
 }
@@ -98,7 +111,7 @@ WRITES: dict[str, Callable[[Story], Awaitable[object]]] = {
 
 SHOWN_NOWHERE = {
     *("open", "list", "search", "recent", "find", "details", "history", "version", "latest", "diff", "follow"),
-    *("append", "renew", "report_usage", "store", "count_copy", "count_download"),
+    *("find_parent", "append", "renew", "report_usage", "store", "count_copy", "count_download"),
 }
 """Methods that change nothing that a list or a history shows, except while a variant runs."""
 

@@ -42,7 +42,7 @@ from data_layer.services.generations.requests import CODE_TYPES, without_secrets
 from data_layer.services.generations.text import encoded, storable
 from data_layer.services.generations.versions import Versions
 from data_layer.services.permissions import Permission, require
-from data_layer.services.project_keys import project_key
+from data_layer.services.project_keys import work_keys
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
@@ -82,14 +82,14 @@ class Lineage(Versions):
         async with self._transactions() as tx:
             owner_id = await _owner(tx, actor, project_id, owner_id)
             await tx.lineage.lock(owner_id)
-            generation = await _known(tx, received, owner_id)
-            if generation is None:
-                generation = await _insert(tx, arrival, owner_id, project_id)
+            known = await _known(tx, received, owner_id)
+            generation = known or await _insert(tx, arrival, owner_id, project_id)
             added = await _add_variants(tx, generation, arrival)
             if added:
                 await _place(tx, generation, arrival)
                 await tx.generations.close(generation.id)
-                tx.invalidate(project_key(generation.project_id))
+            if added or known is None:
+                tx.invalidate(*work_keys(generation.project_id, owner_id))
             generation = await tx.generations.get(generation.id, lock=True)  # Read again: its number may have changed.
             if added:
                 tx.add(_entry(actor.user_id or owner_id, generation, added))
