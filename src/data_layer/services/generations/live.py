@@ -184,12 +184,13 @@ class Unpublished:
         """How much stays at the beginning and at the end, in whole characters."""
         start, end = aligned(code, self._start, self._end, self._published.length)
         # The second half of a pair may come, and make one character of both.
-        if start >= _HALF and code[start - _HALF] == _SURROGATE_LEAD and code[start - _HALF + 1] >= _SURROGATE_NEXT:
+        half = code[max(0, start - _HALF) : start]
+        if half[:1] == _SURROGATE_LEAD and half[1] in _FIRST_HALVES:
             start -= _HALF
         return start, end
 
 
-_HALF, _SURROGATE_LEAD, _SURROGATE_NEXT = 3, 0xED, 0xA0
+_HALF, _SURROGATE_LEAD, _FIRST_HALVES = 3, b"\xed", range(0xA0, 0xB0)
 
 
 def aligned(code: bytes | bytearray, start: int, end: int, former_length: int) -> tuple[int, int]:
