@@ -41,8 +41,9 @@ def refusals(**values: Any) -> tuple[str, ...]:
 
 
 # Hypothesis prefers small and repeated bytes, which are not random; a hash of them is.
-@given(st.binary(), st.integers(16, 64), st.sampled_from(WAYS_OF_WRITING))
-@run(max_examples=400, deadline=None)
+# The shortest are the weakest, and longer ones are slow to measure: so most of them are short.
+@given(st.binary(), st.sampled_from([16] * 12 + [17, 20, 24, 32, 48, 64]), st.sampled_from(WAYS_OF_WRITING))
+@run(max_examples=150, deadline=None)
 def test_nothing_random_is_refused(seed: bytes, length: int, write: Callable[[bytes], str]) -> None:
     secret = write(hashlib.shake_256(seed).digest(length))
     assert secret_weakness(secret, ("db.example.com", "postgres")) is None

@@ -18,9 +18,15 @@ from data_layer.cache.near import MISSING, NearCopy
 from data_layer.cache.observed import CommandObserver
 from data_layer.cache.statistics import CacheStatistics, ProcessStatistics
 from data_layer.cache.streams import Stream
-from data_layer.cache.time_to_live import TimeToLive
+from data_layer.cache.time_to_live import LONGEST_SECONDS, TimeToLive
 from data_layer.cache.write_intents import TransactionKeys
-from data_layer.errors import DataLayerError, InvalidCacheKeyError, NotInitializedError
+from data_layer.errors import (
+    DataLayerError,
+    InvalidCacheKeyError,
+    InvalidCacheValueError,
+    InvalidValueError,
+    NotInitializedError,
+)
 from data_layer.observability.metrics.durations import Durations
 from data_layer.settings.redis import RedisSettings
 
@@ -298,6 +304,8 @@ class Cache:
         Raises:
             InvalidCacheValueError: when JSON cannot carry one of them, or it is too large.
         """
+        if not isinstance(values, Mapping):
+            raise InvalidCacheValueError(f"values are given with their keys, as a mapping, not {type(values).__name__}")
         await self._entries.write_many({self._namespace.key(key): value for key, value in values.items()}, ttl)
 
     async def delete_many(self, keys: Iterable[str]) -> int:
@@ -383,11 +391,16 @@ class Cache:
             wait: seconds to wait for the lock; 0 tries once.
 
         Raises:
+            InvalidCacheKeyError, InvalidTimeToLiveError: as for values.
+            InvalidValueError: the wait is not a number.
             LockNotAcquiredError: on entering, when it stayed taken.
             LockLostError: on leaving, when it was lost before.
         """
         from data_layer.cache.locks import Lock
 
+        given: object = wait
+        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= LONGEST_SECONDS:
+            raise InvalidValueError(f"wait must be a number of seconds from 0 to {LONGEST_SECONDS}", field="wait")
         return Lock(
             key,
             runner=self._commands,
@@ -438,8 +451,8 @@ class Cache:
         return self._parts.entries
 
     def _many(self, keys: Iterable[str]) -> dict[bytes, str]:
-        if isinstance(keys, str):
-            raise InvalidCacheKeyError("Many cache keys are a list of texts, not one text")
+        if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+            raise InvalidCacheKeyError(f"Many cache keys are a list of texts, not one {type(keys).__name__}")
         return {self._namespace.key(key): key for key in keys}
 
 

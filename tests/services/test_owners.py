@@ -1,0 +1,95 @@
+"""Nobody sees or changes what is somebody else's, by any method of any service. New methods are found by reflection."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from data_layer import DataLayer
+from data_layer.errors import DataLayerError
+from data_layer.schemas.actors import Actor
+from tests.support import stored_actor
+
+from .test_every_argument import CASES, Case, World, annotations_of, methods_of
+
+OWNERS = {"actor", "owner_id"}
+METHODS = sorted({case[:2] for case in CASES if OWNERS & annotations_of(methods_of(case.service)[case.method]).keys()})
+LISTS = [
+    (service, method)
+    for service, method in METHODS
+    if str(inspect.signature(methods_of(service)[method]).return_annotation).startswith(("Sequence", "list"))
+    or str(inspect.signature(methods_of(service)[method]).return_annotation).partition("[")[0].endswith("Page")
+]
+NOT_FOR_OWNERS = {
+    ("accounts", "list"),
+    ("sessions", "list_all"),
+    ("audit", "list"),
+    ("usage", "sums"),
+    ("usage", "entries"),
+}
+"""For staff, or without anything in them here."""
+
+
+async def call_as(world: World, person: UUID, service: str, method: str, *, whose: UUID | None) -> tuple[Any, bool]:
+    """What a method returns to a person who names the things of the world, and whether it was asked for one of them."""
+    plain = methods_of(service)[method]
+    annotations = annotations_of(plain)
+    values: dict[str, Any] = {}
+    for name, parameter in inspect.signature(plain).parameters.items():
+        if name in annotations and parameter.kind is not parameter.VAR_KEYWORD and parameter.default is parameter.empty:
+            values[name] = world.plausible(Case(service, method, name), name, annotations[name])
+    things = {value for value in values.values() if isinstance(value, UUID) and value in world.ids}
+    if whose is not None:
+        values |= dict.fromkeys({"owner_id", "user_id"} & annotations.keys(), whose)
+    elif "actor" in annotations:
+        values.pop("owner_id", None)
+    if "actor" in annotations:
+        values["actor"] = Actor.user(person)
+    else:
+        values["owner_id"] = person
+    if "text" in values:
+        values["text"] = "Project"
+    asked = bool(things) or ("actor" in annotations and whose not in {None, person} and "user_id" in annotations)
+    return await world.use(
+        getattr(getattr(world.data, service), method), inspect.signature(plain).parameters, values
+    ), asked
+
+
+@pytest.fixture
+async def world(data: DataLayer) -> World:
+    world = World(data)
+    await world.make()
+    return world
+
+
+@pytest.mark.parametrize(("service", "method"), METHODS)
+@pytest.mark.parametrize("names_owner", [False, True])
+async def test_a_stranger_sees_and_changes_nothing(
+    world: World, service: str, method: str, *, names_owner: bool
+) -> None:
+    stranger = await stored_actor(world.data)
+    assert stranger.user_id
+    try:
+        result, asked = await call_as(
+            world, stranger.user_id, service, method, whose=world.user_id if names_owner else None
+        )
+    except DataLayerError:
+        return
+    assert not asked or result in (False, 0, [], ()), f"{service}.{method} did something for a stranger"
+    shown = repr(result)
+    assert not [name for name, value in world.values.items() if isinstance(value, UUID) and str(value) in shown]
+
+
+@pytest.mark.parametrize(("service", "method"), [each for each in LISTS if each not in NOT_FOR_OWNERS])
+async def test_the_owner_sees_it(world: World, service: str, method: str) -> None:
+    """Without this the test above could pass because a list is always empty."""
+    result, _ = await call_as(world, world.user_id, service, method, whose=world.user_id)
+    assert any(str(value) in repr(result) for value in world.ids), f"{service}.{method} returns {result!r}"
+
+
+def test_the_methods_are_found() -> None:
+    assert len(METHODS) >= 80
+    assert len(LISTS) >= 10
