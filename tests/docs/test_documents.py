@@ -23,6 +23,11 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
+def test_each_decision_has_a_number_of_its_own() -> None:
+    names = sorted(path.name for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    assert [name[:5] for name in names] == [f"{number:04}-" for number in range(1, len(names) + 1)]
+
+
 def test_the_changelog_keeps_to_its_format() -> None:
     """That of "Keep a Changelog": the newest first, dated, with what changed below six kinds of headings."""
     text = (ROOT / "CHANGELOG.md").read_text()
