@@ -37,6 +37,7 @@ from data_layer.schemas.generations import (
     WholeCode,
 )
 from data_layer.schemas.images import NewImage
+from data_layer.schemas.lineage import ReceivedGeneration, ReceivedVariant
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectFilter
 from data_layer.schemas.sessions import GeoLocation
 from data_layer.schemas.usage import NewUsage
@@ -75,6 +76,7 @@ PLAUSIBLE: dict[type[Input], dict[str, Any]] = {
     VariantModel: {},
     VariantResult: {},
     NewImage: {},
+    ReceivedGeneration: {"key": "k", "source": "test", "at": NOW, "variants": (ReceivedVariant(index=0, code="a"),)},
     NewUsage: {"key": "k", "provider": "openai", "model": "m"},
     DesignSystemChanges: {},
     AuditFilter: {},
@@ -258,6 +260,8 @@ class World:
             return kind(**{**PIECES[kind], **values})
         if kind is NewUsage and "key" not in values:
             values["key"] = str(uuid4())
+        if kind is ReceivedGeneration:
+            values = {"key": str(uuid4())} | values
         if "code_id" in values and kind is NewUsage:
             values["project_id"] = self.project_id
         if kind is Attachment and not values:
@@ -362,6 +366,7 @@ USED_UP = {"complete", "fail", "cancel"}
 NOT_STORED = {
     ("sessions", "version"): "the one that is expected; the next one is returned",
     ("generations", "number"): "of the version that is restored; the new one has the next number",
+    ("images", "name"): "an empty one takes the name away",
     ("images", "size"): "an empty one is that of the image",
     ("accounts", "identity"): "what a provider says; the account keeps its own",
     ("images", "usage"): "an entry of the ledger",
@@ -372,6 +377,9 @@ OTHER_NAMES = {
     "message": "error_message",
     "details": "error_details",
     "stars": "rating",
+    "reason": "error_message",
+    "source": "external_source",
+    "key": "external_key",
     "name": "model",
 }
 """What a caller calls otherwise than its column."""

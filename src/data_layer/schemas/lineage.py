@@ -8,18 +8,18 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field
 
 from data_layer.entities.enums import CodeStack, GenerationStatus, InputMode, RequestType
-from data_layer.schemas.base import Value
+from data_layer.schemas.base import Input, Value
 from data_layer.schemas.generations import VariantModel, VariantResult
 
 
-class EarlierTurn(Value):
+class EarlierTurn(Input):
     """An earlier request of the same conversation, and the code that answered it, where the application tells it."""
 
     prompt: str | None = None
     code: str | None = None
 
 
-class ReceivedVariant(Value):
+class ReceivedVariant(Input):
     """A variant that has ended."""
 
     index: int = Field(ge=0, lt=2**31)
@@ -30,7 +30,7 @@ class ReceivedVariant(Value):
     message: str | None = None
 
 
-class ReceivedGeneration(Value):
+class ReceivedGeneration(Input):
     """A request with some of its variants; the others may come later, in a value with the same key.
 
     Attributes:
