@@ -444,12 +444,13 @@ def test_a_field_that_does_not_exist_is_refused(kind: type[Input]) -> None:
 @pytest.mark.parametrize(("service", "method"), sorted({case[:2] for case in CASES}))
 async def test_every_value_in_every_argument(world: World, service: str, method: str) -> None:
     problems = []
-    for case in CASES:
+    for number, case in enumerate(CASES):
         if case[:2] != (service, method):
             continue
         annotation = str(annotations_of(methods_of(service)[method])[case.argument])
         more = [value for kind, values in MORE.items() if kind in annotation for value in values]
-        problems += [await problem_of(world, case, value) for value in [*CORNERS, *more]]
+        # All of them in every argument take seven minutes; so each meets a third, and the next one another third.
+        problems += [await problem_of(world, case, value) for value in [*CORNERS[number % 3 :: 3], *more]]
         await world.make()
     found = [problem for problem in problems if problem is not None]
     assert not found, "\n".join([f"{len(found)} problems", *found[:60]])
