@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from data_layer import DataLayer, GeneratedImage, Project, Settings
 from data_layer.cli import output
-from data_layer.entities.enums import ImageProvider
+from data_layer.entities.enums import GenerationStatus, ImageProvider
 from data_layer.services.seed_catalog import catalog, file_of
 from tests.support import make_code, make_project, make_user
 
@@ -37,7 +37,8 @@ def store(
             tx.add(user)
             tx.add(project)
             for number in range(codes):
-                tx.add(make_code(project, name=f"version {number}", code=code, original_prompt=prompt))
+                status = GenerationStatus.COMPLETED if code else GenerationStatus.PENDING
+                tx.add(make_code(project, name=f"version {number}", code=code, original_prompt=prompt, status=status))
             for number in range(images):
                 image: dict[str, Any] = {
                     "prompt": "a picture",
