@@ -1,15 +1,18 @@
-"""Asynchronous craft in one place: finish despite cancellation, end tasks, share one call, wait between attempts."""
+"""Asynchronous craft in one place: finish in spite of cancellation, end tasks, share a call, retry, write regularly."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from contextvars import Context
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
 Result = TypeVar("Result")
 Key = TypeVar("Key", bound=Hashable)
+
+_CLOSE_SECONDS = 5.0
 
 
 async def settled(
@@ -194,3 +197,50 @@ class SingleFlight(Generic[Key, Result]):
         flight = self._flights.get(key)
         if flight is not None and flight.task is task:
             del self._flights[key]
+
+
+class RegularFlush:
+    """A task that has what was collected written: every few seconds, sooner when it is woken, until it is closed.
+
+    Args:
+        flush: writes, and returns whether it could. It must not raise.
+        seconds: between two times.
+        retry_seconds: how long to wait longer after one that failed.
+        name: of the task.
+    """
+
+    def __init__(
+        self, flush: Callable[[], Awaitable[bool]], *, seconds: float, retry_seconds: float, name: str
+    ) -> None:
+        self._flush = flush
+        self._seconds = seconds
+        self._retry_seconds = retry_seconds
+        self._name = name
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._is_closing = False
+
+    def start(self) -> None:
+        """Begin. Harmless when it has begun."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name=self._name, context=Context())
+
+    def wake(self) -> None:
+        """Write soon."""
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Stop, within five seconds; what is being written now is written to its end, lest it be written twice."""
+        task, self._task = self._task, None
+        self._is_closing = True
+        self._wake.set()
+        if task is not None:
+            await asyncio.wait([task], timeout=_CLOSE_SECONDS)
+            await cancel_and_wait(task)
+
+    async def _run(self) -> None:
+        while not self._is_closing:
+            await is_set_within(self._wake, self._seconds)
+            self._wake.clear()
+            if not await self._flush():
+                await asyncio.sleep(self._retry_seconds)

@@ -167,12 +167,23 @@ class ProjectSearchRepository:
     def __init__(self, session: EntitySession) -> None:
         self._session = session
 
-    async def find_changed(self, user_id: UUID | None, *, limit: int) -> Sequence[UUID]:
-        """Projects that have changed since they were indexed, of this person or of anybody; also removed ones."""
-        statement = select(_CHANGES.project_id).group_by(_CHANGES.project_id).limit(limit)
+    async def find_changed(self, user_id: UUID | None, *, after: UUID | None, limit: int) -> Sequence[UUID]:
+        """Projects that have changed since they were indexed, of this person or of anybody; also removed ones.
+
+        Args:
+            user_id: whose.
+            after: the last project of the page before; they are in the order of their ids.
+            limit: the length of the page.
+        """
+        project_id: ColumnElement[Any] = _CHANGES.project_id
+        statement = select(project_id).group_by(project_id)
         if user_id is not None:
-            mine = select(_CHANGES.project_id).where(_CHANGES.project_id == Project.id).exists()
-            statement = select(Project.id).where(Project.user_id == user_id, mine).limit(limit)
+            has_changed = select(_CHANGES.project_id).where(_CHANGES.project_id == Project.id).exists()
+            project_id = Project.id.expression
+            statement = select(project_id).where(Project.user_id == user_id, has_changed)
+        if after is not None:
+            statement = statement.where(project_id > after)
+        statement = statement.order_by(project_id).limit(limit)
         return (await self._session.execute(named("project_search.find_changed", statement))).scalars().all()
 
     async def count_changed(self) -> int:

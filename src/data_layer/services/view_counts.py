@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextvars import Context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from data_layer.concurrency import cancel_and_wait, is_set_within
+from data_layer.concurrency import RegularFlush
 from data_layer.entities import GeneratedImage, Project
 from data_layer.errors import CommitUnknownError, DataLayerError
 from data_layer.observability.log import get_log
@@ -29,7 +28,6 @@ Viewed = type[Project] | type[GeneratedImage]
 _MOST_ROWS = 50_000
 _SOON = 5_000
 _BATCH = 1_000
-_CLOSE_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -51,10 +49,10 @@ class ViewCounts:
         self._clock = clock
         self._seen: dict[tuple[Viewed, UUID], _Seen] = {}
         self._lost = 0
-        self._task: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
         self._flushing = asyncio.Lock()
-        self._is_closing = False
+        self._flusher = RegularFlush(
+            self._try_to_flush, seconds=FLUSH_SECONDS, retry_seconds=FLUSH_SECONDS, name="view-counts"
+        )
 
     def count(self, kind: Viewed, row_id: UUID) -> None:
         """Count one view of a row."""
@@ -67,22 +65,15 @@ class ViewCounts:
         seen.count += 1
         seen.last = self._clock()
         if len(self._seen) >= _SOON:
-            self._wake.set()
+            self._flusher.wake()
 
     def start(self) -> None:
         """Write in the background from now on. Harmless when it has begun."""
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="view-counts", context=Context())
+        self._flusher.start()
 
     async def close(self) -> None:
         """Stop, and write what is left; what cannot be written is lost, and logged."""
-        task, self._task = self._task, None
-        self._is_closing = True
-        self._wake.set()
-        if task is not None:
-            # Not cancelled at once: what is being written now would be written twice.
-            await asyncio.wait([task], timeout=_CLOSE_SECONDS)
-            await cancel_and_wait(task)
+        await self._flusher.close()
         try:
             await self.flush()
         except DataLayerError as error:
@@ -128,12 +119,10 @@ class ViewCounts:
             seen.count += old.count
             seen.last = max(seen.last, old.last)
 
-    async def _run(self) -> None:
-        while not self._is_closing:
-            await is_set_within(self._wake, FLUSH_SECONDS)
-            self._wake.clear()
-            try:
-                await self.flush()
-            except DataLayerError as error:
-                log.warning("views_delayed", rows=len(self._seen), reason=str(error))
-                await asyncio.sleep(FLUSH_SECONDS)
+    async def _try_to_flush(self) -> bool:
+        try:
+            await self.flush()
+        except DataLayerError as error:
+            log.warning("views_delayed", rows=len(self._seen), reason=str(error))
+            return False
+        return True

@@ -494,6 +494,26 @@ async def test_a_search_does_not_fail_because_the_index_cannot_be_brought_up_to_
     assert await find(data, owner, "new") == ["New"]
 
 
+async def test_projects_that_cannot_be_indexed_keep_no_others_waiting(
+    data: DataLayer, owner: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = [await project(data, owner, "Broken") for _ in range(3)]
+    await project(data, owner, "Whole")
+    index = SearchIndex(data.transaction)
+    store, refused = index._store, []
+
+    async def refuse_some(project_id: UUID, *values: Any) -> None:
+        if project_id in broken:
+            refused.append(project_id)
+            raise DatabaseError("the disk is full")
+        await store(project_id, *values)
+
+    monkeypatch.setattr(index, "_store", refuse_some)
+    monkeypatch.setattr("data_layer.services.search.index._BATCH", 2)
+    assert await index.update(None, seconds=60.0) == 1
+    assert refused == broken
+
+
 async def test_maintenance_indexes_what_nobody_has_looked_for(data: DataLayer, owner: Actor) -> None:
     await project(data, owner, "Mine")
     assert (await data.maintenance.run(SYSTEM, dry_run=True)).projects_indexed == 1

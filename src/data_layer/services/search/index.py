@@ -1,7 +1,7 @@
 """Keeps the index of the search up to date with what triggers note.
 
-Nothing that changes a project waits for the index: a trigger notes the project in the same transaction, and whoever
-searches indexes what has changed before the answer. Maintenance does the same for everybody.
+Nothing that changes a project waits for the index: a trigger notes the project in the same transaction, and each
+search indexes what has changed before it answers. Maintenance does the same for everybody.
 
 ==========================================  ===========================================================================
 it happens                                  what follows
@@ -67,10 +67,12 @@ class SearchIndex:
         """
         end = monotonic() + seconds
         count = 0
+        last: UUID | None = None
         while True:
             async with self._transactions() as tx:
-                changed = await tx.project_search.find_changed(user_id, limit=_BATCH)
+                changed = await tx.project_search.find_changed(user_id, after=last, limit=_BATCH)
             for project_id in changed:
+                last = project_id  # One that cannot be indexed is not tried again, nor does it keep others waiting.
                 count += await self._try_to_index(project_id)
                 if monotonic() >= end:
                     return count

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
-from contextvars import Context
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from data_layer.concurrency import cancel_and_wait, is_set_within
+from data_layer.concurrency import RegularFlush
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 from data_layer.repositories.sessions import Lifetime
@@ -28,7 +26,6 @@ FLUSH_SECONDS = 10.0
 _BATCH = 1000
 _SOON = 5000
 _RETRY_SECONDS = 1.0
-_CLOSE_SECONDS = 5.0
 # The expiry is moved in steps of this part of SESSION_TTL, because each move costs an entry in its index.
 _STEPS = 60
 
@@ -47,9 +44,9 @@ class Activity:
         self._lifetime = lifetime
         self._clock = clock
         self._waiting: list[NearCopy] = []
-        self._task: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
-        self._is_closing = False
+        self._flusher = RegularFlush(
+            self._try_to_flush, seconds=FLUSH_SECONDS, retry_seconds=_RETRY_SECONDS, name="session-activity"
+        )
 
     def note(self, copy: NearCopy, now: float) -> None:
         """Count a request."""
@@ -59,7 +56,7 @@ class Activity:
             copy.is_noted = True
             self._waiting.append(copy)
             if len(self._waiting) == _SOON:
-                self._wake.set()
+                self._flusher.wake()
 
     def note_session(self, session: ActiveSession, now: float) -> None:
         """Count a request in a session of which there is no copy."""
@@ -67,18 +64,11 @@ class Activity:
 
     def start(self) -> None:
         """Write in the background from now on. Harmless when it has begun."""
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
+        self._flusher.start()
 
     async def close(self) -> None:
         """Stop, and write what is left; what cannot be written is lost, and logged."""
-        task, self._task = self._task, None
-        self._is_closing = True
-        self._wake.set()
-        if task is not None:
-            # Not cancelled at once: what is being written now would be written twice.
-            await asyncio.wait([task], timeout=_CLOSE_SECONDS)
-            await cancel_and_wait(task)
+        await self._flusher.close()
         try:
             await self.flush()
         except DataLayerError as error:
@@ -127,12 +117,10 @@ class Activity:
             copy.requests, copy.is_noted = 0, False
         return collected
 
-    async def _run(self) -> None:
-        while not self._is_closing:
-            await is_set_within(self._wake, FLUSH_SECONDS)
-            self._wake.clear()
-            try:
-                await self.flush()
-            except DataLayerError as error:
-                log.warning("session_activity_delayed", sessions=len(self._waiting), reason=str(error))
-                await asyncio.sleep(_RETRY_SECONDS)
+    async def _try_to_flush(self) -> bool:
+        try:
+            await self.flush()
+        except DataLayerError as error:
+            log.warning("session_activity_delayed", sessions=len(self._waiting), reason=str(error))
+            return False
+        return True
