@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -175,8 +176,11 @@ async def compare(candidates: list[Any], verb: str, workers: int, rounds: int, s
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
-async def bench_rows(folder: Path, rounds: int, seconds: float) -> None:
-    """Read and save, with one worker and with 32."""
+@asynccontextmanager
+async def all_clients(
+    folder: Path,
+) -> AsyncIterator[tuple[DataLayer, psycopg_pool.AsyncConnectionPool[Any], async_sessionmaker[AsyncSession]]]:
+    """The data layer on embedded servers, psycopg's pool and SQLAlchemy's sessions, with as many connections each."""
     settings = Settings(
         data_folder=folder / "servers",
         local_storage_path=folder / "uploads",
@@ -185,10 +189,6 @@ async def bench_rows(folder: Path, rounds: int, seconds: float) -> None:
         log_level="error",
     )
     async with DataLayer(settings) as data:
-        rows = Rows()
-        async with data.transaction() as tx:
-            for row in (rows.user, *rows.projects, rows.code):
-                tx.add(row)
         url = data.database.address.url
         pool = psycopg_pool.AsyncConnectionPool(
             url.set(drivername="postgresql").render_as_string(hide_password=False),
@@ -200,12 +200,21 @@ async def bench_rows(folder: Path, rounds: int, seconds: float) -> None:
         engine = create_async_engine(url, pool_size=POOL_SIZE, max_overflow=0)
         async with pool:
             await pool.wait()
-            sessions = async_sessionmaker(engine, expire_on_commit=False)
-            candidates = [Ours(data, rows), Raw(pool, rows), Orm(sessions, rows)]
-            for verb in ("read", "save"):
-                for workers in WORKERS:
-                    report(verb, workers, await compare(candidates, verb, workers, rounds, seconds))
+            yield data, pool, async_sessionmaker(engine, expire_on_commit=False)
         await engine.dispose()
+
+
+async def bench_rows(folder: Path, rounds: int, seconds: float) -> None:
+    """Read and save, with one worker and with 32."""
+    async with all_clients(folder) as (data, pool, sessions):
+        rows = Rows()
+        async with data.transaction() as tx:
+            for row in (rows.user, *rows.projects, rows.code):
+                tx.add(row)
+        candidates = [Ours(data, rows), Raw(pool, rows), Orm(sessions, rows)]
+        for verb in ("read", "save"):
+            for workers in WORKERS:
+                report(verb, workers, await compare(candidates, verb, workers, rounds, seconds))
 
 
 def report(verb: str, workers: int, rates: dict[str, float]) -> None:

@@ -4,7 +4,8 @@ All of them work on the same server in the same run, with the same rows: 64 proj
 12 KB each. Rounds of the candidates alternate, so that a disturbance meets all of them; the median round counts.
 
 - data layer, cached: the services as an application calls them, after the first call;
-- data layer, database: the same, with the cached value removed before each call (for ``open`` and lists: their loader);
+- data layer, database: the query behind it, without the cache;
+- data layer, invalidated before: the service, with what it has cached removed before each call;
 - raw psycopg: psycopg's own pool, prepared statements, the same rows as dicts;
 - SQLAlchemy ORM: a session per request, as a typical FastAPI project writes it.
 
@@ -30,18 +31,18 @@ from psycopg.types.json import Jsonb
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import defer
 from uuid_utils.compat import uuid7
 
-from data_layer import AuditLog, DataLayer, GeneratedCode, Project, Settings, User
+from data_layer import AuditLog, DataLayer, GeneratedCode, Project, User
 from data_layer.entities.enums import AuditAction, GenerationProvider, GenerationStatus, ProjectStatus
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.generations import GenerationRow
 from data_layer.schemas.projects import ProjectFull, ProjectSummary
 from data_layer.services.project_keys import history_key, owner_key, project_key, work_keys
-from database import CODE, POOL_SIZE, WORKERS, measure
+from database import CODE, WORKERS, all_clients, measure
 
 PROJECTS, VERSIONS, PAGE = 64, 50, 50
 Operation = Callable[[], Awaitable[object]]
@@ -276,34 +277,13 @@ async def fill(data: DataLayer, rows: Rows) -> None:
 
 async def bench(folder: Path, rounds: int, seconds: float, only: str) -> None:
     """Everything, with one worker and with 32."""
-    settings = Settings(
-        data_folder=folder / "servers",
-        local_storage_path=folder / "uploads",
-        db_max_connections=POOL_SIZE,
-        db_min_connections=POOL_SIZE,
-        log_level="error",
-    )
-    async with DataLayer(settings) as data:
+    async with all_clients(folder) as (data, pool, sessions):
         rows = Rows()
         await fill(data, rows)
-        url = data.database.address.url
-        pool = psycopg_pool.AsyncConnectionPool(
-            url.set(drivername="postgresql").render_as_string(hide_password=False),
-            min_size=POOL_SIZE,
-            max_size=POOL_SIZE,
-            open=False,
-            kwargs={"autocommit": True},
-        )
-        engine = create_async_engine(url, pool_size=POOL_SIZE, max_overflow=0)
-        async with pool:
-            await pool.wait()
-            ours, raw = Ours(data, rows), Raw(pool, rows)
-            orm = Orm(async_sessionmaker(engine, expire_on_commit=False), rows)
-            for title, base, candidates in works(ours, raw, orm):
-                if only in title:
-                    rates = {workers: await compare(candidates, workers, rounds, seconds) for workers in WORKERS}
-                    report(title, rates, base)
-        await engine.dispose()
+        for title, base, candidates in works(Ours(data, rows), Raw(pool, rows), Orm(sessions, rows)):
+            if only in title:
+                rates = {workers: await compare(candidates, workers, rounds, seconds) for workers in WORKERS}
+                report(title, rates, base)
 
 
 def works(ours: Ours, raw: Raw, orm: Orm) -> list[tuple[str, str, Candidates]]:
