@@ -138,14 +138,12 @@ def _directory(order: str, entries: list[_Entry], place: int) -> bytes:
 Pieces = list["bytes | Span"]
 
 _WINDOW = 64 * 1024
-_SEARCHED = 1024 * 1024
 _MAX_PROFILE = 4 * 1024 * 1024
 _MAX_EXIF = 64 * 1024
 _MAX_PARTS = 100_000
 _MAX_JPEG_SCANS = 500  # A few hundred kilobytes of empty scans would take minutes to decode.
 
 _EXIF = b"Exif\x00"
-_STANDALONE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE_MARKERS = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _APPLICATION_MARKERS = range(0xE0, 0xF0)
