@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetPydanticSchema, ValidationError
 from pydantic_core import CoreSchema, core_schema
@@ -35,9 +35,12 @@ class Input(Value):
     A field that does not fit is refused with an InvalidValueError that names it, as in every other call. The text of an
     enumeration, of a UUID and of a Decimal will do, and any collection in place of another; nothing else is converted,
     so that nothing is stored that nobody has given: not bytes to text, nor text to a number or a time.
+
+    Fields in ``replaced_texts`` may hold NUL and lone surrogates: the service puts other characters in their place.
     """
 
     model_config = ConfigDict(extra="forbid")
+    replaced_texts: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, /, **values: Any) -> None:
         validate = self.__pydantic_validator__.validate_python

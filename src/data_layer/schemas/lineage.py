@@ -43,6 +43,8 @@ class ReceivedGeneration(Input):
         inputs: see ``GenerationRequest``.
     """
 
+    replaced_texts = frozenset({"prompt", "full_prompt", "design_system", "base_code"})
+
     source: str
     key: str
     at: AwareDatetime

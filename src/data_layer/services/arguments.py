@@ -174,13 +174,13 @@ def _instance_of(kind: type) -> Check:
     return check
 
 
-def _fields_of(kind: type) -> Check:
+def _fields_of(kind: type[Input]) -> Check:
     check_kind = _instance_of(kind)
 
     def check(name: str, value: Any) -> None:
         check_kind(name, value)
         for field, held in vars(value).items():
-            if type(held) in _CHECKS_OF_FIELDS:
+            if type(held) in _CHECKS_OF_FIELDS and field not in kind.replaced_texts:
                 _CHECKS_OF_FIELDS[type(held)](field, held)
 
     return check
