@@ -181,7 +181,7 @@ from data_layer.cache import Cache
 from data_layer.config import Settings
 
 async def main():
-    async with Cache(Settings(), sys.argv[1]) as cache:
+    async with Cache(Settings().redis, sys.argv[1]) as cache:
         seen = None
         print("ready", flush=True)
         while True:

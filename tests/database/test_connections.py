@@ -399,7 +399,7 @@ async def test_what_is_asked_often_is_prepared(make: Make) -> None:
                 await tx.users.get(user.id)
         async with data.transaction() as tx:
             names = await tx.execute(
-                text("SELECT name FROM pg_prepared_statements WHERE statement LIKE 'SELECT%FROM users WHERE id = $1'")
+                text("SELECT name FROM pg_prepared_statements WHERE statement LIKE '%FROM users WHERE users.id = $1'")
             )
             assert len(names.all()) == 1
 

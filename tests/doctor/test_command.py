@@ -12,6 +12,7 @@ import pytest
 
 from data_layer import DataLayer, Settings
 from data_layer.services.doctor import cache as cache_checks
+from data_layer.services.doctor import storage as storage_checks
 from tests.service.support import clean_environment
 
 from .support import GONE, Examine, Report, silent_server
@@ -20,9 +21,15 @@ from .support import GONE, Examine, Report, silent_server
 PATIENCE = 120
 
 
-def test_servers_of_our_own_are_all_well(examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the service that uses them."""
+@pytest.fixture(autouse=True)
+def nothing_is_wrong_with_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy it is, and however full its disk."""
     monkeypatch.setattr(cache_checks, "_SLOW_SECONDS", 30.0)
+    monkeypatch.setattr(storage_checks, "_LITTLE_SPACE", 0.0)
+
+
+def test_servers_of_our_own_are_all_well(examine: Examine, tmp_path: Path) -> None:
+    """Beside the service that uses them."""
     embedded = {"DATABASE_URL": "", "REDIS_URL": ""}
     folder = Path(examine.command.environment["DATA_FOLDER"])
 
@@ -52,8 +59,7 @@ def test_before_the_first_start_nothing_is_made(examine: Examine) -> None:
     assert not folder.exists()
 
 
-def test_every_line_for_people_is_a_finding_for_programs(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_checks, "_SLOW_SECONDS", 30.0)
+def test_every_line_for_people_is_a_finding_for_programs(examine: Examine) -> None:
     shown = examine.command("doctor", code=None).output.splitlines()
     report = examine()
     assert "10 s" in shown[0], "the time limit is told"

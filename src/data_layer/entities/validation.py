@@ -40,8 +40,10 @@ def _check_assignments(entity: type[Entity], name: str, attribute: QueryableAttr
     check = _check_for(entity, name, column)
     name = name.removesuffix("_")  # Callers know metadata_ as metadata.
     # A new row may leave to the database what only it fills in; where nothing fills it in, the row is refused there.
-    may_be_empty = column.nullable and not column.info.get("required")
-    may_be_new = may_be_empty or column.server_default is None or isinstance(column.type, DateTime)
+    is_required = bool(column.info.get("required"))
+    may_be_empty = column.nullable and not is_required
+    is_refused_there = column.server_default is None and not is_required
+    may_be_new = may_be_empty or is_refused_there or isinstance(column.type, DateTime)
 
     def on_set(target: Entity, value: Any, old: Any, _: Any) -> Any:
         if value is None:
