@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,14 @@ def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Itera
     yield
     os.chdir(folder)
     os.environ.update(saved)
+
+
+@pytest.fixture(autouse=True)
+def _no_timer_is_left() -> Iterator[None]:
+    """A watchdog that outlives its test would end the process of all tests, minutes later and without a word."""
+    yield
+    timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    assert not [timer for timer in timers if not timer.finished.is_set()]
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from data_layer.errors import EmbeddedServerError
+from data_layer.testing import leftovers
 from data_layer.testing.redis_server import RedisServer
 
 
@@ -67,3 +68,19 @@ def test_it_ends_with_a_process_that_is_killed() -> None:
     with pytest.raises(ProcessLookupError):
         while time.monotonic() < deadline:
             os.kill(int(pid), 0)
+
+
+@pytest.mark.parametrize("number", ["kept", "given again"])
+def test_only_the_process_that_was_watched_is_killed(tmp_path: Path, number: str) -> None:
+    """Another one may have its number by now, be it a thread of the tests."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with subprocess.Popen(["/bin/sleep", "60"]) as process:
+        birth = leftovers._birth(process.pid) if number == "kept" else "1"
+        watched = f"+{process.pid} {birth} {folder}\n"
+        subprocess.run([sys.executable, leftovers.__file__], input=watched, text=True, check=True, timeout=20)
+        assert not folder.exists()
+        if number == "given again":
+            assert process.poll() is None
+            process.terminate()
+    assert process.returncode == (-signal.SIGKILL if number == "kept" else -signal.SIGTERM)

@@ -23,7 +23,7 @@ _watchers: dict[int, subprocess.Popen[bytes]] = {}
 
 def watch(pid: int, folder: Path) -> None:
     """From now on, kill the process and remove the folder when this process ends without saying ``forget``."""
-    _tell(f"+{pid} {folder}")
+    _tell(f"+{pid} {_birth(pid)} {folder}")
 
 
 def forget(pid: int) -> None:
@@ -61,17 +61,26 @@ def _dismiss(own: int) -> None:
         _watchers.pop(own).communicate()
 
 
+def _birth(pid: int) -> str:
+    """When the process began, by the system's clock; numbers are given again, also to threads. "0" if unknown."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return "0"
+
+
 def _run_watcher() -> None:
-    servers: dict[int, Path] = {}
+    servers: dict[int, tuple[str, Path]] = {}
     for line in sys.stdin:
-        pid, _, folder = line[1:].rstrip("\n").partition(" ")
+        pid, *rest = line[1:].rstrip("\n").split(" ", 2)
         if line[0] == "+":
-            servers[int(pid)] = Path(folder)
+            servers[int(pid)] = rest[0], Path(rest[1])
         else:
             servers.pop(int(pid), None)
-    for pid, folder in servers.items():
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    for pid, (birth, folder) in servers.items():
+        if _birth(pid) == birth:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -120,9 +120,7 @@ class PostgresqlServer:
     @property
     def pid(self) -> int:
         """The number of the main process."""
-        if self._process is None:
-            raise EmbeddedServerError("The server is stopped")
-        return self._process.pid
+        return self._running.pid
 
     def url(
         self, database: str = "postgres", *, user: str = "postgres", password: str = "", host: str = "", **query: str
@@ -161,7 +159,7 @@ class PostgresqlServer:
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to the main process and do not wait."""
-        os.kill(self.pid, number)
+        self._running.send_signal(number)
 
     def restart(self, mode: StopMode = StopMode.FAST) -> None:
         """Stop and start the server."""
@@ -178,6 +176,12 @@ class PostgresqlServer:
         """Let a paused server go on."""
         self._signal_paused(signal.SIGCONT)
         self._paused = []
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise EmbeddedServerError("The server is stopped")
+        return self._process
 
     @property
     def _data(self) -> Path:
