@@ -5,8 +5,7 @@ what changes something is also refused when the browser says that it comes from 
 ``Origin`` where a browser does not know that). A bearer token is never sent by itself, so it needs none of this.
 """
 
-from __future__ import annotations
-
+# Annotations are evaluated at once: FastAPI before 0.124 does not resolve those of objects that are called.
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
