@@ -4,7 +4,7 @@
 .NOTPARALLEL:
 .PHONY: help run quick watch test test-all test-lowest test-servers coverage check format lint types docs build lock upgrade
 .PHONY: env-example clean
-.PHONY: bench bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-bodies bench-generations bench-operations
+.PHONY: bench bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-bodies bench-generations bench-growth bench-operations
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -83,7 +83,7 @@ upgrade: $(to_develop) ## Lock the newest versions that pyproject.toml allows
 env-example: $(to_develop) ## Write .env.example again after a change in the settings
 	@$(bin)/python tools/make_env_example.py
 
-bench: bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-bodies bench-generations bench-operations ## Run all benchmarks
+bench: bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-bodies bench-generations bench-growth bench-operations ## Run all benchmarks
 
 bench-database: $(to_measure) ## Measure imports, starts, and the database against raw psycopg
 	@$(bin)/python benchmarks/database.py $(ARGUMENTS)
@@ -108,6 +108,9 @@ bench-projects: $(to_measure) ## Measure opening, listing and saving projects ag
 
 bench-generations: $(to_measure) ## Measure 200 generations that are written and followed at once
 	@$(bin)/python benchmarks/generations.py $(ARGUMENTS)
+
+bench-growth: $(to_measure) ## Measure how reading grows from 10 thousand to a million generations
+	@$(bin)/python benchmarks/growth.py $(ARGUMENTS)
 
 bench-bodies: $(to_measure) ## Measure what histories of pages take, and how fast a version is read
 	@$(bin)/python benchmarks/code_bodies.py $(ARGUMENTS)

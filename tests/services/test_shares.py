@@ -16,10 +16,27 @@ from uuid_utils.compat import uuid7
 
 from data_layer import DataLayer
 from data_layer.entities import GeneratedCode, Generation, Project
-from data_layer.entities.enums import AuditAction, CodeStack, GenerationStatus, ProjectStatus, UserRole, UserStatus
-from data_layer.errors import DataLayerError, InvalidValueError, LimitReachedError, NotFoundError
+from data_layer.entities.enums import (
+    AuditAction,
+    CodeStack,
+    GenerationStatus,
+    ProjectStatus,
+    RequestType,
+    UserRole,
+    UserStatus,
+)
+from data_layer.errors import (
+    DataLayerError,
+    InvalidValueError,
+    LimitReachedError,
+    MissingReferenceError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
+from data_layer.schemas.files import Attachment
 from data_layer.services.shares import MAXIMUM_NUMBER
+from tests.file_content import picture as image
 from tests.support import make_code, make_project, make_user, stored_actor
 
 NOTHING = "there is no such share"
@@ -157,6 +174,9 @@ async def nothing(shared: Shared, token: Any) -> None:
     with pytest.raises(NotFoundError) as raised:
         await shared.data.shares.open(token)
     assert str(raised.value) == NOTHING
+    with pytest.raises(NotFoundError) as raised:
+        await shared.data.shares.fork(await stored_actor(shared.data), token)
+    assert str(raised.value) == NOTHING
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -256,7 +276,7 @@ async def test_making_and_ending_are_recorded(shared: Shared) -> None:
     assert revoked.new_values == {"share_id": str(made.share.id)}
 
 
-METHODS = ("create", "list", "revoke", "open")
+METHODS = ("create", "list", "revoke", "open", "fork")
 WHO = ("owner", "stranger", "nobody", "moderator", "administrator", "holder", "system")
 
 
@@ -284,11 +304,13 @@ async def test_who_may_do_what(data: DataLayer, who: str, method: str, state: Pr
         "administrator": await stored_actor(data, role=UserRole.ADMIN),
         "system": SYSTEM,
     }[who]
+    heir = shared.user.id if who == "system" else None
     work: Any = {
         "create": lambda: data.shares.create(actor, project_id),
         "list": lambda: data.shares.list(actor, project_id),
         "revoke": lambda: data.shares.revoke(actor, share_id),
         "open": lambda: data.shares.open(token if is_there else "x" * 43),
+        "fork": lambda: data.shares.fork(actor, token if is_there else "x" * 43, owner_id=heir),
     }[method]
 
     error: DataLayerError | None = None
@@ -302,11 +324,14 @@ async def test_who_may_do_what(data: DataLayer, who: str, method: str, state: Pr
         "list": who in {"owner", "moderator", "administrator", "system"} and state is ProjectStatus.ACTIVE,
         "revoke": who in {"owner", "moderator", "administrator", "system"} and is_there,
         "open": state is ProjectStatus.ACTIVE,
+        "fork": who != "nobody" and state is ProjectStatus.ACTIVE,
     }[method]
     assert (error is None) == allowed, error
-    if error is not None:
+    if error is not None and (who, method) == ("nobody", "fork"):
+        assert type(error) is PermissionDeniedError
+    elif error is not None:
         assert type(error) is NotFoundError
-        expected = {"open": NOTHING, "revoke": f"no share has the id {share_id}"}
+        expected = {"open": NOTHING, "fork": NOTHING, "revoke": f"no share has the id {share_id}"}
         assert str(error) == expected.get(method, f"no project has the id {project_id}")
 
 
@@ -317,3 +342,114 @@ async def test_a_deleted_row_of_a_project_is_no_crash(shared: Shared) -> None:
         await tx.projects.delete(project)
     with pytest.raises(NotFoundError):
         await shared.data.shares.revoke(shared.owner, made.share.id)
+
+
+async def forked_code(data: DataLayer, holder: Actor, project_id: UUID) -> str:
+    return (await data.generations.latest(holder, project_id)).code
+
+
+async def test_a_fork_is_the_page_that_the_link_shows_now(shared: Shared) -> None:
+    data, holder = shared.data, await stored_actor(shared.data)
+    frozen, following = await shared.token(version=2, variant_index=0), await shared.token()
+    assert not (await data.projects.list(holder)).projects
+    forks = [await data.shares.fork(holder, token, name=" Mine ") for token in (frozen, following)]
+    await shared.add("four")
+    forks.append(await data.shares.fork(holder, following))
+
+    assert [await forked_code(data, holder, fork.id) for fork in forks] == ["two, variant 0", "three", "four"]
+    assert [fork.name for fork in forks] == ["Mine", "Mine", "Copy of a shared page"]
+    assert {(fork.user_id, fork.generation_count, fork.is_public) for fork in forks} == {(holder.user_id, 1, False)}
+    [listed, *_] = (await data.projects.list(holder)).projects  # It was cached as an empty list.
+    assert listed.id == forks[-1].id
+    [version] = await data.generations.history(holder, forks[1].id)
+    assert (version.number, version.generation_type, version.created_by) == (1, RequestType.IMPORT, holder.user_id)
+    assert version.variants[0].code_stack is CodeStack.SVG
+
+
+async def test_a_fork_stays_whatever_happens_to_the_share(shared: Shared) -> None:
+    data, holder = shared.data, await stored_actor(shared.data)
+    made = await data.shares.create(shared.owner, shared.project.id)
+    fork = await data.shares.fork(holder, made.token.get_secret_value())
+    await data.shares.revoke(shared.owner, made.share.id)
+    async with data.transaction() as tx:
+        await tx.projects.delete(await tx.projects.get(shared.project.id))
+    assert await forked_code(data, holder, fork.id) == "three"
+    # And it is the holder's alone.
+    with pytest.raises(NotFoundError):
+        await data.projects.open(shared.owner, fork.id)
+
+
+async def test_nothing_private_comes_with_a_fork(shared: Shared) -> None:
+    data, holder = shared.data, await stored_actor(shared.data)
+    secret = "do not tell"
+    await shared.change_project(
+        name=secret, description=secret, instructions=secret, tags=[secret], settings={secret: 1}, metadata_={secret: 1}
+    )
+    picture = await data.files.save(
+        image("PNG"), owner_id=shared.user.id, attached_to=Attachment(project_id=shared.project.id)
+    )
+    page = await shared.add(
+        "page",
+        **dict.fromkeys(("name", "original_prompt", "revised_prompt", "additional_instructions"), secret),
+        **{field: {secret: 1} for field in ("metrics", "generation_params", "metadata_")},
+        model=secret,
+        parent_id=shared.codes[0].id,
+    )
+    assert holder.user_id is not None
+    fork = await data.shares.fork(holder, await shared.token())
+
+    async with data.transaction() as tx:
+        rows = [
+            str((await tx.execute(text(f"SELECT {table} FROM {table} WHERE {own} = :id").bindparams(id=value))).all())
+            for table, own, value in (
+                ("projects", "id", fork.id),
+                *((table, "project_id", fork.id) for table in ("generations", "generated_codes", "generated_images")),
+                ("file_references", "project_id", fork.id),
+                ("file_references", "owner_id", holder.user_id),
+                ("project_search", "project_id", fork.id),
+                ("usage_entries", "user_id", holder.user_id),
+                ("audit_logs", "user_id", holder.user_id),
+            )
+        ]
+    stored = "".join(rows)
+    private = (secret, *map(str, (shared.project.id, shared.user.id, page.id, page.generation_id, picture.id)))
+    assert str(fork.id) in stored
+    assert not [each for each in private if each in stored]
+
+
+async def test_a_fork_is_recorded_and_counts_as_a_view(shared: Shared) -> None:
+    data, holder = shared.data, await stored_actor(shared.data)
+    made = await data.shares.create(shared.owner, shared.project.id, version=1)
+    fork = await data.shares.fork(holder, made.token.get_secret_value())
+    await data._opened.view_counts.flush()
+    [share] = await data.shares.list(shared.owner, shared.project.id)
+    async with data.transaction() as tx:
+        [entry] = await tx.audit.list(resource_id=str(fork.id))
+        viewed = (await tx.codes.get(shared.codes[0].id)).view_count
+    assert (share.view_count, viewed) == (1, 1)
+    assert (entry.action, entry.user_id) == (AuditAction.PROJECT_CLONE, holder.user_id)
+    assert entry.new_values == {"name": fork.name, "share_id": str(made.share.id)}
+
+
+async def test_who_cannot_have_a_project_forks_nothing(shared: Shared) -> None:
+    data, holder = shared.data, await stored_actor(shared.data)
+    token = await shared.token()
+    with pytest.raises(PermissionDeniedError):
+        await data.shares.fork(holder, token, owner_id=shared.user.id)
+    with pytest.raises(PermissionDeniedError):  # Administrators make no projects for others.
+        await data.shares.fork(await stored_actor(data, role=UserRole.ADMIN), token, owner_id=shared.user.id)
+    with pytest.raises(InvalidValueError, match="owner_id"):
+        await data.shares.fork(SYSTEM, token)
+    with pytest.raises(MissingReferenceError):
+        await data.shares.fork(SYSTEM, token, owner_id=uuid7())
+    for name in ("", "   ", "x" * 256):
+        with pytest.raises(InvalidValueError, match="name"):
+            await data.shares.fork(holder, token, name=name)
+    async with data.transaction() as tx:
+        (await tx.users.get(holder.user_id or uuid7())).status = UserStatus.SUSPENDED
+    with pytest.raises(PermissionDeniedError):
+        await data.shares.fork(holder, token)
+    [share] = await data.shares.list(shared.owner, shared.project.id)
+    assert share.view_count == 0  # What is refused, is undone as a whole.
+    async with data.transaction() as tx:
+        assert await tx.projects.count() == 1

@@ -15,8 +15,9 @@ from uuid_utils.compat import uuid7
 from data_layer import DataLayer
 from data_layer.entities import GeneratedImage, Project
 from data_layer.entities.enums import ProjectStatus
-from data_layer.errors import CommitUnknownError, DatabaseUnavailableError
+from data_layer.errors import CommitUnknownError, DatabaseUnavailableError, NotFoundError
 from data_layer.schemas.actors import Actor
+from data_layer.schemas.generations import GenerationRequest, VariantModel
 from data_layer.schemas.projects import ProjectDraft, ProjectOrder
 from data_layer.services import view_counts
 from data_layer.services.view_counts import ViewCounts
@@ -201,3 +202,36 @@ async def test_several_processes_add_up_exactly_and_never_wait_in_a_circle(
         _, errors = await viewer.communicate()
         assert viewer.returncode == 0, errors.decode()
     assert [(await stored(data, project_id))[0] for project_id in ids] == [150] * 20
+
+
+async def test_versions_that_are_read_are_counted_and_nothing_else(data: DataLayer, owner: Actor) -> None:
+    project_id = await make(data, owner)
+    counts, generations = data._opened.view_counts, data.generations
+    started = await generations.start(owner, project_id, GenerationRequest(), [VariantModel(), VariantModel()])
+    for variant in range(2):
+        await generations.complete(owner, started.writer_token, variant, code=f"<p>{variant}")
+    link = (await data.shares.create(owner, project_id, version=1, variant_index=1)).token.get_secret_value()
+    before = await generations.version(owner, project_id, 1, 1)
+    for _ in range(2):
+        await generations.version(owner, project_id, 1)
+    await generations.latest(owner, project_id)
+    await data.shares.open(link)
+    # These show no page, or to nobody.
+    await generations.history(owner, project_id)
+    await generations.diff(owner, project_id, 1, 1)
+    stranger = await stored_actor(data)
+    for refused in (
+        lambda: generations.version(stranger, project_id, 1),
+        lambda: generations.latest(stranger, project_id),
+        lambda: generations.version(owner, project_id, 2),
+        lambda: data.shares.open("x"),
+    ):
+        with pytest.raises(NotFoundError):
+            await refused()
+
+    await counts.flush()
+    await counts.flush()
+
+    async with data.transaction() as tx:
+        assert {code.view_count for code in await tx.codes.list(project_id=project_id)} == {3, 2}
+        assert (await tx.codes.get(before.id)).updated_at == before.updated_at  # A view is no change.

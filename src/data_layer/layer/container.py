@@ -242,8 +242,12 @@ async def open_container(
     local_files = _local_file_server(settings, transactions, backends)
     projects = ProjectService(transactions, image_files, cached_projects, view_counts)
     images = ImageService(transactions, image_files, files, view_counts)
-    generations = GenerationService(transactions, cached_projects, generation_streams)
-    designs, usage, shares = DesignSystemService(transactions), UsageService(transactions), ShareService(transactions)
+    generations = GenerationService(transactions, cached_projects, generation_streams, view_counts)
+    designs, usage, shares = (
+        DesignSystemService(transactions),
+        UsageService(transactions),
+        ShareService(transactions, view_counts),
+    )
     seed = SeedService(
         transactions,
         SeedServices(accounts, sessions, projects, generations, images, designs, shares, usage),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 from uuid import UUID
 
 from sqlalchemy import Table, func, or_, select
@@ -18,7 +18,9 @@ from data_layer.schemas.shares import SharedPage, ShareView
 
 _TABLE = cast("Table", GeneratedCode.__table__).alias("codes")
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types here
-_CODES = select(packed_text(_TABLE).label("code"), _TABLE.c.code_stack).compile(dialect=_DIALECT)
+_CODES = select(_TABLE.c.id.label("code_id"), packed_text(_TABLE).label("code"), _TABLE.c.code_stack).compile(
+    dialect=_DIALECT
+)
 
 # One statement decides and counts, so no view is lost and none is shown without being counted. The update waits for a
 # revocation that is being committed, and then finds nothing.
@@ -26,7 +28,7 @@ _OPEN = Sql(
     "shares.open",
     f"""
 WITH found AS (
-    SELECT shares.id, page.code, page.code_stack
+    SELECT shares.id, page.code_id, page.code, page.code_stack
     FROM shares
     JOIN projects ON projects.id = shares.project_id AND projects.status NOT IN ('archived', 'deleted')
     JOIN users ON users.id = projects.user_id AND users.status = 'active'
@@ -46,10 +48,18 @@ WITH found AS (
     FROM found WHERE shares.id = found.id AND shares.revoked_at IS NULL
     RETURNING shares.id
 )
-SELECT found.code, found.code_stack FROM found JOIN counted ON counted.id = found.id
+SELECT found.id, found.code_id, found.code, found.code_stack FROM found JOIN counted ON counted.id = found.id
 """,  # noqa: S608  (only texts of the models stand in it)
 )
 _ENDED = (GenerationStatus.FAILED, GenerationStatus.CANCELLED)
+
+
+class OpenedShare(NamedTuple):
+    """A share with the variant that it shows."""
+
+    id: UUID
+    code_id: UUID
+    page: SharedPage
 
 
 class ShareRepository(Repository[Share]):
@@ -57,10 +67,10 @@ class ShareRepository(Repository[Share]):
 
     entity = Share
 
-    async def open(self, token_hash: str) -> SharedPage | None:
+    async def open(self, token_hash: str) -> OpenedShare | None:
         """Return what a link shows, and count the view; ``None`` if there is nothing to show, for whatever reason."""
         [row] = await self._session.run((_OPEN, (token_hash,)))
-        return SharedPage(code=text_of(row[0]), code_stack=row[1]) if row else None
+        return OpenedShare(row[0], row[1], SharedPage(code=text_of(row[2]), code_stack=row[3])) if row else None
 
     async def views(self, project_id: UUID) -> Sequence[ShareView]:
         """All shares of a project, those made last first."""

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from data_layer.database.statements import Sql
-from data_layer.entities import GeneratedImage, Project
+from data_layer.entities import GeneratedCode, GeneratedImage, Project
 
 if TYPE_CHECKING:
     from data_layer.database.entity_session import EntitySession
+
+Viewed = type[Project] | type[GeneratedCode] | type[GeneratedImage]
 
 # Rows are locked in the order of their ids, so that two processes never wait for each other in a circle. It is no
 # change of the row's content, so the time of its last change stays.
@@ -24,8 +26,9 @@ UPDATE {table} SET {changes} FROM seen JOIN locked USING (id) WHERE {table}.id =
 """
 _COUNT = "view_count = view_count + views"
 _LAST = "last_viewed_at = greatest(last_viewed_at, now() - make_interval(secs => seconds))"
-_ADD = {
+_ADD: dict[Viewed, Sql] = {
     Project: Sql("projects.add_views", _STATEMENT.format(table="projects", changes=f"{_COUNT}, {_LAST}")),
+    GeneratedCode: Sql("generated_codes.add_views", _STATEMENT.format(table="generated_codes", changes=_COUNT)),
     GeneratedImage: Sql("generated_images.add_views", _STATEMENT.format(table="generated_images", changes=_COUNT)),
 }
 
@@ -39,12 +42,12 @@ class Views(NamedTuple):
 
 
 class ViewCountRepository:
-    """The counters of views of projects and images."""
+    """The counters of views of projects, codes and images."""
 
     def __init__(self, session: EntitySession) -> None:
         self._session = session
 
-    async def add(self, kind: type[Project | GeneratedImage], views: Sequence[Views]) -> None:
+    async def add(self, kind: Viewed, views: Sequence[Views]) -> None:
         """Add to the counters of rows; those that are gone are left out."""
         ids, added, seconds = map(list, zip(*views, strict=True)) if views else ([], [], [])
         await self._session.run((_ADD[kind], (ids, added, seconds)))

@@ -11,15 +11,19 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
-from data_layer.entities import AuditLog, Project, Share
+from data_layer.entities import AuditLog, GeneratedCode, Project, Share
 from data_layer.entities.enums import AuditAction, ProjectStatus
 from data_layer.errors import InvalidValueError, LimitReachedError, NotFoundError
 from data_layer.repositories.repository import check_number
+from data_layer.repositories.shares import OpenedShare
 from data_layer.schemas.actors import Actor
+from data_layer.schemas.projects import ProjectFull
 from data_layer.schemas.shares import NewShare, SharedPage, ShareView
 from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
-from data_layer.services.permissions import Permission, is_allowed
+from data_layer.services.generations.copies import import_page
+from data_layer.services.permissions import Permission, is_allowed, require
+from data_layer.services.view_counts import ViewCounts
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
@@ -41,8 +45,9 @@ class ShareService:
     shared.
     """
 
-    def __init__(self, transactions: Transactions) -> None:
+    def __init__(self, transactions: Transactions, views: ViewCounts) -> None:
         self._transactions = transactions
+        self._views = views
 
     async def create(
         self,
@@ -139,10 +144,50 @@ class ShareService:
             NotFoundError: there is nothing to show.
         """
         async with self._transactions() as tx:
-            page = await tx.shares.open(_hash(token))
-        if page is None:
-            raise NotFoundError("there is no such share")
-        return page
+            opened = await _opened(tx, token)
+        self._views.count(GeneratedCode, opened.code_id)
+        return opened.page
+
+    async def fork(
+        self, actor: Actor, token: str, *, name: str = "Copy of a shared page", owner_id: UUID | None = None
+    ) -> ProjectFull:
+        """Make a project of the actor's own of what a link shows, which counts as a view of it.
+
+        The page is version 1, of type import. Nothing else comes along: neither name, settings and files of the shared
+        project, nor prompts, models and costs. What happens to the share or to its project later does not change the
+        copy. Files that the page names by their public addresses stay those of their owner.
+
+        Args:
+            actor: whose project it will be.
+            token: of the link.
+            name: of the project.
+            owner_id: instead of the actor, where the system acts.
+
+        Raises:
+            NotFoundError: the link shows nothing, see ``open``.
+            PermissionDeniedError: the actor has no active account, or names another person.
+            InvalidValueError: the name cannot be one; ``field`` says which value is meant.
+        """
+        owner_id = owner_id or actor.user_id
+        require(actor, Permission.CHANGE_PROJECT, owner=owner_id)
+        if owner_id is None:
+            raise InvalidValueError("owner_id is missing: the system has no projects", field="owner_id")
+        async with self._transactions() as tx:
+            require(await as_of_now(tx, actor), Permission.CHANGE_PROJECT, owner=owner_id)
+            opened = await _opened(tx, token)
+            project = await import_page(tx, owner_id, opened.page, name=name)
+            new: dict[str, object] = {"name": project.name, "share_id": str(opened.id)}
+            tx.add(_entry(actor, AuditAction.PROJECT_CLONE, project, "Forked a shared page", new))
+            view = ProjectFull.model_validate(project)
+        self._views.count(GeneratedCode, opened.code_id)
+        return view
+
+
+async def _opened(tx: UnitOfWork, token: str) -> OpenedShare:
+    opened = await tx.shares.open(_hash(token))
+    if opened is None:
+        raise NotFoundError("there is no such share")
+    return opened
 
 
 async def _open(

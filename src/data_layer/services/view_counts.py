@@ -1,4 +1,4 @@
-"""Views of projects and images, collected here and written to the database in batches."""
+"""Views of projects, codes and images, collected here and written to the database in batches."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.concurrency import RegularFlush
-from data_layer.entities import GeneratedImage, Project
+from data_layer.entities import GeneratedCode, GeneratedImage, Project
 from data_layer.errors import CommitUnknownError, DataLayerError
 from data_layer.observability.log import get_log
-from data_layer.repositories.view_counts import Views
+from data_layer.repositories.view_counts import Viewed, Views
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions
@@ -23,8 +23,8 @@ log = get_log(__name__)
 FLUSH_SECONDS = 10.0
 """How often they are written; so many are lost when the process is killed."""
 
-Viewed = type[Project] | type[GeneratedImage]
 
+_KINDS: tuple[Viewed, ...] = (Project, GeneratedCode, GeneratedImage)
 _MOST_ROWS = 50_000
 _SOON = 5_000
 _BATCH = 1_000
@@ -90,7 +90,7 @@ class ViewCounts:
             if lost:
                 log.warning("views_lost", views=lost, reason="more rows were viewed than can wait to be written")
             collected, self._seen = self._seen, {}
-            for kind in (Project, GeneratedImage):
+            for kind in _KINDS:
                 rows = [(key, seen) for key, seen in collected.items() if key[0] is kind]
                 for start in range(0, len(rows), _BATCH):
                     batch = rows[start : start + _BATCH]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from data_layer.entities import AuditLog, GeneratedCode, Generation, Project
-from data_layer.entities.enums import AuditAction, InputMode, RequestType
+from data_layer.entities.enums import AuditAction, InputMode, ProjectStatus, RequestType
 from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.repositories.project_copies import ProjectContents, ProjectCopy
 from data_layer.schemas.actors import Actor
+from data_layer.schemas.generations import VariantModel
 from data_layer.schemas.projects import ProjectFull
+from data_layer.schemas.shares import SharedPage
 from data_layer.services.generations.versions import add_copy
-from data_layer.services.project_keys import owner_key
+from data_layer.services.project_keys import owner_key, work_keys
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
@@ -50,6 +53,31 @@ async def copy_version(
     return await _finish(tx, actor, copy, None if code is None else code.version, with_history=False)
 
 
+async def import_page(tx: UnitOfWork, owner_id: UUID, page: SharedPage, *, name: str) -> Project:
+    """Make a project of a page alone, as its version 1."""
+    project = Project(user_id=owner_id, name=_checked(name), status=ProjectStatus.ACTIVE)
+    tx.add(project)
+    tx.invalidate(*work_keys(project.id, owner_id))
+    await tx.flush()
+    unknown = VariantModel()
+    code = GeneratedCode(
+        project_id=project.id,
+        code=page.code,
+        code_stack=page.code_stack,
+        provider=unknown.provider,
+        model=unknown.name,
+    )
+    root = Generation(
+        project_id=project.id,
+        generation_type=RequestType.IMPORT,
+        input_mode=InputMode.TEXT,
+        created_by=owner_id,
+        inputs={"copied_from": "share"},
+    )
+    await add_copy(tx, root, code, parent_id=None)
+    return await tx.projects.get(project.id, lock=True)  # Read again: its generation is counted.
+
+
 async def _contents(tx: UnitOfWork, project: Project, **which: Any) -> ProjectContents:
     contents = await tx.project_copies.contents(project.id, **which)
     if contents is None:
@@ -62,10 +90,14 @@ async def _begin(tx: UnitOfWork, project: Project, contents: ProjectContents, na
         suffix = " (copy)"
         name = project.name[: _LONGEST_NAME - len(suffix)] + suffix
     # The entity checks the name; the database inserts the row.
-    checked = Project(user_id=project.user_id, name=name.strip())
-    if not checked.name:
-        raise InvalidValueError("name is empty; leave it out, or give the copy one", field="name")
+    checked = Project(user_id=project.user_id, name=_checked(name))
     return await tx.project_copies.begin(contents, owner_id=project.user_id, name=checked.name)
+
+
+def _checked(name: str) -> str:
+    if not name.strip():
+        raise InvalidValueError("name is empty; leave it out, or give the copy one", field="name")
+    return name.strip()
 
 
 async def _finish(

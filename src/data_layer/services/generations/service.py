@@ -63,6 +63,7 @@ from data_layer.services.permissions import Permission
 from data_layer.services.project_keys import history_key, work_keys
 from data_layer.services.ratings import rating_values
 from data_layer.services.usage import check_amount, check_currency
+from data_layer.services.view_counts import ViewCounts
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions
@@ -77,8 +78,10 @@ class GenerationService(Lineage):
     Moderators and administrators may read code if they say why, which is recorded; they change nothing.
     """
 
-    def __init__(self, transactions: Transactions, cached: CachedProjects, streams: GenerationStreams) -> None:
-        super().__init__(transactions, cached)
+    def __init__(
+        self, transactions: Transactions, cached: CachedProjects, streams: GenerationStreams, views: ViewCounts
+    ) -> None:
+        super().__init__(transactions, cached, views)
         self._streams = streams
 
     async def start(

@@ -19,6 +19,7 @@ from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.generations.access import open_project, view_of, views_of
 from data_layer.services.permissions import Permission
 from data_layer.services.project_keys import work_keys
+from data_layer.services.view_counts import ViewCounts
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
@@ -31,9 +32,10 @@ _MOST_COMPARED = 20_000
 class Versions:
     """What can be done with the versions of a project. ``variant`` is by default the one that was selected."""
 
-    def __init__(self, transactions: Transactions, cached: CachedProjects) -> None:
+    def __init__(self, transactions: Transactions, cached: CachedProjects, views: ViewCounts) -> None:
         self._transactions = transactions
         self._cached = cached
+        self._views = views
 
     async def history(
         self, actor: Actor, project_id: UUID, *, limit: int = 100, before: int | None = None, reason: str | None = None
@@ -70,17 +72,21 @@ class Versions:
     async def version(
         self, actor: Actor, project_id: UUID, number: int, variant: int | None = None, *, reason: str | None = None
     ) -> GeneratedCodeFull:
-        """A version with its code.
+        """A version with its code; the view is counted, as those of projects are (see ``data.projects.open``).
 
         Raises:
             NotFoundError: there is no such project, version or variant.
         """
         async with self._transactions() as tx:
             await open_project(tx, actor, project_id, Permission.READ_CODE, reason=reason)
-            return GeneratedCodeFull.model_validate(await code_at(tx, project_id, number, variant))
+            code = GeneratedCodeFull.model_validate(await code_at(tx, project_id, number, variant))
+        self._views.count(GeneratedCode, code.id)
+        return code
 
     async def latest(self, actor: Actor, project_id: UUID, *, reason: str | None = None) -> GeneratedCodeFull:
         """The selected variant of the last generation that has one which is complete; that one if it is not.
+
+        The view is counted, see ``version``.
 
         Raises:
             NotFoundError: there is no such project, or nothing in it is complete.
@@ -90,6 +96,7 @@ class Versions:
             code = await tx.codes.latest(project_id)
         if code is None:
             raise NotFoundError("the project has no version that is complete")
+        self._views.count(GeneratedCode, code.id)
         return GeneratedCodeFull.model_validate(code)
 
     async def diff(
