@@ -156,6 +156,12 @@ class SingleFlight(Generic[Key, Result]):
         self._flights: dict[Key, _Flight[Result]] = {}
         self._refusal: Exception | None = None
 
+    def is_under_way(self, key: Key) -> bool:
+        """Whether ``run`` would join a call."""
+        flight = self._flights.get(key)
+        # A call that has ended is in the dictionary until the loop's next turn; waiting for it would give no turn.
+        return flight is not None and not flight.task.done() and self._clock() - flight.begun_at <= self._join_seconds
+
     async def run(self, key: Key, call: Callable[[], Coroutine[Any, Any, Result]], *, alone: bool = False) -> Result:
         """The result of the call of this key that is under way, or of a new one.
 
@@ -164,9 +170,9 @@ class SingleFlight(Generic[Key, Result]):
             call: starts the work.
             alone: start a new call in any case; later callers join this one.
         """
-        flight = self._flights.get(key)
-        # A call that has ended is in the dictionary until the loop's next turn; waiting for it would give no turn.
-        if flight is None or flight.task.done() or alone or self._clock() - flight.begun_at > self._join_seconds:
+        if not alone and self.is_under_way(key):
+            flight = self._flights[key]
+        else:
             flight = self._flights[key] = _Flight(asyncio.create_task(call(), name=self._name), self._clock())
             ignore_error(flight.task)  # When all callers have gone, nothing else retrieves it.
             flight.task.add_done_callback(lambda task: self._land(key, task))

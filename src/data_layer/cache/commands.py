@@ -16,7 +16,7 @@ from data_layer.cache.wire.breaker import BreakerState
 from data_layer.cache.wire.cluster import ClusterRouting, key_slot
 from data_layer.cache.wire.connection import Command, Connection, OnPush, pack
 from data_layer.cache.wire.connector import Connector
-from data_layer.cache.wire.dispatcher import KEY_POSITIONS, Dispatcher, Request, as_bytes, together
+from data_layer.cache.wire.dispatcher import KEY_POSITIONS, Dispatcher, Request, as_bytes, size_of, together
 from data_layer.cache.wire.node import LARGE, Node
 from data_layer.cache.wire.routing import Routing, SingleServer
 from data_layer.cache.wire.sentinel import SentinelRouting
@@ -170,9 +170,12 @@ class CommandRunner:
             CacheError: as for ``run``.
         """
         try:
-            return await self.run("EVALSHA", script.sha1, 1, key, *arguments, repeatable=repeatable)
+            answer = await self.run("EVALSHA", script.sha1, 1, key, *arguments, repeatable=repeatable)
         except ScriptUnknownError:
-            return await self.run("EVAL", script.text, 1, key, *arguments, repeatable=repeatable)
+            answer = await self.run("EVAL", script.text, 1, key, *arguments, repeatable=repeatable)
+        if isinstance(answer, list) and (size_of(answer) or 0) > LARGE and (primary := self.owner(key)) is not None:
+            primary.large.remember(key)
+        return answer
 
     async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
         """The keys of all servers that match a glob, in batches; a batch may be empty, and a key may come twice."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -74,11 +74,31 @@ class Entries:
         if self.intents.has_pending:
             await self.intents.require_none_pending()
         try:
-            stored = await self._fetch(key)
+            if self.near.is_filled:
+                stored = await self.fetch(key, self.runner.get_with_life)
+            else:
+                stored = await self.runner.run("GET", key)
         except InvalidCacheValueError as error:
-            self._count_undecodable(key, str(error))
+            self.counters.misses += 1
+            self.note_undecodable(key, str(error))
             return MISSING
-        return self._decode(key, stored, as_type)
+        return self.decode(key, stored, as_type)
+
+    async def fetch(self, key: bytes, question: Callable[[bytes], Awaitable[tuple[Any, int]]]) -> Any:
+        """The answer to a question about a key, which also says how many milliseconds it has left.
+
+        If it is a value, it is kept near.
+        """
+        fetch = self.near.begin(key)
+        started = monotonic()
+        try:
+            answer, milliseconds = await question(key)
+            if fetch is not None and isinstance(answer, bytes) and not is_marker(answer):
+                self.near.keep(key, fetch, started, answer, milliseconds)
+            return answer
+        finally:
+            if fetch is not None:
+                self.near.end(key, fetch)
 
     async def read_many(self, keys: Collection[bytes], as_type: Any) -> dict[bytes, Any]:
         """The values that were found, in the order of the keys; those near by without asking Redis."""
@@ -90,7 +110,7 @@ class Entries:
             await self.intents.require_none_pending()
         for chunk in _chunks(far, _KEYS_PER_COMMAND):
             for key, stored in zip(chunk, await self._fetch_many(chunk), strict=True):
-                values[key] = self._decode(key, stored, as_type)
+                values[key] = self.decode(key, stored, as_type)
         return {key: value for key, value in values.items() if value is not MISSING}
 
     async def exists(self, key: bytes) -> bool:
@@ -226,19 +246,24 @@ class Entries:
         except UnencodableValueError as error:
             raise InvalidCacheValueError(f"The value for {self.describe(key)} cannot be cached: {error}") from None
 
-    async def _fetch(self, key: bytes) -> bytes | None:
-        fetch = self.near.begin(key)
-        if fetch is None:
-            alone: bytes | None = await self.runner.run("GET", key)
-            return alone
-        started = monotonic()
-        try:
-            stored, milliseconds = await self.runner.get_with_life(key)
-            if stored is not None and not is_marker(stored):
-                self.near.keep(key, fetch, started, stored, milliseconds)
-            return stored
-        finally:
-            self.near.end(key, fetch)
+    def decode(self, key: bytes, stored: bytes | None, as_type: Any) -> Any:
+        """What is stored, as the type, or MISSING; counted as a hit or a miss."""
+        if stored is not None:
+            try:
+                value = self.codec.decode(stored, as_type)
+            except UndecodableValueError as error:
+                if not is_marker(stored):  # Looked at only here, because a marker cannot be decoded.
+                    self.note_undecodable(key, str(error))
+            else:
+                self.counters.hits += 1
+                return value
+        self.counters.misses += 1
+        return MISSING
+
+    def note_undecodable(self, key: bytes, reason: str) -> None:
+        """Count and log what cannot be read."""
+        self.counters.undecodable += 1
+        logger.warning("cache_value_undecodable", key=self.describe(key), reason=reason)
 
     async def _fetch_many(self, keys: Collection[bytes]) -> list[bytes | None]:
         fetches = [(key, self.near.begin(key)) for key in keys]
@@ -291,26 +316,6 @@ class Entries:
     def _drop(self, keys: Iterable[bytes]) -> None:
         for key in keys:
             self.near.drop(key)
-
-    def _decode(self, key: bytes, stored: bytes | None, as_type: Any) -> Any:
-        if stored is None:
-            self.counters.misses += 1
-            return MISSING
-        try:
-            value = self.codec.decode(stored, as_type)
-        except UndecodableValueError as error:
-            if is_marker(stored):  # Looked at only here, because a marker cannot be decoded.
-                self.counters.misses += 1
-                return MISSING
-            self._count_undecodable(key, str(error))
-            return MISSING
-        self.counters.hits += 1
-        return value
-
-    def _count_undecodable(self, key: bytes, reason: str) -> None:
-        self.counters.misses += 1
-        self.counters.undecodable += 1
-        logger.warning("cache_value_undecodable", key=self.describe(key), reason=reason)
 
 
 def _chunks(items: list[Item], size: int) -> Iterator[list[Item]]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from data_layer.cache import markers
 from data_layer.cache.codec import UndecodableValueError
@@ -43,20 +43,59 @@ class _LoadSpec:
     force: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A value as it is stored. It was current at ``as_of``, in monotonic time.
+class _Answer(NamedTuple):
+    """What Redis said: the value, or else whether the caller holds the lease ``token`` now."""
 
-    ``shared`` is the value itself where nobody can change it: all callers get the same, and it is decoded once.
+    state: int
+    token: bytes = b""
+    stored: bytes = b""
+
+
+_CLOSED = _Answer(markers.CLOSED)
+
+
+class _Found:
+    """A value that was current at ``as_of``, in monotonic time.
+
+    Args:
+        stored: the value as it is stored.
+        as_of: see above.
+        value: the value itself, for one caller; for all of them if nobody can change it.
+        filling: stores the value, and reports whether it was still current then.
     """
 
-    stored: bytes
-    as_of: float
-    shared: Any = MISSING
+    def __init__(
+        self, stored: bytes, as_of: float, value: Any = MISSING, filling: asyncio.Task[bool] | None = None
+    ) -> None:
+        self.stored = stored
+        self.as_of = as_of
+        self._value = value
+        self._is_shared = is_immutable(value)
+        self._filling = filling
+
+    def take_value(self) -> Any:
+        """The value, or MISSING when another caller has got it, who may change it."""
+        value = self._value
+        if not self._is_shared:
+            self._value = MISSING
+        return value
+
+    async def is_current_after(self, moment: float) -> bool:
+        """Whether the value was current at some time after this moment, at which the caller was waiting for it."""
+        if self.as_of >= moment:
+            return True
+        if self._filling is None:
+            return False
+        await asyncio.wait([self._filling])  # A caller that is cancelled does not end it.
+        return not self._filling.cancelled() and self._filling.result()
 
 
 class Loading:
     """``get_or_load``: one load of a key at a time, and nothing stored that changed while it was loaded.
+
+    A miss costs its caller one round trip, which takes the lease, and the load: the value is handed over while it is
+    being stored. Only callers that joined during the load wait until it is stored, which proves that the value had not
+    changed by then.
 
     While Redis cannot be asked every process loads for itself, still once for all callers, and stores nothing.
     """
@@ -72,101 +111,126 @@ class Loading:
     async def get_or_load(self, key: bytes, load: Load, ttl: TimeToLive, as_type: Any, *, fresh: bool) -> Any:
         """The value, which is never older than this call unless it was in the cache."""
         milliseconds = to_milliseconds(ttl)
+        called = monotonic()
+        flight = key, as_type
         while True:
-            force = fresh or self._guard.covers(key)
-            if not force:
-                value = await self._look(key, as_type)
-                if value is not MISSING:
-                    return value
+            force, answer = fresh or self._guard.covers(key), None
+            if not force and not self._flights.is_under_way(flight):
+                with suppress(CacheError):
+                    answer = await self._ask(key, force=False)
+                if answer is not None and answer.state == markers.VALUE:
+                    value = self._entries.decode(key, answer.stored, as_type)
+                    if value is not MISSING:
+                        return value
+                else:
+                    self._entries.counters.misses += 1
+                if answer is not None and answer.state == markers.FREE and self._flights.is_under_way(flight):
+                    # Another caller did not get the lease, and began to load without it.
+                    self._start_returning(key, answer.token)
             spec = _LoadSpec(key, load, milliseconds, as_type, force=force)
-            joined = monotonic()
-            found = await self._flights.run((key, as_type), partial(self._find, spec), alone=fresh)
-            # Whoever came while another caller's load was under way, and it could not be stored because the value
-            # was changed meanwhile, must not get what was loaded before.
-            if found.as_of >= joined:
-                return self._entries.codec.decode(found.stored, as_type) if found.shared is MISSING else found.shared
+            found = await self._flights.run(flight, partial(self._find, spec, answer), alone=fresh)
+            if await found.is_current_after(called):
+                value = found.take_value()
+                return self._entries.codec.decode(found.stored, as_type) if value is MISSING else value
 
     async def close(self) -> None:
         """End what is being loaded."""
         await self._flights.close(NotInitializedError("The cache was closed"))
 
-    async def _look(self, key: bytes, as_type: Any) -> Any:
-        try:
-            return await self._entries.look(key, as_type)
-        except InvalidCacheValueError:
-            raise
-        except CacheError:
-            return MISSING
-
-    async def _find(self, spec: _LoadSpec) -> _Found:
-        token = markers.new_token()
-        try:
-            taken = await self._take_lease(spec, token)
-        except CacheError:
-            taken = markers.CLOSED
-        if isinstance(taken, _Found):
-            return taken
-        if taken != markers.FREE:
-            started = monotonic()
-            stored, shared = await self._load(spec)
-            return _Found(stored, started, shared)
-        return await self._load_and_fill(spec, token)
-
-    async def _take_lease(self, spec: _LoadSpec, token: bytes) -> _Found | int:
-        """The value that somebody has stored meanwhile; or whether this caller may store what it loads."""
-        give_up, force = monotonic() + LONGEST_WAIT, spec.force
+    async def _find(self, spec: _LoadSpec, answer: _Answer | None) -> _Found:
+        """What another process stores, or else what the loader gives; ``answer`` is what Redis has said already."""
+        asked, give_up, force = monotonic(), monotonic() + LONGEST_WAIT, spec.force
         pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, factor=1.5)
-        await self._entries.intents.require_none_pending()
         while True:
-            asked = monotonic()
-            if force:
-                self._entries.near.drop(spec.key)
-            answer = await self._runner.eval(
-                markers.TAKE_LEASE, spec.key, token, round(LEASE_SECONDS * 1000), int(force)
-            )
-            if isinstance(answer, bytes):
-                if self._is_decodable(answer, spec.as_type):
-                    return _Found(answer, asked)
+            if answer is None:
+                asked = monotonic()
+                try:
+                    answer = await self._ask(spec.key, force=force)
+                except CacheError:
+                    answer = _CLOSED
+            if answer.state == markers.VALUE:
+                with suppress(UndecodableValueError):
+                    value = self._entries.codec.decode(answer.stored, spec.as_type)
+                    return _Found(answer.stored, asked, value)
                 force = True
-            elif answer != markers.WAIT:
-                return int(answer)
+            elif answer.state != markers.WAIT:
+                return await self._load(spec, answer)
             elif asked > give_up:
-                return markers.CLOSED
+                return await self._load(spec, _CLOSED)
             else:
                 await self._tracking.wait_for_change(spec.key, pauses.next())
+            answer = None
 
-    async def _load_and_fill(self, spec: _LoadSpec, token: bytes) -> _Found:
-        filled = False
-        renewal = asyncio.create_task(self._renew(spec.key, token))
+    async def _ask(self, key: bytes, *, force: bool) -> _Answer:
+        """The value, or else a lease unless another caller has one, in one round trip.
+
+        Raises:
+            CacheError: Redis could not be asked.
+        """
+        if self._entries.intents.has_pending:
+            await self._entries.intents.require_none_pending()
+        if force:
+            self._entries.near.drop(key)
+        # Of this attempt alone: if its connection breaks and the server carries it out late, it must not renew a lease
+        # that was lost since.
+        token = markers.new_token()
+        try:
+            answer = await self._entries.fetch(key, partial(self._take_lease, token, force=force))
+        except (CacheError, asyncio.CancelledError):
+            self._start_returning(key, token)  # It may have been taken.
+            raise
+        if isinstance(answer, bytes):
+            return _Answer(markers.VALUE, stored=answer)
+        if answer == markers.REPLACED:
+            self._entries.note_undecodable(key, "it is not a value")
+            return _Answer(markers.FREE, token)
+        return _Answer(answer, token)
+
+    async def _take_lease(self, token: bytes, key: bytes, *, force: bool) -> tuple[Any, int]:
+        answer = await self._runner.eval(markers.TAKE_LEASE, key, token, round(LEASE_SECONDS * 1000), int(force))
+        stored, milliseconds = answer if isinstance(answer, list) else (answer, 0)
+        return stored, milliseconds
+
+    async def _load(self, spec: _LoadSpec, answer: _Answer) -> _Found:
+        """What the loader gives. It is stored if the caller holds the lease, but this does not wait until it is."""
+        token = answer.token if answer.state == markers.FREE else None
+        renewal = None if token is None else asyncio.create_task(self._renew(spec.key, token))
+        filling = None
         try:
             started = monotonic()
-            stored, shared = await self._load(spec)
-            with suppress(CacheError):
-                before = monotonic()
-                milliseconds = self._entries.spread(spec.milliseconds)
-                filled = bool(await self._runner.eval(markers.FILL, spec.key, token, stored, milliseconds))
-                # No change was announced since the lease was taken, so the value is current even now.
-                started = before if filled else started
-                if filled:
-                    self._guard.release(spec.key)
-            return _Found(stored, started, shared)
+            stored, value = await self._call_loader(spec)
+            if token is not None:
+                filling = self._entries.background.start(self._fill(spec, token, stored, started))
+                if self._guard.is_on:  # Until it is stored, every call would load again.
+                    await asyncio.wait([filling])
+            return _Found(stored, started, value, filling)
         finally:
-            renewal.cancel()
+            if renewal is not None:
+                renewal.cancel()
             self._entries.near.drop(spec.key)
-            if not filled:
-                # Not awaited: a caller that was cancelled, or has its value, need not wait for this.
-                self._entries.background.start(self._return_lease(spec.key, token))
+            if token is not None and filling is None:
+                self._start_returning(spec.key, token)
 
-    async def _load(self, spec: _LoadSpec) -> tuple[bytes, Any]:
-        """What the loader gives, as it is stored, and itself if it may be shared."""
+    async def _call_loader(self, spec: _LoadSpec) -> tuple[bytes, Any]:
+        """What the loader gives, as it is stored and as it comes out of the cache."""
         self.loads += 1
         stored = self._entries.encode(spec.key, await spec.load())
         try:
-            value = self._entries.codec.decode(stored, spec.as_type)
+            return stored, self._entries.codec.decode(stored, spec.as_type)
         except UndecodableValueError:
             name = self._entries.describe(spec.key)
             raise InvalidCacheValueError(f"What was loaded for {name} does not fit {spec.as_type}") from None
-        return stored, value if is_immutable(value) else MISSING
+
+    async def _fill(self, spec: _LoadSpec, token: bytes, stored: bytes, started: float) -> bool:
+        """Store what was loaded, and report whether that proves that it is current."""
+        milliseconds = self._entries.spread(spec.milliseconds)
+        try:
+            is_filled = bool(await self._runner.eval(markers.FILL, spec.key, token, stored, milliseconds))
+        except CacheError:
+            await self._return_lease(spec.key, token)
+            return False
+        # A lease that a failover brought back proves nothing about changes before the failover.
+        return is_filled and self._guard.release(spec.key, started)
 
     async def _renew(self, key: bytes, token: bytes) -> None:
         while True:
@@ -174,13 +238,10 @@ class Loading:
             with suppress(CacheError):
                 await self._runner.eval(markers.RENEW_LEASE, key, token, round(LEASE_SECONDS * 1000), repeatable=True)
 
+    def _start_returning(self, key: bytes, token: bytes) -> None:
+        """Give a lease back; the caller does not wait for it."""
+        self._entries.background.start(self._return_lease(key, token))
+
     async def _return_lease(self, key: bytes, token: bytes) -> None:
         with suppress(CacheError):
             await self._runner.eval(markers.RETURN_LEASE, key, token, repeatable=True)
-
-    def _is_decodable(self, stored: bytes, as_type: Any) -> bool:
-        try:
-            self._entries.codec.decode(stored, as_type)
-        except UndecodableValueError:
-            return False
-        return True

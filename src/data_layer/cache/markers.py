@@ -25,8 +25,11 @@ from data_layer.cache.errors import ScriptUnknownError
 from data_layer.errors import CacheError, CacheFullError
 
 TOKEN_SIZE = 16
-FREE, WAIT, CLOSED = 1, 2, 3
-"""What TAKE_LEASE answers when there is no value: the lease is yours, another's, or not given now."""
+VALUE, FREE, WAIT, CLOSED, REPLACED = range(5)
+"""What TAKE_LEASE found: a value; or the lease is yours, another's, or not given now.
+
+REPLACED: it is yours, and something that is not a value made room for it.
+"""
 
 
 def new_token() -> bytes:
@@ -108,14 +111,17 @@ return 0
 TAKE_LEASE = Script(
     _BEGINNING
     + f"""
-if kind == '' and ARGV[3] == '0' and stored ~= '' then return stored end
+if kind == '' and ARGV[3] == '0' and stored ~= '' then return {{stored, redis.call('PTTL', KEY)}} end
 if kind == INTENTS or kind == LOCK then return {CLOSED} end
 if kind == LEASE and ARGV[3] == '0' then return {WAIT} end
 redis.call('SET', KEY, LEASE .. ARGV[1], 'PX', ARGV[2])
-return {FREE}
+return kind == '' and ARGV[3] == '0' and {REPLACED} or {FREE}
 """
 )
-"""The value; or else a lease ARGV[1] for ARGV[2] milliseconds. ARGV[3] = 1 replaces a value or another's lease."""
+"""The value and its milliseconds; or else a lease ARGV[1] for ARGV[2] milliseconds.
+
+ARGV[3] = 1 replaces a value or another's lease.
+"""
 
 FILL = Script(
     _BEGINNING

@@ -161,7 +161,7 @@ class NearCopy:
         self.invalidations = 0
         self._codec = codec
         self._maximum_age = maximum_age
-        self._is_filled = False
+        self.is_filled = False
         self._probation: OrderedDict[bytes, _Entry] = OrderedDict()
         self._proven: OrderedDict[bytes, _Entry] = OrderedDict()
         self._probation_size = 0
@@ -194,7 +194,7 @@ class NearCopy:
 
     def begin(self, key: bytes) -> Fetch | None:
         """Announce that a key is being read; None while the copy takes nothing in. Ends with ``end``."""
-        if not self._is_filled:
+        if not self.is_filled:
             return None
         fetch = self._fetches.get(key)
         if fetch is None:
@@ -240,11 +240,11 @@ class NearCopy:
 
     def turn_on(self) -> None:
         """Take in what is read from now on."""
-        self._is_filled = self.capacity > 0
+        self.is_filled = self.capacity > 0
 
     def turn_off(self) -> None:
         """Forget everything, takes nothing in and does not answer."""
-        self._is_filled = False
+        self.is_filled = False
         self.trusted_until = 0.0
         self.clear()
 

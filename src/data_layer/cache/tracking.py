@@ -39,27 +39,30 @@ class FailoverGuard:
     """
 
     def __init__(self) -> None:
-        self._until = 0.0
+        self._began = float("-inf")
         self._loaded: set[bytes] = set()
 
     @property
     def is_on(self) -> bool:
         """Whether it lasts."""
-        return monotonic() < self._until
+        return monotonic() < self._began + GUARDED_SECONDS
 
     def begin(self) -> None:
         """A primary was connected to that may lack something, now."""
-        self._until = monotonic() + GUARDED_SECONDS
+        self._began = monotonic()
         self._loaded.clear()
 
     def covers(self, key: bytes) -> bool:
         """Whether the value in Redis is not to be believed."""
         return self.is_on and key not in self._loaded
 
-    def release(self, key: bytes) -> None:
-        """The value in Redis was loaded and stored just now."""
+    def release(self, key: bytes, loaded_at: float) -> bool:
+        """The value in Redis was stored just now; return whether it was loaded after the last failover."""
+        if loaded_at < self._began:
+            return False
         if self.is_on:
             self._loaded.add(key)
+        return True
 
 
 TRUST_SECONDS = 0.9

@@ -131,12 +131,10 @@ def sabotage(what: str | None) -> None:
     async def announce_nothing(_self: Any, _keys: Any, _token: bytes, _limit: float) -> None:
         pass
 
-    async def fill_anyway(self: Any, request: Any, _token: bytes) -> Any:
-        started = monotonic()
-        stored = await self._load(request)
+    async def fill_anyway(self: Any, spec: Any, _token: bytes, stored: bytes, _started: float) -> bool:
         await asyncio.sleep(random.random() * 0.2)
-        await self._runner.run("SET", request.key, stored, "PX", request.milliseconds)
-        return loading._Found(stored, started)
+        await self._runner.run("SET", spec.key, stored, "PX", spec.milliseconds)
+        return False
 
     async def settle_nothing(_self: Any, _keys: Any, _token: bytes = b"") -> int:
         return 0
@@ -150,7 +148,7 @@ def sabotage(what: str | None) -> None:
         Connection.watch_role = Node.require_same_server = _do_nothing  # type: ignore[method-assign, assignment]
         errors.DEMOTIONS = frozenset()  # Final, but this is sabotage.
     elif what == "leases":
-        loading.Loading._load_and_fill = fill_anyway  # type: ignore[method-assign, assignment]
+        loading.Loading._fill = fill_anyway  # type: ignore[method-assign, assignment]
 
 
 def _do_nothing(*_: object) -> None:

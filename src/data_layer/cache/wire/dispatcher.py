@@ -41,6 +41,15 @@ def as_bytes(argument: str | bytes | int) -> bytes:
     return argument if isinstance(argument, bytes) else str(argument).encode()
 
 
+_READING_COMMANDS = frozenset({"GET", "EVALSHA", "EVAL"})
+
+
+def size_of(answer: object) -> int | None:
+    """The size of a value, alone or before other things, such as what a script finds; None for other answers."""
+    value = answer[0] if isinstance(answer, list) and answer else answer
+    return len(value) if isinstance(value, bytes) else None
+
+
 class Request:
     """One command, or those of one transaction.
 
@@ -92,8 +101,8 @@ class Request:
     def leave(self, answer: object = None) -> None:
         """It was answered, or given up."""
         if self._entered is not None:
-            is_small = self._commands[0][0] == "GET" and isinstance(answer, bytes) and len(answer) <= LARGE
-            is_small = is_small or self._commands[0][0] in {"DEL", "UNLINK"}
+            name, size = self._commands[0][0], size_of(answer)
+            is_small = name in {"DEL", "UNLINK"} or (name in _READING_COMMANDS and size is not None and size <= LARGE)
             for key in self.keys:
                 self._entered.large.leave(key, is_small=is_small)
             self._entered = None
