@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel
+from redis.asyncio import Redis
 
 from data_layer.cache import Cache, loading, markers
+from data_layer.cache.codec import is_marker
+from data_layer.cache.commands import Script
+from data_layer.config import Settings
 from data_layer.errors import CacheUnavailableError, InvalidCacheValueError, NotInitializedError
 from data_layer.testing.redis_server import RedisServer
 from tests.cache.conftest import CacheAt
@@ -257,6 +262,130 @@ async def test_the_time_to_live_is_shortened_a_little(cache: Cache) -> None:
         lives.append(await cache.ttl(f"key-{number}") or 0)
     assert all(899 <= life <= 1000 for life in lives)
     assert max(lives) - min(lives) > 10
+
+
+@asynccontextmanager
+async def writes_held(cache: Cache) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+    """The server carries out no writes before ``release`` is called; reads go on."""
+    client = cast("Redis", cache.client)
+    await client.client_pause(LONG * 1000, all=False)
+    try:
+        yield client.client_unpause
+    finally:
+        await client.client_unpause()
+
+
+async def test_a_miss_takes_two_commands_and_a_value_in_redis_one(shared_server: RedisServer) -> None:
+    commands: list[str] = []
+
+    def note(name: str, _size: int, _seconds: float, _code: str | None) -> None:
+        commands.append(name)
+
+    options = Settings(redis_near_size=0, redis_command_timeout=5000).redis
+    async with Cache(options, shared_server.url, observer=note) as cache:
+        await cache.delete("key")
+        for expected in (["EVALSHA", "EVALSHA"], ["EVALSHA"]):
+            commands.clear()
+            assert await cache.get_or_load("key", Source().load, 60) == "value"
+            assert await cache.exists("key")
+            assert commands == [*expected, "EVALSHA"]
+
+
+async def test_a_value_is_handed_over_before_it_is_stored(cache: Cache, other: Cache) -> None:
+    async with AsyncExitStack() as stack:
+
+        async def load_and_hold_writes() -> str:
+            await stack.enter_async_context(writes_held(other))
+            return "value"
+
+        assert await cache.get_or_load("key", load_and_hold_writes, 60) == "value"
+        stored = await other.client.get(cache._namespace.key("key"))
+        assert isinstance(stored, bytes)
+        assert is_marker(stored)
+    assert await cache.get_or_load("key", Source("another").load, 60) == "value"
+    assert await other.get_or_load("key", Source("another").load, 60) == "value"
+
+
+async def test_a_caller_that_joined_during_the_load_waits_until_the_value_is_stored(cache: Cache, other: Cache) -> None:
+    source = Source("old")
+    source.hold()
+    early = asyncio.create_task(cache.get_or_load("key", source.load, 60))
+    await until_waiting(source)
+    async with writes_held(other) as release:
+        changing = asyncio.create_task(other.invalidate("key"))  # Ahead of what would store the value.
+        await asyncio.sleep(0.1)
+        source.value = "new"
+        late = asyncio.create_task(cache.get_or_load("key", source.load, 60))
+        await asyncio.sleep(0.05)
+        source.may_end.set()
+        assert await early == "old"
+        await asyncio.sleep(0.1)
+        assert not late.done()
+        await release()
+        await changing
+        assert await late == "new"
+
+
+async def test_a_caller_that_is_cancelled_while_it_asks_keeps_no_lease(cache: Cache, other: Cache) -> None:
+    async with writes_held(other) as release:
+        call = asyncio.create_task(cache.get_or_load("key", Source().load, 60))
+        await asyncio.sleep(0.05)
+        call.cancel()
+        await asyncio.wait([call])
+        await release()
+    async with asyncio.timeout(loading.LEASE_SECONDS / 2):
+        assert await other.get_or_load("key", Source("another").load, 60) == "another"
+
+
+async def test_a_question_whose_connection_broke_is_asked_again(cache: Cache, other: Cache) -> None:
+    source = Source()
+    async with writes_held(other) as release:
+        call = asyncio.create_task(cache.get_or_load("key", source.load, 60))
+        await asyncio.sleep(0.1)
+        await other.client.client_kill_filter(skipme=True, _type="normal")
+        await release()
+        async with asyncio.timeout(loading.LEASE_SECONDS / 2):
+            assert await call == "value"
+    assert await cache.get_or_load("key", source.load, 60) == "value"
+    assert source.loads == 1
+
+
+async def test_each_question_has_a_lease_of_its_own(cache: Cache, other: Cache) -> None:
+    """One that the server carries out late must not bring back a lease that was lost, and with it an old value."""
+    tokens: list[bytes] = []
+    redis_key = cache._namespace.key("key")
+    async with writes_held(other) as release:
+        ask = cache._commands.eval
+
+        async def note_token(script: Script, key: bytes, *arguments: Any, **options: Any) -> Any:
+            if script is markers.TAKE_LEASE:
+                assert key == redis_key
+                tokens.append(arguments[0])
+            return await ask(script, key, *arguments, **options)
+
+        cache._commands.eval = note_token  # type: ignore[method-assign]
+        call = asyncio.create_task(cache.get_or_load("key", Source().load, 60))
+        await asyncio.sleep(0.1)
+        await other.client.client_kill_filter(skipme=True, _type="normal")
+        await release()
+        assert await call == "value"
+    assert len(set(tokens)) == len(tokens) > 1
+
+
+async def test_what_was_loaded_before_a_failover_is_not_believed_after_it(cache: Cache) -> None:
+    """The new primary may have the lease and not the change that took it away."""
+    source = Source("old")
+    source.hold()
+    early = asyncio.create_task(cache.get_or_load("key", source.load, 60))
+    await until_waiting(source)
+    cache._parts.loading._guard.begin()
+    source.value = "new"
+    late = asyncio.create_task(cache.get_or_load("key", source.load, 60))
+    await asyncio.sleep(0.05)
+    source.may_end.set()
+    assert await early == "old"
+    assert await late == "new"
+    assert await cache.get_or_load("key", source.load, 60) == "new"
 
 
 async def test_without_redis_the_source_answers_once_for_all_callers(cache_at: CacheAt) -> None:
