@@ -21,13 +21,15 @@ import os
 import statistics
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg_pool
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import select
@@ -36,12 +38,22 @@ from sqlalchemy.orm import defer
 from uuid_utils.compat import uuid7
 
 from data_layer import AuditLog, DataLayer, GeneratedCode, Project, User
-from data_layer.entities.enums import AuditAction, GenerationProvider, GenerationStatus, ProjectStatus
+from data_layer.entities import Generation, UsageEntry
+from data_layer.entities.enums import AuditAction, GenerationProvider, GenerationStatus, ProjectStatus, UsageOutcome
+from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.codes import GeneratedCodeSummary
-from data_layer.schemas.generations import GenerationRow
+from data_layer.schemas.generations import (
+    FinishedVariant,
+    GenerationRequest,
+    GenerationRow,
+    VariantModel,
+    VariantResult,
+)
 from data_layer.schemas.projects import ProjectFull, ProjectSummary
-from data_layer.services.project_keys import history_key, owner_key, project_key, work_keys
+from data_layer.services.cached_projects import CachedProjects
+from data_layer.services.generations.recording import Recording
+from data_layer.services.project_keys import history_key, owner_key, project_key
 from database import CODE, WORKERS, all_clients, measure
 
 PROJECTS, VERSIONS, PAGE = 64, 50, 50
@@ -62,17 +74,39 @@ HISTORY = (
     f"ORDER BY g.number DESC, c.variant_index LIMIT {PAGE}"
 )
 SAVE = """
-WITH code AS (
+WITH made AS (
+    INSERT INTO generations (id, project_id, prompt, created_by, ended_at)
+    SELECT %s, id, 'A landing page', user_id, now() FROM projects
+    WHERE id = %s AND user_id = %s AND status <> 'deleted'
+    RETURNING id, project_id, created_by, number
+), code AS (
     INSERT INTO generated_codes (
-        id, project_id, code, code_stack, provider, model, status, metrics, generation_id, variant_index
-    ) VALUES (%s, %s, %s, 'html_tailwind', 'claude', 'model', 'completed', %s, %s, 0)
-    RETURNING id, version, created_at, updated_at
+        id, project_id, generation_id, variant_index, code, code_stack, provider, model, status, original_prompt,
+        prompt_tokens, completion_tokens, total_tokens
+    )
+    SELECT %s, project_id, id, 0, %s, 'html_tailwind', 'claude', 'model', 'completed', 'A landing page', 900, 4000, 4900
+    FROM made
+), usage AS (
+    INSERT INTO usage_entries (
+        id, user_id, key, project_id, code_id, provider, model, code_stack, outcome, input_tokens, output_tokens, cost
+    )
+    SELECT %s, created_by, %s, project_id, %s, 'claude', 'model', 'html_tailwind', 'completed', 900, 4000, 0.0627
+    FROM made
 ), audit AS (
-    INSERT INTO audit_logs (id, user_id, action, category, description, resource_type, resource_id)
-    VALUES (%s, %s, 'code_generate', 'data_modification', 'Generated', 'generated_code', %s)
+    INSERT INTO audit_logs (id, user_id, action, category, description, resource_type, resource_id, new_values)
+    SELECT %s, created_by, 'code_generate', 'data_modification', 'Recorded a generation', 'generation', %s,
+        jsonb_build_object('number', number)
+    FROM made
 )
-SELECT * FROM code
+SELECT number FROM made
 """
+COST = Decimal("0.0627")
+REQUEST = GenerationRequest(prompt="A landing page")
+VARIANT = FinishedVariant(
+    code=CODE,
+    model=VariantModel(provider=GenerationProvider.CLAUDE, name="model"),
+    result=VariantResult(prompt_tokens=900, completion_tokens=4000, cost=COST),
+)
 
 
 class Rows:
@@ -115,8 +149,11 @@ class Rows:
             metrics={"tokens": 1},
         )
 
-    def new_entry(self, code: GeneratedCode) -> AuditLog:
-        return AuditLog.data_action(AuditAction.CODE_GENERATE, self.user.id, "generated_code", code.id, "Generated")
+    def new_entry(self, generation: Generation) -> AuditLog:
+        return AuditLog.data_action(
+            *(AuditAction.CODE_GENERATE, self.user.id, "generation", generation.id, "Recorded a generation"),
+            new_values={"number": generation.number},
+        )
 
 
 class Ours:
@@ -125,6 +162,8 @@ class Ours:
     def __init__(self, data: DataLayer, rows: Rows) -> None:
         self._data = data
         self._rows = rows
+        # The same service on transactions that announce nothing to the cache, to see what that costs.
+        self._without_hooks = Recording(partial(UnitOfWork, data.database), cast("CachedProjects", None))
 
     async def open(self) -> None:
         project = await self._data.projects.open(self._rows.actor, self._rows.next_id())
@@ -165,18 +204,12 @@ class Ours:
         await self._data.cache.invalidate(project_key(self._rows.next_id()))
 
     async def save(self) -> None:
-        code = self._rows.new_code(self._rows.next_written())
-        async with self._data.transaction() as tx:
-            tx.add(code)
-            tx.add(self._rows.new_entry(code))
-        assert code.version > 0
+        recorded = await self._data.generations.record(self._rows.actor, self._rows.next_written(), REQUEST, [VARIANT])
+        assert recorded.number > 0
 
-    async def save_and_invalidate(self) -> None:
-        code = self._rows.new_code(self._rows.next_written())
-        async with self._data.transaction() as tx:
-            tx.add(code)
-            tx.add(self._rows.new_entry(code))
-            tx.invalidate(*work_keys(code.project_id, self._rows.user.id))
+    async def save_without_invalidation(self) -> None:
+        recorded = await self._without_hooks.record(self._rows.actor, self._rows.next_written(), REQUEST, [VARIANT])
+        assert recorded.number > 0
 
 
 class Raw:
@@ -201,9 +234,10 @@ class Raw:
         assert len(await self._all(HISTORY, self._rows.next_id())) == VERSIONS
 
     async def save(self) -> None:
-        code_id = uuid7()
-        values = (code_id, self._rows.next_written(), CODE, Jsonb({"tokens": 1}), uuid7())
-        assert await self._all(SAVE, *values, uuid7(), self._rows.user.id, str(code_id))
+        generation_id, code_id, usage_id, entry_id = uuid7(), uuid7(), uuid7(), uuid7()
+        project_id, user_id = self._rows.next_written(), self._rows.user.id
+        values = (generation_id, project_id, user_id, code_id, CODE, usage_id, str(code_id), code_id)
+        assert await self._all(SAVE, *values, entry_id, str(generation_id))
 
 
 class Orm:
@@ -230,13 +264,37 @@ class Orm:
             assert len((await session.scalars(query)).all()) == VERSIONS
 
     async def save(self) -> None:
-        code = self._rows.new_code(self._rows.next_written())
+        project_id, user_id = self._rows.next_written(), self._rows.user.id
         async with self._sessions() as session:
+            project = await session.get(Project, project_id)
+            assert project is not None
+            assert project.user_id == user_id
+            generation = Generation(project_id=project_id, prompt="A landing page", created_by=user_id)
+            generation.ended_at = datetime.now(UTC)
+            session.add(generation)
+            await session.flush()  # Our entities have no relationships by which SQLAlchemy would order them.
+            code = self._rows.new_code(project_id)
+            code.generation_id, code.original_prompt = generation.id, generation.prompt
+            code.prompt_tokens, code.completion_tokens, code.total_tokens = 900, 4000, 4900
             session.add(code)
-            session.add(self._rows.new_entry(code))
+            session.add(
+                UsageEntry(
+                    user_id=user_id,
+                    key=str(code.id),
+                    project_id=project_id,
+                    code_id=code.id,
+                    provider="claude",
+                    model="model",
+                    code_stack=code.code_stack,
+                    outcome=UsageOutcome.COMPLETED,
+                    input_tokens=900,
+                    output_tokens=4000,
+                    cost=COST,
+                )
+            )
+            session.add(self._rows.new_entry(generation))
             await session.commit()
-            await session.refresh(code)
-        assert code.version > 0
+        assert generation.number > 0
 
 
 async def compare(candidates: Candidates, workers: int, rounds: int, seconds: float) -> dict[str, float]:
@@ -324,11 +382,11 @@ def works(ours: Ours, raw: Raw, orm: Orm) -> list[tuple[str, str, Candidates]]:
             },
         ),
         (
-            "save a version of 12 KB with its audit entry",
+            "save a generation: 12 KB, audit, ledger",
             "by hand in one statement",
             {
                 "data layer": ours.save,
-                "data layer, with invalidation": ours.save_and_invalidate,
+                "data layer, without invalidation": ours.save_without_invalidation,
                 "by hand in one statement": raw.save,
                 "SQLAlchemy ORM": orm.save,
             },

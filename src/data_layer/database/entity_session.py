@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -174,6 +175,13 @@ R = TypeVar("R")
 _OTHERS_SECONDS = 1.0
 
 
+@dataclass(slots=True, eq=False)
+class Answer:
+    """The first row of a statement that waits to be sent; ``None`` before, and if there is none."""
+
+    row: tuple[Any, ...] | None = None
+
+
 class EntitySession:
     """What a transaction knows of its entities.
 
@@ -187,6 +195,7 @@ class EntitySession:
         self._lock = asyncio.Lock()
         self._is_ending = False
         self._new: dict[Entity, None] = {}  # In the order of adding.
+        self._waiting: list[tuple[Statement, Answer]] = []
         self._known: dict[tuple[type[Entity], UUID], Entity] = {}
         self._rollback = EntityRollback(self._forget_all)
         self._orm: AsyncSession | None = None
@@ -199,6 +208,21 @@ class EntitySession:
             self._new[entity] = None
         else:
             self._know(entity)
+
+    def add_statement(self, sql: Sql, parameters: Sequence[Any]) -> Answer:
+        """Take in a statement that inserts rows without entities: it is sent with what is new, after it."""
+        self._require_open()
+        self._transaction.require_writable()
+        answer = Answer()
+        self._waiting.append(((sql, parameters), answer))
+        return answer
+
+    async def copy(self, sql: Sql, rows: Iterable[Sequence[str | None]]) -> None:
+        """Send rows with ``COPY … FROM STDIN``, after what is pending."""
+        async with self._lock:
+            self._require_open()
+            await self._flush()
+            await self._transaction.copy(sql, rows)
 
     async def get(self, entity_type: type[E], entity_id: UUID) -> E | None:
         """The entity with this id: the object that this transaction knows already, or the stored row."""
@@ -301,7 +325,8 @@ class EntitySession:
     @property
     def writes_at_once(self) -> bool:
         """Whether ``commit`` sends everything that is to be written together with the commit, in one round trip."""
-        return bool(self._new) and self._transaction.can_commit_at_once and not self._has_changes()
+        is_pending = bool(self._new or self._waiting)
+        return is_pending and self._transaction.can_commit_at_once and not self._has_changes()
 
     @property
     def outcome(self) -> Outcome:
@@ -357,6 +382,7 @@ class EntitySession:
             if self.outcome is not Outcome.COMMITTED:
                 self._rollback.take_back()
             self._new.clear()
+            self._waiting.clear()
             self._known.clear()
 
     async def _end_use(self) -> None:
@@ -416,21 +442,25 @@ class EntitySession:
     async def _insert_new(self, run: RunStatements | None = None) -> None:
         if self._orm is not None and self._orm.in_nested_transaction():
             await self._orm.connection()  # SQLAlchemy sends SAVEPOINT no earlier than it needs it itself.
-        if not self._new:
+        if not self._new and not self._waiting:
             return
         # Taken at once: another task may add more while these travel.
         added, self._new = self._new, {}
+        waiting, self._waiting = self._waiting, []
         try:
             entities = sorted(added, key=_table_rank)
             mappers: list[RowMapper[Any]] = [self._mapper(type(entity)) for entity in entities]
-            statements = [mapper.insertion(entity) for mapper, entity in zip(mappers, entities, strict=True)]
-            rows = await (run or self._transaction.run)(statements)
+            insertions = [mapper.insertion(entity) for mapper, entity in zip(mappers, entities, strict=True)]
+            rows = await (run or self._transaction.run)([*insertions, *(statement for statement, _ in waiting)])
         except BaseException:
             self._new = added | self._new
+            self._waiting = waiting + self._waiting
             raise
-        for mapper, entity, row in zip(mappers, entities, rows, strict=True):
+        for mapper, entity, row in zip(mappers, entities, rows, strict=False):
             self._rollback.inserted(mapper, entity, mapper.mark_inserted(entity, row or ()))
             self._know(entity)
+        for (_, answer), row in zip(waiting, rows[len(entities) :], strict=True):
+            answer.row = row
 
     def _know(self, entity: Entity) -> None:
         self._known[type(entity), entity.id] = entity

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from time import perf_counter
 from typing import Any, TypeVar
@@ -140,6 +140,17 @@ class Transaction:
             if self.has_begun:
                 self.outcome = Outcome.ROLLED_BACK  # Unless it is committed.
         return rows[len(beginning) :]
+
+    async def copy(self, sql: Sql, rows: Iterable[Sequence[str | None]]) -> None:
+        """Send rows with ``COPY … FROM STDIN``; each value is a text as PostgreSQL reads it."""
+        self.require_writable()
+        await self.begin()
+        self._log((sql, None))
+        driver = driver_of(await self.connection())
+        with self._observation.watch((sql, None)), translated():
+            async with driver.cursor().copy(sql.encode()) as copy:
+                for row in rows:
+                    await copy.write_row(row)
 
     async def leave_replica(self) -> bool:
         """Go on reading from the primary; whether that makes a difference.
@@ -331,7 +342,10 @@ async def _send(driver: DriverConnection, statements: Sequence[Statement]) -> li
 
 async def _send_and_commit(driver: DriverConnection, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
     with _commit_in_doubt(driver):
-        return await _send(driver, statements)
+        if len(statements) > 1:
+            return await _send(driver, statements)
+        cursor = await driver.execute(*statements[0])  # By itself it is a transaction without a pipeline, too.
+        return [await cursor.fetchone() if cursor.description else None]
 
 
 @contextmanager

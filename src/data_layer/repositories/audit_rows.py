@@ -51,9 +51,13 @@ _NULL = "\\N"
 _CHUNK = 500  # Rows that are made ready in one go; the event loop runs in between.
 
 # Only names of columns stand in these texts.
+COPY_NOW = Sql("audit_logs.copy", f"COPY audit_logs ({', '.join(COLUMNS)}) FROM STDIN")
+"""For ``texts_of``, in a transaction; the database gives the time."""
 _COPY = Sql("audit_logs.copy", f"COPY audit_logs ({', '.join(COLUMNS)}, created_at) FROM STDIN")
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy says nothing of its types.
 _TYPES = {column.name: column.type.compile(_DIALECT) for column in AuditLog.__table__.columns}
+PLACES = {name: f"%s::{_TYPES[name]}" for name in COLUMNS}
+"""What stands for each value of ``texts_of`` in a statement."""
 _RECORD = ", ".join(f"{name} {kind}" for name, kind in _TYPES.items())
 _VALUES = ", ".join(
     f"coalesce({name}, '{{}}')" if place in _JSON_PLACES else name for place, name in enumerate(COLUMNS)
@@ -63,6 +67,14 @@ _INSERT = Sql(
     f"INSERT INTO audit_logs ({', '.join(COLUMNS)}, created_at) "  # noqa: S608  (see above)
     f"SELECT {_VALUES}, created_at FROM jsonb_to_recordset(%s::jsonb) AS entry({_RECORD}) ON CONFLICT (id) DO NOTHING",
 )
+
+
+def texts_of(row: Row) -> list[str | None]:
+    """The values of an entry as PostgreSQL reads them, in the order of ``COLUMNS``."""
+    values = [None if value is None else str(value) for value in row]
+    for place in _JSON_PLACES:
+        values[place] = values[place] or "{}"
+    return values
 
 
 async def copy_rows(database: Database, rows: Sequence[Row]) -> None:

@@ -26,6 +26,7 @@ from data_layer.repositories.budgets import BudgetRepository
 from data_layer.repositories.code_bodies import CodeBodyRepository
 from data_layer.repositories.designs import DesignSystemRepository
 from data_layer.repositories.files import FileRepository
+from data_layer.repositories.finished_generations import FinishedGenerationRepository
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
 from data_layer.repositories.generations import GenerationEventRepository, GenerationRepository
 from data_layer.repositories.lineage import LineageRepository
@@ -186,6 +187,11 @@ class UnitOfWork:
     def generations(self) -> GenerationRepository:
         """Generations: requests to generate code."""
         return GenerationRepository(self._session)
+
+    @cached_property
+    def finished_generations(self) -> FinishedGenerationRepository:
+        """Generations that have ended already when they are stored."""
+        return FinishedGenerationRepository(self._session)
 
     @cached_property
     def generation_events(self) -> GenerationEventRepository:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from data_layer.entities.enums import CodeStack, GenerationProvider, GenerationStatus, InputMode, RequestType
 from data_layer.schemas.base import Input, Value, View
@@ -64,6 +64,47 @@ class VariantResult(Input):
     generation_time_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
+class FinishedVariant(Input):
+    """A variant that has ended already when it is stored.
+
+    Attributes:
+        code: of one that is complete, its code; of another, what there was of it.
+        model: who made it, unless the result says so.
+        status: how it ended: completed, failed or cancelled.
+        result: what is known of it; what it has cost is recorded in the ledger.
+        error_message: why it failed.
+        error_details: of that failure.
+    """
+
+    replaced_texts = frozenset({"code"})
+
+    code: str = ""
+    model: VariantModel = VariantModel()
+    status: GenerationStatus = GenerationStatus.COMPLETED
+    result: VariantResult = VariantResult()
+    error_message: str | None = None
+    error_details: dict[str, Any] = Field(default_factory=dict)
+
+
+class FinishedGeneration(Input):
+    """A generation of the past, to be imported.
+
+    Attributes:
+        request: what was asked for.
+        variants: the answers, 1 to 16.
+        selected: the variant that went on.
+        at: when it ended; by default now.
+        parent: the variant that it changed, where that is imported in the same call: the place of its generation among
+            those that are imported, from 0, and of the variant in it. It takes the place of ``request.parent_id``.
+    """
+
+    request: GenerationRequest
+    variants: tuple[FinishedVariant, ...]
+    selected: Count = 0
+    at: AwareDatetime | None = None
+    parent: tuple[Count, Count] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class CodePiece:
     """Text that continues the code of a variant."""
@@ -101,6 +142,15 @@ class StartedGeneration(Value):
     variant_ids: tuple[UUID, ...]
     writer_token: str = Field(repr=False)
     reservations: tuple[Reservation, ...] = ()
+
+
+class RecordedGeneration(Value):
+    """A generation that was stored as a whole."""
+
+    id: UUID
+    project_id: UUID
+    number: int
+    variant_ids: tuple[UUID, ...]
 
 
 class WriterState(Value):

@@ -61,6 +61,7 @@ def make_row(
     duration: float | None = None,
     context: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    new_values: Mapping[str, Any] | None = None,
 ) -> Row:
     """The entry, with what the request's context knows; texts are shortened to their columns, secrets masked."""
     request = current_context()
@@ -81,7 +82,7 @@ def make_row(
         _fit(resource_type, _RESOURCE_TYPE),
         None if resource_id is None else _fit(str(resource_id), _RESOURCE_ID),
         None,
-        None,
+        _json(new_values),
         request.ip_address,
         request.user_agent,
         None if request.session_id is None else str(request.session_id),

@@ -7,10 +7,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from data_layer.entities import GeneratedCode, UsageEntry
 from data_layer.entities.enums import GenerationStatus, UsageOutcome
+from data_layer.entities.validation import new_values
 from data_layer.errors import DuplicateError, InvalidValueError
 from data_layer.schemas.generations import VariantModel, VariantResult
 from data_layer.schemas.usage import NewUsage, Reservation
@@ -39,28 +40,37 @@ def check_result(result: VariantResult) -> VariantResult:
         InvalidValueError: one is out of range; ``field`` says which.
     """
     model = result.model or VariantModel()
-    figures = _figures(result) | {"cost": check_amount(result.cost or Decimal(0), "cost", may_be_zero=True)}
-    check_currency(result.currency)
-    UsageEntry(
-        user_id=uuid4(),
-        key="x",
-        outcome=UsageOutcome.COMPLETED,
-        provider=model.provider,
-        model=model.name,
-        currency=result.currency,
-        **figures,
-    )
-    GeneratedCode(
-        project_id=uuid4(),
-        code="",
-        provider=model.provider,
-        model=model.name,
-        prompt_tokens=result.prompt_tokens,
-        completion_tokens=result.completion_tokens,
-        total_tokens=(result.prompt_tokens or 0) + (result.completion_tokens or 0),
-        generation_time_seconds=result.generation_time_seconds,
-    )
+    new_values(UsageEntry, **ledger_values(result, model))
+    new_values(GeneratedCode, provider=model.provider, model=model.name, **code_values(result))
     return result
+
+
+def ledger_values(result: VariantResult, model: VariantModel) -> dict[str, Any]:
+    """What the ledger keeps of a result, its cost with eight decimals.
+
+    Raises:
+        InvalidValueError: the cost or the currency cannot be one.
+    """
+    check_currency(result.currency)
+    cost = check_amount(result.cost or Decimal(0), "cost", may_be_zero=True)
+    return {
+        **_figures(result),
+        "cost": cost,
+        "provider": model.provider,
+        "model": model.name,
+        "currency": result.currency,
+    }
+
+
+def code_values(result: VariantResult) -> dict[str, Any]:
+    """What a code keeps of the result of its variant."""
+    counts = (result.prompt_tokens, result.completion_tokens)
+    return {
+        "prompt_tokens": result.prompt_tokens,
+        "completion_tokens": result.completion_tokens,
+        "total_tokens": None if counts == (None, None) else sum(count or 0 for count in counts),
+        "generation_time_seconds": result.generation_time_seconds,
+    }
 
 
 def merged(reported: VariantResult | None, given: VariantResult) -> VariantResult:

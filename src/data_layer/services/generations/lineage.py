@@ -38,9 +38,9 @@ from data_layer.schemas.generations import GenerationView, VariantModel
 from data_layer.schemas.lineage import EarlierTurn, ParentVariant, ReceivedGeneration, ReceivedVariant
 from data_layer.services.acting import as_of_now
 from data_layer.services.generations.access import open_project, view_of
+from data_layer.services.generations.recording import Recording
 from data_layer.services.generations.requests import CODE_TYPES, without_secrets
 from data_layer.services.generations.text import encoded, storable
-from data_layer.services.generations.versions import Versions
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import work_keys
 
@@ -52,7 +52,7 @@ _NOBODY = VariantModel()
 _ENDED = (GenerationStatus.COMPLETED, GenerationStatus.FAILED, GenerationStatus.CANCELLED)
 
 
-class Lineage(Versions):
+class Lineage(Recording):
     """What an application without ids calls."""
 
     async def receive(

@@ -1,0 +1,223 @@
+"""Generations that have ended already: one in one statement, or many with COPY; past the ORM, with all that belongs.
+
+A generation, its codes, what they have cost and the audit entry are stored together or not at all. The triggers give
+the number, count for the project, hash the codes and add to the sums of the day, as they do for every other writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy.dialects import postgresql
+
+from data_layer.database.entity_session import Answer, EntitySession
+from data_layer.database.statements import Sql
+from data_layer.entities import Entity, GeneratedCode, Generation, UsageEntry
+from data_layer.repositories import audit_rows
+
+Texts = list[str | None]
+Values = Mapping[str, Any]
+"""Checked values of one row, by the names of its attributes (``entities.validation.new_values``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRows:
+    """The rows of one generation, but for what the database gives: the project, its number and the time.
+
+    Attributes:
+        generation: of ``generations``.
+        codes: of ``generated_codes``, by index.
+        usage: of ``usage_entries``; only for what is known to have cost something.
+        entry: of ``audit_logs``; its new values get the number.
+    """
+
+    generation: Values
+    codes: Sequence[Values]
+    usage: Sequence[Values]
+    entry: audit_rows.Row
+
+
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy says nothing of its types.
+_GIVEN: dict[type[Entity], tuple[str, ...]] = {
+    Generation: (
+        *("id", "generation_type", "input_mode", "prompt", "full_prompt", "inputs", "design_system"),
+        *("external_source", "external_key", "selected_variant", "created_by"),
+    ),
+    GeneratedCode: (
+        *("id", "variant_index", "code", "metadata_", "code_stack", "provider", "model", "status", "generation_type"),
+        *("original_prompt", "parent_id", "prompt_tokens", "completion_tokens", "total_tokens"),
+        *("generation_time_seconds", "error_message", "error_details"),
+    ),
+    UsageEntry: (
+        *("id", "key", "code_id", "provider", "model", "code_stack", "outcome", "input_tokens", "output_tokens"),
+        *("cache_read_tokens", "cache_write_tokens", "cost", "currency"),
+    ),
+}
+_NEW_VALUES = audit_rows.COLUMNS.index("new_values")
+_IMPORTED = {
+    Generation: ("project_id", "number", "started_at", "ended_at", "created_at", "updated_at"),
+    GeneratedCode: ("project_id", "generation_id", "created_at", "updated_at"),
+    UsageEntry: ("user_id", "project_id", "at"),
+}
+"""What is sent with COPY in addition to what is given."""
+
+# Only names of columns and their types stand in these texts; values travel as parameters.
+
+
+def _columns(entity: type[Entity]) -> str:
+    return ", ".join(name.removesuffix("_") for name in _GIVEN[entity])
+
+
+def _rows(entity: type[Entity], count: int) -> str:
+    """So many rows of a table as ``new``."""
+    columns = entity.__table__.columns
+    types = (columns[name.removesuffix("_")].type.compile(_DIALECT) for name in _GIVEN[entity])
+    row = f"({', '.join(f'%s::{kind}' for kind in types)})"
+    return f"(VALUES {', '.join([row] * count)}) AS new ({_columns(entity)})"
+
+
+@cache
+def _record(codes: int, billed: int) -> Sql:
+    places = audit_rows.PLACES | {"new_values": "%s::jsonb || jsonb_build_object('number', made.number)"}
+    usage = f""", usage AS (
+    INSERT INTO usage_entries (user_id, project_id, {_columns(UsageEntry)})
+    SELECT owned.user_id, owned.id, new.* FROM owned, made, {_rows(UsageEntry, billed)}
+)"""  # noqa: S608  (see above)
+    return Sql(
+        "generations.record",
+        f"""
+WITH owned AS (
+    SELECT id, user_id FROM projects
+    WHERE id = %s AND user_id = %s AND status <> 'deleted'
+        AND (NOT %s::boolean OR EXISTS (SELECT FROM users WHERE users.id = user_id AND users.status = 'active'))
+), made AS (
+    INSERT INTO generations (ended_at, project_id, {_columns(Generation)})
+    SELECT now(), owned.id, new.* FROM owned, {_rows(Generation, 1)}
+    RETURNING id, project_id, number
+), codes AS (
+    INSERT INTO generated_codes (project_id, generation_id, {_columns(GeneratedCode)})
+    SELECT made.project_id, made.id, new.* FROM made, {_rows(GeneratedCode, codes)}
+){usage if billed else ""}, audit AS (
+    INSERT INTO audit_logs ({", ".join(audit_rows.COLUMNS)})
+    SELECT {", ".join(places.values())} FROM made
+)
+SELECT number FROM made
+""",  # noqa: S608  (see above)
+    )
+
+
+def _copy(entity: type[Entity]) -> Sql:
+    table = entity.__tablename__
+    return Sql(f"{table}.copy", f"COPY {table} ({', '.join(_IMPORTED[entity])}, {_columns(entity)}) FROM STDIN")
+
+
+_COPY = {entity: _copy(entity) for entity in _GIVEN}
+
+# The numbers are taken before the rows are sent, as for the copy of a project: the trigger leaves those alone that the
+# project has counted. The row stays locked, so nobody else gets one of them.
+_TAKE_NUMBERS = Sql(
+    "projects.take_numbers",
+    """
+UPDATE projects SET generation_count = generation_count + %s, last_generated_at = now(), updated_at = now()
+WHERE id = %s
+RETURNING generation_count, now()
+""",
+)
+
+
+class Recorded:
+    """The number of a generation, once its statement was sent; ``None`` if nothing was stored."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    @property
+    def number(self) -> int | None:
+        """See the class."""
+        row = self._answer.row
+        return None if row is None else int(row[0])
+
+
+class FinishedGenerationRepository:
+    """Stores generations that have ended."""
+
+    def __init__(self, session: EntitySession) -> None:
+        self._session = session
+
+    def record(self, project_id: UUID, owner_id: UUID, rows: FinishedRows, *, is_owner_acting: bool) -> Recorded:
+        """Store one with the next flush, or together with the commit if nothing else is to be written.
+
+        Nothing is stored if the project is gone, deleted or somebody else's, or if its owner acts and is not active.
+        """
+        entry = audit_rows.texts_of(rows.entry)
+        parameters = [str(project_id), str(owner_id), str(is_owner_acting), *_texts(Generation, rows.generation)]
+        for entity, values in ((GeneratedCode, rows.codes), (UsageEntry, rows.usage)):
+            for each in values:
+                parameters += _texts(entity, each)
+        sql = _record(len(rows.codes), len(rows.usage))
+        return Recorded(self._session.add_statement(sql, [*parameters, *entry]))
+
+    async def copy(
+        self, project_id: UUID, owner_id: UUID, imported: Sequence[tuple[FinishedRows, datetime | None]]
+    ) -> int | None:
+        """Store many of a project, each with the time when it ended; the database's time where that is unknown.
+
+        Returns:
+            The number of the first one; ``None`` if the project is gone.
+        """
+        [row] = await self._session.run((_TAKE_NUMBERS, (len(imported), project_id)))
+        if row is None:
+            return None
+        last, now = row
+        first: int = last - len(imported) + 1
+        project, owner = str(project_id), str(owner_id)
+        ends = [str(at or now) for _, at in imported]
+        dated = [(rows, end) for (rows, _), end in zip(imported, ends, strict=True)]
+
+        def generations() -> Iterator[Texts]:
+            for number, (rows, at) in enumerate(dated, first):
+                yield [project, str(number), at, at, at, at, *_texts(Generation, rows.generation)]
+
+        def codes() -> Iterator[Texts]:
+            for rows, at in dated:
+                head = [project, str(rows.generation["id"]), at, at]
+                yield from ([*head, *_texts(GeneratedCode, code)] for code in rows.codes)
+
+        def usage() -> Iterator[Texts]:
+            for rows, at in dated:
+                yield from ([owner, project, at, *_texts(UsageEntry, entry)] for entry in rows.usage)
+
+        for entity, texts in ((Generation, generations()), (GeneratedCode, codes()), (UsageEntry, usage())):
+            await self._session.copy(_COPY[entity], texts)
+        numbered = (_numbered(rows.entry, number) for number, (rows, _) in enumerate(dated, first))
+        await self._session.copy(audit_rows.COPY_NOW, numbered)
+        return first
+
+
+def _numbered(entry: audit_rows.Row, number: int) -> Texts:
+    texts = audit_rows.texts_of(entry)
+    texts[_NEW_VALUES] = _text(orjson.loads(texts[_NEW_VALUES] or "{}") | {"number": number})
+    return texts
+
+
+def _texts(entity: type[Entity], values: Values) -> Texts:
+    return [_text(values[name]) for name in _GIVEN[entity]]
+
+
+def _text(value: object) -> str | None:
+    """A value as PostgreSQL reads it. As texts they all have one type, so the driver prepares one statement."""
+    match value:
+        case None:
+            return None
+        case str():
+            return str.__str__(value)
+        case dict():
+            return orjson.dumps(value).decode()
+        case _:
+            return str(value)

@@ -1,0 +1,210 @@
+"""Generations that have ended already: one in one round trip, many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from data_layer.entities import GeneratedCode, Generation, UsageEntry
+from data_layer.entities.enums import AuditAction, GenerationStatus, UsageOutcome
+from data_layer.entities.validation import new_values
+from data_layer.errors import InvalidValueError, NotFoundError, ValueTooLongError
+from data_layer.repositories.finished_generations import FinishedRows
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.generations import FinishedGeneration, FinishedVariant, GenerationRequest, RecordedGeneration
+from data_layer.services.audit.recording import make_row
+from data_layer.services.generations.access import open_project
+from data_layer.services.generations.accounting import code_values, is_known, ledger_values
+from data_layer.services.generations.live import MAXIMUM_VARIANTS
+from data_layer.services.generations.requests import CODE_TYPES, without_secrets
+from data_layer.services.generations.streams import MAXIMUM_CODE
+from data_layer.services.generations.text import encoded, storable
+from data_layer.services.generations.versions import Versions
+from data_layer.services.permissions import Permission
+from data_layer.services.project_keys import work_keys
+
+MOST_IMPORTED = 1000
+"""Generations of one call."""
+
+_ENDED = (GenerationStatus.COMPLETED, GenerationStatus.FAILED, GenerationStatus.CANCELLED)
+
+
+class Recording(Versions):
+    """What is called with generations that nobody streams."""
+
+    async def record(
+        self,
+        actor: Actor,
+        project_id: UUID,
+        request: GenerationRequest,
+        variants: Sequence[FinishedVariant],
+        *,
+        selected: int = 0,
+    ) -> RecordedGeneration:
+        """Store a generation that has ended, with its codes and what they have cost, in one round trip.
+
+        It stores what ``start``, ``append`` and ``complete`` or ``fail`` store, with one audit entry for all of it. A
+        budget does not refuse it, because the money is spent.
+
+        Args:
+            actor: the owner of the project.
+            project_id: where.
+            request: what was asked for.
+            variants: the answers, 1 to 16.
+            selected: the variant that goes on.
+
+        Raises:
+            NotFoundError: the actor has no such project.
+            MissingReferenceError: ``parent_id`` names no variant of this project.
+            DuplicateError: the source has sent this ``external_key`` before.
+            InvalidValueError: a value cannot be stored, or a variant has not ended; ``field`` says which.
+        """
+        finished = FinishedGeneration(request=request, variants=tuple(variants), selected=selected)
+        if actor.user_id is not None:
+            # Only owners may change code, so the statement itself can see whether the actor may.
+            rows = _rows(actor, actor.user_id, project_id, finished, request.parent_id)
+            async with self._transactions() as tx:
+                tx.invalidate(*work_keys(project_id, actor.user_id))
+                recorded = tx.finished_generations.record(project_id, actor.user_id, rows, is_owner_acting=True)
+            if recorded.number is not None:
+                return _recorded(project_id, recorded.number, rows)
+        # Nothing was stored: this says why. The system may write for everybody.
+        async with self._transactions() as tx:
+            project = await open_project(tx, actor, project_id, Permission.CHANGE_CODE)
+            rows = _rows(actor, project.user_id, project_id, finished, request.parent_id)
+            tx.invalidate(*work_keys(project_id, project.user_id))
+            recorded = tx.finished_generations.record(project_id, project.user_id, rows, is_owner_acting=False)
+            await tx.flush()
+            if recorded.number is None:  # Deleted in this moment.
+                raise NotFoundError(f"no project has the id {project_id}")
+            return _recorded(project_id, recorded.number, rows)
+
+    async def import_many(
+        self, actor: Actor, project_id: UUID, generations: Sequence[FinishedGeneration]
+    ) -> Sequence[RecordedGeneration]:
+        """Store many generations of the past in this order, all or none: for a history that comes from elsewhere.
+
+        Each is stored as by ``record``, with an audit entry of its own, which has the time of the import.
+
+        Args:
+            actor: the owner of the project.
+            project_id: where.
+            generations: 1 to 1000.
+
+        Raises:
+            NotFoundError, MissingReferenceError, DuplicateError, InvalidValueError: see ``record``.
+        """
+        if not 1 <= len(generations) <= MOST_IMPORTED:
+            raise InvalidValueError(f"1 to {MOST_IMPORTED} generations are imported at once", field="generations")
+        async with self._transactions() as tx:
+            project = await open_project(tx, actor, project_id, Permission.CHANGE_CODE)
+            imported: list[FinishedRows] = []
+            for place, each in enumerate(generations):
+                parent_id = each.request.parent_id if each.parent is None else _parent(imported, each.parent, place)
+                imported.append(_rows(actor, project.user_id, project_id, each, parent_id))
+            tx.invalidate(*work_keys(project_id, project.user_id))
+            dated = list(zip(imported, (each.at for each in generations), strict=True))
+            first = await tx.finished_generations.copy(project_id, project.user_id, dated)
+            if first is None:
+                raise NotFoundError(f"no project has the id {project_id}")
+        return [_recorded(project_id, number, rows) for number, rows in enumerate(imported, first)]
+
+
+def _rows(
+    actor: Actor, owner_id: UUID, project_id: UUID, finished: FinishedGeneration, parent_id: UUID | None
+) -> FinishedRows:
+    """Everything of a generation, checked."""
+    request, variants = finished.request, finished.variants
+    if not 1 <= len(variants) <= MAXIMUM_VARIANTS:
+        raise InvalidValueError(f"a generation has 1 to {MAXIMUM_VARIANTS} variants", field="variants")
+    if finished.selected >= len(variants):
+        raise InvalidValueError("the generation has no such variant", field="selected")
+    generation = new_values(
+        Generation,
+        id=uuid7(),
+        generation_type=request.generation_type,
+        input_mode=request.input_mode,
+        prompt=request.prompt,
+        full_prompt=request.full_prompt,
+        inputs=without_secrets(request.inputs),
+        design_system=request.design_system,
+        external_source=request.external_source,
+        external_key=request.external_key,
+        selected_variant=finished.selected,
+        created_by=actor.user_id,
+    )
+    codes = [_code(index, variant, request, parent_id) for index, variant in enumerate(variants)]
+    usage = [_usage(code, variant) for code, variant in zip(codes, variants, strict=True)]
+    usage = [entry for entry, variant in zip(usage, variants, strict=True) if is_known(variant.result)]
+    entry = make_row(
+        AuditAction.CODE_GENERATE,
+        "Recorded a generation",
+        user_id=owner_id,
+        resource_type="generation",
+        resource_id=generation["id"],
+        new_values={"project_id": str(project_id), "variants": len(codes)},
+    )
+    return FinishedRows(generation, codes, usage, entry)
+
+
+def _code(index: int, variant: FinishedVariant, request: GenerationRequest, parent_id: UUID | None) -> dict[str, Any]:
+    if variant.status not in _ENDED:
+        raise InvalidValueError(f"variant {index} is {variant.status}; record it when it has ended", field="status")
+    code = encoded(variant.code)
+    if not code and variant.status is GenerationStatus.COMPLETED:
+        raise InvalidValueError(f"variant {index} has no code, so it did not complete", field="code")
+    if len(code) > MAXIMUM_CODE:
+        raise ValueTooLongError(
+            f"the code of a variant may have {MAXIMUM_CODE} bytes at most; this one has {len(code)}", field="code"
+        )
+    text, note = storable(code)
+    model = variant.result.model or variant.model
+    return new_values(
+        GeneratedCode,
+        id=uuid7(),
+        variant_index=index,
+        code=text,
+        metadata_=note,
+        code_stack=request.code_stack,
+        provider=model.provider,
+        model=model.name,
+        status=variant.status,
+        generation_type=CODE_TYPES[request.generation_type],
+        original_prompt=request.prompt,
+        parent_id=parent_id,
+        error_message=variant.error_message,
+        error_details=variant.error_details,
+        **code_values(variant.result),
+    )
+
+
+def _usage(code: dict[str, Any], variant: FinishedVariant) -> dict[str, Any]:
+    return new_values(
+        UsageEntry,
+        id=uuid7(),
+        key=str(code["id"]),
+        code_id=code["id"],
+        code_stack=code["code_stack"],
+        outcome=UsageOutcome(variant.status.value),
+        **ledger_values(variant.result, variant.result.model or variant.model),
+    )
+
+
+def _parent(imported: Sequence[FinishedRows], parent: tuple[int, int], place: int) -> UUID:
+    generation, variant = parent
+    if generation >= place or variant >= len(imported[generation].codes):
+        raise InvalidValueError(f"the parent of generation {place} is no variant of an earlier one", field="parent")
+    found: UUID = imported[generation].codes[variant]["id"]
+    return found
+
+
+def _recorded(project_id: UUID, number: int, rows: FinishedRows) -> RecordedGeneration:
+    return RecordedGeneration(
+        id=rows.generation["id"],
+        project_id=project_id,
+        number=number,
+        variant_ids=tuple(code["id"] for code in rows.codes),
+    )
