@@ -14,7 +14,14 @@ from data_layer.entities.enums import ProjectStatus, UserRole
 from data_layer.errors import NotFoundError, PermissionDeniedError
 from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import SYSTEM, Actor
-from data_layer.schemas.generations import CodePiece, GenerationRequest, GenerationView, VariantModel
+from data_layer.schemas.generations import (
+    CodePiece,
+    FinishedGeneration,
+    FinishedVariant,
+    GenerationRequest,
+    GenerationView,
+    VariantModel,
+)
 from data_layer.schemas.lineage import ReceivedGeneration, ReceivedVariant
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectFilter, ProjectFull, ProjectOrder
 from data_layer.services.generations import GenerationService
@@ -104,6 +111,13 @@ WRITES: dict[str, Callable[[Story], Awaitable[object]]] = {
     "rate": lambda story: story.data.generations.rate(story.actor, story.first_code, stars=4),
     "restore": lambda story: story.data.generations.restore(story.actor, story.project.id, 1, 0),
     "receive": Story.receive,
+    "record": lambda story: story.data.generations.record(
+        story.actor, story.project.id, GenerationRequest(), [FinishedVariant(code="<i>")]
+    ),
+    "import_many": lambda story: story.data.generations.import_many(
+        *(story.actor, story.project.id),
+        [FinishedGeneration(request=GenerationRequest(), variants=(FinishedVariant(code="<i>"),))],
+    ),
     "expire": Story.expire,
     "add_by_hand": Story.add_by_hand,
 }

@@ -30,6 +30,8 @@ from data_layer.schemas.designs import DesignSystemChanges
 from data_layer.schemas.files import Attachment
 from data_layer.schemas.generations import (
     CodePiece,
+    FinishedGeneration,
+    FinishedVariant,
     GenerationRequest,
     VariantEvent,
     VariantModel,
@@ -75,6 +77,8 @@ PLAUSIBLE: dict[type[Input], dict[str, Any]] = {
     GenerationRequest: {},
     VariantModel: {},
     VariantResult: {},
+    FinishedVariant: {"code": "<p>"},
+    FinishedGeneration: {"request": GenerationRequest(), "variants": (FinishedVariant(code="<p>"),)},
     NewImage: {},
     ReceivedGeneration: {"key": "k", "source": "test", "at": NOW, "variants": (ReceivedVariant(index=0, code="a"),)},
     NewUsage: {"key": "k", "provider": "openai", "model": "m"},
@@ -194,6 +198,8 @@ class World:
             "image_id": image.id,
             "source": picture("PNG"),
             "models": [VariantModel()],
+            "variants": [FinishedVariant(code="<p>")],
+            "generations": [FinishedGeneration(request=GenerationRequest(), variants=(FinishedVariant(code="<p>"),))],
             "pieces": (CodePiece("a"),),
             "sequence": 1000,
             "variant": 0,
@@ -277,7 +283,7 @@ class World:
         parameters = inspect.signature(plain).parameters
         if case.kind is not None and case.field is not None:
             built = self.build(case.kind, **{case.field: value})
-            value = [built] if case.argument == "models" else built
+            value = [built] if case.argument in {"models", "variants", "generations"} else built
         required = {
             name
             for name, each in parameters.items()

@@ -156,7 +156,8 @@ async def streamed(data: DataLayer, owner: Owner, finished: FinishedGeneration, 
         if variant.status is COMPLETED:
             await data.generations.complete(*end, variant.result)
         elif variant.status is FAILED:
-            await data.generations.fail(*end, variant.error_message or "", details=variant.error_details, result=variant.result)
+            message, details = variant.error_message or "", variant.error_details
+            await data.generations.fail(*end, message, details=details, result=variant.result)
         else:
             await data.generations.store(owner.actor, started.writer_token)
             await data.generations.cancel(owner.actor, started.id, index)
