@@ -51,7 +51,6 @@ from data_layer.schemas.generations import (
     VariantResult,
 )
 from data_layer.schemas.projects import ProjectFull, ProjectSummary
-from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.generations.recording import Recording
 from data_layer.services.project_keys import history_key, owner_key, project_key
 from database import CODE, WORKERS, all_clients, measure
@@ -163,7 +162,8 @@ class Ours:
         self._data = data
         self._rows = rows
         # The same service on transactions that announce nothing to the cache, to see what that costs.
-        self._without_hooks = Recording(partial(UnitOfWork, data.database), cast("CachedProjects", None))
+        nothing = cast("Any", None)  # It neither reads the cache nor counts views.
+        self._without_hooks = Recording(partial(UnitOfWork, data.database), nothing, nothing)
 
     async def open(self) -> None:
         project = await self._data.projects.open(self._rows.actor, self._rows.next_id())

@@ -353,6 +353,7 @@ async def test_who_may(data: DataLayer, owner: Owner, how: str) -> None:
         with pytest.raises(NotFoundError):
             await call(data, how, actor, owner.project_id, GenerationRequest(), PAGE)
     await data.projects.restore(owner.actor, owner.project_id)
+    assert owner.actor.user_id
     async with data.transaction() as tx:
         (await tx.users.get(owner.actor.user_id)).status = UserStatus.SUSPENDED
     with pytest.raises(PermissionDeniedError):
