@@ -14,9 +14,11 @@ from sqlalchemy import event, text
 from data_layer import DataLayer
 from data_layer.database.driver import DriverConnection
 from data_layer.entities import Entity
+from data_layer.entities.enums import AuditCategory, AuditLevel
 from data_layer.errors import NotFoundError
 from data_layer.repositories.project_search import Scope, Wanted
 from data_layer.repositories.unit_of_work import UnitOfWork
+from data_layer.schemas.audit import AuditFilter
 from data_layer.schemas.usage import UsageGroup
 from tests.support import make_user
 
@@ -40,6 +42,11 @@ async def sums(tx: UnitOfWork, user_id: UUID | None = None, project_id: UUID | N
     return await tx.usage.sums(
         [UsageGroup.MODEL], user_id=user_id, project_id=project_id, first_day=today - 9 * DAY, last_day=today, limit=9
     )
+
+
+async def audit_page(tx: UnitOfWork, **wanted: Any) -> Any:
+    filter_ = AuditFilter(until=datetime(2026, 11, 29, tzinfo=UTC), **wanted)
+    return await tx.audit.page(filter_, ["id"], limit=9, after=None, newest_first=True)
 
 
 async def without_result(reading: Awaitable[object]) -> None:
@@ -114,8 +121,8 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "ix_refresh_tokens_expires_at": lambda tx: tx.refresh_tokens.list(order_by="expires_at"),
     "ix_audit_logs_user_id_id": lambda tx: tx.audit.list(user_id=SOMEONE, order_by="-id"),
     "ix_audit_logs_action_id": lambda tx: tx.audit.list(action="user_login", order_by="-id"),
-    "ix_audit_logs_level_id": lambda tx: tx.audit.list(level="critical", order_by="-id"),
-    "ix_audit_logs_category_id": lambda tx: tx.audit.list(category="security", order_by="-id"),
+    "ix_audit_logs_level_id": lambda tx: audit_page(tx, levels=(AuditLevel.CRITICAL,)),
+    "ix_audit_logs_category_id": lambda tx: audit_page(tx, categories=(AuditCategory.SECURITY,)),
     "ix_audit_logs_resource_type_resource_id": lambda tx: tx.audit.count(resource_type="project", resource_id="1"),
     "ix_audit_logs_correlation_id": lambda tx: tx.audit.count(correlation_id="c"),
     "ix_audit_logs_context": lambda tx: tx.audit.count(context={"a": 1}),

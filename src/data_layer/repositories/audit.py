@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Select, or_, select
+from sqlalchemy import Boolean, ColumnElement, RowMapping, Select, literal_column, or_, select
 from typing_extensions import override
 
 from data_layer.context import current_context
 from data_layer.database.statements import named
 from data_layer.entities import AuditLog
+from data_layer.entities.audit_log import COMMON_CATEGORIES, COMMON_LEVELS, RARE_CATEGORY, RARE_LEVEL, WITH_CONTEXT
+from data_layer.entities.enums import AuditAction
 from data_layer.entities.time_ordered_ids import first_id_at
 from data_layer.repositories.repository import AppendRepository, is_any
 
@@ -37,6 +39,11 @@ class AuditRepository(AppendRepository[AuditLog]):
         """Insert the entry with the transaction; what it does not say itself is taken from the request's context."""
         complete(entity)
         super().add(entity)
+
+    @override
+    def _condition(self, name: str, value: Any) -> ColumnElement[bool]:
+        condition = super()._condition(name, value)
+        return condition & _literal(WITH_CONTEXT) if name == "context" and value else condition
 
     async def page(
         self, wanted: AuditFilter, names: Sequence[str], *, limit: int, after: UUID | None, newest_first: bool
@@ -87,6 +94,10 @@ def complete(entry: AuditLog) -> None:
         entry.session_id = str(context.session_id)
 
 
+def _literal(condition: str) -> ColumnElement[bool]:
+    return literal_column(condition, Boolean())
+
+
 def _is_likely_recent(wanted: AuditFilter) -> bool:
     """Whether a page of the last month is probably full, so that a look there is worth its while."""
     rare = (wanted.since, wanted.until, wanted.resource_id, wanted.correlation_id, wanted.text)
@@ -98,11 +109,15 @@ def _conditions(wanted: AuditFilter) -> Iterator[ColumnElement[bool]]:
     for name in ("user_id", "resource_type", "resource_id", "correlation_id", "is_success"):
         if (value := getattr(wanted, name)) is not None:
             yield columns[name] == value
-    for name, values in (("action", wanted.actions), ("level", wanted.levels), ("category", wanted.categories)):
-        if len(values) == 1:
-            yield columns[name] == values[0]
-        elif values:
-            yield is_any(columns[name], values)
+    for name, values, common, are_rare in (
+        ("action", wanted.actions, frozenset(AuditAction), ""),
+        ("level", wanted.levels, COMMON_LEVELS, RARE_LEVEL),
+        ("category", wanted.categories, COMMON_CATEGORIES, RARE_CATEGORY),
+    ):
+        if values:
+            yield columns[name] == values[0] if len(values) == 1 else is_any(columns[name], values)
+            if common.isdisjoint(values):
+                yield _literal(are_rare)
     # The bounds of the ids let PostgreSQL leave out whole months; those of the time are exact.
     if wanted.since is not None:
         yield columns.id >= first_id_at(wanted.since - CLOCK_SKEW)
