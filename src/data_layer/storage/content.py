@@ -95,7 +95,7 @@ async def _chunks_of_bytes(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def _chunks_of_file(file: BinaryIO, threads: FileThreads) -> AsyncIterator[bytes]:
-    while chunk := await threads.run(file.read, BATCHES.batch_size):
+    while chunk := _checked(await threads.run(file.read, BATCHES.batch_size)):
         yield chunk
 
 

@@ -35,6 +35,7 @@ def split_key(key: str) -> tuple[str, ...]:
     Raises:
         InvalidStorageKeyError: the key breaks a rule; the message says which.
     """
+    _require_text(key, "key")
     problem = _problem_of_text(key, "key") or _problem_of_segments(key.split("/"))
     if problem is not None:
         raise InvalidStorageKeyError(f"The storage key {_shortened(key)} {problem}")
@@ -47,6 +48,7 @@ def split_prefix(prefix: str) -> tuple[tuple[str, ...], str]:
     Raises:
         InvalidStorageKeyError: no key can begin like this.
     """
+    _require_text(prefix, "prefix")
     *folders, beginning = prefix.split("/")
     problem = _problem_of_text(prefix, "prefix") if prefix else None
     if problem is None and folders:
@@ -59,6 +61,11 @@ def split_prefix(prefix: str) -> tuple[tuple[str, ...], str]:
 def is_key(text: str) -> bool:
     """Whether a file can have this key."""
     return _problem_of_text(text, "key") is None and _problem_of_segments(text.split("/")) is None
+
+
+def _require_text(value: object, noun: str) -> None:
+    if not isinstance(value, str):
+        raise InvalidStorageKeyError(f"A storage {noun} must be text, not {type(value).__name__}")
 
 
 def _problem_of_text(text: str, noun: str) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from data_layer.errors import InvalidValueError
+from data_layer.storage.arguments import check_text
 
 MAX_CONTENT_TYPE_SIZE = 255
 MAX_HEADER_SIZE = 255
@@ -66,7 +67,9 @@ def check_content_type(content_type: str) -> str:
     Raises:
         InvalidValueError: it is not of the form ``type/subtype``, or longer than 255 characters.
     """
-    if len(content_type) > MAX_CONTENT_TYPE_SIZE or not _CONTENT_TYPE.fullmatch(content_type):
+    if len(check_text(content_type, field="content_type")) > MAX_CONTENT_TYPE_SIZE or not _CONTENT_TYPE.fullmatch(
+        content_type
+    ):
         raise InvalidValueError(
             f"{content_type[:100]!a} is no content type; write it like 'image/png' or 'text/html; charset=utf-8', "
             f"in at most {MAX_CONTENT_TYPE_SIZE} characters",
@@ -81,7 +84,12 @@ def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
     Raises:
         InvalidValueError: a name or a value breaks a rule, or all together are too long.
     """
-    copy = dict(metadata or {})
+    if not isinstance(metadata, Mapping | None):
+        raise _invalid(f"it must be a mapping of texts, not {type(metadata).__name__}")
+    copy = {
+        check_text(name, field="metadata"): check_text(value, field="metadata")
+        for name, value in (metadata or {}).items()
+    }
     for name, value in copy.items():
         if not _NAME.fullmatch(name):
             raise _invalid(f"the name {name[:100]!a} must be of 1 to 64 lower-case letters, digits and '_'")
@@ -101,7 +109,7 @@ def check_header(value: str | None, *, field: str) -> str | None:
     Raises:
         InvalidValueError: it is empty, longer than 255 characters, or not of printable ASCII.
     """
-    if value is not None and (len(value) > MAX_HEADER_SIZE or not _HEADER.fullmatch(value)):
+    if value is not None and (len(check_text(value, field=field)) > MAX_HEADER_SIZE or not _HEADER.fullmatch(value)):
         raise InvalidValueError(
             f"{value[:100]!a} cannot be a header: 1 to {MAX_HEADER_SIZE} printable ASCII characters can", field=field
         )
@@ -117,7 +125,7 @@ def check_content_disposition(value: str | None) -> str | None:
     """
     if value is None:
         return None
-    kind = re.match(r"inline|attachment", value, re.IGNORECASE)
+    kind = re.match(r"inline|attachment", check_text(value, field="content_disposition"), re.IGNORECASE)
     position, names = kind.end() if kind else 0, []
     while kind and (parameter := _PARAMETER.match(value, position)):
         names.append((parameter["name"] or parameter["extended"]).lower())
@@ -138,7 +146,7 @@ def check_sha256(value: str | None) -> str | None:
     Raises:
         InvalidValueError: it is not of 64 hexadecimal digits in lower case.
     """
-    if value is not None and not _SHA256.fullmatch(value):
+    if value is not None and not _SHA256.fullmatch(check_text(value, field="sha256")):
         raise InvalidValueError("A SHA-256 is written in 64 hexadecimal digits, in lower case", field="sha256")
     return value
 

@@ -11,8 +11,9 @@ from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
-from data_layer.errors import InvalidValueError, NotInitializedError, StorageUnavailableError
+from data_layer.errors import NotInitializedError, StorageUnavailableError
 from data_layer.observability.log import get_log
+from data_layer.storage.arguments import check_age, check_flag, check_handler, check_keys, check_range
 from data_layer.storage.conditions import Condition
 from data_layer.storage.content import BATCH_SIZE, batches
 from data_layer.storage.keys import is_key, split_key, split_prefix
@@ -100,14 +101,16 @@ class LocalStorage:
             await threads.close()
             self._folder.close()
 
-    async def create(self, *, allow_public: bool = False) -> Sequence[str]:  # noqa: ARG002  (the port's)
+    async def create(self, *, allow_public: bool = False) -> Sequence[str]:
         """Make the folder; see `StorageAdministration.create`. What is stored in it only its owner can read."""
+        check_flag(allow_public, field="allow_public")
         with translated_for_operators(f"make the folder {str(self._folder.root)!r}"):
             await asyncio.to_thread(self._folder.create)
         return ()
 
     async def remove_abandoned_uploads(self, *, older_than: timedelta) -> int:
         """Remove the temporary files of uploads that were broken off."""
+        check_age(older_than, field="older_than")
         with translated_for_operators("remove what broken uploads left behind"):
             return await self._threads.run(self._folder.remove_old_temporary_files, older_than.total_seconds())
 
@@ -160,8 +163,7 @@ class LocalStorage:
     @asynccontextmanager
     async def open(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[OpenFile]:
         """Read a file in chunks; see `Storage.open`."""
-        if start < 0 or (end is not None and end < 0):
-            raise InvalidValueError(f"A range of bytes cannot be negative, like {start} to {end}", field="range")
+        check_range(start, end)
         reader = Reader(self._folder, key, split_key(key))
         try:
             with translated_for_reading(key):
@@ -193,8 +195,10 @@ class LocalStorage:
 
     async def delete_many(self, keys: Iterable[str]) -> None:
         """Remove files, one after the other; see `Storage.delete_many`."""
-        files = [(key, split_key(key)) for key in keys]
-        for key, _ in files:
+        rest = check_keys(keys)
+        for key in rest:
+            split_key(key)
+        for key in rest:
             await self.delete(key)
 
     async def copy(self, source: str, target: str, *, overwrite: bool = True) -> None:
@@ -214,6 +218,7 @@ class LocalStorage:
         self, prefix: str = "", *, on_unusable_key: UnusableKeyHandler = ignore_unusable_key
     ) -> AsyncGenerator[ListedFile]:
         """The files whose keys begin with ``prefix``; see `Storage.list`."""
+        check_handler(on_unusable_key, field="on_unusable_key")
         files = walk(self._folder, *split_prefix(prefix))
         try:
             with translated_for_operators(f"list {prefix!r}"):

@@ -14,7 +14,6 @@ import obstore
 from data_layer.errors import (
     FileExistsInStorageError,
     FileNotFoundInStorageError,
-    InvalidValueError,
     NotInitializedError,
     NotSupportedByStorageError,
     StorageMissingError,
@@ -23,6 +22,7 @@ from data_layer.errors import (
     StorageUnavailableError,
 )
 from data_layer.observability.log import get_log
+from data_layer.storage.arguments import check_age, check_handler, check_keys, check_range
 from data_layer.storage.conditions import Condition
 from data_layer.storage.keys import split_key, split_prefix
 from data_layer.storage.metadata import Description, check_sha256
@@ -136,6 +136,7 @@ class ObjectStorage(ABC):
 
     async def remove_abandoned_uploads(self, *, older_than: timedelta) -> int:
         """Remove what broken uploads left behind; see `StorageAdministration.remove_abandoned_uploads`."""
+        check_age(older_than, field="older_than")
         return await remove_staging(self.pages(f"{STAGING}/"), self.remove_objects, older_than)
 
     async def upload(
@@ -181,8 +182,7 @@ class ObjectStorage(ABC):
     async def open(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[OpenFile]:
         """Read a file in chunks; see `Storage.open`."""
         split_key(key)
-        if start < 0 or (end is not None and end < 0):
-            raise InvalidValueError(f"A range of bytes cannot be negative, like {start} to {end}", field="range")
+        check_range(start, end)
         yield await reading.open_file(self._store, key, start, end)
 
     async def stat(self, key: str) -> FileInformation:
@@ -207,7 +207,7 @@ class ObjectStorage(ABC):
 
     async def delete_many(self, keys: Iterable[str]) -> None:
         """Remove files, many in one request; see `Storage.delete_many`."""
-        rest = list(keys)
+        rest = check_keys(keys)
         for key in rest:
             split_key(key)
         pending = iter(rest)
@@ -229,20 +229,21 @@ class ObjectStorage(ABC):
     ) -> AsyncGenerator[ListedFile]:
         """The files whose keys begin with ``prefix``; see `Storage.list`."""
         split_prefix(prefix)
+        check_handler(on_unusable_key, field="on_unusable_key")
         return walk(self.pages(prefix), prefix, on_unusable_key)
 
     async def copy(self, source: str, target: str, *, overwrite: bool = True) -> None:
         """Store a file under a second key; see `StorageMoves.copy`."""
         split_key(source)
         split_key(target)
+        condition = Condition(overwrite)
         if source == target:
             await self.stat(source)
             if not overwrite:
-                raise Condition(overwrite=False).failure(target)
+                raise condition.failure(target)
             return
         if not overwrite:
             await self._require_conditions("copy")
-        condition = Condition(overwrite)
         try:
             with translated(source, f"copy to {target!r} the file", condition):
                 await obstore.copy_async(self._store, source, target, overwrite=overwrite)

@@ -10,6 +10,7 @@ from obstore.store import AzureStore
 
 from data_layer.errors import NotSupportedByStorageError
 from data_layer.extras import is_installed
+from data_layer.storage.arguments import check_flag
 from data_layer.storage.keys import split_key
 from data_layer.storage.object_store.adapter import ConditionKind, ObjectStorage
 from data_layer.storage.object_store.azure_administration import AzureAdministration
@@ -117,6 +118,7 @@ class AzureStorage(ObjectStorage):
 
     async def create(self, *, allow_public: bool = False) -> Sequence[str]:
         """Make the container, private; see `StorageAdministration.create`. Needs the extra ``azure``."""
+        check_flag(allow_public, field="allow_public")
         await asyncio.to_thread(self._administration.create, allow_public=allow_public)
         return ()
 

@@ -14,6 +14,7 @@ from obstore.store import S3Store
 from data_layer.errors import FileExistsInStorageError, NotSupportedByStorageError, StorageRefusedError
 from data_layer.extras import is_installed
 from data_layer.observability.log import get_log
+from data_layer.storage.arguments import check_age, check_flag
 from data_layer.storage.conditions import Condition
 from data_layer.storage.keys import split_key
 from data_layer.storage.object_store.adapter import ConditionKind, ObjectStorage, in_turns
@@ -118,10 +119,12 @@ class S3Storage(ObjectStorage):
 
     async def create(self, *, allow_public: bool = False) -> Sequence[str]:
         """Make the bucket, private; see `StorageAdministration.create`. Needs the extra ``s3``."""
+        check_flag(allow_public, field="allow_public")
         return await asyncio.to_thread(self._administration.create, allow_public=allow_public)
 
     async def remove_abandoned_uploads(self, *, older_than: timedelta) -> int:
         """Remove the parts of broken uploads. Needs the extra ``s3``."""
+        check_age(older_than, field="older_than")
         parts = await asyncio.to_thread(self._administration.abort_uploads, older_than)
         return parts + await super().remove_abandoned_uploads(older_than=older_than)
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from data_layer.errors import InvalidValueError
+from data_layer.storage.arguments import check_duration, check_integer
 from data_layer.storage.keys import split_key
 from data_layer.storage.metadata import check_content_disposition, check_content_type, check_header
 from data_layer.storage.port import SignedMethod
@@ -63,13 +64,14 @@ class Terms:
             InvalidValueError: another value does.
         """
         split_key(key)
-        if method not in {"GET", "PUT"}:
-            raise InvalidValueError(f"A URL can be signed for GET or PUT, not for {method!r}", field="method")
-        if not timedelta(seconds=1) <= expires_in <= LONGEST:
-            raise InvalidValueError("A signed URL works for one second to seven days", field="expires_in")
+        if method not in ("GET", "PUT"):
+            raise InvalidValueError("A URL can be signed for GET or for PUT", field="method")
+        check_duration(expires_in, timedelta(seconds=1), LONGEST, field="expires_in")
         _check_answer(answer, method)
-        if size is not None and (method == "GET" or size < 0):
-            raise InvalidValueError("Only a URL for PUT can have a size, of 0 bytes or more", field="size")
+        if size is not None:
+            check_integer(size, field="size")
+            if method == "GET":
+                raise InvalidValueError("Only a URL for PUT can have a size", field="size")
         seconds = int(expires_in.total_seconds())
         return cls(key, method, datetime.now(UTC).replace(microsecond=0), seconds, answer, size)
 
