@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help run quick watch test test-all test-lowest test-servers coverage check format lint types docs build lock upgrade
-.PHONY: env-example clean
+.PHONY: env-example clean mutants
 .PHONY: bench bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-bodies bench-generations bench-growth bench-operations
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
@@ -52,6 +52,10 @@ test-servers: $(to_develop) ## Run the tests of the library against the servers 
 coverage: $(to_develop) ## Run the tests and measure which lines and branches they reach (htmlcov/index.html)
 	@sh tools/azurite/install.sh $(bin)/python
 	@$(pytest) -m "not slow" --cov --cov-report=term --cov-report=html $(ARGUMENTS)
+
+mutants: $(to_develop) ## Put faults into the code, one at a time; print what no test notices (ARGUMENTS="--sample 20 cache")
+	@sh tools/azurite/install.sh $(bin)/python
+	@$(bin)/python -m tools.mutants $(ARGUMENTS)
 
 check: lint types test-all ## Run everything that has to pass before a change goes in; the site is built by a test
 
