@@ -36,7 +36,8 @@ DECLARE
 BEGIN
     FOR each IN
         SELECT tgrelid::regclass AS name, tgname FROM pg_trigger
-        WHERE tgname IN ('refuse_change', 'refuse_truncate') AND tgrelid <> 'usage_days'::regclass
+        WHERE tgname IN ('refuse_change', 'refuse_truncate')
+        AND tgrelid NOT IN ('usage_days'::regclass, 'usage_totals'::regclass)
     LOOP
         EXECUTE format('ALTER TABLE %s {mode} TRIGGER %I', each.name, each.tgname);
     END LOOP;

@@ -113,3 +113,45 @@ def test_texts_of_codes_are_compared_with_their_hashes(command: Commands, settin
     asyncio.run(change("UPDATE generated_codes SET code = 'again'"))
     checked = command("storage", "check", code=1)
     assert "Needed no more: 1 text of codes" in checked.output
+    assert hashlib.sha256(code.encode()).hexdigest() in checked.output
+
+
+def test_db_check_knows_the_texts_of_codes(command: Commands, settings: Settings) -> None:
+    code = "".join(f"<p>{number}</p>" for number in range(1000))
+    digest = hashlib.sha256(code.encode()).hexdigest()
+
+    async def fill() -> None:
+        async with DataLayer(settings) as data:
+            project = make_project(user := make_user())
+            async with data.transaction() as tx:
+                tx.add(user)
+                tx.add(project)
+                tx.add(make_code(project, code=code))
+            await data.maintenance.run(SYSTEM)
+
+    async def change(statement: str) -> None:
+        async with DataLayer(settings) as data, data.transaction() as tx:
+            await tx.execute(text("SET LOCAL session_replication_role = replica"))
+            await tx.execute(text(statement))
+
+    asyncio.run(fill())
+    checked = command("db", "check")
+    assert "agree" in checked.output
+    assert "Compared 1 text of codes" in checked.output
+    for statement, problem in (
+        ("UPDATE generated_codes SET body_size = 1", "wrong size"),
+        ("UPDATE code_bodies SET bytes = 'x'", "damaged"),
+        ("DELETE FROM code_bodies", "missing"),
+    ):
+        asyncio.run(change(statement))
+        assert command("db", "check", "--schema-only", "--json").json["codes"] is None
+        checked = command("db", "check", code=1)
+        assert "agree" in checked.output
+        assert problem in checked.output
+        assert "1.0" in checked.output
+        assert "storage check --apply" in checked.errors
+        found = command("db", "check", "--json", code=1).json
+        assert found["agrees"] is True
+        assert problem.replace(" ", "_") in {finding["problem"] for finding in found["codes"]["findings"]}
+        assert {finding["sha256"] for finding in found["codes"]["findings"]} == {digest}
+        assert command("storage", "check", "--json", code=1).json["codes"] == found["codes"]

@@ -379,6 +379,34 @@ def test_projects_that_were_deleted_before_it_was_kept_count_from_their_last_cha
     assert query(address, valid) == [(True,)]
 
 
+USED_BEFORE = """
+WITH person AS (
+    INSERT INTO users (id, email, first_name, last_name) SELECT gen_random_uuid(), n || '@example.com', 'A', 'B'
+    FROM generate_series(1, 3) AS n RETURNING id
+)
+INSERT INTO usage_entries (id, user_id, key, provider, model, code_stack, outcome, input_tokens, cost, at)
+SELECT gen_random_uuid(), person.id, n::text, 'p', 'm' || n % 2, CASE WHEN n % 3 = 0 THEN 'svg' END, 'completed', n, n,
+    timestamptz '2026-08-01 00:00Z' + n * interval '1 hour'
+FROM person, generate_series(1, 100) AS n
+"""
+KIND = "day, provider, model, code_stack, outcome, currency"
+SUMMED = "SELECT {kind}, sum(entries), sum(input_tokens), sum(cost) FROM {table} GROUP BY {kind} ORDER BY {kind}"
+
+
+def test_totals_of_before_are_those_of_the_days(address: DatabaseAddress) -> None:
+    migrator = Migrator(address)
+    migrator.migrate("0032")
+    query(address, USED_BEFORE)
+    for count, domain in ((600, "@second.example.com"), (900, "@third.example.com")):
+        migrator.migrate()
+        query(address, USED_BEFORE.replace("@example.com", domain))
+        days, totals = (query(address, SUMMED.format(kind=KIND, table=each)) for each in ("usage_days", "usage_totals"))
+        assert totals == days
+        assert sum(row[6] for row in totals) == count
+        migrator.rollback(len([each for each in known_revisions() if each.identifier > "0032"]))
+        assert query(address, "SELECT to_regclass('usage_totals')") == [(None,)]
+
+
 MAY_PACK = "SELECT codes_packed_from > now() + interval '23 hours' FROM data_layer_schema_version"
 
 

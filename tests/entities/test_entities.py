@@ -29,7 +29,14 @@ SECRET_COLUMNS = {"password_hash", "reset_password_token_hash", "email_verificat
 
 
 def test_the_six_tables_and_what_they_need_besides() -> None:
-    besides = {"login_attempts", "refresh_tokens", "session_changes", "usage_days", "budget_reservations"}
+    besides = {
+        "login_attempts",
+        "refresh_tokens",
+        "session_changes",
+        "usage_days",
+        "usage_totals",
+        "budget_reservations",
+    }
     besides |= {"project_search", "project_search_changes", "code_bodies"}
     assert set(Entity.metadata.tables) == {str(inspect(entity).local_table) for entity in ALL} | besides
 

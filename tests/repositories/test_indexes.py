@@ -37,10 +37,12 @@ FROM owner, generate_series(1, 1000) AS n
 """).bindparams(owner=SOMEONE)
 
 
-async def sums(tx: UnitOfWork, user_id: UUID | None = None, project_id: UUID | None = None) -> Any:
+async def sums(
+    tx: UnitOfWork, user_id: UUID | None = None, project_id: UUID | None = None, by: UsageGroup = UsageGroup.MODEL
+) -> Any:
     today = date(2026, 11, 29)
     return await tx.usage.sums(
-        [UsageGroup.MODEL], user_id=user_id, project_id=project_id, first_day=today - 9 * DAY, last_day=today, limit=9
+        [by], user_id=user_id, project_id=project_id, first_day=today - 9 * DAY, last_day=today, limit=9
     )
 
 
@@ -73,6 +75,7 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "ix_users_preferences": lambda tx: tx.users.count(preferences={"theme": "dark"}),
     "ix_projects_user_id_status": lambda tx: tx.projects.count(user_id=SOMEONE, status="archived"),
     "ix_projects_user_id_updated_at": lambda tx: tx.projects.list(user_id=SOMEONE, order_by="-updated_at"),
+    "ix_projects_updated_at_id": lambda tx: tx.projects.recent(limit=9, is_deleted=False),
     "ix_projects_deleted_at": lambda tx: tx.projects.remove_deleted(datetime.now(UTC), limit=10),
     "ix_projects_settings": lambda tx: tx.projects.count(settings={"language": "en"}),
     "ix_projects_tags": lambda tx: tx.projects.count(tags=["pricing"]),
@@ -105,7 +108,8 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "uq_usage_entries_user_id_key": lambda tx: tx.usage.find_one(user_id=SOMEONE, key="k"),
     "ix_usage_entries_user_id_id": lambda tx: tx.usage.list(user_id=SOMEONE, order_by="-id"),
     "ix_usage_entries_project_id_id": lambda tx: tx.usage.list(project_id=SOMEONE, order_by="-id"),
-    "ix_usage_days_day": sums,
+    "ix_usage_days_day": lambda tx: sums(tx, by=UsageGroup.PROJECT),
+    "ix_usage_totals_day": sums,
     "ix_usage_days_project_id_day": lambda tx: sums(tx, project_id=SOMEONE),
     "uq_budgets_user_id_currency": lambda tx: tx.budgets.state(SOMEONE, "USD"),
     "ix_budget_reservations_budget_id": lambda tx: tx.budgets.state(SOMEONE, "USD"),

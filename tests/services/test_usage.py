@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -34,6 +34,7 @@ from data_layer.errors import (
 )
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
 from data_layer.schemas.usage import NewUsage, Reservation, UsageGroup, UsageSum
+from data_layer.services.usage import record_usage
 from tests.support import make_code, make_project, make_user, stored_actor
 
 SPENDER = Path(__file__).with_name("budget_spender.py")
@@ -190,11 +191,17 @@ async def test_work_on_a_project_that_was_deleted_meanwhile_is_charged(data: Dat
         "DELETE FROM usage_days",
         "TRUNCATE usage_days",
         "INSERT INTO usage_days SELECT * FROM usage_days",
+        "UPDATE usage_totals SET cost = 0",
+        "DELETE FROM usage_totals",
+        "TRUNCATE usage_totals",
+        "INSERT INTO usage_totals SELECT * FROM usage_totals",
     ],
 )
 async def test_nothing_recorded_is_changed_by_anybody(data: DataLayer, owner: Actor, statement: str) -> None:
     entry = await data.usage.record(owner, usage(cost=Decimal(1)))
-    with pytest.raises(AppendOnlyError, match=r"never changed or removed: \w+ of usage_(entries|days) was refused"):
+    with pytest.raises(
+        AppendOnlyError, match=r"never changed or removed: \w+ of usage_(entries|days|totals) was refused"
+    ):
         async with data.transaction() as tx:
             await tx.execute(text(statement))
     assert await data.usage.entries(owner) == [entry]
@@ -302,6 +309,19 @@ async def test_sums_are_those_of_the_entries(
         found = list(await data.usage.sums(SYSTEM, by, user_id=whose[0], first_day=first_day, last_day=last_day))
         rows = [row for row in rows if row.user_id == whose[0]]
     assert not differences(found, rows, by, first_day, last_day)
+    # Others have entries here too: over everybody, it is what those of each person are together.
+    together: dict[Any, Decimal] = defaultdict(Decimal)
+    for total in await data.usage.sums(
+        SYSTEM, {*by, UsageGroup.PERSON}, everyone=True, first_day=first_day, last_day=last_day
+    ):
+        together[group_of(total, by)] += total.cost * 1000 + total.entries
+    others = [part for part in by if part is not UsageGroup.PERSON]
+    everybody = await data.usage.sums(SYSTEM, others, everyone=True, first_day=first_day, last_day=last_day)
+    assert {group_of(total, by): total.cost * 1000 + total.entries for total in everybody} == together
+
+
+def group_of(total: UsageSum, by: list[UsageGroup]) -> tuple[Any, ...]:
+    return (*(getattr(total, NAMES[part]) for part in by if part is not UsageGroup.PERSON), total.currency)
 
 
 def differences(
@@ -384,6 +404,52 @@ FROM generate_series(0, 299999) AS n ON CONFLICT DO NOTHING
             wanted = wanted.replace(f":{name}", f"md5('{name}7')::uuid")
         plan = await tx.execute(text(f"EXPLAIN SELECT model, sum(cost) FROM usage_days WHERE {wanted} GROUP BY model"))
         assert index in "\n".join(plan.scalars())
+
+
+async def rows_of_totals(data: DataLayer) -> tuple[int, int]:
+    """How many there are, and how many entries they sum up."""
+    async with data.transaction() as tx:
+        entries = (await tx.execute(text("SELECT entries FROM usage_totals"))).scalars().all()
+        return len(entries), sum(entries)
+
+
+async def test_rows_of_totals_are_merged_and_lose_nothing(data: DataLayer) -> None:
+    people = [await stored_actor(data) for _ in range(4)]
+    before, entries_before = await rows_of_totals(data)
+
+    async def work(person: Actor) -> None:
+        for number in range(40):
+            await data.usage.record(person, usage(f"merged {number}", model="merged", cost=Decimal("0.01")))
+
+    await asyncio.gather(*map(work, people))
+    count, entries = await rows_of_totals(data)
+    assert entries - entries_before == 160
+    assert count - before < 160
+    for by in ([UsageGroup.MODEL], [UsageGroup.MODEL, UsageGroup.PERSON]):
+        found = await data.usage.sums(SYSTEM, by, everyone=True)
+        merged = [total for total in found if total.model == "merged"]
+        assert (sum(total.entries for total in merged), sum(total.cost for total in merged)) == (160, Decimal("1.6"))
+
+
+async def test_whoever_records_waits_for_nobody_else(data: DataLayer) -> None:
+    """Two transactions record the same kinds in opposite order while both are open; each 32nd merges rows."""
+    people = [await stored_actor(data), await stored_actor(data)]
+    both_have_one = asyncio.Barrier(2)
+
+    async def work(person: Actor, models: Sequence[str]) -> None:
+        for number in range(40):
+            async with data.transaction() as tx:
+                for model in models:
+                    await record_usage(tx, identity(person), usage(f"{model}{number}", model=model))
+                    await both_have_one.wait()
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(work(people[0], ("there", "back")), work(people[1], ("back", "there")))
+    totals = await data.usage.sums(SYSTEM, [UsageGroup.MODEL], everyone=True)
+    assert {total.model: total.entries for total in totals if total.model in {"there", "back"}} == {
+        "there": 80,
+        "back": 80,
+    }
 
 
 # Budgets

@@ -16,15 +16,18 @@ from data_layer.cli.output import (
     new_file,
     print_facts,
     print_json,
+    print_table,
     run_with_data,
     say,
     size,
+    tell,
 )
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
     from data_layer.schemas.codes import GeneratedCodeFull
     from data_layer.schemas.generations import CodeDiff
+    from data_layer.services.generations.bodies import CodeCheckReport
 
 commands = typer.Typer(help="The code of projects.", no_args_is_help=True)
 
@@ -166,3 +169,31 @@ def _print_facts(code: GeneratedCodeFull) -> None:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= len(str(2**31))
+
+
+def print_code_check(report: CodeCheckReport) -> None:
+    """Say what was found among the texts of codes; nothing where there are none and nothing is wrong."""
+    if not report.bodies and not report.findings:
+        return
+    sizes = f"{size(report.size)} in {size(report.stored_size)}"
+    say(f"Compared {counted(report.bodies, 'text')} of codes with their hashes, {sizes}.")
+    if report.orphans:
+        say(f"Needed no more: {counted(report.orphans, 'text')} of codes, which maintenance removes:")
+        for name in report.orphan_bodies:
+            say(f"  {name.sha256} of project {name.project_id}")
+    if report.findings:
+        rows = [
+            (
+                f"{finding.problem.replace('_', ' ')}{', repaired' if finding.is_repaired else ''}",
+                str(finding.project_id),
+                ", ".join(finding.versions) or "none",
+                finding.sha256,
+            )
+            for finding in report.findings
+        ]
+        print_table(counted(len(rows), "problem"), ("Problem", "Project", "Versions", "SHA-256"), rows)
+    if not report.is_clean:
+        tell(
+            "Sizes, hashes and such texts of codes as are also in a row or in another project are repaired with: "
+            "data-layer storage check --apply. Others come back from a backup only."
+        )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from data_layer.cli.codes import print_code_check
 from data_layer.cli.output import (
     FAILED,
     AsJson,
@@ -26,6 +27,8 @@ from data_layer.errors import ConfigurationError
 if TYPE_CHECKING:
     from data_layer.database.migrations.execution import MigrationProgress, ProgressListener
     from data_layer.database.migrator import Migrator
+    from data_layer.database.schema_check import SchemaReport
+    from data_layer.services.generations.bodies import CodeCheckReport
     from data_layer.services.seed import SeedReport
 
 Result = TypeVar("Result")
@@ -103,11 +106,16 @@ def current(*, as_json: AsJson = False) -> None:
 
 
 @commands.command()
-def check(*, as_json: AsJson = False) -> None:
-    """Compare models, migrations and database; exit code 1 when they do not agree."""
-    report = _with_migrator(read_settings(as_json=as_json), lambda migrator, _: migrator.check(), as_json=as_json)
+def check(
+    *,
+    schema_only: Annotated[bool, typer.Option("--schema-only", help="Do not read the texts of codes.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare models, migrations and database, and the texts of codes; exit code 1 when something is wrong."""
+    report, codes = run(_check(read_settings(as_json=as_json), schema_only=schema_only), as_json=as_json)
     if as_json:
-        print_json({"agrees": report.agrees, "schema": report.state, "differences": report.differences})
+        known = {"agrees": report.agrees, "schema": report.state, "differences": report.differences}
+        print_json(known | {"codes": codes and codes.model_dump(mode="json")})
     elif report.agrees:
         say(f"Models, migrations and database agree (revision {report.state.revision}).")
     else:
@@ -115,7 +123,9 @@ def check(*, as_json: AsJson = False) -> None:
             say(str(difference))
         if remedy := _remedy(report.state.require_current):
             tell(remedy)
-    if not report.agrees:
+    if codes and not as_json:
+        print_code_check(codes)
+    if not report.agrees or (codes and not codes.is_clean):
         raise typer.Exit(FAILED)
 
 
@@ -202,6 +212,21 @@ async def _run_with_migrator(settings: Settings, work: Callable[[Migrator, Progr
 
     async with open_migrator(settings) as migrator:
         return await run_in_thread(lambda listener: work(migrator, listener), _print_progress)
+
+
+async def _check(settings: Settings, *, schema_only: bool) -> tuple[SchemaReport, CodeCheckReport | None]:
+    """The schema, and the texts of codes if it is one that they can be read with."""
+    from data_layer.layer import open_transactions
+    from data_layer.services.generations.bodies import CodeCheck
+
+    report = await _run_with_migrator(settings, lambda migrator, _: migrator.check())
+    if schema_only or not report.state.is_current:
+        return report, None
+    async with open_transactions(settings) as transactions:
+        check = CodeCheck(
+            transactions, repair=False, on_progress=lambda seen: tell(f"Compared {counted(seen, 'text')} of codes …")
+        )
+        return report, await check.run()
 
 
 async def _seed(settings: Settings) -> tuple[SeedReport, dict[str, str]]:

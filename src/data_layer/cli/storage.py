@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data_layer.cli.codes import print_code_check
 from data_layer.cli.output import (
     FAILED,
     AsJson,
@@ -93,7 +94,7 @@ def check(
                 "bytes are there, with: data-layer storage check --apply. Missing and damaged files come back from a "
                 "backup only."
             )
-        _print_codes(codes)
+        print_code_check(codes)
     if not (report.is_clean and codes.is_clean):
         raise typer.Exit(FAILED)
 
@@ -168,31 +169,6 @@ def stats(*, as_json: AsJson = False) -> None:
     for name, rows in groups.items():
         cells = [(row.name, f"{row.count:,}", size(row.stored_size), size(row.size)) for row in rows]
         print_table("", (name, "Objects", "Stored", "Unpacked"), cells, right=("Objects", "Stored", "Unpacked"))
-
-
-def _print_codes(report: CodeCheckReport) -> None:
-    if not report.bodies:
-        return
-    sizes = f"{size(report.size)} in {size(report.stored_size)}"
-    say(f"Compared {counted(report.bodies, 'text')} of codes with their hashes, {sizes}.")
-    if report.orphans:
-        say(f"Needed no more: {counted(report.orphans, 'text')} of codes, which maintenance removes.")
-    if report.findings:
-        rows = [
-            (
-                f"{finding.problem.replace('_', ' ')}{', repaired' if finding.is_repaired else ''}",
-                str(finding.project_id),
-                ", ".join(finding.versions) or "none",
-                finding.sha256,
-            )
-            for finding in report.findings
-        ]
-        print_table(counted(len(rows), "problem"), ("Problem", "Project", "Versions", "SHA-256"), rows)
-    if not report.is_clean:
-        tell(
-            "Damaged texts of codes are repaired, where the same text is in a row or in another project, with: "
-            "data-layer storage check --apply. Others come back from a backup only."
-        )
 
 
 def _place(settings: Settings) -> str:

@@ -17,7 +17,7 @@ from data_layer.entities.session import Session
 from data_layer.entities.session_change import session_changes
 from data_layer.entities.share import Share
 from data_layer.entities.stored_file import FileReference, StoredFile
-from data_layer.entities.usage_entry import UsageEntry, usage_days
+from data_layer.entities.usage_entry import UsageEntry, usage_days, usage_totals
 from data_layer.entities.user import User
 
 __all__ = [
@@ -44,4 +44,5 @@ __all__ = [
     "project_search_changes",
     "session_changes",
     "usage_days",
+    "usage_totals",
 ]

@@ -70,6 +70,7 @@ class Project(Timestamped, Entity, kw_only=True):
     __table_args__ = (
         Index("ix_projects_user_id_status", "user_id", "status"),
         Index("ix_projects_user_id_updated_at", "user_id", "updated_at"),
+        Index("ix_projects_updated_at_id", "updated_at", "id"),
         Index(
             "ix_projects_settings", "settings", postgresql_using="gin", postgresql_ops={"settings": "jsonb_path_ops"}
         ),

@@ -325,6 +325,8 @@ END
 
 # The entries of one statement together, so that a bulk insert costs little; in the order of the key, so that two
 # statements never wait for each other in a circle.
+# Everybody adds to the totals of a day without waiting for anybody: each statement inserts rows, and every 32nd
+# transaction merges those that no other one is merging. Other isolation levels could fail over that, and leave it.
 ADD_USAGE = Function(
     "add_usage_to_days",
     """
@@ -344,6 +346,28 @@ BEGIN
         cache_read_tokens = days.cache_read_tokens + excluded.cache_read_tokens,
         cache_write_tokens = days.cache_write_tokens + excluded.cache_write_tokens,
         cost = days.cost + excluded.cost;
+    INSERT INTO usage_totals (
+        day, provider, model, code_stack, outcome, currency,
+        entries, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost
+    )
+    SELECT ("at" AT TIME ZONE 'UTC')::date, provider, model, coalesce(code_stack, ''), outcome, currency,
+        count(*), sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cache_write_tokens), sum(cost)
+    FROM added GROUP BY 1, 2, 3, 4, 5, 6;
+    IF pg_current_xact_id()::text::bigint % 32 = 0 AND current_setting('transaction_isolation') = 'read committed' THEN
+        WITH taken AS (
+            SELECT id FROM usage_totals WHERE day IN (SELECT ("at" AT TIME ZONE 'UTC')::date FROM added)
+            FOR UPDATE SKIP LOCKED
+        ), removed AS (
+            DELETE FROM usage_totals USING taken WHERE usage_totals.id = taken.id RETURNING usage_totals.*
+        )
+        INSERT INTO usage_totals (
+            day, provider, model, code_stack, outcome, currency,
+            entries, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost
+        )
+        SELECT day, provider, model, code_stack, outcome, currency, sum(entries), sum(input_tokens),
+            sum(output_tokens), sum(cache_read_tokens), sum(cache_write_tokens), sum(cost)
+        FROM removed GROUP BY 1, 2, 3, 4, 5, 6;
+    END IF;
     RETURN NULL;
 END
 """,
@@ -463,12 +487,15 @@ TRIGGERS = (
     ),
     Trigger("refuse_change", "usage_entries", "BEFORE DELETE OR UPDATE", REFUSE_USAGE_CHANGE.name, is_always=True),
     # The trigger of the entries is the only writer of the sums.
-    Trigger(
-        "refuse_change",
-        "usage_days",
-        "BEFORE INSERT OR DELETE OR UPDATE",
-        REFUSE_USAGE_CHANGE.name,
-        condition="WHEN (pg_trigger_depth() = 0)",
+    *(
+        Trigger(
+            "refuse_change",
+            table,
+            "BEFORE INSERT OR DELETE OR UPDATE",
+            REFUSE_USAGE_CHANGE.name,
+            condition="WHEN (pg_trigger_depth() = 0)",
+        )
+        for table in ("usage_days", "usage_totals")
     ),
     Trigger(
         "refuse_truncate",
@@ -478,7 +505,10 @@ TRIGGERS = (
         each="STATEMENT",
         is_always=True,
     ),
-    Trigger("refuse_truncate", "usage_days", "BEFORE TRUNCATE", REFUSE_USAGE_CHANGE.name, each="STATEMENT"),
+    *(
+        Trigger("refuse_truncate", table, "BEFORE TRUNCATE", REFUSE_USAGE_CHANGE.name, each="STATEMENT")
+        for table in ("usage_days", "usage_totals")
+    ),
     Trigger("announce_change", "sessions", "AFTER DELETE OR UPDATE OF status, expires_at", ANNOUNCE_SESSION.name),
     Trigger("announce_change", "users", "AFTER UPDATE OF role, status", ANNOUNCE_USER.name),
     Trigger(

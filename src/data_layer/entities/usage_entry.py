@@ -1,4 +1,4 @@
-"""The ``usage_entries`` and ``usage_days`` tables: what was used of paid models, and its sums by day."""
+"""The ``usage_entries`` table, what was used of paid models, and its sums by day: ``usage_days``, ``usage_totals``."""
 
 from __future__ import annotations
 
@@ -110,4 +110,17 @@ usage_days = Table(
     PrimaryKeyConstraint("user_id", "day", "project_id", "provider", "model", "code_stack", "outcome", "currency"),
     Index("ix_usage_days_project_id_day", "project_id", "day"),
     Index("ix_usage_days_day", "day"),
+)
+
+# The same over all people and projects, for the same reason. It has several rows for one sum: see the trigger.
+usage_totals = Table(
+    "usage_totals",
+    Entity.metadata,
+    Column("id", Uuid(), server_default=text("gen_random_uuid()"), nullable=False, primary_key=True),
+    Column("day", Date(), nullable=False),
+    *(Column(name, Text(), nullable=False) for name in ("provider", "model", "code_stack", "outcome", "currency")),
+    Column("entries", BigInteger(), nullable=False),
+    *(Column(kind, BigInteger(), nullable=False) for kind in TOKEN_KINDS),
+    Column("cost", Numeric(24, 8), nullable=False),
+    Index("ix_usage_totals_day", "day"),
 )

@@ -7,6 +7,7 @@ from data_layer.layer.admin import (
     open_migrator,
     open_statistics,
     open_storage,
+    open_transactions,
     probe,
 )
 from data_layer.layer.data_layer import DataLayer
@@ -20,6 +21,7 @@ __all__ = [
     "open_migrator",
     "open_statistics",
     "open_storage",
+    "open_transactions",
     "probe",
     "run_in_thread",
 ]

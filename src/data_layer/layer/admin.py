@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -41,6 +41,17 @@ def describe_database(settings: Settings) -> str:
     if settings.database.is_embedded:
         return f"the embedded database {settings.database.db_name} in {settings.general.data_folder.absolute()}"
     return f"the database {direct_address(settings.database)}"
+
+
+@asynccontextmanager
+async def open_transactions(settings: Settings) -> AsyncIterator[Callable[[], UnitOfWork]]:
+    """The database alone, for administrators: it works without cache and storage."""
+    async with AsyncExitStack() as stack:
+        addresses = await stack.enter_async_context(embedded_servers(settings, valkey=False))
+        database = Database(settings.database, database_address(settings.database, addresses.database_url))
+        stack.push_async_callback(database.close)
+        database.prepare()
+        yield partial(UnitOfWork, database)
 
 
 @asynccontextmanager

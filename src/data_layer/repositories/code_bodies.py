@@ -38,6 +38,17 @@ class StoredBody:
     base: CodeBody | None
 
 
+@dataclass(frozen=True, slots=True)
+class WrongCodes:
+    """Codes of a project with the same text and the same problem; ``sha256`` is what they say of the text."""
+
+    problem: str
+    project_id: UUID
+    sha256: bytes | None
+    ids: Sequence[UUID]
+    places: Sequence[tuple[int, int]]
+
+
 # A variant whose writer may come back is left alone; codes that were added alone never had one.
 _IS_UNPACKED = f"""
     lease_until IS NULL AND octet_length(code) >= {SMALLEST}
@@ -145,7 +156,10 @@ WHERE octet_length(code) >= {SMALLEST} AND sha256(convert_to(code, 'UTF8')) = %s
 )
 _REPLACE = Sql(
     "code_bodies.replace",
-    "UPDATE code_bodies SET size = %s, base = NULL, bytes = %s WHERE project_id = %s AND sha256 = %s",
+    f"""
+INSERT INTO code_bodies (size, bytes, project_id, sha256, encoding) VALUES (%s, %s, %s, %s, '{ENCODING}')
+ON CONFLICT (project_id, sha256) DO UPDATE SET size = excluded.size, base = NULL, bytes = excluded.bytes
+""",
 )
 _READ_PLACES = named(
     "generated_codes.read_places",
@@ -153,6 +167,49 @@ _READ_PLACES = named(
     SELECT version, variant_index FROM generated_codes WHERE project_id = :project_id AND body = :sha256
     ORDER BY version, variant_index LIMIT 100
     """),
+)
+_FIND_ORPHANS = named(
+    "code_bodies.find_orphans",
+    text(f"""
+    SELECT project_id, sha256 FROM code_bodies AS bodies WHERE {_IS_ORPHAN} ORDER BY project_id, sha256 LIMIT :limit
+    """),
+)
+# Texts of white space alone have no hash, and what is still written has none yet.
+_FIND_WRONG = named(
+    "generated_codes.find_wrong",
+    text("""
+    SELECT problem, project_id, sha256, array_agg(id ORDER BY version, variant_index) AS ids,
+        array_agg(version ORDER BY version, variant_index) AS versions,
+        array_agg(variant_index ORDER BY version, variant_index) AS variants
+    FROM (
+        SELECT codes.id, codes.project_id, version, variant_index, coalesce(codes.body, code_hash) AS sha256, CASE
+            WHEN codes.code IS NULL AND bodies.sha256 IS NULL THEN 'missing'
+            WHEN codes.body IS NOT NULL AND codes.body_size IS DISTINCT FROM bodies.size THEN 'wrong_size'
+            WHEN code_hash <> coalesce(codes.body, sha256(convert_to(codes.code, 'UTF8'))) THEN 'wrong_hash'
+        END AS problem
+        FROM generated_codes AS codes
+        LEFT JOIN code_bodies AS bodies ON bodies.project_id = codes.project_id AND bodies.sha256 = codes.body
+        WHERE lease_until IS NULL
+    ) AS checked
+    WHERE problem IS NOT NULL GROUP BY problem, project_id, sha256 ORDER BY problem, project_id, sha256 LIMIT :limit
+    """),
+)
+_CORRECT = Sql(
+    "generated_codes.correct",
+    """
+UPDATE generated_codes AS codes SET body_size = bodies.size,
+    code_hash = CASE WHEN codes.code_hash IS NULL THEN NULL ELSE codes.body END
+FROM code_bodies AS bodies
+WHERE codes.id = ANY(%s) AND bodies.project_id = codes.project_id AND bodies.sha256 = codes.body
+""",
+)
+# Without its hash, the trigger ``hash_code`` makes both again.
+_HASH_AGAIN = Sql(
+    "generated_codes.hash_again",
+    """
+UPDATE generated_codes SET code = code, code_hash = NULL
+WHERE id = ANY(%s) AND code IS NOT NULL AND lease_until IS NULL
+""",
 )
 _FIRST = UUID(int=0)
 
@@ -214,6 +271,26 @@ class CodeBodyRepository:
         """How many bodies are needed by no code and no other body."""
         return await self._count(_COUNT_ORPHANS)
 
+    async def orphans(self, limit: int) -> Sequence[tuple[UUID, bytes]]:
+        """The first bodies that are needed by no code and no other body: project and hash."""
+        rows = await self._session.execute(_FIND_ORPHANS.bindparams(limit=limit))
+        return [(row.project_id, row.sha256) for row in rows]
+
+    async def wrong_codes(self, limit: int) -> Sequence[WrongCodes]:
+        """Codes that have no text, or say another size or hash than that of their text; all codes are read."""
+        rows = await self._session.execute(_FIND_WRONG.bindparams(limit=limit))
+        return [
+            WrongCodes(
+                row.problem, row.project_id, row.sha256, row.ids, list(zip(row.versions, row.variants, strict=True))
+            )
+            for row in rows
+        ]
+
+    async def correct(self, codes: WrongCodes) -> None:
+        """Set size and hashes to those of the text."""
+        ids = list(codes.ids)
+        await self._session.run((_CORRECT, (ids,)), (_HASH_AGAIN, (ids,)))
+
     async def remove_orphans(self, limit: int) -> int:
         """Remove some of the bodies that nothing needs; how many."""
         found = (await self._session.execute(_LOCK_ORPHANS.bindparams(limit=limit))).all()
@@ -239,7 +316,7 @@ class CodeBodyRepository:
         return str(row[0]).encode() if row else None
 
     async def replace(self, project_id: UUID, body: CodeBody) -> None:
-        """Store a body again, whole."""
+        """Store a body again, whole; also one that is gone."""
         await self._session.run((_REPLACE, (body.size, body.data, project_id, body.sha256)))
 
     async def places(self, project_id: UUID, sha256: bytes) -> Sequence[tuple[int, int]]:

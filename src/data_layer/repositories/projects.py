@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Integer, Select, Text, and_, any_, bindpar
 from sqlalchemy.dialects.postgresql import ARRAY
 from typing_extensions import override
 
-from data_layer.database.statements import CompiledStatement
+from data_layer.database.statements import CompiledStatement, named
 from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Project
 from data_layer.entities.enums import ProjectStatus
 from data_layer.entities.texts import check_text
@@ -119,6 +119,18 @@ class ProjectRepository(Repository[Project]):
         for project in found:
             await self.delete(project)
         return found
+
+    async def recent(self, *, limit: int, is_deleted: bool) -> Sequence[Project]:
+        """The projects of everybody that were changed last, newest first; or those that were deleted last.
+
+        Raises:
+            InvalidValueError: for a limit out of range.
+        """
+        check_limit(limit)
+        in_trash = (Project.status == ProjectStatus.DELETED, Project.deleted_at.is_not(None))
+        conditions, column = (in_trash, Project.deleted_at) if is_deleted else ((_IN_USE,), Project.updated_at)
+        statement = select(Project).where(*conditions).order_by(column.desc(), Project.id.desc()).limit(limit)
+        return await self._session.find(named("projects.recent", statement))
 
     async def ids_of(self, user_id: UUID) -> Sequence[UUID]:
         """The ids of all projects of a person, also of those in the trash."""

@@ -7,26 +7,18 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, cast, func, select
+from sqlalchemy import BigInteger, Column, ColumnElement, cast, func, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from data_layer.database.statements import named
-from data_layer.entities import UsageEntry, usage_days
+from data_layer.entities import UsageEntry, usage_days, usage_totals
 from data_layer.entities.usage_entry import NO_PROJECT, TOKEN_KINDS
 from data_layer.repositories.repository import AppendRepository
 from data_layer.schemas.usage import UsageGroup, UsageSum
 
-_DAYS = usage_days.c
 _ADDED = ("entries", *TOKEN_KINDS)
-_COLUMNS: dict[UsageGroup, ColumnElement[Any]] = {
-    UsageGroup.PERSON: _DAYS.user_id,
-    UsageGroup.PROJECT: func.nullif(_DAYS.project_id, NO_PROJECT).label("project_id"),
-    UsageGroup.PROVIDER: _DAYS.provider,
-    UsageGroup.MODEL: _DAYS.model,
-    UsageGroup.STACK: func.nullif(_DAYS.code_stack, "").label("code_stack"),
-    UsageGroup.OUTCOME: _DAYS.outcome,
-    UsageGroup.DAY: _DAYS.day,
-}
+_IN_DAYS_ALONE = frozenset({UsageGroup.PERSON, UsageGroup.PROJECT})
 
 
 class UsageRepository(AppendRepository[UsageEntry]):
@@ -64,20 +56,36 @@ class UsageRepository(AppendRepository[UsageEntry]):
         limit: int,
     ) -> Sequence[UsageSum]:
         """Sums by these groups and by currency, in the order of the groups; ``None`` means all of a kind."""
-        columns = [_COLUMNS[group] for group in by]
+        is_of_all = user_id is None and project_id is None and not _IN_DAYS_ALONE.intersection(by)
+        table = usage_totals if is_of_all else usage_days
+        days = table.c
+        columns = [_column(days, group) for group in by]
         conditions = [
-            *(() if user_id is None else (_DAYS.user_id == user_id,)),
-            *(() if project_id is None else (_DAYS.project_id == project_id,)),
-            *(() if first_day is None else (_DAYS.day >= first_day,)),
-            *(() if last_day is None else (_DAYS.day <= last_day,)),
+            *(() if user_id is None else (days.user_id == user_id,)),
+            *(() if project_id is None else (days.project_id == project_id,)),
+            *(() if first_day is None else (days.day >= first_day,)),
+            *(() if last_day is None else (days.day <= last_day,)),
         ]
-        added = [cast(func.sum(_DAYS[name]), BigInteger).label(name) for name in _ADDED]
+        added = [cast(func.sum(days[name]), BigInteger).label(name) for name in _ADDED]
         statement = (
-            select(*columns, _DAYS.currency, *added, func.sum(_DAYS.cost).label("cost"))
+            select(*columns, days.currency, *added, func.sum(days.cost).label("cost"))
             .where(*conditions)
-            .group_by(*columns, _DAYS.currency)
-            .order_by(*columns, _DAYS.currency)
+            .group_by(*columns, days.currency)
+            .order_by(*columns, days.currency)
             .limit(limit)
         )
-        rows = (await self._session.execute(named("usage_days.sums", statement))).mappings()
+        rows = (await self._session.execute(named(f"{table.name}.sums", statement))).mappings()
         return [UsageSum.model_validate(dict(row)) for row in rows]
+
+
+def _column(days: ReadOnlyColumnCollection[str, Column[Any]], group: UsageGroup) -> ColumnElement[Any]:
+    """What a kind of group has in its rows; what is missing stands there as another value than NULL."""
+    match group:
+        case UsageGroup.PERSON:
+            return days.user_id
+        case UsageGroup.PROJECT:
+            return func.nullif(days.project_id, NO_PROJECT).label("project_id")
+        case UsageGroup.STACK:
+            return func.nullif(days.code_stack, "").label("code_stack")
+        case _:
+            return days[group.value]

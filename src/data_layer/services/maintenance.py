@@ -132,10 +132,11 @@ class MaintenanceService:
     async def check_codes(
         self, *, repair: bool = False, on_progress: Callable[[int], None] = lambda _: None
     ) -> CodeCheckReport:
-        """Compare the bodies of all codes with their hashes.
+        """Compare the bodies of all codes with their hashes, and all codes with what is stored of them.
 
         Args:
-            repair: store a damaged text again that is found whole in a row, or as a body of another project.
+            repair: store a damaged or missing text again that is found whole in a row, or as a body of another project;
+                and correct sizes and hashes of codes.
             on_progress: told how many bodies were seen.
         """
         return await CodeCheck(self._transactions, repair=repair, on_progress=on_progress).run()

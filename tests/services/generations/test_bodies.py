@@ -473,6 +473,81 @@ def assert_findings(report: CodeCheckReport, owner: Owner, codes: Sequence[str],
     assert {finding.problem for finding in report.findings} <= {CodeProblem.DAMAGED, CodeProblem.BASE_MISSING}
 
 
+# What rules of the database prevent, unless somebody restores a part of a backup or works around them.
+SPOIL_CODES = {
+    CodeProblem.MISSING: "DELETE FROM code_bodies WHERE project_id = :project_id",
+    CodeProblem.WRONG_SIZE: "UPDATE generated_codes SET body_size = body_size + 1 WHERE project_id = :project_id",
+    CodeProblem.WRONG_HASH: "UPDATE generated_codes SET code_hash = sha256('x') WHERE project_id = :project_id",
+}
+
+
+async def spoil(data: DataLayer, owner: Owner, statement: str) -> None:
+    async with data.transaction() as tx:
+        await tx.execute(text("SET LOCAL session_replication_role = replica"))  # Neither keys nor triggers.
+        await tx.execute(text(statement).bindparams(project_id=owner.project_id))
+
+
+@pytest.mark.parametrize("problem", SPOIL_CODES)
+async def test_codes_without_their_text_are_named_and_repaired(
+    data: DataLayer, owner: Owner, problem: CodeProblem
+) -> None:
+    codes = history(3)
+    ids = await packed(data, owner, codes)
+    await add(data, owner, codes[:1])  # Version 4 has the text of version 1.
+    await maintain(data)
+    await data.projects.clone(owner.actor, owner.project_id)
+    assert (await data.maintenance.check_codes()).findings == ()
+    before = await rows(data, "SELECT id, body_size, code_hash, trimmed_hash FROM generated_codes ORDER BY id")
+    await spoil(data, owner, SPOIL_CODES[problem])
+
+    report = await data.maintenance.check_codes()
+    assert (report.is_clean, {finding.problem for finding in report.findings}) == (False, {problem})
+    named = {finding.sha256: finding.versions for finding in report.findings}
+    if problem is not CodeProblem.WRONG_HASH:
+        assert named.keys() == {hashlib.sha256(code.encode()).hexdigest() for code in codes}
+        assert sorted(named.values()) == [("1.0", "4.0"), ("2.0",), ("3.0",)]
+    assert {finding.project_id for finding in report.findings} == {owner.project_id}
+    assert await data.maintenance.check_codes() == report
+
+    repaired = await data.maintenance.check_codes(repair=True)
+    assert repaired.is_clean
+    assert len(repaired.findings) == len(report.findings)
+    assert (await data.maintenance.check_codes()).findings == ()
+    assert await texts(data, ids) == codes
+    assert await rows(data, "SELECT id, body_size, code_hash, trimmed_hash FROM generated_codes ORDER BY id") == before
+
+
+async def test_a_text_that_is_nowhere_stays_missing(data: DataLayer, owner: Owner) -> None:
+    await packed(data, owner, [page(1)])
+    await spoil(data, owner, SPOIL_CODES[CodeProblem.MISSING])
+    report = await data.maintenance.check_codes(repair=True)
+    assert [(finding.problem, finding.is_repaired) for finding in report.findings] == [(CodeProblem.MISSING, False)]
+    assert not report.is_clean
+
+
+async def test_hashes_of_a_text_in_its_row_are_made_again(data: DataLayer, owner: Owner) -> None:
+    await add(data, owner, [" <p>", "   "])
+    hashes = "SELECT code_hash, trimmed_hash FROM generated_codes ORDER BY version"
+    before = await rows(data, hashes)
+    assert (await data.maintenance.check_codes()).findings == ()
+    wrong = "UPDATE generated_codes SET code_hash = sha256('x'), trimmed_hash = sha256('y') WHERE version = 1"
+    await spoil(data, owner, f"{wrong} AND project_id = :project_id")
+    [finding] = (await data.maintenance.check_codes(repair=True)).findings
+    assert (finding.problem, finding.versions, finding.is_repaired) == (CodeProblem.WRONG_HASH, ("1.0",), True)
+    assert await rows(data, hashes) == before
+
+
+async def test_bodies_that_nothing_needs_are_named(data: DataLayer, owner: Owner) -> None:
+    [first] = await packed(data, owner, [page(1)])
+    assert (await data.maintenance.check_codes()).orphan_bodies == ()
+    async with data.transaction() as tx:
+        (await tx.codes.get(first)).code = "<p>"
+    report = await data.maintenance.check_codes()
+    assert (report.orphans, report.is_clean) == (1, True)  # Maintenance removes them: nothing is wrong.
+    [orphan] = report.orphan_bodies
+    assert (orphan.project_id, orphan.sha256) == (owner.project_id, hashlib.sha256(page(1).encode()).hexdigest())
+
+
 async def test_a_damaged_text_is_repaired_from_a_row(data: DataLayer, owner: Owner) -> None:
     [first] = await packed(data, owner, [page(1)])
     async with data.transaction() as tx:

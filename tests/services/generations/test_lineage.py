@@ -340,6 +340,30 @@ async def test_children_of_two_variants_meet_in_one_project(data: DataLayer) -> 
     assert len(tree) == 4
 
 
+async def test_what_lies_in_two_projects_stays_there(data: DataLayer) -> None:
+    """Nothing told that two children belong together; project and number of each were answered, so they hold."""
+    actor = await stored_actor(data)
+    receive = data.generations.receive
+    children = [await receive(actor, request(key, key, minute=1, base=base)) for key, base in (("b", "1"), ("c", "2"))]
+    assert len({child.project_id for child in children}) == 2
+    parent = await receive(actor, request("a", "1", "2"))
+    assert parent.project_id in {child.project_id for child in children}
+
+    again = [await receive(actor, request(key, key, minute=1, base=base)) for key, base in (("b", "1"), ("c", "2"))]
+    assert [(each.id, each.project_id) for each in again] == [(each.id, each.project_id) for each in children]
+    trees = await forest(data, actor.user_id)
+    made_from = {row[0]: row[6] for tree in trees for row in tree if row[3] == "update"}
+    assert made_from == {"b": "1", "c": "2"}  # One from the parent itself, one from what stands for it.
+    assert sorted(len(tree) for tree in trees) == [2, 3]
+
+    # Whoever names the project has one tree, in this order too.
+    project_id = (await data.projects.create(actor, ProjectDraft(name="A"))).id
+    for key, codes, base in (("b2", ["b"], "1"), ("c2", ["c"], "2"), ("a2", ["1", "2"], None)):
+        received = request(key, *codes, minute=0 if base is None else 1, base=base)
+        await receive(actor, received, project_id=project_id)
+    assert sorted(len(tree) for tree in await forest(data, actor.user_id)) == [2, 3, 4]
+
+
 async def test_strange_texts_are_found_again(data: DataLayer, owner: Owner) -> None:
     code = "<p>\0\ud83d</p>"
     await receive(data, owner, request("a", code, prompt="\0"), request("b", "two", minute=1, base=code + "\n"))

@@ -25,13 +25,14 @@ from data_layer.errors import DamagedCodeError
 from data_layer.schemas.base import Value
 
 if TYPE_CHECKING:
-    from data_layer.repositories.code_bodies import StoredBody, UnpackedCode
+    from data_layer.repositories.code_bodies import StoredBody, UnpackedCode, WrongCodes
     from data_layer.repositories.unit_of_work import Transactions
 
 _BATCH = 50
 _BATCH_BYTES = 8 * 2**20
 _ORPHANS = 1_000
 _PAGE = 20
+_MOST_NAMED, _ORPHANS_NAMED = 10_000, 100
 
 
 class CodeProblem(StrEnum):
@@ -43,9 +44,21 @@ class CodeProblem(StrEnum):
     BASE_MISSING = "base_missing"
     """The body that it was compressed with is not there, or not whole."""
 
+    MISSING = "missing"
+    """A code has neither a text nor a body, or its body is not there."""
+
+    WRONG_SIZE = "wrong_size"
+    """A code says another size than its body."""
+
+    WRONG_HASH = "wrong_hash"
+    """A code says another hash than that of its text or body, so what is made from it is not found."""
+
 
 class CodeFinding(Value):
-    """A body with which something is wrong, or was until it was repaired, and the versions that have its text."""
+    """What is wrong with a body or with codes, or was until it was repaired, and the versions that it is about.
+
+    ``sha256`` is that of the text, and empty for codes that do not even say it.
+    """
 
     problem: CodeProblem
     project_id: UUID
@@ -54,16 +67,24 @@ class CodeFinding(Value):
     is_repaired: bool = False
 
 
+class BodyName(Value):
+    """Which body."""
+
+    project_id: UUID
+    sha256: str
+
+
 class CodeCheckReport(Value):
     """What was compared. ``size`` is that of the texts, ``stored_size`` what their bodies take, both in bytes.
 
-    ``orphans`` are needed by nothing; maintenance removes them.
+    ``orphans`` are needed by nothing; maintenance removes them. The first 100 of them are named.
     """
 
     bodies: int
     size: int
     stored_size: int
     orphans: int
+    orphan_bodies: tuple[BodyName, ...] = ()
     findings: tuple[CodeFinding, ...] = ()
 
     @property
@@ -148,11 +169,12 @@ def _readable(bases: Sequence[CodeBody]) -> dict[bytes, bytes]:
 
 
 class CodeCheck:
-    """One comparison of all bodies with their hashes.
+    """One comparison of all bodies with their hashes, and of all codes with what is stored of them.
 
     Args:
         transactions: where they are.
-        repair: store a damaged text again that is found whole elsewhere: in a row, or as a body of another project.
+        repair: store a damaged or missing text again that is found whole elsewhere: in a row, or as a body of another
+            project; and correct sizes and hashes of codes.
         on_progress: told how many bodies were seen.
     """
 
@@ -169,8 +191,15 @@ class CodeCheck:
         damaged.sort(key=lambda stored: stored.body.base is not None)
         findings = [await self._finding(stored) for stored in damaged]
         async with self._transactions() as tx:
+            wrong = await tx.code_bodies.wrong_codes(_MOST_NAMED)
+        # Of a damaged body the size means nothing.
+        spoilt = {(stored.project_id, stored.body.sha256) for stored in damaged}
+        findings += [await self._wrong(codes) for codes in wrong if (codes.project_id, codes.sha256) not in spoilt]
+        async with self._transactions() as tx:
             orphans = await tx.code_bodies.count_orphans()
+            named = await tx.code_bodies.orphans(_ORPHANS_NAMED)
         return CodeCheckReport(
+            orphan_bodies=tuple(BodyName(project_id=project_id, sha256=sha.hex()) for project_id, sha in named),
             bodies=self._bodies,
             size=self._size,
             stored_size=self._stored_size,
@@ -205,9 +234,27 @@ class CodeCheck:
             is_repaired=self._repair and await self._repaired(stored),
         )
 
+    async def _wrong(self, codes: WrongCodes) -> CodeFinding:
+        return CodeFinding(
+            problem=CodeProblem(codes.problem),
+            project_id=codes.project_id,
+            sha256=codes.sha256.hex() if codes.sha256 else "",
+            versions=tuple(f"{version}.{variant}" for version, variant in codes.places),
+            is_repaired=self._repair and await self._corrected(codes),
+        )
+
+    async def _corrected(self, codes: WrongCodes) -> bool:
+        if codes.problem == CodeProblem.MISSING:
+            return codes.sha256 is not None and await self._stored_again(codes.project_id, codes.sha256)
+        async with self._transactions() as tx:
+            await tx.code_bodies.correct(codes)
+        return True
+
     async def _repaired(self, stored: StoredBody) -> bool:
+        return await self._stored_again(stored.project_id, stored.body.sha256)
+
+    async def _stored_again(self, project_id: UUID, digest: bytes) -> bool:
         """Store a text again that is whole somewhere; whether it can be read now."""
-        digest = stored.body.sha256
         async with self._transactions() as tx:
             copies = await tx.code_bodies.copies(digest)
             plain = await tx.code_bodies.plain(digest)
@@ -216,7 +263,7 @@ class CodeCheck:
             return False
         # Its own body is among the copies: it is readable again where its base was repaired before.
         async with self._transactions() as tx:
-            await tx.code_bodies.replace(stored.project_id, whole(code))
+            await tx.code_bodies.replace(project_id, whole(code))
         return True
 
 

@@ -13,9 +13,9 @@ is not there (yet)        stand-ins of type import are made from the code that i
 arrives later             all that waited for it are linked, and stand-ins that nothing is made from any more go
 ========================  =======================================================================================
 
-Projects are found in the same way if none is named. A generation never moves to another project, so what belongs
-together may lie in two where nothing told it in time: children of different variants that arrive before it, or a
-version whose other variants arrive between its child and the variant that was changed.
+Projects are found in the same way if none is named. A generation never moves to another project (decision 0029), so
+what belongs together may lie in two where nothing told it in time: children of different variants that arrive before
+it, or a version whose other variants arrive between its child and the variant that was changed.
 """
 
 from __future__ import annotations
@@ -66,6 +66,10 @@ class Lineage(Recording):
         """Store a request and variants of it that have ended, at its place in the tree.
 
         What was received before changes nothing. Costs are recorded with ``data.usage``, not here.
+
+        Within a project, every order of arrival makes the same tree. Without ``project_id``, children that arrive
+        before their parent find each other by ``base_variants`` or by the codes of ``earlier`` turns; those that bring
+        neither may begin a project each, and projects are never merged.
 
         Args:
             actor: the owner.

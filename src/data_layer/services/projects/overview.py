@@ -47,10 +47,9 @@ class ProjectOverview:
         self._transactions = transactions
 
     async def recent(self, *, limit: int = 50, is_deleted: bool = False) -> list[ProjectRow]:
-        """The projects of all users that were changed last, newest first; or those in the trash."""
-        wanted: dict[str, Any] = {"status": ProjectStatus.DELETED} if is_deleted else {}
+        """The projects of all users that were changed last, newest first; or those that were deleted last."""
         async with self._transactions() as tx:
-            projects = await tx.projects.list(limit=limit, order_by="-updated_at", **wanted)
+            projects = await tx.projects.recent(limit=limit, is_deleted=is_deleted)
             owners = {project.user_id for project in projects}
             users = {user.id: user for user in await tx.users.list(id=owners, limit=max(1, len(owners)))}
             counts = await tx.codes.counts([project.id for project in projects])

@@ -357,7 +357,7 @@ class ProjectService:
             return await _move(tx, actor, project, _status(project.status_before_delete), AuditAction.PROJECT_RESTORE)
 
     async def recent(self, *, limit: int = 50, is_deleted: bool = False) -> Sequence[ProjectRow]:
-        """For operators: the projects of all users that were changed last, newest first; or those in the trash."""
+        """For operators: the projects of all users that were changed last, newest first; or deleted last."""
         return await self._overview.recent(limit=limit, is_deleted=is_deleted)
 
     async def find(self, id_or_name: str, *, is_deleted: bool = False) -> ProjectSummary:
