@@ -395,7 +395,7 @@ SUMMED = "SELECT {kind}, sum(entries), sum(input_tokens), sum(cost) FROM {table}
 
 def test_totals_of_before_are_those_of_the_days(address: DatabaseAddress) -> None:
     migrator = Migrator(address)
-    migrator.migrate("0032")
+    migrator.migrate("0033")
     query(address, USED_BEFORE)
     for count, domain in ((600, "@second.example.com"), (900, "@third.example.com")):
         migrator.migrate()
@@ -403,7 +403,7 @@ def test_totals_of_before_are_those_of_the_days(address: DatabaseAddress) -> Non
         days, totals = (query(address, SUMMED.format(kind=KIND, table=each)) for each in ("usage_days", "usage_totals"))
         assert totals == days
         assert sum(row[6] for row in totals) == count
-        migrator.rollback(len([each for each in known_revisions() if each.identifier > "0032"]))
+        migrator.rollback(len([each for each in known_revisions() if each.identifier > "0033"]))
         assert query(address, "SELECT to_regclass('usage_totals')") == [(None,)]
 
 

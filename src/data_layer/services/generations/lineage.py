@@ -13,7 +13,7 @@ is not there (yet)        stand-ins of type import are made from the code that i
 arrives later             all that waited for it are linked, and stand-ins that nothing is made from any more go
 ========================  =======================================================================================
 
-Projects are found in the same way if none is named. A generation never moves to another project (decision 0029), so
+Projects are found in the same way if none is named. A generation never moves to another project (decision 0030), so
 what belongs together may lie in two where nothing told it in time: children of different variants that arrive before
 it, or a version whose other variants arrive between its child and the variant that was changed.
 """

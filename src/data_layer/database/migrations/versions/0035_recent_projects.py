@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0034"
-down_revision = "0033"
+revision = "0035"
+down_revision = "0034"
 
 # One that was interrupted leaves an index behind that is not valid.
 DROP = "DROP INDEX CONCURRENTLY IF EXISTS ix_projects_updated_at_id"
