@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypedDict, Unpack
 from uuid import UUID, uuid4
 
@@ -72,6 +73,14 @@ def request_context(**fields: Unpack[ContextFields]) -> Iterator[RequestContext]
         _current.set(outer)
 
 
+def extend_request_context(**fields: Unpack[ContextFields]) -> None:
+    """Add what becomes known within a block of ``request_context``, such as the actor; it is forgotten with the block.
+
+    It reaches what runs in the same task from now on, so call it in the task of the block.
+    """
+    _current.set(replace(_current.get(), **_cleaned(fields)))
+
+
 def current_context() -> RequestContext:
     """What is known in this task; the correlation id also where only the middleware for it has set one."""
     context = _current.get()
@@ -103,6 +112,7 @@ def _cleaned(fields: ContextFields) -> ContextFields:
     return cleaned
 
 
+@lru_cache(maxsize=4096)
 def _address(text: str) -> str | None:
     try:
         address = ipaddress.ip_address(text.partition("%")[0])

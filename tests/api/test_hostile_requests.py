@@ -15,7 +15,7 @@ from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
 from data_layer.api.authentication import COOKIE
 from data_layer.api.conditions import Conditions
-from data_layer.api.middleware import TrustedProxies
+from data_layer.api.proxies import TrustedProxies
 from data_layer.errors import ConfigurationError, InvalidValueError
 from data_layer.schemas.health import Health
 from data_layer.schemas.users import ProfileChanges

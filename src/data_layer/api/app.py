@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse
 
@@ -14,20 +13,13 @@ from data_layer.api.authentication import People
 from data_layer.api.documentation import documentation_page
 from data_layer.api.errors import add_error_handlers
 from data_layer.api.mails import Mailing, SendMail
-from data_layer.api.middleware import (
-    ProxyMiddleware,
-    RequestContextMiddleware,
-    RequestLogMiddleware,
-    RequestMetricsMiddleware,
-    TracingMiddleware,
-    TrustedProxies,
-)
+from data_layer.api.middleware import RequestMiddleware, TracingMiddleware
+from data_layer.api.proxies import TrustedProxies
 from data_layer.services.request_limits import RequestLimiter
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
 
-MAXIMUM_CORRELATION_ID = 128
 _PEOPLE = (accounts, sessions, tokens)
 
 
@@ -75,19 +67,13 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
             return documentation_page(app)
 
     add_error_handlers(app)
-    app.add_middleware(RequestContextMiddleware)
-    app.add_middleware(RequestLogMiddleware)
     if data.tracing is not None:
         app.add_middleware(TracingMiddleware, tracing=data.tracing)
-    app.add_middleware(CorrelationIdMiddleware, validator=is_correlation_id, transformer=str)
-    if data.settings.metrics.enable_metrics:
-        app.add_middleware(RequestMetricsMiddleware, counters=data.metrics.http, routes=app.routes)
-    # Last, so that it is the outermost: all others go by the address that it finds.
-    proxies = TrustedProxies(data.settings.service.trusted_proxies, data.settings.service.trusted_proxy_header)
-    app.add_middleware(ProxyMiddleware, proxies=proxies)
+    # Last, so that it is the outermost.
+    app.add_middleware(
+        RequestMiddleware,
+        proxies=TrustedProxies(settings.service.trusted_proxies, settings.service.trusted_proxy_header),
+        counters=data.metrics.http if settings.metrics.enable_metrics else None,
+        routes=app.routes,
+    )
     return app
-
-
-def is_correlation_id(value: str) -> bool:
-    """Whether a caller's X-Request-ID may stand in logs and columns: short, and without control characters."""
-    return 0 < len(value) <= MAXIMUM_CORRELATION_ID and value.isascii() and value.isprintable()

@@ -7,16 +7,16 @@ what changes something is also refused when the browser says that it comes from 
 
 # Annotations are evaluated at once: FastAPI before 0.124 does not resolve those of objects that are called.
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
-from fastapi.security import APIKeyCookie, HTTPBearer
+from fastapi.security import APIKeyCookie
 
 from data_layer.api.mails import Mailing
-from data_layer.context import current_context, request_context
+from data_layer.context import current_context, extend_request_context
 from data_layer.errors import InvalidSessionError, InvalidTokenError, PermissionDeniedError, TooManyRequestsError
 from data_layer.layer import DataLayer
 from data_layer.schemas.sessions import ActiveSession
@@ -42,8 +42,12 @@ class People:
     mailing: Mailing
 
 
-def people_of(request: Request) -> People:
-    """What the routes work with."""
+async def people_of(request: Request) -> People:
+    """What the routes work with. Not synchronous: FastAPI would call that in a thread, for every request."""
+    return _people(request)
+
+
+def _people(request: Request) -> People:
     people: People = request.app.state.people
     return people
 
@@ -55,7 +59,7 @@ def limited(kind: RequestKind) -> Callable[[Request], Awaitable[None]]:
     """
 
     async def admit(request: Request) -> None:
-        await people_of(request).limiter.admit(current_context().ip_address, kind)
+        await _people(request).limiter.admit(current_context().ip_address, kind)
 
     return admit
 
@@ -75,42 +79,18 @@ async def admit_login(people: People, email: str) -> None:
             raise
 
 
-def never_stored(response: Response) -> None:
+async def never_stored(response: Response) -> None:
     """Keep what people see of themselves out of every cache."""
     response.headers["cache-control"] = "no-store"
 
 
-class _Bearer(HTTPBearer):
-    """The bearer token, from the bytes that were sent: frameworks would strip, fold and choose among several."""
-
-    async def __call__(self, request: Request) -> str | None:  # type: ignore[override]
-        values = _values(request, b"authorization")
-        if not values:
-            return None
-        match = _BEARER.fullmatch(values[0])
-        if len(values) > 1 or match is None:
-            raise InvalidTokenError("send one header of the form: Authorization: Bearer …")
-        return match[1].decode()
-
-
 class _HostCookie(APIKeyCookie):
-    """A cookie of ours, byte for byte.
-
-    Only a page of this very host can set a cookie of such a name, and only if the name is compared as browsers compare
-    it: a name that is stripped or unquoted into it can come from a sibling domain. Of two, one is not ours.
-    """
+    """A cookie of ours, byte for byte; see ``_cookie_of``."""
 
     async def __call__(self, request: Request) -> str | None:  # type: ignore[override]
-        pairs = [pair for value in _values(request, b"cookie") for pair in value.split(b";")]
-        expected = self.model.name.encode()
-        found = [value for name, _, value in (pair.strip(b" ").partition(b"=") for pair in pairs) if name == expected]
-        return found[0].decode() if len(found) == 1 and _TOKEN.fullmatch(found[0]) else None
+        return _cookie_of(request, self.model.name)
 
 
-_bearer = _Bearer(auto_error=False, description="The token of a session, or an access token.")
-_cookie = _HostCookie(
-    name=COOKIE, scheme_name="SessionCookie", auto_error=False, description="For browsers; see POST /v1/sessions."
-)
 _registration = _HostCookie(
     name=REGISTRATION_COOKIE,
     scheme_name="RegistrationCookie",
@@ -119,36 +99,56 @@ _registration = _HostCookie(
 )
 
 
+def _bearer_of(request: Request) -> str | None:
+    """The bearer token, from the bytes that were sent: frameworks would strip, fold and choose among several."""
+    values = _values(request, b"authorization")
+    if not values:
+        return None
+    match = _BEARER.fullmatch(values[0])
+    if len(values) > 1 or match is None:
+        raise InvalidTokenError("send one header of the form: Authorization: Bearer …")
+    return match[1].decode()
+
+
+def _cookie_of(request: Request, expected: str) -> str | None:
+    """A cookie of ours, byte for byte.
+
+    Only a page of this very host can set a cookie of such a name, and only if the name is compared as browsers compare
+    it: a name that is stripped or unquoted into it can come from a sibling domain. Of two, one is not ours.
+    """
+    name = expected.encode()
+    pairs = [pair.strip(b" ").partition(b"=") for value in _values(request, b"cookie") for pair in value.split(b";")]
+    found = [value for found_name, _, value in pairs if found_name == name]
+    return found[0].decode() if len(found) == 1 and _TOKEN.fullmatch(found[0]) else None
+
+
 def _values(request: Request, name: bytes) -> list[bytes]:
     """The values of a header, one for each time that it was sent."""
     return [value for sent, value in request.scope["headers"] if sent == name]
 
 
-async def logged_in(
-    request: Request,
-    bearer: Annotated[str | None, Depends(_bearer)],
-    cookie: Annotated[str | None, Depends(_cookie)],
-) -> AsyncIterator[ActiveSession]:
-    """The session that the request comes in; it acts in everything that is recorded meanwhile.
+async def authenticate(request: Request) -> ActiveSession:
+    """The session that the request comes in; it acts in everything that is recorded from now on.
 
     Raises:
         AuthenticationError: when there is no token, or it is not accepted.
         PermissionDeniedError: when another site has sent it.
     """
-    data = people_of(request).data
-    if bearer is not None:
+    data = _people(request).data
+    if (bearer := _bearer_of(request)) is not None:
         session = await _session_of(data, bearer)
-    elif cookie is not None:
+    elif (cookie := _cookie_of(request, COOKIE)) is not None:
         refuse_other_sites(request)
         session = await data.sessions.validate(cookie)
     else:
         raise InvalidSessionError("log in first: send the token as Authorization: Bearer …")
-    with request_context(actor_id=session.user_id, actor_role=session.role, session_id=session.id):
-        yield session
+    # The middleware's block ends it; a dependency with a block of its own would cost two exit stacks.
+    extend_request_context(actor_id=session.user_id, actor_role=session.role, session_id=session.id)
+    return session
 
 
 RegistrationProof = Annotated[str | None, Depends(_registration)]
-LoggedIn = Annotated[ActiveSession, Depends(logged_in)]
+LoggedIn = Annotated[ActiveSession, Depends(authenticate)]
 Served = Annotated[People, Depends(people_of)]
 
 

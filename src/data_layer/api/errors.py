@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from asgi_correlation_id import correlation_id
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -99,12 +98,11 @@ def add_error_handlers(app: FastAPI) -> None:
             message = _NO_STORAGE if isinstance(error, StorageError) else _UNAVAILABLE
         return _answer(status, error.code, message, _headers(status, error))
 
-    @app.exception_handler(Exception)
-    async def apologize(_: Request, __: Exception) -> JSONResponse:
-        # It is logged with its traceback by the server. This answer passes by the middleware that adds the header.
-        request_id = correlation_id.get() or ""
-        message = f"something went wrong here; the log tells more about the request {request_id}"
-        return _answer(500, "internal_error", message, {"x-request-id": request_id})
+
+def internal_error(request_id: str) -> JSONResponse:
+    """The answer where something went wrong that nobody expected; the log tells more."""
+    message = f"something went wrong here; the log tells more about the request {request_id}"
+    return _answer(500, "internal_error", message)
 
 
 def _headers(status: int, error: DataLayerError) -> dict[str, str]:

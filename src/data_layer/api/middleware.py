@@ -1,18 +1,18 @@
-"""What every request passes through: the client's address, its context, a span, metrics and a line in the log."""
+"""What every request passes through: one middleware for its address, id, context, metrics and log, one for its span."""
 
 from __future__ import annotations
 
-import ipaddress
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from fastapi import routing
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from data_layer.api.errors import internal_error
+from data_layer.api.proxies import Headers, TrustedProxies
 from data_layer.context import request_context
 from data_layer.observability.log import get_log
 from data_layer.observability.metrics.http import UNMATCHED, HttpCounters
@@ -23,101 +23,89 @@ if TYPE_CHECKING:
 
     from data_layer.observability.tracing.tracing import Tracing
 
-Address = IPv4Address | IPv6Address
-
-Headers = list[tuple[bytes, bytes]]
-
 log = get_log(__name__)
 
-UNIX_SOCKET = "unix"
-"""Stands for a proxy that is connected by a Unix socket, and so has no address."""
-
-_MOST_HOPS = 32
-_BRACKETED = re.compile(r"\[([^\]]*)\](:\d+)?")
-_WITH_PORT = re.compile(r"([0-9.]+):\d+")
-_SCHEMES = frozenset({"http", "https"})
+MAXIMUM_REQUEST_ID = 128
+_REQUEST_ID = b"x-request-id"
 _FORWARDING = frozenset({b"x-forwarded-for", b"forwarded"})
+# Asked every few seconds by machines; their requests are worth a line only to someone who looks for them.
+_PROBES = frozenset({"/livez", "/readyz", "/health"})
 
 
-class TrustedProxies:
-    """What may be believed of the headers that proxies add.
+class RequestMiddleware:
+    """What every request gets; the outermost middleware, and one instead of five because each costs every request.
 
-    A proxy adds the address of its client to the right of what that client has sent, so the list is read from the
-    right, for as long as the addresses are those of trusted proxies: the first other one is the client. What stands
-    to the left of it anybody can have written. Only one header is read: a proxy passes on the other one as its client
-    wrote it.
+    - The address and the scheme of the client, as trusted proxies say (TRUSTED_PROXIES).
+    - An id: that of the client's ``X-Request-ID`` if it is a sane one, else a new one. The answer carries it.
+    - A context with address, user agent and id, for everything that is recorded; authentication adds the actor.
+    - A line in the log with method, path, status, address and duration. Never the query, which may hold a secret.
+    - Metrics, by the template of the route.
+    - An answer, if the application raises an exception that nobody expected; the server logs the exception.
 
     Args:
-        trusted: addresses and networks, and ``unix``.
-        header: the one that the proxies add to: x-forwarded-for, or forwarded (RFC 7239).
+        app: what is called.
+        proxies: which headers to believe.
+        counters: where requests are counted; None: nowhere.
+        routes: whose templates name the counters.
     """
 
-    def __init__(self, trusted: tuple[str, ...], header: str = "x-forwarded-for") -> None:
-        self._networks = [network_of_proxies(each) for each in trusted if each != UNIX_SOCKET]
-        self._trusts_sockets = UNIX_SOCKET in trusted
-        self._header = header.encode()
-
-    def trusts(self, peer: str | None) -> bool:
-        """Whether a peer is one of the proxies; None is one without an address."""
-        if peer is None:
-            return self._trusts_sockets
-        address = _address(peer)
-        return address is not None and any(address in network for network in self._networks)
-
-    def origin(self, peer: str | None, headers: Headers) -> tuple[str | None, str | None]:
-        """The address and the scheme of the client; None for the scheme where no proxy says it."""
-        if not self.trusts(peer):
-            return peer, None
-        hops = self._hops(headers)
-        client = peer
-        for hop, _ in hops[:_MOST_HOPS]:
-            address = _address(hop)
-            if address is None:
-                break  # Unknown, or made up: the proxy that was asked by it is all that is known.
-            client = str(address)
-            if not self.trusts(client):
-                break
-        return client, self._scheme(hops, headers)
-
-    def _hops(self, headers: Headers) -> list[tuple[str, str | None]]:
-        """Addresses with schemes, the last proxy's first."""
-        text = b",".join(value for name, value in headers if name == self._header).decode("latin-1")
-        elements = [element.strip(" \t") for element in text.split(",")]
-        if self._header == b"forwarded":
-            return [_read_element(element) for element in reversed(elements) if element]
-        return [(element, None) for element in reversed(elements) if element]
-
-    def _scheme(self, hops: list[tuple[str, str | None]], headers: Headers) -> str | None:
-        if self._header == b"forwarded":
-            scheme = hops[0][1] if hops else None
-        else:
-            text = b",".join(value for name, value in headers if name == b"x-forwarded-proto").decode("latin-1")
-            scheme = text.rpartition(",")[2].strip(" \t")
-        return scheme.lower() if scheme is not None and scheme.lower() in _SCHEMES else None
-
-
-class ProxyMiddleware:
-    """Puts the client's address and scheme where everything else looks for them; the outermost middleware."""
-
-    def __init__(self, app: ASGIApp, proxies: TrustedProxies) -> None:
+    def __init__(
+        self, app: ASGIApp, *, proxies: TrustedProxies, counters: HttpCounters | None, routes: Sequence[BaseRoute]
+    ) -> None:
         self._app = app
         self._proxies = proxies
+        self._counters = counters
         self._is_warned = False
+        self._templates = _templates(routes)
+        if counters is not None:
+            counters.expect((path, method) for path, methods in self._templates.values() for method in methods)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  (ASGI)
-        if scope["type"] not in {"http", "websocket"}:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        started = time.perf_counter()
+        scope = self._with_origin(scope)
+        client = scope["client"][0] if scope.get("client") else None
+        request_id, agent = _identify(scope["headers"])
+        answer = _Answer(send, request_id)
+        counters = self._counters
+        if counters is not None:
+            counters.in_progress += 1
+        with request_context(ip_address=client, user_agent=agent, source="api", correlation_id=request_id):
+            try:
+                await self._app(scope, receive, answer.send)
+            except Exception:
+                if not answer.has_begun:
+                    await internal_error(request_id)(scope, receive, answer.send)
+                raise
+            finally:
+                seconds = time.perf_counter() - started
+                if counters is not None:
+                    counters.in_progress -= 1
+                    counters.note(self._route(scope), answer.status, seconds)
+                level = log.debug if scope["path"] in _PROBES else log.info
+                level(
+                    "request_answered",
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=answer.status,
+                    client=client,
+                    duration_ms=round(seconds * 1000, 2),
+                )
+
+    def _with_origin(self, scope: Scope) -> Scope:
+        """The scope with the client's own address and scheme, where a proxy says them."""
         peer = scope["client"][0] if scope.get("client") else None
         headers: Headers = scope["headers"]
         if not self._proxies.trusts(peer):
             self._warn(peer, headers)
-        else:
-            address, scheme = self._proxies.origin(peer, headers)
-            scope = {**scope, "client": None if address is None else (address, 0)}
-            if scheme is not None:
-                scope["scheme"] = scheme
-        await self._app(scope, receive, send)
+            return scope
+        address, scheme = self._proxies.origin(peer, headers)
+        scope = {**scope, "client": None if address is None else (address, 0)}
+        if scheme is not None:
+            scope["scheme"] = scheme
+        return scope
 
     def _warn(self, peer: str | None, headers: Headers) -> None:
         """Say once that a proxy may be in front, whose clients all count as one."""
@@ -125,57 +113,61 @@ class ProxyMiddleware:
             self._is_warned = True
             log.warning("proxy_not_trusted", peer=peer, setting="TRUSTED_PROXIES")
 
-
-def network_of_proxies(text: str) -> IPv4Network | IPv6Network:
-    """The network that an address or a network stands for; one of mapped IPv4 addresses is one of IPv4."""
-    network = ipaddress.ip_network(text, strict=False)
-    mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
-    if mapped is not None and network.prefixlen >= 96:
-        network = ipaddress.ip_network((mapped, network.prefixlen - 96), strict=False)
-    return network
+    def _route(self, scope: Scope) -> tuple[str, str]:
+        template = self._templates.get(scope.get("endpoint"))
+        return (template[0], scope["method"]) if template else UNMATCHED
 
 
-def _address(text: str) -> Address | None:
-    """An address, with or without a port or a zone; a mapped IPv4 address is one of IPv4."""
-    match = _BRACKETED.fullmatch(text) or _WITH_PORT.fullmatch(text)
-    try:
-        address = ipaddress.ip_address((match[1] if match else text).partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
+class _Answer:
+    """Passes messages on, names the request in the first one, and remembers the status: 500 where there is none."""
+
+    __slots__ = ("_request_id", "_send", "has_begun", "status")
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self.status = 500
+        self.has_begun = False
+        self._send = send
+        self._request_id = request_id
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), (_REQUEST_ID, self._request_id.encode())]
+        await self._send(message)
 
 
-def _read_element(element: str) -> tuple[str, str | None]:
-    """The address and the scheme of an element of Forwarded."""
-    pairs = {}
-    for pair in element.split(";"):
-        name, _, value = pair.partition("=")
-        pairs[name.strip(" \t").lower()] = value.strip(" \t").removeprefix('"').removesuffix('"')
-    return pairs.get("for", ""), pairs.get("proto")
+def _identify(headers: Headers) -> tuple[str, str | None]:
+    """The id of a request, and the user agent."""
+    request_id = agent = None
+    for name, value in headers:
+        if name == b"user-agent" and agent is None:
+            agent = value.decode("latin-1") or None
+        elif name == _REQUEST_ID and request_id is None:
+            request_id = value.decode("latin-1")
+    if request_id is None or not is_request_id(request_id):
+        request_id = uuid4().hex
+    return request_id, agent
 
 
-class RequestContextMiddleware:
-    """Sets address and user agent; the correlation id comes from its own middleware, the actor from authentication.
+def is_request_id(value: str) -> bool:
+    """Whether a caller's X-Request-ID may stand in logs and columns: short, and without control characters."""
+    return 0 < len(value) <= MAXIMUM_REQUEST_ID and value.isascii() and value.isprintable()
 
-    The address is that of the peer, or what a trusted proxy says it is (TRUSTED_PROXIES).
-    """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+# Newer versions of FastAPI keep an included router whole; older ones copy its routes.
+_each_route: Callable[[Sequence[BaseRoute]], Iterable[Any]] = getattr(routing, "iter_route_contexts", iter)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  (ASGI)
-        if scope["type"] not in {"http", "websocket"}:
-            await self._app(scope, receive, send)
-            return
-        client = scope.get("client")
-        agent = next((value for name, value in scope["headers"] if name == b"user-agent"), b"")
-        with request_context(
-            ip_address=client[0] if client else None,
-            user_agent=agent.decode("latin-1") or None,
-            source="api",
-        ):
-            await self._app(scope, receive, send)
+
+def _templates(routes: Sequence[BaseRoute]) -> dict[Any, tuple[str, frozenset[str]]]:
+    """The path and the methods of each endpoint, prefixes of routers included."""
+    found: dict[Any, tuple[str, frozenset[str]]] = {}
+    for route in _each_route(routes):
+        endpoint, path = getattr(route, "endpoint", None), getattr(route, "path_format", None)
+        if endpoint is not None and path is not None:
+            _, methods = found.get(endpoint, ("", frozenset()))
+            found[endpoint] = (path, methods | frozenset(route.methods or ()))
+    return found
 
 
 # Asked every few seconds by machines, and never a part of anybody's request.
@@ -232,89 +224,3 @@ def _name_span(span: Span, method: str, scope: Scope) -> None:
     if route:
         span.set_attribute("http.route", route)
         span.update_name(f"{'HTTP' if method == _OTHER_METHOD else method} {route}")
-
-
-# Asked every few seconds by machines; their requests are worth a line only to someone who looks for them.
-_PROBES = frozenset({"/livez", "/readyz", "/health"})
-
-
-class RequestLogMiddleware:
-    """Logs method, path, status, the client's address and duration; never the query, which may hold a secret."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  (ASGI)
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        status = AnswerStatus(send)
-        try:
-            await self._app(scope, receive, status.send)
-        finally:
-            level = log.debug if scope["path"] in _PROBES else log.info
-            level(
-                "request_answered",
-                method=scope["method"],
-                path=scope["path"],
-                status=status.code,
-                client=scope["client"][0] if scope.get("client") else None,
-                duration_ms=round((time.perf_counter() - started) * 1000, 2),
-            )
-
-
-# Newer versions of FastAPI keep an included router whole; older ones copy its routes.
-_each_route: Callable[[Sequence[BaseRoute]], Iterable[Any]] = getattr(routing, "iter_route_contexts", iter)
-
-
-class RequestMetricsMiddleware:
-    """Counts requests by the template of the route that took them."""
-
-    def __init__(self, app: ASGIApp, counters: HttpCounters, routes: Sequence[BaseRoute]) -> None:
-        self._app = app
-        self._counters = counters
-        self._templates = _templates(routes)
-        counters.expect((path, method) for path, methods in self._templates.values() for method in methods)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  (ASGI)
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        status = AnswerStatus(send)
-        self._counters.in_progress += 1
-        try:
-            await self._app(scope, receive, status.send)
-        finally:
-            self._counters.in_progress -= 1
-            self._counters.note(self._route(scope), status.code, time.perf_counter() - started)
-
-    def _route(self, scope: Scope) -> tuple[str, str]:
-        template = self._templates.get(scope.get("endpoint"))
-        return (template[0], scope["method"]) if template else UNMATCHED
-
-
-def _templates(routes: Sequence[BaseRoute]) -> dict[Any, tuple[str, frozenset[str]]]:
-    """The path and the methods of each endpoint, prefixes of routers included."""
-    found: dict[Any, tuple[str, frozenset[str]]] = {}
-    for route in _each_route(routes):
-        endpoint, path = getattr(route, "endpoint", None), getattr(route, "path_format", None)
-        if endpoint is not None and path is not None:
-            _, methods = found.get(endpoint, ("", frozenset()))
-            found[endpoint] = (path, methods | frozenset(route.methods or ()))
-    return found
-
-
-class AnswerStatus:
-    """Passes messages on and remembers the status: 500 where there is none, which is what clients get then."""
-
-    def __init__(self, send: Send) -> None:
-        self.code = 500
-        self._send = send
-
-    async def send(self, message: Message) -> None:
-        """Send a message on."""
-        if message["type"] == "http.response.start":
-            self.code = message["status"]
-        await self._send(message)

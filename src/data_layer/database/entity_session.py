@@ -42,6 +42,8 @@ from data_layer.errors import ConcurrentChangeError, DatabaseUnavailableError, T
 from data_layer.schemas.outcome import Outcome
 
 Values = dict[str, Any]
+E = TypeVar("E", bound=Entity)
+R = TypeVar("R")
 
 _Savepoint = tuple[int, dict[Entity, set[str]], set[Entity], set[Entity], dict[Entity, Values]]
 
@@ -79,6 +81,10 @@ class EntityRollback:
             if name in entity.__dict__:
                 before.setdefault(name, entity.__dict__[name])
             set_committed_value(entity, name, value)
+
+    def written(self, entity_type: type[E]) -> Iterable[E]:
+        """The entities of a type whose changes were written."""
+        return (entity for entity in self._changed if isinstance(entity, entity_type))
 
     def before_flush(self, session: Session) -> None:
         """Remember what is about to be written."""
@@ -168,8 +174,6 @@ def _after_rollback(session: Session, transaction: SessionTransaction) -> None:
 
 RunStatements = Callable[[Sequence[Statement]], Awaitable[list[tuple[Any, ...] | None]]]
 
-E = TypeVar("E", bound=Entity)
-R = TypeVar("R")
 
 # How long a transaction that ends waits for the statement of another task before it has the server cancel it.
 _OTHERS_SECONDS = 1.0
@@ -321,6 +325,12 @@ class EntitySession:
         entity = self._known.get((entity_type, entity_id))
         if entity is not None:
             self._rollback.take_over(entity, values)
+
+    def changed(self, entity_type: type[E]) -> set[UUID]:
+        """The ids of the stored entities of a type that this transaction has changed, or will with the next flush."""
+        known = (entity for entity in self._known.values() if isinstance(entity, entity_type))
+        pending = (entity for entity in known if instance_state(entity).modified)
+        return {entity.id for entity in (*self._rollback.written(entity_type), *pending)}
 
     @property
     def writes_at_once(self) -> bool:

@@ -228,7 +228,9 @@ async def open_container(
     image_files, cached_projects = ImageFiles(files, fetcher), CachedProjects(transactions, cache)
     tokens = traced("tokens", TokenService(transactions, sessions, settings.security))
     audit = traced("audit", AuditService(transactions, audit_buffer))
-    accounts = AccountService(AccountDependencies(transactions, audit, passwords, sessions, tokens, settings.security))
+    accounts = AccountService(
+        AccountDependencies(transactions, cache, audit, passwords, sessions, tokens, settings.security)
+    )
     file_maintenance = traced("file_maintenance", FileMaintenance(transactions, backends, removal))
     maintenance = MaintenanceService(
         database,

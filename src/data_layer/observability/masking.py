@@ -264,6 +264,8 @@ _LARGEST_NUMBER = 2**63
 _SHORT_TEXT = frozenset({UUID, datetime, date, time, timedelta, Decimal})
 _CONTAINERS = (dict, list, tuple, set, frozenset)
 _REMEMBERED_NAMES = 1_024
+_REMEMBERED_TEXTS = 1_024
+_LONGEST_REMEMBERED = 64
 
 
 class Masker:
@@ -272,13 +274,19 @@ class Masker:
     def __init__(self, secrets: Sequence[str] = ()) -> None:
         self._secrets = tuple(secrets)
         self._harmless_names: set[str] = set()
+        self._harmless_texts: set[str] = set()
 
     def event(self, event: dict[str, Any]) -> dict[str, Any]:
         """A copy made of JSON's types only, without secrets."""
         return _Walk(self).fields(event.items(), _DEPTH)
 
     def text(self, text: str) -> str:
-        """The text without secrets; of a very long one the beginning."""
+        """The text without secrets; of a very long one the beginning.
+
+        Short ones that hold none are remembered: the same events, loggers, methods and paths come again and again.
+        """
+        if len(text) <= _LONGEST_REMEMBERED:
+            return text if text in self._harmless_texts else self._short(text)
         if len(text) <= _LONGEST_TEXT:
             return self._mask(text)
         beginning = self._mask(text[: _LONGEST_TEXT + _OVERLAP])[:-_OVERLAP]
@@ -291,6 +299,14 @@ class Masker:
         masked = self.text(name)
         if masked == name and len(self._harmless_names) < _REMEMBERED_NAMES:
             self._harmless_names.add(name)
+        return masked
+
+    def _short(self, text: str) -> str:
+        masked = self._mask(text)
+        if masked == text:
+            if len(self._harmless_texts) >= _REMEMBERED_TEXTS:
+                self._harmless_texts.clear()
+            self._harmless_texts.add(text)
         return masked
 
     def _mask(self, text: str) -> str:

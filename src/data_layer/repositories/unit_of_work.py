@@ -19,7 +19,7 @@ from data_layer.concurrency import uninterrupted
 from data_layer.database.connection_source import ConnectionSource
 from data_layer.database.entity_session import EntitySession
 from data_layer.database.failures import translate
-from data_layer.entities import AuditLog, Entity
+from data_layer.entities import AuditLog, Entity, User
 from data_layer.errors import NestedTransactionError
 from data_layer.repositories.audit import AuditRepository, complete
 from data_layer.repositories.budgets import BudgetRepository
@@ -39,7 +39,7 @@ from data_layer.repositories.sessions import EndedSessions, SessionRepository
 from data_layer.repositories.shares import ShareRepository
 from data_layer.repositories.stored_objects import StoredFileRepository
 from data_layer.repositories.usage import UsageRepository
-from data_layer.repositories.users import UserRepository
+from data_layer.repositories.users import UserRepository, account_key
 from data_layer.repositories.view_counts import ViewCountRepository
 from data_layer.schemas.outcome import Outcome
 
@@ -156,7 +156,7 @@ class UnitOfWork:
     @cached_property
     def users(self) -> UserRepository:
         """Users."""
-        return UserRepository(self._session, partial(self._note, self._makers.discarded_files))
+        return UserRepository(self._session, partial(self._note, self._makers.discarded_files), self.invalidate)
 
     @cached_property
     def projects(self) -> ProjectRepository:
@@ -340,6 +340,8 @@ class UnitOfWork:
         self._made[make].add(*items)
 
     async def _commit(self) -> None:
+        # Here, because every service changes users: none of them can forget it.
+        self.invalidate(*map(account_key, self._session.changed(User)))
         if self._hooks and not self._session.writes_at_once:
             # Written first, because that may have to wait for other transactions, and a hook's promise may expire.
             await self._session.flush()

@@ -43,14 +43,20 @@ _STANDING = CompiledStatement(
 )
 
 
+def account_key(user_id: UUID) -> str:
+    """Where the cache keeps an account, as its owner sees it. Whatever changes the row invalidates it."""
+    return f"account:{user_id}"
+
+
 class UserRepository(Repository[User]):
     """Rows of ``users``."""
 
     entity = User
 
-    def __init__(self, session: EntitySession, discard: Callable[..., None]) -> None:
+    def __init__(self, session: EntitySession, discard: Callable[..., None], invalidate: Callable[[str], None]) -> None:
         super().__init__(session)
         self._discard = discard
+        self._invalidate = invalidate
 
     async def standing(self, user_id: UUID) -> tuple[UserRole, UserStatus] | None:
         """The role and the status of an account; None when there is none."""
@@ -93,6 +99,7 @@ class UserRepository(Repository[User]):
 
     async def record_login(self, user: User, *, ip_address: str | None, user_agent: str | None) -> None:
         """Count a login that succeeded; the failures before it are forgotten. That is no change of the account."""
+        self._invalidate(account_key(user.id))
         columns = (User.login_count, User.failed_login_count, User.last_login_at, User.locked_until)
         statement = (
             update(User)
@@ -139,6 +146,7 @@ class UserRepository(Repository[User]):
         Raises:
             NotFoundError: when there is no such row.
         """
+        self._invalidate(account_key(entity.id))
         self._discard(*(await stored_files_of(self._session, Project.user_id == entity.id)))
         own_files = select(StoredFile.key).where(StoredFile.owner_id == entity.id)
         self._discard(*((await self._session.execute(own_files)).scalars()))

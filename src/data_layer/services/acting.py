@@ -28,8 +28,13 @@ async def as_of_now(tx: UnitOfWork, actor: Actor) -> Actor:
         return actor
     role, status = await tx.users.standing(actor.user_id) or (None, None)
     if role is None or status is not UserStatus.ACTIVE:
-        raise PermissionDeniedError("the acting account is not active")
+        raise acting_account_inactive()
     return Actor.user(actor.user_id, role)
+
+
+def acting_account_inactive() -> PermissionDeniedError:
+    """What an actor gets whose account is gone, or not active."""
+    return PermissionDeniedError("the acting account is not active")
 
 
 def reading_entry(

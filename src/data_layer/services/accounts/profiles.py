@@ -12,10 +12,12 @@ from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, UserStatus
 from data_layer.entities.json_values import json_object_of
 from data_layer.errors import ChangedMeanwhileError, InvalidValueError, ValueTooLongError
+from data_layer.repositories.users import account_key
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.users import ProfileChanges, UserFull, UserPublic
 from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.accounts.tools import AccountDependencies, admin_entry, changed, load_authorized, own_entry
+from data_layer.services.acting import acting_account_inactive
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import owner_key, project_key
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 MAXIMUM_PREFERENCES_SIZE = 16 * 1024
 """Largest preferences, in bytes of JSON."""
 
+_CACHED_SECONDS = 60
 _NEVER_EMPTY = ("first_name", "last_name")
 
 
@@ -36,16 +39,32 @@ class Profiles:
         self._throttle = throttle
 
     async def get(self, actor: Actor, user_id: UUID) -> UserFull:
-        """An account, for its owner and for moderators.
+        """An account, for its owner and for moderators; its owner gets it from the cache if it is there.
 
         Raises:
             PermissionDeniedError: for anybody else, whether the account exists or not.
             NotFoundError: when there is none, or it was deleted.
         """
+        if actor.user_id == user_id:
+            return await self._own(user_id)
         async with self._dependencies.transactions() as tx:
             return UserFull.model_validate(
                 await load_authorized(tx, actor, Permission.READ_ACCOUNT, user_id, lock=False)
             )
+
+    async def _own(self, user_id: UUID) -> UserFull:
+        async def load() -> UserFull:
+            async with self._dependencies.transactions() as tx:
+                user = await tx.users.find_one(id=user_id)
+                if user is None or user.is_erased:
+                    raise acting_account_inactive()
+                return UserFull.model_validate(user)
+
+        cache = self._dependencies.cache
+        own = await cache.get_or_load(account_key(user_id), load, _CACHED_SECONDS, as_type=UserFull)
+        if own.status is not UserStatus.ACTIVE:
+            raise acting_account_inactive()
+        return own
 
     async def get_public(self, user_id: UUID) -> UserPublic:
         """What anybody may see of somebody; of a deleted account the id.

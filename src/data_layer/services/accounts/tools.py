@@ -36,6 +36,7 @@ from data_layer.services.sessions import SessionService
 from data_layer.settings.security import SecuritySettings
 
 if TYPE_CHECKING:
+    from data_layer.cache import Cache
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
     from data_layer.services.audit.service import AuditService
     from data_layer.services.tokens import TokenService
@@ -62,6 +63,7 @@ class AccountDependencies:
     """What the composition root hands to the account service."""
 
     transactions: Transactions
+    cache: Cache
     audit: AuditService
     passwords: PasswordHasher
     sessions: SessionService

@@ -1,0 +1,219 @@
+"""``make bench-http``: requests a second of the service, against a bare FastAPI route that returns the same bytes.
+
+Both are one worker on loopback behind the same server with the same settings, and wrk asks both (Debian's package
+``wrk``). Rounds alternate, so that a disturbance meets both; each round of the service is compared with the bare one
+beside it, and the median of the comparisons counts. The service logs and counts every request as it does in production.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+from fastapi import FastAPI, Response
+from rich.console import Console
+from rich.table import Table
+
+from data_layer import DataLayer, Settings
+from data_layer.schemas.actors import SYSTEM
+from data_layer.server.http_server import HttpServer
+from data_layer.testing.free_ports import free_port
+
+EMAIL, PASSWORD = "bench@example.com", "correct horse battery staple"
+RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
+UNEXPECTED = re.compile(r"Non-2xx or 3xx responses: (\d+)")
+console = Console()
+
+
+class Case(NamedTuple):
+    """A request, and what the service answers."""
+
+    name: str
+    path: str
+    headers: dict[str, str]
+    status: int
+    body: bytes
+
+
+def serve_bare(port: int, cases: list[Case]) -> None:
+    """A process with one route for each case, which does nothing."""
+    app = FastAPI(openapi_url=None)
+
+    def add(case: Case) -> None:
+        @app.get(case.path)
+        async def answer() -> Response:
+            return Response(case.body, case.status, media_type="application/json")
+
+    for case in cases:
+        add(case)
+
+    async def serve() -> None:
+        listener = socket.create_server(("127.0.0.1", port), backlog=2048)
+        server = HttpServer(app, listener, finish_seconds=1)
+        server.start()
+        await server.wait()
+
+    import uvloop
+
+    uvloop.run(serve())
+
+
+@contextmanager
+def service(folder: Path, settings: Settings) -> Iterator[int]:
+    """``data-layer start`` in a process of its own; its port."""
+    assert settings.database.database_url
+    assert settings.redis.redis_url
+    port = free_port()
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DATABASE_URL": settings.database.database_url.get_secret_value(),
+        "REDIS_URL": settings.redis.redis_url.get_secret_value(),
+        "LOCAL_STORAGE_PATH": str(folder / "uploads"),
+        "PORT": str(port),
+        "METRICS_PORT": str(free_port()),
+    }
+    program = Path(sys.executable).with_name("data-layer")
+    with (folder / "service.jsonl").open("w") as log:
+        process = subprocess.Popen([str(program), "start"], cwd=folder, env=environment, stdout=log, stderr=log)
+        try:
+            yield port
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@contextmanager
+def bare_service(cases: list[Case]) -> Iterator[int]:
+    """The bare routes in a process of their own; its port."""
+    port = free_port()
+    process = multiprocessing.get_context("spawn").Process(target=serve_bare, args=(port, cases))
+    process.start()
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.join()
+
+
+async def until_ready(port: int, path: str) -> None:
+    async with httpx.AsyncClient() as client:
+        for _ in range(300):
+            try:
+                await client.get(f"http://127.0.0.1:{port}{path}")
+            except httpx.TransportError:
+                await asyncio.sleep(0.1)
+            else:
+                return
+    raise SystemExit("a server did not become ready in time")
+
+
+async def find_cases(port: int, paths: dict[str, str], token: str) -> list[Case]:
+    """Each request once, to know its bytes."""
+    bearer = {"authorization": f"Bearer {token}"}
+    cases = []
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        for name, path in paths.items():
+            answer = await client.get(path, headers=bearer)
+            answer.raise_for_status()
+            cases.append(Case(name, path, bearer, answer.status_code, answer.content))
+        path, headers = "/v1/sessions", {"authorization": "Bearer " + "x" * 43}
+        refused = await client.get(path, headers=headers)
+        cases.append(Case("unauthorised", path, headers, refused.status_code, refused.content))
+    return cases
+
+
+def ask(port: int, case: Case, seconds: float, connections: int) -> float:
+    """The rate at which a server answers."""
+    headers = [part for name, value in case.headers.items() for part in ("-H", f"{name}: {value}")]
+    url = f"http://127.0.0.1:{port}{case.path}"
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", *headers, url]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    unexpected = UNEXPECTED.search(output)
+    if (case.status >= 400) != (unexpected is not None):
+        raise SystemExit(f"{case.name}: not the answers that were expected\n{output}")
+    found = RATE.search(output)
+    assert found
+    return float(found[1])
+
+
+def compare(case: Case, port: int, bare_port: int, options: argparse.Namespace) -> tuple[float, float, float]:
+    """The median rates of the service and of the bare route, and the median of their ratios."""
+    rates: list[tuple[float, float]] = []
+    for number in range(-1, options.rounds):
+        first, second = (port, bare_port) if number % 2 else (bare_port, port)
+        found = {each: ask(each, case, options.seconds, options.connections) for each in (first, second)}
+        if number >= 0:  # The first round warms up.
+            rates.append((found[port], found[bare_port]))
+    ours, bare = (statistics.median(each) for each in zip(*rates, strict=True))
+    return ours, bare, statistics.median(mine / other for mine, other in rates)
+
+
+async def prepare(data: DataLayer) -> tuple[str, dict[str, str]]:
+    """A person who is logged in, with what the requests read."""
+    await data.accounts.create(
+        SYSTEM, email=EMAIL, password=PASSWORD, first_name="Bench", last_name="Mark", email_verified=True
+    )
+    new = await data.accounts.log_in(EMAIL, PASSWORD)
+    return new.token.get_secret_value(), {"the own account": "/v1/accounts/me"}
+
+
+async def run(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        embedded = Settings(data_folder=folder / "servers", local_storage_path=folder / "uploads", _env_file=None)
+        async with DataLayer(embedded) as servers:
+            token, paths = await prepare(servers)
+            url = servers.database.address.url.set(drivername="postgresql")
+            settings = Settings(
+                database_url=url.render_as_string(hide_password=False),
+                redis_url=f"unix://{servers.cache.address}",
+                _env_file=None,
+            )
+            with service(folder, settings) as port:
+                await until_ready(port, "/livez")
+                cases = await find_cases(port, paths, token)
+                with bare_service(cases) as bare_port:
+                    await until_ready(bare_port, cases[0].path)
+                    await asyncio.to_thread(report, cases, port, bare_port, options)
+
+
+def report(cases: list[Case], port: int, bare_port: int, options: argparse.Namespace) -> None:
+    table = Table(title=f"Requests a second, {options.connections} connections", title_justify="left", box=None)
+    for column in ("request", "bytes", "bare FastAPI", "service", "ratio"):
+        table.add_column(column, justify="left" if column == "request" else "right")
+    started = time.perf_counter()
+    for case in cases:
+        ours, bare, ratio = compare(case, port, bare_port, options)
+        table.add_row(case.name, f"{len(case.body):,}", f"{bare:,.0f}", f"{ours:,.0f}", f"{ratio:.2f}")
+    console.print(table)
+    console.print(f"{options.rounds} rounds in {time.perf_counter() - started:.0f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each request")
+    parser.add_argument("--seconds", type=float, default=2, help="length of a round")
+    parser.add_argument("--connections", type=int, default=16)
+    options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is needed: apt-get install wrk")
+    asyncio.run(run(options))
+
+
+if __name__ == "__main__":
+    main()
