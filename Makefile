@@ -4,7 +4,7 @@
 .NOTPARALLEL:
 .PHONY: help run quick watch test test-all test-lowest test-servers coverage check format lint types docs build lock upgrade
 .PHONY: env-example clean mutants
-.PHONY: bench bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-bodies bench-generations bench-growth bench-operations
+.PHONY: bench bench-http bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-bodies bench-generations bench-growth bench-operations
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -87,7 +87,7 @@ upgrade: $(to_develop) ## Lock the newest versions that pyproject.toml allows
 env-example: $(to_develop) ## Write .env.example again after a change in the settings
 	@$(bin)/python tools/make_env_example.py
 
-bench: bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-bodies bench-generations bench-growth bench-operations ## Run all benchmarks
+bench: bench-http bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-bodies bench-generations bench-growth bench-operations ## Run all benchmarks
 
 bench-database: $(to_measure) ## Measure imports, starts, and the database against raw psycopg
 	@$(bin)/python benchmarks/database.py $(ARGUMENTS)
@@ -118,6 +118,9 @@ bench-growth: $(to_measure) ## Measure how reading grows from 10 thousand to a m
 
 bench-bodies: $(to_measure) ## Measure what histories of pages take, and how fast a version is read
 	@$(bin)/python benchmarks/code_bodies.py $(ARGUMENTS)
+
+bench-http: $(to_measure) ## Measure requests a second against bare FastAPI routes (needs Debian's wrk)
+	@$(bin)/python benchmarks/http_service.py $(ARGUMENTS)
 
 bench-operations: $(to_measure) ## Measure what metrics and logs cost, and memory
 	@$(bin)/python benchmarks/operations.py $(ARGUMENTS)

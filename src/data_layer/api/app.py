@@ -67,13 +67,13 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
             return documentation_page(app)
 
     add_error_handlers(app)
-    if data.tracing is not None:
-        app.add_middleware(TracingMiddleware, tracing=data.tracing)
-    # Last, so that it is the outermost.
     app.add_middleware(
         RequestMiddleware,
         proxies=TrustedProxies(settings.service.trusted_proxies, settings.service.trusted_proxy_header),
         counters=data.metrics.http if settings.metrics.enable_metrics else None,
         routes=app.routes,
     )
+    if data.tracing is not None:
+        # Around the other one, whose line in the log names the span.
+        app.add_middleware(TracingMiddleware, tracing=data.tracing)
     return app

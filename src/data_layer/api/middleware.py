@@ -33,14 +33,14 @@ _PROBES = frozenset({"/livez", "/readyz", "/health"})
 
 
 class RequestMiddleware:
-    """What every request gets; the outermost middleware, and one instead of five because each costs every request.
+    """What every request gets: one middleware instead of five, because each costs every request.
 
     - The address and the scheme of the client, as trusted proxies say (TRUSTED_PROXIES).
     - An id: that of the client's ``X-Request-ID`` if it is a sane one, else a new one. The answer carries it.
     - A context with address, user agent and id, for everything that is recorded; authentication adds the actor.
     - A line in the log with method, path, status, address and duration. Never the query, which may hold a secret.
     - Metrics, by the template of the route.
-    - An answer, if the application raises an exception that nobody expected; the server logs the exception.
+    - An answer, if the application raises an exception that nobody expected, and a line with its traceback.
 
     Args:
         app: what is called.
@@ -65,9 +65,10 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        scope = self._with_origin(scope)
+        self._find_origin(scope)
         client = scope["client"][0] if scope.get("client") else None
         request_id, agent = _identify(scope["headers"])
+        scope["request_id"] = request_id
         answer = _Answer(send, request_id)
         counters = self._counters
         if counters is not None:
@@ -75,10 +76,11 @@ class RequestMiddleware:
         with request_context(ip_address=client, user_agent=agent, source="api", correlation_id=request_id):
             try:
                 await self._app(scope, receive, answer.send)
-            except Exception:
-                if not answer.has_begun:
-                    await internal_error(request_id)(scope, receive, answer.send)
-                raise
+            except Exception as error:
+                if answer.has_begun:
+                    raise  # The server closes the connection, so that the client knows that something is missing.
+                log.error("request_crashed", exc_info=error, path=scope["path"])  # noqa: TRY400  (not a stdlib logger)
+                await internal_error(request_id)(scope, receive, answer.send)
             finally:
                 seconds = time.perf_counter() - started
                 if counters is not None:
@@ -94,18 +96,17 @@ class RequestMiddleware:
                     duration_ms=round(seconds * 1000, 2),
                 )
 
-    def _with_origin(self, scope: Scope) -> Scope:
-        """The scope with the client's own address and scheme, where a proxy says them."""
+    def _find_origin(self, scope: Scope) -> None:
+        """Put the client's own address and scheme where everything else looks for them, if a proxy says them."""
         peer = scope["client"][0] if scope.get("client") else None
         headers: Headers = scope["headers"]
         if not self._proxies.trusts(peer):
             self._warn(peer, headers)
-            return scope
+            return
         address, scheme = self._proxies.origin(peer, headers)
-        scope = {**scope, "client": None if address is None else (address, 0)}
+        scope["client"] = None if address is None else (address, 0)
         if scheme is not None:
             scope["scheme"] = scheme
-        return scope
 
     def _warn(self, peer: str | None, headers: Headers) -> None:
         """Say once that a proxy may be in front, whose clients all count as one."""
@@ -200,7 +201,6 @@ class TracingMiddleware:
                     _note_answer(span, message)
                 await send(message)
 
-            span.set_attribute("url.scheme", scope.get("scheme", "http"))
             try:
                 await self._app(scope, receive, send_with_trace)
             finally:
@@ -219,7 +219,9 @@ def _note_answer(span: Span, message: Message) -> None:
 
 
 def _name_span(span: Span, method: str, scope: Scope) -> None:
-    # Known once the application has found it.
+    # Known once the middleware inside and the application have found them.
+    span.set_attribute("data_layer.correlation_id", scope["request_id"])
+    span.set_attribute("url.scheme", scope.get("scheme", "http"))
     route: Any = getattr(scope.get("route"), "path", None)
     if route:
         span.set_attribute("http.route", route)
