@@ -18,6 +18,7 @@ from psycopg.generators import send
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from data_layer.database.failures import SilentServerError
+from data_layer.database.statements import NumberedSql
 
 Result = TypeVar("Result")
 
@@ -106,6 +107,14 @@ class DriverConnection(psycopg.AsyncConnection[Any]):
             async with asyncio.timeout(_CANCEL_SECONDS):
                 while await asyncio.get_running_loop().sock_recv(line, 4096):
                     pass
+
+    async def execute(
+        self, query: Any, params: Any = None, *, prepare: bool | None = None, binary: bool = False
+    ) -> psycopg.AsyncCursor[Any]:
+        """Execute a statement with a cursor of its own."""
+        if not isinstance(query, NumberedSql):
+            return await super().execute(query, params, prepare=prepare, binary=binary)
+        return await psycopg.AsyncRawCursor(self).execute(query, params, prepare=prepare, binary=binary)
 
     async def wait(self, gen: PQGen[Result], interval: float = _WAKE_SECONDS, timeout: float | None = None) -> Result:  # noqa: ASYNC109  (the driver's interface)
         """Wait for the server, as everything that the driver does."""

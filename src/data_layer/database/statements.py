@@ -45,6 +45,16 @@ class Sql(str):
         return sql
 
 
+class NumberedSql(Sql):
+    """A text in which ``$1``, ``$2`` … stand for the parameters, as PostgreSQL takes it.
+
+    The driver looks through any other text for ``%s`` each time if it has more than 50 of them, which costs more than
+    all else that it does for the statement.
+    """
+
+    __slots__ = ()
+
+
 Statement = tuple[Sql, "Sequence[Any] | None"]
 
 
@@ -126,7 +136,10 @@ class SqlComments:
 
     def add_to_all(self, statements: Sequence[Statement]) -> list[Statement]:
         """The statements with their comments."""
-        return [(Sql(sql.name, self.add(sql, has_parameters=values is not None)), values) for sql, values in statements]
+        return [
+            (type(sql)(sql.name, self.add(sql, has_parameters=values is not None and type(sql) is Sql)), values)
+            for sql, values in statements
+        ]
 
     def _comment(self) -> str:
         values: dict[str, Any] = {

@@ -64,7 +64,13 @@ def new_values(entity: type[Entity], **values: Any) -> dict[str, Any]:
         InvalidValueError: for the first one that cannot be stored; ``field`` says which.
     """
     rules = _RULES[entity]
-    return {name: rules[name].checked(value, is_new=True) for name, value in values.items()}
+    for name, value in values.items():
+        rule = rules[name]
+        if value is not None:
+            values[name] = rule.check(rule.name, value)
+        elif not rule.may_be_empty:
+            values[name] = rule.checked(value, is_new=True)
+    return values
 
 
 @event.listens_for(Entity, "attribute_instrument", propagate=True)

@@ -56,8 +56,6 @@ COPY_NOW = Sql("audit_logs.copy", f"COPY audit_logs ({', '.join(COLUMNS)}) FROM 
 _COPY = Sql("audit_logs.copy", f"COPY audit_logs ({', '.join(COLUMNS)}, created_at) FROM STDIN")
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy says nothing of its types.
 _TYPES = {column.name: column.type.compile(_DIALECT) for column in AuditLog.__table__.columns}
-PLACES = {name: f"%s::{_TYPES[name]}" for name in COLUMNS}
-"""What stands for each value of ``texts_of`` in a statement."""
 _RECORD = ", ".join(f"{name} {kind}" for name, kind in _TYPES.items())
 _VALUES = ", ".join(
     f"coalesce({name}, '{{}}')" if place in _JSON_PLACES else name for place, name in enumerate(COLUMNS)

@@ -4,12 +4,13 @@ A generation, its codes, what they have cost and the audit entry are stored toge
 the number, count for the project, hash the codes and add to the sums of the day, as they do for every other writer.
 """
 
+# ruff: noqa: S608  (only names of columns and their types stand in the statements; values travel as parameters)
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -17,8 +18,8 @@ import orjson
 from sqlalchemy.dialects import postgresql
 
 from data_layer.database.entity_session import Answer, EntitySession
-from data_layer.database.statements import Sql
-from data_layer.entities import Entity, GeneratedCode, Generation, UsageEntry
+from data_layer.database.statements import NumberedSql, Sql
+from data_layer.entities import AuditLog, Entity, GeneratedCode, Generation, UsageEntry
 from data_layer.repositories import audit_rows
 
 Texts = list[str | None]
@@ -59,6 +60,7 @@ _GIVEN: dict[type[Entity], tuple[str, ...]] = {
         *("cache_read_tokens", "cache_write_tokens", "cost", "currency"),
     ),
 }
+_EMPTY: tuple[object, ...] = (None, {})
 _NEW_VALUES = audit_rows.COLUMNS.index("new_values")
 _IMPORTED = {
     Generation: ("project_id", "number", "started_at", "ended_at", "created_at", "updated_at"),
@@ -67,54 +69,76 @@ _IMPORTED = {
 }
 """What is sent with COPY in addition to what is given."""
 
-# Only names of columns and their types stand in these texts; values travel as parameters.
+
+def _columns(names: Iterable[str]) -> str:
+    return ", ".join(name.removesuffix("_") for name in names)
 
 
-def _columns(entity: type[Entity]) -> str:
-    return ", ".join(name.removesuffix("_") for name in _GIVEN[entity])
+Shape = tuple[tuple[str, ...], int]
+"""Which columns of a table are given, and in how many rows."""
 
 
-def _rows(entity: type[Entity], count: int) -> str:
-    """So many rows of a table as ``new``."""
-    columns = entity.__table__.columns
-    types = (columns[name.removesuffix("_")].type.compile(_DIALECT) for name in _GIVEN[entity])
-    row = f"({', '.join(f'%s::{kind}' for kind in types)})"
-    return f"(VALUES {', '.join([row] * count)}) AS new ({_columns(entity)})"
+class _Record:
+    """Composes the statement that stores one generation; the parameters are numbered in the order of their use."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def place(self, kind: str) -> str:
+        """What stands for the next parameter."""
+        self._count += 1
+        return f"${self._count}::{kind}"
+
+    def rows(self, entity: type[Entity], shape: Shape) -> str:
+        """Rows of a table as ``new``."""
+        names, count = shape
+        columns = entity.__table__.columns
+        types = [columns[name.removesuffix("_")].type.compile(_DIALECT) for name in names]
+        lists = (", ".join(map(self.place, types)) for _ in range(count))
+        return f"(VALUES {', '.join(f'({row})' for row in lists)}) AS new ({_columns(names)})"
 
 
-@cache
-def _record(codes: int, billed: int) -> Sql:
-    places = audit_rows.PLACES | {"new_values": "%s::jsonb || jsonb_build_object('number', made.number)"}
-    usage = f""", usage AS (
-    INSERT INTO usage_entries (user_id, project_id, {_columns(UsageEntry)})
-    SELECT owned.user_id, owned.id, new.* FROM owned, made, {_rows(UsageEntry, billed)}
-)"""  # noqa: S608  (see above)
-    return Sql(
-        "generations.record",
-        f"""
-WITH owned AS (
-    SELECT id, user_id FROM projects
-    WHERE id = %s AND user_id = %s AND status <> 'deleted'
-        AND (NOT %s::boolean OR EXISTS (SELECT FROM users WHERE users.id = user_id AND users.status = 'active'))
-), made AS (
-    INSERT INTO generations (ended_at, project_id, {_columns(Generation)})
-    SELECT now(), owned.id, new.* FROM owned, {_rows(Generation, 1)}
-    RETURNING id, project_id, number
-), codes AS (
-    INSERT INTO generated_codes (project_id, generation_id, {_columns(GeneratedCode)})
-    SELECT made.project_id, made.id, new.* FROM made, {_rows(GeneratedCode, codes)}
-){usage if billed else ""}, audit AS (
-    INSERT INTO audit_logs ({", ".join(audit_rows.COLUMNS)})
-    SELECT {", ".join(places.values())} FROM made
-)
-SELECT number FROM made
-""",  # noqa: S608  (see above)
+@lru_cache(maxsize=256)
+def _record(generation: Shape, codes: Shape, entry: Shape, usage: Shape) -> NumberedSql:
+    """The statement for rows of these shapes; there are few, because the same columns are given again and again."""
+    new = _Record()
+    with_number = _columns(
+        f"new.{name} || jsonb_build_object('number', made.number)" if name == "new_values" else f"new.{name}"
+        for name in entry[0]
     )
+    parts = [
+        f"""owned AS (
+    SELECT id, user_id FROM projects
+    WHERE id = {new.place("uuid")} AND user_id = {new.place("uuid")} AND status <> 'deleted' AND (
+        NOT {new.place("boolean")} OR EXISTS (SELECT FROM users WHERE users.id = user_id AND users.status = 'active')
+    )
+)""",
+        f"""made AS (
+    INSERT INTO generations (ended_at, project_id, {_columns(generation[0])})
+    SELECT now(), owned.id, new.* FROM owned, {new.rows(Generation, generation)}
+    RETURNING id, project_id, number
+)""",
+        f"""codes AS (
+    INSERT INTO generated_codes (project_id, generation_id, {_columns(codes[0])})
+    SELECT made.project_id, made.id, new.* FROM made, {new.rows(GeneratedCode, codes)}
+)""",
+        f"""audit AS (
+    INSERT INTO audit_logs ({_columns(entry[0])}) SELECT {with_number} FROM made, {new.rows(AuditLog, entry)}
+)""",
+    ]
+    if usage[1]:
+        parts.append(
+            f"""usage AS (
+    INSERT INTO usage_entries (user_id, project_id, {_columns(usage[0])})
+    SELECT owned.user_id, owned.id, new.* FROM owned, made, {new.rows(UsageEntry, usage)}
+)"""
+        )
+    return NumberedSql("generations.record", f"WITH {', '.join(parts)} SELECT number FROM made")
 
 
 def _copy(entity: type[Entity]) -> Sql:
     table = entity.__tablename__
-    return Sql(f"{table}.copy", f"COPY {table} ({', '.join(_IMPORTED[entity])}, {_columns(entity)}) FROM STDIN")
+    return Sql(f"{table}.copy", f"COPY {table} ({', '.join(_IMPORTED[entity])}, {_columns(_GIVEN[entity])}) FROM STDIN")
 
 
 _COPY = {entity: _copy(entity) for entity in _GIVEN}
@@ -155,13 +179,10 @@ class FinishedGenerationRepository:
 
         Nothing is stored if the project is gone, deleted or somebody else's, or if its owner acts and is not active.
         """
-        entry = audit_rows.texts_of(rows.entry)
-        parameters = [str(project_id), str(owner_id), str(is_owner_acting), *_texts(Generation, rows.generation)]
-        for entity, values in ((GeneratedCode, rows.codes), (UsageEntry, rows.usage)):
-            for each in values:
-                parameters += _texts(entity, each)
-        sql = _record(len(rows.codes), len(rows.usage))
-        return Recorded(self._session.add_statement(sql, [*parameters, *entry]))
+        parameters: Texts = [str(project_id), str(owner_id), "true" if is_owner_acting else "false"]
+        entry = dict(zip(audit_rows.COLUMNS, rows.entry, strict=True))
+        shapes = [_add_rows(parameters, *table) for table in ((rows.generation,), rows.codes, (entry,), rows.usage)]
+        return Recorded(self._session.add_statement(_record(*shapes), parameters))
 
     async def copy(
         self, project_id: UUID, owner_id: UUID, imported: Sequence[tuple[FinishedRows, datetime | None]]
@@ -198,6 +219,18 @@ class FinishedGenerationRepository:
         numbered = (_numbered(rows.entry, number) for number, (rows, _) in enumerate(dated, first))
         await self._session.copy(audit_rows.COPY_NOW, numbered)
         return first
+
+
+def _add_rows(parameters: Texts, *rows: Values) -> Shape:
+    """Add the values of rows of one table to the parameters; what is empty in all of them is left to its default."""
+    if len(rows) == 1:
+        given = {name: value for name, value in rows[0].items() if value is not None and value != {}}
+        parameters += map(_text, given.values())
+        return tuple(given), 1
+    names = [name for name in rows[0] if any(row[name] not in _EMPTY for row in rows)] if rows else []
+    for row in rows:
+        parameters += [_text(row[name]) for name in names]
+    return tuple(names), len(rows)
 
 
 def _numbered(entry: audit_rows.Row, number: int) -> Texts:

@@ -62,10 +62,9 @@ class Recording(Versions):
             DuplicateError: the source has sent this ``external_key`` before.
             InvalidValueError: a value cannot be stored, or a variant has not ended; ``field`` says which.
         """
-        finished = FinishedGeneration(request=request, variants=tuple(variants), selected=selected)
         if actor.user_id is not None:
             # Only owners may change code, so the statement itself can see whether the actor may.
-            rows = _rows(actor, actor.user_id, project_id, finished, request.parent_id)
+            rows = _rows(actor, actor.user_id, project_id, request, variants, selected=selected)
             async with self._transactions() as tx:
                 tx.invalidate(*work_keys(project_id, actor.user_id))
                 recorded = tx.finished_generations.record(project_id, actor.user_id, rows, is_owner_acting=True)
@@ -74,7 +73,7 @@ class Recording(Versions):
         # Nothing was stored: this says why. The system may write for everybody.
         async with self._transactions() as tx:
             project = await open_project(tx, actor, project_id, Permission.CHANGE_CODE)
-            rows = _rows(actor, project.user_id, project_id, finished, request.parent_id)
+            rows = _rows(actor, project.user_id, project_id, request, variants, selected=selected)
             tx.invalidate(*work_keys(project_id, project.user_id))
             recorded = tx.finished_generations.record(project_id, project.user_id, rows, is_owner_acting=False)
             await tx.flush()
@@ -103,8 +102,11 @@ class Recording(Versions):
             project = await open_project(tx, actor, project_id, Permission.CHANGE_CODE)
             imported: list[FinishedRows] = []
             for place, each in enumerate(generations):
-                parent_id = each.request.parent_id if each.parent is None else _parent(imported, each.parent, place)
-                imported.append(_rows(actor, project.user_id, project_id, each, parent_id))
+                request = each.request
+                if each.parent is not None:
+                    request = request.model_copy(update={"parent_id": _parent(imported, each.parent, place)})
+                owner_id = project.user_id
+                imported.append(_rows(actor, owner_id, project_id, request, each.variants, selected=each.selected))
             tx.invalidate(*work_keys(project_id, project.user_id))
             dated = list(zip(imported, (each.at for each in generations), strict=True))
             first = await tx.finished_generations.copy(project_id, project.user_id, dated)
@@ -114,17 +116,21 @@ class Recording(Versions):
 
 
 def _rows(
-    actor: Actor, owner_id: UUID, project_id: UUID, finished: FinishedGeneration, parent_id: UUID | None
+    actor: Actor,
+    owner_id: UUID,
+    project_id: UUID,
+    request: GenerationRequest,
+    variants: Sequence[FinishedVariant],
+    *,
+    selected: int,
 ) -> FinishedRows:
     """Everything of a generation, checked."""
-    request, variants = finished.request, finished.variants
     if not 1 <= len(variants) <= MAXIMUM_VARIANTS:
         raise InvalidValueError(f"a generation has 1 to {MAXIMUM_VARIANTS} variants", field="variants")
-    if finished.selected >= len(variants):
+    if not 0 <= selected < len(variants):
         raise InvalidValueError("the generation has no such variant", field="selected")
-    generation = new_values(
+    generation = {"id": uuid7(), "created_by": actor.user_id, "selected_variant": selected} | new_values(
         Generation,
-        id=uuid7(),
         generation_type=request.generation_type,
         input_mode=request.input_mode,
         prompt=request.prompt,
@@ -133,10 +139,8 @@ def _rows(
         design_system=request.design_system,
         external_source=request.external_source,
         external_key=request.external_key,
-        selected_variant=finished.selected,
-        created_by=actor.user_id,
     )
-    codes = [_code(index, variant, request, parent_id) for index, variant in enumerate(variants)]
+    codes = [_code(index, variant, request) for index, variant in enumerate(variants)]
     usage = [_usage(code, variant) for code, variant in zip(codes, variants, strict=True)]
     usage = [entry for entry, variant in zip(usage, variants, strict=True) if is_known(variant.result)]
     entry = make_row(
@@ -150,7 +154,7 @@ def _rows(
     return FinishedRows(generation, codes, usage, entry)
 
 
-def _code(index: int, variant: FinishedVariant, request: GenerationRequest, parent_id: UUID | None) -> dict[str, Any]:
+def _code(index: int, variant: FinishedVariant, request: GenerationRequest) -> dict[str, Any]:
     if variant.status not in _ENDED:
         raise InvalidValueError(f"variant {index} is {variant.status}; record it when it has ended", field="status")
     code = encoded(variant.code)
@@ -162,19 +166,16 @@ def _code(index: int, variant: FinishedVariant, request: GenerationRequest, pare
         )
     text, note = storable(code)
     model = variant.result.model or variant.model
-    return new_values(
+    given = {"id": uuid7(), "variant_index": index, "code": text, "metadata_": note}
+    return given | new_values(
         GeneratedCode,
-        id=uuid7(),
-        variant_index=index,
-        code=text,
-        metadata_=note,
         code_stack=request.code_stack,
         provider=model.provider,
         model=model.name,
         status=variant.status,
         generation_type=CODE_TYPES[request.generation_type],
         original_prompt=request.prompt,
-        parent_id=parent_id,
+        parent_id=request.parent_id,
         error_message=variant.error_message,
         error_details=variant.error_details,
         **code_values(variant.result),
@@ -182,12 +183,10 @@ def _code(index: int, variant: FinishedVariant, request: GenerationRequest, pare
 
 
 def _usage(code: dict[str, Any], variant: FinishedVariant) -> dict[str, Any]:
-    return new_values(
+    code_id = str(code["id"])
+    given = {"id": uuid7(), "key": code_id, "code_id": code_id, "code_stack": code["code_stack"]}
+    return given | new_values(
         UsageEntry,
-        id=uuid7(),
-        key=str(code["id"]),
-        code_id=code["id"],
-        code_stack=code["code_stack"],
         outcome=UsageOutcome(variant.status.value),
         **ledger_values(variant.result, variant.result.model or variant.model),
     )
