@@ -133,7 +133,11 @@ class Database:
             await discard(connection)
             return
         others_may_wait = self.pool_figures()["idle"] == 0
-        await connection.close()
+        proxied = connection.sync_connection
+        if proxied is None or proxied.in_transaction():
+            await connection.close()
+        else:  # Nothing has to be awaited, and SQLAlchemy's greenlet would cost more than all the rest.
+            proxied.close()
         if others_may_wait:
             # Whoever waits is woken in the next turn of the loop: without it this task could take it back at once.
             await asyncio.sleep(0)
