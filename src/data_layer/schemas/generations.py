@@ -74,6 +74,7 @@ class FinishedVariant(Input):
         result: what is known of it; what it has cost is recorded in the ledger.
         error_message: why it failed.
         error_details: of that failure.
+        name: what its owner calls it.
     """
 
     replaced_texts = frozenset({"code"})
@@ -84,6 +85,7 @@ class FinishedVariant(Input):
     result: VariantResult = VariantResult()
     error_message: str | None = None
     error_details: dict[str, Any] = Field(default_factory=dict)
+    name: str | None = None
 
 
 class FinishedGeneration(Input):

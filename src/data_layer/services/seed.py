@@ -37,7 +37,14 @@ from data_layer.entities.enums import (
 from data_layer.errors import ConfigurationError
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.base import Value
-from data_layer.schemas.generations import CodePiece, GenerationRequest, VariantEvent, VariantModel, VariantResult
+from data_layer.schemas.generations import (
+    CodePiece,
+    FinishedVariant,
+    GenerationRequest,
+    VariantEvent,
+    VariantModel,
+    VariantResult,
+)
 from data_layer.schemas.images import NewImage
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft
 from data_layer.schemas.sessions import GeoLocation
@@ -245,13 +252,31 @@ class SeedService:
             return 0
         if parent is not None and parent.variant_index:
             await self._services.generations.select(project.owner, parent.generation_id, parent.variant_index)
-        started = await self._services.generations.start(
-            project.owner, project.id, _request(project, key, variants[0], parent), [_model(each) for each in variants]
-        )
-        for variant in variants:
-            await self._write(project, started.id, started.writer_token, variant)
-        await self._judge(project, started.variant_ids, variants)
+        request = _request(project, key, variants[0], parent)
+        if len(variants) == 1 and variants[0]["status"] != "cancelled":
+            ids = await self._record(project, request, variants[0])
+        else:
+            models = [_model(each) for each in variants]
+            started = await self._services.generations.start(project.owner, project.id, request, models)
+            for variant in variants:
+                await self._write(project, started.id, started.writer_token, variant)
+            ids = started.variant_ids
+        await self._judge(project, ids, variants)
         return len(variants)
+
+    async def _record(self, project: _Project, request: GenerationRequest, variant: dict[str, Any]) -> Sequence[UUID]:
+        """Store a generation that has ended, as an application does that streams nothing; the ids of its variants."""
+        generations, owner = self._services.generations, project.owner
+        finished = FinishedVariant(
+            code=code_of(variant),
+            model=_model(variant),
+            status=GenerationStatus(variant["status"]),
+            result=_result(variant),
+            error_message=variant.get("error_message"),
+            error_details=variant.get("error_details") or {},
+            name=variant.get("name"),
+        )
+        return (await generations.record(owner, project.id, request, [finished])).variant_ids
 
     async def _write(self, project: _Project, generation_id: UUID, token: str, variant: dict[str, Any]) -> None:
         """Stream a variant, and end it as the story says."""

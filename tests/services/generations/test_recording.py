@@ -257,6 +257,8 @@ both = pytest.mark.parametrize("how", ["record", "import_many"])
         ("currency", {}, {"result": VariantResult(currency="usd")}),
         ("cost", {}, {"result": VariantResult(cost=Decimal("1e9"))}),
         ("total_tokens", {}, {"result": VariantResult(prompt_tokens=2**31 - 1, completion_tokens=2**31 - 1)}),
+        ("name", {}, {"name": "n" * 256}),
+        ("name", {}, {"name": "\0"}),
         ("error_message", {}, {"status": FAILED, "error_message": "\0"}),
         ("error_details", {}, {"status": FAILED, "error_details": {"a": {1, 2}}}),
     ],
@@ -278,6 +280,13 @@ async def test_what_cannot_be_stored_names_its_field(  # noqa: PLR0917  (paramet
 async def test_the_number_of_variants(data: DataLayer, owner: Owner, how: str, number: int) -> None:
     with pytest.raises(InvalidValueError, match="1 to 16 variants"):
         await call(data, how, owner.actor, owner.project_id, GenerationRequest(), *[PAGE] * number)
+
+
+@both
+async def test_variants_have_their_names(data: DataLayer, owner: Owner, how: str) -> None:
+    named = FinishedVariant(code="<p>two</p>", name="Zwetschgen")
+    await call(data, how, owner.actor, owner.project_id, GenerationRequest(), PAGE, named)
+    assert await rows(data, "SELECT name FROM generated_codes ORDER BY variant_index") == [(None,), ("Zwetschgen",)]
 
 
 async def test_a_variant_that_does_not_exist_is_not_selected(data: DataLayer, owner: Owner) -> None:

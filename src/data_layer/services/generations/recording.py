@@ -169,6 +169,7 @@ def _code(index: int, variant: FinishedVariant, request: GenerationRequest) -> d
     given = {"id": uuid7(), "variant_index": index, "code": text, "metadata_": note}
     return given | new_values(
         GeneratedCode,
+        name=variant.name,
         code_stack=request.code_stack,
         provider=model.provider,
         model=model.name,
