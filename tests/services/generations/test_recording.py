@@ -471,3 +471,20 @@ SELECT (SELECT generation_count FROM projects), (SELECT count(*) FROM generated_
 """,
     )
     assert counted == [(len(numbers), *[3 * len(numbers)] * 3, len(numbers))]
+
+
+@pytest.mark.parametrize("changed", [{"db_pgbouncer": True}, {"db_sql_comments": True}])
+async def test_recording_through_a_pooler_and_with_comments(
+    data: DataLayer, owner: Owner, settings: Settings, changed: dict[str, Any]
+) -> None:
+    result = VariantResult(prompt_tokens=1)
+    variants = [FinishedVariant(code="100 % of <p>", result=result)] * 2
+    async with DataLayer(settings.replaced(**changed)) as other:
+        with request_context(correlation_id="a%s$1"):
+            for number in (1, 2):
+                recorded = await other.generations.record(
+                    owner.actor, owner.project_id, GenerationRequest(prompt="$1 %s"), variants
+                )
+                assert recorded.number == number
+    assert (await data.generations.latest(owner.actor, owner.project_id)).code == "100 % of <p>"
+    assert await rows(data, "SELECT DISTINCT prompt FROM generations") == [("$1 %s",)]
