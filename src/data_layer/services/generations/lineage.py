@@ -38,6 +38,7 @@ from data_layer.schemas.generations import GenerationView, VariantModel
 from data_layer.schemas.lineage import EarlierTurn, ParentVariant, ReceivedGeneration, ReceivedVariant
 from data_layer.services.acting import as_of_now
 from data_layer.services.generations.access import open_project, view_of
+from data_layer.services.generations.accounting import code_values
 from data_layer.services.generations.recording import Recording
 from data_layer.services.generations.requests import CODE_TYPES, without_secrets
 from data_layer.services.generations.text import encoded, storable
@@ -334,7 +335,6 @@ async def _add_variants(tx: UnitOfWork, generation: Generation, arrival: _Arriva
     for variant in added:
         code, result = arrival.codes[variant.index], variant.result
         model = result.model or variant.model
-        counts = (result.prompt_tokens, result.completion_tokens)
         tx.add(
             GeneratedCode(
                 project_id=generation.project_id,
@@ -348,10 +348,7 @@ async def _add_variants(tx: UnitOfWork, generation: Generation, arrival: _Arriva
                 status=variant.status,
                 generation_type=CODE_TYPES[arrival.received.generation_type],
                 original_prompt=generation.prompt,
-                prompt_tokens=result.prompt_tokens,
-                completion_tokens=result.completion_tokens,
-                total_tokens=None if counts == (None, None) else sum(count or 0 for count in counts),
-                generation_time_seconds=result.generation_time_seconds,
+                **code_values(result),
                 error_message=_storable(variant.message),
                 parent_id=siblings[0].parent_id if siblings else None,
             )
