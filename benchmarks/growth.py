@@ -239,8 +239,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "usage, a month by day": _sums(UsageGroup.DAY, whose="everybody"),
     "usage, a month by person": _sums(UsageGroup.PERSON, whose="everybody"),
 }
-# They add up what a month holds, so they grow with it; what counts is the time.
-SUMS_OF_EVERYBODY = frozenset(name for name in OPERATIONS if name.startswith("usage, a month by"))
+# One row for each person and kind of work of a day: it grows with the people, and so does the answer.
+GROWS_WITH_PEOPLE = "usage, a month by person"
 
 
 async def fill(data: DataLayer, size: Size, batch: int) -> None:
@@ -399,7 +399,7 @@ async def measure(datas: Mapping[Size, DataLayer], options: argparse.Namespace) 
                     times[size].append(taken)
         growth = [figure(times[largest]) / figure(times[smallest]) for figure in (statistics.median, p99)]
         cells = [f"{figure(times[size]):.1f}" for size in datas for figure in (statistics.median, p99)]
-        note = "" if growth[1] <= ALLOWED_GROWTH else " sums" if name in SUMS_OF_EVERYBODY else " !"
+        note = "" if growth[1] <= ALLOWED_GROWTH else " people" if name == GROWS_WITH_PEOPLE else " !"
         table.add_row(name, *cells, f"{growth[0]:.2f}", f"{growth[1]:.2f}{note}")
         shown[name] = await plans(datas[largest], operation, Place(largest, turn))
     console.print(table)
