@@ -26,6 +26,7 @@ HOUR = timedelta(hours=1)
 Headers = tuple[tuple[bytes, bytes], ...]
 _numbers = count(1)
 MAXIMUM_MESSAGE = 2500
+PROBLEM_FIELDS = {"type", "title", "status", "detail", "code", "request_id", "fields"}
 
 
 class Answer(NamedTuple):
@@ -118,14 +119,14 @@ def problem_of(call: Call, answer: Answer) -> str | None:
     if answer.status < 400 or call.method == "HEAD" or answer.status == 416:
         return None
     try:
-        error = json.loads(answer.body)["error"]
+        error = json.loads(answer.body)
     except (ValueError, KeyError, TypeError):
         return "not the shape of an error"
-    if set(error) != {"code", "message"} or not re.fullmatch("[a-z][a-z0-9_]*", error["code"]):
+    if set(error) - {"current"} != PROBLEM_FIELDS or answer.headers[b"content-type"] != b"application/problem+json":
         return "not the shape of an error"
-    return (
-        None if 0 < len(error["message"]) <= MAXIMUM_MESSAGE and "Traceback" not in error["message"] else "its message"
-    )
+    if error["status"] != answer.status or not re.fullmatch("[a-z][a-z0-9_]*", error["code"]):
+        return "not the shape of an error"
+    return None if 0 < len(error["detail"]) <= MAXIMUM_MESSAGE and "Traceback" not in error["detail"] else "its message"
 
 
 VALID: dict[str, Any] = {
@@ -143,10 +144,38 @@ VALID: dict[str, Any] = {
     "token": "x" * 43,
     "refresh_token": "x" * 43,
     "preferences": {"theme": "dark"},
+    "name": "Shop",
+    "description": "sells bread",
+    "type": "website",
+    "instructions": "use few colours",
+    "settings": {"stack": "html"},
+    "tags": ["shop"],
+    "is_public": False,
+    "is_favorite": True,
+    "metadata": {"source": "tests"},
+    "screenshot": None,
+    "file_name": "shop.png",
+    "history": True,
+    "version": 1,
+    "project_id": "00000000-0000-0000-0000-000000000000",
+    "request": {"prompt": "a shop"},
+    "models": [{"name": "model"}],
+    "reserve": "1.5",
+    "currency": "USD",
+    "variant": 0,
+    "sequence": 1,
+    "pieces": [{"type": "text", "text": "<p>"}],
+    "status": "completed",
+    "code": "<p>",
+    "result": {"prompt_tokens": 1},
+    "error_message": "no answer",
+    "error_details": {"status": 500},
 }
 """A value for each field that a body has; a new field needs one."""
 
 JSON = (b"content-type", b"application/json")
+COMPLETE: Headers = (JSON, (b"if-match", b'"r1"'), (b"writer-token", b"0" * 32 + b"." + b"x" * 43))
+"""What some routes need beside a body."""
 
 
 def valid_body(operation: Operation) -> dict[str, Any]:
@@ -298,7 +327,7 @@ async def test_valid_bodies_are_not_refused_for_their_form(world: World) -> None
     for operation in world.operations:
         if operation.fields:
             body = json.dumps(valid_body(operation)).encode()
-            for answer in await world.both(Call(operation.method, path_of(operation), headers=(JSON,), body=body)):
+            for answer in await world.both(Call(operation.method, path_of(operation), headers=COMPLETE, body=body)):
                 assert answer.status != 422, (operation, answer)
 
 
@@ -308,9 +337,9 @@ async def test_every_value_in_every_field(world: World) -> None:
             for value in RAW_VALUES:
                 fields = {key: json.dumps(given) for key, given in valid_body(operation).items()} | {name: value}
                 body = "{" + ", ".join(f'"{key}": {text}' for key, text in fields.items()) + "}"
-                call = Call(operation.method, path_of(operation), headers=(JSON,), body=body.encode())
+                call = Call(operation.method, path_of(operation), headers=COMPLETE, body=body.encode())
                 for answer in await world.both(call):
-                    if answer.status == 422 and not names(json.loads(answer.body)["error"]["message"], name):
+                    if answer.status == 422 and not names(json.loads(answer.body)["detail"], name):
                         world.faults.append(f"{name} is not named: {call.shown()} -> {answer.body!r}")
     world.finish()
 
@@ -321,7 +350,7 @@ async def test_every_body(world: World) -> None:
         first = next(iter(valid), "a")
         twice = b'{"%s": 1, %s' % (first.encode(), json.dumps(valid).encode()[1:])
         for body in (*BODIES, twice, json.dumps([valid]).encode(), json.dumps(valid | {"\ud800": 1}).encode()):
-            for headers in ((JSON,), (), ((b"content-type", b"text/plain"),)) if operation.fields else ((),):
+            for headers in (COMPLETE, (), ((b"content-type", b"text/plain"),)) if operation.fields else ((),):
                 await world.both(Call(operation.method, path_of(operation), headers=headers, body=body))
     world.finish()
 

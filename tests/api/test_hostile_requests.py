@@ -116,8 +116,9 @@ async def test_nothing_else_tells_a_right_password_from_a_wrong_one(
     await make_account(data)
     body = '{"email": "ann@example.com", "password": "%s", "device_id": "%s"}'
     escaped = "".join(f"\\u{ord(each):04x}" for each in device)
+    headers = {"content-type": "application/json", "x-request-id": "the-same"}
     answers = [
-        await client.post(path, content=body % (password, escaped), headers={"content-type": "application/json"})
+        await client.post(path, content=body % (password, escaped), headers=headers)
         for password in (PASSWORD, "wrong " + PASSWORD)
     ]
     assert [answer.status_code for answer in answers] == [422, 422]

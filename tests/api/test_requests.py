@@ -15,7 +15,7 @@ from data_layer.api.app import create_app
 from data_layer.errors import DatabaseError, DatabaseUnavailableError
 from tests.observability.support import events, log_to_memory
 
-PEOPLE = ("/v1/accounts", "/v1/sessions", "/v1/tokens")
+PEOPLE = ("/v1/accounts", "/v1/generations", "/v1/projects", "/v1/sessions", "/v1/tokens")
 GENERATED = re.compile(r"[0-9a-f]{32}")
 log = structlog.get_logger("data_layer.tests")
 
@@ -74,12 +74,20 @@ async def test_probes_are_logged_for_those_who_look_for_them(client: httpx.Async
 
 async def test_what_is_not_there_and_what_is_not_allowed(client: httpx.AsyncClient) -> None:
     missing = await client.get("/nothing/here")
-    assert (missing.status_code, missing.json()) == (404, {"error": {"code": "not_found", "message": "Not Found"}})
+    assert (missing.status_code, missing.json()) == (404, problem(missing, 404, "not_found", "Not Found"))
     refused = await client.post("/health")
     assert refused.status_code == 405
-    assert refused.json() == {"error": {"code": "method_not_allowed", "message": "Method Not Allowed"}}
-    assert refused.headers["allow"] == "GET"
+    assert refused.json() == problem(refused, 405, "method_not_allowed", "Method Not Allowed")
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.headers["allow"] == "GET, HEAD"
     assert missing.headers["x-request-id"]
+
+
+def problem(answer: httpx.Response, status: int, code: str, detail: str) -> dict[str, object]:
+    """Problem details (RFC 9457) without anything about single values."""
+    request_id = answer.headers["x-request-id"]
+    about = {"type": "about:blank", "title": detail, "status": status, "detail": detail}
+    return about | {"code": code, "request_id": request_id, "fields": []}
 
 
 async def test_a_failure_of_ours_tells_nothing_but_its_id(app: FastAPI, client: httpx.AsyncClient) -> None:
@@ -90,8 +98,8 @@ async def test_a_failure_of_ours_tells_nothing_but_its_id(app: FastAPI, client: 
     stream = log_to_memory(environment="testing")
     answer = await client.get("/broken", headers={"X-Request-ID": "request-2"})
     assert answer.status_code == 500
-    assert answer.json()["error"]["code"] == "internal_error"
-    assert "request-2" in answer.json()["error"]["message"]
+    assert answer.json()["code"] == "internal_error"
+    assert "request-2" in answer.json()["detail"]
     assert answer.headers.get_list("x-request-id") == ["request-2"]
     assert "internal at" not in answer.text
     assert [event["status"] for event in events(stream) if event["event"] == "request_answered"] == [500]
@@ -103,7 +111,7 @@ async def test_what_is_not_available_says_when_to_try_again(app: FastAPI, client
         raise DatabaseUnavailableError("no answer from db.internal")
 
     answer = await client.get("/away")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
+    assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
     assert int(answer.headers["retry-after"]) > 0
     assert "internal" not in answer.text
 
@@ -150,3 +158,34 @@ def references(node: object) -> list[str]:
     if isinstance(node, list):
         return [found for value in node for found in references(value)]
     return []
+
+
+async def test_what_anybody_may_call(client: httpx.AsyncClient) -> None:
+    """Whoever adds a route that needs no login adds it here too; all others refuse a request without one."""
+    description = (await client.get("/openapi.json")).json()
+    assert set(description["components"]["securitySchemes"]) == {"Bearer", "SessionCookie", "RegistrationCookie"}
+    is_open = {}
+    for path, operations in description["paths"].items():
+        for method, operation in operations.items():
+            is_open[f"{method.upper()} {path}"] = {"Bearer": []} not in operation.get("security", ())
+    assert {operation for operation, needs_none in is_open.items() if needs_none} == {
+        "GET /livez",
+        "GET /readyz",
+        "GET /health",
+        "GET /a/{name}",
+        "GET /v1/files/{key}",
+        "PUT /v1/files/{key}",
+        "POST /v1/accounts",
+        "POST /v1/accounts/verification",
+        "POST /v1/accounts/verification/confirm",
+        "POST /v1/accounts/password-reset",
+        "POST /v1/accounts/password-reset/confirm",
+        "POST /v1/sessions",
+        "POST /v1/tokens",
+        "POST /v1/tokens/refresh",
+    }
+    for operation, needs_none in is_open.items():
+        method, path = operation.split()
+        if not needs_none:
+            answer = await client.request(method, re.sub(r"\{\w+\}", "1", path))
+            assert (answer.status_code, answer.json()["code"]) == (401, "session_invalid"), operation

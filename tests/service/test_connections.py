@@ -89,7 +89,7 @@ class Client:
         status, headers, body = await self.answer()
         assert headers["connection"] == "close"
         await self.ended()
-        return status, json.loads(body)["error"]["code"]
+        return status, json.loads(body)["code"]
 
     async def ended(self) -> None:
         async with asyncio.timeout(PATIENCE):

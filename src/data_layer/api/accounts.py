@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal
 
-from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response
+from fastapi import BackgroundTasks, Response
 
-from data_layer.api.authentication import (
-    REGISTRATION_COOKIE,
-    LoggedIn,
-    RegistrationProof,
-    Served,
-    limited,
-    never_stored,
-    refuse_other_sites,
-)
-from data_layer.api.errors import described
+from data_layer.api.authentication import REGISTRATION_COOKIE, RegistrationProof, refuse_other_sites
 from data_layer.api.mails import AccountMail, MailKind
 from data_layer.api.request_models import (
     Address,
@@ -25,8 +16,8 @@ from data_layer.api.request_models import (
     PasswordChange,
     PasswordReset,
     Preferences,
-    SmallBodyRoute,
 )
+from data_layer.api.routes import Call, Routes
 from data_layer.schemas.base import Value
 from data_layer.schemas.users import ProfileChanges, UserFull
 from data_layer.services.accounts.addresses import deliverable_email
@@ -63,120 +54,91 @@ class Verified(Value):
     password_token: str | None
 
 
-@cache
-def make_router() -> APIRouter:
-    """The routes of accounts."""
-    router = APIRouter(
-        prefix="/v1/accounts", tags=["accounts"], route_class=SmallBodyRoute, dependencies=[Depends(never_stored)]
+routes = Routes("/v1/accounts", "accounts")
+# A mail says what there is to say, so these answer everybody alike.
+_asking: dict[str, Any] = {"status_code": 202, "needs_login": False, "counted": RequestKind.ASK_FOR_MAIL}
+_confirming: dict[str, Any] = {"errors": [400], "needs_login": False, "counted": RequestKind.SHOW_MAILED_TOKEN}
+
+
+@routes.post("", summary="Register", **_asking | {"counted": RequestKind.REGISTER, "errors": [403]})
+async def register(call: Call, body: NewAccount, response: Response, after: BackgroundTasks) -> AcceptedRegistration:
+    """The account is open once its address is verified. A mail says how, or that there is an account already."""
+    if body.cookie:
+        refuse_other_sites(call)
+    requested = await call.data.accounts.request_registration(
+        email=body.email,
+        password=body.password.get_secret_value(),
+        first_name=body.first_name,
+        last_name=body.last_name,
+        display_name=body.display_name,
     )
-    _add_routes_for_anybody(router)
-    _add_routes_by_mail(router)
-    _add_routes_for_owners(router)
-    return router
+    kind = MailKind.ADDRESS_TAKEN if requested.verification is None else MailKind.VERIFY_EMAIL
+    mail = AccountMail(kind, deliverable_email(body.email), requested.verification)
+    after.add_task(call.served.mailing.send, mail)
+    if body.cookie:
+        response.set_cookie(REGISTRATION_COOKIE, requested.proof, max_age=_PROOF_SECONDS, **_COOKIE)
+    return AcceptedRegistration(proof=None if body.cookie else requested.proof)
 
 
-def _add_routes_for_anybody(router: APIRouter) -> None:
-    asking: dict[str, Any] = {
-        "status_code": 202,
-        "responses": described(422, 429, 503),
-        "dependencies": [Depends(limited(RequestKind.ASK_FOR_MAIL))],
-    }
-    registering = asking | {
-        "responses": described(403, 422, 429, 503),
-        "dependencies": [Depends(limited(RequestKind.REGISTER))],
-    }
-
-    @router.post("", summary="Register", **registering)
-    async def register(
-        body: NewAccount, request: Request, response: Response, served: Served, after: BackgroundTasks
-    ) -> AcceptedRegistration:
-        """The account is open once its address is verified. A mail says how, or that there is an account already."""
-        if body.cookie:
-            refuse_other_sites(request)
-        requested = await served.data.accounts.request_registration(
-            email=body.email,
-            password=body.password.get_secret_value(),
-            first_name=body.first_name,
-            last_name=body.last_name,
-            display_name=body.display_name,
-        )
-        kind = MailKind.ADDRESS_TAKEN if requested.verification is None else MailKind.VERIFY_EMAIL
-        mail = AccountMail(kind, deliverable_email(body.email), requested.verification)
-        after.add_task(served.mailing.send, mail)
-        if body.cookie:
-            response.set_cookie(REGISTRATION_COOKIE, requested.proof, max_age=_PROOF_SECONDS, **_COOKIE)
-        return AcceptedRegistration(proof=None if body.cookie else requested.proof)
-
-    @router.post("/verification", summary="Ask for a mail to verify the address", **asking)
-    async def ask_for_verification(body: Address, served: Served, after: BackgroundTasks) -> Accepted:
-        """It is sent to an address that is not verified, once in five minutes."""
-        make = partial(served.data.accounts.request_email_verification, body.email)
-        after.add_task(served.mailing.send_token, MailKind.VERIFY_EMAIL, make)
-        return Accepted()
-
-    @router.post("/password-reset", summary="Ask for a mail to choose a new password", **asking)
-    async def ask_for_reset(body: Address, served: Served, after: BackgroundTasks) -> Accepted:
-        """It is sent to the address of an account, once in five minutes."""
-        make = partial(served.data.accounts.request_password_reset, body.email)
-        after.add_task(served.mailing.send_token, MailKind.RESET_PASSWORD, make)
-        return Accepted()
+@routes.post("/verification", summary="Ask for a mail to verify the address", **_asking)
+async def ask_for_verification(call: Call, body: Address, after: BackgroundTasks) -> Accepted:
+    """It is sent to an address that is not verified, once in five minutes."""
+    make = partial(call.data.accounts.request_email_verification, body.email)
+    after.add_task(call.served.mailing.send_token, MailKind.VERIFY_EMAIL, make)
+    return Accepted()
 
 
-def _add_routes_by_mail(router: APIRouter) -> None:
-    taking: dict[str, Any] = {
-        "responses": described(400, 422, 429, 503),
-        "dependencies": [Depends(limited(RequestKind.SHOW_MAILED_TOKEN))],
-    }
+@routes.post("/password-reset", summary="Ask for a mail to choose a new password", **_asking)
+async def ask_for_reset(call: Call, body: Address, after: BackgroundTasks) -> Accepted:
+    """It is sent to the address of an account, once in five minutes."""
+    make = partial(call.data.accounts.request_password_reset, body.email)
+    after.add_task(call.served.mailing.send_token, MailKind.RESET_PASSWORD, make)
+    return Accepted()
 
-    @router.post("/verification/confirm", summary="Verify the address by a mailed token", **taking)
-    async def verify(
-        body: EmailVerification, response: Response, served: Served, cookie: RegistrationProof
-    ) -> Verified:
-        """A new account is open then; its password stays if the proof comes from the device that registered."""
-        proof = body.proof.get_secret_value() if body.proof else cookie
-        verified = await served.data.accounts.verify_email(body.token.get_secret_value(), proof=proof)
-        if cookie is not None:
-            response.delete_cookie(REGISTRATION_COOKIE, **_COOKIE)
-        choice = verified.password_choice
-        return Verified(password_token=choice.token if choice else None)
 
-    @router.post(
-        "/password-reset/confirm",
-        summary="Choose a new password by a mailed token",
-        status_code=204,
-        response_model=None,
-        **taking,
+@routes.post("/verification/confirm", summary="Verify the address by a mailed token", **_confirming)
+async def verify(call: Call, body: EmailVerification, response: Response, cookie: RegistrationProof) -> Verified:
+    """A new account is open then; its password stays if the proof comes from the device that registered."""
+    proof = body.proof.get_secret_value() if body.proof else cookie
+    verified = await call.data.accounts.verify_email(body.token.get_secret_value(), proof=proof)
+    if cookie is not None:
+        response.delete_cookie(REGISTRATION_COOKIE, **_COOKIE)
+    choice = verified.password_choice
+    return Verified(password_token=choice.token if choice else None)
+
+
+@routes.post(
+    "/password-reset/confirm", summary="Choose a new password by a mailed token", status_code=204, **_confirming
+)
+async def reset(call: Call, body: PasswordReset) -> None:
+    """All sessions end."""
+    await call.data.accounts.reset_password(body.token.get_secret_value(), body.password.get_secret_value())
+
+
+@routes.get("/me", summary="Read the own account")
+async def show(call: Call) -> UserFull:
+    """What its owner sees of it."""
+    return await call.data.accounts.get(call.actor, call.active_session.user_id)
+
+
+@routes.patch("/me", summary="Change the own profile", errors=[409])
+async def change(call: Call, body: ProfileChanges) -> UserFull:
+    """What is not given stays."""
+    return await call.data.accounts.update_profile(call.actor, call.active_session.user_id, body)
+
+
+@routes.patch("/me/preferences", summary="Change the own preferences", errors=[409])
+async def change_preferences(call: Call, body: Preferences) -> UserFull:
+    """They are merged as JSON Merge Patch does it (RFC 7396): null removes."""
+    return await call.data.accounts.update_preferences(call.actor, call.active_session.user_id, body.preferences)
+
+
+@routes.post("/me/password", summary="Change the own password", status_code=204, errors=[409, 429])
+async def change_password(call: Call, body: PasswordChange) -> None:
+    """All other sessions end. Wrong guesses count as failed logins."""
+    await call.data.accounts.change_password(
+        call.actor,
+        call.active_session.user_id,
+        current=body.current.get_secret_value(),
+        new=body.new.get_secret_value(),
     )
-    async def reset(body: PasswordReset, served: Served) -> None:
-        """All sessions end."""
-        await served.data.accounts.reset_password(body.token.get_secret_value(), body.password.get_secret_value())
-
-
-def _add_routes_for_owners(router: APIRouter) -> None:
-    refused = described(401, 403, 503)
-    refused_change = refused | described(409, 422)
-
-    @router.get("/me", summary="Read the own account", responses=refused)
-    async def show(session: LoggedIn, served: Served) -> UserFull:
-        return await served.data.accounts.get(session.actor, session.user_id)
-
-    @router.patch("/me", summary="Change the own profile", responses=refused_change)
-    async def change(body: ProfileChanges, session: LoggedIn, served: Served) -> UserFull:
-        """What is not given stays."""
-        return await served.data.accounts.update_profile(session.actor, session.user_id, body)
-
-    @router.patch("/me/preferences", summary="Change the own preferences", responses=refused_change)
-    async def change_preferences(body: Preferences, session: LoggedIn, served: Served) -> UserFull:
-        """They are merged as JSON Merge Patch does it (RFC 7396): null removes."""
-        return await served.data.accounts.update_preferences(session.actor, session.user_id, body.preferences)
-
-    replacing = refused_change | described(429)
-
-    @router.post(
-        "/me/password", summary="Change the own password", status_code=204, response_model=None, responses=replacing
-    )
-    async def change_password(body: PasswordChange, session: LoggedIn, served: Served) -> None:
-        """All other sessions end. Wrong guesses count as failed logins."""
-        await served.data.accounts.change_password(
-            session.actor, session.user_id, current=body.current.get_secret_value(), new=body.new.get_secret_value()
-        )

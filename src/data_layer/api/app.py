@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from data_layer import __version__
-from data_layer.api import accounts, files, health, sessions, tokens
+from data_layer.api import accounts, files, generations, health, projects, sessions, tokens
 from data_layer.api.authentication import People
-from data_layer.api.documentation import documentation_page
+from data_layer.api.documentation import describe, documentation_page
 from data_layer.api.errors import add_error_handlers
 from data_layer.api.mails import Mailing, SendMail
 from data_layer.api.middleware import RequestMiddleware, TracingMiddleware
@@ -20,7 +21,7 @@ from data_layer.services.request_limits import RequestLimiter
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
 
-_PEOPLE = (accounts, sessions, tokens)
+_RESOURCES = (projects.routes, generations.routes, accounts.routes, sessions.routes, tokens.routes)
 
 
 def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI:
@@ -35,7 +36,6 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
         health.make_router(data),
         files.make_router(data),
         files.make_public_router(data),
-        *(part.make_router() for part in _PEOPLE),
     )
     app = FastAPI(
         title="Data layer for Screenshot to Code",
@@ -48,13 +48,15 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
         # Such a redirect would name whatever host the client sent.
         redirect_slashes=False,
         # Not by include_router, which makes each of them a second time.
-        routes=[route for part in parts for route in part.routes],
+        routes=[route for part in (*_RESOURCES, *parts) for route in part.routes],
     )
     settings = data.settings
     limiter = RequestLimiter(
         data.cache, most=settings.security.rate_limit_max, window=settings.security.rate_limit_window / 1000
     )
     app.state.people = People(data, limiter, Mailing(send_mail))
+
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]
 
     if data.settings.service.enable_docs:
 

@@ -7,12 +7,11 @@ what changes something is also refused when the browser says that it comes from 
 
 # Annotations are evaluated at once: FastAPI before 0.124 does not resolve those of objects that are called.
 import re
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie
 
 from data_layer.api.mails import Mailing
@@ -42,26 +41,10 @@ class People:
     mailing: Mailing
 
 
-async def people_of(request: Request) -> People:
-    """What the routes work with. Not synchronous: FastAPI would call that in a thread, for every request."""
-    return _people(request)
-
-
-def _people(request: Request) -> People:
+def people_of(request: Request) -> People:
+    """What the routes work with."""
     people: People = request.app.state.people
     return people
-
-
-def limited(kind: RequestKind) -> Callable[[Request], Awaitable[None]]:
-    """A dependency that counts a request that anybody may send.
-
-    It raises ``TooManyRequestsError`` when its network has sent too many of this kind.
-    """
-
-    async def admit(request: Request) -> None:
-        await _people(request).limiter.admit(current_context().ip_address, kind)
-
-    return admit
 
 
 async def admit_login(people: People, email: str) -> None:
@@ -77,11 +60,6 @@ async def admit_login(people: People, email: str) -> None:
     except TooManyRequestsError:
         if not await people.data.accounts.knows_network(email):
             raise
-
-
-async def never_stored(response: Response) -> None:
-    """Keep what people see of themselves out of every cache."""
-    response.headers["cache-control"] = "no-store"
 
 
 class _HostCookie(APIKeyCookie):
@@ -134,7 +112,7 @@ async def authenticate(request: Request) -> ActiveSession:
         AuthenticationError: when there is no token, or it is not accepted.
         PermissionDeniedError: when another site has sent it.
     """
-    data = _people(request).data
+    data = people_of(request).data
     if (bearer := _bearer_of(request)) is not None:
         session = await _session_of(data, bearer)
     elif (cookie := _cookie_of(request, COOKIE)) is not None:
@@ -148,8 +126,6 @@ async def authenticate(request: Request) -> ActiveSession:
 
 
 RegistrationProof = Annotated[str | None, Depends(_registration)]
-LoggedIn = Annotated[ActiveSession, Depends(authenticate)]
-Served = Annotated[People, Depends(people_of)]
 
 
 def refuse_other_sites(request: Request) -> None:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Self
 
+from fastapi import HTTPException
+
 _ETAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
@@ -39,6 +41,29 @@ class Conditions:
         if '"' in self.if_range:
             return self.if_range.strip() == etag
         return _time(self.if_range) == modified.replace(microsecond=0)
+
+
+_REVISION = re.compile(r'"r(\d{1,9})"')
+
+
+def revision_tag(revision: int) -> str:
+    """The ETag of what can be edited."""
+    return f'"r{revision}"'
+
+
+def require_revision(headers: Mapping[str, str]) -> int:
+    """The revision that a change is based on, from ``If-Match``.
+
+    Raises:
+        HTTPException: 428 without the header; 412 where it names no revision that there can be.
+    """
+    given = headers.get("if-match")
+    if given is None:
+        raise HTTPException(428, "send If-Match with the ETag of what you have read")
+    match = _REVISION.fullmatch(given.strip())
+    if match is None:
+        raise HTTPException(412, 'If-Match must be one ETag of this service, such as "r3"; read it again')
+    return int(match[1])
 
 
 def accepts_gzip(accept_encoding: str | None) -> bool:

@@ -6,9 +6,13 @@ It stands on the origin of the session cookie, where whatever a script of somebo
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
+
+from data_layer.api.authentication import COOKIE
+from data_layer.api.errors import Problem
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
@@ -17,6 +21,27 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
 }
 _STYLE = "body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em}td{padding:.3em 1em .3em 0}"
+
+
+_SECURITY_SCHEMES = {
+    "Bearer": {"type": "http", "scheme": "bearer", "description": "The token of a session, or an access token."},
+    "SessionCookie": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": COOKIE,
+        "description": "For browsers; see POST /v1/sessions.",
+    },
+}
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The description of the application (OpenAPI), with what all routes share."""
+    description = FastAPI.openapi(app)
+    components = description.setdefault("components", {})
+    components.setdefault("securitySchemes", {}).update(_SECURITY_SCHEMES)
+    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    components.setdefault("schemas", {}).update(schema.pop("$defs", {}) | {"Problem": schema})
+    return description
 
 
 def documentation_page(app: FastAPI) -> HTMLResponse:

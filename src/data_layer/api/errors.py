@@ -1,15 +1,17 @@
-"""Answers to requests that fail: always ``{"error": {"code": …, "message": …}}``, and nothing about the inside."""
+"""Answers to requests that fail: always problem details (RFC 9457), and nothing about the inside."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import Scope
 
 from data_layer import errors
 from data_layer.errors import DataLayerError, StorageError, TooManyAttemptsError, TooManyRequestsError
@@ -38,6 +40,7 @@ _STATUSES: tuple[tuple[type[DataLayerError], int], ...] = (
     (errors.PermissionDeniedError, 403),
     (errors.AuthenticationError, 401),
     (errors.NotFoundError, 404),
+    (errors.ChangedMeanwhileError, 412),
     (errors.ConflictError, 409),
     (errors.InvalidValueError, 422),
     (errors.FetchError, 422),
@@ -57,52 +60,84 @@ _RETRY_SECONDS = 5
 _PROBLEMS_TOLD = 10
 
 
-class ErrorDetail(Value):
-    """What went wrong: a code for programs, which stays, and words for people, which may change."""
+PROBLEM = "application/problem+json"
 
-    code: str
+
+class FieldProblem(Value):
+    """What is wrong with one value; ``field`` is its path in the body, or its name in path, query and headers."""
+
+    field: str
     message: str
 
 
-class ErrorAnswer(Value):
-    """The answer to a request that failed."""
+class Problem(Value):
+    """The answer to a request that failed (RFC 9457).
 
-    error: ErrorDetail
+    ``code`` is for programs and stays; ``detail`` is for people and may change. ``fields`` says which values do not
+    fit. ``current`` holds what another change has stored meanwhile.
+    """
+
+    type: Literal["about:blank"] = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    fields: tuple[FieldProblem, ...] = ()
+    current: dict[str, Any] | None = None
 
 
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Failures of a route, for the description of the API."""
-    return {status: {"model": ErrorAnswer} for status in statuses}
+    content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 def add_error_handlers(app: FastAPI) -> None:
     """Have the application answer every failure in the same shape."""
 
     @app.exception_handler(HTTPException)
-    async def refuse(_: Request, error: HTTPException) -> JSONResponse:
+    async def refuse(request: Request, error: HTTPException) -> Response:
         code = HTTPStatus(error.status_code).name.lower()
-        return _answer(error.status_code, code, error.detail, error.headers)
+        headers = {"allow": _allowed(request)} if error.status_code == 405 else error.headers
+        return _answer(request.scope, error.status_code, code, error.detail, headers)
 
     @app.exception_handler(RequestValidationError)
-    async def refuse_values(_: Request, error: RequestValidationError) -> JSONResponse:
-        return _answer(422, "request_invalid", "; ".join(_problems(error)))
+    async def refuse_values(request: Request, error: RequestValidationError) -> Response:
+        fields = _problems(error)
+        detail = "; ".join(f"{each.field}: {each.message}" for each in fields)
+        problem = _problem(request.scope, 422, code="request_invalid", detail=detail, fields=fields)
+        return _respond(problem, None)
 
     @app.exception_handler(DataLayerError)
-    async def refuse_work(_: Request, error: DataLayerError) -> JSONResponse:
-        status = next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
-        if status is None:
-            raise error
-        message = str(error)
-        if status >= 500:
-            log.error("request_failed", code=error.code, reason=message)
-            message = _NO_STORAGE if isinstance(error, StorageError) else _UNAVAILABLE
-        return _answer(status, error.code, message, _headers(status, error))
+    async def refuse_work(request: Request, error: DataLayerError) -> Response:
+        problem = problem_of(request.scope, error)
+        return _respond(problem, _headers(problem.status, error))
 
 
-def internal_error(request_id: str) -> JSONResponse:
+def problem_of(scope: Scope, error: DataLayerError) -> Problem:
+    """Describe a failure of a service, and log it if it is one of ours.
+
+    Raises:
+        DataLayerError: this one, if it has no status: then it is a fault of the program.
+    """
+    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
+    if status is None:
+        raise error
+    message = str(error)
+    if status >= 500:
+        log.error("request_failed", code=error.code, reason=message)
+        message = _NO_STORAGE if isinstance(error, StorageError) else _UNAVAILABLE
+    field: str | None = getattr(error, "field", None)
+    fields = () if field is None else (FieldProblem(field=field, message=message),)
+    current: dict[str, Any] | None = getattr(error, "current", None)
+    return _problem(scope, status, code=error.code, detail=message, fields=fields, current=current)
+
+
+def internal_error(scope: Scope) -> Response:
     """The answer where something went wrong that nobody expected; the log tells more."""
-    message = f"something went wrong here; the log tells more about the request {request_id}"
-    return _answer(500, "internal_error", message)
+    message = f"something went wrong here; the log tells more about the request {scope['request_id']}"
+    return _answer(scope, 500, "internal_error", message)
 
 
 def _headers(status: int, error: DataLayerError) -> dict[str, str]:
@@ -113,14 +148,35 @@ def _headers(status: int, error: DataLayerError) -> dict[str, str]:
     return {"www-authenticate": "Bearer"} if status == 401 else {}
 
 
-def _problems(error: RequestValidationError) -> list[str]:
+def _allowed(request: Request) -> str:
+    """The methods of all routes that have this path: the framework names those of the first one."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return ", ".join(sorted(found))
+
+
+def _problems(error: RequestValidationError) -> tuple[FieldProblem, ...]:
     """What is wrong with each value, without the value: it may be a password."""
-    problems = error.errors()[:_PROBLEMS_TOLD]
-    return [
-        f"{'.'.join(map(str, problem['loc'][1:])) or problem['loc'][0]}: {problem['msg']}"[:200] for problem in problems
-    ]
+    return tuple(
+        FieldProblem(
+            field=".".join(map(str, problem["loc"][1:]))[:100] or str(problem["loc"][0]), message=problem["msg"][:200]
+        )
+        for problem in error.errors()[:_PROBLEMS_TOLD]
+    )
 
 
-def _answer(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def _answer(scope: Scope, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    return _respond(_problem(scope, status, code=code, detail=detail), headers)
+
+
+def _problem(scope: Scope, status: int, **values: Any) -> Problem:
+    return Problem(title=HTTPStatus(status).phrase, status=status, request_id=scope["request_id"], **values)
+
+
+def _respond(problem: Problem, headers: Mapping[str, str] | None) -> Response:
     never_stored = {"cache-control": "no-store"}
-    return JSONResponse({"error": {"code": code, "message": message}}, status, never_stored | dict(headers or {}))
+    body = problem.model_dump_json(exclude_none=True)
+    return Response(body, problem.status, never_stored | dict(headers or {}), media_type=PROBLEM)

@@ -79,16 +79,19 @@ def make_router(data: DataLayer) -> APIRouter:
 
     probe = SharedProbe(data.health)
 
+    @router.head("/livez", include_in_schema=False)
     @router.get("/livez", summary="Does the process run?")
     async def livez() -> Alive:
         return Alive()
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", summary="Can requests be served?", responses={503: {"model": Ready}})
     async def readyz(response: Response) -> Ready:
         ready = await _readiness(data)
         response.status_code = status.HTTP_200_OK if ready.ready else status.HTTP_503_SERVICE_UNAVAILABLE
         return ready
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health", summary="Do database, cache and storage work?", responses={503: {"model": PublicHealth}})
     async def health(response: Response) -> PublicHealth:
         report = await probe.result()

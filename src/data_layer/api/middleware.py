@@ -80,7 +80,7 @@ class RequestMiddleware:
                 if answer.has_begun:
                     raise  # The server closes the connection, so that the client knows that something is missing.
                 log.error("request_crashed", exc_info=error, path=scope["path"])  # noqa: TRY400  (not a stdlib logger)
-                await internal_error(request_id)(scope, receive, answer.send)
+                await internal_error(scope)(scope, receive, answer.send)
             finally:
                 seconds = time.perf_counter() - started
                 if counters is not None:

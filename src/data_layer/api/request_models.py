@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import HTTPException, Request, Response
-from fastapi.routing import APIRoute
 from pydantic import ConfigDict, Field, SecretStr, StringConstraints
-from starlette.types import Message, Receive
 
 from data_layer.schemas.base import Value
 from data_layer.schemas.users import Name
@@ -100,33 +96,3 @@ class Preferences(Body):
     """What to change of the preferences (JSON Merge Patch, RFC 7396): null removes."""
 
     preferences: dict[str, Any]
-
-
-MAXIMUM_BODY = 64 * 1024
-"""Bytes of a body."""
-
-
-class SmallBodyRoute(APIRoute):
-    """A route that refuses a larger body before it is in memory: FastAPI reads the whole of it first."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:  # noqa: D102  (FastAPI)
-        handle = super().get_route_handler()
-
-        async def handle_small(request: Request) -> Response:
-            return await handle(Request(request.scope, _limited(request.receive)))
-
-        return handle_small
-
-
-def _limited(receive: Receive) -> Receive:
-    size = 0
-
-    async def receive_limited() -> Message:
-        nonlocal size
-        message = await receive()
-        size += len(message.get("body", b""))
-        if size > MAXIMUM_BODY:
-            raise HTTPException(413, f"the body may have {MAXIMUM_BODY} bytes at most")
-        return message
-
-    return receive_limited

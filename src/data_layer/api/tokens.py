@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import cache
 from typing import Literal, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
-
-from data_layer.api.authentication import Served, admit_login, never_stored
-from data_layer.api.errors import described
-from data_layer.api.request_models import Login, Refresh, SmallBodyRoute
+from data_layer.api.authentication import admit_login
+from data_layer.api.request_models import Login, Refresh
+from data_layer.api.routes import Call, Routes
 from data_layer.schemas.base import Value
 from data_layer.schemas.sessions import TokenPair
 
@@ -38,27 +35,20 @@ class Tokens(Value):
         )
 
 
-@cache
-def make_router() -> APIRouter:
-    """The routes of tokens."""
-    router = APIRouter(
-        prefix="/v1/tokens", tags=["tokens"], route_class=SmallBodyRoute, dependencies=[Depends(never_stored)]
+routes = Routes("/v1/tokens", "tokens", needs_login=False)
+
+
+@routes.post("", summary="Log in for tokens", status_code=201, errors=[401, 403, 429])
+async def log_in(call: Call, body: Login) -> Tokens:
+    """A session begins for a program; DELETE /v1/sessions/current ends it, and both tokens with it."""
+    await admit_login(call.served, body.email)
+    pair = await call.data.accounts.log_in_for_tokens(
+        body.email, body.password.get_secret_value(), device_id=body.device_id, reactivate=body.reactivate
     )
-    refused = described(401, 422, 503)
-    refused_login = refused | described(403, 429)
+    return Tokens.of(pair)
 
-    @router.post("", summary="Log in for tokens", status_code=201, responses=refused_login)
-    async def log_in(body: Login, served: Served) -> Tokens:
-        """A session begins for a program; DELETE /v1/sessions/current ends it, and both tokens with it."""
-        await admit_login(served, body.email)
-        pair = await served.data.accounts.log_in_for_tokens(
-            body.email, body.password.get_secret_value(), device_id=body.device_id, reactivate=body.reactivate
-        )
-        return Tokens.of(pair)
 
-    @router.post("/refresh", summary="Exchange a refresh token for the next pair", responses=refused)
-    async def refresh(body: Refresh, served: Served) -> Tokens:
-        """One that comes a second time ends its session."""
-        return Tokens.of(await served.data.tokens.refresh(body.refresh_token.get_secret_value()))
-
-    return router
+@routes.post("/refresh", summary="Exchange a refresh token for the next pair", errors=[401])
+async def refresh(call: Call, body: Refresh) -> Tokens:
+    """One that comes a second time ends its session."""
+    return Tokens.of(await call.data.tokens.refresh(body.refresh_token.get_secret_value()))

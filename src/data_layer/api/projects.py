@@ -1,0 +1,252 @@
+"""Projects over HTTP: the list, the search, one project, what is done with it, and its versions.
+
+To others a project is like a missing one. Moderators read it with ``reason``, which is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Path, Query, Response
+from pydantic import Field, StringConstraints
+
+from data_layer.api.conditions import require_revision, revision_tag
+from data_layer.api.pages import link_to_next
+from data_layer.api.request_models import Body
+from data_layer.api.routes import Call, Routes
+from data_layer.entities.enums import CodeStack, ProjectStatus, ProjectType
+from data_layer.schemas.base import Value
+from data_layer.schemas.codes import GeneratedCodeFull
+from data_layer.schemas.generations import GenerationView
+from data_layer.schemas.projects import (
+    ProjectChanges,
+    ProjectDraft,
+    ProjectFilter,
+    ProjectFull,
+    ProjectOrder,
+    ProjectPage,
+)
+from data_layer.schemas.search import SearchPage
+
+_SCREENSHOT_BODY = 28 * 2**20
+"""Bytes: an image of 20 MiB as a data URL, and the rest of the body."""
+
+Reason = Annotated[
+    str | None, Query(description="Why a moderator looks at somebody else's project; it is recorded.", max_length=1000)
+]
+_Cursor = Annotated[str, StringConstraints(max_length=4096)]
+_Number = Annotated[int, Path(ge=1, lt=2**31)]
+_EXAMPLE: dict[str, Any] = {
+    "requestBody": {
+        "content": {
+            "application/json": {
+                "example": {"name": "Shop", "tags": ["landing"], "screenshot": "https://example.com/shop.png"}
+            }
+        }
+    }
+}
+
+
+class NewProject(ProjectDraft):
+    """A project to create. ``screenshot`` is a base64 data URL, or an http(s) URL, which is fetched at once."""
+
+    screenshot: str | None = None
+    file_name: Annotated[str, StringConstraints(max_length=255)] | None = None
+
+    @property
+    def draft(self) -> ProjectDraft:
+        """What is in the project itself."""
+        names = self.model_fields_set & ProjectDraft.model_fields.keys()
+        return ProjectDraft(**{name: getattr(self, name) for name in names})
+
+
+class ProjectQuery(Body):
+    """Which projects a list holds, and in which order. Deleted ones are left out unless ``status`` names them."""
+
+    status: frozenset[ProjectStatus] = frozenset()
+    type: ProjectType | None = None
+    stack: CodeStack | None = None
+    tag: str | None = None
+    is_favorite: bool | None = None
+    is_public: bool | None = None
+    order: ProjectOrder = ProjectOrder.UPDATED
+    descending: bool = True
+    after: _Cursor | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    owner_id: UUID | None = None
+    reason: Annotated[str, StringConstraints(max_length=1000)] | None = None
+
+    @property
+    def filter(self) -> ProjectFilter:
+        """The conditions."""
+        names = ("type", "stack", "tag", "is_favorite", "is_public")
+        return ProjectFilter(statuses=self.status, **{name: getattr(self, name) for name in names})
+
+
+class SearchQuery(Body):
+    """What to look for: all words, ``"quoted words"`` together; ``or`` and ``-not`` work."""
+
+    q: Annotated[str, StringConstraints(max_length=500)]
+    include_public: bool = False
+    after: _Cursor | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    owner_id: UUID | None = None
+    reason: Annotated[str, StringConstraints(max_length=1000)] | None = None
+
+
+class VersionsQuery(Body):
+    """A page of versions, the last one first; ``before`` is ``next`` of the page before."""
+
+    before: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    reason: Annotated[str, StringConstraints(max_length=1000)] | None = None
+
+
+class Clone(Body):
+    """How to copy a project; see the operation."""
+
+    name: str | None = None
+    history: bool = True
+    version: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+
+
+class VersionPage(Value):
+    """A page of versions with their variants, without code; ``next`` is null on the last one."""
+
+    versions: Sequence[GenerationView]
+    next: int | None
+
+
+routes = Routes("/v1/projects", "projects")
+
+
+@routes.get("", summary="List the own projects", errors=[404, 422])
+async def list_projects(call: Call, response: Response, query: Annotated[ProjectQuery, Query()]) -> ProjectPage:
+    """A project that nobody changes meanwhile is on exactly one page. Another person's list needs a reason."""
+    page = await call.data.projects.list(
+        call.actor,
+        query.filter,
+        order=query.order,
+        is_descending=query.descending,
+        after=query.after,
+        limit=query.limit,
+        owner_id=query.owner_id,
+        reason=query.reason,
+    )
+    link_to_next(call, response, after=page.next)
+    return page
+
+
+@routes.post(
+    "",
+    summary="Create a project",
+    status_code=201,
+    max_body=_SCREENSHOT_BODY,
+    openapi_extra=_EXAMPLE,
+)
+async def create(call: Call, response: Response, body: NewProject) -> ProjectFull:
+    """The answer names the new project in ``Location``."""
+    project = await call.data.projects.create(
+        call.actor, body.draft, screenshot=body.screenshot, file_name=body.file_name
+    )
+    return _created(response, project)
+
+
+@routes.get("/search", summary="Search projects", errors=[404, 422])
+async def search(call: Call, response: Response, query: Annotated[SearchQuery, Query()]) -> SearchPage:
+    """Names, tags, descriptions, instructions, prompts and the latest page are searched; the best hits come first."""
+    page = await call.data.projects.search(
+        call.actor,
+        query.q,
+        include_public=query.include_public,
+        after=query.after,
+        limit=query.limit,
+        owner_id=query.owner_id,
+        reason=query.reason,
+    )
+    link_to_next(call, response, after=page.next)
+    return page
+
+
+@routes.get("/{project_id}", summary="Read a project", errors=[404, 422])
+async def show(call: Call, response: Response, project_id: UUID, reason: Reason = None) -> ProjectFull:
+    """The view is counted. ``ETag`` is the revision, which a change needs."""
+    return _tagged(response, await call.data.projects.open(call.actor, project_id, reason=reason))
+
+
+@routes.patch("/{project_id}", summary="Change a project", errors=[404, 409, 412, 428])
+async def change(call: Call, response: Response, project_id: UUID, body: ProjectChanges) -> ProjectFull:
+    """What is not given stays. ``If-Match`` must name the revision that was read; 412 shows what is stored now."""
+    expected = require_revision(call.headers)
+    return _tagged(response, await call.data.projects.update(call.actor, project_id, body, expected=expected))
+
+
+@routes.delete("/{project_id}", summary="Move a project to the trash", status_code=204, errors=[404])
+async def delete(call: Call, project_id: UUID) -> None:
+    """Undelete undoes it, for as long as the trash is kept."""
+    await call.data.projects.delete(call.actor, project_id)
+
+
+@routes.post("/{project_id}/undelete", summary="Take a project out of the trash", errors=[404])
+async def undelete(call: Call, response: Response, project_id: UUID) -> ProjectFull:
+    """Harmless to repeat."""
+    return _tagged(response, await call.data.projects.restore(call.actor, project_id))
+
+
+@routes.post("/{project_id}/archive", summary="Put a project aside", errors=[404])
+async def archive(call: Call, response: Response, project_id: UUID) -> ProjectFull:
+    """Harmless to repeat."""
+    return _tagged(response, await call.data.projects.archive(call.actor, project_id))
+
+
+@routes.post("/{project_id}/unarchive", summary="Return a project from the archive", errors=[404])
+async def unarchive(call: Call, response: Response, project_id: UUID) -> ProjectFull:
+    """It has the status again that it had. Harmless to repeat."""
+    return _tagged(response, await call.data.projects.unarchive(call.actor, project_id))
+
+
+@routes.post("/{project_id}/clone", summary="Copy a project", status_code=201, errors=[404])
+async def clone(call: Call, response: Response, project_id: UUID, body: Clone) -> ProjectFull:
+    """With its history up to ``version``, or without it as version 1. The copy is private and holds its own files."""
+    copy = await call.data.projects.clone(
+        call.actor, project_id, name=body.name, history=body.history, version=body.version
+    )
+    return _created(response, copy)
+
+
+@routes.get("/{project_id}/versions", summary="List the versions of a project", errors=[404, 422])
+async def versions(
+    call: Call, response: Response, project_id: UUID, query: Annotated[VersionsQuery, Query()]
+) -> VersionPage:
+    """Variants form a tree by ``parent_id``."""
+    found = await call.data.generations.history(
+        call.actor, project_id, limit=query.limit, before=query.before, reason=query.reason
+    )
+    last = found[-1].number if len(found) == query.limit else 1
+    following = last if last > 1 else None
+    link_to_next(call, response, before=following)
+    return VersionPage(versions=found, next=following)
+
+
+@routes.get("/{project_id}/versions/{number}", summary="Read a version with its code", errors=[404, 422])
+async def version(
+    call: Call,
+    project_id: UUID,
+    number: _Number,
+    variant: Annotated[int | None, Query(ge=0, lt=2**31, description="By default the selected one.")] = None,
+    reason: Reason = None,
+) -> GeneratedCodeFull:
+    """The view is counted."""
+    return await call.data.generations.version(call.actor, project_id, number, variant, reason=reason)
+
+
+def _tagged(response: Response, project: ProjectFull) -> ProjectFull:
+    response.headers["etag"] = revision_tag(project.revision)
+    return project
+
+
+def _created(response: Response, project: ProjectFull) -> ProjectFull:
+    response.headers["location"] = f"/v1/projects/{project.id}"
+    return _tagged(response, project)

@@ -1,0 +1,205 @@
+"""How a route is declared, and what all of them have in common.
+
+``Routes`` collects the routes of one resource::
+
+    routes = Routes("/v1/projects", "projects")
+
+    @routes.get("/{project_id}", summary="Read a project", errors=[404])
+    async def show(call: Call, project_id: UUID) -> ProjectFull:
+        return await call.data.projects.open(call.actor, project_id)
+
+A handler takes the ``Call``, which is the request and who sends it, and what FastAPI reads from path, query and body.
+It makes one call of a service and returns a value, which becomes bytes once. Authentication is no dependency of
+FastAPI: it happens before the body is read, costs one look into a dictionary, and not a tree of dependencies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from fastapi import HTTPException, Request, Response
+from fastapi.routing import APIRoute
+from starlette.routing import Match
+from starlette.types import Message, Receive, Scope
+
+from data_layer.api.authentication import People, authenticate, people_of
+from data_layer.api.errors import described
+from data_layer.context import current_context
+from data_layer.layer import DataLayer
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.sessions import ActiveSession
+from data_layer.services.request_limits import RequestKind
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+SMALL_BODY = 64 * 1024
+"""Bytes of the body of a request that names no other limit."""
+_SECURITY: list[dict[str, list[str]]] = [{"Bearer": []}, {"SessionCookie": []}]
+
+
+class Call(Request):
+    """A request to one of the routes, and who sends it."""
+
+    @property
+    def served(self) -> People:
+        """What the routes work with."""
+        return people_of(self)
+
+    @property
+    def data(self) -> DataLayer:
+        """The services."""
+        return people_of(self).data
+
+    @property
+    def active_session(self) -> ActiveSession:
+        """The session that the request comes in; only of routes that need a login."""
+        session: ActiveSession = self.scope["session"]
+        return session
+
+    @property
+    def actor(self) -> Actor:
+        """Who acts."""
+        return self.active_session.actor
+
+
+class ServiceRoute(APIRoute):
+    """A route of the service.
+
+    Args:
+        path: its template.
+        endpoint: the handler.
+        needs_login: whether a session is needed.
+        max_body: bytes of the body; a larger one is refused while it is read.
+        counted: the kind of request of which a network may send so many; for routes that need no login.
+        options: those of FastAPI.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        needs_login: bool,
+        max_body: int,
+        counted: RequestKind | None = None,
+        **options: Any,
+    ) -> None:
+        self._needs_login = needs_login
+        self._counted = counted
+        self._max_body = max_body
+        self._literal = path.partition("{")[0]
+        super().__init__(path, endpoint, **options)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the route takes a request; of dozens of routes most are passed by without a regular expression."""
+        if scope["type"] != "http" or not scope["path"].startswith(self._literal):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request: who sends it is known before anything is read of its body."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            call = Call(request.scope, _limited(request.receive, self._max_body))
+            if self._needs_login:
+                call.scope["session"] = await authenticate(call)
+            elif self._counted is not None:
+                await call.served.limiter.admit(current_context().ip_address, self._counted)
+            response = await handle(call)
+            # What people see of themselves stays out of every cache, unless the handler says otherwise.
+            response.headers.setdefault("cache-control", "no-store")
+            return response
+
+        return answer
+
+
+def _limited(receive: Receive, most: int) -> Receive:
+    """The messages of a request up to so many bytes: FastAPI reads the whole body before it looks at it."""
+    size = 0
+
+    async def receive_limited() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > most:
+            raise HTTPException(413, f"the body may have {most} bytes at most")
+        return message
+
+    return receive_limited
+
+
+class Routes:
+    """The routes of one resource.
+
+    Args:
+        prefix: the beginning of all paths.
+        tag: the section of the documentation.
+        needs_login: whether they need a session.
+    """
+
+    def __init__(self, prefix: str, tag: str, *, needs_login: bool = True) -> None:
+        self._prefix = prefix
+        self._tag = tag
+        self._needs_login = needs_login
+        self.routes: list[ServiceRoute] = []
+
+    def get(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        """Declare what is read; HEAD works too."""
+        return self._add("GET", path, options)
+
+    def post(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        """Declare what is created or done."""
+        return self._add("POST", path, options)
+
+    def put(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        """Declare what is set, however often it is sent."""
+        return self._add("PUT", path, options)
+
+    def patch(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        """Declare what is changed."""
+        return self._add("PATCH", path, options)
+
+    def delete(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        """Declare what is removed."""
+        return self._add("DELETE", path, options)
+
+    def _add(self, method: str, path: str, options: dict[str, Any]) -> Callable[[Handler], Handler]:
+        def add(handler: Handler) -> Handler:
+            self.routes.extend(self._make(method, path, handler, **options))
+            return handler
+
+        return add
+
+    def _make(
+        self,
+        method: str,
+        path: str,
+        handler: Callable[..., Any],
+        *,
+        errors: Iterable[int] = (),
+        needs_login: bool | None = None,
+        counted: RequestKind | None = None,
+        max_body: int = SMALL_BODY,
+        **options: Any,
+    ) -> Iterable[ServiceRoute]:
+        needs_login = self._needs_login if needs_login is None else needs_login
+        if method != "GET":
+            errors = {413, 422, *errors}
+        statuses = {503, *errors} | ({401, 403} if needs_login else set()) | ({429} if counted else set())
+        if options.get("status_code") == 204:
+            options["response_model"] = None
+        responses = described(*sorted(statuses)) | options.pop("responses", {})
+        shared: dict[str, Any] = {
+            "needs_login": needs_login,
+            "counted": counted,
+            "tags": [self._tag],
+            "responses": responses,
+            "max_body": max_body,
+            **options,
+            "openapi_extra": options.get("openapi_extra", {}) | ({"security": _SECURITY} if needs_login else {}),
+        }
+        yield ServiceRoute(self._prefix + path, handler, methods=[method], **shared)
+        if method == "GET":
+            yield ServiceRoute(self._prefix + path, handler, methods=["HEAD"], **shared | {"include_in_schema": False})
