@@ -31,9 +31,12 @@ from rich.table import Table
 
 from data_layer import DataLayer, Settings
 from data_layer.schemas.actors import SYSTEM
+from data_layer.schemas.generations import GenerationRequest, VariantModel
+from data_layer.schemas.projects import ProjectDraft
 from data_layer.server.http_server import HttpServer
 from data_layer.testing.free_ports import free_port
 
+VERSIONS = 50
 EMAIL, PASSWORD = "bench@example.com", "correct horse battery staple"
 RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
 UNEXPECTED = re.compile(r"Non-2xx or 3xx responses: (\d+)")
@@ -169,7 +172,14 @@ async def prepare(data: DataLayer) -> tuple[str, dict[str, str]]:
         SYSTEM, email=EMAIL, password=PASSWORD, first_name="Bench", last_name="Mark", email_verified=True
     )
     new = await data.accounts.log_in(EMAIL, PASSWORD)
-    return new.token.get_secret_value(), {"the own account": "/v1/accounts/me"}
+    actor = new.session.actor
+    project = await data.projects.create(actor, ProjectDraft(name="Project"))
+    for number in range(VERSIONS):
+        started = await data.generations.start(actor, project.id, GenerationRequest(), [VariantModel()])
+        await data.generations.complete(actor, started.writer_token, 0, code=f"<p>{number}")
+    path = f"/v1/projects/{project.id}"
+    paths = {"the own account": "/v1/accounts/me", "a project": path, f"{VERSIONS} versions": f"{path}/versions"}
+    return new.token.get_secret_value(), paths
 
 
 async def run(options: argparse.Namespace) -> None:

@@ -305,13 +305,21 @@ async def world(settings_of_requests: Settings, data: DataLayer) -> World:
     return World(data)
 
 
-def names(message: str, field: str) -> bool:
-    """Whether a message names a field: as a word of its own, not within another."""
-    return re.search(rf"(?<![A-Za-z0-9_]){field}(?![A-Za-z0-9_])", message) is not None
+def names(answer: Answer, field: str) -> bool:
+    """Whether an answer names a field: in its list, or in its words as one of its own, not within another."""
+    problem = json.loads(answer.body)
+    if any(each["field"].partition(".")[0] == field for each in problem["fields"]):
+        return True
+    return re.search(rf"(?<![A-Za-z0-9_]){field}(?![A-Za-z0-9_])", problem["detail"]) is not None
 
 
-def path_of(operation: Operation, value: str = "00000000-0000-0000-0000-000000000000") -> str:
-    return re.sub(r"\{[^}]*\}", lambda _: value, operation.path)
+def path_of(operation: Operation, value: str | None = None) -> str:
+    """The path with this value in the place of each parameter, or with one that is there for nothing."""
+
+    def valid(found: re.Match[str]) -> str:
+        return "1" if found[0] in {"{index}", "{number}"} else "00000000-0000-0000-0000-000000000000"
+
+    return re.sub(r"\{[^}]*\}", valid if value is None else lambda _: value, operation.path)
 
 
 def test_the_routes_are_found(world: World) -> None:
@@ -339,7 +347,7 @@ async def test_every_value_in_every_field(world: World) -> None:
                 body = "{" + ", ".join(f'"{key}": {text}' for key, text in fields.items()) + "}"
                 call = Call(operation.method, path_of(operation), headers=COMPLETE, body=body.encode())
                 for answer in await world.both(call):
-                    if answer.status == 422 and not names(json.loads(answer.body)["detail"], name):
+                    if answer.status == 422 and not names(answer, name):
                         world.faults.append(f"{name} is not named: {call.shown()} -> {answer.body!r}")
     world.finish()
 
