@@ -6,6 +6,7 @@
 - hot reads from the copy in the process, one after the other, against redis-py's ``get``, coredis with its tracking
   cache, and cashews with its client-side cache, bare and by its decorator.
 - ``get_many`` of 100 against redis-py's MGET with orjson.
+- a miss through ``get_or_load``, against its loader alone (which sleeps for a millisecond) and one round trip.
 - what the copy needs of memory, and how soon another process reads what was written.
 
 Rounds of the candidates alternate, so that a disturbance meets all of them; the median round counts.
@@ -20,7 +21,9 @@ import json
 import statistics
 import tempfile
 import tracemalloc
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from cache_invalidation import measure_invalidation
@@ -70,6 +73,31 @@ async def measure_memory(port: int) -> float:
     return (after - before) / COPIES * 1024 / len(STORED)
 
 
+async def measure_miss(port: int, calls: int) -> dict[str, float]:
+    """Median milliseconds of a miss, of what it cannot do without, and of a value that is in Redis."""
+
+    async def load() -> Any:
+        await asyncio.sleep(0.001)
+        return VALUE
+
+    async with Cache(settings_for(port, redis_near_size=0).redis) as cache:
+        candidates: dict[str, Callable[[str], Awaitable[Any]]] = {
+            "the loader alone": lambda _: load(),
+            "a miss": lambda key: cache.get_or_load(key, load, LIVES_SECONDS),
+            "one round trip (get)": lambda _: cache.get("absent"),
+            "a value in Redis": lambda _: cache.get_or_load("there", load, LIVES_SECONDS),
+        }
+        await cache.get_or_load("there", load, LIVES_SECONDS)
+        taken: dict[str, list[float]] = {name: [] for name in candidates}
+        for number in range(calls):
+            for name, call in candidates.items():
+                started = perf_counter()
+                await call(f"miss-{number}")
+                taken[name].append((perf_counter() - started) * 1000)
+        await cache.flush()
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
 async def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All figures."""
     results: dict[str, Any] = {}
@@ -87,6 +115,8 @@ async def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             title = "hot read from the copy in the process"
             results[title] = await compare(peers, "hot", 1, options.rounds, options.seconds)
             report(title, results[title])
+        results["milliseconds of a miss"] = await measure_miss(server.port, options.misses)
+        report_miss(results["milliseconds of a miss"])
         results["bytes per cached kilobyte"] = await measure_memory(server.port)
         console.print(f"near copy: {results['bytes per cached kilobyte']:,.0f} bytes of memory per cached kilobyte\n")
         latencies = await measure_invalidation(server.port, options.writes)
@@ -107,6 +137,18 @@ def report(title: str, rates: dict[str, float]) -> None:
     console.print()
 
 
+def report_miss(figures: dict[str, float]) -> None:
+    """Print the medians, and how many times the loader's own time a miss takes beside its round trip."""
+    table = Table(title="a miss through get_or_load", title_justify="left", box=None)
+    table.add_column("what")
+    table.add_column("ms, median", justify="right")
+    for name, figure in figures.items():
+        table.add_row(name, f"{figure:.3f}")
+    console.print(table)
+    loader, miss, round_trip = list(figures.values())[:3]
+    console.print(f"a miss less one round trip is {(miss - round_trip) / loader:.2f} times its loader\n")
+
+
 def report_latencies(latencies: dict[str, dict[str, float]]) -> None:
     """Print medians and 99th percentiles."""
     table = Table(title="milliseconds until another process knows of a write", title_justify="left", box=None)
@@ -122,6 +164,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each candidate")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a round")
     parser.add_argument("--writes", type=int, default=1000, help="writes whose way to another process is timed")
+    parser.add_argument("--misses", type=int, default=1000, help="misses that are timed")
     parser.add_argument("--json", type=Path, help="also write the figures into this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:

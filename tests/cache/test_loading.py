@@ -19,7 +19,6 @@ from data_layer.config import Settings
 from data_layer.errors import CacheUnavailableError, InvalidCacheValueError, NotInitializedError
 from data_layer.testing.redis_server import RedisServer
 from tests.cache.conftest import CacheAt
-from tests.support import until
 
 LONG = 20
 """Seconds after which a test that waits in vain fails."""
@@ -109,13 +108,25 @@ async def test_many_processes_share_one_load(cache: Cache, shared_server: RedisS
 
 
 async def test_a_lease_is_not_renewed_after_its_load(cache: Cache) -> None:
+    scripts: list[Script] = []
+    run = cache._commands.eval
+
+    async def note(script: Script, *arguments: Any, **options: Any) -> Any:
+        scripts.append(script)
+        return await run(script, *arguments, **options)
+
     async def fail() -> None:
+        await asyncio.sleep(loading.LEASE_SECONDS / 2)
         raise ValueError
 
+    cache._commands.eval = note  # type: ignore[method-assign]
     assert await cache.get_or_load("key", Source().load, 60) == "value"
     with suppress(ValueError):
         await cache.get_or_load("other", fail, 60)
-    await until(lambda: not any("Loading._renew " in repr(task.get_coro()) for task in asyncio.all_tasks()))
+    assert markers.RENEW_LEASE in scripts
+    scripts.clear()
+    await asyncio.sleep(loading.LEASE_SECONDS / 2)
+    assert markers.RENEW_LEASE not in scripts
 
 
 async def test_the_lease_of_a_dead_process_is_waited_for_and_then_taken(cache: Cache) -> None:

@@ -29,6 +29,7 @@ LEASE, INTENTS, LOCK = 0x02, 0x03, 0x04
 
 _HEADER_SIZE = 2
 _JSON, _BYTES = 0x00, 0x01
+_BARE_INTEGER = -1
 _PLAIN_JSON = VERSION + bytes((_JSON,))
 _MARKERS = tuple(VERSION + bytes((kind,)) for kind in (LEASE, INTENTS, LOCK))
 _NULL = b"null"
@@ -64,11 +65,23 @@ class Codec:
         Raises:
             UnencodableValueError: when JSON cannot carry the value, or it is too large.
         """
+        return self.seal(*self.write(value))
+
+    def write(self, value: object) -> tuple[int, bytes]:
+        """The kind of a value and its payload.
+
+        Raises:
+            UnencodableValueError: when JSON cannot carry the value, or it is too large.
+        """
         if isinstance(value, int) and not isinstance(value, bool) and LOWEST_INTEGER <= value <= HIGHEST_INTEGER:
-            return b"%d" % value
+            return _BARE_INTEGER, b"%d" % value
         if isinstance(value, bytes | bytearray | memoryview):
-            return self._seal(_BYTES, bytes(value))
-        return self._seal(_JSON, _to_json(value))
+            kind, payload = _BYTES, bytes(value)
+        else:
+            kind, payload = _JSON, _to_json(value)
+        if len(payload) > self._maximum_size:
+            raise UnencodableValueError(f"it has {len(payload)} bytes, and at most {self._maximum_size} are allowed")
+        return kind, payload
 
     def decode(self, stored: bytes, as_type: Any = None) -> Any:
         """The value, as the type if one is given.
@@ -97,9 +110,10 @@ class Codec:
         except ValueError as error:
             raise UndecodableValueError(_explain(error, as_type)) from None
 
-    def _seal(self, kind: int, payload: bytes) -> bytes:
-        if len(payload) > self._maximum_size:
-            raise UnencodableValueError(f"it has {len(payload)} bytes, and at most {self._maximum_size} are allowed")
+    def seal(self, kind: int, payload: bytes) -> bytes:
+        """The bytes for Redis, compressed where it pays."""
+        if kind == _BARE_INTEGER:
+            return payload
         if len(payload) >= COMPRESSION_THRESHOLD:
             compressed = self._compressor.compress(payload)
             if len(compressed) <= len(payload) * WORTHWHILE_RATIO:

@@ -241,8 +241,16 @@ class Entries:
         Raises:
             InvalidCacheValueError: when JSON cannot carry the value, or it is too large.
         """
+        return self.codec.seal(*self.to_payload(key, value))
+
+    def to_payload(self, key: bytes, value: object) -> tuple[int, bytes]:
+        """The kind and the payload of a value, see ``Codec``.
+
+        Raises:
+            InvalidCacheValueError: when JSON cannot carry the value, or it is too large.
+        """
         try:
-            return self.codec.encode(value)
+            return self.codec.write(value)
         except UnencodableValueError as error:
             raise InvalidCacheValueError(f"The value for {self.describe(key)} cannot be cached: {error}") from None
 

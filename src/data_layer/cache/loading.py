@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -58,23 +58,23 @@ class _Found:
     """A value that was current at ``as_of``, in monotonic time.
 
     Args:
-        stored: the value as it is stored.
+        payload: its kind and its payload, see ``Codec``.
         as_of: see above.
         value: the value itself, for one caller; for all of them if nobody can change it.
         filling: stores the value, and reports whether it was still current then.
     """
 
     def __init__(
-        self, stored: bytes, as_of: float, value: Any = MISSING, filling: asyncio.Task[bool] | None = None
+        self, payload: tuple[int, bytes], as_of: float, value: Any, filling: asyncio.Task[bool] | None = None
     ) -> None:
-        self.stored = stored
+        self.payload = payload
         self.as_of = as_of
         self._value = value
         self._is_shared = is_immutable(value)
         self._filling = filling
 
     def take_value(self) -> Any:
-        """The value, or MISSING when another caller has got it, who may change it."""
+        """The value, or MISSING when another caller, who may change it, has got it."""
         value = self._value
         if not self._is_shared:
             self._value = MISSING
@@ -88,6 +88,25 @@ class _Found:
             return False
         await asyncio.wait([self._filling])  # A caller that is cancelled does not end it.
         return not self._filling.cancelled() and self._filling.result()
+
+
+class _Renewal:
+    """Calls a function again and again, in time to keep a lease, until it is cancelled."""
+
+    def __init__(self, renew: Callable[[], None]) -> None:
+        self._renew = renew
+        self._plan()
+
+    def cancel(self) -> None:
+        """Stop."""
+        self._timer.cancel()
+
+    def _plan(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(LEASE_SECONDS / _RENEWALS_PER_LEASE, self._call)
+
+    def _call(self) -> None:
+        self._renew()
+        self._plan()
 
 
 class Loading:
@@ -131,7 +150,7 @@ class Loading:
             found = await self._flights.run(flight, partial(self._find, spec, answer), alone=fresh)
             if await found.is_current_after(called):
                 value = found.take_value()
-                return self._entries.codec.decode(found.stored, as_type) if value is MISSING else value
+                return self._entries.codec.read(*found.payload, as_type) if value is MISSING else value
 
     async def close(self) -> None:
         """End what is being loaded."""
@@ -150,8 +169,8 @@ class Loading:
                     answer = _CLOSED
             if answer.state == markers.VALUE:
                 with suppress(UndecodableValueError):
-                    value = self._entries.codec.decode(answer.stored, spec.as_type)
-                    return _Found(answer.stored, asked, value)
+                    payload = self._entries.codec.unseal(answer.stored)
+                    return _Found(payload, asked, self._entries.codec.read(*payload, spec.as_type))
                 force = True
             elif answer.state != markers.WAIT:
                 return await self._load(spec, answer)
@@ -194,16 +213,16 @@ class Loading:
     async def _load(self, spec: _LoadSpec, answer: _Answer) -> _Found:
         """What the loader gives. It is stored if the caller holds the lease, but this does not wait until it is."""
         token = answer.token if answer.state == markers.FREE else None
-        renewal = None if token is None else asyncio.create_task(self._renew(spec.key, token))
+        renewal = None if token is None else _Renewal(partial(self._renew, spec.key, token))
         filling = None
         try:
             started = monotonic()
-            stored, value = await self._call_loader(spec)
+            payload, value = await self._call_loader(spec)
             if token is not None:
-                filling = self._entries.background.start(self._fill(spec, token, stored, started))
+                filling = self._entries.background.start(self._fill(spec, token, payload, started))
                 if self._guard.is_on:  # Until it is stored, every call would load again.
                     await asyncio.wait([filling])
-            return _Found(stored, started, value, filling)
+            return _Found(payload, started, value, filling)
         finally:
             if renewal is not None:
                 renewal.cancel()
@@ -211,37 +230,40 @@ class Loading:
             if token is not None and filling is None:
                 self._start_returning(spec.key, token)
 
-    async def _call_loader(self, spec: _LoadSpec) -> tuple[bytes, Any]:
-        """What the loader gives, as it is stored and as it comes out of the cache."""
+    async def _call_loader(self, spec: _LoadSpec) -> tuple[tuple[int, bytes], Any]:
+        """The payload of what the loader gives, and the value that this makes, as if it came out of the cache."""
         self.loads += 1
-        stored = self._entries.encode(spec.key, await spec.load())
+        payload = self._entries.to_payload(spec.key, await spec.load())
         try:
-            return stored, self._entries.codec.decode(stored, spec.as_type)
+            return payload, self._entries.codec.read(*payload, spec.as_type)
         except UndecodableValueError:
             name = self._entries.describe(spec.key)
             raise InvalidCacheValueError(f"What was loaded for {name} does not fit {spec.as_type}") from None
 
-    async def _fill(self, spec: _LoadSpec, token: bytes, stored: bytes, started: float) -> bool:
+    async def _fill(self, spec: _LoadSpec, token: bytes, payload: tuple[int, bytes], started: float) -> bool:
         """Store what was loaded, and report whether that proves that it is current."""
+        # The command takes its place in the queue before the callers go on, and is written after that.
+        await asyncio.sleep(0)
+        stored = self._entries.codec.seal(*payload)
         milliseconds = self._entries.spread(spec.milliseconds)
         try:
             is_filled = bool(await self._runner.eval(markers.FILL, spec.key, token, stored, milliseconds))
         except CacheError:
-            await self._return_lease(spec.key, token)
+            self._start_returning(spec.key, token)
             return False
         # A lease that a failover brought back proves nothing about changes before the failover.
         return is_filled and self._guard.release(spec.key, started)
 
-    async def _renew(self, key: bytes, token: bytes) -> None:
-        while True:
-            await asyncio.sleep(LEASE_SECONDS / _RENEWALS_PER_LEASE)
-            with suppress(CacheError):
-                await self._runner.eval(markers.RENEW_LEASE, key, token, round(LEASE_SECONDS * 1000), repeatable=True)
+    def _renew(self, key: bytes, token: bytes) -> None:
+        renewing = self._runner.eval(markers.RENEW_LEASE, key, token, round(LEASE_SECONDS * 1000), repeatable=True)
+        self._entries.background.start(_suppressed(renewing))
 
     def _start_returning(self, key: bytes, token: bytes) -> None:
         """Give a lease back; the caller does not wait for it."""
-        self._entries.background.start(self._return_lease(key, token))
+        returning = self._runner.eval(markers.RETURN_LEASE, key, token, repeatable=True)
+        self._entries.background.start(_suppressed(returning))
 
-    async def _return_lease(self, key: bytes, token: bytes) -> None:
-        with suppress(CacheError):
-            await self._runner.eval(markers.RETURN_LEASE, key, token, repeatable=True)
+
+async def _suppressed(command: Coroutine[Any, Any, Any]) -> None:
+    with suppress(CacheError):
+        await command

@@ -131,7 +131,8 @@ def sabotage(what: str | None) -> None:
     async def announce_nothing(_self: Any, _keys: Any, _token: bytes, _limit: float) -> None:
         pass
 
-    async def fill_anyway(self: Any, spec: Any, _token: bytes, stored: bytes, _started: float) -> bool:
+    async def fill_anyway(self: Any, spec: Any, _token: bytes, payload: Any, _started: float) -> bool:
+        stored = self._entries.codec.seal(*payload)
         await asyncio.sleep(random.random() * 0.2)
         await self._runner.run("SET", spec.key, stored, "PX", spec.milliseconds)
         return False
