@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
+from data_layer.cache import markers
 from data_layer.cache.address import find_cache
 from data_layer.cache.assembly import OpenCache
-from data_layer.cache.codec import MAXIMUM_VALUE_SIZE, Codec
+from data_layer.cache.codec import (
+    HIGHEST_INTEGER,
+    LOWEST_INTEGER,
+    MAXIMUM_VALUE_SIZE,
+    Codec,
+    UndecodableValueError,
+    is_marker,
+)
 from data_layer.cache.commands import CommandRunner
 from data_layer.cache.entries import Entries
 from data_layer.cache.keys import Namespace
@@ -18,7 +27,7 @@ from data_layer.cache.near import MISSING, NearCopy
 from data_layer.cache.observed import CommandObserver
 from data_layer.cache.statistics import CacheStatistics, ProcessStatistics
 from data_layer.cache.streams import Stream
-from data_layer.cache.time_to_live import LONGEST_SECONDS, TimeToLive
+from data_layer.cache.time_to_live import LONGEST_SECONDS, TimeToLive, to_milliseconds
 from data_layer.cache.write_intents import TransactionKeys
 from data_layer.errors import (
     DataLayerError,
@@ -80,8 +89,8 @@ class Cache:
         self._codec = Codec(maximum_value_size)
         self._observer = observer
         self._opened: OpenCache | None = None
-        # Beside the parts, because every read looks here first.
-        self._near: NearCopy | None = None
+        # Beside the parts, because every read looks here first; while the cache is closed it is empty.
+        self._near = NearCopy(self._codec, 0)
 
     async def open(self) -> None:
         """Make the cache usable. Nothing is awaited from the server; ``check`` says whether it answers.
@@ -101,7 +110,7 @@ class Cache:
 
         Further commands are refused, and loads under way are cancelled. The cache can be opened again.
         """
-        parts, self._opened, self._near = self._opened, None, None
+        parts, self._opened, self._near = self._opened, None, NearCopy(self._codec, 0)
         if parts is not None:
             await parts.close()
 
@@ -166,11 +175,10 @@ class Cache:
         looks like a miss here; ``get_many`` and ``exists`` tell them apart.
         """
         redis_key = self._namespace.key(key)
-        if self._near is not None:
-            value = self._near.find(redis_key, as_type)
-            if value is not MISSING:
-                return value
-        return await self._entries.read(redis_key, as_type)
+        value = self._near.find(redis_key, as_type)
+        if value is MISSING:
+            value = await self._entries.look(redis_key, as_type)
+        return None if value is MISSING else value
 
     @overload
     async def get_or_load(
@@ -218,7 +226,7 @@ class Cache:
             InvalidCacheValueError: when what was loaded cannot be stored, or does not fit the type.
         """
         redis_key = self._namespace.key(key)
-        if self._near is not None and not fresh:
+        if not fresh:
             value = self._near.find(redis_key, as_type)
             if value is not MISSING:
                 return value
@@ -241,7 +249,9 @@ class Cache:
         Raises:
             InvalidCacheValueError: when JSON cannot carry the value, or it is too large.
         """
-        await self._entries.write(self._namespace.key(key), value, ttl)
+        entries, redis_key = self._entries, self._namespace.key(key)
+        milliseconds = entries.spread(to_milliseconds(ttl))
+        await entries.change(redis_key, "SET", redis_key, entries.encode(redis_key, value), "PX", milliseconds)
 
     async def add(self, key: str, value: object, ttl: TimeToLive) -> bool:
         """Store a value if the key is absent, and report whether it did.
@@ -249,7 +259,13 @@ class Cache:
         Raises:
             InvalidCacheValueError: when JSON cannot carry the value, or it is too large.
         """
-        return await self._entries.write_if_absent(self._namespace.key(key), value, ttl)
+        entries, redis_key, milliseconds = self._entries, self._namespace.key(key), to_milliseconds(ttl)
+        stored = entries.encode(redis_key, value)
+        command: tuple[str | bytes | int, ...] = ("SET", redis_key, stored, "NX", "PX", milliseconds)
+        # A repetition would find the key that the first attempt may have stored, and report False.
+        if await entries.change(redis_key, *command, repeatable=False):
+            return True
+        return await entries.replace_marker(redis_key, stored, milliseconds)
 
     async def delete(self, key: str) -> bool:
         """Remove a key, and report whether it was there."""
@@ -257,7 +273,7 @@ class Cache:
 
     async def exists(self, key: str) -> bool:
         """Whether the key is there."""
-        return await self._entries.exists(self._namespace.key(key))
+        return bool(await self._commands.eval(markers.HAS_VALUE, self._namespace.key(key), repeatable=True))
 
     async def expire(self, key: str, ttl: TimeToLive) -> bool:
         """Give a key a new time to live from now, and report whether it was there."""
@@ -272,7 +288,10 @@ class Cache:
 
     async def ttl(self, key: str) -> float | None:
         """Seconds that the key has left, or None when it is not there; infinite if another program set no end."""
-        return await self._entries.time_left(self._namespace.key(key))
+        left = int(await self._commands.eval(markers.TIME_LEFT, self._namespace.key(key), repeatable=True))
+        if left < 0:
+            return math.inf if left == -1 else None
+        return left / 1000
 
     async def increment(self, key: str, amount: int = 1, *, ttl: TimeToLive) -> int:
         """Add to a whole number in one atomic step and return the sum; an absent key counts as 0.
@@ -284,7 +303,21 @@ class Cache:
         Raises:
             InvalidCacheValueError: when the key holds something else, or the sum would leave 64 bits.
         """
-        return await self._entries.increment(self._namespace.key(key), amount, ttl)
+        entries, redis_key, milliseconds = self._entries, self._namespace.key(key), to_milliseconds(ttl)
+        given: object = amount
+        if not isinstance(given, int) or not LOWEST_INTEGER <= given <= HIGHEST_INTEGER:
+            raise InvalidCacheValueError("A cache counter is changed by a whole number of 64 bits")
+        commands: list[tuple[str | bytes | int, ...]] = [
+            ("SET", redis_key, 0, "NX", "PX", milliseconds),
+            ("INCRBY", redis_key, int(given)),
+        ]
+        with entries.changing([redis_key]):
+            try:
+                return await self._count(redis_key, commands)
+            except InvalidCacheValueError:
+                if not await entries.replace_marker(redis_key):
+                    raise
+                return await self._count(redis_key, commands)
 
     # Many keys
 
@@ -295,8 +328,12 @@ class Cache:
     async def get_many(self, keys: Iterable[str], as_type: Any = None) -> dict[str, Any]:
         """The values that were found, by key, in the order of the keys."""
         names = self._many(keys)
-        found = await self._entries.read_many(names, as_type)
-        return {names[redis_key]: value for redis_key, value in found.items()}
+        if len(self._near):
+            values = {redis_key: self._near.find(redis_key, as_type) for redis_key in names}
+            values |= await self._entries.look_many([key for key in names if values[key] is MISSING], as_type)
+        else:
+            values = await self._entries.look_many(names, as_type)
+        return {names[redis_key]: value for redis_key, value in values.items() if value is not MISSING}
 
     async def set_many(self, values: Mapping[str, object], ttl: TimeToLive) -> None:
         """Store values with one time to live. All are checked before the first is sent; it is not a transaction.
@@ -306,7 +343,9 @@ class Cache:
         """
         if not isinstance(values, Mapping):
             raise InvalidCacheValueError(f"values are given with their keys, as a mapping, not {type(values).__name__}")
-        await self._entries.write_many({self._namespace.key(key): value for key, value in values.items()}, ttl)
+        named = {self._namespace.key(key): value for key, value in values.items()}
+        milliseconds = to_milliseconds(ttl)
+        await self._entries.store([(key, self._entries.encode(key, named[key])) for key in named], milliseconds)
 
     async def delete_many(self, keys: Iterable[str]) -> int:
         """Remove keys, and report how many were there."""
@@ -318,10 +357,12 @@ class Cache:
         A key that is there all the time is found; it may come twice, and what changes meanwhile may or may not be
         found. Sessions are ``session:`` and a hash. The whole server is looked through: not for every request.
         """
-        async for redis_keys in self._entries.scan(self._namespace.pattern(pattern)):
-            for redis_key in redis_keys:
+        async for redis_keys in self._commands.scan(self._namespace.pattern(pattern)):
+            beginnings = await self._commands.run_batch([("GETRANGE", redis_key, 0, 1) for redis_key in redis_keys])
+            for redis_key, beginning in zip(redis_keys, beginnings, strict=True):
                 key = self._namespace.without_prefix(redis_key)
-                if key is not None:
+                # An error in place of the beginning says that it is another data type, and so no marker.
+                if key is not None and not (isinstance(beginning, bytes) and is_marker(beginning)):
                     yield key
 
     async def flush(self) -> int:
@@ -340,7 +381,18 @@ class Cache:
         Those are values of another data type or version, and keys without a time to live, which only other programs
         make. Redis removes what has ended by itself; looking at all keys makes it do so at once.
         """
-        return await self._entries.clean_up(self._namespace.pattern("*"))
+        removed = 0
+        async for redis_keys in self._commands.scan(self._namespace.pattern("*")):
+            stored = await self._commands.run_batch([("GET", redis_key) for redis_key in redis_keys])
+            lives = await self._commands.run_batch([("PTTL", redis_key) for redis_key in redis_keys])
+            removed += await self._entries.remove(
+                *[
+                    redis_key
+                    for redis_key, value, milliseconds in zip(redis_keys, stored, lives, strict=True)
+                    if milliseconds == -1 or await self._is_unreadable(redis_key, value)
+                ]
+            )
+        return removed
 
     # Sessions: their ids are secrets, so Redis sees only their hashes
 
@@ -350,7 +402,10 @@ class Cache:
         Raises:
             InvalidCacheValueError: when JSON cannot carry the data, or it is too large.
         """
-        await self._entries.write(self._namespace.session(session_id), data, ttl, exactly=True)
+        entries, redis_key = self._entries, self._namespace.session(session_id)
+        milliseconds = to_milliseconds(ttl)
+        stored = entries.encode(redis_key, data)
+        await entries.change(redis_key, "SET", redis_key, stored, "PX", milliseconds)
 
     @overload
     async def get_session(self, session_id: str) -> Any: ...
@@ -359,11 +414,10 @@ class Cache:
     async def get_session(self, session_id: str, as_type: Any = None) -> Any:
         """The data of a session, or None when there is none or it has ended."""
         redis_key = self._namespace.session(session_id)
-        if self._near is not None:
-            value = self._near.find(redis_key, as_type)
-            if value is not MISSING:
-                return value
-        return await self._entries.read(redis_key, as_type)
+        value = self._near.find(redis_key, as_type)
+        if value is MISSING:
+            value = await self._entries.look(redis_key, as_type)
+        return None if value is MISSING else value
 
     async def extend_session(self, session_id: str, ttl: TimeToLive) -> bool:
         """Give a session a new time to live from now, and report whether it was there."""
@@ -449,6 +503,24 @@ class Cache:
     @property
     def _entries(self) -> Entries:
         return self._parts.entries
+
+    async def _count(self, redis_key: bytes, commands: list[tuple[str | bytes | int, ...]]) -> int:
+        try:
+            return int((await self._commands.run_all(commands, atomic=True, repeatable=False))[-1])
+        except InvalidCacheValueError as error:
+            name = self._namespace.describe(redis_key)
+            raise InvalidCacheValueError(f"{name} cannot be counted: {error}") from None
+
+    async def _is_unreadable(self, redis_key: bytes, stored: object) -> bool:
+        if isinstance(stored, InvalidCacheValueError):  # Another data type.
+            return bool(await self._commands.run("TYPE", redis_key) != b"stream")
+        if not isinstance(stored, bytes) or is_marker(stored):
+            return False
+        try:
+            self._codec.decode(stored)
+        except UndecodableValueError:
+            return True
+        return False
 
     def _many(self, keys: Iterable[str]) -> dict[bytes, str]:
         if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):

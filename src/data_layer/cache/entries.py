@@ -1,17 +1,15 @@
-"""Values at the keys that Redis has: encoded on the way in, decoded and counted on the way out, markers left aside."""
+"""What the operations of ``Cache`` have in common: values at Redis's own keys, encoded, decoded, counted, kept near."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any, TypeVar
 
 from data_layer.cache import markers
 from data_layer.cache.background import Background
 from data_layer.cache.codec import (
-    HIGHEST_INTEGER,
-    LOWEST_INTEGER,
     Codec,
     UndecodableValueError,
     UnencodableValueError,
@@ -37,8 +35,8 @@ logger = get_log(__name__)
 class Entries:
     """Reads and writes values by their full keys. Errors are those that ``Cache`` documents.
 
-    Whoever changes a key drops it from the near copy before and after, so that this process never reads what it has
-    just replaced: not from the near copy, and not by a read that was under way.
+    What changes a key drops it from the near copy before and after, so that this process never reads what it has just
+    replaced: not from the near copy, and not by a read that was under way.
     """
 
     def __init__(
@@ -63,11 +61,6 @@ class Entries:
         self._jitter = jitter
 
     # Reading
-
-    async def read(self, key: bytes, as_type: Any) -> Any:
-        """The value in Redis, or None."""
-        value = await self.look(key, as_type)
-        return None if value is MISSING else value
 
     async def look(self, key: bytes, as_type: Any) -> Any:
         """The value in Redis, or MISSING. It is kept near."""
@@ -100,103 +93,58 @@ class Entries:
             if fetch is not None:
                 self.near.end(key, fetch)
 
-    async def read_many(self, keys: Collection[bytes], as_type: Any) -> dict[bytes, Any]:
-        """The values that were found, in the order of the keys; those near by without asking Redis."""
-        values: dict[bytes, Any] = dict.fromkeys(keys, MISSING)
-        if len(self.near):
-            values.update((key, self.near.find(key, as_type)) for key in keys)
-        far = [key for key, value in values.items() if value is MISSING]
-        if far and self.intents.has_pending:
+    async def look_many(self, keys: Collection[bytes], as_type: Any) -> dict[bytes, Any]:
+        """The values in Redis, in the order of the keys. They are kept near."""
+        if keys and self.intents.has_pending:
             await self.intents.require_none_pending()
-        for chunk in _chunks(far, _KEYS_PER_COMMAND):
+        values: dict[bytes, Any] = {}
+        for chunk in _chunks(list(keys), _KEYS_PER_COMMAND):
             for key, stored in zip(chunk, await self._fetch_many(chunk), strict=True):
-                values[key] = self.decode(key, stored, as_type)
-        return {key: value for key, value in values.items() if value is not MISSING}
-
-    async def exists(self, key: bytes) -> bool:
-        """Whether there is a value."""
-        return bool(await self.runner.eval(markers.HAS_VALUE, key, repeatable=True))
-
-    async def time_left(self, key: bytes) -> float | None:
-        """Seconds; None without a value, infinite without an end."""
-        milliseconds = int(await self.runner.eval(markers.TIME_LEFT, key, repeatable=True))
-        if milliseconds < 0:
-            return math.inf if milliseconds == -1 else None
-        return milliseconds / 1000
-
-    async def scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
-        """The keys that match a glob and hold values, in batches; one may come twice."""
-        async for keys in self.runner.scan(pattern):
-            beginnings = await self.runner.run_batch([("GETRANGE", key, 0, 1) for key in keys])
-            # An error says that it is another data type, and so no marker.
-            yield [
-                key
-                for key, beginning in zip(keys, beginnings, strict=True)
-                if not (isinstance(beginning, bytes) and is_marker(beginning))
-            ]
+                value = self.decode(key, stored, as_type)
+                if value is not MISSING:
+                    values[key] = value
+        return values
 
     # Writing
 
-    async def write(self, key: bytes, value: object, ttl: TimeToLive, *, exactly: bool = False) -> None:
-        """Store a value, for up to a tenth less than the time unless ``exactly``."""
-        milliseconds = to_milliseconds(ttl)
-        if not exactly:
-            milliseconds = self.spread(milliseconds)
-        await self._change(key, "SET", key, self.encode(key, value), "PX", milliseconds)
+    @contextmanager
+    def changing(self, keys: Collection[bytes]) -> Iterator[None]:
+        """Keep what is near from outliving a change that is made in this block."""
+        for key in keys:
+            self.near.drop(key)
+        try:
+            yield
+        finally:
+            for key in keys:
+                self.near.drop(key)
 
-    async def write_if_absent(self, key: bytes, value: object, ttl: TimeToLive) -> bool:
-        """Store a value unless there is one, and report whether it did."""
-        milliseconds = to_milliseconds(ttl)
-        stored = self.encode(key, value)
-        # A repetition would find the key that the first attempt may have stored, and say False.
-        if await self._change(key, "SET", key, stored, "NX", "PX", milliseconds, repeatable=False):
-            return True
-        return await self._replace_marker(key, stored, milliseconds)
-
-    async def write_many(self, values: Mapping[bytes, object], ttl: TimeToLive) -> None:
-        """Store values, all of them encoded before the first is sent."""
-        milliseconds = to_milliseconds(ttl)
-        encoded = [(key, self.encode(key, value)) for key, value in values.items()]
-        for batch in _batches(encoded):
-            commands: list[tuple[str | bytes | int, ...]] = [
-                ("SET", key, stored, "PX", self.spread(milliseconds)) for key, stored in batch
-            ]
-            self._drop(values)
-            try:
-                await self.runner.run_all(commands)
-            finally:
-                self._drop(values)
-
-    async def increment(self, key: bytes, amount: object, ttl: TimeToLive) -> int:
-        """Add to a whole number, creating it with its time to live, in one transaction of the server."""
-        milliseconds = to_milliseconds(ttl)
-        if not isinstance(amount, int) or not LOWEST_INTEGER <= amount <= HIGHEST_INTEGER:
-            raise InvalidCacheValueError("A cache counter is changed by a whole number of 64 bits")
-        commands: list[tuple[str | bytes | int, ...]] = [
-            ("SET", key, 0, "NX", "PX", milliseconds),
-            ("INCRBY", key, int(amount)),
-        ]
+    async def change(self, key: bytes, *command: str | bytes | int, repeatable: bool = True) -> Any:
+        """The answer to a command that changes a key."""
         self.near.drop(key)
         try:
-            try:
-                return await self._count(commands)
-            except InvalidCacheValueError:
-                if not await self._replace_marker(key):
-                    raise
-                return await self._count(commands)
-        except InvalidCacheValueError as error:
-            raise InvalidCacheValueError(f"{self.describe(key)} cannot be counted: {error}") from None
+            return await self.runner.run(*command, repeatable=repeatable)
         finally:
             self.near.drop(key)
+
+    async def replace_marker(self, key: bytes, *stored_and_life: bytes | int) -> bool:
+        """Store something, or nothing, in place of a marker, and report whether there was one."""
+        with self.changing([key]):
+            return bool(await self.runner.eval(markers.REPLACE_MARKER, key, *stored_and_life))
+
+    async def store(self, stored: Iterable[tuple[bytes, bytes]], milliseconds: int) -> None:
+        """Store encoded values by their keys, each for a little less than the time."""
+        for batch in _batches(stored):
+            commands: list[tuple[str | bytes | int, ...]] = [
+                ("SET", key, value, "PX", self.spread(milliseconds)) for key, value in batch
+            ]
+            with self.changing([key for key, _ in batch]):
+                await self.runner.run_all(commands)
 
     async def set_life(self, key: bytes, ttl: TimeToLive, *, only_longer: bool = False) -> bool:
         """Give a value a new time to live, and report whether there was one."""
         milliseconds = to_milliseconds(ttl)
-        self.near.drop(key)
-        try:
+        with self.changing([key]):
             return bool(await self.runner.eval(markers.SET_LIFE, key, milliseconds, int(only_longer), repeatable=True))
-        finally:
-            self.near.drop(key)
 
     async def remove(self, *keys: bytes) -> int:
         """Remove values, leases of who loads them too, and report how many values there were.
@@ -204,32 +152,12 @@ class Entries:
         Raises:
             CacheError: when one could not be removed.
         """
-        self._drop(keys)
-        try:
+        with self.changing(keys):
             answers = await self.intents.scripts.answer_for_all(markers.SETTLE, keys, b"")
-        finally:
-            self._drop(keys)
         failure = next((answer for answer in answers.values() if isinstance(answer, CacheError)), None)
         if failure is not None:
             raise failure
         return [bool(answer) for answer in answers.values()].count(True)
-
-    async def clean_up(self, pattern: bytes) -> int:
-        """Remove values that this version cannot read, or that have no end, and report how many."""
-        removed = 0
-        async for keys in self.runner.scan(pattern):
-            stored = await self.runner.run_batch([("GET", key) for key in keys])
-            lives = await self.runner.run_batch([("PTTL", key) for key in keys])
-            useless = [
-                key
-                for key, value, milliseconds in zip(keys, stored, lives, strict=True)
-                if milliseconds == -1 or (self._is_unreadable(value) and not await self._is_stream(key))
-            ]
-            removed += await self.remove(*useless)
-        return removed
-
-    async def _is_stream(self, key: bytes) -> bool:
-        return bool(await self.runner.run("TYPE", key) == b"stream")
 
     def spread(self, milliseconds: int) -> int:
         """Shortened at random, so that what was stored together does not end together."""
@@ -292,38 +220,6 @@ class Entries:
             for key, announced in fetches:
                 if announced is not None:
                     self.near.end(key, announced)
-
-    async def _change(self, key: bytes, *command: str | bytes | int, repeatable: bool = True) -> Any:
-        self.near.drop(key)
-        try:
-            return await self.runner.run(*command, repeatable=repeatable)
-        finally:
-            self.near.drop(key)
-
-    async def _count(self, commands: list[tuple[str | bytes | int, ...]]) -> int:
-        return int((await self.runner.run_all(commands, atomic=True, repeatable=False))[-1])
-
-    async def _replace_marker(self, key: bytes, *stored_and_life: bytes | int) -> bool:
-        """Whether a marker gave way to what is stored instead, if anything."""
-        try:
-            return bool(await self.runner.eval(markers.REPLACE_MARKER, key, *stored_and_life))
-        finally:
-            self.near.drop(key)
-
-    def _is_unreadable(self, stored: object) -> bool:
-        if isinstance(stored, InvalidCacheValueError):  # Another data type.
-            return True
-        if not isinstance(stored, bytes) or is_marker(stored):
-            return False
-        try:
-            self.codec.decode(stored)
-        except UndecodableValueError:
-            return True
-        return False
-
-    def _drop(self, keys: Iterable[bytes]) -> None:
-        for key in keys:
-            self.near.drop(key)
 
 
 def _chunks(items: list[Item], size: int) -> Iterator[list[Item]]:

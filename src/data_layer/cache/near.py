@@ -140,7 +140,7 @@ class _Entry:
 
 
 class NearCopy:
-    """Values by their full keys. It is filled by fetches that stayed clean; whoever changes a key empties it.
+    """Values by their full keys. It is filled by fetches that stayed clean, and emptied of a key that is changed.
 
     It answers only before ``trusted_until`` (monotonic time), which ``Tracking`` moves on as long as it surely
     receives all changes. A new entry is on probation in a tenth of the room, so that a scan does not drive out what is
