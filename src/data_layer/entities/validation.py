@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, Float, Integer, Numeric, Uuid, event, inspect
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Float, Integer, LargeBinary, Numeric, Uuid, event, inspect
 from sqlalchemy.dialects.postgresql import INET, TSVECTOR
 from sqlalchemy.orm import QueryableAttribute
 from sqlalchemy.types import String
@@ -39,6 +39,7 @@ class _Rule:
 
     name: str
     check: Check
+    check_wanted: Check
     may_be_empty: bool
     may_be_new: bool
     """Whether a new row may leave it empty: the database fills it in, or refuses the row."""
@@ -73,6 +74,19 @@ def new_values(entity: type[Entity], **values: Any) -> dict[str, Any]:
     return values
 
 
+def wanted_value(entity: type[Entity], name: str, value: Any) -> Any:
+    """A value that is looked for in a column, checked for its type: one that no row can hold is nobody's wish.
+
+    A name that is no column is left to the caller. Texts may have any length and form, because callers pass on what
+    people typed; those that fit no row find none.
+
+    Raises:
+        InvalidValueError: it is of another type than the column, or PostgreSQL cannot compare it; ``field`` names it.
+    """
+    rule = _RULES[entity].get(name)
+    return value if rule is None else rule.check_wanted(name, value)
+
+
 @event.listens_for(Entity, "attribute_instrument", propagate=True)
 def _check_assignments(entity: type[Entity], name: str, attribute: QueryableAttribute[Any]) -> None:
     column = getattr(getattr(attribute, "property", None), "columns", [None])[0]
@@ -85,6 +99,7 @@ def _check_assignments(entity: type[Entity], name: str, attribute: QueryableAttr
     rule = _Rule(
         name=name.removesuffix("_"),  # Callers know metadata_ as metadata.
         check=_check_for(entity, name, column),
+        check_wanted=_wanted_check(entity, name, column),
         may_be_empty=may_be_empty,
         may_be_new=may_be_empty or is_refused_there or isinstance(column.type, DateTime),
     )
@@ -107,6 +122,18 @@ def _check_for(entity: type[Entity], name: str, column: Column[Any]) -> Check:
     field = entity.__dataclass_fields__.get(name)
     if isinstance(column.type, TSVECTOR) or (field is not None and not field.init):
         return _refuse_counter if column.info.get("counter") else _refuse_generated
+    return _check_of_type(entity, name, column)
+
+
+def _wanted_check(entity: type[Entity], name: str, column: Column[Any]) -> Check:
+    if isinstance(column.type, TSVECTOR):
+        return _refuse_wanted
+    if isinstance(column.type, String | CodeText) and not isinstance(column.type, Choice):
+        return _text_check(None, _accept)
+    return _check_of_type(entity, name, column)
+
+
+def _check_of_type(entity: type[Entity], name: str, column: Column[Any]) -> Check:
     match column.type:
         case Choice() as choice:
             check = _choice_check(choice.values)
@@ -126,6 +153,8 @@ def _check_for(entity: type[Entity], name: str, column: Column[Any]) -> Check:
             check = check_time
         case Uuid():
             check = _check_uuid
+        case LargeBinary():
+            check = _check_bytes
         case other:
             raise TypeError(f"{entity.__name__}.{name}: no rule for columns of the type {other!r}")
     return check
@@ -141,6 +170,10 @@ def _refuse_counter(name: str, _: Any) -> Any:
 
 def _refuse_generated(name: str, _: Any) -> Any:
     raise InvalidValueError(f"{name} is filled in by the database and cannot be assigned", field=name)
+
+
+def _refuse_wanted(name: str, _: Any) -> Any:
+    raise InvalidValueError(f"{name} cannot be compared with a value; use the search", field=name)
 
 
 def _choice_check(values: type[StrEnum]) -> Check:
@@ -276,6 +309,12 @@ def check_time(name: str, value: Any) -> datetime:
         in_range = False
     if not in_range:
         raise InvalidValueError(f"{name} must be from {_EARLIEST:%Y-%m-%d} to {_LATEST:%Y-%m-%d}", field=name)
+    return value
+
+
+def _check_bytes(name: str, value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise InvalidValueError(f"{name} must be bytes, not {type(value).__name__}", field=name)
     return value
 
 

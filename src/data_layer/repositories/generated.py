@@ -60,6 +60,7 @@ class GeneratedCodeRepository(Repository[GeneratedCode]):
     """Rows of ``generated_codes``. A version that others were made from is not removed alone."""
 
     entity = GeneratedCode
+    compared_by_value = frozenset({"code"})
 
     def __init__(self, session: EntitySession, discard: Callable[..., None]) -> None:
         super().__init__(session)

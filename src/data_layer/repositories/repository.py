@@ -15,10 +15,12 @@ from sqlalchemy import (
     any_,
     bindparam,
     delete,
+    false,
     func,
     inspect,
     literal,
     literal_column,
+    or_,
     select,
     update,
 )
@@ -29,6 +31,7 @@ from data_layer.database.rows import loaded_columns
 from data_layer.database.statements import AnyExecutable, CompiledStatement, named
 from data_layer.entities import Entity
 from data_layer.entities.json_values import Json
+from data_layer.entities.validation import wanted_value
 from data_layer.errors import InvalidValueError, NotFoundError
 
 if TYPE_CHECKING:
@@ -70,6 +73,12 @@ def check_number(name: str, value: object) -> None:
         raise InvalidValueError(f"{name} must be a number from 0 to {MAXIMUM_NUMBER}", field=name)
 
 
+def check_id(name: str, value: object) -> None:
+    """Refuse what is no id with an InvalidValueError."""
+    if not isinstance(value, UUID):
+        raise InvalidValueError(f"{name} must be a UUID, not {type(value).__name__}", field=name)
+
+
 class ReadRepository(Generic[E]):
     """Rows of one table, to be read.
 
@@ -78,6 +87,8 @@ class ReadRepository(Generic[E]):
     """
 
     entity: type[E]
+    compared_by_value: frozenset[str] = frozenset()
+    """Columns whose comparison depends on the value, so that no statement with a parameter stands for all."""
 
     def __init__(self, session: EntitySession) -> None:
         self._session = session
@@ -92,6 +103,9 @@ class ReadRepository(Generic[E]):
         Raises:
             NotFoundError: when there is none.
         """
+        check_id("entity_id", entity_id)
+        if not isinstance(lock, bool):
+            raise InvalidValueError(f"lock must be True or False, not {type(lock).__name__}", field="lock")
         entity = await (self._get_locked(entity_id) if lock else self._session.get(self.entity, entity_id))
         if entity is None:
             raise self._not_found(entity_id)
@@ -103,7 +117,7 @@ class ReadRepository(Generic[E]):
         Raises:
             InvalidValueError: for a name that is no column.
         """
-        if all(isinstance(value, _SINGLE) for value in filters.values()):
+        if all(isinstance(value, _SINGLE) for value in filters.values()) and self.compared_by_value.isdisjoint(filters):
             values = {name: self._stored_form(name, value) for name, value in filters.items()}
             return await self._session.find_row(self.entity, *self._find_statement(tuple(filters)).given(**values))
         found = await self._session.find(self._named("find", self._select(filters).limit(1)))
@@ -124,10 +138,15 @@ class ReadRepository(Generic[E]):
             InvalidValueError: for a name that is no column, or a limit out of range.
         """
         check_limit(limit)
+        if not isinstance(order_by, str):
+            raise InvalidValueError(
+                f"order_by must be the name of a column, not {type(order_by).__name__}", field="order_by"
+            )
         descending = order_by.startswith("-")
-        column = self._column(order_by.removeprefix("-"))
+        column = self._column(order_by.removeprefix("-"), argument="order_by")
         statement = self._select(filters)
         if after is not None:
+            check_id("after", after)
             if column is not self._column("id"):
                 raise InvalidValueError("after needs order_by id or -id", field="after")
             statement = statement.where(column < after if descending else column > after)
@@ -149,8 +168,9 @@ class ReadRepository(Generic[E]):
         statement = _found_by.get((type(self), names))
         if statement is None:
             columns = loaded_columns(self.entity).values()
-            filters = {name: bindparam(name, type_=self._column(name).type) for name in names}
-            query = select(*columns).where(*self._conditions(filters)).limit(literal_column("1"))
+            wanted = [(self._column(name), name) for name in names]
+            conditions = [column == bindparam(name, type_=column.type) for column, name in wanted]
+            query = select(*columns).where(*conditions).limit(literal_column("1"))
             statement = _found_by[type(self), names] = CompiledStatement(f"{self._table}.find", lambda: query)
         return statement
 
@@ -165,21 +185,30 @@ class ReadRepository(Generic[E]):
         if value is None:
             return column.is_(None)
         if isinstance(column.type, Json):
-            contains: ColumnElement[bool] = column.contains(value)
+            contains: ColumnElement[bool] = column.contains(self._stored_form(name, value))
             return contains
         if isinstance(value, list | tuple | set | frozenset):
-            return is_any(column, [self._stored_form(name, one) for one in value])
+            values = [self._stored_form(name, one) for one in value]
+            return (
+                or_(false(), *map(column.__eq__, values)) if name in self.compared_by_value else is_any(column, values)
+            )
         equal: ColumnElement[bool] = column == self._stored_form(name, value)
         return equal
 
-    def _stored_form(self, name: str, value: Any) -> Any:  # noqa: ARG002  (for repositories that override it)
-        """A value that is looked for, in the one form in which its column holds it."""
-        return value
+    def _stored_form(self, name: str, value: Any) -> Any:
+        """A value that is looked for, in the one form in which its column holds it.
 
-    def _column(self, name: str) -> InstrumentedAttribute[Any]:
+        Raises:
+            InvalidValueError: it is of another type than the column.
+        """
+        return wanted_value(self.entity, name, value)
+
+    def _column(self, name: str, *, argument: str | None = None) -> InstrumentedAttribute[Any]:
         names = inspect(self.entity).column_attrs.keys()
         if name not in names:
-            raise InvalidValueError(f"{self._table} has no column {name!r}; it has: {', '.join(names)}", field=name)
+            raise InvalidValueError(
+                f"{self._table} has no column {name[:100]!a}; it has: {', '.join(names)}", field=argument or name
+            )
         column: InstrumentedAttribute[Any] = getattr(self.entity, name)
         return column
 
@@ -225,6 +254,8 @@ class Repository(AppendRepository[E]):
             NotFoundError: when there is no such row.
             InvalidValueError: for a name that is no counter.
         """
+        check_id("entity_id", entity_id)
+        check_number("amount", amount)
         columns = {name: self._column(name) for name in counters}
         for name, column in columns.items():
             if not column.info.get("counter"):

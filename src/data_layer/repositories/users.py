@@ -162,6 +162,7 @@ class UserRepository(Repository[User]):
 
     @override
     def _stored_form(self, name: str, value: Any) -> Any:
+        value = super()._stored_form(name, value)
         return _spelled(value) if name == "email" else value
 
 

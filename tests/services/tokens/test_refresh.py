@@ -35,6 +35,19 @@ async def test_it_keeps_its_session_alive(data: DataLayer) -> None:
     assert (session.expires_at - session.created_at).total_seconds() == pytest.approx(30 * 86_400, abs=5)
 
 
+async def test_each_exchange_keeps_its_session_alive(data: DataLayer) -> None:
+    begun = await data.sessions.create(await new_user(data))
+    pair = await data.tokens.issue(begun.session)
+    earlier = text("UPDATE sessions SET expires_at = expires_at - interval '20 days' RETURNING expires_at")
+    async with data.transaction() as tx:
+        ends = (await tx.execute(earlier)).scalar_one()
+    pair = await data.tokens.refresh(refresh_token_of(pair))
+    async with data.transaction() as tx:
+        stored = await tx.sessions.get(begun.session.id)
+    assert stored.expires_at > ends
+    assert (stored.expires_at - pair.refresh_expires_at).total_seconds() == pytest.approx(0, abs=5)
+
+
 async def test_an_ended_session_gets_none(data: DataLayer) -> None:
     begun = await data.sessions.create(await new_user(data))
     pair = await data.tokens.issue(begun.session)
