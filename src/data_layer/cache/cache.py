@@ -217,7 +217,7 @@ class Cache:
         comes out of the cache. When the last caller is cancelled, the loader is.
 
         Writers call ``tx.invalidate(key)`` in the transaction that changes what the loader reads; then a loader that
-        was late never puts an old value back, however the two overlap and whoever dies. Do not ``set`` such a key.
+        was late never puts an old value back, however the two overlap and whatever dies. Do not ``set`` such a key.
         While Redis cannot be reached the loader is asked each time. What was changed by a process that could not reach
         Redis and died is served until its time to live ends: choose ``ttl`` accordingly, 60 s as a rule, or
         ``fresh``, which always asks the loader and stores what it gives.

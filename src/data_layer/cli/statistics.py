@@ -43,7 +43,7 @@ def stats(
     if watch:
         try:
             run(_watch(settings, seconds or _SECONDS, as_json=as_json), as_json=as_json)
-        except BrokenPipeError:  # Whoever read has had enough; Python would complain once more at its end.
+        except BrokenPipeError:  # The reader has had enough; Python would complain once more at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     figures = run(_look_once(settings), as_json=as_json)

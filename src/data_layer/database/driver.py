@@ -184,7 +184,7 @@ class DriverConnection(psycopg.AsyncConnection[Any]):
     def is_idle(self) -> bool:
         """Whether it is open, between transactions and between statements, as far as the driver knows.
 
-        Who is cancelled at the wrong moment while a pipeline begins leaves a connection behind that waits for more.
+        Cancellation while entering a pipeline leaves the connection in pipeline mode.
         """
         return not self.closed and not self.is_in_pipeline and self.info.transaction_status == TransactionStatus.IDLE
 

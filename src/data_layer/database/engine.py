@@ -139,7 +139,7 @@ class Database:
         else:  # Nothing has to be awaited, and SQLAlchemy's greenlet would cost more than all the rest.
             proxied.close()
         if others_may_wait:
-            # Whoever waits is woken in the next turn of the loop: without it this task could take it back at once.
+            # A waiting task is woken in the next turn of the loop: without it this task could take it back at once.
             await asyncio.sleep(0)
 
     def can_take_back(self, connection: AsyncConnection) -> bool:

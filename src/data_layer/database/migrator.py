@@ -44,7 +44,7 @@ class Migrator:
     Args:
         address: a database, reached directly: PgBouncer in transaction mode would lose the lock.
         lock_wait: seconds to wait for another process that is migrating.
-        lock_timeout: seconds for which a statement may wait for a table that others use. Whoever needs the table next
+        lock_timeout: seconds for which a statement may wait for a table that others use. What needs the table next
             waits as long, so that it should be short; after it the migration is tried again.
         statement_timeout: seconds that one statement may take.
         attempts: how often a migration is tried while others keep its tables locked.

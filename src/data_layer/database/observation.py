@@ -31,7 +31,7 @@ _UNEXPECTED = "unexpected"
 
 
 class DatabaseObserver(Protocol):
-    """Somebody who is told, in the task whose work it is, at once: it must be quick, and must not raise.
+    """Receives each event at once, in the task whose work it is: it must be quick, and must not raise.
 
     ``error`` is the stable code of an error, ``cancelled``, or ``None``; all times are in seconds.
     """

@@ -83,7 +83,7 @@ class AuditLog(Entity, kw_only=True):
     """One entry of the audit trail. Entries are added and read, never changed: the database refuses it.
 
     The factories fill in category, level and success for the usual cases. The table is divided by month, by the time
-    in the id; what belongs to no month that exists is kept in ``audit_logs_default``. Whoever imports history gives
+    in the id; what belongs to no month that exists is kept in ``audit_logs_default``. An import of history gives
     ``id=id_at(created_at)``.
     """
 

@@ -137,7 +137,7 @@ class DataLayer:
         ``data.metrics.registry`` to prometheus-client.
         """
         if self._metrics is None:
-            # Here because whoever does not ask need not wait for prometheus-client.
+            # Here because callers that do not ask need not wait for prometheus-client.
             from data_layer.layer.metrics import make_metrics
 
             self._metrics = make_metrics(self.settings, lambda: self._container)

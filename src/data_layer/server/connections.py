@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 log = get_log(__name__)
 
 PROBES = frozenset({"/livez", "/readyz"})
-"""Always answered: whoever restarts or removes processes goes by them."""
+"""Always answered: process managers and load balancers rely on them."""
 
 _BLOCK = 4096
 """Bytes that the parser gets at once while it reads no body: limits are kept to within so many."""

@@ -63,7 +63,7 @@ class LifecycleMiddleware:
         try:
             await application(scope, receive, answer)
         except asyncio.CancelledError:
-            # Its time at the end of the process is over; whoever waits for the answer is told so.
+            # Its time at the end of the process is over; the caller that waits for the answer learns it.
             if not self._is_stopping or is_answered:
                 raise
             log.warning("request_abandoned", method=scope["method"], path=scope["path"])

@@ -51,7 +51,7 @@ _SECONDS_TO_INDEX = 600.0
 _SESSION_GRACE = timedelta(days=1)
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _PROJECTS = 20  # Each with all its versions, images and files, in one transaction.
-# Whoever reads the journal does so every second; a process that slept longer than this reads everything again.
+# Each reader of the journal reads it every second; a process that slept longer than this reads everything again.
 _JOURNAL_GRACE = timedelta(hours=1)
 
 Progress = Callable[[str, int], None]

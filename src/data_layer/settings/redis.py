@@ -146,7 +146,7 @@ class RedisSettings(SettingsPart):
         if all(map(is_local, self._hosts())):
             return problems
         if not any(name != "REDIS_SENTINEL_PASSWORD" for name, _ in self.passwords()):
-            problems.append("REDIS_PASSWORD is missing: whoever reaches the server could read and change everything")
+            problems.append("REDIS_PASSWORD is missing: anyone who reaches the server could read and change everything")
         if self.redis_tls is None and not self.is_encrypted:
             problems.append("REDIS_TLS must be chosen: true, or false to accept unencrypted connections")
         return problems

@@ -8,7 +8,7 @@ from data_layer.settings.part import SettingsPart
 from data_layer.settings.values import DEVELOPMENT_SECRET, Duration, PlainText
 
 _MINIMUM_BCRYPT_ROUNDS = 10  # OWASP Password Storage Cheat Sheet.
-_LARGEST_RATE = 100.0  # Requests a second; whoever guesses passwords is not slowed down by more.
+_LARGEST_RATE = 100.0  # Requests a second; guessing passwords is not slowed down by more.
 
 
 class SecuritySettings(SettingsPart):

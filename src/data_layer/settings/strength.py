@@ -48,7 +48,7 @@ def secret_weakness(secret: str, names: Collection[str] = ()) -> str | None:
     """What keeps a secret from protecting anything, in words that follow its name; None for a good one.
 
     Args:
-        secret: signs or hashes; whoever guesses it can try without a limit.
+        secret: signs or hashes; an attacker who guesses can try without a limit.
         names: what an attacker knows, such as host names.
     """
     if secret.lower() in _PUBLISHED or any(part in secret.lower() for part in _SAMPLE_PARTS):

@@ -66,7 +66,7 @@ class OpenFile:
 
 @dataclass(frozen=True, slots=True)
 class SignedUrl:
-    """Permission to do one thing with one file, until it expires. Whoever has it can use it: never store or log it.
+    """Permission to do one thing with one file, until it expires. Anyone who has it can use it: never store or log it.
 
     Attributes:
         url: The address to send the request to.

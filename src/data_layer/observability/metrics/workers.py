@@ -1,6 +1,6 @@
 """The metrics of several worker processes at one address: each tells its own, and the supervisor adds them up.
 
-Every worker listens on a Unix socket in a folder that is private to the service; whoever connects is sent a snapshot.
+Every worker listens on a Unix socket in a folder that is private to the service; each connection is sent a snapshot.
 What a worker had counted stays when it ends, so that no counter ever falls: its last act is to leave its snapshot in a
 file, and after a worker that was killed the last answer counts, which is a few seconds old at most.
 """

@@ -57,7 +57,7 @@ class ExternalIdentities:
     async def authenticate_external(self, identity: ExternalIdentity, *, reactivate: bool = False) -> ExternalLogin:
         """The account of an external identity; a new one, or the one with the same verified address, the first time.
 
-        If nobody has ever verified the address of that account, whoever registered it may be somebody else: its
+        If nobody has ever verified the address of that account, the person who registered it may be somebody else: its
         password, other identities and sessions are removed, and its names replaced, before the identity is linked
         ("pre-hijacking").
 

@@ -55,7 +55,7 @@ class PasswordChanges:
     async def change_password(self, actor: Actor, user_id: UUID, *, current: str, new: str) -> None:
         """Replace one's own password. All other sessions end; the one in ``request_context`` stays.
 
-        Whoever found a session open must not guess the password here: failures count as failed logins.
+        Somebody who found a session open must not guess the password here: failures count as failed logins.
 
         Raises:
             PermissionDeniedError: for anybody but the owner.
@@ -138,7 +138,7 @@ class PasswordChanges:
     async def _replace(
         self, tx: UnitOfWork, actor: Actor, user: User, hashed: str, action: AuditAction, *, keep: UUID | None = None
     ) -> None:
-        """Store a new password; whoever knew the old one is out, and a mailed token works no more."""
+        """Store a new password; nothing opens with the old one, and a mailed token works no more."""
         user.password_hash = hashed
         user.password_changed_at = datetime.now(UTC)
         clear_token(user, Purpose.RESET_PASSWORD)

@@ -1,6 +1,6 @@
 """Texts are stored compressed.
 
-With gzip, because whoever fetches a file from the storage or a CDN directly gets it as it is stored, and gzip is what
+With gzip, because clients of the storage or a CDN get a file as it is stored, and gzip is what
 every browser and HTTP library undoes; Brotli needs HTTPS and zstd a recent browser, for a tenth of the size more.
 """
 

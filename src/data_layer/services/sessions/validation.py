@@ -108,7 +108,7 @@ class SessionValidator:
         await self._loads.finish()
 
     async def _look_up(self, key: str, find: Find) -> ActiveSession:
-        """Load a session, once for all who ask for it at the same time; a caller who is cancelled disturbs nobody."""
+        """Load a session, once for concurrent callers; cancelling one does not disturb the others."""
         if self._on_look_up is not None:
             self._on_look_up()
         now = self._clock()

@@ -110,7 +110,7 @@ class Draft:
             self._commit_with_sidecar(attributes)
             return
         os.fsync(self._descriptor)
-        # Whoever has a condition must be alone from looking to publishing; the others need not wait for each other.
+        # A writer with a condition must be alone from looking to publishing; the others need not wait for each other.
         with locked(self._folder, self._destination.key, shared=self._destination.condition.is_none):
             self._require_condition()
             self._publish()
