@@ -57,7 +57,7 @@ def test_rights(examine: Examine, server: RedisServer) -> None:
     place = {"REDIS_URL": f"redis://weak:right-password@{server.address}", "REDIS_KEY_PREFIX": "stc"}
     report = examine(**place)
     report.says("cache.rights", "failed", "weak may not use GET, MGET", "EVAL", "~stc:*")
-    report.says("cache.tracking", "warning", "does not tell what changes", "+client|tracking")
+    report.says("cache.tracking", "warning", "does not report what changes", "+client|tracking")
     server.execute("ACL", "SETUSER", "weak", "~stc:*", "+eval", "+client|tracking")
     mended = examine(**place)
     assert mended.of("cache.rights")["outcome"] == mended.of("cache.tracking")["outcome"] == "ok"

@@ -1,4 +1,4 @@
-"""Accounts: registering, and what people do with their own. No answer tells who has an account."""
+"""Accounts: registering, and what people do with their own. No answer discloses who has an account."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COOKIE: dict[str, Any] = {"secure": True, "httponly": True, "samesite": "strict
 
 
 class Accepted(Value):
-    """The answer to everybody: what there is to tell goes by mail."""
+    """The answer to everybody: everything else goes by mail."""
 
     status: Literal["accepted"] = "accepted"
 

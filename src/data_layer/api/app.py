@@ -25,7 +25,7 @@ _RESOURCES = (projects.routes, generations.routes, accounts.routes, sessions.rou
 
 
 def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI:
-    """An application that serves this data layer. Whoever opened it closes it.
+    """An application that serves this data layer. Its opener closes it.
 
     Args:
         data: what it serves.

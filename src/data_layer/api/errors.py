@@ -135,7 +135,7 @@ def problem_of(scope: Scope, error: DataLayerError) -> Problem:
 
 
 def internal_error(scope: Scope) -> Response:
-    """The answer where something went wrong that nobody expected; the log tells more."""
+    """The answer where something went wrong that nobody expected; the log says more."""
     message = f"something went wrong here; the log tells more about the request {scope['request_id']}"
     return _answer(scope, 500, "internal_error", message)
 

@@ -74,7 +74,7 @@ class SharedProbe:
 
 
 def make_router(data: DataLayer) -> APIRouter:
-    """The routes for probes. They need no login, so they tell nothing about the inside."""
+    """The routes for probes. They need no login, so they disclose nothing about the inside."""
     router = APIRouter(tags=["health"])
 
     probe = SharedProbe(data.health)

@@ -25,7 +25,7 @@ class MailKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AccountMail:
-    """What to tell whom.
+    """What goes to whom.
 
     ``token`` belongs into the link, and nowhere else. There is none in ``address_taken``, which tells the owner of an
     account that somebody, perhaps the owner, tried to register the address again.
@@ -41,7 +41,7 @@ SendMail = Callable[[AccountMail], Awaitable[None]]
 
 
 class Mailing:
-    """Sends mails after the answer, so that neither its content nor its time tells who has an account.
+    """Sends mails after the answer, so that neither its content nor its time discloses who has an account.
 
     Args:
         send: without it mails are only counted in the log, and nobody gets a token.

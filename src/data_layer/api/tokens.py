@@ -25,7 +25,7 @@ class Tokens(Value):
 
     @classmethod
     def of(cls, pair: TokenPair) -> Self:
-        """The pair, told to the client that it is for."""
+        """The pair, shown to the client that it is for."""
         return cls(
             access_token=pair.access_token.get_secret_value(),
             expires_in=pair.access_expires_in,

@@ -151,7 +151,7 @@ class Tracking:
         try:
             primaries = await self._runner.primaries()
             for primary in primaries:
-                # Connected to here, and not only when a command comes, so that a new primary is told at once what it
+                # Connected to here, and not only when a command comes, so that a new primary learns at once what it
                 # may lack.
                 await self._runner.run_on(primary, "PING")
             self._is_broken.clear()

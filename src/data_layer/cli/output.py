@@ -34,7 +34,7 @@ FAILED = 1
 _WIDTH_WITHOUT_TERMINAL = 10_000
 # Characters without a shape that belong into words of some languages, and into some emoji.
 _JOINERS = "\u200c\u200d"
-# What they tell of their work is worth a line only to someone who looks for it.
+# What they report of their work is worth a line only to someone who looks for it.
 _TALKATIVE = ("alembic", "uvicorn")
 
 

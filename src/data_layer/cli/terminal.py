@@ -1,4 +1,4 @@
-"""What ``data-layer dev`` tells in the terminal while it starts and stops."""
+"""What ``data-layer dev`` prints in the terminal while it starts and stops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Terminal(Observer):
-    """Tells the person in front of it where everything is, and adds the example data."""
+    """Shows the person in front of it where everything is, and adds the example data."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from data_layer.database.address import DatabaseAddress
 
 EXTENSIONS = ("pg_stat_statements", "pg_trgm")
-"""Extensions worth having: one tells which statements take the server's time, one finds names with typing errors.
+"""Extensions worth having: one shows which statements take the server's time, one finds names with typing errors.
 
 No code needs them. Identifiers, JSON indexes and full-text search, for which extensions were once usual, need none
 since PostgreSQL 13.

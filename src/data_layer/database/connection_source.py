@@ -27,7 +27,7 @@ class ConnectionSource(Protocol):
     logs_statements: bool
 
     observation: Observation
-    """Where is told what happens on its connections."""
+    """Receives what happens on its connections."""
 
     @property
     def dialect(self) -> Dialect:
@@ -35,7 +35,7 @@ class ConnectionSource(Protocol):
         ...
 
     async def connect(self) -> AsyncConnection:
-        """A connection that is alive as far as can be told without asking the server.
+        """A connection that is alive as far as can be seen without asking the server.
 
         Raises:
             PoolTimeoutError: when none became free in time.

@@ -44,7 +44,7 @@ class DatabaseCounters:
     """Observes one database; see ``DatabaseObserver``.
 
     Args:
-        database: whose pool is told of as well.
+        database: the one whose pool is reported too.
         statements: counts the statements of the primary and of its replicas together.
     """
 

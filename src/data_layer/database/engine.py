@@ -96,7 +96,7 @@ class Database:
             await engine.dispose()
 
     async def connect(self) -> AsyncConnection:
-        """A connection from the pool that is alive as far as can be told without asking the server.
+        """A connection from the pool that is alive as far as can be seen without asking the server.
 
         Raises:
             PoolTimeoutError: when none became free in time.

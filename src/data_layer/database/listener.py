@@ -47,7 +47,7 @@ class Listener:
             settings: how long connecting may take.
             channel: what to listen to.
             time_limit: seconds that the server may take for an answer.
-            observation: is told of what is asked; by default only the log is, of what is slow.
+            observation: receives what is asked; by default only the log is, of what is slow.
 
         Raises:
             DatabaseError: when it cannot be connected to.

@@ -118,7 +118,7 @@ class Migrator:
         Args:
             target: a revision, or ``head`` for the newest.
             shared: whether our tables may be added to a database that holds other applications' tables.
-            on_progress: told what happens, in the thread that this runs in.
+            on_progress: called with what happens, in the thread that this runs in.
 
         Raises:
             MigrationError: one of them failed, and left the tables as they were before it; or another process was

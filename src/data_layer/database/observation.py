@@ -47,7 +47,7 @@ class DatabaseObserver(Protocol):
 
 
 class Observation:
-    """Measures the work of one database, tells observers, and logs what was slow."""
+    """Measures the work of one database, informs observers, and logs what was slow."""
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self.observers: tuple[DatabaseObserver, ...] = ()
@@ -56,7 +56,7 @@ class Observation:
         """Seconds from which on a statement is logged."""
 
     def add(self, observer: DatabaseObserver) -> None:
-        """Tell one more from now on."""
+        """Inform one more from now on."""
         self.observers = (*self.observers, observer)
 
     def watch(self, *statements: Statement) -> Watch:
@@ -64,7 +64,7 @@ class Observation:
         return Watch(self, statements)
 
     def statements_ended(self, names: Sequence[str], seconds: float, error: BaseException | None) -> None:
-        """Tell observers of statements that were answered, and the log of those that took too long."""
+        """Inform observers of statements that were answered, and the log of those that took too long."""
         code = None if error is None else code_of(error)
         if seconds >= self.slow_after:
             self._log_slow(names, seconds, code)
@@ -79,12 +79,12 @@ class Observation:
         log.warning("statement_slow", statement=statement, duration_ms=round(seconds * 1000, 1), **fields)
 
     def connection_awaited(self, started: float, error: BaseException | None = None) -> None:
-        """Tell observers how long a connection was waited for, since ``started`` by ``perf_counter``."""
+        """Inform observers how long a connection was waited for, since ``started`` by ``perf_counter``."""
         for observer in self.observers:
             observer.connection_awaited(perf_counter() - started, None if error is None else code_of(error))
 
     def transaction_ended(self, outcome: Outcome, started: float) -> None:
-        """Tell observers that a transaction ended that was begun at ``started`` by ``perf_counter``."""
+        """Inform observers that a transaction ended that was begun at ``started`` by ``perf_counter``."""
         for observer in self.observers:
             observer.transaction_ended(outcome, perf_counter() - started)
 
@@ -148,7 +148,7 @@ class _EngineWatch:
 
 
 def code_of(error: BaseException) -> str:
-    """The stable code of an error, whoever raised it."""
+    """The stable code of an error, wherever it was raised."""
     match error:
         case DataLayerError():
             return error.code

@@ -175,7 +175,7 @@ class Replicas:
         if position is None:
             return
         self._positions.append((now, position))
-        # One that is older than the limit stays, or else a replica far behind would have no lag at all to tell.
+        # One that is older than the limit stays, or else a replica far behind would have no lag at all to report.
         while len(self._positions) > 1 and self._positions[1][0] < now - 2 * self._maximum_lag:
             self._positions.popleft()
 
@@ -246,7 +246,7 @@ def parse_position(text: str) -> int:
 
 
 async def _ask(database: Database, sql: Sql) -> int | None:
-    """The position that a server tells, within two seconds."""
+    """The position that a server reports, within two seconds."""
     async with asyncio.timeout(_ANSWER_SECONDS):
         connection = await database.connect()
         try:

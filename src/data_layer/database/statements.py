@@ -118,7 +118,7 @@ class SqlComments:
     """Writes the comments.
 
     Args:
-        traceparent: tells the current span, in the form of W3C's ``traceparent``, if there is one.
+        traceparent: returns the current span, in the form of W3C's ``traceparent``, if there is one.
     """
 
     def __init__(self, traceparent: Callable[[], str | None] | None = None) -> None:

@@ -64,7 +64,7 @@ class Transaction:
         self._is_open: bool | None = None  # None until it is opened for the first and only time.
         self.has_begun = False
         self.position: str | None = None
-        """Where PostgreSQL's log was after the commit, if the database tells it."""
+        """Where PostgreSQL's log was after the commit, if the database reports it."""
 
     def open(self) -> None:
         """Allow statements from here to ``close``.

@@ -46,7 +46,7 @@ class GuardianLink:
         return answer
 
     async def leave(self, seconds: float) -> None:
-        """Tell the guardian that this user goes; if it was the last, return when all processes have ended.
+        """Inform the guardian that this user goes; if it was the last, return when all processes have ended.
 
         Raises:
             EmbeddedServerError: they have not after ``seconds``.

@@ -109,7 +109,7 @@ def _has_proc() -> bool:
 
 
 async def kill_all_in(folder: Path) -> None:
-    """Kill every process whose working directory is the folder, where the system tells (Linux)."""
+    """Kill every process whose working directory is the folder, where the system shows them (Linux)."""
     found = _all_in(folder)
     for pid in found:
         with suppress(ProcessLookupError):

@@ -13,7 +13,7 @@ from data_layer.entities.base import Entity
 from data_layer.entities.secret_names import is_secret
 
 MASK = "***"
-"""Stands for a secret: that it changed is told, its value is not."""
+"""Stands for a secret: that it changed is recorded, its value is not."""
 
 LONGEST_VALUE = 1000
 """Longer texts are cut in the trail, in characters: it says what changed, and is no second copy of the table."""
@@ -35,7 +35,7 @@ def changes_of(entity: Entity, *, without: Sequence[str] = ("updated_at",)) -> C
 
     Args:
         entity: one that was read through the transaction, or that is new.
-        without: columns that are not worth telling.
+        without: columns that are not worth recording.
     """
     state = inspect(entity)
     old: dict[str, Any] = {}

@@ -74,7 +74,7 @@ class GenerationProvider(StrEnum):
 
 
 class GenerationStatus(StrEnum):
-    """Where a generation is; ``next_statuses`` tells the legal moves."""
+    """Where a generation is; ``next_statuses`` lists the legal moves."""
 
     PENDING = "pending"
     PROCESSING = "processing"

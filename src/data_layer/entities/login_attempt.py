@@ -6,7 +6,7 @@ from sqlalchemy import Column, DateTime, Double, PrimaryKeyConstraint, Table, Uu
 
 from data_layer.entities.base import Entity
 
-# Names are keyed hashes: a row tells neither an address of mail nor one of the network, and it needs no user, because
+# Names are keyed hashes: a row discloses neither an e-mail address nor a network address. It needs no user, because
 # attempts on addresses without an account count as well. A plain table: it is changed by statements only.
 login_attempts = Table(
     "login_attempts",

@@ -14,7 +14,7 @@ VERSION_RULE = "generated_codes_parent_in_project"
 GENERATION_RULE = "generated_codes_generation_in_project"
 MOVE_RULE = "generation_status_move"
 SESSION_CHANNEL = "data_layer_session_changed"
-"""Where PostgreSQL tells that a transaction with new rows in ``session_changes`` has been committed."""
+"""Where PostgreSQL announces that a transaction with new rows in ``session_changes`` has been committed."""
 APPEND_RULE = "audit_logs_append_only"
 USAGE_RULE = "usage_entries_append_only"
 _WHITE_SPACE = "E'{}'".format("".join(f"\\u{ord(character):04x}" for character in sorted(WHITE_SPACE)))
@@ -243,7 +243,7 @@ END
 )
 
 # Whoever ends a session or changes what it may do, be it by hand in SQL, every process hears of it. What only lengthens
-# a session is not told: no process refuses a session before it has asked the database.
+# a session is not announced: no process refuses a session before it has asked the database.
 ANNOUNCE_SESSION = Function(
     "announce_session_change",
     f"""
@@ -402,7 +402,7 @@ END
 """,
 )
 
-# Whoever assigns a code writes it into the row, so the body counts no more.
+# Assigning a code writes it into the row, so the body counts no more.
 RELEASE_BODY = Function(
     "release_code_body",
     """

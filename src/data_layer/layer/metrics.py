@@ -205,7 +205,7 @@ def _storage(backends: tuple[StorageCounters, ...]) -> Iterator[Metric]:
 def _sessions(sessions: SessionService) -> Iterator[Metric]:
     yield families.counters(
         "session_validations",
-        "Sessions that were looked up, by who answered; refused: there is no such session; failed: nobody could tell.",
+        "Sessions that were looked up, by who answered; refused: there is no such session; failed: nobody knew.",
         ("result",),
         {(result,): count for result, count in asdict(sessions.validations).items()},
     )

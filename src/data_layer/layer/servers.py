@@ -47,7 +47,7 @@ async def embedded_servers(
 async def run_in_thread(work: Callable[[ProgressListener], Result], listener: ProgressListener) -> Result:
     """Run what a migrator does without blocking the loop.
 
-    It is told once, not all the time, that another process is being waited for, and a cancellation ends the waiting.
+    That another process is being waited for is reported once, and a cancellation ends the waiting.
     """
     waiting, cancelled = False, threading.Event()
 

@@ -218,7 +218,7 @@ class LevelWatch:
         self._apply(changes)
         for change in changes:
             if change not in before:
-                # At level warning, so that it is seen whatever the level was: it tells the operator that it worked.
+                # At level warning, so that it is seen whatever the level was: it shows the operator that it worked.
                 log.warning("log_level_changed", name=change.logger, to=change.level, until=change.until)
         for name in {change.logger for change in before} - {change.logger for change in changes}:
             log.warning("log_level_restored", name=name)

@@ -26,9 +26,9 @@ class LogFile:
     """Appends whole lines, each with one call to the system, so that lines of several processes never mix.
 
     Before each line it looks whether the name still means the file that is open: so it follows when another process,
-    or logrotate, has put the file aside. Whoever finds the file too long takes the lock on the folder and renames;
-    who does not get the lock writes on, because somebody else is renaming. A line that another process writes at that
-    moment ends up in the older file; none is lost.
+    or logrotate, has put the file aside. A process that finds the file too long takes the lock on the folder and
+    renames; one that does not get the lock writes on, because another is renaming. A line that another process writes
+    at that moment ends up in the older file; none is lost.
 
     Args:
         path: the file. It and its folder are made, readable by the owner only; one that exists keeps its rights.

@@ -157,7 +157,7 @@ def _end_of_brackets(text: str, start: int) -> int:
 
 
 def _mask_columns(found: re.Match[str]) -> str:
-    """PostgreSQL tells the values of a violated constraint: Key (a, b)=(1, 2)."""
+    """PostgreSQL names the values of a violated constraint: Key (a, b)=(1, 2)."""
     secret = any(is_secret_name(name.strip()) for name in found[1].split(","))
     return f"({found[1]})={MASK}" if secret else found[0]
 
@@ -198,7 +198,7 @@ def secrets_of(values: Collection[Any]) -> list[str]:
     """Return what of the values of settings must not appear in a log line, longest first.
 
     Short ones are left out, and those that are ordinary words (a password ``postgres`` beside a user ``postgres``):
-    replacing them everywhere would garble lines and tell the password. Where they stand as a password they are
+    replacing them everywhere would garble lines and disclose the password. Where they stand as a password they are
     masked like any other.
     """
     words = _COMMON_WORDS | {str(value) for value in values if not isinstance(value, SecretStr)}

@@ -77,7 +77,7 @@ class AuditRepository(AppendRepository[AuditLog]):
 def complete(entry: AuditLog) -> None:
     """Fill in from the context of the request who acted and from where, as far as the entry does not say it.
 
-    Where somebody acts on behalf of another user, or with more rights than a user's, ``context`` tells who and as what.
+    Where somebody acts on behalf of another user, or with more rights than a user's, ``context`` says who and as what.
     """
     context = current_context()
     if context.actor_id is not None:

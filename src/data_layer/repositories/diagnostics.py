@@ -105,7 +105,7 @@ async def read_server(database: Database) -> ServerFacts:
 async def read_identity(database: Database) -> Identity:
     """Which server answers.
 
-    A pooler such as PgBouncer tells its clients a process number of its own, and so gives itself away.
+    A pooler such as PgBouncer gives its clients process numbers that it invents, and so gives itself away.
     """
     async with driver_connection(database) as connection:
         told, is_encrypted = connection.info.backend_pid, connection.pgconn.ssl_in_use

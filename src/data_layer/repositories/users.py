@@ -83,7 +83,7 @@ class UserRepository(Repository[User]):
         return await self._session.find(statement)
 
     async def note_attempt(self, email: str, locked_until: datetime | None) -> Credentials | None:
-        """Count an attempt to log in, and tell what it is compared with; the same statement for unknown addresses."""
+        """Count an attempt to log in, and return what it is compared with; the same statement for unknown addresses."""
         statement = (
             update(User)
             .where(self._condition("email", email))

@@ -13,7 +13,7 @@ from data_layer.schemas.generations import VariantModel, VariantResult
 
 
 class EarlierTurn(Input):
-    """An earlier request of the same conversation, and the code that answered it, where the application tells it."""
+    """An earlier request of the same conversation, and the code that answered it, where the application knows it."""
 
     prompt: str | None = None
     code: str | None = None

@@ -18,7 +18,7 @@ class PoolStatistics(Value):
 
 
 class ServerStatistics(Value):
-    """The server and what happens in the database, as its counters tell; they begin at ``counted_since``.
+    """The server and what happens in the database, as its counters show; they begin at ``counted_since``.
 
     ``connections`` are those to this database, ``server_connections`` those that count against ``connection_limit``.
     ``hit_rate`` is the share of blocks that PostgreSQL had in memory. Without the right to see everything

@@ -25,7 +25,7 @@ def listen(settings: ServiceSettings) -> socket.socket:
 
 
 def listen_for_metrics(settings: MetricsSettings) -> socket.socket | None:
-    """Take METRICS_HOST and METRICS_PORT, if metrics are to be told.
+    """Take METRICS_HOST and METRICS_PORT, if metrics are to be served.
 
     Raises:
         ConfigurationError: when they cannot be had.

@@ -30,12 +30,12 @@ _SCRAPERS = 16
 async def metrics_of_process(
     data: DataLayer, listener: socket.socket | None, folder: Path | None
 ) -> AsyncIterator[None]:
-    """Tell inside what this process counts.
+    """Serve what this process counts while the block runs.
 
     Args:
         data: counts.
-        listener: for Prometheus; None if somebody else tells it, or nobody.
-        folder: the supervisor's, who wants to be told.
+        listener: for Prometheus; None if another process serves it, or none.
+        folder: the supervisor's, which collects from its workers.
     """
 
     async def snapshot() -> Snapshot:
@@ -53,7 +53,7 @@ async def metrics_of_process(
 
 @asynccontextmanager
 async def metrics_of_workers(folder: Path, listener: socket.socket) -> AsyncIterator[None]:
-    """Tell inside what all workers have counted, those that have ended included.
+    """Serve what all workers have counted while the block runs, those that have ended included.
 
     Args:
         folder: in which the workers listen.

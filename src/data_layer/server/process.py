@@ -55,7 +55,7 @@ class Role:
 
 
 class Observer(Protocol):
-    """Is told how far the process is."""
+    """Receives how far the process is."""
 
     async def opened(self, data: DataLayer, /) -> None:
         """The data layer is open, and nothing is served yet; what is done here is cancelled by a wish to stop."""
@@ -71,7 +71,7 @@ class Observer(Protocol):
 
 
 class LogObserver(Observer):
-    """Tells the log."""
+    """Reports to the log."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._address = f"http://{authority(settings)}"
@@ -92,7 +92,7 @@ class LogObserver(Observer):
 
 
 class WorkerObserver(Observer):
-    """Tells the supervisor."""
+    """Reports to the supervisor."""
 
     def __init__(self, link: SupervisorLink) -> None:
         self._link = link
@@ -123,7 +123,7 @@ class ServiceProcess:
         settings: with this process's share of the connections.
         listener: belongs to this object from now on.
         stop: ends it.
-        observer: is told how far it is.
+        observer: receives how far it is.
         role: what else it does.
 
     Raises:

@@ -82,7 +82,7 @@ class SupervisorLink:
         self._report({"ready": True})
 
     def report_failure(self, error: DataLayerError) -> None:
-        """Say why this worker cannot serve; the supervisor tells people, once for all workers."""
+        """Say why this worker cannot serve; the supervisor reports it, once for all workers."""
         self._report({"code": error.code, "message": str(error)})
 
     def obey(self, stop: StopRequest, loop: asyncio.AbstractEventLoop) -> None:
@@ -91,7 +91,7 @@ class SupervisorLink:
         threading.Thread(target=self._listen, args=arguments, name="supervisor-link", daemon=True).start()
 
     def _listen(self, stop: StopRequest, loop: asyncio.AbstractEventLoop) -> None:
-        # Also the answer to ``alive`` comes from the event loop: it tells that this still turns.
+        # Also the answer to ``alive`` comes from the event loop: it shows that the loop still turns.
         words = {
             "alive": self._report_alive,
             "force": stop.force_stop,

@@ -123,7 +123,7 @@ class Worker:
 
     @property
     def why_it_ended(self) -> WorkerFailedError:
-        """What it said itself, or what its end tells."""
+        """What it said itself, or what the way it ended shows."""
         status = self._process.returncode or 0
         how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
         when = "" if self._ready_at else " before it was ready"

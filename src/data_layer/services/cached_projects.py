@@ -57,7 +57,7 @@ class CachedProjects:
 
         Args:
             owner_id: whose.
-            shape: tells this page from all others of the list.
+            shape: distinguishes this page from all others of the list.
             load: reads it from the database.
             as_type: what it is.
 

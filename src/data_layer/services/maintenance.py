@@ -59,7 +59,7 @@ Removal = Callable[["UnitOfWork"], Awaitable[int]]
 
 
 def ignore_progress(_step: str, _count: int) -> None:
-    """Tell nobody."""
+    """Ignore it."""
 
 
 def _file_figures(report: CleanupReport) -> dict[str, int]:
@@ -102,7 +102,7 @@ class MaintenanceService:
         Args:
             actor: who asks.
             dry_run: change nothing, and report what there is to do.
-            on_progress: told the step and a number, again and again.
+            on_progress: called with the step and a number, again and again.
 
         Raises:
             PermissionDeniedError: the actor may not run maintenance.
@@ -137,7 +137,7 @@ class MaintenanceService:
         Args:
             repair: store a damaged or missing text again that is found whole in a row, or as a body of another project;
                 and correct sizes and hashes of codes.
-            on_progress: told how many bodies were seen.
+            on_progress: called with how many bodies were seen.
         """
         return await CodeCheck(self._transactions, repair=repair, on_progress=on_progress).run()
 

@@ -114,7 +114,7 @@ OnLogin = Callable[[str, str], None]
 
 
 def _ignore(*_: str) -> None:
-    """Tell nobody."""
+    """Ignore it."""
 
 
 @checks_arguments

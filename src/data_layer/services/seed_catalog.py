@@ -1,4 +1,4 @@
-"""The example data, as ``seed_data/catalog.json`` tells it."""
+"""The example data, as ``seed_data/catalog.json`` describes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MILLION = 1_000_000
 
 @cache
 def catalog() -> dict[str, Any]:
-    """The whole story, as the file tells it."""
+    """The whole story, as the file describes it."""
     catalog: dict[str, Any] = json.loads(file_of("catalog.json").read_text(encoding="utf-8"))
     return catalog
 

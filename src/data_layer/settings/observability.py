@@ -48,12 +48,12 @@ class MetricsSettings(SettingsPart):
 
     # Metrics
     enable_metrics: bool = Field(
-        True, description="Tell metrics to Prometheus: GET /metrics on an address of its own, without a login."
+        True, description="Serve metrics for Prometheus: GET /metrics on an address of its own, without a login."
     )
     metrics_host: OwnHost = Field(
         "127.0.0.1",
         description="Address for metrics. In a pod: 0.0.0.0, with a network policy that lets only Prometheus in. They "
-        "hold no data of users, but tell everybody who can ask how busy the service is.",
+        "hold no data of users, but show everybody who can ask how busy the service is.",
     )
     metrics_port: Port = Field(9090, description="Port for metrics.")
 

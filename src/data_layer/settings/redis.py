@@ -46,10 +46,10 @@ class RedisSettings(SettingsPart):
     )
     redis_tls_ca: Path | None = Field(None, description="File with the authorities to trust. Default: the system's.")
     redis_cluster_nodes: Annotated[str | None, COMMA_SEPARATED] = Field(
-        None, description="Some nodes of a cluster, host:port,host:port; they tell where the others are."
+        None, description="Some nodes of a cluster, host:port,host:port; they know where the others are."
     )
     redis_sentinel_nodes: Annotated[str | None, COMMA_SEPARATED] = Field(
-        None, description="The sentinels, host:port,host:port; they tell where the primary is."
+        None, description="The sentinels, host:port,host:port; they know where the primary is."
     )
     redis_sentinel_master: PlainText | None = Field(
         None, description="Name under which the sentinels know the primary, such as mymaster."

@@ -1,4 +1,4 @@
-"""Counting what a storage does: operations, bytes, errors and time, for whoever shows them."""
+"""Counting what a storage does: operations, bytes, errors and time, for statistics."""
 
 from __future__ import annotations
 

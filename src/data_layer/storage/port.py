@@ -49,7 +49,7 @@ class FileInformation:
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """What a listing tells about a file without opening it; ``size`` is in bytes, ``created_at`` in UTC."""
+    """What a listing says about a file without opening it; ``size`` is in bytes, ``created_at`` in UTC."""
 
     key: str
     size: int

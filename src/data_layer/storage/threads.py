@@ -37,7 +37,7 @@ class FileThreads:
         *arguments: _Parameters.args,
         **options: _Parameters.kwargs,
     ) -> _Result:
-        """Like ``run``, and tell the function through ``on_cancel`` that its result is not wanted any more."""
+        """Like ``run``, and inform the function through ``on_cancel`` that its result is not wanted any more."""
         try:
             job = self._executor.submit(function, *arguments, **options)
         except RuntimeError as error:
@@ -59,4 +59,4 @@ class FileThreads:
 
 
 def _nothing() -> None:
-    """There is nobody to tell."""
+    """Nobody is informed."""

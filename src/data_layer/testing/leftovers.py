@@ -1,8 +1,8 @@
 """Ends servers whose test process was killed, and removes their folders.
 
 Servers are children of the process that runs the tests, and outlive it when it is killed. The kernel's death signal is
-no remedy: it comes with the end of the *thread* that started the server. So each such process has one watcher, which is
-told over a pipe what to end and acts when the pipe closes. Run by path, the watcher imports nothing of the project.
+no remedy: it comes with the end of the *thread* that started the server. So each such process has one watcher, which
+learns over a pipe what to end and acts when the pipe closes. Run by path, the watcher imports nothing of the project.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ _QUORUM = 2
 _WAITING_SECONDS = 60
 # Milliseconds between what sentinels do every few seconds; tests have no time for that. Two have a lower limit:
 # a replica is fit for promotion if its last INFO is younger than five pings, and one that was just promoted is made a
-# replica again after four publications, unless its INFO, once a second, has told so.
+# replica again after four publications, unless its INFO, once a second, has said so.
 _PERIODS = {
     "info-period": 100,
     "ping-period": 400,

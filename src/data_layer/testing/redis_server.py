@@ -135,7 +135,7 @@ class RedisServer:
             return client.execute_command(*command)
 
     def info(self, section: str) -> dict[str, str]:
-        """One section of what the server tells about itself, such as ``replication``, word by word."""
+        """One section of what the server says about itself, such as ``replication``, word by word."""
         text = str(self.execute("INFO", section))
         return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 

@@ -41,7 +41,7 @@ ProgressListener = Callable[[MigrationProgress], None]
 
 
 def ignore_progress(_: MigrationProgress) -> None:
-    """Tell nobody."""
+    """Ignore it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Step:
     listener: ProgressListener
 
     def report(self, event: MigrationEvent) -> None:
-        """Tell the listener what happened to this step."""
+        """Report to the listener what happened to this step."""
         self.listener(MigrationProgress(event, self.revision, self.number, self.total))
 
 

@@ -1,1 +1,1 @@
-"""Counting what happens, and telling it to Prometheus. Importing ``durations`` loads no other library."""
+"""Counting what happens, and reporting it to Prometheus. Importing ``durations`` loads no other library."""

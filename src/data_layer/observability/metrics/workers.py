@@ -1,4 +1,4 @@
-"""The metrics of several worker processes at one address: each tells its own, and the supervisor adds them up.
+"""The metrics of several worker processes at one address: each reports its own, and the supervisor adds them up.
 
 Every worker listens on a Unix socket in a folder that is private to the service; each connection is sent a snapshot.
 What a worker had counted stays when it ends, so that no counter ever falls: its last act is to leave its snapshot in a
@@ -33,9 +33,9 @@ async def telling_supervisor(snapshot: Callable[[], Snapshot], folder: Path) -> 
     """Answer the supervisor inside, and leave a last snapshot at the end.
 
     Args:
-        snapshot: what to tell; called by this event loop.
+        snapshot: what to report; called by this event loop.
         folder: the supervisor's. If it cannot be used, because its path is too long for a Unix socket for example, that
-            is logged, and the worker goes on without telling anybody.
+            is logged, and the worker goes on without reporting anything.
     """
     name = f"{os.getpid()}-{time.monotonic_ns()}"
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _DEFAULT_NAME = "data-layer"
 
 # Figures about the exporter's use, and questions for remote settings, would go to addresses of Microsoft that no
-# operator has named, from threads that nothing ends. Whoever wants them sets these to false.
+# operator has named, from threads that nothing ends. To have them, set these to false.
 _TALKATIVE = (
     "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL",
     "APPLICATIONINSIGHTS_SDKSTATS_DISABLED",

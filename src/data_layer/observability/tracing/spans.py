@@ -26,7 +26,7 @@ class Spans:
 
     Args:
         provider: whose tracer is used.
-        correlation_id: tells the one of the running task.
+        correlation_id: returns the one of the running task.
     """
 
     def __init__(self, provider: TracerProvider, correlation_id: Callable[[], str | None]) -> None:

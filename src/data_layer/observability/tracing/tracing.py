@@ -22,7 +22,7 @@ class Tracing:
 
     Args:
         provider: whose tracer is used.
-        correlation_id: tells the one of the running task.
+        correlation_id: returns the one of the running task.
         end: sends what was not sent yet, and ends the provider; None for a provider that is not ours.
     """
 

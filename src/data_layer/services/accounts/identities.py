@@ -181,7 +181,7 @@ class ExternalIdentities:
 
 
 def _new_user(email: str, identity: ExternalIdentity) -> User:
-    """An account made of what the provider tells; texts that do not fit are shortened."""
+    """An account made of what the provider says; texts that do not fit are shortened."""
     names = (identity.display_name or email.partition("@")[0]).split(maxsplit=1)
     user = User(
         email=email,

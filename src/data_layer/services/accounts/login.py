@@ -36,9 +36,9 @@ class Login:
     async def authenticate(self, email: str, password: str, *, reactivate: bool = False) -> UserFull:
         """The account that address and password belong to; ``log_in`` begins a session for it as well.
 
-        Where the attempt comes from is taken from ``request_context``; ``throttle`` tells how failed ones slow down the
+        Where the attempt comes from is taken from ``request_context``; ``throttle`` describes how failed ones delay the
         next. An unknown address, a wrong password and an account without a password get the same answer after the same
-        work. Only the right password is told that the account is suspended, deactivated or not verified.
+        work. Only the right password learns that the account is suspended, deactivated or not verified.
 
         Args:
             email: the address, in any letter case.
@@ -73,7 +73,7 @@ class Login:
     ) -> NewSession:
         """Authenticate, and begin a session in the same transaction.
 
-        So whoever replaces a password, or suspends an account, ends all sessions that began by what was true before:
+        So replacing a password, or suspending an account, ends all sessions that began by what was true before:
         none begins a moment later by a password that was right a moment ago.
 
         Raises:

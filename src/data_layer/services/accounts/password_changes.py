@@ -89,7 +89,7 @@ class PasswordChanges:
     async def request_password_reset(self, email: str) -> OneTimeToken | None:
         """A token to mail to an address, by which its owner can choose a new password within an hour.
 
-        Answer every caller alike, and before calling this, so that the time tells nothing either. Then mail what there
+        Answer every caller alike, and before calling this, so that the time discloses nothing. Then mail what there
         is: nothing for an unknown address or an account that is suspended or deactivated, and within five minutes of
         the last mail.
         """

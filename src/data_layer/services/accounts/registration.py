@@ -59,8 +59,8 @@ class RegistrationRequest:
 class VerifiedAddress:
     """An account whose address is verified.
 
-    ``password_choice`` is there if it has no password now: a token for ``reset_password``, to be handed to whoever has
-    shown the mailed one, so that they choose a password at once.
+    ``password_choice`` is there if it has no password now: a token for ``reset_password``, for the person who has shown
+    the mailed one, so that they choose a password at once.
     """
 
     user: UserFull
@@ -110,7 +110,7 @@ class Registration:
     async def request_registration(
         self, *, email: str, password: str, first_name: str, last_name: str, display_name: str | None = None
     ) -> RegistrationRequest:
-        """The same for a public form, which must not tell who has an account.
+        """The same for a public form, which must not disclose who has an account.
 
         Answer every caller alike, such as "we have sent you a mail", after about the same time, with the proof, which
         the caller's device keeps; then send the mail: with the token, or without one a note that somebody tried to
@@ -133,7 +133,7 @@ class Registration:
     async def request_email_verification(self, email: str) -> OneTimeToken | None:
         """A new token for an address that is not verified yet.
 
-        Answer every caller alike, and before calling this, so that the time tells nothing either. Then mail what there
+        Answer every caller alike, and before calling this, so that the time discloses nothing. Then mail what there
         is: nothing for an unknown or verified address, and within five minutes of the last mail.
         """
         async with self._dependencies.transactions() as tx:

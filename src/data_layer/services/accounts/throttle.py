@@ -28,7 +28,7 @@ Nobody is locked out for good, because
 - one network alone cannot raise the level of the account, because its own level lets too few attempts through;
 - resetting the password by mail forgets all levels of the account.
 
-Addresses without an account are counted like others, so that waiting times tell nothing about who has an account.
+Addresses without an account are counted like others, so that waiting times disclose nothing about who has an account.
 """
 
 from __future__ import annotations

@@ -194,7 +194,7 @@ def mark_verified(user: User) -> None:
 async def take_from_strangers(tx: UnitOfWork, user: User, *, reason: str, keep_password: bool = False) -> None:
     """Remove every way into an account whose address nobody had verified: somebody else may have made it.
 
-    Whoever proves the address gets an account to which nobody else has a key ("pre-hijacking").
+    Proving the address gives an account to which nobody else has a key ("pre-hijacking").
     """
     if not keep_password:
         user.password_hash = None

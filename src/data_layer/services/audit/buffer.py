@@ -180,7 +180,7 @@ class AuditBuffer:
                 return
 
     async def _claim(self, path: Path) -> Claim | None:
-        """Take a file over; one that cannot be read, which is told once, keeps no other from being written."""
+        """Take a file over; one that cannot be read, which is reported once, keeps no other from being written."""
         try:
             return await asyncio.to_thread(self._spill.claim, path)
         except OSError as error:

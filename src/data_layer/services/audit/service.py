@@ -61,7 +61,7 @@ _CALCULATED = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def ignore_progress(_: int) -> None:
-    """Tell nobody."""
+    """Ignore it."""
 
 
 def _json(value: object) -> bytes:
@@ -237,7 +237,7 @@ class AuditService:
             wanted: which entries. Without ``until`` it ends with those of this moment.
             format: JSON Lines or CSV. In CSV a cell that a spreadsheet would calculate gets an apostrophe in front.
             view: how much of each.
-            on_progress: told the number of entries so far, after each piece.
+            on_progress: called with the number of entries so far, after each piece.
 
         Raises:
             PermissionDeniedError: the actor may not export.

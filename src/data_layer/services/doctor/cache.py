@@ -183,7 +183,7 @@ async def _judge_cluster(inspection: CacheInspection) -> list[CheckResult]:
             raise answer
         elif answer.get("cluster_state") != "ok" or answer.get("cluster_slots_ok") != _SLOTS:
             served = answer.get("cluster_slots_ok", 0)
-            advice = "redis-cli --cluster check tells which primary is missing; bring it or its replica back"
+            advice = "redis-cli --cluster check shows which primary is missing; bring it or its replica back"
             found.append(failed(f"the node {node} calls the cluster broken: {served} of {_SLOTS} slots work", advice))
     if not found:
         return [ok(f"the cluster is well, and all {_SLOTS} slots are served")]
@@ -235,7 +235,7 @@ def _judge_version(name: str, info: Info, inspection: CacheInspection) -> CheckR
     number = tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
     shown = f"{name} is {'Valkey' if is_valkey else 'Redis'} {text}"
     if number < _NEEDED:
-        return failed(f"{shown}, which cannot tell what changes", "upgrade to Redis 7 or Valkey")
+        return failed(f"{shown}, which cannot report what changes", "upgrade to Redis 7 or Valkey")
     if number < _TESTED:
         return warning(f"{shown}, which is older than what is tested", "upgrade to Redis 7 or Valkey")
     return ok(shown)
@@ -334,12 +334,12 @@ def _judge_clients(name: str, info: Info) -> CheckResult:
 
 
 async def judge_tracking(inspection: CacheInspection) -> list[CheckResult]:
-    """Whether it tells what others change, without which there is no copy in the process."""
+    """Whether it reports what others change, without which there is no copy in the process."""
     advice = "allow CLIENT TRACKING (+client|tracking), or set REDIS_NEAR_SIZE=0 if the provider does not offer it"
     results = [
-        ok(f"{name} tells what changes")
+        ok(f"{name} reports what changes")
         if reason is None
-        else warning(f"{name} does not tell what changes, so every read asks Redis: {reason}", advice)
+        else warning(f"{name} does not report what changes, so every read asks Redis: {reason}", advice)
         for name, reason in (await inspection.forbids_tracking()).items()
     ]
     return _all(results)

@@ -166,7 +166,7 @@ class Doctor:
     """All checks of one configuration.
 
     Args:
-        parts: the checks of each part, in the order in which they are told.
+        parts: the checks of each part, in the order in which they are shown.
         time_limit: seconds for each check.
         mask: takes secrets out of a text.
     """

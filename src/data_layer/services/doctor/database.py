@@ -532,7 +532,7 @@ async def _judge_replica(target: DatabaseTarget, address: DatabaseAddress) -> Ch
             if not (await read_identity(database)).is_standby:
                 return warning(f"{name} is no replica but a primary, and is not read from", "correct DB_REPLICA_HOSTS")
             if target.facts.is_standby:
-                return ok(f"{name} answers; how far it is behind only a primary could tell")
+                return ok(f"{name} answers; only a primary knows how far it is behind")
             lag = await measure_lag(target.database, database, maximum)
     except DatabaseError as error:
         result = of_error(error)

@@ -83,7 +83,7 @@ def _open_files(pool_size: int) -> CheckResult:
 def _memory() -> CheckResult:
     available = [size for size in (_free_in_group(), _free_in_machine()) if size is not None]
     if not available:
-        return ok("this system does not tell how much memory is free")
+        return ok("this system does not report how much memory is free")
     free = min(available)
     if free < _LITTLE_MEMORY:
         return warning(f"{readable_size(free)} are free, so the process may be killed", "give the pod or machine more")

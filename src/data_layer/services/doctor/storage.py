@@ -120,7 +120,7 @@ def _judge_rights(root: Path, facts: FolderFacts) -> CheckResult:
 
 def _judge_file_system(environment: Environment, facts: FolderFacts) -> list[CheckResult]:
     found = []
-    kind = facts.file_system or "of a kind that this system does not tell"
+    kind = facts.file_system or "of a kind that this system does not report"
     if kind in _FORGETFUL and environment in _DURABLE_WHERE:
         found.append(
             warning(
@@ -274,7 +274,7 @@ async def _judge_exposure(target: ObjectTarget) -> CheckResult:
 
 async def _judge_clock(target: ObjectTarget) -> CheckResult:
     if target.trial.clock_difference is None:
-        return ok("the server did not tell its time")
+        return ok("the server did not report its time")
     return judge_difference(target.trial.clock_difference, target.trial.clock_uncertainty, "the storage's")
 
 

@@ -91,7 +91,7 @@ class FileCheck:
         self.unusable = UnusableKeys()
 
     async def run(self, on_progress: Callable[[int], None]) -> CheckReport:
-        """Compare everything; ``on_progress`` is told every now and then how many objects were seen."""
+        """Compare everything; ``on_progress`` is called every now and then with how many were seen."""
         for kind in self._backends.kinds:
             batch: list[tuple[str, ListedFile | None, ObjectRecord | None, bool]] = []
             async for key, listed, record, held in self.merged(kind):

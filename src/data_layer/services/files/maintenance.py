@@ -44,7 +44,7 @@ class FileMaintenance:
             deep: read everything and compare the hashes, too.
             repair: store objects again whose bytes are there, but not as the table describes them.
             young_for: how old an object must be to be called an orphan.
-            on_progress: told how many objects were seen.
+            on_progress: called with how many objects were seen.
         """
         check = FileCheck(
             self._transactions,
@@ -70,7 +70,7 @@ class FileMaintenance:
             older_than: how long it must have been so.
             everywhere: take objects that no row knows for useless also outside of the folders in which files are
                 saved. Not for a storage that an application puts files into by itself.
-            on_progress: told what was removed, and how many so far.
+            on_progress: called with what was removed, and how many so far.
         """
         cleanup = FileCleanup(
             self._transactions,

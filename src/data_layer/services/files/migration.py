@@ -67,7 +67,7 @@ class FileMigration:
         self._damaged: list[str] = []
 
     async def run(self, on_progress: Callable[[int], None]) -> MigrationReport:
-        """Copy everything; ``on_progress`` is told after each batch how many objects are done.
+        """Copy everything; ``on_progress`` is called after each batch with how many are done.
 
         Raises:
             ContentMismatchError: an object arrived with other bytes; it was not said to have moved.

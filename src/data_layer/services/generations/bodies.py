@@ -175,7 +175,7 @@ class CodeCheck:
         transactions: where they are.
         repair: store a damaged or missing text again that is found whole elsewhere: in a row, or as a body of another
             project; and correct sizes and hashes of codes.
-        on_progress: told how many bodies were seen.
+        on_progress: called with how many bodies were seen.
     """
 
     def __init__(self, transactions: Transactions, *, repair: bool, on_progress: Callable[[int], None]) -> None:

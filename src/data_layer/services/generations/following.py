@@ -7,7 +7,7 @@ a reader is slow                       nothing waits for it: it gets one patch f
 a reader was away                      patches if the steps since then are known (1000 of them), else the whole code
 an entry is missing, or does not fit   the next checkpoint is read, and the entries after it continue that
 Redis cannot be reached                checkpoints are read once a second, until it is back
-the writer dies                        the lease runs out; whoever looks next, such as a follower, ends the variant
+the writer dies                        the lease runs out; the next reader, such as a follower, ends the variant
 the database cannot be reached         the live part goes on; the end is seen when the database is back
 =====================================  ================================================================================
 """

@@ -14,7 +14,7 @@ arrives later             all that waited for it are linked, and stand-ins that 
 ========================  =======================================================================================
 
 Projects are found in the same way if none is named. A generation never moves to another project (decision 0030), so
-what belongs together may lie in two where nothing told it in time: children of different variants that arrive before
+what belongs together may lie in two where nothing said so in time: children of different variants that arrive before
 it, or a version whose other variants arrive between its child and the variant that was changed.
 """
 

@@ -39,7 +39,7 @@ def live_key(generation_id: object) -> str:
 
 
 def new_tag(writer: str) -> str:
-    """Tells what one process writes as one writer from what any other writes. It discloses nothing."""
+    """Distinguishes what one process writes as one writer from what any other writes. It discloses nothing."""
     return writer[:_TAG_OF_WRITER] + secrets.token_hex(4)
 
 

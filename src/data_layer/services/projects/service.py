@@ -387,7 +387,7 @@ def _show_screenshot(project: Project, file: FileView) -> None:
 
 
 def _shape(wanted: ProjectFilter, order: ProjectOrder, limit: int, after: str | None, *, is_descending: bool) -> str:
-    """What tells a page from all others of the same list, short enough for a key."""
+    """What distinguishes a page from all others of the same list, short enough for a key."""
     shape = f"{order}:{is_descending}:{limit}"
     if after is None and wanted == _EVERYTHING:
         return shape

@@ -1,4 +1,4 @@
-"""Which device and browser a user agent tells of."""
+"""Which device and browser a user agent names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Device(NamedTuple):
 
 
 def describe_device(user_agent: str | None) -> Device:
-    """The device, as far as it tells; it may lie, so that nothing but what people read depends on it."""
+    """The device, as far as it is named; it may be a lie, so that nothing but what people read depends on it."""
     return _parse(user_agent[:_LONGEST]) if user_agent else Device()
 
 

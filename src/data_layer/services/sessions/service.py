@@ -46,10 +46,10 @@ _BATCH = 1000
 class SessionService:
     """Who is logged in, for how long, and on which devices.
 
-    A session lives for SESSION_TTL after its last use, and for SESSION_MAX_AGE at most. Whoever ends it, in whatever
+    A session lives for SESSION_TTL after its last use, and for SESSION_MAX_AGE at most. However it ends, in whatever
     process or by SQL, it is refused everywhere within two seconds (``watermark`` says why). Without Redis everything
     works, and nobody is logged out. Without the database a session is accepted for up to 1.5 seconds more, and then
-    nobody can tell: ``validate`` raises DatabaseError, which is no reason to log anybody out.
+    nobody knows: ``validate`` raises DatabaseError, which is no reason to log anybody out.
 
     Args:
         transactions: where sessions are kept; those that end any are forgotten in the copies after the commit.
@@ -166,7 +166,7 @@ class SessionService:
 
         Raises:
             InvalidSessionError: when the token is unknown, or its session has expired or was ended.
-            DatabaseError: when that cannot be told at the moment.
+            DatabaseError: when that cannot be known at the moment.
         """
         # Handed through and not awaited here: this is on the way of every request.
         return self._validator.by_token(token)
@@ -176,7 +176,7 @@ class SessionService:
 
         Raises:
             InvalidSessionError: when the session is unknown, has expired or was ended.
-            DatabaseError: when that cannot be told at the moment.
+            DatabaseError: when that cannot be known at the moment.
         """
         return self._validator.by_id(session_id)
 

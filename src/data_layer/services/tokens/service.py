@@ -96,7 +96,7 @@ class TokenService:
         Raises:
             ExpiredTokenError: when the token has expired.
             InvalidTokenError: when it is not one of ours, or its session has ended.
-            DatabaseError: when that cannot be told at the moment.
+            DatabaseError: when that cannot be known at the moment.
         """
         session_id, user_id = self._access.read(access_token)
         try:

@@ -55,7 +55,7 @@ class LocalStorage:
     """Files in a folder on a local disk, or on one that several machines share.
 
     A file is written to a temporary name, synced, renamed, and its folder synced: when ``upload`` returns, the file
-    outlives a power failure. All file operations run in threads of their own. `data_layer.storage.local` tells what
+    outlives a power failure. All file operations run in threads of their own. `data_layer.storage.local` says what
     is on the disk. Runs on Linux and macOS.
 
     One thing is narrower than on an object store: a key cannot continue another one. Where ``a`` is a file, ``a/b``

@@ -48,7 +48,7 @@ def time_of(status: os.stat_result) -> datetime:
 
 
 def information(key: str, status: os.stat_result, attributes: Attributes | None) -> FileInformation:
-    """What is known about a file; without attributes, what its name and its status tell."""
+    """What is known about a file; without attributes, what its name and its status say."""
     if attributes is None:
         guessed, encoding = mimetypes.guess_type(key)
         content_type = guessed if guessed and not encoding else "application/octet-stream"

@@ -47,7 +47,7 @@ def to_attributes(description: Description, sha256: str | None) -> dict[str, str
 
 
 def to_information(key: str, result: GetResult) -> FileInformation:
-    """What the headers of an answer tell about a file."""
+    """What the headers of an answer say about a file."""
     attributes, meta = result.attributes, result.meta
     return FileInformation(
         key,

@@ -30,7 +30,7 @@ class Trial:
     Attributes:
         refusals: For each of write, read, list and delete that failed, why.
         strangers_may: What worked without credentials: read, list, or nothing.
-        clock_difference: Seconds that the server's clock is ahead of this machine's, if it could be told.
+        clock_difference: Seconds that the server's clock is ahead of this machine's, if it is known.
         clock_uncertainty: How far that may be off.
         left_behind: The key of the tiny file, if it could not be removed.
     """

@@ -74,7 +74,7 @@ async def obstore_pages(store: ObjectStore, prefix: str) -> AsyncGenerator[Page]
 
 
 def listed_file(key: str, size: int, modified: datetime) -> ListedFile:
-    """One entry. Whole seconds, as `stat` tells them: some servers keep more for listings."""
+    """One entry. Whole seconds, as `stat` reports them: some servers keep more for listings."""
     return ListedFile(key, size, modified.astimezone(UTC).replace(microsecond=0))
 
 

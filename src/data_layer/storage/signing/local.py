@@ -46,7 +46,7 @@ class LocalUrlSigner:
     """Signs and verifies with HMAC-SHA256 over everything that a URL allows.
 
     The first secret signs; each one verifies, so a new secret is put before the old one, and the old one removed a week
-    later. A short identifier in the URL, made from the secret by a hash, tells which one was used.
+    later. A short identifier in the URL, made from the secret by a hash, says which one was used.
     """
 
     def __init__(self, secrets: Sequence[str], *, public_url: str = "") -> None:

@@ -164,7 +164,7 @@ _VP8X_ANIMATED, _VP8X_XMP, _VP8X_EXIF = 0x02, 0x04, 0x08
 _WEBP_PICTURE = frozenset((b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
 
 Meaning = Literal["picture", "exif", "place", "text"]
-"""What a part of an image is: the picture itself, the EXIF data that counts, what may tell a place, or another text."""
+"""What a part of an image is: the picture, the EXIF data that counts, what may disclose a place, or another text."""
 
 
 class Part(NamedTuple):
@@ -324,7 +324,7 @@ def stored_pieces(picture: Picture, removal: MetadataRemoval) -> Pieces:
 
     Args:
         picture: an image.
-        removal: what to remove. Besides EXIF, XMP and IPTC can tell a place, and go in either case.
+        removal: what to remove. Besides EXIF, XMP and IPTC can disclose a place, and go in either case.
     """
     dropped = {"none": set[str](), "location": {"place"}, "all": {"place", "text"}}[removal]
     pieces: Pieces = []
@@ -563,7 +563,7 @@ def _jpeg_meaning(marker: int, head: bytes) -> Meaning:
 
 
 def _is_needed(marker: int, head: bytes) -> bool:
-    """Whether a decoder needs a segment: of the optional ones, those alone that tell how colors are stored."""
+    """Whether a decoder needs a segment: of the optional ones, those alone that say how colors are stored."""
     if marker == 0xE0:
         return head.startswith(b"JFIF\x00") and len(head) >= 14
     if marker == 0xEE:
