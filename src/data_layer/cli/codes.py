@@ -33,26 +33,26 @@ commands = typer.Typer(help="The code of projects.", no_args_is_help=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class VersionNumber:
     """The number of a version, and of its variant; without the latter the selected one is meant."""
 
     number: int
     variant: int | None = None
 
 
-def parse_place(text: str) -> Place:
+def parse_version(text: str) -> VersionNumber:
     """Read ``3`` or ``3.1``."""
     number, dot, variant = text.partition(".")
     if not _is_number(number) or (dot and not _is_number(variant)):
         raise typer.BadParameter(f"{text!r} is no version; write 3, or 3.1 for its variant 1")
-    return Place(int(number), int(variant) if dot else None)
+    return VersionNumber(int(number), int(variant) if dot else None)
 
 
 Project = Annotated[str, typer.Argument(help="The id or the name of the project.")]
 Version = Annotated[
-    Place | None,
+    VersionNumber | None,
     typer.Argument(
-        parser=parse_place, metavar="[VERSION]", help="Such as 3, or 3.1 for its variant 1. Default: the latest."
+        parser=parse_version, metavar="[VERSION]", help="Such as 3, or 3.1 for its variant 1. Default: the latest."
     ),
 ]
 Replaces = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
@@ -74,7 +74,9 @@ def show(project: Project, version: Version = None, *, as_json: AsJson = False) 
 @commands.command()
 def diff(
     project: Project,
-    old: Annotated[Place, typer.Argument(parser=parse_place, metavar="OLD", help="A version, such as 3 or 3.1.")],
+    old: Annotated[
+        VersionNumber, typer.Argument(parser=parse_version, metavar="OLD", help="A version, such as 3 or 3.1.")
+    ],
     new: Version = None,
     *,
     as_json: AsJson = False,
@@ -84,9 +86,9 @@ def diff(
     async def work(data: DataLayer) -> CodeDiff:
         from data_layer.schemas.actors import SYSTEM
 
-        before, after = [await read_code(data, project, place) for place in (old, new)]
-        places = ((code.version, code.variant_index) for code in (before, after))
-        return await data.generations.diff(SYSTEM, before.project_id, *places)
+        before, after = [await read_code(data, project, version) for version in (old, new)]
+        numbers = ((code.version, code.variant_index) for code in (before, after))
+        return await data.generations.diff(SYSTEM, before.project_id, *numbers)
 
     found = run_with_data(work, as_json=as_json)
     if as_json:
@@ -104,7 +106,9 @@ def diff(
 @commands.command()
 def save(
     project: Project,
-    version: Annotated[Place, typer.Argument(parser=parse_place, metavar="VERSION", help="Such as 3 or 3.1.")],
+    version: Annotated[
+        VersionNumber, typer.Argument(parser=parse_version, metavar="VERSION", help="Such as 3 or 3.1.")
+    ],
     file: Annotated[Path, typer.Argument(help="Where to; - is standard output.")],
     *,
     force: Replaces = False,
@@ -117,14 +121,14 @@ def save(
         report_file(file, code, as_json=as_json)
 
 
-async def read_code(data: DataLayer, project: str, place: Place | None) -> GeneratedCodeFull:
+async def read_code(data: DataLayer, project: str, version: VersionNumber | None) -> GeneratedCodeFull:
     """A version of a project that is named by its id or its name."""
     from data_layer.schemas.actors import SYSTEM
 
     found = await data.projects.find(project)
-    if place is None:
+    if version is None:
         return await data.generations.latest(SYSTEM, found.id)
-    return await data.generations.version(SYSTEM, found.id, place.number, place.variant)
+    return await data.generations.version(SYSTEM, found.id, version.number, version.variant)
 
 
 def write_text(file: Path, text: str, *, replaces: bool) -> None:

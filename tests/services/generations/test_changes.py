@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from data_layer.entities.enums import GenerationStatus
 from data_layer.repositories.generations import StoredVariant
 from data_layer.schemas.generation_stream import CodePatch, CodeState
-from data_layer.services.generations.followed import MOST_STEPS, FollowedVariant, Place, Position
+from data_layer.services.generations.followed import MOST_STEPS, FollowedVariant, Position, VariantPosition
 from data_layer.services.generations.live import (
     LARGEST_CHANGE,
     MOST_WAITING_EVENTS,
@@ -74,7 +74,7 @@ class Reader:
     """What a reader makes of its news."""
 
     code: str | None = None
-    place: Place | None = None
+    place: VariantPosition | None = None
     wholes: int = 0
 
     def read(self, variant: FollowedVariant) -> None:
@@ -85,7 +85,7 @@ class Reader:
         elif isinstance(news, CodePatch):
             assert self.code is not None
             self.code = news.apply(self.code)
-        self.place = Place(variant.sequence, variant.checksum, 0, variant.tag, has_end=False)
+        self.place = VariantPosition(variant.sequence, variant.checksum, 0, variant.tag, has_end=False)
 
 
 STEPS = st.lists(
@@ -194,7 +194,7 @@ def test_a_change_continues_every_state_that_it_spans(pieces: list[tuple[bool, s
     followed = FollowedVariant(writer.stored(0))
     followed.apply("tag", change)
     there = writer.states[sequence]
-    elsewhere = Reader(there, Place(sequence, zlib.crc32(there.encode()), 0, "tag", has_end=False))
+    elsewhere = Reader(there, VariantPosition(sequence, zlib.crc32(there.encode()), 0, "tag", has_end=False))
     elsewhere.read(followed)
     assert (elsewhere.code, elsewhere.wholes) == (writer.states[writer.sequence], 0)
 
@@ -251,7 +251,7 @@ def test_what_another_writer_sent_is_not_applied() -> None:
     assert followed.code == b"abc"
     followed.replace(other.stored(1))
     assert (followed.code, followed.is_doubtful) == (b"abd", False)
-    reader = Reader("abc", Place(1, 0, 0, "tag", has_end=False))
+    reader = Reader("abc", VariantPosition(1, 0, 0, "tag", has_end=False))
     reader.read(followed)
     assert (reader.code, reader.wholes) == ("abd", 1)
 
@@ -279,7 +279,7 @@ def test_memory_is_bounded() -> None:
         writer.append("x")
         followed.apply("tag", writer.take())
     assert len(followed._steps) == MOST_STEPS
-    reader = Reader("", Place(0, 0, 0, "tag", has_end=False))
+    reader = Reader("", VariantPosition(0, 0, 0, "tag", has_end=False))
     reader.read(followed)
     assert (reader.code, reader.wholes) == ("x" * 2 * MOST_STEPS, 1)
     writer.append("y" * (LARGEST_CHANGE + 1))
@@ -299,7 +299,7 @@ def test_memory_is_bounded() -> None:
     st.dictionaries(
         st.integers(0, 15),
         st.builds(
-            Place,
+            VariantPosition,
             st.integers(0, 2**31 - 1),
             st.integers(0, 2**32 - 1),
             st.integers(0, 2**31 - 1),
@@ -309,7 +309,7 @@ def test_memory_is_bounded() -> None:
         min_size=1,
     )
 )
-def test_a_position_comes_back(places: dict[int, Place]) -> None:
+def test_a_position_comes_back(places: dict[int, VariantPosition]) -> None:
     assert Position.parsed(str(Position(places))) == places
 
 

@@ -30,10 +30,10 @@ RUNNING = frozenset({GenerationStatus.PENDING, GenerationStatus.PROCESSING})
 """The statuses of a variant that may still be written."""
 
 _LONGEST_POSITION = 4000
-_PLACE = re.compile(r"(\d{1,4}):(\d{1,10})\.([0-9a-f]{8})\.(\d{1,10})\.([0-9a-f]{0,32})(z?)", re.ASCII)
+_VARIANT_POSITION = re.compile(r"(\d{1,4}):(\d{1,10})\.([0-9a-f]{8})\.(\d{1,10})\.([0-9a-f]{0,32})(z?)", re.ASCII)
 
 
-class Place(NamedTuple):
+class VariantPosition(NamedTuple):
     """Where a reader is in a variant: which code it has, of which writer, up to which event, and whether to the end."""
 
     sequence: int
@@ -46,7 +46,7 @@ class Place(NamedTuple):
         return f"{self.sequence}.{self.checksum:08x}.{self.event}.{self.tag}{'z' if self.has_end else ''}"
 
 
-class Position(dict[int, Place]):
+class Position(dict[int, VariantPosition]):
     """Where a reader is in a generation: its place in each variant. As text it is what ``after`` takes."""
 
     @classmethod
@@ -59,11 +59,11 @@ class Position(dict[int, Place]):
         position = cls()
         places = text.split("-") if isinstance(text, str) and len(text) <= _LONGEST_POSITION else [""]
         for each in places:
-            found = _PLACE.fullmatch(each)
+            found = _VARIANT_POSITION.fullmatch(each)
             if found is None:
                 raise InvalidValueError("after must be the position of an event of this generation", field="after")
             index, sequence, checksum, event, tag, end = found.groups()
-            position[int(index)] = Place(int(sequence), int(checksum, 16), int(event), tag, bool(end))
+            position[int(index)] = VariantPosition(int(sequence), int(checksum, 16), int(event), tag, bool(end))
         return position
 
     def __str__(self) -> str:
@@ -159,7 +159,7 @@ class FollowedVariant:
             self.wanted = None
         return True
 
-    def news(self, place: Place | None) -> CodeState | CodePatch | None:
+    def news(self, place: VariantPosition | None) -> CodeState | CodePatch | None:
         """What a reader at this place lacks of the code; the position is left to the caller."""
         if place is not None and (place.sequence, place.checksum) == (self.sequence, self.checksum):
             return None
@@ -171,7 +171,7 @@ class FollowedVariant:
         before, after = len(self.code[:start].decode()), len(self.code[len(self.code) - end :].decode())
         return CodePatch(self.index, self.sequence, before, after, text, "")
 
-    def _kept(self, place: Place) -> tuple[int, int] | None:
+    def _kept(self, place: VariantPosition) -> tuple[int, int] | None:
         """How many bytes of the beginning and the end of a reader's code have stayed; None if that is unknown."""
         start = end = len(self.code)
         expected = self.sequence

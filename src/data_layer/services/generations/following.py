@@ -29,7 +29,7 @@ from data_layer.errors import CacheError, DataLayerError, NotFoundError, NotInit
 from data_layer.observability.log import get_log
 from data_layer.schemas.generation_stream import FollowedEvent, StreamedEvent, VariantEnded
 from data_layer.services.generations.expiry import end_expired
-from data_layer.services.generations.followed import FollowedVariant, Place, Position
+from data_layer.services.generations.followed import FollowedVariant, Position, VariantPosition
 from data_layer.services.generations.live import LiveEntry
 from data_layer.services.generations.publishing import LiveStreams, read_all
 
@@ -256,7 +256,7 @@ class Reader:
         if news is None:
             return None
         event = min(place.event, variant.sequence) if place is not None else 0
-        now = Place(variant.sequence, variant.checksum, event, variant.tag, has_end=False)
+        now = VariantPosition(variant.sequence, variant.checksum, event, variant.tag, has_end=False)
         return self._moved(variant.index, now, news)
 
     async def _events(self, variant: FollowedVariant) -> AsyncIterator[FollowedEvent]:
@@ -290,7 +290,7 @@ class Reader:
         is_last = len(found) < _EVENTS_AT_ONCE
         return (min(stored, variant.sequence) if is_last else found[-1][0]), found
 
-    def _moved(self, index: int, place: Place, event: FollowedEvent) -> FollowedEvent:
+    def _moved(self, index: int, place: VariantPosition, event: FollowedEvent) -> FollowedEvent:
         self._position[index] = place
         return replace(event, position=str(self._position))
 

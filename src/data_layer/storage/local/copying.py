@@ -12,13 +12,15 @@ from data_layer.storage.local.folder import StorageFolder
 from data_layer.storage.local.reader import Reader
 from data_layer.storage.metadata import Description
 
-Place = tuple[str, tuple[str, ...]]
+KeyAndSegments = tuple[str, tuple[str, ...]]
 
 
 class Copy:
     """From one key, given with its segments, to another; used by one thread."""
 
-    def __init__(self, folder: StorageFolder, source: Place, target: Place, condition: Condition) -> None:
+    def __init__(
+        self, folder: StorageFolder, source: KeyAndSegments, target: KeyAndSegments, condition: Condition
+    ) -> None:
         self._folder = folder
         self._source = source
         self._target = target
