@@ -88,7 +88,7 @@ async def test_months_are_made_ahead_and_used(trail: DataLayer) -> None:
     expected = [THIS.plus(number) for number in range(MONTHS_AHEAD + 1)]
     assert await months(trail) == expected
     assert report.is_complete
-    assert report.audit_months_made == tuple(map(str, expected))
+    assert report.audit_partitions_made == tuple(map(str, expected))
     [entry] = await add(trail, entry_at(NOW))
     assert (await where(trail))[entry] == THIS.table
     again = await trail.maintenance.run(SYSTEM)
@@ -124,9 +124,9 @@ async def test_entries_in_the_default_partition_move_to_their_months_and_old_one
         skewed: "audit_logs_default",
     }
     assert old not in await where(trail)
-    assert report.audit_months_moved == tuple(str(THIS.plus(-number)) for number in (2, 1, 0))
-    assert plan.audit_months_moved == report.audit_months_moved
-    assert plan.audit_months_made == report.audit_months_made
+    assert report.audit_partitions_moved == tuple(str(THIS.plus(-number)) for number in (2, 1, 0))
+    assert plan.audit_partitions_moved == report.audit_partitions_moved
+    assert plan.audit_partitions_made == report.audit_partitions_made
     check = await asyncio.to_thread(trail.migrator.check)
     assert check.agrees, check
     page = await trail.audit.list(SYSTEM, AuditFilter(actions=(AuditAction.SYSTEM_MAINTENANCE,)))
@@ -141,7 +141,7 @@ async def test_months_older_than_the_retention_are_dropped_whole(trail: DataLaye
 
     report = await trail.maintenance.run(SYSTEM)
 
-    assert report.audit_months_dropped == (str(THIS.plus(-3)),)
+    assert report.audit_partitions_dropped == (str(THIS.plus(-3)),)
     assert set(await where(trail)) == {ids[1]}
 
 
@@ -238,7 +238,7 @@ async def test_a_busy_table_is_left_for_the_next_round(trail: DataLayer, monkeyp
         await tx.flush()
         report = await asyncio.create_task(trail.maintenance.run(SYSTEM))
         assert not report.is_complete
-        assert "audit months" in report.problems[0]
+        assert "audit partitions" in report.problems[0]
     assert (await trail.maintenance.run(SYSTEM)).is_complete
     assert set((await where(trail)).values()) == {THIS.table}
 

@@ -106,6 +106,6 @@ def test_maintenance_says_what_there_is_to_do_and_does_it(trail: Commands) -> No
 
     assert planned["is_dry_run"]
     assert done["is_complete"]
-    assert planned["audit_months_made"] == done["audit_months_made"]
-    assert "Audit months made" in again
+    assert planned["audit_partitions_made"] == done["audit_partitions_made"]
+    assert "Audit partitions made" in again
     assert "none" in again

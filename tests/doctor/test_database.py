@@ -111,7 +111,7 @@ def test_schemas_that_do_not_fit(examine: Examine, server: PostgresqlServer) -> 
     server.execute("CREATE DATABASE old")
     empty = examine(**place(server, database="old"))
     empty.says("database.schema", "failed", "no tables yet", "data-layer db migrate")
-    assert empty.of("database.audit_months")["caused_by"] == "database.schema"
+    assert empty.of("database.audit_partitions")["caused_by"] == "database.schema"
     examine.command("db", "migrate", "0003", DATABASE_URL=place(server, database="old")["DATABASE_URL"])
     examine(**place(server, database="old")).says("database.schema", "failed", "0003", "data-layer db migrate")
     examine.command("db", "migrate", DATABASE_URL=place(server, database="old")["DATABASE_URL"])
@@ -123,7 +123,7 @@ def test_months_of_the_audit_trail(examine: Examine, server: PostgresqlServer) -
     server.execute("CREATE DATABASE months")
     examine.command("db", "migrate", DATABASE_URL=place(server, database="months")["DATABASE_URL"])
     examine.command("maintenance", "run", DATABASE_URL=place(server, database="months")["DATABASE_URL"])
-    assert examine(**place(server, database="months")).of("database.audit_months")["outcome"] == "ok"
+    assert examine(**place(server, database="months")).of("database.audit_partitions")["outcome"] == "ok"
     last = server.execute(
         "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'audit_logs'::regclass "
         "AND inhrelid::regclass::text LIKE '%_20%'",
@@ -137,8 +137,8 @@ def test_months_of_the_audit_trail(examine: Examine, server: PostgresqlServer) -
         database="months",
     )
     report = examine(**place(server, database="months"))
-    report.says("database.audit_months", "warning", "no partition for", "maintenance run")
-    report.says("database.audit_months", "warning", "default partition")
+    report.says("database.audit_partitions", "warning", "no partition for", "maintenance run")
+    report.says("database.audit_partitions", "warning", "default partition")
 
 
 def test_a_standby_in_the_place_of_the_primary(examine: Examine, server: PostgresqlServer) -> None:

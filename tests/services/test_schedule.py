@@ -41,7 +41,7 @@ async def test_it_runs_again_and_again_also_after_failures(data: DataLayer, monk
     stopped_at = len(runs)
     await asyncio.sleep(0.1)
     assert len(runs) == stopped_at
-    assert (await data.maintenance.run(SYSTEM, dry_run=True)).audit_months_made == ()
+    assert (await data.maintenance.run(SYSTEM, dry_run=True)).audit_partitions_made == ()
 
 
 async def test_a_round_that_another_replica_has_had_is_left_out(

@@ -25,9 +25,9 @@ _FACTS = {
     "files_expired": "Expired files removed",
     "uploads_abandoned": "Abandoned uploads removed",
     "objects_removed": "Unneeded objects removed",
-    "audit_months_made": "Audit months made",
-    "audit_months_moved": "Audit months moved",
-    "audit_months_dropped": "Audit months dropped",
+    "audit_partitions_made": "Audit partitions made",
+    "audit_partitions_moved": "Audit partitions moved",
+    "audit_partitions_dropped": "Audit partitions dropped",
     "audit_triggers_restored": "Audit triggers restored",
 }
 

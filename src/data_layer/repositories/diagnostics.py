@@ -196,7 +196,7 @@ async def read_ownership(database: Database) -> tuple[bool, bool, bool]:
     return bool(row["may_create"]), bool(row["owns_tables"]), bool(row["owns_partitions"])
 
 
-async def read_audit_months(database: Database) -> tuple[list[Month], bool]:
+async def read_audit_partitions(database: Database) -> tuple[list[Month], bool]:
     """The months that have a partition, oldest first, and whether entries lie outside of them."""
     months = await AuditPartitions(database).months()
     return months, bool((await ask_one(database, _DEFAULT_HAS_ROWS))["has_rows"])

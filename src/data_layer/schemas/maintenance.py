@@ -31,8 +31,8 @@ class MaintenanceReport(View):
     files_expired: int = 0
     uploads_abandoned: int = 0
     objects_removed: int = 0
-    audit_months_made: tuple[str, ...] = ()
-    audit_months_dropped: tuple[str, ...] = ()
-    audit_months_moved: tuple[str, ...] = ()
+    audit_partitions_made: tuple[str, ...] = ()
+    audit_partitions_dropped: tuple[str, ...] = ()
+    audit_partitions_moved: tuple[str, ...] = ()
     audit_triggers_restored: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()

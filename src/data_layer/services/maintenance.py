@@ -197,9 +197,9 @@ class _Round:
         return MaintenanceReport(
             is_dry_run=True,
             **found,
-            audit_months_made=tuple(map(str, self._missing(months, moved))),
-            audit_months_moved=tuple(map(str, moved)),
-            audit_months_dropped=tuple(map(str, self._old(months))),
+            audit_partitions_made=tuple(map(str, self._missing(months, moved))),
+            audit_partitions_moved=tuple(map(str, moved)),
+            audit_partitions_dropped=tuple(map(str, self._old(months))),
             audit_triggers_restored=tuple(str(trigger) for trigger, _ in await self._partitions.unprotected()),
         )
 
@@ -211,8 +211,8 @@ class _Round:
             await self._step("sessions", self._remove_sessions)
             await self._step("projects", self._remove_projects)
             timer.checkpoint("sessions_removed")
-            await self._step("audit months", self._keep_months)
-            timer.checkpoint("audit_months_kept")
+            await self._step("audit partitions", self._keep_months)
+            timer.checkpoint("audit_partitions_kept")
             await self._step("audit triggers", self._protect_audit_trail)
             timer.checkpoint("audit_trail_protected")
             await self._step("files", self._remove_files)
@@ -221,7 +221,7 @@ class _Round:
             timer.checkpoint("codes_packed")
             report = MaintenanceReport(**self._found, is_complete=not self._problems, problems=tuple(self._problems))
             timer.add(**report.model_dump(exclude_defaults=True))
-        if report.audit_months_dropped or report.audit_months_moved or report.audit_triggers_restored:
+        if report.audit_partitions_dropped or report.audit_partitions_moved or report.audit_triggers_restored:
             await self._record(actor, report)
         return report
 
@@ -283,10 +283,10 @@ class _Round:
         months = await self._partitions.months()
         for month in self._missing(months, []):
             await self._patiently(partial(self._partitions.create, month))
-            self._note("audit_months_made", month)
+            self._note("audit_partitions_made", month)
         for month in self._old(months):
             await self._patiently(partial(self._partitions.drop, month))
-            self._note("audit_months_dropped", month)
+            self._note("audit_partitions_dropped", month)
 
     async def _protect_audit_trail(self) -> None:
         restored: list[str] = []
@@ -316,7 +316,7 @@ class _Round:
                 self._on_progress(f"move {month}", copied)
         await self._patiently(lambda: self._partitions.exchange_default(months, self._oldest_kept))
         for month in months:
-            self._note("audit_months_moved" if month in moved else "audit_months_made", month)
+            self._note("audit_partitions_moved" if month in moved else "audit_partitions_made", month)
 
     async def _months_to_move(self) -> list[Month]:
         """Months with entries in the default partition, as far as ids can be of such a time."""

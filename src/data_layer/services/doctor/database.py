@@ -19,7 +19,7 @@ from data_layer.repositories.diagnostics import (
     Identity,
     ServerFacts,
     measure_lag,
-    read_audit_months,
+    read_audit_partitions,
     read_clock_difference,
     read_extensions,
     read_identity,
@@ -87,7 +87,7 @@ def database_checks(target: DatabaseTarget, locate: Locate | None) -> list[Check
         check("schema", judge_schema, *login),
         check("rights", judge_rights, *schema),
         check("migration_rights", judge_migration_rights, *schema),
-        check("audit_months", judge_audit_months, *schema),
+        check("audit_partitions", judge_audit_partitions, *schema),
     ]
 
 
@@ -443,9 +443,9 @@ async def judge_migration_rights(target: DatabaseTarget) -> CheckResult:
     return ok(f"{user} cannot run migrations: let the owner of the tables run `data-layer db migrate`")
 
 
-async def judge_audit_months(target: DatabaseTarget) -> list[CheckResult]:
+async def judge_audit_partitions(target: DatabaseTarget) -> list[CheckResult]:
     """Whether the audit trail has a partition for this month and the next."""
-    months, has_orphans = await read_audit_months(target.database)
+    months, has_orphans = await read_audit_partitions(target.database)
     this = Month.of(datetime.now(UTC))
     missing = [str(month) for month in (this, this.plus(1)) if month not in months]
     found = []
