@@ -296,6 +296,8 @@ class TestManyValues:
             assert await tx.users.count(id=others) == 0
             assert [one.id for one in await tx.users.list(email=[*map(str, others), user.email])] == [user.id]
             assert await tx.users.find_one(id={user.id, None}) is not None
+            assert await tx.users.count(id=[user.id], locked_until=[user.created_at, None]) == 1
+            assert await tx.users.count(id=[user.id], created_at=[None]) == 0
             assert await tx.users.count(status=["active", "suspended"]) == 1
             assert await tx.users.count(status=[UserStatus.SUSPENDED]) == 0
             assert await tx.users.count(created_at=[user.created_at]) == 1

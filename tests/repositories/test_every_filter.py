@@ -86,6 +86,8 @@ async def problems_of(data: DataLayer, repository: str, name: str, wanted: Any) 
 
 def fits(kind: Any, name: str, stored: Any, wanted: Any) -> bool:
     """Whether a row that was found is one that was looked for."""
+    if isinstance(wanted, list | tuple | set | frozenset) and stored is None:
+        return None in wanted
     if stored is None or wanted is None:
         return stored is wanted
     if isinstance(stored, Mapping):

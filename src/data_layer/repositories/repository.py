@@ -83,7 +83,7 @@ class ReadRepository(Generic[E]):
     """Rows of one table, to be read.
 
     Filters are given by name, ``status="active"``, and all must hold. ``None`` means that the column is empty, a list
-    that any of its values will do; a JSON column holds what the filter holds, and perhaps more.
+    that any of its values will do, ``None`` among them; a JSON column holds what the filter holds, and perhaps more.
     """
 
     entity: type[E]
@@ -188,10 +188,11 @@ class ReadRepository(Generic[E]):
             contains: ColumnElement[bool] = column.contains(self._stored_form(name, value))
             return contains
         if isinstance(value, list | tuple | set | frozenset):
-            values = [self._stored_form(name, one) for one in value]
-            return (
+            values = [self._stored_form(name, one) for one in value if one is not None]
+            equals_one = (
                 or_(false(), *map(column.__eq__, values)) if name in self.compared_by_value else is_any(column, values)
             )
+            return or_(column.is_(None), equals_one) if None in value else equals_one
         equal: ColumnElement[bool] = column == self._stored_form(name, value)
         return equal
 
