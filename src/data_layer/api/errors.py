@@ -57,7 +57,7 @@ _STATUSES: tuple[tuple[type[DataLayerError], int], ...] = (
 _NO_STORAGE = "the storage of files is not available at the moment; try again later"
 _UNAVAILABLE = "this is not available at the moment; try again in a few seconds"
 _RETRY_SECONDS = 5
-_PROBLEMS_TOLD = 10
+_MOST_PROBLEMS = 10
 
 
 PROBLEM = "application/problem+json"
@@ -136,7 +136,7 @@ def problem_of(scope: Scope, error: DataLayerError) -> Problem:
 
 def internal_error(scope: Scope) -> Response:
     """The answer where something went wrong that nobody expected; the log says more."""
-    message = f"something went wrong here; the log tells more about the request {scope['request_id']}"
+    message = f"something went wrong here; the log says more about the request {scope['request_id']}"
     return _answer(scope, 500, "internal_error", message)
 
 
@@ -164,7 +164,7 @@ def _problems(error: RequestValidationError) -> tuple[FieldProblem, ...]:
         FieldProblem(
             field=".".join(map(str, problem["loc"][1:]))[:100] or str(problem["loc"][0]), message=problem["msg"][:200]
         )
-        for problem in error.errors()[:_PROBLEMS_TOLD]
+        for problem in error.errors()[:_MOST_PROBLEMS]
     )
 
 

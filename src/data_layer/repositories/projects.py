@@ -130,7 +130,7 @@ class ProjectRepository(Repository[Project]):
         in_trash = (Project.status == ProjectStatus.DELETED, Project.deleted_at.is_not(None))
         conditions, column = (in_trash, Project.deleted_at) if is_deleted else ((_IN_USE,), Project.updated_at)
         statement = select(Project).where(*conditions).order_by(column.desc(), Project.id.desc()).limit(limit)
-        return await self._session.find(named("projects.recent", statement))
+        return await self._session.find(named("projects.last_changed", statement))
 
     async def ids_of(self, user_id: UUID) -> Sequence[UUID]:
         """The ids of all projects of a person, also of those in the trash."""

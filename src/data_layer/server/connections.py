@@ -35,13 +35,13 @@ from enum import Enum, auto
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 
-import orjson
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from data_layer.observability.log import get_log
 from data_layer.server.lifecycle import refuse, with_close
+from data_layer.server.problems import MEDIA_TYPE, problem
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -315,11 +315,10 @@ class LimitedConnection(HttpToolsProtocol):
         self._linger()
 
     def _refusal(self, status: HTTPStatus) -> bytes:
-        error = {"code": status.name.lower(), "message": f"the request was refused: {status.phrase.lower()}"}
-        body = orjson.dumps({"error": error})
+        body = problem(status, status.name.lower(), f"the request was refused: {status.phrase.lower()}")
         headers = [
             *self.server_state.default_headers,
-            (b"content-type", b"application/json"),
+            (b"content-type", MEDIA_TYPE),
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
             (b"connection", b"close"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from data_layer.observability.log import get_log
+from data_layer.server.problems import MEDIA_TYPE, problem
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -80,7 +81,8 @@ def with_close(message: Message) -> Message:
 
 async def refuse(send: Send, code: str, message: str) -> None:
     """Answer that this process cannot take the request now."""
-    await _answer(send, HTTPStatus.SERVICE_UNAVAILABLE, {"error": {"code": code, "message": message}})
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    await _send(send, status, problem(status, code, message), MEDIA_TYPE)
 
 
 def _message(reason: str) -> str:
@@ -88,8 +90,11 @@ def _message(reason: str) -> str:
 
 
 async def _answer(send: Send, status: HTTPStatus, content: Any) -> None:
-    body = orjson.dumps(content)
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), _CLOSE]
+    await _send(send, status, orjson.dumps(content), b"application/json")
+
+
+async def _send(send: Send, status: HTTPStatus, body: bytes, media_type: bytes) -> None:
+    headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), _CLOSE]
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

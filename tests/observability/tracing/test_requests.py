@@ -54,7 +54,7 @@ async def test_a_request_is_a_tree(
     assert list(found) == ["GET /tests/projects/{name}"]
     request = found["GET /tests/projects/{name}"]
     assert {"users.insert, projects.insert", "projects.recent", "SET", "files.save", "files.download"} <= set(request)
-    assert "projects.recent" in request["projects.recent"]
+    assert "projects.last_changed" in request["projects.recent"]
     assert {"stored_files.record", "storage.upload", "transaction.commit"} <= set(request["files.save"])
     assert "storage.open" in request["files.download"] or "storage.download" in request["files.download"]
     assert len({span.context.trace_id for span in spans if span.context}) == 1

@@ -59,7 +59,7 @@ class TestOtlp:
         async with DataLayer(settings) as data:
             await data.projects.recent()
         assert ("data-layer", "projects.recent") in receiver.otlp_names()
-        assert ("data-layer", "projects.list") in receiver.otlp_names()
+        assert ("data-layer", "projects.last_changed") in receiver.otlp_names()
         assert receiver.requests[0][1]["api-key"] == "secret-api-key"
 
     async def test_the_standard_variables_hold(
@@ -192,7 +192,7 @@ trace.set_tracer_provider(provider)
 """
     names = answer(settings, before, "[span.name for span in exporter.get_finished_spans()]")
     assert isinstance(names, list)
-    assert {"projects.recent", "projects.list"} <= set(names)
+    assert {"projects.recent", "projects.last_changed"} <= set(names)
 
 
 def test_off_means_that_nothing_of_it_is_there(settings: Settings) -> None:

@@ -52,7 +52,7 @@ async def test_simultaneous_calls_do_not_mix(data: DataLayer, exporter: InMemory
     spans = exporter.get_finished_spans()
     calls = {span.context.span_id: span for span in spans if span.name == "projects.recent" and span.context}
     assert len({attributes(span)["data_layer.correlation_id"] for span in calls.values()}) == 8
-    lists = [span for span in spans if span.name == "projects.list"]
+    lists = [span for span in spans if span.name == "projects.last_changed"]
     assert {span.parent.span_id for span in lists if span.parent} == set(calls)
 
 

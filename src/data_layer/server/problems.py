@@ -1,0 +1,15 @@
+"""What the server itself answers when a request does not reach the application: problem details (RFC 9457)."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import orjson
+
+MEDIA_TYPE = b"application/problem+json"
+
+
+def problem(status: HTTPStatus, code: str, detail: str) -> bytes:
+    """The body of a refusal: ``code`` is for programs and stays; ``detail`` is for people and may change."""
+    content = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, "code": code}
+    return orjson.dumps(content)
