@@ -59,12 +59,12 @@ def check_duration(value: object, shortest: timedelta, longest: timedelta, *, fi
 
 
 def check_age(value: object, *, field: str) -> timedelta:
-    """The value itself, when it is a duration of a thousand years at most.
+    """The value itself, when it is a duration of a thousand years at most; a negative one reaches into the future.
 
     Raises:
-        InvalidValueError: it is negative, longer, or something else.
+        InvalidValueError: it is longer, or something else.
     """
-    return check_duration(value, timedelta(0), _LONGEST, field=field)
+    return check_duration(value, -_LONGEST, _LONGEST, field=field)
 
 
 def check_handler(value: object, *, field: str) -> None:
