@@ -31,6 +31,18 @@ if TYPE_CHECKING:
     from data_layer.schemas.audit import AuditFilter, AuditPage, AuditSecure
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+# The option that each field of a filter comes from.
+_OPTIONS = {
+    "actions": "--action",
+    "levels": "--level",
+    "categories": "--category",
+    "resource_type": "--resource",
+    "resource_id": "--resource",
+    "correlation_id": "--correlation",
+    "since": "--since",
+    "until": "--until",
+    "text": "--text",
+}
 _TOLD_AFTER = 100_000  # Entries between two lines of progress.
 
 
@@ -159,7 +171,8 @@ def _filter(*given: Any) -> AuditFilter:
             text=text,
         )
     except InvalidValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        message = str(error).removeprefix(f"{error.field}.0: ").removeprefix(f"{error.field}: ")
+        raise typer.BadParameter(message, param_hint=_OPTIONS.get(error.field or "")) from None
 
 
 def _cells(entry: AuditSecure) -> tuple[object, ...]:

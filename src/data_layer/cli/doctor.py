@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _STYLES = {Outcome.OK: "green", Outcome.WARNING: "bold yellow", Outcome.FAILED: "bold red", Outcome.SKIPPED: "dim"}
 _OUTCOME_WIDTH = max(map(len, Outcome))
+_LEAST_MEANING = 20  # Columns for it and the gaps before it; with less, a line is better than a table.
 
 
 def doctor(
@@ -97,6 +98,9 @@ class _Lines:
         text = Text(plain(meaning), style="dim" if outcome is Outcome.SKIPPED else "")
         if advice is not None:
             text.append(f" → {plain(advice)}", style="bold")
+        if console.width < _OUTCOME_WIDTH + self._width + _LEAST_MEANING:
+            console.print(Text.assemble((word, _STYLES[outcome]), f" {name}: ", text), soft_wrap=True)
+            return
         table = Table.grid(padding=(0, 2))
         table.add_column(width=_OUTCOME_WIDTH)
         table.add_column(width=self._width)

@@ -116,7 +116,14 @@ def print_json(value: Any) -> None:
 def print_table(
     title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], *, right: Collection[str] = ()
 ) -> None:
-    """Print rows under a title and the names of the columns, of which some stand on the right."""
+    """Print rows under a title and the names of the columns, of which some stand on the right.
+
+    Where the names do not fit beside each other, each row is a paragraph: Rich would drop columns without a word.
+    """
+    columns = tuple(columns)
+    if len(" ".join(columns)) > console.width:
+        _print_paragraphs(title, [tuple(zip(columns, row, strict=True)) for row in rows])
+        return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
@@ -124,7 +131,10 @@ def print_table(
 
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
-    """Print names and values under a title."""
+    """Print names and values under a title; the name may take half of the line, and otherwise one of its own."""
+    if max(map(len, facts), default=0) > console.width // 2:
+        _print_paragraphs(title, [facts.items()])
+        return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
@@ -139,6 +149,15 @@ def _print(title: str, table: Table, rows: Iterable[Iterable[object]]) -> None:
         console.print(table)
     # Rich fills the last column with blanks.
     console.file.write("\n".join(line.rstrip() for line in capture.get().split("\n")))
+
+
+def _print_paragraphs(title: str, rows: Iterable[Iterable[tuple[str, object]]]) -> None:
+    say(title, style="bold")
+    for number, row in enumerate(rows):
+        if number:
+            console.print()
+        for name, value in row:
+            say(f"{name}: {value}" if name else str(value))
 
 
 def plain(value: object) -> str:
@@ -176,9 +195,10 @@ def new_file(path: Path, *, replaces: bool = False) -> Iterator[BinaryIO]:
         with open(path, "wb" if replaces else "xb", opener=_private) as file:
             yield file
     except FileExistsError:
-        raise typer.BadParameter(f"{path} exists; choose another name, or remove it") from None
-    except OSError as error:
-        raise typer.BadParameter(f"{path} cannot be written: {error.strerror}") from None
+        raise typer.BadParameter(f"{plain(path)} exists; choose another name, or remove it") from None
+    except (OSError, ValueError) as error:  # The latter with a NUL in the path.
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise typer.BadParameter(f"{plain(path)} cannot be written: {reason}") from None
 
 
 def _private(path: str, flags: int) -> int:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from data_layer.services.files.migration import MigrationReport
     from data_layer.services.generations.bodies import CodeCheckReport
 
+_LONGEST_HOURS = 876_600  # A century; much more would lie before the first day of the calendar.
+
 commands = typer.Typer(help="Where files are kept.", no_args_is_help=True)
 
 
@@ -104,7 +106,8 @@ def cleanup(
     *,
     yes: Annotated[bool, typer.Option("--apply", "--yes", help="Really remove it.")] = False,
     older_than: Annotated[
-        float, typer.Option("--older-than", min=0, help="Hours that something must have been useless.")
+        float,
+        typer.Option("--older-than", min=0, max=_LONGEST_HOURS, help="Hours that something must have been useless."),
     ] = 24,
     everywhere: Annotated[
         bool, typer.Option("--everywhere", help="Also unknown objects that applications may have put there themselves.")
