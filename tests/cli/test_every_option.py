@@ -160,6 +160,17 @@ def test_a_narrow_terminal_drops_nothing(
     assert {letter: shown.count(letter) for letter in "ÖäÜß"} == {"Ö": 15, "ä": 30, "Ü": 1, "ß": 30}
 
 
+def test_the_doctor_says_all_in_a_narrow_terminal(seeded: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    findings = seeded("doctor", "--json", code=None).json["findings"]
+    monkeypatch.setattr(console, "_width", 20)
+    shown = "".join(seeded("doctor", code=None).output.split())
+    told = [finding for finding in findings if finding["advice"] is not None]
+    assert told
+    for finding in told:
+        assert f"{finding['part']}.{finding['check']}:" in shown
+        assert "".join(finding["advice"].split()) in shown
+
+
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
 def test_help_says_what_each_value_is(name: str) -> None:
     shown = Commands()(*name.split(), "--help", COLUMNS="160").output
