@@ -250,7 +250,12 @@ async def test_a_replica_that_must_follow_the_primary_hands_the_read_over(
     for replica in replicas:
         replica.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0")
         replica.execute("SELECT pg_reload_conf()")
-    await until(lambda: both_used(data))
+
+    async def reads_from_replicas() -> bool:
+        """What was just written is read from the primary until it is known to be on a replica."""
+        return await both_used(data) and primary.port not in await ports_of_readers(data)
+
+    await until(reads_from_replicas)
     try:
         async with data.transaction(read_only=True) as tx:
             if way == "in the middle":
