@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 Result = TypeVar("Result")
 Key = TypeVar("Key", bound=Hashable)
+Error = TypeVar("Error", bound=Exception)
 
 _CLOSE_SECONDS = 5.0
 
@@ -205,20 +206,31 @@ class SingleFlight(Generic[Key, Result]):
             del self._flights[key]
 
 
-class RegularFlush:
+class RegularFlush(Generic[Error]):
     """A task that has what was collected written: every few seconds, sooner when it is woken, until it is closed.
 
     Args:
-        flush: writes, and returns whether it could. It must not raise.
+        flush: writes. It may raise what is ``expected``, and nothing else.
+        expected: the kind of errors that pass.
+        on_error: called with such an error; the next attempt comes ``retry_seconds`` later than usual.
         seconds: between two times.
-        retry_seconds: how long to wait longer after one that failed.
+        retry_seconds: see ``on_error``.
         name: of the task.
     """
 
     def __init__(
-        self, flush: Callable[[], Awaitable[bool]], *, seconds: float, retry_seconds: float, name: str
+        self,
+        flush: Callable[[], Awaitable[None]],
+        expected: type[Error],
+        on_error: Callable[[Error], None],
+        *,
+        seconds: float,
+        retry_seconds: float,
+        name: str,
     ) -> None:
         self._flush = flush
+        self._expected = expected
+        self._on_error = on_error
         self._seconds = seconds
         self._retry_seconds = retry_seconds
         self._name = name
@@ -248,5 +260,8 @@ class RegularFlush:
         while not self._is_closing:
             await is_set_within(self._wake, self._seconds)
             self._wake.clear()
-            if not await self._flush():
+            try:
+                await self._flush()
+            except self._expected as error:
+                self._on_error(error)
                 await asyncio.sleep(self._retry_seconds)

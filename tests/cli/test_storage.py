@@ -84,57 +84,47 @@ def test_migrating_needs_two_backends(command: Commands) -> None:
     assert "AWS_S3_BUCKET" in command.error("storage", "migrate", "--to", "s3", STORAGE_SECOND_BACKEND="s3")
 
 
+CODE = "".join(f"<p>{number}</p>" for number in range(1000))
+DIGEST = hashlib.sha256(CODE.encode()).hexdigest()
+
+
+async def fill(settings: Settings) -> None:
+    """A code whose text is packed."""
+    async with DataLayer(settings) as data:
+        project = make_project(user := make_user())
+        async with data.transaction() as tx:
+            tx.add(user)
+            tx.add(project)
+            tx.add(make_code(project, code=CODE))
+        await data.maintenance.run(SYSTEM)
+
+
+async def change(settings: Settings, statement: str, *, past_triggers: bool = False) -> None:
+    async with DataLayer(settings) as data, data.transaction() as tx:
+        if past_triggers:
+            await tx.execute(text("SET LOCAL session_replication_role = replica"))
+        await tx.execute(text(statement))
+
+
 def test_texts_of_codes_are_compared_with_their_hashes(command: Commands, settings: Settings) -> None:
-    code = "".join(f"<p>{number}</p>" for number in range(1000))
-
-    async def fill() -> None:
-        async with DataLayer(settings) as data:
-            project = make_project(user := make_user())
-            async with data.transaction() as tx:
-                tx.add(user)
-                tx.add(project)
-                tx.add(make_code(project, code=code))
-            await data.maintenance.run(SYSTEM)
-
-    async def change(statement: str) -> None:
-        async with DataLayer(settings) as data, data.transaction() as tx:
-            await tx.execute(text(statement))
-
     assert command("storage", "check").code == 0
-    asyncio.run(fill())
+    asyncio.run(fill(settings))
     assert command("storage", "check").output.splitlines()[1].startswith("Compared 1 text of codes with their hashes, ")
-    asyncio.run(change("UPDATE code_bodies SET bytes = 'x'"))
+    asyncio.run(change(settings, "UPDATE code_bodies SET bytes = 'x'"))
     checked = command("storage", "check", code=1)
     assert "damaged" in checked.output
     assert "1.0" in checked.output
     assert "storage check --apply" in checked.errors
     [finding] = command("storage", "check", "--json", code=1).json["codes"]["findings"]
-    assert finding["sha256"] == hashlib.sha256(code.encode()).hexdigest()
-    asyncio.run(change("UPDATE generated_codes SET code = 'again'"))
+    assert finding["sha256"] == DIGEST
+    asyncio.run(change(settings, "UPDATE generated_codes SET code = 'again'"))
     checked = command("storage", "check", code=1)
     assert "Needed no more: 1 text of codes" in checked.output
-    assert hashlib.sha256(code.encode()).hexdigest() in checked.output
+    assert DIGEST in checked.output
 
 
 def test_db_check_knows_the_texts_of_codes(command: Commands, settings: Settings) -> None:
-    code = "".join(f"<p>{number}</p>" for number in range(1000))
-    digest = hashlib.sha256(code.encode()).hexdigest()
-
-    async def fill() -> None:
-        async with DataLayer(settings) as data:
-            project = make_project(user := make_user())
-            async with data.transaction() as tx:
-                tx.add(user)
-                tx.add(project)
-                tx.add(make_code(project, code=code))
-            await data.maintenance.run(SYSTEM)
-
-    async def change(statement: str) -> None:
-        async with DataLayer(settings) as data, data.transaction() as tx:
-            await tx.execute(text("SET LOCAL session_replication_role = replica"))
-            await tx.execute(text(statement))
-
-    asyncio.run(fill())
+    asyncio.run(fill(settings))
     checked = command("db", "check")
     assert "agree" in checked.output
     assert "Compared 1 text of codes" in checked.output
@@ -143,7 +133,7 @@ def test_db_check_knows_the_texts_of_codes(command: Commands, settings: Settings
         ("UPDATE code_bodies SET bytes = 'x'", "damaged"),
         ("DELETE FROM code_bodies", "missing"),
     ):
-        asyncio.run(change(statement))
+        asyncio.run(change(settings, statement, past_triggers=True))
         assert command("db", "check", "--schema-only", "--json").json["codes"] is None
         checked = command("db", "check", code=1)
         assert "agree" in checked.output
@@ -153,5 +143,5 @@ def test_db_check_knows_the_texts_of_codes(command: Commands, settings: Settings
         found = command("db", "check", "--json", code=1).json
         assert found["agrees"] is True
         assert problem.replace(" ", "_") in {finding["problem"] for finding in found["codes"]["findings"]}
-        assert {finding["sha256"] for finding in found["codes"]["findings"]} == {digest}
+        assert {finding["sha256"] for finding in found["codes"]["findings"]} == {DIGEST}
         assert command("storage", "check", "--json", code=1).json["codes"] == found["codes"]

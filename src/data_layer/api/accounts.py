@@ -1,4 +1,4 @@
-"""Accounts: registering, and what people do with their own. No answer discloses who has an account."""
+"""Accounts: registering, and what people do with their own. No answer reveals whether an account exists."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from time import monotonic
 
 import orjson
@@ -78,8 +78,7 @@ async def _abandon(following: asyncio.Future[FollowedEvent], events: AsyncGenera
     following.cancel()
     with suppress(asyncio.CancelledError, StopAsyncIteration, DataLayerError):
         await following
-    async with aclosing(events):
-        pass
+    await events.aclose()
 
 
 def _encode(event: FollowedEvent) -> bytes:

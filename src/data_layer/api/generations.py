@@ -30,6 +30,7 @@ from data_layer.schemas.generations import (
     WholeCode,
     WriterState,
 )
+from data_layer.services.generations.service import generation_of
 
 _WRITTEN_BODY = 8 * 2**20
 _PIECES = 1000
@@ -219,6 +220,6 @@ async def follow(
 
 
 def _require_token_of(generation_id: UUID, writer_token: str) -> None:
-    """Refuse the token of another generation, which would write that one. It begins with the id."""
-    if not writer_token.startswith(f"{generation_id.hex}."):
+    """Refuse the token of another generation, which would write that one."""
+    if generation_of(writer_token) != generation_id:
         raise InvalidValueError("the writer token is not one of this generation", field="Writer-Token")

@@ -41,7 +41,7 @@ SendMail = Callable[[AccountMail], Awaitable[None]]
 
 
 class Mailing:
-    """Sends mails after the answer, so that neither its content nor its time discloses who has an account.
+    """Sends mails after the answer, so that neither its content nor its time reveals whether an account exists.
 
     Args:
         send: without it mails are only counted in the log, and nobody gets a token.

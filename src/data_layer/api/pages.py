@@ -11,7 +11,7 @@ def link_to_next(request: Request, response: Response, **cursor: object) -> None
     Args:
         request: the one for this page.
         response: gets the header.
-        cursor: the parameter that holds the place, and the place; None where there is no next page.
+        cursor: the parameter for the position, with the position of the next page; None on the last page.
     """
     if None in cursor.values():
         return

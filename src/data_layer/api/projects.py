@@ -33,10 +33,13 @@ from data_layer.schemas.search import SearchPage
 _SCREENSHOT_BODY = 28 * 2**20
 """Bytes: an image of 20 MiB as a data URL, and the rest of the body."""
 
-Reason = Annotated[
-    str | None, Query(description="Why a moderator looks at somebody else's project; it is recorded.", max_length=1000)
+_Reason = Annotated[
+    str,
+    StringConstraints(max_length=1000),
+    Field(description="Why a moderator looks at somebody else's project; it is recorded."),
 ]
 _Cursor = Annotated[str, StringConstraints(max_length=4096)]
+_Limit = Annotated[int, Field(ge=1, le=1000)]
 _Number = Annotated[int, Path(ge=1, lt=2**31)]
 _EXAMPLE: dict[str, Any] = {
     "requestBody": {
@@ -62,7 +65,20 @@ class NewProject(ProjectDraft):
         return ProjectDraft(**{name: getattr(self, name) for name in names})
 
 
-class ProjectQuery(Body):
+class _OwnersQuery(Body):
+    """A page of somebody's projects."""
+
+    after: _Cursor | None = None
+    owner_id: UUID | None = None
+    reason: _Reason | None = None
+
+    @property
+    def page(self) -> dict[str, Any]:
+        """The arguments that name it."""
+        return self.model_dump(include={"after", "limit", "owner_id", "reason"})
+
+
+class ProjectQuery(_OwnersQuery):
     """Which projects a list holds, and in which order. Deleted ones are left out unless ``status`` names them."""
 
     status: frozenset[ProjectStatus] = frozenset()
@@ -73,10 +89,7 @@ class ProjectQuery(Body):
     is_public: bool | None = None
     order: ProjectOrder = ProjectOrder.UPDATED
     descending: bool = True
-    after: _Cursor | None = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 50
-    owner_id: UUID | None = None
-    reason: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    limit: _Limit = 50
 
     @property
     def filter(self) -> ProjectFilter:
@@ -85,23 +98,20 @@ class ProjectQuery(Body):
         return ProjectFilter(statuses=self.status, **{name: getattr(self, name) for name in names})
 
 
-class SearchQuery(Body):
+class SearchQuery(_OwnersQuery):
     """What to look for: all words, ``"quoted words"`` together; ``or`` and ``-not`` work."""
 
     q: Annotated[str, StringConstraints(max_length=500)]
     include_public: bool = False
-    after: _Cursor | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
-    owner_id: UUID | None = None
-    reason: Annotated[str, StringConstraints(max_length=1000)] | None = None
 
 
 class VersionsQuery(Body):
     """A page of versions, the last one first; ``before`` is ``next`` of the page before."""
 
     before: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 50
-    reason: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    limit: _Limit = 50
+    reason: _Reason | None = None
 
 
 class Clone(Body):
@@ -126,14 +136,7 @@ routes = Routes("/v1/projects", "projects")
 async def list_projects(call: Call, response: Response, query: Annotated[ProjectQuery, Query()]) -> ProjectPage:
     """A project that nobody changes meanwhile is on exactly one page. Another person's list needs a reason."""
     page = await call.data.projects.list(
-        call.actor,
-        query.filter,
-        order=query.order,
-        is_descending=query.descending,
-        after=query.after,
-        limit=query.limit,
-        owner_id=query.owner_id,
-        reason=query.reason,
+        call.actor, query.filter, order=query.order, is_descending=query.descending, **query.page
     )
     link_to_next(call, response, after=page.next)
     return page
@@ -157,21 +160,13 @@ async def create(call: Call, response: Response, body: NewProject) -> ProjectFul
 @routes.get("/search", summary="Search projects", errors=[404, 422])
 async def search(call: Call, response: Response, query: Annotated[SearchQuery, Query()]) -> SearchPage:
     """Names, tags, descriptions, instructions, prompts and the latest page are searched; the best hits come first."""
-    page = await call.data.projects.search(
-        call.actor,
-        query.q,
-        include_public=query.include_public,
-        after=query.after,
-        limit=query.limit,
-        owner_id=query.owner_id,
-        reason=query.reason,
-    )
+    page = await call.data.projects.search(call.actor, query.q, include_public=query.include_public, **query.page)
     link_to_next(call, response, after=page.next)
     return page
 
 
 @routes.get("/{project_id}", summary="Read a project", errors=[404, 422])
-async def show(call: Call, response: Response, project_id: UUID, reason: Reason = None) -> ProjectFull:
+async def show(call: Call, response: Response, project_id: UUID, reason: _Reason | None = None) -> ProjectFull:
     """The view is counted. ``ETag`` is the revision, which a change needs."""
     return _tagged(response, await call.data.projects.open(call.actor, project_id, reason=reason))
 
@@ -236,7 +231,7 @@ async def version(
     project_id: UUID,
     number: _Number,
     variant: Annotated[int | None, Query(ge=0, lt=2**31, description="By default the selected one.")] = None,
-    reason: Reason = None,
+    reason: _Reason | None = None,
 ) -> GeneratedCodeFull:
     """The view is counted."""
     return await call.data.generations.version(call.actor, project_id, number, variant, reason=reason)

@@ -9,8 +9,8 @@
         return await call.data.projects.open(call.actor, project_id)
 
 A handler takes the ``Call``, which is the request and who sends it, and what FastAPI reads from path, query and body.
-It makes one call of a service and returns a value, which becomes bytes once. Authentication is no dependency of
-FastAPI: it happens before the body is read, costs one look into a dictionary, and not a tree of dependencies.
+It makes one call of a service and returns a value, which becomes bytes once. Authentication happens before the body is
+read and outside FastAPI's dependencies: it costs one look into a dictionary instead of a tree of dependencies.
 """
 
 from __future__ import annotations

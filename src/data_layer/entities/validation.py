@@ -65,19 +65,13 @@ def new_values(entity: type[Entity], **values: Any) -> dict[str, Any]:
         InvalidValueError: for the first one that cannot be stored; ``field`` says which.
     """
     rules = _RULES[entity]
-    for name, value in values.items():
-        rule = rules[name]
-        if value is not None:
-            values[name] = rule.check(rule.name, value)
-        elif not rule.may_be_empty:
-            values[name] = rule.checked(value, is_new=True)
-    return values
+    return {name: rules[name].checked(value, is_new=True) for name, value in values.items()}
 
 
 def wanted_value(entity: type[Entity], name: str, value: Any) -> Any:
     """A value that is looked for in a column, checked for its type: one that no row can hold is nobody's wish.
 
-    A name that is no column is left to the caller. Texts may have any length and form, because callers pass on what
+    A name without a column is left to the caller. Texts may have any length and form, because callers pass on what
     people typed; those that fit no row find none.
 
     Raises:

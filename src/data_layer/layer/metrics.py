@@ -205,7 +205,7 @@ def _storage(backends: tuple[StorageCounters, ...]) -> Iterator[Metric]:
 def _sessions(sessions: SessionService) -> Iterator[Metric]:
     yield families.counters(
         "session_validations",
-        "Sessions that were looked up, by who answered; refused: there is no such session; failed: nobody knew.",
+        "Sessions that were looked up, by what answered; refused: unknown or ended; failed: the lookup failed.",
         ("result",),
         {(result,): count for result, count in asdict(sessions.validations).items()},
     )

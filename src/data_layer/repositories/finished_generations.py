@@ -51,19 +51,8 @@ _GIVEN: dict[type[Entity], tuple[str, ...]] = {
         *("external_source", "external_key", "selected_variant", "created_by"),
     ),
     GeneratedCode: (
-        *(
-            "id",
-            "name",
-            "variant_index",
-            "code",
-            "metadata_",
-            "code_stack",
-            "provider",
-            "model",
-            "status",
-            "generation_type",
-        ),
-        *("original_prompt", "parent_id", "prompt_tokens", "completion_tokens", "total_tokens"),
+        *("id", "name", "variant_index", "code", "metadata_", "code_stack", "provider", "model", "status"),
+        *("generation_type", "original_prompt", "parent_id", "prompt_tokens", "completion_tokens", "total_tokens"),
         *("generation_time_seconds", "error_message", "error_details"),
     ),
     UsageEntry: (
@@ -234,14 +223,12 @@ class FinishedGenerationRepository:
 
 def _add_rows(parameters: Texts, *rows: Values) -> Shape:
     """Add the values of rows of one table to the parameters; what is empty in all of them is left to its default."""
-    if len(rows) == 1:
-        given = {name: value for name, value in rows[0].items() if value is not None and value != {}}
-        parameters += map(_text, given.values())
-        return tuple(given), 1
-    names = [name for name in rows[0] if any(row[name] not in _EMPTY for row in rows)] if rows else []
+    if not rows:
+        return (), 0
+    names = tuple(name for name in rows[0] if any(row[name] not in _EMPTY for row in rows))
     for row in rows:
         parameters += [_text(row[name]) for name in names]
-    return tuple(names), len(rows)
+    return names, len(rows)
 
 
 def _numbered(entry: audit_rows.Row, number: int) -> Texts:

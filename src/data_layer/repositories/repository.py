@@ -74,7 +74,7 @@ def check_number(name: str, value: object) -> None:
 
 
 def check_id(name: str, value: object) -> None:
-    """Refuse what is no id with an InvalidValueError."""
+    """Refuse anything but a UUID with an InvalidValueError."""
     if not isinstance(value, UUID):
         raise InvalidValueError(f"{name} must be a UUID, not {type(value).__name__}", field=name)
 

@@ -51,7 +51,12 @@ class ViewCounts:
         self._lost = 0
         self._flushing = asyncio.Lock()
         self._flusher = RegularFlush(
-            self._try_to_flush, seconds=FLUSH_SECONDS, retry_seconds=FLUSH_SECONDS, name="view-counts"
+            self.flush,
+            DataLayerError,
+            self._note_delay,
+            seconds=FLUSH_SECONDS,
+            retry_seconds=FLUSH_SECONDS,
+            name="view-counts",
         )
 
     def count(self, kind: Viewed, row_id: UUID) -> None:
@@ -119,10 +124,5 @@ class ViewCounts:
             seen.count += old.count
             seen.last = max(seen.last, old.last)
 
-    async def _try_to_flush(self) -> bool:
-        try:
-            await self.flush()
-        except DataLayerError as error:
-            log.warning("views_delayed", rows=len(self._seen), reason=str(error))
-            return False
-        return True
+    def _note_delay(self, error: DataLayerError) -> None:
+        log.warning("views_delayed", rows=len(self._seen), reason=str(error))

@@ -30,7 +30,7 @@ class Condition:
         if not self.overwrite:
             raise InvalidValueError("if_match replaces a file, which overwrite=False forbids", field="if_match")
         if not _ETAG.fullmatch(text):
-            raise InvalidValueError(f"{text[:100]!a} is no ETag; use the one of stat()", field="if_match")
+            raise InvalidValueError(f"{text[:100]!a} is not an ETag; use the one of stat()", field="if_match")
 
     @property
     def is_none(self) -> bool:

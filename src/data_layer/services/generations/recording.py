@@ -19,7 +19,7 @@ from data_layer.services.audit.recording import make_row
 from data_layer.services.generations.access import open_project
 from data_layer.services.generations.accounting import code_values, is_known, ledger_values
 from data_layer.services.generations.live import MAXIMUM_VARIANTS
-from data_layer.services.generations.requests import CODE_TYPES, without_secrets
+from data_layer.services.generations.requests import generation_values, variant_values
 from data_layer.services.generations.streams import MAXIMUM_CODE
 from data_layer.services.generations.text import encoded, storable
 from data_layer.services.generations.versions import Versions
@@ -130,19 +130,12 @@ def _rows(
     if not 0 <= selected < len(variants):
         raise InvalidValueError("the generation has no such variant", field="selected")
     generation = {"id": uuid7(), "created_by": actor.user_id, "selected_variant": selected} | new_values(
-        Generation,
-        generation_type=request.generation_type,
-        input_mode=request.input_mode,
-        prompt=request.prompt,
-        full_prompt=request.full_prompt,
-        inputs=without_secrets(request.inputs),
-        design_system=request.design_system,
-        external_source=request.external_source,
-        external_key=request.external_key,
+        Generation, **generation_values(request)
     )
     codes = [_code(index, variant, request) for index, variant in enumerate(variants)]
-    usage = [_usage(code, variant) for code, variant in zip(codes, variants, strict=True)]
-    usage = [entry for entry, variant in zip(usage, variants, strict=True) if is_known(variant.result)]
+    # A currency or cost that cannot be one is refused of each variant, also where the ledger keeps nothing.
+    entries = [_usage(code, variant) for code, variant in zip(codes, variants, strict=True)]
+    usage = [entry for entry, variant in zip(entries, variants, strict=True) if is_known(variant.result)]
     entry = make_row(
         AuditAction.CODE_GENERATE,
         "Recorded a generation",
@@ -170,15 +163,10 @@ def _code(index: int, variant: FinishedVariant, request: GenerationRequest) -> d
     return given | new_values(
         GeneratedCode,
         name=variant.name,
-        code_stack=request.code_stack,
-        provider=model.provider,
-        model=model.name,
         status=variant.status,
-        generation_type=CODE_TYPES[request.generation_type],
-        original_prompt=request.prompt,
-        parent_id=request.parent_id,
         error_message=variant.error_message,
         error_details=variant.error_details,
+        **variant_values(request, model),
         **code_values(variant.result),
     )
 
@@ -196,7 +184,7 @@ def _usage(code: dict[str, Any], variant: FinishedVariant) -> dict[str, Any]:
 def _parent(imported: Sequence[FinishedRows], parent: tuple[int, int], place: int) -> UUID:
     generation, variant = parent
     if generation >= place or variant >= len(imported[generation].codes):
-        raise InvalidValueError(f"the parent of generation {place} is no variant of an earlier one", field="parent")
+        raise InvalidValueError(f"the parent of generation {place} is not a variant of an earlier one", field="parent")
     found: UUID = imported[generation].codes[variant]["id"]
     return found
 

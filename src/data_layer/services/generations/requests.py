@@ -6,6 +6,7 @@ from typing import Any
 
 from data_layer.entities.enums import GenerationType, RequestType
 from data_layer.entities.secret_names import is_secret
+from data_layer.schemas.generations import GenerationRequest, VariantModel
 
 CODE_TYPES = {
     RequestType.CREATE: GenerationType.CREATE,
@@ -14,6 +15,26 @@ CODE_TYPES = {
     RequestType.RESTORE: GenerationType.UPDATE,
     RequestType.REFINE: GenerationType.REFINE,
 }
+
+
+_OF_VARIANTS = {"code_stack", "parent_id", "inputs"}
+
+
+def generation_values(request: GenerationRequest) -> dict[str, Any]:
+    """What a generation keeps of its request."""
+    return request.model_dump(exclude=_OF_VARIANTS) | {"inputs": without_secrets(request.inputs)}
+
+
+def variant_values(request: GenerationRequest, model: VariantModel) -> dict[str, Any]:
+    """What a code keeps of the request and of its model."""
+    return {
+        "code_stack": request.code_stack,
+        "provider": model.provider,
+        "model": model.name,
+        "generation_type": CODE_TYPES[request.generation_type],
+        "original_prompt": request.prompt,
+        "parent_id": request.parent_id,
+    }
 
 
 def without_secrets(value: Any) -> Any:

@@ -50,7 +50,7 @@ from data_layer.services.generations.followed import RUNNING, Position
 from data_layer.services.generations.lineage import Lineage
 from data_layer.services.generations.live import MAXIMUM_VARIANTS
 from data_layer.services.generations.recovery import published_but_not_stored
-from data_layer.services.generations.requests import CODE_TYPES, without_secrets
+from data_layer.services.generations.requests import generation_values, variant_values
 from data_layer.services.generations.streams import (
     GenerationStream,
     GenerationStreams,
@@ -486,7 +486,7 @@ class GenerationService(Lineage):
 
     async def _stream(self, actor: Actor, writer_token: str) -> GenerationStream:
         """The stream of a token, from memory, or from the database where another process has begun it."""
-        generation_id, writer = _parsed(writer_token)
+        generation_id, writer = generation_of(writer_token), _hash(writer_token)
         stream = self._streams.find(generation_id)
         if stream is None or not stream.is_written_by(writer):
             stream = await self._resume(actor, generation_id, writer)
@@ -579,8 +579,7 @@ _PLACEHOLDER: dict[str, Any] = {"code": "", "provider": VariantModel().provider,
 
 
 def _generation(actor: Actor, project_id: UUID, request: GenerationRequest) -> Generation:
-    given = request.model_dump(exclude={"code_stack", "parent_id", "inputs"})
-    return Generation(project_id=project_id, created_by=actor.user_id, inputs=without_secrets(request.inputs), **given)
+    return Generation(project_id=project_id, created_by=actor.user_id, **generation_values(request))
 
 
 def _variant(generation: Generation, request: GenerationRequest, index: int, model: VariantModel) -> GeneratedCode:
@@ -589,12 +588,7 @@ def _variant(generation: Generation, request: GenerationRequest, index: int, mod
         generation_id=generation.id,
         variant_index=index,
         code="",
-        code_stack=request.code_stack,
-        provider=model.provider,
-        model=model.name,
-        generation_type=CODE_TYPES[request.generation_type],
-        original_prompt=request.prompt,
-        parent_id=request.parent_id,
+        **variant_values(request, model),
     )
 
 
@@ -608,10 +602,15 @@ def _hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _parsed(token: object) -> tuple[UUID, str]:
-    if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
+def generation_of(writer_token: object) -> UUID:
+    """The generation that a writer token is for.
+
+    Raises:
+        InvalidValueError: it is not a writer token.
+    """
+    if not isinstance(writer_token, str) or _TOKEN.fullmatch(writer_token) is None:
         raise InvalidValueError("writer_token is not valid; use that of start or take_over", field="writer_token")
-    return UUID(token[:32]), _hash(token)
+    return UUID(writer_token[:32])
 
 
 def _entry(action: AuditAction, owner_id: UUID, generation_id: UUID, description: str, **fields: Any) -> AuditLog:

@@ -45,7 +45,12 @@ class Activity:
         self._clock = clock
         self._waiting: list[NearCopy] = []
         self._flusher = RegularFlush(
-            self._try_to_flush, seconds=FLUSH_SECONDS, retry_seconds=_RETRY_SECONDS, name="session-activity"
+            self.flush,
+            DataLayerError,
+            self._note_delay,
+            seconds=FLUSH_SECONDS,
+            retry_seconds=_RETRY_SECONDS,
+            name="session-activity",
         )
 
     def note(self, copy: NearCopy, now: float) -> None:
@@ -117,10 +122,5 @@ class Activity:
             copy.requests, copy.is_noted = 0, False
         return collected
 
-    async def _try_to_flush(self) -> bool:
-        try:
-            await self.flush()
-        except DataLayerError as error:
-            log.warning("session_activity_delayed", sessions=len(self._waiting), reason=str(error))
-            return False
-        return True
+    def _note_delay(self, error: DataLayerError) -> None:
+        log.warning("session_activity_delayed", sessions=len(self._waiting), reason=str(error))

@@ -39,9 +39,7 @@ SELECT day, provider, model, code_stack, outcome, currency, sum(entries), sum(in
     sum(output_tokens), sum(cache_read_tokens), sum(cache_write_tokens), sum(cost)
 FROM usage_days GROUP BY 1, 2, 3, 4, 5, 6
 """
-ADD_USAGE = """
-CREATE OR REPLACE FUNCTION add_usage_to_days() RETURNS trigger LANGUAGE plpgsql AS $body$
-BEGIN
+ADD_TO_DAYS = """
     INSERT INTO usage_days AS days (
         user_id, day, project_id, provider, model, code_stack, outcome, currency,
         entries, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost
@@ -56,7 +54,10 @@ BEGIN
         output_tokens = days.output_tokens + excluded.output_tokens,
         cache_read_tokens = days.cache_read_tokens + excluded.cache_read_tokens,
         cache_write_tokens = days.cache_write_tokens + excluded.cache_write_tokens,
-        cost = days.cost + excluded.cost;
+        cost = days.cost + excluded.cost;"""
+ADD_USAGE = f"""
+CREATE OR REPLACE FUNCTION add_usage_to_days() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN{ADD_TO_DAYS}
     INSERT INTO usage_totals (
         day, provider, model, code_stack, outcome, currency,
         entries, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost
@@ -82,25 +83,10 @@ BEGIN
     RETURN NULL;
 END
 $body$
-"""
-ADD_USAGE_BEFORE = """
+"""  # noqa: S608  (of constants)
+ADD_USAGE_BEFORE = f"""
 CREATE OR REPLACE FUNCTION add_usage_to_days() RETURNS trigger LANGUAGE plpgsql AS $body$
-BEGIN
-    INSERT INTO usage_days AS days (
-        user_id, day, project_id, provider, model, code_stack, outcome, currency,
-        entries, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost
-    )
-    SELECT user_id, ("at" AT TIME ZONE 'UTC')::date, coalesce(project_id, '00000000-0000-0000-0000-000000000000'),
-        provider, model, coalesce(code_stack, ''), outcome, currency,
-        count(*), sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cache_write_tokens), sum(cost)
-    FROM added GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 ORDER BY 1, 2, 3, 4, 5, 6, 7, 8
-    ON CONFLICT (user_id, day, project_id, provider, model, code_stack, outcome, currency) DO UPDATE SET
-        entries = days.entries + excluded.entries,
-        input_tokens = days.input_tokens + excluded.input_tokens,
-        output_tokens = days.output_tokens + excluded.output_tokens,
-        cache_read_tokens = days.cache_read_tokens + excluded.cache_read_tokens,
-        cache_write_tokens = days.cache_write_tokens + excluded.cache_write_tokens,
-        cost = days.cost + excluded.cost;
+BEGIN{ADD_TO_DAYS}
     RETURN NULL;
 END
 $body$
