@@ -38,7 +38,7 @@ test: $(to_develop) ## Run the tests against servers that they start themselves 
 	@sh tools/azurite/install.sh $(bin)/python
 	@$(pytest) -m "not slow" $(ARGUMENTS)
 
-test-all: $(to_develop) ## Run the slow tests too: failovers, crashes, chaos
+test-all: $(to_develop) ## Run the slow tests too: failovers, crashes, chaos, fuzzing
 	@sh tools/azurite/install.sh $(bin)/python
 	@$(pytest) $(ARGUMENTS)
 

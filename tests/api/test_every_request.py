@@ -22,6 +22,8 @@ from tests.file_content import picture
 from tests.services.accounts.support import PASSWORD, make_account
 from tests.support import make_user
 
+pytestmark = pytest.mark.slow
+
 HOUR = timedelta(hours=1)
 Headers = tuple[tuple[bytes, bytes], ...]
 _numbers = count(1)

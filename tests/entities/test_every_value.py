@@ -52,6 +52,8 @@ from data_layer.errors import DataLayerError, InvalidValueError, MissingReferenc
 from tests.hateful_values import CORNERS, NOW, anything
 from tests.support import made, make_code, make_project, make_user
 
+pytestmark = pytest.mark.slow
+
 CURRENCIES = product(string.ascii_uppercase, repeat=3)
 
 

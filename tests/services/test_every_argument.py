@@ -50,6 +50,8 @@ from tests.file_content import picture
 from tests.hateful_values import CORNERS, NOW, Text, shown
 from tests.support import make_project, make_user
 
+pytestmark = pytest.mark.slow
+
 NOT_CALLED = {"close", "revoke_everything", "buffer_statistics", "load", "load_once"}
 """What ends the service or everybody's sessions, what has nothing to pass, and sample data, which is slow."""
 

@@ -271,6 +271,7 @@ async def test_the_making_of_a_bucket_on_rclone(rclone_server: RcloneServer, buc
     await storage.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quirk", ["no token", "old only", "mark ignored"])
 async def test_a_long_listing_is_whole_whatever_the_server_says_of_its_end(
     proxy: S3Proxy, moto_server: MotoServer, bucket: str, quirk: str

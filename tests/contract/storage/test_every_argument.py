@@ -32,6 +32,8 @@ from tests.hateful_values import CORNERS, anything, shown
 
 from .helpers import read, stream
 
+pytestmark = pytest.mark.slow
+
 CONTENT = bytes(range(256)) * 4
 KEYS = {"key", "keys", "source", "target", "prefix"}
 ANSWERS = (
