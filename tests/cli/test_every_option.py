@@ -24,6 +24,8 @@ from tests.service.support import another_database, drop_database
 from .conftest import commands_for
 from .support import Commands
 
+pytestmark = pytest.mark.slow
+
 NOBODY = "00000000-0000-7000-8000-000000000000"
 NEEDED: dict[str, list[str]] = {
     "usage budget": [NOBODY],

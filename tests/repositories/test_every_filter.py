@@ -19,6 +19,8 @@ from data_layer.repositories.unit_of_work import UnitOfWork
 from tests.entities.test_every_value import Rows, rows, same  # noqa: F401  (a fixture)
 from tests.hateful_values import CORNERS, shown
 
+pytestmark = pytest.mark.slow
+
 REPOSITORIES: dict[str, type[ReadRepository[Any]]] = {
     name: kind
     for name, member in vars(UnitOfWork).items()

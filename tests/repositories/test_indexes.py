@@ -62,9 +62,8 @@ SELECT gen_random_uuid(), :owner, n, 'p', 'm', 'failed' FROM generate_series(1, 
 """).bindparams(owner=SOMEONE)
 
 QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
-    "uq_generated_codes_generation_id_variant_index": lambda tx: tx.codes.find_one(
-        generation_id=SOMEONE, variant_index=0
-    ),
+    # By one column alone: PostgreSQL 18 can also skip through another index that has the second one.
+    "uq_generated_codes_generation_id_variant_index": lambda tx: tx.codes.count(generation_id=SOMEONE),
     "uq_file_references_public_name": lambda tx: without_result(tx.files.public_view("name.png")),
     "uq_file_references_public_file_id": lambda tx: tx.files.published(SOMEONE),
     "uq_users_email": lambda tx: tx.users.find_one(email="Someone@Example.com"),

@@ -166,6 +166,17 @@ async def streamed(data: DataLayer, owner: Owner, finished: FinishedGeneration, 
     return list(started.variant_ids)
 
 
+async def test_what_is_known_late_to_have_cost_nothing_is_recorded_like_that(data: DataLayer) -> None:
+    by_stream, by_record = [await stored_owner(data) for _ in range(2)]
+    nothing = FinishedVariant(status=CANCELLED, result=VariantResult(cache_read_tokens=0))
+    finished = FinishedGeneration(request=GenerationRequest(), variants=(nothing,))
+    await streamed(data, by_stream, finished, None)
+    await data.generations.record(by_record.actor, by_record.project_id, finished.request, finished.variants)
+    expected = await stored(data, by_stream.project_id)
+    assert len(expected["usage"]) == 1
+    assert (await stored(data, by_record.project_id))["usage"] == expected["usage"]
+
+
 @hypothesis_settings(
     max_examples=12, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

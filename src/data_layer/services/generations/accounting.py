@@ -137,15 +137,15 @@ async def charge_late(tx: UnitOfWork, code_id: UUID, status: GenerationStatus, g
     Repeating it changes nothing: only what is missing in the first entry is recorded, once.
     """
     for variant in await tx.generations.billed([code_id]):
-        figures = _figures(merged(_reported(variant), given))
+        result = merged(_reported(variant), given)
+        usage, is_news = _usage(variant, status, result), is_known(result)
         first = await tx.usage.find_one(user_id=variant.owner_id, key=str(variant.id))
-        usage = _usage(variant, status, given)
         if first is not None:
+            missing = {name: max(value - getattr(first, name), 0) for name, value in _figures(result).items()}
             # The currency of the first entry, because amounts of two are not compared.
-            missing = {name: max(value - getattr(first, name), 0) for name, value in figures.items()}
             usage = usage.model_copy(update=missing | {"key": f"{variant.id}/late", "currency": first.currency})
-            figures = missing
-        if any(figures.values()):
+            is_news = any(missing.values())
+        if is_news:
             with suppress(DuplicateError):
                 await record_usage(tx, variant.owner_id, usage)
 
