@@ -7,12 +7,15 @@ import fcntl
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
 import pytest
+from sqlalchemy import make_url
 from uuid_utils.compat import uuid7
 
 from data_layer import DataLayer
@@ -89,6 +92,25 @@ def forked(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
         os._exit(status)
     return process
+
+
+_KILLED = "killed"
+
+
+def url_of_killed(url: str) -> str:
+    """The address of a database for a process that is going to be killed: its connections bear a name of their own."""
+    address = make_url(url).update_query_dict({"application_name": _KILLED})
+    return address.render_as_string(hide_password=False)
+
+
+def wait_for_the_last_commit_of_killed(url: str) -> None:
+    """Return when nothing that killed processes have sent is executed any more: until then it may still commit."""
+    mine = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
+    deadline = time.monotonic() + 30
+    with psycopg.connect(url, autocommit=True) as connection:
+        while connection.execute(mine, [_KILLED]).fetchone() != (0,):
+            assert time.monotonic() < deadline, "the server still executes what a killed process has sent"
+            time.sleep(0.01)
 
 
 def made_once(name: str, make: Callable[[Path], None], factory: pytest.TempPathFactory, worker_id: str) -> Path:

@@ -17,6 +17,7 @@ from data_layer.database.migrations import VERSION_TABLE, known_revisions
 from data_layer.database.migrations.execution import LOCK
 from data_layer.services.seed_catalog import catalog
 from tests.service.support import PATIENCE, PROGRAM, clean_environment
+from tests.support import url_of_killed, wait_for_the_last_commit_of_killed
 
 from .support import Commands
 
@@ -171,13 +172,15 @@ def test_ctrl_c_ends_the_waiting_for_another_migration(command_on_nothing: Comma
 
 
 def test_a_seed_that_was_killed_is_completed_by_the_next(command: Commands) -> None:
-    environment = clean_environment() | command.environment
+    url = command.environment["DATABASE_URL"]
+    environment = clean_environment() | command.environment | {"DATABASE_URL": url_of_killed(url)}
     with subprocess.Popen([PROGRAM, "db", "seed"], env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if catalog()["projects"][4]["name"] in line:
                 process.kill()
                 break
+    wait_for_the_last_commit_of_killed(url)
     there = {project["name"] for project in command("projects", "list", "--json").json}
     wanted = {project["name"] for project in catalog()["projects"]}
     assert there < wanted, "it was killed in the middle"

@@ -25,7 +25,7 @@ from data_layer.errors import NotFoundError
 from data_layer.services.files import ANY_OWNER
 from data_layer.services.files.check import Problem
 from tests.file_content import PAGE, picture
-from tests.support import forked, make_user
+from tests.support import forked, make_user, url_of_killed, wait_for_the_last_commit_of_killed
 
 CHANCE = random.Random(1)
 USEFUL = timedelta(seconds=-1)  # So that nothing is too young to be cleaned up.
@@ -100,7 +100,11 @@ async def look(settings: Settings, told: dict[str, str], results: int) -> None:
 def kill_one(settings: Settings, owner_id: UUID, seed: int) -> list[list[str]]:
     """Start a process, kill it at a random moment; what it told until then."""
     reading, writing = os.pipe()
-    process = forked(lambda: save_for_ever(settings, owner_id, seed, writing))
+    # Embedded servers end with the process, and with them what it has sent.
+    given = settings.database.database_url
+    url = given and given.get_secret_value()
+    doomed = settings.replaced(database_url=url_of_killed(url)) if url else settings
+    process = forked(lambda: save_for_ever(doomed, owner_id, seed, writing))
     os.close(writing)
     with os.fdopen(reading) as lines:
         # A busy machine may need a second for the first file, so some are waited for; then chance decides.
@@ -110,6 +114,8 @@ def kill_one(settings: Settings, owner_id: UUID, seed: int) -> list[list[str]]:
         time.sleep(CHANCE.uniform(0, 0.15))
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
+        if url:
+            wait_for_the_last_commit_of_killed(url)
         return [line.split() for line in [*seen[1:], *lines] if line]
 
 

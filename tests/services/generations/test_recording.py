@@ -48,7 +48,7 @@ from data_layer.schemas.generations import (
 from data_layer.schemas.usage import UsageGroup
 from data_layer.services.generations.recording import MOST_IMPORTED
 from tests.services.generations.conftest import Owner, rows, stored_owner
-from tests.support import forked
+from tests.support import forked, url_of_killed, wait_for_the_last_commit_of_killed
 
 PAGE = FinishedVariant(code="<p>one</p>")
 COMPLETED, FAILED, CANCELLED = GenerationStatus.COMPLETED, GenerationStatus.FAILED, GenerationStatus.CANCELLED
@@ -445,9 +445,11 @@ async def test_a_process_that_is_killed_leaves_nothing_half(
 ) -> None:
     result = VariantResult(prompt_tokens=1)
     variants = [FinishedVariant(code="<p>" * 1000, result=result)] * 3
+    assert settings.database.database_url
+    url = settings.database.database_url.get_secret_value()
 
     async def write() -> None:
-        async with DataLayer(settings.replaced(db_max_connections=5)) as mine:
+        async with DataLayer(settings.replaced(database_url=url_of_killed(url), db_max_connections=5)) as mine:
 
             async def record() -> None:
                 while True:
@@ -466,9 +468,7 @@ async def test_a_process_that_is_killed_leaves_nothing_half(
     await asyncio.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     await asyncio.to_thread(os.waitpid, child, 0)
-    mine = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%%'"
-    while await rows(data, mine) != [(0,)]:
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(wait_for_the_last_commit_of_killed, url)
 
     await data.generations.record(owner.actor, owner.project_id, GenerationRequest(), variants)  # Nothing is locked.
     numbers = [number for (number,) in await rows(data, "SELECT number FROM generations ORDER BY number")]
