@@ -118,19 +118,19 @@ async def reset(call: Call, body: PasswordReset) -> None:
 @routes.get("/me", summary="Read the own account")
 async def show(call: Call) -> UserFull:
     """What its owner sees of it."""
-    return await call.data.accounts.get(call.actor, call.active_session.user_id)
+    return await call.data.accounts.get(call.actor, call.user_id)
 
 
 @routes.patch("/me", summary="Change the own profile", errors=[409])
 async def change(call: Call, body: ProfileChanges) -> UserFull:
     """What is not given stays."""
-    return await call.data.accounts.update_profile(call.actor, call.active_session.user_id, body)
+    return await call.data.accounts.update_profile(call.actor, call.user_id, body)
 
 
 @routes.patch("/me/preferences", summary="Change the own preferences", errors=[409])
 async def change_preferences(call: Call, body: Preferences) -> UserFull:
     """They are merged as JSON Merge Patch does it (RFC 7396): null removes."""
-    return await call.data.accounts.update_preferences(call.actor, call.active_session.user_id, body.preferences)
+    return await call.data.accounts.update_preferences(call.actor, call.user_id, body.preferences)
 
 
 @routes.post("/me/password", summary="Change the own password", status_code=204, errors=[409, 429])
@@ -138,7 +138,7 @@ async def change_password(call: Call, body: PasswordChange) -> None:
     """All other sessions end. Wrong guesses count as failed logins."""
     await call.data.accounts.change_password(
         call.actor,
-        call.active_session.user_id,
+        call.user_id,
         current=body.current.get_secret_value(),
         new=body.new.get_secret_value(),
     )

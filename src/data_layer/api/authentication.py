@@ -8,8 +8,9 @@ what changes something is also refused when the browser says that it comes from 
 # Annotations are evaluated at once: FastAPI before 0.124 does not resolve those of objects that are called.
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie
@@ -18,6 +19,7 @@ from data_layer.api.mails import Mailing
 from data_layer.context import current_context, extend_request_context
 from data_layer.errors import InvalidSessionError, InvalidTokenError, PermissionDeniedError, TooManyRequestsError
 from data_layer.layer import DataLayer
+from data_layer.schemas.actors import Actor
 from data_layer.schemas.sessions import ActiveSession
 from data_layer.services.request_limits import RequestKind, RequestLimiter
 
@@ -39,6 +41,23 @@ class People:
     data: DataLayer
     limiter: RequestLimiter
     mailing: Mailing
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A user who has proved who it is.
+
+    ``session`` is None for those who come without one; what concerns the session itself is refused to them.
+    """
+
+    user_id: UUID
+    actor: Actor
+    session: ActiveSession | None = None
+
+    @classmethod
+    def of_session(cls, session: ActiveSession) -> Self:
+        """Return who acts in a session."""
+        return cls(session.user_id, session.actor, session)
 
 
 def people_of(request: Request) -> People:
@@ -105,8 +124,8 @@ def _values(request: Request, name: bytes) -> list[bytes]:
     return [value for sent, value in request.scope["headers"] if sent == name]
 
 
-async def authenticate(request: Request) -> ActiveSession:
-    """The session that the request comes in; it acts in everything that is recorded from now on.
+async def authenticate(request: Request) -> Caller:
+    """Who sends the request, and acts in everything that is recorded from now on.
 
     Raises:
         AuthenticationError: when there is no token, or it is not accepted.
@@ -114,15 +133,16 @@ async def authenticate(request: Request) -> ActiveSession:
     """
     data = people_of(request).data
     if (bearer := _bearer_of(request)) is not None:
-        session = await _session_of(data, bearer)
+        caller = await _caller_of(data, bearer)
     elif (cookie := _cookie_of(request, COOKIE)) is not None:
         refuse_other_sites(request)
-        session = await data.sessions.validate(cookie)
+        caller = Caller.of_session(await data.sessions.validate(cookie))
     else:
         raise InvalidSessionError("log in first: send the token as Authorization: Bearer …")
     # The middleware's block ends it; a dependency with a block of its own would cost two exit stacks.
-    extend_request_context(actor_id=session.user_id, actor_role=session.role, session_id=session.id)
-    return session
+    session_id = None if caller.session is None else caller.session.id
+    extend_request_context(actor_id=caller.user_id, actor_role=caller.actor.role, session_id=session_id)
+    return caller
 
 
 RegistrationProof = Annotated[str | None, Depends(_registration)]
@@ -153,8 +173,8 @@ def _authority(origin: str) -> str | None:
         return None
 
 
-async def _session_of(data: DataLayer, token: str) -> ActiveSession:
-    """The session of a token; only access tokens have dots."""
+async def _caller_of(data: DataLayer, token: str) -> Caller:
+    """Who holds a token; only access tokens have dots."""
     if "." in token:
-        return await data.tokens.verify(token)
-    return await data.sessions.validate(token)
+        return Caller.of_session(await data.tokens.verify(token))
+    return Caller.of_session(await data.sessions.validate(token))

@@ -17,15 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
+from uuid import UUID
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope
 
-from data_layer.api.authentication import People, authenticate, people_of
+from data_layer.api.authentication import Caller, People, authenticate, people_of
 from data_layer.api.errors import described
 from data_layer.context import current_context
+from data_layer.errors import PermissionDeniedError
 from data_layer.layer import DataLayer
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.sessions import ActiveSession
@@ -52,15 +54,38 @@ class Call(Request):
         return people_of(self).data
 
     @property
-    def active_session(self) -> ActiveSession:
-        """The session that the request comes in; only of routes that need a login."""
-        session: ActiveSession = self.scope["session"]
-        return session
+    def caller(self) -> Caller:
+        """Who sends it; only of routes that need a login."""
+        caller: Caller = self.scope["caller"]
+        return caller
+
+    @property
+    def user_id(self) -> UUID:
+        """Whose account the request comes from."""
+        return self.caller.user_id
 
     @property
     def actor(self) -> Actor:
         """Who acts."""
-        return self.active_session.actor
+        return self.caller.actor
+
+    @property
+    def session_id(self) -> UUID | None:
+        """The session that the request comes in; None for a caller who has proved otherwise who it is."""
+        session = self.caller.session
+        return None if session is None else session.id
+
+    @property
+    def active_session(self) -> ActiveSession:
+        """The session that the request comes in.
+
+        Raises:
+            PermissionDeniedError: the caller has proved otherwise who it is.
+        """
+        session = self.caller.session
+        if session is None:
+            raise PermissionDeniedError("this concerns the session of the request, which comes without one")
+        return session
 
 
 class ServiceRoute(APIRoute):
@@ -104,7 +129,7 @@ class ServiceRoute(APIRoute):
         async def answer(request: Request) -> Response:
             call = Call(request.scope, _limited(request.receive, self._max_body))
             if self._needs_login:
-                call.scope["session"] = await authenticate(call)
+                call.scope["caller"] = await authenticate(call)
             elif self._counted is not None:
                 await call.served.limiter.admit(current_context().ip_address, self._counted)
             response = await handle(call)

@@ -22,9 +22,9 @@ class BegunSession(Value):
 
 
 class OwnSessions(Value):
-    """Where somebody is logged in, the one that was active last first; ``current`` is the one that asks."""
+    """Where somebody is logged in, the one that was active last first; ``current`` is the session that asks, if any."""
 
-    current: UUID
+    current: UUID | None
     sessions: Sequence[SessionSecure]
 
 
@@ -56,8 +56,8 @@ async def log_in(call: Call, body: SessionLogin, response: Response) -> BegunSes
 @routes.get("", summary="List the own sessions")
 async def show(call: Call) -> OwnSessions:
     """Those that are accepted, the one that was active last first."""
-    sessions = await call.data.sessions.list(call.actor, call.active_session.user_id)
-    return OwnSessions(current=call.active_session.id, sessions=sessions)
+    sessions = await call.data.sessions.list(call.actor, call.user_id)
+    return OwnSessions(current=call.session_id, sessions=sessions)
 
 
 @routes.delete("/current", summary="Log out", status_code=204)
@@ -70,7 +70,7 @@ async def log_out(call: Call, response: Response) -> None:
 @routes.post("/revoke-others", summary="Log out everywhere else")
 async def end_others(call: Call) -> EndedSessions:
     """All but the one of this request."""
-    ended = await call.data.sessions.revoke_all(call.actor, call.active_session.user_id, keep=call.active_session.id)
+    ended = await call.data.sessions.revoke_all(call.actor, call.user_id, keep=call.session_id)
     return EndedSessions(ended=ended)
 
 
