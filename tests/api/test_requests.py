@@ -15,7 +15,17 @@ from data_layer.api.app import create_app
 from data_layer.errors import DatabaseError, DatabaseUnavailableError
 from tests.observability.support import events, log_to_memory
 
-PEOPLE = ("/v1/accounts", "/v1/generations", "/v1/projects", "/v1/sessions", "/v1/tokens")
+PEOPLE = (
+    "/v1/accounts",
+    "/v1/budgets",
+    "/v1/design-systems",
+    "/v1/generations",
+    "/v1/projects",
+    "/v1/sessions",
+    "/v1/shares",
+    "/v1/tokens",
+    "/v1/usage",
+)
 GENERATED = re.compile(r"[0-9a-f]{32}")
 log = structlog.get_logger("data_layer.tests")
 
@@ -133,6 +143,7 @@ async def test_the_documentation(client: httpx.AsyncClient) -> None:
         "/readyz",
         "/v1/files/{key}",
         "/a/{name}",
+        "/s/{token}",
     }
     for path in description["paths"].values():
         assert all(operation["summary"] for operation in path.values())
@@ -173,6 +184,7 @@ async def test_what_anybody_may_call(client: httpx.AsyncClient) -> None:
         "GET /readyz",
         "GET /health",
         "GET /a/{name}",
+        "GET /s/{token}",
         "GET /v1/files/{key}",
         "PUT /v1/files/{key}",
         "POST /v1/accounts",

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from data_layer import __version__
-from data_layer.api import accounts, files, generations, health, projects, sessions, tokens
+from data_layer.api import accounts, designs, files, generations, health, projects, sessions, shares, tokens, usage
 from data_layer.api.authentication import People
 from data_layer.api.documentation import describe, documentation_page
 from data_layer.api.errors import add_error_handlers
@@ -21,7 +21,17 @@ from data_layer.services.request_limits import RequestLimiter
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
 
-_RESOURCES = (projects.routes, generations.routes, accounts.routes, sessions.routes, tokens.routes)
+_RESOURCES = (
+    projects.routes,
+    generations.routes,
+    designs.routes,
+    shares.routes,
+    usage.routes,
+    usage.budgets,
+    accounts.routes,
+    sessions.routes,
+    tokens.routes,
+)
 
 
 def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI:

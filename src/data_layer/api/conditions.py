@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Self
 
@@ -43,7 +43,10 @@ class Conditions:
         return _time(self.if_range) == modified.replace(microsecond=0)
 
 
-_REVISION = re.compile(r'"r(\d{1,9})"')
+_WEIGHT = re.compile(r"[01](\.\d{0,3})?", re.ASCII)
+_REVISION = re.compile(r'"r(\d{1,9})"', re.ASCII)
+_MOMENT = re.compile(r'"t(\d{1,17})"', re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def revision_tag(revision: int) -> str:
@@ -57,23 +60,51 @@ def require_revision(headers: Mapping[str, str]) -> int:
     Raises:
         HTTPException: 428 without the header; 412 where it names no revision that there can be.
     """
+    return int(_matched(headers, _REVISION, "r3"))
+
+
+def moment_tag(at: datetime) -> str:
+    """The ETag of what can be edited and has no revisions: when it was changed last."""
+    return f'"t{(at - _EPOCH) // timedelta(microseconds=1)}"'
+
+
+def require_moment(headers: Mapping[str, str]) -> datetime:
+    """When what a change is based on was changed last, from ``If-Match``; see `require_revision`."""
+    return _EPOCH + timedelta(microseconds=int(_matched(headers, _MOMENT, "t1767225600000000")))
+
+
+def _matched(headers: Mapping[str, str], tag: re.Pattern[str], example: str) -> str:
     given = headers.get("if-match")
     if given is None:
         raise HTTPException(428, "send If-Match with the ETag of what you have read")
-    match = _REVISION.fullmatch(given.strip())
+    match = tag.fullmatch(given.strip())
     if match is None:
-        raise HTTPException(412, 'If-Match must be one ETag of this service, such as "r3"; read it again')
-    return int(match[1])
+        raise HTTPException(412, f'If-Match must be one ETag of this service, such as "{example}"; read it again')
+    return match[1]
 
 
 def accepts_gzip(accept_encoding: str | None) -> bool:
     """Whether a client takes gzip: it must say so, as some programs do not undo it."""
-    qualities = {}
-    for choice in (accept_encoding or "").lower().split(","):
-        name, _, parameter = choice.partition(";")
-        quality = parameter.strip().removeprefix("q=")
-        qualities[name.strip()] = not re.fullmatch(r"0(\.0*)?", quality)
-    return qualities.get("gzip", qualities.get("x-gzip", qualities.get("*", False)))
+    qualities = _qualities(accept_encoding)
+    return qualities.get("gzip", qualities.get("x-gzip", qualities.get("*", 0))) > 0
+
+
+def prefers(accept: str | None, media_type: str) -> bool:
+    """Whether a client would rather have this type than JSON, which it gets when it does not say (12.5.1)."""
+    qualities = _qualities(accept)
+    ranges = (media_type, f"{media_type.partition('/')[0]}/*")
+    wanted = next((qualities[each] for each in ranges if each in qualities), 0)
+    return wanted > max((qualities.get(each, 0) for each in ("application/json", "application/*")), default=0)
+
+
+def _qualities(header: str | None) -> dict[str, float]:
+    """The choices of a client with their weights, 0 for what it refuses."""
+    found = {}
+    for choice in (header or "").lower().split(","):
+        name, *parameters = (part.strip() for part in choice.split(";"))
+        weight = next((each[2:] for each in parameters if each.startswith("q=")), "1")
+        found[name] = float(weight) if _WEIGHT.fullmatch(weight) else 1.0
+    return found
 
 
 def _time(text: str | None) -> datetime | None:

@@ -17,6 +17,7 @@ from data_layer.context import request_context
 from data_layer.observability.log import get_log
 from data_layer.observability.metrics.http import UNMATCHED, HttpCounters
 from data_layer.observability.tracing.current import current_traceparent
+from data_layer.services.shares import SHARE_PATH
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -38,7 +39,8 @@ class RequestMiddleware:
     - The address and the scheme of the client, as trusted proxies say (TRUSTED_PROXIES).
     - An id: that of the client's ``X-Request-ID`` if it is a sane one, else a new one. The answer carries it.
     - A context with address, user agent and id, for everything that is recorded; authentication adds the actor.
-    - A line in the log with method, path, status, address and duration. Never the query, which may hold a secret.
+    - A line in the log with method, path, status, address and duration. Never the query, which may hold a secret, nor
+      the token of a share.
     - Metrics, by the template of the route.
     - An answer, if the application raises an exception that nobody expected, and a line with its traceback.
 
@@ -79,7 +81,7 @@ class RequestMiddleware:
             except Exception as error:
                 if answer.has_begun:
                     raise  # The server closes the connection, so that the client knows that something is missing.
-                log.error("request_crashed", exc_info=error, path=scope["path"])  # noqa: TRY400  (not a stdlib logger)
+                log.error("request_crashed", exc_info=error, path=_loggable(scope))  # noqa: TRY400  (not a stdlib logger)
                 await internal_error(scope)(scope, receive, answer.send)
             finally:
                 seconds = time.perf_counter() - started
@@ -90,7 +92,7 @@ class RequestMiddleware:
                 level(
                     "request_answered",
                     method=scope["method"],
-                    path=scope["path"],
+                    path=_loggable(scope),
                     status=answer.status,
                     client=client,
                     duration_ms=round(seconds * 1000, 2),
@@ -136,6 +138,11 @@ class _Answer:
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (_REQUEST_ID, self._request_id.encode())]
         await self._send(message)
+
+
+def _loggable(scope: Scope) -> str:
+    path: str = scope["path"]
+    return f"{SHARE_PATH}…" if path.startswith(SHARE_PATH) else path
 
 
 def _identify(headers: Headers) -> tuple[str, str | None]:

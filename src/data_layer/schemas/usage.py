@@ -7,6 +7,8 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
+from pydantic import computed_field
+
 from data_layer.entities.enums import CodeStack, UsageOutcome
 from data_layer.schemas.base import Input, View
 
@@ -115,6 +117,7 @@ class BudgetView(View):
     spent: Decimal
     reserved: Decimal
 
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's way, which mypy does not know
     @property
     def remaining(self) -> Decimal:
         """What can still be reserved."""

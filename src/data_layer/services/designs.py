@@ -166,7 +166,8 @@ def _missing(design_id: UUID) -> NotFoundError:
 def _require_unchanged(design: DesignSystem, expected: datetime | None) -> None:
     if expected is not None and design.updated_at != expected:
         raise ChangedMeanwhileError(
-            f"the design system was changed at {design.updated_at:%Y-%m-%d %H:%M:%S}; read it again"
+            f"the design system was changed at {design.updated_at:%Y-%m-%d %H:%M:%S}; read it again",
+            current=DesignSystemView.model_validate(design).model_dump(),
         )
 
 

@@ -30,6 +30,7 @@ class RequestKind(StrEnum):
     REGISTER = "register"
     ASK_FOR_MAIL = "ask_for_mail"
     SHOW_MAILED_TOKEN = "show_mailed_token"  # noqa: S105  (the name of a kind)
+    OPEN_SHARE = "open_share"
 
 
 class RequestLimiter:

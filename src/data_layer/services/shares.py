@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MAXIMUM_NUMBER = 100
 """Most shares of one project that are in force at once."""
 
+SHARE_PATH = "/s/"
+"""Where the service shows shares: the token follows, so what begins like this stands in no log."""
+
 LONGEST_LIFETIME = timedelta(days=3650)
 
 _TOKEN_BYTES = 32

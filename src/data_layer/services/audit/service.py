@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import csv
 import hashlib
-import io
-import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Unpack
 from uuid import UUID
-
-import orjson
 
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditLevel
@@ -25,6 +20,7 @@ from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.audit.buffer import AuditBuffer
 from data_layer.services.audit.recording import EventFields, make_row
+from data_layer.services.csv_text import csv_bytes, csv_cell, json_bytes
 from data_layer.services.permissions import Permission, require
 
 _LENGTH = 16 + 8
@@ -57,18 +53,10 @@ def _mark(wanted: AuditFilter, *, newest_first: bool) -> bytes:
 
 
 _BATCH = 1_000
-_CALCULATED = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def ignore_progress(_: int) -> None:
     """Ignore it."""
-
-
-def _json(value: object) -> bytes:
-    try:
-        return orjson.dumps(value, option=orjson.OPT_UTC_Z)
-    except TypeError:  # PostgreSQL keeps numbers of any size, such as 1e23, and orjson only integers of 64 bits.
-        return json.dumps(value, default=lambda part: orjson.loads(orjson.dumps(part))).encode()
 
 
 class AuditExporter:
@@ -86,7 +74,7 @@ class AuditExporter:
         """The pieces of the file."""
         await self._record(actor)
         if self._format is ExportFormat.CSV:
-            yield _csv([self._names])
+            yield csv_bytes([self._names])
         count = 0
         last: UUID | None = None
         while True:
@@ -105,8 +93,8 @@ class AuditExporter:
 
     def _encode(self, rows: Sequence[dict[str, Any]]) -> bytes:
         if self._format is ExportFormat.JSON_LINES:
-            return b"".join(_json(row) + b"\n" for row in rows)
-        return _csv([_cell(row[name]) for name in self._names] for row in rows)
+            return b"".join(json_bytes(row) + b"\n" for row in rows)
+        return csv_bytes([csv_cell(row[name]) for name in self._names] for row in rows)
 
     async def _record(self, actor: Actor) -> None:
         chosen = self._wanted.model_dump(mode="json", exclude_defaults=True)
@@ -121,29 +109,6 @@ class AuditExporter:
                 )
             entry.resource_type = "audit_logs"
             tx.add(entry)
-
-
-def _csv(rows: Any) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerows(rows)
-    return text.getvalue().encode()
-
-
-def _cell(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case datetime():
-            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-        case dict() | list():
-            return _json(value).decode()
-        case int() | float():
-            return str(value)
-        case _:
-            text = str(value)
-            return f"'{text}" if text.startswith(_CALCULATED) else text
 
 
 MAXIMUM_PAGE = 1000

@@ -1,0 +1,42 @@
+"""Pages that a model wrote, shown by browsers: each runs in an origin of its own that is nobody's.
+
+``sandbox`` without ``allow-same-origin`` makes the origin opaque: the page has no cookie, no storage and no service
+worker, what it fetches from us comes without credentials, and it cannot read the answer. It may run its scripts and
+load what such pages load from CDNs. Its forms reach its own scripts and are sent nowhere, and it shows no frame.
+"""
+
+from __future__ import annotations
+
+from fastapi import Response
+
+_DIRECTIVES = {
+    "sandbox": "allow-scripts allow-forms allow-modals",
+    "default-src": "'none'",
+    "script-src": "https: data: blob: 'unsafe-inline' 'unsafe-eval'",
+    "style-src": "https: data: blob: 'unsafe-inline'",
+    "font-src": "https: data: blob:",
+    # Also http:, because permanent addresses of images are relative to the service, which has no TLS on a laptop.
+    "img-src": "http: https: data: blob:",
+    "media-src": "http: https: data: blob:",
+    "connect-src": "https: data: blob:",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'none'",
+}
+_DENIED = ("camera", "clipboard-read", "display-capture", "geolocation", "microphone", "payment", "usb")
+_HEADERS = {
+    "content-security-policy": "; ".join(f"{name} {value}" for name, value in _DIRECTIVES.items()),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": ", ".join(f"{name}=()" for name in _DENIED),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-robots-tag": "noindex, nofollow",
+}
+
+
+def hostile_page(html: str) -> Response:
+    """A page that may do nothing to the person who looks."""
+    # A lone surrogate cannot be sent; in a page it is a mistake of its author, which browsers show like this.
+    content = html.encode("utf-8", "replace")
+    return Response(content, headers=_HEADERS, media_type="text/html; charset=utf-8")
