@@ -25,6 +25,7 @@ PEOPLE = (
     "/v1/shares",
     "/v1/tokens",
     "/v1/usage",
+    "/v1/variants",
 )
 GENERATED = re.compile(r"[0-9a-f]{32}")
 log = structlog.get_logger("data_layer.tests")

@@ -14,6 +14,7 @@ from data_layer.entities.enums import ProjectStatus, UserRole
 from data_layer.errors import NotFoundError, PermissionDeniedError
 from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.actors import SYSTEM, Actor
+from data_layer.schemas.codes import VariantChanges
 from data_layer.schemas.generations import (
     CodePiece,
     FinishedGeneration,
@@ -106,6 +107,9 @@ WRITES: dict[str, Callable[[Story], Awaitable[object]]] = {
     "cancel": lambda story: story.data.generations.cancel(story.actor, story.generation.id),
     "take_over": lambda story: story.data.generations.take_over(story.actor, story.generation.id),
     "select": lambda story: story.data.generations.select(story.actor, story.generation.id, 1),
+    "edit": lambda story: story.data.generations.edit(story.actor, story.first_code, VariantChanges(name="name")),
+    "restore_variant": lambda story: story.data.generations.restore_variant(story.actor, story.first_code),
+    "fork_variant": lambda story: story.data.generations.fork_variant(story.actor, story.first_code),
     "rename": lambda story: story.data.generations.rename(story.actor, story.first_code, "name"),
     "mark_favorite": lambda story: story.data.generations.mark_favorite(story.actor, story.first_code),
     "rate": lambda story: story.data.generations.rate(story.actor, story.first_code, stars=4),
@@ -126,6 +130,7 @@ WRITES: dict[str, Callable[[Story], Awaitable[object]]] = {
 SHOWN_NOWHERE = {
     *("open", "list", "search", "recent", "find", "details", "history", "version", "latest", "diff", "follow"),
     *("find_parent", "append", "renew", "report_usage", "store", "count_copy", "count_download"),
+    *("tree", "open_variant", "compare"),
 }
 """Methods that change nothing that a list or a history shows, except while a variant runs."""
 

@@ -26,6 +26,7 @@ from data_layer.errors import DataLayerError, InvalidValueError
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.audit import AuditFilter, AuditView, ExportFormat
 from data_layer.schemas.base import Input, Value
+from data_layer.schemas.codes import VariantChanges
 from data_layer.schemas.designs import DesignSystemChanges
 from data_layer.schemas.files import Attachment
 from data_layer.schemas.generations import (
@@ -79,6 +80,7 @@ PLAUSIBLE: dict[type[Input], dict[str, Any]] = {
     GenerationRequest: {},
     VariantModel: {},
     VariantResult: {},
+    VariantChanges: {},
     FinishedVariant: {"code": "<p>"},
     FinishedGeneration: {"request": GenerationRequest(), "variants": (FinishedVariant(code="<p>"),)},
     NewImage: {},

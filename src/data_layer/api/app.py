@@ -9,7 +9,19 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from data_layer import __version__
-from data_layer.api import accounts, designs, files, generations, health, projects, sessions, shares, tokens, usage
+from data_layer.api import (
+    accounts,
+    designs,
+    files,
+    generations,
+    health,
+    projects,
+    sessions,
+    shares,
+    tokens,
+    usage,
+    variants,
+)
 from data_layer.api.authentication import People
 from data_layer.api.documentation import describe, documentation_page
 from data_layer.api.errors import add_error_handlers
@@ -24,6 +36,7 @@ if TYPE_CHECKING:
 _RESOURCES = (
     projects.routes,
     generations.routes,
+    variants.routes,
     designs.routes,
     shares.routes,
     usage.routes,

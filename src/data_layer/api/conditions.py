@@ -1,4 +1,4 @@
-"""Conditional requests (RFC 9110, 13), requests for a part of a file (14) and the choice of an encoding (12.5.3)."""
+"""Conditional requests (RFC 9110, 13), parts of files (14), and the choice of a type and an encoding (12.5)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,16 @@ class Conditions:
         """Those of a request."""
         return cls(headers.get("if-none-match"), headers.get("if-modified-since"), headers.get("if-range"))
 
+    def names(self, etag: str) -> bool:
+        """Whether the client has the version with this ETag, without ``W/``."""
+        if self.if_none_match is None:
+            return False
+        return self.if_none_match.strip() == "*" or etag in _ETAG.findall(self.if_none_match)
+
     def is_unchanged(self, etag: str, modified: datetime) -> bool:
         """Whether the client has this version. The ETag counts, and the date only where there is none."""
         if self.if_none_match is not None:
-            return self.if_none_match.strip() == "*" or etag in _ETAG.findall(self.if_none_match)
+            return self.names(etag)
         since = _time(self.if_modified_since)
         return since is not None and modified.replace(microsecond=0) <= since
 
@@ -45,13 +51,14 @@ class Conditions:
 
 _WEIGHT = re.compile(r"[01](\.\d{0,3})?", re.ASCII)
 _REVISION = re.compile(r'"r(\d{1,9})"', re.ASCII)
+_EDITION = re.compile(r'"([0-9a-f]{16})"')
 _MOMENT = re.compile(r'"t(\d{1,17})"', re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def revision_tag(revision: int) -> str:
+def revision_tag(revision: int | str) -> str:
     """The ETag of what can be edited."""
-    return f'"r{revision}"'
+    return f'"r{revision}"' if isinstance(revision, int) else f'"{revision}"'
 
 
 def require_revision(headers: Mapping[str, str]) -> int:
@@ -61,6 +68,11 @@ def require_revision(headers: Mapping[str, str]) -> int:
         HTTPException: 428 without the header; 412 where it names no revision that there can be.
     """
     return int(_matched(headers, _REVISION, "r3"))
+
+
+def require_edition(headers: Mapping[str, str]) -> str:
+    """The same where a revision is a hash of what can be edited."""
+    return _matched(headers, _EDITION, "9f86d081884c7d65")
 
 
 def moment_tag(at: datetime) -> str:

@@ -9,17 +9,18 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import Header, Path, Query, Response
+from fastapi import Header, Path, Response
 from pydantic import Field, StringConstraints
 
 from data_layer.api.event_stream import event_stream
-from data_layer.api.request_models import Body
+from data_layer.api.request_models import Body, Reason
 from data_layer.api.routes import Call, Routes
 from data_layer.entities.enums import GenerationStatus
 from data_layer.errors import InvalidValueError
 from data_layer.schemas.base import Value
 from data_layer.schemas.generations import (
     CodePiece,
+    GenerationFull,
     GenerationRequest,
     GenerationView,
     Piece,
@@ -145,6 +146,12 @@ async def start(call: Call, body: NewGeneration) -> StartedGeneration:
     )
 
 
+@routes.get("/{generation_id}", summary="Read a generation", errors=[404, 422])
+async def show(call: Call, generation_id: UUID, reason: Reason | None = None) -> GenerationFull:
+    """What was asked for, and its variants without their code."""
+    return await call.data.generations.open(call.actor, generation_id, reason=reason)
+
+
 @routes.post("/{generation_id}/cancel", summary="Cancel a generation", errors=[404])
 async def cancel(call: Call, generation_id: UUID, body: Cancellation) -> GenerationView:
     """What was streamed so far is kept. Harmless where nothing runs any more."""
@@ -208,7 +215,7 @@ async def follow(
     call: Call,
     generation_id: UUID,
     last_event_id: Annotated[str | None, Header(max_length=4096)] = None,
-    reason: Annotated[str | None, Query(max_length=1000)] = None,
+    reason: Reason | None = None,
 ) -> Response:
     """First comes the code of each variant, then what changes it. ``Last-Event-ID`` goes on after an event.
 

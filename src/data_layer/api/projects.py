@@ -5,21 +5,22 @@ To others a project is like a missing one. Moderators read it with ``reason``, w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Path, Query, Response
+from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 
-from data_layer.api.conditions import require_revision, revision_tag
+from data_layer.api.conditions import Conditions, require_revision, revision_tag
 from data_layer.api.pages import link_to_next
-from data_layer.api.request_models import Body
+from data_layer.api.request_models import Body, Reason
 from data_layer.api.routes import Call, Routes
 from data_layer.entities.enums import CodeStack, ProjectStatus, ProjectType
 from data_layer.schemas.base import Value
 from data_layer.schemas.codes import GeneratedCodeFull
-from data_layer.schemas.generations import GenerationView
+from data_layer.schemas.generations import GenerationView, OpenedTree, TreeCode, TreeGeneration
 from data_layer.schemas.projects import (
     ProjectChanges,
     ProjectDraft,
@@ -33,11 +34,7 @@ from data_layer.schemas.search import SearchPage
 _SCREENSHOT_BODY = 28 * 2**20
 """Bytes: an image of 20 MiB as a data URL, and the rest of the body."""
 
-_Reason = Annotated[
-    str,
-    StringConstraints(max_length=1000),
-    Field(description="Why a moderator looks at somebody else's project; it is recorded."),
-]
+_PIECE = 64 * 1024
 _Cursor = Annotated[str, StringConstraints(max_length=4096)]
 _Limit = Annotated[int, Field(ge=1, le=1000)]
 _Number = Annotated[int, Path(ge=1, lt=2**31)]
@@ -70,7 +67,7 @@ class _OwnersQuery(Body):
 
     after: _Cursor | None = None
     owner_id: UUID | None = None
-    reason: _Reason | None = None
+    reason: Reason | None = None
 
     @property
     def page(self) -> dict[str, Any]:
@@ -111,7 +108,7 @@ class VersionsQuery(Body):
 
     before: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     limit: _Limit = 50
-    reason: _Reason | None = None
+    reason: Reason | None = None
 
 
 class Clone(Body):
@@ -120,6 +117,13 @@ class Clone(Body):
     name: str | None = None
     history: bool = True
     version: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+
+
+class ProjectTree(Value):
+    """A project with all its generations, last one first."""
+
+    project: ProjectFull
+    generations: Sequence[TreeGeneration]
 
 
 class VersionPage(Value):
@@ -166,7 +170,7 @@ async def search(call: Call, response: Response, query: Annotated[SearchQuery, Q
 
 
 @routes.get("/{project_id}", summary="Read a project", errors=[404, 422])
-async def show(call: Call, response: Response, project_id: UUID, reason: _Reason | None = None) -> ProjectFull:
+async def show(call: Call, response: Response, project_id: UUID, reason: Reason | None = None) -> ProjectFull:
     """The view is counted. ``ETag`` is the revision, which a change needs."""
     return _tagged(response, await call.data.projects.open(call.actor, project_id, reason=reason))
 
@@ -231,10 +235,53 @@ async def version(
     project_id: UUID,
     number: _Number,
     variant: Annotated[int | None, Query(ge=0, lt=2**31, description="By default the selected one.")] = None,
-    reason: _Reason | None = None,
+    reason: Reason | None = None,
 ) -> GeneratedCodeFull:
     """The view is counted."""
     return await call.data.generations.version(call.actor, project_id, number, variant, reason=reason)
+
+
+@routes.get(
+    "/{project_id}/tree",
+    summary="Read a project with all its versions",
+    errors=[404, 422],
+    response_class=Response,
+    response_model=ProjectTree,
+    responses={304: {"description": "The client has it already."}},
+)
+async def tree(
+    call: Call,
+    project_id: UUID,
+    code: Annotated[TreeCode, Query(description="Which variants come with their code.")] = TreeCode.SELECTED,
+    reason: Reason | None = None,
+) -> Response:
+    """All that an application needs to show a project again; variants form a tree by ``parent_id``.
+
+    The answer is sent while it is read, so its length is not known before. ``ETag`` changes with whatever is in it,
+    counters aside.
+    """
+    opened = await call.data.generations.tree(call.actor, project_id, code=code, reason=reason)
+    etag = f'"{opened.fingerprint}-{code}"'
+    headers = {"etag": f"W/{etag}", "cache-control": "private, no-cache"}
+    if Conditions.of(call.headers).names(etag):
+        return Response(status_code=304, headers=headers)
+    if call.method == "HEAD":
+        return Response(headers=headers, media_type="application/json")
+    return StreamingResponse(_encoded(opened), headers=headers, media_type="application/json")
+
+
+async def _encoded(opened: OpenedTree) -> AsyncIterator[bytes]:
+    """The tree as JSON, in pieces that are worth being sent."""
+    parts = [b'{"project":', opened.project.model_dump_json().encode(), b',"generations":[']
+    size, separator = 0, b""
+    async for generation in opened.generations:
+        encoded = generation.model_dump_json().encode()
+        parts += separator, encoded
+        size, separator = size + len(encoded), b","
+        if size >= _PIECE:
+            yield b"".join(parts)
+            parts, size = [], 0
+    yield b"".join([*parts, b"]}"])
 
 
 def _tagged(response: Response, project: ProjectFull) -> ProjectFull:

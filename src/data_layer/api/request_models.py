@@ -16,6 +16,12 @@ Email = Annotated[str, StringConstraints(min_length=1, max_length=320)]
 Password = Annotated[SecretStr, Field(min_length=1, max_length=_LONGEST_PASSWORD)]
 Token = Annotated[SecretStr, Field(min_length=1, max_length=_LONGEST_TOKEN)]
 
+Reason = Annotated[
+    str,
+    StringConstraints(max_length=1000),
+    Field(description="Why a moderator looks at somebody else's work; it is recorded."),
+]
+
 
 class Body(Value):
     """An object; a field that nobody knows is refused, because it is a mistake."""

@@ -96,6 +96,12 @@ class GeneratedCodeRepository(Repository[GeneratedCode]):
         [rows] = await self._session.fetch_all(SUMMARIES_OF.given(generation_ids=list(generation_ids)))
         return code_summaries().read(rows)
 
+    async def texts(self, code_ids: Sequence[UUID]) -> dict[UUID, str]:
+        """The codes of these variants; those that are gone are left out."""
+        statement = select(GeneratedCode.id, GeneratedCode.code).where(GeneratedCode.id.in_(code_ids))
+        rows = await self._session.execute(named("generated_codes.texts", statement))
+        return {row.id: row.code for row in rows}
+
     async def is_running(self, project_id: UUID) -> bool:
         """Whether a variant of the project has a writer."""
         return await self._session.fetch_one(*_RUNNING.given(project_id=project_id)) is not None

@@ -115,3 +115,17 @@ SELECT count(*) FROM removed
 """,
 )
 COUNT_OLD_EVENTS = Sql("generation_events.count_old", "SELECT count(*) FROM generation_events WHERE id < %s")
+
+# Numbers and parents may change without a new time: older generations that arrive late move the ones after them.
+TREE_FINGERPRINT = Sql(
+    "generations.tree_fingerprint",
+    """
+SELECT encode(sha256(convert_to(concat(
+    (SELECT string_agg(concat_ws('/', id, number, selected_variant, extract(epoch FROM updated_at)), ',' ORDER BY id)
+     FROM generations WHERE project_id = %s),
+    ';',
+    (SELECT string_agg(concat_ws('/', id, version, parent_id, status, extract(epoch FROM updated_at)), ',' ORDER BY id)
+     FROM generated_codes WHERE project_id = %s)
+), 'UTF8')), 'hex')
+""",
+)

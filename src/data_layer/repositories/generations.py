@@ -22,7 +22,7 @@ from data_layer.repositories.generated import SUMMARIES_OF, code_summaries, summ
 from data_layer.repositories.repository import MAXIMUM_NUMBER, Repository, check_limit, check_number
 from data_layer.repositories.view_rows import ViewRows
 from data_layer.schemas.codes import GeneratedCodeSummary
-from data_layer.schemas.generations import GenerationRow, VariantResult
+from data_layer.schemas.generations import GenerationRow, TreeRow, VariantResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,12 @@ def _generation_rows() -> ViewRows[GenerationRow]:
     return ViewRows(GenerationRow, Generation)
 
 
+@cache
+def _tree_rows() -> ViewRows[TreeRow]:
+    return ViewRows(TreeRow, Generation)
+
+
+_TREE_PAGE = CompiledStatement("generations.tree_page", lambda: _page(*_tree_rows().columns))
 _PAGE = CompiledStatement("generations.page", lambda: _page(*_generation_rows().columns))
 _PAGE_VARIANTS = CompiledStatement(
     "generations.page_variants",
@@ -280,6 +286,18 @@ class GenerationRepository(Repository[Generation]):
             [code_rows] = await self._session.fetch_all(SUMMARIES_OF.given(generation_ids=missed))
             codes += code_summaries().read(code_rows)
         return generations, codes
+
+    async def tree_page(self, project_id: UUID, *, limit: int, before: int | None) -> Sequence[TreeRow]:
+        """The generations of a project with their inputs, last one first; the arguments are those of ``history``."""
+        check_limit(limit)
+        number = MAXIMUM_NUMBER if before is None else before
+        [rows] = await self._session.fetch_all(_TREE_PAGE.given(project_id=project_id, before=number, limit=limit))
+        return _tree_rows().read(rows)
+
+    async def tree_fingerprint(self, project_id: UUID) -> str:
+        """What changes whenever a generation or a variant of the project does, counters aside."""
+        row = await self._session.fetch_one(sql.TREE_FINGERPRINT, (project_id, project_id))
+        return str(row[0]) if row else ""
 
 
 class GenerationEventRepository(Repository[GenerationEvent]):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from uuid import UUID
 
+import orjson
 from pydantic import AliasChoices, Field
 
 from data_layer.entities.enums import CodeStack, GenerationProvider, GenerationStatus, GenerationType
-from data_layer.schemas.base import JsonObject, View
+from data_layer.schemas.base import Input, JsonObject, View
 
 
 class GeneratedCodeBase(View):
@@ -63,3 +65,16 @@ class GeneratedCodeFull(GeneratedCodeBase):
     feedback: JsonObject
     metrics: JsonObject
     metadata: JsonObject = Field(validation_alias=AliasChoices("metadata_", "metadata"))
+
+    @property
+    def revision(self) -> str:
+        """What people edit of it, as a short hash: the same again after a change that was taken back."""
+        edited = orjson.dumps([self.name, self.is_favorite, self.rating, self.feedback], option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(edited).hexdigest()[:16]
+
+
+class VariantChanges(Input):
+    """What to change in a variant. What is not given stays; ``name=None`` takes the name away."""
+
+    name: str | None = None
+    is_favorite: bool = False

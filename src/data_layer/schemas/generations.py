@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import AwareDatetime, Field
 
 from data_layer.entities.enums import CodeStack, GenerationProvider, GenerationStatus, InputMode, RequestType
-from data_layer.schemas.base import Input, Value, View
+from data_layer.schemas.base import Input, JsonObject, Value, View
 from data_layer.schemas.codes import GeneratedCodeSummary
+from data_layer.schemas.projects import ProjectFull
 from data_layer.schemas.usage import Reservation
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
@@ -183,6 +186,58 @@ class GenerationView(GenerationRow):
 
     status: GenerationStatus
     variants: tuple[GeneratedCodeSummary, ...]
+
+
+class GenerationFull(GenerationView):
+    """Everything about a generation, without the code of its variants."""
+
+    full_prompt: str | None
+    inputs: JsonObject
+    design_system: str | None
+    external_source: str | None
+    external_key: str | None
+
+
+class TreeCode(StrEnum):
+    """Which variants of a tree come with their code."""
+
+    NONE = "none"
+    SELECTED = "selected"
+    ALL = "all"
+
+
+class TreeRow(GenerationRow):
+    """A generation with what was put into it."""
+
+    inputs: JsonObject
+
+
+class TreeVariant(GeneratedCodeSummary):
+    """A variant; ``code`` is None where it was not asked for."""
+
+    code: str | None = None
+
+
+class TreeGeneration(TreeRow):
+    """A generation of a tree. Its variants say by ``parent_id`` what they were made from."""
+
+    status: GenerationStatus
+    variants: tuple[TreeVariant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedTree:
+    """A project and all its generations.
+
+    Attributes:
+        project: the project.
+        fingerprint: the same as long as nothing of the tree has changed, counters aside.
+        generations: last one first, read while it is iterated.
+    """
+
+    project: ProjectFull
+    fingerprint: str
+    generations: AsyncIterator[TreeGeneration]
 
 
 class Hunk(Value):

@@ -81,12 +81,12 @@ async def open_generation(
 
 
 async def open_code(
-    tx: UnitOfWork, actor: Actor, code_id: UUID, permission: Permission, *, lock: bool = False
+    tx: UnitOfWork, actor: Actor, code_id: UUID, permission: Permission, *, lock: bool = False, **options: Any
 ) -> tuple[Project, GeneratedCode]:
-    """A variant with its project; see ``open_project``."""
+    """A variant with its project; the options are those of ``open_project``."""
     try:
         code = await tx.codes.get(code_id, lock=lock)
-        return await open_project(tx, actor, code.project_id, permission), code
+        return await open_project(tx, actor, code.project_id, permission, **options), code
     except NotFoundError:
         raise NotFoundError(f"no code has the id {code_id}") from None
 

@@ -22,7 +22,7 @@ from data_layer.services.generations.live import MAXIMUM_VARIANTS
 from data_layer.services.generations.requests import generation_values, variant_values
 from data_layer.services.generations.streams import MAXIMUM_CODE
 from data_layer.services.generations.text import encoded, storable
-from data_layer.services.generations.versions import Versions
+from data_layer.services.generations.variants import Variants
 from data_layer.services.permissions import Permission
 from data_layer.services.project_keys import work_keys
 
@@ -32,7 +32,7 @@ MOST_IMPORTED = 1000
 _ENDED = (GenerationStatus.COMPLETED, GenerationStatus.FAILED, GenerationStatus.CANCELLED)
 
 
-class Recording(Versions):
+class Recording(Variants):
     """What is called with generations that nobody streams."""
 
     async def record(

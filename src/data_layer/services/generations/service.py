@@ -15,6 +15,7 @@ from uuid import UUID
 from data_layer.entities import AuditLog, GeneratedCode, Generation, Project
 from data_layer.entities.enums import AuditAction, GenerationStatus
 from data_layer.errors import (
+    ChangedMeanwhileError,
     GenerationEndedError,
     InvalidValueError,
     NotFoundError,
@@ -22,7 +23,7 @@ from data_layer.errors import (
 )
 from data_layer.repositories.generations import VariantEnd, VariantState
 from data_layer.schemas.actors import Actor
-from data_layer.schemas.codes import GeneratedCodeFull
+from data_layer.schemas.codes import GeneratedCodeFull, VariantChanges
 from data_layer.schemas.generation_stream import FollowedEvent
 from data_layer.schemas.generations import (
     GenerationRequest,
@@ -419,14 +420,32 @@ class GenerationService(Lineage):
 
     async def rename(self, actor: Actor, code_id: UUID, name: str | None) -> GeneratedCodeFull:
         """Give a variant a name, or none."""
-        clean = name.strip() if isinstance(name, str) else name
-        if clean == "":
-            raise InvalidValueError("name is empty; None takes it away", field="name")
-        return await self._change(actor, code_id, AuditAction.CODE_UPDATE, {"name": clean})
+        return await self._change(actor, code_id, AuditAction.CODE_UPDATE, {"name": _clean_name(name)})
 
     async def mark_favorite(self, actor: Actor, code_id: UUID, *, is_favorite: bool = True) -> GeneratedCodeFull:
         """Mark a variant as a favourite, or take the mark away."""
         return await self._change(actor, code_id, AuditAction.CODE_UPDATE, {"is_favorite": is_favorite})
+
+    async def edit(
+        self, actor: Actor, code_id: UUID, changes: VariantChanges, *, expected: str | None = None
+    ) -> GeneratedCodeFull:
+        """Change what people call a variant and how they mark it.
+
+        Args:
+            actor: the owner of the project.
+            code_id: which variant.
+            changes: what to change.
+            expected: the ``revision`` that was read; by default any.
+
+        Raises:
+            NotFoundError: the actor has no such variant.
+            ChangedMeanwhileError: it has another revision now.
+            InvalidValueError: the name is empty or too long.
+        """
+        values = {name: getattr(changes, name) for name in changes.model_fields_set}
+        if "name" in values:
+            values["name"] = _clean_name(values["name"])
+        return await self._change(actor, code_id, AuditAction.CODE_UPDATE, values, expected=expected)
 
     async def rate(
         self,
@@ -462,10 +481,18 @@ class GenerationService(Lineage):
             tx.add(AuditLog.data_action(action, project.user_id, "generated_code", code_id, description))
 
     async def _change(
-        self, actor: Actor, code_id: UUID, action: AuditAction, values: dict[str, Any]
+        self,
+        actor: Actor,
+        code_id: UUID,
+        action: AuditAction,
+        values: dict[str, Any],
+        *,
+        expected: str | None = None,
     ) -> GeneratedCodeFull:
         async with self._transactions() as tx:
             project, code = await open_code(tx, actor, code_id, Permission.CHANGE_CODE, lock=True)
+            if expected is not None:
+                _require_revision(code, expected, values)
             before = {name: getattr(code, name) for name in values}
             changed = {name: value for name, value in values.items() if before[name] != value}
             for name, value in changed.items():
@@ -576,6 +603,23 @@ class GenerationService(Lineage):
 
 
 _PLACEHOLDER: dict[str, Any] = {"code": "", "provider": VariantModel().provider, "model": VariantModel().name}
+
+
+def _clean_name(name: str | None) -> str | None:
+    clean = name.strip() if isinstance(name, str) else name
+    if clean == "":
+        raise InvalidValueError("name is empty; None takes it away", field="name")
+    return clean
+
+
+def _require_revision(code: GeneratedCode, expected: str, wanted: dict[str, Any]) -> None:
+    current = GeneratedCodeFull.model_validate(code)
+    if current.revision != expected:
+        raise ChangedMeanwhileError(
+            "somebody has changed the variant since it was read; read it again, then decide which values to keep",
+            wanted=wanted,
+            current=current.model_dump(mode="json", include={*wanted, "updated_at"}),
+        )
 
 
 def _generation(actor: Actor, project_id: UUID, request: GenerationRequest) -> Generation:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from data_layer.entities import AuditLog, GeneratedCode, Generation
+from data_layer.entities import AuditLog, GeneratedCode, Generation, Project
 from data_layer.entities.enums import AuditAction, GenerationStatus, RequestType
 from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.repositories.repository import check_limit, check_number
@@ -124,7 +124,7 @@ class Versions:
             await open_project(tx, actor, project_id, Permission.READ_CODE, reason=reason)
             places = [(place, None) if isinstance(place, int) else place for place in (old, new)]
             codes = [await code_at(tx, project_id, *place) for place in places]
-        return await asyncio.to_thread(_difference, *codes)
+        return await asyncio.to_thread(difference, *codes)
 
     async def restore(self, actor: Actor, project_id: UUID, number: int, variant: int | None = None) -> GenerationView:
         """Make an earlier version the last one again: a generation of its own, made from the one that is restored.
@@ -135,24 +135,7 @@ class Versions:
         """
         async with self._transactions() as tx:
             project = await open_project(tx, actor, project_id, Permission.CHANGE_CODE)
-            source = require_complete(await code_at(tx, project_id, number, variant))
-            origin = await tx.generations.get(source.generation_id)
-            generation = Generation(
-                project_id=project_id,
-                generation_type=RequestType.RESTORE,
-                input_mode=origin.input_mode,
-                created_by=actor.user_id,
-                inputs={"restored_version": number, "restored_variant": source.variant_index},
-            )
-            await add_copy(tx, generation, source, parent_id=source.id)
-            tx.invalidate(*work_keys(project_id, project.user_id))
-            tx.add(
-                AuditLog.data_action(
-                    *(AuditAction.CODE_UPDATE, project.user_id, "generation", generation.id, "Restored a version"),
-                    new_values={"project_id": str(project_id), "number": generation.number, "restored": number},
-                )
-            )
-            return await view_of(tx, await tx.generations.get(generation.id, lock=True))  # Read again: it is closed.
+            return await restore_code(tx, actor, project, await code_at(tx, project_id, number, variant))
 
 
 async def code_at(tx: UnitOfWork, project_id: UUID, number: int, variant: int | None) -> GeneratedCode:
@@ -173,6 +156,32 @@ async def code_at(tx: UnitOfWork, project_id: UUID, number: int, variant: int | 
     if code is None:
         raise missing
     return code
+
+
+async def restore_code(tx: UnitOfWork, actor: Actor, project: Project, source: GeneratedCode) -> GenerationView:
+    """Begin a generation that has the code of an earlier one.
+
+    Raises:
+        InvalidValueError: it is not complete.
+    """
+    require_complete(source)
+    origin = await tx.generations.get(source.generation_id)
+    generation = Generation(
+        project_id=project.id,
+        generation_type=RequestType.RESTORE,
+        input_mode=origin.input_mode,
+        created_by=actor.user_id,
+        inputs={"restored_version": source.version, "restored_variant": source.variant_index},
+    )
+    await add_copy(tx, generation, source, parent_id=source.id)
+    tx.invalidate(*work_keys(project.id, project.user_id))
+    tx.add(
+        AuditLog.data_action(
+            *(AuditAction.CODE_UPDATE, project.user_id, "generation", generation.id, "Restored a version"),
+            new_values={"project_id": str(project.id), "number": generation.number, "restored": source.version},
+        )
+    )
+    return await view_of(tx, await tx.generations.get(generation.id, lock=True))  # Read again: it is closed.
 
 
 def require_complete(code: GeneratedCode) -> GeneratedCode:
@@ -207,7 +216,8 @@ async def add_copy(tx: UnitOfWork, generation: Generation, source: GeneratedCode
     return copy.id
 
 
-def _difference(old: GeneratedCode, new: GeneratedCode) -> CodeDiff:
+def difference(old: GeneratedCode, new: GeneratedCode) -> CodeDiff:
+    """How two codes differ; of large ones it takes a while, so call it in a thread."""
     before, after = (code.code.split("\n") for code in (old, new))
     names = [f"version {code.version}.{code.variant_index}" for code in (old, new)]
     hunks = tuple(_hunk(group, before, after) for group in _groups(before, after))

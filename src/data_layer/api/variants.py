@@ -1,0 +1,161 @@
+"""Variants over HTTP, by their ids: the answers of models, what they changed, and what people say about them.
+
+The code of a variant is hostile: here it is text, and never a page. Pages are shown by ``previews``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Query, Response
+from pydantic import Field, StringConstraints, model_validator
+
+from data_layer.api.conditions import Conditions, prefers, require_edition, revision_tag
+from data_layer.api.request_models import Body, Reason
+from data_layer.api.routes import Call, Routes
+from data_layer.entities.enums import CodeStack
+from data_layer.schemas.codes import GeneratedCodeFull, VariantChanges
+from data_layer.schemas.generations import CodeDiff, GenerationView
+from data_layer.schemas.projects import ProjectFull
+
+_DIFF = "text/x-diff"
+_JSON = "application/json"
+_NO_PAGE = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; sandbox",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+class Feedback(Body):
+    """What a variant is worth: stars or a thumb, and why. It takes the place of what was said before."""
+
+    stars: Annotated[int, Field(ge=1, le=5)] | None = None
+    is_good: Annotated[bool, Field(description="Thumb up, or down.")] | None = None
+    words: Annotated[str, StringConstraints(max_length=2000)] | None = None
+
+    @model_validator(mode="after")
+    def _require_something(self) -> Feedback:
+        if self == Feedback.model_construct():
+            raise ValueError("say something, or take it back with DELETE")
+        return self
+
+
+class Fork(Body):
+    """What the new project is called, by default like the old one and "(copy)"."""
+
+    name: Annotated[str, StringConstraints(max_length=255)] | None = None
+
+
+routes = Routes("/v1/variants", "variants")
+
+
+@routes.get("/{variant_id}", summary="Read a variant", errors=[404, 422])
+async def show(call: Call, response: Response, variant_id: UUID, reason: Reason | None = None) -> GeneratedCodeFull:
+    """The view is counted. ``ETag`` names what people edit, which a change needs."""
+    return _tagged(response, await call.data.generations.open_variant(call.actor, variant_id, reason=reason))
+
+
+@routes.patch("/{variant_id}", summary="Change a variant", errors=[404, 412, 428])
+async def change(call: Call, response: Response, variant_id: UUID, body: VariantChanges) -> GeneratedCodeFull:
+    """What is not given stays. ``If-Match`` must name the ETag that was read; 412 shows what is stored now."""
+    expected = require_edition(call.headers)
+    return _tagged(response, await call.data.generations.edit(call.actor, variant_id, body, expected=expected))
+
+
+@routes.get(
+    "/{variant_id}/code",
+    summary="Read the code of a variant",
+    errors=[404, 422],
+    response_class=Response,
+    responses={
+        200: {"description": "The code.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        304: {"description": "The client has it already."},
+    },
+)
+async def code(
+    call: Call,
+    variant_id: UUID,
+    download: Annotated[bool, Query(description="As a file; the download is counted.")] = False,  # noqa: FBT002  (a query)
+    reason: Reason | None = None,
+) -> Response:
+    """Always text, whatever is in it. ``ETag`` is the SHA-256 of the code."""
+    variant = await call.data.generations.open_variant(call.actor, variant_id, reason=reason)
+    body = variant.code.encode()
+    etag = f'"{hashlib.sha256(body).hexdigest()}"'
+    headers = _NO_PAGE | {"etag": etag, "cache-control": "private, no-cache"}
+    if Conditions.of(call.headers).names(etag):
+        return Response(status_code=304, headers=headers)
+    if download:
+        headers["content-disposition"] = f'attachment; filename="{_file_name(variant)}"'
+        if call.method == "GET":
+            await call.data.generations.count_download(call.actor, variant_id)
+    return Response(body, headers=headers, media_type="text/plain")
+
+
+@routes.get(
+    "/{variant_id}/diff",
+    summary="Compare a variant with another one",
+    errors=[404, 422],
+    response_model=CodeDiff,
+    responses={200: {"content": {_DIFF: {"schema": {"type": "string"}}}}},
+)
+async def diff(
+    call: Call,
+    variant_id: UUID,
+    against: Annotated[UUID | None, Query(description="By default what it was made from.")] = None,
+    reason: Reason | None = None,
+) -> Response:
+    """What the variant changes of the other one: as JSON, or as a unified diff for ``Accept: text/x-diff``."""
+    found = await call.data.generations.compare(call.actor, variant_id, against, reason=reason)
+    headers = _NO_PAGE | {"vary": "accept"}
+    if prefers(call.headers.get("accept"), _DIFF):
+        return Response(found.unified, headers=headers, media_type=f"{_DIFF}; charset=utf-8")
+    return Response(found.model_dump_json(), headers=headers, media_type=_JSON)
+
+
+@routes.post("/{variant_id}/restore", summary="Restore a variant", status_code=201, errors=[404])
+async def restore(call: Call, variant_id: UUID) -> GenerationView:
+    """It becomes the last version of its project again, as a generation of its own."""
+    return await call.data.generations.restore_variant(call.actor, variant_id)
+
+
+@routes.post("/{variant_id}/fork", summary="Begin a project with a variant", status_code=201, errors=[404])
+async def fork(call: Call, response: Response, variant_id: UUID, body: Fork) -> ProjectFull:
+    """The new project is private, and holds its own files."""
+    project = await call.data.generations.fork_variant(call.actor, variant_id, name=body.name)
+    response.headers["location"] = f"/v1/projects/{project.id}"
+    response.headers["etag"] = revision_tag(project.revision)
+    return project
+
+
+@routes.put("/{variant_id}/feedback", summary="Rate a variant", errors=[404])
+async def rate(call: Call, response: Response, variant_id: UUID, body: Feedback) -> GeneratedCodeFull:
+    """Harmless to repeat."""
+    values: dict[str, Any] = body.model_dump()
+    return _tagged(response, await call.data.generations.rate(call.actor, variant_id, **values))
+
+
+@routes.delete("/{variant_id}/feedback", summary="Take back the rating of a variant", status_code=204, errors=[404])
+async def take_back_rating(call: Call, variant_id: UUID) -> None:
+    """Harmless to repeat."""
+    await call.data.generations.rate(call.actor, variant_id)
+
+
+@routes.post("/{variant_id}/copies", summary="Count that the code was copied", status_code=204, errors=[404])
+async def count_copy(call: Call, variant_id: UUID) -> None:
+    """For a button that copies to the clipboard, of which no request would tell."""
+    await call.data.generations.count_copy(call.actor, variant_id)
+
+
+def _tagged(response: Response, variant: GeneratedCodeFull) -> GeneratedCodeFull:
+    response.headers["etag"] = revision_tag(variant.revision)
+    return variant
+
+
+def _file_name(variant: GeneratedCodeFull) -> str:
+    suffix = "svg" if variant.code_stack is CodeStack.SVG else "html"
+    return f"version-{variant.version}.{variant.variant_index}.{suffix}"
