@@ -217,6 +217,7 @@ class World:
             "new": 1,
             "old": 1,
             "target": StorageKind.LOCAL,
+            "against_id": started.variant_ids[0],
             "is_good": True,
         }
         await self.start_generation()
@@ -243,6 +244,8 @@ class World:
             return {"projects": 1}.get(case.service)
         if (case.service, argument) == ("shares", "version"):
             return 1
+        if argument == "code_id" and case.method == "fork_variant":
+            return self.values["against_id"]  # It is complete.
         if argument in self.values:
             return self.values[argument]
         for kind in kinds_in(annotation):
@@ -294,7 +297,7 @@ class World:
             if each.default is each.empty and each.kind is not each.VAR_KEYWORD and name in annotations
         }
         values = {name: self.plausible(case, name, annotations[name]) for name in required}
-        for name in ("variant", "attached_to", "owner_id", "amount", "user_id"):
+        for name in ("variant", "against_id", "attached_to", "owner_id", "amount", "user_id"):
             if name in annotations and name not in values and case.method != "record_soon":
                 values[name] = self.values[name]
         values[case.argument] = value

@@ -70,7 +70,7 @@ class Variants(Trees):
         """
         async with self._transactions() as tx:
             project, code = await open_code(tx, actor, code_id, Permission.CHANGE_CODE)
-            return await restore_code(tx, actor, project, code)
+            return await restore_code(tx, actor, project, require_complete(code, "code_id"))
 
     async def fork_variant(self, actor: Actor, code_id: UUID, *, name: str | None = None) -> ProjectFull:
         """Begin a new project with a variant; see ``fork``.
@@ -81,4 +81,4 @@ class Variants(Trees):
         """
         async with self._transactions() as tx:
             project, code = await open_code(tx, actor, code_id, Permission.COPY_PROJECT)
-            return await copy_version(tx, actor, project, require_complete(code), name=name)
+            return await copy_version(tx, actor, project, require_complete(code, "code_id"), name=name)

@@ -135,7 +135,9 @@ class Versions:
         """
         async with self._transactions() as tx:
             project = await open_project(tx, actor, project_id, Permission.CHANGE_CODE)
-            return await restore_code(tx, actor, project, await code_at(tx, project_id, number, variant))
+            return await restore_code(
+                tx, actor, project, require_complete(await code_at(tx, project_id, number, variant))
+            )
 
 
 async def code_at(tx: UnitOfWork, project_id: UUID, number: int, variant: int | None) -> GeneratedCode:
@@ -159,12 +161,7 @@ async def code_at(tx: UnitOfWork, project_id: UUID, number: int, variant: int | 
 
 
 async def restore_code(tx: UnitOfWork, actor: Actor, project: Project, source: GeneratedCode) -> GenerationView:
-    """Begin a generation that has the code of an earlier one.
-
-    Raises:
-        InvalidValueError: it is not complete.
-    """
-    require_complete(source)
+    """Begin a generation that has the code of an earlier one, which is complete."""
     origin = await tx.generations.get(source.generation_id)
     generation = Generation(
         project_id=project.id,
@@ -184,14 +181,14 @@ async def restore_code(tx: UnitOfWork, actor: Actor, project: Project, source: G
     return await view_of(tx, await tx.generations.get(generation.id, lock=True))  # Read again: it is closed.
 
 
-def require_complete(code: GeneratedCode) -> GeneratedCode:
+def require_complete(code: GeneratedCode, field: str = "number") -> GeneratedCode:
     """The code itself, when it is complete.
 
     Raises:
         InvalidValueError: it is not.
     """
     if code.status is not GenerationStatus.COMPLETED:
-        raise InvalidValueError(f"version {code.version} is {code.status}; choose one that is complete", field="number")
+        raise InvalidValueError(f"version {code.version} is {code.status}; choose one that is complete", field=field)
     return code
 
 
