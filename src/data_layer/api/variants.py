@@ -44,7 +44,7 @@ class Feedback(Body):
         return self
 
 
-class Fork(Body):
+class VariantFork(Body):
     """What the new project is called, by default like the old one and "(copy)"."""
 
     name: Annotated[str, StringConstraints(max_length=255)] | None = None
@@ -124,7 +124,7 @@ async def restore(call: Call, variant_id: UUID) -> GenerationView:
 
 
 @routes.post("/{variant_id}/fork", summary="Begin a project with a variant", status_code=201, errors=[404])
-async def fork(call: Call, response: Response, variant_id: UUID, body: Fork) -> ProjectFull:
+async def fork(call: Call, response: Response, variant_id: UUID, body: VariantFork) -> ProjectFull:
     """The new project is private, and holds its own files."""
     project = await call.data.generations.fork_variant(call.actor, variant_id, name=body.name)
     response.headers["location"] = f"/v1/projects/{project.id}"
