@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from itertools import count
+from itertools import count, cycle, product
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
@@ -185,6 +186,8 @@ def valid_body(operation: Operation) -> dict[str, Any]:
     return {name: fields[name] for name in operation.fields}
 
 
+SHARE = 12
+"""How many combinations each operation gets at least."""
 DEEP = 100_000
 RAW_VALUES: list[str] = [
     *("null", "true", "0", "-1", "1.5", "1e400", "-1e400", "NaN", "Infinity", "-Infinity", "1" + "0" * 400),
@@ -259,6 +262,16 @@ HEADERS: list[bytes] = [
 ]
 
 
+def dealt(operations: Sequence[Operation], *choices: Sequence[Any]) -> Iterator[tuple[Operation, *tuple[Any, ...]]]:
+    """Every combination of the choices at least twice, each with another operation, and a share for every operation.
+
+    All of them with all operations would be a hundred thousand requests that tell no more.
+    """
+    combinations = list(product(*choices))
+    for number in range(max(2 * len(combinations), SHARE * len(operations))):
+        yield operations[number % len(operations)], *combinations[number % len(combinations)]
+
+
 class World:
     """The application, and somebody who has logged in."""
 
@@ -280,10 +293,14 @@ class World:
 
     async def both(self, call: Call) -> list[Answer]:
         """The answers for nobody, and for somebody who is logged in; each is checked."""
-        answers = [await self.ask(call), await self.ask(call.with_headers(await self.identity()))]
-        if call.method not in {"GET", "HEAD"} and answers[1].status < 300:
+        return [await self.ask(call), await self.ask_logged_in(call)]
+
+    async def ask_logged_in(self, call: Call) -> Answer:
+        """The answer for somebody who is logged in; others are refused before the body is looked at."""
+        answer = await self.ask(call.with_headers(await self.identity()))
+        if call.method not in {"GET", "HEAD"} and answer.status < 300:
             self._token = None  # The call may have ended the session.
-        return answers
+        return answer
 
     async def ask(self, call: Call) -> Answer:
         answer = await send(self.app, call)
@@ -348,31 +365,34 @@ async def test_every_value_in_every_field(world: World) -> None:
                 fields = {key: json.dumps(given) for key, given in valid_body(operation).items()} | {name: value}
                 body = "{" + ", ".join(f'"{key}": {text}' for key, text in fields.items()) + "}"
                 call = Call(operation.method, path_of(operation), headers=COMPLETE, body=body.encode())
-                for answer in await world.both(call):
-                    if answer.status == 422 and not names(answer, name):
-                        world.faults.append(f"{name} is not named: {call.shown()} -> {answer.body!r}")
+                answer = await world.ask_logged_in(call)
+                if answer.status == 422 and not names(answer, name):
+                    world.faults.append(f"{name} is not named: {call.shown()} -> {answer.body!r}")
     world.finish()
 
 
 async def test_every_body(world: World) -> None:
-    for operation in world.operations:
+    with_fields = [operation for operation in world.operations if operation.fields]
+    for operation in with_fields:
         valid = valid_body(operation)
-        first = next(iter(valid), "a")
-        twice = b'{"%s": 1, %s' % (first.encode(), json.dumps(valid).encode()[1:])
+        twice = b'{"%s": 1, %s' % (next(iter(valid)).encode(), json.dumps(valid).encode()[1:])
         for body in (*BODIES, twice, json.dumps([valid]).encode(), json.dumps(valid | {"\ud800": 1}).encode()):
-            for headers in (COMPLETE, (), ((b"content-type", b"text/plain"),)) if operation.fields else ((),):
-                await world.both(Call(operation.method, path_of(operation), headers=headers, body=body))
+            await world.ask_logged_in(Call(operation.method, path_of(operation), headers=COMPLETE, body=body))
+    for operation, body, headers in dealt(with_fields, BODIES, ((), ((b"content-type", b"text/plain"),))):
+        await world.both(Call(operation.method, path_of(operation), headers=headers, body=body))
+    for operation, body in dealt([each for each in world.operations if not each.fields], BODIES):
+        await world.both(Call(operation.method, path_of(operation), body=body))
     world.finish()
 
 
 async def test_every_path_and_query(world: World) -> None:
+    for operation, text in dealt(world.operations, TEXTS):
+        query = quote(text, errors="surrogatepass").encode()
+        parameters = b"&".join(name + b"=" + query for name in (b"limit", b"expires", b"signature", query))
+        await world.both(Call(operation.method, path_of(operation), query=parameters))
     for operation in world.operations:
-        for text in TEXTS:
-            query = quote(text, errors="surrogatepass").encode()
-            parameters = b"&".join(name + b"=" + query for name in (b"limit", b"expires", b"signature", query))
-            await world.both(Call(operation.method, path_of(operation), query=parameters))
-            if "{" in operation.path:
-                await world.both(Call(operation.method, path_of(operation, text)))
+        for text in TEXTS if "{" in operation.path else ():
+            await world.both(Call(operation.method, path_of(operation, text)))
         for raw in (b"\xff", b"&" * 2000, b"=", b"%ff=%ff", b"%"):
             await world.both(Call(operation.method, path_of(operation), query=raw))
     for text in TEXTS:
@@ -382,20 +402,16 @@ async def test_every_path_and_query(world: World) -> None:
 
 
 async def test_every_header(world: World) -> None:
-    for operation in world.operations:
-        for value in HEADER_VALUES:
-            headers = tuple((name, value) for name in HEADERS if name != b"authorization")
-            await world.both(Call(operation.method, path_of(operation), headers=headers))
-            await world.ask(Call(operation.method, path_of(operation), headers=((b"authorization", value),)))
+    for operation, value in dealt(world.operations, HEADER_VALUES):
+        headers = tuple((name, value) for name in HEADERS if name != b"authorization")
+        await world.both(Call(operation.method, path_of(operation), headers=headers))
+        await world.ask(Call(operation.method, path_of(operation), headers=((b"authorization", value),)))
     world.finish()
 
 
 async def test_each_header_alone(world: World) -> None:
-    for path in sorted({operation.path for operation in world.operations if operation.method in {"GET", "PUT"}}):
-        for operation in [each for each in world.operations if each.path == path and each.method != "HEAD"]:
-            for name in HEADERS:
-                for value in HEADER_VALUES:
-                    await world.ask(Call(operation.method, path_of(operation), headers=((name, value),)))
+    for operation, name, value in dealt(world.operations, HEADERS, HEADER_VALUES):
+        await world.both(Call(operation.method, path_of(operation), headers=((name, value),)))
     world.finish()
 
 
@@ -413,12 +429,10 @@ async def test_each_header_with_a_url_that_is_valid(world: World, method: str) -
             owner_id=user.id, content_type="image/png", size=10, expires_in=HOUR
         )
         urls = [waiting.url]
-    for url in urls:
+    for (name, value), url in zip(product(HEADERS, HEADER_VALUES), cycle(urls), strict=False):
         parts = urlsplit(str(url))
-        for name in HEADERS:
-            for value in HEADER_VALUES:
-                headers: Headers = ((name, value),)
-                if method == "PUT" and name != b"content-type":
-                    headers = (*headers, (b"content-type", b"image/png"))
-                await world.ask(Call(method, unquote(parts.path), parts.query.encode(), headers, body=b"x"))
+        headers: Headers = ((name, value),)
+        if method == "PUT" and name != b"content-type":
+            headers = (*headers, (b"content-type", b"image/png"))
+        await world.ask(Call(method, unquote(parts.path), parts.query.encode(), headers, body=b"x"))
     world.finish()

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
@@ -22,6 +20,7 @@ from data_layer.errors import DatabaseMissingError, InvalidValueError, Migration
 
 if TYPE_CHECKING:
     from data_layer.database.address import DatabaseAddress
+    from data_layer.database.migrations.alembic_commands import Migrations
 
 HEAD = "head"
 """Stands for the newest revision."""
@@ -136,9 +135,9 @@ class Migrator:
                 state.require_migratable()
             _require_utf8(connection)
             missing = self._revisions[self._count_up_to(state.revision) : goal]
+            migrations = self._migrations(connection)
             for step in steps(missing, on_progress):
-                command = partial(_alembic().upgrade, connection, step.revision.identifier, self._versions)
-                execute(step, connection, command, self._attempts)
+                execute(step, connection, partial(migrations.upgrade, step.revision.identifier), self._attempts)
         return tuple(revision.identifier for revision in missing)
 
     def rollback(self, count: int = 1, *, on_progress: ProgressListener = ignore_progress) -> tuple[str, ...]:
@@ -159,9 +158,9 @@ class Migrator:
             state.require_migratable()
             applied = self._revisions[: self._count_up_to(state.revision)]
             undone = applied[::-1][:count]
+            migrations = self._migrations(connection)
             for step in steps(undone, on_progress):
-                command = partial(_alembic().downgrade, connection, self._before(step.revision), self._versions)
-                execute(step, connection, command, self._attempts)
+                execute(step, connection, partial(migrations.downgrade, self._before(step.revision)), self._attempts)
             if undone == applied[::-1]:
                 connection.execute(text(f"DROP TABLE IF EXISTS {VERSION_TABLE}"))
                 connection.commit()
@@ -205,6 +204,12 @@ class Migrator:
             with exclusive(connection, self._lock_wait, listener):
                 yield connection
 
+    def _migrations(self, connection: Connection) -> Migrations:
+        # Alembic is loaded when there is something to migrate; a service that starts usually has nothing.
+        from data_layer.database.migrations.alembic_commands import Migrations
+
+        return Migrations(connection, self._versions)
+
     def _count_up_to(self, revision: str | None) -> int:
         """How many migrations lead to a revision."""
         if revision is None:
@@ -219,11 +224,6 @@ class Migrator:
     def _before(self, revision: Revision) -> str:
         position = self._revisions.index(revision)
         return self._revisions[position - 1].identifier if position else BASE
-
-
-def _alembic() -> ModuleType:
-    """Alembic is loaded when there is something to migrate; a service that starts usually has nothing."""
-    return import_module("data_layer.database.migrations.alembic_commands")
 
 
 def _require_utf8(connection: Connection) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
 
 from data_layer.database.migrations import ENVIRONMENT, VERSIONS, known_revisions
 from data_layer.errors import MigrationError
@@ -16,14 +19,32 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
-def upgrade(connection: Connection, revision: str, versions: Path = VERSIONS) -> None:
-    """Run the missing migrations up to ``revision``, each in its own transaction of this idle connection."""
-    command.upgrade(configuration(versions, connection), revision)
+class Migrations:
+    """The migrations of a folder, to be run on one idle connection.
 
+    Alembic's own commands read all files anew for each migration, which for a new database takes as long as the rest.
+    """
 
-def downgrade(connection: Connection, revision: str, versions: Path = VERSIONS) -> None:
-    """Undo the migrations after ``revision``, each in its own transaction of this idle connection."""
-    command.downgrade(configuration(versions, connection), revision)
+    def __init__(self, connection: Connection, versions: Path = VERSIONS) -> None:
+        self._config = configuration(versions, connection)
+        self._scripts = ScriptDirectory.from_config(self._config)
+
+    def upgrade(self, revision: str) -> None:
+        """Run the missing migrations up to ``revision``, each in its own transaction."""
+        self._run(self._scripts._upgrade_revs, revision)  # noqa: SLF001  (Alembic's own commands pass it on like this)
+
+    def downgrade(self, revision: str) -> None:
+        """Undo the migrations after ``revision``, each in its own transaction."""
+        self._run(self._scripts._downgrade_revs, revision)  # noqa: SLF001  (see above)
+
+    def _run(self, find_steps: Callable[[str, Any], list[Any]], revision: str) -> None:
+        with EnvironmentContext(
+            self._config,
+            self._scripts,
+            fn=lambda current, _: find_steps(revision, current),
+            destination_rev=revision,
+        ):
+            self._scripts.run_env()
 
 
 def upgrade_sql(after: str, revision: str, versions: Path = VERSIONS) -> str:
