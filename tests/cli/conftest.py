@@ -38,6 +38,19 @@ def command_on_nothing(servers: tuple[str, str], tmp_path: Path) -> Iterator[Com
     drop_database(database_url)
 
 
+@pytest.fixture(scope="module")
+def seeded(servers: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Commands on a database with the example data, for tests that change nothing of it."""
+    folder = tmp_path_factory.mktemp("seeded")
+    database_url = another_database(servers[0])
+    command = commands_for(database_url, servers[1], folder / "uploads", DATA_FOLDER=str(folder / "data"))
+    command("db", "create")
+    command("db", "migrate")
+    command("db", "seed")
+    yield command
+    drop_database(database_url)
+
+
 def commands_for(database_url: str, redis_url: str, uploads: Path, **environment: str) -> Commands:
     return Commands(
         ENVIRONMENT="testing",

@@ -19,9 +19,7 @@ import typer
 
 from data_layer.cli.application import application
 from data_layer.cli.output import console, print_facts, print_table
-from tests.service.support import another_database, drop_database
 
-from .conftest import commands_for
 from .support import Commands
 
 pytestmark = pytest.mark.slow
@@ -108,18 +106,6 @@ def names_parameter(message: str, parameter: Any) -> bool:
     if parameter.type_descriptor.annotation is Path and re.search("exists;|cannotbewritten:", shown):
         return True  # It names the path.
     return any(name.lower() in shown for name in names)
-
-
-@pytest.fixture(scope="module")
-def seeded(servers: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    folder = tmp_path_factory.mktemp("every-option")
-    database_url = another_database(servers[0])
-    command = commands_for(database_url, servers[1], folder / "uploads", DATA_FOLDER=str(folder / "data"))
-    command("db", "create")
-    command("db", "migrate")
-    command("db", "seed")
-    yield command
-    drop_database(database_url)
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands()])

@@ -59,14 +59,13 @@ def test_nothing_is_stored_yet(command: Commands) -> None:
     assert command("projects", "list", "--json").json == []
 
 
-def test_the_list(command: Commands) -> None:
-    command("db", "seed")
-    listed = command("projects", "list")
+def test_the_list(seeded: Commands) -> None:
+    listed = seeded("projects", "list")
     lines = listed.output.splitlines()
     assert lines[0] == f"{len(catalog()['projects'])} projects"
     assert lines[1].split() == ["Name", "Type", "Status", "Versions", "Changed", "Owner", "Id"]
     assert all(line == line.rstrip() for line in lines)
-    rows = command("projects", "list", "--json").json
+    rows = seeded("projects", "list", "--json").json
     assert [row["updated_at"] for row in rows] == sorted((row["updated_at"] for row in rows), reverse=True)
     assert [line.split()[-1] for line in lines[2:]] == [row["id"] for row in rows]
     versions = {
@@ -74,17 +73,16 @@ def test_the_list(command: Commands) -> None:
     }
     assert {row["name"]: row["generation_count"] for row in rows} == versions
     assert {row["owner"] for row in rows} == {user["email"] for user in catalog()["users"]}
-    few = command("projects", "list", "--limit", "2")
+    few = seeded("projects", "list", "--limit", "2")
     assert few.output.startswith("2 projects that changed last; for more: --limit\n")
     assert len(few.output.splitlines()) == 4
-    assert command("projects", "list", "--json", "--limit", "2").json == rows[:2]
+    assert seeded("projects", "list", "--json", "--limit", "2").json == rows[:2]
 
 
 @pytest.mark.parametrize(("width", "last"), [(80, "Changed"), (120, "Owner"), (150, "Id")])
-def test_the_list_fits_the_terminal(command: Commands, monkeypatch: pytest.MonkeyPatch, width: int, last: str) -> None:
-    command("db", "seed")
+def test_the_list_fits_the_terminal(seeded: Commands, monkeypatch: pytest.MonkeyPatch, width: int, last: str) -> None:
     monkeypatch.setattr(output.console, "width", width)
-    lines = command("projects", "list").output.splitlines()
+    lines = seeded("projects", "list").output.splitlines()
     assert lines[1].split()[-1] == last
     assert len(lines) == len(catalog()["projects"]) + 2, "one line for each"
     assert max(map(len, lines)) <= width
@@ -95,22 +93,21 @@ def test_a_limit_out_of_range(command: Commands, limit: str) -> None:
     assert "--limit" in command("projects", "list", "--limit", limit, code=2).errors
 
 
-def test_one_project_by_its_name_and_by_its_id(command: Commands) -> None:
-    command("db", "seed")
+def test_one_project_by_its_name_and_by_its_id(seeded: Commands) -> None:
     wanted = next(project for project in catalog()["projects"] if project.get("images"))
-    shown = command("projects", "show", wanted["name"])
+    shown = seeded("projects", "show", wanted["name"])
     lines = shown.output.splitlines()
     assert lines[0] == wanted["name"]
     assert f"{len({code['generation'] for code in wanted['codes']})} versions" in lines
     assert any(line in lines for line in ("1 image", f"{len(wanted['images'])} images"))
     assert all(code["name"] in shown.output for code in wanted["codes"] if code.get("name"))
-    details = command("projects", "show", wanted["name"], "--json").json
+    details = seeded("projects", "show", wanted["name"], "--json").json
     assert details["project"]["description"] == wanted["description"]
     assert [version["version"] for version in details["versions"]] == [code["generation"] for code in wanted["codes"]]
     assert [version["code_stack"] for version in details["versions"]] == [wanted["code_stack"]] * len(wanted["codes"])
     assert "password_hash" not in str(details)
     for spelling in (details["project"]["id"], details["project"]["id"].upper()):
-        assert command("projects", "show", spelling, "--json").json == details
+        assert seeded("projects", "show", spelling, "--json").json == details
 
 
 @pytest.mark.parametrize(
@@ -167,23 +164,22 @@ def test_all_versions_and_images_are_shown(command: Commands, settings: Settings
     assert "101 images" in output
 
 
-def test_history_shows_the_tree(command: Commands) -> None:
-    command("db", "seed")
+def test_history_shows_the_tree(seeded: Commands) -> None:
     wanted = next(entry for entry in catalog()["projects"] if any(code["variant_index"] for code in entry["codes"]))
     numbers = len({code["generation"] for code in wanted["codes"]})
-    shown = command("projects", "history", wanted["name"])
+    shown = seeded("projects", "history", wanted["name"])
     lines = shown.output.splitlines()
     assert lines[0] == f"{numbers} versions"
     assert lines[1].split() == ["Version", "Made", "from", "Type", "Prompt", "Name", "Model", "Status", "Size"]
     assert len(lines) == len(wanted["codes"]) + 2
     assert sum(line.endswith("selected") for line in lines) == numbers
-    all_of_it = command("projects", "history", wanted["name"], "--json").json
+    all_of_it = seeded("projects", "history", wanted["name"], "--json").json
     assert [each["number"] for each in all_of_it] == list(range(numbers, 0, -1))
-    page = command("projects", "history", wanted["name"], "--limit", "1")
+    page = seeded("projects", "history", wanted["name"], "--limit", "1")
     assert page.output.startswith(f"1 version; for more: --before {numbers}\n")
-    rest = command("projects", "history", wanted["name"], "--before", str(numbers), "--json").json
+    rest = seeded("projects", "history", wanted["name"], "--before", str(numbers), "--json").json
     assert rest == all_of_it[1:]
-    assert command("projects", "history", wanted["name"], "--before", "1").output == "There are no such versions.\n"
+    assert seeded("projects", "history", wanted["name"], "--before", "1").output == "There are no such versions.\n"
 
 
 def test_history_shows_hostile_text_as_text(command: Commands, settings: Settings) -> None:
@@ -228,17 +224,16 @@ def test_clone(command: Commands) -> None:
     assert "no project has the name 'x'" in command.error("projects", "clone", "x")
 
 
-def test_export_html(command: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    command("db", "seed")
+def test_export_html(seeded: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     wanted = catalog()["projects"][0]
     last = wanted["codes"][-1]
     file = Path("larkspur-pricing-page-v3.html")
-    assert command("projects", "export-html", wanted["name"]).output == f"Wrote version 3.0 to {file}\n"
+    assert seeded("projects", "export-html", wanted["name"]).output == f"Wrote version 3.0 to {file}\n"
     assert file.read_bytes() == file_of(last["file"]).read_bytes()
-    assert "exists" in command("projects", "export-html", wanted["name"], code=2).errors
-    assert command("projects", "export-html", wanted["name"], "3", "-o", "-").output.encode() == file.read_bytes()
-    exported = command("projects", "export-html", wanted["name"], "1.1", "-o", str(file), "--force", "--json").json
+    assert "exists" in seeded("projects", "export-html", wanted["name"], code=2).errors
+    assert seeded("projects", "export-html", wanted["name"], "3", "-o", "-").output.encode() == file.read_bytes()
+    exported = seeded("projects", "export-html", wanted["name"], "1.1", "-o", str(file), "--force", "--json").json
     assert exported == {"file": str(file), "version": 1, "variant_index": 1}
     assert file.read_bytes() == file_of(wanted["codes"][1]["file"]).read_bytes()
 
@@ -309,23 +304,22 @@ class Frame(HTMLParser):
             self.sandbox, self.page = set(given["sandbox"].split()), given["srcdoc"]
 
 
-def test_search(command: Commands) -> None:
-    command("db", "seed")
-    shown = command("projects", "search", "Löffel Zwetschgen").output
+def test_search(seeded: Commands) -> None:
+    shown = seeded("projects", "search", "Löffel Zwetschgen").output
     assert shown.startswith("Löffelglück: Zwetschgenkuchen  ")
     assert "\n  page: " in shown
     german = ("projects", "search", "Löffeln Zwetschge", "--user", "bastian.federkiel@example.org")
-    found = command(*german, "--json").json
+    found = seeded(*german, "--json").json
     assert [hit["project"]["name"] for hit in found["hits"]] == ["Löffelglück: Zwetschgenkuchen"]
     owner = found["hits"][0]["project"]["user_id"]
-    assert command("projects", "search", "zwetschgen", "--user", owner, "--json").json["hits"]
-    others = command("projects", "search", "zwetschgen", "--user", "mio.kumonoha@example.net")
+    assert seeded("projects", "search", "zwetschgen", "--user", owner, "--json").json["hits"]
+    others = seeded("projects", "search", "zwetschgen", "--user", "mio.kumonoha@example.net")
     assert others.output == "Nothing was found.\n"
-    first = command("projects", "search", "page", "--limit", "1", "--json").json
-    assert f"More: --after {first['next']}" in command("projects", "search", "page", "--limit", "1").output
-    second = command("projects", "search", "page", "--limit", "1", "--after", first["next"], "--json").json
+    first = seeded("projects", "search", "page", "--limit", "1", "--json").json
+    assert f"More: --after {first['next']}" in seeded("projects", "search", "page", "--limit", "1").output
+    second = seeded("projects", "search", "page", "--limit", "1", "--after", first["next"], "--json").json
     assert second["hits"] != first["hits"]
-    assert "after is not a cursor" in command.error("projects", "search", "page", "--after", "x")
+    assert "after is not a cursor" in seeded.error("projects", "search", "page", "--after", "x")
 
 
 def test_what_is_found_is_shown_as_text(command: Commands, settings: Settings) -> None:
