@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
@@ -134,7 +135,11 @@ class Settings(BaseModel):
 
     def contradictions(self) -> list[str]:
         """Return what makes parts that are valid by themselves unusable together, or unfit for production."""
-        problems = [*self.service.worker_contradictions(self.database.db_max_connections), *self._shared_ports()]
+        problems = [
+            *self.service.worker_contradictions(self.database.db_max_connections),
+            *self._shared_ports(),
+            *self._shared_host(),
+        ]
         return problems + self.unfit_for_production() if self.is_production else problems
 
     def unfit_for_production(self) -> list[str]:
@@ -166,6 +171,13 @@ class Settings(BaseModel):
             port = self.service.port
             return [f"PORT and METRICS_PORT are both {port}; give each its own, or set ENABLE_METRICS=false"]
         return []
+
+    def _shared_host(self) -> list[str]:
+        """What would let generated pages have the cookies of the service."""
+        own, pages = self.storage.public_url, self.service.preview_origin
+        if own is None or pages is None or urlsplit(own).hostname != urlsplit(pages).hostname:
+            return []
+        return ["PREVIEW_ORIGIN and PUBLIC_URL have the same host; generated pages need one of their own"]
 
     def _shared_secrets(self) -> list[str]:
         secrets = [(name, secret) for name, secret in self.security.signing_secrets() if secret != DEVELOPMENT_SECRET]

@@ -13,6 +13,7 @@ was wrong with which thing and what to do, and never holds a secret.
     │   └── FolderInUseError               folder_in_use
     ├── WorkerFailedError                  worker_failed
     ├── NotFoundError                      not_found
+    │   └── PictureMissingError            picture_missing
     ├── FetchError                         fetch_failed
     │   ├── FetchAddressError              fetch_address_not_public
     │   └── FetchTimeoutError              fetch_timeout
@@ -191,6 +192,12 @@ class NotFoundError(DataLayerError):
     """No row has this id, or the caller may not know that it exists."""
 
     code = "not_found"
+
+
+class PictureMissingError(NotFoundError):
+    """What was asked for is there, and has no picture."""
+
+    code = "picture_missing"
 
 
 class FetchError(DataLayerError):

@@ -144,6 +144,7 @@ async def test_the_documentation(client: httpx.AsyncClient) -> None:
         "/readyz",
         "/v1/files/{key}",
         "/a/{name}",
+        "/p/{variant_id}",
         "/s/{token}",
     }
     for path in description["paths"].values():
@@ -185,6 +186,7 @@ async def test_what_anybody_may_call(client: httpx.AsyncClient) -> None:
         "GET /readyz",
         "GET /health",
         "GET /a/{name}",
+        "GET /p/{variant_id}",
         "GET /s/{token}",
         "GET /v1/files/{key}",
         "PUT /v1/files/{key}",

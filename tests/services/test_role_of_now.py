@@ -71,7 +71,7 @@ OWNERS_ALONE = {f"usage.{name}" for name in ("record", "reserve", "extend", "set
 
 
 # Their own tests try every method in every role.
-TRIED_WITH_THEIR_SERVICE = {"generations", "images", "projects", "shares"}
+TRIED_WITH_THEIR_SERVICE = {"generations", "images", "previews", "projects", "shares"}
 
 
 def methods(data: DataLayer) -> set[str]:

@@ -15,6 +15,7 @@ from data_layer.api import (
     files,
     generations,
     health,
+    previews,
     projects,
     sessions,
     shares,
@@ -37,6 +38,7 @@ _RESOURCES = (
     projects.routes,
     generations.routes,
     variants.routes,
+    previews.routes,
     designs.routes,
     shares.routes,
     usage.routes,
@@ -92,6 +94,8 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
             return documentation_page(app)
 
     add_error_handlers(app)
+    if settings.service.preview_origin is not None:
+        app.add_middleware(previews.PreviewHostMiddleware, origin=settings.service.preview_origin)
     app.add_middleware(
         RequestMiddleware,
         proxies=TrustedProxies(settings.service.trusted_proxies, settings.service.trusted_proxy_header),

@@ -140,6 +140,11 @@ def internal_error(scope: Scope) -> Response:
     return _answer(scope, 500, "internal_error", message)
 
 
+def refusal(scope: Scope, status: int, detail: str) -> Response:
+    """The answer of a middleware to what it does not let through."""
+    return _answer(scope, status, HTTPStatus(status).name.lower(), detail)
+
+
 def _headers(status: int, error: DataLayerError) -> dict[str, str]:
     if isinstance(error, TooManyAttemptsError | TooManyRequestsError):
         return {"retry-after": f"{error.retry_after:.0f}"}

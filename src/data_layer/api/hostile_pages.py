@@ -21,11 +21,10 @@ _DIRECTIVES = {
     "connect-src": "https: data: blob:",
     "base-uri": "'none'",
     "form-action": "'none'",
-    "frame-ancestors": "'none'",
 }
 _DENIED = ("camera", "clipboard-read", "display-capture", "geolocation", "microphone", "payment", "usb")
+_POLICY = "; ".join(f"{name} {value}" for name, value in _DIRECTIVES.items())
 _HEADERS = {
-    "content-security-policy": "; ".join(f"{name} {value}" for name, value in _DIRECTIVES.items()),
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": ", ".join(f"{name}=()" for name in _DENIED),
@@ -35,8 +34,14 @@ _HEADERS = {
 }
 
 
-def hostile_page(html: str) -> Response:
-    """A page that may do nothing to the person who looks."""
+def hostile_page(html: str, *, framed_by: str = "'none'") -> Response:
+    """A page that may do nothing to the person who looks.
+
+    Args:
+        html: the page.
+        framed_by: which pages may show it in a frame, as ``frame-ancestors`` of a Content-Security-Policy names them.
+    """
     # A lone surrogate cannot be sent; in a page it is a mistake of its author, which browsers show like this.
     content = html.encode("utf-8", "replace")
-    return Response(content, headers=_HEADERS, media_type="text/html; charset=utf-8")
+    headers = _HEADERS | {"content-security-policy": f"{_POLICY}; frame-ancestors {framed_by}"}
+    return Response(content, headers=headers, media_type="text/html; charset=utf-8")

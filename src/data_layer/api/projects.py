@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Path, Query, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 from pydantic import Field, StringConstraints
 
 from data_layer.api.conditions import Conditions, require_revision, revision_tag
@@ -282,6 +282,19 @@ async def _encoded(opened: OpenedTree) -> AsyncIterator[bytes]:
             yield b"".join(parts)
             parts, size = [], 0
     yield b"".join([*parts, b"]}"])
+
+
+@routes.get(
+    "/{project_id}/thumbnail",
+    summary="Look at the picture of a project",
+    errors=[404, 422],
+    response_class=Response,
+    responses={307: {"description": "The picture is at this address for a quarter of an hour."}},
+)
+async def thumbnail(call: Call, project_id: UUID, reason: Reason | None = None) -> Response:
+    """The screenshot in small. 404 with the code `picture_missing` where there is none."""
+    signed = await call.data.images.project_thumbnail(call.actor, project_id, reason=reason)
+    return RedirectResponse(signed.url, headers={"cache-control": "private, max-age=300"})
 
 
 def _tagged(response: Response, project: ProjectFull) -> ProjectFull:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query, Response
+from fastapi.responses import RedirectResponse
 from pydantic import Field, StringConstraints, model_validator
 
 from data_layer.api.conditions import Conditions, prefers, require_edition, revision_tag
@@ -115,6 +116,19 @@ async def diff(
     if prefers(call.headers.get("accept"), _DIFF):
         return Response(found.unified, headers=headers, media_type=f"{_DIFF}; charset=utf-8")
     return Response(found.model_dump_json(), headers=headers, media_type=_JSON)
+
+
+@routes.get(
+    "/{variant_id}/thumbnail",
+    summary="Look at the picture of a variant",
+    errors=[404, 422],
+    response_class=Response,
+    responses={307: {"description": "The picture is at this address for a quarter of an hour."}},
+)
+async def thumbnail(call: Call, variant_id: UUID, reason: Reason | None = None) -> Response:
+    """The last image that was attached to it, in small. 404 with the code `picture_missing` where there is none."""
+    signed = await call.data.images.variant_thumbnail(call.actor, variant_id, reason=reason)
+    return RedirectResponse(signed.url, headers={"cache-control": "private, max-age=300"})
 
 
 @routes.post("/{variant_id}/restore", summary="Restore a variant", status_code=201, errors=[404])

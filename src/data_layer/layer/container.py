@@ -52,6 +52,7 @@ from data_layer.services.health import HealthService
 from data_layer.services.image_files import ImageFiles
 from data_layer.services.images import ImageService
 from data_layer.services.maintenance import MaintenanceService
+from data_layer.services.previews import PreviewService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService, SeedServices
 from data_layer.services.sessions import SessionCopies, SessionService
@@ -156,6 +157,8 @@ class Container:
     """What was used of paid models, and budgets."""
     shares: ShareService
     """Links by which anybody may read one page."""
+    previews: PreviewService
+    """Pages of variants at addresses that need no cookie."""
     maintenance: MaintenanceService
     """Removes what has expired, and makes and drops partitions of the audit trail."""
     seed: SeedService
@@ -284,6 +287,7 @@ async def open_container(
         designs=traced("designs", designs),
         usage=traced("usage", usage),
         shares=traced("shares", shares),
+        previews=traced("previews", PreviewService(transactions, view_counts, settings.security.session_secrets())),
         maintenance=traced("maintenance", maintenance),
         seed=traced("seed", seed),
         health=traced("health", HealthService(transactions, cache.check, storage.check)),

@@ -22,6 +22,7 @@ from data_layer.services.files import FileMaintenance, FileService, LocalFileSer
 from data_layer.services.generations import GenerationService
 from data_layer.services.images import ImageService
 from data_layer.services.maintenance import MaintenanceService
+from data_layer.services.previews import PreviewService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService
 from data_layer.services.sessions import SessionService
@@ -226,6 +227,11 @@ class DataLayer:
     def shares(self) -> ShareService:
         """Links by which anybody may read one page of a project."""
         return self._opened.shares
+
+    @property
+    def previews(self) -> PreviewService:
+        """Pages of variants at addresses that need no cookie."""
+        return self._opened.previews
 
     @property
     def audit(self) -> AuditService:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from data_layer.entities import AuditLog, GeneratedImage, Project
 from data_layer.entities.enums import AuditAction, GenerationStatus, ImageKind
-from data_layer.errors import InvalidValueError, NotFoundError
+from data_layer.errors import InvalidValueError, NotFoundError, PictureMissingError
 from data_layer.repositories.repository import check_limit
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import Attachment, FileView, PublicFile
@@ -17,7 +17,7 @@ from data_layer.schemas.usage import NewUsage
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.files import FileService
 from data_layer.services.files.backends import PUBLIC_PATH
-from data_layer.services.generations.access import open_project
+from data_layer.services.generations.access import open_code, open_project
 from data_layer.services.image_files import ImageFiles, ImageSource, thumbnail_key
 from data_layer.services.permissions import Permission
 from data_layer.services.ratings import rating_values
@@ -27,6 +27,9 @@ from data_layer.storage import SignedUrl
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
+
+_THUMBNAIL = 400
+_THUMBNAIL_EXPIRES = timedelta(minutes=15)
 
 
 @checks_arguments
@@ -243,6 +246,45 @@ class ImageService:
             file = await _file_of(tx, project, image)
         return await self._files.signed_url(
             file.id, owner_id=project.user_id, expires_in=expires_in, thumbnail=thumbnail
+        )
+
+    async def project_thumbnail(self, actor: Actor, project_id: UUID, *, reason: str | None = None) -> SignedUrl:
+        """Return a URL that shows the screenshot of a project in small for a while. Never store it: it expires.
+
+        Args:
+            actor: the owner, or a moderator.
+            project_id: which project.
+            reason: see ``open``.
+
+        Raises:
+            NotFoundError: the actor may see no such project.
+            PictureMissingError: it has no screenshot.
+        """
+        async with self._transactions() as tx:
+            project = await open_project(tx, actor, project_id, Permission.READ_IMAGES, reason=reason)
+            file = None
+            if project.original_image is not None:
+                file = await tx.files.find_by_key(project.original_image, owner_id=project.user_id)
+        return await self._small(file, project.user_id, "the project")
+
+    async def variant_thumbnail(self, actor: Actor, code_id: UUID, *, reason: str | None = None) -> SignedUrl:
+        """Return a URL that shows the last image that was attached to a variant; see ``project_thumbnail``.
+
+        Raises:
+            NotFoundError: the actor may see no such variant.
+            PictureMissingError: no image is attached to it.
+        """
+        async with self._transactions() as tx:
+            project, _ = await open_code(tx, actor, code_id, Permission.READ_IMAGES, reason=reason)
+            files = await tx.files.views(owner_id=project.user_id, attached_to=Attachment(code_id=code_id), limit=1000)
+        images = [file for file in files if file.image_format is not None]
+        return await self._small(images[-1] if images else None, project.user_id, "the variant")
+
+    async def _small(self, file: FileView | None, owner_id: UUID, what: str) -> SignedUrl:
+        if file is None:
+            raise PictureMissingError(f"{what} has no picture")
+        return await self._files.signed_url(
+            file.id, owner_id=owner_id, expires_in=_THUMBNAIL_EXPIRES, thumbnail=_THUMBNAIL
         )
 
     async def publish(self, actor: Actor, image_id: UUID) -> PublicFile:

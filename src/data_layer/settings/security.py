@@ -79,6 +79,11 @@ class SecuritySettings(SettingsPart):
             )
         return problems
 
+    def session_secrets(self) -> list[str]:
+        """Return the secret of sessions, and the one before, which is still accepted."""
+        secrets = (self.session_secret, self.session_secret_previous)
+        return [secret.get_secret_value() for secret in secrets if secret is not None]
+
     def signing_secrets(self) -> list[tuple[str, str]]:
         """Return the secrets of sessions and tokens with the names of their settings."""
         names = ("session_secret", "session_secret_previous", "jwt_secret", "jwt_secret_previous")

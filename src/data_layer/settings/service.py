@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from data_layer.settings.part import SettingsPart
-from data_layer.settings.values import COMMA_SEPARATED, OwnHost, Port, Seconds, SecondsOrNever, split_list
+from data_layer.settings.values import COMMA_SEPARATED, Origin, OwnHost, Port, Seconds, SecondsOrNever, split_list
 
 LEAST_SHARE = 2
 """Maintenance holds one connection, which carries its lock, while it works with another."""
@@ -69,6 +69,11 @@ class ServiceSettings(SettingsPart):
         "not pause for longer, nor be slower than 1 KiB a second.",
     )
 
+    preview_origin: Origin | None = Field(
+        None,
+        description="Origin at which clients reach this service only to look at generated pages, such as "
+        "https://pages.example.net; best a domain of its own. Default: pages are shown where the service is.",
+    )
     enable_docs: bool = Field(True, description="Describe the HTTP API at /docs and /openapi.json.")
     trusted_proxies: Annotated[tuple[TrustedProxy, ...], BeforeValidator(split_list), COMMA_SEPARATED] = Field(
         (),

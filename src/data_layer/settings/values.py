@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 
@@ -56,6 +57,25 @@ def _check_own_host(value: str) -> str:
     return host
 
 
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def _check_origin(value: str) -> str:
+    """An origin as browsers write it: in small letters, without the port that goes without saying."""
+    try:
+        parts = urlsplit(value)
+        host, port = parts.hostname or "", parts.port
+        split_host(f"[{host}]" if ":" in host else host)
+    except ValueError:
+        raise ValueError("is no origin; write it as https://host") from None
+    if parts.scheme not in _DEFAULT_PORTS or not host or parts.username is not None:
+        raise ValueError("must be of the form https://host, without login")
+    if parts.path not in {"", "/"} or parts.query or parts.fragment or not value.isascii():
+        raise ValueError("must be an origin alone, such as https://host, without a path")
+    authority = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{authority}" + ("" if port in {None, _DEFAULT_PORTS[parts.scheme]} else f":{port}")
+
+
 def _explain_service_links(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, str) and value.startswith("tcp://"):
         name = str(info.field_name).upper()
@@ -71,6 +91,7 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+Origin = Annotated[str, AfterValidator(_check_origin)]
 Port = Annotated[int, BeforeValidator(_explain_service_links), Field(ge=1, le=65535)]
 ANY_CASE = BeforeValidator(_lower)
 """Marks one of several words, which may be written in capitals."""

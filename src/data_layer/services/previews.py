@@ -1,0 +1,99 @@
+"""``data.previews``: pages of variants at addresses that need no cookie, for a host of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from data_layer.entities import GeneratedCode
+from data_layer.entities.enums import ProjectStatus
+from data_layer.errors import InvalidSignatureError, NotFoundError
+from data_layer.schemas.actors import Actor
+from data_layer.services.arguments import checks_arguments
+from data_layer.services.generations.access import open_code
+from data_layer.services.permissions import Permission
+from data_layer.services.view_counts import ViewCounts
+
+if TYPE_CHECKING:
+    from data_layer.repositories.unit_of_work import Transactions
+
+PREVIEW_PATH = "/p/"
+"""What the addresses of previews begin with."""
+
+LIFETIME = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedPreview:
+    """The address of a page, below its host, and when it ends."""
+
+    path: str
+    expires_at: datetime
+
+
+@checks_arguments
+class PreviewService:
+    """Signs addresses of pages for people who may see them, and opens the pages for anybody who has an address.
+
+    An address shows one variant and works for five minutes, also if the person loses the right to see it meanwhile.
+    The page itself can read it; it discloses nothing but the page.
+
+    Args:
+        transactions: begins them.
+        views: counts who looks.
+        secrets: the one to sign with, then older ones.
+    """
+
+    def __init__(self, transactions: Transactions, views: ViewCounts, secrets: Sequence[str]) -> None:
+        self._transactions = transactions
+        self._views = views
+        # A key of its own is derived from each, so that a secret that serves other purposes too gives nothing away.
+        self._keys = [hmac.digest(secret.encode(), b"data-layer previews", "sha256") for secret in secrets]
+
+    async def sign(self, actor: Actor, code_id: UUID, *, reason: str | None = None) -> SignedPreview:
+        """The address of a variant's page.
+
+        Args:
+            actor: the owner of the project.
+            code_id: which variant.
+            reason: why, where a moderator looks at somebody else's; it is recorded.
+
+        Raises:
+            NotFoundError: the actor has no such variant.
+        """
+        async with self._transactions() as tx:
+            await open_code(tx, actor, code_id, Permission.READ_CODE, reason=reason)
+        expires_at = datetime.now(UTC).replace(microsecond=0) + LIFETIME
+        expires = int(expires_at.timestamp())
+        signature = _signature(self._keys[0], code_id, expires)
+        return SignedPreview(f"{PREVIEW_PATH}{code_id}?expires={expires}&signature={signature}", expires_at)
+
+    async def open(self, code_id: UUID, expires: int, signature: str) -> str:
+        """The page at an address, whose view is counted.
+
+        Raises:
+            InvalidSignatureError: the address has ended, or was never signed.
+            NotFoundError: the variant or its project is gone.
+        """
+        given = signature.encode("utf-8", "surrogatepass")
+        signed = [_signature(key, code_id, expires).encode() for key in self._keys]
+        if not any(hmac.compare_digest(each, given) for each in signed):
+            raise InvalidSignatureError("The address of the preview is not valid; ask for it again")
+        if datetime.now(UTC).timestamp() > expires:
+            raise InvalidSignatureError("The address of the preview has ended; ask for it again")
+        async with self._transactions() as tx:
+            code = await tx.codes.get(code_id)
+            project = await tx.projects.get(code.project_id)
+        if project.status is ProjectStatus.DELETED:
+            raise NotFoundError(f"no code has the id {code_id}")
+        self._views.count(GeneratedCode, code_id)
+        return code.code
+
+
+def _signature(key: bytes, code_id: UUID, expires: int) -> str:
+    return hmac.new(key, f"{code_id}/{expires}".encode(), hashlib.sha256).hexdigest()
