@@ -1,0 +1,151 @@
+"""Copies of sessions: where they are kept, until when they are used, and when Redis is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import Context
+from dataclasses import asdict, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from data_layer import DataLayer, Settings
+from data_layer.errors import CacheUnavailableError, InvalidSessionError
+from data_layer.repositories.sessions import FoundSession, SessionRepository
+from data_layer.schemas.actors import SYSTEM
+from data_layer.schemas.sessions import NewSession
+from data_layer.services.sessions import SessionCopies, activity
+from tests.services.sessions.support import Process, World, movable_time, start_process
+from tests.support import make_user, until
+
+LIFE, MARGIN = 400, 20
+"""SESSION_TTL, and how long before its end the database is asked, in seconds."""
+
+
+def token_of(new: NewSession) -> str:
+    return new.token.get_secret_value()
+
+
+async def come_from(process: Process, token: str) -> str:
+    """Validate, and report where the answer came from."""
+    await process.catch_up()
+    before = replace(process.sessions.validations)
+    await process.sessions.validate(token)
+    after = asdict(process.sessions.validations)
+    (source,) = (name for name, number in asdict(before).items() if number != after[name])
+    return source
+
+
+@asynccontextmanager
+async def started(world: World) -> AsyncIterator[Process]:
+    process = await start_process(world)
+    try:
+        yield process
+    finally:
+        await process.stop()
+
+
+async def expiry_in_database(world: World, new: NewSession) -> Any:
+    async with world.data.transaction() as tx:
+        return (await tx.sessions.get(new.session.id)).expires_at
+
+
+async def pass_time(world: World, seconds: float, *processes: Process) -> None:
+    """Let time pass in steps after which processes still know what they knew."""
+    while seconds > 0:
+        await world.pass_time(min(seconds, 50.0))
+        seconds -= 50.0
+        for process in processes:
+            await process.catch_up()
+
+
+async def test_use_shortly_before_the_end_moves_the_end_of_every_copy(settings: Settings) -> None:
+    short = settings.replaced(session_ttl=LIFE)
+    async with movable_time(short) as world, started(world) as one, started(world) as other:
+        new = await one.sessions.create(await world.new_user())
+        token = token_of(new)
+        assert await come_from(one, token) == "database"
+        await pass_time(world, LIFE - 3, one, other)
+        session = await one.sessions.validate(token)
+        assert session.expires_at == await expiry_in_database(world, new)
+        assert session.expires_at == new.session.expires_at + timedelta(seconds=LIFE - 3)
+        await pass_time(world, LIFE - MARGIN - 1, one, other)
+        assert await come_from(one, token) == "near"
+        assert await come_from(other, token) == "redis"
+        await pass_time(world, 2, one, other)
+        assert await come_from(other, token) == "database"
+
+
+async def test_what_changed_while_it_was_read_is_not_kept(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = SessionRepository.find_active
+    async with movable_time(settings) as world, started(world) as process:
+        new = await process.sessions.create(await world.new_user())
+        await process.catch_up()
+
+        async def end_it_meanwhile(self: SessionRepository, hashes: Any) -> FoundSession | None:
+            found = await find(self, hashes)
+            await asyncio.create_task(world.data.sessions.revoke(SYSTEM, new.session.id), context=Context())
+            await process.catch_up()
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SessionRepository, "find_active", end_it_meanwhile)
+            assert (await process.sessions.validate(token_of(new))).id == new.session.id
+        with pytest.raises(InvalidSessionError):
+            await process.sessions.validate(token_of(new))
+
+
+async def test_redis_in_trouble_is_left_alone_for_a_second(
+    data: DataLayer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked = 1000.0, 0
+
+    async def refuse(*_: Any) -> None:
+        nonlocal asked
+        asked += 1
+        raise CacheUnavailableError("the Redis of the test is down")
+
+    for name in ("get", "set", "delete_many"):
+        monkeypatch.setattr(data.cache, name, refuse)
+    user = make_user()
+    async with data.transaction() as tx:
+        tx.add(user)
+    session = (await data.sessions.create(user.id)).session
+    found = FoundSession(session, 5000.0, 3600.0, 1, "server")
+    copies = SessionCopies(data.cache, settings.security, clock=lambda: now).shared
+    asked = 0
+    for ask in (copies.read("key"), copies.write("key", found), copies.remove(["key"])):
+        now += 1.0
+        await ask
+        times = asked
+        now += 0.9
+        assert await copies.read("key") is None
+        await copies.write("key", found)
+        assert asked == times
+        now += 0.1
+    assert asked == 3
+
+
+async def test_activity_is_written_while_the_process_runs(
+    data: DataLayer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activity, "_SOON", 2)
+    user = make_user()
+    async with data.transaction() as tx:
+        tx.add(user)
+    async with DataLayer(settings) as other:
+        tokens = [token_of(await other.sessions.create(user.id)) for _ in range(2)]
+        for token in tokens:
+            await other.sessions.validate(token)
+        written = text("SELECT count(*) FROM sessions WHERE request_count = 1")
+
+        async def count() -> int:
+            async with data.transaction() as tx:
+                return int((await tx.execute(written)).scalar_one())
+
+        while await count() < 2:  # Long before the regular time has come.
+            await until(lambda: True)
