@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from data_layer.cache import Cache, loading, markers
+from data_layer.cache.background import Background
 from data_layer.cache.codec import is_marker
 from data_layer.cache.commands import Script
 from data_layer.config import Settings
@@ -456,3 +457,51 @@ async def test_a_closed_cache_ends_what_is_being_loaded(shared_server: RedisServ
         await until_waiting(source)
     with pytest.raises(NotInitializedError):
         await call
+
+
+async def test_a_lease_that_came_too_late_is_given_back(
+    cache: Cache, other: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first caller could not ask and began to load; the second has got the lease that this load waits for."""
+    monkeypatch.setattr(loading, "LEASE_SECONDS", 60.0)
+    monkeypatch.setattr(loading, "LONGEST_WAIT", 1.0)
+    run = cache._commands.eval
+    answers: list[Any] = []
+    second_has_it, load_waits = asyncio.Event(), asyncio.Event()
+
+    async def evaluate(script: Script, *arguments: Any, **options: Any) -> Any:
+        if script is not markers.TAKE_LEASE:
+            return await run(script, *arguments, **options)
+        answers.append(None)
+        number = len(answers)
+        if number == 1:
+            await second_has_it.wait()
+            raise CacheUnavailableError("the Redis of the test is down")
+        answer = await run(script, *arguments, **options)
+        if number == 2:
+            second_has_it.set()
+            await load_waits.wait()
+        load_waits.set()
+        return answer
+
+    monkeypatch.setattr(cache._commands, "eval", evaluate)
+    source = Source()
+    async with asyncio.timeout(LONG):
+        assert await asyncio.gather(*(cache.get_or_load("key", source.load, 60) for _ in range(2))) == ["value"] * 2
+    assert source.loads == 1
+    assert await other.get("key") == "value"
+
+
+async def test_what_was_loaded_last_is_stored_before_the_cache_is_closed(
+    shared_server: RedisServer, cache_at: CacheAt, cache: Cache
+) -> None:
+    async with cache_at(shared_server.url, redis_near_size=0) as closed:
+        assert await closed.get_or_load("last", Source().load, 60) == "value"
+    assert await cache.get("last") == "value"
+
+
+async def test_what_runs_in_the_background_ends_in_time() -> None:
+    background = Background()
+    tasks = [background.start(asyncio.sleep(seconds)) for seconds in (0, 3600)]
+    await background.finish(0.01)
+    assert [task.cancelled() for task in tasks] == [False, True]

@@ -165,6 +165,25 @@ class TestLargeValues:
             assert await runner.run("GET", b"read") == b"small"
             assert not primary.large
 
+    @pytest.mark.parametrize("way", ["get", "many", "with life", "batch"])
+    async def test_however_they_are_read_no_small_one_takes_the_other_line(self, shared: RedisServer, way: str) -> None:
+        shared.execute("SET", "read", "L" * 100_000)
+        shared.execute("SET", "small", "s")
+        async with running(shared.url) as runner:
+            (primary,) = await runner.primaries()
+            for _ in range(2):
+                if way == "get":
+                    found = [await runner.run("GET", key) for key in (b"read", b"small")]
+                elif way == "many":
+                    found = await runner.get_many([b"small", b"absent", b"read"])
+                elif way == "with life":
+                    found = [(await runner.get_with_life(key))[0] for key in (b"read", b"small", b"absent")]
+                else:
+                    found = await runner.run_batch([("GET", b"small")]) + await runner.run_batch([("GET", b"read")])
+                assert b"L" * 100_000 in found
+                assert set(primary.large) == {b"read"}
+            assert primary.connections == 2
+
     @settings(max_examples=30, deadline=None)
     @given(steps=st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c"]), st.booleans(), st.booleans()), max_size=25))
     def test_the_order_of_each_key_is_kept(self, shared: RedisServer, steps: list[tuple[bytes, bool, bool]]) -> None:

@@ -259,6 +259,27 @@ async def test_after_a_cancellation_an_entity_knows_whether_it_is_stored(make: M
     assert all(counts.values()), counts
 
 
+async def test_one_that_needs_it_again_and_again_lets_others_have_their_turn(make: Make) -> None:
+    user, order = make_user(), []
+    begun = asyncio.Event()
+
+    async def read(name: str, times: int) -> None:
+        for _ in range(times):
+            async with data.transaction() as tx:
+                begun.set()
+                await tx.users.get(user.id)
+            order.append(name)
+
+    async with make(db_max_connections=1, db_min_connections=1) as data:
+        async with data.transaction() as tx:
+            tx.add(user)
+        begun.clear()
+        often = asyncio.create_task(read("often", 20))
+        await begun.wait()
+        await asyncio.gather(often, read("once", 1), read("too", 1))
+    assert {*order[:5]} == {"often", "once", "too"}
+
+
 async def test_waiting_for_a_connection_ends_with_a_clear_error(make: Make) -> None:
     async with make(db_min_connections=1, db_max_connections=1, db_pool_timeout=0.2) as data:
         async with data.transaction() as tx:

@@ -11,6 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
+from data_layer.database import replicas as replicas_module
+from data_layer.database.address import replica_addresses
 from data_layer.errors import DatabaseUnavailableError, InvalidValueError, TransactionError
 from data_layer.testing.postgresql_server import PostgresqlServer, StopMode
 from data_layer.testing.postgresql_standby import PostgresqlStandby
@@ -36,9 +38,9 @@ async def data(cluster: Servers, base_settings: Settings, tmp_path: Path) -> Asy
 
 def open_data(cluster: Servers, base: Settings, folder: Path, **values: Any) -> DataLayer:
     primary, one, two = cluster
-    replicas = f"127.0.0.1:{one.port}, 127.0.0.1:{two.port}"
+    hosts = f"127.0.0.1:{one.port}, 127.0.0.1:{two.port}"
     url = primary.url("test", host="127.0.0.1")
-    return DataLayer(settings_for(url, base, folder, db_replica_hosts=replicas, **values))
+    return DataLayer(settings_for(url, base, folder, db_replica_hosts=hosts, **values))
 
 
 async def port_of_reader(data: DataLayer, after: str | None = None) -> int:
@@ -170,6 +172,30 @@ async def only(data: DataLayer, number: int) -> bool:
     return await used(data) == number
 
 
+async def test_a_replica_that_stays_away_is_told_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = 0
+
+    async def count(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        writer.close()
+
+    monkeypatch.setattr(replicas_module, "_LOOK_SECONDS", 0.01)
+    server = await asyncio.start_server(count, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, DataLayer(settings.replaced(db_replica_hosts=f"127.0.0.1:{port}")) as data:
+
+        async def was_asked_again() -> bool:
+            return asked >= 6
+
+        await until(was_asked_again)
+        assert not await used(data)
+    lines = [line for line in caplog.text.splitlines() if "replica_left_out" in line]
+    assert len(lines) == 1
+
+
 @pytest.mark.parametrize("stop", [StopMode.FAST, StopMode.KILL])
 async def test_no_read_fails_while_a_replica_is_killed_and_it_is_taken_back(
     data: DataLayer, cluster: Servers, stop: StopMode
@@ -279,3 +305,26 @@ async def test_a_replica_that_must_follow_the_primary_hands_the_read_over(
         for replica in replicas:
             replica.execute("ALTER SYSTEM RESET max_standby_streaming_delay")
             replica.execute("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me@/name?host=/run/postgresql",
+        "postgresql://me@/name",
+        "postgresql://me@first/name",
+        "postgresql://me@first:1,second:2/name",
+        "postgresql://me@first/name?hostaddr=192.0.2.1&port=1&target_session_attrs=read-write",
+    ],
+)
+def test_a_replica_is_where_it_is_said_to_be_wherever_the_primary_is(url: str) -> None:
+    settings = Settings(database_url=url, db_replica_hosts="replica:5433,[::1]").database
+    found = [
+        {**address.url.translate_connect_args(), **address.url.query, **address.options}
+        for address in replica_addresses(settings)
+    ]
+    assert [(each["host"], each["port"]) for each in found] == [("replica", 5433), ("::1", 5432)]
+    for each in found:
+        assert (each["hostaddr"], each["target_session_attrs"]) == ("", "any")
+        assert (each["username"], each["database"]) == ("me", "name")
+        assert "statement_timeout" in each["options"]

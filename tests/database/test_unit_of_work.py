@@ -8,7 +8,7 @@ from sqlalchemy import select, text
 
 from data_layer import DataLayer, Settings
 from data_layer.entities import AuditLog, GeneratedCode, Project, User
-from data_layer.entities.enums import AuditAction, GenerationProvider, GenerationStatus
+from data_layer.entities.enums import AuditAction, GenerationProvider, GenerationStatus, UserRole
 from data_layer.errors import (
     DuplicateError,
     IllegalStatusMoveError,
@@ -64,6 +64,22 @@ async def test_changes_of_what_was_read_are_written(data: DataLayer) -> None:
         again = await tx.users.get(user.id)
     assert (again.first_name, again.preferences) == ("Changed", {"theme": "light"})
     assert again.updated_at > user.updated_at
+
+
+async def test_whatever_is_asked_sees_what_was_added_and_changed(data: DataLayer) -> None:
+    user = make_user()
+    async with data.transaction() as tx:
+        tx.add(user)
+        assert await tx.users.standing(user.id) == (user.role, user.status)
+    async with data.transaction() as tx:
+        found = (await tx.execute(select(User))).scalar_one()
+        found.role = UserRole.MODERATOR
+        assert await tx.users.standing(user.id) == (UserRole.MODERATOR, user.status)
+        found.first_name = "Changed"
+    async with data.transaction() as tx:
+        assert (await tx.users.get(user.id)).first_name == "Changed"
+    with pytest.raises(TransactionClosedError):
+        await tx.users.standing(user.id)
 
 
 async def test_an_exception_rolls_everything_back_and_the_entity_can_be_added_again(data: DataLayer) -> None:

@@ -30,6 +30,7 @@ class Application:
     def __init__(self) -> None:
         self.scopes: list[Scope] = []
         self.may_answer = asyncio.Event()
+        self.cancelled: list[str] = []
 
     async def until_asked(self, number: int) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -40,7 +41,11 @@ class Application:
         self.scopes.append(scope)
         body = b""
         if scope["path"] == "/held":
-            await self.may_answer.wait()
+            try:
+                await self.may_answer.wait()
+            except asyncio.CancelledError:
+                self.cancelled.append(scope["path"])
+                raise
         if scope["path"] not in {"/early", "/held"}:
             more = True
             while more:
@@ -133,6 +138,25 @@ async def serving(limits: ConnectionLimits = LIMITS) -> AsyncIterator[Served]:
         application.may_answer.set()
         served.close()
         await server.close()
+
+
+async def test_a_forced_end_leaves_no_request_and_no_connection() -> None:
+    """Requests that go on would meet a data layer that is being closed."""
+    application, forced = Application(), asyncio.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = HttpServer(application, listener, finish_seconds=PATIENCE)
+    server.start()
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    client = Client(reader, writer)
+    await client.send(GET.replace(b"/echo", b"/held") + b"\r\n")
+    await application.until_asked(1)
+    forced.set()
+    async with asyncio.timeout(PATIENCE / 2):
+        await server.close(forced)
+    assert application.cancelled == ["/held"]
+    assert (await client.answer())[0] == 500
+    await client.ended()
+    writer.close()
 
 
 @pytest.mark.parametrize(

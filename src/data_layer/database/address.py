@@ -107,7 +107,10 @@ def database_address(settings: DatabaseSettings, embedded_url: str | None = None
         settings: where DATABASE_URL or the DB_ settings name the server.
         embedded_url: the embedded server's address, used when the settings name none.
     """
-    url = _url(settings, embedded_url)
+    return _address(settings, _url(settings, embedded_url))
+
+
+def _address(settings: DatabaseSettings, url: URL) -> DatabaseAddress:
     options = _connection_options(settings, url)
     if settings.db_pgbouncer or settings.db_sql_comments:
         options["prepare_threshold"] = None
@@ -134,11 +137,9 @@ def replica_addresses(settings: DatabaseSettings) -> list[DatabaseAddress]:
 
 
 def _replica_address(settings: DatabaseSettings, name: str) -> DatabaseAddress:
-    primary = database_address(settings)
     host, port = host_and_port(name, settings.db_port)
-    url = primary.url.difference_update_query(["host", "port"]).set(host=host, port=port)
-    options = {key: value for key, value in primary.options.items() if key != "target_session_attrs"}
-    return DatabaseAddress(url, options, primary.session)
+    primary = _url(settings, None).difference_update_query(["host", "hostaddr", "port", "target_session_attrs"])
+    return _address(settings, primary.set(host=host, port=port))
 
 
 def session_statement(session: Mapping[str, str], *, is_local: bool) -> str:

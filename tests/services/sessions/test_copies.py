@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import asdict, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from data_layer import DataLayer, Settings
 from data_layer.errors import CacheUnavailableError, InvalidSessionError
@@ -20,7 +21,7 @@ from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.sessions import NewSession
 from data_layer.services.sessions import SessionCopies, activity
 from tests.services.sessions.support import Process, World, movable_time, start_process
-from tests.support import make_user, until
+from tests.support import make_user
 
 LIFE, MARGIN = 400, 20
 """SESSION_TTL, and how long before its end the database is asked, in seconds."""
@@ -118,9 +119,14 @@ async def test_redis_in_trouble_is_left_alone_for_a_second(
     found = FoundSession(session, 5000.0, 3600.0, 1, "server")
     copies = SessionCopies(data.cache, settings.security, clock=lambda: now).shared
     asked = 0
-    for ask in (copies.read("key"), copies.write("key", found), copies.remove(["key"])):
+    asks: list[Callable[[], Awaitable[Any]]] = [
+        partial(copies.read, "key"),
+        partial(copies.write, "key", found),
+        partial(copies.remove, ["key"]),
+    ]
+    for ask in asks:
         now += 1.0
-        await ask
+        await ask()
         times = asked
         now += 0.9
         assert await copies.read("key") is None
@@ -134,6 +140,7 @@ async def test_activity_is_written_while_the_process_runs(
     data: DataLayer, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(activity, "_SOON", 2)
+    monkeypatch.setattr(activity, "FLUSH_SECONDS", 3600.0)
     user = make_user()
     async with data.transaction() as tx:
         tx.add(user)
@@ -142,10 +149,11 @@ async def test_activity_is_written_while_the_process_runs(
         for token in tokens:
             await other.sessions.validate(token)
         written = text("SELECT count(*) FROM sessions WHERE request_count = 1")
+        async with asyncio.timeout(30):
+            while await scalar(data, written) < 2:
+                await asyncio.sleep(0.01)
 
-        async def count() -> int:
-            async with data.transaction() as tx:
-                return int((await tx.execute(written)).scalar_one())
 
-        while await count() < 2:  # Long before the regular time has come.
-            await until(lambda: True)
+async def scalar(data: DataLayer, statement: TextClause) -> int:
+    async with data.transaction() as tx:
+        return int((await tx.execute(statement)).scalar_one())
