@@ -260,7 +260,8 @@ async def test_after_a_cancellation_an_entity_knows_whether_it_is_stored(make: M
 
 
 async def test_one_that_needs_it_again_and_again_lets_others_have_their_turn(make: Make) -> None:
-    user, order = make_user(), []
+    user = make_user()
+    order: list[str] = []
     begun = asyncio.Event()
 
     async def read(name: str, times: int) -> None:
