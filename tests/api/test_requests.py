@@ -17,9 +17,11 @@ from tests.observability.support import events, log_to_memory
 
 PEOPLE = (
     "/v1/accounts",
+    "/v1/assets",
     "/v1/budgets",
     "/v1/design-systems",
     "/v1/generations",
+    "/v1/images",
     "/v1/projects",
     "/v1/sessions",
     "/v1/shares",

@@ -37,7 +37,7 @@ from data_layer.errors import (
     PermissionDeniedError,
 )
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
-from data_layer.schemas.images import GeneratedImageFull, NewImage
+from data_layer.schemas.images import GeneratedImageFull, ImageChanges, NewImage
 from data_layer.schemas.projects import ProjectDraft, ProjectFull
 from data_layer.schemas.usage import NewUsage
 from data_layer.services.image_files import ImageFiles
@@ -211,7 +211,7 @@ async def test_lists_are_filtered(data: DataLayer, owner: Actor, project: Projec
     plain = await data.images.record(owner, project.id, FREE, PICTURE)
     cut = NewImage(kind=ImageKind.EXTRACTED)
     favorite = await data.images.record(owner, project.id, cut, PICTURE)
-    await data.images.mark_favorite(owner, favorite.id)
+    await data.images.update(owner, favorite.id, ImageChanges(is_favorite=True))
 
     async def ids(**options: Any) -> list[Any]:
         return [image.id for image in (await data.images.list(owner, project.id, **options)).images]
@@ -226,11 +226,11 @@ async def test_changes_are_recorded_without_what_people_wrote(
 ) -> None:
     image = await data.images.record(owner, project.id, FREE, PICTURE)
     for _ in range(2):
-        assert (await data.images.rename(owner, image.id, " Löffel ")).name == "Löffel"
-        assert (await data.images.mark_favorite(owner, image.id)).is_favorite
+        assert (await data.images.update(owner, image.id, ImageChanges(name=" Löffel "))).name == "Löffel"
+        assert (await data.images.update(owner, image.id, ImageChanges(is_favorite=True))).is_favorite
         rated = await data.images.rate(owner, image.id, stars=4, is_good=True, words="private words")
         assert (rated.rating, rated.feedback) == (4, {"thumb": "up", "words": "private words"})
-    assert (await data.images.rename(owner, image.id, "  ")).name is None
+    assert (await data.images.update(owner, image.id, ImageChanges(name="  "))).name is None
     assert await entries(data, image.id) == [
         (AuditAction.IMAGE_GENERATE, {}, (await entries(data, image.id))[0][2]),
         (AuditAction.IMAGE_UPDATE, {"name": None}, {"name": "Löffel"}),
@@ -242,7 +242,7 @@ async def test_changes_are_recorded_without_what_people_wrote(
         with pytest.raises(InvalidValueError):
             await data.images.rate(owner, image.id, **values)
     with pytest.raises(InvalidValueError):
-        await data.images.rename(owner, image.id, "n" * 256)
+        await data.images.update(owner, image.id, ImageChanges(name="n" * 256))
 
 
 async def test_views_and_downloads_are_counted(data: DataLayer, owner: Actor, project: ProjectFull) -> None:

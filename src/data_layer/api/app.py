@@ -11,10 +11,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from data_layer import __version__
 from data_layer.api import (
     accounts,
+    assets,
     designs,
     files,
     generations,
     health,
+    images,
     previews,
     projects,
     sessions,
@@ -39,6 +41,8 @@ _RESOURCES = (
     generations.routes,
     variants.routes,
     previews.routes,
+    images.routes,
+    assets.routes,
     designs.routes,
     shares.routes,
     usage.routes,

@@ -17,7 +17,9 @@ from data_layer.api.conditions import Conditions, require_revision, revision_tag
 from data_layer.api.pages import link_to_next
 from data_layer.api.request_models import Body, Reason
 from data_layer.api.routes import Call, Routes
+from data_layer.api.uploads import body_with_file, room_for_file, sent_with_file
 from data_layer.entities.enums import CodeStack, ProjectStatus, ProjectType
+from data_layer.errors import InvalidValueError
 from data_layer.schemas.base import Value
 from data_layer.schemas.codes import GeneratedCodeFull
 from data_layer.schemas.generations import GenerationView, OpenedTree, TreeCode, TreeGeneration
@@ -31,26 +33,18 @@ from data_layer.schemas.projects import (
 )
 from data_layer.schemas.search import SearchPage
 
-_SCREENSHOT_BODY = 28 * 2**20
-"""Bytes: an image of 20 MiB as a data URL, and the rest of the body."""
-
 _PIECE = 64 * 1024
 _Cursor = Annotated[str, StringConstraints(max_length=4096)]
 _Limit = Annotated[int, Field(ge=1, le=1000)]
 _Number = Annotated[int, Path(ge=1, lt=2**31)]
-_EXAMPLE: dict[str, Any] = {
-    "requestBody": {
-        "content": {
-            "application/json": {
-                "example": {"name": "Shop", "tags": ["landing"], "screenshot": "https://example.com/shop.png"}
-            }
-        }
-    }
-}
+_EXAMPLE: dict[str, Any] = {"name": "Shop", "tags": ["landing"], "screenshot": "https://example.com/shop.png"}
 
 
 class NewProject(ProjectDraft):
-    """A project to create. ``screenshot`` is a base64 data URL, or an http(s) URL, which is fetched at once."""
+    """A project to create. ``screenshot`` is a base64 data URL, or an http(s) URL, which is fetched at once.
+
+    A form has the screenshot in its part ``file`` instead.
+    """
 
     screenshot: str | None = None
     file_name: Annotated[str, StringConstraints(max_length=255)] | None = None
@@ -150,14 +144,22 @@ async def list_projects(call: Call, response: Response, query: Annotated[Project
     "",
     summary="Create a project",
     status_code=201,
-    max_body=_SCREENSHOT_BODY,
-    openapi_extra=_EXAMPLE,
+    max_body=room_for_file,
+    errors=[400, 415, 507],
+    openapi_extra=body_with_file(NewProject, _EXAMPLE),
 )
-async def create(call: Call, response: Response, body: NewProject) -> ProjectFull:
+async def create(call: Call, response: Response) -> ProjectFull:
     """The answer names the new project in ``Location``."""
-    project = await call.data.projects.create(
-        call.actor, body.draft, screenshot=body.screenshot, file_name=body.file_name
-    )
+    async with sent_with_file(call, NewProject) as sent:
+        new, screenshot = sent.values, sent.file
+        if screenshot is not None and new.screenshot is not None:
+            raise InvalidValueError("the form has a screenshot already; leave this one out", field="screenshot")
+        project = await call.data.projects.create(
+            call.actor,
+            new.draft,
+            screenshot=new.screenshot if screenshot is None else screenshot,
+            file_name=new.file_name or sent.file_name,
+        )
     return _created(response, project)
 
 

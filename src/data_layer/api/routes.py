@@ -35,6 +35,7 @@ from data_layer.services.request_limits import RequestKind
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
+MaxBody = int | Callable[[DataLayer, Scope], int]
 SMALL_BODY = 64 * 1024
 """Bytes of the body of a request that names no other limit."""
 _SECURITY: list[dict[str, list[str]]] = [{"Bearer": []}, {"SessionCookie": []}]
@@ -95,7 +96,7 @@ class ServiceRoute(APIRoute):
         path: its template.
         endpoint: the handler.
         needs_login: whether a session is needed.
-        max_body: bytes of the body; a larger one is refused while it is read.
+        max_body: bytes of the body, or what says so of a request; a larger one is refused while it is read.
         counted: the kind of request of which a network may send so many; for routes that need no login.
         options: those of FastAPI.
     """
@@ -106,7 +107,7 @@ class ServiceRoute(APIRoute):
         endpoint: Callable[..., Any],
         *,
         needs_login: bool,
-        max_body: int,
+        max_body: MaxBody,
         counted: RequestKind | None = None,
         **options: Any,
     ) -> None:
@@ -127,7 +128,10 @@ class ServiceRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            call = Call(request.scope, _limited(request.receive, self._max_body))
+            most = self._max_body
+            if callable(most):
+                most = most(people_of(request).data, request.scope)
+            call = Call(request.scope, _limited(request.receive, most))
             if self._needs_login:
                 call.scope["caller"] = await authenticate(call)
             elif self._counted is not None:
@@ -206,7 +210,7 @@ class Routes:
         errors: Iterable[int] = (),
         needs_login: bool | None = None,
         counted: RequestKind | None = None,
-        max_body: int = SMALL_BODY,
+        max_body: MaxBody = SMALL_BODY,
         **options: Any,
     ) -> Iterable[ServiceRoute]:
         needs_login = self._needs_login if needs_login is None else needs_login

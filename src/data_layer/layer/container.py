@@ -214,9 +214,9 @@ async def open_container(
     def traced(name: str, service: Service) -> Service:
         return service if tracing is None else tracing.calls.of(name, service)
 
-    files = traced("files", _open_files(settings, transactions, backends, removal, stack))
     fetcher = Fetcher(max_size=settings.storage.max_file_size)
     stack.callback(fetcher.close)
+    files = traced("files", _open_files(settings, transactions, backends, removal, fetcher=fetcher, stack=stack))
     log.info("data_layer_opened", database=str(database.address), cache=cache.address)
     passwords = stack.enter_context(PasswordHasher(settings.security.bcrypt_rounds))
     audit_buffer = _start_audit_buffer(settings, database, stack)
@@ -360,6 +360,8 @@ def _open_files(
     transactions: TransactionFactory,
     backends: StorageBackends,
     removal: FileRemoval,
+    *,
+    fetcher: Fetcher,
     stack: AsyncExitStack,
 ) -> FileService:
     threads = FileThreads(_FILE_THREADS)
@@ -372,6 +374,7 @@ def _open_files(
         inspector,
         threads,
         removal,
+        fetcher=fetcher,
         upload_expires_in=timedelta(seconds=settings.files.upload_expires_in),
         public_url=settings.storage.public_url or "",
     )

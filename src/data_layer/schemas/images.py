@@ -41,6 +41,13 @@ class NewImage(Input):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
+class ImageChanges(Input):
+    """What to change of an image. What is not given stays; ``name=None`` takes the name away."""
+
+    name: str | None = None
+    is_favorite: bool | None = None
+
+
 class GeneratedImagePublic(View):
     """What anyone may see of an image in a public project."""
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 from data_layer.concurrency import uninterrupted
-from data_layer.errors import CommitUnknownError, FileTypeNotAllowedError, InvalidUrlError, InvalidValueError
+from data_layer.errors import CommitUnknownError, FileTypeNotAllowedError
 from data_layer.schemas.files import FileView
 from data_layer.services.fetching import Fetcher
 from data_layer.services.files import FileService
+from data_layer.services.files.sources import save_from_url
 from data_layer.storage import FileContent
 
 ImageSource = FileContent | str
@@ -24,7 +22,6 @@ ImageSource = FileContent | str
 # A file whose row was not stored, because the process died, goes by itself.
 _UNTIL_TAKEN = timedelta(hours=1)
 _THUMBNAIL = 400
-_DATA_URL = re.compile(r"data:([a-z]+/[a-z0-9.+-]+)(?:;[a-z0-9-]+=[^;,]*)*;base64,", re.IGNORECASE)
 
 
 class ImageFiles:
@@ -71,24 +68,19 @@ class ImageFiles:
             raise
 
     async def _store(self, source: ImageSource, owner_id: UUID, field: str, file_name: str | None) -> FileView:
-        content_type = None
         if isinstance(source, str):
-            if source[:5].lower() != "data:":
-                return await self._fetch(source, owner_id, field, file_name)
-            source, content_type = decode_data_url(source, field)
-        elif isinstance(source, Path):
+            return await save_from_url(
+                self._files,
+                self._fetcher,
+                source,
+                owner_id=owner_id,
+                field=field,
+                file_name=file_name,
+                expires_in=_UNTIL_TAKEN,
+            )
+        if isinstance(source, Path):
             file_name = file_name or source.name
-        return await self._files.save(
-            source, owner_id=owner_id, content_type=content_type, file_name=file_name, expires_in=_UNTIL_TAKEN
-        )
-
-    async def _fetch(self, url: str, owner_id: UUID, field: str, file_name: str | None) -> FileView:
-        try:
-            async with aclosing(self._fetcher.fetch(url)) as pieces:
-                return await self._files.save(pieces, owner_id=owner_id, file_name=file_name, expires_in=_UNTIL_TAKEN)
-        except InvalidUrlError as error:
-            error.field = field
-            raise
+        return await self._files.save(source, owner_id=owner_id, file_name=file_name, expires_in=_UNTIL_TAKEN)
 
 
 def thumbnail_key(file: FileView) -> str:
@@ -102,18 +94,3 @@ def thumbnail_key(file: FileView) -> str:
 def _require_image(file: FileView, field: str) -> None:
     if file.image_format is None:
         raise FileTypeNotAllowedError(f"{field} must be an image, not {file.content_type}")
-
-
-def decode_data_url(url: str, field: str) -> tuple[bytes, str]:
-    """The bytes in a base64 data URL (RFC 2397), and the type that it names.
-
-    Raises:
-        InvalidValueError: it is none.
-    """
-    start = _DATA_URL.match(url)
-    if start is None:
-        raise InvalidValueError(f"{field} is not a base64 data URL", field=field)
-    try:
-        return base64.b64decode(url[start.end() :].encode("ascii"), validate=True), start[1].lower()
-    except (binascii.Error, UnicodeEncodeError):
-        raise InvalidValueError(f"{field} is a data URL that is not valid base64", field=field) from None

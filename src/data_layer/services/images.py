@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from data_layer.entities import AuditLog, GeneratedImage, Project
 from data_layer.entities.enums import AuditAction, GenerationStatus, ImageKind
-from data_layer.errors import InvalidValueError, NotFoundError, PictureMissingError
+from data_layer.errors import ChangedMeanwhileError, InvalidValueError, NotFoundError, PictureMissingError
 from data_layer.repositories.repository import check_limit
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import Attachment, FileView, PublicFile
-from data_layer.schemas.images import GeneratedImageFull, GeneratedImageSummary, ImagePage, NewImage
+from data_layer.schemas.images import GeneratedImageFull, GeneratedImageSummary, ImageChanges, ImagePage, NewImage
 from data_layer.schemas.usage import NewUsage
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.files import FileService
@@ -165,23 +165,28 @@ class ImageService:
             shown = tuple(GeneratedImageSummary.model_validate(image) for image in found[:limit])
         return ImagePage(images=shown, next=shown[-1].id if len(found) > limit else None)
 
-    async def rename(self, actor: Actor, image_id: UUID, name: str | None) -> GeneratedImageFull:
-        """Give an image a name, or take it away.
+    async def update(
+        self, actor: Actor, image_id: UUID, changes: ImageChanges, *, expected: datetime | None = None
+    ) -> GeneratedImageFull:
+        """Give an image another name, mark it as a favorite, or both.
+
+        Args:
+            actor: the owner.
+            image_id: which one.
+            changes: what is not given stays.
+            expected: the ``updated_at`` that the caller has seen; without it the last change wins.
 
         Raises:
             NotFoundError: the actor has none with this id.
+            ChangedMeanwhileError: it was changed after the caller read it.
             InvalidValueError: the name cannot be stored.
         """
-        name = None if name is None else name.strip() or None
-        return await self._change(actor, image_id, AuditAction.IMAGE_UPDATE, {"name": name})
-
-    async def mark_favorite(self, actor: Actor, image_id: UUID, *, is_favorite: bool = True) -> GeneratedImageFull:
-        """Mark an image as a favorite, or no longer.
-
-        Raises:
-            NotFoundError: the actor has none with this id.
-        """
-        return await self._change(actor, image_id, AuditAction.IMAGE_UPDATE, {"is_favorite": is_favorite})
+        values = changes.model_dump(exclude_unset=True)
+        if values.get("name") is not None:
+            values["name"] = values["name"].strip() or None
+        if values.get("is_favorite") is None:
+            values.pop("is_favorite", None)
+        return await self._change(actor, image_id, AuditAction.IMAGE_UPDATE, values, expected=expected)
 
     async def rate(
         self,
@@ -317,10 +322,21 @@ class ImageService:
             await tx.images.delete(image)
 
     async def _change(
-        self, actor: Actor, image_id: UUID, action: AuditAction, values: dict[str, Any]
+        self,
+        actor: Actor,
+        image_id: UUID,
+        action: AuditAction,
+        values: dict[str, Any],
+        *,
+        expected: datetime | None = None,
     ) -> GeneratedImageFull:
         async with self._transactions() as tx:
             project, image = await _open(tx, actor, image_id, Permission.CHANGE_IMAGES, lock=True)
+            if expected is not None and image.updated_at != expected:
+                raise ChangedMeanwhileError(
+                    f"the image was changed at {image.updated_at:%Y-%m-%d %H:%M:%S}; read it again",
+                    current=GeneratedImageFull.model_validate(image).model_dump(),
+                )
             before = {name: getattr(image, name) for name in values}
             changed = {name: value for name, value in values.items() if before[name] != value}
             for name, value in changed.items():

@@ -13,6 +13,7 @@ from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.files import Attachment, DirectUpload, FileView, PublicFile
 from data_layer.services.arguments import checks_arguments
+from data_layer.services.fetching import Fetcher
 from data_layer.services.files.backends import (
     PUBLIC_PATH,
     THUMBNAIL_TYPE,
@@ -25,6 +26,7 @@ from data_layer.services.files.ingest import FileIngest, SaveRequest, new_refere
 from data_layer.services.files.owners import Owner, require_owner
 from data_layer.services.files.packing import unpack, verified
 from data_layer.services.files.removal import FileRemoval, leaving_rest_to_cleanup
+from data_layer.services.files.sources import save_from_url
 from data_layer.services.files.uploads import DirectUploads
 from data_layer.storage import FileContent, OpenFile, SignedUrl
 from data_layer.storage.threads import FileThreads
@@ -51,6 +53,7 @@ class FileService:
         threads: FileThreads,
         removal: FileRemoval,
         *,
+        fetcher: Fetcher,
         upload_expires_in: timedelta = timedelta(minutes=15),
         public_url: str = "",
     ) -> None:
@@ -59,6 +62,7 @@ class FileService:
         self._inspector = inspector
         self._threads = threads
         self._removal = removal
+        self._fetcher = fetcher
         self._public_url = public_url
         self._ingest = FileIngest(transactions, backends, inspector, threads)
         self._uploads = DirectUploads(
@@ -104,6 +108,33 @@ class FileService:
         async with receive(content, self._inspector.limits.max_file_size, self._threads) as received:
             inspected = await self._inspector.inspect(received, content_type, allowed)
             return await self._ingest.store(inspected, request)
+
+    async def save_from_url(
+        self,
+        url: str,
+        *,
+        owner_id: UUID | None,
+        file_name: str | None = None,
+        expires_in: timedelta | None = None,
+    ) -> FileView:
+        """Store what a base64 data URL holds, or what an http(s) URL names, which is fetched at once.
+
+        Only public addresses are reached. The URL itself is not kept, because it may grant access.
+
+        Args:
+            url: The URL.
+            owner_id: Whose file it is; None for the system's.
+            file_name: What its user calls it.
+            expires_in: After which time it goes by itself.
+
+        Raises:
+            InvalidUrlError, FetchError: it may not be fetched, or could not be.
+            InvalidValueError: it begins with ``data:`` and is not a base64 data URL.
+            InvalidFileError, FileTooLargeError, MissingReferenceError, StorageError: see ``save``.
+        """
+        return await save_from_url(
+            self, self._fetcher, url, owner_id=owner_id, field="url", file_name=file_name, expires_in=expires_in
+        )
 
     async def stat(self, file_id: UUID, *, owner_id: Owner) -> FileView:
         """What is known about a file.
