@@ -372,7 +372,7 @@ async def test_missing_bytes_are_reported(data: DataLayer, owner: Actor, project
 # ---- who may do what
 
 METHODS = (
-    *("record", "record_failure", "open", "list", "rename", "mark_favorite", "rate", "download", "signed_url"),
+    *("record", "record_failure", "open", "list", "update", "rate", "download", "signed_url"),
     *("publish", "delete"),
 )
 READING = ("open", "list", "download", "signed_url")
@@ -386,8 +386,7 @@ def call(data: DataLayer, actor: Actor, project: ProjectFull, image: GeneratedIm
         "record_failure": lambda: service.record_failure(actor, project.id, FREE, "x"),
         "open": lambda: service.open(actor, image_id),
         "list": lambda: service.list(actor, project.id),
-        "rename": lambda: service.rename(actor, image_id, "x"),
-        "mark_favorite": lambda: service.mark_favorite(actor, image_id),
+        "update": lambda: service.update(actor, image_id, ImageChanges(name="x")),
         "rate": lambda: service.rate(actor, image_id, stars=1),
         "download": lambda: service.download(actor, image_id),
         "signed_url": lambda: service.signed_url(actor, image_id),
