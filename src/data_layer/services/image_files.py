@@ -13,7 +13,7 @@ from data_layer.errors import CommitUnknownError, FileTypeNotAllowedError
 from data_layer.schemas.files import FileView
 from data_layer.services.fetching import Fetcher
 from data_layer.services.files import FileService
-from data_layer.services.files.sources import save_from_url
+from data_layer.services.files.sources import content_of
 from data_layer.storage import FileContent
 
 ImageSource = FileContent | str
@@ -69,15 +69,14 @@ class ImageFiles:
 
     async def _store(self, source: ImageSource, owner_id: UUID, field: str, file_name: str | None) -> FileView:
         if isinstance(source, str):
-            return await save_from_url(
-                self._files,
-                self._fetcher,
-                source,
-                owner_id=owner_id,
-                field=field,
-                file_name=file_name,
-                expires_in=_UNTIL_TAKEN,
-            )
+            async with content_of(source, self._fetcher, field=field) as (content, content_type):
+                return await self._files.save(
+                    content,
+                    owner_id=owner_id,
+                    content_type=content_type,
+                    file_name=file_name,
+                    expires_in=_UNTIL_TAKEN,
+                )
         if isinstance(source, Path):
             file_name = file_name or source.name
         return await self._files.save(source, owner_id=owner_id, file_name=file_name, expires_in=_UNTIL_TAKEN)

@@ -26,7 +26,7 @@ from data_layer.services.files.ingest import FileIngest, SaveRequest, new_refere
 from data_layer.services.files.owners import Owner, require_owner
 from data_layer.services.files.packing import unpack, verified
 from data_layer.services.files.removal import FileRemoval, leaving_rest_to_cleanup
-from data_layer.services.files.sources import save_from_url
+from data_layer.services.files.sources import content_of
 from data_layer.services.files.uploads import DirectUploads
 from data_layer.storage import FileContent, OpenFile, SignedUrl
 from data_layer.storage.threads import FileThreads
@@ -132,9 +132,10 @@ class FileService:
             InvalidValueError: it begins with ``data:`` and is not a base64 data URL.
             InvalidFileError, FileTooLargeError, MissingReferenceError, StorageError: see ``save``.
         """
-        return await save_from_url(
-            self, self._fetcher, url, owner_id=owner_id, field="url", file_name=file_name, expires_in=expires_in
-        )
+        async with content_of(url, self._fetcher, field="url") as (content, content_type):
+            return await self.save(
+                content, owner_id=owner_id, content_type=content_type, file_name=file_name, expires_in=expires_in
+            )
 
     async def stat(self, file_id: UUID, *, owner_id: Owner) -> FileView:
         """What is known about a file.

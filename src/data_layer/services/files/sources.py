@@ -1,44 +1,39 @@
-"""Files that come in a URL: their bytes (``data:``), or where to fetch them (``http:``, ``https:``)."""
+"""What is in a URL: bytes (``data:``), or where to fetch them (``http:``, ``https:``)."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import re
-from contextlib import aclosing
-from datetime import timedelta
-from typing import TYPE_CHECKING
-from uuid import UUID
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 from data_layer.errors import InvalidUrlError, InvalidValueError
-from data_layer.schemas.files import FileView
 from data_layer.services.fetching import Fetcher
-
-if TYPE_CHECKING:
-    from data_layer.services.files.service import FileService
+from data_layer.storage import FileContent
 
 _DATA_URL = re.compile(r"data:([a-z]+/[a-z0-9.+-]+)(?:;[a-z0-9-]+=[^;,]*)*;base64,", re.IGNORECASE)
 
 
-async def save_from_url(
-    files: FileService,
-    fetcher: Fetcher,
-    url: str,
-    *,
-    owner_id: UUID | None,
-    field: str,
-    file_name: str | None,
-    expires_in: timedelta | None,
-) -> FileView:
-    """Store what a URL holds or names; see `FileService.save_from_url`. ``field`` names it in messages."""
+@asynccontextmanager
+async def content_of(url: str, fetcher: Fetcher, *, field: str) -> AsyncIterator[tuple[FileContent, str | None]]:
+    """Open a URL, for a block that reads the content; with the type that a data URL names.
+
+    Args:
+        url: a base64 data URL, or an http(s) URL, which is fetched while the block reads.
+        fetcher: fetches it.
+        field: what the caller calls it, for messages.
+
+    Raises:
+        InvalidUrlError, FetchError: it may not be fetched, or could not be.
+        InvalidValueError: it begins with ``data:`` and is not a base64 data URL.
+    """
     if url[:5].lower() == "data:":
-        content, content_type = _decode(url, field)
-        return await files.save(
-            content, owner_id=owner_id, content_type=content_type, file_name=file_name, expires_in=expires_in
-        )
+        yield _decode(url, field)
+        return
     try:
         async with aclosing(fetcher.fetch(url)) as pieces:
-            return await files.save(pieces, owner_id=owner_id, file_name=file_name, expires_in=expires_in)
+            yield pieces, None
     except InvalidUrlError as error:
         error.field = field
         raise
