@@ -26,6 +26,7 @@ from data_layer.api import (
     variants,
 )
 from data_layer.api.authentication import People
+from data_layer.api.cross_origin import allow_origins, origins_with_cookies
 from data_layer.api.documentation import describe, documentation_page
 from data_layer.api.errors import add_error_handlers
 from data_layer.api.mails import Mailing, SendMail
@@ -83,7 +84,7 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
     limiter = RequestLimiter(
         data.cache, most=settings.security.rate_limit_max, window=settings.security.rate_limit_window / 1000
     )
-    app.state.people = People(data, limiter, Mailing(send_mail))
+    app.state.people = People(data, limiter, Mailing(send_mail), origins_with_cookies(settings.service))
 
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
 
@@ -109,4 +110,6 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
     if data.tracing is not None:
         # Around the other one, whose line in the log names the span.
         app.add_middleware(TracingMiddleware, tracing=data.tracing)
+    # Around everything, so that also an answer that nobody expected can be read.
+    allow_origins(app, settings.service)
     return app

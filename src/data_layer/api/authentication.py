@@ -41,6 +41,7 @@ class People:
     data: DataLayer
     limiter: RequestLimiter
     mailing: Mailing
+    origins_with_cookies: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +152,16 @@ RegistrationProof = Annotated[str | None, Depends(_registration)]
 def refuse_other_sites(request: Request) -> None:
     """Refuse what another site has a browser send, where a cookie is used or set.
 
+    Not the pages of an origin that CORS_ALLOWED_ORIGINS names, with CORS_ALLOW_CREDENTIALS.
+
     Raises:
         PermissionDeniedError: when it is.
     """
     if request.method in _SAFE:
         return
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if origin is not None and origin in people_of(request).origins_with_cookies:
+        return
     if site is not None:
         is_own = site in _OWN_SITE
     else:  # An old browser, or none at all.

@@ -28,6 +28,9 @@ def _check_proxy(text: str) -> str:
 
 TrustedProxy = Annotated[str, AfterValidator(_check_proxy)]
 
+ANY_ORIGIN = "*"
+AllowedOrigin = Literal["*"] | Origin
+
 
 class ServiceSettings(SettingsPart):
     """Where the service listens, how many processes serve, and how they end."""
@@ -74,6 +77,14 @@ class ServiceSettings(SettingsPart):
         description="Origin at which clients reach this service only to look at generated pages, such as "
         "https://pages.example.net; best a domain of its own. Default: pages are shown where the service is.",
     )
+    cors_allowed_origins: Annotated[tuple[AllowedOrigin, ...], BeforeValidator(split_list), COMMA_SEPARATED] = Field(
+        (),
+        description="Origins whose pages may call the API from a browser, separated by commas, such as "
+        "https://app.example.com; * for all. Default: none.",
+    )
+    cors_allow_credentials: bool = Field(
+        False, description="Let pages of these origins act as the person who is logged in here with a cookie."
+    )
     enable_docs: bool = Field(True, description="Describe the HTTP API at /docs and /openapi.json.")
     trusted_proxies: Annotated[tuple[TrustedProxy, ...], BeforeValidator(split_list), COMMA_SEPARATED] = Field(
         (),
@@ -83,6 +94,13 @@ class ServiceSettings(SettingsPart):
     trusted_proxy_header: Literal["x-forwarded-for", "forwarded"] = Field(
         "x-forwarded-for", description="The header in which they say so."
     )
+
+    def contradictions(self) -> list[str]:
+        """Return what makes these settings unusable anywhere."""
+        if not self.cors_allow_credentials or ANY_ORIGIN not in self.cors_allowed_origins:
+            return []
+        problem = "CORS_ALLOW_CREDENTIALS with * in CORS_ALLOWED_ORIGINS would let every page act as the person who is"
+        return [f"{problem} logged in; name the origins"]
 
     def worker_contradictions(self, connections: int) -> list[str]:
         """What makes it impossible to share that many connections."""
