@@ -29,6 +29,7 @@ run: $(to_run) ## Start the service with its own PostgreSQL and Valkey (PORT=300
 
 quick: $(to_develop) ## Run the tests that start no process, in less than two minutes: while you work
 	@sh tools/azurite/install.sh $(bin)/python
+	@sh tools/oidc_provider/install.sh $(bin)/python
 	@$(quick) $(ARGUMENTS)
 
 watch: $(to_develop) ## Run `make quick` again whenever a file is saved (ARGUMENTS="-k cache")
@@ -36,10 +37,12 @@ watch: $(to_develop) ## Run `make quick` again whenever a file is saved (ARGUMEN
 
 test: $(to_develop) ## Run the tests against servers that they start themselves (ARGUMENTS="-k cache")
 	@sh tools/azurite/install.sh $(bin)/python
+	@sh tools/oidc_provider/install.sh $(bin)/python
 	@$(pytest) -m "not slow" $(ARGUMENTS)
 
 test-all: $(to_develop) ## Run the slow tests too: failovers, crashes, chaos, fuzzing
 	@sh tools/azurite/install.sh $(bin)/python
+	@sh tools/oidc_provider/install.sh $(bin)/python
 	@$(pytest) $(ARGUMENTS)
 
 test-lowest: $(to_develop) ## Run the tests of the library with the lowest versions that pyproject.toml allows
@@ -51,10 +54,12 @@ test-servers: $(to_develop) ## Run the tests of the library against the servers 
 
 coverage: $(to_develop) ## Run the tests and measure which lines and branches they reach (htmlcov/index.html)
 	@sh tools/azurite/install.sh $(bin)/python
+	@sh tools/oidc_provider/install.sh $(bin)/python
 	@$(pytest) -m "not slow" --cov --cov-report=term --cov-report=html $(ARGUMENTS)
 
 mutants: $(to_develop) ## Put faults into the code, one at a time; print what no test notices (ARGUMENTS="--sample 20 cache")
 	@sh tools/azurite/install.sh $(bin)/python
+	@sh tools/oidc_provider/install.sh $(bin)/python
 	@$(bin)/python -m tools.mutants $(ARGUMENTS)
 
 check: lint types test-all ## Run everything that has to pass before a change goes in; the site is built by a test
@@ -97,6 +102,7 @@ bench-cache: $(to_measure) ## Measure the cache against redis-py, coredis, valke
 
 bench-storage: $(to_measure) ## Measure files on S3, Azure and the local disk against obstore and the vendors' libraries
 	@sh tools/azurite/install.sh $(bin)/python
+	@sh tools/oidc_provider/install.sh $(bin)/python
 	@$(bin)/python benchmarks/storage.py $(ARGUMENTS)
 	@$(bin)/python benchmarks/saved_files.py $(ARGUMENTS)
 

@@ -18,6 +18,7 @@ from data_layer.settings.database import DatabaseSettings, SslMode
 from data_layer.settings.files import FileSettings
 from data_layer.settings.general import Environment, GeneralSettings
 from data_layer.settings.observability import AuditSettings, LogSettings, MetricsSettings, TracingSettings
+from data_layer.settings.openid import OpenIdSettings
 from data_layer.settings.part import SettingsPart
 from data_layer.settings.redis import RedisSettings
 from data_layer.settings.security import SecuritySettings
@@ -52,6 +53,7 @@ class Settings(BaseModel):
     storage: StorageSettings
     files: FileSettings
     security: SecuritySettings
+    openid: OpenIdSettings
     audit: AuditSettings
     service: ServiceSettings
     tracing: TracingSettings
@@ -122,6 +124,14 @@ class Settings(BaseModel):
         return self.general.is_production
 
     @property
+    def base_url(self) -> str:
+        """Where clients reach the service: PUBLIC_URL, or else the address that it listens on."""
+        if self.storage.public_url is not None:
+            return self.storage.public_url
+        host = "127.0.0.1" if self.service.host in {"0.0.0.0", "::"} else self.service.host  # noqa: S104  (compared)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.service.port}"
+
+    @property
     def spill_folder(self) -> Path:
         """Where audit entries wait while the database cannot take them: AUDIT_SPILL_FOLDER, or its default."""
         return (self.audit.audit_spill_folder or self.general.data_folder / "audit-spill").absolute()
@@ -148,9 +158,17 @@ class Settings(BaseModel):
             *self.database.unfit(),
             *self.redis.unfit(),
             *self.security.unfit(),
+            *self.openid.unfit(),
+            *self._unfit_redirects(),
             *self.storage.unfit(),
             *self.unfit_secrets(),
         ]
+
+    def _unfit_redirects(self) -> list[str]:
+        """Return what keeps people from coming back after they have logged in elsewhere."""
+        if not self.openid.login_kinds or (self.storage.public_url or "").startswith("https://"):
+            return []
+        return ["PUBLIC_URL must be set, and begin with https://: people come back to it after logging in elsewhere"]
 
     def unfit_secrets(self) -> list[str]:
         """Return what production refuses of the secrets."""

@@ -30,7 +30,7 @@ _SYNONYMS = {
     "REDIS_USER": "REDIS_USERNAME",
 }
 # Of those of our prefixes that no other program is likely to use.
-_PREFIXES = ("DB_", "REDIS_", "STORAGE_", "LOCAL_STORAGE_", "AZURE_STORAGE_", "JWT_", "AUDIT_", "BCRYPT_")
+_PREFIXES = ("DB_", "REDIS_", "STORAGE_", "LOCAL_STORAGE_", "AZURE_STORAGE_", "JWT_", "AUDIT_", "BCRYPT_", "OIDC_")
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP).*)?$")
 _SHORTEST_NAME_TO_MISSPELL = 6  # HOST and PORT are one slip away from too much.
 _ALPHABET = string.ascii_uppercase + string.digits + "_"

@@ -28,10 +28,14 @@ was wrong with which thing and what to do, and never holds a secret.
     │   ├── EmailNotVerifiedError          email_not_verified
     │   ├── AccountInactiveError           account_inactive
     │   ├── AccountSuspendedError          account_suspended
+    │   ├── InvalidLoginError              login_invalid
+    │   ├── LoginDeniedError               login_denied
     │   ├── InvalidSessionError            session_invalid
     │   └── InvalidTokenError              token_invalid
     │       ├── ExpiredTokenError          token_expired
     │       └── ReusedTokenError           token_reused
+    ├── IssuerError                        issuer_failed
+    │   └── IssuerUnavailableError         issuer_unavailable
     ├── CacheError                         cache_error
     │   ├── CacheUnavailableError          cache_unavailable
     │   │   └── CacheReadOnlyError         cache_read_only
@@ -292,6 +296,18 @@ class AccountSuspendedError(AuthenticationError):
     code = "account_suspended"
 
 
+class InvalidLoginError(AuthenticationError):
+    """A login by an issuer was not begun in this browser, took too long, or was used before. Begin again."""
+
+    code = "login_invalid"
+
+
+class LoginDeniedError(AuthenticationError):
+    """The person, or the issuer, has refused the login."""
+
+    code = "login_denied"
+
+
 class InvalidSessionError(AuthenticationError):
     """The session is unknown, expired or revoked; which of these is never disclosed. The user has to log in again."""
 
@@ -314,6 +330,22 @@ class ReusedTokenError(InvalidTokenError):
     """A refresh token was used twice, so it may have been stolen; its session was ended."""
 
     code = "token_reused"
+
+
+class IssuerError(DataLayerError):
+    """An OpenID Connect issuer gave an answer that cannot be used; ``status`` is that of HTTP where it is the cause."""
+
+    code = "issuer_failed"
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class IssuerUnavailableError(IssuerError):
+    """An OpenID Connect issuer cannot be reached, or did not answer in time. Try again later."""
+
+    code = "issuer_unavailable"
 
 
 class CacheError(DataLayerError):

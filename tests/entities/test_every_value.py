@@ -39,6 +39,7 @@ from data_layer.entities import (
     StoredFile,
     UsageEntry,
     User,
+    UserIdentity,
 )
 from data_layer.entities.enums import (
     AuditAction,
@@ -91,6 +92,9 @@ class Rows:
                 AuditLog, values, action=AuditAction.USER_LOGIN, category=AuditCategory.AUTHENTICATION, description="d"
             ),
             DesignSystem: lambda **values: made(DesignSystem, values, user_id=user.id, name="n", content="c"),
+            UserIdentity: lambda **values: made(
+                UserIdentity, values, user_id=user.id, issuer=f"https://{uuid4().hex}.example", subject=uuid4().hex
+            ),
             Share: lambda **values: made(Share, values, project_id=project.id, token_hash=uuid4().hex),
             Budget: lambda **values: made(
                 Budget,

@@ -71,6 +71,8 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "uq_users_azure_id": lambda tx: tx.users.find_one(azure_id="a"),
     "uq_users_google_id": lambda tx: tx.users.find_one(google_id="a"),
     "uq_users_github_id": lambda tx: tx.users.find_one(github_id="a"),
+    "uq_user_identities_issuer_subject": lambda tx: tx.identities.find_account("https://issuer.example", "s"),
+    "uq_user_identities_user_id_issuer": lambda tx: tx.identities.count(user_id=SOMEONE),
     "ix_users_preferences": lambda tx: tx.users.count(preferences={"theme": "dark"}),
     "ix_projects_user_id_status": lambda tx: tx.projects.count(user_id=SOMEONE, status="archived"),
     "ix_projects_user_id_updated_at": lambda tx: tx.projects.list(user_id=SOMEONE, order_by="-updated_at"),

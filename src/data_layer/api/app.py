@@ -17,6 +17,7 @@ from data_layer.api import (
     generations,
     health,
     images,
+    openid,
     previews,
     projects,
     sessions,
@@ -50,6 +51,7 @@ _RESOURCES = (
     usage.budgets,
     accounts.routes,
     sessions.routes,
+    openid.routes,
     tokens.routes,
 )
 

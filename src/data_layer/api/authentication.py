@@ -1,4 +1,4 @@
-"""Who sends a request: a session token or an access token as bearer, or a cookie with a session token.
+"""Who sends a request: a session token, an access token or a token of an issuer as bearer, or a cookie with the first.
 
 A browser sends its cookies with what other sites have it send, too. ``SameSite=Lax`` keeps them from most of it, and
 what changes something is also refused when the browser says that it comes from elsewhere (Fetch Metadata, and
@@ -8,7 +8,7 @@ what changes something is also refused when the browser says that it comes from 
 # Annotations are evaluated at once: FastAPI before 0.124 does not resolve those of objects that are called.
 import re
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, Any, Self, cast
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -17,7 +17,13 @@ from fastapi.security import APIKeyCookie
 
 from data_layer.api.mails import Mailing
 from data_layer.context import current_context, extend_request_context
-from data_layer.errors import InvalidSessionError, InvalidTokenError, PermissionDeniedError, TooManyRequestsError
+from data_layer.errors import (
+    ExpiredTokenError,
+    InvalidSessionError,
+    InvalidTokenError,
+    PermissionDeniedError,
+    TooManyRequestsError,
+)
 from data_layer.layer import DataLayer
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.sessions import ActiveSession
@@ -25,6 +31,8 @@ from data_layer.services.request_limits import RequestKind, RequestLimiter
 
 COOKIE = "__Host-session"
 """A browser takes a cookie of this name only if it is secure, of this host alone, and for all paths (RFC 6265bis)."""
+COOKIE_RULES: dict[str, Any] = {"secure": True, "httponly": True, "samesite": "lax"}
+"""No script reads our cookies, and other sites have them sent by links only."""
 REGISTRATION_COOKIE = "__Host-registration"
 """Holds the proof of who chose the password of a new account."""
 
@@ -51,14 +59,18 @@ class Caller:
     ``session`` is None for those who come without one; what concerns the session itself is refused to them.
     """
 
-    user_id: UUID
     actor: Actor
     session: ActiveSession | None = None
+
+    @property
+    def user_id(self) -> UUID:
+        """Whose account it is."""
+        return cast("UUID", self.actor.user_id)
 
     @classmethod
     def of_session(cls, session: ActiveSession) -> Self:
         """Return who acts in a session."""
-        return cls(session.user_id, session.actor, session)
+        return cls(session.actor, session)
 
 
 def people_of(request: Request) -> People:
@@ -83,10 +95,10 @@ async def admit_login(people: People, email: str) -> None:
 
 
 class _HostCookie(APIKeyCookie):
-    """A cookie of ours, byte for byte; see ``_cookie_of``."""
+    """A cookie of ours, byte for byte; see ``cookie_of``."""
 
     async def __call__(self, request: Request) -> str | None:  # type: ignore[override]
-        return _cookie_of(request, self.model.name)
+        return cookie_of(request, self.model.name)
 
 
 _registration = _HostCookie(
@@ -108,7 +120,7 @@ def _bearer_of(request: Request) -> str | None:
     return match[1].decode()
 
 
-def _cookie_of(request: Request, expected: str) -> str | None:
+def cookie_of(request: Request, expected: str) -> str | None:
     """A cookie of ours, byte for byte.
 
     Only a page of this very host can set a cookie of such a name, and only if the name is compared as browsers compare
@@ -135,7 +147,7 @@ async def authenticate(request: Request) -> Caller:
     data = people_of(request).data
     if (bearer := _bearer_of(request)) is not None:
         caller = await _caller_of(data, bearer)
-    elif (cookie := _cookie_of(request, COOKIE)) is not None:
+    elif (cookie := cookie_of(request, COOKIE)) is not None:
         refuse_other_sites(request)
         caller = Caller.of_session(await data.sessions.validate(cookie))
     else:
@@ -144,6 +156,24 @@ async def authenticate(request: Request) -> Caller:
     session_id = None if caller.session is None else caller.session.id
     extend_request_context(actor_id=caller.user_id, actor_role=caller.actor.role, session_id=session_id)
     return caller
+
+
+async def reauthenticate(request: Request, caller: Caller) -> None:
+    """See whether somebody may go on with what takes long, such as following a stream.
+
+    A token of an issuer may have expired since: it is good for a minute, and was good when this began. So the account
+    alone decides.
+
+    Raises:
+        AuthenticationError: the session has ended, or what proved it is not accepted any more.
+        PermissionDeniedError: the account is not active any more.
+    """
+    try:
+        await authenticate(request)
+    except ExpiredTokenError:
+        if caller.session is not None:
+            raise
+        await people_of(request).data.accounts.get(caller.actor, caller.user_id)
 
 
 RegistrationProof = Annotated[str | None, Depends(_registration)]
@@ -179,7 +209,9 @@ def _authority(origin: str) -> str | None:
 
 
 async def _caller_of(data: DataLayer, token: str) -> Caller:
-    """Who holds a token; only access tokens have dots."""
+    """Who holds a token; only access tokens, and those of an issuer, have dots."""
     if "." in token:
+        if data.openid.accepts(token):
+            return Caller(await data.openid.authenticate(token))
         return Caller.of_session(await data.tokens.verify(token))
     return Caller.of_session(await data.sessions.validate(token))

@@ -11,7 +11,7 @@ import orjson
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
-from data_layer.api.authentication import authenticate
+from data_layer.api.authentication import reauthenticate
 from data_layer.api.errors import problem_of
 from data_layer.api.routes import Call
 from data_layer.errors import DataLayerError
@@ -56,7 +56,7 @@ async def _lines(
         while True:
             done, _ = await asyncio.wait([following], timeout=max(0.0, check_at - monotonic()))
             if monotonic() >= check_at:
-                await authenticate(call)
+                await reauthenticate(call, call.caller)
                 check_at = monotonic() + HEARTBEAT_SECONDS
                 yield _HEARTBEAT
             if not done:

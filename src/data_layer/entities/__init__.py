@@ -19,6 +19,7 @@ from data_layer.entities.share import Share
 from data_layer.entities.stored_file import FileReference, StoredFile
 from data_layer.entities.usage_entry import UsageEntry, usage_days, usage_totals
 from data_layer.entities.user import User
+from data_layer.entities.user_identity import UserIdentity
 
 __all__ = [
     "AuditLog",
@@ -37,6 +38,7 @@ __all__ = [
     "StoredFile",
     "UsageEntry",
     "User",
+    "UserIdentity",
     "budget_reservations",
     "code_bodies",
     "login_attempts",

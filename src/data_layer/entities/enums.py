@@ -29,6 +29,7 @@ class AuthProvider(StrEnum):
     AZURE_AD = "azure_ad"
     GOOGLE = "google"
     GITHUB = "github"
+    OIDC = "oidc"
 
 
 class ProjectStatus(StrEnum):

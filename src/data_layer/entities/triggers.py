@@ -243,7 +243,8 @@ END
 )
 
 # Whoever ends a session or changes what it may do, be it by hand in SQL, every process hears of it. What only lengthens
-# a session is not announced: no process refuses a session before it has asked the database.
+# a session is not announced: no process refuses a session before it has asked the database. A user's own id stands for
+# those who act without a session, such as with a token of an issuer.
 ANNOUNCE_SESSION = Function(
     "announce_session_change",
     f"""
@@ -262,9 +263,20 @@ ANNOUNCE_USER = Function(
 BEGIN
     IF NEW.role <> OLD.role OR NEW.status <> OLD.status THEN
         INSERT INTO session_changes (session_id)
-        SELECT id FROM sessions WHERE user_id = NEW.id AND status = 'active' ON CONFLICT DO NOTHING;
+        SELECT id FROM sessions WHERE user_id = NEW.id AND status = 'active' UNION ALL SELECT NEW.id
+        ON CONFLICT DO NOTHING;
         NOTIFY {SESSION_CHANNEL};
     END IF;
+    RETURN NULL;
+END
+""",  # noqa: S608  (a name of our own)
+)
+ANNOUNCE_IDENTITY = Function(
+    "announce_identity_change",
+    f"""
+BEGIN
+    INSERT INTO session_changes (session_id) VALUES (OLD.user_id) ON CONFLICT DO NOTHING;
+    NOTIFY {SESSION_CHANNEL};
     RETURN NULL;
 END
 """,  # noqa: S608  (a name of our own)
@@ -429,6 +441,7 @@ FUNCTIONS = (
     REFUSE_AUDIT_CHANGE,
     ANNOUNCE_SESSION,
     ANNOUNCE_USER,
+    ANNOUNCE_IDENTITY,
     COUNT_REFERENCES,
 )
 
@@ -511,6 +524,12 @@ TRIGGERS = (
     ),
     Trigger("announce_change", "sessions", "AFTER DELETE OR UPDATE OF status, expires_at", ANNOUNCE_SESSION.name),
     Trigger("announce_change", "users", "AFTER UPDATE OF role, status", ANNOUNCE_USER.name),
+    Trigger(
+        "announce_change",
+        "user_identities",
+        "AFTER DELETE OR UPDATE OF issuer, subject, user_id",
+        ANNOUNCE_IDENTITY.name,
+    ),
     Trigger(
         "count_references", "file_references", "AFTER INSERT OR DELETE OR UPDATE OF file_id", COUNT_REFERENCES.name
     ),

@@ -52,6 +52,8 @@ from data_layer.services.health import HealthService
 from data_layer.services.image_files import ImageFiles
 from data_layer.services.images import ImageService
 from data_layer.services.maintenance import MaintenanceService
+from data_layer.services.openid import OpenIdService
+from data_layer.services.openid.providers import configured_providers
 from data_layer.services.previews import PreviewService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService, SeedServices
@@ -145,6 +147,8 @@ class Container:
     """The audit trail."""
     accounts: AccountService
     """Accounts of people."""
+    openid: OpenIdService
+    """People who prove by an issuer who they are."""
     projects: ProjectService
     """Projects and the versions of their code."""
     images: ImageService
@@ -234,6 +238,16 @@ async def open_container(
     accounts = AccountService(
         AccountDependencies(transactions, cache, audit, passwords, sessions, tokens, settings.security)
     )
+    openid = OpenIdService(
+        configured_providers(settings.openid, settings.base_url),
+        settings.openid,
+        settings.security,
+        accounts=accounts,
+        sessions=sessions,
+        copies=copies,
+        transactions=transactions,
+    )
+    stack.push_async_callback(openid.close)
     file_maintenance = traced("file_maintenance", FileMaintenance(transactions, backends, removal))
     maintenance = MaintenanceService(
         database,
@@ -281,6 +295,7 @@ async def open_container(
         tokens=tokens,
         audit=audit,
         accounts=traced("accounts", accounts),
+        openid=traced("openid", openid),
         projects=traced("projects", projects),
         images=traced("images", images),
         generations=traced("generations", generations),

@@ -22,6 +22,7 @@ from data_layer.services.files import FileMaintenance, FileService, LocalFileSer
 from data_layer.services.generations import GenerationService
 from data_layer.services.images import ImageService
 from data_layer.services.maintenance import MaintenanceService
+from data_layer.services.openid import OpenIdService
 from data_layer.services.previews import PreviewService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService
@@ -192,6 +193,11 @@ class DataLayer:
     def replicas(self) -> Replicas:
         """The replicas that are read from."""
         return self._opened.replicas
+
+    @property
+    def openid(self) -> OpenIdService:
+        """Logging in by an OpenID Connect issuer, Google, GitHub or Microsoft."""
+        return self._opened.openid
 
     @property
     def accounts(self) -> AccountService:

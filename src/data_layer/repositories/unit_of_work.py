@@ -29,6 +29,7 @@ from data_layer.repositories.files import FileRepository
 from data_layer.repositories.finished_generations import FinishedGenerationRepository
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
 from data_layer.repositories.generations import GenerationEventRepository, GenerationRepository
+from data_layer.repositories.identities import UserIdentityRepository
 from data_layer.repositories.lineage import LineageRepository
 from data_layer.repositories.login_attempts import LoginAttemptRepository
 from data_layer.repositories.project_copies import ProjectCopyRepository
@@ -237,6 +238,11 @@ class UnitOfWork:
     def sessions(self) -> SessionRepository:
         """Sessions of users."""
         return SessionRepository(self._session, partial(self._note, self._makers.ended_sessions))
+
+    @cached_property
+    def identities(self) -> UserIdentityRepository:
+        """Identities of OpenID Connect issuers."""
+        return UserIdentityRepository(self._session)
 
     @cached_property
     def refresh_tokens(self) -> RefreshTokenRepository:

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, func, select, text, update
 from typing_extensions import override
 
 from data_layer.database.statements import CompiledStatement
-from data_layer.entities import Budget, DesignSystem, FileReference, Project, Session, StoredFile, User
+from data_layer.entities import Budget, DesignSystem, FileReference, Project, Session, StoredFile, User, UserIdentity
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.entities.texts import normalize_email
 from data_layer.entities.user import erased_email
@@ -155,6 +155,7 @@ class UserRepository(Repository[User]):
         await self._session.change(delete(Budget).where(Budget.user_id == entity.id))
         await self._session.change(delete(DesignSystem).where(DesignSystem.user_id == entity.id))
         await self._session.change(delete(Session).where(Session.user_id == entity.id))
+        await self._session.change(delete(UserIdentity).where(UserIdentity.user_id == entity.id))
         result = await self._session.change(update(User).where(User.id == entity.id).values(_nobody(entity)))
         if result.rowcount == 0:
             raise self._not_found(entity.id)

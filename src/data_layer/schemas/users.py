@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from pydantic import AfterValidator, AliasChoices, Field, StringConstraints
+from pydantic import AfterValidator, AliasChoices, Field, StringConstraints, model_validator
 
 from data_layer.entities.enums import AuthProvider, UserRole, UserStatus
 from data_layer.schemas.base import Input, JsonObject, View
@@ -56,6 +56,9 @@ class ExternalIdentity(Input):
     for ``github``, that the answers of its API were fetched over TLS with an access token that GitHub has given to our
     own client in this very login.
 
+    For ``oidc`` that is any OpenID Connect issuer, which ``issuer`` names exactly as its ID tokens do (``iss``); the
+    others have none.
+
     ``subject`` is what the provider never gives to anybody else: Google's ``sub``; GitHub's numeric ``id`` (never the
     login name, which can be taken over); for Azure AD ``tid`` and ``oid`` joined by a dot.
 
@@ -64,14 +67,21 @@ class ExternalIdentity(Input):
     true or the tenant is the caller's own. Its plain ``email`` claim can be set to anything by the tenant ("nOAuth").
     """
 
-    provider: Literal[AuthProvider.AZURE_AD, AuthProvider.GOOGLE, AuthProvider.GITHUB]
+    provider: Literal[AuthProvider.AZURE_AD, AuthProvider.GOOGLE, AuthProvider.GITHUB, AuthProvider.OIDC]
     subject: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    issuer: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
     email: str | None = None
     email_verified: bool = False
     first_name: str | None = None
     last_name: str | None = None
     display_name: str | None = None
     avatar: str | None = None
+
+    @model_validator(mode="after")
+    def _names_its_issuer(self) -> Self:
+        if (self.provider is AuthProvider.OIDC) != (self.issuer is not None):
+            raise ValueError("issuer belongs to identities of oidc, and to no others")
+        return self
 
 
 class UserPublic(View):

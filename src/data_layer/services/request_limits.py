@@ -27,6 +27,7 @@ class RequestKind(StrEnum):
     """What a request wants. Each has a counter of its own: too many of one kind keep nobody from another."""
 
     LOG_IN = "log_in"
+    LOG_IN_ELSEWHERE = "log_in_elsewhere"
     REGISTER = "register"
     ASK_FOR_MAIL = "ask_for_mail"
     SHOW_MAILED_TOKEN = "show_mailed_token"  # noqa: S105  (the name of a kind)

@@ -122,7 +122,7 @@ async def test_a_suspended_account_gets_no_password(data: DataLayer) -> None:
     assert (verified.user.status, verified.password_choice) == (UserStatus.SUSPENDED, None)
 
 
-@pytest.mark.parametrize("way", ["verify", "reset", "identity"])
+@pytest.mark.parametrize("way", ["verify", "reset"])
 async def test_nothing_opens_it_that_did_before(data: DataLayer, way: str) -> None:
     user = await make_account(data, VICTIM, email_verified=False)
     session = await data.accounts.log_in(VICTIM, PASSWORD)
@@ -134,14 +134,10 @@ async def test_nothing_opens_it_that_did_before(data: DataLayer, way: str) -> No
         assert mailed is not None
         await data.accounts.verify_email(mailed.token)
         assert await stored_hash(data, user) is None
-    elif way == "reset":
+    else:
         mailed = await data.accounts.request_password_reset(VICTIM)
         assert mailed is not None
         await data.accounts.reset_password(mailed.token, OWN)
-    else:
-        own = ExternalIdentity(provider=AuthProvider.GOOGLE, subject="own", email=VICTIM, email_verified=True)
-        entered = await data.accounts.authenticate_external(own)
-        assert (entered.user.id, entered.is_new) == (user.id, False)
     assert await try_to_log_in(data, VICTIM, PASSWORD) == "invalid_credentials"
     with pytest.raises(InvalidSessionError):
         await data.sessions.validate(session.token.get_secret_value())
@@ -149,7 +145,6 @@ async def test_nothing_opens_it_that_did_before(data: DataLayer, way: str) -> No
         await data.sessions.validate_id(pair.session_id)
     found = await data.accounts.find(SYSTEM, VICTIM)
     assert found.github_id is None
-    assert (found.google_id == "own") == (way == "identity")
 
 
 async def test_a_role_that_was_taken_away_is_believed_nowhere(data: DataLayer) -> None:

@@ -13,11 +13,12 @@ from data_layer.errors import (
     AccountSuspendedError,
     ConflictError,
     DuplicateError,
+    InvalidValueError,
     LastLoginMethodError,
     PermissionDeniedError,
     UnverifiedIdentityError,
 )
-from data_layer.schemas.actors import SYSTEM
+from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.users import ExternalIdentity
 from tests.services.accounts.support import PASSWORD, acting, make_account, stored_hash, trail, try_to_log_in
 from tests.services.accounts.test_password_changes import begin_session, open_sessions
@@ -60,18 +61,11 @@ async def test_a_verified_address_finds_the_account_that_has_it(data: DataLayer)
     assert await try_to_log_in(data, "ann@example.com", PASSWORD) == "in", "the password still works"
 
 
-@pytest.mark.parametrize("registered", ["pending", "by an administrator"])
-async def test_whoever_registered_the_address_before_its_owner_is_out(data: DataLayer, registered: str) -> None:
-    if registered == "pending":
-        user = (
-            await data.accounts.register(
-                email="ann@example.com", password=PASSWORD, first_name="Mallory", last_name="M"
-            )
-        ).user
-    else:
-        user = await make_account(data, email_verified=False)
-        mallorys = ExternalIdentity(provider="github", subject="mallory")
-        await data.accounts.link(acting(user), user.id, mallorys)
+async def test_whoever_registered_the_address_before_its_owner_is_out(data: DataLayer) -> None:
+    registered = await data.accounts.register(
+        email="ann@example.com", password=PASSWORD, first_name="Mallory", last_name="M"
+    )
+    user = registered.user
     await begin_session(data, user.id, "mallory's")
     entered = await data.accounts.authenticate_external(google())
     assert (entered.user.id, entered.user.first_name, entered.user.email_verified) == (user.id, "Ann", True)
@@ -80,6 +74,52 @@ async def test_whoever_registered_the_address_before_its_owner_is_out(data: Data
     assert await try_to_log_in(data, "ann@example.com", PASSWORD) == "invalid_credentials"
     seen = await data.accounts.find(SYSTEM, "ann@example.com")
     assert (seen.google_id, seen.github_id) == ("g-1", None)
+
+
+async def test_an_open_account_whose_address_nobody_verified_is_not_linked(data: DataLayer) -> None:
+    user = await make_account(data, email_verified=False)
+    with pytest.raises(UnverifiedIdentityError, match="nobody has verified"):
+        await data.accounts.authenticate_external(google())
+    assert (await data.accounts.find(SYSTEM, "ann@example.com")).google_id is None
+    assert await try_to_log_in(data, "ann@example.com", PASSWORD) == "in", "nothing was taken from it"
+    mailed = await data.accounts.request_email_verification(user.email)
+    assert mailed is not None
+    await data.accounts.verify_email(mailed.token)
+    assert (await data.accounts.authenticate_external(google())).user.id == user.id
+
+
+async def test_the_same_subject_of_two_issuers_is_two_people(data: DataLayer) -> None:
+    def of(issuer: str, **values: Any) -> ExternalIdentity:
+        given = {"email": "ann@example.com", "email_verified": True} | values
+        return ExternalIdentity(provider="oidc", issuer=f"https://{issuer}.example", subject="1", **given)
+
+    tabs = await asyncio.gather(*(data.accounts.log_in_external(of("one")) for _ in range(5)))
+    assert [tab.is_new for tab in tabs].count(True) == 1
+    [ann] = {tab.user.id for tab in tabs}
+    assert all(tab.session is not None and tab.session.session.user_id == ann for tab in tabs)
+    bob = (await data.accounts.authenticate_external(of("two", email="bob@example.com"))).user
+    assert bob.auth_provider is AuthProvider.OIDC
+    assert (await data.accounts.authenticate_external(of("one", email=None))).user.id == ann
+    assert (await data.accounts.authenticate_external(of("two", email=None))).user.id == bob.id
+    with pytest.raises(UnverifiedIdentityError):
+        await data.accounts.authenticate_external(of("three", email=None))
+    with pytest.raises(DuplicateError):
+        await data.accounts.link(Actor.user(bob.id), bob.id, of("one"))
+    with pytest.raises(LastLoginMethodError):
+        await data.accounts.unlink(Actor.user(ann), ann, AuthProvider.OIDC)
+    await data.accounts.link(Actor.user(ann), ann, google())
+    unlinked = await data.accounts.unlink(Actor.user(ann), ann, AuthProvider.OIDC)
+    assert unlinked.auth_provider is AuthProvider.GOOGLE
+    with pytest.raises(UnverifiedIdentityError):
+        await data.accounts.authenticate_external(of("one", email=None))
+    await data.accounts.delete(SYSTEM, bob.id)
+    assert (await data.accounts.authenticate_external(of("two", email="b@example.com"))).is_new, "erased with bob"
+
+
+@pytest.mark.parametrize("values", [{"provider": "oidc"}, {"provider": "google", "issuer": "https://one.example"}])
+def test_an_issuer_belongs_to_identities_of_oidc(values: dict[str, str]) -> None:
+    with pytest.raises(InvalidValueError, match="issuer belongs to"):
+        ExternalIdentity(subject="1", **values)
 
 
 async def test_an_address_that_the_provider_gave_to_somebody_else_takes_nothing_over(data: DataLayer) -> None:

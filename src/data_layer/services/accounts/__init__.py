@@ -96,5 +96,6 @@ class AccountService:
     unlock = _method_of("_administration", Administration.unlock)
 
     authenticate_external = _method_of("_identities", ExternalIdentities.authenticate_external)
+    log_in_external = _method_of("_identities", ExternalIdentities.log_in_external)
     link = _method_of("_identities", ExternalIdentities.link)
     unlink = _method_of("_identities", ExternalIdentities.unlink)

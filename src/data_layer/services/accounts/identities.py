@@ -1,17 +1,20 @@
-"""Logging in by an external provider: Azure AD, Google, GitHub. ``ExternalIdentity`` says what must be verified before.
+"""Logging in by an external provider: Azure AD, Google, GitHub, or any OpenID Connect issuer.
 
-An identity is known by the provider's ``subject`` alone. The address that comes with it only matters the first time,
-and only if the provider has verified it; an unverified one neither opens nor takes over an account.
+``ExternalIdentity`` says what must be verified before. An identity is known by the provider's ``subject`` alone. The
+address that comes with it only matters the first time, and only if the provider has verified it; an unverified one
+neither opens nor takes over an account.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from data_layer.entities import AuditLog, User
-from data_layer.entities.enums import AuditAction, AuthProvider, UserStatus
+from data_layer.entities import AuditLog, User, UserIdentity
+from data_layer.entities.enums import AuditAction, AuthProvider, SessionType, UserStatus
 from data_layer.errors import (
     AuthenticationError,
     ConflictError,
@@ -20,10 +23,11 @@ from data_layer.errors import (
     UnverifiedIdentityError,
 )
 from data_layer.schemas.actors import ANONYMOUS, Actor
+from data_layer.schemas.sessions import NewSession
 from data_layer.schemas.users import ExternalIdentity, UserFull, check_avatar
 from data_layer.services.accounts.addresses import deliverable_email
 from data_layer.services.accounts.attempts import record_failed_login
-from data_layer.services.accounts.login import record_login
+from data_layer.services.accounts.login import check_texts, record_login
 from data_layer.services.accounts.tools import (
     IDENTITY_COLUMNS,
     AccountDependencies,
@@ -39,13 +43,16 @@ from data_layer.services.permissions import Permission
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
 
+    Begin = Callable[[UnitOfWork, UUID], Awaitable[NewSession]]
+
 
 @dataclass(frozen=True, slots=True)
 class ExternalLogin:
-    """Who logged in, and whether the account was made for it."""
+    """Who logged in, and whether the account was made for it; ``session`` is the one that has begun, if one was to."""
 
     user: UserFull
     is_new: bool
+    session: NewSession | None = None
 
 
 class ExternalIdentities:
@@ -57,29 +64,39 @@ class ExternalIdentities:
     async def authenticate_external(self, identity: ExternalIdentity, *, reactivate: bool = False) -> ExternalLogin:
         """The account of an external identity; a new one, or the one with the same verified address, the first time.
 
-        If nobody has ever verified the address of that account, the person who registered it may be somebody else: its
-        password, other identities and sessions are removed, and its names replaced, before the identity is linked
-        ("pre-hijacking").
+        A registration that still waits for its address to be verified may be somebody else's ("pre-hijacking"): its
+        password, identities and names are replaced by what the identity says. An account that is open although nobody
+        has verified its address is not linked: what is in it may be somebody else's too.
 
         Args:
             identity: what the provider says, verified by the caller.
             reactivate: whether somebody who has deactivated the account wants it back.
 
         Raises:
-            UnverifiedIdentityError: a new identity without a verified address; or its account has another identity of
-                the provider already. Log in another way and use ``link``.
+            UnverifiedIdentityError: a new identity without a verified address; or the address of its account is not
+                verified, or the account has another identity of the provider already. Log in another way, verify the
+                address, or use ``link``.
             AccountSuspendedError: a moderator has suspended the account.
             AccountInactiveError: its owner has deactivated it, and does not want it back.
         """
-        try:
-            try:
-                return await self._complete_login(identity, reactivate=reactivate)
-            except DuplicateError:
-                # The same person at the same moment, in another tab: now the account is there.
-                return await self._complete_login(identity, reactivate=reactivate)
-        except AuthenticationError as error:
-            record_failed_login(self._dependencies.audit, None, error)
-            raise
+        return await self._log_in(identity, reactivate=reactivate, begin=None)
+
+    async def log_in_external(
+        self,
+        identity: ExternalIdentity,
+        *,
+        kind: SessionType = SessionType.WEB,
+        device_id: str | None = None,
+        reactivate: bool = False,
+    ) -> ExternalLogin:
+        """Authenticate, and begin a session in the same transaction: see ``log_in``.
+
+        Raises:
+            AuthenticationError: see ``authenticate_external``.
+        """
+        check_texts(device_id, None)
+        begin = partial(self._dependencies.sessions.begin, kind=kind, device_id=device_id)
+        return await self._log_in(identity, reactivate=reactivate, begin=begin)
 
     async def link(self, actor: Actor, user_id: UUID, identity: ExternalIdentity) -> UserFull:
         """Let the owner of an account also log in by an external identity; its address does not matter.
@@ -91,17 +108,17 @@ class ExternalIdentities:
         """
         async with self._dependencies.transactions() as tx:
             user = await load_authorized(tx, actor, Permission.LINK_IDENTITY, user_id)
-            column = IDENTITY_COLUMNS[identity.provider]
-            if getattr(user, column) not in {None, identity.subject}:
+            known = await _subject_of(tx, user, identity)
+            if known not in {None, identity.subject}:
                 raise ConflictError(f"the account has another {identity.provider} identity: unlink it first")
-            if getattr(user, column) is None:
-                setattr(user, column, identity.subject)
+            if known is None:
+                _attach_to(tx, user, identity)
                 tx.add(_linked(actor, user, identity.provider))
                 await tx.flush()
             return UserFull.model_validate(user)
 
     async def unlink(self, actor: Actor, user_id: UUID, provider: AuthProvider) -> UserFull:
-        """Forget an external identity.
+        """Forget an external identity; for ``oidc`` those of all issuers. Their tokens are refused within two seconds.
 
         Raises:
             ConflictError: the account has none of this provider.
@@ -109,14 +126,19 @@ class ExternalIdentities:
         """
         async with self._dependencies.transactions() as tx:
             user = await load_authorized(tx, actor, Permission.UNLINK_IDENTITY, user_id)
-            column = IDENTITY_COLUMNS.get(provider)
-            if column is None or getattr(user, column) is None:
+            ways = [other for other, name in IDENTITY_COLUMNS.items() if getattr(user, name)]
+            if await tx.identities.count(user_id=user_id):
+                ways.append(AuthProvider.OIDC)
+            if provider not in ways:
                 raise ConflictError(f"the account has no {provider} identity")
-            others = [other for other, name in IDENTITY_COLUMNS.items() if other != provider and getattr(user, name)]
+            others = [way for way in ways if way != provider]
             has_password = await tx.users.secret(user_id, "password_hash") is not None
             if not others and not has_password:
                 raise LastLoginMethodError("this is the only way to log in: set a password or link another one first")
-            setattr(user, column, None)
+            if provider is AuthProvider.OIDC:
+                await tx.identities.remove(user_id)
+            else:
+                setattr(user, IDENTITY_COLUMNS[provider], None)
             if user.auth_provider == provider:
                 user.auth_provider = AuthProvider.LOCAL if has_password else others[0]
             description = f"Unlinked the {provider} identity"
@@ -124,20 +146,33 @@ class ExternalIdentities:
             await tx.flush()
             return UserFull.model_validate(user)
 
-    async def _complete_login(self, identity: ExternalIdentity, *, reactivate: bool) -> ExternalLogin:
-        column = IDENTITY_COLUMNS[identity.provider]
+    async def _log_in(self, identity: ExternalIdentity, *, reactivate: bool, begin: Begin | None) -> ExternalLogin:
+        try:
+            try:
+                return await self._complete_login(identity, reactivate=reactivate, begin=begin)
+            except DuplicateError:
+                # The same person at the same moment, in another tab: now the account is there.
+                return await self._complete_login(identity, reactivate=reactivate, begin=begin)
+        except AuthenticationError as error:
+            record_failed_login(self._dependencies.audit, None, error)
+            raise
+
+    async def _complete_login(
+        self, identity: ExternalIdentity, *, reactivate: bool, begin: Begin | None
+    ) -> ExternalLogin:
         is_new = False
         async with self._dependencies.transactions() as tx:
-            user = await tx.users.find_one(**{column: identity.subject})
+            user = await _owner_of(tx, identity)
             if user is None:
                 user, is_new = await self._first_time(tx, identity)
             user = await tx.users.get(user.id, lock=True)
-            if getattr(user, column) != identity.subject:
+            if await _subject_of(tx, user, identity) != identity.subject:
                 raise UnverifiedIdentityError("the identity was unlinked at this moment; log in another way")
             if require_usable(user, reactivate=reactivate):
                 tx.add(changed(ANONYMOUS, AuditAction.USER_UPDATE_PROFILE, user, "Reactivated by logging in"))
             await record_login(tx, user, f"Logged in by {identity.provider}")
-            return ExternalLogin(UserFull.model_validate(user), is_new)
+            session = None if begin is None else await begin(tx, user.id)
+            return ExternalLogin(UserFull.model_validate(user), is_new, session)
 
     async def _first_time(self, tx: UnitOfWork, identity: ExternalIdentity) -> tuple[User, bool]:
         if not identity.email_verified or identity.email is None:
@@ -151,6 +186,7 @@ class ExternalIdentities:
         user = _new_user(email, identity)
         mark_verified(user)
         tx.add(user)
+        _attach_to(tx, user, identity)
         tx.add(own_entry(ANONYMOUS, AuditAction.USER_REGISTER, user.id, f"Registered by {identity.provider}"))
         await tx.flush()
         return user, True
@@ -160,14 +196,18 @@ class ExternalIdentities:
         user = await tx.users.get(user_id, lock=True)
         if user.email != email:
             raise DuplicateError("the account was deleted at this moment; log in again", field="email")
-        column = IDENTITY_COLUMNS[identity.provider]
-        if user.status is not UserStatus.SUSPENDED and not user.email_verified:
+        if user.status is UserStatus.PENDING:
             await self._take_from_strangers(tx, user, identity)
-        if getattr(user, column) not in {None, identity.subject}:
+        elif not user.email_verified:
+            raise UnverifiedIdentityError(
+                "there is an account with this address, which nobody has verified: log in to it another way, verify "
+                "the address, and try again"
+            )
+        if await _subject_of(tx, user, identity) not in {None, identity.subject}:
             raise UnverifiedIdentityError(
                 f"the account with this address has another {identity.provider} identity: log in, and unlink it first"
             )
-        setattr(user, column, identity.subject)
+        _attach_to(tx, user, identity)
         tx.add(_linked(ANONYMOUS, user, identity.provider))
         await tx.flush()
         return user
@@ -183,7 +223,7 @@ class ExternalIdentities:
 def _new_user(email: str, identity: ExternalIdentity) -> User:
     """An account made of what the provider says; texts that do not fit are shortened."""
     names = (identity.display_name or email.partition("@")[0]).split(maxsplit=1)
-    user = User(
+    return User(
         email=email,
         first_name=(identity.first_name or names[0])[:100],
         last_name=(identity.last_name or "".join(names[1:]))[:100],
@@ -191,8 +231,30 @@ def _new_user(email: str, identity: ExternalIdentity) -> User:
         avatar=_usable_avatar(identity.avatar),
         auth_provider=identity.provider,
     )
-    setattr(user, IDENTITY_COLUMNS[identity.provider], identity.subject)
-    return user
+
+
+async def _owner_of(tx: UnitOfWork, identity: ExternalIdentity) -> User | None:
+    """The account that an identity belongs to."""
+    if identity.issuer is None:
+        return await tx.users.find_one(**{IDENTITY_COLUMNS[identity.provider]: identity.subject})
+    known = await tx.identities.find_one(issuer=identity.issuer, subject=identity.subject)
+    return None if known is None else await tx.users.find_one(id=known.user_id)
+
+
+async def _subject_of(tx: UnitOfWork, user: User, identity: ExternalIdentity) -> str | None:
+    """Who an account is to the provider of an identity; None if it has none of it."""
+    if identity.issuer is None:
+        subject: str | None = getattr(user, IDENTITY_COLUMNS[identity.provider])
+        return subject
+    known = await tx.identities.find_one(issuer=identity.issuer, user_id=user.id)
+    return None if known is None else known.subject
+
+
+def _attach_to(tx: UnitOfWork, user: User, identity: ExternalIdentity) -> None:
+    if identity.issuer is None:
+        setattr(user, IDENTITY_COLUMNS[identity.provider], identity.subject)
+    else:
+        tx.add(UserIdentity(user_id=user.id, issuer=identity.issuer, subject=identity.subject))
 
 
 def _usable_avatar(avatar: str | None) -> str | None:

@@ -80,7 +80,7 @@ class Login:
             AuthenticationError: see ``authenticate``.
             OverloadedError: see ``authenticate``.
         """
-        _check_texts(device_id, place)
+        check_texts(device_id, place)
         async with self._with_verified_user(email, password, reactivate=reactivate) as (tx, user):
             return await self._dependencies.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
 
@@ -100,7 +100,7 @@ class Login:
             AuthenticationError: see ``authenticate``.
             OverloadedError: see ``authenticate``.
         """
-        _check_texts(device_id, place)
+        check_texts(device_id, place)
         async with self._with_verified_user(email, password, reactivate=reactivate) as (tx, user):
             new = await self._dependencies.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
             return await self._dependencies.tokens.begin(tx, new.session)
@@ -147,7 +147,7 @@ class Login:
         return user
 
 
-def _check_texts(device_id: str | None, place: GeoLocation | None) -> None:
+def check_texts(device_id: str | None, place: GeoLocation | None) -> None:
     """Refuse what a session cannot hold before the password is looked at: an error afterwards would prove it right."""
     texts = {"device_id": device_id, **(place.model_dump() if place else {})}
     for name, value in texts.items():

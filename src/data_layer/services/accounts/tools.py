@@ -55,7 +55,7 @@ IDENTITY_COLUMNS = {
     AuthProvider.GOOGLE: "google_id",
     AuthProvider.GITHUB: "github_id",
 }
-"""Where the identity of each external provider is kept."""
+"""Where the identities of these providers are kept; those of other issuers are rows of ``user_identities``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +200,7 @@ async def take_from_strangers(tx: UnitOfWork, user: User, *, reason: str, keep_p
         user.password_hash = None
     for name in IDENTITY_COLUMNS.values():
         setattr(user, name, None)
+    await tx.identities.remove(user.id)
     user.auth_provider = AuthProvider.LOCAL
     clear_token(user, Purpose.RESET_PASSWORD)
     await tx.flush()

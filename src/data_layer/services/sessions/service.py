@@ -161,6 +161,10 @@ class SessionService:
             tx.add(_entry(AuditAction.SESSION_REVOKE, user_id, ended.ids, "Session ended", reason=LIMIT_REACHED))
         return NewSession(token=SecretStr(token), session=begun)
 
+    def follow_changes(self) -> None:
+        """Begin to follow which sessions and accounts change, for those who believe copies of them."""
+        self._start()
+
     def validate(self, token: str) -> Coroutine[Any, Any, ActiveSession]:
         """The session of a token; its use is counted, and lets its life begin again.
 

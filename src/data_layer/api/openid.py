@@ -1,0 +1,106 @@
+"""Logging in by an issuer, for browsers: away to it, and back with a session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import Query, Response
+from fastapi.responses import RedirectResponse
+from pydantic import StringConstraints
+
+from data_layer.api.authentication import COOKIE, COOKIE_RULES, cookie_of
+from data_layer.api.routes import Call, Routes
+from data_layer.schemas.base import Value
+from data_layer.services.openid.states import cookie_name
+from data_layer.services.request_limits import RequestKind
+
+_BACK = {303: {"description": "Where the browser goes on."}}
+
+Parameter = Annotated[str, StringConstraints(max_length=4096)]
+
+
+class IssuerAnswer(Value):
+    """What an issuer sends back with the browser; what else it sends is of no interest."""
+
+    state: Parameter = ""
+    code: Parameter | None = None
+    error: Parameter | None = None
+    iss: Parameter | None = None
+
+
+class ProviderButton(Value):
+    """Whom people can log in by: what a button says, and where it leads."""
+
+    name: str
+    label: str
+    login_url: str
+
+
+class ProviderList(Value):
+    """Everybody whom people can log in by."""
+
+    providers: Sequence[ProviderButton]
+
+
+routes = Routes("/v1/oidc", "sessions", needs_login=False)
+
+
+@routes.get("", summary="List whom one can log in by")
+async def show(call: Call) -> ProviderList:
+    """A button is a link to ``login_url``, with ``?next=`` and the path to go on with."""
+    return ProviderList(
+        providers=[
+            ProviderButton(name=each.name, label=each.label, login_url=f"/v1/oidc/{each.name}/login")
+            for each in call.data.openid.providers
+        ]
+    )
+
+
+@routes.get(
+    "/{provider}/login",
+    summary="Log in by an issuer",
+    errors=[404, 422, 502],
+    counted=RequestKind.LOG_IN_ELSEWHERE,
+    response_class=RedirectResponse,
+    status_code=303,
+    responses=_BACK,
+)
+async def begin(call: Call, provider: str, next_path: Annotated[str, Query(alias="next")] = "/") -> Response:
+    """For browsers: the person logs in there, and comes back to ``next``, a path of this host, with a cookie."""
+    start = await call.data.openid.begin_login(provider, next_path=next_path)
+    response = RedirectResponse(start.url, 303)
+    response.set_cookie(start.cookie_name, start.cookie, max_age=start.lifetime, **COOKIE_RULES)
+    return response
+
+
+@routes.get(
+    "/{provider}/callback",
+    summary="Come back from an issuer",
+    errors=[400, 401, 403, 404, 409, 422, 502],
+    counted=RequestKind.LOG_IN_ELSEWHERE,
+    response_class=RedirectResponse,
+    status_code=303,
+    responses=_BACK,
+)
+async def finish(
+    call: Call,
+    provider: str,
+    answer: Annotated[IssuerAnswer, Query()],
+) -> Response:
+    """The redirect URI to register at the issuer. Only a browser that has begun to log in here gets in."""
+    name = cookie_name(answer.state)
+    cookie = None if name is None else cookie_of(call, name)
+    done = await call.data.openid.finish_login(
+        provider, state=answer.state, cookie=cookie, code=answer.code, error=answer.error, issuer=answer.iss
+    )
+    response = RedirectResponse(done.next_path, 303)
+    # The issuer's page must not learn where people go, nor this address, with its code, travel on.
+    response.headers["referrer-policy"] = "no-referrer"
+    if name is not None:
+        response.delete_cookie(name, **COOKIE_RULES)
+    if done.login.session is not None:
+        token = done.login.session.token.get_secret_value()
+        longest = call.data.settings.security.session_max_age
+        response.set_cookie(COOKIE, token, max_age=longest, **COOKIE_RULES)
+    return response

@@ -1,0 +1,205 @@
+"""What can be done with issuers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_layer.errors import InvalidTokenError, NotFoundError
+from data_layer.extras import require_extra
+from data_layer.repositories.unit_of_work import Transactions
+from data_layer.schemas.actors import Actor
+from data_layer.services.accounts import AccountService, ExternalLogin
+from data_layer.services.arguments import checks_arguments
+from data_layer.services.openid.bearer import BearerTokens
+from data_layer.services.openid.calls import IssuerCalls
+from data_layer.services.openid.providers import (
+    Callback,
+    OpenIdProvider,
+    Provider,
+    ProviderConfiguration,
+    make_provider,
+)
+from data_layer.services.openid.states import LIFETIME, LoginStates, cookie_name
+from data_layer.services.openid.tokens import algorithm_of
+from data_layer.services.sessions import SessionCopies, SessionService
+from data_layer.settings.openid import OpenIdSettings
+from data_layer.settings.security import SecuritySettings
+
+OWN_ALGORITHM = "HS256"
+"""That of our own access tokens, which no issuer may use."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoginProvider:
+    """Whom people can log in by: its name in paths, what its button says, and the redirect URI that it must know."""
+
+    name: str
+    label: str
+    redirect_uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoginStart:
+    """Where a browser is sent to, and the cookie that it must bring back within ``lifetime`` seconds."""
+
+    url: str
+    cookie_name: str
+    cookie: str
+    lifetime: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedLogin:
+    """Who logged in, with the session that has begun, and where to go on."""
+
+    login: ExternalLogin
+    next_path: str
+
+
+@checks_arguments
+class OpenIdService:
+    """People who prove by an issuer who they are, ``data.openid``.
+
+    Args:
+        configurations: the providers.
+        settings: what is believed of the issuer's tokens.
+        security: the secrets.
+        accounts: of people.
+        sessions: tells which accounts have changed.
+        copies: what is known of that.
+        transactions: where identities are kept.
+    """
+
+    def __init__(
+        self,
+        configurations: Sequence[ProviderConfiguration],
+        settings: OpenIdSettings,
+        security: SecuritySettings,
+        *,
+        accounts: AccountService,
+        sessions: SessionService,
+        copies: SessionCopies,
+        transactions: Transactions,
+    ) -> None:
+        if configurations:
+            require_extra("openid", "logging in by an issuer", "httpx", "joserfc")
+        self._accounts = accounts
+        self._states = LoginStates(security)
+        self._calls = IssuerCalls(settings.oidc_timeout)
+        providers = [make_provider(configuration, settings, self._calls) for configuration in configurations]
+        self._all: dict[str, Provider] = {provider.configuration.kind: provider for provider in providers}
+        self._bearer: BearerTokens | None = None
+        issuer = self._all.get("oidc")
+        if settings.oidc_accept_bearer and isinstance(issuer, OpenIdProvider):
+            self._bearer = BearerTokens(
+                transactions,
+                accounts,
+                issuer,
+                self._calls,
+                settings,
+                watermark=copies.watermark,
+                follow=sessions.follow_changes,
+            )
+
+    @property
+    def providers(self) -> Sequence[LoginProvider]:
+        """Whom people can log in by."""
+        return [
+            LoginProvider(name, provider.configuration.label, provider.configuration.redirect_uri)
+            for name, provider in self._all.items()
+            if provider.configuration.client_id is not None
+        ]
+
+    async def begin_login(self, provider: str, *, next_path: str = "/") -> LoginStart:
+        """Return where a browser logs in.
+
+        Args:
+            provider: the name of one of ``providers``.
+            next_path: where to go on afterwards, a path of this host.
+
+        Raises:
+            NotFoundError: there is no such provider.
+            InvalidValueError: the path leads elsewhere.
+            IssuerError: the issuer does not answer, or with something that cannot be used.
+        """
+        chosen = self._provider(provider)
+        login, cookie = self._states.begin(provider, next_path)
+        url = await chosen.authorization_url(login)
+        return LoginStart(url, cookie_name(login.state) or "", cookie, LIFETIME)
+
+    async def finish_login(
+        self,
+        provider: str,
+        *,
+        state: str,
+        cookie: str | None,
+        code: str | None = None,
+        error: str | None = None,
+        issuer: str | None = None,
+    ) -> FinishedLogin:
+        """Take what came back from the issuer, and begin a session.
+
+        Args:
+            provider: the name of one of ``providers``.
+            state: as it came back.
+            cookie: of this state, from the browser; remove it there, whatever the outcome.
+            code: what is exchanged for who it is.
+            error: what went wrong instead.
+            issuer: who says so (RFC 9207).
+
+        Raises:
+            NotFoundError: there is no such provider.
+            InvalidLoginError: the login was not begun in this browser, took too long, or was used before.
+            LoginDeniedError: the person or the issuer has refused.
+            InvalidTokenError: the ID token is not to be believed.
+            AuthenticationError: the account cannot be used; see ``accounts.log_in_external``.
+            IssuerError: the issuer does not answer, or with something that cannot be used.
+        """
+        chosen = self._provider(provider)
+        login = self._states.resume(provider, state, cookie)
+        callback = Callback(code, error, issuer)
+        identity = await chosen.identify(callback, login)
+        return FinishedLogin(await self._accounts.log_in_external(identity), login.next_path)
+
+    def accepts(self, token: str) -> bool:
+        """Whether a bearer token is one of the issuer rather than one of our own, if it is any; nothing is verified."""
+        return self._bearer is not None and algorithm_of(token) != OWN_ALGORITHM
+
+    async def authenticate(self, token: str) -> Actor:
+        """Return who holds a bearer token of the issuer; an unknown person with a verified address gets an account.
+
+        Raises:
+            AuthenticationError: the token is not accepted, or its account cannot be used.
+            IssuerError: the issuer is needed to know, and does not answer.
+            DatabaseError: that cannot be known at the moment.
+        """
+        if self._bearer is None:
+            raise InvalidTokenError("tokens of an issuer are not accepted here; see OIDC_ACCEPT_BEARER")
+        return await self._bearer.authenticate(token)
+
+    async def check(self, provider: str) -> str:
+        """Ask a provider for what is needed to log in, and return what answered.
+
+        Raises:
+            NotFoundError: there is no such provider.
+            IssuerError: it does not answer, or with something that cannot be used.
+        """
+        found = self._all.get(provider)
+        if found is None:
+            raise NotFoundError(f"there is no provider {provider!r}")
+        return await found.check()
+
+    async def close(self) -> None:
+        """Close connections, and stop what runs behind."""
+        if self._bearer is not None:
+            await self._bearer.close()
+        for provider in self._all.values():
+            await provider.close()
+        await self._calls.close()
+
+    def _provider(self, name: str) -> Provider:
+        provider = self._all.get(name)
+        if provider is None or provider.configuration.client_id is None:
+            raise NotFoundError("nobody can log in by a provider of this name")
+        return provider
