@@ -34,6 +34,8 @@ SECRETS = (
     *("database_url", "db_password", "db_direct_url", "redis_url", "redis_password", "redis_sentinel_password"),
     *("session_secret", "session_secret_previous", "jwt_secret", "jwt_secret_previous"),
     "applicationinsights_connection_string",
+    *("oidc_client_secret", "oidc_user_token"),
+    *("oidc_google_client_secret", "oidc_github_client_secret", "oidc_entra_client_secret"),
 )
 STORAGE_SECRETS = {
     *("azure_storage_connection_string", "aws_secret_access_key", "aws_session_token"),
@@ -453,6 +455,13 @@ class TestSecrets:
                 jwt_secret=HIDDEN,
                 jwt_secret_previous=HIDDEN,
                 applicationinsights_connection_string=f"InstrumentationKey={HIDDEN}",
+                oidc_issuer="https://issuer.example",
+                oidc_client_id="id",
+                oidc_client_secret=HIDDEN,
+                oidc_user_url="https://api.example/users/{sub}",
+                oidc_user_token=HIDDEN,
+                **{f"oidc_{name}_client_id": "id" for name in ("google", "github", "entra")},
+                **{f"oidc_{name}_client_secret": HIDDEN for name in ("google", "github", "entra")},
                 **nodes if sentinels else {"redis_url": f"redis://:{HIDDEN}@host"},
             )
 

@@ -22,6 +22,7 @@ PEOPLE = (
     "/v1/design-systems",
     "/v1/generations",
     "/v1/images",
+    "/v1/oidc",
     "/v1/projects",
     "/v1/sessions",
     "/v1/shares",
@@ -198,6 +199,9 @@ async def test_what_anybody_may_call(client: httpx.AsyncClient) -> None:
         "POST /v1/accounts/password-reset",
         "POST /v1/accounts/password-reset/confirm",
         "POST /v1/sessions",
+        "GET /v1/oidc",
+        "GET /v1/oidc/{provider}/login",
+        "GET /v1/oidc/{provider}/callback",
         "POST /v1/tokens",
         "POST /v1/tokens/refresh",
     }

@@ -8,10 +8,13 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.api.authentication import COOKIE
+from data_layer.config import ExaminedSettings
 from data_layer.entities.enums import AuthProvider
+from data_layer.layer.doctor import open_doctor
 from data_layer.schemas.actors import SYSTEM
+from data_layer.schemas.doctor import Finding, Outcome
 from tests.services.accounts.support import PASSWORD, actions, make_account
 
 from .issuer import ANN, Issuer, log_in_at
@@ -46,9 +49,6 @@ async def test_a_person_logs_in_with_a_button(browser: httpx.AsyncClient, data: 
         assert part in answer.headers["set-cookie"]
     assert answer.headers["set-cookie"].startswith("__Host-oidc-")
     assert away["nonce"][0] not in answer.headers["set-cookie"]
-    # A Host header is anybody's; the redirect URI comes from PUBLIC_URL.
-    elsewhere = await browser.get(LOGIN, headers={"host": "evil.example"})
-    assert "evil.example" not in elsewhere.headers["location"]
 
     back = await asyncio.to_thread(log_in_at, answer.headers["location"])
     done = await browser.get(back)
@@ -65,6 +65,9 @@ async def test_a_person_logs_in_with_a_button(browser: httpx.AsyncClient, data: 
     assert code_of(replayed) == (400, "login_invalid"), "its cookie is gone"
     assert (await browser.get(await come_back(browser))).headers["location"] == "/"
     assert (await data.accounts.find(SYSTEM, "ann@example.com")).login_count == 2
+    # A Host header is anybody's; the redirect URI comes from PUBLIC_URL.
+    elsewhere = await browser.get(LOGIN, headers={"host": "evil.example"})
+    assert "evil.example" not in elsewhere.headers["location"]
 
 
 async def test_what_is_not_of_this_browser_opens_nothing(browser: httpx.AsyncClient, data: DataLayer) -> None:
@@ -168,3 +171,16 @@ async def test_two_tabs_at_the_first_visit_make_one_account(browser: httpx.Async
     answers = await asyncio.gather(*map(browser.get, backs))
     assert [answer.status_code for answer in answers] == [303] * 4
     assert len(await data.accounts.list(SYSTEM)) == 1
+
+
+async def test_the_doctor_asks_the_issuer(settings: Settings, issuer: Issuer) -> None:
+    async def findings() -> dict[str, Finding]:
+        async with open_doctor(ExaminedSettings(settings), time_limit=5) as doctor:
+            return {finding.check: finding async for finding in doctor.findings() if finding.part == "openid"}
+
+    found = (await findings())["oidc"]
+    assert found.outcome is Outcome.OK
+    assert "register the redirect URI https://service.example/v1/oidc/oidc/callback" in found.meaning
+    issuer.steer(mode="down")
+    found = (await findings())["oidc"]
+    assert (found.outcome, "answered with the status 503" in found.meaning) == (Outcome.FAILED, True)

@@ -60,6 +60,9 @@ VALUES: dict[str, str] = {
     "log_file": "a.log",
     "audit_spill_folder": "spill",
     "shutdown_delay": "3",
+    "oidc_issuer": "https://issuer.example.com/",
+    "oidc_allowed_azp": "https://one.example.com,https://two.example.com",
+    "oidc_user_url": "https://api.example.com/users/{sub}",
 }
 COMPANIONS: dict[str, dict[str, str]] = {
     "db_ssl_cert": {"DB_SSL_KEY": __file__},
@@ -77,6 +80,15 @@ COMPANIONS: dict[str, dict[str, str]] = {
     "redis_sentinel_password": {"REDIS_SENTINEL_NODES": "a:1", "REDIS_SENTINEL_MASTER": "main"},
     "storage_signing_secret_previous": {"STORAGE_SIGNING_SECRET": "x"},
     "session_ttl": {"SESSION_MAX_AGE": "9d"},
+    "oidc_issuer": {"OIDC_CLIENT_ID": "id"},
+    "oidc_client_id": {"OIDC_ISSUER": "https://issuer.example.com"},
+    "oidc_client_secret": {"OIDC_ISSUER": "https://issuer.example.com", "OIDC_CLIENT_ID": "id"},
+    "oidc_user_token": {"OIDC_USER_URL": "https://api.example.com/users/{sub}"},
+    **{
+        f"oidc_{provider}_client_{one}": {f"OIDC_{provider.upper()}_CLIENT_{other.upper()}": "x"}
+        for provider in ("google", "github", "entra")
+        for one, other in (("id", "secret"), ("secret", "id"))
+    },
 }
 NAMES = sorted(Settings.fields())
 

@@ -9,13 +9,16 @@ from data_layer.config import ExaminedSettings, Settings
 from data_layer.database.address import DatabaseAddress, database_address
 from data_layer.layer.servers import embedded_servers
 from data_layer.observability.masking import Masker, secrets_of
-from data_layer.services.doctor import cache, configuration, database, process, storage
+from data_layer.services.doctor import cache, configuration, database, openid, process, storage
 from data_layer.services.doctor.cache import CacheTarget, cache_checks
 from data_layer.services.doctor.checks import Check, CheckResult, Doctor, nothing_yet
 from data_layer.services.doctor.configuration import settings_checks
 from data_layer.services.doctor.database import DatabaseTarget, database_checks
+from data_layer.services.doctor.openid import openid_checks
 from data_layer.services.doctor.process import UsedFolder, process_checks
 from data_layer.services.doctor.storage import storage_checks
+from data_layer.services.openid.calls import IssuerCalls
+from data_layer.services.openid.providers import Provider, configured_providers, make_provider
 from data_layer.settings.storage import StorageSettings
 
 # Without them it is not known where a part is; one that is malformed was replaced by something harmless.
@@ -50,6 +53,8 @@ async def open_doctor(examined: ExaminedSettings, *, time_limit: float) -> Async
         }
         if (second := settings.storage.second) is not None:
             parts[storage.SECOND_PART] = _storage_checks(examined, second, storage.SECOND_PART, time_limit)
+        if openid_part := _openid_checks(examined, stack):
+            parts[openid.PART] = openid_part
         yield Doctor(parts, time_limit=time_limit, mask=Masker(secrets_of(settings.flat().values())).text)
 
 
@@ -108,6 +113,20 @@ def _storage_checks(examined: ExaminedSettings, settings: StorageSettings, part:
     malformed = any(name.startswith(("storage_backend", *names)) for name in examined.malformed)
     is_known = not (malformed or settings.backend_contradictions())
     return storage_checks(settings, examined.settings.general.environment, time_limit, part=part, is_known=is_known)
+
+
+def _openid_checks(examined: ExaminedSettings, stack: AsyncExitStack) -> list[Check]:
+    settings = examined.settings
+    calls = IssuerCalls(settings.openid.oidc_timeout)
+    stack.push_async_callback(calls.close)
+    configurations = configured_providers(settings.openid, settings.base_url)
+    providers: dict[str, Provider] = {one.kind: make_provider(one, settings.openid, calls) for one in configurations}
+
+    async def ask(name: str) -> str:
+        stack.push_async_callback(providers[name].close)
+        return await providers[name].check()
+
+    return openid_checks(configurations, ask)
 
 
 def _not_made(name: str, settings: Settings) -> str:

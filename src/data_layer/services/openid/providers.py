@@ -321,7 +321,12 @@ class GitHubProvider:
         return ExternalIdentity(provider=AuthProvider.GITHUB, subject=str(user_id), **_values_of(read_person(known)))
 
     async def check(self) -> str:
-        """Nothing can be asked of GitHub without a code of somebody."""
+        """Ask whether the API answers; more cannot be asked without a code of somebody.
+
+        Raises:
+            IssuerError: it does not.
+        """
+        await self._calls.get(f"{self.configuration.api}/rate_limit")
         return self.configuration.base
 
     async def close(self) -> None:

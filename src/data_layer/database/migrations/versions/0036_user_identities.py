@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0040"
+revision = "0036"
 down_revision = "0035"
 
 IDENTITIES = """
