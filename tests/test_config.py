@@ -460,8 +460,12 @@ class TestSecrets:
                 oidc_client_secret=HIDDEN,
                 oidc_user_url="https://api.example/users/{sub}",
                 oidc_user_token=HIDDEN,
-                **{f"oidc_{name}_client_id": "id" for name in ("google", "github", "entra")},
-                **{f"oidc_{name}_client_secret": HIDDEN for name in ("google", "github", "entra")},
+                oidc_google_client_id="id",
+                oidc_google_client_secret=HIDDEN,
+                oidc_github_client_id="id",
+                oidc_github_client_secret=HIDDEN,
+                oidc_entra_client_id="id",
+                oidc_entra_client_secret=HIDDEN,
                 **nodes if sentinels else {"redis_url": f"redis://:{HIDDEN}@host"},
             )
 
