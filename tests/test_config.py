@@ -33,6 +33,7 @@ SENTINELS = {"REDIS_SENTINEL_NODES": "a:1,b:2,c:3", "REDIS_SENTINEL_MASTER": "ma
 SECRETS = (
     *("database_url", "db_password", "db_direct_url", "redis_url", "redis_password", "redis_sentinel_password"),
     *("session_secret", "session_secret_previous", "jwt_secret", "jwt_secret_previous"),
+    "smtp_password",
     "applicationinsights_connection_string",
     *("oidc_client_secret", "oidc_user_token"),
     *("oidc_google_client_secret", "oidc_github_client_secret", "oidc_entra_client_secret"),
@@ -454,6 +455,8 @@ class TestSecrets:
                 session_secret_previous=HIDDEN,
                 jwt_secret=HIDDEN,
                 jwt_secret_previous=HIDDEN,
+                smtp_username="mailer",
+                smtp_password=HIDDEN,
                 applicationinsights_connection_string=f"InstrumentationKey={HIDDEN}",
                 oidc_issuer="https://issuer.example",
                 oidc_client_id="id",
@@ -518,6 +521,8 @@ class TestSecrets:
                 "db_ssl_cert",
                 "db_ssl_key",
                 "redis_tls_ca",
+                "smtp_tls_ca",
+                "mail_templates",
             }
         ],
     )
@@ -686,3 +691,38 @@ class TestWorkers:
         assert read(**FIT_FOR_PRODUCTION).seconds_until_closed == 5
         assert read(**FIT_FOR_PRODUCTION, SHUTDOWN_DELAY="0").seconds_until_closed == 0
         assert read(SHUTDOWN_DELAY="2.5").seconds_until_closed == 2.5
+
+
+class TestMail:
+    @pytest.mark.parametrize(
+        ("values", "problem"),
+        [
+            ({"SMTP_HOST": "mail.example.com"}, "SMTP_HOST is set, but MAIL_FROM"),
+            ({"SMTP_USERNAME": "mailer"}, "SMTP_USERNAME is set, but SMTP_PASSWORD is not"),
+            ({"SMTP_PASSWORD": "hunter2"}, "SMTP_PASSWORD is set, but SMTP_USERNAME is not"),
+            ({"MAIL_FROM": "nobody"}, "is no address of mail"),
+            ({"MAIL_FROM": "a@example.com\r\nBcc: b@example.com"}, "MAIL_FROM"),
+            ({"SMTP_HOST": "mail.example.com:25", "MAIL_FROM": "a@example.com"}, "put it into SMTP_PORT"),
+            (
+                {
+                    "SMTP_HOST": "mail.example.com",
+                    "MAIL_FROM": "a@example.com",
+                    "SMTP_TLS": "none",
+                    "SMTP_USERNAME": "mailer",
+                    "SMTP_PASSWORD": "hunter2",
+                },
+                "would travel readably",
+            ),
+        ],
+    )
+    def test_what_makes_no_sense_anywhere(self, values: dict[str, str], problem: str) -> None:
+        assert problem in only_problem(**values)
+
+    def test_what_production_refuses(self) -> None:
+        mail = FIT_FOR_PRODUCTION | {"SMTP_HOST": "mail.example.com", "MAIL_FROM": "Ada <ada@example.com>"}
+        links = {"VERIFY_EMAIL_URL": "https://app.example.com/v", "RESET_PASSWORD_URL": "https://app.example.com/r"}
+        assert "links in mails would lead to nothing" in only_problem(**mail)
+        assert "must begin with https://" in only_problem(**mail | links | {"RESET_PASSWORD_URL": "http://x.example/r"})
+        assert "SMTP_TLS must be starttls or tls" in only_problem(**mail | links | {"SMTP_TLS": "none"})
+        with environment(**mail | links):
+            assert Settings().mail.mail_from == "Ada <ada@example.com>"

@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
-from data_layer.environment import meant_setting, misspelt, present_variables, read_file, unread
+from data_layer.environment import is_local, meant_setting, misspelt, present_variables, read_file, unread
 from data_layer.errors import ConfigurationError
 from data_layer.settings.database import DatabaseSettings, SslMode
 from data_layer.settings.files import FileSettings
 from data_layer.settings.general import Environment, GeneralSettings
+from data_layer.settings.mail import MailSettings
 from data_layer.settings.observability import AuditSettings, LogSettings, MetricsSettings, TracingSettings
 from data_layer.settings.openid import OpenIdSettings
 from data_layer.settings.part import SettingsPart
@@ -54,6 +55,7 @@ class Settings(BaseModel):
     files: FileSettings
     security: SecuritySettings
     openid: OpenIdSettings
+    mail: MailSettings
     audit: AuditSettings
     service: ServiceSettings
     tracing: TracingSettings
@@ -161,6 +163,8 @@ class Settings(BaseModel):
             *self.openid.unfit(),
             *self._unfit_redirects(),
             *self.storage.unfit(),
+            *self.mail.unfit(),
+            *self._unfit_links(),
             *self.unfit_secrets(),
         ]
 
@@ -184,6 +188,25 @@ class Settings(BaseModel):
                 problems.append(f"{name} {weakness}; {HOW_TO_MAKE_ONE}")
         return problems + self._shared_secrets()
 
+    def _unfit_links(self) -> list[str]:
+        """Return what is wrong with the links in mails, which bear tokens that open accounts."""
+        if not self.mail.is_configured:
+            return []
+        pages = (self.mail.verify_email_url, self.mail.reset_password_url)
+        own = None in pages
+        if own and self.storage.public_url is None:
+            return ["PUBLIC_URL is missing: links in mails would lead to nothing"]
+        names = {
+            "PUBLIC_URL": self.storage.public_url if own else None,
+            "VERIFY_EMAIL_URL": self.mail.verify_email_url,
+            "RESET_PASSWORD_URL": self.mail.reset_password_url,
+        }
+        return [
+            f"{name} must begin with https://: links in mails lead there, with tokens that open accounts"
+            for name, address in names.items()
+            if address is not None and address.startswith("http:") and not is_local(urlsplit(address).hostname)
+        ]
+
     def _shared_ports(self) -> list[str]:
         if self.metrics.enable_metrics and self.metrics.metrics_port == self.service.port:
             port = self.service.port
@@ -201,6 +224,8 @@ class Settings(BaseModel):
         secrets = [(name, secret) for name, secret in self.security.signing_secrets() if secret != DEVELOPMENT_SECRET]
         purposes = {name: [(name, secret)] for name, secret in secrets + self.storage.signing_secrets()}
         purposes |= {"database": self.database.passwords(), "cache": self.redis.passwords()}
+        if self.mail.smtp_password is not None:
+            purposes["mail"] = [("SMTP_PASSWORD", self.mail.smtp_password.get_secret_value())]
         if self.storage.aws_secret_access_key is not None:
             purposes["storage"] = [("AWS_SECRET_ACCESS_KEY", self.storage.aws_secret_access_key.get_secret_value())]
         return shared_secrets(purposes)

@@ -17,6 +17,11 @@ was wrong with which thing and what to do, and never holds a secret.
     ├── FetchError                         fetch_failed
     │   ├── FetchAddressError              fetch_address_not_public
     │   └── FetchTimeoutError              fetch_timeout
+    ├── MailError                          mail_failed
+    │   ├── MailRefusedError               mail_refused
+    │   ├── MailDeferredError              mail_deferred
+    │   ├── MailServerError                mail_server_unavailable
+    │   └── MailTemplateError              mail_template_invalid
     ├── OverloadedError                    overloaded
     ├── TooManyRequestsError               too_many_requests
     ├── PermissionDeniedError              permission_denied
@@ -220,6 +225,36 @@ class FetchTimeoutError(FetchError):
     """A file did not arrive in time. Nothing of it was kept."""
 
     code = "fetch_timeout"
+
+
+class MailError(DataLayerError):
+    """A mail was not sent."""
+
+    code = "mail_failed"
+
+
+class MailRefusedError(MailError):
+    """The mail server will never take this mail, for its receiver or its content."""
+
+    code = "mail_refused"
+
+
+class MailDeferredError(MailError):
+    """The mail server does not take this mail at the moment."""
+
+    code = "mail_deferred"
+
+
+class MailServerError(MailError):
+    """The mail server takes no mail: it cannot be reached, is not trusted, or refuses the login or the sender."""
+
+    code = "mail_server_unavailable"
+
+
+class MailTemplateError(MailError):
+    """A template of a mail cannot be filled, or has no subject. The message never quotes what was filled in."""
+
+    code = "mail_template_invalid"
 
 
 class OverloadedError(DataLayerError):

@@ -32,6 +32,7 @@ from data_layer.entities import (
     GeneratedImage,
     Generation,
     GenerationEvent,
+    Mail,
     Project,
     RefreshToken,
     Session,
@@ -46,6 +47,7 @@ from data_layer.entities.enums import (
     AuditCategory,
     GenerationProvider,
     ImageProvider,
+    MailKind,
     StorageKind,
     UsageOutcome,
 )
@@ -95,6 +97,9 @@ class Rows:
             UserIdentity: lambda **values: made(
                 UserIdentity, values, user_id=user.id, issuer=f"https://{uuid4().hex}.example", subject=uuid4().hex
             ),
+            Mail: lambda **values: made(
+                Mail, values, user_id=user.id, kind=MailKind.ADDRESS_TAKEN, message_id="<m@x>", expires_at=NOW
+            ),
             Share: lambda **values: made(Share, values, project_id=project.id, token_hash=uuid4().hex),
             Budget: lambda **values: made(
                 Budget,
@@ -138,7 +143,7 @@ KINDS = [
         AuditLog,
         RefreshToken,
     ),
-    *(StoredFile, FileReference, UsageEntry, Budget, Share),
+    *(StoredFile, FileReference, UsageEntry, Budget, Share, Mail),
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from fastapi import BackgroundTasks, Response
 
 from data_layer.api.authentication import REGISTRATION_COOKIE, RegistrationProof, refuse_other_sites
-from data_layer.api.mails import AccountMail, MailKind
+from data_layer.api.mails import queue_mail
 from data_layer.api.request_models import (
     Address,
     EmailVerification,
@@ -20,7 +20,6 @@ from data_layer.api.request_models import (
 from data_layer.api.routes import Call, Routes
 from data_layer.schemas.base import Value
 from data_layer.schemas.users import ProfileChanges, UserFull
-from data_layer.services.accounts.addresses import deliverable_email
 from data_layer.services.request_limits import RequestKind
 
 _PROOF_SECONDS = 86_400  # As long as the mailed token.
@@ -61,7 +60,7 @@ _confirming: dict[str, Any] = {"errors": [400], "needs_login": False, "counted":
 
 
 @routes.post("", summary="Register", **_asking | {"counted": RequestKind.REGISTER, "errors": [403]})
-async def register(call: Call, body: NewAccount, response: Response, after: BackgroundTasks) -> AcceptedRegistration:
+async def register(call: Call, body: NewAccount, response: Response) -> AcceptedRegistration:
     """The account is open once its address is verified. A mail says how, or that there is an account already."""
     if body.cookie:
         refuse_other_sites(call)
@@ -71,10 +70,8 @@ async def register(call: Call, body: NewAccount, response: Response, after: Back
         first_name=body.first_name,
         last_name=body.last_name,
         display_name=body.display_name,
+        by_mail=True,
     )
-    kind = MailKind.ADDRESS_TAKEN if requested.verification is None else MailKind.VERIFY_EMAIL
-    mail = AccountMail(kind, deliverable_email(body.email), requested.verification)
-    after.add_task(call.served.mailing.send, mail)
     if body.cookie:
         response.set_cookie(REGISTRATION_COOKIE, requested.proof, max_age=_PROOF_SECONDS, **_COOKIE)
     return AcceptedRegistration(proof=None if body.cookie else requested.proof)
@@ -83,16 +80,14 @@ async def register(call: Call, body: NewAccount, response: Response, after: Back
 @routes.post("/verification", summary="Ask for a mail to verify the address", **_asking)
 async def ask_for_verification(call: Call, body: Address, after: BackgroundTasks) -> Accepted:
     """It is sent to an address that is not verified, once in five minutes."""
-    make = partial(call.data.accounts.request_email_verification, body.email)
-    after.add_task(call.served.mailing.send_token, MailKind.VERIFY_EMAIL, make)
+    after.add_task(queue_mail, partial(call.data.accounts.request_email_verification, body.email, by_mail=True))
     return Accepted()
 
 
 @routes.post("/password-reset", summary="Ask for a mail to choose a new password", **_asking)
 async def ask_for_reset(call: Call, body: Address, after: BackgroundTasks) -> Accepted:
     """It is sent to the address of an account, once in five minutes."""
-    make = partial(call.data.accounts.request_password_reset, body.email)
-    after.add_task(call.served.mailing.send_token, MailKind.RESET_PASSWORD, make)
+    after.add_task(queue_mail, partial(call.data.accounts.request_password_reset, body.email, by_mail=True))
     return Accepted()
 
 

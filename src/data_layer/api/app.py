@@ -26,11 +26,11 @@ from data_layer.api import (
     usage,
     variants,
 )
+from data_layer.api.account_pages import add_account_pages
 from data_layer.api.authentication import People
 from data_layer.api.cross_origin import allow_origins, origins_with_cookies
 from data_layer.api.documentation import describe, documentation_page
 from data_layer.api.errors import add_error_handlers
-from data_layer.api.mails import Mailing, SendMail
 from data_layer.api.middleware import RequestMiddleware, TracingMiddleware
 from data_layer.api.proxies import TrustedProxies
 from data_layer.services.request_limits import RequestLimiter
@@ -56,14 +56,8 @@ _RESOURCES = (
 )
 
 
-def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI:
-    """An application that serves this data layer. Its opener closes it.
-
-    Args:
-        data: what it serves.
-        send_mail: sends the mails about accounts, after the answer. Without it nobody gets the tokens to verify an
-            address or to choose a new password, and the log says so.
-    """
+def create_app(data: DataLayer) -> FastAPI:
+    """An application that serves this data layer. Its opener closes it, and sends mails with ``data.mails``."""
     parts = (
         health.make_router(data),
         files.make_router(data),
@@ -86,7 +80,7 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
     limiter = RequestLimiter(
         data.cache, most=settings.security.rate_limit_max, window=settings.security.rate_limit_window / 1000
     )
-    app.state.people = People(data, limiter, Mailing(send_mail), origins_with_cookies(settings.service))
+    app.state.people = People(data, limiter, origins_with_cookies(settings.service))
 
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
 
@@ -100,6 +94,7 @@ def create_app(data: DataLayer, *, send_mail: SendMail | None = None) -> FastAPI
         async def show_documentation() -> HTMLResponse:
             return documentation_page(app)
 
+    add_account_pages(app)
     add_error_handlers(app)
     if settings.service.preview_origin is not None:
         app.add_middleware(previews.PreviewHostMiddleware, origin=settings.service.preview_origin)

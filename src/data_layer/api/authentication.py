@@ -15,7 +15,6 @@ from uuid import UUID
 from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie
 
-from data_layer.api.mails import Mailing
 from data_layer.context import current_context, extend_request_context
 from data_layer.errors import (
     ExpiredTokenError,
@@ -48,7 +47,6 @@ class People:
 
     data: DataLayer
     limiter: RequestLimiter
-    mailing: Mailing
     origins_with_cookies: frozenset[str] = frozenset()
 
 

@@ -49,6 +49,7 @@ _STATUSES: tuple[tuple[type[DataLayerError], int], ...] = (
     (errors.OverloadedError, 503),
     (errors.IssuerUnavailableError, 503),
     (errors.IssuerError, 502),
+    (errors.MailServerError, 503),
     (errors.DatabaseUnavailableError, 503),
     (errors.PoolTimeoutError, 503),
     (errors.StatementTimeoutError, 503),

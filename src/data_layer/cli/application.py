@@ -17,6 +17,7 @@ from data_layer.cli import (
     doctor,
     images,
     logs,
+    mails,
     maintenance,
     projects,
     service,
@@ -60,6 +61,7 @@ application.add_typer(images.commands, name="images")
 application.add_typer(usage.commands, name="usage")
 application.add_typer(sessions.commands, name="sessions")
 application.add_typer(users.commands, name="users")
+application.add_typer(mails.commands, name="mails")
 application.add_typer(audit.commands, name="audit")
 application.add_typer(maintenance.commands, name="maintenance")
 application.add_typer(logs.commands, name="logs")

@@ -19,6 +19,7 @@ _FACTS = {
     "projects_removed": "Deleted projects removed",
     "variants_expired": "Variants ended whose writer had stopped",
     "generation_events_removed": "Events of generations removed",
+    "mails_removed": "Old mails removed",
     "projects_indexed": "Projects indexed for the search",
     "codes_packed": "Codes compressed",
     "code_bodies_removed": "Unneeded texts of codes removed",

@@ -12,6 +12,7 @@ from rich.text import Text
 from data_layer.cli.output import console, plain, say
 from data_layer.config import Settings
 from data_layer.server import Observer, authority, metrics_authority
+from data_layer.services.mails.transport import PrintedMails
 from data_layer.settings.redis import RedisSettings
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ class Terminal(Observer):
         say("Starting …")
 
     async def opened(self, data: DataLayer, /) -> None:
-        """Load the example data unless that was done before."""
+        """Load the example data unless that was done before, and show mails where no server takes them."""
+        if not data.mails.is_configured:
+            data.mails.send_with(PrintedMails(say))
         await data.seed.load_once(lambda name: say(f"  example project: {name}"), self._say_login)
 
     def _say_login(self, email: str, password: str) -> None:

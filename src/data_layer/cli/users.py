@@ -135,6 +135,28 @@ def set_role(
 
 
 @commands.command()
+def verify(user: User, *, as_json: AsJson = False) -> None:
+    """Vouch for it that the person who registered reads mail at the address; a new account is open then."""
+    from data_layer.schemas.actors import SYSTEM
+
+    changed = _change(user, lambda accounts, account: accounts.verify(SYSTEM, account.id), as_json=as_json)
+    _report(changed, f"The address {changed.email} is verified, and the account {changed.status}.", as_json=as_json)
+
+
+@commands.command("password")
+def set_password(user: User, *, as_json: AsJson = False) -> None:
+    """Give an account another password; its sessions end. It is asked for, or the first line of standard input."""
+    from data_layer.schemas.actors import SYSTEM
+
+    with readable_errors(as_json=as_json):
+        password = _read_password()
+    changed = _change(
+        user, lambda accounts, account: accounts.set_password(SYSTEM, account.id, password), as_json=as_json
+    )
+    _report(changed, f"{changed.email} has another password now, and is logged out everywhere.", as_json=as_json)
+
+
+@commands.command()
 def suspend(
     user: User,
     *,
@@ -217,7 +239,7 @@ def _read_password() -> str:
     except EOFError:
         raise InvalidValueError(_NOBODY_ANSWERS, field="password") from None
     if again != password:
-        raise InvalidValueError("the two passwords are not the same; nothing was made", field="password")
+        raise InvalidValueError("the two passwords are not the same; nothing was changed", field="password")
     return password
 
 

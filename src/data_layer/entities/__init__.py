@@ -10,6 +10,7 @@ from data_layer.entities.generated_code import GeneratedCode
 from data_layer.entities.generated_image import GeneratedImage
 from data_layer.entities.generation import Generation, GenerationEvent
 from data_layer.entities.login_attempt import login_attempts
+from data_layer.entities.mail import Mail
 from data_layer.entities.project import Project
 from data_layer.entities.project_search import project_search, project_search_changes
 from data_layer.entities.refresh_token import RefreshToken
@@ -31,6 +32,7 @@ __all__ = [
     "GeneratedImage",
     "Generation",
     "GenerationEvent",
+    "Mail",
     "Project",
     "RefreshToken",
     "Session",

@@ -301,3 +301,20 @@ class FileEncoding(StrEnum):
     """How the bytes of a file are packed in the storage, as HTTP's Content-Encoding names it."""
 
     GZIP = "gzip"
+
+
+class MailKind(StrEnum):
+    """What a mail is about."""
+
+    VERIFY_EMAIL = "verify_email"
+    RESET_PASSWORD = "reset_password"  # noqa: S105  (the name of a kind)
+    ADDRESS_TAKEN = "address_taken"
+
+
+class MailStatus(StrEnum):
+    """What became of a mail: one that is dropped was not worth sending any more."""
+
+    QUEUED = "queued"
+    SENT = "sent"
+    FAILED = "failed"
+    DROPPED = "dropped"

@@ -51,6 +51,9 @@ from data_layer.services.generations import GenerationService, GenerationStreams
 from data_layer.services.health import HealthService
 from data_layer.services.image_files import ImageFiles
 from data_layer.services.images import ImageService
+from data_layer.services.mails import MailQueue, MailService, SmtpTransport
+from data_layer.services.mails.delivery import RESET_PASSWORD_PATH, VERIFY_EMAIL_PATH, LetterWriter, Links, MailDelivery
+from data_layer.services.mails.rendering import MailRenderer
 from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.openid import OpenIdService
 from data_layer.services.openid.providers import configured_providers
@@ -157,6 +160,8 @@ class Container:
     """Requests to generate code, and their variants."""
     designs: DesignSystemService
     """Design systems of people."""
+    mails: MailService
+    """Mails to people with accounts."""
     usage: UsageService
     """What was used of paid models, and budgets."""
     shares: ShareService
@@ -235,8 +240,9 @@ async def open_container(
     image_files, cached_projects = ImageFiles(files, fetcher), CachedProjects(transactions, cache)
     tokens = traced("tokens", TokenService(transactions, sessions, settings.security))
     audit = traced("audit", AuditService(transactions, audit_buffer))
+    mail_queue = MailQueue(settings.mail.domain)
     accounts = AccountService(
-        AccountDependencies(transactions, cache, audit, passwords, sessions, tokens, settings.security)
+        AccountDependencies(transactions, cache, audit, passwords, sessions, tokens, mail_queue, settings.security)
     )
     openid = OpenIdService(
         configured_providers(settings.openid, settings.base_url),
@@ -248,6 +254,7 @@ async def open_container(
         transactions=transactions,
     )
     stack.push_async_callback(openid.close)
+    mails = _make_mails(settings, transactions, mail_queue)
     file_maintenance = traced("file_maintenance", FileMaintenance(transactions, backends, removal))
     maintenance = MaintenanceService(
         database,
@@ -257,6 +264,7 @@ async def open_container(
         retention_months=settings.audit.audit_retention_months,
         trash_retention=timedelta(days=settings.audit.trash_retention) if settings.audit.trash_retention else None,
         event_days=settings.audit.generation_event_retention,
+        mail_days=settings.mail.mail_retention,
     )
     local_files = _local_file_server(settings, transactions, backends)
     projects = ProjectService(transactions, image_files, cached_projects, view_counts)
@@ -299,6 +307,7 @@ async def open_container(
         projects=traced("projects", projects),
         images=traced("images", images),
         generations=traced("generations", generations),
+        mails=traced("mails", mails),
         designs=traced("designs", designs),
         usage=traced("usage", usage),
         shares=traced("shares", shares),
@@ -402,6 +411,25 @@ def _local_file_server(
         return None
     signer = local_url_signer(settings.storage, settings.security.session_secret)
     return LocalFileServer(transactions, backends.of(StorageKind.LOCAL), signer)
+
+
+def _make_mails(settings: Settings, transactions: TransactionFactory, queue: MailQueue) -> MailService:
+    mail, address = settings.mail, settings.base_url
+    links = Links(
+        service=address,
+        verify_email=mail.verify_email_url or f"{address}{VERIFY_EMAIL_PATH}",
+        reset_password=mail.reset_password_url or f"{address}{RESET_PASSWORD_PATH}",
+    )
+    writer = LetterWriter(settings.security.session_secret.get_secret_value().encode(), links)
+    renderer = MailRenderer(mail.mail_from or "data-layer@localhost", mail.mail_templates)
+    return MailService(
+        transactions,
+        queue,
+        writer,
+        MailDelivery(transactions, queue, writer, renderer),
+        transport=SmtpTransport(mail) if mail.is_configured else None,
+        shows_links=not settings.is_production,
+    )
 
 
 def _start_audit_buffer(settings: Settings, database: Database, stack: AsyncExitStack) -> AuditBuffer:

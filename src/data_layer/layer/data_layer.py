@@ -21,6 +21,7 @@ from data_layer.services.designs import DesignSystemService
 from data_layer.services.files import FileMaintenance, FileService, LocalFileServer, PublicFileServer
 from data_layer.services.generations import GenerationService
 from data_layer.services.images import ImageService
+from data_layer.services.mails import MailService
 from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.openid import OpenIdService
 from data_layer.services.previews import PreviewService
@@ -238,6 +239,11 @@ class DataLayer:
     def previews(self) -> PreviewService:
         """Pages of variants at addresses that need no cookie."""
         return self._opened.previews
+
+    @property
+    def mails(self) -> MailService:
+        """Mails to people with accounts: which wait, and what became of the others."""
+        return self._opened.mails
 
     @property
     def audit(self) -> AuditService:

@@ -9,11 +9,12 @@ from data_layer.config import ExaminedSettings, Settings
 from data_layer.database.address import DatabaseAddress, database_address
 from data_layer.layer.servers import embedded_servers
 from data_layer.observability.masking import Masker, secrets_of
-from data_layer.services.doctor import cache, configuration, database, openid, process, storage
+from data_layer.services.doctor import cache, configuration, database, mail, openid, process, storage
 from data_layer.services.doctor.cache import CacheTarget, cache_checks
 from data_layer.services.doctor.checks import Check, CheckResult, Doctor, nothing_yet
 from data_layer.services.doctor.configuration import settings_checks
 from data_layer.services.doctor.database import DatabaseTarget, database_checks
+from data_layer.services.doctor.mail import mail_checks
 from data_layer.services.doctor.openid import openid_checks
 from data_layer.services.doctor.process import UsedFolder, process_checks
 from data_layer.services.doctor.storage import storage_checks
@@ -50,6 +51,7 @@ async def open_doctor(examined: ExaminedSettings, *, time_limit: float) -> Async
             database.PART: _database_checks(examined, stack, time_limit),
             cache.PART: _cache_checks(examined, stack, time_limit),
             storage.PART: _storage_checks(examined, settings.storage, storage.PART, time_limit),
+            mail.PART: _mail_checks(examined),
         }
         if (second := settings.storage.second) is not None:
             parts[storage.SECOND_PART] = _storage_checks(examined, second, storage.SECOND_PART, time_limit)
@@ -127,6 +129,17 @@ def _openid_checks(examined: ExaminedSettings, stack: AsyncExitStack) -> list[Ch
         return await providers[name].check()
 
     return openid_checks(configurations, ask)
+
+
+def _mail_checks(examined: ExaminedSettings) -> list[Check]:
+    settings = examined.settings
+    malformed = any(name.startswith(("smtp_", "mail_")) for name in examined.malformed)
+    return mail_checks(
+        settings.mail,
+        settings.base_url,
+        is_production=settings.is_production,
+        is_known=not malformed and not settings.mail.contradictions(),
+    )
 
 
 def _not_made(name: str, settings: Settings) -> str:

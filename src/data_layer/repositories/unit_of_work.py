@@ -32,6 +32,7 @@ from data_layer.repositories.generations import GenerationEventRepository, Gener
 from data_layer.repositories.identities import UserIdentityRepository
 from data_layer.repositories.lineage import LineageRepository
 from data_layer.repositories.login_attempts import LoginAttemptRepository
+from data_layer.repositories.mails import MailRepository
 from data_layer.repositories.project_copies import ProjectCopyRepository
 from data_layer.repositories.project_search import ProjectSearchRepository
 from data_layer.repositories.projects import ProjectRepository
@@ -248,6 +249,11 @@ class UnitOfWork:
     def refresh_tokens(self) -> RefreshTokenRepository:
         """Refresh tokens of sessions."""
         return RefreshTokenRepository(self._session)
+
+    @cached_property
+    def mails(self) -> MailRepository:
+        """Mails that wait to be sent, and what became of others."""
+        return MailRepository(self._session)
 
     @cached_property
     def audit(self) -> AuditRepository:

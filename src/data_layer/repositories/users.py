@@ -12,7 +12,17 @@ from sqlalchemy import bindparam, delete, func, select, text, update
 from typing_extensions import override
 
 from data_layer.database.statements import CompiledStatement
-from data_layer.entities import Budget, DesignSystem, FileReference, Project, Session, StoredFile, User, UserIdentity
+from data_layer.entities import (
+    Budget,
+    DesignSystem,
+    FileReference,
+    Mail,
+    Project,
+    Session,
+    StoredFile,
+    User,
+    UserIdentity,
+)
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.entities.texts import normalize_email
 from data_layer.entities.user import erased_email
@@ -154,6 +164,7 @@ class UserRepository(Repository[User]):
         await self._session.change(delete(Project).where(Project.user_id == entity.id))
         await self._session.change(delete(Budget).where(Budget.user_id == entity.id))
         await self._session.change(delete(DesignSystem).where(DesignSystem.user_id == entity.id))
+        await self._session.change(delete(Mail).where(Mail.user_id == entity.id))
         await self._session.change(delete(Session).where(Session.user_id == entity.id))
         await self._session.change(delete(UserIdentity).where(UserIdentity.user_id == entity.id))
         result = await self._session.change(update(User).where(User.id == entity.id).values(_nobody(entity)))

@@ -25,6 +25,7 @@ class MaintenanceReport(View):
     projects_removed: int = 0
     variants_expired: int = 0
     generation_events_removed: int = 0
+    mails_removed: int = 0
     projects_indexed: int = 0
     codes_packed: int = 0
     code_bodies_removed: int = 0

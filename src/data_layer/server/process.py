@@ -184,7 +184,7 @@ class ServiceProcess:
 
         interval = self._settings.audit.maintenance_interval if self._role.maintains else 0
         metrics = metrics_of_process(data, self._metrics_listener, self._role.folder)
-        async with scheduled(data.maintenance, data.cache, interval), metrics:
+        async with scheduled(data.maintenance, data.cache, interval), data.mails.delivering(), metrics:
             self._lifecycle.open(create_app(data))
             await self._stop.unless(self._observer.may_serve())
             self._http.start()

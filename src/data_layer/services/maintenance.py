@@ -84,6 +84,7 @@ class MaintenanceService:
         retention_months: int,
         trash_retention: timedelta | None,
         event_days: int,
+        mail_days: int,
     ) -> None:
         self._database = database
         self._transactions = transactions
@@ -92,6 +93,7 @@ class MaintenanceService:
         self._retention_months = retention_months
         self._trash_retention = trash_retention
         self._event_days = event_days
+        self._mail_days = mail_days
         self._partitions = AuditPartitions(database)
 
     async def run(
@@ -123,6 +125,7 @@ class MaintenanceService:
                 retention_months=self._retention_months,
                 trash_retention=self._trash_retention,
                 event_days=self._event_days,
+                mail_days=self._mail_days,
                 on_progress=on_progress,
             )
             if dry_run:
@@ -159,6 +162,7 @@ class _Round:
         retention_months: int,
         trash_retention: timedelta | None,
         event_days: int,
+        mail_days: int,
         on_progress: Progress,
     ) -> None:
         now = datetime.now(UTC)
@@ -171,6 +175,7 @@ class _Round:
         self._trash_end = _EARLIEST if trash_retention is None else now - trash_retention
         self._journal_end = now - _JOURNAL_GRACE
         self._events_end = now - timedelta(days=event_days) if event_days else None
+        self._mails_end = now - timedelta(days=mail_days)
         self._this_month = Month.of(now)
         self._last_month = self._this_month.plus(MONTHS_AHEAD)
         self._oldest_kept = self._this_month.plus(-retention_months) if retention_months else None
@@ -187,6 +192,7 @@ class _Round:
                 "projects_removed": await tx.projects.count_deleted(self._trash_end),
                 "variants_expired": await tx.generations.count_expired(),
                 "generation_events_removed": await tx.generation_events.count_old(self._events_end),
+                "mails_removed": await tx.mails.count_old(self._mails_end),
                 "projects_indexed": await tx.project_search.count_changed(),
                 "codes_packed": await tx.code_bodies.count_unpacked() if await tx.code_bodies.may_pack() else 0,
                 "code_bodies_removed": await tx.code_bodies.count_orphans(),
@@ -250,6 +256,7 @@ class _Round:
             "session_changes_removed": lambda tx: tx.sessions.remove_changes(self._journal_end, limit=_BATCH),
             "login_attempts_removed": lambda tx: tx.login_attempts.remove_stale(limit=_BATCH),
             "generation_events_removed": lambda tx: tx.generation_events.remove_old(self._events_end, limit=_BATCH),
+            "mails_removed": lambda tx: tx.mails.remove_old(self._mails_end, limit=_BATCH),
         }
         for name, remove in removals.items():
             await self._remove(name, remove, _BATCH)

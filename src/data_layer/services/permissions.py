@@ -28,6 +28,8 @@ class Permission(StrEnum):
     DEACTIVATE_ACCOUNT = "deactivate_account"
     REACTIVATE_ACCOUNT = "reactivate_account"
     DELETE_ACCOUNT = "delete_account"
+    VERIFY_ACCOUNT = "verify_account"
+    SET_PASSWORD = "set_password"  # noqa: S105  (the name of a permission)
     SUSPEND_ACCOUNT = "suspend_account"
     UNLOCK_ACCOUNT = "unlock_account"
     SET_ROLE = "set_role"
@@ -56,6 +58,7 @@ class Permission(StrEnum):
     READ_AUDIT_DETAILS = "read_audit_details"
     EXPORT_AUDIT_TRAIL = "export_audit_trail"
     RUN_MAINTENANCE = "run_maintenance"
+    READ_MAILS = "read_mails"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,9 @@ RULES: dict[Permission, Rule] = {
     Permission.DEACTIVATE_ACCOUNT: Rule(owner=True, others=UserRole.ADMIN),
     Permission.REACTIVATE_ACCOUNT: Rule(others=UserRole.ADMIN),
     Permission.DELETE_ACCOUNT: Rule(owner=True, others=UserRole.ADMIN),
+    Permission.VERIFY_ACCOUNT: Rule(others=UserRole.ADMIN),
+    # Nobody but an operator with a shell: whoever sets a password can be that person.
+    Permission.SET_PASSWORD: Rule(),
     Permission.SUSPEND_ACCOUNT: Rule(others=UserRole.MODERATOR, outranked=True),
     Permission.UNLOCK_ACCOUNT: Rule(others=UserRole.MODERATOR, outranked=True),
     Permission.SET_ROLE: Rule(others=UserRole.ADMIN),
@@ -112,6 +118,7 @@ RULES: dict[Permission, Rule] = {
     Permission.READ_AUDIT_DETAILS: Rule(others=UserRole.ADMIN),
     Permission.EXPORT_AUDIT_TRAIL: Rule(others=UserRole.ADMIN),
     Permission.RUN_MAINTENANCE: Rule(others=UserRole.ADMIN),
+    Permission.READ_MAILS: Rule(others=UserRole.ADMIN),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ ATTACKERS = "the attacker knows this one"
 OWN = "only the victim knows this one"
 
 
-NAMES = {"first_name": "Eve", "last_name": "Other"}
+NAMES: dict[str, Any] = {"first_name": "Eve", "last_name": "Other"}
 
 
 async def register(data: DataLayer, password: str = ATTACKERS, email: str = VICTIM) -> Registered:

@@ -29,7 +29,7 @@ from tests.services.accounts.support import (
     try_to_log_in,
 )
 
-PERSON = {"first_name": "Ann", "last_name": "Other", "password": PASSWORD}
+PERSON: dict[str, Any] = {"first_name": "Ann", "last_name": "Other", "password": PASSWORD}
 
 
 async def test_an_account_is_open_once_its_address_is_verified(data: DataLayer) -> None:

@@ -52,11 +52,12 @@ class AccountService:
 
     Who asks is said by an ``Actor``, whom a session has proved; ``services.permissions`` decides what it may do. Each
     change is one transaction, together with its entry in the audit trail and the end of the sessions that it concerns.
-    One-time tokens are returned to the caller, who mails them; they are stored as keyed hashes, and never logged.
+    One-time tokens are returned to the caller, who mails them, or with ``by_mail=True`` queued for ``data.mails``; they
+    are stored as keyed hashes, and never logged.
     """
 
     def __init__(self, dependencies: AccountDependencies) -> None:
-        throttle, tokens = LoginThrottle(dependencies.secret), MailedTokens(dependencies.secret)
+        throttle, tokens = LoginThrottle(dependencies.secret), MailedTokens(dependencies.secret, dependencies.mails)
         attempts = PasswordAttempts(dependencies, throttle)
         self._registration = Registration(dependencies, throttle, tokens)
         self._login = Login(dependencies, throttle, attempts)
@@ -78,6 +79,7 @@ class AccountService:
 
     change_password = _method_of("_password_changes", PasswordChanges.change_password)
     request_password_reset = _method_of("_password_changes", PasswordChanges.request_password_reset)
+    set_password = _method_of("_password_changes", PasswordChanges.set_password)
     reset_password = _method_of("_password_changes", PasswordChanges.reset_password)
 
     get = _method_of("_profiles", Profiles.get)
@@ -90,6 +92,7 @@ class AccountService:
     list = _method_of("_administration", Administration.list)
     find = _method_of("_administration", Administration.find)
     set_role = _method_of("_administration", Administration.set_role)
+    verify = _method_of("_administration", Administration.verify)
     suspend = _method_of("_administration", Administration.suspend)
     unsuspend = _method_of("_administration", Administration.unsuspend)
     reactivate = _method_of("_administration", Administration.reactivate)

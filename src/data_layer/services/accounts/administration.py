@@ -15,7 +15,13 @@ from data_layer.schemas.actors import Actor
 from data_layer.schemas.users import UserAdmin
 from data_layer.services.accounts.addresses import login_name
 from data_layer.services.accounts.throttle import LoginThrottle
-from data_layer.services.accounts.tools import AccountDependencies, admin_entry, load_authorized, reauthorize
+from data_layer.services.accounts.tools import (
+    AccountDependencies,
+    admin_entry,
+    load_authorized,
+    mark_verified,
+    reauthorize,
+)
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import owner_key
 
@@ -80,6 +86,19 @@ class Administration:
                 user.role = role
                 await _write(tx, actor, user, AuditAction.ADMIN_USER_UPDATE, "Changed the role")
                 await tx.sessions.end_all(user_id, "role_changed")
+            return UserAdmin.model_validate(user)
+
+    async def verify(self, actor: Actor, user_id: UUID) -> UserAdmin:
+        """Vouch for it that the person who registered reads mail at the address; a new account is open then.
+
+        The password stays: the actor vouches for the person who chose it as well. Nothing changes where the address is
+        verified already.
+        """
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.VERIFY_ACCOUNT, user_id)
+            if not user.email_verified or user.status is UserStatus.PENDING:
+                mark_verified(user)
+                await _write(tx, actor, user, AuditAction.ADMIN_USER_UPDATE, "Vouched for the address")
             return UserAdmin.model_validate(user)
 
     async def suspend(self, actor: Actor, user_id: UUID, *, reason: str) -> UserAdmin:

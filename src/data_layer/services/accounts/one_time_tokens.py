@@ -43,6 +43,15 @@ def make_token(user_id: UUID) -> str:
     return base64.urlsafe_b64encode(user_id.bytes + secrets.token_bytes(_RANDOM_BYTES)).decode()
 
 
+def derived_token(secret: bytes, purpose: Purpose, user_id: UUID, mail_id: UUID) -> str:
+    """The token of a mail in the queue. It is computed whenever the mail is sent, so it is stored nowhere.
+
+    Only somebody with SESSION_SECRET can compute it; the ids alone help nobody.
+    """
+    bits = hmac.new(secret, f"mailed token:{purpose}:{user_id}:{mail_id}".encode(), hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(user_id.bytes + bits).decode()
+
+
 def owner_of(token: str) -> UUID:
     """The account that a token claims to belong to.
 

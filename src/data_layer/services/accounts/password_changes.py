@@ -8,11 +8,12 @@ from uuid import UUID
 
 from data_layer.context import current_context
 from data_layer.entities import User
+from data_layer.entities.changes import changes_of
 from data_layer.entities.enums import AuditAction, UserStatus
 from data_layer.errors import ChangedMeanwhileError, InvalidCredentialsError
 from data_layer.observability.log import get_log
 from data_layer.schemas.actors import ANONYMOUS, Actor
-from data_layer.schemas.users import UserFull
+from data_layer.schemas.users import UserAdmin, UserFull
 from data_layer.services.accounts.addresses import login_name
 from data_layer.services.accounts.attempts import PasswordAttempts
 from data_layer.services.accounts.one_time_tokens import OneTimeToken, Purpose, invalid_token
@@ -20,6 +21,7 @@ from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.accounts.tools import (
     AccountDependencies,
     MailedTokens,
+    admin_entry,
     changed,
     check_password_of,
     clear_token,
@@ -86,12 +88,16 @@ class PasswordChanges:
             )
         log.info("password_replaced", user_id=user_id, way="changed")
 
-    async def request_password_reset(self, email: str) -> OneTimeToken | None:
+    async def request_password_reset(self, email: str, *, by_mail: bool = False) -> OneTimeToken | None:
         """A token to mail to an address, by which its owner can choose a new password within an hour.
 
         Answer every caller alike, and before calling this, so that the time discloses nothing. Then mail what there
         is: nothing for an unknown address or an account that is suspended or deactivated, and within five minutes of
         the last mail.
+
+        Args:
+            email: the address.
+            by_mail: queue the mail for ``data.mails`` in the same transaction; no token is returned then.
         """
         async with self._dependencies.transactions() as tx:
             user = await tx.users.find_one(email=login_name(email))
@@ -101,7 +107,11 @@ class PasswordChanges:
             if not _may_reset(user) or was_mailed_lately(user, Purpose.RESET_PASSWORD):
                 return None
             tx.add(own_entry(ANONYMOUS, AuditAction.USER_RESET_PASSWORD, user.id, "Asked for a new password"))
-            return self._tokens.issue(user, Purpose.RESET_PASSWORD)
+            if not by_mail:
+                return self._tokens.issue(user, Purpose.RESET_PASSWORD)
+            self._tokens.issue_by_mail(tx, user, Purpose.RESET_PASSWORD)
+        self._tokens.wake()
+        return None
 
     async def reset_password(self, token: str, password: str) -> UserFull:
         """Choose a new password with a mailed token.
@@ -135,6 +145,32 @@ class PasswordChanges:
         log.info("password_replaced", user_id=view.id, way="reset")
         return view
 
+    async def set_password(self, actor: Actor, user_id: UUID, password: str) -> UserAdmin:
+        """Give an account another password, for a person who gets no mail. All sessions end, and waiting ends.
+
+        Args:
+            actor: the system alone: an administrator who could do this could be anybody.
+            user_id: whose.
+            password: the password.
+
+        Raises:
+            WeakPasswordError: see ``password_policy``.
+            NotFoundError: there is no such account.
+            OverloadedError: too many passwords wait to be hashed.
+        """
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.SET_PASSWORD, user_id)
+            check_password_of(user, password, minimum=self._dependencies.settings.password_min_length)
+            email = user.email
+        hashed = await self._dependencies.passwords.hash(password)
+        async with self._dependencies.transactions() as tx:
+            await self._throttle.forget(tx, email)  # Levels before the user's row, as logging in locks them.
+            user = await load_authorized(tx, actor, Permission.SET_PASSWORD, user_id)
+            await self._replace(tx, actor, user, hashed, AuditAction.ADMIN_USER_UPDATE)
+            view = UserAdmin.model_validate(user)
+        log.info("password_replaced", user_id=user_id, way="set")
+        return view
+
     async def _replace(
         self, tx: UnitOfWork, actor: Actor, user: User, hashed: str, action: AuditAction, *, keep: UUID | None = None
     ) -> None:
@@ -142,7 +178,10 @@ class PasswordChanges:
         user.password_hash = hashed
         user.password_changed_at = datetime.now(UTC)
         clear_token(user, Purpose.RESET_PASSWORD)
-        tx.add(changed(actor, action, user, "Chose a new password"))
+        if action is AuditAction.ADMIN_USER_UPDATE:
+            tx.add(admin_entry(actor, action, user.id, "Set a password", **changes_of(user)._asdict()))
+        else:
+            tx.add(changed(actor, action, user, "Chose a new password"))
         await tx.flush()
         await tx.users.forget_failures(user.id)
         await tx.sessions.end_all(user.id, action, keep=keep)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hmac import compare_digest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_layer.context import current_context
 from data_layer.entities import User
-from data_layer.entities.enums import AuditAction, UserRole, UserStatus
+from data_layer.entities.enums import AuditAction, MailKind, UserRole, UserStatus
 from data_layer.errors import DuplicateError
 from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.users import UserFull
@@ -89,26 +89,22 @@ class Registration:
             InvalidValueError: for an unusable address or name.
             OverloadedError: too many passwords wait to be hashed.
         """
-        user = User(
-            email=deliverable_email(email),
-            first_name=first_name,
-            last_name=last_name,
-            display_name=display_name,
-            status=UserStatus.PENDING,
+        user = await self._pending(
+            password, email=email, first_name=first_name, last_name=last_name, display_name=display_name
         )
-        check_password_of(user, password, minimum=self._dependencies.settings.password_min_length)
-        user.password_hash = await self._dependencies.passwords.hash(password)
-        user.password_changed_at = datetime.now(UTC)
-        async with self._dependencies.transactions() as tx:
-            await self._make_room(tx, user.email)
-            verification = self._tokens.issue(user, Purpose.VERIFY_EMAIL)
-            await _insert(tx, user)
-            tx.add(own_entry(ANONYMOUS, AuditAction.USER_REGISTER, user.id, "Registered"))
-        proof = registrant_proof(self._dependencies.secret, user.id, user.password_hash)
+        verification = self._tokens.issue(user, Purpose.VERIFY_EMAIL)
+        proof = await self._store(user)
         return Registered(UserFull.model_validate(user), verification, proof)
 
     async def request_registration(
-        self, *, email: str, password: str, first_name: str, last_name: str, display_name: str | None = None
+        self,
+        *,
+        email: str,
+        password: str,
+        first_name: str,
+        last_name: str,
+        display_name: str | None = None,
+        by_mail: bool = False,
     ) -> RegistrationRequest:
         """The same for a public form, which must not disclose who has an account.
 
@@ -116,25 +112,39 @@ class Registration:
         the caller's device keeps; then send the mail: with the token, or without one a note that somebody tried to
         register an address that has an account already.
 
+        Args:
+            email: the address.
+            password: the password.
+            first_name: the first name.
+            last_name: the last name.
+            display_name: what others see.
+            by_mail: queue the mail for ``data.mails`` in the same transaction; no token is returned then.
+
         Raises:
             WeakPasswordError: see ``password_policy``.
             InvalidValueError: for an unusable address or name.
             OverloadedError: too many passwords wait to be hashed.
         """
+        user = await self._pending(
+            password, email=email, first_name=first_name, last_name=last_name, display_name=display_name
+        )
+        verification = None if by_mail else self._tokens.issue(user, Purpose.VERIFY_EMAIL)
         try:
-            registered = await self.register(
-                email=email, password=password, first_name=first_name, last_name=last_name, display_name=display_name
-            )
+            proof = await self._store(user, by_mail=by_mail)
         except DuplicateError:
-            await self._note_second_registration(deliverable_email(email))
+            await self._note_second_registration(user.email, by_mail=by_mail)
             return RegistrationRequest(None, false_proof())
-        return RegistrationRequest(registered.verification, registered.proof)
+        return RegistrationRequest(verification, proof)
 
-    async def request_email_verification(self, email: str) -> OneTimeToken | None:
+    async def request_email_verification(self, email: str, *, by_mail: bool = False) -> OneTimeToken | None:
         """A new token for an address that is not verified yet.
 
         Answer every caller alike, and before calling this, so that the time discloses nothing. Then mail what there
         is: nothing for an unknown or verified address, and within five minutes of the last mail.
+
+        Args:
+            email: the address.
+            by_mail: queue the mail for ``data.mails`` in the same transaction; no token is returned then.
         """
         async with self._dependencies.transactions() as tx:
             user = await tx.users.find_one(email=login_name(email))
@@ -143,7 +153,11 @@ class Registration:
             user = await tx.users.get(user.id, lock=True)
             if user.is_erased or user.email_verified or was_mailed_lately(user, Purpose.VERIFY_EMAIL):
                 return None
-            return self._tokens.issue(user, Purpose.VERIFY_EMAIL)
+            if not by_mail:
+                return self._tokens.issue(user, Purpose.VERIFY_EMAIL)
+            self._tokens.issue_by_mail(tx, user, Purpose.VERIFY_EMAIL)
+        self._tokens.wake()
+        return None
 
     async def verify_email(self, token: str, *, proof: str | None = None) -> VerifiedAddress:
         """Take a mailed token as proof that the person reads mail at the address; a new account is open then.
@@ -236,6 +250,26 @@ class Registration:
             tx.add(admin_entry(actor, AuditAction.ADMIN_USER_CREATE, user.id, "Created an account", new_values=values))
         return UserFull.model_validate(user)
 
+    async def _pending(self, password: str, **values: Any) -> User:
+        """An account that waits for its address to be verified, not stored yet."""
+        user = User(**values | {"email": deliverable_email(values["email"]), "status": UserStatus.PENDING})
+        check_password_of(user, password, minimum=self._dependencies.settings.password_min_length)
+        user.password_hash = await self._dependencies.passwords.hash(password)
+        user.password_changed_at = datetime.now(UTC)
+        return user
+
+    async def _store(self, user: User, *, by_mail: bool = False) -> str:
+        """Store a new account, with a mail to it; the proof for the device that registered."""
+        async with self._dependencies.transactions() as tx:
+            await self._make_room(tx, user.email)
+            await _insert(tx, user)
+            tx.add(own_entry(ANONYMOUS, AuditAction.USER_REGISTER, user.id, "Registered"))
+            if by_mail:
+                self._tokens.issue_by_mail(tx, user, Purpose.VERIFY_EMAIL)
+        if by_mail:
+            self._tokens.wake()
+        return registrant_proof(self._dependencies.secret, user.id, user.password_hash or "")
+
     async def _make_room(self, tx: UnitOfWork, email: str) -> None:
         """An address that nobody verified in time is no longer kept for who claimed it."""
         claimed = await tx.users.find_one(email=email, status=UserStatus.PENDING)
@@ -249,7 +283,7 @@ class Registration:
                 tx.add(own_entry(ANONYMOUS, AuditAction.USER_DELETE_ACCOUNT, locked.id, "Never verified the address"))
                 await tx.users.delete(locked)
 
-    async def _note_second_registration(self, email: str) -> None:
+    async def _note_second_registration(self, email: str, *, by_mail: bool) -> None:
         async with self._dependencies.transactions() as tx:
             user = await tx.users.find_one(email=email)
             if user is not None:
@@ -258,6 +292,10 @@ class Registration:
                 )
                 entry.is_success = False
                 tx.add(entry)
+                if by_mail:
+                    self._tokens.note_by_mail(tx, user, MailKind.ADDRESS_TAKEN)
+        if by_mail:
+            self._tokens.wake()
 
 
 async def _insert(tx: UnitOfWork, user: User) -> None:

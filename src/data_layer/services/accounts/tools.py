@@ -8,9 +8,11 @@ from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from data_layer.entities import AuditLog, User
 from data_layer.entities.changes import changes_of
-from data_layer.entities.enums import AuditAction, AuthProvider, UserRole, UserStatus
+from data_layer.entities.enums import AuditAction, AuthProvider, MailKind, UserRole, UserStatus
 from data_layer.errors import (
     AccountInactiveError,
     AccountSuspendedError,
@@ -23,6 +25,7 @@ from data_layer.schemas.actors import Actor
 from data_layer.services.accounts.one_time_tokens import (
     OneTimeToken,
     Purpose,
+    derived_token,
     hash_token,
     invalid_token,
     make_token,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from data_layer.cache import Cache
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
     from data_layer.services.audit.service import AuditService
+    from data_layer.services.mails.queue import MailQueue
     from data_layer.services.tokens import TokenService
 
 MAIL_INTERVAL = timedelta(minutes=5)
@@ -49,6 +53,8 @@ LIFETIMES = {
     Purpose.RESET_PASSWORD: timedelta(hours=1),
 }
 """How long a mailed token works."""
+
+_NOTE_LIFETIME = timedelta(hours=24)  # Nobody wants to know of something a day later.
 
 IDENTITY_COLUMNS = {
     AuthProvider.AZURE_AD: "azure_id",
@@ -68,6 +74,7 @@ class AccountDependencies:
     passwords: PasswordHasher
     sessions: SessionService
     tokens: TokenService
+    mails: MailQueue
     settings: SecuritySettings
 
     @property
@@ -126,8 +133,9 @@ def check_password_of(user: User, password: str, *, minimum: int, field: str = "
 class MailedTokens:
     """Issue the one-time tokens that are mailed, and find the accounts that they belong to."""
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, queue: MailQueue) -> None:
         self._secret = secret
+        self._queue = queue
 
     def issue(self, user: User, purpose: Purpose, *, is_mailed: bool = True) -> OneTimeToken:
         """A token whose hash goes into the row; the former one stops working.
@@ -135,7 +143,23 @@ class MailedTokens:
         One that is not mailed, but handed out at once, is not counted as a mail: it ends as if it were older.
         """
         lifetime = LIFETIMES[purpose] - (timedelta(0) if is_mailed else MAIL_INTERVAL)
-        token, expires_at = make_token(user.id), datetime.now(UTC) + lifetime
+        return self._store(user, purpose, make_token(user.id), datetime.now(UTC) + lifetime)
+
+    def issue_by_mail(self, tx: UnitOfWork, user: User, purpose: Purpose) -> None:
+        """The same for a mail that is queued with the commit. Call ``wake`` after it; the account must be stored."""
+        mail_id, expires_at = uuid7(), datetime.now(UTC) + LIFETIMES[purpose]
+        self._store(user, purpose, derived_token(self._secret, purpose, user.id, mail_id), expires_at)
+        self._queue.add(tx, mail_id, user.id, MailKind(purpose.value), expires_at=expires_at)
+
+    def note_by_mail(self, tx: UnitOfWork, user: User, kind: MailKind) -> None:
+        """Queue a mail without a token."""
+        self._queue.add(tx, uuid7(), user.id, kind, expires_at=datetime.now(UTC) + _NOTE_LIFETIME)
+
+    def wake(self) -> None:
+        """Have what was queued sent at once, after the commit."""
+        self._queue.grown.set()
+
+    def _store(self, user: User, purpose: Purpose, token: str, expires_at: datetime) -> OneTimeToken:
         setattr(user, _HASH[purpose], hash_token(self._secret, purpose, token))
         setattr(user, _EXPIRY[purpose], expires_at)
         return OneTimeToken(user_id=user.id, email=user.email, expires_at=expires_at, token=token)

@@ -14,7 +14,7 @@ from data_layer.services.doctor.checks import Check, CheckResult, failed, ok, wa
 
 PART = "settings"
 _KEYS = ("db_ssl_key", "aws_cloudfront_private_key")
-_CERTIFICATES = ("db_ssl_ca", "db_ssl_cert", "redis_tls_ca")
+_CERTIFICATES = ("db_ssl_ca", "db_ssl_cert", "redis_tls_ca", "smtp_tls_ca")
 _OWN_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
 _SOON = timedelta(days=30)
 _FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO

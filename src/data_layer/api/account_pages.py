@@ -1,0 +1,114 @@
+"""The pages that links in mails open, for a service without a front end of its own.
+
+The token arrives in the fragment of the address, which no server and no proxy sees, and is taken out of the address
+bar at once. It is used up by a press of a button, not by opening the page, because mail scanners open links too.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from html import escape
+
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+
+from data_layer.services.mails.delivery import RESET_PASSWORD_PATH, VERIFY_EMAIL_PATH
+
+_STYLE = (
+    "body{font-family:sans-serif;max-width:30em;margin:3em auto;padding:0 1em;line-height:1.5}"
+    "input,button{font:inherit;padding:.5em;margin:.3em 0;width:100%;box-sizing:border-box}"
+    "#status{min-height:1.5em}"
+)
+# Paths are relative, so that the pages also work below a path of a proxy.
+_SCRIPT = """
+"use strict";
+const status = document.getElementById("status");
+const form = document.getElementById("password");
+const button = document.getElementById("verify");
+let token = new URLSearchParams(location.hash.slice(1)).get("token");
+history.replaceState(null, "", location.pathname);
+
+async function send(path, body) {
+  status.textContent = "One moment …";
+  try {
+    const answer = await fetch("v1/accounts/" + path, {
+      method: "POST", headers: {"content-type": "application/json"}, body: JSON.stringify(body),
+    });
+    if (answer.ok) return answer.status === 204 ? {} : await answer.json();
+    const problem = await answer.json().catch(() => ({}));
+    status.textContent = problem.detail || "That did not work; try again later.";
+  } catch {
+    status.textContent = "The service cannot be reached; try again later.";
+  }
+  return null;
+}
+
+function choose() {
+  if (button) button.hidden = true;
+  form.hidden = false;
+  form.elements.chosen.focus();
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (!await send("password-reset/confirm", {token, password: form.elements.chosen.value})) return;
+  form.hidden = true;
+  status.textContent = "Your password is set. You can log in now.";
+});
+
+if (!token) {
+  status.textContent = "This link is not complete; copy the whole link from the mail.";
+} else if (button) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    const verified = await send("verification/confirm", {token});
+    if (!verified) return;
+    button.hidden = true;
+    status.textContent = "Your address is verified. You can log in now.";
+    token = verified.password_token;
+    if (token) {
+      status.textContent = "Your address is verified. Now choose a password.";
+      choose();
+    }
+  });
+} else {
+  choose();
+}
+"""
+_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+_HEADERS = {
+    "content-security-policy": f"default-src 'none'; script-src 'sha256-{_HASH}'; style-src 'unsafe-inline'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+_FORM = (
+    '<form id="password" hidden><label>New password<input id="chosen" name="chosen" type="password" required '
+    'autocomplete="new-password"></label><button>Set the password</button></form>'
+)
+_VERIFY = '<button id="verify" hidden>Verify my address</button>'
+
+
+def add_account_pages(app: FastAPI) -> None:
+    """Serve the pages."""
+
+    @app.get(VERIFY_EMAIL_PATH, include_in_schema=False)
+    async def show_verification() -> HTMLResponse:
+        return _page("Verify your address", _VERIFY + _FORM)
+
+    @app.get(RESET_PASSWORD_PATH, include_in_schema=False)
+    async def show_reset() -> HTMLResponse:
+        return _page("Choose a new password", _FORM)
+
+
+def _page(title: str, content: str) -> HTMLResponse:
+    title = escape(title)
+    return HTMLResponse(
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width"><title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>'
+        f'<p id="status" role="status"></p>{content}<noscript>This page needs JavaScript.</noscript>'
+        f"<script>{_SCRIPT}</script></body></html>",
+        headers=_HEADERS,
+    )
