@@ -102,7 +102,6 @@ bench-cache: $(to_measure) ## Measure the cache against redis-py, coredis, valke
 
 bench-storage: $(to_measure) ## Measure files on S3, Azure and the local disk against obstore and the vendors' libraries
 	@sh tools/azurite/install.sh $(bin)/python
-	@sh tools/oidc_provider/install.sh $(bin)/python
 	@$(bin)/python benchmarks/storage.py $(ARGUMENTS)
 	@$(bin)/python benchmarks/saved_files.py $(ARGUMENTS)
 

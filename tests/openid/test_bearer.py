@@ -9,9 +9,14 @@ import time
 from typing import Any
 
 import httpx
+import pytest
+from fastapi import Request
 from sqlalchemy import text
 
 from data_layer import DataLayer
+from data_layer.api.app import create_app
+from data_layer.api.authentication import Caller, reauthenticate
+from data_layer.errors import ExpiredTokenError, PermissionDeniedError
 from data_layer.schemas.actors import SYSTEM
 from tests.services.accounts.support import actions
 
@@ -157,6 +162,25 @@ async def test_an_account_that_is_suspended_is_refused_within_two_seconds(
                     break
             await asyncio.sleep(0.02)
     assert (await ask(browser, token)).json()["id"] == ann
+
+
+async def test_what_takes_long_outlives_the_token(
+    data: DataLayer, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = with_address(issuer)
+    caller = Caller(await data.openid.authenticate(token))
+    scope = {"type": "http", "method": "GET", "headers": [(b"authorization", b"Bearer " + token.encode())]}
+    request = Request(scope | {"app": create_app(data)})
+    await reauthenticate(request, caller)
+    bearer = data.openid._bearer
+    assert bearer is not None
+    monkeypatch.setattr(bearer._provider.verifier, "_clock", lambda: time.time() + 3600)
+    with pytest.raises(ExpiredTokenError):
+        await data.openid.authenticate(token)
+    await reauthenticate(request, caller)
+    await data.accounts.suspend(SYSTEM, caller.user_id, reason="tests")
+    with pytest.raises(PermissionDeniedError):
+        await reauthenticate(request, caller)
 
 
 async def test_the_address_comes_from_somewhere_else(

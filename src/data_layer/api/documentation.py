@@ -24,7 +24,11 @@ _STYLE = "body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1
 
 
 _SECURITY_SCHEMES = {
-    "Bearer": {"type": "http", "scheme": "bearer", "description": "The token of a session, or an access token."},
+    "Bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The token of a session, an access token, or a token of OIDC_ISSUER.",
+    },
     "SessionCookie": {
         "type": "apiKey",
         "in": "cookie",

@@ -77,8 +77,8 @@ async def begin(call: Call, provider: str, next_path: Annotated[str, Query(alias
 @routes.get(
     "/{provider}/callback",
     summary="Come back from an issuer",
+    # Not counted: without the cookie of a login, which was counted when it began, nothing is done.
     errors=[400, 401, 403, 404, 409, 422, 502],
-    counted=RequestKind.LOG_IN_ELSEWHERE,
     response_class=RedirectResponse,
     status_code=303,
     responses=_BACK,
