@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from fastapi import BackgroundTasks, Response
 
-from data_layer.api.authentication import REGISTRATION_COOKIE, RegistrationProof, refuse_other_sites
+from data_layer.api.authentication import COOKIE, REGISTRATION_COOKIE, RegistrationProof, refuse_other_sites
 from data_layer.api.mails import queue_mail
 from data_layer.api.request_models import (
     Address,
@@ -18,8 +18,10 @@ from data_layer.api.request_models import (
     Preferences,
 )
 from data_layer.api.routes import Call, Routes
+from data_layer.errors import InvalidValueError
 from data_layer.schemas.base import Value
 from data_layer.schemas.users import ProfileChanges, UserFull
+from data_layer.services.accounts.addresses import login_name
 from data_layer.services.request_limits import RequestKind
 
 _PROOF_SECONDS = 86_400  # As long as the mailed token.
@@ -137,3 +139,16 @@ async def change_password(call: Call, body: PasswordChange) -> None:
         current=body.current.get_secret_value(),
         new=body.new.get_secret_value(),
     )
+
+
+@routes.post("/me/delete", summary="Delete the own account", status_code=204, errors=[409])
+async def delete(call: Call, body: Address, response: Response) -> None:
+    """For good: personal data, sessions, projects, images and files. ``email`` must be the address of the account.
+
+    409 for the last active administrator.
+    """
+    own = await call.data.accounts.get(call.actor, call.user_id)
+    if login_name(body.email) != own.email:
+        raise InvalidValueError("email is not the address of this account, so nothing was deleted", field="email")
+    await call.data.accounts.delete(call.actor, call.user_id)
+    response.delete_cookie(COOKIE, **_COOKIE | {"samesite": "lax"})

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from data_layer import __version__
 from data_layer.api import (
     accounts,
+    administration,
     assets,
     designs,
     files,
@@ -53,6 +54,7 @@ _RESOURCES = (
     sessions.routes,
     openid.routes,
     tokens.routes,
+    administration.routes,
 )
 
 

@@ -1,0 +1,300 @@
+"""Accounts, the audit trail, mails and maintenance over HTTP, for moderators and administrators.
+
+What a role may do is decided by the services (``services/permissions.py``); to everybody else these routes answer 403.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Path, Query, Response
+from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime, Field, StringConstraints
+
+from data_layer.api.pages import link_to_next
+from data_layer.api.request_models import Body
+from data_layer.api.routes import Call, Routes
+from data_layer.entities.enums import (
+    AuditAction,
+    AuditCategory,
+    AuditLevel,
+    MailStatus,
+    UserRole,
+    UserStatus,
+)
+from data_layer.schemas.audit import AuditCompliance, AuditFilter, AuditFull, AuditSecure, AuditView, ExportFormat
+from data_layer.schemas.base import Value
+from data_layer.schemas.mails import MailView
+from data_layer.schemas.maintenance import MaintenanceReport
+from data_layer.schemas.sessions import SessionAdmin
+from data_layer.schemas.users import UserAdmin
+from data_layer.services.acting import LONGEST_REASON
+
+_Limit = Annotated[int, Field(ge=1, le=1000)]
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+_WhoseAddress = Annotated[str, Path(max_length=320, description="The id or the address of mail.")]
+_FILES = {
+    ExportFormat.JSON_LINES: ("application/x-ndjson", "audit.ndjson"),
+    ExportFormat.CSV: ("text/csv; charset=utf-8", "audit.csv"),
+}
+_EXPORTED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "application/x-ndjson": {"schema": {"type": "string"}},
+            "text/csv": {"schema": {"type": "string"}},
+        }
+    }
+}
+
+
+class UsersQuery(Body):
+    """A page of accounts, oldest first; ``after`` is ``next`` of the page before."""
+
+    status: UserStatus | None = None
+    role: UserRole | None = None
+    limit: _Limit = 100
+    after: UUID | None = None
+
+
+class UserPage(Value):
+    """A page of accounts; ``next`` is null on the last one."""
+
+    users: Sequence[UserAdmin]
+    next: UUID | None
+
+
+class NewRole(Body):
+    """The role that an account gets."""
+
+    role: UserRole
+
+
+class Suspension(Body):
+    """Why somebody is kept out, for the audit trail; the person does not see it."""
+
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_REASON)]
+
+
+class SessionsOfUser(Value):
+    """Where somebody is logged in, the session that was active last first."""
+
+    sessions: Sequence[SessionAdmin]
+
+
+class Ended(Value):
+    """How many sessions were ended."""
+
+    ended: int
+
+
+class EntriesWanted(Body):
+    """Which entries of the audit trail: all conditions must hold, and of several values any will do.
+
+    ``text`` needs ``since``, ``user_id``, ``resource_id`` or ``correlation_id`` beside it. ``view``: ``secure``, for
+    administrators also ``compliance`` and ``full``.
+    """
+
+    user_id: UUID | None = None
+    action: Annotated[list[AuditAction], Field(max_length=len(AuditAction))] = Field(default_factory=list)
+    level: Annotated[list[AuditLevel], Field(max_length=len(AuditLevel))] = Field(default_factory=list)
+    category: Annotated[list[AuditCategory], Field(max_length=len(AuditCategory))] = Field(default_factory=list)
+    resource_type: _Text | None = None
+    resource_id: _Text | None = None
+    correlation_id: _Text | None = None
+    is_success: bool | None = None
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    text: _Text | None = None
+
+    def as_filter(self) -> AuditFilter:
+        """As the service takes it."""
+        return AuditFilter(
+            user_id=self.user_id,
+            actions=tuple(self.action),
+            levels=tuple(self.level),
+            categories=tuple(self.category),
+            resource_type=self.resource_type,
+            resource_id=self.resource_id,
+            correlation_id=self.correlation_id,
+            is_success=self.is_success,
+            since=self.since,
+            until=self.until,
+            text=self.text,
+        )
+
+
+class TrailQuery(EntriesWanted):
+    """A page of them; ``after`` is ``next`` of the page before."""
+
+    view: AuditView = AuditView.SECURE
+    limit: _Limit = 50
+    after: Annotated[str, StringConstraints(max_length=100)] | None = None
+    oldest_first: bool = False
+
+
+class ExportQuery(EntriesWanted):
+    """All of them, as a file."""
+
+    view: AuditView = AuditView.COMPLIANCE
+    format: ExportFormat = ExportFormat.JSON_LINES
+
+
+class TrailPage(Value):
+    """A page of the audit trail; ``next`` is null on the last one."""
+
+    entries: Sequence[AuditFull | AuditCompliance | AuditSecure]
+    next: str | None
+
+
+class MailsQuery(Body):
+    """A page of mails, newest first; ``after`` is ``next`` of the page before."""
+
+    status: MailStatus | None = None
+    user_id: UUID | None = None
+    limit: _Limit = 100
+    after: UUID | None = None
+
+
+class MailPage(Value):
+    """A page of mails; ``next`` is null on the last one."""
+
+    mails: Sequence[MailView]
+    next: UUID | None
+
+
+class Round(Body):
+    """With ``dry_run`` nothing is changed."""
+
+    dry_run: bool = False
+
+
+routes = Routes("/v1/admin", "administration")
+
+
+@routes.get("/users", summary="List accounts", errors=[422])
+async def list_users(call: Call, response: Response, query: Annotated[UsersQuery, Query()]) -> UserPage:
+    """For moderators."""
+    users = await call.data.accounts.list(call.actor, **query.model_dump())
+    following = users[-1].id if len(users) == query.limit else None
+    link_to_next(call, response, after=following)
+    return UserPage(users=users, next=following)
+
+
+@routes.get("/users/{user}", summary="Find an account", errors=[404, 422])
+async def find_user(call: Call, user: _WhoseAddress) -> UserAdmin:
+    """By its id or its address, for moderators."""
+    return await call.data.accounts.find(call.actor, user)
+
+
+@routes.delete("/users/{user_id}", summary="Erase an account", status_code=204, errors=[404, 409])
+async def delete_user(call: Call, user_id: UUID) -> None:
+    """With its projects and files, for administrators. Only its id stays, for the audit trail."""
+    await call.data.accounts.delete(call.actor, user_id)
+
+
+@routes.put("/users/{user_id}/role", summary="Give an account another role", errors=[404, 409])
+async def set_role(call: Call, user_id: UUID, body: NewRole) -> UserAdmin:
+    """For administrators. The sessions of the account end. 409 for the last active administrator."""
+    return await call.data.accounts.set_role(call.actor, user_id, body.role)
+
+
+@routes.post("/users/{user_id}/suspend", summary="Keep somebody out", errors=[404, 409])
+async def suspend(call: Call, user_id: UUID, body: Suspension) -> UserAdmin:
+    """For moderators, against users; for administrators, against everybody. All sessions end within two seconds."""
+    return await call.data.accounts.suspend(call.actor, user_id, reason=body.reason)
+
+
+@routes.post("/users/{user_id}/unsuspend", summary="Let somebody in again", errors=[404, 409])
+async def unsuspend(call: Call, user_id: UUID) -> UserAdmin:
+    """An address that was never verified still has to be."""
+    return await call.data.accounts.unsuspend(call.actor, user_id)
+
+
+@routes.post("/users/{user_id}/unlock", summary="End the waiting after failed logins", status_code=204, errors=[404])
+async def unlock(call: Call, user_id: UUID) -> None:
+    """For moderators."""
+    await call.data.accounts.unlock(call.actor, user_id)
+
+
+@routes.post("/users/{user_id}/verify", summary="Vouch for an address", errors=[404])
+async def verify(call: Call, user_id: UUID) -> UserAdmin:
+    """For administrators: the person who registered reads mail there. A new account is open then."""
+    return await call.data.accounts.verify(call.actor, user_id)
+
+
+@routes.post("/users/{user_id}/password-reset", summary="Mail a link for a new password", status_code=202, errors=[404])
+async def mail_reset(call: Call, user_id: UUID) -> UserAdmin:
+    """For moderators; at most one mail in five minutes, and none to an account that is suspended."""
+    user = await call.data.accounts.find(call.actor, str(user_id))
+    await call.data.accounts.request_password_reset(user.email, by_mail=True)
+    return user
+
+
+@routes.get("/users/{user_id}/sessions", summary="List somebody's sessions", errors=[422])
+async def list_sessions(call: Call, user_id: UUID, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> SessionsOfUser:
+    """For moderators; with devices and places."""
+    return SessionsOfUser(sessions=await call.data.sessions.list_all(call.actor, user_id=user_id, limit=limit))
+
+
+@routes.delete("/users/{user_id}/sessions", summary="Log somebody out everywhere", errors=[404])
+async def end_sessions(call: Call, user_id: UUID) -> Ended:
+    """For moderators, against users; for administrators, against everybody."""
+    return Ended(ended=await call.data.sessions.revoke_all(call.actor, user_id, reason="ended_by_administration"))
+
+
+@routes.get("/audit", summary="Read the audit trail", errors=[422])
+async def read_trail(call: Call, response: Response, query: Annotated[TrailQuery, Query()]) -> TrailPage:
+    """Newest first. Users see what they did themselves (``user_id``), moderators what everybody did."""
+    page = await call.data.audit.list(
+        call.actor,
+        query.as_filter(),
+        view=query.view,
+        limit=query.limit,
+        cursor=query.after,
+        newest_first=not query.oldest_first,
+    )
+    link_to_next(call, response, after=page.next_cursor)
+    return TrailPage(entries=page.entries, next=page.next_cursor)
+
+
+@routes.get("/audit/export", summary="Export the audit trail", errors=[422], responses=_EXPORTED, response_model=None)
+async def export_trail(call: Call, query: Annotated[ExportQuery, Query()]) -> Response:
+    """JSON Lines or CSV, oldest first, while it is read; for administrators. The export itself is recorded."""
+    pieces = call.data.audit.export(call.actor, query.as_filter(), format=query.format, view=query.view)
+    # Refused, and recorded, before the status is sent.
+    first = await anext(pieces, b"")
+    media_type, name = _FILES[query.format]
+    headers = {"content-disposition": f'attachment; filename="{name}"', "x-content-type-options": "nosniff"}
+    return StreamingResponse(_continued(first, pieces), headers=headers, media_type=media_type)
+
+
+@routes.get("/mails", summary="List mails", errors=[422])
+async def list_mails(call: Call, response: Response, query: Annotated[MailsQuery, Query()]) -> MailPage:
+    """For administrators: which wait, and what became of the others. Neither text nor link is shown."""
+    mails = await call.data.mails.list(call.actor, **query.model_dump())
+    following = mails[-1].id if len(mails) == query.limit else None
+    link_to_next(call, response, after=following)
+    return MailPage(mails=mails, next=following)
+
+
+@routes.post("/mails/{mail_id}/retry", summary="Send a mail again", errors=[404, 409])
+async def retry_mail(call: Call, mail_id: UUID) -> MailView:
+    """For administrators: one that waits or has failed, as soon as possible."""
+    return await call.data.mails.retry(call.actor, mail_id)
+
+
+@routes.post("/maintenance", summary="Run maintenance", errors=[])
+async def run_maintenance(call: Call, body: Round) -> MaintenanceReport:
+    """For administrators. One round at a time: ``is_complete`` is false where another process is at it."""
+    return await call.data.maintenance.run(call.actor, dry_run=body.dry_run)
+
+
+async def _continued(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces, of which the first was read already; a client that leaves ends the reading."""
+    async with aclosing(pieces):  # type: ignore[type-var]  # A generator, as far as the service says an iterator.
+        yield first
+        async for piece in pieces:
+            yield piece

@@ -1,0 +1,131 @@
+"""Administration over HTTP: what each role may do, and that nobody else may do any of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from data_layer import DataLayer
+from data_layer.api.administration import routes
+from data_layer.entities.enums import UserRole
+from data_layer.schemas.actors import SYSTEM
+from tests.api.test_people import bearer, client_of, code_of
+from tests.services.accounts.support import PASSWORD, make_account
+
+USERS, AUDIT = "/v1/admin/users", "/v1/admin/audit"
+
+
+@pytest.fixture
+async def client(data: DataLayer) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(data) as client:
+        yield client
+
+
+async def logged_in(client: httpx.AsyncClient, email: str) -> dict[str, str]:
+    answer = await client.post("/v1/sessions", json={"email": email, "password": PASSWORD})
+    return bearer(answer.json()["token"])
+
+
+async def test_what_each_role_may_do(data: DataLayer, client: httpx.AsyncClient) -> None:
+    ann = await make_account(data)
+    for role in (UserRole.MODERATOR, UserRole.ADMIN):
+        await make_account(data, f"{role}@example.com", role=role)
+    user, moderator, admin = [
+        await logged_in(client, email) for email in ("ann@example.com", "moderator@example.com", "admin@example.com")
+    ]
+    bodies = {"role": {"role": "user"}, "suspend": {"reason": "r"}, "maintenance": {"dry_run": True}}
+    other = await make_account(data, "bob@example.com")
+    for route in routes.routes:
+        for method in route.methods or ():
+            path = route.path.format(user=other.id, user_id=other.id, mail_id=uuid4())
+            body = bodies.get(path.rpartition("/")[2])
+            for headers, status in (({}, 401), (user, 403)):
+                refused = await client.request(method, path, json=body, headers=headers)
+                assert refused.status_code == status, (method, path, refused.text)
+
+    page = (await client.get(USERS, params={"limit": 2}, headers=moderator)).json()
+    assert [one["email"] for one in page["users"]] == ["ann@example.com", "moderator@example.com"]
+    rest = (await client.get(USERS, params={"limit": 3, "after": page["next"]}, headers=moderator)).json()
+    assert ([one["email"] for one in rest["users"]], rest["next"]) == (["admin@example.com", "bob@example.com"], None)
+    found = await client.get(f"{USERS}/ANN@example.com", headers=moderator)
+    assert found.json()["id"] == str(ann.id)
+    sessions = await client.get(f"{USERS}/{ann.id}/sessions", headers=moderator)
+    assert [one["ip_address"] for one in sessions.json()["sessions"]] == ["192.0.2.1"]
+
+    me = f"{USERS}/{ann.id}"
+    for method, path, body in (
+        ("PUT", f"{me}/role", {"role": "admin"}),
+        ("POST", f"{me}/verify", None),
+        ("DELETE", me, None),
+        ("GET", f"{AUDIT}?view=full", None),
+        ("GET", f"{AUDIT}/export", None),
+        ("GET", "/v1/admin/mails", None),
+        ("POST", "/v1/admin/maintenance", {}),
+    ):
+        refused = await client.request(method, path, json=body, headers=moderator)
+        assert code_of(refused) == (403, "permission_denied"), path
+
+    assert (await client.post(f"{me}/unlock", headers=moderator)).status_code == 204
+    assert (await client.post(f"{me}/password-reset", headers=moderator)).status_code == 202
+    [mail] = (await client.get("/v1/admin/mails", headers=admin)).json()["mails"]
+    assert (mail["email"], mail["kind"], "link" in mail) == ("ann@example.com", "reset_password", False)
+    again = await client.post(f"/v1/admin/mails/{mail['id']}/retry", headers=admin)
+    assert again.json()["status"] == "queued"
+    suspended = await client.post(f"{me}/suspend", json={"reason": "spam"}, headers=moderator)
+    assert suspended.json()["status"] == "suspended"
+    assert (await client.get("/v1/accounts/me", headers=user)).status_code == 401
+    assert (await client.post(f"{me}/unsuspend", headers=moderator)).json()["status"] == "active"
+    assert code_of(await client.post(f"{me}/unsuspend", headers=moderator)) == (409, "conflict")
+    assert (await client.put(f"{me}/role", json={"role": "moderator"}, headers=admin)).json()["role"] == "moderator"
+    assert code_of(await client.post(f"{me}/suspend", json={"reason": "r"}, headers=moderator))[0] == 403
+    await logged_in(client, "ann@example.com")
+    assert (await client.delete(f"{me}/sessions", headers=admin)).json() == {"ended": 1}
+    report = await client.post("/v1/admin/maintenance", json={"dry_run": True}, headers=admin)
+    assert (report.json()["is_dry_run"], report.json()["problems"]) == (True, [])
+    assert (await client.delete(me, headers=admin)).status_code == 204
+    assert (await client.get(me, headers=admin)).json()["email"].endswith("@deleted.invalid")
+
+
+async def test_the_audit_trail(data: DataLayer, client: httpx.AsyncClient) -> None:
+    admin = await make_account(data, "admin@example.com", role=UserRole.ADMIN)
+    session = await logged_in(client, admin.email)
+    first = (await client.get(AUDIT, params={"limit": 1, "view": "full"}, headers=session)).json()
+    assert (len(first["entries"]), "context" in first["entries"][0]) == (1, True)
+    second = (await client.get(AUDIT, params={"limit": 1, "after": first["next"]}, headers=session)).json()
+    assert second["entries"] == [] or second["entries"][0]["id"] != first["entries"][0]["id"]
+    own = {"user_id": str(admin.id), "action": ["user_login"], "since": "2026-01-01T00:00:00Z"}
+    logins = (await client.get(AUDIT, params=own, headers=session)).json()["entries"]
+    assert [entry["action"] for entry in logins] == ["user_login"]
+    for wrong in ({"text": "x"}, {"after": "nonsense"}, {"action": "nonsense"}, {"since": "2026-01-01"}, {"who": "x"}):
+        refused = await client.get(AUDIT, params=wrong, headers=session)
+        assert refused.status_code == 422, refused.text
+
+    lines = await client.get(f"{AUDIT}/export", headers=session)
+    assert lines.headers["content-type"] == "application/x-ndjson"
+    exported = [json.loads(line)["id"] for line in lines.text.splitlines()]
+    assert first["entries"][0]["id"] in exported
+    newest = (await client.get(AUDIT, params={"action": "admin_data_export"}, headers=session)).json()["entries"]
+    assert [entry["id"] in exported for entry in newest] == [False], "it is recorded, and ends before itself"
+    table = await client.get(f"{AUDIT}/export", params={**own, "format": "csv", "view": "secure"}, headers=session)
+    header, row = csv.reader(table.text.splitlines())
+    assert dict(zip(header, row, strict=True))["action"] == "user_login"
+    assert "attachment" in table.headers["content-disposition"]
+
+
+async def test_deleting_the_own_account(data: DataLayer, client: httpx.AsyncClient) -> None:
+    await make_account(data)
+    session = await logged_in(client, "ann@example.com")
+    path = "/v1/accounts/me/delete"
+    refused = await client.post(path, json={"email": "bob@example.com"}, headers=session)
+    assert (refused.status_code, refused.json()["fields"][0]["field"]) == (422, "email")
+    assert (await client.post(path, json={"email": " Ann@Example.com"}, headers=session)).status_code == 204
+    assert (await client.get("/v1/accounts/me", headers=session)).status_code == 401
+    assert await data.accounts.list(SYSTEM) == []
+    admin = await make_account(data, "admin@example.com", role=UserRole.ADMIN)
+    session = await logged_in(client, admin.email)
+    assert code_of(await client.post(path, json={"email": admin.email}, headers=session)) == (409, "last_admin")
