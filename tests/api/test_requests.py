@@ -17,6 +17,7 @@ from tests.observability.support import events, log_to_memory
 
 PEOPLE = (
     "/v1/accounts",
+    "/v1/admin",
     "/v1/assets",
     "/v1/budgets",
     "/v1/design-systems",

@@ -23,23 +23,23 @@ _STYLE = (
 # Paths are relative, so that the pages also work below a path of a proxy.
 _SCRIPT = """
 "use strict";
-const status = document.getElementById("status");
+const line = document.getElementById("status");
 const form = document.getElementById("password");
 const button = document.getElementById("verify");
 let token = new URLSearchParams(location.hash.slice(1)).get("token");
 history.replaceState(null, "", location.pathname);
 
 async function send(path, body) {
-  status.textContent = "One moment …";
+  line.textContent = "One moment …";
   try {
     const answer = await fetch("v1/accounts/" + path, {
       method: "POST", headers: {"content-type": "application/json"}, body: JSON.stringify(body),
     });
     if (answer.ok) return answer.status === 204 ? {} : await answer.json();
     const problem = await answer.json().catch(() => ({}));
-    status.textContent = problem.detail || "That did not work; try again later.";
+    line.textContent = problem.detail || "That did not work; try again later.";
   } catch {
-    status.textContent = "The service cannot be reached; try again later.";
+    line.textContent = "The service cannot be reached; try again later.";
   }
   return null;
 }
@@ -54,21 +54,21 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   if (!await send("password-reset/confirm", {token, password: form.elements.chosen.value})) return;
   form.hidden = true;
-  status.textContent = "Your password is set. You can log in now.";
+  line.textContent = "Your password is set. You can log in now.";
 });
 
 if (!token) {
-  status.textContent = "This link is not complete; copy the whole link from the mail.";
+  line.textContent = "This link is not complete; copy the whole link from the mail.";
 } else if (button) {
   button.hidden = false;
   button.addEventListener("click", async () => {
     const verified = await send("verification/confirm", {token});
     if (!verified) return;
     button.hidden = true;
-    status.textContent = "Your address is verified. You can log in now.";
+    line.textContent = "Your address is verified. You can log in now.";
     token = verified.password_token;
     if (token) {
-      status.textContent = "Your address is verified. Now choose a password.";
+      line.textContent = "Your address is verified. Now choose a password.";
       choose();
     }
   });

@@ -170,3 +170,13 @@ async def test_finding(data: DataLayer) -> None:
             await data.accounts.find(SYSTEM, unknown)
     with pytest.raises(PermissionDeniedError):
         await data.accounts.find(acting(user), "ann@example.com")
+
+
+async def test_nobody_but_an_operator_sets_a_password(data: DataLayer) -> None:
+    user = await make_account(data)
+    admin = await make_account(data, "admin@example.com", role=UserRole.ADMIN)
+    for actor in (acting(user), acting(admin)):
+        with pytest.raises(PermissionDeniedError):
+            await data.accounts.set_password(actor, user.id, "another horse and battery")
+    with pytest.raises(PermissionDeniedError):
+        await data.accounts.verify(acting(user), user.id)
