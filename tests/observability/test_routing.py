@@ -84,6 +84,7 @@ def test_handlers_that_uvicorn_installed_earlier_are_replaced() -> None:
     stream = log_to_memory()
     logging.getLogger("uvicorn.error").info("Started")
     logging.getLogger("uvicorn.access").info("GET /")
+    logging.getLogger("httpx").info("HTTP Request: GET https://api.example/users/ann")
     assert only_event(stream)["event"] == "Started"
 
 

@@ -35,7 +35,7 @@ def settings(settings: Settings, issuer: Issuer) -> Settings:
         oidc_client_secret=CLIENT_SECRET,
         oidc_accept_bearer=True,
         oidc_allowed_azp="https://app.example",
-        oidc_timeout=2,
+        oidc_timeout=20,
     )
 
 

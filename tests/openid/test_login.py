@@ -128,7 +128,7 @@ async def test_next_is_a_path_of_this_host(browser: httpx.AsyncClient, path: str
 
 
 async def test_refusals_and_failures_are_told_apart(
-    browser: httpx.AsyncClient, data: DataLayer, issuer: Issuer
+    browser: httpx.AsyncClient, data: DataLayer, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     issuer.steer(person=ANN | {"denies": True})
     assert code_of(await browser.get(await come_back(browser))) == (403, "login_denied")
@@ -142,8 +142,10 @@ async def test_refusals_and_failures_are_told_apart(
     assert (code_of(down), down.headers["retry-after"]) == ((503, "issuer_unavailable"), "5")
     assert "127.0.0.1" not in down.text
     issuer.steer(mode="silent")
+    monkeypatch.setattr(data.openid._calls, "_time_limit", 0.2)
     assert code_of(await browser.get(back)) == (503, "issuer_unavailable"), "within OIDC_TIMEOUT"
     issuer.steer(mode="up")
+    monkeypatch.undo()
     assert (await browser.get(back)).status_code == 303, "nothing was used up"
     ann = await data.accounts.find(SYSTEM, "ann@example.com")
     await data.accounts.suspend(SYSTEM, ann.id, reason="tests")

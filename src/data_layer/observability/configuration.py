@@ -68,6 +68,8 @@ def configure_logging(
     _replace_printing_handlers(handlers)
     set_level(settings.log_level)
     _silence_access_log()
+    # Each call of an issuer would be a line with its whole address, which may name a person.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
     log_uncaught_exceptions()
     structlog.configure(
