@@ -12,7 +12,8 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
 from data_layer.api.authentication import COOKIE
-from data_layer.api.errors import Problem
+from data_layer.api.errors import Problem, described
+from data_layer.api.examples import add_examples
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
@@ -44,8 +45,23 @@ def describe(app: FastAPI) -> dict[str, Any]:
     components = description.setdefault("components", {})
     components.setdefault("securitySchemes", {}).update(_SECURITY_SCHEMES)
     schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    components.setdefault("schemas", {}).update(schema.pop("$defs", {}) | {"Problem": schema})
+    schemas = components.setdefault("schemas", {})
+    schemas.update(schema.pop("$defs", {}) | {"Problem": schema})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for operations in description["paths"].values():
+        for operation in operations.values():
+            _complete_failures(operation["responses"])
+    add_examples(description)
     return description
+
+
+def _complete_failures(responses: dict[str, Any]) -> None:
+    """Describe failures as they are answered; of refused values the framework assumes its own shape."""
+    for status, answer in responses.items():
+        is_assumed = "HTTPValidationError" in str(answer.get("content"))
+        if int(status) >= 400 and int(status) != 416 and (is_assumed or not answer.get("content")):
+            answer["content"] = described(int(status))[int(status)]["content"]
 
 
 def documentation_page(app: FastAPI) -> HTMLResponse:

@@ -92,10 +92,24 @@ class Problem(Value):
     current: dict[str, Any] | None = None
 
 
+_TITLES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
+"""The names that RFC 9110 gives; older versions of Python have others, and codes are the same everywhere."""
+
+
+def title_of(status: int) -> str:
+    """The name of a status."""
+    return _TITLES.get(status) or HTTPStatus(status).phrase
+
+
+def code_of(status: int) -> str:
+    """The code of a failure of which nothing but the status is known."""
+    return title_of(status).lower().replace(" ", "_").replace("-", "_")
+
+
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Failures of a route, for the description of the API."""
     content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+    return {status: {"description": title_of(status), "content": content} for status in statuses}
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -103,7 +117,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refuse(request: Request, error: HTTPException) -> Response:
-        code = HTTPStatus(error.status_code).name.lower()
+        code = code_of(error.status_code)
         headers = {"allow": _allowed(request)} if error.status_code == 405 else error.headers
         return _answer(request.scope, error.status_code, code, error.detail, headers)
 
@@ -147,7 +161,7 @@ def internal_error(scope: Scope) -> Response:
 
 def refusal(scope: Scope, status: int, detail: str) -> Response:
     """The answer of a middleware to what it does not let through."""
-    return _answer(scope, status, HTTPStatus(status).name.lower(), detail)
+    return _answer(scope, status, code_of(status), detail)
 
 
 def _headers(status: int, error: DataLayerError) -> dict[str, str]:
@@ -183,7 +197,7 @@ def _answer(scope: Scope, status: int, code: str, detail: str, headers: Mapping[
 
 
 def _problem(scope: Scope, status: int, **values: Any) -> Problem:
-    return Problem(title=HTTPStatus(status).phrase, status=status, request_id=scope["request_id"], **values)
+    return Problem(title=title_of(status), status=status, request_id=scope["request_id"], **values)
 
 
 def _respond(problem: Problem, headers: Mapping[str, str] | None) -> Response:

@@ -247,7 +247,6 @@ async def version(
     "/{project_id}/tree",
     summary="Read a project with all its versions",
     errors=[404, 422],
-    response_class=Response,
     response_model=ProjectTree,
     responses={304: {"description": "The client has it already."}},
 )
@@ -290,6 +289,7 @@ async def _encoded(opened: OpenedTree) -> AsyncIterator[bytes]:
     "/{project_id}/thumbnail",
     summary="Look at the picture of a project",
     errors=[404, 422],
+    status_code=307,
     response_class=Response,
     responses={307: {"description": "The picture is at this address for a quarter of an hour."}},
 )

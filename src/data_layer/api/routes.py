@@ -216,6 +216,8 @@ class Routes:
         needs_login = self._needs_login if needs_login is None else needs_login
         if method != "GET":
             errors = {413, 422, *errors}
+        if method in {"POST", "PUT", "PATCH"}:
+            errors = {400, *errors}
         statuses = {503, *errors} | ({401, 403} if needs_login else set()) | ({429} if counted else set())
         if options.get("status_code") == 204:
             options["response_model"] = None

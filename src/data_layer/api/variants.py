@@ -122,6 +122,7 @@ async def diff(
     "/{variant_id}/thumbnail",
     summary="Look at the picture of a variant",
     errors=[404, 422],
+    status_code=307,
     response_class=Response,
     responses={307: {"description": "The picture is at this address for a quarter of an hour."}},
 )
