@@ -29,6 +29,7 @@ from data_layer.api import (
 )
 from data_layer.api.account_pages import add_account_pages
 from data_layer.api.authentication import People
+from data_layer.api.compression import CompressionMiddleware
 from data_layer.api.cross_origin import allow_origins, origins_with_cookies
 from data_layer.api.documentation import describe, documentation_page
 from data_layer.api.errors import add_error_handlers
@@ -100,6 +101,7 @@ def create_app(data: DataLayer) -> FastAPI:
     add_error_handlers(app)
     if settings.service.preview_origin is not None:
         app.add_middleware(previews.PreviewHostMiddleware, origin=settings.service.preview_origin)
+    app.add_middleware(CompressionMiddleware)
     app.add_middleware(
         RequestMiddleware,
         proxies=TrustedProxies(settings.service.trusted_proxies, settings.service.trusted_proxy_header),

@@ -97,19 +97,19 @@ def _matched(headers: Mapping[str, str], tag: re.Pattern[str], example: str) -> 
 
 def accepts_gzip(accept_encoding: str | None) -> bool:
     """Whether a client takes gzip: it must say so, as some programs do not undo it."""
-    qualities = _qualities(accept_encoding)
-    return qualities.get("gzip", qualities.get("x-gzip", qualities.get("*", 0))) > 0
+    wanted = qualities(accept_encoding)
+    return wanted.get("gzip", wanted.get("x-gzip", wanted.get("*", 0))) > 0
 
 
 def prefers(accept: str | None, media_type: str) -> bool:
     """Whether a client would rather have this type than JSON, which it gets when it does not say (12.5.1)."""
-    qualities = _qualities(accept)
+    weights = qualities(accept)
     ranges = (media_type, f"{media_type.partition('/')[0]}/*")
-    wanted = next((qualities[each] for each in ranges if each in qualities), 0)
-    return wanted > max((qualities.get(each, 0) for each in ("application/json", "application/*")), default=0)
+    wanted = next((weights[each] for each in ranges if each in weights), 0)
+    return wanted > max((weights.get(each, 0) for each in ("application/json", "application/*")), default=0)
 
 
-def _qualities(header: str | None) -> dict[str, float]:
+def qualities(header: str | None) -> dict[str, float]:
     """The choices of a client with their weights, 0 for what it refuses."""
     found = {}
     for choice in (header or "").lower().split(","):

@@ -267,7 +267,9 @@ async def tree(
     if Conditions.of(call.headers).names(etag):
         return Response(status_code=304, headers=headers)
     if call.method == "HEAD":
-        return Response(headers=headers, media_type="application/json")
+        answer = Response(headers=headers, media_type="application/json")
+        del answer.headers["content-length"]  # Nobody knows it.
+        return answer
     return StreamingResponse(_encoded(opened), headers=headers, media_type="application/json")
 
 

@@ -25,6 +25,7 @@ from starlette.routing import Match
 from starlette.types import Message, Receive, Scope
 
 from data_layer.api.authentication import Caller, People, authenticate, people_of
+from data_layer.api.compression import decompressed
 from data_layer.api.errors import described
 from data_layer.context import current_context
 from data_layer.errors import PermissionDeniedError
@@ -38,6 +39,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 MaxBody = int | Callable[[DataLayer, Scope], int]
 SMALL_BODY = 64 * 1024
 """Bytes of the body of a request that names no other limit."""
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _SECURITY: list[dict[str, list[str]]] = [{"Bearer": []}, {"SessionCookie": []}]
 
 
@@ -131,7 +133,11 @@ class ServiceRoute(APIRoute):
             most = self._max_body
             if callable(most):
                 most = most(people_of(request).data, request.scope)
-            call = Call(request.scope, _limited(request.receive, most))
+            receive = _limited(request.receive, most)
+            encoding = request.headers.get("content-encoding", "identity")
+            if encoding != "identity" and request.method in _WITH_BODY:
+                receive = decompressed(receive, encoding, most)
+            call = Call(request.scope, receive)
             if self._needs_login:
                 call.scope["caller"] = await authenticate(call)
             elif self._counted is not None:
@@ -216,8 +222,8 @@ class Routes:
         needs_login = self._needs_login if needs_login is None else needs_login
         if method != "GET":
             errors = {413, 422, *errors}
-        if method in {"POST", "PUT", "PATCH"}:
-            errors = {400, *errors}
+        if method in _WITH_BODY:
+            errors = {400, 415, *errors}
         statuses = {503, *errors} | ({401, 403} if needs_login else set()) | ({429} if counted else set())
         if options.get("status_code") == 204:
             options["response_model"] = None
