@@ -17,7 +17,7 @@ from tests.api.test_projects import owner, people
 
 __all__ = ["owner", "people"]
 
-WITHOUT_BODY = {"201", "204", "206", "304", "307", "416"}
+WITHOUT_BODY = {"201", "204", "206", "303", "304", "307", "416"}
 OF_THE_FRAMEWORK = {"bad_request", "request_invalid"}
 
 

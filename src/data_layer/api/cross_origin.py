@@ -13,6 +13,7 @@ from data_layer.settings.service import ServiceSettings
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _REQUEST_HEADERS = (
     "authorization",
+    "content-encoding",
     "content-type",
     "idempotency-key",
     "if-match",
