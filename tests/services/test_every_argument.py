@@ -181,6 +181,8 @@ class World:
         session = await data.sessions.create(user.id)
         tokens = await data.tokens.issue(session.session)
         design = await data.designs.create(SYSTEM, name="a", content="b", owner_id=user.id)
+        await data.accounts.request_password_reset(user.email, by_mail=True)
+        [mail] = await data.mails.list(SYSTEM, user_id=user.id)
         attached_to = Attachment(project_id=project.id)
         file = await data.files.save(picture("PNG"), owner_id=user.id, attached_to=attached_to)
         self.values = {
@@ -198,6 +200,7 @@ class World:
             "attached_to": attached_to,
             "to": attached_to,
             "share_id": share.share.id,
+            "mail_id": mail.id,
             "reservation": await data.usage.reserve(SYSTEM, Decimal(1), user_id=user.id),
             "image_id": image.id,
             "source": picture("PNG"),
