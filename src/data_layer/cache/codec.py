@@ -10,6 +10,7 @@ to change it, and a lock. ``markers.py`` says what is in them; for readers of va
 
 from __future__ import annotations
 
+import marshal
 import math
 import re
 from functools import lru_cache
@@ -33,6 +34,7 @@ _BARE_INTEGER = -1
 _PLAIN_JSON = VERSION + bytes((_JSON,))
 _MARKERS = tuple(VERSION + bytes((kind,)) for kind in (LEASE, INTENTS, LOCK))
 _NULL = b"null"
+_MARSHAL_VERSION = 2  # Later ones also look for objects that occur twice.
 _COMPRESSED = 0x80
 _UNCHANGED = frozenset({str, int, bool, type(None)})
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
@@ -172,9 +174,23 @@ def _to_json(value: object) -> bytes:
         payload = orjson.dumps(value, default=dump_model)
     except (TypeError, ValueError, RecursionError) as error:
         raise UnencodableValueError(str(error.__cause__ or error)) from None
-    # After orjson, which has refused cycles, so that this walk ends.
-    _refuse_what_would_change([value, *dumped])
+    if dumped or _NULL in payload or not _is_plain(value):
+        # After orjson, which has refused cycles, so that this walk ends.
+        _refuse_what_would_change([value, *dumped])
     return payload
+
+
+def _is_plain(value: object) -> bool:
+    """Whether only built-in types are in a value, and no subclass of them.
+
+    marshal refuses everything else, and looks at a value five times as fast as code in Python. What orjson takes of the
+    rest comes back equal, but for floats that become null.
+    """
+    try:
+        marshal.dumps(value, _MARSHAL_VERSION)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse_what_would_change(items: list[object]) -> None:
