@@ -180,7 +180,7 @@ def _to_json(value: object) -> bytes:
     return payload
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: Any) -> bool:
     """Whether only built-in types are in a value, and no subclass of them.
 
     marshal refuses everything else, and looks at a value five times as fast as code in Python. What orjson takes of the
