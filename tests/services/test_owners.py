@@ -65,29 +65,38 @@ async def world(data: DataLayer) -> World:
     return world
 
 
-@pytest.mark.parametrize(("service", "method"), METHODS)
+async def fault_of(world: World, stranger: UUID, service: str, method: str, *, names_owner: bool) -> str | None:
+    """What a stranger could see or change by a method."""
+    try:
+        result, asked = await call_as(world, stranger, service, method, whose=world.user_id if names_owner else None)
+    except DataLayerError:
+        return None
+    if asked and result not in (False, 0, [], ()):
+        return f"{service}.{method} did something for a stranger"
+    shown = repr(result)
+    if any(isinstance(value, UUID) and str(value) in shown for value in world.values.values()):
+        return f"{service}.{method} returns {shown[:200]}"
+    return None
+
+
+@pytest.mark.parametrize("service", sorted({service for service, _ in METHODS}))
 @pytest.mark.parametrize("names_owner", [False, True])
-async def test_a_stranger_sees_and_changes_nothing(
-    world: World, service: str, method: str, *, names_owner: bool
-) -> None:
+async def test_a_stranger_sees_and_changes_nothing(world: World, service: str, *, names_owner: bool) -> None:
+    """All methods meet the same things, which are still there if each has kept the stranger away."""
     stranger = await stored_actor(world.data)
     assert stranger.user_id
-    try:
-        result, asked = await call_as(
-            world, stranger.user_id, service, method, whose=world.user_id if names_owner else None
-        )
-    except DataLayerError:
-        return
-    assert not asked or result in (False, 0, [], ()), f"{service}.{method} did something for a stranger"
-    shown = repr(result)
-    assert not [name for name, value in world.values.items() if isinstance(value, UUID) and str(value) in shown]
+    methods = [each for each in METHODS if each[0] == service]
+    found = [await fault_of(world, stranger.user_id, *each, names_owner=names_owner) for each in methods]
+    assert [fault for fault in found if fault] == []
+    await world.read_everything()
 
 
-@pytest.mark.parametrize(("service", "method"), [each for each in LISTS if each not in NOT_FOR_OWNERS])
-async def test_the_owner_sees_it(world: World, service: str, method: str) -> None:
+async def test_the_owner_sees_it(world: World) -> None:
     """Without this the test above could pass because a list is always empty."""
-    result, _ = await call_as(world, world.user_id, service, method, whose=world.user_id)
-    assert any(str(value) in repr(result) for value in world.ids), f"{service}.{method} returns {result!r}"
+    for service, method in LISTS:
+        if (service, method) not in NOT_FOR_OWNERS:
+            result, _ = await call_as(world, world.user_id, service, method, whose=world.user_id)
+            assert any(str(value) in repr(result) for value in world.ids), f"{service}.{method} returns {result!r}"
 
 
 def test_the_methods_are_found() -> None:
