@@ -235,10 +235,17 @@ async def try_value(data: DataLayer, make: Callable[..., Entity], kind: type[Ent
     assert same(kind, name, found, getattr(made[0], name)), (name, repr(value)[:100], found)
 
 
-async def try_corners(data: DataLayer, make: Callable[..., Entity], kind: type[Entity], name: str) -> None:
+def corners_of(number: int) -> list[Any]:
+    """A third of the corners, the next field's another third: columns of each type meet all, in a third of the time."""
+    return CORNERS[number % 3 :: 3]
+
+
+async def try_corners(
+    data: DataLayer, make: Callable[..., Entity], kind: type[Entity], name: str, corners: list[Any]
+) -> None:
     """Each corner in a row of its own: all at once where the database takes them, for speed, else one by one."""
     made: list[tuple[Any, Entity]] = []
-    for value in CORNERS:
+    for value in corners:
         try:
             made.append((value, make(**{name: value})))
         except DataLayerError:
@@ -260,17 +267,17 @@ async def try_corners(data: DataLayer, make: Callable[..., Entity], kind: type[E
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_corners_in_new_rows(data: DataLayer, rows: Rows, kind: type[Entity]) -> None:
-    for name in fields_of(kind):
-        await try_corners(data, rows.kinds[kind], kind, name)
+    for number, name in enumerate(fields_of(kind)):
+        await try_corners(data, rows.kinds[kind], kind, name, corners_of(number))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {AuditLog, UsageEntry}])
 async def test_corners_in_stored_rows(data: DataLayer, rows: Rows, kind: Any) -> None:
     entity = rows.kinds[kind]()
     await store(data, entity)
-    for name in fields_of(kind):
+    for number, name in enumerate(fields_of(kind)):
         before = await read(data, entity, name)
-        for value in CORNERS if name != "id" else ():
+        for value in corners_of(number + 1) if name != "id" else ():
             error = await refusal(partial(change, data, entity, name, value))
             if error is None:
                 before = await read(data, entity, name)

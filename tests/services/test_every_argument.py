@@ -39,7 +39,7 @@ from data_layer.schemas.generations import (
     VariantResult,
     WholeCode,
 )
-from data_layer.schemas.images import NewImage
+from data_layer.schemas.images import ImageChanges, NewImage
 from data_layer.schemas.lineage import ReceivedGeneration, ReceivedVariant
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectFilter
 from data_layer.schemas.sessions import GeoLocation
@@ -84,6 +84,7 @@ PLAUSIBLE: dict[type[Input], dict[str, Any]] = {
     FinishedVariant: {"code": "<p>"},
     FinishedGeneration: {"request": GenerationRequest(), "variants": (FinishedVariant(code="<p>"),)},
     NewImage: {},
+    ImageChanges: {},
     ReceivedGeneration: {"key": "k", "source": "test", "at": NOW, "variants": (ReceivedVariant(index=0, code="a"),)},
     NewUsage: {"key": "k", "provider": "openai", "model": "m"},
     DesignSystemChanges: {},
