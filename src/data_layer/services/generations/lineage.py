@@ -31,7 +31,7 @@ import orjson
 from data_layer.entities import AuditLog, GeneratedCode, Generation, Project
 from data_layer.entities.enums import AuditAction, CodeStack, GenerationStatus, GenerationType, RequestType
 from data_layer.entities.texts import WHITE_SPACE
-from data_layer.errors import DuplicateError, InvalidValueError
+from data_layer.errors import DuplicateError, InvalidValueError, ValueTooLongError
 from data_layer.repositories.lineage import Candidates
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.generations import GenerationView, VariantModel
@@ -41,6 +41,7 @@ from data_layer.services.generations.access import open_project, view_of
 from data_layer.services.generations.accounting import code_values
 from data_layer.services.generations.recording import Recording
 from data_layer.services.generations.requests import CODE_TYPES, without_secrets
+from data_layer.services.generations.streams import MAXIMUM_CODE
 from data_layer.services.generations.text import encoded, storable
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import work_keys
@@ -120,10 +121,15 @@ class Lineage(Recording):
 
 
 class _Code:
-    """A code as it is stored, and its hashes."""
+    """A code as it is stored, and its hashes; ``field`` is what the caller calls it."""
 
-    def __init__(self, code: str) -> None:
-        self.text, self.note = storable(encoded(code))
+    def __init__(self, code: str, field: str) -> None:
+        given = encoded(code)
+        if len(given) > MAXIMUM_CODE:
+            raise ValueTooLongError(
+                f"{field} may have {MAXIMUM_CODE} bytes at most; this has {len(given)}", field=field
+            )
+        self.text, self.note = storable(given)
         trimmed = self.text.strip(WHITE_SPACE)
         self.is_empty = not trimmed
         self.exact = hashlib.sha256(self.text.encode()).hexdigest()
@@ -158,12 +164,13 @@ class _Arrival:
         self.codes = {variant.index: _checked(variant) for variant in received.variants}
         if len(self.codes) != len(received.variants):
             raise InvalidValueError("two variants have the same index", field="variants")
-        self.base = _code(received.base_code)
+        self.base = _code(received.base_code, "base_code")
         self.turns = _turns(received.earlier)
         self.before = self.turns[-1].conversation if self.turns else None
         prompts = [*(turn.prompt for turn in received.earlier), received.prompt]
         self.conversation = _conversation(prompts)
-        others = [code.trimmed for code in map(_Code, received.base_variants) if not code.is_empty]
+        variants = [_code(text, "base_variants") for text in received.base_variants]
+        others = [code.trimmed for code in variants if code is not None]
         self.lineage: dict[str, Any] = _conversations(_Turn(None, None, self.before, self.conversation))
         if self.base is not None:
             self.lineage["exact"] = self.base.exact
@@ -198,14 +205,14 @@ def _checked(variant: ReceivedVariant) -> _Code | None:
         raise InvalidValueError(
             f"variant {variant.index} is {variant.status}; hand it over when it ends", field="status"
         )
-    code = _code(variant.code)
+    code = _code(variant.code, "code")
     if code is None and variant.status is GenerationStatus.COMPLETED:
         raise InvalidValueError(f"variant {variant.index} has no code, so it did not complete", field="code")
     return code
 
 
-def _code(text: str | None) -> _Code | None:
-    code = None if text is None else _Code(text)
+def _code(text: str | None, field: str) -> _Code | None:
+    code = None if text is None else _Code(text, field)
     return None if code is None or code.is_empty else code
 
 
@@ -218,7 +225,7 @@ def _turns(earlier: Sequence[EarlierTurn]) -> list[_Turn]:
     for count, turn in enumerate(earlier, 1):
         conversation = _conversation(each.prompt for each in earlier[:count])
         before = turns[-1].conversation if turns else None
-        turns.append(_Turn(_storable(turn.prompt), _code(turn.code), before, conversation))
+        turns.append(_Turn(_storable(turn.prompt), _code(turn.code, "earlier"), before, conversation))
     return turns
 
 
