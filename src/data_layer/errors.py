@@ -98,6 +98,7 @@ was wrong with which thing and what to do, and never holds a secret.
     │   └── PublicStorageError             storage_public
     ├── InvalidValueError                  invalid_value
     │   ├── ValueTooLongError              value_too_long
+    │   ├── IdempotencyKeyReusedError      idempotency_key_reused
     │   ├── InvalidTextError               invalid_text
     │   ├── InvalidUrlError                url_invalid
     │   ├── IllegalStatusMoveError         illegal_status_move
@@ -108,6 +109,8 @@ was wrong with which thing and what to do, and never holds a secret.
         ├── StillReferencedError           still_referenced
         ├── AppendOnlyError                append_only
         ├── ChangedMeanwhileError          changed_meanwhile
+        ├── StillRunningError              still_running
+        ├── AnswerNotKeptError             answer_not_kept
         ├── LimitReachedError              limit_reached
         ├── BudgetExceededError            budget_exceeded
         ├── GenerationEndedError           generation_ended
@@ -729,6 +732,12 @@ class ValueTooLongError(InvalidValueError):
     code = "value_too_long"
 
 
+class IdempotencyKeyReusedError(InvalidValueError):
+    """A key that was sent with one request came with another one."""
+
+    code = "idempotency_key_reused"
+
+
 class InvalidTextError(InvalidValueError):
     """A text contains what PostgreSQL cannot store: a NUL character or a lone surrogate."""
 
@@ -802,6 +811,22 @@ class ChangedMeanwhileError(ConflictError):
         super().__init__(message)
         self.wanted = wanted or {}
         self.current = current or {}
+
+
+class StillRunningError(ConflictError):
+    """The same request is being carried out already. ``retry_after`` says after how many seconds to send it again."""
+
+    code = "still_running"
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class AnswerNotKeptError(ConflictError):
+    """A repeated request was carried out the first time, and how it was answered is not known any more."""
+
+    code = "answer_not_kept"
 
 
 class LimitReachedError(ConflictError):

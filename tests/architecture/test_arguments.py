@@ -18,7 +18,10 @@ for _name, _member in vars(DataLayer).items():
         if inspect.isclass(_kind) and _kind.__module__.startswith("data_layer.services."):
             SERVICES[_name] = _kind
 
-UNCHECKED = {"public_files": "for the HTTP interface alone, which passes text from the path"}
+UNCHECKED = {
+    "public_files": "for the HTTP interface alone, which passes text from the path",
+    "idempotency": "for the HTTP interface alone, which checks the key",
+}
 
 
 def test_the_services_are_found() -> None:

@@ -178,7 +178,7 @@ async def delete(call: Call, asset_id: UUID) -> None:
 
 
 def _owner(call: Call) -> UUID:
-    return call.active_session.user_id
+    return call.user_id
 
 
 def _shown(file: FileView) -> AssetView:

@@ -14,7 +14,13 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from data_layer import errors
-from data_layer.errors import DataLayerError, StorageError, TooManyAttemptsError, TooManyRequestsError
+from data_layer.errors import (
+    DataLayerError,
+    StillRunningError,
+    StorageError,
+    TooManyAttemptsError,
+    TooManyRequestsError,
+)
 from data_layer.observability.log import get_log
 from data_layer.schemas.base import Value
 
@@ -165,7 +171,7 @@ def refusal(scope: Scope, status: int, detail: str) -> Response:
 
 
 def _headers(status: int, error: DataLayerError) -> dict[str, str]:
-    if isinstance(error, TooManyAttemptsError | TooManyRequestsError):
+    if isinstance(error, TooManyAttemptsError | TooManyRequestsError | StillRunningError):
         return {"retry-after": f"{error.retry_after:.0f}"}
     if status == 503 and not isinstance(error, StorageError):
         return {"retry-after": str(_RETRY_SECONDS)}

@@ -15,7 +15,8 @@ read and outside FastAPI's dependencies: it costs one look into a dictionary ins
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -27,6 +28,8 @@ from starlette.types import Message, Receive, Scope
 from data_layer.api.authentication import Caller, People, authenticate, people_of
 from data_layer.api.compression import decompressed
 from data_layer.api.errors import described
+from data_layer.api.idempotency import DESCRIPTION as IDEMPOTENCY_KEY
+from data_layer.api.idempotency import Fingerprint, answer_once, key_of
 from data_layer.context import current_context
 from data_layer.errors import PermissionDeniedError
 from data_layer.layer import DataLayer
@@ -117,6 +120,7 @@ class ServiceRoute(APIRoute):
         self._counted = counted
         self._max_body = max_body
         self._literal = path.partition("{")[0]
+        self._is_idempotent = creates_something(options.get("methods", ()), options, needs_login=needs_login)
         super().__init__(path, endpoint, **options)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -142,12 +146,25 @@ class ServiceRoute(APIRoute):
                 call.scope["caller"] = await authenticate(call)
             elif self._counted is not None:
                 await call.served.limiter.admit(current_context().ip_address, self._counted)
-            response = await handle(call)
+            key = key_of(call.scope) if self._is_idempotent else None
+            if key is None:
+                response = await handle(call)
+            else:
+                fingerprint = Fingerprint(call.scope, call.receive)
+                hashed = Call(call.scope, fingerprint.receive)
+                response = await answer_once(
+                    call.data.idempotency, call.user_id, key, fingerprint, partial(handle, hashed)
+                )
             # What people see of themselves stays out of every cache, unless the handler says otherwise.
             response.headers.setdefault("cache-control", "no-store")
             return response
 
         return answer
+
+
+def creates_something(methods: Iterable[str], options: Mapping[str, Any], *, needs_login: bool) -> bool:
+    """Whether a route creates something of a person, so that a client may send an Idempotency-Key."""
+    return needs_login and "POST" in methods and options.get("status_code") == 201
 
 
 def _limited(receive: Receive, most: int) -> Receive:
@@ -224,6 +241,10 @@ class Routes:
             errors = {413, 422, *errors}
         if method in _WITH_BODY:
             errors = {400, 415, *errors}
+        extra = options.pop("openapi_extra", {}) | ({"security": _SECURITY} if needs_login else {})
+        if creates_something({method}, options, needs_login=needs_login):
+            errors = {409, *errors}
+            extra = extra | {"parameters": [IDEMPOTENCY_KEY]}
         statuses = {503, *errors} | ({401, 403} if needs_login else set()) | ({429} if counted else set())
         if options.get("status_code") == 204:
             options["response_model"] = None
@@ -235,7 +256,7 @@ class Routes:
             "responses": responses,
             "max_body": max_body,
             **options,
-            "openapi_extra": options.get("openapi_extra", {}) | ({"security": _SECURITY} if needs_login else {}),
+            "openapi_extra": extra,
         }
         yield ServiceRoute(self._prefix + path, handler, methods=[method], **shared)
         if method == "GET":

@@ -15,6 +15,7 @@ _FACTS = {
     "sessions_removed": "Sessions removed",
     "refresh_tokens_removed": "Refresh tokens removed",
     "session_changes_removed": "Journal rows removed",
+    "idempotency_keys_removed": "Answers to repeated requests removed",
     "login_attempts_removed": "Login attempts removed",
     "projects_removed": "Deleted projects removed",
     "variants_expired": "Variants ended whose writer had stopped",

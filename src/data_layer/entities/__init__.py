@@ -9,6 +9,7 @@ from data_layer.entities.design_system import DesignSystem
 from data_layer.entities.generated_code import GeneratedCode
 from data_layer.entities.generated_image import GeneratedImage
 from data_layer.entities.generation import Generation, GenerationEvent
+from data_layer.entities.idempotency_key import idempotency_keys
 from data_layer.entities.login_attempt import login_attempts
 from data_layer.entities.mail import Mail
 from data_layer.entities.project import Project
@@ -43,6 +44,7 @@ __all__ = [
     "UserIdentity",
     "budget_reservations",
     "code_bodies",
+    "idempotency_keys",
     "login_attempts",
     "project_search",
     "project_search_changes",

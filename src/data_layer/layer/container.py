@@ -49,6 +49,7 @@ from data_layer.services.files import (
 )
 from data_layer.services.generations import GenerationService, GenerationStreams, LiveStreams
 from data_layer.services.health import HealthService
+from data_layer.services.idempotency import IdempotentRequests
 from data_layer.services.image_files import ImageFiles
 from data_layer.services.images import ImageService
 from data_layer.services.mails import MailQueue, MailService, SmtpTransport
@@ -167,6 +168,7 @@ class Container:
     shares: ShareService
     """Links by which anybody may read one page."""
     previews: PreviewService
+    idempotency: IdempotentRequests
     """Pages of variants at addresses that need no cookie."""
     maintenance: MaintenanceService
     """Removes what has expired, and makes and drops partitions of the audit trail."""
@@ -311,6 +313,7 @@ async def open_container(
         designs=traced("designs", designs),
         usage=traced("usage", usage),
         shares=traced("shares", shares),
+        idempotency=IdempotentRequests(transactions, settings.security.session_secrets()),
         previews=traced("previews", PreviewService(transactions, view_counts, settings.security.session_secrets())),
         maintenance=traced("maintenance", maintenance),
         seed=traced("seed", seed),

@@ -20,6 +20,7 @@ from data_layer.services.audit.service import AuditService
 from data_layer.services.designs import DesignSystemService
 from data_layer.services.files import FileMaintenance, FileService, LocalFileServer, PublicFileServer
 from data_layer.services.generations import GenerationService
+from data_layer.services.idempotency import IdempotentRequests
 from data_layer.services.images import ImageService
 from data_layer.services.mails import MailService
 from data_layer.services.maintenance import MaintenanceService
@@ -234,6 +235,11 @@ class DataLayer:
     def shares(self) -> ShareService:
         """Links by which anybody may read one page of a project."""
         return self._opened.shares
+
+    @property
+    def idempotency(self) -> IdempotentRequests:
+        """Requests that are carried out once, however often they are sent."""
+        return self._opened.idempotency
 
     @property
     def previews(self) -> PreviewService:

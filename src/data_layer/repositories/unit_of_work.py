@@ -29,6 +29,7 @@ from data_layer.repositories.files import FileRepository
 from data_layer.repositories.finished_generations import FinishedGenerationRepository
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
 from data_layer.repositories.generations import GenerationEventRepository, GenerationRepository
+from data_layer.repositories.idempotency_keys import IdempotencyKeyRepository
 from data_layer.repositories.identities import UserIdentityRepository
 from data_layer.repositories.lineage import LineageRepository
 from data_layer.repositories.login_attempts import LoginAttemptRepository
@@ -259,6 +260,11 @@ class UnitOfWork:
     def audit(self) -> AuditRepository:
         """The audit trail."""
         return AuditRepository(self._session)
+
+    @cached_property
+    def idempotency_keys(self) -> IdempotencyKeyRepository:
+        """Keys of requests that are carried out once."""
+        return IdempotencyKeyRepository(self._session)
 
     @cached_property
     def login_attempts(self) -> LoginAttemptRepository:

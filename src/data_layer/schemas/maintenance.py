@@ -21,6 +21,7 @@ class MaintenanceReport(View):
     sessions_removed: int = 0
     refresh_tokens_removed: int = 0
     session_changes_removed: int = 0
+    idempotency_keys_removed: int = 0
     login_attempts_removed: int = 0
     projects_removed: int = 0
     variants_expired: int = 0

@@ -254,6 +254,7 @@ class _Round:
             "refresh_tokens_removed": lambda tx: tx.refresh_tokens.remove_expired(self._expired, limit=_BATCH),
             "sessions_removed": lambda tx: tx.sessions.remove_expired(self._expired, limit=_BATCH),
             "session_changes_removed": lambda tx: tx.sessions.remove_changes(self._journal_end, limit=_BATCH),
+            "idempotency_keys_removed": lambda tx: tx.idempotency_keys.remove_old(limit=_BATCH),
             "login_attempts_removed": lambda tx: tx.login_attempts.remove_stale(limit=_BATCH),
             "generation_events_removed": lambda tx: tx.generation_events.remove_old(self._events_end, limit=_BATCH),
             "mails_removed": lambda tx: tx.mails.remove_old(self._mails_end, limit=_BATCH),
