@@ -26,6 +26,7 @@ LISTS = [
 NOT_FOR_OWNERS = {
     ("accounts", "list"),
     ("sessions", "list_all"),
+    ("mails", "list"),
     ("audit", "list"),
     ("usage", "sums"),
     ("usage", "entries"),

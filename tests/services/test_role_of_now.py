@@ -41,6 +41,7 @@ CALLS: dict[str, Call] = {
     "accounts.list": lambda d, a, _u, _: d.accounts.list(a),
     "accounts.reactivate": lambda d, a, u, _: d.accounts.reactivate(a, u.id),
     "accounts.set_role": lambda d, a, u, _: d.accounts.set_role(a, u.id, UserRole.ADMIN),
+    "accounts.set_password": lambda d, a, u, _: d.accounts.set_password(a, u.id, "another horse and battery"),
     "accounts.suspend": lambda d, a, u, _: d.accounts.suspend(a, u.id, reason="x"),
     "accounts.unlink": lambda d, a, u, _: d.accounts.unlink(a, u.id, AuthProvider.GITHUB),
     "accounts.unlock": lambda d, a, u, _: d.accounts.unlock(a, u.id),
@@ -63,6 +64,11 @@ CALLS: dict[str, Call] = {
     "usage.budget": lambda d, a, u, _: d.usage.budget(a, user_id=u.id),
     "usage.entries": lambda d, a, u, _: d.usage.entries(a, user_id=u.id),
     "usage.set_budget": lambda d, a, u, _: d.usage.set_budget(a, u.id, Decimal(1)),
+    "accounts.verify": lambda d, a, u, _: d.accounts.verify(a, u.id),
+    "mails.list": lambda d, a, u, _: d.mails.list(a, user_id=u.id),
+    "mails.get": lambda d, a, u, _: d.mails.get(a, u.id),
+    "mails.retry": lambda d, a, u, _: d.mails.retry(a, u.id),
+    "mails.link": lambda d, a, u, _: d.mails.link(a, u.id),
     "usage.sums": lambda d, a, u, _: d.usage.sums(a, user_id=u.id),
 }
 
