@@ -294,9 +294,12 @@ async def test_a_client_that_we_keep_waiting_is_not_slow() -> None:
         await client.send(b"PUT /held HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n")
         other = await served.connect()
         await other.send(GET.replace(b"/echo", b"/held") + b"\r\n" + GET + b"\r\n" + GET + b"\r\n")
+        unread = await served.connect()
+        await unread.send(b"PUT /held HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n" + b"b" * 500_000)
         await asyncio.sleep(2.5)
         served.application.may_answer.set()
         assert (await client.answer())[0] == 200
+        assert (await unread.answer())[0] == 200
         assert [(await other.answer())[2] for _ in range(3)] == [b"/held ", b"/echo ", b"/echo "]
 
 

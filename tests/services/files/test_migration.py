@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from data_layer import DataLayer, Settings, StorageKind
 from data_layer.errors import ConfigurationError, StorageUnavailableError
+from data_layer.services.files import migration
 from data_layer.testing.storage_servers import AzuriteServer, RcloneServer
 from tests.file_content import PAGE, picture
 
@@ -43,7 +44,8 @@ def settings(settings: Settings, rclone_server: RcloneServer, azurite_server: Az
     return settings.replaced(**update)
 
 
-async def test_there_and_back_again(data: DataLayer, settings: Settings) -> None:
+async def test_there_and_back_again(data: DataLayer, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migration, "_BATCH", 2)
     owner = await add_user(data)
     contents = [*(picture(color=(number, 0, 0), size=(300, 300)) for number in range(3)), PAGE]
     files = [await data.files.save(content, owner_id=owner.id, file_name="a") for content in contents]
@@ -61,8 +63,10 @@ async def test_there_and_back_again(data: DataLayer, settings: Settings) -> None
             assert (report.missing, report.vanished) == ((), 0)
             for file, content in zip(files, contents, strict=True):
                 assert await moving.files.download(file.id, owner_id=owner.id) == content
-            again = await moving.file_maintenance.migrate(target)
+            done: list[int] = []
+            again = await moving.file_maintenance.migrate(target, on_progress=done.append)
             assert (again.copied, again.present, again.moved) == (0, len(before), 0)
+            assert done == [*range(2, len(before) + 1, 2), len(before)]
             assert (await moving.file_maintenance.check()).is_clean
         async with DataLayer(both(settings, target, None)) as moved:
             assert await keys(moved) == before
