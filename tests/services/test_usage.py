@@ -320,6 +320,25 @@ async def test_sums_are_those_of_the_entries(
     assert {group_of(total, by): total.cost * 1000 + total.entries for total in everybody} == together
 
 
+async def test_sums_of_a_project_and_of_a_person_are_theirs_alone(data: DataLayer, owner: Actor) -> None:
+    stranger = await stored_actor(data)
+    projects = [make_project(user_id=identity(person)) for person in (owner, owner, stranger)]
+    async with data.transaction() as tx:
+        for number, project in enumerate(projects):
+            tx.add(project)
+            values: dict[str, Any] = {"provider": "openai", "model": "m", "outcome": UsageOutcome.COMPLETED}
+            owned: dict[str, Any] = {"user_id": project.user_id, "project_id": project.id, "key": f"alone-{number}"}
+            tx.add(UsageEntry(**owned, **values, cost=Decimal(10**number)))
+
+    async def costs(**whose: Any) -> list[Decimal]:
+        return [total.cost for total in await data.usage.sums(SYSTEM, **whose)]
+
+    assert await costs(user_id=identity(owner)) == [11]
+    assert await costs(user_id=identity(owner), project_id=projects[1].id) == [10]
+    assert await costs(everyone=True, project_id=projects[2].id) == [100]
+    assert await costs(user_id=identity(owner), project_id=projects[2].id) == []
+
+
 def group_of(total: UsageSum, by: list[UsageGroup]) -> tuple[Any, ...]:
     return (*(getattr(total, NAMES[part]) for part in by if part is not UsageGroup.PERSON), total.currency)
 
@@ -554,7 +573,9 @@ async def test_somebody_elses_reservation_is_not_touched(data: DataLayer, owner:
     mine = await data.usage.reserve(owner, Decimal(1))
     forged = mine.model_copy(update={"user_id": identity(stranger)})
     assert not await data.usage.release(stranger, forged)
-    await data.usage.settle(stranger, forged, usage(cost=Decimal("0.1")))
+    for is_final in (True, False):
+        spent = usage(key=f"forged-{is_final}", cost=Decimal("0.1"))
+        await data.usage.settle(stranger, forged, spent, is_final=is_final)
     with pytest.raises(BudgetExceededError):
         await data.usage.extend(stranger, forged, amount=Decimal(2))
     with pytest.raises(BudgetExceededError):

@@ -311,6 +311,23 @@ async def test_of_others_only_what_is_public_is_searched_and_shown(data: DataLay
     assert await find(data, stranger, "heron", include_public=True) == []
 
 
+async def test_what_was_deleted_is_found_by_nobody(data: DataLayer, owner: Actor) -> None:
+    stranger = await stored_actor(data)
+    project_id = await project(data, owner, "Heron", is_public=True)
+    assert await find(data, stranger, "heron", include_public=True) == ["Heron"]
+    await data.projects.delete(owner, project_id)
+    for actor in (stranger, owner):
+        assert await find(data, actor, "heron", include_public=True) == []
+
+
+async def test_a_search_indexes_what_its_owner_has_changed(data: DataLayer, owner: Actor) -> None:
+    stranger = await stored_actor(data)
+    mine, theirs = await project(data, owner), await project(data, stranger)
+    async with data.transaction() as tx:
+        changed = [await tx.project_search.find_changed(whose, after=None, limit=9) for whose in (owner.user_id, None)]
+    assert changed == [[mine], sorted([mine, theirs])]
+
+
 HOSTILE = "<script>alert(1)</script> kestrel <img src=x onerror=alert(1)> \"'&amp; \x02\x03\u202e </b>"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import subprocess
 import sys
@@ -13,9 +14,12 @@ from typing import Any
 import pytest
 
 from data_layer.errors import ImageTimeoutError
+from data_layer.storage.threads import FileThreads
+from data_layer.storage.validation import Inspector, receive
 from data_layer.storage.validation.images import MemoryBudget
 from data_layer.storage.validation.received import FileLimits
-from tests.storage.validation.bombs import bombs
+from tests.storage.validation.bombs import bombs, webp_chunk
+from tests.storage.validation.pictures import webp_of
 
 PROJECT = Path(__file__).parents[3]
 IDLE = 130
@@ -116,3 +120,15 @@ def test_a_container_with_little_memory_decodes_less(tmp_path: Path, monkeypatch
     assert images.bounded_by_container(default) == default
     limit.write_text(f"{512 * 2**20}\n")
     assert images.bounded_by_container(default) == 512 * 2**20 // 3
+
+
+async def test_a_picture_that_would_hold_the_interpreter_for_long_is_stored_undecoded() -> None:
+    """However much memory there is: nothing else runs in the process while a WebP is decoded."""
+    limits = FileLimits(2**20, frozenset({"image/webp"}), memory_limit=2**40, thumbnail_sizes=(200,))
+    inspector, threads = Inspector(limits), FileThreads(1)
+    async with receive(io.BytesIO(webp_of(webp_chunk(3500, 3500))), 2**20, threads) as received:
+        found = await inspector.inspect(received, "image/webp")
+    assert found.image is not None
+    assert (found.image.width, found.image.height, found.thumbnails) == (3500, 3500, ())
+    await inspector.close()
+    await threads.close()

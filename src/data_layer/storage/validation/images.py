@@ -129,6 +129,9 @@ _MAX_SIDE = 500_000  # Pixels. Browsers show nothing of that size either.
 _WAIT = 30.0
 _OVERHEAD = 8 * 1024 * 1024
 _MAX_WEBP_CANVAS = 50_000_000
+# Pillow holds the interpreter's lock while libwebp decodes: about 45 ms for so many pixels with something in each
+# (benchmarks/inspection_stalls.py), and no other thread runs meanwhile.
+_MAX_WEBP_DECODED = 12_000_000
 _WEBP_PIXEL = 17  # Bytes: the canvas, the one before, a copy, the image, and the transparency of a lossy one.
 
 _TRANSPOSITIONS = {
@@ -231,7 +234,8 @@ def _preview(file: ReceivedFile, picture: Picture, limits: FileLimits, watch: _W
     scale = max(1, size // (2 * wanted))
     limit = bounded_by_container(limits.memory_limit)
     needed = _memory_needed(picture, scale)
-    if needed > limit or size > _MAX_SIDE:
+    holds_lock_for_long = picture.image_format == "WEBP" and picture.width * picture.height > _MAX_WEBP_DECODED
+    if needed > limit or size > _MAX_SIDE or holds_lock_for_long:
         return None
     try:
         with DECODING.reserve(needed, limit, _WAIT):
