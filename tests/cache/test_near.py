@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import random
 from decimal import Decimal
 from time import monotonic
 from typing import Any
@@ -202,6 +203,15 @@ def test_a_scan_does_not_drive_out_what_is_read_again_and_again() -> None:
         near.find(b"hot-%d" % (number % 20), None)
     assert sum(near.find(b"hot-%d" % number, None) is not MISSING for number in range(20)) >= 18
     assert near.evictions > 1000
+
+
+def test_one_large_value_does_not_drive_out_the_others() -> None:
+    near = near_copy(100_000)
+    small, large = (random.Random(1).randbytes(size).hex() for size in (4_000, 20_000))
+    keep(near, b"small", small)
+    keep(near, b"large", large)
+    assert near.find(b"small", None) == small
+    assert near.find(b"large", None) is MISSING
 
 
 def test_the_bytes_are_about_what_python_needs() -> None:

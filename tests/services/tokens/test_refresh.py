@@ -105,6 +105,7 @@ async def test_a_theft_is_noticed_and_written_down(data: DataLayer) -> None:
         [entry] = await tx.audit.list(action="security_suspicious_activity")
         assert (entry.user_id, entry.resource_id) == (begun.session.user_id, str(begun.session.id))
         assert (entry.level, entry.is_success) == ("critical", False)
+        assert (entry.resource_type, entry.new_values) == ("session", {"reason": "refresh_token_reused"})
         assert (await tx.sessions.get(begun.session.id)).revoked_reason == "refresh_token_reused"
 
 
