@@ -31,6 +31,8 @@ SECRET_COLUMNS = {"password_hash", "reset_password_token_hash", "email_verificat
 def test_the_six_tables_and_what_they_need_besides() -> None:
     besides = {
         "idempotency_keys",
+        "mails",
+        "user_identities",
         "login_attempts",
         "refresh_tokens",
         "session_changes",
