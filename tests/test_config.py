@@ -700,7 +700,7 @@ class TestMail:
             ({"SMTP_HOST": "mail.example.com"}, "SMTP_HOST is set, but MAIL_FROM"),
             ({"SMTP_USERNAME": "mailer"}, "SMTP_USERNAME is set, but SMTP_PASSWORD is not"),
             ({"SMTP_PASSWORD": "hunter2"}, "SMTP_PASSWORD is set, but SMTP_USERNAME is not"),
-            ({"MAIL_FROM": "nobody"}, "is no address of mail"),
+            ({"MAIL_FROM": "nobody"}, "is not an address of mail"),
             ({"MAIL_FROM": "a@example.com\r\nBcc: b@example.com"}, "MAIL_FROM"),
             ({"SMTP_HOST": "mail.example.com:25", "MAIL_FROM": "a@example.com"}, "put it into SMTP_PORT"),
             (
@@ -711,7 +711,7 @@ class TestMail:
                     "SMTP_USERNAME": "mailer",
                     "SMTP_PASSWORD": "hunter2",
                 },
-                "would travel readably",
+                "would be sent in clear",
             ),
         ],
     )

@@ -140,7 +140,7 @@ class Settings(BaseModel):
 
     @property
     def seconds_until_closed(self) -> float:
-        """For how long a service that is told to stop still takes requests: SHUTDOWN_DELAY, or its default."""
+        """For how long a service that is asked to stop still takes requests: SHUTDOWN_DELAY, or its default."""
         if self.service.shutdown_delay is not None:
             return self.service.shutdown_delay
         return _DELAY_IN_PRODUCTION if self.is_production else 0.0

@@ -61,7 +61,7 @@ def read_file(path: Path | None) -> dict[str, str]:
         raise ConfigurationError(f"the file {str(path)!r} cannot be read as UTF-8: {type(error).__name__}") from None
     broken = [binding.original.line for binding in bindings if binding.error]
     if broken:
-        raise ConfigurationError(*(f"line {line} of the file {str(path)!r} is no NAME=value" for line in broken))
+        raise ConfigurationError(*(f"line {line} of the file {str(path)!r} is not NAME=value" for line in broken))
     return _without_empty((binding.key, binding.value or "") for binding in bindings if binding.key)
 
 
@@ -164,7 +164,7 @@ class Address:
     """The parts of a URL with a login, as they are meant: decoded.
 
     Raises:
-        ValueError: it is no URL, or a port in it is no number.
+        ValueError: it is not a URL, or a port in it is not a number.
     """
 
     def __init__(self, url: str) -> None:
@@ -216,7 +216,7 @@ def hosts_in_query(url: str) -> str:
     Also with the folder of a Unix socket, which libpq reads from ``postgresql://%2Frun%2Fpostgresql:5433/name``.
 
     Raises:
-        ValueError: when a port is no number.
+        ValueError: when a port is not a number.
     """
     parts = urlsplit(url)
     login, at, place = parts.netloc.rpartition("@")
@@ -235,7 +235,7 @@ def host_options(hosts: str, default_port: int = 5432) -> dict[str, str]:
     """Libpq's options ``host`` and ``port`` for hosts that are separated by commas.
 
     Raises:
-        ValueError: when a port is no number.
+        ValueError: when a port is not a number.
     """
     pairs = [host_and_port(text, default_port) for text in hosts.split(",")]
     return {"host": ",".join(host for host, _ in pairs), "port": ",".join(str(port) for _, port in pairs)}
@@ -264,7 +264,7 @@ def split_host(text: str) -> tuple[str, int | None]:
         return text, None
     match = _HOST_AND_PORT.fullmatch(text)
     if match is None:
-        raise ValueError("is no host; write it as host or host:port, an IPv6 address as [::1] or [::1]:port")
+        raise ValueError("is not a host; write it as host or host:port, an IPv6 address as [::1] or [::1]:port")
     address, port = match["ipv6"] or match["bare"], int(match["port"]) if match["port"] else None
     if address is not None:
         _check_ipv6(address)

@@ -70,7 +70,7 @@ def test_save_is_exact_and_replaces_nothing(command: Commands, settings: Setting
 
 @pytest.mark.parametrize("place", ["", "x", "1.", ".1", "1.2.3", "-1", "1.x", "²", "9" * 5000, "1e3", "\x1b"])
 def test_what_is_no_version(command: Commands, place: str) -> None:
-    assert "is no version" in command("codes", "show", "--", "Page", place, code=2).errors
+    assert "is not a version" in command("codes", "show", "--", "Page", place, code=2).errors
 
 
 @pytest.mark.parametrize("place", ["0", "2", "1.1", "4294967295.0", "1.4294967295"])

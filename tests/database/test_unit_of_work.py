@@ -271,7 +271,7 @@ async def test_counters_change_in_sql_and_lose_nothing(data: DataLayer) -> None:
         changed = stored.updated_at
     async with data.transaction() as tx:
         assert (await tx.projects.get(project.id)).updated_at == changed
-        with pytest.raises(InvalidValueError, match="is no counter"):
+        with pytest.raises(InvalidValueError, match="is not a counter"):
             await tx.projects.increment(project.id, "name")
         with pytest.raises(NotFoundError):
             await tx.projects.increment(make_user().id, "view_count")

@@ -93,7 +93,7 @@ def test_folders(examine: Examine, tmp_path: Path) -> None:
     examine(LOCAL_STORAGE_PATH=str(folder)).says("storage.rights", "warning", "0755", f"chmod 700 {folder}")
     assert list(folder.iterdir()) == [], "nothing is left behind"
     (tmp_path / "file").touch()
-    examine(LOCAL_STORAGE_PATH=str(tmp_path / "file")).says("storage.server", "failed", "is no folder")
+    examine(LOCAL_STORAGE_PATH=str(tmp_path / "file")).says("storage.server", "failed", "is not a folder")
     # A folder in which nobody may make a file, not even root.
     examine(LOCAL_STORAGE_PATH="/proc/self").says("storage.writes", "failed", "no file can be written", "read-only")
     examine(LOCAL_STORAGE_PATH="/proc/self/none").says("storage.server", "failed", "cannot be made")

@@ -23,7 +23,7 @@ def problems(**values: Any) -> str:
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"oidc_issuer": "issuer.example"}, "OIDC_ISSUER: is no address"),
+        ({"oidc_issuer": "issuer.example"}, "OIDC_ISSUER: is not an address"),
         ({"oidc_issuer": "https://user@issuer.example"}, "OIDC_ISSUER: must be of the form"),
         ({"oidc_issuer": "https://issuer.example?x"}, "OIDC_ISSUER: must be of the form"),
         ({"oidc_issuer": "https://issuer.example"}, "OIDC_CLIENT_ID must be set"),

@@ -150,7 +150,7 @@ async def test_names_that_no_key_can_be_are_left_alone(storage: LocalStorage, fo
     (folder / "back\\slash").write_bytes(b"x")
     (folder / ".hidden").mkdir()
     (folder / ".hidden" / "x").write_bytes(b"x")
-    with open(os.fsencode(folder) + b"/\xff", "wb"):  # noqa: PTH123  (a name that is no text)
+    with open(os.fsencode(folder) + b"/\xff", "wb"):  # noqa: PTH123  (a name that is not text)
         pass
     assert [file.key async for file in storage.list()] == []
     assert (await storage.statistics()).file_count == 0

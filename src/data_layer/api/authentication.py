@@ -199,7 +199,7 @@ def refuse_other_sites(request: Request) -> None:
 
 
 def _authority(origin: str) -> str | None:
-    """Host and port of an origin; none of a text that is no origin, such as ``null``."""
+    """Host and port of an origin; none of a text that is not an origin, such as ``null``."""
     try:
         return urlsplit(origin).netloc or None
     except ValueError:

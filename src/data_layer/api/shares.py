@@ -110,7 +110,7 @@ async def revoke(call: Call, share_id: UUID) -> None:
 
 @routes.post("/v1/shares/fork", summary="Make a project of a shared page", status_code=201, errors=[404])
 async def fork(call: Call, response: Response, body: Fork) -> ProjectFull:
-    """The page becomes version 1 of a project of one's own; nothing else of the shared project comes along."""
+    """The page becomes version 1 of a project of your own; nothing else of the shared project comes along."""
     project = await call.data.shares.fork(call.actor, body.token.get_secret_value(), name=body.name)
     response.headers["location"] = f"/v1/projects/{project.id}"
     return project

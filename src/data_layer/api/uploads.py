@@ -51,7 +51,7 @@ async def sent_with_file(request: Request, model: type[Values]) -> AsyncIterator
 
     Raises:
         RequestValidationError: the values do not fit, or the form is not what the module says.
-        HTTPException: 400 for what is no form, 413 where the body is too large, 415 for another type.
+        HTTPException: 400 for what is not a form, 413 where the body is too large, 415 for another type.
     """
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type == "application/json" or content_type.endswith("+json"):

@@ -147,7 +147,7 @@ class CacheInspection:
         """What a node says of the cluster.
 
         Raises:
-            CacheError: it does not answer, or is no node of a cluster.
+            CacheError: it does not answer, or is not a node of a cluster.
         """
         connection = await self._connector.open(node)
         try:

@@ -44,7 +44,7 @@ def parse_version(text: str) -> VersionNumber:
     """Read ``3`` or ``3.1``."""
     number, dot, variant = text.partition(".")
     if not _is_number(number) or (dot and not _is_number(variant)):
-        raise typer.BadParameter(f"{text!r} is no version; write 3, or 3.1 for its variant 1")
+        raise typer.BadParameter(f"{text!r} is not a version; write 3, or 3.1 for its variant 1")
     return VersionNumber(int(number), int(variant) if dot else None)
 
 

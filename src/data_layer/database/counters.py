@@ -22,7 +22,7 @@ _LIMITS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 
 class StatementCounters:
-    """Durations and errors by the names of statements; statements that travel together have the same duration."""
+    """Durations and errors by the names of statements; statements that are sent together have the same duration."""
 
     def __init__(self) -> None:
         self.durations: dict[str, Durations] = {}

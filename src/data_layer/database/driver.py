@@ -29,7 +29,7 @@ _WAKE_SECONDS = 0.1
 
 
 class _Pipeline(psycopg.AsyncPipeline):
-    """Statements that travel together, ended by Sync alone.
+    """Statements that are sent together, ended by Sync alone.
 
     The driver sends a Flush after it, and PostgreSQL then no longer counts for how long the transaction is idle.
     """

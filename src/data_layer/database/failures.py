@@ -88,7 +88,7 @@ def translate(error: Exception) -> DataLayerError:
 
 def _not_sendable(error: ValueError | OverflowError) -> InvalidValueError:
     if isinstance(error, UnicodeEncodeError):
-        return InvalidTextError("a text holds half a surrogate pair, which is no character")
+        return InvalidTextError("a text holds half a surrogate pair, which is not a character")
     return InvalidValueError(f"a value cannot be stored: {_first_line(str(error))}")
 
 
@@ -145,7 +145,7 @@ def _without_state(error: psycopg.Error) -> DataLayerError:
 
 
 def _is_break(error: psycopg.Error) -> bool:
-    # While statements travel together, the driver has no more precise class than DatabaseError for it.
+    # While statements are sent together, the driver has no more precise class than DatabaseError for it.
     if any(sign in str(error) for sign in (_TOO_MANY, *_OF_THE_CALLER)):
         return False
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or type(error) is psycopg.DatabaseError

@@ -60,7 +60,7 @@ class Observation:
         self.observers = (*self.observers, observer)
 
     def watch(self, *statements: Statement) -> Watch:
-        """Measure statements that travel together while they run inside."""
+        """Measure statements that are sent together while they run inside."""
         return Watch(self, statements)
 
     def statements_ended(self, names: Sequence[str], seconds: float, error: BaseException | None) -> None:

@@ -58,7 +58,7 @@ class Replica:
             self.leave_out(str(error) or "no answer")
             return
         if replayed is None:
-            self.leave_out("it is no replica; after a failover it may be the primary")
+            self.leave_out("it is not a replica; after a failover it may be the primary")
             return
         if self.replayed == _NEVER:
             log.info("replica_used", replica=str(self.database.address))
@@ -103,7 +103,7 @@ class Replicas:
         """A database to read from that shows everything up to all of these positions.
 
         Raises:
-            InvalidValueError: when one of them is no position.
+            InvalidValueError: when one of them is not a position.
         """
         positions = (parse_position(position) for position in after if position is not None)
         return ReplicaReader(self, max(positions, default=_NEVER))
@@ -242,7 +242,7 @@ def parse_position(text: str) -> int:
     try:
         return (int(high, 16) << 32) + int(low, 16)
     except ValueError:
-        raise InvalidValueError(f"{text[:40]!a} is no position in PostgreSQL's log", field="after") from None
+        raise InvalidValueError(f"{text[:40]!a} is not a position in PostgreSQL's log", field="after") from None
 
 
 async def _ask(database: Database, sql: Sql) -> int | None:

@@ -48,7 +48,7 @@ class RowMapper(Generic[E]):
         self._defaults = [(name, _default(columns[name])) for name in given]
         self._generated = list(generated)
         self._insertions: dict[tuple[str, ...], Sql] = {}
-        # Only names from the models stand in these texts; values travel as parameters.
+        # Only names from the models stand in these texts; values are passed as parameters.
         columns_of_row = select(*loaded.values()).compile(dialect=dialect)
         self.select_sql = Sql(f"{self._table}.select", f"{columns_of_row} WHERE {self._table}.id = %s")
         self._returning = _names(generated.values())

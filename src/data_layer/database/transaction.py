@@ -165,7 +165,7 @@ class Transaction:
 
     @property
     def can_commit_at_once(self) -> bool:
-        """Whether the first changes can travel together with their commit."""
+        """Whether the first changes can be sent together with their commit."""
         return not self.has_begun and not self._database.is_read_only and len(self._database.begin_statements) == 1
 
     async def run_and_commit(self, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:

@@ -202,7 +202,7 @@ def listen(folder: Path) -> tuple[socket.socket, Path]:
     problems = []
     for place in (folder / "run", *_temporary_places(folder)):
         if not _is_usable_path(place):
-            problems.append(f"{place} is too long, holds a comma or is no UTF-8")
+            problems.append(f"{place} is too long, holds a comma or is not UTF-8")
             continue
         try:
             if place != folder / "run":
@@ -241,7 +241,7 @@ def _make_private(place: Path) -> None:
     details = place.lstat()
     owners = {os.geteuid(), nobody()[0]} if os.geteuid() == 0 else {os.geteuid()}
     if not stat.S_ISDIR(details.st_mode) or details.st_uid not in owners or details.st_mode & 0o077:
-        raise OSError(errno.EPERM, "is no private folder of this account; somebody else may have made it")
+        raise OSError(errno.EPERM, "is not a private folder of this account; somebody else may have made it")
 
 
 def _bind(path: Path) -> socket.socket:

@@ -24,7 +24,7 @@ from data_layer.errors import EmbeddedServerError
 
 
 class Guardian:
-    """Serves users until the last one is gone or it is told to end."""
+    """Serves users until the last one is gone or it is asked to end."""
 
     def __init__(self, folder: Path, sockets: Path) -> None:
         self._servers = {"postgresql": PostgresqlServer(folder, sockets), "valkey": ValkeyServer(folder, sockets)}

@@ -27,7 +27,7 @@ def id_at(moment: datetime) -> UUID:
 
 
 def time_of(identifier: UUID) -> datetime:
-    """When an id was made, in whole milliseconds; anything at all for an id that is no UUIDv7.
+    """When an id was made, in whole milliseconds; anything at all for an id that is not a UUIDv7.
 
     Raises:
         OverflowError: after the year 9999, where no UUIDv7 of ours is.

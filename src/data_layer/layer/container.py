@@ -156,7 +156,7 @@ class Container:
     projects: ProjectService
     """Projects and the versions of their code."""
     images: ImageService
-    """Images of projects, whoever made them."""
+    """Images of projects."""
     generations: GenerationService
     """Requests to generate code, and their variants."""
     designs: DesignSystemService

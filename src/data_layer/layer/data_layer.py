@@ -178,7 +178,7 @@ class DataLayer:
 
         Raises:
             NotInitializedError: when the data layer is not open.
-            InvalidValueError: when ``after`` is no position.
+            InvalidValueError: when ``after`` is not a position.
         """
         return self._opened.transactions(read_only=read_only, after=after)
 
@@ -213,7 +213,7 @@ class DataLayer:
 
     @property
     def images(self) -> ImageService:
-        """Images of projects, whoever made them."""
+        """Images of projects."""
         return self._opened.images
 
     @property

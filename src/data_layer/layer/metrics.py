@@ -111,7 +111,7 @@ def _transactions(servers: ServerCounters) -> Iterator[Metric]:
 def _statements(statements: StatementCounters) -> Iterator[Metric]:
     yield families.histograms(
         "database_statement_seconds",
-        "Time until a statement was answered, by its name; of statements that travel together that of all.",
+        "Time until a statement was answered, by its name; of statements that are sent together that of all.",
         ("statement",),
         {(name,): (durations.cumulated(), durations.sum) for name, durations in statements.durations.items()},
     )
@@ -150,7 +150,7 @@ def _cache(cache: Cache) -> Iterator[Metric]:
     )
     yield families.histograms(
         "cache_round_trip_seconds",
-        "Time from sending commands, which travel together, to the last answer.",
+        "Time from sending commands, which are sent together, to the last answer.",
         (),
         {(): (cache.latencies.cumulated(), cache.latencies.sum)},
     )

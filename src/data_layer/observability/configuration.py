@@ -50,8 +50,8 @@ def configure_logging(
     so an application that imports the library keeps its own logging. Calling it again replaces the earlier
     configuration. Run uvicorn with ``log_config=None``, or it replaces the handlers of its loggers with its own.
 
-    Besides structlog's, the records of the standard library's loggers arrive here, and Python's warnings. Handlers
-    that others attached stay, unless they print to a stream; what other libraries log at level debug is left out.
+    The records of the standard library's loggers arrive here too, and Python's warnings. Handlers that others attached
+    stay, unless they print to a stream; what other libraries log at level debug is left out.
     Exceptions that nobody catches are logged too, because Python would print their tracebacks as they are.
     """
     target = sys.stderr if stream is None else stream

@@ -45,7 +45,7 @@ class LevelChange:
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
-            raise InvalidValueError(f"{self.level!r} is no level; use one of {', '.join(LEVELS)}", field="level")
+            raise InvalidValueError(f"{self.level!r} is not a level; use one of {', '.join(LEVELS)}", field="level")
 
     @property
     def is_over(self) -> bool:
@@ -142,7 +142,7 @@ class LevelFile:
         with os.fdopen(descriptor, "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_FILE:
-                raise self._refused("it is no small file")
+                raise self._refused("it is not a small file")
             # The owner of the folder, because root asks what the account of the service has changed.
             owners = {os.geteuid(), 0, self._path.parent.stat().st_uid}
             if found.st_uid not in owners or found.st_mode & 0o022:

@@ -96,7 +96,7 @@ class LogFile:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             os.close(descriptor)
-            raise OSError(0, "it is no regular file")
+            raise OSError(0, "it is not a regular file")
         self._descriptor, self._identity = descriptor, _identity(found)
         return found
 

@@ -252,7 +252,7 @@ def _is_in(month: Month) -> str:
 
 
 def _is_expired(oldest_kept: Month) -> str:
-    """By the id, and by the clock of the database too: an entry whose id is no time of ours is not lost by it."""
+    """By the id, and by the clock of the database too: an entry whose id is not a time of ours is not lost by it."""
     return f"(id < '{oldest_kept.first_id}' AND created_at < '{oldest_kept}-01 00:00:00+00')"
 
 

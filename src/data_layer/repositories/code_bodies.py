@@ -1,6 +1,6 @@
 """The ``code_bodies`` table: codes that are moved out of their rows, and what nobody needs any more."""
 
-# ruff: noqa: S608  (only texts of this module stand in the statements; values travel as parameters)
+# ruff: noqa: S608  (only texts of this module stand in the statements; values are passed as parameters)
 from __future__ import annotations
 
 from collections.abc import Sequence

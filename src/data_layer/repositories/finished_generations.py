@@ -4,7 +4,7 @@ A generation, its codes, what they have cost and the audit entry are stored toge
 the number, count for the project, hash the codes and add to the sums of the day, as they do for every other writer.
 """
 
-# ruff: noqa: S608  (only names of columns and their types stand in the statements; values travel as parameters)
+# ruff: noqa: S608  (only names of columns and their types stand in the statements; values are passed as parameters)
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -4,7 +4,7 @@ Whatever ends a variant locks the row of its generation first, so that the last 
 Leases are measured by the database's clock alone.
 """
 
-# ruff: noqa: S608  (only texts of this module stand in the statements; values travel as parameters)
+# ruff: noqa: S608  (only texts of this module stand in the statements; values are passed as parameters)
 from __future__ import annotations
 
 from data_layer.database.statements import Sql

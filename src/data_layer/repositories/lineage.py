@@ -4,7 +4,7 @@ A generation that changes a code knows its hash, and what else helps to choose a
 is a generation that was made from the code of a parent that has not arrived; it goes when no child is left.
 """
 
-# ruff: noqa: S608  (only texts of this module stand in the statements; values travel as parameters)
+# ruff: noqa: S608  (only texts of this module stand in the statements; values are passed as parameters)
 from __future__ import annotations
 
 from collections.abc import Sequence

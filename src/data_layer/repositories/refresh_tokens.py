@@ -1,6 +1,6 @@
 """The ``refresh_tokens`` table: each token is exchanged once, and its row stays to tell when it comes again."""
 
-# ruff: noqa: S608  (only texts of this package stand in the statements; values travel as parameters)
+# ruff: noqa: S608  (only texts of this package stand in the statements; values are passed as parameters)
 from __future__ import annotations
 
 from collections.abc import Sequence

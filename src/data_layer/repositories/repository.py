@@ -55,7 +55,7 @@ def chosen_once(rows: Select[Any]) -> Select[Any]:
 
 
 def is_any(column: ColumnElement[Any] | InstrumentedAttribute[Any], values: Iterable[Any]) -> ColumnElement[bool]:
-    """Whether a column has one of these values, which travel as one array: a statement takes 65,535 parameters."""
+    """Whether a column has one of these values, which are passed as one array: a statement takes 65,535 parameters."""
     kind = Text() if isinstance(column.type, String) else column.type
     condition: ColumnElement[bool] = column == any_(literal(list(values), ARRAY(kind)))
     return condition
@@ -115,7 +115,7 @@ class ReadRepository(Generic[E]):
         """A row that fits, or ``None``; any of them when several do.
 
         Raises:
-            InvalidValueError: for a name that is no column.
+            InvalidValueError: for a name that is not a column.
         """
         if all(isinstance(value, _SINGLE) for value in filters.values()) and self.compared_by_value.isdisjoint(filters):
             values = {name: self._stored_form(name, value) for name, value in filters.items()}
@@ -135,7 +135,7 @@ class ReadRepository(Generic[E]):
             filters: see the class.
 
         Raises:
-            InvalidValueError: for a name that is no column, or a limit out of range.
+            InvalidValueError: for a name that is not a column, or a limit out of range.
         """
         check_limit(limit)
         if not isinstance(order_by, str):
@@ -253,14 +253,14 @@ class Repository(AppendRepository[E]):
 
         Raises:
             NotFoundError: when there is no such row.
-            InvalidValueError: for a name that is no counter.
+            InvalidValueError: for a name that is not a counter.
         """
         check_id("entity_id", entity_id)
         check_number("amount", amount)
         columns = {name: self._column(name) for name in counters}
         for name, column in columns.items():
             if not column.info.get("counter"):
-                raise InvalidValueError(f"{name} is no counter of {self._table}", field=name)
+                raise InvalidValueError(f"{name} is not a counter of {self._table}", field=name)
         changes: dict[str, Any] = {name: column + amount for name, column in columns.items()}
         # Counting is no change of the content, so the time of the last change stays.
         if "updated_at" in inspect(self.entity).column_attrs:

@@ -4,7 +4,7 @@ All times are those of the database's clock. Rows are locked in the order of the
 where one is locked, so that nothing waits in a circle.
 """
 
-# ruff: noqa: S608  (only texts of this package stand in the statements; values travel as parameters)
+# ruff: noqa: S608  (only texts of this package stand in the statements; values are passed as parameters)
 from __future__ import annotations
 
 from data_layer.database.statements import Sql

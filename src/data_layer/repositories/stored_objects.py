@@ -66,7 +66,7 @@ class ObjectRecord:
 
 
 class StoredFileRepository(ReadRepository[StoredFile]):
-    """Objects of the storage, whoever refers to them."""
+    """Objects of the storage, with any number of references."""
 
     entity = StoredFile
 

@@ -23,7 +23,7 @@ class Actor:
     is_system: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is no user and no role, before anybody acts with it."""
+        """Refuse what is neither a user nor a role, before anybody acts with it."""
         if not isinstance(self.user_id, UUID | None):
             raise InvalidValueError(f"user_id must be a UUID, not {type(self.user_id).__name__}", field="user_id")
         if self.role is not None and self.role not in _ROLES:

@@ -21,7 +21,7 @@ EXIT_TIMED_OUT = 1
 
 
 class StoppedBeforeReady(Exception):  # noqa: N818  (not an error: somebody wanted it)
-    """The process was told to stop while it was still starting; ``signal`` told it so."""
+    """The process was asked to stop while it was still starting, by ``signal``."""
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(f"stopped by {number.name} before it was ready")

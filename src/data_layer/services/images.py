@@ -1,4 +1,4 @@
-"""``data.images``: the images of projects, whoever made them."""
+"""``data.images``: the images of projects, of any owner."""
 
 from __future__ import annotations
 

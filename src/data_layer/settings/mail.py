@@ -43,7 +43,7 @@ def _check_sender(value: str) -> str:
         checked = validate_email(address, check_deliverability=False, allow_smtputf8=False)
     except EmailNotValidError as error:
         raise ValueError(
-            f"is no address of mail; write no-reply@example.com or Name <no-reply@example.com>: {error}"
+            f"is not an address of mail; write no-reply@example.com or Name <no-reply@example.com>: {error}"
         ) from None
     return str(Address(display_name=name, addr_spec=checked.ascii_email or checked.normalized))
 
@@ -116,7 +116,7 @@ class MailSettings(SettingsPart):
         if self.smtp_tls is SmtpTls.NONE and self.smtp_tls_ca is not None:
             problems.append("SMTP_TLS_CA is set, but SMTP_TLS is none")
         if self.smtp_tls is SmtpTls.NONE and self.smtp_password is not None and not is_local(self.smtp_host):
-            problems.append("SMTP_TLS is none, so SMTP_PASSWORD would travel readably; set starttls or tls")
+            problems.append("SMTP_TLS is none, so SMTP_PASSWORD would be sent in clear; set starttls or tls")
         return problems
 
     def unfit(self) -> list[str]:

@@ -34,7 +34,7 @@ class LogSettings(SettingsPart):
         )
     )
     log_format: Annotated[Literal["auto", "json", "console"], ANY_CASE] = Field(
-        "auto", description="json, console, or auto: JSON in production and wherever the output is no terminal."
+        "auto", description="json, console, or auto: JSON in production and wherever the output is not a terminal."
     )
     log_file: Annotated[Path, AfterValidator(_not_a_folder)] | None = Field(
         None, description="File that the service also logs to, in addition to standard error; its processes share it."

@@ -26,7 +26,7 @@ def _check_url(value: str) -> str:
         _ = parts.port
         split_host(f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "")
     except ValueError:
-        raise ValueError("is no address; write it as https://host/path") from None
+        raise ValueError("is not an address; write it as https://host/path") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or "@" in value:
         raise ValueError("must be of the form https://host/path, without login and query")
     return value
@@ -81,7 +81,7 @@ class OpenIdSettings(SettingsPart):
     )
     oidc_allowed_azp: Names = Field(
         (),
-        description="Parties to which tokens may have been issued (`azp`), besides the client itself, separated by "
+        description="Parties to which tokens may have been issued (`azp`), other than the client itself, separated by "
         "commas: the origins of a front end, for example.",
     )
     oidc_clock_leeway: float = Field(
@@ -102,7 +102,7 @@ class OpenIdSettings(SettingsPart):
     )
     oidc_user_url: Annotated[str, AfterValidator(_check_user_url)] | None = Field(
         None,
-        description="Where the address of a person is asked for when a bearer token does not tell it; {sub} stands "
+        description="Where the address of a person is asked for when a bearer token does not hold it; {sub} stands "
         "for the subject: https://api.clerk.com/v1/users/{sub}. Default: the issuer's userinfo endpoint.",
     )
     oidc_user_token: SecretStr | None = Field(None, description="Bearer token for OIDC_USER_URL.")

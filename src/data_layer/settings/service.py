@@ -20,7 +20,7 @@ def _check_proxy(text: str) -> str:
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ValueError("is no address and no network; write 10.1.2.3, 10.0.0.0/8, fd00::/8 or unix") from None
+        raise ValueError("is neither an address nor a network; write 10.1.2.3, 10.0.0.0/8, fd00::/8 or unix") from None
     if network.prefixlen == 0 or text.lower().startswith("::ffff:0.0.0.0/"):
         raise ValueError("is everybody, so everybody could choose an address; name the proxies")
     return text

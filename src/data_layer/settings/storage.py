@@ -28,7 +28,7 @@ def _check_web_address(value: str) -> str:
         check_visible(unquote(value))
         split_host(f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "")
     except ValueError:
-        raise ValueError("is no address; write it as https://host/path") from None
+        raise ValueError("is not an address; write it as https://host/path") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ValueError("must be of the form https://host/path, without login and query")
     return value.rstrip("/")
@@ -117,7 +117,7 @@ class StorageSettings(SettingsPart):
         None, description="File with the private key for them (RSA, PEM, without a password)."
     )
     aws_s3_encryption: Literal["none", "sse-s3", "sse-kms"] = Field(
-        "none", description="Encryption that S3 is told to use; none: whatever the bucket does by itself."
+        "none", description="Encryption that S3 is asked to use; none: whatever the bucket does by itself."
     )
     aws_s3_kms_key_id: str | None = Field(
         None, min_length=1, description="Key for sse-kms. Default: the account's own key for S3."
@@ -128,7 +128,7 @@ class StorageSettings(SettingsPart):
         """The container.
 
         Raises:
-            ConfigurationError: the connection string is no good.
+            ConfigurationError: the connection string cannot be used.
         """
         if self.azure_storage_connection_string is not None:
             place = AzureLocation.of_connection_string(

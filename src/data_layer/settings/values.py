@@ -53,7 +53,7 @@ def _check_host(value: str) -> str:
 def _check_own_host(value: str) -> str:
     host, port = split_host(value)
     if host.startswith("/") or port is not None:
-        raise ValueError("is no address to listen on; the port is a setting of its own")
+        raise ValueError("is not an address to listen on; the port is a setting of its own")
     return host
 
 
@@ -67,7 +67,7 @@ def _check_origin(value: str) -> str:
         host, port = parts.hostname or "", parts.port
         split_host(f"[{host}]" if ":" in host else host)
     except ValueError:
-        raise ValueError("is no origin; write it as https://host") from None
+        raise ValueError("is not an origin; write it as https://host") from None
     if parts.scheme not in _DEFAULT_PORTS or not host or parts.username is not None:
         raise ValueError("must be of the form https://host, without login")
     if parts.path not in {"", "/"} or parts.query or parts.fragment or not value.isascii():
@@ -121,7 +121,7 @@ def check_url(value: SecretStr, schemes: tuple[str, ...], example: str) -> Addre
     try:
         address = Address(value.get_secret_value())
     except ValueError:
-        raise ValueError(f"is no address; write it as {example}") from None
+        raise ValueError(f"is not an address; write it as {example}") from None
     if address.scheme not in schemes:
         raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}; for example {example}")
     address.check_pieces()

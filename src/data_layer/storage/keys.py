@@ -74,7 +74,7 @@ def _problem_of_text(text: str, noun: str) -> str | None:
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        return "holds a lone surrogate, which is no character"
+        return "holds a lone surrogate, which is not a character"
     if size > MAX_KEY_SIZE:
         return f"has {size} bytes; a {noun} may have {MAX_KEY_SIZE}"
     if _UNPRINTABLE.search(text):

@@ -71,7 +71,7 @@ def check_content_type(content_type: str) -> str:
         content_type
     ):
         raise InvalidValueError(
-            f"{content_type[:100]!a} is no content type; write it like 'image/png' or 'text/html; charset=utf-8', "
+            f"{content_type[:100]!a} is not a content type; write it like 'image/png' or 'text/html; charset=utf-8', "
             f"in at most {MAX_CONTENT_TYPE_SIZE} characters",
             field="content_type",
         )
@@ -132,7 +132,7 @@ def check_content_disposition(value: str | None) -> str | None:
         position = parameter.end()
     if not kind or position < len(value) or len(names) > len(set(names)) or len(value) > MAX_DISPOSITION_SIZE:
         raise InvalidValueError(
-            f"{value[:100]!a} is no content disposition: write 'inline' or 'attachment', and behind it at most one "
+            f"{value[:100]!a} is not a content disposition: write 'inline' or 'attachment', and behind it at most one "
             "; filename=\"name.png\" and one ; filename*=UTF-8''name.png, percent-encoded, in at most "
             f"{MAX_DISPOSITION_SIZE} characters",
             field="content_disposition",

@@ -48,7 +48,7 @@ _OBSTACLES = ("Address already in use", "could not create any TCP/IP sockets")
 
 
 class StopMode(Enum):
-    """How PostgreSQL is told to stop."""
+    """How PostgreSQL is asked to stop."""
 
     SMART = signal.SIGTERM
     """Wait for all clients to leave."""

@@ -1,4 +1,4 @@
-"""One process: reads and writes rows through cache and database until it is told to stop, or somebody kills it."""
+"""One process: reads and writes rows through cache and database until it is asked to stop, or somebody kills it."""
 
 from __future__ import annotations
 

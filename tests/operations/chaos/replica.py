@@ -1,4 +1,4 @@
-"""One replica: a process with a data layer of its own, under load until it is told to stop."""
+"""One replica: a process with a data layer of its own, under load until it is asked to stop."""
 
 from __future__ import annotations
 

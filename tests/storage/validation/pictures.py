@@ -115,7 +115,7 @@ def odd_exif(value: int, order: str = "<") -> Iterator[tuple[str, bytes]]:
         tiff(turned, order=order).replace(struct.pack(f"{order}H", 1), struct.pack(f"{order}H", 200), 1),
     )
     yield "maker's note", tiff(tag(MAKE, ASCII, 12, b"A camera\xff\xfe\x00\x00"), turned, order=order) + bytes(99)
-    yield "text that is no text", tiff(tag(MAKE, ASCII, 9, b"\xff\xd9\x00\x80\x81abc\x00"), turned, order=order)
+    yield "text that is not text", tiff(tag(MAKE, ASCII, 9, b"\xff\xd9\x00\x80\x81abc\x00"), turned, order=order)
 
 
 def two_pictures() -> bytes:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Migrations:
     """The migrations of a folder, to be run on one idle connection.
 
-    Alembic's own commands read all files anew for each migration, which for a new database takes as long as the rest.
+    Alembic's own commands read all files again for each migration, which for a new database takes as long as the rest.
     """
 
     def __init__(self, connection: Connection, versions: Path = VERSIONS) -> None:

@@ -17,19 +17,19 @@ def deliverable_email(email: str) -> str:
     """The spelling that is stored of an address that can receive mail.
 
     Raises:
-        InvalidValueError: for what is no address, or one that cannot receive mail from elsewhere.
+        InvalidValueError: for what is not an address, or one that cannot receive mail from elsewhere.
     """
     spelled = normalize_email(email)
     try:
         # Whether the domain exists is found out by sending mail.
         validate_email(spelled, check_deliverability=False)
     except (EmailNotValidError, UnicodeError) as error:
-        raise InvalidValueError(f"email is no usable address: {error}", field="email") from None
+        raise InvalidValueError(f"email is not a usable address: {error}", field="email") from None
     return spelled
 
 
 def login_name(email: str) -> str:
-    """The same for somebody who logs in: what is no address is an unknown one."""
+    """The same for somebody who logs in: what is not an address is an unknown one."""
     try:
         return normalize_email(email)
     except InvalidValueError:

@@ -56,7 +56,7 @@ def owner_of(token: str) -> UUID:
     """The account that a token claims to belong to.
 
     Raises:
-        InvalidOneTimeTokenError: for a text that is no token.
+        InvalidOneTimeTokenError: for a text that is not a token.
     """
     try:
         decoded = base64.b64decode(token.encode(), altchars=b"-_", validate=True)

@@ -138,12 +138,12 @@ class PasswordHasher:
 
 
 def _digest(password: str) -> bytes:
-    """44 characters of base64. Half a surrogate pair, which is no character, is refused for new passwords only."""
+    """44 characters of base64. Half a surrogate pair, which is not a character, is refused for new passwords only."""
     encoded = normalize(password).encode(errors="surrogatepass")
     return base64.b64encode(hmac.digest(_KEY, encoded, hashlib.sha256))
 
 
 def _rounds_of(stored: str | None) -> int | None:
-    """The rounds of a stored hash; none for a text that is no hash of ours, which no password fits."""
+    """The rounds of a stored hash; none for a text that is not a hash of ours, which no password fits."""
     found = _STORED.fullmatch(stored or "")
     return int(found["rounds"]) if found else None

@@ -35,7 +35,7 @@ def decode_cursor(cursor: str, wanted: AuditFilter, *, newest_first: bool) -> UU
     """The id of the last entry before the page.
 
     Raises:
-        InvalidValueError: it is no cursor, or one of another filter or direction.
+        InvalidValueError: it is not a cursor, or one of another filter or direction.
     """
     try:
         decoded = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True)

@@ -156,7 +156,9 @@ async def _judge_sentinels(inspection: CacheInspection) -> list[CheckResult]:
         return [ok(f"all {len(sentinels)} sentinels name the primary {named.pop()}, and can elect another one")]
     well = sum(isinstance(answer, str) for answer in answers)
     if well <= len(sentinels) // 2:
-        shown = f"only {well} of {len(sentinels)} sentinels are well, which is no majority: there will be no failover"
+        shown = (
+            f"only {well} of {len(sentinels)} sentinels are well, which is not a majority: there will be no failover"
+        )
         return [failed(shown, "start the others, or see why they do not find each other"), *found]
     return some_suffice([*found, ok(f"{well} of {len(sentinels)} name {', '.join(sorted(named))}")])
 

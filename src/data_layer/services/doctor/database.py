@@ -530,7 +530,9 @@ async def _judge_replica(target: DatabaseTarget, address: DatabaseAddress) -> Ch
     try:
         async with asyncio.timeout(2 * target.time_limit / 3), target.another(address) as database:
             if not (await read_identity(database)).is_standby:
-                return warning(f"{name} is no replica but a primary, and is not read from", "correct DB_REPLICA_HOSTS")
+                return warning(
+                    f"{name} is not a replica but a primary, and is not read from", "correct DB_REPLICA_HOSTS"
+                )
             if target.facts.is_standby:
                 return ok(f"{name} answers; only a primary knows how far it is behind")
             lag = await measure_lag(target.database, database, maximum)

@@ -104,7 +104,7 @@ def _judge_folder(root: Path) -> CheckResult:
             f"there is no folder {root} yet; the next start makes it (if it was there: is its disk gone?)"
         )
     except NotADirectoryError:
-        return failed(f"{root} is no folder", "name another one in LOCAL_STORAGE_PATH")
+        return failed(f"{root} is not a folder", "name another one in LOCAL_STORAGE_PATH")
     except PermissionError:
         return failed(f"this user may not open the folder {root}", "give it to the user that runs the service")
     return ok(f"the folder {root}")
@@ -205,7 +205,7 @@ class ObjectTarget:
         """The same, as what all of them have in common."""
         storage = self.backend
         if not isinstance(storage, ObjectStorage):
-            raise TypeError("a folder is no bucket")
+            raise TypeError("a folder is not a bucket")
         return storage
 
     @property

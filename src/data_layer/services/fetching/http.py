@@ -96,7 +96,7 @@ def announced_size(head: Head) -> int | None:
     """The size of the body, where the server says it in advance.
 
     Raises:
-        ProtocolError: it is no number, or the body is compressed or packed in an unknown way.
+        ProtocolError: it is not a number, or the body is compressed or packed in an unknown way.
     """
     if (head.one("content-encoding") or "identity").lower() != "identity":
         raise ProtocolError("compressed its answer, which it was asked not to do")
@@ -106,7 +106,7 @@ def announced_size(head: Head) -> int | None:
     if length is None:
         return None
     if _LENGTH.fullmatch(length) is None:
-        raise ProtocolError("sent a length that is no number")
+        raise ProtocolError("sent a length that is not a number")
     return int(length)
 
 

@@ -374,7 +374,7 @@ class GenerationService(Lineage):
 
         Raises:
             NotFoundError: the actor has no such generation, or has it no more.
-            InvalidValueError: ``after`` is no position.
+            InvalidValueError: ``after`` is not a position.
         """
         is_first = True
 

@@ -115,7 +115,7 @@ class BearerTokens:
             DatabaseError: that cannot be known at the moment.
         """
         if len(token) > LONGEST_TOKEN:
-            raise refused("it is no signed JWT")
+            raise refused("it is not a signed JWT")
         key = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         verified = self._tokens.get(key)
         if verified is None or not await self._provider.keys.has(verified.thumbprint):

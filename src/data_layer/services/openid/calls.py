@@ -126,7 +126,7 @@ class IssuerCalls:
 
 
 def _unusable(url: str, status: int) -> IssuerError:
-    what = "something that is no JSON of the expected kind" if status in {_OK, _CREATED} else f"the status {status}"
+    what = "something that is not JSON of the expected kind" if status in {_OK, _CREATED} else f"the status {status}"
     return IssuerError(f"{_host(url)} answered {urlsplit(url).path} with {what}", status=status)
 
 

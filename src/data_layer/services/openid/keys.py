@@ -91,7 +91,7 @@ class IssuerKeys:
         """Return the keys by which a token may have been signed: those of its ``kid``, or all of its kind without one.
 
         Raises:
-            IssuerError: no keys are known, and the issuer tells none.
+            IssuerError: no keys are known, and the issuer publishes none.
         """
         matching = _matching(await self._keys.get(), kid, alg)
         return matching or _matching(await self._keys.renew(), kid, alg)

@@ -56,7 +56,7 @@ class Renewed(Generic[Value]):
         """Return the value.
 
         Raises:
-            IssuerError: there is none yet, and the issuer does not tell it.
+            IssuerError: there is none yet, and the issuer does not send it.
         """
         if self._value is None:
             return await self.renew()

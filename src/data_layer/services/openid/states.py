@@ -98,7 +98,7 @@ class LoginStates:
 
 
 def cookie_name(state: str) -> str | None:
-    """Return the name of the cookie of a login; None for what is no state."""
+    """Return the name of the cookie of a login; None for what is not a state."""
     return f"{COOKIE_PREFIX}{state[:_NAMED]}" if _STATE.fullmatch(state) else None
 
 

@@ -37,7 +37,7 @@ class VerifiedToken:
 
 
 def algorithm_of(token: str) -> str | None:
-    """Return the algorithm that a token says it was signed by; None for what is no JWT. Nothing is verified."""
+    """Return the algorithm that a token says it was signed by; None for what is not a JWT. Nothing is verified."""
     try:
         header = orjson.loads(_decode(token.partition(".")[0]))
     except ValueError:
@@ -82,7 +82,7 @@ class TokenVerifier:
         if not isinstance(alg, str) or alg not in KEY_TYPES:
             raise refused("it is not signed by an algorithm that is accepted")
         if not isinstance(kid, str | None):
-            raise refused("the name of its key is no text")
+            raise refused("the name of its key is not text")
         kind = header.get("typ")
         if not isinstance(kind, str | None) or (kind.lower() if kind else None) not in _TYPES:
             raise refused("it is a token for something else")
@@ -126,7 +126,7 @@ def require_audience(claims: dict[str, Any], wanted: str, allowed_azp: Collectio
     Args:
         claims: what it says.
         wanted: who it must be made for; empty: nobody in particular.
-        allowed_azp: to whom it may have been issued, besides ``wanted``.
+        allowed_azp: to whom it may have been issued, in addition to ``wanted``.
         is_optional: a token without an audience will do if it says to which allowed party it was issued.
 
     Raises:
@@ -135,9 +135,9 @@ def require_audience(claims: dict[str, Any], wanted: str, allowed_azp: Collectio
     audience, azp = claims.get("aud"), claims.get("azp")
     audiences = [audience] if isinstance(audience, str) else audience
     if audiences is not None and not (isinstance(audiences, list) and all(isinstance(one, str) for one in audiences)):
-        raise refused("its audience is no text")
+        raise refused("its audience is not text")
     if not isinstance(azp, str | None):
-        raise refused("the party that it was issued to is no text")
+        raise refused("the party that it was issued to is not text")
     if azp is not None and azp != wanted and azp not in allowed_azp:
         raise refused("it was issued to another party (azp); see OIDC_ALLOWED_AZP")
     if audiences:
@@ -186,18 +186,18 @@ def _check_signature(token: str, key: PublicKey, alg: str) -> dict[str, Any] | N
     except BadSignatureError:
         return None
     except (JoseError, ValueError, TypeError, RecursionError):
-        raise refused("it is no JWT as they should be") from None
+        raise refused("it is not a JWT as they should be") from None
 
 
 def _read_header(token: str) -> dict[str, Any]:
     if len(token) > LONGEST_TOKEN or token.count(".") != 2 or not token.isascii():
-        raise refused("it is no signed JWT")
+        raise refused("it is not a signed JWT")
     try:
         header = orjson.loads(_decode(token.partition(".")[0]))
     except ValueError:
         header = None
     if not isinstance(header, dict):
-        raise refused("it is no signed JWT")
+        raise refused("it is not a signed JWT")
     return header
 
 
@@ -216,5 +216,5 @@ def _time(claims: dict[str, Any], name: str) -> float | None:
         return None
     # Written so that NaN, which compares false with everything, is refused too.
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LATEST:
-        raise refused(f"its time {name} is no number")
+        raise refused(f"its time {name} is not a number")
     return float(value)

@@ -1,7 +1,7 @@
 """The visible text of a generated page, in time that grows with its length, whatever is in it.
 
 The page is not trusted and may be broken in any way. This follows the tokenizer of the HTML standard as far as text is
-concerned: comments, tags with quoted attributes, elements whose content is no text, character references. What begins
+concerned: comments, tags with quoted attributes, elements whose content is not text, character references. What begins
 and never ends, such as a comment, hides the rest of the page, as it does in a browser.
 
 ``html.parser`` takes time that grows with the square of some inputs.
@@ -99,7 +99,7 @@ def _past(code: str, mark: str, start: int) -> int:
 
 
 def _end_of(code: str, place: int, name: str) -> int:
-    """Where the end tag of an element begins whose content is no text."""
+    """Where the end tag of an element begins whose content is not text."""
     found = re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE).search(code, place)
     return -1 if found is None else found.start()
 

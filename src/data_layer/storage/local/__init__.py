@@ -4,7 +4,7 @@ What is on the disk
 -------------------
 ``images/photo.png`` is stored as the file ``images/photo.png`` with exactly the bytes that were uploaded, so that an
 operator can look at it, copy it or serve it with any tool. Its metadata must change in the same instant as its bytes,
-and a disk can swap one name at a time, so the metadata travels with the file:
+and a disk can swap one name at a time, so the metadata goes with the file:
 
 - as an *extended attribute* (``user.data_layer``), set on the temporary file before it is renamed into place. One
   file, one rename: nothing can come between. This is the normal way on Linux;

@@ -64,7 +64,7 @@ class Copy:
             reader.close()
 
     def move(self) -> bool:
-        """Rename the file if its metadata travels with it, else copy it; whether the source is still to be removed."""
+        """Rename the file if its metadata goes with it, else copy it; whether the source is still to be removed."""
         if self._source == self._target or not self._metadata_travels():
             self.copy()
             return self._source != self._target and not self._abandoned

@@ -152,7 +152,7 @@ class StorageFolder:
 
 
 def open_folder(folder: int, name: str) -> int:
-    """A descriptor of the folder ``name`` in ``folder``; a link is no folder."""
+    """A descriptor of the folder ``name`` in ``folder``; a link is not a folder."""
     with _links_refused():
         return os.open(name, _OPEN_INNER_FOLDER, dir_fd=folder)
 

@@ -21,7 +21,7 @@ class S3Location:
         region: Its region.
         endpoint: The address of a server that resembles S3; None: Amazon's.
         credentials: None: those of the machine or pod (instance role, web identity, container credentials).
-        encryption: What the server is told to encrypt with; ``none``: whatever the bucket does by itself.
+        encryption: What the server is asked to encrypt with; ``none``: whatever the bucket does by itself.
         kms_key_id: The key for ``sse-kms``; None: the account's own.
         public_endpoint: The address under which clients reach the server, behind a proxy or from outside of a network
             of containers; None: ``endpoint``. URLs for clients are made with it, and nothing is sent there by us.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from data_layer.storage.threads import FileThreads
 
 PART_SIZE = 8 * 1024 * 1024
-"""Bytes: what is longer travels in parts of this size, unless it is in memory and the backend takes it at once."""
+"""Bytes: what is longer is sent in parts of this size, unless it is in memory and the backend takes it at once."""
 
 MAX_CONDITIONAL_SIZE = 64 * 1024 * 1024
 """Bytes that are held in memory to upload them in one request, as only a request as a whole can have a condition."""
@@ -45,7 +45,7 @@ class _BrokenOffError(Exception):
 
 
 class Upload:
-    """One upload to one key. Up to ``one_request`` bytes that are in memory already travel in one request."""
+    """One upload to one key. Up to ``one_request`` bytes that are in memory are already sent in one request."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Upload:
     async def _finish(self, request: Awaitable[object]) -> None:
         """Wait for a request, and when cancelled for its end as well, so that nothing goes on unseen.
 
-        A source is told to stop, which removes what was sent. A server that does not answer is not waited for long.
+        A source is asked to stop, which removes what was sent. A server that does not answer is not waited for long.
         """
         sending = asyncio.ensure_future(request)
         cancellation = await settled(sending, on_cancel=self._break_off, patience=_PATIENCE_WHEN_CANCELLED)
@@ -190,13 +190,13 @@ class Upload:
     def _refuse_condition(self) -> None:
         if not self._condition.is_none:
             raise NotSupportedByStorageError(
-                f"A file of more than {MAX_CONDITIONAL_SIZE} bytes travels in parts, and cannot be uploaded on a "
+                f"A file of more than {MAX_CONDITIONAL_SIZE} bytes is sent in parts, and cannot be uploaded on a "
                 "condition (overwrite=False, if_match): use a key that nobody else uses"
             )
 
 
 async def _hash_of_file(content: FileContent, threads: FileThreads) -> str | None:
-    """The SHA-256 of a file that can be read twice and will travel in parts; None of anything else."""
+    """The SHA-256 of a file that can be read twice and will be sent in parts; None of anything else."""
     if isinstance(content, Path):
         return await threads.run(_hash_of_path, content)
     if isinstance(content, AsyncIterable | bytes) or not (hasattr(content, "seekable") and content.seekable()):

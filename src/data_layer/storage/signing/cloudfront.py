@@ -31,9 +31,9 @@ class CloudFrontSigner:
         try:
             key = load_pem_private_key(private_key_file.read_bytes(), password=None)
         except (OSError, ValueError, TypeError) as error:
-            raise ConfigurationError(f"AWS_CLOUDFRONT_PRIVATE_KEY: {private_key_file} is no private key") from error
+            raise ConfigurationError(f"AWS_CLOUDFRONT_PRIVATE_KEY: {private_key_file} is not a private key") from error
         if not isinstance(key, RSAPrivateKey):
-            raise ConfigurationError(f"AWS_CLOUDFRONT_PRIVATE_KEY: {private_key_file} is no RSA key")
+            raise ConfigurationError(f"AWS_CLOUDFRONT_PRIVATE_KEY: {private_key_file} is not an RSA key")
         self._key = key
 
     def sign(self, terms: Terms, *, base_url: str) -> SignedUrl:

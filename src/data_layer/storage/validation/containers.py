@@ -324,7 +324,7 @@ def stored_pieces(picture: Picture, removal: MetadataRemoval) -> Pieces:
 
     Args:
         picture: an image.
-        removal: what to remove. Besides EXIF, XMP and IPTC can disclose a place, and go in either case.
+        removal: what to remove. XMP and IPTC can disclose a place, as EXIF can, and go in either case.
     """
     dropped = {"none": set[str](), "location": {"place"}, "all": {"place", "text"}}[removal]
     pieces: Pieces = []

@@ -240,7 +240,7 @@ def recognize(file: ReceivedFile, declared: str | None, allowed: AbstractSet[str
 
 
 def _text_type(file: ReceivedFile, *, check: bool) -> str | None:
-    """The type of a text in UTF-8; ``text/plain`` where it has no mark of any other, None where it is no text.
+    """The type of a text in UTF-8; ``text/plain`` where it has no mark of any other, None where it is not text.
 
     Without the check it is what the beginning says.
     """

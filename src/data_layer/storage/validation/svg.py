@@ -61,7 +61,7 @@ def check_svg(file: ReceivedFile) -> None:
     Raises:
         ActiveContentError: it holds a script, an event handler, a reference to elsewhere, HTML, or entities, with which
             a small file can unfold to gigabytes.
-        CorruptFileError: it is no well-formed XML with a drawing in it, or is nested absurdly deep.
+        CorruptFileError: it is not well-formed XML with a drawing in it, or is nested absurdly deep.
         ImageTooLargeError: it is too large to be checked.
     """
     if file.size > _MAX_SIZE:
@@ -144,7 +144,7 @@ class _Reader:
         self._open.append(_StyleSheet() if local == "style" else None)
         self._open_sheets += [sheet for sheet in self._open[-1:] if sheet is not None]
         if self._elements == 1 and (namespace, local) != (_SVG, "svg"):
-            raise CorruptFileError(f"The outermost element is no svg in the namespace {_SVG}")
+            raise CorruptFileError(f"The outermost element is not an svg in the namespace {_SVG}")
         if self._elements > _MAX_ELEMENTS or len(self._open) > _MAX_DEPTH:
             raise CorruptFileError(f"More than {_MAX_ELEMENTS} elements, or {_MAX_DEPTH} inside each other")
         if local in _ACTIVE_ELEMENTS or namespace == _XHTML:
