@@ -60,7 +60,6 @@ FROM ended
 
 
 END_ONE = _end("sessions.end", "sessions.id = %s")
-END_ONE_OF_USER = _end("sessions.end_own", "sessions.id = %s AND sessions.user_id = %s")
 END_OF_USER = _end("sessions.end_of_user", "sessions.user_id = %s AND sessions.id IS DISTINCT FROM %s")
 END_SOME = _end("sessions.end_some", f"sessions.id IN (SELECT id FROM sessions WHERE {LIVE} LIMIT %s)")
 END_SURPLUS = _end(

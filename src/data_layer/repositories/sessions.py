@@ -101,11 +101,9 @@ class SessionRepository(Repository[Session]):
         )
         return begun, surplus
 
-    async def end(self, session_id: UUID, reason: str, *, user_id: UUID | None = None) -> EndedSessions:
-        """End one session, with ``user_id`` only if it is that user's."""
-        if user_id is None:
-            return await self._end((sql.END_ONE, (session_id, reason)))
-        return await self._end((sql.END_ONE_OF_USER, (session_id, user_id, reason)))
+    async def end(self, session_id: UUID, reason: str) -> EndedSessions:
+        """End one session."""
+        return await self._end((sql.END_ONE, (session_id, reason)))
 
     async def end_all(self, user_id: UUID, reason: str, *, keep: UUID | None = None) -> EndedSessions:
         """End all sessions of a user, but for the one to keep; none can begin meanwhile."""
