@@ -12,10 +12,10 @@ from uuid import UUID
 
 from fastapi import Path, Query, Response
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from data_layer.api.pages import link_to_next
-from data_layer.api.request_models import Body
+from data_layer.api.request_models import Body, Moment
 from data_layer.api.routes import Call, Routes
 from data_layer.entities.enums import (
     AuditAction,
@@ -105,8 +105,8 @@ class EntriesWanted(Body):
     resource_id: _Text | None = None
     correlation_id: _Text | None = None
     is_success: bool | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     text: _Text | None = None
 
     def as_filter(self) -> AuditFilter:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints
 
 from data_layer.schemas.base import Value
 from data_layer.schemas.users import Name
@@ -21,6 +22,16 @@ Reason = Annotated[
     StringConstraints(max_length=1000),
     Field(description="Why a moderator looks at somebody else's work; it is recorded."),
 ]
+
+
+def _require_date(value: object) -> object:
+    if not isinstance(value, str) or not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value, re.ASCII):
+        raise ValueError("write it as in RFC 3339, such as 2026-11-29T12:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_require_date)]
+"""A time of RFC 3339 with its zone. Pydantic alone would take ``2026`` for seconds since 1970."""
 
 
 class Body(Value):
