@@ -30,7 +30,6 @@ NEEDED: dict[str, list[str]] = {
     "users create": ["someone@example.com"],
     "users role": [NOBODY, "user"],
     "sessions revoke": [NOBODY],
-    "storage migrate": ["--from", "local"],
     "codes diff": [NOBODY, "1"],
     "codes save": [NOBODY, "1", "file"],
     "images save": [NOBODY, "file"],
