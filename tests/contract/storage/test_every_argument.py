@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -179,11 +180,16 @@ def test_the_arguments_are_found() -> None:
     assert MORE.keys() <= {argument for _, argument in CASES}
 
 
+def corners_of(storage: StorageBackend, method: str, argument: str) -> list[Any]:
+    """A third of the corners, another one for each method: nearly all of them are looked at before any backend is."""
+    return CORNERS[crc32(f"{type(storage).__name__} {method} {argument}".encode()) % 3 :: 3]
+
+
 @pytest.mark.parametrize("method", [name for name, arguments in METHODS.items() if arguments])
 async def test_every_value_in_every_argument(storage: StorageBackend, method: str) -> None:
     problems = []
     for argument in METHODS[method]:
-        for value in [*CORNERS, *MORE.get(argument, [])]:
+        for value in [*corners_of(storage, method, argument), *MORE.get(argument, [])]:
             await storage.upload(CONTENT, PLAUSIBLE["key"], "image/png")
             problems.append(await Attempt(storage, method, argument, value).problem())
     found = [problem for problem in problems if problem is not None]
