@@ -121,7 +121,7 @@ async def test_a_form_is_read_no_further_than_allowed(data: DataLayer, people: C
     answer = await people["owner"].post(
         ASSETS, content=endless(), headers={"content-type": "multipart/form-data; boundary=x"}
     )
-    assert refused(answer) == (413, "request_entity_too_large")
+    assert refused(answer) == (413, "content_too_large")
     assert sent <= data.settings.storage.max_file_size + 2**21
     assert (await people["owner"].get(ASSETS)).json()["assets"] == []
 

@@ -233,7 +233,7 @@ async def mail_reset(call: Call, user_id: UUID) -> UserAdmin:
     return user
 
 
-@routes.get("/users/{user_id}/sessions", summary="List somebody's sessions", errors=[422])
+@routes.get("/users/{user_id}/sessions", summary="List somebody's sessions", errors=[404, 422])
 async def list_sessions(call: Call, user_id: UUID, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> SessionsOfUser:
     """For moderators; with devices and places."""
     return SessionsOfUser(sessions=await call.data.sessions.list_all(call.actor, user_id=user_id, limit=limit))
@@ -260,7 +260,14 @@ async def read_trail(call: Call, response: Response, query: Annotated[TrailQuery
     return TrailPage(entries=page.entries, next=page.next_cursor)
 
 
-@routes.get("/audit/export", summary="Export the audit trail", errors=[422], responses=_EXPORTED, response_model=None)
+@routes.get(
+    "/audit/export",
+    summary="Export the audit trail",
+    errors=[422],
+    response_class=Response,
+    responses=_EXPORTED,
+    response_model=None,
+)
 async def export_trail(call: Call, query: Annotated[ExportQuery, Query()]) -> Response:
     """JSON Lines or CSV, oldest first, while it is read; for administrators. The export itself is recorded."""
     pieces = call.data.audit.export(call.actor, query.as_filter(), format=query.format, view=query.view)

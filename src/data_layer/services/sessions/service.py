@@ -225,10 +225,13 @@ class SessionService:
 
         Raises:
             PermissionDeniedError: when the actor may not see them.
+            NotFoundError: when there is no such user.
         """
         require(actor, Permission.LIST_SESSIONS)
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.LIST_SESSIONS)
+            if user_id is not None:
+                await tx.users.get(user_id)
             sessions = await tx.sessions.live(user_id, limit=limit)
             return [SessionAdmin.model_validate(session) for session in sessions]
 
