@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_origin
 from uuid import UUID
+from zlib import crc32
 
 import pytest
 import typer
@@ -119,7 +120,8 @@ def test_no_value_brings_a_traceback(
     environment = {"ENVIRONMENT": "production"} if name in {"dev", "start"} else {}
     for parameter in filter(takes_value, command.params):
         annotation = parameter.type_descriptor.annotation
-        for value in values(annotation):
+        # Where one is looked at, all are: a third of the values each, chosen by its name.
+        for value in values(annotation)[crc32(f"{name} {parameter.name}".encode()) % 3 :: 3]:
             given = [project if word == NOBODY else word for word in arguments_with(name, command, parameter, value)]
             where = f"{name} {parameter.name}={value[:40]!r}"
             as_json = ["--json"] if any("--json" in p.opts for p in command.params) else []

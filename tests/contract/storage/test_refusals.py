@@ -106,7 +106,7 @@ async def test_accepted_keys_round_trip(storage: StorageBackend, key: str) -> No
     assert await keys(storage) == []
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     key=st.text(max_size=30)
     | st.text(alphabet="./\\ aA:~%\0\u2044\uff0e\u0301é", max_size=12)
