@@ -103,7 +103,7 @@ def test_sentinels(examine: Examine) -> None:
             sentinel.kill()
         lone = examine(**place)
         lone.says("cache.address", "warning", "nothing listens there")
-        lone.says("cache.topology", "failed", "no majority")
+        lone.says("cache.topology", "failed", "not a majority")
 
 
 def test_a_cluster(examine: Examine) -> None:

@@ -152,7 +152,7 @@ def test_a_standby_in_the_place_of_the_primary(examine: Examine, server: Postgre
         behind.says("database.replicas", "warning", "behind", "replay is paused")
         standby.let_go()
         wrong = examine(**place(server), DB_REPLICA_HOSTS=f"127.0.0.1:{server.port}")
-        wrong.says("database.replicas", "warning", "no replica but a primary")
+        wrong.says("database.replicas", "warning", "not a replica but a primary")
     gone = examine(**place(server), **replicas)
     gone.says("database.replicas", "warning", "nothing listens there")
     assert gone.of("database.login")["outcome"] == "ok"

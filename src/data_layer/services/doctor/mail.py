@@ -36,8 +36,11 @@ def mail_checks(settings: MailSettings, public_address: str, *, is_production: b
             renderer.render(letter)
         return ok(f"all {len(letters)} can be filled")
 
+    configured = Check(PART, "configured", look_at_settings)
+    if not settings.is_configured:
+        return [configured]
     return [
-        Check(PART, "configured", look_at_settings),
+        configured,
         Check(PART, "server", look_at_server, needs=("configured",)),
         Check(PART, "templates", look_at_templates, needs=("configured",)),
     ]
