@@ -21,6 +21,7 @@ OWN_VALUES: dict[type[DataLayerError], dict[str, Any]] = {
     errors.BudgetExceededError: {"remaining": Decimal("0.5")},
     errors.ChangedMeanwhileError: {"wanted": {"name": "a"}, "current": {"name": "b"}},
     errors.GenerationEndedError: {"status": "failed"},
+    errors.StillRunningError: {"retry_after": 2.5},
 }
 
 

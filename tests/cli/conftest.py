@@ -8,7 +8,7 @@ import pytest
 
 from data_layer import DataLayer, Settings
 from tests.conftest import empty_tables
-from tests.observability.conftest import logging_as_before
+from tests.observability.conftest import logging_as_before, logging_restored
 from tests.service.support import another_database, drop_database
 
 from .support import Commands
@@ -44,9 +44,10 @@ def seeded(servers: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("seeded")
     database_url = another_database(servers[0])
     command = commands_for(database_url, servers[1], folder / "uploads", DATA_FOLDER=str(folder / "data"))
-    command("db", "create")
-    command("db", "migrate")
-    command("db", "seed")
+    with logging_restored():
+        command("db", "create")
+        command("db", "migrate")
+        command("db", "seed")
     yield command
     drop_database(database_url)
 

@@ -260,7 +260,7 @@ async def shows(data: DataLayer, cluster: Servers, email: str) -> bool:
 
 @pytest.mark.parametrize("position", ["", "nonsense", "1", "x/y", "1/2/3"])
 async def test_what_is_no_position_is_refused(data: DataLayer, position: str) -> None:
-    with pytest.raises(InvalidValueError, match="no position"):
+    with pytest.raises(InvalidValueError, match="not a position"):
         data.transaction(read_only=True, after=position)
 
 

@@ -112,7 +112,7 @@ async def test_a_place_for_sockets_that_somebody_else_prepared_is_not_used(
     if trap == "stranger":
         monkeypatch.setattr("os.geteuid", lambda: 4321)
         monkeypatch.setattr(folders, "_check_owner", lambda _: None)
-    with pytest.raises(EmbeddedServerError, match="no private folder of this account"):
+    with pytest.raises(EmbeddedServerError, match="not a private folder of this account"):
         await valkey_only(long_folder).start()
     assert permissions(target).keys() == {target.name}
 

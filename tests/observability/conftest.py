@@ -4,6 +4,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import structlog
@@ -13,6 +14,13 @@ from asgi_correlation_id.context import correlation_id
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """Logging is global to the process: what a test configures must not reach the next one."""
+    with logging_restored():
+        yield
+
+
+@contextmanager
+def logging_restored() -> Iterator[None]:
+    """Undo at the end what is configured inside."""
     root = logging.getLogger()
     loggers = [root, *(each for each in root.manager.loggerDict.values() if isinstance(each, logging.Logger))]
     before = [(each, list(each.handlers), each.level, each.propagate) for each in loggers]

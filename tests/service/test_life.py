@@ -48,7 +48,8 @@ def test_other_commands_attach_while_it_runs(running: Service) -> None:
     assert shown.returncode == 0, shown.stderr
     assert len(json.loads(shown.stdout)) == len(catalog()["projects"])
     assert run_command(running.folder, "health").returncode == 0
-    assert wait_for(lambda: set(processes_of(running.folder)) == before), "they used the servers that ran"
+    # Of those that were there one may have ended, such as a worker of PostgreSQL's autovacuum.
+    assert wait_for(lambda: set(processes_of(running.folder)) <= before), "they used the servers that ran"
     assert running.get("/health").json()["overall"] is True
 
 

@@ -43,6 +43,8 @@ async def call_as(world: World, person: UUID, service: str, method: str, *, whos
         if name in annotations and parameter.kind is not parameter.VAR_KEYWORD and parameter.default is parameter.empty:
             values[name] = world.plausible(Case(service, method, name), name, annotations[name])
     things = {value for value in values.values() if isinstance(value, UUID) and value in world.ids}
+    if "actor" not in annotations:
+        things.discard(values.get("owner_id"))  # The person is put in its place.
     if whose is not None:
         values |= dict.fromkeys({"owner_id", "user_id"} & annotations.keys(), whose)
     elif "actor" in annotations:

@@ -158,7 +158,10 @@ def test_a_loopback_address_with_a_port_is_local(local: str) -> None:
 @pytest.mark.parametrize("name", PATHS)
 def test_every_path_may_begin_in_the_home_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "file").write_text("x")
+    if name == "mail_templates":
+        (tmp_path / "file").mkdir()
+    else:
+        (tmp_path / "file").write_text("x")
     companions: dict[str, Any] = {"db_ssl_cert": __file__, "db_ssl_key": __file__, "redis_tls": True}
     for written in ("~/file", Path("~/file")):
         assert settings(**companions | {name: written}).flat()[name] == tmp_path / "file"

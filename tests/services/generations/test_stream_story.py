@@ -184,8 +184,9 @@ class Story:
 
     async def end(self) -> None:
         write = self.processes[0].generations
-        await write.complete(self.owner.actor, self.token, 0, code=self.code(0) + "!")
+        # Before: a reader may be handed the end while its writer still waits for the answer.
         self.states[0].add((self.code(0) + "!").replace("\0", "\u2400"))
+        await write.complete(self.owner.actor, self.token, 0, code=self.code(0) + "!")
         await write.cancel(self.owner.actor, self.id)
         for number in range(READERS):
             await self.join(number, number % 2 == 1)
