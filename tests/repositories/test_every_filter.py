@@ -52,7 +52,7 @@ async def test_every_value_in_every_filter(data: DataLayer, rows: Rows, reposito
     for number, name in enumerate(mapped(kind).column_attrs.keys()):
         # All of them in every column would take minutes; so each meets a fifth, and the next one another fifth.
         for value in CORNERS[number % 5 :: 5]:
-            for wanted in (value, [value]):
+            for wanted in (value, [value]) if number % 2 else (value,):
                 place = f"{repository}({name}={shown(wanted)})"
                 problems += [f"{place}: {problem}" async for problem in problems_of(data, repository, name, wanted)]
     assert not problems, "\n".join([f"{len(problems)} problems", *problems[:60]])
