@@ -236,8 +236,8 @@ async def try_value(data: DataLayer, make: Callable[..., Entity], kind: type[Ent
 
 
 def corners_of(number: int) -> list[Any]:
-    """A fifth of the corners, the next field's another fifth: columns of each type meet all, in a fifth of the time."""
-    return CORNERS[number % 5 :: 5]
+    """A tenth of the corners, the next field another tenth: columns of each type meet all, in a tenth of the time."""
+    return CORNERS[number % 10 :: 10]
 
 
 async def try_corners(
