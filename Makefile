@@ -28,21 +28,18 @@ run: $(to_run) ## Start the service with its own PostgreSQL and Valkey (PORT=300
 	@exec $(bin)/data-layer dev
 
 quick: $(to_develop) ## Run the tests that start no process, in less than two minutes: while you work
-	@sh tools/azurite/install.sh $(bin)/python
-	@sh tools/oidc_provider/install.sh $(bin)/python
+	@sh tools/install_npm.sh $(bin)/python azurite oidc_provider
 	@$(quick) $(ARGUMENTS)
 
 watch: $(to_develop) ## Run `make quick` again whenever a file is saved (ARGUMENTS="-k cache")
 	@exec $(bin)/watchfiles --filter python '$(quick) $(ARGUMENTS)' src tests
 
 test: $(to_develop) ## Run the tests against servers that they start themselves (ARGUMENTS="-k cache")
-	@sh tools/azurite/install.sh $(bin)/python
-	@sh tools/oidc_provider/install.sh $(bin)/python
+	@sh tools/install_npm.sh $(bin)/python azurite oidc_provider
 	@$(pytest) -m "not slow" $(ARGUMENTS)
 
 test-all: $(to_develop) ## Run the slow tests too: failovers, crashes, chaos, fuzzing
-	@sh tools/azurite/install.sh $(bin)/python
-	@sh tools/oidc_provider/install.sh $(bin)/python
+	@sh tools/install_npm.sh $(bin)/python azurite oidc_provider
 	@$(pytest) $(ARGUMENTS)
 
 test-lowest: $(to_develop) ## Run the tests of the library with the lowest versions that pyproject.toml allows
@@ -53,13 +50,11 @@ test-servers: $(to_develop) ## Run the tests of the library against the servers 
 	    tests/services/accounts tests/services/sessions tests/services/tokens $(ARGUMENTS)
 
 coverage: $(to_develop) ## Run the tests and measure which lines and branches they reach (htmlcov/index.html)
-	@sh tools/azurite/install.sh $(bin)/python
-	@sh tools/oidc_provider/install.sh $(bin)/python
+	@sh tools/install_npm.sh $(bin)/python azurite oidc_provider
 	@$(pytest) -m "not slow" --cov --cov-report=term --cov-report=html $(ARGUMENTS)
 
 mutants: $(to_develop) ## Put faults into the code, one at a time; print what no test notices (ARGUMENTS="--sample 20 cache")
-	@sh tools/azurite/install.sh $(bin)/python
-	@sh tools/oidc_provider/install.sh $(bin)/python
+	@sh tools/install_npm.sh $(bin)/python azurite oidc_provider
 	@$(bin)/python -m tools.mutants $(ARGUMENTS)
 
 check: lint types test-all ## Run everything that has to pass before a change goes in; the site is built by a test
@@ -101,7 +96,7 @@ bench-cache: $(to_measure) ## Measure the cache against redis-py, coredis, valke
 	@$(bin)/python benchmarks/cache.py $(ARGUMENTS)
 
 bench-storage: $(to_measure) ## Measure files on S3, Azure and the local disk against obstore and the vendors' libraries
-	@sh tools/azurite/install.sh $(bin)/python
+	@sh tools/install_npm.sh $(bin)/python azurite
 	@$(bin)/python benchmarks/storage.py $(ARGUMENTS)
 	@$(bin)/python benchmarks/saved_files.py $(ARGUMENTS)
 

@@ -22,8 +22,7 @@ done | sed 's/^moto==/moto[s3,server]==/' >"$environment/tools.txt"
 "$uv" pip install --quiet --python "$python" --requirement "$environment/tools.txt" \
     --constraint "$environment/library.txt"
 "$uv" pip install --quiet --python "$python" --no-deps --editable .
-sh tools/azurite/install.sh "$python"
-sh tools/oidc_provider/install.sh "$python"
+sh tools/install_npm.sh "$python" azurite oidc_provider
 
 run_tests() {
     "$python" -m pytest -p no:anyio -p no:cacheprovider -m "not slow and not needs_debian" --numprocesses=auto \

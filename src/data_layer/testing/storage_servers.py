@@ -203,7 +203,7 @@ class AzuriteServer(StorageServer):
         program = Path(sys.prefix) / "azurite/node_modules/azurite/dist/src/blob/main.js"
         if not program.exists():
             raise EmbeddedServerError(
-                f"Azurite is not installed: run `sh tools/azurite/install.sh {sys.executable}`, as `make test` does"
+                f"Azurite is not installed: run `sh tools/install_npm.sh {sys.executable} azurite`, as `make test` does"
             )
         return [
             *(_node(), str(program), "--blobHost", "127.0.0.1", "--blobPort", str(self.port)),
