@@ -194,9 +194,18 @@ async def test_an_encoding_that_nobody_knows_is_refused(owner: httpx.AsyncClient
     assert (await owner.post(PROJECTS, json={"name": "x"}, headers=plain)).status_code == 201
 
 
+async def test_a_compressed_form_is_no_larger_than_json(owner: httpx.AsyncClient) -> None:
+    """A form is written to a file while it arrives, but not while it is decompressed."""
+    head = b'--cut\r\ncontent-disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+    form = head + bytes(29 * 2**20) + b"\r\n--cut--\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=cut", "content-encoding": "gzip"}
+    answer = await owner.post("/v1/assets", content=gzip.compress(form, 1), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "content_too_large")
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 async def test_a_bomb_does_not_go_off(owner: httpx.AsyncClient, encoding: str) -> None:
-    """A gigabyte of blanks in less than the limit of the body: refused, and never in memory."""
+    """128 MiB of blanks in less than the limit of the body: refused, and never in memory."""
     blanks = b" " * 2**20
     packer = (
         zlib.compressobj(9, zlib.DEFLATED, 31) if encoding == "gzip" else zstandard.ZstdCompressor(19).compressobj()

@@ -223,6 +223,8 @@ async def _in_thread(work: Callable[..., bytes], *values: Any) -> bytes:
 _FED = 256
 """Bytes of zstd that are decompressed at once: more than 8 MiB never come of them."""
 _LARGEST_WINDOW = 8 * 2**20
+LARGEST_DECOMPRESSED = 28 * 2**20
+"""Bytes of a body that came compressed. It is held in memory whole, unlike the file of a form that comes as it is."""
 
 
 def decompressed(receive: Receive, content_encoding: str, most: int) -> Receive:
@@ -231,7 +233,7 @@ def decompressed(receive: Receive, content_encoding: str, most: int) -> Receive:
     Args:
         receive: the messages as they came.
         content_encoding: the header of the request.
-        most: bytes that the body may have, compressed and decompressed.
+        most: bytes that the body may have, compressed and decompressed; 28 MiB at most.
 
     Raises:
         HTTPException: 415 for an encoding that is not known here. Reading it: 400 where it is damaged, 413 where it has
@@ -240,6 +242,7 @@ def decompressed(receive: Receive, content_encoding: str, most: int) -> Receive:
     unpack = {"gzip": _unpack_gzip, "x-gzip": _unpack_gzip, "zstd": _unpack_zstd}.get(content_encoding.strip().lower())
     if unpack is None:
         raise HTTPException(415, "Content-Encoding may be gzip or zstd", {"accept-encoding": "gzip, zstd"})
+    most = min(most, LARGEST_DECOMPRESSED)
     is_read = False
 
     async def receive_decompressed() -> Message:
