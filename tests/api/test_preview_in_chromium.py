@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import socket
 from pathlib import Path
-from urllib.parse import unquote
 from uuid import UUID
 
 import pytest
@@ -17,15 +13,13 @@ from data_layer import DataLayer
 from data_layer.api.authentication import COOKIE
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.generations import FinishedVariant, GenerationRequest
-from data_layer.server.http_server import HttpServer
+from tests.api.chromium import seen_in_chromium
 from tests.api.test_projects import create, people
 from tests.api.test_variants import Clients
-from tests.needs_debian import find_program
 from tests.services.accounts.support import PASSWORD
 
 __all__ = ["people"]
 
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage")
 HOSTILE = """<!doctype html><form action="/taken" method="post"><input name="a" value="b"></form>
 <iframe src="/taken"></iframe><script>
 const seen = {origin: self.origin};
@@ -58,7 +52,6 @@ async def test_a_page_gets_at_nothing_of_the_person_who_looks(
     data: DataLayer, people: Clients, app: FastAPI, tmp_path: Path
 ) -> None:
     taken: list[tuple[str, bool]] = []
-    seen: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
     project = UUID((await create(people["owner"]))["id"])
     recorded = await data.generations.record(SYSTEM, project, GenerationRequest(), [FinishedVariant(code=HOSTILE)])
     start = START.replace("PASSWORD", PASSWORD).replace("VARIANT", str(recorded.variant_ids[0]))
@@ -72,28 +65,7 @@ async def test_a_page_gets_at_nothing_of_the_person_who_looks(
         taken.append((request.headers.get("sec-fetch-dest", request.method), COOKIE in request.cookies))
         return "taken"
 
-    @app.get("/seen")
-    async def see(request: Request) -> None:
-        seen.set_result(json.loads(unquote(request.url.query)))
-
-    program = find_program("chromium")
-    assert program is not None
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = HttpServer(app, listener, finish_seconds=1)
-        server.start()
-        browser = await asyncio.create_subprocess_exec(
-            *(program, *FLAGS, f"--user-data-dir={tmp_path}"),
-            f"http://127.0.0.1:{listener.getsockname()[1]}/start",
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        try:
-            async with asyncio.timeout(60):
-                found = await seen
-        finally:
-            browser.kill()
-            await browser.wait()
-            await server.close()
+    found = await seen_in_chromium(app, "/start", tmp_path)
     assert found == {
         "origin": "null",
         "cookie": "SecurityError",

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import unquote
 
 import httpx
 import pytest
 from fastapi import FastAPI, Request
 
 from data_layer import DataLayer
-from data_layer.server.http_server import HttpServer
 from data_layer.services import request_limits
+from tests.api.chromium import seen_in_chromium
 from tests.api.test_projects import create, people, refused
-from tests.needs_debian import find_program
 from tests.observability.support import events, log_to_memory
 
 __all__ = ["people"]
@@ -122,44 +118,15 @@ async def test_a_hostile_page_can_do_nothing_to_the_person_who_looks(
     people: Clients, app: FastAPI, tmp_path: Path
 ) -> None:
     taken: list[str] = []
-    seen: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
 
     @app.api_route("/taken", methods=["GET", "POST"])
     async def take(request: Request) -> str:
         taken.append(str(request.headers))
         return "taken"
 
-    @app.get("/seen")
-    async def see(request: Request) -> None:
-        seen.set_result(json.loads(unquote(request.url.query)))
-
     project = await project_with_page(people["owner"], HOSTILE)
     url = (await people["owner"].post(f"{project}/shares", json={})).json()["url"]
-    program = find_program("chromium")
-    assert program is not None
-    flags = (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-dev-shm-usage",
-    )
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = HttpServer(app, listener, finish_seconds=1)
-        server.start()
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}{url}"
-        browser = await asyncio.create_subprocess_exec(
-            *(program, *flags, f"--user-data-dir={tmp_path}", address),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        try:
-            async with asyncio.timeout(60):
-                found = await seen
-        finally:
-            browser.kill()
-            await browser.wait()
-            await server.close()
+    found = await seen_in_chromium(app, url, tmp_path)
     assert found == {
         "origin": "null",
         "cookie": "SecurityError",
