@@ -14,7 +14,7 @@ from fastapi import Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 
-from data_layer.api.pages import link_to_next
+from data_layer.api.pages import link_to_next, next_after
 from data_layer.api.request_models import Body, Moment
 from data_layer.api.routes import Call, Routes
 from data_layer.entities.enums import (
@@ -178,7 +178,7 @@ routes = Routes("/v1/admin", "administration")
 async def list_users(call: Call, response: Response, query: Annotated[UsersQuery, Query()]) -> UserPage:
     """For moderators."""
     users = await call.data.accounts.list(call.actor, **query.model_dump())
-    following = users[-1].id if len(users) == query.limit else None
+    following = next_after(users, query.limit)
     link_to_next(call, response, after=following)
     return UserPage(users=users, next=following)
 
@@ -282,7 +282,7 @@ async def export_trail(call: Call, query: Annotated[ExportQuery, Query()]) -> Re
 async def list_mails(call: Call, response: Response, query: Annotated[MailsQuery, Query()]) -> MailPage:
     """For administrators: which wait, and what became of the others. Neither text nor link is shown."""
     mails = await call.data.mails.list(call.actor, **query.model_dump())
-    following = mails[-1].id if len(mails) == query.limit else None
+    following = next_after(mails, query.limit)
     link_to_next(call, response, after=following)
     return MailPage(mails=mails, next=following)
 

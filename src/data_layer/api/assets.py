@@ -1,6 +1,6 @@
 """Assets over HTTP: the files of a person, sent through the service or straight to the storage.
 
-What pages show needs an address that lasts: publish an asset, and anybody who has the address reads it.
+What pages show needs an address that lasts: publish an asset, and anybody with the address reads it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fastapi import Query, Response
 from fastapi.responses import RedirectResponse
 from pydantic import Field, StringConstraints
 
-from data_layer.api.pages import link_to_next
+from data_layer.api.pages import link_to_next, next_after
 from data_layer.api.request_models import Body
 from data_layer.api.routes import Call, Routes
 from data_layer.api.uploads import body_with_file, room_for_file, sent_with_file
@@ -99,8 +99,8 @@ routes = Routes("/v1/assets", "assets")
 @routes.get("", summary="List the own assets", errors=[422])
 async def list_assets(call: Call, response: Response, query: Annotated[AssetQuery, Query()]) -> AssetPage:
     """Screenshots and generated images are among them."""
-    found = await call.data.files.list(owner_id=_owner(call), limit=query.limit, after=query.after)
-    following = found[-1].id if len(found) == query.limit else None
+    found = await call.data.files.list(owner_id=call.user_id, limit=query.limit, after=query.after)
+    following = next_after(found, query.limit)
     link_to_next(call, response, after=following)
     return AssetPage(assets=[_shown(file) for file in found], next=following)
 
@@ -115,7 +115,7 @@ async def list_assets(call: Call, response: Response, query: Annotated[AssetQuer
 )
 async def create(call: Call, response: Response) -> AssetView:
     """The type is read from the content; a name, a type or a URL that says something else changes nothing about it."""
-    files, owner_id = call.data.files, _owner(call)
+    files, owner_id = call.data.files, call.user_id
     async with sent_with_file(call, NewAsset) as sent:
         url, name = sent.values.url, sent.values.file_name or sent.file_name
         if sent.file is not None and url is None:
@@ -131,19 +131,19 @@ async def create(call: Call, response: Response) -> AssetView:
 @routes.post("/uploads", summary="Begin a direct upload", status_code=201, openapi_extra=_UPLOAD)
 async def begin_upload(call: Call, body: NewUpload) -> DirectUpload:
     """Send the file with ``method`` to ``url``, with exactly these ``headers``; then complete the upload."""
-    return await call.data.files.begin_upload(owner_id=_owner(call), **body.model_dump())
+    return await call.data.files.begin_upload(owner_id=call.user_id, **body.model_dump())
 
 
 @routes.post("/uploads/{upload_id}/complete", summary="Complete a direct upload", errors=[404, 409])
 async def complete_upload(call: Call, upload_id: UUID) -> AssetView:
     """What has arrived is verified and becomes an asset with the same id. Harmless to repeat."""
-    return _shown(await call.data.files.complete_upload(upload_id, owner_id=_owner(call)))
+    return _shown(await call.data.files.complete_upload(upload_id, owner_id=call.user_id))
 
 
 @routes.get("/{asset_id}", summary="Read what is known of an asset", errors=[404, 422])
 async def show(call: Call, asset_id: UUID) -> AssetView:
     """Its bytes are at ``/content``."""
-    return _shown(await call.data.files.stat(asset_id, owner_id=_owner(call)))
+    return _shown(await call.data.files.stat(asset_id, owner_id=call.user_id))
 
 
 @routes.get(
@@ -159,7 +159,7 @@ async def content(
 ) -> Response:
     """A redirect to a signed URL; ``thumbnail`` chooses the smallest one with at least so many pixels on a side."""
     signed = await call.data.files.signed_url(
-        asset_id, owner_id=_owner(call), expires_in=SHOWN_FOR, thumbnail=thumbnail
+        asset_id, owner_id=call.user_id, expires_in=SHOWN_FOR, thumbnail=thumbnail
     )
     return RedirectResponse(signed.url, 307)
 
@@ -167,18 +167,14 @@ async def content(
 @routes.post("/{asset_id}/publish", summary="Give an asset a permanent address", errors=[404])
 async def publish(call: Call, asset_id: UUID) -> PublicFile:
     """It may stand inside pages. Harmless to repeat. Deleting the asset whose id is returned takes it back."""
-    return await call.data.files.publish(asset_id, owner_id=_owner(call))
+    return await call.data.files.publish(asset_id, owner_id=call.user_id)
 
 
 @routes.delete("/{asset_id}", summary="Delete an asset, or abandon an upload", status_code=204, errors=[404])
 async def delete(call: Call, asset_id: UUID) -> None:
     """Bytes that something else needs stay."""
-    if not await call.data.files.delete(asset_id, owner_id=_owner(call)):
+    if not await call.data.files.delete(asset_id, owner_id=call.user_id):
         raise NotFoundError(f"no asset has the id {asset_id}")
-
-
-def _owner(call: Call) -> UUID:
-    return call.user_id
 
 
 def _shown(file: FileView) -> AssetView:

@@ -52,7 +52,7 @@ class People:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A user who has proved who it is.
+    """An authenticated user.
 
     ``session`` is None for those who come without one; what concerns the session itself is refused to them.
     """

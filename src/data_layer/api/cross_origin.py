@@ -64,5 +64,5 @@ def allow_origins(app: FastAPI, settings: ServiceSettings) -> None:
 
 
 def origins_with_cookies(settings: ServiceSettings) -> frozenset[str]:
-    """The origins whose pages may act as the person who is logged in here."""
+    """The origins whose pages may act as the person logged in here."""
     return frozenset(settings.cors_allowed_origins if settings.cors_allow_credentials else ())

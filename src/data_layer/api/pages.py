@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID
+
 from fastapi import Request, Response
+
+
+class Identified(Protocol):
+    """A row of a list."""
+
+    @property
+    def id(self) -> UUID:
+        """Its id."""
+
+
+def next_after(rows: Sequence[Identified], limit: int) -> UUID | None:
+    """Where the next page begins; None where this one is not full, and so the last."""
+    return rows[-1].id if len(rows) == limit else None
 
 
 def link_to_next(request: Request, response: Response, **cursor: object) -> None:

@@ -77,7 +77,7 @@ class Call(Request):
 
     @property
     def session_id(self) -> UUID | None:
-        """The session that the request comes in; None for a caller who has proved otherwise who it is."""
+        """The session that the request comes in; None for a caller that authenticated without one."""
         session = self.caller.session
         return None if session is None else session.id
 
@@ -86,7 +86,7 @@ class Call(Request):
         """The session that the request comes in.
 
         Raises:
-            PermissionDeniedError: the caller has proved otherwise who it is.
+            PermissionDeniedError: the caller authenticated without one.
         """
         session = self.caller.session
         if session is None:

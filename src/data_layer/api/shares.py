@@ -89,7 +89,7 @@ async def list_shares(call: Call, project_id: UUID) -> Shares:
     openapi_extra=_EXAMPLE,
 )
 async def create(call: Call, project_id: UUID, body: WantedShare) -> CreatedShare:
-    """Anybody who has the link sees the page. 409 where the project has a hundred shares in force."""
+    """Anybody with the link sees the page. 409 where the project has a hundred shares in force."""
     new = await call.data.shares.create(
         call.actor,
         project_id,

@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 
 from data_layer.api.conditions import prefers
-from data_layer.api.pages import link_to_next
+from data_layer.api.pages import link_to_next, next_after
 from data_layer.api.request_models import Body
 from data_layer.api.routes import Call, Routes
 from data_layer.errors import NotFoundError
@@ -119,7 +119,7 @@ async def sums(call: Call, query: Annotated[SumsQuery, Query()]) -> Sums | Respo
 async def entries(call: Call, response: Response, query: Annotated[EntriesQuery, Query()]) -> EntryPage:
     """Entries are recorded once and never changed."""
     found = await call.data.usage.entries(call.actor, **query.model_dump())
-    following = found[-1].id if len(found) == query.limit else None
+    following = next_after(found, query.limit)
     link_to_next(call, response, before=following)
     return EntryPage(entries=found, next=following)
 

@@ -162,7 +162,7 @@ async def take_back_rating(call: Call, variant_id: UUID) -> None:
 
 @routes.post("/{variant_id}/copies", summary="Count that the code was copied", status_code=204, errors=[404])
 async def count_copy(call: Call, variant_id: UUID) -> None:
-    """For a button that copies to the clipboard, of which no request would tell."""
+    """For a button that copies to the clipboard, which the service would not notice."""
     await call.data.generations.count_copy(call.actor, variant_id)
 
 

@@ -1,4 +1,4 @@
-"""The ``user_identities`` table: who is known by an OpenID Connect issuer under which subject."""
+"""The ``user_identities`` table: which account belongs to which subject of an OpenID Connect issuer."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ RULES: dict[Permission, Rule] = {
     Permission.REACTIVATE_ACCOUNT: Rule(others=UserRole.ADMIN),
     Permission.DELETE_ACCOUNT: Rule(owner=True, others=UserRole.ADMIN),
     Permission.VERIFY_ACCOUNT: Rule(others=UserRole.ADMIN),
-    # Nobody but an operator with a shell: whoever sets a password can be that person.
+    # Nobody but an operator with a shell: setting a password is as good as being that person.
     Permission.SET_PASSWORD: Rule(),
     Permission.SUSPEND_ACCOUNT: Rule(others=UserRole.MODERATOR, outranked=True),
     Permission.UNLOCK_ACCOUNT: Rule(others=UserRole.MODERATOR, outranked=True),

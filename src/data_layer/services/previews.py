@@ -38,7 +38,7 @@ class SignedPreview:
 
 @checks_arguments
 class PreviewService:
-    """Signs addresses of pages for people who may see them, and opens the pages for anybody who has an address.
+    """Signs addresses of pages for people who may see them, and opens the pages for anybody with an address.
 
     An address shows one variant and works for five minutes, also if the person loses the right to see it meanwhile.
     The page itself can read it; it discloses nothing but the page.

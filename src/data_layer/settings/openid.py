@@ -172,7 +172,7 @@ class OpenIdSettings(SettingsPart):
         """Return what production refuses."""
         addresses = {"OIDC_ISSUER": self.oidc_issuer, "OIDC_USER_URL": self.oidc_user_url}
         return [
-            f"{name} must begin with https:// in production: whoever can change its answers could be anybody"
+            f"{name} must begin with https:// in production: an attacker who can change its answers could be anybody"
             for name, address in addresses.items()
             if address is not None and not address.startswith("https://")
         ]

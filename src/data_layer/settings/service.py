@@ -83,7 +83,7 @@ class ServiceSettings(SettingsPart):
         "https://app.example.com; * for all. Default: none.",
     )
     cors_allow_credentials: bool = Field(
-        False, description="Let pages of these origins act as the person who is logged in here with a cookie."
+        False, description="Let pages of these origins act as the person logged in here with a cookie."
     )
     enable_docs: bool = Field(True, description="Describe the HTTP API at /docs and /openapi.json.")
     trusted_proxies: Annotated[tuple[TrustedProxy, ...], BeforeValidator(split_list), COMMA_SEPARATED] = Field(
@@ -99,7 +99,7 @@ class ServiceSettings(SettingsPart):
         """Return what makes these settings unusable anywhere."""
         if not self.cors_allow_credentials or ANY_ORIGIN not in self.cors_allowed_origins:
             return []
-        problem = "CORS_ALLOW_CREDENTIALS with * in CORS_ALLOWED_ORIGINS would let every page act as the person who is"
+        problem = "CORS_ALLOW_CREDENTIALS with * in CORS_ALLOWED_ORIGINS would let every page act as the person"
         return [f"{problem} logged in; name the origins"]
 
     def worker_contradictions(self, connections: int) -> list[str]:

@@ -121,7 +121,7 @@ class LetterWriter:
         return Letter(
             kind=mail.kind,
             email=user.email,
-            # Whoever registers somebody else's address chooses the name: an advertisement, for example.
+            # Somebody who registers another person's address chooses the name: an advertisement, for example.
             name=(user.display_name or user.first_name) if user.email_verified else "",
             message_id=mail.message_id,
             written_at=mail.created_at,

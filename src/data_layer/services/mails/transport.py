@@ -57,8 +57,8 @@ class SmtpTransport(MailTransport):
     """Sends by SMTP, over one connection that is kept while there is something to send.
 
     The certificate of the server and its name are verified, with SMTP_TLS=starttls too: a server that does not offer
-    encryption is not used. What the server refuses for a mail (its receiver, its content) is told apart from what it
-    refuses to us (the login, the sender), which is the operator's to correct and no mail's fault.
+    encryption is not used. A refusal of one mail (its receiver, its content) is another error than a refusal of the
+    service (the login, the sender), which the operator has to correct.
 
     Args:
         settings: the ``smtp_`` ones.

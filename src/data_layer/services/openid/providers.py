@@ -334,7 +334,7 @@ class GitHubProvider:
 
 
 def make_provider(configuration: ProviderConfiguration, settings: OpenIdSettings, calls: IssuerCalls) -> Provider:
-    """Return who is configured."""
+    """Return the provider that a configuration describes."""
     if configuration.kind == "github":
         return GitHubProvider(configuration, calls)
     return OpenIdProvider(configuration, settings, calls)

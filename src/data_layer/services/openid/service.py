@@ -66,7 +66,7 @@ class OpenIdService:
         settings: what is believed of the issuer's tokens.
         security: the secrets.
         accounts: of people.
-        sessions: tells which accounts have changed.
+        sessions: reports which accounts have changed.
         copies: what is known of that.
         transactions: where identities are kept.
     """
