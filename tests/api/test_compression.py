@@ -17,7 +17,7 @@ import zstandard
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from data_layer.api.compression import SMALLEST, CompressionMiddleware, accepted_encodings
+from data_layer.web.compression import SMALLEST, CompressionMiddleware, accepted_encodings
 from tests.api.test_projects import PROJECTS, create, owner, people, refused
 from tests.api.test_variants import PAGE, Clients, Story, story
 

@@ -10,8 +10,8 @@ from fastapi import FastAPI
 
 from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
-from data_layer.api.authentication import COOKIE
 from data_layer.errors import ConfigurationError
+from data_layer.web.authentication import COOKIE
 from tests.services.accounts.support import PASSWORD, make_account
 
 APP = "https://app.example.com"

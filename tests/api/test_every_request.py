@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
-from data_layer.api.authentication import COOKIE
+from data_layer.web.authentication import COOKIE
 from tests.file_content import picture
 from tests.services.accounts.support import PASSWORD, make_account
 from tests.support import make_user

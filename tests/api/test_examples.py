@@ -12,7 +12,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 from fastapi import FastAPI
 
-from data_layer.api.errors import PROBLEM
+from data_layer.web.errors import PROBLEM
 from tests.api.test_projects import owner, people
 
 __all__ = ["owner", "people"]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from werkzeug.http import parse_options_header
 
 from data_layer import DataLayer, Settings
-from data_layer.api.conditions import UnsatisfiableRangeError, accepts_gzip, parse_range
 from data_layer.schemas.files import FileView
 from data_layer.storage.validation import clean_file_name
+from data_layer.web.conditions import UnsatisfiableRangeError, accepts_gzip, parse_range
 from tests.file_content import PAGE, SVG, picture
 from tests.support import make_user
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
-from data_layer.api.authentication import COOKIE
-from data_layer.api.conditions import Conditions
-from data_layer.api.proxies import TrustedProxies
 from data_layer.errors import ConfigurationError, InvalidValueError
 from data_layer.schemas.health import Health
 from data_layer.schemas.users import ProfileChanges
+from data_layer.web.authentication import COOKIE
+from data_layer.web.conditions import Conditions
+from data_layer.web.proxies import TrustedProxies
 from tests.services.accounts.support import PASSWORD, make_account, trail
 
 LOGIN = {"email": "ann@example.com", "password": PASSWORD}

@@ -14,10 +14,10 @@ import pytest
 
 from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
-from data_layer.api.authentication import COOKIE, REGISTRATION_COOKIE
 from data_layer.api.routes import SMALL_BODY
 from data_layer.entities.enums import MailKind
 from data_layer.schemas.actors import SYSTEM
+from data_layer.web.authentication import COOKIE, REGISTRATION_COOKIE
 from tests.leaks import LogLines, places_of
 from tests.mail_server import token_of
 from tests.services.accounts.support import PASSWORD, make_account, trail

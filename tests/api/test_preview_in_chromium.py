@@ -10,9 +10,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
 
 from data_layer import DataLayer
-from data_layer.api.authentication import COOKIE
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.generations import FinishedVariant, GenerationRequest
+from data_layer.web.authentication import COOKIE
 from tests.api.chromium import seen_in_chromium
 from tests.api.test_projects import create, people
 from tests.api.test_variants import Clients

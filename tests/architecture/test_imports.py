@@ -13,6 +13,9 @@ EVERYWHERE = {"settings", "concurrency", "errors", "context", "extras", "observa
 ROWS = {"entities", "schemas", "database"}
 PORTS = {"cache", "storage"}
 
+FACES = {"api", "hosted", "recorder", "console"}
+FACE = EVERYWHERE | {"entities.enums", "schemas", "services", "storage", "layer", "web", "__init__"}
+
 MAY_IMPORT: dict[str, set[str]] = {
     "concurrency": set(),
     "errors": set(),
@@ -34,11 +37,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "layer": EVERYWHERE | ROWS | PORTS | {"config", "repositories", "services", "embedded"},
     "instance": EVERYWHERE | {"config", "schemas", "services", "layer"},
     "__init__": EVERYWHERE | {"config", "entities", "schemas", "layer", "instance"},
-    "api": EVERYWHERE | {"entities.enums", "schemas", "services", "storage", "layer", "__init__"},
-    "server": EVERYWHERE | {"config", "services", "layer", "api"},
+    # What the faces share; they never import each other, and ``server`` puts them into one application.
+    "web": EVERYWHERE | {"entities.enums", "schemas", "services", "layer"},
+    "api": FACE,
+    "hosted": FACE,
+    "recorder": FACE | {"config"},
+    "console": FACE,
+    "client": {"errors"},
+    "server": EVERYWHERE | {"config", "services", "layer", "web", *FACES},
     "cli": EVERYWHERE
     | PORTS
-    | {"config", "entities.enums", "schemas", "database", "services", "layer", "api", "server", "__init__"},
+    | {"config", "entities.enums", "schemas", "database", "services", "layer", "server", "__init__"}
+    | FACES,
     "testing": EVERYWHERE
     | ROWS
     | PORTS

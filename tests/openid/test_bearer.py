@@ -15,9 +15,9 @@ from sqlalchemy import text
 
 from data_layer import DataLayer
 from data_layer.api.app import create_app
-from data_layer.api.authentication import Caller, reauthenticate
 from data_layer.errors import ExpiredTokenError, PermissionDeniedError
 from data_layer.schemas.actors import SYSTEM
+from data_layer.web.authentication import Caller, reauthenticate
 from tests.services.accounts.support import actions
 
 from .issuer import Issuer, encoded, make_key, sign

@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from data_layer import DataLayer, Settings
-from data_layer.api.authentication import COOKIE
 from data_layer.config import ExaminedSettings
 from data_layer.entities.enums import AuthProvider
 from data_layer.layer.doctor import open_doctor
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.doctor import Finding, Outcome
+from data_layer.web.authentication import COOKIE
 from tests.services.accounts.support import PASSWORD, actions, make_account
 
 from .issuer import ANN, Issuer, log_in_at

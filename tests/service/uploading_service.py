@@ -7,21 +7,23 @@ also decoded by the process that serves, as in an application with the library i
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from fastapi import Request
+from fastapi import APIRouter, FastAPI, Request
 
 from data_layer.api import app as application
 from data_layer.cli import main
 from data_layer.errors import InvalidFileError
+from data_layer.layer import DataLayer
 
 create_app = application.create_app
 
 
-def create_uploading_app(data: Any, **options: Any) -> Any:
+def create_uploading_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> FastAPI:
     """The service's application, and the routes."""
-    app = create_app(data, **options)
+    app = create_app(data, faces)
 
     @app.post("/uploads")
     async def begin(content_type: str, size: int) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from fastapi import BackgroundTasks, Response
 
-from data_layer.api.authentication import COOKIE, REGISTRATION_COOKIE, RegistrationProof, refuse_other_sites
 from data_layer.api.mails import queue_mail
 from data_layer.api.request_models import (
     Address,
@@ -23,6 +22,7 @@ from data_layer.schemas.base import Value
 from data_layer.schemas.users import ProfileChanges, UserFull
 from data_layer.services.accounts.addresses import login_name
 from data_layer.services.request_limits import RequestKind
+from data_layer.web.authentication import COOKIE, REGISTRATION_COOKIE, RegistrationProof, refuse_other_sites
 
 _PROOF_SECONDS = 86_400  # As long as the mailed token.
 _COOKIE: dict[str, Any] = {"secure": True, "httponly": True, "samesite": "strict"}

@@ -14,7 +14,6 @@ from fastapi import Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 
-from data_layer.api.pages import link_to_next, next_after
 from data_layer.api.request_models import Body, Moment
 from data_layer.api.routes import Call, Routes
 from data_layer.entities.enums import (
@@ -32,6 +31,7 @@ from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.schemas.sessions import SessionAdmin
 from data_layer.schemas.users import UserAdmin
 from data_layer.services.acting import LONGEST_REASON
+from data_layer.web.pages import link_to_next, next_after
 
 _Limit = Annotated[int, Field(ge=1, le=1000)]
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from data_layer import __version__
@@ -28,16 +28,18 @@ from data_layer.api import (
     variants,
 )
 from data_layer.api.account_pages import add_account_pages
-from data_layer.api.authentication import People
-from data_layer.api.compression import CompressionMiddleware
-from data_layer.api.cross_origin import allow_origins, origins_with_cookies
 from data_layer.api.documentation import describe, documentation_page
-from data_layer.api.errors import add_error_handlers
-from data_layer.api.middleware import RequestMiddleware, TracingMiddleware
-from data_layer.api.proxies import TrustedProxies
 from data_layer.services.request_limits import RequestLimiter
+from data_layer.web.authentication import People
+from data_layer.web.compression import CompressionMiddleware
+from data_layer.web.cross_origin import allow_origins, origins_with_cookies
+from data_layer.web.errors import add_error_handlers
+from data_layer.web.middleware import RequestMiddleware, TracingMiddleware
+from data_layer.web.proxies import TrustedProxies
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from data_layer.layer import DataLayer
 
 _RESOURCES = (
@@ -59,12 +61,18 @@ _RESOURCES = (
 )
 
 
-def create_app(data: DataLayer) -> FastAPI:
-    """An application that serves this data layer. Its opener closes it, and sends mails with ``data.mails``."""
-    parts = (
+def create_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> FastAPI:
+    """An application that serves this data layer. Its opener closes it, and sends mails with ``data.mails``.
+
+    Args:
+        data: open, and stays open for as long as the application serves.
+        faces: what is served beside the API, such as the console; ``data_layer.server.faces`` lists them.
+    """
+    parts: tuple[APIRouter, ...] = (
         health.make_router(data),
         files.make_router(data),
         files.make_public_router(data),
+        *faces,
     )
     app = FastAPI(
         title="Data layer for Screenshot to Code",
@@ -77,7 +85,10 @@ def create_app(data: DataLayer) -> FastAPI:
         # Such a redirect would name whatever host the client sent.
         redirect_slashes=False,
         # Not by include_router, which makes each of them a second time.
-        routes=[route for part in (*_RESOURCES, *parts) for route in part.routes],
+        routes=[
+            *(route for resource in _RESOURCES for route in resource.routes),
+            *(route for part in parts for route in part.routes),
+        ],
     )
     settings = data.settings
     limiter = RequestLimiter(

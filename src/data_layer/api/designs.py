@@ -9,11 +9,11 @@ from uuid import UUID
 from fastapi import Response
 from pydantic import StringConstraints
 
-from data_layer.api.conditions import moment_tag, require_moment
 from data_layer.api.request_models import Body
 from data_layer.api.routes import Call, Routes
 from data_layer.schemas.base import Value
 from data_layer.schemas.designs import DesignSystemChanges, DesignSystemView
+from data_layer.web.conditions import moment_tag, require_moment
 
 _TEXT_BODY = 2**20
 """Bytes: 128 KiB of text, of which JSON may write each character as six."""

@@ -11,9 +11,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
-from data_layer.api.authentication import COOKIE
-from data_layer.api.errors import Problem, described
 from data_layer.api.examples import add_examples
+from data_layer.web.authentication import COOKIE
+from data_layer.web.errors import Problem, described
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "

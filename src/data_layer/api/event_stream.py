@@ -11,11 +11,11 @@ import orjson
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
-from data_layer.api.authentication import reauthenticate
-from data_layer.api.errors import problem_of
 from data_layer.api.routes import Call
 from data_layer.errors import DataLayerError
 from data_layer.schemas.generation_stream import CodePatch, CodeState, FollowedEvent, StreamedEvent, VariantEnded
+from data_layer.web.authentication import reauthenticate
+from data_layer.web.errors import problem_of
 
 HEARTBEAT_SECONDS = 15.0
 _FIRST_SECONDS = 2.0

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
-from data_layer.api.errors import PROBLEM, code_of, title_of
+from data_layer.web.errors import PROBLEM, code_of, title_of
 
 Schema = dict[str, Any]
 

@@ -13,11 +13,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
-from data_layer.api.conditions import Conditions, UnsatisfiableRangeError, accepts_gzip, parse_range
 from data_layer.errors import FileNotFoundInStorageError
 from data_layer.services.files import SHOWN_INLINE
 from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.files.serving import FileServer, LocalFileServer, ServedFile
+from data_layer.web.conditions import Conditions, UnsatisfiableRangeError, accepts_gzip, parse_range
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer

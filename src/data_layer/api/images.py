@@ -10,8 +10,6 @@ from fastapi.responses import RedirectResponse
 from pydantic import Field, StringConstraints
 
 from data_layer.api.assets import REDIRECT, SHOWN_FOR
-from data_layer.api.conditions import moment_tag, require_moment
-from data_layer.api.pages import link_to_next
 from data_layer.api.request_models import Body, Reason
 from data_layer.api.routes import Call, Routes
 from data_layer.api.uploads import body_with_file, room_for_file, sent_with_file
@@ -19,6 +17,8 @@ from data_layer.entities.enums import ImageKind
 from data_layer.errors import InvalidValueError
 from data_layer.schemas.files import PublicFile
 from data_layer.schemas.images import GeneratedImageFull, ImageChanges, ImagePage, NewImage
+from data_layer.web.conditions import moment_tag, require_moment
+from data_layer.web.pages import link_to_next
 
 _EXAMPLE: dict[str, Any] = {
     "url": "https://provider.example/images/1.png",

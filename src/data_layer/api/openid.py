@@ -9,11 +9,11 @@ from fastapi import Query, Response
 from fastapi.responses import RedirectResponse
 from pydantic import StringConstraints
 
-from data_layer.api.authentication import COOKIE, COOKIE_RULES, cookie_of
 from data_layer.api.routes import Call, Routes
 from data_layer.schemas.base import Value
 from data_layer.services.openid.states import cookie_name
 from data_layer.services.request_limits import RequestKind
+from data_layer.web.authentication import COOKIE, COOKIE_RULES, cookie_of
 
 _BACK = {303: {"description": "Where the browser goes on."}}
 

@@ -18,11 +18,11 @@ from uuid import UUID
 from fastapi import HTTPException, Query, Response
 from fastapi.responses import RedirectResponse
 
-from data_layer.api.errors import refusal
-from data_layer.api.hostile_pages import hostile_page
 from data_layer.api.request_models import Reason
 from data_layer.api.routes import Call, Routes
 from data_layer.services.previews import PREVIEW_PATH
+from data_layer.web.errors import refusal
+from data_layer.web.hostile_pages import hostile_page
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send

@@ -13,8 +13,6 @@ from fastapi import Path, Query, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from pydantic import Field, StringConstraints
 
-from data_layer.api.conditions import Conditions, require_revision, revision_tag
-from data_layer.api.pages import link_to_next
 from data_layer.api.request_models import Body, Reason
 from data_layer.api.routes import Call, Routes
 from data_layer.api.uploads import body_with_file, room_for_file, sent_with_file
@@ -32,6 +30,8 @@ from data_layer.schemas.projects import (
     ProjectPage,
 )
 from data_layer.schemas.search import SearchPage
+from data_layer.web.conditions import Conditions, require_revision, revision_tag
+from data_layer.web.pages import link_to_next
 
 _PIECE = 64 * 1024
 _Cursor = Annotated[str, StringConstraints(max_length=4096)]

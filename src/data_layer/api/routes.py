@@ -25,9 +25,6 @@ from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope
 
-from data_layer.api.authentication import Caller, People, authenticate, people_of
-from data_layer.api.compression import decompressed
-from data_layer.api.errors import described
 from data_layer.api.idempotency import DESCRIPTION as IDEMPOTENCY_KEY
 from data_layer.api.idempotency import Fingerprint, answer_once, key_of
 from data_layer.context import current_context
@@ -36,6 +33,9 @@ from data_layer.layer import DataLayer
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.sessions import ActiveSession
 from data_layer.services.request_limits import RequestKind
+from data_layer.web.authentication import Caller, People, authenticate, people_of
+from data_layer.web.compression import decompressed
+from data_layer.web.errors import described
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 

@@ -7,11 +7,11 @@ from uuid import UUID
 
 from fastapi import Response
 
-from data_layer.api.authentication import COOKIE, admit_login, refuse_other_sites
 from data_layer.api.request_models import SessionLogin
 from data_layer.api.routes import Call, Routes
 from data_layer.schemas.base import Value
 from data_layer.schemas.sessions import ActiveSession, SessionSecure
+from data_layer.web.authentication import COOKIE, admit_login, refuse_other_sites
 
 
 class BegunSession(Value):

@@ -11,7 +11,6 @@ from fastapi import Response
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
-from data_layer.api.hostile_pages import hostile_page
 from data_layer.api.request_models import Body, Token
 from data_layer.api.routes import Call, Routes
 from data_layer.errors import NotFoundError
@@ -20,6 +19,7 @@ from data_layer.schemas.projects import ProjectFull
 from data_layer.schemas.shares import ShareView
 from data_layer.services.request_limits import RequestKind
 from data_layer.services.shares import LONGEST_LIFETIME, SHARE_PATH
+from data_layer.web.hostile_pages import hostile_page
 
 _Version = Annotated[int, Field(ge=1, lt=2**31)]
 _EXAMPLE: dict[str, Any] = {

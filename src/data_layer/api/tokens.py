@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Literal, Self
 from uuid import UUID
 
-from data_layer.api.authentication import admit_login
 from data_layer.api.request_models import Login, Refresh
 from data_layer.api.routes import Call, Routes
 from data_layer.schemas.base import Value
 from data_layer.schemas.sessions import TokenPair
+from data_layer.web.authentication import admit_login
 
 
 class Tokens(Value):

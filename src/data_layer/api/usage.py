@@ -13,14 +13,14 @@ from fastapi import Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 
-from data_layer.api.conditions import prefers
-from data_layer.api.pages import link_to_next, next_after
 from data_layer.api.request_models import Body
 from data_layer.api.routes import Call, Routes
 from data_layer.errors import NotFoundError
 from data_layer.schemas.base import Value
 from data_layer.schemas.usage import BudgetView, UsageEntryView, UsageGroup, UsageSum
 from data_layer.services.csv_text import csv_bytes, csv_cell
+from data_layer.web.conditions import prefers
+from data_layer.web.pages import link_to_next, next_after
 
 _CSV = "text/csv"
 _LINES = 500

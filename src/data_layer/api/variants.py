@@ -13,13 +13,13 @@ from fastapi import Query, Response
 from fastapi.responses import RedirectResponse
 from pydantic import Field, StringConstraints, model_validator
 
-from data_layer.api.conditions import Conditions, prefers, require_edition, revision_tag
 from data_layer.api.request_models import Body, Reason
 from data_layer.api.routes import Call, Routes
 from data_layer.entities.enums import CodeStack
 from data_layer.schemas.codes import GeneratedCodeFull, VariantChanges
 from data_layer.schemas.generations import CodeDiff, GenerationView
 from data_layer.schemas.projects import ProjectFull
+from data_layer.web.conditions import Conditions, prefers, require_edition, revision_tag
 
 _DIFF = "text/x-diff"
 _JSON = "application/json"

@@ -178,14 +178,14 @@ class ServiceProcess:
         await self._observer.opened(data)
 
     async def _serve(self, data: DataLayer) -> None:
-        from data_layer.api.app import create_app
+        from data_layer.server.faces import whole_application
         from data_layer.server.metrics import metrics_of_process
         from data_layer.services.schedule import scheduled
 
         interval = self._settings.audit.maintenance_interval if self._role.maintains else 0
         metrics = metrics_of_process(data, self._metrics_listener, self._role.folder)
         async with scheduled(data.maintenance, data.cache, interval), data.mails.delivering(), metrics:
-            self._lifecycle.open(create_app(data))
+            self._lifecycle.open(whole_application(data))
             await self._stop.unless(self._observer.may_serve())
             self._http.start()
             self._observer.serving(data)

@@ -24,7 +24,7 @@ import zstandard
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from data_layer.api.conditions import qualities
+from data_layer.web.conditions import qualities
 
 SMALLEST = 1024
 _LARGE = 64 * 1024

@@ -11,13 +11,13 @@ from fastapi import routing
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from data_layer.api.errors import internal_error
-from data_layer.api.proxies import Headers, TrustedProxies
 from data_layer.context import request_context
 from data_layer.observability.log import get_log
 from data_layer.observability.metrics.http import UNMATCHED, HttpCounters
 from data_layer.observability.tracing.current import current_traceparent
 from data_layer.services.shares import SHARE_PATH
+from data_layer.web.errors import internal_error
+from data_layer.web.proxies import Headers, TrustedProxies
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
