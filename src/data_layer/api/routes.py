@@ -45,6 +45,14 @@ SMALL_BODY = 64 * 1024
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _SECURITY: list[dict[str, list[str]]] = [{"Bearer": []}, {"SessionCookie": []}]
 
+_IF_MATCH: dict[str, Any] = {
+    "name": "If-Match",
+    "in": "header",
+    "required": True,
+    "description": "The ETag of what was read, so that nobody else's change is lost.",
+    "schema": {"type": "string"},
+}
+
 
 class Call(Request):
     """A request to one of the routes, and who sends it."""
@@ -245,6 +253,8 @@ class Routes:
         if creates_something({method}, options, needs_login=needs_login):
             errors = {409, *errors}
             extra = extra | {"parameters": [IDEMPOTENCY_KEY]}
+        if 428 in errors:
+            extra = extra | {"parameters": [_IF_MATCH]}
         statuses = {503, *errors} | ({401, 403} if needs_login else set()) | ({429} if counted else set())
         if options.get("status_code") == 204:
             options["response_model"] = None
