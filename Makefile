@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help run quick watch test test-all test-lowest test-servers coverage check format lint types docs build lock upgrade
-.PHONY: env-example clients clean mutants
+.PHONY: env-example clients translations clean mutants
 .PHONY: bench bench-http bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-bodies bench-generations bench-growth bench-operations
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
@@ -89,6 +89,9 @@ env-example: $(to_develop) ## Write .env.example again after a change in the set
 
 clients: $(to_develop) ## Write docs/reference/openapi.json again after a change in the routes
 	@$(bin)/python tools/make_clients.py
+
+translations: $(to_develop) ## Bring new texts of the console into the files of its translators
+	@$(bin)/python tools/update_translations.py
 
 bench: bench-http bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-bodies bench-generations bench-growth bench-operations ## Run all benchmarks
 

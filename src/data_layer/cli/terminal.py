@@ -55,6 +55,7 @@ class Terminal(Observer):
         for name, place in places.items():
             console.print(Text(f"{name:>9}  ", style="bold").append(plain(place), style="not bold"), soft_wrap=True)
         say(f"Press Ctrl-C to stop. In another terminal: {_program()} projects list")
+        say(f"Look at everything in the console: {service}/console")
 
     def stopping(self) -> None:
         """Say that it will take a moment."""

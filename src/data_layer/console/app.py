@@ -1,0 +1,47 @@
+"""The console as one router, made around an open data layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Response
+from fastapi.responses import RedirectResponse
+
+from data_layer.console.pages import PageCall, Pages, add_pages, error_page
+from data_layer.console.rendering import Renderer
+from data_layer.console.views import entrance, projects
+
+if TYPE_CHECKING:
+    from data_layer.layer import DataLayer
+
+_YEAR = "public, max-age=31536000, immutable"
+
+_start = Pages("", needs_login=False)
+
+
+def make_console(data: DataLayer) -> APIRouter:
+    """All pages; ``/`` leads to them."""
+    settings = data.settings
+    renderer = Renderer(
+        preview_origin=settings.service.preview_origin,
+        has_remote_images=settings.storage.storage_backend != "local",
+    )
+    router = APIRouter()
+    add_pages(router, renderer, _start, entrance.pages, projects.pages)
+    return router
+
+
+@_start.get("/")
+async def begin(_call: PageCall) -> Response:
+    """Lead to the console."""
+    return RedirectResponse("/console")
+
+
+@_start.get("/console/static/{name}")
+async def serve_asset(call: PageCall, name: str) -> Response:
+    """A style sheet, a script or an icon; its name changes with its content."""
+    asset = call.renderer.assets.find(name)
+    if asset is None:
+        return error_page(call, 404)
+    headers = {"cache-control": _YEAR, "cross-origin-resource-policy": "same-origin"}
+    return Response(asset.content, headers=headers, media_type=asset.media_type)

@@ -1,0 +1,116 @@
+"""The languages of the console, from the ``.po`` files in ``locale``: another one is another folder there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from gettext import GNUTranslations, NullTranslations
+from importlib import resources
+from io import BytesIO
+
+from babel import Locale
+from babel.dates import format_date, format_datetime, format_timedelta
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+from babel.numbers import format_compact_decimal, format_currency, format_decimal, format_percent
+
+from data_layer.web.conditions import qualities
+
+DEFAULT = "en"
+LANGUAGE_COOKIE = "console-language"
+_NONE = "\N{EN DASH}"
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """A language: its texts, and how it writes numbers and times."""
+
+    code: str
+    translations: NullTranslations
+    locale: Locale
+
+    @property
+    def name(self) -> str:
+        """What the language calls itself."""
+        return str(self.locale.get_display_name()).capitalize()
+
+    def text(self, message: str, **values: object) -> str:
+        """A message of this program; what is filled in is as it came, so templates must escape it."""
+        translated = self.translations.gettext(message)
+        return translated % values if values else translated
+
+    def ago(self, moment: datetime | None) -> str:
+        """How long ago, or in how long."""
+        if moment is None:
+            return ""
+        return str(format_timedelta(moment - datetime.now(UTC), add_direction=True, locale=self.locale))
+
+    def moment(self, moment: datetime | None) -> str:
+        """Date and time of UTC."""
+        return "" if moment is None else f"{format_datetime(moment, 'medium', locale=self.locale)} UTC"
+
+    def day(self, day: date) -> str:
+        """A date without its year."""
+        return str(format_date(day, "d MMM", locale=self.locale))
+
+    def number(self, value: float | Decimal | None) -> str:
+        """A number in full; a dash where there is none."""
+        return _NONE if value is None else str(format_decimal(value, locale=self.locale))
+
+    def compact(self, value: float) -> str:
+        """A number in short, such as 12K."""
+        return str(format_compact_decimal(value, locale=self.locale, fraction_digits=1))
+
+    def percent(self, share: float | None) -> str:
+        """A share of one."""
+        return _NONE if share is None else str(format_percent(share, "#,##0.#%", locale=self.locale))
+
+    def money(self, amount: Decimal, currency: str) -> str:
+        """An amount: cents from one unit on, else as many places as tell something."""
+        if amount == 0 or abs(amount) >= 1:
+            return str(format_currency(amount, currency, locale=self.locale))
+        return str(format_currency(amount, currency, "¤#,##0.00##", locale=self.locale, currency_digits=False))
+
+    def size(self, size: int | None) -> str:
+        """Bytes in the largest fitting unit."""
+        if size is None:
+            return _NONE
+        value, unit = float(size), 0
+        while value >= 1024 and unit < len(_UNITS) - 1:
+            value, unit = value / 1024, unit + 1
+        digits = "0" if unit == 0 or value >= 100 else "0.0"
+        return f"{format_decimal(value, digits, locale=self.locale)} {_UNITS[unit]}"
+
+
+class Languages:
+    """All languages, read once."""
+
+    def __init__(self) -> None:
+        self._all = {DEFAULT: Language(DEFAULT, NullTranslations(), Locale.parse(DEFAULT))}
+        for folder in resources.files("data_layer.console").joinpath("locale").iterdir():
+            if folder.is_dir():
+                with folder.joinpath("LC_MESSAGES", "console.po").open("rb") as file:
+                    catalog = read_po(file, locale=folder.name)
+                compiled = BytesIO()
+                write_mo(compiled, catalog)
+                compiled.seek(0)
+                self._all[folder.name] = Language(folder.name, GNUTranslations(compiled), Locale.parse(folder.name))
+
+    @property
+    def all(self) -> Mapping[str, Language]:
+        """The languages by their codes."""
+        return self._all
+
+    def choose(self, chosen: str | None, accept_language: str | None) -> Language:
+        """The one that a person has chosen here, else the one that their browser wants most."""
+        if chosen in self._all:
+            return self._all[chosen]
+        wanted = qualities(accept_language)
+        for name in sorted(wanted, key=lambda name: -wanted[name]):
+            code = name.partition("-")[0]
+            if wanted[name] > 0 and code in self._all:
+                return self._all[code]
+        return self._all[DEFAULT]

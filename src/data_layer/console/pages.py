@@ -1,0 +1,304 @@
+"""How a page is declared, and what all of them have in common.
+
+``Pages`` collects the pages of one part::
+
+    pages = Pages("/console/projects")
+
+    @pages.get("/{project_id}")
+    async def show(call: PageCall, project_id: UUID) -> Response:
+        return call.page("project.html", project=await call.data.projects.open(call.actor, project_id))
+
+A handler calls services and fills in a template. What is sent by a form ends with ``call.go``, so that loading the page
+again does nothing again. Without a session the person logs in first and comes back. Errors become pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, quote, urlencode
+from uuid import UUID
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
+from fastapi.routing import APIRoute
+
+from data_layer.console.languages import LANGUAGE_COOKIE, Language
+from data_layer.console.rendering import Renderer
+from data_layer.context import extend_request_context
+from data_layer.entities.enums import UserRole
+from data_layer.errors import AuthenticationError, DataLayerError, InvalidSessionError, InvalidTokenError
+from data_layer.layer import DataLayer
+from data_layer.observability.log import get_log
+from data_layer.schemas.actors import Actor
+from data_layer.services.permissions import Permission, is_allowed
+from data_layer.web.authentication import Caller, authenticate, people_of, refuse_other_sites
+from data_layer.web.errors import problem_of
+
+log = get_log(__name__)
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+LOGIN_PATH = "/console/login"
+_LARGEST_FORM = 64 * 1024
+_MOST_FIELDS = 200
+
+
+class PageCall(Request):
+    """A request for a page, and who sends it."""
+
+    @property
+    def renderer(self) -> Renderer:
+        """What makes pages."""
+        renderer: Renderer = self.scope["console"]
+        return renderer
+
+    @property
+    def data(self) -> DataLayer:
+        """The services."""
+        return people_of(self).data
+
+    @property
+    def caller(self) -> Caller | None:
+        """Who sends it; nobody in particular on pages that need no login."""
+        return self.scope.get("caller")
+
+    @property
+    def actor(self) -> Actor:
+        """Who acts; only of pages that need a login."""
+        caller: Caller = self.scope["caller"]
+        return caller.actor
+
+    @property
+    def user_id(self) -> UUID:
+        """Whose account the request comes from."""
+        caller: Caller = self.scope["caller"]
+        return caller.user_id
+
+    @property
+    def session_id(self) -> UUID | None:
+        """The session that the request comes in."""
+        session = None if self.caller is None else self.caller.session
+        return None if session is None else session.id
+
+    @property
+    def language(self) -> Language:
+        """The language of the answer."""
+        chosen = self.cookies.get(LANGUAGE_COOKIE)
+        return self.renderer.languages.choose(chosen, self.headers.get("accept-language"))
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether htmx asks, for a part of a page."""
+        return self.headers.get("hx-request") == "true"
+
+    def text(self, message: str, **values: object) -> str:
+        """A message in the language of the answer."""
+        return self.language.text(message, **values)
+
+    async def fields(self) -> dict[str, str]:
+        """What a form has sent; of several values of a name the last one.
+
+        Raises:
+            HTTPException: 413 for more than a form of ours can hold, 415 for another type.
+        """
+        return dict(await self.pairs())
+
+    async def pairs(self) -> list[tuple[str, str]]:
+        """The same with every value."""
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        body = bytearray()
+        async for piece in self.stream():
+            body += piece
+            if len(body) > _LARGEST_FORM:
+                raise HTTPException(413)
+        if not body:
+            return []
+        if kind != "application/x-www-form-urlencoded":
+            raise HTTPException(415)
+        try:
+            return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict")
+        except ValueError:
+            raise HTTPException(400) from None
+
+    def page(self, template: str, code: int = 200, /, **values: Any) -> Response:
+        """A page in the frame that all have."""
+        role = None if self.caller is None else self.actor.role
+        shared = {
+            "is_logged_in": self.caller is not None,
+            "role": role,
+            "is_moderator": role in {UserRole.MODERATOR, UserRole.ADMIN},
+            "may": self._may,
+            "path": self.url.path,
+            "here": self.url.path + (f"?{self.url.query}" if self.url.query else ""),
+            "done": self.query_params.get("done"),
+            "done_id": _uuid_text(self.query_params.get("id")),
+        }
+        return self.renderer.page(template, self.language, shared | values, code)
+
+    def go(self, path: str, done: str | None = None, thing: UUID | None = None) -> Response:
+        """Go on with another page after something was done.
+
+        Args:
+            path: a path of the console.
+            done: what was done, as ``templates/done.html`` knows it.
+            thing: to what, so that it can be undone.
+        """
+        values = {name: str(value) for name, value in (("done", done), ("id", thing)) if value is not None}
+        separator = "&" if "?" in path else "?"
+        return RedirectResponse(path + (separator + urlencode(values) if values else ""), 303)
+
+    def back(
+        self, fields: Mapping[str, str], otherwise: str, done: str | None = None, thing: UUID | None = None
+    ) -> Response:
+        """Go back to the page of the console that the form was on."""
+        path = fields.get("back", "")
+        return self.go(path if is_own_path(path) else otherwise, done, thing)
+
+    def _may(self, permission: str) -> bool:
+        return self.caller is not None and is_allowed(self.actor, Permission(permission))
+
+
+def is_own_path(path: str) -> bool:
+    """Whether a text is a path of the console, and of no other host."""
+    is_below = path == "/console" or path.startswith(("/console/", "/console?"))
+    return is_below and path.isascii() and path.isprintable() and "\\" not in path
+
+
+def _uuid_text(text: str | None) -> str | None:
+    try:
+        return None if text is None else str(UUID(text))
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    path: str
+    methods: tuple[str, ...]
+    handler: Callable[..., Any]
+    needs_login: bool
+
+
+class Pages:
+    """The pages of one part.
+
+    Args:
+        prefix: the beginning of all paths.
+        needs_login: whether they need a session.
+    """
+
+    def __init__(self, prefix: str, *, needs_login: bool = True) -> None:
+        self._prefix = prefix
+        self._needs_login = needs_login
+        self._declared: list[_Declared] = []
+
+    def get(self, path: str = "") -> Callable[[Handler], Handler]:
+        """Declare a page."""
+        return self._add(path, ("GET", "HEAD"))
+
+    def post(self, path: str = "") -> Callable[[Handler], Handler]:
+        """Declare what a form does."""
+        return self._add(path, ("POST",))
+
+    def _add(self, path: str, methods: tuple[str, ...]) -> Callable[[Handler], Handler]:
+        def add(handler: Handler) -> Handler:
+            self._declared.append(_Declared(self._prefix + path, methods, handler, self._needs_login))
+            return handler
+
+        return add
+
+    def routes(self, renderer: Renderer) -> Iterator[APIRoute]:
+        """The routes of the pages."""
+        for each in self._declared:
+            yield PageRoute(
+                each.path, each.handler, renderer=renderer, needs_login=each.needs_login, methods=list(each.methods)
+            )
+
+
+class PageRoute(APIRoute):
+    """A route that answers with pages, also where it fails."""
+
+    def __init__(
+        self, path: str, endpoint: Callable[..., Any], *, renderer: Renderer, needs_login: bool, methods: list[str]
+    ) -> None:
+        self._renderer = renderer
+        self._needs_login = needs_login
+        super().__init__(path, endpoint, methods=methods, include_in_schema=False, response_model=None)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            call = PageCall(request.scope, request.receive)
+            call.scope["console"] = self._renderer
+            extend_request_context(source="console")
+            try:
+                if self._needs_login:
+                    call.scope["caller"] = await authenticate(call)
+                else:
+                    refuse_other_sites(call)
+                response = await handle(call)
+            except (InvalidSessionError, InvalidTokenError):
+                response = _ask_to_log_in(call)
+            except HTTPException as error:
+                response = error_page(call, error.status_code)
+            except RequestValidationError as error:
+                is_path = any(problem["loc"][0] == "path" for problem in error.errors())
+                response = error_page(call, 404 if is_path else 422)
+            except DataLayerError as error:
+                response = _page_of(call, error)
+            except Exception as error:  # noqa: BLE001  (whatever it is, the person gets a page)
+                response = _crashed(call, error)
+            return self._renderer.protect(response)
+
+        return answer
+
+
+def add_pages(router: APIRouter, renderer: Renderer, *parts: Pages) -> None:
+    """Add all pages of these parts to a router, and a page for every other address below ``/console``."""
+    for part in parts:
+        router.routes.extend(part.routes(renderer))
+    router.routes.extend(_others.routes(renderer))
+
+
+def _page_of(call: PageCall, error: DataLayerError) -> Response:
+    try:
+        problem = problem_of(call.scope, error)
+    except DataLayerError:
+        return _crashed(call, error)
+    detail = None if isinstance(error, AuthenticationError) or problem.status >= 500 else problem.detail
+    return error_page(call, problem.status, detail)
+
+
+def error_page(call: PageCall, status: int, detail: str | None = None) -> Response:
+    """The page for a failure; ``detail`` is what a service said, in English."""
+    return call.page("error.html", status, status=status, detail=detail, request_id=call.scope["request_id"])
+
+
+def _crashed(call: PageCall, error: Exception) -> Response:
+    log.error("request_crashed", exc_info=error, path=call.url.path)
+    return error_page(call, 500)
+
+
+def _ask_to_log_in(call: PageCall) -> Response:
+    path = call.url.path + (f"?{call.url.query}" if call.url.query else "")
+    target = LOGIN_PATH
+    if call.method in {"GET", "HEAD"} and not call.is_partial and path not in {"/console", "/console/"}:
+        target += f"?next={quote(path, safe='')}"
+    if call.is_partial:
+        return Response(status_code=204, headers={"hx-redirect": target})
+    return RedirectResponse(target, 303)
+
+
+_others = Pages("/console", needs_login=False)
+
+
+@_others.get("/{rest:path}")
+async def find_nothing(call: PageCall, rest: str) -> Response:
+    """There is nothing at any other address."""
+    del rest
+    return error_page(call, 404)

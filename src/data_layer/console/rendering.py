@@ -1,0 +1,96 @@
+"""Pages from templates, and the headers that keep them safe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import Response
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from data_layer.console.assets import Assets
+from data_layer.console.languages import Language, Languages
+
+_DIRECTIVES = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "connect-src": "'self'",
+    "font-src": "'self'",
+    "form-action": "'self'",
+    "base-uri": "'none'",
+    "frame-ancestors": "'none'",
+}
+_HEADERS = {
+    "cache-control": "no-store",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    # Signed addresses of images and pages, and searches, stay here.
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+
+class Renderer:
+    """Makes pages of templates.
+
+    Args:
+        preview_origin: where hostile pages are shown (PREVIEW_ORIGIN); None: in an opaque origin of this host.
+        has_remote_images: whether pictures come from a storage elsewhere.
+    """
+
+    def __init__(self, *, preview_origin: str | None, has_remote_images: bool) -> None:
+        self.assets = Assets()
+        self.languages = Languages()
+        directives = _DIRECTIVES | {
+            "frame-src": "'self'" if preview_origin is None else f"'self' {preview_origin}",
+            "img-src": "'self' data: http: https:" if has_remote_images else "'self' data:",
+        }
+        policy = "; ".join(f"{name} {value}" for name, value in directives.items())
+        self._headers = _HEADERS | {"content-security-policy": policy}
+        self._environments = {code: self._environment(each) for code, each in self.languages.all.items()}
+
+    def page(self, template: str, language: Language, values: Mapping[str, Any], status: int = 200) -> Response:
+        """A page, or a part of one. Whatever is filled in is escaped."""
+        content = self._environments[language.code].get_template(template).render(values)
+        # A lone surrogate, which stored text may hold, cannot be sent.
+        return HTMLResponse(content.encode("utf-8", "replace"), status, self._headers)
+
+    def protect(self, response: Response) -> Response:
+        """Add the headers to an answer that has none of its own."""
+        for name, value in self._headers.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    def _environment(self, language: Language) -> Environment:
+        environment = Environment(
+            loader=PackageLoader("data_layer.console"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.i18n"],
+            auto_reload=False,
+        )
+        environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]
+        environment.globals.update(language=language, languages=self.languages.all, asset=self.assets.url)
+        environment.filters.update(
+            ago=language.ago,
+            moment=language.moment,
+            day=language.day,
+            number=language.number,
+            compact=language.compact,
+            percent=language.percent,
+            size=language.size,
+            query=_query,
+        )
+        environment.globals["money"] = language.money
+        return environment
+
+
+def _query(values: Mapping[str, Any]) -> str:
+    """The query of an address, without what is empty."""
+    return urlencode([(name, str(value)) for name, value in values.items() if value not in (None, "", False)])

@@ -1,0 +1,128 @@
+"""Coming in and going out: logging in, logging out, the language."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import Query, Response
+from fastapi.responses import RedirectResponse
+
+from data_layer.console.languages import LANGUAGE_COOKIE
+from data_layer.console.pages import LOGIN_PATH, PageCall, Pages, is_own_path
+from data_layer.errors import (
+    AccountInactiveError,
+    AccountSuspendedError,
+    AuthenticationError,
+    EmailNotVerifiedError,
+    InvalidValueError,
+    TooManyAttemptsError,
+    TooManyRequestsError,
+)
+from data_layer.web.authentication import (
+    COOKIE,
+    COOKIE_RULES,
+    admit_login,
+    authenticate,
+    cookie_of,
+    people_of,
+)
+
+HOME = "/console/projects"
+_YEAR_SECONDS = 31_536_000
+
+pages = Pages("/console", needs_login=False)
+Next = Annotated[str, Query(alias="next", max_length=2000)]
+
+
+@pages.get("")
+async def enter(_call: PageCall) -> Response:
+    """Lead to the projects."""
+    return RedirectResponse(HOME, 303)
+
+
+@pages.get("/login")
+async def ask(call: PageCall, next_path: Next = HOME) -> Response:
+    """Ask who it is; a person who is logged in goes on."""
+    target = next_path if is_own_path(next_path) else HOME
+    if cookie_of(call, COOKIE) is not None:
+        try:
+            await authenticate(call)
+        except AuthenticationError:
+            pass
+        else:
+            return call.go(target)
+    return _login_page(call, target)
+
+
+@pages.post("/login")
+async def log_in(call: PageCall) -> Response:
+    """Begin a session in a cookie, and go on."""
+    fields = await call.fields()
+    email, target = fields.get("email", ""), fields.get("next", "")
+    target = target if is_own_path(target) else HOME
+    try:
+        await admit_login(people_of(call), email)
+        new = await call.data.accounts.log_in(
+            email, fields.get("password", ""), reactivate=fields.get("reactivate") == "yes"
+        )
+    except (AuthenticationError, InvalidValueError, TooManyRequestsError) as error:
+        return _login_page(call, target, email=email, error=error)
+    response = call.go(target)
+    longest = call.data.settings.security.session_max_age
+    response.set_cookie(COOKIE, new.token.get_secret_value(), max_age=longest, **COOKIE_RULES)
+    return response
+
+
+@pages.post("/logout")
+async def log_out(call: PageCall) -> Response:
+    """End the session of the request. Harmless without one."""
+    token = cookie_of(call, COOKIE)
+    if token is not None:
+        try:
+            session = await call.data.sessions.validate(token)
+            await call.data.sessions.revoke(session.actor, session.id)
+        except AuthenticationError:
+            pass  # It has ended already.
+    response = call.go(LOGIN_PATH, done="logged_out")
+    response.delete_cookie(COOKIE, **COOKIE_RULES)
+    return response
+
+
+@pages.post("/language")
+async def choose_language(call: PageCall) -> Response:
+    """Remember a language in this browser."""
+    fields = await call.fields()
+    response = call.back(fields, HOME)
+    if fields.get("language") in call.renderer.languages.all:
+        response.set_cookie(LANGUAGE_COOKIE, fields["language"], max_age=_YEAR_SECONDS, path="/console", **COOKIE_RULES)
+    return response
+
+
+def _login_page(call: PageCall, target: str, *, email: str = "", error: Exception | None = None) -> Response:
+    buttons = [
+        (each.label, f"/v1/oidc/{each.name}/login?next={quote(target, safe='')}") for each in call.data.openid.providers
+    ]
+    status = 200 if error is None else 429 if isinstance(error, TooManyAttemptsError | TooManyRequestsError) else 401
+    return call.page(
+        "login.html",
+        status,
+        target=target,
+        email=email,
+        problem=None if error is None else _reason(call, error),
+        is_inactive=isinstance(error, AccountInactiveError),
+        buttons=buttons,
+    )
+
+
+def _reason(call: PageCall, error: Exception) -> str:
+    """Why somebody does not get in, and what to do. It says nothing about an account without its password."""
+    if isinstance(error, TooManyAttemptsError | TooManyRequestsError):
+        return call.text("Too many attempts. Try again in %(seconds)s seconds.", seconds=round(error.retry_after))
+    if isinstance(error, EmailNotVerifiedError):
+        return call.text("Your address is not verified yet. Follow the link in the mail that we sent to you.")
+    if isinstance(error, AccountSuspendedError):
+        return call.text("This account is suspended. Ask an administrator.")
+    if isinstance(error, AccountInactiveError):
+        return call.text("You have closed this account. Do you want to open it again?")
+    return call.text("Address and password do not fit together.")
