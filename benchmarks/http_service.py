@@ -89,6 +89,9 @@ def service(folder: Path, settings: Settings) -> Iterator[int]:
         "LOCAL_STORAGE_PATH": str(folder / "uploads"),
         "PORT": str(port),
         "METRICS_PORT": str(free_port()),
+        # Counted, but never reached.
+        "REQUEST_LIMIT_PERSON": "100000000",
+        "REQUEST_LIMIT_ADDRESS": "100000000",
     }
     program = Path(sys.executable).with_name("data-layer")
     with (folder / "service.jsonl").open("w") as log:

@@ -267,13 +267,18 @@ class OverloadedError(DataLayerError):
 
 
 class TooManyRequestsError(DataLayerError):
-    """A network sent more requests than it may. ``retry_after`` says after how many seconds to try again."""
+    """A person, an API key or a network sent more requests than it may.
+
+    ``retry_after`` says after how many seconds to try again. ``limit`` is there where requests of one kind are limited:
+    which kind, to how many, in how many seconds.
+    """
 
     code = "too_many_requests"
 
-    def __init__(self, message: str, *, retry_after: float) -> None:
+    def __init__(self, message: str, *, retry_after: float, limit: tuple[str, int, int] | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.limit = limit
 
 
 class PermissionDeniedError(DataLayerError):

@@ -331,7 +331,7 @@ class World:
 
 @pytest.fixture
 def settings_of_requests(settings: Settings) -> Settings:
-    return settings.replaced(rate_limit_max=1_000_000, session_limit=1000)
+    return settings.replaced(rate_limit_max=1_000_000, request_limit_person=0, session_limit=1000)
 
 
 @pytest.fixture

@@ -62,6 +62,14 @@ def test_a_proxy_that_nobody_trusts(examine: Examine, monkeypatch: pytest.Monkey
     assert "10.244.0.0/16" in trusting["meaning"]
 
 
+def test_limits(examine: Examine) -> None:
+    assert examine().of("settings.limits")["outcome"] == "ok"
+    examine(REQUEST_LIMIT_ADDRESS="5999").says("settings.limits", "warning", "REQUEST_LIMIT_ADDRESS (5999)", "6000")
+    assert examine(REQUEST_LIMIT_PERSON="0").of("settings.limits")["outcome"] == "ok"
+    for name in ("REQUEST_LIMIT_PERSON", "REQUEST_LIMIT_ADDRESS"):
+        examine(ENVIRONMENT="production", **{name: "0"}).says("settings.limits", "warning", "any number of requests")
+
+
 def test_files(examine: Examine, tmp_path: Path) -> None:
     authority = trustme.CA()
     soon = authority.issue_cert("localhost", not_after=datetime.now(UTC) + timedelta(days=3))

@@ -36,6 +36,7 @@ from data_layer.web.cross_origin import allow_origins, origins_with_cookies
 from data_layer.web.errors import add_error_handlers
 from data_layer.web.middleware import RequestMiddleware, TracingMiddleware
 from data_layer.web.proxies import TrustedProxies
+from data_layer.web.rate_limits import rate_limiter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,7 +95,8 @@ def create_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> FastAPI:
     limiter = RequestLimiter(
         data.cache, most=settings.security.rate_limit_max, window=settings.security.rate_limit_window / 1000
     )
-    app.state.people = People(data, limiter, origins_with_cookies(settings.service))
+    rates = rate_limiter(data)
+    app.state.people = People(data, limiter, rates, origins_with_cookies(settings.service))
 
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
 
@@ -118,6 +120,7 @@ def create_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> FastAPI:
         proxies=TrustedProxies(settings.service.trusted_proxies, settings.service.trusted_proxy_header),
         counters=data.metrics.http if settings.metrics.enable_metrics else None,
         routes=app.routes,
+        rates=rates,
     )
     if data.tracing is not None:
         # Around the other one, whose line in the log names the span.

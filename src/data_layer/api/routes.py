@@ -36,6 +36,7 @@ from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import Caller, People, authenticate, people_of
 from data_layer.web.compression import decompressed
 from data_layer.web.errors import described
+from data_layer.web.rate_limits import admit
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -151,7 +152,8 @@ class ServiceRoute(APIRoute):
                 receive = decompressed(receive, encoding, most)
             call = Call(request.scope, receive)
             if self._needs_login:
-                call.scope["caller"] = await authenticate(call)
+                call.scope["caller"] = caller = await authenticate(call)
+                await admit(call.served.rates, call.scope, caller.counted_as)
             elif self._counted is not None:
                 await call.served.limiter.admit(current_context().ip_address, self._counted)
             key = key_of(call.scope) if self._is_idempotent else None
@@ -255,7 +257,7 @@ class Routes:
             extra = extra | {"parameters": [IDEMPOTENCY_KEY]}
         if 428 in errors:
             extra = extra | {"parameters": [_IF_MATCH]}
-        statuses = {503, *errors} | ({401, 403} if needs_login else set()) | ({429} if counted else set())
+        statuses = {429, 503, *errors} | ({401, 403} if needs_login else set())
         if options.get("status_code") == 204:
             options["response_model"] = None
         responses = described(*sorted(statuses)) | options.pop("responses", {})

@@ -1,4 +1,7 @@
-"""How many requests that need no login one network may send: counted in Redis for all processes, here without it."""
+"""How many requests that need no login one network may send: counted in Redis for all processes, here without it.
+
+They are what guesses, or costs much, so each is counted at once. All other requests: ``services/rate_limits.py``.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,11 @@ class RequestLimiter:
         count, left = await self._count(f"{kind}:{network_of(ip_address)}")
         if count > self._most:
             seconds = max(1, math.ceil(left))
-            raise TooManyRequestsError(f"too many requests: try again in {seconds} s", retry_after=seconds)
+            raise TooManyRequestsError(
+                f"too many requests: try again in {seconds} s",
+                retry_after=seconds,
+                limit=(kind, self._most, math.ceil(self._window)),
+            )
 
     async def _count(self, counter: str) -> tuple[int, float]:
         """How many requests there were, and for how many more seconds they count."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, SecretStr
 
 from data_layer.settings.part import SettingsPart
@@ -9,6 +11,8 @@ from data_layer.settings.values import DEVELOPMENT_SECRET, Duration, PlainText
 
 _MINIMUM_BCRYPT_ROUNDS = 10  # OWASP Password Storage Cheat Sheet.
 _LARGEST_RATE = 100.0  # Requests a second; guessing passwords is not slowed down by more.
+
+RequestLimit = Annotated[int, Field(ge=0, le=100_000_000)]
 
 
 class SecuritySettings(SettingsPart):
@@ -58,6 +62,17 @@ class SecuritySettings(SettingsPart):
     )
     rate_limit_window: int = Field(
         900_000, ge=1000, le=86_400_000, description="Length of that window, in milliseconds."
+    )
+    request_limit_person: RequestLimit = Field(
+        6000, description="Requests to the API that one person may send in a minute, from anywhere; 0: any number."
+    )
+    request_limit_key: RequestLimit = Field(
+        6000, description="Requests that may come with one API key in a minute; 0: any number."
+    )
+    request_limit_address: RequestLimit = Field(
+        12_000,
+        description="Requests to the API that one address (64 bits of IPv6) may send in a minute, whoever sends them; "
+        "0: any number.",
     )
 
     def contradictions(self) -> list[str]:

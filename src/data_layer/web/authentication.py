@@ -26,6 +26,7 @@ from data_layer.errors import (
 from data_layer.layer import DataLayer
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.sessions import ActiveSession
+from data_layer.services.rate_limits import RateLimiter
 from data_layer.services.request_limits import RequestKind, RequestLimiter
 
 COOKIE = "__Host-session"
@@ -47,6 +48,7 @@ class People:
 
     data: DataLayer
     limiter: RequestLimiter
+    rates: RateLimiter
     origins_with_cookies: frozenset[str] = frozenset()
 
 
@@ -64,6 +66,11 @@ class Caller:
     def user_id(self) -> UUID:
         """Whose account it is."""
         return cast("UUID", self.actor.user_id)
+
+    @property
+    def counted_as(self) -> str:
+        """The identity by which requests are limited; what stands before the colon names the policy."""
+        return f"person:{self.actor.user_id}"
 
     @classmethod
     def of_session(cls, session: ActiveSession) -> Self:

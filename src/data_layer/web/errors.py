@@ -136,8 +136,17 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(DataLayerError)
     async def refuse_work(request: Request, error: DataLayerError) -> Response:
-        problem = problem_of(request.scope, error)
-        return _respond(problem, _headers(problem.status, error))
+        return failure(request.scope, error)
+
+
+def failure(scope: Scope, error: DataLayerError) -> Response:
+    """The answer to a failure of a service.
+
+    Raises:
+        DataLayerError: this one, if it has no status.
+    """
+    problem = problem_of(scope, error)
+    return _respond(problem, _headers(problem.status, error))
 
 
 def problem_of(scope: Scope, error: DataLayerError) -> Problem:
@@ -172,10 +181,20 @@ def refusal(scope: Scope, status: int, detail: str) -> Response:
 
 def _headers(status: int, error: DataLayerError) -> dict[str, str]:
     if isinstance(error, TooManyAttemptsError | TooManyRequestsError | StillRunningError):
-        return {"retry-after": f"{error.retry_after:.0f}"}
+        return {"retry-after": f"{error.retry_after:.0f}"} | _exceeded(error)
     if status == 503 and not isinstance(error, StorageError):
         return {"retry-after": str(_RETRY_SECONDS)}
     return {"www-authenticate": "Bearer"} if status == 401 else {}
+
+
+def _exceeded(error: DataLayerError) -> dict[str, str]:
+    """The limit of one kind of requests, beside that of the address, which the middleware adds."""
+    limit: tuple[str, int, int] | None = getattr(error, "limit", None)
+    if limit is None:
+        return {}
+    name, most, window = limit
+    seconds = getattr(error, "retry_after", window)
+    return {"ratelimit-policy": f'"{name}";q={most};w={window}', "ratelimit": f'"{name}";r=0;t={seconds:.0f}'}
 
 
 def _allowed(request: Request) -> str:

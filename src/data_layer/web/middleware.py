@@ -18,11 +18,13 @@ from data_layer.observability.tracing.current import current_traceparent
 from data_layer.services.shares import SHARE_PATH
 from data_layer.web.errors import internal_error
 from data_layer.web.proxies import Headers, TrustedProxies
+from data_layer.web.rate_limits import LIMITED, headers_of, refused_address
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from data_layer.observability.tracing.tracing import Tracing
+    from data_layer.services.rate_limits import RateLimiter
 
 log = get_log(__name__)
 
@@ -38,6 +40,7 @@ class RequestMiddleware:
 
     - The address and the scheme of the client, as trusted proxies say (TRUSTED_PROXIES).
     - An id: that of the client's ``X-Request-ID`` if it is a sane one, else a new one. The answer carries it.
+    - A limit for its address, if it asks the API.
     - A context with address, user agent and id, for everything that is recorded; authentication adds the actor.
     - A line in the log with method, path, status, address and duration. Never the query, which may hold a secret, nor
       the token of a share.
@@ -49,12 +52,20 @@ class RequestMiddleware:
         proxies: which headers to believe.
         counters: where requests are counted; None: nowhere.
         routes: whose templates name the counters.
+        rates: how many requests to the API an address may send.
     """
 
     def __init__(
-        self, app: ASGIApp, *, proxies: TrustedProxies, counters: HttpCounters | None, routes: Sequence[BaseRoute]
+        self,
+        app: ASGIApp,
+        *,
+        proxies: TrustedProxies,
+        counters: HttpCounters | None,
+        routes: Sequence[BaseRoute],
+        rates: RateLimiter,
     ) -> None:
         self._app = app
+        self._rates = rates
         self._proxies = proxies
         self._counters = counters
         self._is_warned = False
@@ -71,13 +82,16 @@ class RequestMiddleware:
         client = scope["client"][0] if scope.get("client") else None
         request_id, agent = _identify(scope["headers"])
         scope["request_id"] = request_id
-        answer = _Answer(send, request_id)
+        answer = _Answer(send, request_id, scope)
         counters = self._counters
         if counters is not None:
             counters.in_progress += 1
         with request_context(ip_address=client, user_agent=agent, source="api", correlation_id=request_id):
             try:
-                await self._app(scope, receive, answer.send)
+                if scope["path"].startswith(LIMITED) and (refusal := await refused_address(self._rates, scope)):
+                    await refusal(scope, receive, answer.send)
+                else:
+                    await self._app(scope, receive, answer.send)
             except Exception as error:
                 if answer.has_begun:
                     raise  # The server closes the connection, so that the client knows that something is missing.
@@ -122,11 +136,15 @@ class RequestMiddleware:
 
 
 class _Answer:
-    """Passes messages on, names the request in the first one, and remembers the status: 500 where there is none."""
+    """Passes messages on, and remembers the status: 500 where there is none.
 
-    __slots__ = ("_request_id", "_send", "has_begun", "status")
+    The first message gets the id of the request, and where the caller stands with its limit.
+    """
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    __slots__ = ("_request_id", "_scope", "_send", "has_begun", "status")
+
+    def __init__(self, send: Send, request_id: str, scope: Scope) -> None:
+        self._scope = scope
         self.status = 500
         self.has_begun = False
         self._send = send
@@ -136,7 +154,8 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.has_begun = True
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (_REQUEST_ID, self._request_id.encode())]
+            request_id = (_REQUEST_ID, self._request_id.encode())
+            message["headers"] = [*message.get("headers", ()), request_id, *headers_of(self._scope)]
         await self._send(message)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from email_validator import EmailNotValidError, validate_email
 
@@ -36,6 +37,7 @@ def login_name(email: str) -> str:
         return email[:_LONGEST].lower().replace("\0", "").encode(errors="replace").decode()
 
 
+@lru_cache(maxsize=4096)
 def network_of(ip_address: str) -> str:
     """The network that failed logins are counted for: an IPv4 address, or 64 bits of an IPv6 address."""
     address = ipaddress.ip_address(ip_address)

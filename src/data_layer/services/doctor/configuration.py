@@ -42,6 +42,9 @@ def settings_checks(examined: ExaminedSettings, env_file: Path = Path(".env")) -
     async def proxies() -> CheckResult:
         return _proxies(settings)
 
+    async def limits() -> list[CheckResult]:
+        return _limits(settings)
+
     return [
         Check(PART, "values", values),
         Check(PART, "unknown", unknown),
@@ -49,6 +52,7 @@ def settings_checks(examined: ExaminedSettings, env_file: Path = Path(".env")) -
         Check(PART, "secrets", secrets),
         Check(PART, "files", files),
         Check(PART, "proxies", proxies),
+        Check(PART, "limits", limits),
     ]
 
 
@@ -124,6 +128,28 @@ def _proxies(settings: Settings) -> CheckResult:
         "count as one, and one of them can lock the others out",
         "set TRUSTED_PROXIES to the addresses or networks of the proxies",
     )
+
+
+def _limits(settings: Settings) -> list[CheckResult]:
+    security = settings.security
+    person, key, address = security.request_limit_person, security.request_limit_key, security.request_limit_address
+    found = []
+    if settings.is_production and not (person and address):
+        found.append(
+            warning(
+                "one caller may send any number of requests, and keep others from being served",
+                "set REQUEST_LIMIT_PERSON and REQUEST_LIMIT_ADDRESS, unless a proxy in front limits requests",
+            )
+        )
+    if 0 < address < max(person, key):
+        found.append(
+            warning(
+                f"REQUEST_LIMIT_ADDRESS ({address}) is less than one person or API key may send, who mostly sends from "
+                "one address",
+                f"set it to {max(person, key)} or more",
+            )
+        )
+    return found or [ok("requests are limited by person, API key and address, as far as the settings say")]
 
 
 def _files(settings: Settings, env_file: Path) -> list[CheckResult]:
