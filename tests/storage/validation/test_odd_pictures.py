@@ -265,3 +265,22 @@ async def test_what_cannot_be_shown_is_refused_and_nothing_else() -> None:
         else:
             assert max(size_of(found)) <= 60 or len(found.thumbnails) == 1, name
     assert sorted(refused) == sorted(f"{kind}: {name}" for kind, names in NOT_SHOWN.items() for name in names)
+
+
+async def test_small_and_large_pngs_are_decoded_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small one is decoded at once, a large one in strips."""
+    pngs = [content for name, content in pictures.corpus().items() if name.startswith("png")]
+    at_once = [await outcome(content) for content in pngs]
+    monkeypatch.setattr("data_layer.storage.validation.images._WHOLE_PNG", 0)
+    in_strips = [await outcome(content) for content in pngs]
+    assert len(pngs) > 50
+    assert at_once == in_strips
+
+
+async def outcome(content: bytes) -> tuple[object, ...]:
+    """What there is to know of an image, or why it is refused."""
+    try:
+        file = await inspect(content)
+    except CorruptFileError as error:
+        return (str(error),)
+    return (file.image, *(thumbnail.file.read() for thumbnail in file.thumbnails))

@@ -395,13 +395,19 @@ def _read_png(source: Source) -> Picture:  # noqa: C901, PLR0912  (a branch for 
     picture.frame = Box(0, 0, picture.width, picture.height)
     picture.png = PngLayout(depth, color_type, bool(interlaced), palette, transparency)
     if interlaced:
-        picture.still = _still_png(picture.png, source, picture.still)
+        picture.still = still_png(picture.png, source.get(0, 33), picture.still)
     return picture
 
 
-def _still_png(layout: PngLayout, source: Source, data: Pieces) -> Pieces:
-    """A PNG of one frame with nothing optional, as Pillow reads it: checksums of pixels are not verified."""
-    pieces: Pieces = [source.get(0, 33)]
+def still_png(layout: PngLayout, header: bytes, data: Pieces) -> Pieces:
+    """A PNG of one frame with nothing optional, as Pillow reads it: checksums of pixels are not verified.
+
+    Args:
+        layout: how its pixels are stored.
+        header: its first 33 bytes.
+        data: its compressed pixels.
+    """
+    pieces: Pieces = [header]
     if layout.palette:
         pieces.append(png_chunk(b"PLTE", layout.palette))
     if layout.transparency and (

@@ -39,6 +39,7 @@ from data_layer.storage.validation.containers import (
     png_chunk,
     png_file,
     read_picture,
+    still_png,
     stored_pieces,
 )
 from data_layer.storage.validation.received import (
@@ -128,6 +129,7 @@ _READ = 64 * 1024
 _MAX_SIDE = 500_000  # Pixels. Browsers show nothing of that size either.
 _WAIT = 30.0
 _OVERHEAD = 8 * 1024 * 1024
+_WHOLE_PNG = 5_000_000  # Pixels. A PNG of up to so many is decoded at once, in half the time that strips take.
 _MAX_WEBP_CANVAS = 50_000_000
 # Pillow holds the interpreter's lock while libwebp decodes: about 45 ms for so many pixels with something in each
 # (benchmarks/inspection_stalls.py), and no other thread runs meanwhile.
@@ -283,7 +285,13 @@ def _memory_needed(picture: Picture, scale: int) -> int:
         return needed + round(picture.coefficients * pixels) + 4 * pixels // draft**2 + 64 * picture.width
     if picture.png.interlaced:
         return needed + 4 * pixels + 4 * _row(picture)
-    return needed + 8 * _row(picture) * min(rows, picture.height)
+    strips = 8 * _row(picture) * min(rows, picture.height)
+    return needed + max(strips, 4 * pixels if _is_small_png(picture.png, pixels) else 0)
+
+
+def _is_small_png(layout: PngLayout, pixels: int) -> bool:
+    """Whether to decode it at once; of sixteen bits Pillow would cut off what is above the lower eight."""
+    return not layout.interlaced and layout.depth <= 8 and pixels <= _WHOLE_PNG
 
 
 def _row(picture: Picture) -> int:
@@ -306,11 +314,12 @@ def _reduced(file: ReceivedFile, picture: Picture, scale: int, watch: _Watch) ->
     if picture.image_format == "WEBP" and width * height <= _MAX_WEBP_CANVAS:
         # Browsers read a WebP as a whole with the same library. The canvas is not touched, and takes no memory.
         WebPImageFile(cast("BinaryIO", JoinedFile(file, stored_pieces(picture, "none"), watch.check))).close()
-    if picture.png is not None and not picture.png.interlaced:
+    image = None if picture.png is None else _small_png(file, picture, picture.png, watch)
+    if image is None and picture.png is not None and not picture.png.interlaced:
         scaling = _scaling(width, _row(picture), scale)
         strips = _png_strips(source, picture, picture.png, scaling.rows)
     else:
-        image = _decoded(source, picture, scale)
+        image = image or _decoded(source, picture, scale)
         if picture.image_format == "JPEG":
             scale = max(1, scale // _draft_scale(scale))
             width, height = image.size
@@ -349,6 +358,19 @@ def _decoded(source: JoinedFile, picture: Picture, scale: int) -> Image.Image:
             raise
         image.tile = []  # What was decoded before the fault is there.
         image.load()
+    return image
+
+
+def _small_png(file: ReceivedFile, picture: Picture, layout: PngLayout, watch: _Watch) -> Image.Image | None:
+    """Decode a small PNG at once; None where it is large, or damaged: its strips show what comes before the damage."""
+    if not _is_small_png(layout, picture.width * picture.height):
+        return None
+    pieces = still_png(layout, file.read_part(0, 33), picture.still)
+    try:
+        image = PngImageFile(cast("BinaryIO", JoinedFile(file, pieces, watch.check)))
+        image.load()
+    except (OSError, SyntaxError):  # Pillow calls a broken chunk a syntax error.
+        return None
     return image
 
 
