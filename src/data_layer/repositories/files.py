@@ -15,7 +15,9 @@ from data_layer.database.statements import CompiledStatement
 from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileState
 from data_layer.errors import NotFoundError
+from data_layer.repositories import saved_files
 from data_layer.repositories.repository import AppendRepository, check_limit, is_any
+from data_layer.repositories.saved_files import SavedFile
 from data_layer.schemas.files import Attachment, FileView
 
 if TYPE_CHECKING:
@@ -196,6 +198,10 @@ class FileRepository(AppendRepository[FileReference]):
         values = {f"given_{name}": getattr(file, name) for name in _RECORDED}
         [row] = await self._session.run(_RECORD.given(**values))
         return cast("tuple[UUID, str]", row)
+
+    def save(self, original: StoredFile, thumbnails: Sequence[StoredFile], reference: FileReference) -> SavedFile:
+        """Insert an object, its thumbnails and a file that refers to it, together with the commit."""
+        return saved_files.save(self._session, original, thumbnails, reference)
 
     def add_object(self, file: StoredFile) -> None:
         """Insert an object that nobody else can have: a thumbnail, or a pending upload."""

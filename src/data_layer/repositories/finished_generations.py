@@ -7,24 +7,19 @@ the number, count for the project, hash the codes and add to the sums of the day
 # ruff: noqa: S608  (only names of columns and their types stand in the statements; values are passed as parameters)
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy.dialects import postgresql
 
 from data_layer.database.entity_session import Answer, EntitySession
 from data_layer.database.statements import NumberedSql, Sql
 from data_layer.entities import AuditLog, Entity, GeneratedCode, Generation, UsageEntry
 from data_layer.repositories import audit_rows
-
-Texts = list[str | None]
-Values = Mapping[str, Any]
-"""Checked values of one row, by the names of its attributes (``entities.validation.new_values``)."""
+from data_layer.repositories.numbered_rows import NumberedRows, Shape, Texts, Values, add_rows, column_list, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +39,6 @@ class FinishedRows:
     entry: audit_rows.Row
 
 
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy says nothing of its types.
 _GIVEN: dict[type[Entity], tuple[str, ...]] = {
     Generation: (
         *("id", "generation_type", "input_mode", "prompt", "full_prompt", "inputs", "design_system"),
@@ -60,7 +54,6 @@ _GIVEN: dict[type[Entity], tuple[str, ...]] = {
         *("cache_read_tokens", "cache_write_tokens", "cost", "currency"),
     ),
 }
-_EMPTY: tuple[object, ...] = (None, {})
 _NEW_VALUES = audit_rows.COLUMNS.index("new_values")
 _IMPORTED = {
     Generation: ("project_id", "number", "started_at", "ended_at", "created_at", "updated_at"),
@@ -70,39 +63,11 @@ _IMPORTED = {
 """What is sent with COPY in addition to what is given."""
 
 
-def _columns(names: Iterable[str]) -> str:
-    return ", ".join(name.removesuffix("_") for name in names)
-
-
-Shape = tuple[tuple[str, ...], int]
-"""Which columns of a table are given, and in how many rows."""
-
-
-class _Record:
-    """Composes the statement that stores one generation; the parameters are numbered in the order of their use."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def place(self, kind: str) -> str:
-        """What stands for the next parameter."""
-        self._count += 1
-        return f"${self._count}::{kind}"
-
-    def rows(self, entity: type[Entity], shape: Shape) -> str:
-        """Rows of a table as ``new``."""
-        names, count = shape
-        columns = entity.__table__.columns
-        types = [columns[name.removesuffix("_")].type.compile(_DIALECT) for name in names]
-        lists = (", ".join(map(self.place, types)) for _ in range(count))
-        return f"(VALUES {', '.join(f'({row})' for row in lists)}) AS new ({_columns(names)})"
-
-
 @lru_cache(maxsize=256)
 def _record(generation: Shape, codes: Shape, entry: Shape, usage: Shape) -> NumberedSql:
     """The statement for rows of these shapes; there are few, because the same columns are given again and again."""
-    new = _Record()
-    with_number = _columns(
+    new = NumberedRows()
+    with_number = column_list(
         f"new.{name} || jsonb_build_object('number', made.number)" if name == "new_values" else f"new.{name}"
         for name in entry[0]
     )
@@ -114,22 +79,22 @@ def _record(generation: Shape, codes: Shape, entry: Shape, usage: Shape) -> Numb
     )
 )""",
         f"""made AS (
-    INSERT INTO generations (ended_at, project_id, {_columns(generation[0])})
+    INSERT INTO generations (ended_at, project_id, {column_list(generation[0])})
     SELECT now(), owned.id, new.* FROM owned, {new.rows(Generation, generation)}
     RETURNING id, project_id, number
 )""",
         f"""codes AS (
-    INSERT INTO generated_codes (project_id, generation_id, {_columns(codes[0])})
+    INSERT INTO generated_codes (project_id, generation_id, {column_list(codes[0])})
     SELECT made.project_id, made.id, new.* FROM made, {new.rows(GeneratedCode, codes)}
 )""",
         f"""audit AS (
-    INSERT INTO audit_logs ({_columns(entry[0])}) SELECT {with_number} FROM made, {new.rows(AuditLog, entry)}
+    INSERT INTO audit_logs ({column_list(entry[0])}) SELECT {with_number} FROM made, {new.rows(AuditLog, entry)}
 )""",
     ]
     if usage[1]:
         parts.append(
             f"""usage AS (
-    INSERT INTO usage_entries (user_id, project_id, {_columns(usage[0])})
+    INSERT INTO usage_entries (user_id, project_id, {column_list(usage[0])})
     SELECT owned.user_id, owned.id, new.* FROM owned, made, {new.rows(UsageEntry, usage)}
 )"""
         )
@@ -138,7 +103,9 @@ def _record(generation: Shape, codes: Shape, entry: Shape, usage: Shape) -> Numb
 
 def _copy(entity: type[Entity]) -> Sql:
     table = entity.__tablename__
-    return Sql(f"{table}.copy", f"COPY {table} ({', '.join(_IMPORTED[entity])}, {_columns(_GIVEN[entity])}) FROM STDIN")
+    return Sql(
+        f"{table}.copy", f"COPY {table} ({', '.join(_IMPORTED[entity])}, {column_list(_GIVEN[entity])}) FROM STDIN"
+    )
 
 
 _COPY = {entity: _copy(entity) for entity in _GIVEN}
@@ -181,7 +148,7 @@ class FinishedGenerationRepository:
         """
         parameters: Texts = [str(project_id), str(owner_id), "true" if is_owner_acting else "false"]
         entry = dict(zip(audit_rows.COLUMNS, rows.entry, strict=True))
-        shapes = [_add_rows(parameters, *table) for table in ((rows.generation,), rows.codes, (entry,), rows.usage)]
+        shapes = [add_rows(parameters, *table) for table in ((rows.generation,), rows.codes, (entry,), rows.usage)]
         return Recorded(self._session.add_statement(_record(*shapes), parameters))
 
     async def copy(
@@ -221,34 +188,11 @@ class FinishedGenerationRepository:
         return first
 
 
-def _add_rows(parameters: Texts, *rows: Values) -> Shape:
-    """Add the values of rows of one table to the parameters; what is empty in all of them is left to its default."""
-    if not rows:
-        return (), 0
-    names = tuple(name for name in rows[0] if any(row[name] not in _EMPTY for row in rows))
-    for row in rows:
-        parameters += [_text(row[name]) for name in names]
-    return names, len(rows)
-
-
 def _numbered(entry: audit_rows.Row, number: int) -> Texts:
     texts = audit_rows.texts_of(entry)
-    texts[_NEW_VALUES] = _text(orjson.loads(texts[_NEW_VALUES] or "{}") | {"number": number})
+    texts[_NEW_VALUES] = text_of(orjson.loads(texts[_NEW_VALUES] or "{}") | {"number": number})
     return texts
 
 
 def _texts(entity: type[Entity], values: Values) -> Texts:
-    return [_text(values[name]) for name in _GIVEN[entity]]
-
-
-def _text(value: object) -> str | None:
-    """A value as PostgreSQL reads it. As texts they all have one type, so the driver prepares one statement."""
-    match value:
-        case None:
-            return None
-        case str():
-            return str.__str__(value)
-        case dict():
-            return orjson.dumps(value).decode()
-        case _:
-            return str(value)
+    return [text_of(values[name]) for name in _GIVEN[entity]]

@@ -242,14 +242,33 @@ async def test_a_file_that_was_changed_is_noticed_by_its_size_or_at_the_end_by_i
     assert await data.files.download(saved.id, owner_id=owner.id) == content, "a wrong size is healed by the next save"
 
 
+@pytest.mark.parametrize("size", [(30, 30), (900, 600)])
+async def test_what_is_answered_is_what_is_stored(data: DataLayer, owner: User, size: tuple[int, int]) -> None:
+    """The answer is made without reading the rows again."""
+    async with data.transaction() as tx:
+        project = Project(user_id=owner.id, name="With a picture")
+        tx.add(project)
+    saved = await data.files.save(
+        picture(size=size),
+        owner_id=owner.id,
+        file_name="a picture.png",
+        attached_to=Attachment(project_id=project.id),
+        expires_in=timedelta(hours=1),
+    )
+    assert await data.files.stat(saved.id, owner_id=owner.id) == saved
+    again = await data.files.save(picture(size=size), owner_id=owner.id)
+    assert await data.files.stat(again.id, owner_id=owner.id) == again
+    assert again.thumbnails == saved.thumbnails
+
+
 class TestInterruptions:
     async def test_a_failing_transaction_takes_the_objects_along(
         self, data: DataLayer, owner: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def fail(*_: object, **__: object) -> None:
+        def fail(*_: object, **__: object) -> None:
             raise StorageUnavailableError("stands for any failure inside")
 
-        monkeypatch.setattr("data_layer.repositories.files.FileRepository.record", fail)
+        monkeypatch.setattr("data_layer.repositories.files.FileRepository.save", fail)
         with pytest.raises(StorageUnavailableError):
             await data.files.save(picture(size=(900, 900)), owner_id=owner.id)
         assert await keys(data) == []
@@ -257,14 +276,14 @@ class TestInterruptions:
     async def test_nobody_deletes_when_the_commit_is_unknown(
         self, data: DataLayer, owner: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        commit = Transaction.commit
+        commit = Transaction.run_and_commit
 
-        async def commit_and_lose_the_answer(self: Transaction) -> None:
-            await commit(self)
+        async def commit_and_lose_the_answer(self: Transaction, statements: Any) -> None:
+            await commit(self, statements)
             raise CommitUnknownError("the connection broke")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Transaction, "commit", commit_and_lose_the_answer)
+            patch.setattr(Transaction, "run_and_commit", commit_and_lose_the_answer)
             with pytest.raises(CommitUnknownError):
                 await data.files.save(picture(), owner_id=owner.id)
         [file] = await data.files.list(owner_id=owner.id)

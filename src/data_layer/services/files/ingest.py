@@ -24,7 +24,7 @@ from data_layer.errors import (
 )
 from data_layer.observability.log import get_log
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
-from data_layer.schemas.files import Attachment, FileView
+from data_layer.schemas.files import Attachment, FileView, ThumbnailView
 from data_layer.services.files.backends import (
     THUMBNAIL_TYPE,
     StorageBackends,
@@ -194,14 +194,30 @@ class FileIngest:
         return recording.result()
 
     async def _record(self, objects: _PendingObjects, request: SaveRequest) -> FileView:
+        view = await (self._save(objects, request) if request.pending is None else self._complete(objects, request))
+        log.info("file_saved", file_id=str(view.id), content_type=view.content_type, size=view.size)
+        return view
+
+    async def _save(self, objects: _PendingObjects, request: SaveRequest) -> FileView:
+        """Record a new file in one round trip."""
+        original = objects.original
+        original.state = FileState.STORED
+        reference = new_reference(original.id, request)
+        async with self._transactions() as tx:
+            saved = tx.files.save(original, objects.thumbnails, reference)
+        if saved.key != original.key:
+            async with self._transactions() as tx:
+                return await tx.files.view(reference.id)
+        return _view(objects, reference, saved.created_at)
+
+    async def _complete(self, objects: _PendingObjects, request: SaveRequest) -> FileView:
+        """Record what a direct upload has stored."""
         async with self._transactions() as tx:
             object_id, key = await tx.files.record(objects.original)
             if key == objects.original.key:
                 for thumbnail in objects.thumbnails:
                     tx.files.add_object(thumbnail)
-            view = await self._refer(tx, object_id, request)
-        log.info("file_saved", file_id=str(view.id), content_type=view.content_type, size=view.size)
-        return view
+            return await self._refer(tx, object_id, request)
 
     async def _refer(self, tx: UnitOfWork, object_id: UUID, request: SaveRequest) -> FileView:
         if request.pending is not None:
@@ -229,6 +245,41 @@ def new_reference(object_id: UUID, request: SaveRequest) -> FileReference:
         expires_at=request.expires_at,
         **attached,
     )
+
+
+def _view(objects: _PendingObjects, reference: FileReference, created_at: datetime) -> FileView:
+    """What the database would answer for a file that nobody else refers to yet."""
+    original = objects.original
+    return FileView(
+        id=reference.id,
+        owner_id=reference.owner_id,
+        file_name=reference.file_name,
+        key=original.key,
+        backend=original.backend,
+        state=original.state,
+        content_type=original.content_type,
+        encoding=original.encoding,
+        size=original.original_size,
+        stored_size=original.size,
+        sha256=original.sha256,
+        image_format=original.image_format,
+        width=original.width,
+        height=original.height,
+        frame_count=original.frame_count,
+        dominant_color=original.dominant_color,
+        thumbnails=tuple(sorted(map(ThumbnailView.model_validate, objects.thumbnails), key=_width_of)),
+        reference_count=1,
+        project_id=reference.project_id,
+        code_id=reference.code_id,
+        image_id=reference.image_id,
+        expires_at=reference.expires_at,
+        public_name=reference.public_name,
+        created_at=created_at,
+    )
+
+
+def _width_of(thumbnail: ThumbnailView) -> int:
+    return thumbnail.width
 
 
 def _thumbnail_row(original: StoredFile, folder: str, thumbnail: Thumbnail) -> StoredFile:
