@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from data_layer.context import RequestContext, current_context, request_context
     from data_layer.entities import AuditLog, GeneratedCode, GeneratedImage, Project, Session, User
     from data_layer.entities.enums import (
+        ApiScope,
         AuditAction,
         AuditCategory,
         AuditLevel,
@@ -60,6 +61,7 @@ _MODULES = {
     "data_layer.context": ("RequestContext", "current_context", "request_context"),
     "data_layer.entities": ("AuditLog", "GeneratedCode", "GeneratedImage", "Project", "Session", "User"),
     "data_layer.entities.enums": (
+        "ApiScope",
         "AuditAction",
         "AuditCategory",
         "AuditLevel",
@@ -112,6 +114,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __version__ = "0.1.0"
 __all__ = [
     "Actor",
+    "ApiScope",
     "AuditAction",
     "AuditCategory",
     "AuditLevel",

@@ -31,6 +31,7 @@ class ContextFields(TypedDict, total=False):
     ip_address: str | None
     user_agent: str | None
     session_id: UUID | None
+    api_key_id: UUID | None
     correlation_id: str | None
     source: str | None
 
@@ -39,8 +40,9 @@ class ContextFields(TypedDict, total=False):
 class RequestContext:
     """Who acts, and from where. Unknown things are ``None``.
 
-    ``actor_id`` is the user who acts, ``session_id`` the id of the session's row (never its token), ``source`` the
-    program or the part of it that was called, such as ``api`` or ``cli``.
+    ``actor_id`` is the user who acts, ``session_id`` the id of the session's row (never its token),
+    ``api_key_id`` that of the API key which a program shows, ``source`` the program or the part of it that was called,
+    such as ``api`` or ``cli``.
     """
 
     actor_id: UUID | None = None
@@ -48,6 +50,7 @@ class RequestContext:
     ip_address: str | None = None
     user_agent: str | None = None
     session_id: UUID | None = None
+    api_key_id: UUID | None = None
     correlation_id: str | None = None
     source: str | None = None
 

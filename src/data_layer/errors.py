@@ -25,6 +25,7 @@ was wrong with which thing and what to do, and never holds a secret.
     ├── OverloadedError                    overloaded
     ├── TooManyRequestsError               too_many_requests
     ├── PermissionDeniedError              permission_denied
+    │   └── MissingScopeError              scope_missing
     ├── AuthenticationError                authentication_failed
     │   ├── InvalidCredentialsError        invalid_credentials
     │   ├── TooManyAttemptsError           too_many_attempts
@@ -36,6 +37,7 @@ was wrong with which thing and what to do, and never holds a secret.
     │   ├── InvalidLoginError              login_invalid
     │   ├── LoginDeniedError               login_denied
     │   ├── InvalidSessionError            session_invalid
+    │   ├── InvalidApiKeyError             api_key_invalid
     │   └── InvalidTokenError              token_invalid
     │       ├── ExpiredTokenError          token_expired
     │       └── ReusedTokenError           token_reused
@@ -287,6 +289,12 @@ class PermissionDeniedError(DataLayerError):
     code = "permission_denied"
 
 
+class MissingScopeError(PermissionDeniedError):
+    """The API key is not good for this, whatever its owner may do. Use one with the scope that the message names."""
+
+    code = "scope_missing"
+
+
 class AuthenticationError(DataLayerError):
     """The caller could not be authenticated."""
 
@@ -355,6 +363,12 @@ class InvalidSessionError(AuthenticationError):
     """The session is unknown, expired or revoked; which of these is never disclosed. The user has to log in again."""
 
     code = "session_invalid"
+
+
+class InvalidApiKeyError(AuthenticationError):
+    """The API key is unknown, expired or revoked; which of these is never disclosed. Make another one."""
+
+    code = "api_key_invalid"
 
 
 class InvalidTokenError(AuthenticationError):

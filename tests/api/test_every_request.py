@@ -186,6 +186,7 @@ VALID: dict[str, Any] = {
     "variant_index": 0,
     "expires_in": 60,
     "monthly_limit": "25",
+    "scopes": ["read"],
 }
 """A value for each field that a body has; a new field needs one."""
 

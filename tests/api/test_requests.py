@@ -180,7 +180,12 @@ def references(node: object) -> list[str]:
 async def test_what_anybody_may_call(client: httpx.AsyncClient) -> None:
     """Whoever adds a route that needs no login adds it here too; all others refuse a request without one."""
     description = (await client.get("/openapi.json")).json()
-    assert set(description["components"]["securitySchemes"]) == {"Bearer", "SessionCookie", "RegistrationCookie"}
+    assert set(description["components"]["securitySchemes"]) == {
+        "Bearer",
+        "ApiKey",
+        "SessionCookie",
+        "RegistrationCookie",
+    }
     is_open = {}
     for path, operations in description["paths"].items():
         for method, operation in operations.items():

@@ -43,6 +43,7 @@ PROMISED = {
     *(("images", name) for name in ("list", "show", "save", "delete")),
     *(("users", name) for name in ("create", "list", "show", "role", "suspend", "unsuspend", "unlock")),
     *(("users", name) for name in ("sessions", "delete", "verify", "password")),
+    *(("users", "keys", name) for name in ("list", "create", "revoke")),
     *(("mails", name) for name in ("list", "show", "retry")),
     *(("sessions", "list"), ("sessions", "revoke")),
     *(("audit", "list"), ("audit", "export"), ("maintenance", "run")),

@@ -29,6 +29,7 @@ NOBODY = "00000000-0000-7000-8000-000000000000"
 NEEDED: dict[str, list[str]] = {
     "usage budget": [NOBODY],
     "users create": ["someone@example.com"],
+    "users keys create": [NOBODY, "--name", "key", "--scope", "read"],
     "users role": [NOBODY, "user"],
     "sessions revoke": [NOBODY],
     "codes diff": [NOBODY, "1"],

@@ -195,3 +195,22 @@ def _read_until(terminal: int, prompt: bytes) -> bytes:
     while prompt not in shown:
         shown += os.read(terminal, 1000)
     return shown
+
+
+def test_api_keys(command: Commands, settings: Settings) -> None:
+    store(settings, ("ann@example.com", "user"))
+    ann = "ann@example.com"
+    assert "no API keys" in command("users", "keys", "list", ann).output
+    made = command("users", "keys", "create", ann, "--name", "build", "--scope", "read", "--scope", "write", "--json")
+    secret, key = made.json["secret"], made.json["api_key"]
+    assert key["scopes"] == ["read", "write"]
+    assert secret.startswith(key["prefix"])
+    ending = command("users", "keys", "create", ann, "--name", "night", "--scope", "generate", "--expires-in", "30")
+    assert "dl_" in ending.output.splitlines()[-1]
+    listed = command("users", "keys", "list", ann)
+    assert all(each in listed.output for each in ("build", "night", "2 API keys", key["prefix"]))
+    assert secret not in listed.output
+    assert "--scope must be one of" in command.error("users", "keys", "create", ann, "--name", "x", "--scope", "all")
+    assert "only an administrator" in command.error("users", "keys", "create", ann, "--name", "x", "--scope", "admin")
+    assert command("users", "keys", "revoke", key["id"]).output == "The key is revoked.\n"
+    assert command("users", "keys", "revoke", key["id"], "--json").json == {"revoked": False}

@@ -33,6 +33,7 @@ def test_the_six_tables_and_what_they_need_besides() -> None:
         "idempotency_keys",
         "mails",
         "user_identities",
+        "api_keys",
         "login_attempts",
         "refresh_tokens",
         "session_changes",
@@ -109,7 +110,8 @@ def test_every_action_of_the_specification_is_there() -> None:
     security_data_export security_privacy_settings admin_user_create admin_user_update admin_user_delete
     admin_user_suspend admin_user_unsuspend admin_system_config admin_data_export admin_bulk_action system_startup
     system_shutdown system_error system_maintenance system_backup system_restore"""
-    added = "design_create design_update design_delete project_unshare admin_budget_update image_update"
+    added = """design_create design_update design_delete project_unshare admin_budget_update image_update
+        user_create_api_key user_revoke_api_key user_add_factor user_remove_factor"""
     assert {action.value for action in AuditAction} == set(f"{specified} {added}".split())
 
 

@@ -23,6 +23,7 @@ from uuid_utils.compat import uuid7
 
 from data_layer import DataLayer
 from data_layer.entities import (
+    ApiKey,
     AuditLog,
     Budget,
     DesignSystem,
@@ -94,6 +95,9 @@ class Rows:
                 AuditLog, values, action=AuditAction.USER_LOGIN, category=AuditCategory.AUTHENTICATION, description="d"
             ),
             DesignSystem: lambda **values: made(DesignSystem, values, user_id=user.id, name="n", content="c"),
+            ApiKey: lambda **values: made(
+                ApiKey, values, user_id=user.id, name="key", prefix="dl_abcde", key_hash=uuid4().hex
+            ),
             UserIdentity: lambda **values: made(
                 UserIdentity, values, user_id=user.id, issuer=f"https://{uuid4().hex}.example", subject=uuid4().hex
             ),

@@ -69,6 +69,8 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "uq_file_references_public_name": lambda tx: without_result(tx.files.public_view("name.png")),
     "uq_file_references_public_file_id": lambda tx: tx.files.published(SOMEONE),
     "ix_idempotency_keys_created_at": lambda tx: tx.idempotency_keys.remove_old(limit=9),
+    "uq_api_keys_key_hash": lambda tx: tx.api_keys.find_account("0" * 64),
+    "ix_api_keys_user_id_id": lambda tx: tx.api_keys.of_user(SOMEONE),
     "ix_mails_next_attempt_at": lambda tx: tx.mails.claim(DAY),
     "ix_mails_user_id_id": lambda tx: tx.mails.page(user_id=SOMEONE, limit=9),
     "uq_users_email": lambda tx: tx.users.find_one(email="Someone@Example.com"),

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from data_layer import DataLayer
-from data_layer.entities.enums import AuthProvider, StorageKind
+from data_layer.entities.enums import ApiScope, AuthProvider, StorageKind
 from data_layer.errors import DataLayerError, InvalidValueError
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.audit import AuditFilter, AuditView, ExportFormat
@@ -172,6 +172,7 @@ SELECT EXISTS (SELECT FROM users WHERE id = :user_id AND status = 'active' AND r
     AND EXISTS (SELECT FROM shares WHERE id = :share_id AND revoked_at IS NULL)
     AND EXISTS (SELECT FROM generated_images WHERE id = :image_id)
     AND EXISTS (SELECT FROM file_references WHERE id = :file_id)
+    AND EXISTS (SELECT FROM api_keys WHERE id = :key_id AND revoked_at IS NULL)
     AND EXISTS (SELECT FROM mails WHERE id = :mail_id)
     AND EXISTS (SELECT FROM generated_codes WHERE id = :code_id AND status IN ('pending', 'processing'))
 """)
@@ -201,6 +202,7 @@ class World:
         tokens = await data.tokens.issue(session.session)
         design = await data.designs.create(SYSTEM, name="a", content="b", owner_id=user.id)
         await data.accounts.request_password_reset(user.email, by_mail=True)
+        key = await data.api_keys.create(SYSTEM, name="a", scopes=[ApiScope.READ], owner_id=user.id)
         [mail] = await data.mails.list(SYSTEM, user_id=user.id)
         attached_to = Attachment(project_id=project.id)
         file = await data.files.save(picture("PNG"), owner_id=user.id, attached_to=attached_to)
@@ -220,6 +222,9 @@ class World:
             "to": attached_to,
             "share_id": share.share.id,
             "mail_id": mail.id,
+            "key_id": key.key.id,
+            "secret": key.secret.get_secret_value(),
+            "scopes": [ApiScope.READ],
             "reservation": await data.usage.reserve(SYSTEM, Decimal(1), user_id=user.id),
             "image_id": image.id,
             "source": picture("PNG"),
@@ -355,6 +360,7 @@ class World:
         await data.audit.flush()
         for user in await data.accounts.list(SYSTEM, limit=1000):
             await data.designs.list(SYSTEM, owner_id=user.id)
+            await data.api_keys.list(SYSTEM, user.id)
             await data.usage.entries(SYSTEM, user_id=user.id)
             await data.usage.budget(SYSTEM, user_id=user.id)
             await data.files.list(owner_id=user.id)

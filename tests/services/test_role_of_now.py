@@ -13,7 +13,7 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from data_layer import DataLayer
-from data_layer.entities.enums import AuthProvider, UserRole
+from data_layer.entities.enums import ApiScope, AuthProvider, UserRole
 from data_layer.errors import NotFoundError, PermissionDeniedError
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.audit import AuditFilter, AuditView
@@ -40,6 +40,7 @@ CALLS: dict[str, Call] = {
     "accounts.get": lambda d, a, u, _: d.accounts.get(a, u.id),
     "accounts.link": lambda d, a, u, _: d.accounts.link(a, u.id, IDENTITY),
     "accounts.list": lambda d, a, _u, _: d.accounts.list(a),
+    "accounts.mail_password_reset": lambda d, a, u, _: d.accounts.mail_password_reset(a, u.id),
     "accounts.reactivate": lambda d, a, u, _: d.accounts.reactivate(a, u.id),
     "accounts.set_role": lambda d, a, u, _: d.accounts.set_role(a, u.id, UserRole.ADMIN),
     "accounts.set_password": lambda d, a, u, _: d.accounts.set_password(a, u.id, "another horse and battery"),
@@ -49,6 +50,9 @@ CALLS: dict[str, Call] = {
     "accounts.unsuspend": lambda d, a, u, _: d.accounts.unsuspend(a, u.id),
     "accounts.update_preferences": lambda d, a, u, _: d.accounts.update_preferences(a, u.id, {"x": 1}),
     "accounts.update_profile": lambda d, a, u, _: d.accounts.update_profile(a, u.id, ProfileChanges(first_name="X")),
+    "api_keys.create": lambda d, a, u, _: d.api_keys.create(a, name="x", scopes=[ApiScope.READ], owner_id=u.id),
+    "api_keys.list": lambda d, a, u, _: d.api_keys.list(a, u.id),
+    "api_keys.revoke": lambda d, a, _u, things: d.api_keys.revoke(a, things["key"]),
     "audit.export": export,
     "audit.list": lambda d, a, u, _: d.audit.list(a, AuditFilter(user_id=u.id)),
     "designs.create": lambda d, a, u, _: d.designs.create(a, name="x", content="x", owner_id=u.id),
@@ -104,6 +108,7 @@ async def everything(data: DataLayer) -> dict[str, list[Any]]:
     queries = {
         "users": "SELECT id, email, role, status, first_name, preferences, github_id, password_hash FROM users",
         "sessions": "SELECT id, status FROM sessions",
+        "api_keys": "SELECT id, revoked_at FROM api_keys",
         "designs": "SELECT id, name FROM design_systems",
         "audit_logs": "SELECT id FROM audit_logs",
     }
@@ -123,9 +128,12 @@ ALLOWED_TO_MODERATORS = {
     "accounts.find",
     "accounts.get",
     "accounts.list",
+    "accounts.mail_password_reset",
     "accounts.suspend",
     "accounts.unlock",
     "accounts.unsuspend",
+    "api_keys.list",
+    "api_keys.revoke",
     "audit.list",
     "sessions.list",
     "sessions.list_all",
@@ -147,8 +155,9 @@ class Things:
         actor = await make_account(self.data, "actor@example.com", role=UserRole.ADMIN)
         await make_account(self.data, "other@example.com", role=UserRole.ADMIN)
         session = (await self.data.accounts.log_in("victim@example.com", PASSWORD)).session
+        key = await self.data.api_keys.create(Actor.user(self.victim.id), name="x", scopes=[ApiScope.READ])
         design = await self.data.designs.create(Actor.user(self.victim.id), name="x", content="y")
-        self.ids = {"session": session.id, "design": design.id}
+        self.ids = {"session": session.id, "key": key.key.id, "design": design.id}
         return actor.id
 
     async def call(self, name: str, actor: Actor) -> None:

@@ -17,6 +17,7 @@ from data_layer.api.request_models import (
     Preferences,
 )
 from data_layer.api.routes import Call, Routes
+from data_layer.entities.enums import ApiScope
 from data_layer.errors import InvalidValueError
 from data_layer.schemas.base import Value
 from data_layer.schemas.users import ProfileChanges, UserFull
@@ -112,7 +113,7 @@ async def reset(call: Call, body: PasswordReset) -> None:
     await call.data.accounts.reset_password(body.token.get_secret_value(), body.password.get_secret_value())
 
 
-@routes.get("/me", summary="Read the own account")
+@routes.get("/me", summary="Read the own account", scope=ApiScope.READ)
 async def show(call: Call) -> UserFull:
     """What its owner sees of it."""
     return await call.data.accounts.get(call.actor, call.user_id)

@@ -15,8 +15,9 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 
 from data_layer.api.request_models import Body, Moment
-from data_layer.api.routes import Call, Routes
+from data_layer.api.routes import Call, KeyScopes, Routes
 from data_layer.entities.enums import (
+    ApiScope,
     AuditAction,
     AuditCategory,
     AuditLevel,
@@ -171,7 +172,7 @@ class Round(Body):
     dry_run: bool = False
 
 
-routes = Routes("/v1/admin", "administration")
+routes = Routes("/v1/admin", "administration", keys=KeyScopes(ApiScope.ADMIN, ApiScope.ADMIN))
 
 
 @routes.get("/users", summary="List accounts", errors=[422])
@@ -228,9 +229,7 @@ async def verify(call: Call, user_id: UUID) -> UserAdmin:
 @routes.post("/users/{user_id}/password-reset", summary="Mail a link for a new password", status_code=202, errors=[404])
 async def mail_reset(call: Call, user_id: UUID) -> UserAdmin:
     """For moderators; at most one mail in five minutes, and none to an account that is suspended."""
-    user = await call.data.accounts.find(call.actor, str(user_id))
-    await call.data.accounts.request_password_reset(user.email, by_mail=True)
-    return user
+    return await call.data.accounts.mail_password_reset(call.actor, user_id)
 
 
 @routes.get("/users/{user_id}/sessions", summary="List somebody's sessions", errors=[404, 422])

@@ -12,6 +12,7 @@ from data_layer import __version__
 from data_layer.api import (
     accounts,
     administration,
+    api_keys,
     assets,
     designs,
     files,
@@ -55,6 +56,7 @@ _RESOURCES = (
     usage.routes,
     usage.budgets,
     accounts.routes,
+    api_keys.routes,
     sessions.routes,
     openid.routes,
     tokens.routes,

@@ -15,7 +15,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import Field, StringConstraints
 
 from data_layer.api.request_models import Body
-from data_layer.api.routes import Call, Routes
+from data_layer.api.routes import CONTENT, Call, Routes
 from data_layer.api.uploads import body_with_file, room_for_file, sent_with_file
 from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.schemas.base import Value, View
@@ -93,7 +93,7 @@ class AssetPage(Value):
     next: UUID | None
 
 
-routes = Routes("/v1/assets", "assets")
+routes = Routes("/v1/assets", "assets", keys=CONTENT)
 
 
 @routes.get("", summary="List the own assets", errors=[422])

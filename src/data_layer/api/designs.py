@@ -10,7 +10,7 @@ from fastapi import Response
 from pydantic import StringConstraints
 
 from data_layer.api.request_models import Body
-from data_layer.api.routes import Call, Routes
+from data_layer.api.routes import CONTENT, Call, Routes
 from data_layer.schemas.base import Value
 from data_layer.schemas.designs import DesignSystemChanges, DesignSystemView
 from data_layer.web.conditions import moment_tag, require_moment
@@ -37,7 +37,7 @@ class DesignSystems(Value):
     design_systems: Sequence[DesignSystemView]
 
 
-routes = Routes("/v1/design-systems", "design systems")
+routes = Routes("/v1/design-systems", "design systems", keys=CONTENT)
 
 
 @routes.get("", summary="List the own design systems")

@@ -30,6 +30,12 @@ _SECURITY_SCHEMES = {
         "scheme": "bearer",
         "description": "The token of a session, an access token, or a token of OIDC_ISSUER.",
     },
+    "ApiKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "dl_…",
+        "description": "A key of POST /v1/accounts/me/api-keys, with the scope that the operation names.",
+    },
     "SessionCookie": {
         "type": "apiKey",
         "in": "cookie",

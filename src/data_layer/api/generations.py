@@ -14,8 +14,8 @@ from pydantic import Field, StringConstraints
 
 from data_layer.api.event_stream import event_stream
 from data_layer.api.request_models import Body, Reason
-from data_layer.api.routes import Call, Routes
-from data_layer.entities.enums import GenerationStatus
+from data_layer.api.routes import Call, KeyScopes, Routes
+from data_layer.entities.enums import ApiScope, GenerationStatus
 from data_layer.errors import InvalidValueError
 from data_layer.schemas.base import Value
 from data_layer.schemas.generations import (
@@ -135,7 +135,7 @@ class Cancellation(Body):
     variant: Annotated[int, Field(ge=0, lt=2**15)] | None = None
 
 
-routes = Routes("/v1/generations", "generations")
+routes = Routes("/v1/generations", "generations", keys=KeyScopes(ApiScope.READ, ApiScope.GENERATE))
 
 
 @routes.post("", summary="Start a generation", status_code=201, max_body=_WRITTEN_BODY, errors=[404, 409])

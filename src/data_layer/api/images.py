@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 
 from data_layer.api.assets import REDIRECT, SHOWN_FOR
 from data_layer.api.request_models import Body, Reason
-from data_layer.api.routes import Call, Routes
+from data_layer.api.routes import CONTENT, Call, Routes
 from data_layer.api.uploads import body_with_file, room_for_file, sent_with_file
 from data_layer.entities.enums import ImageKind
 from data_layer.errors import InvalidValueError
@@ -62,7 +62,7 @@ class Rating(Body):
     words: Annotated[str, StringConstraints(max_length=2000)] | None = None
 
 
-routes = Routes("", "images")
+routes = Routes("", "images", keys=CONTENT)
 
 
 @routes.get("/v1/projects/{project_id}/images", summary="List the images of a project", errors=[404, 422])

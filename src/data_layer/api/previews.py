@@ -19,7 +19,7 @@ from fastapi import HTTPException, Query, Response
 from fastapi.responses import RedirectResponse
 
 from data_layer.api.request_models import Reason
-from data_layer.api.routes import Call, Routes
+from data_layer.api.routes import CONTENT, Call, Routes
 from data_layer.services.previews import PREVIEW_PATH
 from data_layer.web.errors import refusal
 from data_layer.web.hostile_pages import hostile_page
@@ -35,7 +35,7 @@ _REDIRECT: dict[int | str, dict[str, Any]] = {
 }
 _NEVER_KEPT = {"cache-control": "no-store", "referrer-policy": "no-referrer"}
 
-routes = Routes("", "variants")
+routes = Routes("", "variants", keys=CONTENT)
 
 
 @routes.get(

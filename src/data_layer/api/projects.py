@@ -14,7 +14,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from pydantic import Field, StringConstraints
 
 from data_layer.api.request_models import Body, Reason
-from data_layer.api.routes import Call, Routes
+from data_layer.api.routes import CONTENT, Call, Routes
 from data_layer.api.uploads import body_with_file, room_for_file, sent_with_file
 from data_layer.entities.enums import CodeStack, ProjectStatus, ProjectType
 from data_layer.errors import InvalidValueError
@@ -127,7 +127,7 @@ class VersionPage(Value):
     next: int | None
 
 
-routes = Routes("/v1/projects", "projects")
+routes = Routes("/v1/projects", "projects", keys=CONTENT)
 
 
 @routes.get("", summary="List the own projects", errors=[404, 422])

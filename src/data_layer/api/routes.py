@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from fastapi import HTTPException, Request, Response
@@ -28,6 +28,7 @@ from starlette.types import Message, Receive, Scope
 from data_layer.api.idempotency import DESCRIPTION as IDEMPOTENCY_KEY
 from data_layer.api.idempotency import Fingerprint, answer_once, key_of
 from data_layer.context import current_context
+from data_layer.entities.enums import ApiScope
 from data_layer.errors import PermissionDeniedError
 from data_layer.layer import DataLayer
 from data_layer.schemas.actors import Actor
@@ -39,6 +40,17 @@ from data_layer.web.errors import described
 from data_layer.web.rate_limits import admit
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class KeyScopes(NamedTuple):
+    """What an API key must be good for, to read and to change what a resource holds."""
+
+    read: ApiScope
+    change: ApiScope
+
+
+CONTENT = KeyScopes(ApiScope.READ, ApiScope.WRITE)
+"""Of what people make; other routes refuse API keys unless they say otherwise."""
 
 MaxBody = int | Callable[[DataLayer, Scope], int]
 SMALL_BODY = 64 * 1024
@@ -110,6 +122,7 @@ class ServiceRoute(APIRoute):
         path: its template.
         endpoint: the handler.
         needs_login: whether a session is needed.
+        scope: what an API key in place of a session must be good for; without one no key is accepted.
         max_body: bytes of the body, or what says so of a request; a larger one is refused while it is read.
         counted: the kind of request of which a network may send so many; for routes that need no login.
         options: those of FastAPI.
@@ -122,9 +135,11 @@ class ServiceRoute(APIRoute):
         *,
         needs_login: bool,
         max_body: MaxBody,
+        scope: ApiScope | None = None,
         counted: RequestKind | None = None,
         **options: Any,
     ) -> None:
+        self._scope = scope
         self._needs_login = needs_login
         self._counted = counted
         self._max_body = max_body
@@ -152,7 +167,7 @@ class ServiceRoute(APIRoute):
                 receive = decompressed(receive, encoding, most)
             call = Call(request.scope, receive)
             if self._needs_login:
-                call.scope["caller"] = caller = await authenticate(call)
+                call.scope["caller"] = caller = await authenticate(call, self._scope)
                 await admit(call.served.rates, call.scope, caller.counted_as)
             elif self._counted is not None:
                 await call.served.limiter.admit(current_context().ip_address, self._counted)
@@ -199,12 +214,14 @@ class Routes:
         prefix: the beginning of all paths.
         tag: the section of the documentation.
         needs_login: whether they need a session.
+        keys: what API keys must be good for; without it none is accepted.
     """
 
-    def __init__(self, prefix: str, tag: str, *, needs_login: bool = True) -> None:
+    def __init__(self, prefix: str, tag: str, *, needs_login: bool = True, keys: KeyScopes | None = None) -> None:
         self._prefix = prefix
         self._tag = tag
         self._needs_login = needs_login
+        self._keys = keys
         self.routes: list[ServiceRoute] = []
 
     def get(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
@@ -242,6 +259,7 @@ class Routes:
         *,
         errors: Iterable[int] = (),
         needs_login: bool | None = None,
+        scope: ApiScope | None = None,
         counted: RequestKind | None = None,
         max_body: MaxBody = SMALL_BODY,
         **options: Any,
@@ -251,7 +269,10 @@ class Routes:
             errors = {413, 422, *errors}
         if method in _WITH_BODY:
             errors = {400, 415, *errors}
-        extra = options.pop("openapi_extra", {}) | ({"security": _SECURITY} if needs_login else {})
+        if scope is None and self._keys is not None:
+            scope = self._keys.read if method == "GET" else self._keys.change
+        security = _SECURITY if scope is None else [*_SECURITY, {"ApiKey": [scope.value]}]
+        extra = options.pop("openapi_extra", {}) | ({"security": security} if needs_login else {})
         if creates_something({method}, options, needs_login=needs_login):
             errors = {409, *errors}
             extra = extra | {"parameters": [IDEMPOTENCY_KEY]}
@@ -263,6 +284,7 @@ class Routes:
         responses = described(*sorted(statuses)) | options.pop("responses", {})
         shared: dict[str, Any] = {
             "needs_login": needs_login,
+            "scope": scope,
             "counted": counted,
             "tags": [self._tag],
             "responses": responses,

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import Field
 
 from data_layer.api.request_models import Body, Token
-from data_layer.api.routes import Call, Routes
+from data_layer.api.routes import CONTENT, Call, Routes
 from data_layer.errors import NotFoundError
 from data_layer.schemas.base import Value
 from data_layer.schemas.projects import ProjectFull
@@ -72,7 +72,7 @@ class Fork(Body):
     name: Annotated[str, Field(min_length=1)] = "Copy of a shared page"
 
 
-routes = Routes("", "shares")
+routes = Routes("", "shares", keys=CONTENT)
 
 
 @routes.get("/v1/projects/{project_id}/shares", summary="List the shares of a project", errors=[404, 422])

@@ -14,7 +14,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 
 from data_layer.api.request_models import Body
-from data_layer.api.routes import Call, Routes
+from data_layer.api.routes import CONTENT, Call, KeyScopes, Routes
+from data_layer.entities.enums import ApiScope
 from data_layer.errors import NotFoundError
 from data_layer.schemas.base import Value
 from data_layer.schemas.usage import BudgetView, UsageEntryView, UsageGroup, UsageSum
@@ -98,8 +99,8 @@ class Limit(Body):
     monthly_limit: Annotated[Decimal, Field(ge=0, max_digits=20, decimal_places=8)]
 
 
-routes = Routes("/v1/usage", "usage")
-budgets = Routes("/v1/budgets", "usage")
+routes = Routes("/v1/usage", "usage", keys=CONTENT)
+budgets = Routes("/v1/budgets", "usage", keys=KeyScopes(ApiScope.READ, ApiScope.ADMIN))
 
 
 @routes.get("", summary="Add up usage", errors=[422], responses=_SUMS_AS_CSV, response_model=Sums)

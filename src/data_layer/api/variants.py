@@ -14,7 +14,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import Field, StringConstraints, model_validator
 
 from data_layer.api.request_models import Body, Reason
-from data_layer.api.routes import Call, Routes
+from data_layer.api.routes import CONTENT, Call, Routes
 from data_layer.entities.enums import CodeStack
 from data_layer.schemas.codes import GeneratedCodeFull, VariantChanges
 from data_layer.schemas.generations import CodeDiff, GenerationView
@@ -51,7 +51,7 @@ class VariantFork(Body):
     name: Annotated[str, StringConstraints(max_length=255)] | None = None
 
 
-routes = Routes("/v1/variants", "variants")
+routes = Routes("/v1/variants", "variants", keys=CONTENT)
 
 
 @routes.get("/{variant_id}", summary="Read a variant", errors=[404, 422])

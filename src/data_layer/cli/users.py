@@ -10,6 +10,7 @@ from uuid import UUID
 
 import typer
 
+from data_layer.cli import api_keys
 from data_layer.cli.output import (
     AsJson,
     Result,
@@ -37,6 +38,7 @@ _NOBODY_ANSWERS = (
 _COLUMNS = ("Address", "Name", "Role", "Status", "Last login", "Id")
 
 commands = typer.Typer(help="Accounts of people.", no_args_is_help=True)
+commands.add_typer(api_keys.commands, name="keys")
 
 # The names of the enumerations, which would bring the whole of SQLAlchemy into every --help.
 Role = Literal["user", "moderator", "admin"]

@@ -1,6 +1,7 @@
 """The tables, one short file each, and the enumerations of their values."""
 
 import data_layer.entities.validation  # noqa: F401  (importing it puts the checks in force)
+from data_layer.entities.api_key import ApiKey
 from data_layer.entities.audit_log import AuditLog
 from data_layer.entities.base import Entity
 from data_layer.entities.budget import Budget, budget_reservations
@@ -24,6 +25,7 @@ from data_layer.entities.user import User
 from data_layer.entities.user_identity import UserIdentity
 
 __all__ = [
+    "ApiKey",
     "AuditLog",
     "Budget",
     "DesignSystem",

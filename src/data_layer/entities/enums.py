@@ -191,6 +191,15 @@ class SessionType(StrEnum):
     DESKTOP = "desktop"
 
 
+class ApiScope(StrEnum):
+    """What an API key may do for the person whose it is."""
+
+    READ = "read"
+    WRITE = "write"
+    GENERATE = "generate"
+    ADMIN = "admin"
+
+
 class AuditLevel(StrEnum):
     """How serious an audited event is."""
 
@@ -224,6 +233,10 @@ class AuditAction(StrEnum):
     USER_DELETE_ACCOUNT = "user_delete_account"
     USER_VERIFY_EMAIL = "user_verify_email"
     USER_RESET_PASSWORD = "user_reset_password"  # noqa: S105  (the name of an action)
+    USER_CREATE_API_KEY = "user_create_api_key"
+    USER_REVOKE_API_KEY = "user_revoke_api_key"
+    USER_ADD_FACTOR = "user_add_factor"
+    USER_REMOVE_FACTOR = "user_remove_factor"
     PROJECT_CREATE = "project_create"
     PROJECT_UPDATE = "project_update"
     PROJECT_DELETE = "project_delete"

@@ -282,6 +282,17 @@ END
 """,  # noqa: S608  (a name of our own)
 )
 
+ANNOUNCE_API_KEY = Function(
+    "announce_api_key_change",
+    f"""
+BEGIN
+    INSERT INTO session_changes (session_id) VALUES (OLD.id) ON CONFLICT DO NOTHING;
+    NOTIFY {SESSION_CHANNEL};
+    RETURN NULL;
+END
+""",  # noqa: S608  (a name of our own)
+)
+
 # The count stands in the row that a deletion and a new reference both change, so one of them waits for the other and
 # then sees it; counting the references in a query would not.
 COUNT_REFERENCES = Function(
@@ -442,6 +453,7 @@ FUNCTIONS = (
     ANNOUNCE_SESSION,
     ANNOUNCE_USER,
     ANNOUNCE_IDENTITY,
+    ANNOUNCE_API_KEY,
     COUNT_REFERENCES,
 )
 
@@ -529,6 +541,12 @@ TRIGGERS = (
         "user_identities",
         "AFTER DELETE OR UPDATE OF issuer, subject, user_id",
         ANNOUNCE_IDENTITY.name,
+    ),
+    Trigger(
+        "announce_change",
+        "api_keys",
+        "AFTER DELETE OR UPDATE OF user_id, key_hash, scopes, expires_at, revoked_at",
+        ANNOUNCE_API_KEY.name,
     ),
     Trigger(
         "count_references", "file_references", "AFTER INSERT OR DELETE OR UPDATE OF file_id", COUNT_REFERENCES.name

@@ -34,6 +34,7 @@ from data_layer.observability.tracing.opening import open_tracing
 from data_layer.repositories.session_changes import SESSION_CHANNEL
 from data_layer.repositories.unit_of_work import AfterCommit, CommitHooks, UnitOfWork, last_position
 from data_layer.services.accounts import AccountDependencies, AccountService, PasswordHasher
+from data_layer.services.api_keys import ApiKeyService
 from data_layer.services.audit.buffer import AuditBuffer, SpillFolder
 from data_layer.services.audit.service import AuditService
 from data_layer.services.cached_projects import CachedProjects
@@ -147,6 +148,8 @@ class Container:
     """Who is logged in."""
     tokens: TokenService
     """Access and refresh tokens."""
+    api_keys: ApiKeyService
+    """API keys of people."""
     audit: AuditService
     """The audit trail."""
     accounts: AccountService
@@ -233,11 +236,12 @@ async def open_container(
     audit_buffer = _start_audit_buffer(settings, database, stack)
     listen = _session_listener(settings.database, database, addresses)
     sessions = traced("sessions", SessionService(transactions, copies, listen, settings.security))
-    stack.push_async_callback(sessions.close)
-    generation_streams = GenerationStreams(transactions, LiveStreams(cache))
-    stack.push_async_callback(generation_streams.close)
-    view_counts = ViewCounts(transactions)
-    stack.push_async_callback(view_counts.close)
+    api_keys = traced("api_keys", ApiKeyService(transactions, sessions, copies))
+    for each in (sessions.close, api_keys.close):
+        stack.push_async_callback(each)
+    generation_streams, view_counts = GenerationStreams(transactions, LiveStreams(cache)), ViewCounts(transactions)
+    for each in (generation_streams.close, view_counts.close):
+        stack.push_async_callback(each)
     view_counts.start()
     image_files, cached_projects = ImageFiles(files, fetcher), CachedProjects(transactions, cache)
     tokens = traced("tokens", TokenService(transactions, sessions, settings.security))
@@ -303,6 +307,7 @@ async def open_container(
         file_maintenance=file_maintenance,
         sessions=sessions,
         tokens=tokens,
+        api_keys=api_keys,
         audit=audit,
         accounts=traced("accounts", accounts),
         openid=traced("openid", openid),

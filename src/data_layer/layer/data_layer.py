@@ -16,6 +16,7 @@ from data_layer.layer.container import Container, open_container
 from data_layer.repositories.unit_of_work import UnitOfWork, last_position
 from data_layer.schemas.health import Health
 from data_layer.services.accounts import AccountService
+from data_layer.services.api_keys import ApiKeyService
 from data_layer.services.audit.service import AuditService
 from data_layer.services.designs import DesignSystemService
 from data_layer.services.files import FileMaintenance, FileService, LocalFileServer, PublicFileServer
@@ -265,6 +266,11 @@ class DataLayer:
     def tokens(self) -> TokenService:
         """Access and refresh tokens, for clients that hold no cookie."""
         return self._opened.tokens
+
+    @property
+    def api_keys(self) -> ApiKeyService:
+        """Keys with which programs act for people."""
+        return self._opened.api_keys
 
     @property
     def maintenance(self) -> MaintenanceService:

@@ -87,6 +87,8 @@ def complete(entry: AuditLog) -> None:
             entry.context.setdefault("actor_id", str(context.actor_id))
         if context.actor_role is not None and context.actor_role != "user":
             entry.context.setdefault("actor_role", str(context.actor_role))
+    if context.api_key_id is not None:
+        entry.context.setdefault("api_key_id", str(context.api_key_id))
     for name in ("ip_address", "user_agent", "correlation_id", "source"):
         if getattr(entry, name) is None:
             setattr(entry, name, getattr(context, name))

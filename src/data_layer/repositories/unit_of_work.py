@@ -21,6 +21,7 @@ from data_layer.database.entity_session import EntitySession
 from data_layer.database.failures import translate
 from data_layer.entities import AuditLog, Entity, User
 from data_layer.errors import NestedTransactionError
+from data_layer.repositories.api_keys import ApiKeyRepository
 from data_layer.repositories.audit import AuditRepository, complete
 from data_layer.repositories.budgets import BudgetRepository
 from data_layer.repositories.code_bodies import CodeBodyRepository
@@ -245,6 +246,11 @@ class UnitOfWork:
     def identities(self) -> UserIdentityRepository:
         """Identities of OpenID Connect issuers."""
         return UserIdentityRepository(self._session)
+
+    @cached_property
+    def api_keys(self) -> ApiKeyRepository:
+        """API keys of users."""
+        return ApiKeyRepository(self._session)
 
     @cached_property
     def refresh_tokens(self) -> RefreshTokenRepository:

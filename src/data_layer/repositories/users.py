@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from data_layer.database.statements import CompiledStatement
 from data_layer.entities import (
+    ApiKey,
     Budget,
     DesignSystem,
     FileReference,
@@ -162,6 +163,7 @@ class UserRepository(Repository[User]):
         self._discard(*((await self._session.execute(own_files)).scalars()))
         await self._session.change(delete(FileReference).where(FileReference.owner_id == entity.id))
         await self._session.change(delete(Project).where(Project.user_id == entity.id))
+        await self._session.change(delete(ApiKey).where(ApiKey.user_id == entity.id))
         await self._session.change(delete(Budget).where(Budget.user_id == entity.id))
         await self._session.change(delete(DesignSystem).where(DesignSystem.user_id == entity.id))
         await self._session.change(delete(Mail).where(Mail.user_id == entity.id))

@@ -20,6 +20,7 @@ class MaintenanceReport(View):
     is_complete: bool = True
     sessions_removed: int = 0
     refresh_tokens_removed: int = 0
+    api_keys_removed: int = 0
     session_changes_removed: int = 0
     idempotency_keys_removed: int = 0
     login_attempts_removed: int = 0

@@ -29,7 +29,7 @@ async def as_of_now(tx: UnitOfWork, actor: Actor) -> Actor:
     role, status = await tx.users.standing(actor.user_id) or (None, None)
     if role is None or status is not UserStatus.ACTIVE:
         raise acting_account_inactive()
-    return Actor.user(actor.user_id, role)
+    return Actor.user(actor.user_id, role, actor.scopes)
 
 
 def acting_account_inactive() -> PermissionDeniedError:

@@ -25,6 +25,7 @@ from data_layer.repositories.audit_partitions import AuditPartitions, Month
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.services.acting import as_of_now
+from data_layer.services.api_keys.service import KEPT_AFTER_END
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.generations.bodies import CodeCheck, CodeCheckReport, pack_codes, remove_orphans
 from data_layer.services.generations.expiry import end_expired
@@ -173,6 +174,7 @@ class _Round:
         self._on_progress = on_progress
         self._expired = now - _SESSION_GRACE
         self._trash_end = _EARLIEST if trash_retention is None else now - trash_retention
+        self._keys_end = now - KEPT_AFTER_END
         self._journal_end = now - _JOURNAL_GRACE
         self._events_end = now - timedelta(days=event_days) if event_days else None
         self._mails_end = now - timedelta(days=mail_days)
@@ -188,6 +190,7 @@ class _Round:
             found: dict[str, Any] = {
                 "sessions_removed": await tx.sessions.count_expired(self._expired),
                 "refresh_tokens_removed": await tx.refresh_tokens.count_expired(self._expired),
+                "api_keys_removed": await tx.api_keys.count_ended(self._keys_end),
                 "session_changes_removed": await tx.sessions.count_changes(self._journal_end),
                 "projects_removed": await tx.projects.count_deleted(self._trash_end),
                 "variants_expired": await tx.generations.count_expired(),
@@ -253,6 +256,7 @@ class _Round:
         removals: dict[str, Removal] = {
             "refresh_tokens_removed": lambda tx: tx.refresh_tokens.remove_expired(self._expired, limit=_BATCH),
             "sessions_removed": lambda tx: tx.sessions.remove_expired(self._expired, limit=_BATCH),
+            "api_keys_removed": lambda tx: tx.api_keys.remove_ended(self._keys_end, limit=_BATCH),
             "session_changes_removed": lambda tx: tx.sessions.remove_changes(self._journal_end, limit=_BATCH),
             "idempotency_keys_removed": lambda tx: tx.idempotency_keys.remove_old(limit=_BATCH),
             "login_attempts_removed": lambda tx: tx.login_attempts.remove_stale(limit=_BATCH),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from data_layer.entities.enums import UserRole
+from data_layer.entities.enums import ApiScope, UserRole
 from data_layer.errors import PermissionDeniedError
 from data_layer.schemas.actors import Actor
 
@@ -33,6 +33,9 @@ class Permission(StrEnum):
     SUSPEND_ACCOUNT = "suspend_account"
     UNLOCK_ACCOUNT = "unlock_account"
     SET_ROLE = "set_role"
+    CREATE_API_KEY = "create_api_key"
+    LIST_API_KEYS = "list_api_keys"
+    REVOKE_API_KEY = "revoke_api_key"
     LIST_SESSIONS = "list_sessions"
     REVOKE_SESSIONS = "revoke_sessions"
     REVOKE_ALL_SESSIONS = "revoke_all_sessions"
@@ -67,58 +70,71 @@ class Rule:
 
     ``outranked``: others need a higher role than the owner, so that moderators do not act against each other or against
     administrators. An administrator may act on everybody.
+
+    ``scopes``: an API key needs one of them, and ``admin`` to act on what is not its owner's. Without any, no key may.
     """
 
     owner: bool = False
     others: UserRole | None = None
     outranked: bool = False
+    scopes: frozenset[ApiScope] = frozenset()
+
+
+# Reading is part of each: who may write gets back what was written. Routes ask for the exact scope.
+_READ = frozenset(ApiScope)
+_ADMIN = frozenset({ApiScope.ADMIN})
+_WRITE = frozenset({ApiScope.WRITE})
+_MAKE = frozenset({ApiScope.WRITE, ApiScope.GENERATE})
 
 
 RULES: dict[Permission, Rule] = {
-    Permission.READ_ACCOUNT: Rule(owner=True, others=UserRole.MODERATOR),
-    Permission.READ_ACCOUNT_AS_ADMIN: Rule(others=UserRole.MODERATOR),
-    Permission.LIST_ACCOUNTS: Rule(others=UserRole.MODERATOR),
-    Permission.CREATE_ACCOUNT: Rule(others=UserRole.ADMIN),
+    Permission.READ_ACCOUNT: Rule(owner=True, others=UserRole.MODERATOR, scopes=_READ),
+    Permission.READ_ACCOUNT_AS_ADMIN: Rule(others=UserRole.MODERATOR, scopes=_ADMIN),
+    Permission.LIST_ACCOUNTS: Rule(others=UserRole.MODERATOR, scopes=_ADMIN),
+    Permission.CREATE_ACCOUNT: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
     Permission.UPDATE_PROFILE: Rule(owner=True, others=UserRole.ADMIN),
     Permission.UPDATE_PREFERENCES: Rule(owner=True, others=UserRole.ADMIN),
     Permission.CHANGE_PASSWORD: Rule(owner=True),
     Permission.LINK_IDENTITY: Rule(owner=True),
     Permission.UNLINK_IDENTITY: Rule(owner=True, others=UserRole.ADMIN),
     Permission.DEACTIVATE_ACCOUNT: Rule(owner=True, others=UserRole.ADMIN),
-    Permission.REACTIVATE_ACCOUNT: Rule(others=UserRole.ADMIN),
+    Permission.REACTIVATE_ACCOUNT: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
     Permission.DELETE_ACCOUNT: Rule(owner=True, others=UserRole.ADMIN),
-    Permission.VERIFY_ACCOUNT: Rule(others=UserRole.ADMIN),
+    Permission.VERIFY_ACCOUNT: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
     # Nobody but an operator with a shell: setting a password is as good as being that person.
     Permission.SET_PASSWORD: Rule(),
-    Permission.SUSPEND_ACCOUNT: Rule(others=UserRole.MODERATOR, outranked=True),
-    Permission.UNLOCK_ACCOUNT: Rule(others=UserRole.MODERATOR, outranked=True),
-    Permission.SET_ROLE: Rule(others=UserRole.ADMIN),
-    Permission.LIST_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR),
-    Permission.REVOKE_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR, outranked=True),
-    Permission.REVOKE_ALL_SESSIONS: Rule(others=UserRole.ADMIN),
-    Permission.READ_PROJECT: Rule(owner=True),
-    Permission.READ_PROJECT_FOR_A_REASON: Rule(owner=True, others=UserRole.MODERATOR),
-    Permission.CHANGE_PROJECT: Rule(owner=True),
-    Permission.COPY_PROJECT: Rule(owner=True),
-    Permission.READ_DESIGN_SYSTEMS: Rule(owner=True),
-    Permission.CHANGE_DESIGN_SYSTEMS: Rule(owner=True),
-    Permission.RECORD_USAGE: Rule(owner=True),
-    Permission.READ_USAGE: Rule(owner=True, others=UserRole.ADMIN),
-    Permission.SET_BUDGET: Rule(others=UserRole.ADMIN),
-    Permission.SHARE_PROJECT: Rule(owner=True),
-    Permission.READ_SHARES: Rule(owner=True, others=UserRole.MODERATOR),
-    Permission.REVOKE_SHARE: Rule(owner=True, others=UserRole.MODERATOR),
-    Permission.READ_CODE: Rule(owner=True),
-    Permission.READ_CODE_FOR_A_REASON: Rule(owner=True, others=UserRole.MODERATOR),
-    Permission.CHANGE_CODE: Rule(owner=True),
-    Permission.READ_IMAGES: Rule(owner=True),
-    Permission.READ_IMAGES_FOR_A_REASON: Rule(owner=True, others=UserRole.MODERATOR),
-    Permission.CHANGE_IMAGES: Rule(owner=True),
-    Permission.READ_AUDIT_TRAIL: Rule(owner=True, others=UserRole.MODERATOR),
-    Permission.READ_AUDIT_DETAILS: Rule(others=UserRole.ADMIN),
-    Permission.EXPORT_AUDIT_TRAIL: Rule(others=UserRole.ADMIN),
-    Permission.RUN_MAINTENANCE: Rule(others=UserRole.ADMIN),
-    Permission.READ_MAILS: Rule(others=UserRole.ADMIN),
+    Permission.SUSPEND_ACCOUNT: Rule(others=UserRole.MODERATOR, outranked=True, scopes=_ADMIN),
+    Permission.UNLOCK_ACCOUNT: Rule(others=UserRole.MODERATOR, outranked=True, scopes=_ADMIN),
+    Permission.SET_ROLE: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
+    Permission.CREATE_API_KEY: Rule(owner=True),
+    Permission.LIST_API_KEYS: Rule(owner=True, others=UserRole.MODERATOR),
+    Permission.REVOKE_API_KEY: Rule(owner=True, others=UserRole.MODERATOR, outranked=True),
+    Permission.LIST_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR, scopes=_ADMIN),
+    Permission.REVOKE_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR, outranked=True, scopes=_ADMIN),
+    Permission.REVOKE_ALL_SESSIONS: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
+    Permission.READ_PROJECT: Rule(owner=True, scopes=_READ),
+    Permission.READ_PROJECT_FOR_A_REASON: Rule(owner=True, others=UserRole.MODERATOR, scopes=_READ),
+    Permission.CHANGE_PROJECT: Rule(owner=True, scopes=_MAKE),
+    Permission.COPY_PROJECT: Rule(owner=True, scopes=_WRITE),
+    Permission.READ_DESIGN_SYSTEMS: Rule(owner=True, scopes=_READ),
+    Permission.CHANGE_DESIGN_SYSTEMS: Rule(owner=True, scopes=_WRITE),
+    Permission.RECORD_USAGE: Rule(owner=True, scopes=_MAKE),
+    Permission.READ_USAGE: Rule(owner=True, others=UserRole.ADMIN, scopes=_READ),
+    Permission.SET_BUDGET: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
+    Permission.SHARE_PROJECT: Rule(owner=True, scopes=_WRITE),
+    Permission.READ_SHARES: Rule(owner=True, others=UserRole.MODERATOR, scopes=_READ),
+    Permission.REVOKE_SHARE: Rule(owner=True, others=UserRole.MODERATOR, scopes=_WRITE | _ADMIN),
+    Permission.READ_CODE: Rule(owner=True, scopes=_READ),
+    Permission.READ_CODE_FOR_A_REASON: Rule(owner=True, others=UserRole.MODERATOR, scopes=_READ),
+    Permission.CHANGE_CODE: Rule(owner=True, scopes=_MAKE),
+    Permission.READ_IMAGES: Rule(owner=True, scopes=_READ),
+    Permission.READ_IMAGES_FOR_A_REASON: Rule(owner=True, others=UserRole.MODERATOR, scopes=_READ),
+    Permission.CHANGE_IMAGES: Rule(owner=True, scopes=_MAKE),
+    Permission.READ_AUDIT_TRAIL: Rule(owner=True, others=UserRole.MODERATOR, scopes=_READ),
+    Permission.READ_AUDIT_DETAILS: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
+    Permission.EXPORT_AUDIT_TRAIL: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
+    Permission.RUN_MAINTENANCE: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
+    Permission.READ_MAILS: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
 }
 
 
@@ -138,8 +154,12 @@ def is_allowed(
     rule = RULES.get(permission)
     if rule is None or actor.user_id is None or actor.role is None:
         return False
+    if actor.scopes is not None and rule.scopes.isdisjoint(actor.scopes):
+        return False
     if rule.owner and owner is not None and owner == actor.user_id:
         return True
+    if actor.scopes is not None and ApiScope.ADMIN not in actor.scopes:
+        return False
     if rule.others is None or _RANKS[actor.role] < _RANKS[rule.others]:
         return False
     if not rule.outranked or owner_role is None or actor.role is UserRole.ADMIN:

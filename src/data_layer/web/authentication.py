@@ -1,4 +1,6 @@
-"""Who sends a request: a session token, an access token or a token of an issuer as bearer, or a cookie with the first.
+"""Who sends a request: the token of a session as bearer or in a cookie, an access token, one of an issuer, an API key.
+
+An API key is accepted only where a route names the scope that it needs.
 
 A browser sends its cookies with what other sites have it send, too. ``SameSite=Lax`` keeps them from most of it, and
 what changes something is also refused when the browser says that it comes from elsewhere (Fetch Metadata, and
@@ -16,18 +18,23 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie
 
 from data_layer.context import current_context, extend_request_context
+from data_layer.entities.enums import ApiScope
 from data_layer.errors import (
     ExpiredTokenError,
     InvalidSessionError,
     InvalidTokenError,
+    MissingScopeError,
     PermissionDeniedError,
     TooManyRequestsError,
 )
 from data_layer.layer import DataLayer
 from data_layer.schemas.actors import Actor
+from data_layer.schemas.api_keys import ActiveApiKey
 from data_layer.schemas.sessions import ActiveSession
+from data_layer.services.api_keys.validation import PREFIX as API_KEY_PREFIX
 from data_layer.services.rate_limits import RateLimiter
 from data_layer.services.request_limits import RequestKind, RequestLimiter
+from data_layer.services.sessions.hashing import TOKEN_LENGTH
 
 COOKIE = "__Host-session"
 """A browser takes a cookie of this name only if it is secure, of this host alone, and for all paths (RFC 6265bis)."""
@@ -56,11 +63,13 @@ class People:
 class Caller:
     """An authenticated user.
 
-    ``session`` is None for those who come without one; what concerns the session itself is refused to them.
+    ``session`` is None for those who come without one; what concerns the session itself is refused to them. ``api_key``
+    is the key that a program shows.
     """
 
     actor: Actor
     session: ActiveSession | None = None
+    api_key: ActiveApiKey | None = None
 
     @property
     def user_id(self) -> UUID:
@@ -70,7 +79,7 @@ class Caller:
     @property
     def counted_as(self) -> str:
         """The identity by which requests are limited; what stands before the colon names the policy."""
-        return f"person:{self.actor.user_id}"
+        return f"person:{self.actor.user_id}" if self.api_key is None else f"key:{self.api_key.id}"
 
     @classmethod
     def of_session(cls, session: ActiveSession) -> Self:
@@ -142,13 +151,34 @@ def _values(request: Request, name: bytes) -> list[bytes]:
     return [value for sent, value in request.scope["headers"] if sent == name]
 
 
-async def authenticate(request: Request) -> Caller:
+async def authenticate(request: Request, scope: ApiScope | None = None) -> Caller:
     """Who sends the request, and acts in everything that is recorded from now on.
+
+    Args:
+        request: what was sent.
+        scope: what an API key must be good for; without one no key is accepted.
 
     Raises:
         AuthenticationError: when there is no token, or it is not accepted.
         PermissionDeniedError: when another site has sent it.
+        MissingScopeError: the API key is not good for this.
     """
+    caller = await _identify(request)
+    key = caller.api_key
+    if key is not None and scope not in key.scopes:
+        what = "an API key cannot be used for this; log in" if scope is None else f"the API key lacks the scope {scope}"
+        raise MissingScopeError(what)
+    # The middleware's block ends it; a dependency with a block of its own would cost two exit stacks.
+    extend_request_context(
+        actor_id=caller.user_id,
+        actor_role=caller.actor.role,
+        session_id=None if caller.session is None else caller.session.id,
+        api_key_id=None if key is None else key.id,
+    )
+    return caller
+
+
+async def _identify(request: Request) -> Caller:
     data = people_of(request).data
     if (bearer := _bearer_of(request)) is not None:
         caller = await _caller_of(data, bearer)
@@ -157,9 +187,6 @@ async def authenticate(request: Request) -> Caller:
         caller = Caller.of_session(await data.sessions.validate(cookie))
     else:
         raise InvalidSessionError("log in first: send the token as Authorization: Bearer …")
-    # The middleware's block ends it; a dependency with a block of its own would cost two exit stacks.
-    session_id = None if caller.session is None else caller.session.id
-    extend_request_context(actor_id=caller.user_id, actor_role=caller.actor.role, session_id=session_id)
     return caller
 
 
@@ -174,7 +201,7 @@ async def reauthenticate(request: Request, caller: Caller) -> None:
         PermissionDeniedError: the account is not active any more.
     """
     try:
-        await authenticate(request)
+        await _identify(request)
     except ExpiredTokenError:
         if caller.session is not None:
             raise
@@ -214,7 +241,13 @@ def _authority(origin: str) -> str | None:
 
 
 async def _caller_of(data: DataLayer, token: str) -> Caller:
-    """Who holds a token; only access tokens, and those of an issuer, have dots."""
+    """Who holds a token; only access tokens, and those of an issuer, have dots.
+
+    The token of a session may begin like an API key by chance, but not have its length.
+    """
+    if token.startswith(API_KEY_PREFIX) and len(token) != TOKEN_LENGTH:
+        key = await data.api_keys.authenticate(token)
+        return Caller(key.actor, api_key=key)
     if "." in token:
         if data.openid.accepts(token):
             return Caller(await data.openid.authenticate(token))

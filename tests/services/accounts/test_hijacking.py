@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 
 from data_layer import DataLayer
-from data_layer.entities.enums import AuthProvider, UserRole, UserStatus
-from data_layer.errors import InvalidOneTimeTokenError, InvalidSessionError, NotFoundError, PermissionDeniedError
+from data_layer.entities.enums import ApiScope, AuthProvider, UserRole, UserStatus
+from data_layer.errors import (
+    InvalidApiKeyError,
+    InvalidOneTimeTokenError,
+    InvalidSessionError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.audit import AuditFilter
 from data_layer.schemas.users import ExternalIdentity
@@ -130,6 +136,7 @@ async def test_nothing_opens_it_that_did_before(data: DataLayer, way: str) -> No
     pair = await data.accounts.log_in_for_tokens(VICTIM, PASSWORD)
     foreign = ExternalIdentity(provider=AuthProvider.GITHUB, subject="attacker")
     await data.accounts.link(acting(user), user.id, foreign)
+    key = await data.api_keys.create(acting(user), name="x", scopes=[ApiScope.READ])
     if way == "verify":
         mailed = await data.accounts.request_email_verification(VICTIM)
         assert mailed is not None
@@ -146,6 +153,8 @@ async def test_nothing_opens_it_that_did_before(data: DataLayer, way: str) -> No
         await data.sessions.validate_id(pair.session_id)
     found = await data.accounts.find(SYSTEM, VICTIM)
     assert found.github_id is None
+    with pytest.raises(InvalidApiKeyError):
+        await data.api_keys.authenticate(key.secret.get_secret_value())
 
 
 async def test_a_role_that_was_taken_away_is_believed_nowhere(data: DataLayer) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from data_layer import DataLayer, Session, request_context
-from data_layer.entities.enums import AuditAction, SessionStatus
+from data_layer.entities.enums import AuditAction, SessionStatus, UserRole
 from data_layer.errors import (
     ChangedMeanwhileError,
     InvalidCredentialsError,
@@ -168,3 +168,19 @@ async def test_an_account_without_a_password_gets_its_first_one_by_mail(data: Da
     assert mailed
     await data.accounts.reset_password(mailed.token, NEW)
     assert await try_to_log_in(data, "ann@example.com", NEW) == "in"
+
+
+async def test_a_moderator_has_a_link_mailed(data: DataLayer) -> None:
+    ann = await make_account(data)
+    moderator = acting(await make_account(data, "mod@example.com", role=UserRole.MODERATOR))
+    for _ in range(2):
+        assert (await data.accounts.mail_password_reset(moderator, ann.id)).email == "ann@example.com"
+    assert [mail.kind for mail in await data.mails.list(SYSTEM)] == ["reset_password"], "one in five minutes"
+    [entry] = [each for each in await trail(data) if each.action == AuditAction.USER_RESET_PASSWORD]
+    assert (entry.user_id, entry.resource_id) == (moderator.user_id, str(ann.id))
+    await data.accounts.suspend(SYSTEM, ann.id, reason="tests")
+    await pass_time(data, 301)
+    await data.accounts.mail_password_reset(moderator, ann.id)
+    assert len(await data.mails.list(SYSTEM)) == 1, "a suspended account gets none"
+    with pytest.raises(PermissionDeniedError):
+        await data.accounts.mail_password_reset(acting(ann), ann.id)

@@ -79,7 +79,7 @@ class Process:
         address = world.data.database.address
         self._connect = partial(Listener.open, address, world.settings.database, SESSION_CHANNEL, time_limit=5)
         security = world.settings.security
-        copies = SessionCopies(cache, security, clock=world.clock)
+        self.copies = copies = SessionCopies(cache, security, clock=world.clock)
         hooks = CommitHooks(ended_sessions=partial(AfterCommit, copies.forget))
         self.transactions = partial(UnitOfWork, world.data.database, hooks)
         self.sessions = SessionService(

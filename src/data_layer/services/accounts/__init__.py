@@ -79,6 +79,7 @@ class AccountService:
 
     change_password = _method_of("_password_changes", PasswordChanges.change_password)
     request_password_reset = _method_of("_password_changes", PasswordChanges.request_password_reset)
+    mail_password_reset = _method_of("_password_changes", PasswordChanges.mail_password_reset)
     set_password = _method_of("_password_changes", PasswordChanges.set_password)
     reset_password = _method_of("_password_changes", PasswordChanges.reset_password)
 

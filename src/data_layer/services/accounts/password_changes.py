@@ -113,6 +113,27 @@ class PasswordChanges:
         self._tokens.wake()
         return None
 
+    async def mail_password_reset(self, actor: Actor, user_id: UUID) -> UserAdmin:
+        """Queue the mail of ``request_password_reset`` for somebody, who asked a moderator for it.
+
+        Nothing is queued within five minutes of the last mail, nor for an account that is suspended or deactivated.
+
+        Raises:
+            PermissionDeniedError: for anybody but moderators.
+            NotFoundError: there is no such account.
+        """
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.READ_ACCOUNT_AS_ADMIN, user_id)
+            is_due = _may_reset(user) and not was_mailed_lately(user, Purpose.RESET_PASSWORD)
+            if is_due:
+                entry = admin_entry(actor, AuditAction.USER_RESET_PASSWORD, user_id, "Had a link for a password mailed")
+                tx.add(entry)
+                self._tokens.issue_by_mail(tx, user, Purpose.RESET_PASSWORD)
+            view = UserAdmin.model_validate(user)
+        if is_due:
+            self._tokens.wake()
+        return view
+
     async def reset_password(self, token: str, password: str) -> UserFull:
         """Choose a new password with a mailed token.
 

@@ -46,6 +46,7 @@ class Profiles:
             NotFoundError: when there is none, or it was deleted.
         """
         if actor.user_id == user_id:
+            require(actor, Permission.READ_ACCOUNT, owner=user_id)
             return await self._own(user_id)
         async with self._dependencies.transactions() as tx:
             return UserFull.model_validate(

@@ -225,6 +225,7 @@ async def take_from_strangers(tx: UnitOfWork, user: User, *, reason: str, keep_p
     for name in IDENTITY_COLUMNS.values():
         setattr(user, name, None)
     await tx.identities.remove(user.id)
+    await tx.api_keys.remove(user.id)
     user.auth_provider = AuthProvider.LOCAL
     clear_token(user, Purpose.RESET_PASSWORD)
     await tx.flush()
