@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from typer.main import get_command
@@ -58,7 +58,8 @@ def test_every_command_in_the_readme_exists_and_none_is_missing() -> None:
 def _commands(group: Any = None) -> list[str]:
     """Those that people call; what the service calls itself is hidden."""
     found = []
-    for name, command in (group or get_command(application)).commands.items():
+    commands: dict[str, Any] = (group or cast("Any", get_command(application))).commands
+    for name, command in commands.items():
         if command.hidden:
             continue
         found += [f"{name} {below}" for below in _commands(command)] if hasattr(command, "commands") else [name]
