@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
 
 from data_layer.console.pages import PageCall, Pages, add_pages, error_page
 from data_layer.console.rendering import Renderer
-from data_layer.console.views import entrance, projects
+from data_layer.console.views import entrance, project, projects
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
@@ -19,15 +21,21 @@ _YEAR = "public, max-age=31536000, immutable"
 _start = Pages("", needs_login=False)
 
 
-def make_console(data: DataLayer) -> APIRouter:
-    """All pages; ``/`` leads to them."""
+def make_console(data: DataLayer, open_project: Callable[[UUID], str] | None = None) -> APIRouter:
+    """All pages; ``/`` leads to them.
+
+    Args:
+        data: open.
+        open_project: the address at which the application that makes the pages opens a project, for a button.
+    """
     settings = data.settings
     renderer = Renderer(
         preview_origin=settings.service.preview_origin,
         has_remote_images=settings.storage.storage_backend != "local",
+        open_project=open_project,
     )
     router = APIRouter()
-    add_pages(router, renderer, _start, entrance.pages, projects.pages)
+    add_pages(router, renderer, _start, entrance.pages, projects.pages, project.pages)
     return router
 
 

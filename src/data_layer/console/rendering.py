@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 from fastapi import Response
 from fastapi.responses import HTMLResponse
@@ -40,9 +41,17 @@ class Renderer:
     Args:
         preview_origin: where hostile pages are shown (PREVIEW_ORIGIN); None: in an opaque origin of this host.
         has_remote_images: whether pictures come from a storage elsewhere.
+        open_project: the address at which an application opens a project, for a button; None where there is none.
     """
 
-    def __init__(self, *, preview_origin: str | None, has_remote_images: bool) -> None:
+    def __init__(
+        self,
+        *,
+        preview_origin: str | None,
+        has_remote_images: bool,
+        open_project: Callable[[UUID], str] | None = None,
+    ) -> None:
+        self.open_project = open_project
         self.assets = Assets()
         self.languages = Languages()
         directives = _DIRECTIVES | {
