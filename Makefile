@@ -87,7 +87,7 @@ upgrade: $(to_develop) ## Lock the newest versions that pyproject.toml allows
 env-example: $(to_develop) ## Write .env.example again after a change in the settings
 	@$(bin)/python tools/make_env_example.py
 
-clients: $(to_develop) ## Write docs/reference/openapi.json again after a change in the routes
+clients: $(to_develop) ## Write docs/reference/openapi.json and the clients again after a change in the routes
 	@$(bin)/python tools/make_clients.py
 
 translations: $(to_develop) ## Bring new texts of the console into the files of its translators

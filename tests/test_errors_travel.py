@@ -23,6 +23,7 @@ OWN_VALUES: dict[type[DataLayerError], dict[str, Any]] = {
     errors.GenerationEndedError: {"status": "failed"},
     errors.StillRunningError: {"retry_after": 2.5},
 }
+PROBLEM: dict[str, Any] = {"status": 409, "problem_code": "budget_exceeded", "request_id": "1f0c", "fields": {"a": "b"}}
 
 
 def every_class(kind: type[DataLayerError] = DataLayerError) -> Iterator[type[DataLayerError]]:
@@ -35,6 +36,8 @@ def make(kind: type[DataLayerError]) -> DataLayerError:
     values: dict[str, Any] = {}
     if issubclass(kind, (errors.TooManyAttemptsError, errors.TooManyRequestsError)):
         values = {"retry_after": 2.5}
+    elif issubclass(kind, errors.ProblemError):
+        values = PROBLEM
     elif kind in OWN_VALUES:
         values = OWN_VALUES[kind]
     elif issubclass(kind, (errors.InvalidValueError, errors.ConflictError)):

@@ -41,6 +41,18 @@ was wrong with which thing and what to do, and never holds a secret.
     │   └── InvalidTokenError              token_invalid
     │       ├── ExpiredTokenError          token_expired
     │       └── ReusedTokenError           token_reused
+    ├── ServiceCallError                   service_call_failed
+    │   ├── ServiceUnreachableError        service_unreachable
+    │   ├── UnexpectedAnswerError          answer_unexpected
+    │   └── ProblemError                   problem
+    │       ├── RequestProblemError        problem_of_request
+    │       ├── LoginProblemError          problem_of_login
+    │       ├── PermissionProblemError     problem_of_permission
+    │       ├── NotFoundProblemError       problem_not_found
+    │       ├── ConflictProblemError       problem_of_conflict
+    │       ├── ChangedMeanwhileProblemError  problem_changed_meanwhile
+    │       ├── LimitProblemError          problem_of_limit
+    │       └── ServiceProblemError        problem_of_service
     ├── IssuerError                        issuer_failed
     │   └── IssuerUnavailableError         issuer_unavailable
     ├── CacheError                         cache_error
@@ -127,6 +139,7 @@ import pickle
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from decimal import Decimal
 
 
@@ -387,6 +400,107 @@ class ReusedTokenError(InvalidTokenError):
     """A refresh token was used twice, so it may have been stolen; its session was ended."""
 
     code = "token_reused"
+
+
+class ServiceCallError(DataLayerError):
+    """A call of the HTTP API by ``data_layer.client`` failed."""
+
+    code = "service_call_failed"
+
+
+class ServiceUnreachableError(ServiceCallError):
+    """The service did not answer, or its answer broke off. What changes something may have been done or not."""
+
+    code = "service_unreachable"
+
+
+class UnexpectedAnswerError(ServiceCallError):
+    """The service answered with something that the description of its API does not promise."""
+
+    code = "answer_unexpected"
+
+
+class ProblemError(ServiceCallError):
+    """The service answered with a failure (RFC 9457).
+
+    Attributes:
+        code: that of the error in the service, such as ``budget_exceeded``; the one of this class if there was none.
+        status: of HTTP.
+        request_id: what the log of the service calls the request.
+        fields: what is wrong with values, by their paths.
+        current: what another change has stored meanwhile.
+        retry_after: seconds after which it may be tried again.
+    """
+
+    code = "problem"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        problem_code: str | None = None,
+        request_id: str = "",
+        fields: Mapping[str, str] | None = None,
+        current: Mapping[str, object] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.request_id = request_id
+        self.fields = dict(fields or {})
+        self.current = None if current is None else dict(current)
+        self.retry_after = retry_after
+        if problem_code is not None:
+            vars(self)["code"] = problem_code
+
+
+class RequestProblemError(ProblemError):
+    """The request does not fit (400, 413, 415, 422, 428 and others): ``fields`` says where."""
+
+    code = "problem_of_request"
+
+
+class LoginProblemError(ProblemError):
+    """The token or the password is not accepted (401)."""
+
+    code = "problem_of_login"
+
+
+class PermissionProblemError(ProblemError):
+    """This person may not do that (403)."""
+
+    code = "problem_of_permission"
+
+
+class NotFoundProblemError(ProblemError):
+    """There is no such thing for this person (404)."""
+
+    code = "problem_not_found"
+
+
+class ConflictProblemError(ProblemError):
+    """It does not go with what is there (409)."""
+
+    code = "problem_of_conflict"
+
+
+class ChangedMeanwhileProblemError(ProblemError):
+    """Somebody else has changed it since it was read (412); ``current`` is what is stored now."""
+
+    code = "problem_changed_meanwhile"
+
+
+class LimitProblemError(ProblemError):
+    """Too many requests (429); ``retry_after`` says when the next one may come."""
+
+    code = "problem_of_limit"
+
+
+class ServiceProblemError(ProblemError):
+    """Something failed in the service (5xx). What changes something may have been done or not."""
+
+    code = "problem_of_service"
 
 
 class IssuerError(DataLayerError):

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +27,10 @@ from data_layer.cli.application import application
 from data_layer.embedded.binaries import postgresql_binary
 from data_layer.entities.enums import UserRole
 from data_layer.schemas.actors import SYSTEM
+from data_layer.server.http_server import HttpServer
 from tests.cli.conftest import command, logging_as_before
 from tests.cli.support import Commands
+from tests.services.accounts.support import make_account
 
 from .samples import SOURCE, Sample, all_samples, samples_by_page
 from .test_documents import ROOT
@@ -73,6 +76,21 @@ async def test_python_runs(
     (tmp_path / "screenshot.png").write_bytes(
         (ROOT / "src/data_layer/seed_data/screenshots/recipe-article.png").read_bytes()
     )
+    if page != "how-to/python-client":
+        await run_page(page)
+        return
+    listener = socket.create_server(("127.0.0.1", 0))
+    monkeypatch.setenv("DATA_LAYER_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    await make_account(data, "ada@example.com", password=PASSWORD)
+    server = HttpServer(create_app(data), listener, finish_seconds=1)
+    server.start()
+    try:
+        await run_page(page)
+    finally:
+        await server.close()
+
+
+async def run_page(page: str) -> None:
     names: dict[str, Any] = {"__name__": "sample"}
     path = str(SOURCE / f"{page}.md")
     for sample in samples_by_page("python")[page]:

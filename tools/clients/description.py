@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -54,8 +55,9 @@ async def describe_service() -> dict[str, Any]:
     for name in (*Settings.fields(), "node_env"):
         os.environ.pop(name.upper(), None)
     with tempfile.TemporaryDirectory(prefix="dl-") as folder:
-        os.chdir(folder)
-        async with DataLayer(Settings(data_folder=Path(folder) / "data", log_level="error")) as data:
+        with contextlib.chdir(folder):  # Away from the .env of the developer.
+            settings = Settings(data_folder=Path(folder) / "data", log_level="error")
+        async with DataLayer(settings) as data:
             return described(whole_application(data))
 
 

@@ -170,6 +170,13 @@ async def take_over(call: Call, generation_id: UUID) -> WriterState:
     return await call.data.generations.take_over(call.actor, generation_id)
 
 
+@routes.put("/{generation_id}/lease", summary="Renew the lease of the writer", status_code=204, errors=[404, 409])
+async def renew_lease(call: Call, generation_id: UUID, writer: _WriterToken) -> None:
+    """For a writer that has nothing to send, such as while a model thinks. Every twenty seconds is often enough."""
+    _require_token_of(generation_id, writer)
+    await call.data.generations.renew(call.actor, writer)
+
+
 @routes.post("/{generation_id}/events", summary="Write what was streamed", max_body=_WRITTEN_BODY, errors=[404, 409])
 async def append(call: Call, generation_id: UUID, body: Batch, writer: _WriterToken) -> Appended:
     """It renews the lease. Pieces that came before are passed over, so a batch may be sent again."""

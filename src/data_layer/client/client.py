@@ -1,0 +1,77 @@
+"""The client: an address, who asks, and the resources of the API."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Self
+
+import httpx
+
+from data_layer.client.authentication import Authentication, LoginTokens, OnTokens
+from data_layer.client.resources import Resources
+from data_layer.client.transport import UNSET, Call, Transport, Unset, tokens_of
+
+PATIENCE_SECONDS = 30.0
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+
+
+class Client(Resources):
+    """A client of the HTTP API, for ``async with``. Its attributes are the resources.
+
+    Args:
+        base_url: where the service is, such as ``https://data.example.com``.
+        token: of a session, an access token or an API key, which is sent as it is.
+        tokens: of an earlier `log_in`; they are renewed in time.
+        on_tokens: called with each new pair of tokens, such as to keep it for the next start.
+        patience: for how many seconds a request is repeated that fails and may be repeated, and a stream resumed.
+        timeout: of a connection, and of each piece of a request and an answer, in seconds.
+        verify: whom to trust as the service, for httpx.
+        transport: one of httpx, such as for an application in the same process.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        token: str | None = None,
+        tokens: LoginTokens | None = None,
+        on_tokens: OnTokens | None = None,
+        patience: float = PATIENCE_SECONDS,
+        timeout: float | httpx.Timeout = _TIMEOUT,
+        verify: ssl.SSLContext | bool = True,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.AsyncClient(base_url=base_url, timeout=timeout, verify=verify, transport=transport)
+        self._authentication = Authentication(token, tokens, on_tokens)
+        super().__init__(Transport(self._http, self._authentication, patience))
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections. The login lasts; see `log_out`."""
+        await self._http.aclose()
+
+    @property
+    def tokens(self) -> LoginTokens | None:
+        """Those of the login; None without one."""
+        return self._authentication.tokens
+
+    async def log_in(
+        self, email: str, password: str, *, device_id: str | Unset = UNSET, reactivate: bool = False
+    ) -> LoginTokens:
+        """Log in. From now on requests carry the tokens, which are renewed in time."""
+        body = {"email": email, "password": password, "device_id": device_id, "reactivate": reactivate}
+        response = await self.transport.respond(Call("POST", "/v1/tokens", body=body, needs_login=False))
+        tokens = tokens_of(response)
+        self._authentication.replace(tokens)
+        return tokens
+
+    async def log_out(self) -> None:
+        """End the session that the tokens belong to."""
+        await self.transport.respond(Call("DELETE", "/v1/sessions/current"))
+        self._authentication.replace(None)

@@ -1,0 +1,75 @@
+"""Files and exports that come piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from data_layer.client.transport import Call, Transport
+from data_layer.errors import ServiceUnreachableError
+
+
+class Download:
+    """Something to download: ``async with``, then read it; or `read` and `save` at once.
+
+    Args:
+        transport: asks for it when it is entered.
+        call: the request.
+    """
+
+    def __init__(self, transport: Transport, call: Call) -> None:
+        self._transport = transport
+        self._call = call
+        self._opening: AbstractAsyncContextManager[httpx.Response] | None = None
+        self._response: httpx.Response | None = None
+
+    async def __aenter__(self) -> Self:
+        self._opening = self._transport.stream(self._call)
+        self._response = await self._opening.__aenter__()
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        if self._opening is not None:
+            await self._opening.__aexit__(None, None, None)
+
+    @property
+    def headers(self) -> httpx.Headers:
+        """What the service says of it; within ``async with``."""
+        return self._opened.headers
+
+    @property
+    def _opened(self) -> httpx.Response:
+        if self._response is None:
+            raise RuntimeError("open the download first: async with … as download")
+        return self._response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self._opened.aiter_bytes():
+                yield piece
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise ServiceUnreachableError(f"{self._call.path} broke off: {reason}; download it again") from error
+
+    async def read(self) -> bytes:
+        """All of it, in memory."""
+        async with self:
+            return b"".join([piece async for piece in self])
+
+    async def save(self, target: Path) -> None:
+        """Write it into a file, which is there when it is complete."""
+        partial = target.with_name(f".{target.name}.part")
+        async with self:
+            with partial.open("wb") as file:
+                async for piece in self:
+                    file.write(piece)
+        partial.replace(target)
+
+
+def path_value(value: Any) -> str:
+    """A value within a path."""
+    return httpx.URL("http://x/").copy_with(path=f"/{value}").raw_path.decode()[1:].replace("/", "%2F")

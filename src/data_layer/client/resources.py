@@ -1,0 +1,1677 @@
+"""The calls of the API.
+
+Written by `make clients` from docs/reference/openapi.json; changes here are lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
+
+from data_layer.client.downloads import Download, path_value
+from data_layer.client.extensions import DirectUploads, GenerationStreams, Resource
+from data_layer.client.files import File
+from data_layer.client.pages import Pages
+from data_layer.client.transport import UNSET, Call, Transport, Unset, new_key
+from data_layer.client.values import (
+    Accepted,
+    AcceptedRegistration,
+    Appended,
+    AssetPage,
+    AssetView,
+    AuditAction,
+    AuditCategory,
+    AuditCompliance,
+    AuditFull,
+    AuditLevel,
+    AuditSecure,
+    AuditView,
+    BegunSession,
+    BudgetView,
+    CodeDiff,
+    CodeStack,
+    CreatedShare,
+    DesignSystems,
+    DesignSystemView,
+    DirectUpload,
+    Ended,
+    EndedSessions,
+    EndedVariant,
+    EntryPage,
+    ExportFormat,
+    GeneratedCodeFull,
+    GeneratedImageFull,
+    GeneratedImageSummary,
+    GenerationFull,
+    GenerationRequest,
+    GenerationView,
+    ImageKind,
+    ImagePage,
+    ImageProvider,
+    ImageQuality,
+    ImageStyle,
+    MailPage,
+    MailStatus,
+    MailView,
+    MaintenanceReport,
+    OwnSessions,
+    ProjectFull,
+    ProjectHit,
+    ProjectOrder,
+    ProjectPage,
+    ProjectStatus,
+    ProjectSummary,
+    ProjectTree,
+    ProjectType,
+    ProviderList,
+    PublicFile,
+    SearchPage,
+    SessionsOfUser,
+    Shares,
+    StartedGeneration,
+    Sums,
+    TrailPage,
+    TreeCode,
+    UsageEntryView,
+    UsageGroup,
+    UserAdmin,
+    UserFull,
+    UserPage,
+    UserRole,
+    UserStatus,
+    VariantModel,
+    VariantResult,
+    Verified,
+    VersionPage,
+    WriterState,
+    WrittenCode,
+    WrittenEvent,
+    WrittenText,
+)
+
+
+class AccountsCalls(Resource):
+    """Calls of the section *accounts*."""
+
+    __slots__ = ()
+
+    async def ask_for_reset(self, *, email: str) -> Accepted:
+        """Ask for a mail to choose a new password.
+
+        It is sent to the address of an account, once in five minutes.
+        """
+        return await self.transport.send(
+            Accepted, Call("POST", "/v1/accounts/password-reset", body={"email": email}, needs_login=False)
+        )
+
+    async def ask_for_verification(self, *, email: str) -> Accepted:
+        """Ask for a mail to verify the address.
+
+        It is sent to an address that is not verified, once in five minutes.
+        """
+        return await self.transport.send(
+            Accepted, Call("POST", "/v1/accounts/verification", body={"email": email}, needs_login=False)
+        )
+
+    async def change(
+        self,
+        *,
+        first_name: str | Unset | None = UNSET,
+        last_name: str | Unset | None = UNSET,
+        display_name: str | Unset | None = UNSET,
+        avatar: str | Unset | None = UNSET,
+    ) -> UserFull:
+        """Change the own profile.
+
+        What is not given stays.
+        """
+        return await self.transport.send(
+            UserFull,
+            Call(
+                "PATCH",
+                "/v1/accounts/me",
+                body={"first_name": first_name, "last_name": last_name, "display_name": display_name, "avatar": avatar},
+            ),
+        )
+
+    async def change_password(self, *, current: str, new: str) -> None:
+        """Change the own password.
+
+        All other sessions end. Wrong guesses count as failed logins.
+        """
+        await self.transport.respond(Call("POST", "/v1/accounts/me/password", body={"current": current, "new": new}))
+
+    async def change_preferences(self, *, preferences: Mapping[str, Any]) -> UserFull:
+        """Change the own preferences.
+
+        They are merged as JSON Merge Patch does it (RFC 7396): null removes.
+        """
+        return await self.transport.send(
+            UserFull, Call("PATCH", "/v1/accounts/me/preferences", body={"preferences": preferences})
+        )
+
+    async def delete(self, *, email: str) -> None:
+        """Delete the own account.
+
+        For good: personal data, sessions, projects, images and files. ``email`` must be the address of the
+        account.
+
+        409 for the last active administrator.
+        """
+        await self.transport.respond(Call("POST", "/v1/accounts/me/delete", body={"email": email}))
+
+    async def get(self) -> UserFull:
+        """Read the own account.
+
+        What its owner sees of it.
+        """
+        return await self.transport.send(UserFull, Call("GET", "/v1/accounts/me"))
+
+    async def register(
+        self,
+        *,
+        email: str,
+        password: str,
+        first_name: str,
+        last_name: str,
+        display_name: str | Unset | None = UNSET,
+        cookie: bool | Unset = UNSET,
+    ) -> AcceptedRegistration:
+        """Register.
+
+        The account is open once its address is verified. A mail says how, or that there is an account
+        already.
+        """
+        return await self.transport.send(
+            AcceptedRegistration,
+            Call(
+                "POST",
+                "/v1/accounts",
+                body={
+                    "email": email,
+                    "password": password,
+                    "first_name": first_name,
+                    "last_name": last_name,
+                    "display_name": display_name,
+                    "cookie": cookie,
+                },
+                needs_login=False,
+            ),
+        )
+
+    async def reset(self, *, token: str, password: str) -> None:
+        """Choose a new password by a mailed token.
+
+        All sessions end.
+        """
+        await self.transport.respond(
+            Call(
+                "POST",
+                "/v1/accounts/password-reset/confirm",
+                body={"token": token, "password": password},
+                needs_login=False,
+            )
+        )
+
+    async def verify(self, *, token: str, proof: str | Unset | None = UNSET) -> Verified:
+        """Verify the address by a mailed token.
+
+        A new account is open then; its password stays if the proof comes from the device that registered.
+        """
+        return await self.transport.send(
+            Verified, Call("POST", "/v1/accounts/verification/confirm", body={"token": token, "proof": proof})
+        )
+
+
+class AdminCalls(Resource):
+    """Calls of the section *admin*."""
+
+    __slots__ = ()
+
+    async def delete_user(self, user_id: UUID | str) -> None:
+        """Erase an account.
+
+        With its projects and files, for administrators. Only its id stays, for the audit trail.
+        """
+        await self.transport.respond(Call("DELETE", f"/v1/admin/users/{path_value(user_id)}"))
+
+    async def end_sessions(self, user_id: UUID | str) -> Ended:
+        """Log somebody out everywhere.
+
+        For moderators, against users; for administrators, against everybody.
+        """
+        return await self.transport.send(Ended, Call("DELETE", f"/v1/admin/users/{path_value(user_id)}/sessions"))
+
+    def export_trail(
+        self,
+        *,
+        user_id: UUID | str | None = None,
+        action: Sequence[AuditAction] | None = None,
+        level: Sequence[AuditLevel] | None = None,
+        category: Sequence[AuditCategory] | None = None,
+        resource_type: str | None = None,
+        resource_id: str | None = None,
+        correlation_id: str | None = None,
+        is_success: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        text: str | None = None,
+        view: AuditView | None = None,
+        format: ExportFormat | None = None,
+    ) -> Download:
+        """Export the audit trail.
+
+        JSON Lines or CSV, oldest first, while it is read; for administrators. The export itself is
+        recorded.
+        """
+        return Download(
+            self.transport,
+            Call(
+                "GET",
+                "/v1/admin/audit/export",
+                query={
+                    "user_id": user_id,
+                    "action": action,
+                    "level": level,
+                    "category": category,
+                    "resource_type": resource_type,
+                    "resource_id": resource_id,
+                    "correlation_id": correlation_id,
+                    "is_success": is_success,
+                    "since": since,
+                    "until": until,
+                    "text": text,
+                    "view": view,
+                    "format": format,
+                },
+                follow_redirects=True,
+            ),
+        )
+
+    async def find_user(self, user: str) -> UserAdmin:
+        """Find an account.
+
+        By its id or its address, for moderators.
+        """
+        return await self.transport.send(UserAdmin, Call("GET", f"/v1/admin/users/{path_value(user)}"))
+
+    def list_mails(
+        self, *, status: MailStatus | None = None, user_id: UUID | str | None = None, limit: int | None = None
+    ) -> Pages[MailView, MailPage]:
+        """List mails.
+
+        For administrators: which wait, and what became of the others. Neither text nor link is shown.
+        """
+
+        async def fetch(after: Any) -> MailPage:
+            return await self.transport.send(
+                MailPage,
+                Call(
+                    "GET",
+                    "/v1/admin/mails",
+                    query={"status": status, "user_id": user_id, "limit": limit, "after": after},
+                ),
+            )
+
+        return Pages(fetch, lambda page: page.mails)
+
+    async def list_sessions(self, user_id: UUID | str, *, limit: int | None = None) -> SessionsOfUser:
+        """List somebody's sessions.
+
+        For moderators; with devices and places.
+        """
+        return await self.transport.send(
+            SessionsOfUser, Call("GET", f"/v1/admin/users/{path_value(user_id)}/sessions", query={"limit": limit})
+        )
+
+    def list_users(
+        self, *, status: UserStatus | None = None, role: UserRole | None = None, limit: int | None = None
+    ) -> Pages[UserAdmin, UserPage]:
+        """List accounts.
+
+        For moderators.
+        """
+
+        async def fetch(after: Any) -> UserPage:
+            return await self.transport.send(
+                UserPage,
+                Call("GET", "/v1/admin/users", query={"status": status, "role": role, "limit": limit, "after": after}),
+            )
+
+        return Pages(fetch, lambda page: page.users)
+
+    async def mail_reset(self, user_id: UUID | str) -> UserAdmin:
+        """Mail a link for a new password.
+
+        For moderators; at most one mail in five minutes, and none to an account that is suspended.
+        """
+        return await self.transport.send(
+            UserAdmin, Call("POST", f"/v1/admin/users/{path_value(user_id)}/password-reset")
+        )
+
+    def read_trail(
+        self,
+        *,
+        user_id: UUID | str | None = None,
+        action: Sequence[AuditAction] | None = None,
+        level: Sequence[AuditLevel] | None = None,
+        category: Sequence[AuditCategory] | None = None,
+        resource_type: str | None = None,
+        resource_id: str | None = None,
+        correlation_id: str | None = None,
+        is_success: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        text: str | None = None,
+        view: AuditView | None = None,
+        limit: int | None = None,
+        oldest_first: bool | None = None,
+    ) -> Pages[AuditFull | AuditCompliance | AuditSecure, TrailPage]:
+        """Read the audit trail.
+
+        Newest first. Users see what they did themselves (``user_id``), moderators what everybody did.
+        """
+
+        async def fetch(after: Any) -> TrailPage:
+            return await self.transport.send(
+                TrailPage,
+                Call(
+                    "GET",
+                    "/v1/admin/audit",
+                    query={
+                        "user_id": user_id,
+                        "action": action,
+                        "level": level,
+                        "category": category,
+                        "resource_type": resource_type,
+                        "resource_id": resource_id,
+                        "correlation_id": correlation_id,
+                        "is_success": is_success,
+                        "since": since,
+                        "until": until,
+                        "text": text,
+                        "view": view,
+                        "limit": limit,
+                        "after": after,
+                        "oldest_first": oldest_first,
+                    },
+                ),
+            )
+
+        return Pages(fetch, lambda page: page.entries)
+
+    async def retry_mail(self, mail_id: UUID | str) -> MailView:
+        """Send a mail again.
+
+        For administrators: one that waits or has failed, as soon as possible.
+        """
+        return await self.transport.send(MailView, Call("POST", f"/v1/admin/mails/{path_value(mail_id)}/retry"))
+
+    async def run_maintenance(self, *, dry_run: bool | Unset = UNSET) -> MaintenanceReport:
+        """Run maintenance.
+
+        For administrators. One round at a time: ``is_complete`` is false where another process is at it.
+        """
+        return await self.transport.send(
+            MaintenanceReport, Call("POST", "/v1/admin/maintenance", body={"dry_run": dry_run})
+        )
+
+    async def set_role(self, user_id: UUID | str, *, role: UserRole) -> UserAdmin:
+        """Give an account another role.
+
+        For administrators. The sessions of the account end. 409 for the last active administrator.
+        """
+        return await self.transport.send(
+            UserAdmin, Call("PUT", f"/v1/admin/users/{path_value(user_id)}/role", body={"role": role})
+        )
+
+    async def suspend(self, user_id: UUID | str, *, reason: str) -> UserAdmin:
+        """Keep somebody out.
+
+        For moderators, against users; for administrators, against everybody. All sessions end within two
+        seconds.
+        """
+        return await self.transport.send(
+            UserAdmin, Call("POST", f"/v1/admin/users/{path_value(user_id)}/suspend", body={"reason": reason})
+        )
+
+    async def unlock(self, user_id: UUID | str) -> None:
+        """End the waiting after failed logins.
+
+        For moderators.
+        """
+        await self.transport.respond(Call("POST", f"/v1/admin/users/{path_value(user_id)}/unlock"))
+
+    async def unsuspend(self, user_id: UUID | str) -> UserAdmin:
+        """Let somebody in again.
+
+        An address that was never verified still has to be.
+        """
+        return await self.transport.send(UserAdmin, Call("POST", f"/v1/admin/users/{path_value(user_id)}/unsuspend"))
+
+    async def verify(self, user_id: UUID | str) -> UserAdmin:
+        """Vouch for an address.
+
+        For administrators: the person who registered reads mail there. A new account is open then.
+        """
+        return await self.transport.send(UserAdmin, Call("POST", f"/v1/admin/users/{path_value(user_id)}/verify"))
+
+
+class AssetsCalls(DirectUploads):
+    """Calls of the section *assets*."""
+
+    __slots__ = ()
+
+    async def begin_upload(
+        self,
+        *,
+        content_type: str,
+        size: int,
+        sha256: str | Unset | None = UNSET,
+        file_name: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> DirectUpload:
+        """Begin a direct upload.
+
+        Send the file with ``method`` to ``url``, with exactly these ``headers``; then complete the upload.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            DirectUpload,
+            Call(
+                "POST",
+                "/v1/assets/uploads",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
+                body={"content_type": content_type, "size": size, "sha256": sha256, "file_name": file_name},
+            ),
+        )
+
+    async def complete_upload(self, upload_id: UUID | str) -> AssetView:
+        """Complete a direct upload.
+
+        What has arrived is verified and becomes an asset with the same id. Harmless to repeat.
+        """
+        return await self.transport.send(
+            AssetView, Call("POST", f"/v1/assets/uploads/{path_value(upload_id)}/complete")
+        )
+
+    def content(self, asset_id: UUID | str, *, thumbnail: int | None = None) -> Download:
+        """Read the bytes of an asset.
+
+        A redirect to a signed URL; ``thumbnail`` chooses the smallest one with at least so many pixels on a
+        side.
+        """
+        return Download(
+            self.transport,
+            Call(
+                "GET",
+                f"/v1/assets/{path_value(asset_id)}/content",
+                query={"thumbnail": thumbnail},
+                follow_redirects=True,
+            ),
+        )
+
+    async def create(
+        self,
+        *,
+        url: str | Unset | None = UNSET,
+        file_name: str | Unset | None = UNSET,
+        file: File | None = None,
+        idempotency_key: str | None = None,
+    ) -> AssetView:
+        """Keep a file.
+
+        The type is read from the content; a name, a type or a URL that says something else changes nothing
+        about it.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            AssetView,
+            Call(
+                "POST",
+                "/v1/assets",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
+                body={"url": url, "file_name": file_name},
+                file=file,
+            ),
+        )
+
+    async def delete(self, asset_id: UUID | str) -> None:
+        """Delete an asset, or abandon an upload.
+
+        Bytes that something else needs stay.
+        """
+        await self.transport.respond(Call("DELETE", f"/v1/assets/{path_value(asset_id)}"))
+
+    async def get(self, asset_id: UUID | str) -> AssetView:
+        """Read what is known of an asset.
+
+        Its bytes are at ``/content``.
+        """
+        return await self.transport.send(AssetView, Call("GET", f"/v1/assets/{path_value(asset_id)}"))
+
+    def list(self, *, limit: int | None = None) -> Pages[AssetView, AssetPage]:
+        """List the own assets.
+
+        Screenshots and generated images are among them.
+        """
+
+        async def fetch(after: Any) -> AssetPage:
+            return await self.transport.send(
+                AssetPage, Call("GET", "/v1/assets", query={"limit": limit, "after": after})
+            )
+
+        return Pages(fetch, lambda page: page.assets)
+
+    async def publish(self, asset_id: UUID | str) -> PublicFile:
+        """Give an asset a permanent address.
+
+        It may stand inside pages. Harmless to repeat. Deleting the asset whose id is returned takes it
+        back.
+        """
+        return await self.transport.send(PublicFile, Call("POST", f"/v1/assets/{path_value(asset_id)}/publish"))
+
+
+class BudgetsCalls(Resource):
+    """Calls of the section *budgets*."""
+
+    __slots__ = ()
+
+    async def get(self, currency: str, *, user_id: UUID | str | None = None) -> BudgetView:
+        """Read a budget.
+
+        404 where nothing limits what the person may spend.
+        """
+        return await self.transport.send(
+            BudgetView, Call("GET", f"/v1/budgets/{path_value(currency)}", query={"user_id": user_id})
+        )
+
+    async def remove(self, currency: str, *, user_id: UUID | str) -> None:
+        """Remove a budget.
+
+        For administrators. The person may spend any amount from now on. Harmless to repeat.
+        """
+        await self.transport.respond(Call("DELETE", f"/v1/budgets/{path_value(currency)}", query={"user_id": user_id}))
+
+    async def set(self, currency: str, *, monthly_limit: Decimal | float | str, user_id: UUID | str) -> BudgetView:
+        """Set a budget.
+
+        For administrators. A limit below what is spent already refuses every further reservation, and ends
+        none.
+        """
+        return await self.transport.send(
+            BudgetView,
+            Call(
+                "PUT",
+                f"/v1/budgets/{path_value(currency)}",
+                query={"user_id": user_id},
+                body={"monthly_limit": monthly_limit},
+            ),
+        )
+
+
+class DesignSystemsCalls(Resource):
+    """Calls of the section *design systems*."""
+
+    __slots__ = ()
+
+    async def change(
+        self,
+        design_id: UUID | str,
+        *,
+        if_match: str | None,
+        name: str | Unset | None = UNSET,
+        content: str | Unset | None = UNSET,
+    ) -> DesignSystemView:
+        """Change a design system.
+
+        What is not given stays. ``If-Match`` must name what was read; 412 shows what is stored now.
+        """
+        return await self.transport.send(
+            DesignSystemView,
+            Call(
+                "PATCH",
+                f"/v1/design-systems/{path_value(design_id)}",
+                headers={"If-Match": if_match},
+                body={"name": name, "content": content},
+            ),
+        )
+
+    async def create(self, *, name: str, content: str, idempotency_key: str | None = None) -> DesignSystemView:
+        """Add a design system.
+
+        Two may have the same name. 409 where a person has a hundred already.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            DesignSystemView,
+            Call(
+                "POST",
+                "/v1/design-systems",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
+                body={"name": name, "content": content},
+            ),
+        )
+
+    async def delete(self, design_id: UUID | str) -> None:
+        """Delete a design system.
+
+        Generations that used it keep their own copy of its text. ``If-Match`` is heeded where it is sent.
+        """
+        await self.transport.respond(Call("DELETE", f"/v1/design-systems/{path_value(design_id)}"))
+
+    async def get(self, design_id: UUID | str) -> DesignSystemView:
+        """Read a design system.
+
+        ``ETag`` is what a change needs.
+        """
+        return await self.transport.send(DesignSystemView, Call("GET", f"/v1/design-systems/{path_value(design_id)}"))
+
+    async def list(self) -> DesignSystems:
+        """List the own design systems.
+
+        There are a hundred at most, so they are on one page.
+        """
+        return await self.transport.send(DesignSystems, Call("GET", "/v1/design-systems"))
+
+
+class GenerationsCalls(GenerationStreams):
+    """Calls of the section *generations*."""
+
+    __slots__ = ()
+
+    async def append(
+        self,
+        generation_id: UUID | str,
+        *,
+        variant: int,
+        sequence: int,
+        pieces: Sequence[WrittenText | WrittenCode | WrittenEvent],
+        writer_token: str,
+    ) -> Appended:
+        """Write what was streamed.
+
+        It renews the lease. Pieces that came before are passed over, so a batch may be sent again.
+        """
+        return await self.transport.send(
+            Appended,
+            Call(
+                "POST",
+                f"/v1/generations/{path_value(generation_id)}/events",
+                headers={"Writer-Token": writer_token},
+                body={"variant": variant, "sequence": sequence, "pieces": pieces},
+            ),
+        )
+
+    async def cancel(self, generation_id: UUID | str, *, variant: int | Unset | None = UNSET) -> GenerationView:
+        """Cancel a generation.
+
+        What was streamed so far is kept. Harmless where nothing runs any more.
+        """
+        return await self.transport.send(
+            GenerationView,
+            Call("POST", f"/v1/generations/{path_value(generation_id)}/cancel", body={"variant": variant}),
+        )
+
+    async def end(
+        self,
+        generation_id: UUID | str,
+        index: int,
+        *,
+        status: Literal["completed", "failed"],
+        writer_token: str,
+        code: str | Unset | None = UNSET,
+        result: VariantResult | Unset = UNSET,
+        error_message: str | Unset | None = UNSET,
+        error_details: Mapping[str, Any] | Unset = UNSET,
+    ) -> EndedVariant:
+        """End a variant.
+
+        With success or without. Harmless to repeat; a variant that has ended in another way answers 409.
+        """
+        return await self.transport.send(
+            EndedVariant,
+            Call(
+                "PUT",
+                f"/v1/generations/{path_value(generation_id)}/variants/{path_value(index)}",
+                headers={"Writer-Token": writer_token},
+                body={
+                    "status": status,
+                    "code": code,
+                    "result": result,
+                    "error_message": error_message,
+                    "error_details": error_details,
+                },
+            ),
+        )
+
+    async def get(self, generation_id: UUID | str, *, reason: str | None = None) -> GenerationFull:
+        """Read a generation.
+
+        What was asked for, and its variants without their code.
+        """
+        return await self.transport.send(
+            GenerationFull, Call("GET", f"/v1/generations/{path_value(generation_id)}", query={"reason": reason})
+        )
+
+    async def renew_lease(self, generation_id: UUID | str, *, writer_token: str) -> None:
+        """Renew the lease of the writer.
+
+        For a writer that has nothing to send, such as while a model thinks. Every twenty seconds is often
+        enough.
+        """
+        await self.transport.respond(
+            Call("PUT", f"/v1/generations/{path_value(generation_id)}/lease", headers={"Writer-Token": writer_token})
+        )
+
+    async def select(self, generation_id: UUID | str, *, variant: int) -> GenerationView:
+        """Choose the variant that goes on.
+
+        The new selection shows in the history of the project.
+        """
+        return await self.transport.send(
+            GenerationView,
+            Call("PUT", f"/v1/generations/{path_value(generation_id)}/selection", body={"variant": variant}),
+        )
+
+    async def start(
+        self,
+        *,
+        project_id: UUID | str,
+        request: GenerationRequest | Unset = UNSET,
+        models: Sequence[VariantModel] | Unset = UNSET,
+        reserve: Decimal | float | str | Unset | None = UNSET,
+        currency: str | Unset = UNSET,
+        idempotency_key: str | None = None,
+    ) -> StartedGeneration:
+        """Start a generation.
+
+        The answer holds the ids, and the token that lets its holder write the variants. It cannot be had
+        again.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            StartedGeneration,
+            Call(
+                "POST",
+                "/v1/generations",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
+                body={
+                    "project_id": project_id,
+                    "request": request,
+                    "models": models,
+                    "reserve": reserve,
+                    "currency": currency,
+                },
+            ),
+        )
+
+    async def take_over(self, generation_id: UUID | str) -> WriterState:
+        """Take over as the writer.
+
+        For a process that continues what another one began, whose token is of no use from now on.
+        """
+        return await self.transport.send(
+            WriterState, Call("POST", f"/v1/generations/{path_value(generation_id)}/writer")
+        )
+
+
+class ImagesCalls(Resource):
+    """Calls of the section *images*."""
+
+    __slots__ = ()
+
+    async def change(
+        self,
+        image_id: UUID | str,
+        *,
+        if_match: str | None,
+        name: str | Unset | None = UNSET,
+        is_favorite: bool | Unset | None = UNSET,
+    ) -> GeneratedImageFull:
+        """Change an image.
+
+        What is not given stays; a ``name`` of null is taken away. ``If-Match`` must name what was read.
+        """
+        return await self.transport.send(
+            GeneratedImageFull,
+            Call(
+                "PATCH",
+                f"/v1/images/{path_value(image_id)}",
+                headers={"If-Match": if_match},
+                body={"name": name, "is_favorite": is_favorite},
+            ),
+        )
+
+    def content(self, image_id: UUID | str, *, reason: str | None = None) -> Download:
+        """Read the bytes of an image.
+
+        A redirect to a signed URL.
+        """
+        return Download(
+            self.transport,
+            Call("GET", f"/v1/images/{path_value(image_id)}/content", query={"reason": reason}, follow_redirects=True),
+        )
+
+    async def delete(self, image_id: UUID | str) -> None:
+        """Delete an image.
+
+        Its file goes too, unless another row or a permanent address needs it.
+        """
+        await self.transport.respond(Call("DELETE", f"/v1/images/{path_value(image_id)}"))
+
+    async def get(self, image_id: UUID | str, *, reason: str | None = None) -> GeneratedImageFull:
+        """Read what is known of an image.
+
+        The view is counted. ``ETag`` is what a change needs.
+        """
+        return await self.transport.send(
+            GeneratedImageFull, Call("GET", f"/v1/images/{path_value(image_id)}", query={"reason": reason})
+        )
+
+    def list(
+        self,
+        project_id: UUID | str,
+        *,
+        kind: ImageKind | None = None,
+        is_favorite: bool | None = None,
+        limit: int | None = None,
+        reason: str | None = None,
+    ) -> Pages[GeneratedImageSummary, ImagePage]:
+        """List the images of a project.
+
+        The latest come first.
+        """
+
+        async def fetch(after: Any) -> ImagePage:
+            return await self.transport.send(
+                ImagePage,
+                Call(
+                    "GET",
+                    f"/v1/projects/{path_value(project_id)}/images",
+                    query={"kind": kind, "is_favorite": is_favorite, "after": after, "limit": limit, "reason": reason},
+                ),
+            )
+
+        return Pages(fetch, lambda page: page.images)
+
+    async def publish(self, image_id: UUID | str) -> PublicFile:
+        """Give an image a permanent address.
+
+        It may stand inside pages, and outlives the image. Harmless to repeat.
+        """
+        return await self.transport.send(PublicFile, Call("POST", f"/v1/images/{path_value(image_id)}/publish"))
+
+    async def rate(
+        self,
+        image_id: UUID | str,
+        *,
+        stars: int | Unset | None = UNSET,
+        is_good: bool | Unset | None = UNSET,
+        words: str | Unset | None = UNSET,
+    ) -> GeneratedImageFull:
+        """Rate an image.
+
+        Stars, a thumb up or down, and why.
+        """
+        return await self.transport.send(
+            GeneratedImageFull,
+            Call(
+                "PUT",
+                f"/v1/images/{path_value(image_id)}/rating",
+                body={"stars": stars, "is_good": is_good, "words": words},
+            ),
+        )
+
+    async def record(
+        self,
+        project_id: UUID | str,
+        *,
+        prompt: str | Unset = UNSET,
+        revised_prompt: str | Unset | None = UNSET,
+        name: str | Unset | None = UNSET,
+        provider: ImageProvider | Unset = UNSET,
+        kind: ImageKind | Unset = UNSET,
+        model: str | Unset = UNSET,
+        size: str | Unset | None = UNSET,
+        quality: ImageQuality | Unset | None = UNSET,
+        style: ImageStyle | Unset | None = UNSET,
+        seed: int | Unset | None = UNSET,
+        generation_params: Mapping[str, Any] | Unset = UNSET,
+        generation_time_seconds: float | Unset | None = UNSET,
+        error_details: Mapping[str, Any] | Unset = UNSET,
+        correlation_id: str | Unset | None = UNSET,
+        metadata: Mapping[str, Any] | Unset = UNSET,
+        url: str | Unset | None = UNSET,
+        file_name: str | Unset | None = UNSET,
+        file: File | None = None,
+        idempotency_key: str | None = None,
+    ) -> GeneratedImageFull:
+        """Record an image.
+
+        Its bytes are kept as a file with thumbnails.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            GeneratedImageFull,
+            Call(
+                "POST",
+                f"/v1/projects/{path_value(project_id)}/images",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
+                body={
+                    "prompt": prompt,
+                    "revised_prompt": revised_prompt,
+                    "name": name,
+                    "provider": provider,
+                    "kind": kind,
+                    "model": model,
+                    "size": size,
+                    "quality": quality,
+                    "style": style,
+                    "seed": seed,
+                    "generation_params": generation_params,
+                    "generation_time_seconds": generation_time_seconds,
+                    "error_details": error_details,
+                    "correlation_id": correlation_id,
+                    "metadata": metadata,
+                    "url": url,
+                    "file_name": file_name,
+                },
+                file=file,
+            ),
+        )
+
+    def thumbnail(self, image_id: UUID | str, *, size: int | None = None, reason: str | None = None) -> Download:
+        """Read a thumbnail of an image.
+
+        The smallest with at least ``size`` pixels on a side; the image itself where there is none.
+        """
+        return Download(
+            self.transport,
+            Call(
+                "GET",
+                f"/v1/images/{path_value(image_id)}/thumbnail",
+                query={"size": size, "reason": reason},
+                follow_redirects=True,
+            ),
+        )
+
+
+class ProjectsCalls(Resource):
+    """Calls of the section *projects*."""
+
+    __slots__ = ()
+
+    async def archive(self, project_id: UUID | str) -> ProjectFull:
+        """Put a project aside.
+
+        Harmless to repeat.
+        """
+        return await self.transport.send(ProjectFull, Call("POST", f"/v1/projects/{path_value(project_id)}/archive"))
+
+    async def change(
+        self,
+        project_id: UUID | str,
+        *,
+        if_match: str | None,
+        name: str | Unset | None = UNSET,
+        description: str | Unset | None = UNSET,
+        type: ProjectType | Unset | None = UNSET,
+        status: ProjectStatus | Unset | None = UNSET,
+        instructions: str | Unset | None = UNSET,
+        settings: Mapping[str, Any] | Unset | None = UNSET,
+        tags: Sequence[str] | Unset | None = UNSET,
+        is_public: bool | Unset | None = UNSET,
+        is_favorite: bool | Unset | None = UNSET,
+        metadata: Mapping[str, Any] | Unset | None = UNSET,
+    ) -> ProjectFull:
+        """Change a project.
+
+        What is not given stays. ``If-Match`` must name the revision that was read; 412 shows what is stored
+        now.
+        """
+        return await self.transport.send(
+            ProjectFull,
+            Call(
+                "PATCH",
+                f"/v1/projects/{path_value(project_id)}",
+                headers={"If-Match": if_match},
+                body={
+                    "name": name,
+                    "description": description,
+                    "type": type,
+                    "status": status,
+                    "instructions": instructions,
+                    "settings": settings,
+                    "tags": tags,
+                    "is_public": is_public,
+                    "is_favorite": is_favorite,
+                    "metadata": metadata,
+                },
+            ),
+        )
+
+    async def clone(
+        self,
+        project_id: UUID | str,
+        *,
+        name: str | Unset | None = UNSET,
+        history: bool | Unset = UNSET,
+        version: int | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> ProjectFull:
+        """Copy a project.
+
+        With its history up to ``version``, or without it as version 1. The copy is private and holds its
+        own files.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            ProjectFull,
+            Call(
+                "POST",
+                f"/v1/projects/{path_value(project_id)}/clone",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
+                body={"name": name, "history": history, "version": version},
+            ),
+        )
+
+    async def create(
+        self,
+        *,
+        name: str,
+        description: str | Unset | None = UNSET,
+        type: ProjectType | Unset = UNSET,
+        instructions: str | Unset | None = UNSET,
+        settings: Mapping[str, Any] | Unset = UNSET,
+        tags: Sequence[str] | Unset = UNSET,
+        is_public: bool | Unset = UNSET,
+        is_favorite: bool | Unset = UNSET,
+        metadata: Mapping[str, Any] | Unset = UNSET,
+        screenshot: str | Unset | None = UNSET,
+        file_name: str | Unset | None = UNSET,
+        file: File | None = None,
+        idempotency_key: str | None = None,
+    ) -> ProjectFull:
+        """Create a project.
+
+        The answer names the new project in ``Location``.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            ProjectFull,
+            Call(
+                "POST",
+                "/v1/projects",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
+                body={
+                    "name": name,
+                    "description": description,
+                    "type": type,
+                    "instructions": instructions,
+                    "settings": settings,
+                    "tags": tags,
+                    "is_public": is_public,
+                    "is_favorite": is_favorite,
+                    "metadata": metadata,
+                    "screenshot": screenshot,
+                    "file_name": file_name,
+                },
+                file=file,
+            ),
+        )
+
+    async def delete(self, project_id: UUID | str) -> None:
+        """Move a project to the trash.
+
+        Undelete undoes it, for as long as the trash is kept.
+        """
+        await self.transport.respond(Call("DELETE", f"/v1/projects/{path_value(project_id)}"))
+
+    async def get(self, project_id: UUID | str, *, reason: str | None = None) -> ProjectFull:
+        """Read a project.
+
+        The view is counted. ``ETag`` is the revision, which a change needs.
+        """
+        return await self.transport.send(
+            ProjectFull, Call("GET", f"/v1/projects/{path_value(project_id)}", query={"reason": reason})
+        )
+
+    def list(
+        self,
+        *,
+        owner_id: UUID | str | None = None,
+        reason: str | None = None,
+        status: Sequence[ProjectStatus] | None = None,
+        type: ProjectType | None = None,
+        stack: CodeStack | None = None,
+        tag: str | None = None,
+        is_favorite: bool | None = None,
+        is_public: bool | None = None,
+        order: ProjectOrder | None = None,
+        descending: bool | None = None,
+        limit: int | None = None,
+    ) -> Pages[ProjectSummary, ProjectPage]:
+        """List the own projects.
+
+        A project that nobody changes meanwhile is on exactly one page. Another person's list needs a
+        reason.
+        """
+
+        async def fetch(after: Any) -> ProjectPage:
+            return await self.transport.send(
+                ProjectPage,
+                Call(
+                    "GET",
+                    "/v1/projects",
+                    query={
+                        "after": after,
+                        "owner_id": owner_id,
+                        "reason": reason,
+                        "status": status,
+                        "type": type,
+                        "stack": stack,
+                        "tag": tag,
+                        "is_favorite": is_favorite,
+                        "is_public": is_public,
+                        "order": order,
+                        "descending": descending,
+                        "limit": limit,
+                    },
+                ),
+            )
+
+        return Pages(fetch, lambda page: page.projects)
+
+    def search(
+        self,
+        *,
+        q: str,
+        owner_id: UUID | str | None = None,
+        reason: str | None = None,
+        include_public: bool | None = None,
+        limit: int | None = None,
+    ) -> Pages[ProjectHit, SearchPage]:
+        """Search projects.
+
+        Names, tags, descriptions, instructions, prompts and the latest page are searched; the best hits
+        come first.
+        """
+
+        async def fetch(after: Any) -> SearchPage:
+            return await self.transport.send(
+                SearchPage,
+                Call(
+                    "GET",
+                    "/v1/projects/search",
+                    query={
+                        "after": after,
+                        "owner_id": owner_id,
+                        "reason": reason,
+                        "q": q,
+                        "include_public": include_public,
+                        "limit": limit,
+                    },
+                ),
+            )
+
+        return Pages(fetch, lambda page: page.hits)
+
+    def thumbnail(self, project_id: UUID | str, *, reason: str | None = None) -> Download:
+        """Look at the picture of a project.
+
+        The screenshot in small. 404 with the code `picture_missing` where there is none.
+        """
+        return Download(
+            self.transport,
+            Call(
+                "GET",
+                f"/v1/projects/{path_value(project_id)}/thumbnail",
+                query={"reason": reason},
+                follow_redirects=True,
+            ),
+        )
+
+    async def tree(
+        self, project_id: UUID | str, *, code: TreeCode | None = None, reason: str | None = None
+    ) -> ProjectTree:
+        """Read a project with all its versions.
+
+        All that an application needs to show a project again; variants form a tree by ``parent_id``.
+
+        The answer is sent while it is read, so its length is not known before. ``ETag`` changes with
+        whatever is in it, counters aside.
+        """
+        return await self.transport.send(
+            ProjectTree,
+            Call("GET", f"/v1/projects/{path_value(project_id)}/tree", query={"code": code, "reason": reason}),
+        )
+
+    async def unarchive(self, project_id: UUID | str) -> ProjectFull:
+        """Return a project from the archive.
+
+        It has the status again that it had. Harmless to repeat.
+        """
+        return await self.transport.send(ProjectFull, Call("POST", f"/v1/projects/{path_value(project_id)}/unarchive"))
+
+    async def undelete(self, project_id: UUID | str) -> ProjectFull:
+        """Take a project out of the trash.
+
+        Harmless to repeat.
+        """
+        return await self.transport.send(ProjectFull, Call("POST", f"/v1/projects/{path_value(project_id)}/undelete"))
+
+    async def version(
+        self, project_id: UUID | str, number: int, *, variant: int | None = None, reason: str | None = None
+    ) -> GeneratedCodeFull:
+        """Read a version with its code.
+
+        The view is counted.
+        """
+        return await self.transport.send(
+            GeneratedCodeFull,
+            Call(
+                "GET",
+                f"/v1/projects/{path_value(project_id)}/versions/{path_value(number)}",
+                query={"variant": variant, "reason": reason},
+            ),
+        )
+
+    def versions(
+        self, project_id: UUID | str, *, limit: int | None = None, reason: str | None = None
+    ) -> Pages[GenerationView, VersionPage]:
+        """List the versions of a project.
+
+        Variants form a tree by ``parent_id``.
+        """
+
+        async def fetch(before: Any) -> VersionPage:
+            return await self.transport.send(
+                VersionPage,
+                Call(
+                    "GET",
+                    f"/v1/projects/{path_value(project_id)}/versions",
+                    query={"before": before, "limit": limit, "reason": reason},
+                ),
+            )
+
+        return Pages(fetch, lambda page: page.versions)
+
+
+class SessionsCalls(Resource):
+    """Calls of the section *sessions*."""
+
+    __slots__ = ()
+
+    async def end(self, session_id: UUID | str) -> None:
+        """End a session.
+
+        One of the own, such as that of a lost device. Harmless when it has ended.
+        """
+        await self.transport.respond(Call("DELETE", f"/v1/sessions/{path_value(session_id)}"))
+
+    async def end_others(self) -> EndedSessions:
+        """Log out everywhere else.
+
+        All but the one of this request.
+        """
+        return await self.transport.send(EndedSessions, Call("POST", "/v1/sessions/revoke-others"))
+
+    async def list(self) -> OwnSessions:
+        """List the own sessions.
+
+        Those that are accepted, the one that was active last first.
+        """
+        return await self.transport.send(OwnSessions, Call("GET", "/v1/sessions"))
+
+    async def list_issuers(self) -> ProviderList:
+        """List whom one can log in by.
+
+        A button is a link to ``login_url``, with ``?next=`` and the path to go on with.
+        """
+        return await self.transport.send(ProviderList, Call("GET", "/v1/oidc", needs_login=False))
+
+    async def log_in(
+        self,
+        *,
+        email: str,
+        password: str,
+        reactivate: bool | Unset = UNSET,
+        device_id: str | Unset | None = UNSET,
+        cookie: bool | Unset = UNSET,
+    ) -> BegunSession:
+        """Log in.
+
+        The token is in the answer, or in a cookie if the body asks for one.
+        """
+        return await self.transport.send(
+            BegunSession,
+            Call(
+                "POST",
+                "/v1/sessions",
+                body={
+                    "email": email,
+                    "password": password,
+                    "reactivate": reactivate,
+                    "device_id": device_id,
+                    "cookie": cookie,
+                },
+                needs_login=False,
+            ),
+        )
+
+    async def log_out(self) -> None:
+        """Log out.
+
+        The cookie, if there is one, is removed.
+        """
+        await self.transport.respond(Call("DELETE", "/v1/sessions/current"))
+
+
+class SharesCalls(Resource):
+    """Calls of the section *shares*."""
+
+    __slots__ = ()
+
+    async def create(
+        self,
+        project_id: UUID | str,
+        *,
+        version: int | Unset | None = UNSET,
+        variant_index: int | Unset | None = UNSET,
+        expires_in: int | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> CreatedShare:
+        """Share a project.
+
+        Anybody with the link sees the page. 409 where the project has a hundred shares in force.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            CreatedShare,
+            Call(
+                "POST",
+                f"/v1/projects/{path_value(project_id)}/shares",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
+                body={"version": version, "variant_index": variant_index, "expires_in": expires_in},
+            ),
+        )
+
+    async def fork(self, *, token: str, name: str | Unset = UNSET, idempotency_key: str | None = None) -> ProjectFull:
+        """Make a project of a shared page.
+
+        The page becomes version 1 of a project of your own; nothing else of the shared project comes along.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            ProjectFull,
+            Call(
+                "POST",
+                "/v1/shares/fork",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
+                body={"token": token, "name": name},
+            ),
+        )
+
+    async def list(self, project_id: UUID | str) -> Shares:
+        """List the shares of a project.
+
+        Owners and moderators see them; tokens are not among what they see.
+        """
+        return await self.transport.send(Shares, Call("GET", f"/v1/projects/{path_value(project_id)}/shares"))
+
+    async def revoke(self, share_id: UUID | str) -> None:
+        """Revoke a share.
+
+        It ends at once and for good. Harmless to repeat.
+        """
+        await self.transport.respond(Call("DELETE", f"/v1/shares/{path_value(share_id)}"))
+
+
+class UsageCalls(Resource):
+    """Calls of the section *usage*."""
+
+    __slots__ = ()
+
+    def entries(
+        self, *, user_id: UUID | str | None = None, project_id: UUID | str | None = None, limit: int | None = None
+    ) -> Pages[UsageEntryView, EntryPage]:
+        """List the ledger.
+
+        Entries are recorded once and never changed.
+        """
+
+        async def fetch(before: Any) -> EntryPage:
+            return await self.transport.send(
+                EntryPage,
+                Call(
+                    "GET",
+                    "/v1/usage/entries",
+                    query={"user_id": user_id, "project_id": project_id, "limit": limit, "before": before},
+                ),
+            )
+
+        return Pages(fetch, lambda page: page.entries)
+
+    async def sums(
+        self,
+        *,
+        by: Sequence[UsageGroup] | None = None,
+        user_id: UUID | str | None = None,
+        everyone: bool | None = None,
+        project_id: UUID | str | None = None,
+        first_day: date | None = None,
+        last_day: date | None = None,
+    ) -> Sums:
+        """Add up usage.
+
+        As JSON, or as CSV with ``format=csv`` or ``Accept: text/csv``. There are 10,000 sums at most.
+        """
+        return await self.transport.send(
+            Sums,
+            Call(
+                "GET",
+                "/v1/usage",
+                query={
+                    "by": by,
+                    "user_id": user_id,
+                    "everyone": everyone,
+                    "project_id": project_id,
+                    "first_day": first_day,
+                    "last_day": last_day,
+                },
+            ),
+        )
+
+
+class VariantsCalls(Resource):
+    """Calls of the section *variants*."""
+
+    __slots__ = ()
+
+    async def change(
+        self,
+        variant_id: UUID | str,
+        *,
+        if_match: str | None,
+        name: str | Unset | None = UNSET,
+        is_favorite: bool | Unset = UNSET,
+    ) -> GeneratedCodeFull:
+        """Change a variant.
+
+        What is not given stays. ``If-Match`` must name the ETag that was read; 412 shows what is stored
+        now.
+        """
+        return await self.transport.send(
+            GeneratedCodeFull,
+            Call(
+                "PATCH",
+                f"/v1/variants/{path_value(variant_id)}",
+                headers={"If-Match": if_match},
+                body={"name": name, "is_favorite": is_favorite},
+            ),
+        )
+
+    async def code(self, variant_id: UUID | str, *, download: bool | None = None, reason: str | None = None) -> str:
+        """Read the code of a variant.
+
+        Always text, whatever is in it. ``ETag`` is the SHA-256 of the code.
+        """
+        return (
+            await self.transport.respond(
+                Call(
+                    "GET", f"/v1/variants/{path_value(variant_id)}/code", query={"download": download, "reason": reason}
+                )
+            )
+        ).text
+
+    async def count_copy(self, variant_id: UUID | str) -> None:
+        """Count that the code was copied.
+
+        For a button that copies to the clipboard, which the service would not notice.
+        """
+        await self.transport.respond(Call("POST", f"/v1/variants/{path_value(variant_id)}/copies"))
+
+    async def diff(
+        self, variant_id: UUID | str, *, against: UUID | str | None = None, reason: str | None = None
+    ) -> CodeDiff:
+        """Compare a variant with another one.
+
+        What the variant changes of the other one: as JSON, or as a unified diff for ``Accept:
+        text/x-diff``.
+        """
+        return await self.transport.send(
+            CodeDiff,
+            Call("GET", f"/v1/variants/{path_value(variant_id)}/diff", query={"against": against, "reason": reason}),
+        )
+
+    async def fork(
+        self, variant_id: UUID | str, *, name: str | Unset | None = UNSET, idempotency_key: str | None = None
+    ) -> ProjectFull:
+        """Begin a project with a variant.
+
+        The new project is private, and holds its own files.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            ProjectFull,
+            Call(
+                "POST",
+                f"/v1/variants/{path_value(variant_id)}/fork",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
+                body={"name": name},
+            ),
+        )
+
+    async def get(self, variant_id: UUID | str, *, reason: str | None = None) -> GeneratedCodeFull:
+        """Read a variant.
+
+        The view is counted. ``ETag`` names what people edit, which a change needs.
+        """
+        return await self.transport.send(
+            GeneratedCodeFull, Call("GET", f"/v1/variants/{path_value(variant_id)}", query={"reason": reason})
+        )
+
+    def preview(self, variant_id: UUID | str, *, reason: str | None = None) -> Download:
+        """Look at the page of a variant.
+
+        The page can do nothing to the person who looks. The view is counted.
+        """
+        return Download(
+            self.transport,
+            Call(
+                "GET", f"/v1/variants/{path_value(variant_id)}/preview", query={"reason": reason}, follow_redirects=True
+            ),
+        )
+
+    async def rate(
+        self,
+        variant_id: UUID | str,
+        *,
+        stars: int | Unset | None = UNSET,
+        is_good: bool | Unset | None = UNSET,
+        words: str | Unset | None = UNSET,
+    ) -> GeneratedCodeFull:
+        """Rate a variant.
+
+        Harmless to repeat.
+        """
+        return await self.transport.send(
+            GeneratedCodeFull,
+            Call(
+                "PUT",
+                f"/v1/variants/{path_value(variant_id)}/feedback",
+                body={"stars": stars, "is_good": is_good, "words": words},
+            ),
+        )
+
+    async def restore(self, variant_id: UUID | str, *, idempotency_key: str | None = None) -> GenerationView:
+        """Restore a variant.
+
+        It becomes the last version of its project again, as a generation of its own.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            GenerationView,
+            Call(
+                "POST",
+                f"/v1/variants/{path_value(variant_id)}/restore",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
+            ),
+        )
+
+    async def take_back_rating(self, variant_id: UUID | str) -> None:
+        """Take back the rating of a variant.
+
+        Harmless to repeat.
+        """
+        await self.transport.respond(Call("DELETE", f"/v1/variants/{path_value(variant_id)}/feedback"))
+
+    def thumbnail(self, variant_id: UUID | str, *, reason: str | None = None) -> Download:
+        """Look at the picture of a variant.
+
+        The last image that was attached to it, in small. 404 with the code `picture_missing` where there is
+        none.
+        """
+        return Download(
+            self.transport,
+            Call(
+                "GET",
+                f"/v1/variants/{path_value(variant_id)}/thumbnail",
+                query={"reason": reason},
+                follow_redirects=True,
+            ),
+        )
+
+
+class Resources:
+    """All resources of the API."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.accounts = AccountsCalls(transport)
+        self.admin = AdminCalls(transport)
+        self.assets = AssetsCalls(transport)
+        self.budgets = BudgetsCalls(transport)
+        self.design_systems = DesignSystemsCalls(transport)
+        self.generations = GenerationsCalls(transport)
+        self.images = ImagesCalls(transport)
+        self.projects = ProjectsCalls(transport)
+        self.sessions = SessionsCalls(transport)
+        self.shares = SharesCalls(transport)
+        self.usage = UsageCalls(transport)
+        self.variants = VariantsCalls(transport)

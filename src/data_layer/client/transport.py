@@ -1,0 +1,286 @@
+"""One request of the client: what is sent, what is repeated, and what the answer becomes.
+
+=====================================================  ================================================================
+it happens                                             what follows
+=====================================================  ================================================================
+no answer, or 502, 503, 504                            GET, PUT and DELETE are sent again, and a POST with its
+                                                       Idempotency-Key; everything else fails
+429, 409 ``still_running``                             the same, after ``Retry-After``
+401, and the client has a refresh token                the tokens are renewed once, and the request is sent again:
+                                                       who is refused has not been listened to
+a DELETE that was repeated answers 404                 it has succeeded before
+=====================================================  ================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Final, TypeVar, final
+from uuid import uuid4
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from data_layer.client.authentication import Authentication, LoginTokens
+from data_layer.client.base import Answer
+from data_layer.client.files import File, FormPart
+from data_layer.client.problems import problem_of
+from data_layer.errors import NotFoundProblemError, ProblemError, ServiceUnreachableError, UnexpectedAnswerError
+
+AnswerType = TypeVar("AnswerType", bound=Answer)
+
+_REPEATED_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_REPEATED_STATUSES = frozenset({429, 502, 503, 504})
+_FIRST_FAILURE = 400
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 5.0
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+@final
+class Unset:
+    """The kind of ``UNSET``."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset()
+"""Not sent at all, which is something else than ``None`` where null removes a value."""
+
+
+def new_key() -> str:
+    """An Idempotency-Key."""
+    return str(uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request to make.
+
+    Attributes:
+        method: of HTTP.
+        path: with its values, quoted.
+        query: without what is UNSET or None.
+        body: a JSON object; what is UNSET in it is left out.
+        file: goes with the body into a form.
+        headers: more of them.
+        is_repeatable: the service carries it out once, however often it comes.
+        needs_login: whether the token goes with it.
+        follow_redirects: to where the bytes of a file are.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    file: File | None = None
+    headers: Mapping[str, str | None] = field(default_factory=dict)
+    is_repeatable: bool = False
+    needs_login: bool = True
+    follow_redirects: bool = False
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """Whether sending it twice does no more than sending it once."""
+        return self.is_repeatable or self.method in _REPEATED_METHODS or self.headers.get("Idempotency-Key") is not None
+
+
+class Patience:
+    """How long a call is repeated, and the pauses in between: each twice the one before, with some chance.
+
+    Args:
+        seconds: for all attempts together, from the first failure on.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._until: float | None = None
+        self._pause = _FIRST_PAUSE
+
+    def renew(self) -> None:
+        """Begin again: something has succeeded."""
+        self._until, self._pause = None, _FIRST_PAUSE
+
+    async def wait(self, at_least: float | None = None) -> bool:
+        """Wait before the next attempt; False: there is no time for it."""
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + self._seconds
+        pause = max(self._pause * random.uniform(0.5, 1.0), at_least or 0.0)  # noqa: S311  (no secret)
+        if now + pause > self._until:
+            return False
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        await asyncio.sleep(pause)
+        return True
+
+
+class Transport:
+    """Sends what the resources ask for.
+
+    Args:
+        http: the connections, and the address of the service.
+        authentication: the tokens.
+        patience: seconds for which a request is repeated.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, authentication: Authentication, patience: float) -> None:
+        self.http = http
+        self.authentication = authentication
+        self._seconds = patience
+
+    @property
+    def patience(self) -> Patience:
+        """A new measure of it."""
+        return Patience(self._seconds)
+
+    async def send(self, kind: type[AnswerType], call: Call) -> AnswerType:
+        """Make a call, and read its answer.
+
+        Raises:
+            ProblemError: the service reports a failure.
+            ServiceUnreachableError: it does not answer.
+            UnexpectedAnswerError: the answer is not what the description of the API promises.
+        """
+        response = await self.respond(call)
+        try:
+            answer = kind.model_validate_json(response.content)
+        except ValidationError as error:
+            places = ", ".join(sorted({".".join(map(str, each["loc"])) or "the whole" for each in error.errors()}))
+            raise UnexpectedAnswerError(
+                f"the answer to {call.method} {call.path} does not fit {kind.__name__}: {places}; "
+                "a client of the same version as the service understands it"
+            ) from None
+        answer.remember(response.headers.get("etag"))
+        return answer
+
+    async def respond(self, call: Call) -> httpx.Response:
+        """Make a call, and return its answer with its body."""
+        async with self.stream(call) as response:
+            try:
+                await response.aread()
+            except httpx.TransportError as error:
+                raise _unreachable(call, error) from error
+            return response
+
+    @asynccontextmanager
+    async def stream(self, call: Call, *, limits: httpx.Timeout | None = None) -> AsyncIterator[httpx.Response]:
+        """Make a call, and return its answer before its body has come. It closes the answer.
+
+        The bodies of all answers but streamed ones are short, and come with their heads: what breaks in between is
+        repeated as if there had been no answer.
+        """
+        response = await self._attempt(call, limits)
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _attempt(self, call: Call, limits: httpx.Timeout | None) -> httpx.Response:
+        patience = self.patience
+        is_renewed = is_repeated = False
+        while True:
+            failure: ProblemError | ServiceUnreachableError
+            token = await self.authentication.token(self.refresh) if call.needs_login else None
+            try:
+                response = await self._once(call, token, limits)
+            except httpx.TransportError as error:
+                failure = _unreachable(call, error)
+            else:
+                if response.status_code < _FIRST_FAILURE:
+                    return response
+                failure = await _read_problem(response)
+                if failure.status == 401 and token is not None and not is_renewed:
+                    is_renewed = await self.authentication.renew(token, self.refresh)
+                    if is_renewed:
+                        continue
+                if isinstance(failure, NotFoundProblemError) and is_repeated and call.method == "DELETE":
+                    return httpx.Response(204)
+                if failure.status not in _REPEATED_STATUSES and failure.code != "still_running":
+                    raise failure
+            if not call.may_be_repeated or not await patience.wait(getattr(failure, "retry_after", None)):
+                raise failure
+            is_repeated = True
+
+    async def _once(self, call: Call, token: str | None, limits: httpx.Timeout | None) -> httpx.Response:
+        headers = {name: value for name, value in call.headers.items() if value is not None}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        options: dict[str, Any] = {} if limits is None else {"timeout": limits}
+        body = None if call.body is None else plain({k: v for k, v in call.body.items() if v is not UNSET})
+        with FormPart.opened(call.file) as part:
+            if part is not None:
+                options["files"] = part.form(body)
+            elif body is not None:
+                options["json"] = body
+            request = self.http.build_request(
+                call.method, call.path, params=_query(call.query), headers=headers, **options
+            )
+            response = await self.http.send(request, stream=True, follow_redirects=call.follow_redirects)
+        if not call.follow_redirects and response.is_redirect:
+            await response.aclose()
+            raise UnexpectedAnswerError(f"{call.method} {call.path} leads elsewhere; check the address of the service")
+        return response
+
+    async def refresh(self, refresh_token: str) -> LoginTokens:
+        """Exchange a refresh token. For a few seconds the service answers the same again, so this may be repeated."""
+        call = Call(
+            "POST",
+            "/v1/tokens/refresh",
+            body={"refresh_token": refresh_token},
+            is_repeatable=True,
+            needs_login=False,
+        )
+        return tokens_of(await self.respond(call))
+
+
+def tokens_of(response: httpx.Response) -> LoginTokens:
+    """The tokens of an answer."""
+    content = response.json()
+    return LoginTokens.lasting(content["access_token"], content["refresh_token"], content["expires_in"])
+
+
+def plain(value: Any) -> Any:
+    """As JSON takes it; what was not given to a value is left out."""
+    return _ANY.dump_python(value, mode="json", exclude_unset=True)
+
+
+def _query(values: Mapping[str, Any]) -> list[tuple[str, str | int | float | bool | None]]:
+    found: list[tuple[str, str | int | float | bool | None]] = []
+    for name, value in values.items():
+        several = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        found += [(name, _text(each)) for each in several if each is not None and each is not UNSET]
+    return found
+
+
+def _text(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case date():  # And datetime.
+            return value.isoformat()
+        case _:
+            return str(value)
+
+
+async def _read_problem(response: httpx.Response) -> ProblemError:
+    try:
+        await response.aread()
+    except httpx.TransportError:
+        return problem_of(httpx.Response(response.status_code, headers=response.headers, request=response.request))
+    finally:
+        await response.aclose()
+    return problem_of(response)
+
+
+def _unreachable(call: Call, error: httpx.TransportError) -> ServiceUnreachableError:
+    reason = str(error) or type(error).__name__
+    return ServiceUnreachableError(
+        f"no answer to {call.method} {call.path}: {reason}; check the address of the service and whether it runs"
+    )
