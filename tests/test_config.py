@@ -35,7 +35,7 @@ SECRETS = (
     *("session_secret", "session_secret_previous", "jwt_secret", "jwt_secret_previous"),
     "smtp_password",
     "applicationinsights_connection_string",
-    *("oidc_client_secret", "oidc_user_token"),
+    *("oidc_client_secret", "oidc_user_token", "saas_api_secret"),
     *("oidc_google_client_secret", "oidc_github_client_secret", "oidc_entra_client_secret"),
 )
 STORAGE_SECRETS = {
@@ -463,6 +463,8 @@ class TestSecrets:
                 oidc_client_secret=HIDDEN,
                 oidc_user_url="https://api.example/users/{sub}",
                 oidc_user_token=HIDDEN,
+                oidc_accept_bearer=True,
+                saas_api_secret=HIDDEN,
                 oidc_google_client_id="id",
                 oidc_google_client_secret=HIDDEN,
                 oidc_github_client_id="id",

@@ -17,6 +17,7 @@ from data_layer.errors import ConfigurationError
 from data_layer.settings.database import DatabaseSettings, SslMode
 from data_layer.settings.files import FileSettings
 from data_layer.settings.general import Environment, GeneralSettings
+from data_layer.settings.hosted import HostedSettings
 from data_layer.settings.mail import MailSettings
 from data_layer.settings.observability import AuditSettings, LogSettings, MetricsSettings, TracingSettings
 from data_layer.settings.openid import OpenIdSettings
@@ -55,6 +56,7 @@ class Settings(BaseModel):
     files: FileSettings
     security: SecuritySettings
     openid: OpenIdSettings
+    hosted: HostedSettings
     mail: MailSettings
     audit: AuditSettings
     service: ServiceSettings
@@ -151,6 +153,7 @@ class Settings(BaseModel):
             *self.service.worker_contradictions(self.database.db_max_connections),
             *self._shared_ports(),
             *self._shared_host(),
+            *self._hosted_without_issuer(),
         ]
         return problems + self.unfit_for_production() if self.is_production else problems
 
@@ -179,6 +182,7 @@ class Settings(BaseModel):
         secrets = self.security.signing_secrets()
         if self.storage.storage_backend == "local":
             secrets += self.storage.signing_secrets()
+        secrets += self.hosted.signing_secrets()
         names = self.database.guessable_names() | self.redis.guessable_names()
         names |= {self.service.host, self.security.jwt_issuer}
         problems = []
@@ -220,10 +224,19 @@ class Settings(BaseModel):
             return []
         return ["PREVIEW_ORIGIN and PUBLIC_URL have the same host; generated pages need one of their own"]
 
+    def _hosted_without_issuer(self) -> list[str]:
+        """Return what keeps the hosted application's people from being known."""
+        if not self.hosted.is_enabled or self.openid.oidc_accept_bearer:
+            return []
+        return [
+            "OIDC_ACCEPT_BEARER must be true, with OIDC_ISSUER: SAAS_API_SECRET is set, and people come with tokens"
+        ]
+
     def _shared_secrets(self) -> list[str]:
         secrets = [(name, secret) for name, secret in self.security.signing_secrets() if secret != DEVELOPMENT_SECRET]
         purposes = {name: [(name, secret)] for name, secret in secrets + self.storage.signing_secrets()}
         purposes |= {"database": self.database.passwords(), "cache": self.redis.passwords()}
+        purposes |= {name: [(name, secret)] for name, secret in self.hosted.signing_secrets()}
         if self.mail.smtp_password is not None:
             purposes["mail"] = [("SMTP_PASSWORD", self.mail.smtp_password.get_secret_value())]
         if self.storage.aws_secret_access_key is not None:

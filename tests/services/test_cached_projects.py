@@ -108,6 +108,7 @@ WRITES: dict[str, Callable[[Story], Awaitable[object]]] = {
     "take_over": lambda story: story.data.generations.take_over(story.actor, story.generation.id),
     "select": lambda story: story.data.generations.select(story.actor, story.generation.id, 1),
     "edit": lambda story: story.data.generations.edit(story.actor, story.first_code, VariantChanges(name="name")),
+    "hide": lambda story: story.data.generations.hide(story.actor, [story.first_code]),
     "restore_variant": lambda story: story.data.generations.restore_variant(story.actor, story.first_code),
     "fork_variant": lambda story: story.data.generations.fork_variant(story.actor, story.first_code),
     "rename": lambda story: story.data.generations.rename(story.actor, story.first_code, "name"),
@@ -130,7 +131,7 @@ WRITES: dict[str, Callable[[Story], Awaitable[object]]] = {
 SHOWN_NOWHERE = {
     *("open", "list", "search", "recent", "find", "details", "history", "version", "latest", "diff", "follow"),
     *("find_parent", "append", "renew", "report_usage", "store", "count_copy", "count_download"),
-    *("tree", "open_variant", "compare"),
+    *("tree", "open_variant", "compare", "shown"),
 }
 """Methods that change nothing that a list or a history shows, except while a variant runs."""
 

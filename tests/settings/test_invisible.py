@@ -88,6 +88,11 @@ COMPANIONS: dict[str, dict[str, str]] = {
     },
     "redis_sentinel_password": {"REDIS_SENTINEL_NODES": "a:1", "REDIS_SENTINEL_MASTER": "main"},
     "storage_signing_secret_previous": {"STORAGE_SIGNING_SECRET": "x"},
+    "saas_api_secret": {
+        "OIDC_ISSUER": "https://issuer.example.com",
+        "OIDC_ACCEPT_BEARER": "true",
+        "OIDC_AUDIENCE": "us",
+    },
     "session_ttl": {"SESSION_MAX_AGE": "9d"},
     "smtp_host": {"MAIL_FROM": "no-reply@example.com", "PUBLIC_URL": "https://example.com"},
     "smtp_username": {"SMTP_PASSWORD": "x"},

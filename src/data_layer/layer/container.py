@@ -86,6 +86,8 @@ Service = TypeVar("Service")
 
 log = get_log(__name__)
 
+_FETCH_SECONDS = 20.0
+_FETCH_SECONDS_OF_HOSTED = 40.0  # The back end of the hosted application waits for an image for 45 seconds.
 _FILE_THREADS = 16  # For reading and packing what is uploaded; the storage has threads of its own.
 
 
@@ -228,7 +230,7 @@ async def open_container(
     def traced(name: str, service: Service) -> Service:
         return service if tracing is None else tracing.calls.of(name, service)
 
-    fetcher = Fetcher(max_size=settings.storage.max_file_size)
+    fetcher = _make_fetcher(settings)
     stack.callback(fetcher.close)
     files = traced("files", _open_files(settings, transactions, backends, removal, fetcher=fetcher, stack=stack))
     log.info("data_layer_opened", database=str(database.address), cache=cache.address)
@@ -258,6 +260,8 @@ async def open_container(
         sessions=sessions,
         copies=copies,
         transactions=transactions,
+        cache=cache,
+        without_address=settings.hosted.is_enabled,
     )
     stack.push_async_callback(openid.close)
     mails = _make_mails(settings, transactions, mail_queue)
@@ -410,6 +414,11 @@ def _open_files(
         upload_expires_in=timedelta(seconds=settings.files.upload_expires_in),
         public_url=settings.storage.public_url or "",
     )
+
+
+def _make_fetcher(settings: Settings) -> Fetcher:
+    patience = _FETCH_SECONDS_OF_HOSTED if settings.hosted.is_enabled else _FETCH_SECONDS
+    return Fetcher(max_size=settings.storage.max_file_size, time_limit=patience)
 
 
 def _local_file_server(

@@ -1,5 +1,6 @@
 """The ``generations`` and ``generation_events`` tables, and the variants that are being written."""
 
+# ruff: noqa: S608  (only texts of this module stand in the statements; values are passed as parameters)
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
@@ -10,10 +11,10 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, Integer, Select, Uuid, bindparam, false, func, select
+from sqlalchemy import ColumnElement, Integer, Select, Uuid, bindparam, false, func, select, text
 from uuid_utils.compat import uuid7
 
-from data_layer.database.statements import CompiledStatement, named
+from data_layer.database.statements import CompiledStatement, Sql, named
 from data_layer.entities import GeneratedCode, Generation, GenerationEvent, Project
 from data_layer.entities.enums import CodeStack, GenerationStatus
 from data_layer.entities.time_ordered_ids import first_id_at
@@ -22,7 +23,7 @@ from data_layer.repositories.generated import SUMMARIES_OF, code_summaries, summ
 from data_layer.repositories.repository import MAXIMUM_NUMBER, Repository, check_limit, check_number
 from data_layer.repositories.view_rows import ViewRows
 from data_layer.schemas.codes import GeneratedCodeSummary
-from data_layer.schemas.generations import GenerationRow, TreeRow, VariantResult
+from data_layer.schemas.generations import GenerationRow, ShownVariant, TreeRow, VariantResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,43 @@ class BilledVariant:
     provider: str
     model: str
     reported: dict[str, Any] | None
+
+
+HIDDEN = "hidden_at"
+"""In the metadata of a variant: when its owner has deleted it where the tree is not shown."""
+
+_IS_SHOWN = f"generated_codes.status = 'completed' AND NOT generated_codes.metadata ? '{HIDDEN}'"
+_SHOWN_OF_PERSON = f"""
+FROM generations JOIN projects ON projects.id = generations.project_id
+WHERE projects.user_id = %s AND projects.status <> 'deleted' AND NOT generations.lineage @> '{{"stand_in": true}}'
+    AND EXISTS (SELECT FROM generated_codes WHERE generation_id = generations.id AND {_IS_SHOWN})
+"""
+_SHOWN_PAGE = Sql(
+    "generations.shown",
+    f"""
+SELECT generations.id, generations.project_id, generations.external_key, generations.started_at {_SHOWN_OF_PERSON}
+ORDER BY generations.started_at DESC, generations.id DESC LIMIT %s OFFSET %s
+""",
+)
+_COUNT_SHOWN = Sql("generations.count_shown", f"SELECT count(*) {_SHOWN_OF_PERSON}")
+_WITHOUT_SHOWN = Sql(
+    "projects.without_shown",
+    f"""
+SELECT id FROM projects WHERE id = ANY(%s) AND NOT EXISTS (
+    SELECT FROM generated_codes WHERE project_id = projects.id AND {_IS_SHOWN}
+)
+""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRow:
+    """A request of a person with something to show."""
+
+    id: UUID
+    project_id: UUID
+    external_key: str | None
+    started_at: datetime
 
 
 def _page(*columns: ColumnElement[Any]) -> Select[tuple[Any, ...]]:
@@ -298,6 +336,40 @@ class GenerationRepository(Repository[Generation]):
         """What changes whenever a generation or a variant of the project does, counters aside."""
         row = await self._session.fetch_one(sql.TREE_FINGERPRINT, (project_id, project_id))
         return str(row[0]) if row else ""
+
+    async def shown(self, owner_id: UUID, *, limit: int, offset: int) -> tuple[Sequence[ShownRow], int]:
+        """A page of the requests of a person that have a complete variant, newest first, and how many there are."""
+        rows, [count] = await self._session.fetch_all(
+            (_SHOWN_PAGE, (owner_id, limit, offset)), (_COUNT_SHOWN, (owner_id,))
+        )
+        return [ShownRow(*row) for row in rows], int(count[0])
+
+    async def shown_variants(self, generation_ids: Sequence[UUID]) -> Sequence[ShownVariant]:
+        """The complete variants of these generations that are not hidden, by index."""
+        columns = [getattr(GeneratedCode, name) for name in ShownVariant.model_fields]
+        statement = (
+            select(*columns)
+            .where(GeneratedCode.generation_id.in_(generation_ids), text(_IS_SHOWN))
+            .order_by(GeneratedCode.variant_index)
+        )
+        rows = await self._session.execute(named("generated_codes.shown", statement))
+        return [ShownVariant.model_validate(dict(row)) for row in rows.mappings()]
+
+    async def lock_variants(self, owner_id: UUID, code_ids: Collection[UUID]) -> Sequence[GeneratedCode]:
+        """Those of these variants that belong to a person, locked in the order of their ids."""
+        statement = (
+            select(GeneratedCode)
+            .join(Project, Project.id == GeneratedCode.project_id)
+            .where(GeneratedCode.id.in_(list(code_ids)), Project.user_id == owner_id)
+            .order_by(GeneratedCode.id)
+            .with_for_update(of=GeneratedCode, key_share=True)
+        )
+        return await self._session.find(named("generated_codes.lock_variants", statement))
+
+    async def without_shown(self, project_ids: Collection[UUID]) -> Sequence[UUID]:
+        """Those of these projects that have nothing to show."""
+        [rows] = await self._session.fetch_all((_WITHOUT_SHOWN, (list(project_ids),)))
+        return [row[0] for row in rows]
 
 
 class GenerationEventRepository(Repository[GenerationEvent]):

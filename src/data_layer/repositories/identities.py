@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import delete
@@ -11,6 +14,9 @@ from data_layer.database.statements import Sql
 from data_layer.entities import UserIdentity
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.repositories.repository import Repository
+
+if TYPE_CHECKING:
+    from data_layer.database.entity_session import EntitySession
 
 # The snapshot says which transactions the answer knows of; see ``services.sessions.watermark``.
 _FIND_ACCOUNT = Sql(
@@ -22,6 +28,11 @@ FROM user_identities JOIN users ON users.id = user_identities.user_id
 WHERE user_identities.issuer = %s AND user_identities.subject = %s
 """,
 )
+
+
+def subject_key(issuer: str, subject: str) -> str:
+    """Where the cache keeps whose an identity is."""
+    return f"subject:{hashlib.sha256(f'{issuer} {subject}'.encode()).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,10 @@ class UserIdentityRepository(Repository[UserIdentity]):
 
     entity = UserIdentity
 
+    def __init__(self, session: EntitySession, invalidate: Callable[..., None]) -> None:
+        super().__init__(session)
+        self._invalidate = invalidate
+
     async def find_account(self, issuer: str, subject: str) -> IdentifiedAccount | None:
         """The account of an identity, in whatever state it is."""
         row = await self._session.fetch_one(_FIND_ACCOUNT, (issuer, subject))
@@ -53,4 +68,6 @@ class UserIdentityRepository(Repository[UserIdentity]):
         statement = delete(UserIdentity).where(UserIdentity.user_id == user_id)
         if issuer is not None:
             statement = statement.where(UserIdentity.issuer == issuer)
-        return (await self._session.change(statement)).rowcount
+        removed = (await self._session.change(statement.returning(UserIdentity.issuer, UserIdentity.subject))).all()
+        self._invalidate(*(subject_key(row.issuer, row.subject) for row in removed))
+        return len(removed)

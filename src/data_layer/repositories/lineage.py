@@ -32,7 +32,7 @@ _CHILD = """
 """
 
 # The version is the one with the same code; then with the same code to the byte, with the same variants, with the same
-# conversation; then the last one before the child.
+# conversation; then the variant with the same index; then the last one before the child.
 _CANDIDATES = f"""candidates AS (
     SELECT codes.*, {_IS_STAND_IN} AS is_stand_in, {_IS_EARLIER} AS is_earlier,
         coalesce(codes.code_hash = decode(child.lineage ->> 'exact', 'hex'), false) AS is_exact,
@@ -43,13 +43,14 @@ _CANDIDATES = f"""candidates AS (
             ) AS variants
         ), false) AS has_variants,
         child.lineage ->> 'before' = parents.lineage ->> 'conversation' AS continues,
+        coalesce(codes.variant_index = (child.lineage ->> 'index')::integer, false) AS has_index,
         parents.started_at, parents.external_key
     FROM child JOIN generated_codes AS codes ON codes.trimmed_hash = decode(child.wanted_parent_hash, 'hex')
     JOIN generations AS parents ON parents.id = codes.generation_id AND parents.id IS DISTINCT FROM child.id
     WHERE codes.project_id = ANY(ARRAY(%s))
 )"""
 _ORDER = """
-is_exact DESC, has_variants DESC, coalesce(continues, false) DESC, is_earlier DESC, started_at DESC,
+is_exact DESC, has_variants DESC, coalesce(continues, false) DESC, has_index DESC, is_earlier DESC, started_at DESC,
 external_key COLLATE "C" DESC NULLS LAST, variant_index, id
 """
 _WITHOUT_CYCLE = """
@@ -114,6 +115,19 @@ SELECT project_id FROM generations
 WHERE project_id IN ({_PROJECTS}) AND wanted_parent_hash = ANY(%s)
     AND coalesce(lineage ->> 'before' = %s, true)
 ORDER BY lineage ->> 'before' IS NULL, started_at, id LIMIT 1
+""",
+)
+# For the first request of a conversation, one in which others wait for it.
+_FIND_CONVERSATION = Sql(
+    "generations.find_conversation",
+    f"""
+SELECT project_id FROM generations AS found
+WHERE project_id IN ({_PROJECTS}) AND lineage ->> 'root' = %s AND (%s OR NOT EXISTS (
+    SELECT FROM generations AS parents
+    WHERE parents.project_id = found.project_id AND parents.lineage ->> 'conversation' = found.lineage ->> 'root'
+        AND NOT {_IS_STAND_IN}
+))
+ORDER BY started_at DESC, id DESC LIMIT 1
 """,
 )
 _HAS_CODE = Sql(
@@ -226,6 +240,17 @@ class LineageRepository:
     async def find_waiting(self, owner_id: UUID, hashes: Sequence[str], conversation: str | None) -> UUID | None:
         """The project of a person in which a generation waits for one of these codes."""
         [row] = await self._session.run((_FIND_WAITING, (owner_id, None, None, list(hashes), conversation)))
+        return row[0] if row else None
+
+    async def find_conversation(self, owner_id: UUID, root: str, *, is_first: bool) -> UUID | None:
+        """The project of a person in which a conversation was begun with this request; the last one of several.
+
+        Args:
+            owner_id: the person.
+            root: the hash of the request.
+            is_first: it is looked for by this very request, so only where that is missing.
+        """
+        [row] = await self._session.run((_FIND_CONVERSATION, (owner_id, None, None, root, not is_first)))
         return row[0] if row else None
 
     async def has_code(self, project_id: UUID, wanted: str) -> bool:

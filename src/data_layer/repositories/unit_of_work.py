@@ -43,7 +43,7 @@ from data_layer.repositories.sessions import EndedSessions, SessionRepository
 from data_layer.repositories.shares import ShareRepository
 from data_layer.repositories.stored_objects import StoredFileRepository
 from data_layer.repositories.usage import UsageRepository
-from data_layer.repositories.users import UserRepository, account_key
+from data_layer.repositories.users import UserRepository, account_keys
 from data_layer.repositories.view_counts import ViewCountRepository
 from data_layer.schemas.outcome import Outcome
 
@@ -245,7 +245,7 @@ class UnitOfWork:
     @cached_property
     def identities(self) -> UserIdentityRepository:
         """Identities of OpenID Connect issuers."""
-        return UserIdentityRepository(self._session)
+        return UserIdentityRepository(self._session, self.invalidate)
 
     @cached_property
     def api_keys(self) -> ApiKeyRepository:
@@ -365,7 +365,8 @@ class UnitOfWork:
 
     async def _commit(self) -> None:
         # Here, because every service changes users: none of them can forget it.
-        self.invalidate(*map(account_key, self._session.changed(User)))
+        for user_id in self._session.changed(User):
+            self.invalidate(*account_keys(user_id))
         if self._hooks and not self._session.writes_at_once:
             # Written first, because that may have to wait for other transactions, and a hook's promise may expire.
             await self._session.flush()

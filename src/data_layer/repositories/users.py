@@ -59,12 +59,22 @@ def account_key(user_id: UUID) -> str:
     return f"account:{user_id}"
 
 
+def standing_key(user_id: UUID) -> str:
+    """Where the cache keeps the role and the status of an account; invalidated together with ``account_key``."""
+    return f"standing:{user_id}"
+
+
+def account_keys(user_id: UUID) -> tuple[str, str]:
+    """The keys of whatever shows an account."""
+    return account_key(user_id), standing_key(user_id)
+
+
 class UserRepository(Repository[User]):
     """Rows of ``users``."""
 
     entity = User
 
-    def __init__(self, session: EntitySession, discard: Callable[..., None], invalidate: Callable[[str], None]) -> None:
+    def __init__(self, session: EntitySession, discard: Callable[..., None], invalidate: Callable[..., None]) -> None:
         super().__init__(session)
         self._discard = discard
         self._invalidate = invalidate
@@ -110,7 +120,7 @@ class UserRepository(Repository[User]):
 
     async def record_login(self, user: User, *, ip_address: str | None, user_agent: str | None) -> None:
         """Count a login that succeeded; the failures before it are forgotten. That is no change of the account."""
-        self._invalidate(account_key(user.id))
+        self._invalidate(*account_keys(user.id))
         columns = (User.login_count, User.failed_login_count, User.last_login_at, User.locked_until)
         statement = (
             update(User)
@@ -157,7 +167,7 @@ class UserRepository(Repository[User]):
         Raises:
             NotFoundError: when there is no such row.
         """
-        self._invalidate(account_key(entity.id))
+        self._invalidate(*account_keys(entity.id))
         self._discard(*(await stored_files_of(self._session, Project.user_id == entity.id)))
         own_files = select(StoredFile.key).where(StoredFile.owner_id == entity.id)
         self._discard(*((await self._session.execute(own_files)).scalars()))

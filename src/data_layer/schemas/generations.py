@@ -188,6 +188,34 @@ class GenerationView(GenerationRow):
     variants: tuple[GeneratedCodeSummary, ...]
 
 
+class ShownVariant(View):
+    """A variant that is complete, with its code."""
+
+    id: UUID
+    generation_id: UUID
+    variant_index: int
+    code: str
+    code_stack: CodeStack
+    created_at: datetime
+
+
+class ShownGeneration(Value):
+    """A request of a person with its complete variants, wherever it is; ``external_key`` is None without a source."""
+
+    id: UUID
+    project_id: UUID
+    external_key: str | None
+    started_at: datetime
+    variants: tuple[ShownVariant, ...]
+
+
+class GenerationPage(Value):
+    """A page of the requests of a person, and how many there are on all pages."""
+
+    generations: tuple[ShownGeneration, ...]
+    total: int
+
+
 class GenerationFull(GenerationView):
     """Everything about a generation, without the code of its variants."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import AwareDatetime, Field
@@ -13,9 +13,13 @@ from data_layer.schemas.generations import VariantModel, VariantResult
 
 
 class EarlierTurn(Input):
-    """An earlier request of the same conversation, and the code that answered it, where the application knows it."""
+    """An earlier request of the same conversation, and the code that answered it, where the application knows it.
+
+    ``shown`` is a hash of the images that came with it. With it, what belongs together is also found by what was asked.
+    """
 
     prompt: str | None = None
+    shown: str | None = None
     code: str | None = None
 
 
@@ -37,10 +41,14 @@ class ReceivedGeneration(Input):
         source: names the application.
         key: its id of the request; the same request that comes again has the same.
         at: when it was made. A parent is looked for among earlier ones.
+        shown: see ``EarlierTurn``.
         base_code: the code that is changed.
         base_variants: the codes of all variants of the version that is changed.
+        base_index: which variant of its version the code that is changed is, from 0; it decides where two are the same.
         earlier: the conversation before ``prompt``, oldest first.
         inputs: see ``GenerationRequest``.
+        files: files of the owner that were saved for it, such as its images; they go with its project from now on,
+            and the first image is shown for a new one.
     """
 
     replaced_texts = frozenset({"prompt", "full_prompt", "design_system", "base_code"})
@@ -52,12 +60,15 @@ class ReceivedGeneration(Input):
     input_mode: InputMode = InputMode.IMAGE
     code_stack: CodeStack = CodeStack.HTML_TAILWIND
     prompt: str | None = None
+    shown: str | None = None
     full_prompt: str | None = None
     design_system: str | None = None
     inputs: dict[str, Any] = Field(default_factory=dict)
     base_code: str | None = None
     base_variants: tuple[str, ...] = ()
+    base_index: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     earlier: tuple[EarlierTurn, ...] = ()
+    files: tuple[UUID, ...] = Field((), max_length=100)
     variants: tuple[ReceivedVariant, ...] = Field(min_length=1)
 
 

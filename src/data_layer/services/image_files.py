@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 from data_layer.concurrency import uninterrupted
+from data_layer.entities import Project
 from data_layer.errors import CommitUnknownError, FileTypeNotAllowedError
 from data_layer.schemas.files import FileView
 from data_layer.services.fetching import Fetcher
@@ -88,6 +89,16 @@ def thumbnail_key(file: FileView) -> str:
     if fitting:
         return min(fitting, key=lambda small: small.width).key
     return max(file.thumbnails, key=lambda small: small.width).key if file.thumbnails else file.key
+
+
+def show_screenshot(project: Project, file: FileView) -> None:
+    """Have a project show a file as its screenshot."""
+    project.original_image = file.key
+    project.original_image_filename = file.file_name
+    project.original_image_size = file.size
+    project.original_image_mime_type = file.content_type
+    project.thumbnail_image = thumbnail_key(file)
+    project.image_metadata = {"width": file.width, "height": file.height, "dominant_color": file.dominant_color}
 
 
 def _require_image(file: FileView, field: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from functools import lru_cache
 
@@ -11,6 +12,8 @@ from data_layer.entities.texts import normalize_email
 from data_layer.errors import InvalidValueError
 
 _LONGEST = 320
+_NOWHERE = "no-address.invalid"
+"""A domain that no mail reaches and that nobody can register with (RFC 2606)."""
 _IPV6_NETWORK = 64  # What one subscriber gets at least, so that moving inside of it makes nobody new.
 
 
@@ -27,6 +30,16 @@ def deliverable_email(email: str) -> str:
     except (EmailNotValidError, UnicodeError) as error:
         raise InvalidValueError(f"email is not a usable address: {error}", field="email") from None
     return spelled
+
+
+def placeholder_email(issuer: str, subject: str) -> str:
+    """The address of an account of whose owner an issuer says no address: each identity has one of its own."""
+    return f"{hashlib.sha256(f'{issuer} {subject}'.encode()).hexdigest()[:32]}@{_NOWHERE}"
+
+
+def is_placeholder(email: str) -> bool:
+    """Whether mail to this address would reach nobody."""
+    return email.endswith(f"@{_NOWHERE}")
 
 
 def login_name(email: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from data_layer.entities import AuditLog, User, UserIdentity
@@ -25,7 +25,7 @@ from data_layer.errors import (
 from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.sessions import NewSession
 from data_layer.schemas.users import ExternalIdentity, UserFull, check_avatar
-from data_layer.services.accounts.addresses import deliverable_email
+from data_layer.services.accounts.addresses import deliverable_email, placeholder_email
 from data_layer.services.accounts.attempts import record_failed_login
 from data_layer.services.accounts.login import check_texts, record_login
 from data_layer.services.accounts.tools import (
@@ -61,7 +61,9 @@ class ExternalIdentities:
     def __init__(self, dependencies: AccountDependencies) -> None:
         self._dependencies = dependencies
 
-    async def authenticate_external(self, identity: ExternalIdentity, *, reactivate: bool = False) -> ExternalLogin:
+    async def authenticate_external(
+        self, identity: ExternalIdentity, *, reactivate: bool = False, without_address: bool = False
+    ) -> ExternalLogin:
         """The account of an external identity; a new one, or the one with the same verified address, the first time.
 
         A registration that still waits for its address to be verified may be somebody else's ("pre-hijacking"): its
@@ -71,6 +73,8 @@ class ExternalIdentities:
         Args:
             identity: what the provider says, verified by the caller.
             reactivate: whether somebody who has deactivated the account wants it back.
+            without_address: make an account for a new identity without a verified address, too; it gets an address that
+                no mail reaches. Only identities of issuers can have one.
 
         Raises:
             UnverifiedIdentityError: a new identity without a verified address; or the address of its account is not
@@ -79,7 +83,7 @@ class ExternalIdentities:
             AccountSuspendedError: a moderator has suspended the account.
             AccountInactiveError: its owner has deactivated it, and does not want it back.
         """
-        return await self._log_in(identity, reactivate=reactivate, begin=None)
+        return await self._log_in(identity, reactivate=reactivate, without_address=without_address, begin=None)
 
     async def log_in_external(
         self,
@@ -96,7 +100,7 @@ class ExternalIdentities:
         """
         check_texts(device_id, None)
         begin = partial(self._dependencies.sessions.begin, kind=kind, device_id=device_id)
-        return await self._log_in(identity, reactivate=reactivate, begin=begin)
+        return await self._log_in(identity, reactivate=reactivate, without_address=False, begin=begin)
 
     async def link(self, actor: Actor, user_id: UUID, identity: ExternalIdentity) -> UserFull:
         """Let the owner of an account also log in by an external identity; its address does not matter.
@@ -146,25 +150,25 @@ class ExternalIdentities:
             await tx.flush()
             return UserFull.model_validate(user)
 
-    async def _log_in(self, identity: ExternalIdentity, *, reactivate: bool, begin: Begin | None) -> ExternalLogin:
+    async def _log_in(self, identity: ExternalIdentity, **options: Any) -> ExternalLogin:
         try:
             try:
-                return await self._complete_login(identity, reactivate=reactivate, begin=begin)
+                return await self._complete_login(identity, **options)
             except DuplicateError:
                 # The same person at the same moment, in another tab: now the account is there.
-                return await self._complete_login(identity, reactivate=reactivate, begin=begin)
+                return await self._complete_login(identity, **options)
         except AuthenticationError as error:
             record_failed_login(self._dependencies.audit, None, error)
             raise
 
     async def _complete_login(
-        self, identity: ExternalIdentity, *, reactivate: bool, begin: Begin | None
+        self, identity: ExternalIdentity, *, reactivate: bool, without_address: bool, begin: Begin | None
     ) -> ExternalLogin:
         is_new = False
         async with self._dependencies.transactions() as tx:
             user = await _owner_of(tx, identity)
             if user is None:
-                user, is_new = await self._first_time(tx, identity)
+                user, is_new = await self._first_time(tx, identity, without_address=without_address)
             user = await tx.users.get(user.id, lock=True)
             if await _subject_of(tx, user, identity) != identity.subject:
                 raise UnverifiedIdentityError("the identity was unlinked at this moment; log in another way")
@@ -174,8 +178,12 @@ class ExternalIdentities:
             session = None if begin is None else await begin(tx, user.id)
             return ExternalLogin(UserFull.model_validate(user), is_new, session)
 
-    async def _first_time(self, tx: UnitOfWork, identity: ExternalIdentity) -> tuple[User, bool]:
+    async def _first_time(
+        self, tx: UnitOfWork, identity: ExternalIdentity, *, without_address: bool
+    ) -> tuple[User, bool]:
         if not identity.email_verified or identity.email is None:
+            if without_address and identity.issuer is not None:
+                return await self._register(tx, _new_user_without_address(identity.issuer, identity), identity), True
             raise UnverifiedIdentityError(
                 f"{identity.provider} vouches for no address: log in another way, and link the identity then"
             )
@@ -185,11 +193,14 @@ class ExternalIdentities:
             return await self._attach(tx, found.id, email, identity), False
         user = _new_user(email, identity)
         mark_verified(user)
+        return await self._register(tx, user, identity), True
+
+    async def _register(self, tx: UnitOfWork, user: User, identity: ExternalIdentity) -> User:
         tx.add(user)
         _attach_to(tx, user, identity)
         tx.add(own_entry(ANONYMOUS, AuditAction.USER_REGISTER, user.id, f"Registered by {identity.provider}"))
         await tx.flush()
-        return user, True
+        return user
 
     async def _attach(self, tx: UnitOfWork, user_id: UUID, email: str, identity: ExternalIdentity) -> User:
         """Link an identity to the account with its verified address."""
@@ -231,6 +242,12 @@ def _new_user(email: str, identity: ExternalIdentity) -> User:
         avatar=_usable_avatar(identity.avatar),
         auth_provider=identity.provider,
     )
+
+
+def _new_user_without_address(issuer: str, identity: ExternalIdentity) -> User:
+    """An account that is known by its identity alone; an address that nobody has verified is not taken over."""
+    named = identity.model_copy(update={"display_name": identity.display_name or "User"})
+    return _new_user(placeholder_email(issuer, identity.subject), named)
 
 
 async def _owner_of(tx: UnitOfWork, identity: ExternalIdentity) -> User | None:

@@ -22,6 +22,7 @@ from data_layer.errors import (
 )
 from data_layer.repositories.users import SecretColumn
 from data_layer.schemas.actors import Actor
+from data_layer.services.accounts.addresses import is_placeholder
 from data_layer.services.accounts.one_time_tokens import (
     OneTimeToken,
     Purpose,
@@ -146,13 +147,20 @@ class MailedTokens:
         return self._store(user, purpose, make_token(user.id), datetime.now(UTC) + lifetime)
 
     def issue_by_mail(self, tx: UnitOfWork, user: User, purpose: Purpose) -> None:
-        """The same for a mail that is queued with the commit. Call ``wake`` after it; the account must be stored."""
+        """The same for a mail that is queued with the commit. Call ``wake`` after it; the account must be stored.
+
+        Nothing is issued to an account without an address.
+        """
+        if is_placeholder(user.email):
+            return
         mail_id, expires_at = uuid7(), datetime.now(UTC) + LIFETIMES[purpose]
         self._store(user, purpose, derived_token(self._secret, purpose, user.id, mail_id), expires_at)
         self._queue.add(tx, mail_id, user.id, MailKind(purpose.value), expires_at=expires_at)
 
     def note_by_mail(self, tx: UnitOfWork, user: User, kind: MailKind) -> None:
         """Queue a mail without a token."""
+        if is_placeholder(user.email):
+            return
         self._queue.add(tx, uuid7(), user.id, kind, expires_at=datetime.now(UTC) + _NOTE_LIFETIME)
 
     def wake(self) -> None:

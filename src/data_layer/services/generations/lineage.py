@@ -2,7 +2,7 @@
 
 They may arrive in any order, in pieces, several times and at once; the tree is the same in the end. A variant is found
 by the SHA-256 of its code without white space at its ends. Where several have it, the exact code decides, then the set
-of all variants of their version, then the conversation, then the time.
+of all variants of their version, then the conversation, then the index of the variant, then the time.
 
 ========================  =======================================================================================
 the parent                what becomes of the child
@@ -31,18 +31,21 @@ import orjson
 from data_layer.entities import AuditLog, GeneratedCode, Generation, Project
 from data_layer.entities.enums import AuditAction, CodeStack, GenerationStatus, GenerationType, RequestType
 from data_layer.entities.texts import WHITE_SPACE
-from data_layer.errors import DuplicateError, InvalidValueError, ValueTooLongError
+from data_layer.errors import DuplicateError, InvalidValueError, NotFoundError, ValueTooLongError
 from data_layer.repositories.lineage import Candidates
 from data_layer.schemas.actors import Actor
+from data_layer.schemas.files import Attachment, FileView
 from data_layer.schemas.generations import GenerationView, VariantModel
 from data_layer.schemas.lineage import EarlierTurn, ParentVariant, ReceivedGeneration, ReceivedVariant
 from data_layer.services.acting import as_of_now
+from data_layer.services.files.owners import require_owner
 from data_layer.services.generations.access import open_project, view_of
-from data_layer.services.generations.accounting import code_values
-from data_layer.services.generations.recording import Recording
+from data_layer.services.generations.accounting import charge, code_values
+from data_layer.services.generations.gallery import Gallery
 from data_layer.services.generations.requests import CODE_TYPES, without_secrets
 from data_layer.services.generations.streams import MAXIMUM_CODE
 from data_layer.services.generations.text import encoded, storable
+from data_layer.services.image_files import show_screenshot
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import work_keys
 
@@ -54,7 +57,7 @@ _NOBODY = VariantModel()
 _ENDED = (GenerationStatus.COMPLETED, GenerationStatus.FAILED, GenerationStatus.CANCELLED)
 
 
-class Lineage(Recording):
+class Lineage(Gallery):
     """What an application without ids calls."""
 
     async def receive(
@@ -64,23 +67,27 @@ class Lineage(Recording):
         *,
         project_id: UUID | None = None,
         owner_id: UUID | None = None,
+        reservation_id: UUID | None = None,
     ) -> GenerationView:
         """Store a request and variants of it that have ended, at its place in the tree.
 
-        What was received before changes nothing. Costs are recorded with ``data.usage``, not here.
+        What was received before changes nothing. Costs are recorded with ``data.usage``, unless ``reservation_id`` says
+        that it is done here.
 
         Within a project, every order of arrival makes the same tree. Without ``project_id``, children that arrive
         before their parent find each other by ``base_variants`` or by the codes of ``earlier`` turns; those that bring
-        neither may begin a project each, and projects are never merged.
+        neither, nor say what was ``shown``, may begin a project each, and projects are never merged.
 
         Args:
             actor: the owner.
             received: the request.
             project_id: where it belongs. Without it, the project is found by the codes, or a new one is made.
             owner_id: whose projects, by default the actor's; of no use with ``project_id``.
+            reservation_id: record what the variants that are new have cost, in the same transaction, and take it from
+                this reservation, which may have ended.
 
         Raises:
-            NotFoundError: the actor has no such project.
+            NotFoundError: the actor has no such project, or the owner no such file.
             DuplicateError: somebody else's application has used this ``source`` and ``key``.
             InvalidValueError: a value cannot be stored; ``field`` says which.
         """
@@ -92,6 +99,8 @@ class Lineage(Recording):
             generation = known or await _insert(tx, arrival, owner_id, project_id)
             added = await _add_variants(tx, generation, arrival)
             if added:
+                if reservation_id is not None:
+                    await _charge(tx, generation, arrival, added, owner_id=owner_id, reservation_id=reservation_id)
                 await _place(tx, generation, arrival)
                 await tx.generations.close(generation.id)
             if added or known is None:
@@ -167,13 +176,18 @@ class _Arrival:
         self.base = _code(received.base_code, "base_code")
         self.turns = _turns(received.earlier)
         self.before = self.turns[-1].conversation if self.turns else None
-        prompts = [*(turn.prompt for turn in received.earlier), received.prompt]
-        self.conversation = _conversation(prompts)
+        self.conversation = _conversation([*received.earlier, received])
+        first = received.earlier[0] if received.earlier else received
+        self.root = None if first.shown is None else _conversation([first])
         variants = [_code(text, "base_variants") for text in received.base_variants]
         others = [code.trimmed for code in variants if code is not None]
         self.lineage: dict[str, Any] = _conversations(_Turn(None, None, self.before, self.conversation))
         if self.base is not None:
             self.lineage["exact"] = self.base.exact
+        if self.root is not None:
+            self.lineage["root"] = self.root
+        if received.base_index is not None:
+            self.lineage["index"] = received.base_index
         if others:
             self.lineage["variants"] = sorted(set(others))
 
@@ -223,7 +237,7 @@ def _trimmed(code: _Code | None) -> str | None:
 def _turns(earlier: Sequence[EarlierTurn]) -> list[_Turn]:
     turns: list[_Turn] = []
     for count, turn in enumerate(earlier, 1):
-        conversation = _conversation(each.prompt for each in earlier[:count])
+        conversation = _conversation(earlier[:count])
         before = turns[-1].conversation if turns else None
         turns.append(_Turn(_storable(turn.prompt), _code(turn.code, "earlier"), before, conversation))
     return turns
@@ -234,8 +248,11 @@ def _conversations(turn: _Turn) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _conversation(prompts: Iterable[str | None]) -> str:
-    texts = [(_storable(prompt) or "").strip() for prompt in prompts]
+def _conversation(turns: Iterable[EarlierTurn | ReceivedGeneration]) -> str:
+    texts: list[str | list[str]] = []
+    for turn in turns:
+        text, shown = (_storable(turn.prompt) or "").strip(), _storable(turn.shown)
+        texts.append(text if shown is None else [text, shown])
     return hashlib.sha256(orjson.dumps(texts)).hexdigest()
 
 
@@ -276,8 +293,12 @@ async def _find_parent(
 
 async def _insert(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID, project_id: UUID | None) -> Generation:
     received = arrival.received
+    files = [require_owner(await tx.files.view(file_id), owner_id) for file_id in received.files]
     if project_id is None:
-        project_id = await _find_project(tx, arrival, owner_id) or await _new_project(tx, arrival, owner_id)
+        project_id = await _find_project(tx, arrival, owner_id) or await _new_project(tx, arrival, owner_id, files)
+    for file in files:
+        if not await tx.files.keep(file.id, Attachment(project_id=project_id)):
+            raise NotFoundError(f"no file has the id {file.id}")
     generation = Generation(
         project_id=project_id,
         generation_type=received.generation_type,
@@ -299,7 +320,10 @@ async def _insert(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID, project_id:
 
 
 async def _find_project(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID) -> UUID | None:
-    """The project of the parent, of an ancestor, or of what waits for the same version or for one of the codes."""
+    """The project of the parent, of an ancestor, of what waits for the same version or for one of the codes.
+
+    Where the application says what was shown, also that of the same conversation: its other variants may come later.
+    """
     parent = await _find_parent(tx, arrival, owner_id, None)
     if parent is not None:
         return parent.project_id
@@ -315,15 +339,21 @@ async def _find_project(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID) -> UU
             if ancestor is not None:
                 return ancestor.project_id
     siblings = arrival.lineage.get("variants", [])
-    return await tx.lineage.find_waiting(owner_id, siblings, arrival.before) or await tx.lineage.find_waiting(
+    found = await tx.lineage.find_waiting(owner_id, siblings, arrival.before) or await tx.lineage.find_waiting(
         owner_id, arrival.hashes, arrival.conversation
     )
+    if found is None and arrival.root is not None:
+        found = await tx.lineage.find_conversation(owner_id, arrival.root, is_first=not arrival.turns)
+    return found
 
 
-async def _new_project(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID) -> UUID:
+async def _new_project(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID, files: Sequence[FileView]) -> UUID:
     prompts = (*(turn.prompt for turn in arrival.turns), _storable(arrival.received.prompt))
     words = next((" ".join(prompt.split()) for prompt in prompts if prompt and prompt.strip()), "Untitled")
     project = Project(user_id=owner_id, name=words[:_LONGEST_NAME].strip())
+    shown = next((file for file in files if file.image_format is not None), None)
+    if shown is not None:
+        show_screenshot(project, shown)
     tx.add(project)
     tx.add(
         AuditLog.data_action(
@@ -362,6 +392,24 @@ async def _add_variants(tx: UnitOfWork, generation: Generation, arrival: _Arriva
         )
     await tx.flush()
     return sorted(variant.index for variant in added)
+
+
+async def _charge(
+    tx: UnitOfWork,
+    generation: Generation,
+    arrival: _Arrival,
+    added: Sequence[int],
+    *,
+    owner_id: UUID,
+    reservation_id: UUID,
+) -> None:
+    """Record what variants have cost."""
+    ids = {code.variant_index: code.id for code in await tx.codes.summaries_of([generation.id])}
+    for variant in arrival.received.variants:
+        if variant.index in added:
+            await charge(tx, [ids[variant.index]], variant.status, variant.result)
+            if variant.result.cost:
+                await tx.budgets.reduce(reservation_id, owner_id, variant.result.cost)
 
 
 async def _place(tx: UnitOfWork, generation: Generation, arrival: _Arrival) -> None:

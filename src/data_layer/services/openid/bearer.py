@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from uuid import UUID
 
 from data_layer.concurrency import SingleFlight
-from data_layer.entities.enums import UserStatus
+from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.errors import (
     AccountInactiveError,
     AccountSuspendedError,
@@ -20,8 +22,10 @@ from data_layer.errors import (
     IssuerError,
     UnverifiedIdentityError,
 )
-from data_layer.repositories.identities import IdentifiedAccount
+from data_layer.repositories.identities import IdentifiedAccount, subject_key
+from data_layer.repositories.users import standing_key
 from data_layer.schemas.actors import Actor
+from data_layer.schemas.base import Value
 from data_layer.services.accounts import AccountService
 from data_layer.services.openid.calls import IssuerCalls
 from data_layer.services.openid.providers import OpenIdProvider
@@ -30,6 +34,7 @@ from data_layer.services.sessions.watermark import Watermark
 from data_layer.settings.openid import OpenIdSettings
 
 if TYPE_CHECKING:
+    from data_layer.cache import Cache
     from data_layer.repositories.unit_of_work import Transactions
 
 _MOST_TOKENS = 10_000
@@ -37,6 +42,10 @@ _MOST_ACCOUNTS = 50_000
 _SHARED_SECONDS = 0.25
 _AWAY_SECONDS = 1.0
 _REFUSED_SECONDS = 10.0
+_REMEMBERED_SECONDS = 600
+"""For how long the cache knows whose an identity is, and the role and status of the account: see ``_cached``."""
+_REMINDED_SECONDS = 240.0
+"""After which time that is stored again, so that most of it is left whenever the database goes away."""
 _SUBJECT = "{sub}"
 
 
@@ -45,9 +54,17 @@ class _KnownAccount:
     """Whose identity it is, as the database had it: see ``services.sessions.watermark``."""
 
     actor: Actor
-    user_id: Any
+    user_id: UUID
     as_of: int
     server: str
+    remembered_at: float
+
+
+class _Standing(Value):
+    """What the cache knows of an account."""
+
+    role: UserRole
+    status: UserStatus
 
 
 class BearerTokens:
@@ -56,7 +73,8 @@ class BearerTokens:
     A token is verified when it is first seen, and again only when the issuer no longer publishes its key. What the
     account may do is believed for as long as the journal of changed sessions vouches for it, in which an account stands
     by its own id: so one that is suspended, or whose identity is unlinked, is refused everywhere within two seconds,
-    also if that was done by hand in SQL. While the database is away, the account comes from the cache.
+    also if that was done by hand in SQL. While the database is away, the account comes from the cache, also in a
+    process that has not seen its owner before.
 
     Args:
         transactions: where identities are kept.
@@ -64,6 +82,8 @@ class BearerTokens:
         provider: the issuer.
         calls: asks OIDC_USER_URL.
         settings: what is believed.
+        cache: remembers accounts for when the database is away.
+        without_address: also people of whom the issuer vouches for no address get an account.
         watermark: the changes of accounts that this process knows.
         follow: begins to follow them.
         clock: seconds that never go back.
@@ -77,12 +97,16 @@ class BearerTokens:
         calls: IssuerCalls,
         settings: OpenIdSettings,
         *,
+        cache: Cache,
+        without_address: bool,
         watermark: Watermark,
         follow: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transactions = transactions
         self._accounts = accounts
+        self._cache = cache
+        self._without_address = without_address
         self._provider = provider
         self._calls = calls
         self._issuer = provider.configuration.issuer
@@ -126,6 +150,8 @@ class BearerTokens:
             self._provider.verifier.require_current(verified)
         known = self._known.get(verified.subject)
         if known is not None and self._is_believed(known):
+            if self._clock() > known.remembered_at + _REMINDED_SECONDS:
+                known = await self._remind(verified.subject, known)
             return known.actor
         return (await self._look_up(verified, token)).actor
 
@@ -147,26 +173,55 @@ class BearerTokens:
 
     async def _look_up(self, verified: VerifiedToken, token: str) -> _KnownAccount:
         self._follow()
-        known = self._known.get(verified.subject)
-        if known is not None and self._clock() < self._away_until:
-            return await self._cached(known)
+        if self._clock() < self._away_until:
+            try:
+                return await self._cached(verified.subject)
+            except DatabaseError:
+                pass  # It may be back.
         try:
             return await self._loads.run(verified.subject, lambda: self._load(verified, token))
         except DatabaseError:
             self._away_until = self._clock() + _AWAY_SECONDS
-            if known is None:
-                raise
-            return await self._cached(known)
+            return await self._cached(verified.subject)
 
-    async def _cached(self, known: _KnownAccount) -> _KnownAccount:
-        """The account as the cache has it, from which a suspension removes it.
+    async def _cached(self, subject: str, *, fresh: bool = False) -> _KnownAccount:
+        """The account as the cache has it, from which a suspension and an unlinked identity remove it.
+
+        Args:
+            subject: whose it is.
+            fresh: store what the database has, whatever the cache has.
 
         Raises:
             DatabaseError: the cache does not have it.
-            PermissionDeniedError: it is not active.
+            AuthenticationError: it is not active.
         """
-        own = await self._accounts.get(known.actor, known.user_id)
-        return _KnownAccount(Actor.user(own.id, own.role), own.id, known.as_of, known.server)
+
+        async def whose() -> str:
+            found = await self._find(subject)
+            if found is None:
+                raise UnverifiedIdentityError("the identity was unlinked; log in another way")
+            return str(found.user_id)
+
+        async def standing() -> _Standing:
+            async with self._transactions() as tx:
+                role, status = await tx.users.standing(user_id) or (UserRole.USER, UserStatus.INACTIVE)
+            return _Standing(role=role, status=status)
+
+        key = subject_key(self._issuer, subject)
+        user_id = UUID(await self._cache.get_or_load(key, whose, _REMEMBERED_SECONDS, as_type=str, fresh=fresh))
+        found = await self._cache.get_or_load(
+            standing_key(user_id), standing, _REMEMBERED_SECONDS, as_type=_Standing, fresh=fresh
+        )
+        _require_active(found.status)
+        return _KnownAccount(Actor.user(user_id, found.role), user_id, 0, "", self._clock())
+
+    async def _remind(self, subject: str, known: _KnownAccount) -> _KnownAccount:
+        """Store again what is known of an account, for when the database is away; who asks does not depend on it."""
+        known = replace(known, remembered_at=self._clock())
+        _keep(self._known, subject, known, _MOST_ACCOUNTS)
+        with suppress(DatabaseError):
+            await self._cached(subject, fresh=True)
+        return known
 
     async def _load(self, verified: VerifiedToken, token: str) -> _KnownAccount:
         found = await self._find(verified.subject)
@@ -177,9 +232,9 @@ class BearerTokens:
             raise UnverifiedIdentityError("the identity was unlinked at this moment; log in another way")
         _require_active(found.status)
         actor = Actor.user(found.user_id, found.role)
-        known = _KnownAccount(actor, found.user_id, found.as_of, found.server)
+        known = _KnownAccount(actor, found.user_id, found.as_of, found.server, self._clock())
         _keep(self._known, verified.subject, known, _MOST_ACCOUNTS)
-        await self._accounts.get(actor, found.user_id)  # So that the cache has it when the database is away.
+        await self._cached(verified.subject, fresh=True)
         return known
 
     async def _find(self, subject: str) -> IdentifiedAccount | None:
@@ -194,7 +249,7 @@ class BearerTokens:
         try:
             person = self._provider.person(await self._claims(verified, token))
             identity = self._provider.identity(verified, person)
-            await self._accounts.authenticate_external(identity)
+            await self._accounts.authenticate_external(identity, without_address=self._without_address)
         except (UnverifiedIdentityError, IssuerError) as refusal:
             _keep(self._refused, verified.subject, (self._clock() + _REFUSED_SECONDS, refusal), _MOST_TOKENS)
             raise

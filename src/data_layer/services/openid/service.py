@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from data_layer.cache import Cache
 from data_layer.errors import InvalidTokenError, NotFoundError
 from data_layer.extras import require_extra
 from data_layer.repositories.unit_of_work import Transactions
@@ -69,6 +70,8 @@ class OpenIdService:
         sessions: reports which accounts have changed.
         copies: what is known of that.
         transactions: where identities are kept.
+        cache: remembers accounts for when the database is away.
+        without_address: people of whom the issuer vouches for no address get an account, too.
     """
 
     def __init__(
@@ -81,6 +84,8 @@ class OpenIdService:
         sessions: SessionService,
         copies: SessionCopies,
         transactions: Transactions,
+        cache: Cache,
+        without_address: bool = False,
     ) -> None:
         if configurations:
             require_extra("openid", "logging in by an issuer", "httpx", "joserfc")
@@ -98,6 +103,8 @@ class OpenIdService:
                 issuer,
                 self._calls,
                 settings,
+                cache=cache,
+                without_address=without_address,
                 watermark=copies.watermark,
                 follow=sessions.follow_changes,
             )

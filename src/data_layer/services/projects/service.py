@@ -40,7 +40,7 @@ from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.generations.access import open_project
 from data_layer.services.generations.copies import copy_version, copy_with_history
 from data_layer.services.generations.versions import code_at, require_complete
-from data_layer.services.image_files import ImageFiles, ImageSource, thumbnail_key
+from data_layer.services.image_files import ImageFiles, ImageSource, show_screenshot
 from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.project_keys import row_keys
 from data_layer.services.projects.cursors import decode_cursor, encode_cursor
@@ -115,7 +115,7 @@ class ProjectService:
 
     async def _insert(self, actor: Actor, project: Project, file: FileView | None) -> ProjectFull:
         if file is not None:
-            _show_screenshot(project, file)
+            show_screenshot(project, file)
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.CHANGE_PROJECT, owner=project.user_id)
             tx.add(project)
@@ -375,15 +375,6 @@ class ProjectService:
             NotFoundError: when there is none, or several have the name.
         """
         return await self._overview.details(id_or_name)
-
-
-def _show_screenshot(project: Project, file: FileView) -> None:
-    project.original_image = file.key
-    project.original_image_filename = file.file_name
-    project.original_image_size = file.size
-    project.original_image_mime_type = file.content_type
-    project.thumbnail_image = thumbnail_key(file)
-    project.image_metadata = {"width": file.width, "height": file.height, "dominant_color": file.dominant_color}
 
 
 def _shape(wanted: ProjectFilter, order: ProjectOrder, limit: int, after: str | None, *, is_descending: bool) -> str:

@@ -1,0 +1,193 @@
+"""The calls of the hosted application's page, each for the person whose token comes with it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid5
+
+from fastapi import HTTPException, Request
+
+from data_layer.errors import BudgetExceededError, CacheError, DatabaseError, InvalidValueError
+from data_layer.hosted import protocol
+from data_layer.hosted.routes import Call, HostedRoutes, by_person, json_answer
+from data_layer.layer import DataLayer
+from data_layer.observability.log import get_log
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.usage import Reservation
+from data_layer.web.authentication import authenticate
+from data_layer.web.design_systems import design_system_routes
+
+log = get_log(__name__)
+
+_REMEMBERED_SECONDS = 600
+_MOST_DELETED = 1000
+_FEEDBACK_TYPE = "application/json"
+_NAMESPACE = UUID("6d3a1c52-3f43-4a0e-9a53-0f8f6d4a7a11")
+_SMALLEST = Decimal("0.01")
+
+
+def page_routes() -> HostedRoutes:
+    """Return the calls of the page."""
+    routes = HostedRoutes()
+    for method, path, handler in (
+        ("POST", "/users/create", _create_user),
+        ("POST", "/users/whats-new/seen", _remember_version),
+        ("POST", "/credits/has_credits", _has_credits),
+        ("POST", "/credits/free_trial_usage", _show_trial),
+        ("POST", "/credits/usage", _show_usage),
+        ("GET", "/generations/view", _view),
+        ("POST", "/generations/delete", _delete),
+        ("POST", "/generations/feedback", _rate),
+        ("POST", "/feedback/submit", _take_feedback),
+        ("POST", "/payments/create_checkout_session", _refuse_payment),
+        ("POST", "/payments/create_extra_credit_checkout_session", _refuse_payment),
+        ("POST", "/payments/create_portal_session", _refuse_payment),
+    ):
+        routes.add(method, path, handler, authorize=by_person)
+    routes.router.routes.extend(design_system_routes(_identify).routes)
+    return routes
+
+
+def reservation_of(user_id: UUID) -> UUID:
+    """The id of what is set aside for what a person generates: one for all that runs at once."""
+    return uuid5(_NAMESPACE, str(user_id))
+
+
+async def _identify(request: Request) -> Actor:
+    return (await authenticate(request)).actor
+
+
+async def _create_user(call: Call) -> dict[str, Any]:
+    """The account was made when the token was seen first; two tabs get the same one."""
+    return protocol.shown_user(await call.data.accounts.get(call.actor, call.user_id))
+
+
+async def _remember_version(call: Call) -> dict[str, Any]:
+    patch = protocol.seen_version((await call.object()).get("version"))
+    await call.data.accounts.update_preferences(call.actor, call.user_id, patch)
+    return {"success": True}
+
+
+async def _has_credits(call: Call) -> dict[str, Any]:
+    """Any other answer stops every generation, so there is one while the database is away, too."""
+    return {"user_id": str(call.user_id), "status": await _status(call.data, call.actor, call.user_id)}
+
+
+async def _status(data: DataLayer, actor: Actor, user_id: UUID) -> str:
+    key = f"hosted_status:{user_id}"
+    try:
+        status = await _reserve(data, actor, user_id)
+    except DatabaseError as error:
+        log.warning("entitlement_from_cache", reason=error.code)
+        return await _remembered(data, key) or protocol.HAS_CREDITS
+    with suppress(CacheError):  # It is only missed if the database goes away, too.
+        await data.cache.set(key, status, _REMEMBERED_SECONDS)
+    return status
+
+
+async def _reserve(data: DataLayer, actor: Actor, user_id: UUID) -> str:
+    """Set aside what a generation may cost, or what is left where that is less."""
+    budget = await data.usage.budget(actor)
+    if budget is None:
+        return protocol.HAS_CREDITS
+    amount = data.settings.hosted.saas_reservation
+    reservation = Reservation(
+        id=reservation_of(user_id),
+        user_id=user_id,
+        amount=amount,
+        currency=budget.currency,
+        expires_at=protocol.now(),
+        is_limited=True,
+    )
+    try:
+        await data.usage.extend(actor, reservation)
+    except BudgetExceededError as error:
+        if error.remaining < _SMALLEST:
+            return protocol.HAS_NO_CREDITS
+        try:
+            await data.usage.extend(actor, reservation, amount=error.remaining)
+        except BudgetExceededError:  # Somebody was quicker.
+            return protocol.HAS_NO_CREDITS
+    return protocol.HAS_CREDITS
+
+
+async def _remembered(data: DataLayer, key: str) -> str | None:
+    try:
+        status = await data.cache.get(key)
+    except CacheError:
+        return None
+    return status if isinstance(status, str) else None
+
+
+async def _show_trial(_call: Call) -> dict[str, int]:
+    return {"used": 0, "limit": 0}
+
+
+async def _show_usage(call: Call) -> dict[str, Any]:
+    usage = call.data.usage
+    budget = await usage.budget(call.actor)
+    spent = Decimal(0)
+    if budget is None:
+        sums = await usage.sums(call.actor, first_day=protocol.now().date().replace(day=1))
+        spent = sum((each.cost for each in sums if each.currency == "USD"), Decimal(0))
+    return protocol.shown_usage(budget, spent)
+
+
+async def _view(call: Call) -> dict[str, Any]:
+    page = _page_number(call.query_params.get("page", "1"))
+    offset = (page - 1) * protocol.PAGE_SIZE
+    found = await call.data.generations.shown(call.actor, limit=protocol.PAGE_SIZE, offset=offset)
+    return protocol.shown_page(found, page)
+
+
+async def _delete(call: Call) -> dict[str, Any]:
+    given = (await call.object()).get("generation_ids")
+    if not isinstance(given, list) or len(given) > _MOST_DELETED:
+        raise InvalidValueError(f"generation_ids must be a list of {_MOST_DELETED} at most", field="generation_ids")
+    ids = [found for found in map(_as_id, given) if found is not None]
+    deleted = [str(one) for one in await call.data.generations.hide(call.actor, ids)]
+    return {"deleted_ids": deleted, "deleted_count": len(deleted)}
+
+
+async def _rate(call: Call) -> dict[str, Any]:
+    body = await call.object()
+    code_id, feedback = _as_id(body.get("generation_id")), body.get("feedback")
+    if feedback not in {"up", "down"}:
+        raise InvalidValueError("feedback must be up or down", field="feedback")
+    if code_id is None:
+        raise HTTPException(404, "no generation has this id")
+    await call.data.generations.rate(call.actor, code_id, is_good=feedback == "up")
+    return {"success": True}
+
+
+async def _take_feedback(call: Call) -> dict[str, Any]:
+    """Kept as a file of the person, so that it goes with the account, and can be exported."""
+    content = json_answer(await call.object()).body
+    file = await call.data.files.save(
+        bytes(content),
+        owner_id=call.user_id,
+        content_type=_FEEDBACK_TYPE,
+        file_name="feedback.json",
+        allowed_types={_FEEDBACK_TYPE},
+    )
+    log.info("feedback_received", file_id=str(file.id))
+    return {"success": True}
+
+
+async def _refuse_payment(_call: Call) -> Any:
+    raise HTTPException(501, "nobody has plugged a provider of payments in; what you generate costs nothing here")
+
+
+def _page_number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 7 and int(text) > 0):
+        raise InvalidValueError("page must be a number from 1", field="page")
+    return int(text)
+
+
+def _as_id(value: Any) -> UUID | None:
+    try:
+        return UUID(value) if isinstance(value, str) else None
+    except ValueError:
+        return None

@@ -1,0 +1,123 @@
+"""How the hosted application's calls are declared: who may make them, how large they may be, how they are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from hmac import compare_digest
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, HTTPException, Request, Response
+
+from data_layer.context import extend_request_context
+from data_layer.errors import InvalidTokenError
+from data_layer.layer import DataLayer
+from data_layer.schemas.actors import Actor
+from data_layer.web.authentication import authenticate, people_of
+from data_layer.web.bodies import read_body
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+_SMALL_BODY = 256 * 1024
+
+
+class Call(Request):
+    """A call, and the person who makes it."""
+
+    @property
+    def data(self) -> DataLayer:
+        """The services."""
+        return people_of(self).data
+
+    @property
+    def actor(self) -> Actor:
+        """Who makes it; only of calls of the page."""
+        actor: Actor = self.scope["hosted_actor"]
+        return actor
+
+    @property
+    def user_id(self) -> UUID:
+        """Whose account it is made with."""
+        return cast("UUID", self.actor.user_id)
+
+    async def object(self) -> dict[str, Any]:
+        """The JSON object in the body; an empty one for an empty body.
+
+        Raises:
+            HTTPException: 400 for a body that is something else.
+        """
+        body = await read_body(self, _SMALL_BODY)
+        return read_object(body) if body.strip() else {}
+
+
+Handler = Callable[[Call], Awaitable[Any]]
+
+
+def read_object(body: bytes | bytearray) -> dict[str, Any]:
+    """Read the JSON object in a body.
+
+    Raises:
+        HTTPException: 400 where it holds something else.
+    """
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        raise HTTPException(400, "the body must be JSON") from None
+    if not isinstance(value, dict):
+        raise HTTPException(400, "the body must be a JSON object")
+    return value
+
+
+class HostedRoutes:
+    """The calls of one kind, as a router of FastAPI's. They stay out of the description of our own API."""
+
+    def __init__(self) -> None:
+        self.router = APIRouter(include_in_schema=False)
+
+    def add(self, method: str, path: str, handler: Handler, *, authorize: Handler) -> None:
+        """Declare a call.
+
+        Args:
+            method: of HTTP.
+            path: without parameters.
+            handler: returns what becomes JSON, or the whole answer.
+            authorize: lets the caller through, or raises; it is called before the body is read.
+        """
+
+        async def answer(request: Request) -> Response:
+            call = Call(request.scope, request.receive)
+            await authorize(call)
+            content = await handler(call)
+            return content if isinstance(content, Response) else json_answer(content)
+
+        self.router.add_api_route(path, answer, methods=[method], name=handler.__name__)
+
+
+def json_answer(content: Any, status: int = 200) -> Response:
+    """An answer that nobody keeps."""
+    return Response(orjson.dumps(content), status, {"cache-control": "no-store"}, media_type="application/json")
+
+
+async def by_person(call: Call) -> None:
+    """Let somebody through who comes with a token of the issuer, or one of ours.
+
+    Raises:
+        AuthenticationError: nobody who is known does.
+    """
+    call.scope["hosted_actor"] = (await authenticate(call)).actor
+
+
+def by_back_end(secret: SecretStr) -> Handler:
+    """Return what lets through whoever has the secret, and nobody else."""
+    expected = f"Bearer {secret.get_secret_value()}".encode()
+
+    async def authorize(call: Call) -> None:
+        given = [value for name, value in call.scope["headers"] if name == b"authorization"]
+        # Of the same length in time whatever was sent; several headers are none.
+        if not compare_digest(given[0] if len(given) == 1 else b"", expected):
+            raise InvalidTokenError("the secret of the back end is not SAAS_API_SECRET")
+        extend_request_context(source="hosted")
+
+    return authorize
