@@ -4,7 +4,7 @@
 .NOTPARALLEL:
 .PHONY: help run quick watch test test-all test-lowest test-servers coverage check format lint types docs build lock upgrade
 .PHONY: env-example clients translations clean mutants
-.PHONY: bench bench-http bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-bodies bench-generations bench-growth bench-operations
+.PHONY: bench bench-http bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-mix bench-bodies bench-generations bench-growth bench-operations
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -93,7 +93,7 @@ clients: $(to_develop) ## Write docs/reference/openapi.json and the clients agai
 translations: $(to_develop) ## Bring new texts of the console into the files of its translators
 	@$(bin)/python tools/update_translations.py
 
-bench: bench-http bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-bodies bench-generations bench-growth bench-operations ## Run all benchmarks
+bench: bench-http bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-mix bench-bodies bench-generations bench-growth bench-operations ## Run all benchmarks
 
 bench-database: $(to_measure) ## Measure imports, starts, and the database against raw psycopg
 	@$(bin)/python benchmarks/database.py $(ARGUMENTS)
@@ -115,6 +115,9 @@ bench-usage: $(to_measure) ## Measure sums of a month in a ledger of a million e
 
 bench-projects: $(to_measure) ## Measure opening, listing and saving projects against psycopg and SQLAlchemy
 	@$(bin)/python benchmarks/projects.py $(ARGUMENTS)
+
+bench-mix: $(to_measure) ## Measure a mix of sessions, projects, lists, saves and files against hand-written code and ORMs
+	@$(bin)/python benchmarks/mix.py $(ARGUMENTS)
 
 bench-generations: $(to_measure) ## Measure 200 generations that are written and followed at once
 	@$(bin)/python benchmarks/generations.py $(ARGUMENTS)

@@ -178,12 +178,13 @@ async def compare(candidates: list[Any], verb: str, workers: int, rounds: int, s
 
 @asynccontextmanager
 async def all_clients(
-    folder: Path,
+    folder: Path, redis_url: str | None = None
 ) -> AsyncIterator[tuple[DataLayer, psycopg_pool.AsyncConnectionPool[Any], async_sessionmaker[AsyncSession]]]:
     """The data layer on embedded servers, psycopg's pool and SQLAlchemy's sessions, with as many connections each."""
     settings = Settings(
         data_folder=folder / "servers",
         local_storage_path=folder / "uploads",
+        redis_url=redis_url,
         db_max_connections=POOL_SIZE,
         db_min_connections=POOL_SIZE,
         log_level="error",

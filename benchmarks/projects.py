@@ -410,13 +410,18 @@ async def bench(folder: Path, rounds: int, seconds: float, only: str) -> None:
                     report(title, rates, base)
 
 
-def typeorm(data: DataLayer, rows: Rows, folder: Path) -> AbstractAsyncContextManager[NodeLoop]:
-    """TypeORM on the same server, with as many connections."""
+def typeorm_connection(data: DataLayer) -> dict[str, Any]:
+    """The address of the same server, as TypeORM takes it."""
     url = data.database.address.url.set(drivername="postgresql").render_as_string(hide_password=False)
     known = psycopg.conninfo.conninfo_to_dict(url)
     names = {"host": "host", "port": "port", "user": "username", "password": "password", "dbname": "database"}
+    return {there: known[here] for here, there in names.items() if known.get(here)}
+
+
+def typeorm(data: DataLayer, rows: Rows, folder: Path) -> AbstractAsyncContextManager[NodeLoop]:
+    """TypeORM on the same server, with as many connections."""
     task = {
-        "connection": {there: known[here] for here, there in names.items() if known.get(here)},
+        "connection": typeorm_connection(data),
         "projects": [str(project.id) for project in rows.written],
         "user": str(rows.user.id),
         "code": CODE,

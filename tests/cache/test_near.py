@@ -7,7 +7,7 @@ import enum
 import random
 from decimal import Decimal
 from time import monotonic
-from typing import Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from data_layer.cache.codec import Codec
 from data_layer.cache.near import MISSING, NearCopy, copier, is_immutable
@@ -126,9 +126,23 @@ def test_frozen_models_are_shared_and_others_are_not() -> None:
     assert near.find(b"outside", FrozenOutside).names == ["a"]
 
 
+class FrozenAround(BaseModel, frozen=True):
+    """Some fields need to be looked at, others do not."""
+
+    anything: Any = None
+    several: tuple[Frozen | FrozenOutside, ...] = ()
+    named: Literal["a", 1] | Colour | None = None
+    limited: Annotated[str, Field(max_length=3)] = ""
+    numbers: frozenset[int] = frozenset()
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
+        (FrozenAround(anything=1, named="a", limited="abc", numbers=frozenset({1})), True),
+        (FrozenAround(anything=[]), False),
+        (FrozenAround(several=(Frozen(name="a", born=dt.date(2000, 1, 1)),)), True),
+        (FrozenAround(several=(Frozen(name="a", born=dt.date(2000, 1, 1)), FrozenOutside(names=[]))), False),
         (Frozen(name="a", born=dt.date(2000, 1, 1)), True),
         (Changeable(name="a"), False),
         (FrozenOutside(names=[]), False),
@@ -143,6 +157,16 @@ def test_frozen_models_are_shared_and_others_are_not() -> None:
 )
 def test_what_may_be_shared(value: object, expected: bool) -> None:  # noqa: FBT001
     assert is_immutable(value) is expected
+
+
+def test_one_heavy_item_among_many_light_ones_counts() -> None:
+    near = near_copy(10_000_000)
+    for place in range(0, 1_000, 37):
+        value = ["x"] * 1_000
+        value[place] = "y" * 100_000
+        keep(near, b"key", value)
+        near.find(b"key", None)
+        assert near.size > 100_000
 
 
 def test_another_type_for_the_same_key_is_right_or_a_miss() -> None:

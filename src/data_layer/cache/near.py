@@ -8,10 +8,12 @@ import enum
 import sys
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from itertools import islice
 from time import monotonic
-from typing import Any, Final
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -27,12 +29,15 @@ _UNCHANGEABLE = frozenset(
     }
 )
 _MOST_CONTAINERS = 64
+_WEIGHED = 16
+"""Of a longer container so many items are weighed, in equal distances, and the others are taken to weigh as much."""
 
 
 def is_immutable(value: object) -> bool:
     """Whether nobody who holds the value can change it, nor anything inside it.
 
-    A pydantic model is immutable when it is frozen, has no private attributes, and all its fields are immutable.
+    A pydantic model is immutable when it is frozen, has no private attributes, and all its fields are immutable. Fields
+    whose type says so are not looked at: pydantic has validated them.
     """
     if type(value) in _UNCHANGEABLE or isinstance(value, enum.Enum):
         return True
@@ -40,11 +45,32 @@ def is_immutable(value: object) -> bool:
         return all(map(is_immutable, value))  # type: ignore[call-overload]  # Both can be iterated over.
     if isinstance(value, BaseModel):
         return (
-            bool(value.model_config.get("frozen"))
-            and not value.__pydantic_private__
+            not value.__pydantic_private__
             and not value.__pydantic_extra__
-            and all(map(is_immutable, vars(value).values()))
+            and (names := _fields_to_check(type(value))) is not None
+            and all(is_immutable(getattr(value, name)) for name in names)
         )
+    return False
+
+
+@cache
+def _fields_to_check(model: type[BaseModel]) -> tuple[str, ...] | None:
+    """The fields that may hold something that can be changed; None if the model itself can be changed."""
+    if not model.model_config.get("frozen"):
+        return None
+    return tuple(name for name, field in model.model_fields.items() if not _holds_immutable(field.annotation))
+
+
+def _holds_immutable(kind: Any) -> bool:
+    """Whether all values of a type are immutable; a model of pydantic is looked at as a value."""
+    origin = get_origin(kind)
+    if origin is None:
+        return kind is None or kind in _UNCHANGEABLE or (isinstance(kind, type) and issubclass(kind, enum.Enum))
+    if origin is Literal:
+        return True
+    if origin in {Union, UnionType, tuple, frozenset, Annotated}:
+        kinds = get_args(kind)[:1] if origin is Annotated else get_args(kind)
+        return all(each is Ellipsis or _holds_immutable(each) for each in kinds)
     return False
 
 
@@ -60,12 +86,21 @@ def weigh(value: object) -> int:
     """About how many bytes a value takes in memory."""
     size = sys.getsizeof(value)
     if isinstance(value, dict):
-        return size + sum(map(weigh, value)) + sum(map(weigh, value.values()))
+        return size + _weigh_all(value, len(value)) + _weigh_all(value.values(), len(value))
     if isinstance(value, list | tuple | frozenset):
-        return size + sum(map(weigh, value))
+        return size + _weigh_all(value, len(value))
     if isinstance(value, BaseModel):
-        return size + weigh(vars(value))
+        fields = vars(value)  # Their names are shared by all instances.
+        return size + sys.getsizeof(fields) + sum(map(weigh, fields.values()))
     return size
+
+
+def _weigh_all(items: Iterable[object], count: int) -> int:
+    if count <= 2 * _WEIGHED:
+        return sum(map(weigh, items))
+    step = count // _WEIGHED
+    weighed = sum(map(weigh, islice(items, step // 2, None, step)))
+    return weighed * count // len(range(step // 2, count, step))
 
 
 def _copier(value: Any, allowance: list[int]) -> Callable[[], Any] | None:
@@ -274,7 +309,8 @@ class NearCopy:
         make = copier(value)
         if make is not None or is_immutable(value):
             entry.value, entry.make, entry.stored = value, make, None
-            size = weigh(value)
+            # Of a long list only some items are weighed; those that are heavy are in its JSON too.
+            size = max(weigh(value), len(payload))
         else:
             entry.value, entry.make = None, partial(self._codec.read, kind, payload, as_type)
             entry.stored = self._codec.seal_plainly(kind, payload)
