@@ -29,7 +29,7 @@ def all_commands() -> list[tuple[str, ...]]:
     return below(get_command(application), ())  # type: ignore[arg-type]
 
 
-WITHOUT_JSON = {("dev",), ("start",)}
+WITHOUT_JSON = {("app",), ("dev",), ("start",)}
 PROMISED = {
     *WITHOUT_JSON,
     *(("db", name) for name in ("create", "migrate", "rollback", "current", "check", "seed", "reset")),

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.slow
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 NEEDED: dict[str, list[str]] = {
+    "app": ["no.such.module:app"],
     "usage budget": [NOBODY],
     "users create": ["someone@example.com"],
     "users keys create": [NOBODY, "--name", "key", "--scope", "read"],

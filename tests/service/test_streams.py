@@ -59,7 +59,7 @@ ARGUMENTS = {
     "users unsuspend": [SOMEBODY],
     "users verify": [SOMEBODY],
 }
-SERVICES = {"dev", "start", "work"}
+SERVICES = {"app", "dev", "start", "work"}
 SAY_NOTHING = {"cache keys"}
 """What has nothing to print here, so that nothing is lost."""
 

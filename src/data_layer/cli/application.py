@@ -20,6 +20,7 @@ from data_layer.cli import (
     mails,
     maintenance,
     projects,
+    recorder,
     service,
     sessions,
     statistics,
@@ -48,6 +49,7 @@ application = typer.Typer(
 )
 application.command()(service.dev)
 application.command()(service.start)
+application.command()(recorder.app)
 application.command(hidden=True)(service.work)
 application.command()(status.health)
 application.command()(statistics.stats)

@@ -205,18 +205,18 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def read_settings(*, as_json: bool = False, service: bool = False, workers: int | None = None) -> Settings:
+def read_settings(*, as_json: bool = False, service: bool = False, **changes: Any) -> Settings:
     """The settings of the environment, with logging set up; commands that are no service only log warnings.
 
     Args:
         as_json: how an error is printed.
         service: log what the settings say.
-        workers: goes before WORKERS.
+        changes: go before the environment; None changes nothing.
     """
     from data_layer.config import Settings
 
     with readable_errors(as_json=as_json):
-        settings = Settings() if workers is None else Settings(workers=workers)
+        settings = Settings(**{name: value for name, value in changes.items() if value is not None})
         quiet = not service and "log_level" not in settings.given
         log_to_terminal(settings, level="warn" if quiet else settings.log.log_level, to_file=service)
     if settings.log.log_level != "debug":

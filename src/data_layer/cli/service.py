@@ -34,7 +34,7 @@ def dev() -> None:
     if settings.is_production:
         fail(ConfigurationError("dev changes the database, and ENVIRONMENT is production; use: data-layer start"))
     with LevelWatch(settings.log.log_level, settings.general.data_folder):
-        _run(_serve(settings, development=True))
+        run_service(_serve(settings, development=True))
 
 
 def start(
@@ -55,7 +55,7 @@ def start(
     """
     settings = _read_settings(workers)
     with LevelWatch(settings.log.log_level, settings.general.data_folder):
-        _run(_serve(settings, development=False) if settings.service.workers == 1 else _supervise(settings))
+        run_service(_serve(settings, development=False) if settings.service.workers == 1 else _supervise(settings))
 
 
 def work(assignment: str) -> None:
@@ -75,12 +75,18 @@ def work(assignment: str) -> None:
 
 def _read_settings(workers: int | None = None) -> Settings:
     """Read the settings, after what serves HTTP was found to be installed."""
-    with readable_errors(as_json=False):
-        require_extra("service", "serving HTTP", "uvicorn", "fastapi", "asgi_correlation_id")
+    require_service()
     return read_settings(service=True, workers=workers)
 
 
-def _run(service: Coroutine[Any, Any, bool]) -> None:
+def require_service() -> None:
+    """End the command where what serves HTTP is not installed."""
+    with readable_errors(as_json=False):
+        require_extra("service", "serving HTTP", "uvicorn", "fastapi", "asgi_correlation_id")
+
+
+def run_service(service: Coroutine[Any, Any, bool]) -> None:
+    """Run a service to its end; the exit code says how it ended."""
     from data_layer.server import StoppedBeforeReady
 
     try:
@@ -111,7 +117,7 @@ async def _serve(settings: Settings, *, development: bool) -> bool:
 
     listener = listen(settings.service)
     observer = Terminal(settings) if development else LogObserver(settings.service)
-    await ServiceProcess(settings, listener, _stop_request(settings), observer, Role(prepares=development)).run()
+    await ServiceProcess(settings, listener, stop_request(settings), observer, Role(prepares=development)).run()
     return True
 
 
@@ -120,14 +126,14 @@ async def _supervise(settings: Settings) -> bool:
 
     # Without -P a file of the working directory could take the place of a module.
     command = [sys.executable, "-P", "-m", "data_layer.cli", "work"]
-    stop = _stop_request(settings, _SPARE_SECONDS)
+    stop = stop_request(settings, _SPARE_SECONDS)
     return await Supervisor(settings, listen(settings.service), stop, command=command).run()
 
 
 async def _serve_as_worker(settings: Settings, given: Assignment, link: SupervisorLink) -> bool:
     from data_layer.server import Role, ServiceProcess, StoppedBeforeReady, WorkerObserver
 
-    stop = _stop_request(settings)
+    stop = stop_request(settings)
     link.obey(stop, asyncio.get_running_loop())
     role = Role(maintains=given.number == 0, number=given.number, folder=Path(given.folder))
     with suppress(StoppedBeforeReady):  # The supervisor, which wants this, says so itself.
@@ -135,7 +141,8 @@ async def _serve_as_worker(settings: Settings, given: Assignment, link: Supervis
     return True
 
 
-def _stop_request(settings: Settings, spare: float = 0.0) -> StopRequest:
+def stop_request(settings: Settings, spare: float = 0.0) -> StopRequest:
+    """What ends a process of this service."""
     from data_layer.server import StopRequest
 
     return StopRequest(settings.seconds_until_closed + settings.service.shutdown_timeout + spare)

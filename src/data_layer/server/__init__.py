@@ -12,6 +12,7 @@ require_extra("service", "serving HTTP", "uvicorn", "fastapi")
 
 from data_layer.server.listening import authority, listen, metrics_authority
 from data_layer.server.process import LogObserver, Observer, Role, ServiceProcess, WorkerObserver
+from data_layer.server.served import Served
 from data_layer.server.stopping import StoppedBeforeReady, StopRequest
 from data_layer.server.supervisor import Supervisor
 from data_layer.server.supervisor_link import Assignment, SupervisorLink
@@ -21,6 +22,7 @@ __all__ = [
     "LogObserver",
     "Observer",
     "Role",
+    "Served",
     "ServiceProcess",
     "StopRequest",
     "StoppedBeforeReady",

@@ -212,6 +212,8 @@ class LimitedConnection(HttpToolsProtocol):
         if self._excess is not None:
             return
         super().on_message_complete()
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return  # It is handed over in a moment.
         if self.cycle.response_complete:
             self._rest(self.timeout_keep_alive)
         else:
@@ -235,6 +237,12 @@ class LimitedConnection(HttpToolsProtocol):
         """Refuse what is not HTTP."""
         del msg
         self._refuse(HTTPStatus.BAD_REQUEST)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, unless its head is to be refused."""
+        if self._excess is None:
+            self._is_deaf, self._backlog = True, b""
+            super().handle_websocket_upgrade()
 
     def _unsupported_upgrade_warning(self) -> None:
         """Answer as if no other protocol had been offered, and close: the parser reads nothing after an offer."""
@@ -354,7 +362,7 @@ class LimitedConnection(HttpToolsProtocol):
         if number <= 0:
             return
         before = self.waiting_since - older_than
-        others: set[LimitedConnection] = self.connections - {self}  # type: ignore[assignment]  # All are ours.
+        others = [other for other in self.connections if isinstance(other, LimitedConnection) and other is not self]
         waiting = [other for other in others if other.is_waiting and other.waiting_since <= before]
         for other in sorted(waiting, key=lambda other: other.waiting_since)[:number]:
             other.drop()

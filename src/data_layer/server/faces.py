@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from data_layer.api.app import create_app
 from data_layer.console.app import make_console
 from data_layer.hosted.router import make_router as make_hosted_router
+from data_layer.server.served import Served
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
     from data_layer.layer import DataLayer
+    from data_layer.recorder.application import RecorderOptions
 
 
 def whole_application(data: DataLayer) -> FastAPI:
     """Put all faces into one application, which shares their middleware, origins and error answers."""
     faces = [make_console(data), make_hosted_router(data)]
     return create_app(data, [face for face in faces if face is not None])
+
+
+@asynccontextmanager
+async def service_application(data: DataLayer) -> AsyncIterator[ASGIApp]:
+    """Yield what the service serves."""
+    yield whole_application(data)
+
+
+def around_application(application: ASGIApp, options: RecorderOptions, *, largest_message: int) -> Served:
+    """Serve somebody's application together with the service, and record what it does."""
+
+    def make(data: DataLayer) -> AbstractAsyncContextManager[ASGIApp]:
+        from data_layer.recorder.application import recorded
+
+        return recorded(data, whole_application(data), application, options)
+
+    return Served(make, largest_message)

@@ -31,6 +31,7 @@ class HttpServer:
         listener: belongs to this object from now on.
         finish_seconds: how long requests under way may take at the end.
         limits: what clients may do.
+        largest_message: bytes of a WebSocket message; without it, upgrades to WebSocket are not offered.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class HttpServer:
         *,
         finish_seconds: float,
         limits: ConnectionLimits | None = None,
+        largest_message: int | None = None,
     ) -> None:
         protocol: Any = partial(LimitedConnection, limits=limits or ConnectionLimits())
         config = uvicorn.Config(
             application,
             http=protocol,
-            ws="none",
+            ws="none" if largest_message is None else _websocket_protocol(),
+            ws_max_size=largest_message or 0,
             # Which proxies are trusted is a setting of ours (TRUSTED_PROXIES), and the same behind every server.
             proxy_headers=False,
             log_config=None,
@@ -91,7 +94,8 @@ class HttpServer:
             now = asyncio.get_running_loop().time()
             connections: set[Any] = self._server.server_state.connections
             for connection in list(connections):
-                connection.check(now)
+                if isinstance(connection, LimitedConnection):  # And not one that became a WebSocket.
+                    connection.check(now)
 
     async def _cancel_the_rest(self) -> None:
         """Requests that were not finished must not meet a data layer that is being closed."""
@@ -102,6 +106,18 @@ class HttpServer:
             await asyncio.wait(unfinished, timeout=_CANCELLED_SECONDS)
         for connection in list(self._server.server_state.connections):
             connection.transport.close()
+
+
+def _websocket_protocol() -> type[asyncio.Protocol]:
+    """Uvicorn's WebSocket, which logs no message at any level: they hold the keys of people."""
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    class QuietWebSocket(WebSocketsSansIOProtocol):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self.conn.debug = False
+
+    return QuietWebSocket
 
 
 class _Uvicorn(uvicorn.Server):

@@ -40,6 +40,9 @@ class LifecycleMiddleware:
         self._is_stopping = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  (ASGI)
+        if scope["type"] == "websocket":
+            await self._connect(scope, receive, send)
+            return
         if scope["type"] != "http":
             return
         reason = "stopping" if self._is_stopping else "starting"
@@ -52,6 +55,14 @@ class LifecycleMiddleware:
             await _answer(send, HTTPStatus.OK, {"status": "alive"})
         else:
             await refuse(send, reason, _message(reason))
+
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a WebSocket on, or refuse it while there is nobody to talk to."""
+        if self._application is None or self._is_stopping:
+            await receive()
+            await send({"type": "websocket.close", "code": 1013})
+        else:
+            await self._application(scope, receive, send)
 
     async def _pass_on(self, application: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         is_answered = False

@@ -21,6 +21,7 @@ from data_layer.server.supervisor_link import SupervisorLink
 if TYPE_CHECKING:
     from data_layer.config import Settings
     from data_layer.layer import DataLayer
+    from data_layer.server.served import Served
     from data_layer.settings.service import ServiceSettings
 
 log = get_log(__name__)
@@ -125,13 +126,21 @@ class ServiceProcess:
         stop: ends it.
         observer: receives how far it is.
         role: what else it does.
+        served: what answers, by default the service.
 
     Raises:
         ConfigurationError: METRICS_PORT cannot be had.
     """
 
     def __init__(
-        self, settings: Settings, listener: socket.socket, stop: StopRequest, observer: Observer, role: Role
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        stop: StopRequest,
+        observer: Observer,
+        role: Role,
+        *,
+        served: Served | None = None,
     ) -> None:
         self._settings = settings
         self._stop = stop
@@ -145,7 +154,9 @@ class ServiceProcess:
             listener,
             finish_seconds=max(limit - _CLOSE_SECONDS, limit / 2),
             limits=ConnectionLimits.of(settings.service, settings.database.db_max_connections),
+            largest_message=None if served is None else served.largest_message,
         )
+        self._served = served
 
     async def run(self) -> None:
         """Serve until the end.
@@ -178,14 +189,16 @@ class ServiceProcess:
         await self._observer.opened(data)
 
     async def _serve(self, data: DataLayer) -> None:
-        from data_layer.server.faces import whole_application
+        from data_layer.server.faces import service_application
         from data_layer.server.metrics import metrics_of_process
         from data_layer.services.schedule import scheduled
 
         interval = self._settings.audit.maintenance_interval if self._role.maintains else 0
         metrics = metrics_of_process(data, self._metrics_listener, self._role.folder)
-        async with scheduled(data.maintenance, data.cache, interval), data.mails.delivering(), metrics:
-            self._lifecycle.open(whole_application(data))
+        application = service_application if self._served is None else self._served.application
+        running = scheduled(data.maintenance, data.cache, interval)
+        async with running, data.mails.delivering(), metrics, application(data) as served:
+            self._lifecycle.open(served)
             await self._stop.unless(self._observer.may_serve())
             self._http.start()
             self._observer.serving(data)

@@ -129,6 +129,11 @@ class Lineage(Gallery):
             return await _find_parent(tx, arrival, owner_id, project_id)
 
 
+def conversation_of(received: ReceivedGeneration) -> dict[str, Any]:
+    """What helps to tell a generation from others with the same codes, for one that is streamed."""
+    return _Arrival(received).lineage
+
+
 class _Code:
     """A code as it is stored, and its hashes; ``field`` is what the caller calls it."""
 

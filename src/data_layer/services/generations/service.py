@@ -34,6 +34,7 @@ from data_layer.schemas.generations import (
     VariantResult,
     WriterState,
 )
+from data_layer.schemas.lineage import ReceivedGeneration
 from data_layer.schemas.projects import ProjectFull
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.cached_projects import CachedProjects
@@ -48,7 +49,7 @@ from data_layer.services.generations.accounting import (
 )
 from data_layer.services.generations.copies import copy_version
 from data_layer.services.generations.followed import RUNNING, Position
-from data_layer.services.generations.lineage import Lineage
+from data_layer.services.generations.lineage import Lineage, conversation_of
 from data_layer.services.generations.live import MAXIMUM_VARIANTS
 from data_layer.services.generations.recovery import published_but_not_stored
 from data_layer.services.generations.requests import generation_values, variant_values
@@ -94,6 +95,7 @@ class GenerationService(Lineage):
         *,
         reserve: Decimal | None = None,
         currency: str = "USD",
+        conversation: ReceivedGeneration | None = None,
     ) -> StartedGeneration:
         """Begin a generation, with one variant for each model.
 
@@ -104,6 +106,8 @@ class GenerationService(Lineage):
             models: who makes the variants, 1 to 16; ``VariantModel()`` where that is not known yet.
             reserve: what each variant may cost; it is set aside in the owner's budget until the variant ends.
             currency: of that amount.
+            conversation: the request as ``receive`` takes it, for an application without ids: it helps to find this
+                generation again as a parent. Its variants are not looked at.
 
         Raises:
             BudgetExceededError: the budget of this month has less left than all variants may cost; nothing was begun.
@@ -118,6 +122,8 @@ class GenerationService(Lineage):
             check_currency(currency)
             reserve = check_amount(reserve, "reserve")
         generation = _generation(actor, project_id, request)
+        if conversation is not None:
+            generation.lineage = conversation_of(conversation)
         token, writer = _new_token(generation.id)
         codes = [_variant(generation, request, index, model) for index, model in enumerate(models)]
         async with self._transactions() as tx:

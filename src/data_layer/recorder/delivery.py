@@ -1,0 +1,359 @@
+"""Recording a request through the services: where it belongs, its media, and what waited on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from data_layer.entities.enums import CodeStack, GenerationStatus, InputMode, RequestType
+from data_layer.errors import (
+    CacheError,
+    DataLayerError,
+    DuplicateError,
+    FileTooLargeError,
+    GenerationEndedError,
+    InvalidFileError,
+    InvalidValueError,
+    NotFoundError,
+)
+from data_layer.observability.log import get_log
+from data_layer.recorder.protocol import Request
+from data_layer.schemas.files import Attachment
+from data_layer.schemas.generations import (
+    FinishedVariant,
+    GenerationRequest,
+    VariantModel,
+    VariantResult,
+    WholeCode,
+    WriterState,
+)
+from data_layer.schemas.lineage import EarlierTurn, ReceivedGeneration, ReceivedVariant
+from data_layer.schemas.projects import ProjectDraft
+from data_layer.services.generations.text import encoded, storable, storable_json
+
+if TYPE_CHECKING:
+    from data_layer.layer import DataLayer
+    from data_layer.recorder.spill import Entry, HeldMedia
+    from data_layer.schemas.actors import Actor
+
+log = get_log(__name__)
+
+SOURCE = "screenshot-to-code"
+MEDIA_TYPES = frozenset(
+    {"image/png", "image/jpeg", "image/gif", "image/webp", "video/mp4", "video/webm", "video/quicktime"}
+)
+_LONGEST_NAME = 80
+_MEDIA_SECONDS = 30.0
+_ROOT_SECONDS = 7 * 86_400.0
+_ANY_CLOCK = timedelta(hours=1)
+"""A parent has begun by the clock of the database; by that of this process it may look later."""
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a request belongs."""
+
+    project_id: UUID
+    parent_id: UUID | None = None
+    is_new: bool = False
+
+
+@dataclass(slots=True)
+class VariantRecord:
+    """How a variant has ended, as it is kept on disk."""
+
+    index: int
+    status: GenerationStatus
+    code: str = ""
+    message: str | None = None
+    model: VariantModel = field(default_factory=VariantModel)
+
+
+def generation_request(request: Request, key: str, parent_id: UUID | None, inputs: dict[str, Any]) -> GenerationRequest:
+    """The request as the services take it."""
+    return GenerationRequest(
+        generation_type=request.generation_type,
+        input_mode=request.input_mode,
+        code_stack=request.code_stack,
+        parent_id=parent_id,
+        prompt=_storable(request.prompt),
+        full_prompt=_storable(request.full_prompt),
+        design_system=_storable(request.design_system),
+        inputs=inputs,
+        external_source=SOURCE,
+        external_key=key,
+    )
+
+
+def inputs_of(request: Request, media: Sequence[HeldMedia]) -> dict[str, Any]:
+    """What a generation keeps beside the texts of its request: no bytes, and nothing that is not named here."""
+    inputs: dict[str, Any] = {
+        "images": [each.describe() for each in media if not each.is_video and not each.is_refused],
+        "videos": [each.describe() for each in media if each.is_video and not each.is_refused],
+        "options": dict(request.options),
+    }
+    if request.selected_element is not None:
+        inputs["selected_element"] = _storable(request.selected_element)
+    return inputs
+
+
+def received(
+    request: Request,
+    key: str,
+    at: datetime,
+    variants: Sequence[VariantRecord] = (),
+    inputs: dict[str, Any] | None = None,
+) -> ReceivedGeneration:
+    """The request for the services that find its place by hashes."""
+    unknown = (ReceivedVariant(index=0, status=GenerationStatus.FAILED),)
+    return ReceivedGeneration(
+        source=SOURCE,
+        key=key,
+        at=at,
+        generation_type=request.generation_type,
+        input_mode=request.input_mode,
+        code_stack=request.code_stack,
+        prompt=request.spoken,
+        full_prompt=request.full_prompt,
+        design_system=request.design_system,
+        inputs=inputs or {},
+        base_code=request.base_code,
+        base_variants=request.base_variants,
+        earlier=tuple(EarlierTurn(prompt=text, code=code) for text, code in request.earlier),
+        variants=tuple(
+            ReceivedVariant(
+                index=each.index, code=each.code, status=each.status, model=each.model, message=each.message
+            )
+            for each in variants
+        )
+        or unknown,
+    )
+
+
+async def find_place(data: DataLayer, actor: Actor, request: Request, key: str, media: Sequence[HeldMedia]) -> Place:
+    """Where a request belongs: below the variant that it changes, beside the one that it repeats, or in a new project.
+
+    A code that is unknown was imported: it becomes the root of a new project.
+    """
+    if request.base_code is not None and request.base_code.strip():
+        parent = await data.generations.find_parent(actor, received(request, key, datetime.now(UTC) + _ANY_CLOCK))
+        if parent is not None:
+            return Place(parent.project_id, parent.id)
+        return await _import(data, actor, request)
+    known = None
+    with suppress(CacheError):
+        known = await data.cache.get(_root_key(actor, request, media))
+    if isinstance(known, str):
+        with suppress(NotFoundError, ValueError):
+            return Place((await data.projects.open(actor, UUID(known))).id)
+    project_id = await _new_project(data, actor, request, media)
+    return Place(project_id, is_new=True)
+
+
+async def remember_root(
+    data: DataLayer, actor: Actor, request: Request, media: Sequence[HeldMedia], project_id: UUID
+) -> None:
+    """Have the same request, when it comes again, become a sibling of this one."""
+    if request.base_code is None:
+        with suppress(DataLayerError):
+            await data.cache.set(_root_key(actor, request, media), str(project_id), ttl=_ROOT_SECONDS)
+
+
+async def _import(data: DataLayer, actor: Actor, request: Request) -> Place:
+    project = await data.projects.create(actor, ProjectDraft(name=_name(request, "Imported code")))
+    root = await data.generations.record(
+        actor,
+        project.id,
+        GenerationRequest(generation_type=RequestType.IMPORT, input_mode=InputMode.TEXT, code_stack=request.code_stack),
+        [FinishedVariant(code=request.base_code or "")],
+    )
+    return Place(project.id, root.variant_ids[0], is_new=True)
+
+
+async def _new_project(data: DataLayer, actor: Actor, request: Request, media: Sequence[HeldMedia]) -> UUID:
+    draft = ProjectDraft(
+        name=_name(request, f"{request.input_mode.value.capitalize()} of {datetime.now(UTC):%d %B %Y}")
+    )
+    image = next((each for each in media if not each.is_video), None)
+    if image is not None:
+        try:
+            async with asyncio.timeout(_MEDIA_SECONDS):
+                content = await asyncio.to_thread(image.read)
+                project_id = (
+                    await data.projects.create(actor, draft, screenshot=content, file_name=image.file_name)
+                ).id
+                [file] = await data.files.list(owner_id=actor.user_id, attached_to=Attachment(project_id=project_id))
+                image.file_id = str(file.id)
+                return project_id
+        except (InvalidFileError, FileTooLargeError, InvalidValueError):
+            image.is_refused = True
+        except (DataLayerError, TimeoutError, OSError) as error:
+            log.warning("screenshot_not_stored", code=getattr(error, "code", type(error).__name__))
+    return (await data.projects.create(actor, draft)).id
+
+
+async def store_media(data: DataLayer, actor: Actor, project_id: UUID, media: Sequence[HeldMedia]) -> bool:
+    """Store what is not stored yet, as files of the project; whether nothing is left to be stored."""
+    for each in media:
+        if each.file_id is not None or each.is_refused:
+            continue
+        try:
+            async with asyncio.timeout(_MEDIA_SECONDS):
+                file = await data.files.save(
+                    await asyncio.to_thread(each.read),
+                    owner_id=actor.user_id,
+                    content_type=each.content_type,
+                    file_name=each.file_name,
+                    attached_to=Attachment(project_id=project_id),
+                    allowed_types=MEDIA_TYPES,
+                )
+        except (InvalidFileError, FileTooLargeError, InvalidValueError) as error:
+            each.is_refused = True
+            log.warning("media_refused", code=error.code, content_type=each.content_type)
+        except (DataLayerError, TimeoutError, OSError) as error:
+            log.warning("media_not_stored", code=getattr(error, "code", type(error).__name__))
+            return False
+        else:
+            each.file_id = str(file.id)
+    return True
+
+
+async def deliver(data: DataLayer, actor: Actor, entry: Entry) -> None:
+    """Record what waited on disk. Repeating it changes nothing.
+
+    Raises:
+        DataLayerError: it could not be recorded.
+    """
+    record = entry.record
+    request = request_of(record["request"])
+    media = await asyncio.to_thread(entry.media)
+    key, at = record["key"], datetime.fromisoformat(record["at"])
+    variants = [variant_of(each) for each in record["variants"]]
+    if record["generation_id"] is None:
+        inputs = inputs_of(request, media)
+        view = await data.generations.receive(actor, received(request, key, at, variants, inputs))
+        project_id = view.project_id
+    else:
+        project_id = UUID(record["project_id"])
+        with suppress(NotFoundError):  # The project was deleted: there is nothing to end.
+            await _end_started(data, actor, record, request, variants)
+    if not await store_media(data, actor, project_id, media):
+        raise TimeoutError("the media could not be stored")
+
+
+async def _end_started(
+    data: DataLayer, actor: Actor, record: dict[str, Any], request: Request, variants: Sequence[VariantRecord]
+) -> None:
+    generation_id = UUID(record["generation_id"])
+    late = []
+    try:
+        writer = await data.generations.take_over(actor, generation_id)
+    except GenerationEndedError:
+        late = await _ended_without(data, actor, generation_id, variants)
+    else:
+        for each in variants:
+            try:
+                await _end(data, actor, writer, each)
+            except GenerationEndedError as error:
+                if error.status == GenerationStatus.FAILED and each.status is GenerationStatus.COMPLETED:
+                    late.append(each)
+    if late:
+        # Its lease had run out: what came of it stands beside it.
+        parent = record["parent_id"]
+        wanted = generation_request(request, f"{record['key']}-late", UUID(parent) if parent else None, {})
+        finished = [FinishedVariant(code=each.code, model=each.model) for each in late]
+        with suppress(DuplicateError):
+            await data.generations.record(actor, UUID(record["project_id"]), wanted, finished)
+
+
+async def _ended_without(
+    data: DataLayer, actor: Actor, generation_id: UUID, variants: Sequence[VariantRecord]
+) -> list[VariantRecord]:
+    """The complete variants that count as failed there."""
+    known = (await data.generations.open(actor, generation_id)).variants
+    failed = {each.variant_index for each in known if each.status is GenerationStatus.FAILED}
+    return [each for each in variants if each.status is GenerationStatus.COMPLETED and each.index in failed]
+
+
+async def _end(data: DataLayer, actor: Actor, writer: WriterState, end: VariantRecord) -> None:
+    token, result = writer.writer_token, VariantResult(model=end.model)
+    if end.status is GenerationStatus.COMPLETED:
+        await data.generations.complete(actor, token, end.index, result, code=end.code)
+        return
+    if end.code:
+        await data.generations.append(
+            actor, token, end.index, writer.last_sequences[end.index] + 1, WholeCode(end.code)
+        )
+    if end.status is GenerationStatus.CANCELLED:
+        await data.generations.cancel(actor, writer.generation_id, end.index)
+    else:
+        await data.generations.fail(actor, token, end.index, end.message or "the variant failed", result=result)
+
+
+def packed_request(request: Request) -> dict[str, Any]:
+    """A request for the disk, without its media."""
+    packed: dict[str, Any] = storable_json(
+        {
+            "generation_type": request.generation_type.value,
+            "input_mode": request.input_mode.value,
+            "code_stack": request.code_stack.value,
+            "prompt": request.prompt,
+            "full_prompt": request.full_prompt,
+            "selected_element": request.selected_element,
+            "spoken": request.spoken,
+            "earlier": [list(turn) for turn in request.earlier],
+            "base_code": request.base_code,
+            "base_variants": list(request.base_variants),
+            "design_system": request.design_system,
+            "options": request.options,
+        }
+    )
+    return packed
+
+
+def request_of(packed: dict[str, Any]) -> Request:
+    """The request that was packed."""
+    lists = {
+        "earlier": tuple((text, code) for text, code in packed["earlier"]),
+        "base_variants": tuple(packed["base_variants"]),
+    }
+    kinds = {"generation_type": RequestType, "input_mode": InputMode, "code_stack": CodeStack}
+    chosen = {name: kind(packed[name]) for name, kind in kinds.items()}
+    return Request(**packed | lists | chosen)
+
+
+def packed_variant(variant: VariantRecord) -> dict[str, Any]:
+    """A variant for the disk."""
+    return {
+        "index": variant.index,
+        "status": variant.status.value,
+        "code": _storable(variant.code),
+        "message": _storable(variant.message),
+        "model": variant.model.model_dump(mode="json"),
+    }
+
+
+def variant_of(packed: dict[str, Any]) -> VariantRecord:
+    """The variant that was packed."""
+    model, status = VariantModel(**packed["model"]), GenerationStatus(packed["status"])
+    return VariantRecord(packed["index"], status, packed["code"], packed["message"], model)
+
+
+def _name(request: Request, otherwise: str) -> str:
+    words = " ".join((_storable(request.prompt) or "").split())
+    return words[:_LONGEST_NAME].strip() or otherwise
+
+
+def _storable(text: str | None) -> str | None:
+    return None if text is None else storable(encoded(text))[0]
+
+
+def _root_key(actor: Actor, request: Request, media: Sequence[HeldMedia]) -> str:
+    parts = [request.code_stack.value, request.input_mode.value, request.prompt, *(each.sha256 for each in media)]
+    return f"recorder:root:{actor.user_id}:{hashlib.sha256(repr(parts).encode()).hexdigest()}"

@@ -1,0 +1,214 @@
+"""The page of Screenshot to Code: everything that is known of it is here and in ``page.js``, and nowhere else.
+
+State of July 2026. It is a Vite build whose ``index.html`` has one module script. Its state lies in two zustand stores,
+which ``page.js`` reaches through React. Settings lie in ``localStorage`` as JSON under ``setting``.
+
+A commit of the page is a generation here, and its variants are the variants:
+
+| commit | generation |
+| --- | --- |
+| hash, parentHash | its id, and that of the generation of its parent |
+| type | ai_create without a parent, ai_edit with one, code_create for imported code |
+| inputs | text, images and videos of the prompt; None for imported code |
+| variants[].history | user and assistant in turns, from the root to this variant; images by the ids of assets |
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+from uuid import UUID
+
+from data_layer.entities.enums import GenerationStatus, RequestType
+from data_layer.schemas.generations import TreeGeneration, TreeVariant
+
+SCRIPT_PATH = "/my-projects/page.js"
+TREE_PATH = "/my-projects/tree/"
+
+_STATUSES = {
+    GenerationStatus.COMPLETED: "complete",
+    GenerationStatus.FAILED: "error",
+    GenerationStatus.CANCELLED: "cancelled",
+}
+_STILL_RUNNING = "cancelled"
+"""The page cannot go on with what it did not begin."""
+
+Media = Mapping[str, tuple[str, str]]
+"""By the SHA-256 of the content: type of content, and base64."""
+
+
+def script() -> bytes:
+    """What is added to their page."""
+    return files("data_layer.recorder").joinpath("page.js").read_bytes()
+
+
+def with_script(html: str) -> str:
+    """Their page with our script, which runs before theirs and waits for it."""
+    tag = f'<script src="{SCRIPT_PATH}"></script>'
+    for place in ("<head>", "<body>"):
+        before, found, after = html.partition(place)
+        if found:
+            return f"{before}{found}{tag}{after}"
+    return tag + html
+
+
+def wanted_media(generations: Sequence[TreeGeneration]) -> set[str]:
+    """The SHA-256 of all that the prompts of a tree have shown."""
+    return {str(each["sha256"]) for generation in generations for each in _media_of(generation)}
+
+
+def tree_for_page(name: str, generations: Sequence[TreeGeneration], media: Media) -> dict[str, Any]:
+    """A project as ``page.js`` hands it to the stores of the page.
+
+    Args:
+        name: of the project.
+        generations: all of them with their codes, oldest first.
+        media: what the prompts have shown, as far as it is there.
+    """
+    variants = {variant.id: (generation, variant) for generation in generations for variant in generation.variants}
+    commits = [_commit(generation, variants, media) for generation in _parents_first(generations, variants)]
+    root = next((each for each in generations if each.generation_type is not RequestType.IMPORT), None)
+    shown = [] if root is None else _data_urls(root, media, None)
+    return {
+        "name": name,
+        "inputMode": "image" if root is None else root.input_mode.value,
+        "stack": generations[-1].variants[0].code_stack.value if generations and generations[-1].variants else None,
+        "initialPrompt": "" if root is None else root.prompt or "",
+        "referenceImages": shown,
+        "assets": [
+            {"id": key, "type": "video" if kind.startswith("video/") else "image", "dataUrl": _data_url(kind, content)}
+            for key, (kind, content) in media.items()
+        ],
+        "commits": commits,
+        "head": str(generations[-1].id) if generations else None,
+        "code": _last_code(generations),
+    }
+
+
+Variants = Mapping[UUID, tuple[TreeGeneration, TreeVariant]]
+
+
+def _parents_first(generations: Sequence[TreeGeneration], variants: Variants) -> list[TreeGeneration]:
+    ordered: list[TreeGeneration] = []
+    waiting, placed = list(generations), set[UUID]()
+    while waiting:
+        ready = [each for each in waiting if (parent := _parent(each, variants)) is None or parent.id in placed]
+        ready = ready or waiting[:1]
+        ordered += ready
+        placed |= {each.id for each in ready}
+        waiting = [each for each in waiting if each.id not in placed]
+    return ordered
+
+
+def _parent(generation: TreeGeneration, variants: Variants) -> TreeGeneration | None:
+    parent_id = generation.variants[0].parent_id if generation.variants else None
+    found = None if parent_id is None else variants.get(parent_id)
+    return None if found is None else found[0]
+
+
+def _commit(generation: TreeGeneration, variants: Variants, media: Media) -> dict[str, Any]:
+    parent = _parent(generation, variants)
+    is_import = generation.generation_type is RequestType.IMPORT
+    before = _history_before(generation, variants)
+    return {
+        "hash": str(generation.id),
+        "parentHash": None if parent is None else str(parent.id),
+        "dateCreated": generation.started_at.isoformat(),
+        "isCommitted": True,
+        "type": "code_create" if is_import else "ai_create" if parent is None else "ai_edit",
+        "inputs": None
+        if is_import
+        else {
+            "text": generation.prompt or "",
+            "images": _data_urls(generation, media, "images"),
+            "videos": _data_urls(generation, media, "videos"),
+        },
+        "selectedVariantIndex": _selected(generation),
+        "variants": [
+            _variant(generation, each, [] if is_import else [*before, _asked(generation, media)])
+            for each in generation.variants
+        ],
+    }
+
+
+def _selected(generation: TreeGeneration) -> int:
+    return min(generation.selected_variant, max(0, len(generation.variants) - 1))
+
+
+def _variant(generation: TreeGeneration, variant: TreeVariant, before: list[dict[str, Any]]) -> dict[str, Any]:
+    code = variant.code or ""
+    is_import = generation.generation_type is RequestType.IMPORT
+    answered = [] if is_import or not code.strip() else [_answered(code)]
+    shown: dict[str, Any] = {
+        "code": code,
+        "history": [*before, *answered],
+        "status": _STATUSES.get(variant.status, _STILL_RUNNING),
+        "agentEvents": [],
+    }
+    if variant.status is GenerationStatus.FAILED:
+        shown["errorMessage"] = variant.error_message or "It failed."
+    if variant.model != "unknown":
+        shown["model"] = variant.model
+    return shown
+
+
+def _history_before(generation: TreeGeneration, variants: Variants) -> list[dict[str, Any]]:
+    """The turns from the root to the variant that a generation was made from."""
+    turns: list[dict[str, Any]] = []
+    seen: set[UUID] = set()
+    parent_id = generation.variants[0].parent_id if generation.variants else None
+    while parent_id is not None and parent_id in variants and parent_id not in seen:
+        seen.add(parent_id)
+        former, variant = variants[parent_id]
+        if former.generation_type is not RequestType.IMPORT:
+            turns += [_answered(variant.code or ""), _asked(former, None)]
+        parent_id = variant.parent_id
+    return turns[::-1]
+
+
+def _asked(generation: TreeGeneration, media: Media | None) -> dict[str, Any]:
+    element = generation.inputs.get("selected_element")
+    text = generation.prompt or ""
+    if isinstance(element, str):
+        text = f"{text} referring to this element specifically: {element}"
+    ids = {name: [str(each["sha256"]) for each in _media_of(generation, name)] for name in ("images", "videos")}
+    if media is not None:
+        ids = {name: [each for each in found if each in media] for name, found in ids.items()}
+    return {"role": "user", "text": text, "imageAssetIds": ids["images"], "videoAssetIds": ids["videos"]}
+
+
+def _answered(code: str) -> dict[str, Any]:
+    return {"role": "assistant", "text": code, "imageAssetIds": [], "videoAssetIds": []}
+
+
+def _media_of(generation: TreeGeneration, name: str | None = None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for each in (name,) if name else ("images", "videos"):
+        listed = generation.inputs.get(each)
+        if isinstance(listed, list):
+            found += [item for item in listed if isinstance(item, dict) and isinstance(item.get("sha256"), str)]
+    return found
+
+
+def _data_urls(generation: TreeGeneration, media: Media, name: str | None) -> list[str]:
+    return [_data_url(*media[each["sha256"]]) for each in _media_of(generation, name) if each["sha256"] in media]
+
+
+def _data_url(content_type: str, content: str) -> str:
+    return f"data:{content_type};base64,{content}"
+
+
+def encoded_media(content: bytes) -> str:
+    """Bytes as they stand in ``Media``."""
+    return base64.b64encode(content).decode()
+
+
+def _last_code(generations: Sequence[TreeGeneration]) -> str:
+    """What is left where only their import works."""
+    for generation in reversed(generations):
+        for variant in sorted(generation.variants, key=lambda each: each.variant_index != generation.selected_variant):
+            if variant.code and variant.status is GenerationStatus.COMPLETED:
+                return variant.code
+    return ""

@@ -1,0 +1,158 @@
+"""Who uses the application: the one person of a laptop, or people who have logged in.
+
+| | without ``--login`` | with it |
+| --- | --- | --- |
+| listens on | loopback addresses only | what HOST says |
+| who it is | one local account, made at the first start | the account of the session cookie |
+| the request must | name a loopback host | bring the cookie |
+| its page must | come from a loopback host | be of this site, or of an origin that may use cookies (CORS) |
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from fastapi import Request
+
+from data_layer.context import request_context
+from data_layer.errors import AuthenticationError, DuplicateError, InvalidSessionError, PermissionDeniedError
+from data_layer.schemas.actors import SYSTEM, Actor
+from data_layer.schemas.sessions import NewSession
+from data_layer.web.authentication import COOKIE, cookie_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from starlette.types import Scope
+
+    from data_layer.entities.enums import UserRole
+    from data_layer.layer import DataLayer
+
+LOCAL_EMAIL = "me@screenshot-to-code.example"
+"""The account of the one person of a laptop. Nobody can log in to it: it has no password."""
+
+
+class LocalPerson:
+    """The one person of a laptop, who need not log in."""
+
+    needs_login = False
+
+    def __init__(self, data: DataLayer, user_id: UUID, role: UserRole) -> None:
+        self._data = data
+        self._user_id = user_id
+        self._actor = Actor.user(user_id, role)
+        self._session: NewSession | None = None
+        self._renew_at = datetime.max.replace(tzinfo=UTC)
+
+    @classmethod
+    async def open(cls, data: DataLayer) -> LocalPerson:
+        """Find the account, or make it at the first start."""
+        with request_context(source="recorder"):
+            with suppress(DuplicateError):
+                await data.accounts.create(
+                    SYSTEM, email=LOCAL_EMAIL, first_name="Local", last_name="Person", email_verified=False
+                )
+            found = await data.accounts.find(SYSTEM, LOCAL_EMAIL)
+        return cls(data, found.id, found.role)
+
+    async def actor_of(self, scope: Scope) -> Actor:
+        """The person, if the request comes from this computer's own pages.
+
+        Raises:
+            PermissionDeniedError: it was sent by a page of another host, or for another host's name.
+        """
+        self._require_own(scope)
+        return self._actor
+
+    async def with_session(self, scope: Scope) -> Scope:
+        """The same request with the cookie of the person, for the API, unless it brings credentials or is foreign."""
+        if _values(scope, b"authorization") or b"__Host-session" in b"".join(_values(scope, b"cookie")):
+            return scope
+        try:
+            self._require_own(scope)
+        except PermissionDeniedError:
+            return scope
+        cookie = f"{COOKIE}={await self._token()}".encode()
+        others = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
+        given = b"; ".join([*_values(scope, b"cookie"), cookie])
+        return {**scope, "headers": [*others, (b"cookie", given)]}
+
+    def _require_own(self, scope: Scope) -> None:
+        # A name that somebody else's server gives this computer's address is not one of these (DNS rebinding).
+        hosts = [_host_of(f"//{value.decode('latin-1')}") for value in _values(scope, b"host")]
+        origins = [_host_of(value.decode("latin-1")) for value in _values(scope, b"origin")]
+        if not hosts or not all(is_loopback(name) for name in (*hosts, *origins)):
+            raise PermissionDeniedError("without --login only pages of this computer may use the application")
+
+    async def _token(self) -> str:
+        session = self._session
+        if session is None or datetime.now(UTC) >= self._renew_at:
+            with request_context(source="recorder"):
+                session = await self._data.sessions.create(self._user_id)
+            self._session, begun = session, session.session
+            self._renew_at = begun.created_at + (begun.expires_at - begun.created_at) / 2
+        return session.token.get_secret_value()
+
+
+class LoggedInPeople:
+    """People who have a session of this service."""
+
+    needs_login = True
+
+    def __init__(self, data: DataLayer, origins_with_cookies: frozenset[str]) -> None:
+        self._data = data
+        self._origins = origins_with_cookies
+
+    async def actor_of(self, scope: Scope) -> Actor:
+        """Who is logged in.
+
+        Raises:
+            PermissionDeniedError: a page of another site has sent it.
+            AuthenticationError: nobody is logged in.
+        """
+        origins = [value.decode("latin-1") for value in _values(scope, b"origin")]
+        hosts = [value.decode("latin-1").lower() for value in _values(scope, b"host")]
+        for origin in origins:
+            if origin not in self._origins and [urlsplit(origin).netloc.lower()] != hosts:
+                raise PermissionDeniedError("a request that changes something must come from this site")
+        token = cookie_of(Request({**scope, "type": "http"}), COOKIE)
+        if token is None:
+            raise InvalidSessionError("log in first")
+        return (await self._data.sessions.validate(token)).actor
+
+    async def with_session(self, scope: Scope) -> Scope:
+        """The request as it came: it has a cookie, or none."""
+        return scope
+
+
+People = LocalPerson | LoggedInPeople
+
+__all__ = ["AuthenticationError", "LocalPerson", "LoggedInPeople", "People", "is_loopback"]
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host's name can only mean this computer."""
+    if host is None:
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _values(scope: Scope, name: bytes) -> Sequence[bytes]:
+    return [value for sent, value in scope["headers"] if sent == name]

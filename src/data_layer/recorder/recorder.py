@@ -1,0 +1,131 @@
+"""Everything that is being recorded, and what waits on disk to be delivered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from data_layer.concurrency import cancel_and_wait
+from data_layer.entities.enums import UserRole
+from data_layer.errors import DatabaseError, DataLayerError, StorageError
+from data_layer.observability.log import get_log
+from data_layer.recorder.delivery import deliver
+from data_layer.recorder.run import Run
+from data_layer.recorder.spill import SpillFolder
+from data_layer.recorder.tape import Tape
+from data_layer.schemas.actors import Actor
+
+if TYPE_CHECKING:
+    from data_layer.layer import DataLayer
+
+log = get_log(__name__)
+
+DELIVERY_SECONDS = 2.0
+_CLOSE_SECONDS = 6.0
+_SETTLE_SECONDS, _SETTLE_PAUSE = 10.0, 0.05
+_TRANSIENT = (DatabaseError, StorageError, OSError, TimeoutError)
+
+
+class Recorder:
+    """Runs the tasks of the application and of the recording, which outlive the connection that began them.
+
+    Args:
+        data: records.
+        folder: for what cannot be recorded now.
+    """
+
+    def __init__(self, data: DataLayer, folder: Path) -> None:
+        self._data = data
+        self.spill = SpillFolder(folder)
+        self._applications: set[asyncio.Task[None]] = set()
+        self._runs: dict[asyncio.Task[None], Run] = {}
+        self._lock = asyncio.Lock()
+        self._delivering: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to deliver what waits on disk."""
+        self._delivering = asyncio.create_task(self._deliver_regularly(), name="recorder-delivery")
+
+    async def close(self) -> None:
+        """End the applications, and record what they have made so far, or keep it on disk."""
+        for task in self._applications:
+            task.cancel()
+        if self._applications:
+            await asyncio.wait(self._applications, timeout=_CLOSE_SECONDS / 3)
+        if self._runs:
+            await asyncio.wait(self._runs, timeout=_CLOSE_SECONDS)
+        await cancel_and_wait(*self._runs, self._delivering)
+
+    def begin(self, actor: Actor, tape: Tape, application: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Run the application for one connection, and record what the tape hears of it.
+
+        Returns:
+            The task of the application.
+        """
+        running = asyncio.create_task(self._run(application, tape), name="recorded-application")
+        self._applications.add(running)
+        running.add_done_callback(self._applications.discard)
+        run = Run(self._data, self.spill, actor, tape, stop=running.cancel, before_begin=self._settle)
+        recording = asyncio.create_task(run.record(), name="recording")
+        self._runs[recording] = run
+        recording.add_done_callback(lambda task: self._runs.pop(task, None))
+        return running
+
+    async def _settle(self, run: Run, code: str) -> None:
+        """Let what the request of a run may continue be recorded first."""
+        deadline = monotonic() + _SETTLE_SECONDS
+        others = [other for other in self._runs.values() if other is not run]
+        while any(other.writes(run.actor, code) for other in others) and monotonic() < deadline:  # noqa: ASYNC110
+            # Tapes change, none of which waits for this.
+            await asyncio.sleep(_SETTLE_PAUSE)
+        await self.deliver()
+
+    async def _run(self, application: Callable[[], Awaitable[None]], tape: Tape) -> None:
+        try:
+            await application()
+        except asyncio.CancelledError:
+            tape.end("the service was stopped")
+            raise
+        except Exception as error:
+            tape.end(f"the application failed: {type(error).__name__}")
+            raise
+        tape.end()
+
+    async def _deliver_regularly(self) -> None:
+        try:
+            await asyncio.to_thread(self.spill.remove_leftovers)
+        except OSError as error:
+            log.warning("spill_folder_unreadable", reason=type(error).__name__)
+        while True:
+            try:
+                await self.deliver()
+            except Exception as error:  # noqa: BLE001  (whatever it is: delivering must go on)
+                log.warning("delivery_failed", reason=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(DELIVERY_SECONDS)
+
+    async def deliver(self) -> None:
+        """Record what waits on disk, until something cannot be recorded now."""
+        async with self._lock:
+            await self._deliver()
+
+    async def _deliver(self) -> None:
+        for key in await asyncio.to_thread(self.spill.waiting):
+            with self.spill.claim(key) as entry:
+                if entry is None:
+                    continue
+                actor = Actor.user(UUID(entry.record["owner_id"]), UserRole.USER)
+                try:
+                    await deliver(self._data, actor, entry)
+                except _TRANSIENT as error:
+                    log.info("delivery_waits", key=key, code=getattr(error, "code", type(error).__name__))
+                    return
+                except DataLayerError as error:
+                    log.error("delivery_rejected", key=key, code=error.code)  # noqa: TRY400  (not a stdlib logger)
+                    await asyncio.to_thread(self.spill.reject, key)
+                else:
+                    log.info("recording_delivered", key=key)
+                    await asyncio.to_thread(self.spill.remove, key)

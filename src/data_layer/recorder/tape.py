@@ -1,0 +1,227 @@
+"""What was said on one connection, until it is recorded: bounded, because the newest code takes the former one's place.
+
+Listening costs a few microseconds for a message, whatever the database does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from data_layer.concurrency import is_set_within
+from data_layer.entities.enums import GenerationStatus
+from data_layer.observability.log import get_log
+from data_layer.recorder.protocol import (
+    MOST_VARIANTS,
+    Kind,
+    Message,
+    code_variant,
+    parse_message,
+    variant_count,
+    variant_models,
+)
+from data_layer.schemas.generations import VariantEvent, VariantModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = get_log(__name__)
+
+MOST_EVENT_BYTES = 2**20
+"""Of one variant, while they wait."""
+LARGEST_CODE = 5 * 2**20
+_EVENT_OVERHEAD = 200
+_EVENTS = frozenset({Kind.THINKING, Kind.ASSISTANT, Kind.TOOL_START, Kind.TOOL_RESULT, Kind.STATUS})
+_PIECES = frozenset({Kind.THINKING, Kind.ASSISTANT})
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a variant has ended."""
+
+    status: GenerationStatus
+    message: str | None = None
+
+
+@dataclass(slots=True)
+class VariantTape:
+    """What waits of a variant."""
+
+    raw: str | None = None
+    """The last message with the whole code, as it came."""
+    code: str = ""
+    """The code that was read of it."""
+    is_changed: bool = False
+    events: deque[Message] = field(default_factory=deque)
+    events_size: int = 0
+    lost_events: int = 0
+    end: End | None = None
+
+    def read(self) -> str:
+        """The code so far."""
+        if self.raw is not None:
+            message = parse_message(self.raw)
+            self.raw = None
+            if message is not None and message.text is not None and len(message.text) <= LARGEST_CODE:
+                self.is_changed = self.is_changed or message.text != self.code
+                self.code = message.text
+        return self.code
+
+    def add_event(self, message: Message, size: int) -> None:
+        """Keep an event; pieces of one text become one."""
+        last = self.events[-1] if self.events else None
+        room = MOST_EVENT_BYTES - self.events_size
+        if size > room:
+            self.lost_events += 1
+            return
+        if last is not None and message.kind in _PIECES and (last.kind, last.event_id) == _identity(message):
+            text = (last.text or "") + (message.text or "")
+            self.events[-1] = Message(message.kind, message.variant, text, message.data, message.event_id)
+            self.events_size += len(message.text or "")
+        else:
+            self.events.append(message)
+            self.events_size += size + _EVENT_OVERHEAD
+
+    def take_events(self) -> list[VariantEvent]:
+        """The events that wait, which wait no more."""
+        taken = [_event(message) for message in self.events]
+        self.events.clear()
+        self.events_size = 0
+        return taken
+
+
+class Tape:
+    """One connection: its request, and what the application has answered so far."""
+
+    def __init__(self) -> None:
+        self.request: str | bytes | None = None
+        self.count: int | None = None
+        self.models: Sequence[VariantModel] = ()
+        self.variants: dict[int, VariantTape] = {}
+        self.error: str | None = None
+        self.has_ended = False
+        self.is_cancelled = False
+        self.reason: str | None = None
+        """Why it ended, where nobody said so."""
+        self._news = asyncio.Event()
+        self._is_broken = False
+
+    def hear_request(self, text: str | bytes) -> None:
+        """The page has sent its message; another one changes nothing."""
+        if self.request is None and not self.has_ended:
+            self.request = text
+            self._news.set()
+
+    def hear(self, text: str | bytes) -> None:
+        """The application has sent a message. It neither waits nor fails."""
+        try:
+            self._hear(text if isinstance(text, str) else text.decode())
+        except Exception as error:  # noqa: BLE001  (whatever it is: what passes here must pass)
+            if not self._is_broken:
+                self._is_broken = True
+                log.warning("message_not_recorded", reason=type(error).__name__)
+
+    def _hear(self, text: str) -> None:
+        index = code_variant(text)
+        if index is not None and index < MOST_VARIANTS:
+            self._variant(index).raw = text
+        elif (message := parse_message(text)) is not None:
+            self._note(message, len(text))
+        else:
+            return
+        if not self._news.is_set():
+            self._news.set()
+
+    def _note(self, message: Message, size: int) -> None:
+        kind, index = message.kind, message.variant
+        if kind is Kind.VARIANT_COUNT:
+            self.count = variant_count(message) or self.count
+        elif kind is Kind.VARIANT_MODELS:
+            self.models = variant_models(message)
+        elif kind is Kind.ERROR and index is None:
+            self.error = message.text or "the application reported an error"
+        elif index is not None:
+            self._note_of_variant(self._variant(index), message, size)
+
+    def _note_of_variant(self, variant: VariantTape, message: Message, size: int) -> None:
+        match message.kind:
+            case Kind.SET_CODE if message.text is not None and len(message.text) <= LARGEST_CODE:
+                variant.raw, variant.code, variant.is_changed = None, message.text, True
+            case Kind.CHUNK if message.text and len(variant.read()) + len(message.text) <= LARGEST_CODE:
+                variant.code += message.text
+                variant.is_changed = True
+            case Kind.VARIANT_COMPLETE:
+                variant.end = variant.end or End(GenerationStatus.COMPLETED)
+            case Kind.VARIANT_ERROR | Kind.ERROR:
+                variant.end = variant.end or End(GenerationStatus.FAILED, message.text or "the variant failed")
+            case kind if kind in _EVENTS:
+                variant.add_event(message, size)
+
+    def end(self, reason: str | None = None) -> None:
+        """Nothing more will come.
+
+        Args:
+            reason: why variants that have not ended did not, unless the application itself has said so.
+        """
+        if not self.has_ended:
+            self.has_ended, self.reason = True, reason
+            self._news.set()
+
+    def cancel(self) -> None:
+        """The person wants no more of it."""
+        if not self.has_ended:
+            self.is_cancelled = True
+            self.end()
+
+    async def news(self, seconds: float) -> None:
+        """Return when there is something new, or after so many seconds."""
+        await is_set_within(self._news, seconds)
+        self._news.clear()
+
+    @property
+    def number(self) -> int | None:
+        """How many variants there are, once that is known."""
+        if self.count is not None:
+            return self.count
+        return max(self.variants, default=-1) + 1 or None if self.has_ended else None
+
+    def end_of(self, index: int) -> End | None:
+        """How a variant has ended; None while it has not."""
+        variant = self.variants.get(index)
+        end = None if variant is None else variant.end
+        if end is not None and end.status is GenerationStatus.COMPLETED and not (variant and variant.read().strip()):
+            # It completed without code: why is said afterwards, or never.
+            end = End(GenerationStatus.FAILED, self.error or "the application made no code") if self._is_over else None
+        if end is None and self.is_cancelled:
+            return End(GenerationStatus.CANCELLED)
+        if end is None and self._is_over:
+            return End(GenerationStatus.FAILED, self.error or self.reason or "the application ended without a result")
+        return end
+
+    @property
+    def _is_over(self) -> bool:
+        return self.has_ended or self.error is not None
+
+    def _variant(self, index: int) -> VariantTape:
+        variant = self.variants.get(index)
+        if variant is None:
+            variant = self.variants[index] = VariantTape()
+        return variant
+
+
+def _identity(message: Message) -> tuple[Kind, str | None]:
+    return message.kind, message.event_id
+
+
+def _event(message: Message) -> VariantEvent:
+    """An event as it is stored, by the names of the application."""
+    payload: dict[str, object] = {}
+    if message.text is not None:
+        payload["value"] = message.text
+    if message.data:
+        payload["data"] = message.data
+    if message.event_id is not None:
+        payload["eventId"] = message.event_id
+    return VariantEvent(kind=message.kind.value, payload=payload)

@@ -1,0 +1,177 @@
+"""When the database, the cache or the storage is away: messages pass, and what was said is recorded afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from data_layer import DataLayer, Settings
+from data_layer.cache import Cache
+from data_layer.errors import CacheUnavailableError, DatabaseUnavailableError, StorageUnavailableError
+from data_layer.recorder import run
+from data_layer.recorder.protocol import CANCELLED
+from data_layer.services.files import FileService
+
+from .backend import SECRETS, Backend, Stage, edit, request
+from .conftest import Recorded, ends, messages, serving, until, variants_of
+
+
+@contextmanager
+def away(*methods: tuple[Any, str, Exception]) -> Iterator[None]:
+    """These methods fail as they do while their server cannot be reached."""
+    with ExitStack() as stack:
+        for owner, name, error in methods:
+
+            async def refuse(*_arguments: Any, error: Exception = error, **_named: Any) -> Any:
+                await asyncio.sleep(0)
+                raise error
+
+            stack.enter_context(patch.object(owner, name, refuse))
+        yield
+
+
+def database_away(data: DataLayer) -> Any:
+    return away((type(data.database), "connect", DatabaseUnavailableError("the database cannot be reached")))
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "PATIENCE_SECONDS", 0.3)
+
+
+def waiting(settings: Settings) -> list[Path]:
+    return [each for each in (settings.general.data_folder / "recorder").glob("*") if not each.suffix]
+
+
+async def test_what_is_said_without_a_database_is_recorded_when_it_is_back(
+    served: Recorded, backend: Backend, settings: Settings
+) -> None:
+    backend.play = lambda stage: stage.complete("<p>one</p>", "<p>two</p>", "")
+    with database_away(served.data):
+        received = await served.ask(request("Without a database"))
+        assert [each["type"] for each in received[-3:]] == ["variantComplete", "variantComplete", "variantError"]
+        await until(lambda: waiting(settings))
+        content = b"".join(path.read_bytes() for path in waiting(settings)[0].iterdir())
+    assert not any(secret.encode() in content for secret in SECRETS.values())
+    [[generation]] = await served.settled()
+    assert ends(generation) == [("completed", "<p>one</p>"), ("completed", "<p>two</p>"), ("failed", "")]
+    assert generation.prompt == "Without a database"
+    await until(lambda: not waiting(settings))
+    actor = await served.person()
+    [file] = await served.data.files.list(owner_id=actor.user_id)
+    assert file.file_name == f"{generation.inputs['images'][0]['sha256']}.png"
+
+
+async def test_ends_that_meet_no_database_are_recorded_when_it_is_back(
+    served: Recorded, backend: Backend, settings: Settings
+) -> None:
+    goes_on = asyncio.Event()
+
+    async def play(stage: Stage) -> None:
+        await stage.say("variantCount", 0, "3")
+        await stage.say("setCode", 0, "<p>be")
+        await goes_on.wait()
+        for index in range(3):
+            await stage.say("setCode", index, f"<p>whole {index}</p>")
+        await stage.say("variantComplete", 0)
+        await stage.say("variantError", 1, "too long")
+        await asyncio.Event().wait()
+
+    backend.play = play
+    async with served.connect() as websocket:
+        await websocket.send(json.dumps(request()))
+        await until(served.trees)
+        with database_away(served.data):
+            goes_on.set()
+            async for message in messages(websocket):
+                if message["type"] == "variantError":
+                    break
+            await websocket.close(CANCELLED)
+            await until(lambda: waiting(settings))
+    [[generation]] = await served.settled()
+    assert ends(generation) == [
+        ("completed", "<p>whole 0</p>"),
+        ("failed", "<p>whole 1</p>"),
+        ("cancelled", "<p>whole 2</p>"),
+    ]
+    backend.play = lambda stage: stage.complete("<p>edited</p>")
+    await served.ask(edit("<p>whole 0</p>", []))
+    [[_, edited]] = await served.settled(2)
+    assert edited.variants[0].parent_id == variants_of(generation)[0].id
+
+
+async def test_the_next_process_delivers_what_one_has_left(
+    data: DataLayer, backend: Backend, settings: Settings
+) -> None:
+    async def play(stage: Stage) -> None:
+        await stage.say("variantCount", 0, "1")
+        await stage.say("setCode", 0, "<p>half")
+        await asyncio.Event().wait()
+
+    backend.play = play
+    async with serving(data, backend) as served:
+        websocket = await served.connect()
+        await websocket.send(json.dumps(request()))
+        await until(lambda: backend.received)
+        with database_away(data):
+            await asyncio.sleep(0.3)
+            backend.play = lambda stage: stage.complete("<p>done</p>")
+            await served.ask(request("Another one"))
+            await until(lambda: waiting(settings))
+            websocket.transport.abort()
+            await until(lambda: not backend.was_cancelled.is_set())
+    async with serving(data, backend) as served:
+        by_prompt = {tree[0].prompt: tree[0] for tree in await served.settled(2)}
+        half, done = by_prompt["A shop"], by_prompt["Another one"]
+        assert ends(half) == [("failed", "<p>half")]
+        assert half.variants[0].error_message == "the service was stopped"
+        assert ends(done) == [("completed", "<p>done</p>")]
+
+
+async def test_neither_cache_nor_storage_is_needed(served: Recorded, backend: Backend) -> None:
+    backend.play = lambda stage: stage.complete("<p>one</p>")
+    unreachable = StorageUnavailableError("the storage cannot be reached")
+    gone = CacheUnavailableError("the cache cannot be reached")
+    with away((FileService, "save", unreachable), (Cache, "get", gone), (Cache, "set", gone)):
+        await served.ask(request())
+        [[generation]] = await served.settled()
+        assert ends(generation) == [("completed", "<p>one</p>")]
+    actor = await served.person()
+
+    async def is_stored() -> bool:
+        return bool(await served.data.files.list(owner_id=actor.user_id))
+
+    await until(is_stored)
+
+
+async def test_a_writer_that_comes_after_its_lease_loses_nothing(served: Recorded, backend: Backend) -> None:
+    """The database was away for so long that somebody else has ended what seemed to be abandoned."""
+    goes_on = asyncio.Event()
+
+    async def play(stage: Stage) -> None:
+        await stage.say("variantCount", 0, "1")
+        await stage.say("setCode", 0, "<p>ha")
+        await goes_on.wait()
+        await stage.say("setCode", 0, "<p>half and half</p>")
+        await stage.say("variantComplete", 0)
+
+    backend.play = play
+    async with served.connect() as websocket:
+        await websocket.send(json.dumps(request()))
+        await until(served.trees)
+        [[generation]] = await served.trees()
+        actor = await served.person()
+        other = await served.data.generations.take_over(actor, generation.id)
+        await served.data.generations.fail(actor, other.writer_token, 0, "its writer is gone")
+        goes_on.set()
+        assert [each["type"] async for each in messages(websocket)][-1] == "variantComplete"
+    [[failed, late]] = await served.settled(2)
+    assert failed.variants[0].status == "failed"
+    assert ends(late) == [("completed", "<p>half and half</p>")]
