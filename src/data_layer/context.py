@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypedDict, Unpack
 from uuid import UUID, uuid4
@@ -53,6 +54,44 @@ class RequestContext:
     api_key_id: UUID | None = None
     correlation_id: str | None = None
     source: str | None = None
+
+
+class Priority(Enum):
+    """Who gets a connection of the database first while all are in use."""
+
+    PROBE = "probe"
+    """What asks for so little that it is never kept waiting for others."""
+    SHED_LAST = "shed_last"
+    """What nobody would send again if it was refused, and work that no request began."""
+    ORDINARY = "ordinary"
+    """What is refused when too much waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How work waits while the database has no connection for it.
+
+    Attributes:
+        priority: who is served, and refused, first.
+        seconds: how long it waits; None: DB_POOL_TIMEOUT.
+    """
+
+    priority: Priority = Priority.SHED_LAST
+    seconds: float | None = None
+
+
+_OWN_WORK = Patience()
+_patience: ContextVar[Patience] = ContextVar("patience", default=_OWN_WORK)
+
+
+def set_patience(patience: Patience) -> None:
+    """Say how what this task does from now on waits for the database, and what the tasks do that it starts."""
+    _patience.set(patience)
+
+
+def current_patience() -> Patience:
+    """How this task waits."""
+    return _patience.get()
 
 
 _NOTHING = RequestContext()

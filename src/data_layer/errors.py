@@ -23,6 +23,7 @@ was wrong with which thing and what to do, and never holds a secret.
     │   ├── MailServerError                mail_server_unavailable
     │   └── MailTemplateError              mail_template_invalid
     ├── OverloadedError                    overloaded
+    ├── DeadlineExceededError              deadline_exceeded
     ├── TooManyRequestsError               too_many_requests
     ├── PermissionDeniedError              permission_denied
     │   └── MissingScopeError              scope_missing
@@ -72,6 +73,7 @@ was wrong with which thing and what to do, and never holds a secret.
     │   ├── DatabasePermissionError        database_permission_denied
     │   ├── DatabaseMissingError           database_missing
     │   ├── PoolTimeoutError               database_pool_timeout
+    │   │   └── DatabaseOverloadedError    database_overloaded
     │   ├── StatementTimeoutError          database_statement_timeout
     │   ├── CommitUnknownError             commit_unknown
     │   ├── ConcurrentChangeError          concurrent_change
@@ -279,6 +281,12 @@ class OverloadedError(DataLayerError):
     """More passwords are queued than this process can check in time. Try again in a few seconds."""
 
     code = "overloaded"
+
+
+class DeadlineExceededError(DataLayerError):
+    """A request took longer than it may, and was cancelled (REQUEST_DEADLINE)."""
+
+    code = "deadline_exceeded"
 
 
 class TooManyRequestsError(DataLayerError):
@@ -619,6 +627,12 @@ class PoolTimeoutError(DatabaseError):
     """Every connection stayed in use for the whole waiting time (DB_POOL_TIMEOUT)."""
 
     code = "database_pool_timeout"
+
+
+class DatabaseOverloadedError(PoolTimeoutError):
+    """Every connection is in use, and as much waits for one as may (DB_POOL_QUEUE). Repeat it in a few seconds."""
+
+    code = "database_overloaded"
 
 
 class StatementTimeoutError(DatabaseError):

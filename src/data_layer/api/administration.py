@@ -262,6 +262,7 @@ async def read_trail(call: Call, response: Response, query: Annotated[TrailQuery
 @routes.get(
     "/audit/export",
     summary="Export the audit trail",
+    takes_long=True,
     errors=[422],
     response_class=Response,
     responses=_EXPORTED,
@@ -292,7 +293,7 @@ async def retry_mail(call: Call, mail_id: UUID) -> MailView:
     return await call.data.mails.retry(call.actor, mail_id)
 
 
-@routes.post("/maintenance", summary="Run maintenance", errors=[])
+@routes.post("/maintenance", summary="Run maintenance", takes_long=True, errors=[])
 async def run_maintenance(call: Call, body: Round) -> MaintenanceReport:
     """For administrators. One round at a time: ``is_complete`` is false where another process is at it."""
     return await call.data.maintenance.run(call.actor, dry_run=body.dry_run)

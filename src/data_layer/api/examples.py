@@ -76,6 +76,7 @@ _PROBLEMS: dict[int, tuple[str, str]] = {
     422: ("request_invalid", "limit: Input should be less than or equal to 1000"),
     428: ("precondition_required", "send If-Match with the ETag of what you have read"),
     429: ("too_many_requests", "too many requests; try again in 30 seconds"),
+    504: ("deadline_exceeded", "the request was cancelled after 60 s; what it was to change may have happened: look"),
     503: ("database_unavailable", "this is not available at the moment; try again in a few seconds"),
 }
 

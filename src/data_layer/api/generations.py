@@ -164,20 +164,32 @@ async def select(call: Call, generation_id: UUID, body: Selection) -> Generation
     return await call.data.generations.select(call.actor, generation_id, body.variant)
 
 
-@routes.post("/{generation_id}/writer", summary="Take over as the writer", errors=[404, 409])
+@routes.post("/{generation_id}/writer", summary="Take over as the writer", is_shed_last=True, errors=[404, 409])
 async def take_over(call: Call, generation_id: UUID) -> WriterState:
     """For a process that continues what another one began, whose token is of no use from now on."""
     return await call.data.generations.take_over(call.actor, generation_id)
 
 
-@routes.put("/{generation_id}/lease", summary="Renew the lease of the writer", status_code=204, errors=[404, 409])
+@routes.put(
+    "/{generation_id}/lease",
+    summary="Renew the lease of the writer",
+    status_code=204,
+    is_shed_last=True,
+    errors=[404, 409],
+)
 async def renew_lease(call: Call, generation_id: UUID, writer: _WriterToken) -> None:
     """For a writer that has nothing to send, such as while a model thinks. Every twenty seconds is often enough."""
     _require_token_of(generation_id, writer)
     await call.data.generations.renew(call.actor, writer)
 
 
-@routes.post("/{generation_id}/events", summary="Write what was streamed", max_body=_WRITTEN_BODY, errors=[404, 409])
+@routes.post(
+    "/{generation_id}/events",
+    summary="Write what was streamed",
+    max_body=_WRITTEN_BODY,
+    is_shed_last=True,
+    errors=[404, 409],
+)
 async def append(call: Call, generation_id: UUID, body: Batch, writer: _WriterToken) -> Appended:
     """It renews the lease. Pieces that came before are passed over, so a batch may be sent again."""
     _require_token_of(generation_id, writer)
@@ -187,7 +199,13 @@ async def append(call: Call, generation_id: UUID, body: Batch, writer: _WriterTo
     )
 
 
-@routes.put("/{generation_id}/variants/{index}", summary="End a variant", max_body=_WRITTEN_BODY, errors=[404, 409])
+@routes.put(
+    "/{generation_id}/variants/{index}",
+    summary="End a variant",
+    max_body=_WRITTEN_BODY,
+    is_shed_last=True,
+    errors=[404, 409],
+)
 async def end(
     call: Call, generation_id: UUID, index: _Index, body: VariantEnding, writer: _WriterToken
 ) -> EndedVariant:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 from fastapi import APIRouter, Response, status
 
+from data_layer.context import set_patience
 from data_layer.errors import DataLayerError, SchemaAheadError
 from data_layer.schemas.base import Value
 from data_layer.schemas.health import Health, HealthStatus
 from data_layer.services.health import PROBE_SECONDS, within
+from data_layer.web.deadlines import PROBE
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
@@ -87,6 +89,7 @@ def make_router(data: DataLayer) -> APIRouter:
     @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", summary="Can requests be served?", responses={503: {"model": Ready}})
     async def readyz(response: Response) -> Ready:
+        set_patience(PROBE)
         ready = await _readiness(data)
         response.status_code = status.HTTP_200_OK if ready.ready else status.HTTP_503_SERVICE_UNAVAILABLE
         return ready
@@ -94,6 +97,7 @@ def make_router(data: DataLayer) -> APIRouter:
     @router.head("/health", include_in_schema=False)
     @router.get("/health", summary="Do database, cache and storage work?", responses={503: {"model": PublicHealth}})
     async def health(response: Response) -> PublicHealth:
+        set_patience(PROBE)
         report = await probe.result()
         response.status_code = status.HTTP_200_OK if report.overall else status.HTTP_503_SERVICE_UNAVAILABLE
         return PublicHealth.model_validate(report.model_dump())

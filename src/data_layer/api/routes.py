@@ -27,7 +27,7 @@ from starlette.types import Message, Receive, Scope
 
 from data_layer.api.idempotency import DESCRIPTION as IDEMPOTENCY_KEY
 from data_layer.api.idempotency import Fingerprint, answer_once, key_of
-from data_layer.context import current_context
+from data_layer.context import current_context, set_patience
 from data_layer.entities.enums import ApiScope
 from data_layer.errors import PermissionDeniedError
 from data_layer.layer import DataLayer
@@ -36,6 +36,7 @@ from data_layer.schemas.sessions import ActiveSession
 from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import Caller, People, authenticate, people_of
 from data_layer.web.compression import decompressed
+from data_layer.web.deadlines import ORDINARY, Deadline, patience_until
 from data_layer.web.errors import described
 from data_layer.web.rate_limits import admit
 
@@ -125,6 +126,8 @@ class ServiceRoute(APIRoute):
         scope: what an API key in place of a session must be good for; without one no key is accepted.
         max_body: bytes of the body, or what says so of a request; a larger one is refused while it is read.
         counted: the kind of request of which a network may send so many; for routes that need no login.
+        is_shed_last: whether its callers do not repeat what is refused, so that it is held for longer and refused last.
+        takes_long: whether it has no deadline (REQUEST_DEADLINE).
         options: those of FastAPI.
     """
 
@@ -137,9 +140,13 @@ class ServiceRoute(APIRoute):
         max_body: MaxBody,
         scope: ApiScope | None = None,
         counted: RequestKind | None = None,
+        is_shed_last: bool = False,
+        takes_long: bool = False,
         **options: Any,
     ) -> None:
         self._scope = scope
+        self._is_shed_last = is_shed_last
+        self._takes_long = takes_long
         self._needs_login = needs_login
         self._counted = counted
         self._max_body = max_body
@@ -158,33 +165,39 @@ class ServiceRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            most = self._max_body
-            if callable(most):
-                most = most(people_of(request).data, request.scope)
-            receive = _limited(request.receive, most)
-            encoding = request.headers.get("content-encoding", "identity")
-            if encoding != "identity" and request.method in _WITH_BODY:
-                receive = decompressed(receive, encoding, most)
-            call = Call(request.scope, receive)
-            if self._needs_login:
-                call.scope["caller"] = caller = await authenticate(call, self._scope)
-                await admit(call.served.rates, call.scope, caller.counted_as)
-            elif self._counted is not None:
-                await call.served.limiter.admit(current_context().ip_address, self._counted)
-            key = key_of(call.scope) if self._is_idempotent else None
-            if key is None:
-                response = await handle(call)
-            else:
-                fingerprint = Fingerprint(call.scope, call.receive)
-                hashed = Call(call.scope, fingerprint.receive)
-                response = await answer_once(
-                    call.data.idempotency, call.user_id, key, fingerprint, partial(handle, hashed)
-                )
+            people = people_of(request)
+            seconds = None if self._takes_long else people.data.settings.service.request_deadline or None
+            set_patience(patience_until(seconds) if self._is_shed_last else ORDINARY)
+            async with Deadline(seconds) as deadline:
+                response = await self._handle(request, deadline, handle)
             # What people see of themselves stays out of every cache, unless the handler says otherwise.
             response.headers.setdefault("cache-control", "no-store")
             return response
 
         return answer
+
+    async def _handle(
+        self, request: Request, deadline: Deadline, handle: Callable[[Request], Coroutine[Any, Any, Response]]
+    ) -> Response:
+        most = self._max_body
+        if callable(most):
+            most = most(people_of(request).data, request.scope)
+        receive = _limited(deadline.without(request.receive), most)
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding != "identity" and request.method in _WITH_BODY:
+            receive = decompressed(receive, encoding, most)
+        call = Call(request.scope, receive)
+        if self._needs_login:
+            call.scope["caller"] = caller = await authenticate(call, self._scope)
+            await admit(call.served.rates, call.scope, caller.counted_as)
+        elif self._counted is not None:
+            await call.served.limiter.admit(current_context().ip_address, self._counted)
+        key = key_of(call.scope) if self._is_idempotent else None
+        if key is None:
+            return await handle(call)
+        fingerprint = Fingerprint(call.scope, call.receive)
+        hashed = Call(call.scope, fingerprint.receive)
+        return await answer_once(call.data.idempotency, call.user_id, key, fingerprint, partial(handle, hashed))
 
 
 def creates_something(methods: Iterable[str], options: Mapping[str, Any], *, needs_login: bool) -> bool:
@@ -262,6 +275,8 @@ class Routes:
         scope: ApiScope | None = None,
         counted: RequestKind | None = None,
         max_body: MaxBody = SMALL_BODY,
+        is_shed_last: bool = False,
+        takes_long: bool = False,
         **options: Any,
     ) -> Iterable[ServiceRoute]:
         needs_login = self._needs_login if needs_login is None else needs_login
@@ -278,7 +293,7 @@ class Routes:
             extra = extra | {"parameters": [IDEMPOTENCY_KEY]}
         if 428 in errors:
             extra = extra | {"parameters": [_IF_MATCH]}
-        statuses = {429, 503, *errors} | ({401, 403} if needs_login else set())
+        statuses = {429, 503, *errors} | (set() if takes_long else {504}) | ({401, 403} if needs_login else set())
         if options.get("status_code") == 204:
             options["response_model"] = None
         responses = described(*sorted(statuses)) | options.pop("responses", {})
@@ -286,6 +301,8 @@ class Routes:
             "needs_login": needs_login,
             "scope": scope,
             "counted": counted,
+            "is_shed_last": is_shed_last,
+            "takes_long": takes_long,
             "tags": [self._tag],
             "responses": responses,
             "max_body": max_body,

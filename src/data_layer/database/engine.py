@@ -7,7 +7,7 @@ import json
 import time
 from functools import partial
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import psycopg
 from sqlalchemy import Dialect, event
@@ -20,6 +20,7 @@ from data_layer.database.failures import READ_ONLY, translated
 from data_layer.database.observation import Observation
 from data_layer.database.schema_state import SchemaState, read_schema_state
 from data_layer.database.statements import Sql, Statement
+from data_layer.database.waiting_line import WaitingLine
 from data_layer.errors import DatabaseUnavailableError, NotInitializedError
 from data_layer.observability.log import get_log
 from data_layer.settings.database import DatabaseSettings
@@ -53,6 +54,7 @@ class Database:
         self._trusted_since = 0.0
         self.waiting = 0
         """How many tasks wait for a connection."""
+        self._line = WaitingLine(self._free, most=settings.db_pool_queue, seconds=settings.db_pool_timeout)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -100,6 +102,7 @@ class Database:
 
         Raises:
             PoolTimeoutError: when none became free in time.
+            DatabaseOverloadedError: when too many tasks wait for one.
             DatabaseUnavailableError: when a new one cannot be made.
         """
         started = perf_counter()
@@ -117,7 +120,13 @@ class Database:
         return connection
 
     async def _connect(self) -> AsyncConnection:
-        connection = await self.engine.connect()
+        if self._line.is_needed:
+            await self._line.wait()
+        try:
+            connection = await self.engine.connect()
+        except BaseException:
+            self._line.wake()
+            raise
         for _ in range(self._settings.db_max_connections):
             driver = driver_of(connection)
             if not driver.is_stale and driver.opened_at >= self._trusted_since:
@@ -138,6 +147,7 @@ class Database:
             await connection.close()
         else:  # Nothing has to be awaited, and SQLAlchemy's greenlet would cost more than all the rest.
             proxied.close()
+        self._line.wake()
         if others_may_wait:
             # A waiting task is woken in the next turn of the loop: without it this task could take it back at once.
             await asyncio.sleep(0)
@@ -179,6 +189,13 @@ class Database:
         if not isinstance(pool, QueuePool):
             raise TypeError("the engine has another pool than the one it was made with")
         return {"maximum": pool.size(), "in_use": pool.checkedout(), "idle": pool.checkedin()}
+
+    def _free(self) -> int:
+        """How many connections can be taken at once; once the pool is closed nobody needs to wait to learn it."""
+        if self._engine is None:
+            return self._settings.db_max_connections
+        pool = cast("QueuePool", self._engine.pool)
+        return pool.size() - pool.checkedout()
 
     async def _open_minimum(self) -> None:
         opened: list[AsyncConnection] = []

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError, St
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm.exc import StaleDataError
 
+from data_layer.database.waiting_line import NONE_FREE
 from data_layer.entities import Entity
 from data_layer.entities.triggers import APPEND_RULE, GENERATION_RULE, MOVE_RULE, USAGE_RULE, VERSION_RULE
 from data_layer.errors import (
@@ -63,10 +64,7 @@ def translate(error: Exception) -> DataLayerError:
     """The library's error for one of the driver's or SQLAlchemy's."""
     match error:
         case PoolExhausted():
-            return PoolTimeoutError(
-                "no connection to PostgreSQL became free in time; raise DB_MAX_CONNECTIONS or DB_POOL_TIMEOUT, "
-                "or look for transactions that stay open"
-            )
+            return PoolTimeoutError(NONE_FREE)
         case PendingRollbackError():
             return TransactionError(FAILED_BEFORE)
         case StaleDataError():

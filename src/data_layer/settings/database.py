@@ -76,6 +76,13 @@ class DatabaseSettings(SettingsPart):
     )
     db_min_connections: int = Field(2, ge=0, le=10_000, description="Connections that are opened at start.")
     db_pool_timeout: Seconds = Field(10, description="Seconds to wait for a free connection.")
+    db_pool_queue: int = Field(
+        200,
+        ge=1,
+        le=100_000,
+        description="HTTP requests that may wait for a free connection in each process; one more is answered 503 at "
+        "once. Not counted is what its sender would not repeat, such as what a writer streams.",
+    )
     db_connect_timeout: Seconds = Field(5, description="Seconds to wait for a new connection.")
     db_statement_timeout: Seconds = Field(30, description="Seconds that one statement may take.")
     db_pgbouncer: bool = Field(

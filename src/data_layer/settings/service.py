@@ -72,6 +72,12 @@ class ServiceSettings(SettingsPart):
         "not pause for longer, nor be slower than 1 KiB a second.",
     )
 
+    request_deadline: SecondsOrNever = Field(
+        60,
+        description="Seconds after which a request that is not answered is cancelled, with what it does below, and "
+        "answered 504; 0: never. Without the time in which its body arrives and its answer is read.",
+    )
+
     preview_origin: Origin | None = Field(
         None,
         description="Origin at which clients reach this service only to look at generated pages, such as "

@@ -16,6 +16,7 @@ from starlette.types import Scope
 from data_layer import errors
 from data_layer.errors import (
     DataLayerError,
+    DeadlineExceededError,
     StillRunningError,
     StorageError,
     TooManyAttemptsError,
@@ -53,6 +54,7 @@ _STATUSES: tuple[tuple[type[DataLayerError], int], ...] = (
     (errors.InvalidValueError, 422),
     (errors.FetchError, 422),
     (errors.OverloadedError, 503),
+    (errors.DeadlineExceededError, 504),
     (errors.IssuerUnavailableError, 503),
     (errors.IssuerError, 502),
     (errors.MailServerError, 503),
@@ -161,7 +163,8 @@ def problem_of(scope: Scope, error: DataLayerError) -> Problem:
     message = str(error)
     if status >= 500:
         log.error("request_failed", code=error.code, reason=message)
-        message = _NO_STORAGE if isinstance(error, StorageError) else _UNAVAILABLE
+        if not isinstance(error, DeadlineExceededError):
+            message = _NO_STORAGE if isinstance(error, StorageError) else _UNAVAILABLE
     field: str | None = getattr(error, "field", None)
     fields = () if field is None else (FieldProblem(field=field, message=message),)
     current: dict[str, Any] | None = getattr(error, "current", None)

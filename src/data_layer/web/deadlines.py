@@ -1,0 +1,78 @@
+"""How long a request may take, and how it waits for the database."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from data_layer.context import Patience, Priority
+from data_layer.errors import DeadlineExceededError
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive
+
+ORDINARY = Patience(Priority.ORDINARY)
+"""How requests wait whose callers repeat them."""
+PROBE = Patience(Priority.PROBE)
+_SHARE = 0.75
+
+
+def patience_until(seconds: float | None) -> Patience:
+    """How a request waits that is shed last: for most of its time, so that 503 comes before its deadline."""
+    return Patience(Priority.SHED_LAST, None if seconds is None else _SHARE * seconds)
+
+
+class Deadline:
+    """Cancels what a block awaits when its time is over; an asynchronous context manager.
+
+    Args:
+        seconds: its time; None: any.
+    """
+
+    __slots__ = ("_is_over", "_limit", "_seconds")
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._is_over = False
+        self._limit = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> Self:
+        await self._limit.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the block.
+
+        Raises:
+            DeadlineExceededError: it was cancelled because its time was over.
+        """
+        self._is_over = True
+        try:
+            await self._limit.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            raise DeadlineExceededError(
+                f"the request was cancelled after {self._seconds:g} s; what it was to change may have happened: look, "
+                "or send it again with the same Idempotency-Key"
+            ) from None
+
+    def without(self, receive: Receive) -> Receive:
+        """Receive the messages of a request without its time running: connections have limits of their own."""
+        if self._seconds is None:
+            return receive
+        seconds = self._seconds
+
+        async def receive_in_time() -> Message:
+            self._run_until(None)
+            try:
+                return await receive()
+            finally:
+                self._run_until(asyncio.get_running_loop().time() + seconds)
+
+        return receive_in_time
+
+    def _run_until(self, moment: float | None) -> None:
+        if not (self._is_over or self._limit.expired()):
+            self._limit.reschedule(moment)
