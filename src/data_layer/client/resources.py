@@ -19,6 +19,8 @@ from data_layer.client.transport import UNSET, Call, Transport, Unset, new_key
 from data_layer.client.values import (
     Accepted,
     AcceptedRegistration,
+    ApiKeys,
+    ApiScope,
     Appended,
     AssetPage,
     AssetView,
@@ -33,6 +35,7 @@ from data_layer.client.values import (
     BudgetView,
     CodeDiff,
     CodeStack,
+    CreatedKey,
     CreatedShare,
     DesignSystems,
     DesignSystemView,
@@ -458,6 +461,53 @@ class AdminCalls(Resource):
         For administrators: the person who registered reads mail there. A new account is open then.
         """
         return await self.transport.send(UserAdmin, Call("POST", f"/v1/admin/users/{path_value(user_id)}/verify"))
+
+
+class ApiKeysCalls(Resource):
+    """Calls of the section *api keys*."""
+
+    __slots__ = ()
+
+    async def create(
+        self,
+        *,
+        name: str,
+        scopes: Sequence[ApiScope],
+        expires_in: int | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> CreatedKey:
+        """Make an API key.
+
+        Scopes: ``read`` and ``write`` what the person has, ``generate`` code, ``admin`` for administrators
+        alone.
+
+        409 where a person has 50 keys in force.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            CreatedKey,
+            Call(
+                "POST",
+                "/v1/accounts/me/api-keys",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
+                body={"name": name, "scopes": scopes, "expires_in": expires_in},
+            ),
+        )
+
+    async def list_keys(self) -> ApiKeys:
+        """List the own API keys.
+
+        ``prefix`` is how a key begins, to recognise it by. ``last_used_at`` may be some seconds old.
+        """
+        return await self.transport.send(ApiKeys, Call("GET", "/v1/accounts/me/api-keys"))
+
+    async def revoke(self, key_id: UUID | str) -> None:
+        """Revoke an API key.
+
+        It is refused everywhere within two seconds. Harmless to repeat.
+        """
+        await self.transport.respond(Call("DELETE", f"/v1/accounts/me/api-keys/{path_value(key_id)}"))
 
 
 class AssetsCalls(DirectUploads):
@@ -1665,6 +1715,7 @@ class Resources:
         self.transport = transport
         self.accounts = AccountsCalls(transport)
         self.admin = AdminCalls(transport)
+        self.api_keys = ApiKeysCalls(transport)
         self.assets = AssetsCalls(transport)
         self.budgets = BudgetsCalls(transport)
         self.design_systems = DesignSystemsCalls(transport)

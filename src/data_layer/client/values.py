@@ -15,6 +15,8 @@ from pydantic import Field
 
 from data_layer.client.base import Answer
 
+ApiScope = Literal["read", "write", "generate", "admin"]
+"""What an API key may do for the person whose it is."""
 AuditAction = Literal[
     "user_login",
     "user_logout",
@@ -24,6 +26,10 @@ AuditAction = Literal[
     "user_delete_account",
     "user_verify_email",
     "user_reset_password",
+    "user_create_api_key",
+    "user_revoke_api_key",
+    "user_add_factor",
+    "user_remove_factor",
     "project_create",
     "project_update",
     "project_delete",
@@ -175,6 +181,27 @@ class ActiveSession(Answer):
     expires_at: datetime
 
 
+class ApiKeyView(Answer):
+    """A key, without what a program shows: ``prefix`` is how it begins. ``last_used_at`` may be some
+    seconds old.
+    """
+
+    id: UUID
+    name: str
+    prefix: str
+    scopes: Sequence[ApiScope | str]
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    created_at: datetime
+
+
+class ApiKeys(Answer):
+    """All of them, the newest first; those that have ended for 90 days more."""
+
+    api_keys: Sequence[ApiKeyView]
+
+
 class Appended(Answer):
     """The number of the last piece that the generation has."""
 
@@ -302,6 +329,13 @@ class CodeDiff(Answer):
     hunks: Sequence[Hunk]
     added_lines: int
     removed_lines: int
+
+
+class CreatedKey(Answer):
+    """A key that was made. ``secret`` is what a program sends as bearer token; it cannot be had again."""
+
+    secret: str
+    api_key: ApiKeyView
 
 
 class CreatedShare(Answer):
@@ -632,6 +666,7 @@ class MaintenanceReport(Answer):
     is_complete: bool = True
     sessions_removed: int = 0
     refresh_tokens_removed: int = 0
+    api_keys_removed: int = 0
     session_changes_removed: int = 0
     idempotency_keys_removed: int = 0
     login_attempts_removed: int = 0
