@@ -328,12 +328,13 @@ class Cache:
     async def get_many(self, keys: Iterable[str], as_type: Any = None) -> dict[str, Any]:
         """The values that were found, by key, in the order of the keys."""
         names = self._many(keys)
-        if len(self._near):
-            values = {redis_key: self._near.find(redis_key, as_type) for redis_key in names}
-            values |= await self._entries.look_many([key for key in names if values[key] is MISSING], as_type)
-        else:
-            values = await self._entries.look_many(names, as_type)
-        return {names[redis_key]: value for redis_key, value in values.items() if value is not MISSING}
+        found, missing = self._near.find_many(names, as_type)
+        if missing:
+            looked_up = await self._entries.look_many(missing, as_type)
+            found |= {names[key]: value for key, value in looked_up.items() if value is not MISSING}
+            if len(missing) < len(names):
+                found = {name: found[name] for name in names.values() if name in found}
+        return found
 
     async def set_many(self, values: Mapping[str, object], ttl: TimeToLive) -> None:
         """Store values with one time to live. All are checked before the first is sent; it is not a transaction.
@@ -525,7 +526,8 @@ class Cache:
     def _many(self, keys: Iterable[str]) -> dict[bytes, str]:
         if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
             raise InvalidCacheKeyError(f"Many cache keys are a list of texts, not one {type(keys).__name__}")
-        return {self._namespace.key(key): key for key in keys}
+        name = self._namespace.key
+        return {name(key): key for key in keys}
 
 
 def _collected(

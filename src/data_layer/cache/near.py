@@ -8,7 +8,7 @@ import enum
 import sys
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from itertools import islice
 from time import monotonic
@@ -226,6 +226,28 @@ class NearCopy:
         entry.was_read = True
         self.hits += 1
         return entry.value if entry.make is None else entry.make()
+
+    def find_many(self, names: Mapping[bytes, str], as_type: Any) -> tuple[dict[str, Any], list[bytes]]:
+        """What ``find`` finds of these keys, by their names, and the keys of which it finds nothing; in their order."""
+        now = monotonic()
+        if now >= self.trusted_until:
+            return {}, list(names)
+        proven, probation = self._proven, self._probation
+        found: dict[str, Any] = {}
+        missing: list[bytes] = []
+        for key, name in names.items():
+            entry = proven.get(key) or probation.get(key)
+            if (
+                entry is None
+                or now >= entry.end
+                or (entry.as_type is not as_type and not self._prepare(key, entry, as_type))
+            ):
+                missing.append(key)
+                continue
+            entry.was_read = True
+            found[name] = entry.value if entry.make is None else entry.make()
+        self.hits += len(found)
+        return found, missing
 
     def begin(self, key: bytes) -> Fetch | None:
         """Announce that a key is being read; None while the copy takes nothing in. Ends with ``end``."""

@@ -101,6 +101,17 @@ class TestManyKeys:
         assert await cache.delete_many(["absent", *values]) == 1203
         assert await cache.get_many(values) == {}
 
+    async def test_what_was_read_before_stands_in_its_place(self, cache: Cache) -> None:
+        values = {"a": [1], "b": None, "c": {"x": [2]}, "d": "four", "e": 5}
+        await cache.set_many(values, 60)
+        for _ in range(3):
+            assert await cache.get_many(["b", "d"]) == {"b": None, "d": "four"}
+            wanted = ["e", "d", "absent", "c", "b", "a"]
+            found = await cache.get_many(wanted)
+            assert list(found.items()) == [(key, values[key]) for key in wanted if key != "absent"]
+            found["c"]["x"].append(3)
+            found["a"].clear()
+
     async def test_more_bytes_than_one_batch_carries(self, cache: Cache) -> None:
         values = {f"key-{number}": os.urandom(400_000) for number in range(8)}
         await cache.set_many(values, 60)
