@@ -44,6 +44,7 @@ from data_layer.schemas.generations import (
 )
 from data_layer.schemas.images import ImageChanges, NewImage
 from data_layer.schemas.lineage import ReceivedGeneration, ReceivedVariant
+from data_layer.schemas.operations import LogLevel
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectFilter
 from data_layer.schemas.sessions import GeoLocation
 from data_layer.schemas.usage import NewUsage
@@ -225,6 +226,8 @@ class World:
             "key_id": key.key.id,
             "secret": key.secret.get_secret_value(),
             "scopes": [ApiScope.READ],
+            "level": LogLevel.INFO,
+            "length": timedelta(minutes=1),
             "reservation": await data.usage.reserve(SYSTEM, Decimal(1), user_id=user.id),
             "image_id": image.id,
             "source": picture("PNG"),

@@ -27,6 +27,7 @@ NOT_FOR_OWNERS = {
     ("accounts", "list"),
     ("sessions", "list_all"),
     ("mails", "list"),
+    ("operations", "examine"),
     ("audit", "list"),
     ("usage", "sums"),
     ("usage", "entries"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -18,11 +19,13 @@ from data_layer.errors import NotFoundError, PermissionDeniedError
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.audit import AuditFilter, AuditView
 from data_layer.schemas.designs import DesignSystemChanges
+from data_layer.schemas.operations import LogLevel
 from data_layer.schemas.users import ExternalIdentity, ProfileChanges, UserFull
 from data_layer.services.audit import service as audit_service
 from tests.services.accounts.support import PASSWORD, make_account
 
 Call = Callable[[DataLayer, Actor, UserFull, Any], Awaitable[object]]
+MINUTE = timedelta(minutes=1)
 IDENTITY = ExternalIdentity(provider=AuthProvider.GITHUB, subject="x")
 
 
@@ -70,6 +73,13 @@ CALLS: dict[str, Call] = {
     "usage.entries": lambda d, a, u, _: d.usage.entries(a, user_id=u.id),
     "usage.set_budget": lambda d, a, u, _: d.usage.set_budget(a, u.id, Decimal(1)),
     "accounts.verify": lambda d, a, u, _: d.accounts.verify(a, u.id),
+    "operations.change_log_level": lambda d, a, _u, _: d.operations.change_log_level(
+        a, LogLevel.WARN, timedelta(minutes=1)
+    ),
+    "operations.examine": lambda d, a, _u, _: d.operations.examine(a),
+    "operations.reset_log_levels": lambda d, a, _u, _: d.operations.reset_log_levels(a),
+    "operations.state": lambda d, a, _u, _: d.operations.state(a),
+    "operations.statistics": lambda d, a, _u, _: d.operations.statistics(a),
     "mails.list": lambda d, a, u, _: d.mails.list(a, user_id=u.id),
     "mails.get": lambda d, a, u, _: d.mails.get(a, u.id),
     "mails.retry": lambda d, a, u, _: d.mails.retry(a, u.id),

@@ -238,7 +238,10 @@ class PageRoute(APIRoute):
             extend_request_context(source="console")
             try:
                 if self._needs_login:
-                    call.scope["caller"] = await authenticate(call)
+                    call.scope["caller"] = caller = await authenticate(call)
+                    standing = await people_of(call).rates.count(caller.counted_as)
+                    if standing is not None:
+                        standing.require()
                 else:
                     refuse_other_sites(call)
                 response = await handle(call)

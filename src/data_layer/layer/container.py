@@ -27,12 +27,14 @@ from data_layer.database.replicas import Replicas
 from data_layer.embedded import EmbeddedAddresses
 from data_layer.entities.enums import StorageKind
 from data_layer.errors import CacheError, CacheLoginError
+from data_layer.layer.doctor import examine
 from data_layer.layer.servers import embedded_servers, log_progress, prepare, require_direct_address, run_in_thread
+from data_layer.observability.levels import LevelFile
 from data_layer.observability.log import get_log
 from data_layer.observability.tracing.current import current_traceparent
 from data_layer.observability.tracing.opening import open_tracing
 from data_layer.repositories.session_changes import SESSION_CHANNEL
-from data_layer.repositories.unit_of_work import AfterCommit, CommitHooks, UnitOfWork, last_position
+from data_layer.repositories.unit_of_work import AfterCommit, CommitHooks, Transactions, UnitOfWork, last_position
 from data_layer.services.accounts import AccountDependencies, AccountService, PasswordHasher
 from data_layer.services.api_keys import ApiKeyService
 from data_layer.services.audit.buffer import AuditBuffer, SpillFolder
@@ -59,6 +61,7 @@ from data_layer.services.mails.rendering import MailRenderer
 from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.openid import OpenIdService
 from data_layer.services.openid.providers import configured_providers
+from data_layer.services.operations import OperationService
 from data_layer.services.previews import PreviewService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService, SeedServices
@@ -182,6 +185,8 @@ class Container:
     health: HealthService
     """Whether database, cache and storage work."""
     statistics: StatisticsService
+    operations: OperationService
+    """The health of everything, and what is logged, for administrators."""
     """Figures of database, cache and storage."""
 
 
@@ -290,6 +295,7 @@ async def open_container(
         SeedServices(accounts, sessions, projects, generations, images, designs, shares, usage),
         is_production=settings.is_production,
     )
+    statistics = StatisticsService(database, replicas, transactions, cache, settings.storage)
     return Container(
         tracing=tracing,
         migrator=migrator,
@@ -327,7 +333,21 @@ async def open_container(
         maintenance=traced("maintenance", maintenance),
         seed=traced("seed", seed),
         health=traced("health", HealthService(transactions, cache.check, storage.check)),
-        statistics=traced("statistics", StatisticsService(database, replicas, transactions, cache, settings.storage)),
+        statistics=traced("statistics", statistics),
+        operations=traced("operations", _operations(settings, database, transactions, statistics)),
+    )
+
+
+def _operations(
+    settings: Settings, database: Database, transactions: Transactions, statistics: StatisticsService
+) -> OperationService:
+    return OperationService(
+        transactions,
+        statistics,
+        schema=database.schema,
+        examine=partial(examine, settings),
+        levels=LevelFile(settings.general.data_folder),
+        log_level=settings.log.log_level,
     )
 
 

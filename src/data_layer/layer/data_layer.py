@@ -26,6 +26,7 @@ from data_layer.services.images import ImageService
 from data_layer.services.mails import MailService
 from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.openid import OpenIdService
+from data_layer.services.operations import OperationService
 from data_layer.services.previews import PreviewService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService
@@ -276,6 +277,11 @@ class DataLayer:
     def maintenance(self) -> MaintenanceService:
         """Removal of what has expired, files included, and the months of the audit trail."""
         return self._opened.maintenance
+
+    @property
+    def operations(self) -> OperationService:
+        """The health of everything and what is logged, for administrators."""
+        return self._opened.operations
 
     @property
     def seed(self) -> SeedService:

@@ -9,6 +9,7 @@ from data_layer.config import ExaminedSettings, Settings
 from data_layer.database.address import DatabaseAddress, database_address
 from data_layer.layer.servers import embedded_servers
 from data_layer.observability.masking import Masker, secrets_of
+from data_layer.schemas.doctor import Finding
 from data_layer.services.doctor import cache, configuration, database, mail, openid, process, storage
 from data_layer.services.doctor.cache import CacheTarget, cache_checks
 from data_layer.services.doctor.checks import Check, CheckResult, Doctor, nothing_yet
@@ -30,6 +31,8 @@ _PLACE_OF_CACHE = {"redis_url", "redis_host", "redis_port", "redis_database", "r
     "redis_tls",
 }
 _SPACE_FOR_SERVERS = 2**30
+_SERVICE_SECONDS = 5.0
+"""How long each check may take while a service runs and somebody waits for the page."""
 
 
 @asynccontextmanager
@@ -58,6 +61,12 @@ async def open_doctor(examined: ExaminedSettings, *, time_limit: float) -> Async
         if openid_part := _openid_checks(examined, stack):
             parts[openid.PART] = openid_part
         yield Doctor(parts, time_limit=time_limit, mask=Masker(secrets_of(settings.flat().values())).text)
+
+
+async def examine(settings: Settings) -> tuple[Finding, ...]:
+    """Have the doctor look at what runs with these settings."""
+    async with open_doctor(ExaminedSettings(settings), time_limit=_SERVICE_SECONDS) as doctor:
+        return tuple([finding async for finding in doctor.findings()])
 
 
 def _used_folders(settings: Settings) -> list[UsedFolder]:

@@ -62,6 +62,8 @@ class Permission(StrEnum):
     EXPORT_AUDIT_TRAIL = "export_audit_trail"
     RUN_MAINTENANCE = "run_maintenance"
     READ_MAILS = "read_mails"
+    READ_OPERATIONS = "read_operations"
+    CHANGE_OPERATIONS = "change_operations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,8 @@ RULES: dict[Permission, Rule] = {
     Permission.EXPORT_AUDIT_TRAIL: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
     Permission.RUN_MAINTENANCE: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
     Permission.READ_MAILS: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
+    Permission.READ_OPERATIONS: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
+    Permission.CHANGE_OPERATIONS: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
 }
 
 

@@ -1,0 +1,180 @@
+"""The own account: profile, password, devices, API keys, usage, and its end."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from fastapi import Response
+
+from data_layer.console.charts import bars_of_days
+from data_layer.console.forms import choice
+from data_layer.console.pages import LOGIN_PATH, PageCall, Pages
+from data_layer.entities.enums import ApiScope
+from data_layer.errors import (
+    AuthenticationError,
+    ConflictError,
+    InvalidValueError,
+    TooManyAttemptsError,
+)
+from data_layer.schemas.usage import UsageGroup
+from data_layer.schemas.users import ProfileChanges
+from data_layer.services.accounts.addresses import login_name
+from data_layer.web.authentication import COOKIE, COOKIE_RULES
+
+ACCOUNT = "/console/account"
+_DAYS = 30
+_LIFETIMES = {"30": timedelta(days=30), "90": timedelta(days=90), "365": timedelta(days=365)}
+
+pages = Pages(ACCOUNT)
+
+
+@pages.get("")
+async def show(call: PageCall) -> Response:
+    """The profile, and where the person is logged in."""
+    return await _account(call)
+
+
+async def _account(call: PageCall, code: int = 200, problems: dict[str, str] | None = None) -> Response:
+    user = await call.data.accounts.get(call.actor, call.user_id)
+    sessions = await call.data.sessions.list(call.actor, call.user_id)
+    return call.page(
+        "account.html", code, user=user, sessions=sessions, current=call.session_id, problems=problems or {}
+    )
+
+
+@pages.post("/profile")
+async def change_profile(call: PageCall) -> Response:
+    """Change names."""
+    fields = await call.fields()
+    changes: dict[str, Any] = {name: fields.get(name, "").strip() for name in ("first_name", "last_name")}
+    changes["display_name"] = fields.get("display_name", "").strip() or None
+    try:
+        await call.data.accounts.update_profile(call.actor, call.user_id, ProfileChanges(**changes))
+    except InvalidValueError as error:
+        return await _account(call, 422, {"profile": str(error)})
+    return call.go(ACCOUNT, "saved")
+
+
+@pages.post("/password")
+async def change_password(call: PageCall) -> Response:
+    """Choose another password; all other sessions end."""
+    fields = await call.fields()
+    try:
+        await call.data.accounts.change_password(
+            call.actor, call.user_id, current=fields.get("current", ""), new=fields.get("new", "")
+        )
+    except TooManyAttemptsError as error:
+        text = call.text("Too many attempts. Try again in %(seconds)s seconds.", seconds=round(error.retry_after))
+        return await _account(call, 429, {"password": text})
+    except AuthenticationError:
+        return await _account(call, 422, {"password": call.text("The current password is not right.")})
+    except (InvalidValueError, ConflictError) as error:
+        return await _account(call, 422, {"password": str(error)})
+    return call.go(ACCOUNT, "password_changed")
+
+
+@pages.post("/sessions/{session_id}/end")
+async def end_session(call: PageCall, session_id: UUID) -> Response:
+    """Log out on another device."""
+    await call.data.sessions.revoke(call.actor, session_id)
+    return call.go(ACCOUNT, "session_ended")
+
+
+@pages.post("/sessions/end-others")
+async def end_others(call: PageCall) -> Response:
+    """Log out everywhere else."""
+    await call.data.sessions.revoke_all(call.actor, call.user_id, keep=call.session_id)
+    return call.go(ACCOUNT, "session_ended")
+
+
+@pages.post("/delete")
+async def delete(call: PageCall) -> Response:
+    """Erase the account for good; its address confirms it."""
+    fields = await call.fields()
+    own = await call.data.accounts.get(call.actor, call.user_id)
+    try:
+        if login_name(fields.get("email", "")) != own.email:
+            text = call.text("This is not the address of your account, so nothing was deleted.")
+            return await _account(call, 422, {"delete": text})
+        await call.data.accounts.delete(call.actor, call.user_id)
+    except (InvalidValueError, ConflictError) as error:
+        return await _account(call, 422, {"delete": str(error)})
+    response = call.go(LOGIN_PATH, "account_deleted")
+    response.delete_cookie(COOKIE, **COOKIE_RULES)
+    return response
+
+
+@pages.get("/usage")
+async def usage(call: PageCall) -> Response:
+    """What was spent in the last 30 days, and what is left of the month's budget."""
+    today = datetime.now(UTC).date()
+    first = today - timedelta(days=_DAYS - 1)
+    by_day = await call.data.usage.sums(call.actor, [UsageGroup.DAY], first_day=first)
+    by_model = await call.data.usage.sums(call.actor, [UsageGroup.MODEL], first_day=first)
+    currencies = sorted({each.currency for each in by_day})
+    charts = {
+        currency: bars_of_days(
+            {each.day: each.cost for each in by_day if each.currency == currency and each.day}, today, _DAYS
+        )
+        for currency in currencies
+    }
+    totals = {currency: _sum(each.cost for each in by_day if each.currency == currency) for currency in currencies}
+    budgets = [await call.data.usage.budget(call.actor, currency=currency) for currency in currencies or ["USD"]]
+    return call.page(
+        "usage.html",
+        charts=charts,
+        totals=totals,
+        by_model=sorted(by_model, key=lambda each: -each.cost),
+        budgets=[each for each in budgets if each is not None],
+    )
+
+
+def _sum(amounts: Any) -> Decimal:
+    return sum(amounts, Decimal(0))
+
+
+@pages.get("/keys")
+async def show_keys(call: PageCall) -> Response:
+    """The API keys."""
+    return await _keys(call)
+
+
+@pages.post("/keys")
+async def create_key(call: PageCall) -> Response:
+    """Make a key, which is shown here once."""
+    pairs = await call.pairs()
+    fields = dict(pairs)
+    scopes = [scope for name, value in pairs if name == "scope" and (scope := choice(ApiScope, value)) is not None]
+    try:
+        new = await call.data.api_keys.create(
+            call.actor,
+            name=fields.get("name", ""),
+            scopes=scopes,
+            expires_in=_LIFETIMES.get(fields.get("expires", "")),
+        )
+    except (InvalidValueError, ConflictError) as error:
+        return await _keys(call, 422, problem=str(error))
+    return await _keys(call, 201, secret=new.secret.get_secret_value())
+
+
+@pages.post("/keys/{key_id}/revoke")
+async def revoke_key(call: PageCall, key_id: UUID) -> Response:
+    """End a key for good."""
+    await call.data.api_keys.revoke(call.actor, key_id)
+    return call.go(f"{ACCOUNT}/keys", "key_revoked")
+
+
+async def _keys(call: PageCall, code: int = 200, *, problem: str | None = None, secret: str | None = None) -> Response:
+    keys = await call.data.api_keys.list(call.actor, call.user_id)
+    return call.page(
+        "keys.html",
+        code,
+        keys=keys,
+        scopes=list(ApiScope),
+        lifetimes=list(_LIFETIMES),
+        problem=problem,
+        secret=secret,
+    )

@@ -1,0 +1,318 @@
+"""Administration: people, the audit trail, usage of everybody, the health of everything. The services say who may."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import HTTPException, Query, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, StringConstraints
+
+from data_layer.console.charts import bars_of_days, shares_of
+from data_layer.console.forms import choice
+from data_layer.console.pages import PageCall, Pages
+from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel, UserRole, UserStatus
+from data_layer.errors import ConflictError, InvalidValueError, NotFoundError
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.audit import AuditFilter, AuditView, ExportFormat
+from data_layer.schemas.doctor import Outcome
+from data_layer.schemas.operations import LogLevel
+from data_layer.schemas.usage import UsageGroup
+from data_layer.schemas.users import UserAdmin
+
+ADMIN = "/console/admin"
+_PAGE_SIZE = 50
+_DAYS = {"7": 7, "30": 30, "90": 90}
+
+pages = Pages(ADMIN)
+_Text = Annotated[str, StringConstraints(max_length=320)]
+
+
+class PeopleQuery(BaseModel):
+    """Which accounts to show; what means nothing is passed over."""
+
+    q: _Text = ""
+    status: _Text = ""
+    role: _Text = ""
+    after: UUID | None = None
+
+
+@pages.get("/people")
+async def list_people(call: PageCall, query: Annotated[PeopleQuery, Query()]) -> Response:
+    """Accounts, or the one with an address or an id."""
+    wanted = query.q.strip()
+    users: list[UserAdmin] = []
+    if wanted:
+        try:
+            users = [await call.data.accounts.find(call.actor, wanted)]
+        except (NotFoundError, InvalidValueError):
+            users = []
+    else:
+        users = list(
+            await call.data.accounts.list(
+                call.actor,
+                limit=_PAGE_SIZE,
+                after=query.after,
+                status=choice(UserStatus, query.status),
+                role=choice(UserRole, query.role),
+            )
+        )
+    following = users[-1].id if len(users) == _PAGE_SIZE else None
+    return call.page(
+        "people.html",
+        users=users,
+        chosen={"q": wanted, "status": query.status, "role": query.role},
+        next=following,
+        statuses=list(UserStatus),
+        roles=list(UserRole),
+    )
+
+
+@pages.get("/people/{user_id}")
+async def show_person(call: PageCall, user_id: UUID) -> Response:
+    """An account, where it is logged in, and what it did last."""
+    return await _person(call, user_id)
+
+
+async def _person(call: PageCall, user_id: UUID, code: int = 200, problem: str | None = None) -> Response:
+    user = await call.data.accounts.find(call.actor, str(user_id))
+    sessions = await call.data.sessions.list_all(call.actor, user_id=user_id, limit=50)
+    trail = await call.data.audit.list(call.actor, AuditFilter(user_id=user_id), view=AuditView.SECURE, limit=20)
+    return call.page(
+        "person.html",
+        code,
+        user=user,
+        sessions=sessions,
+        entries=trail.entries,
+        roles=list(UserRole),
+        is_self=user_id == call.user_id,
+        problem=problem,
+    )
+
+
+@pages.post("/people/{user_id}/{action}")
+async def act(call: PageCall, user_id: UUID, action: str) -> Response:
+    """Suspend somebody, let them in again, change the role, and what else is done with an account of others."""
+    fields = await call.fields()
+    try:
+        match action:
+            case "suspend":
+                await call.data.accounts.suspend(call.actor, user_id, reason=fields.get("reason", ""))
+            case "role":
+                role = choice(UserRole, fields.get("role"))
+                if role is not None:
+                    await call.data.accounts.set_role(call.actor, user_id, role)
+            case "end-sessions":
+                await call.data.sessions.revoke_all(call.actor, user_id, reason="ended_by_administration")
+            case _:
+                await _simple(call, action)(call.actor, user_id)
+    except (ConflictError, InvalidValueError) as error:
+        return await _person(call, user_id, 422, str(error))
+    if action == "delete":
+        return call.go(f"{ADMIN}/people", "person_deleted")
+    return call.go(f"{ADMIN}/people/{user_id}", "reset_mailed" if action == "reset" else "saved")
+
+
+def _simple(call: PageCall, action: str) -> Callable[[Actor, UUID], Awaitable[object]]:
+    """What needs nothing but the account."""
+    accounts = call.data.accounts
+    actions: dict[str, Callable[[Actor, UUID], Awaitable[object]]] = {
+        "unsuspend": accounts.unsuspend,
+        "unlock": accounts.unlock,
+        "verify": accounts.verify,
+        "reset": accounts.mail_password_reset,
+        "delete": accounts.delete,
+    }
+    if action not in actions:
+        raise NotFoundError(f"there is no action {action}")
+    return actions[action]
+
+
+class TrailQuery(BaseModel):
+    """Which entries of the audit trail; what means nothing is passed over."""
+
+    action: _Text = ""
+    level: _Text = ""
+    category: _Text = ""
+    user: _Text = ""
+    text: _Text = ""
+    days: _Text = ""
+    after: Annotated[str, StringConstraints(max_length=100)] = ""
+    follow: bool = False
+
+    def as_filter(self) -> AuditFilter:
+        """As the service takes it."""
+        action, level = choice(AuditAction, self.action), choice(AuditLevel, self.level)
+        category = choice(AuditCategory, self.category)
+        text = self.text.strip() or None
+        days = _DAYS.get(self.days, 30 if text else 0)
+        try:
+            user_id = UUID(self.user) if self.user else None
+        except ValueError:
+            raise InvalidValueError("a person is named by the id of the account", field="user") from None
+        return AuditFilter(
+            user_id=user_id,
+            actions=() if action is None else (action,),
+            levels=() if level is None else (level,),
+            categories=() if category is None else (category,),
+            since=datetime.now(UTC) - timedelta(days=days) if days else None,
+            text=text,
+        )
+
+
+@pages.get("/audit")
+async def read_trail(call: PageCall, query: Annotated[TrailQuery, Query()]) -> Response:
+    """Who did what, newest first; followed, the page asks again every few seconds."""
+    problem, entries, following = None, [], None
+    view = AuditView.COMPLIANCE if call.actor.role is UserRole.ADMIN else AuditView.SECURE
+    try:
+        page = await call.data.audit.list(
+            call.actor, query.as_filter(), view=view, limit=_PAGE_SIZE, cursor=query.after or None
+        )
+        entries, following = list(page.entries), page.next_cursor
+    except InvalidValueError as error:
+        problem = str(error)
+    return call.page(
+        "audit.html",
+        422 if problem else 200,
+        entries=entries,
+        next=following,
+        chosen=query.model_dump(exclude={"after", "follow"}),
+        follow=query.follow,
+        problem=problem,
+        actions=sorted(AuditAction),
+        levels=list(AuditLevel),
+        categories=sorted(AuditCategory),
+        is_full=view is AuditView.COMPLIANCE,
+    )
+
+
+@pages.get("/audit/export")
+async def export_trail(call: PageCall, query: Annotated[TrailQuery, Query()]) -> Response:
+    """The same entries as a CSV file, while they are read; the export itself is recorded."""
+    pieces = call.data.audit.export(call.actor, query.as_filter(), format=ExportFormat.CSV, view=AuditView.COMPLIANCE)
+    first = await anext(pieces, b"")  # Refused, and recorded, before the status is sent.
+    headers = {"content-disposition": 'attachment; filename="audit.csv"'}
+    return StreamingResponse(_continued(first, pieces), headers=headers, media_type="text/csv; charset=utf-8")
+
+
+async def _continued(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async with aclosing(pieces):  # type: ignore[type-var]  # A generator, as far as the service says an iterator.
+        yield first
+        async for piece in pieces:
+            yield piece
+
+
+@pages.get("/usage")
+async def usage(call: PageCall, days: str = "30") -> Response:
+    """What everybody has spent: by day, person and model."""
+    number = _DAYS.get(days, 30)
+    today = datetime.now(UTC).date()
+    first = today - timedelta(days=number - 1)
+    sums = call.data.usage.sums
+    by_day = await sums(call.actor, [UsageGroup.DAY], everyone=True, first_day=first)
+    by_person = await sums(call.actor, [UsageGroup.PERSON], everyone=True, first_day=first)
+    by_model = await sums(call.actor, [UsageGroup.MODEL], everyone=True, first_day=first)
+    currencies = sorted({each.currency for each in by_day})
+    charts = {
+        currency: bars_of_days(
+            {each.day: each.cost for each in by_day if each.currency == currency and each.day}, today, number
+        )
+        for currency in currencies
+    }
+    totals = {
+        currency: sum((each.cost for each in by_day if each.currency == currency), Decimal(0))
+        for currency in currencies
+    }
+    people = sorted(by_person, key=lambda each: -each.cost)[:_PAGE_SIZE]
+    return call.page(
+        "usage_of_all.html",
+        charts=charts,
+        totals=totals,
+        people=[(each, await _name(call, each.user_id)) for each in people],
+        by_model=sorted(by_model, key=lambda each: -each.cost)[:_PAGE_SIZE],
+        days=str(number),
+        choices=list(_DAYS),
+    )
+
+
+async def _name(call: PageCall, user_id: UUID | None) -> str:
+    if user_id is None:
+        return ""
+    try:
+        return (await call.data.accounts.find(call.actor, str(user_id))).email
+    except NotFoundError:
+        return str(user_id)
+
+
+@pages.get("/system")
+async def system(call: PageCall) -> Response:
+    """The figures of database, cache and storage; the page asks for them again every few seconds."""
+    figures = await call.data.operations.statistics(call.actor)
+    storage, database = figures.storage, figures.database
+    return call.page(
+        "system.html",
+        figures=figures,
+        tables=[] if database is None else shares_of([(each.name, each.size) for each in database.tables or ()]),
+        types=[] if storage is None else shares_of([(each.name, each.size) for each in storage.by_type]),
+        owners=[] if storage is None else shares_of([(each.name, each.size) for each in storage.by_owner]),
+    )
+
+
+@pages.get("/doctor")
+async def examine(call: PageCall) -> Response:
+    """What the doctor finds."""
+    findings = await call.data.operations.examine(call.actor)
+    counts = Counter(finding.outcome for finding in findings)
+    return call.page("doctor.html", findings=findings, counts={each: counts[each] for each in Outcome})
+
+
+@pages.get("/maintenance")
+async def show_maintenance(call: PageCall) -> Response:
+    """Maintenance, migrations and levels of the log."""
+    return await _maintenance(call)
+
+
+@pages.post("/maintenance")
+async def run_maintenance(call: PageCall) -> Response:
+    """Run a round of maintenance, or look at what it would do."""
+    fields = await call.fields()
+    report = await call.data.maintenance.run(call.actor, dry_run=fields.get("dry_run") == "yes")
+    return await _maintenance(call, report=report.model_dump(), is_dry=fields.get("dry_run") == "yes")
+
+
+@pages.post("/log-level")
+async def change_level(call: PageCall) -> Response:
+    """Change for a while what the service logs."""
+    fields = await call.fields()
+    minutes = fields.get("minutes", "")
+    length = timedelta(minutes=int(minutes)) if minutes in {"10", "60", "1440"} else timedelta(minutes=60)
+    level = choice(LogLevel, fields.get("level"))
+    if level is None:
+        raise HTTPException(422)
+    await call.data.operations.change_log_level(call.actor, level, length)
+    return call.go(f"{ADMIN}/maintenance", "saved")
+
+
+@pages.post("/log-level/reset")
+async def reset_level(call: PageCall) -> Response:
+    """Have LOG_LEVEL count again."""
+    await call.data.operations.reset_log_levels(call.actor)
+    return call.go(f"{ADMIN}/maintenance", "saved")
+
+
+async def _maintenance(
+    call: PageCall,
+    code: int = 200,
+    *,
+    report: dict[str, object] | None = None,
+    is_dry: bool = False,
+) -> Response:
+    state = await call.data.operations.state(call.actor)
+    return call.page("maintenance.html", code, state=state, report=report, is_dry=is_dry)

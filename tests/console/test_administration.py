@@ -1,0 +1,160 @@
+"""Administration, by role: people, the audit trail, usage of all, health, the doctor, maintenance."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from data_layer import DataLayer, Settings
+from data_layer.entities.enums import UserRole, UserStatus
+from data_layer.observability.levels import LevelFile
+from data_layer.schemas.actors import SYSTEM
+from data_layer.schemas.audit import AuditFilter, AuditView
+from data_layer.schemas.usage import NewUsage
+from tests.console.conftest import Visitor, visit
+
+ADMIN = "/console/admin"
+HOSTILE = "<img src=x onerror=alert(1)>"
+OF_ADMINISTRATORS = ("usage", "system", "doctor", "maintenance", "audit/export")
+OF_MODERATORS = ("people", "audit")
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    """With a folder of its own for the levels of the log."""
+    return settings.replaced(data_folder=tmp_path / "data")
+
+
+@pytest.fixture
+async def admin(data: DataLayer, app: FastAPI) -> AsyncIterator[Visitor]:
+    visitor = await visit(data, app, "admin", UserRole.ADMIN)
+    async with aclosing(visitor.client):
+        yield visitor
+
+
+async def test_each_role_sees_what_it_may(data: DataLayer, app: FastAPI, ann: Visitor, admin: Visitor) -> None:
+    moderator = await visit(data, app, "moderator", UserRole.MODERATOR)
+    async with aclosing(moderator.client):
+        for part in OF_MODERATORS:
+            await ann.look(f"{ADMIN}/{part}", 403)
+            assert f'href="{ADMIN}/{part}"' not in await ann.look("/console/account")
+            await moderator.look(f"{ADMIN}/{part}")
+        for part in OF_ADMINISTRATORS:
+            await ann.look(f"{ADMIN}/{part}", 403)
+            await moderator.look(f"{ADMIN}/{part}", 403)
+            await admin.look(f"{ADMIN}/{part}")
+        for path in (
+            f"people/{admin.id}/suspend",
+            f"people/{ann.id}/role",
+            "maintenance",
+            "log-level",
+            "log-level/reset",
+        ):
+            answer = await moderator.client.post(
+                f"{ADMIN}/{path}", data={"reason": "x", "role": "admin", "level": "debug"}
+            )
+            assert answer.status_code == 403
+    # The role of now counts, not that of the session.
+    await data.accounts.set_role(SYSTEM, ann.id, UserRole.ADMIN)
+    await ann.look(f"{ADMIN}/people", 303)
+
+
+async def test_a_person_is_found_suspended_and_let_in_again(data: DataLayer, ann: Visitor, admin: Visitor) -> None:
+    assert "ann@example.com" in await admin.look(f"{ADMIN}/people")
+    assert "ann@example.com" not in await admin.look(f"{ADMIN}/people?role=admin&status=nonsense")
+    assert "Nobody found" in await admin.look(f"{ADMIN}/people?q=ann")
+    assert f"{ADMIN}/people/{ann.id}" in await admin.look(f"{ADMIN}/people?q=ann%40example.com")
+    path = f"{ADMIN}/people/{ann.id}"
+    await admin.send(f"{path}/suspend", reason=HOSTILE)
+    assert (await ann.client.get("/console/projects")).status_code == 303
+    page = await admin.look(path)
+    assert "suspended" in page
+    assert HOSTILE not in page
+    await admin.send(f"{path}/unsuspend")
+    await admin.send(f"{path}/role", role="moderator")
+    assert (await data.accounts.find(SYSTEM, str(ann.id))).role is UserRole.MODERATOR
+    for action in ("unlock", "end-sessions", "verify"):
+        await admin.send(f"{path}/{action}")
+    assert (await admin.send(f"{path}/reset")).endswith("done=reset_mailed")
+    last = await admin.client.post(f"{ADMIN}/people/{admin.id}/role", data={"role": "user"})
+    assert (last.status_code, 'role="alert"' in last.text) == (422, True)
+    assert (await admin.client.post(f"{path}/nonsense")).status_code == 404
+    assert (await admin.send(f"{path}/delete")) == f"{ADMIN}/people?done=person_deleted"
+    assert (await data.accounts.find(SYSTEM, "admin@example.com")).status is UserStatus.ACTIVE
+    assert "ann@example.com" not in await admin.look(f"{ADMIN}/people")
+
+
+async def test_the_trail_is_filtered_followed_and_exported(ann: Visitor, admin: Visitor) -> None:
+    await ann.send("/console/projects", name=HOSTILE)
+    page = await admin.look(f"{ADMIN}/audit?action=project_create&user={ann.id}")
+    assert page.count('<span class="badge ">project_create</span>') == 1
+    assert HOSTILE not in page
+    assert "· console" in page
+    assert page.count('<span class="badge ">user_login</span>') == 0
+    followed = await admin.look(f"{ADMIN}/audit?follow=true")
+    assert 'hx-trigger="every 3s"' in followed
+    assert (await admin.client.get(f"{ADMIN}/audit?user=ann")).status_code == 422
+    answer = await admin.client.get(f"{ADMIN}/audit/export?action=project_create")
+    assert answer.headers["content-disposition"] == 'attachment; filename="audit.csv"'
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [row["user_id"] for row in rows] == [str(ann.id)]
+
+
+async def test_usage_of_all_is_added_up(data: DataLayer, ann: Visitor, admin: Visitor) -> None:
+    assert "Nothing was spent" in await admin.look(f"{ADMIN}/usage")
+    for person, cost in ((ann, "2"), (admin, "0.25")):
+        usage = NewUsage(key="k", provider="p", model="m", cost=Decimal(cost))
+        await data.usage.record(person.actor, usage)
+    page = await admin.look(f"{ADMIN}/usage?days=7")
+    assert "$2.25" in page
+    people = re.findall(rf'<a href="{ADMIN}/people/[0-9a-f-]+">([^<]+)</a>', page)
+    assert people == ["ann@example.com", "admin@example.com"]
+
+
+async def test_the_figures_are_those_of_stats(data: DataLayer, admin: Visitor) -> None:
+    page = await admin.look(f"{ADMIN}/system")
+    figures = await data.operations.statistics(admin.actor)
+    assert figures.database
+    assert figures.database.server in page
+    assert 'hx-trigger="every 10s"' in page
+    assert "projects" in page
+
+
+async def test_the_doctor_shows_what_he_finds(data: DataLayer, admin: Visitor) -> None:
+    page = await admin.look(f"{ADMIN}/doctor")
+    findings = await data.operations.examine(SYSTEM)
+    for part in {finding.part for finding in findings}:
+        assert f'<h2 id="part-{part}">' in page
+    assert page.count('<li class="row top">') == len(findings)
+
+
+async def test_maintenance_is_tried_before_it_is_run(admin: Visitor) -> None:
+    tried = await admin.client.post(f"{ADMIN}/maintenance", data={"dry_run": "yes"})
+    assert "What it would do" in tried.text
+    run = await admin.client.post(f"{ADMIN}/maintenance")
+    assert "What it has done" in run.text
+
+
+async def test_a_level_is_changed_for_a_while_and_recorded(data: DataLayer, settings: Settings, admin: Visitor) -> None:
+    await admin.send(f"{ADMIN}/log-level", level="debug", minutes="10")
+    (change,) = LevelFile(settings.general.data_folder).read()
+    assert (change.logger, change.level) == ("data_layer", "debug")
+    assert "data_layer</code>: debug" in await admin.look(f"{ADMIN}/maintenance")
+    refused = await admin.client.post(f"{ADMIN}/log-level", data={"level": "loud"})
+    assert refused.status_code == 422
+    await admin.send(f"{ADMIN}/log-level/reset")
+    assert LevelFile(settings.general.data_folder).read() == []
+    page = await data.audit.list(SYSTEM, AuditFilter(user_id=admin.id), view=AuditView.FULL)
+    entries = [entry for entry in page.entries if entry.resource_type == "log"]
+    assert [entry.description for entry in entries] == [
+        "Reset the levels of the log",
+        "Changed the level of the log to debug",
+    ]
