@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import random
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from PIL import Image
 
 from data_layer import DataLayer, Settings
 from data_layer.entities.enums import CodeStack, GenerationProvider, RequestType
@@ -19,10 +21,11 @@ from data_layer.schemas.files import Attachment
 from data_layer.schemas.generations import TreeCode, TreeGeneration
 from data_layer.server.faces import whole_application
 from tests.conftest import empty_tables
+from tests.file_content import encoded
 from tests.openid.test_outage import Way
 from tests.services.accounts.support import actions
 
-from .fakes import PUBLIC_URL, BackEnd, Clerk, Page, data_url, image_message, page_code
+from .fakes import PUBLIC_URL, BackEnd, Clerk, Page, data_url, dumps, image_message, page_code
 
 SYSTEM_MESSAGE = {"role": "system", "content": "You are …"}
 
@@ -302,3 +305,26 @@ async def test_a_storage_that_is_away_loses_images_and_no_page(
     assert project["generations"][0]["completion"] == page_code("a")
     _, [generation] = await tree_of(data, back_end.user_id)
     assert generation.inputs["missing_files"] == 1
+
+
+@pytest.mark.slow
+async def test_four_bodies_of_33_mib_at_once(back_end: BackEnd, data: DataLayer) -> None:
+    """An image of 11 MB and a video of 13 MB in each of them."""
+    noise = random.Random(1).randbytes(13_000_000)
+    video = b"\0\0\0\x18ftypmp42" + noise
+    image = Image.frombytes("RGB", (2000, 1900), noise[: 2000 * 1900 * 3])
+    images = ["data:image/png;base64," + base64.b64encode(encoded(image, "PNG", compress_level=1)).decode()]
+    stored = {"video_data_url": "data:video/mp4;base64," + base64.b64encode(video).decode(), "input_mode": "video"}
+    messages = [SYSTEM_MESSAGE, image_message(images, "Make it")]
+    bodies = [back_end.stored("large", index, messages, page_code(str(index)), **stored) for index in range(1, 5)]
+    assert len(dumps(bodies[0])) > 30 * 2**20
+    answers = await asyncio.gather(*(back_end.post("/generations/store", body) for body in bodies))
+    assert [answer.status_code for answer in answers] == [200] * 4
+    project_id, [generation] = await tree_of(data, back_end.user_id)
+    assert len(generation.variants) == 4
+    owner_id = UUID(back_end.user_id)
+    kept = await data.files.list(owner_id=owner_id, attached_to=Attachment(project_id=project_id))
+    assert {file.content_type for file in kept} == {"image/png", "video/mp4"}
+    assert "missing_files" not in generation.inputs
+    [film] = [file for file in kept if file.content_type == "video/mp4"]
+    assert await data.files.download(film.id, owner_id=owner_id) == video

@@ -1,0 +1,160 @@
+"""Images of people and of providers: kept once for each person, at addresses that anybody may read for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from data_layer import DataLayer
+from data_layer.schemas.actors import SYSTEM
+from tests.file_content import TYPES, picture
+
+from .fakes import PUBLIC_URL, BackEnd, data_url, page_code
+
+EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif"}
+
+
+@asynccontextmanager
+async def provider(*contents: bytes | int, pause: float = 0) -> AsyncIterator[str]:
+    """A provider of images at an address of this machine: it answers with these, one after the other, or a status."""
+    left = list(contents)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        content = left.pop(0) if len(left) > 1 else left[0]
+        await asyncio.sleep(pause)
+        status, body = (200, content) if isinstance(content, bytes) else (content, b"")
+        writer.write(f"HTTP/1.1 {status} x\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/image?signature=secret"
+
+
+@pytest.fixture
+def reach_local(data: DataLayer) -> None:
+    """Let providers of the tests be fetched from."""
+    fetcher: Any = data.files._fetcher
+    fetcher._is_allowed = lambda _address: True
+    fetcher._ports = range(1, 65536)
+
+
+def image_body(back_end: BackEnd, content: str, **more: Any) -> dict[str, Any]:
+    return {"data_url": content, "source_type": "user_upload", "user_id": back_end.user_id} | more
+
+
+def url_body(back_end: BackEnd, url: str, **more: Any) -> dict[str, Any]:
+    return {
+        "source_url": url,
+        "source_type": "generated",
+        "source_provider": "replicate",
+        "image_generation_model": "flux",
+        "generation_group_id": "group-1",
+        "user_id": back_end.user_id,
+        "variant_index": 1,
+        "prompt": "",
+    } | more
+
+
+async def test_the_same_upload_four_times_at_once(back_end: BackEnd, client: httpx.AsyncClient) -> None:
+    body = image_body(back_end, data_url(7))
+    answers = [
+        answer.json()
+        for answer in await asyncio.gather(*(back_end.post("/assets/store_image_data", body) for _ in range(4)))
+    ]
+    assert answers == [answers[0]] * 4
+    assert set(answers[0]) == {"asset_id", "public_url"}
+    assert UUID(answers[0]["asset_id"])
+    url = answers[0]["public_url"]
+    assert url.startswith(f"{PUBLIC_URL}/a/")
+    assert "?" not in url, "unsigned"
+    shown = await client.get(url)
+    assert (shown.status_code, shown.headers["content-type"]) == (200, "image/png")
+    assert shown.content == base64.b64decode(data_url(7).partition(",")[2])
+    assert shown.headers["access-control-allow-origin"], "a page may read it"
+    another = await back_end.post("/assets/store_image_data", body | {"user_id": None})
+    assert another.json()["public_url"] != url, "nobody's is not hers"
+
+
+@pytest.mark.parametrize("kind", list(EXTENSIONS))
+async def test_addresses_have_true_extensions(back_end: BackEnd, client: httpx.AsyncClient, kind: str) -> None:
+    content = picture(kind, size=(40, 30))
+    lie = "data:image/png;base64," + base64.b64encode(content).decode()
+    answer = await back_end.post("/assets/store_image_data", image_body(back_end, lie, source_type="extracted"))
+    url = answer.json()["public_url"]
+    assert url.endswith(f".{EXTENSIONS[kind]}")
+    assert (await client.get(url)).headers["content-type"] == TYPES[kind]
+
+
+async def test_what_is_refused(back_end: BackEnd) -> None:
+    wrong = [
+        image_body(back_end, "https://example.com/a.png"),
+        image_body(back_end, "data:image/png;base64,AA!!"),
+        image_body(back_end, "data:text/html;base64," + base64.b64encode(b"<script>1</script>").decode()),
+        image_body(back_end, data_url(1), source_type="stolen"),
+        image_body(back_end, data_url(1), user_id=7),
+        {"source_type": "user_upload", "user_id": None},
+    ]
+    for body in wrong:
+        answer = await back_end.post("/assets/store_image_data", body)
+        assert (answer.status_code, type(answer.json()["detail"])) == (422, str), body
+    bodies: list[tuple[Any, int]] = [([], 400), (image_body(back_end, data_url(1), user_id="nobody"), 404)]
+    for refused, status in bodies:
+        answer = await back_end.post("/assets/store_image_data", refused)
+        assert (answer.status_code, type(answer.json()["detail"])) == (status, str)
+
+
+@pytest.mark.usefixtures("reach_local")
+async def test_ten_images_of_a_provider_at_once(back_end: BackEnd, client: httpx.AsyncClient) -> None:
+    content = picture("WEBP", size=(64, 64))
+    async with provider(content, pause=0.05) as url:
+        bodies = [url_body(back_end, url, variant_index=index) for index in range(1, 11)]
+        answers = await asyncio.gather(*(back_end.post("/assets/store_image_url", body) for body in bodies))
+    [public_url] = {answer.json()["public_url"] for answer in answers}
+    assert all(set(answer.json()) == {"public_url"} for answer in answers)
+    assert public_url.endswith(".webp")
+    assert (await client.get(public_url)).content == content, "it lives on after its provider"
+
+
+@pytest.mark.usefixtures("reach_local")
+async def test_a_provider_that_stumbles_is_asked_again(back_end: BackEnd) -> None:
+    async with provider(500, 503, picture("PNG", size=(8, 8))) as url:
+        answer = await back_end.post("/assets/store_image_url", url_body(back_end, url, source_type="edited"))
+    assert answer.status_code == 200, answer.text
+    async with provider(404) as url:
+        answer = await back_end.post("/assets/store_image_url", url_body(back_end, url))
+    assert (answer.status_code, type(answer.json()["detail"])) == (422, str)
+    assert "secret" not in answer.text
+
+
+async def test_nothing_inside_is_reached(back_end: BackEnd) -> None:
+    async with provider(picture()) as url:
+        for target in (
+            url,
+            "http://169.254.169.254/latest/meta-data",
+            "http://localhost/a.png",
+            "file:///etc/passwd",
+            "x",
+        ):
+            answer = await back_end.post("/assets/store_image_url", url_body(back_end, target))
+            assert (answer.status_code, type(answer.json()["detail"])) == (422, str), target
+
+
+async def test_an_image_in_a_page_outlives_the_page(
+    back_end: BackEnd, client: httpx.AsyncClient, data: DataLayer
+) -> None:
+    stored = await back_end.post("/assets/store_image_data", image_body(back_end, data_url(3)))
+    url = stored.json()["public_url"]
+    [code] = await back_end.create("one", [data_url(3)], "Make it", [page_code(f'<img src="{url}">')])
+    variant = await data.generations.open_variant(SYSTEM, UUID(code))
+    await data.projects.delete(SYSTEM, variant.project_id)
+    assert (await client.get(url)).status_code == 200
