@@ -34,10 +34,10 @@ PROMISED = {
     *WITHOUT_JSON,
     *(("db", name) for name in ("create", "migrate", "rollback", "current", "check", "seed", "reset")),
     *(("cache", name) for name in ("flush", "stats", "keys", "cleanup")),
-    *(("storage", "init"), ("health",), ("stats",), ("doctor",), ("config", "show")),
+    *(("storage", "init"), ("health",), ("stats",), ("doctor",), ("import",), ("config", "show")),
     *(
         ("projects", name)
-        for name in ("list", "show", "open", "export-html", "history", "clone", "delete", "restore", "search")
+        for name in ("list", "show", "open", "export-html", "export", "history", "clone", "delete", "restore", "search")
     ),
     *(("codes", name) for name in ("show", "diff", "save")),
     *(("images", name) for name in ("list", "show", "save", "delete")),

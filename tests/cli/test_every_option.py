@@ -36,6 +36,7 @@ NEEDED: dict[str, list[str]] = {
     "codes diff": [NOBODY, "1"],
     "codes save": [NOBODY, "1", "file"],
     "images save": [NOBODY, "file"],
+    "import": ["file", "--user", NOBODY],
 }
 """What a command needs, in the order of its arguments, where it is more than the id of something."""
 

@@ -26,6 +26,7 @@ from data_layer.cli import (
     statistics,
     status,
     storage,
+    transfer,
     usage,
     users,
 )
@@ -54,6 +55,7 @@ application.command(hidden=True)(service.work)
 application.command()(status.health)
 application.command()(statistics.stats)
 application.command()(doctor.doctor)
+application.command("import")(transfer.import_files)
 application.add_typer(database.commands, name="db")
 application.add_typer(cache.commands, name="cache")
 application.add_typer(storage.commands, name="storage")

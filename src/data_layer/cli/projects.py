@@ -28,6 +28,7 @@ from data_layer.cli.output import (
     size,
     tell,
 )
+from data_layer.cli.transfer import export_project
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
@@ -170,6 +171,9 @@ def export_html(
     write_text(file, code.code, replaces=force)
     if file != Path("-"):
         report_file(file, code, as_json=as_json)
+
+
+commands.command("export")(export_project)
 
 
 @commands.command()

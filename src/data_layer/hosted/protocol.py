@@ -5,21 +5,19 @@ It is an outside protocol, which changes without asking us; nothing of it stands
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from data_layer.entities.enums import CodeStack, GenerationProvider, ImageKind, ImageProvider, InputMode, RequestType
+from data_layer.entities.enums import CodeStack, ImageKind, ImageProvider, InputMode, RequestType
 from data_layer.errors import InvalidValueError
 from data_layer.schemas.generations import GenerationPage, VariantModel, VariantResult
-from data_layer.schemas.lineage import EarlierTurn
 from data_layer.schemas.usage import BudgetView
 from data_layer.schemas.users import UserFull
+from data_layer.services.transfer.conversations import Prompt, read_model
 
 SOURCE = "hosted"
 """The name of the application where generations come from."""
@@ -47,12 +45,6 @@ PREFERENCES = "screenshot_to_code"
 _SEEN = "whats_new_seen_version"
 
 _LARGEST_COUNT = 2**31 - 1
-_FILE = re.compile(r"\s*<file\b[^>]*>\n?(.*?)\n?</file>\s*", re.DOTALL)
-_CURRENT_FILE = re.compile(r"<current_file\b[^>]*>\n?(.*)\n?</current_file>", re.DOTALL)
-_CHANGE_REQUEST = re.compile(r"<change_request>\n?(.*)\n?</change_request>", re.DOTALL)
-_ASSET_BLOCK = re.compile(r"\s*<(\w*assets?\w*)\b[^>]*>(?:(?!</\1>).)*</\1>\s*\Z", re.DOTALL)
-_MODEL = re.compile(r"(?P<provider>gpt|o\d|claude|gemini)", re.IGNORECASE)
-_PROVIDERS = {"claude": GenerationProvider.CLAUDE, "gemini": GenerationProvider.GEMINI}
 _IMAGE_KINDS = {
     "user_upload": ImageKind.UPLOADED,
     "extracted": ImageKind.EXTRACTED,
@@ -61,27 +53,6 @@ _IMAGE_KINDS = {
     "edited": ImageKind.EDITED,
 }
 _IMAGE_PROVIDERS = {"replicate": ImageProvider.REPLICATE, "openai": ImageProvider.OPENAI}
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A conversation with the model, read.
-
-    Attributes:
-        text: what is asked for now.
-        full_text: the same as the model saw it, where that is more.
-        media: the data URLs and addresses of what is shown with it.
-        shown: a hash of these.
-        base_code: the code that it changes, without white space at its ends.
-        earlier: the turns before, oldest first.
-    """
-
-    text: str | None = None
-    full_text: str | None = None
-    media: tuple[str, ...] = ()
-    shown: str | None = None
-    base_code: str | None = None
-    earlier: tuple[EarlierTurn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,42 +115,6 @@ def read_store(body: Mapping[str, Any], prompt: Prompt) -> StoredGeneration:
             **{name: told[name] for name in kept if isinstance(told.get(name), str | int)},
         },
     )
-
-
-def read_prompt(messages: Any) -> Prompt:
-    """Read the messages of a conversation; what does not look like one is an empty prompt.
-
-    A conversation is a system message, then a user's, and for a change what the assistant has answered with the next
-    user's message after it. A page that was reopened comes in the user's message itself.
-    """
-    turns: list[tuple[str | None, tuple[str, ...], str | None]] = []
-    for message in messages if isinstance(messages, list) else ():
-        if not isinstance(message, Mapping):
-            continue
-        text, media = _read_content(message.get("content"))
-        if message.get("role") == "user":
-            turns.append((text, media, None))
-        elif message.get("role") == "assistant" and turns and turns[-1][2] is None:
-            turns[-1] = (*turns[-1][:2], _code_of(text))
-    if not turns:
-        return Prompt()
-    last, media, _ = turns[-1]
-    earlier = tuple(
-        EarlierTurn(prompt=_request_of(text), code=code, shown=_hash_of(shown)) for text, shown, code in turns[:-1]
-    )
-    base = _current_file(last) or next((turn.code for turn in reversed(earlier) if turn.code is not None), None)
-    request = _request_of(last)
-    full = None if request == last else last
-    return Prompt(text=request, full_text=full, media=media, shown=_hash_of(media), base_code=base, earlier=earlier)
-
-
-def read_model(name: Any) -> VariantModel:
-    """Read the name of a model, such as ``gpt-5.5 (low thinking)``."""
-    text = (_text(name) or "unknown")[:100].replace("\0", "").encode(errors="replace").decode()
-    match = _MODEL.match(text)
-    if match is None:
-        return VariantModel(name=text)
-    return VariantModel(provider=_PROVIDERS.get(match["provider"].lower(), GenerationProvider.OPENAI), name=text)
 
 
 def image_kind(source_type: Any) -> ImageKind:
@@ -300,49 +235,6 @@ def shown_time(at: datetime) -> str:
 
 def _credits(amount: Decimal) -> int:
     return int((amount * 100).to_integral_value())
-
-
-def _read_content(content: Any) -> tuple[str | None, tuple[str, ...]]:
-    if isinstance(content, str):
-        return content, ()
-    texts, media = [], []
-    for part in content if isinstance(content, list) else ():
-        if not isinstance(part, Mapping):
-            continue
-        if isinstance(part.get("text"), str):
-            texts.append(part["text"])
-        url = part.get("image_url", part.get("video_url"))
-        url = url.get("url") if isinstance(url, Mapping) else url
-        if isinstance(url, str):
-            media.append(url)
-    return "\n".join(texts) if texts else None, tuple(media)
-
-
-def _hash_of(media: tuple[str, ...]) -> str:
-    digest = hashlib.sha256()
-    for url in media:
-        digest.update(hashlib.sha256(url.encode(errors="replace")).digest())
-    return digest.hexdigest()
-
-
-def _code_of(answer: str | None) -> str | None:
-    """The code in an answer of the assistant."""
-    match = _FILE.fullmatch(answer or "")
-    code = (match[1] if match else answer or "").strip()
-    return code or None
-
-
-def _current_file(text: str | None) -> str | None:
-    match = _CURRENT_FILE.search(text or "")
-    return (match[1].strip() or None) if match else None
-
-
-def _request_of(text: str | None) -> str | None:
-    """What a person has written: without the page that is changed, and without the ids of assets."""
-    if text is None:
-        return None
-    match = _CHANGE_REQUEST.search(text)
-    return _ASSET_BLOCK.sub("", match[1] if match else text).strip() or None
 
 
 def _read_usage(usage: Any, model: VariantModel, duration: float) -> VariantResult:

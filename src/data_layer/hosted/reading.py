@@ -22,6 +22,7 @@ from fastapi import HTTPException
 
 from data_layer.hosted import protocol
 from data_layer.hosted.protocol import StoredGeneration
+from data_layer.services.transfer.conversations import read_prompt
 
 _DATA_URL = re.compile(r"data:([a-z]+/[a-z0-9.+-]+)?(?:;[a-z0-9-]+=[^;,]*)*;base64,", re.IGNORECASE)
 _PIECE = 3 * 2**18
@@ -99,7 +100,7 @@ class BodyReader:
 def _read_store(body: bytearray, share: _Digest) -> ReadStore:
     values = _read_object(body)
     text = values.pop("prompt", None)
-    prompt = protocol.read_prompt(_load(text) if isinstance(text, str) else text)
+    prompt = read_prompt(_load(text) if isinstance(text, str) else text)
     generation = protocol.read_store(values, replace(prompt, media=()))
     urls = [*prompt.media, *([] if generation.video is None else [generation.video])]
     media, addresses, unreadable = _read_media(urls, share)

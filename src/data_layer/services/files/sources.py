@@ -29,7 +29,7 @@ async def content_of(url: str, fetcher: Fetcher, *, field: str) -> AsyncIterator
         InvalidValueError: it begins with ``data:`` and is not a base64 data URL.
     """
     if url[:5].lower() == "data:":
-        yield _decode(url, field)
+        yield decode_data_url(url, field)
         return
     try:
         async with aclosing(fetcher.fetch(url)) as pieces:
@@ -39,8 +39,12 @@ async def content_of(url: str, fetcher: Fetcher, *, field: str) -> AsyncIterator
         raise
 
 
-def _decode(url: str, field: str) -> tuple[bytes, str]:
-    """The bytes in a base64 data URL (RFC 2397), and the type that it names."""
+def decode_data_url(url: str, field: str) -> tuple[bytes, str]:
+    """The bytes in a base64 data URL (RFC 2397), and the type that it names.
+
+    Raises:
+        InvalidValueError: it is something else; ``field`` is what the caller calls it.
+    """
     start = _DATA_URL.match(url)
     if start is None:
         raise InvalidValueError(f"{field} is not a base64 data URL", field=field)

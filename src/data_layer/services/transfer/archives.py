@@ -1,0 +1,232 @@
+"""Whole projects as one file: a ZIP with ``project.json``, the codes, and the files that belong to it.
+
+::
+
+    project.json                 what the project is, its generations and their variants; names the files below
+    codes/0003-1.html            the code of variant 1 of version 3, byte for byte
+    files/0001.png               what is attached to the project
+    images/0001.webp             its images
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from uuid import UUID
+
+import orjson
+
+from data_layer.errors import DataLayerError, InvalidFileError, StorageError
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.files import Attachment, FileView
+from data_layer.schemas.generations import TreeCode
+
+if TYPE_CHECKING:
+    from data_layer.services.files import FileService
+    from data_layer.services.generations import GenerationService
+    from data_layer.services.images import ImageService
+    from data_layer.services.projects import ProjectService
+
+FORMAT, VERSION = "data-layer project", 1
+DESCRIPTION = "project.json"
+LARGEST_PART = 64 * 2**20
+"""Bytes of one part, decompressed."""
+MOST_PARTS = 100_000
+
+_PAGE = 200
+_OF_GENERATION = {
+    *("id", "number", "generation_type", "input_mode", "prompt", "full_prompt", "design_system", "inputs"),
+    *("external_source", "external_key", "selected_variant", "started_at", "ended_at"),
+}
+_OF_VARIANT = {
+    *("id", "variant_index", "parent_id", "name", "code_stack", "provider", "model", "status", "error_message"),
+    *("is_favorite", "rating", "feedback", "prompt_tokens", "completion_tokens", "generation_time_seconds"),
+}
+_OF_PROJECT = {
+    *("id", "name", "description", "type", "status", "tags", "settings", "instructions", "is_public", "is_favorite"),
+    *("metadata", "created_at", "updated_at"),
+}
+_OF_IMAGE = {"prompt", "revised_prompt", "name", "provider", "kind", "model", "size", "quality", "style", "seed"}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedProject:
+    """What was written: how many there are of each."""
+
+    name: str
+    generations: int
+    variants: int
+    files: int
+    images: int
+    missing: int
+
+
+class ProjectArchives:
+    """Writes projects to archives.
+
+    Args:
+        projects: reads them.
+        generations: their versions.
+        files: what is attached to them.
+        images: their images.
+    """
+
+    def __init__(
+        self, projects: ProjectService, generations: GenerationService, files: FileService, images: ImageService
+    ) -> None:
+        self._projects = projects
+        self._generations = generations
+        self._files = files
+        self._images = images
+
+    async def write(self, actor: Actor, project_id: UUID, target: BinaryIO) -> ExportedProject:
+        """Write a project.
+
+        What the storage has lost is left out, and counted as missing.
+
+        Args:
+            actor: its owner.
+            project_id: which one.
+            target: where to.
+
+        Raises:
+            NotFoundError: the actor has no such project.
+        """
+        opened = await self._generations.tree(actor, project_id, code=TreeCode.ALL)
+        project = opened.project
+        generations: list[dict[str, Any]] = []
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+            variants = 0
+            async for generation in opened.generations:
+                full = await self._generations.open(actor, generation.id)
+                described = full.model_dump(mode="json", include=_OF_GENERATION)
+                described["variants"] = []
+                for variant in generation.variants:
+                    whole = await self._generations.open_variant(actor, variant.id)
+                    name = f"codes/{generation.number:04}-{variant.variant_index}.{_extension(whole.code_stack)}"
+                    archive.writestr(name, whole.code)
+                    described["variants"].append(whole.model_dump(mode="json", include=_OF_VARIANT) | {"code": name})
+                    variants += 1
+                generations.append(described)
+            files, missing = await self._write_files(archive, project.user_id, project_id, project.original_image)
+            images, missing_images = await self._write_images(archive, actor, project_id)
+            content = {
+                "format": FORMAT,
+                "version": VERSION,
+                "project": project.model_dump(mode="json", include=_OF_PROJECT),
+                "generations": generations[::-1],
+                "files": files,
+                "images": images,
+            }
+            archive.writestr(DESCRIPTION, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+        return ExportedProject(
+            project.name, len(generations), variants, len(files), len(images), missing + missing_images
+        )
+
+    async def _write_files(
+        self, archive: zipfile.ZipFile, owner_id: UUID, project_id: UUID, screenshot: str | None
+    ) -> tuple[list[dict[str, Any]], int]:
+        described: list[dict[str, Any]] = []
+        missing, after = 0, None
+        while True:
+            page = await self._files.list(
+                owner_id=owner_id, attached_to=Attachment(project_id=project_id), limit=_PAGE, after=after
+            )
+            for file in page:
+                name = f"files/{len(described) + 1:04}.{_extension_of(file)}"
+                try:
+                    archive.writestr(name, await self._files.download(file.id, owner_id=owner_id))
+                except StorageError:
+                    missing += 1
+                    continue
+                described.append(
+                    {
+                        "id": str(file.id),
+                        "path": name,
+                        "file_name": file.file_name,
+                        "content_type": file.content_type,
+                        "is_screenshot": file.key == screenshot,
+                    }
+                )
+            if len(page) < _PAGE:
+                return described, missing
+            after = page[-1].id
+
+    async def _write_images(
+        self, archive: zipfile.ZipFile, actor: Actor, project_id: UUID
+    ) -> tuple[list[dict[str, Any]], int]:
+        described: list[dict[str, Any]] = []
+        missing, after = 0, None
+        while True:
+            page = await self._images.list(actor, project_id, after=after, limit=_PAGE)
+            for row in page.images:
+                image = await self._images.open(actor, row.id)
+                name = f"images/{len(described) + 1:04}"
+                try:
+                    archive.writestr(name, await self._images.download(actor, row.id))
+                except DataLayerError:
+                    missing += 1
+                    continue
+                described.append(image.model_dump(mode="json", include=_OF_IMAGE) | {"path": name})
+            if page.next is None:
+                return described, missing
+            after = page.next
+
+
+def read_archive(path: Path) -> tuple[zipfile.ZipFile, dict[str, Any]]:
+    """Open an archive, and return what it says; the caller closes it.
+
+    Raises:
+        InvalidFileError: it is none of ours.
+    """
+    not_ours = InvalidFileError(f"{path.name} is not a project that was exported here")
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile):
+        raise not_ours from None
+    with ExitStack() as stack:
+        stack.enter_context(archive)
+        if len(archive.infolist()) > MOST_PARTS:
+            raise InvalidFileError(f"{path.name} has more than {MOST_PARTS} parts")
+        try:
+            content = orjson.loads(read_part(archive, DESCRIPTION))
+        except ValueError:
+            raise not_ours from None
+        if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (FORMAT, VERSION):
+            raise not_ours
+        stack.pop_all()
+    return archive, content
+
+
+def read_part(archive: zipfile.ZipFile, name: Any) -> bytes:
+    """Return a part of an archive; one that would be very large is not decompressed.
+
+    Raises:
+        InvalidFileError: it is missing, too large or damaged.
+    """
+    try:
+        with archive.open(name) as part:
+            content = part.read(LARGEST_PART + 1)
+    except (KeyError, TypeError, ValueError, OSError, NotImplementedError, RuntimeError, zipfile.BadZipFile):
+        raise InvalidFileError(f"the archive has no part {name!r}, or it is damaged") from None
+    if len(content) > LARGEST_PART:
+        raise InvalidFileError(f"the part {name!r} has more than {LARGEST_PART} bytes")
+    return content
+
+
+def _extension(stack: str) -> str:
+    return "svg" if stack == "svg" else "html"
+
+
+def _extension_of(file: FileView) -> str:
+    return file.key.rpartition(".")[2] or "bin"
+
+
+def described_list(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """A list of objects in what an archive says."""
+    items = content.get(name)
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []

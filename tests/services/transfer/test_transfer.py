@@ -1,0 +1,265 @@
+"""Work from elsewhere is brought once, however often that is repeated; a project goes out and comes back whole."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zipfile
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from data_layer import DataLayer
+from data_layer.entities.enums import CodeStack, GenerationProvider, RequestType
+from data_layer.errors import NotFoundError
+from data_layer.schemas.actors import SYSTEM, Actor
+from data_layer.schemas.files import Attachment
+from data_layer.schemas.generations import (
+    FinishedGeneration,
+    FinishedVariant,
+    GenerationRequest,
+    TreeCode,
+    VariantModel,
+    VariantResult,
+)
+from data_layer.schemas.images import NewImage
+from data_layer.schemas.projects import ProjectDraft
+from data_layer.services.transfer.archives import ProjectArchives
+from data_layer.services.transfer.importing import Importer, ImportReport, ImportTargets
+from tests.file_content import picture
+from tests.support import stored_actor
+
+CODE = "<html><body><h1>{}</h1></body></html>\n"
+
+
+async def bring(data: DataLayer, owner: Actor, *paths: Path, is_dry_run: bool = False) -> ImportReport:
+    targets = ImportTargets(data.transaction, data.projects, data.generations, data.files, data.images, data.designs)
+    assert owner.user_id is not None
+    return await Importer(targets, owner.user_id, is_dry_run=is_dry_run).run(paths)
+
+
+async def codes_of(data: DataLayer, owner: Actor) -> dict[str, list[str]]:
+    """The codes of each project, oldest version first."""
+    found = {}
+    for project in (await data.projects.list(owner)).projects:
+        opened = await data.generations.tree(owner, project.id, code=TreeCode.ALL)
+        generations = [generation async for generation in opened.generations][::-1]
+        found[project.name] = [str(variant.code) for each in generations for variant in each.variants]
+    return found
+
+
+@pytest.fixture
+async def owner(data: DataLayer) -> Actor:
+    return await stored_actor(data)
+
+
+def write_report(
+    folder: Path, session: str, turn: int, request: Any, *, usage: Any = None, model: str = "gpt-5.5"
+) -> None:
+    report = {
+        "version": 1,
+        "provider": "openai",
+        "model": f"{model} (low thinking)",
+        "api_model_name": model,
+        "session_id": session,
+        "turn": turn,
+        "created_at": f"2026-07-01T10:0{turn}:00",
+        "request": request,
+        "usage": usage,
+    }
+    name = f"prompt_report_20260701_100{turn}00_{session}_t{turn:02}_openai_{model}.json"
+    (folder / name).write_text(json.dumps(report))
+
+
+def make_folder(folder: Path) -> None:
+    """What the application leaves behind."""
+    (folder / "assets").mkdir(parents=True)
+    (folder / "assets" / "a.png").write_bytes(picture("PNG", size=(30, 20)))
+    (folder / "assets" / "same.png").write_bytes(picture("PNG", size=(30, 20)))
+    (folder / "assets" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    designs = [
+        {"id": "1", "name": "Blue", "content": "All blue", "createdAt": "x", "updatedAt": "x"},
+        {"id": "2", "name": " ", "content": "", "createdAt": "x", "updatedAt": "x"},
+    ]
+    (folder / "design-systems.json").write_text(json.dumps(designs))
+    (folder / "other.json").write_text('{"a": 1}')
+    (folder / "page.html").write_text(CODE.format("page"))
+    (folder / "notes.txt").write_text("?")
+    (folder / ".hidden.html").write_text(CODE.format("hidden"))
+    results = folder / "evals" / "outputs" / "Jul_01_2026_claude-opus-4_react_tailwind"
+    results.mkdir(parents=True)
+    (folder / "evals" / "inputs").mkdir()
+    (folder / "evals" / "inputs" / "shop.png").write_bytes(picture("PNG", size=(50, 20)))
+    for number in (0, 1):
+        (results / f"shop_{number}.html").write_text(CODE.format(f"shop {number}"))
+    reports = folder / "run_logs" / "prompt_reports"
+    reports.mkdir(parents=True)
+    image = "data:image/png;base64," + base64.b64encode(picture("PNG", size=(40, 20))).decode()
+    first = [
+        {"role": "system", "content": "You are …"},
+        {
+            "role": "user",
+            "content": [{"type": "input_image", "image_url": image}, {"type": "input_text", "text": "A blog"}],
+        },
+    ]
+    call = {
+        "type": "function_call",
+        "name": "create_file",
+        "arguments": json.dumps({"path": "index.html", "content": CODE.format("blog")}),
+    }
+    usage = {"input_tokens": 10, "output_tokens": 5, "cache_read": 1, "cache_write": 0, "cost_usd": 0.5}
+    write_report(reports, "0123abcd", 1, {"input": first}, usage=usage)
+    write_report(
+        reports, "0123abcd", 2, {"input": [*first, call, {"type": "function_call_output", "output": "ok"}]}, usage=usage
+    )
+    # Of another provider, a change of the page before, in its words.
+    messages = [
+        {"role": "user", "content": "A blog"},
+        {"role": "assistant", "content": f'<file path="index.html">\n{CODE.format("blog").strip()}\n</file>'},
+        {"role": "user", "content": [{"type": "text", "text": "Red"}]},
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "name": "create_file", "input": {"content": CODE.format("red blog")}}],
+        },
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "name": "edit_file", "input": {"old": "a", "new": "b"}}],
+        },
+    ]
+    write_report(reports, "4567cdef", 3, {"messages": messages}, model="claude-opus-4")
+    write_report(reports, "89ab0123", 4, {"input": first})
+    (reports / "prompt_report_20260701_100000_ffffffff_t01_openai_x.json").write_text("{")
+
+
+async def test_what_the_application_leaves_behind(data: DataLayer, owner: Actor, tmp_path: Path) -> None:
+    folder = tmp_path / "left"
+    make_folder(folder)
+    looked = await bring(data, owner, folder, is_dry_run=True)
+    assert looked.is_dry_run
+    assert await codes_of(data, owner) == {}
+    assert await data.files.list(owner_id=owner.user_id) == []
+    report = await bring(data, owner, folder, tmp_path / "missing")
+    assert report.added == {
+        "asset": 1,
+        "design system": 1,
+        "page": 1,
+        "evaluation result": 2,
+        "prompt report": 2,
+    }
+    assert report.known == {"asset": 1}, "the same bytes are one asset"
+    reasons = {Path(problem.path).name: problem.reason for problem in report.problems}
+    assert set(reasons) == {
+        *("broken.png", "design-systems.json ()", "other.json", "notes.txt", "missing"),
+        *("prompt reports of session 89ab0123", "prompt reports of session 4567cdef"),
+        "prompt_report_20260701_100000_ffffffff_t01_openai_x.json",
+    }
+    assert await codes_of(data, owner) == {
+        "page": [CODE.format("page")],
+        "shop (Jul_01_2026_claude-opus-4_react_tailwind)": [CODE.format("shop 0"), CODE.format("shop 1")],
+        "A blog": [CODE.format("blog"), CODE.format("red blog")],
+    }
+    urls = set(report.addresses.values())
+    assert len(urls) == 1
+    assert len(report.addresses) == 2
+    [design] = await data.designs.list(owner)
+    assert (design.name, design.content) == ("Blue", "All blue")
+    again = await bring(data, owner, folder)
+    assert again.added == {}
+    assert again.known == {"asset": 2, "design system": 1, "page": 1, "evaluation result": 2, "prompt report": 2}
+    assert again.addresses == report.addresses
+    assert len(await codes_of(data, owner)) == 3
+
+
+async def test_reports_and_evaluations_say_what_belongs_together(data: DataLayer, owner: Actor, tmp_path: Path) -> None:
+    make_folder(tmp_path / "left")
+    await bring(data, owner, tmp_path / "left")
+    projects = {project.name: project for project in (await data.projects.list(owner)).projects}
+    opened = await data.generations.tree(owner, projects["A blog"].id)
+    red, blog = [generation async for generation in opened.generations]
+    assert (red.prompt, red.variants[0].parent_id) == ("Red", blog.variants[0].id)
+    assert (red.variants[0].provider, blog.variants[0].provider) == (
+        GenerationProvider.CLAUDE,
+        GenerationProvider.OPENAI,
+    )
+    variant = await data.generations.open_variant(owner, blog.variants[0].id)
+    assert (variant.prompt_tokens, variant.completion_tokens) == (20, 10)
+    kept = await data.files.list(owner_id=owner.user_id, attached_to=Attachment(project_id=projects["A blog"].id))
+    assert [str(file.id) for file in kept] == blog.inputs["files"]
+    shop = next(project for name, project in projects.items() if name.startswith("shop"))
+    [run] = [generation async for generation in (await data.generations.tree(owner, shop.id)).generations]
+    assert {variant.code_stack for variant in run.variants} == {CodeStack.REACT_TAILWIND}
+    assert {variant.model for variant in run.variants} == {"claude-opus-4"}
+    assert len(await data.files.list(owner_id=owner.user_id, attached_to=Attachment(project_id=shop.id))) == 1
+
+
+async def make_whole_project(data: DataLayer, owner: Actor) -> UUID:
+    draft = ProjectDraft(name="Shop", description="All of it", tags=["a", "b"], metadata={"key": 1})
+    project = await data.projects.create(owner, draft, screenshot=picture("PNG", size=(40, 30)), file_name="shop.png")
+    file = await data.files.save(
+        picture("JPEG", size=(9, 9)), owner_id=owner.user_id, attached_to=Attachment(project_id=project.id)
+    )
+    result = VariantResult(model=VariantModel(provider=GenerationProvider.CLAUDE, name="m"), cost=Decimal(1))
+    first = FinishedGeneration(
+        request=GenerationRequest(prompt="Make it", inputs={"files": [str(file.id)]}),
+        variants=tuple(
+            FinishedVariant(code=CODE.format(f"1.{index}"), result=result, name=f"n{index}") for index in range(3)
+        ),
+        selected=1,
+    )
+    second = FinishedGeneration(
+        request=GenerationRequest(generation_type=RequestType.UPDATE, prompt="Red"),
+        variants=(FinishedVariant(code=CODE.format("2.0")),),
+        parent=(0, 1),
+    )
+    await data.generations.import_many(owner, project.id, [first, second])
+    await data.images.record(owner, project.id, NewImage(prompt="a cat", model="flux"), picture("WEBP", size=(20, 20)))
+    return project.id
+
+
+async def test_a_project_goes_out_and_comes_back(data: DataLayer, owner: Actor, tmp_path: Path) -> None:
+    project_id = await make_whole_project(data, owner)
+    archive = tmp_path / "shop.zip"
+    with archive.open("wb") as target:
+        written = await ProjectArchives(data.projects, data.generations, data.files, data.images).write(
+            owner, project_id, target
+        )
+    assert (written.generations, written.variants, written.files, written.images, written.missing) == (2, 4, 2, 1, 0)
+    bob = await stored_actor(data, email="bob@example.com")
+    with pytest.raises(NotFoundError), (tmp_path / "stolen.zip").open("wb") as target:
+        await ProjectArchives(data.projects, data.generations, data.files, data.images).write(bob, project_id, target)
+    assert (await bring(data, bob, archive, is_dry_run=True)).added == {"project": 1}
+    assert (await bring(data, bob, archive)).added == {"project": 1}
+    assert (await bring(data, bob, archive)).known == {"project": 1}
+    [copy] = (await data.projects.list(bob)).projects
+    assert copy.name == "Shop"
+    full = await data.projects.open(bob, copy.id)
+    assert (full.description, list(full.tags), full.metadata["key"]) == ("All of it", ["a", "b"], 1)
+    assert full.original_image is not None
+    opened = await data.generations.tree(bob, copy.id, code=TreeCode.ALL)
+    second, first = [generation async for generation in opened.generations]
+    assert [variant.code for variant in first.variants] == [CODE.format(f"1.{index}") for index in range(3)]
+    assert (first.selected_variant, [variant.name for variant in first.variants]) == (1, ["n0", "n1", "n2"])
+    assert second.variants[0].parent_id == first.variants[1].id
+    assert first.variants[0].provider is GenerationProvider.CLAUDE
+    kept = await data.files.list(owner_id=bob.user_id, attached_to=Attachment(project_id=copy.id))
+    assert set(first.inputs["files"]) <= {str(file.id) for file in kept}, "by the ids that its files have here"
+    [image] = (await data.images.list(bob, copy.id)).images
+    assert (image.prompt, image.model) == ("a cat", "flux")
+    assert await data.usage.sums(SYSTEM, user_id=bob.user_id) == [], "it cost him nothing"
+
+
+async def test_archives_that_are_none(data: DataLayer, owner: Actor, tmp_path: Path) -> None:
+    (tmp_path / "text.zip").write_text("no")
+    contents: list[Any] = [None, [], {"format": "x"}, {"format": "data-layer project", "version": 2}]
+    missing = {"variants": [{"id": "1", "code": "codes/none.html"}]}
+    contents.append({"format": "data-layer project", "version": 1, "project": {"id": "1"}, "generations": [missing]})
+    contents.append({"format": "data-layer project", "version": 1, "project": {"id": "2"}, "generations": [{}]})
+    for number, content in enumerate(contents):
+        with zipfile.ZipFile(tmp_path / f"{number}.zip", "w") as archive:
+            archive.writestr("project.json" if content is not None else "x", json.dumps(content))
+    report = await bring(data, owner, tmp_path)
+    assert (report.added, len(report.problems)) == ({}, 1 + len(contents)), report
+    assert (await data.projects.list(owner)).projects == (), "half of one is not left"
