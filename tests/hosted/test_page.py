@@ -148,7 +148,9 @@ async def test_what_the_page_remembers_and_says(ann: Page, data: DataLayer) -> N
 async def test_design_systems_of_each_person(ann: Page, page_of: Callable[[str], Page]) -> None:
     path, bob = "/api/design-systems", page_of("user_bob")
     assert await ann.call("GET", path) == []
-    made = await ann.call("POST", path, {"name": " Corporate ", "content": "Blue"})
+    answer = await ann.send("POST", path, {"name": " Corporate ", "content": "Blue"})
+    assert answer.status_code == 201
+    made = answer.json()
     assert set(made) == {"id", "name", "content", "createdAt", "updatedAt"}
     assert all(isinstance(value, str) for value in made.values())
     assert (made["name"], made["content"]) == ("Corporate", "Blue")

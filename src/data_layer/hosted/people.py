@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid5
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException, Response
 
 from data_layer.errors import BudgetExceededError, CacheError, DatabaseError, InvalidValueError
 from data_layer.hosted import protocol
@@ -16,8 +16,7 @@ from data_layer.layer import DataLayer
 from data_layer.observability.log import get_log
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.usage import Reservation
-from data_layer.web.authentication import authenticate
-from data_layer.web.design_systems import design_system_routes
+from data_layer.web.design_systems import DESIGNS_PATH, answer_designs
 
 log = get_log(__name__)
 
@@ -46,7 +45,8 @@ def page_routes() -> HostedRoutes:
         ("POST", "/payments/create_portal_session", _refuse_payment),
     ):
         routes.add(method, path, handler, authorize=by_person)
-    routes.router.routes.extend(design_system_routes(_identify).routes)
+    for method, path in (("GET", ""), ("POST", ""), ("PATCH", "/{design_id}"), ("DELETE", "/{design_id}")):
+        routes.add(method, DESIGNS_PATH + path, _answer_designs, authorize=by_person)
     return routes
 
 
@@ -55,8 +55,8 @@ def reservation_of(user_id: UUID) -> UUID:
     return uuid5(_NAMESPACE, str(user_id))
 
 
-async def _identify(request: Request) -> Actor:
-    return (await authenticate(request)).actor
+async def _answer_designs(call: Call) -> Response:
+    return await answer_designs(call.data, call.actor, call)
 
 
 async def _create_user(call: Call) -> dict[str, Any]:

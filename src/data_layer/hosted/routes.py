@@ -81,7 +81,7 @@ class HostedRoutes:
 
         Args:
             method: of HTTP.
-            path: without parameters.
+            path: may have parameters, which the handler reads itself.
             handler: returns what becomes JSON, or the whole answer.
             authorize: lets the caller through, or raises; it is called before the body is read.
         """

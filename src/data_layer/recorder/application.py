@@ -30,13 +30,13 @@ from data_layer.errors import AuthenticationError, ConfigurationError, DataLayer
 from data_layer.observability.log import get_log
 from data_layer.recorder import page
 from data_layer.recorder.connection import RecordedConnection
-from data_layer.recorder.designs import answer_designs
 from data_layer.recorder.loading import lifespan_of
 from data_layer.recorder.people import LocalPerson, LoggedInPeople, People, is_loopback
 from data_layer.recorder.projects import PROJECTS_PATH, answer_projects
-from data_layer.recorder.protocol import ASSETS_PATH, DESIGNS_PATH, GENERATE_PATH, error_message
+from data_layer.recorder.protocol import ASSETS_PATH, GENERATE_PATH, error_message
 from data_layer.recorder.recorder import Recorder
 from data_layer.web.cross_origin import origins_with_cookies
+from data_layer.web.design_systems import DESIGNS_PATH, answer_designs
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -25,7 +25,6 @@ from data_layer.schemas.generations import VariantModel
 
 GENERATE_PATH = "/generate-code"
 ASSETS_PATH = "/local-assets/"
-DESIGNS_PATH = "/api/design-systems"
 
 APPLICATION_ERROR = 4332
 """Close code: the application has sent ``error`` and gives up."""

@@ -1,119 +1,103 @@
-"""``/api/design-systems`` as the application and its page know them: the same calls for every face that answers them.
+"""``/api/design-systems`` as the application answers it, with a list for each person in place of one file for all.
 
-The ids are strings, the times have a time zone, and an error has a text in ``detail``.
+Every face that stands in for the application answers with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, HTTPException, Request, Response
-from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
-from data_layer.errors import InvalidValueError, NotFoundError
-from data_layer.schemas.actors import Actor
+from data_layer.errors import ConflictError, InvalidValueError, NotFoundError
 from data_layer.schemas.designs import DesignSystemChanges, DesignSystemView
-from data_layer.web.authentication import people_of
-from data_layer.web.bodies import read_body
 
-_PATH = "/api/design-systems"
-_MOST_BYTES = 2**20
-"""128 KiB of text, of which JSON may write each character as six bytes."""
+if TYPE_CHECKING:
+    from data_layer.layer import DataLayer
+    from data_layer.schemas.actors import Actor
 
-Identify = Callable[[Request], Awaitable[Actor]]
-"""Returns who asks, or refuses."""
-
-
-Model = TypeVar("Model", bound=BaseModel)
+DESIGNS_PATH = "/api/design-systems"
+_LARGEST_BODY = 2**20
+_MISSING = "Design system not found"
 
 
-class _New(BaseModel):
-    name: str
-    content: str
+async def answer_designs(data: DataLayer, actor: Actor, request: Request) -> Response:
+    """Answer a request for design systems.
 
-
-class _Changes(BaseModel):
-    name: str | None = None
-    content: str | None = None
-
-
-def design_system_routes(identify: Identify) -> APIRouter:
-    """Return the calls, answered for each person.
-
-    Args:
-        identify: returns who asks.
+    Returns:
+        What the application would answer: 200 and 201 with the design system, 204 for one that was deleted, 404 and
+        400 with ``detail``.
     """
-    router = APIRouter(prefix=_PATH, include_in_schema=False)
-
-    @router.get("")
-    async def list_designs(request: Request) -> Response:
-        actor = await identify(request)
-        return _answer([_shown(design) for design in await people_of(request).data.designs.list(actor)])
-
-    @router.post("")
-    async def create(request: Request) -> Response:
-        actor = await identify(request)
-        new = await _read(request, _New)
-        designs = people_of(request).data.designs
-        try:
-            design = await designs.create(actor, name=new.name, content=new.content)
-        except InvalidValueError as error:
-            raise HTTPException(400, str(error)) from None
-        return _answer(_shown(design))
-
-    @router.patch("/{design_id}")
-    async def change(request: Request, design_id: str) -> Response:
-        actor = await identify(request)
-        wanted = await _read(request, _Changes)
-        changes = DesignSystemChanges(name=wanted.name, content=wanted.content)
-        designs = people_of(request).data.designs
-        try:
-            return _answer(_shown(await designs.update(actor, _id(design_id), changes)))
-        except InvalidValueError as error:
-            raise HTTPException(400, str(error)) from None
-
-    @router.delete("/{design_id}")
-    async def delete(request: Request, design_id: str) -> Response:
-        actor = await identify(request)
-        await people_of(request).data.designs.delete(actor, _id(design_id))
-        return Response(status_code=204)
-
-    return router
-
-
-async def _read(request: Request, kind: type[Model]) -> Model:
+    design_id = request.url.path.removeprefix(DESIGNS_PATH).strip("/")
     try:
-        return kind.model_validate_json(await read_body(request, _MOST_BYTES))
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, problem["loc"])) or "the body"
-        raise HTTPException(400, f"{place}: {problem['msg']}") from None
+        if not design_id:
+            return await _answer_list(data, actor, request)
+        return await _answer_one(data, actor, request, design_id)
+    except (NotFoundError, ValueError):
+        return JSONResponse({"detail": _MISSING}, 404)
+    except (InvalidValueError, ConflictError) as error:  # Also of a name that is empty.
+        return JSONResponse({"detail": str(error)}, 400)
 
 
-def _id(text: str) -> UUID:
+async def _answer_list(data: DataLayer, actor: Actor, request: Request) -> Response:
+    if request.method in {"GET", "HEAD"}:
+        return JSONResponse([_shown(design) for design in await data.designs.list(actor)])
+    if request.method != "POST":
+        return JSONResponse({"detail": "Method Not Allowed"}, 405)
+    sent = await _body(request)
+    created = await data.designs.create(actor, name=_text(sent, "name"), content=_text(sent, "content"))
+    return JSONResponse(_shown(created), 201)
+
+
+async def _answer_one(data: DataLayer, actor: Actor, request: Request, design_id: str) -> Response:
+    found = UUID(design_id)
+    match request.method:
+        case "GET" | "HEAD":
+            return JSONResponse(_shown(await data.designs.get(actor, found)))
+        case "PATCH" | "PUT":
+            sent = await _body(request)
+            given = {name: _text(sent, name) for name in ("name", "content") if sent.get(name) is not None}
+            return JSONResponse(_shown(await data.designs.update(actor, found, DesignSystemChanges(**given))))
+        case "DELETE":
+            await data.designs.delete(actor, found)
+            return Response(status_code=204)
+    return JSONResponse({"detail": "Method Not Allowed"}, 405)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    content = b""
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > _LARGEST_BODY:
+            raise InvalidValueError("the body is too large", field="content")
     try:
-        return UUID(text)
-    except ValueError:
-        raise NotFoundError("no design system has this id") from None
+        sent = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        raise InvalidValueError("the body is not JSON", field="body") from None
+    if not isinstance(sent, dict):
+        raise InvalidValueError("the body is not a JSON object", field="body")
+    return sent
 
 
-def _shown(design: DesignSystemView) -> dict[str, Any]:
+def _text(sent: dict[str, Any], name: str) -> str:
+    value = sent.get(name)
+    if not isinstance(value, str):
+        raise InvalidValueError(f"{name} must be text", field=name)
+    return value
+
+
+def _shown(design: DesignSystemView) -> dict[str, str]:
     return {
         "id": str(design.id),
         "name": design.name,
         "content": design.content,
-        "createdAt": _time(design.created_at),
-        "updatedAt": _time(design.updated_at),
+        "createdAt": _time(design.created_at.isoformat()),
+        "updatedAt": _time(design.updated_at.isoformat()),
     }
 
 
-def _time(at: datetime) -> str:
-    return at.isoformat()
-
-
-def _answer(content: Any) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json", headers={"cache-control": "no-store"})
+def _time(text: str) -> str:
+    return text.replace("+00:00", "Z")
