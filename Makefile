@@ -4,7 +4,7 @@
 .NOTPARALLEL:
 .PHONY: help run quick watch test test-all test-lowest test-servers coverage check format lint types docs build lock upgrade
 .PHONY: env-example clients translations clean mutants
-.PHONY: bench bench-http bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-mix bench-bodies bench-generations bench-growth bench-operations
+.PHONY: bench bench-http bench-followers bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-mix bench-bodies bench-generations bench-growth bench-operations
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -95,7 +95,7 @@ clients: $(to_develop) ## Write docs/reference/openapi.json and the clients agai
 translations: $(to_develop) ## Bring new texts of the console into the files of its translators
 	@$(bin)/python tools/update_translations.py
 
-bench: bench-http bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-mix bench-bodies bench-generations bench-growth bench-operations ## Run all benchmarks
+bench: bench-http bench-followers bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-mix bench-bodies bench-generations bench-growth bench-operations ## Run all benchmarks
 
 bench-database: $(to_measure) ## Measure imports, starts, and the database against raw psycopg
 	@$(bin)/python benchmarks/database.py $(ARGUMENTS)
@@ -132,6 +132,9 @@ bench-bodies: $(to_measure) ## Measure what histories of pages take, and how fas
 
 bench-http: $(to_measure) ## Measure requests a second against bare FastAPI routes (needs Debian's wrk)
 	@$(bin)/python benchmarks/http_service.py $(ARGUMENTS)
+
+bench-followers: $(to_measure) ## Measure memory and delay of 2,000 followers of server-sent events
+	@$(bin)/python benchmarks/followers.py $(ARGUMENTS)
 
 bench-operations: $(to_measure) ## Measure what metrics and logs cost, and memory
 	@$(bin)/python benchmarks/operations.py $(ARGUMENTS)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
 
 import httpx
@@ -16,6 +17,7 @@ from data_layer import DataLayer
 from data_layer.api import event_stream
 from data_layer.schemas.generation_stream import CodePatch
 from data_layer.server.http_server import HttpServer
+from data_layer.server.lifecycle import LifecycleMiddleware
 from tests.api.test_projects import create, people, refused
 from tests.support import until
 
@@ -240,3 +242,42 @@ async def test_pieces_that_do_not_fit_are_refused(people: Clients, pieces: Any) 
     body = {"variant": 0, "sequence": 1, "pieces": pieces}
     answer = await people["owner"].post(f"{started.path}/events", json=body, headers=started.writer)
     assert refused(answer) == (422, "request_invalid")
+
+
+async def test_clients_of_a_process_that_ends_are_sent_elsewhere(app: FastAPI, people: Clients) -> None:
+    """Those that follow already and those that come too late; the next process goes on where this one ended."""
+    started = await start(people["owner"])
+    await write(people["owner"], started, 1, {"type": "text", "text": "<p>one"})
+    lifecycle = LifecycleMiddleware()
+    lifecycle.open(app)
+    transport = httpx.ASGITransport(lifecycle)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="https://service", headers=people["owner"].headers
+    ) as ending:
+        following = asyncio.create_task(ending.get(f"{started.path}/events"))
+        await until(lambda: bool(lifecycle.streams))
+        lifecycle.start_draining()
+        await asyncio.sleep(0)
+        assert lifecycle.streams, "it goes on while load balancers notice"
+        lifecycle.end_streams()
+        answers = [await following, await ending.get(f"{started.path}/events")]
+    assert not lifecycle.streams
+
+    await write(people["owner"], started, 2, {"type": "text", "text": " two"})
+    await end(people["owner"], started)
+    for answer in answers:
+        assert answer.status_code == 200
+        last = answer.text.removesuffix("\n\n").rpartition("\n\n")[2].split("\n")
+        assert last[1:] == ["event: reconnect", "data: {}"]
+        assert 1 <= int(last[0].removeprefix("retry: ")) <= 1000
+        seen = re.findall("(?m)^id: (.*)$", answer.text)
+        events = await all_events(people["owner"], started.path, **({"Last-Event-ID": seen[-1]} if seen else {}))
+        assert events[-1].name == "end"
+        lines = iter([*answer.text.splitlines()])
+        before = [event async for event in events_in(_each(lines)) if event.name != "reconnect"]
+        assert code_of([*before, *events]) == "<p>one two"
+
+
+async def _each(lines: Iterator[str]) -> AsyncIterator[str]:
+    for line in lines:
+        yield line

@@ -17,6 +17,7 @@ from tests.support import until
 from .support import NO_AUTHORITIES
 
 _CHECKED_EVERY_SECONDS = 0.1
+_PASSED_ON = frozenset({b"accept", b"authorization", b"content-type", b"last-event-id", b"writer-token"})
 
 
 class LoadBalancer:
@@ -70,8 +71,11 @@ class LoadBalancer:
             message = await receive()
             body += message.get("body", b"")
         path = f"{scope['raw_path'].decode()}?{scope['query_string'].decode()}"
-        kind = [(name, value) for name, value in scope["headers"] if name == b"content-type"]
+        kind = [(name, value) for name, value in scope["headers"] if name in _PASSED_ON]
         backend = await self._choose()
+        if scope["path"].endswith("/events") and scope["method"] == "GET":
+            await self._stream(f"{backend}{path}", kind, send)
+            return
         try:
             answer = await self._client.request(scope["method"], f"{backend}{path}", content=body, headers=kind)
             status, content = answer.status_code, answer.content
@@ -82,3 +86,18 @@ class LoadBalancer:
         headers = [(b"content-length", b"%d" % len(content))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
+
+    async def _stream(self, url: str, headers: list[tuple[bytes, bytes]], send: Send) -> None:
+        """Pass an answer on while it is read; one that is cut off is a failure."""
+        try:
+            async with self._client.stream("GET", url, headers=headers) as answer:
+                kind = answer.headers.get("content-type", "text/plain").encode()
+                await send(
+                    {"type": "http.response.start", "status": answer.status_code, "headers": [(b"content-type", kind)]}
+                )
+                async for chunk in answer.aiter_raw():
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except httpx.TransportError as error:
+            self.failures.append(f"GET {url}: {error!r}")
+            raise
+        await send({"type": "http.response.body", "body": b""})

@@ -12,14 +12,19 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 
 from data_layer.api.routes import Call
+from data_layer.concurrency import jittered
 from data_layer.errors import DataLayerError
 from data_layer.schemas.generation_stream import CodePatch, CodeState, FollowedEvent, StreamedEvent, VariantEnded
 from data_layer.web.authentication import reauthenticate
 from data_layer.web.errors import problem_of
+from data_layer.web.stream_ends import stream_ends_of
 
 HEARTBEAT_SECONDS = 15.0
 _FIRST_SECONDS = 2.0
 _HEARTBEAT = b": still here\n\n"
+_RETRY = b"retry: 1000\n\n"
+"""Milliseconds after which a client connects again that was cut off; browsers wait for three seconds otherwise."""
+_RECONNECT_MILLISECONDS = 400
 _NAMES = {CodeState: b"code", CodePatch: b"patch", StreamedEvent: b"event", VariantEnded: b"end"}
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # nginx would hold events back.
 
@@ -52,14 +57,22 @@ async def _lines(
     call: Call, following: asyncio.Future[FollowedEvent], events: AsyncGenerator[FollowedEvent]
 ) -> AsyncIterator[bytes]:
     check_at = monotonic() + HEARTBEAT_SECONDS
+    ends = stream_ends_of(call.scope)
+    over = ends.begin()
     try:
+        yield _RETRY
         while True:
-            done, _ = await asyncio.wait([following], timeout=max(0.0, check_at - monotonic()))
+            await asyncio.wait(
+                (following, over), timeout=max(0.0, check_at - monotonic()), return_when=asyncio.FIRST_COMPLETED
+            )
+            if over.done():
+                yield _reconnect()
+                return
             if monotonic() >= check_at:
                 await reauthenticate(call, call.caller)
                 check_at = monotonic() + HEARTBEAT_SECONDS
                 yield _HEARTBEAT
-            if not done:
+            if not following.done():
                 continue
             try:
                 event = following.result()
@@ -71,7 +84,13 @@ async def _lines(
         problem = problem_of(call.scope, error)
         yield b"event: problem\ndata: " + problem.model_dump_json(exclude_none=True).encode() + b"\n\n"
     finally:
+        ends.forget(over)
         await _abandon(following, events)
+
+
+def _reconnect() -> bytes:
+    """Have the client connect again soon, and not all clients at once."""
+    return b"retry: %d\nevent: reconnect\ndata: {}\n\n" % int(jittered(_RECONNECT_MILLISECONDS, low=0.1))
 
 
 async def _abandon(following: asyncio.Future[FollowedEvent], events: AsyncGenerator[FollowedEvent]) -> None:

@@ -191,11 +191,11 @@ async def renew_lease(call: Call, generation_id: UUID, writer: _WriterToken) -> 
     errors=[404, 409],
 )
 async def append(call: Call, generation_id: UUID, body: Batch, writer: _WriterToken) -> Appended:
-    """It renews the lease. Pieces that came before are passed over, so a batch may be sent again."""
+    """It is answered when it is stored. Pieces that came before are passed over, so a batch may be sent again."""
     _require_token_of(generation_id, writer)
     pieces = [each.piece() for each in body.pieces]
     return Appended(
-        sequence=await call.data.generations.append(call.actor, writer, body.variant, body.sequence, *pieces)
+        sequence=await call.data.generations.write(call.actor, writer, body.variant, body.sequence, *pieces)
     )
 
 

@@ -747,7 +747,8 @@ class GenerationsCalls(GenerationStreams):
     ) -> Appended:
         """Write what was streamed.
 
-        It renews the lease. Pieces that came before are passed over, so a batch may be sent again.
+        It is answered when it is stored. Pieces that came before are passed over, so a batch may be sent
+        again.
         """
         return await self.transport.send(
             Appended,

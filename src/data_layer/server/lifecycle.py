@@ -10,6 +10,7 @@ import orjson
 
 from data_layer.observability.log import get_log
 from data_layer.server.problems import MEDIA_TYPE, problem
+from data_layer.web.stream_ends import SCOPE_KEY, StreamEnds
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,12 +25,15 @@ class LifecycleMiddleware:
 
     Before, ``/livez`` says that the process lives and everything else is refused with 503 and ``starting``. After
     ``start_draining`` ``/readyz`` refuses with ``stopping``, all else is still answered, and every answer asks the
-    client to close its connection: none should be reused at the moment at which this process closes it.
+    client to close its connection: none should be reused at the moment at which this process closes it. Streams go on
+    until ``end_streams``, because only then do load balancers send their clients to another process.
     """
 
     def __init__(self) -> None:
         self._application: ASGIApp | None = None
         self._is_stopping = False
+        self.streams = StreamEnds()
+        """The streams under way."""
 
     def open(self, application: ASGIApp) -> None:
         """Pass requests on from now on."""
@@ -38,6 +42,10 @@ class LifecycleMiddleware:
     def start_draining(self) -> None:
         """Be no longer ready."""
         self._is_stopping = True
+
+    def end_streams(self) -> None:
+        """Have clients of streams connect again, to a process that stays."""
+        self.streams.end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  (ASGI)
         if scope["type"] == "websocket":
@@ -66,6 +74,7 @@ class LifecycleMiddleware:
 
     async def _pass_on(self, application: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         is_answered = False
+        scope[SCOPE_KEY] = self.streams
 
         async def answer(message: Message) -> None:
             nonlocal is_answered

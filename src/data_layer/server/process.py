@@ -206,6 +206,7 @@ class ServiceProcess:
             self._observer.stopping()
             self._lifecycle.start_draining()
             await self._stop.pause(self._settings.seconds_until_closed)
+            self._lifecycle.end_streams()
             await self._http.close(self._stop.forced)
 
     async def _until_asked(self) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from data_layer import DataLayer, Settings
-from data_layer.entities import AuditLog
+from data_layer.entities import AuditLog, GeneratedCode
 from data_layer.entities.enums import AuditAction, GenerationProvider, GenerationStatus, ProjectStatus, UserRole
 from data_layer.errors import (
     DataLayerError,
@@ -468,3 +469,60 @@ async def test_a_writer_that_comes_back_replaces_what_this_process_remembers(
     await data.generations.append(owner.actor, taken.writer_token, 0, 1, CodePiece("kept"))
     await data.generations.store(owner.actor, taken.writer_token)
     assert await rows(data, "SELECT code FROM generated_codes") == [("kept",)]
+
+
+async def test_batches_may_reach_any_process(data: DataLayer, settings: Settings, owner: Owner) -> None:
+    """As behind a load balancer: none is lost, also one that is sent again, and any process can end the variant."""
+    async with DataLayer(settings) as second, DataLayer(settings) as third:
+        processes = [each.generations for each in (data, second, third)]
+        generation = await started(data, owner, 2)
+        token = generation.writer_token
+        for number in range(1, 13):
+            writing = processes[number % 3]
+            pieces = (CodePiece(f"<{number}>"), VariantEvent("thinking", {"number": number}))
+            for variant in (0, 1):
+                assert await writing.write(owner.actor, token, variant, 2 * number, *pieces) == 2 * number + 1
+            again = processes[(number + 1) % 3]
+            assert await again.write(owner.actor, token, 0, 2 * number, *pieces) == 2 * number + 1
+        expected = "".join(f"<{number}>" for number in range(1, 13))
+        assert {code.code for code in await stored_codes(data, generation.id)} == {expected}
+
+        ended = [await processes[number].complete(owner.actor, token, number) for number in (0, 1)]
+        assert [code.code for code in ended] == [expected, expected]
+        for writing in processes:
+            with pytest.raises(GenerationEndedError):
+                await writing.write(owner.actor, token, 0, 100, CodePiece("late"))
+            assert (await writing.complete(owner.actor, token, 0)).code == expected
+        events = await rows(data, "SELECT count(*) FROM generation_events")
+        assert events == [(2 * 12,)]
+
+
+async def test_a_process_that_is_behind_renews_the_lease_and_ends_what_others_have_written(
+    data: DataLayer, settings: Settings, owner: Owner
+) -> None:
+    async with DataLayer(settings) as other:
+        generation = await started(data, owner)
+        token = generation.writer_token
+        await other.generations.write(owner.actor, token, 0, 1, CodePiece("<p>"))
+        await let_leases_run_out(data)
+        await data.generations.renew(owner.actor, token)
+        assert await rows(data, "SELECT lease_until > now() FROM generated_codes") == [(True,)]
+        await other.generations.write(owner.actor, token, 0, 2, CodePiece("one"))
+        ended = await data.generations.complete(owner.actor, token, 0)
+        assert (ended.code, ended.status) == ("<p>one", COMPLETED)
+
+
+async def test_a_process_that_was_behind_and_has_no_code_of_its_own_ends_the_variant(
+    data: DataLayer, settings: Settings, owner: Owner
+) -> None:
+    async with DataLayer(settings) as other:
+        generation = await started(data, owner)
+        await other.generations.write(owner.actor, generation.writer_token, 0, 1, CodePiece("<p>"))
+        assert (await data.generations.complete(owner.actor, generation.writer_token, 0)).code == "<p>"
+        with pytest.raises(GenerationEndedError):
+            await other.generations.fail(owner.actor, generation.writer_token, 0, "no answer")
+
+
+async def stored_codes(data: DataLayer, generation_id: UUID) -> list[GeneratedCode]:
+    async with data.transaction() as tx:
+        return list(await tx.codes.list(generation_id=generation_id))

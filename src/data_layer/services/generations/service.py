@@ -6,7 +6,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from data_layer.entities import AuditLog, GeneratedCode, Generation, Project
 from data_layer.entities.enums import AuditAction, GenerationStatus
 from data_layer.errors import (
     ChangedMeanwhileError,
+    ConcurrentChangeError,
+    DatabaseError,
     GenerationEndedError,
     InvalidValueError,
     NotFoundError,
@@ -70,6 +72,8 @@ from data_layer.services.view_counts import ViewCounts
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions
 
+_MOST_READINGS = 5
+"""How often a process reads again what others have stored of a variant before it gives up."""
 _TOKEN = re.compile(r"[0-9a-f]{32}\.[A-Za-z0-9_-]{43}")
 
 
@@ -184,12 +188,53 @@ class GenerationService(Lineage):
         target.append(sequence, pieces)
         return target.last_sequence
 
+    async def write(self, actor: Actor, writer_token: str, variant: int, sequence: int, *pieces: Piece) -> int:
+        """Add what was streamed to a variant and store it, for a writer whose calls reach several processes.
+
+        What one process has received and not stored no other one knows, so ``append`` is for a writer that stays in its
+        process.
+
+        Args:
+            actor: the owner of the project.
+            writer_token: as ``start`` or ``take_over`` returned it.
+            variant: which one.
+            sequence: as for ``append``.
+            pieces: as for ``append``.
+
+        Returns:
+            The last number that is stored.
+
+        Raises:
+            GenerationEndedError, WriterReplacedError, ValueTooLongError, NotFoundError: as ``append``.
+            DatabaseError: it could not be stored; send it again.
+        """
+        for _ in range(_MOST_READINGS):
+            stream = await self._stream(actor, writer_token)
+            target = stream.variant(variant)
+            before, had_unstored = target.last_sequence, target.has_unstored
+            target.append(sequence, pieces)
+            await self._streams.store(stream, target)
+            if target.is_behind and not had_unstored:
+                await self._read_again(stream, except_for=target)
+                continue
+            if target.refusal is not None and target.last_sequence != before:
+                raise target.refusal
+            return target.last_sequence
+        raise _too_many_processes()
+
     async def renew(self, actor: Actor, writer_token: str) -> None:
         """Keep the lease of a writer that has nothing to send, such as while a model thinks."""
-        stream = await self._stream(actor, writer_token)
-        for variant in stream.variants:
-            variant.is_dirty = variant.is_dirty or variant.refusal is None
-            stream.variant(variant.index)
+        for _ in range(_MOST_READINGS):
+            stream = await self._stream(actor, writer_token)
+            for variant in stream.variants:
+                variant.is_dirty = variant.is_dirty or variant.refusal is None
+                stream.variant(variant.index)
+            with suppress(DatabaseError):  # It will be tried again.
+                await self._store_dirty(stream)
+            if not stream.is_behind:
+                return
+            await self._read_again(stream)
+        raise _too_many_processes()
 
     async def report_usage(self, actor: Actor, writer_token: str, variant: int, usage: VariantResult) -> None:
         """Note what a variant has used so far; if it ends without a result of its writer, this is recorded.
@@ -210,10 +255,7 @@ class GenerationService(Lineage):
         Raises:
             DatabaseError: it could not be stored.
         """
-        stream = await self._stream(actor, writer_token)
-        for variant in stream.variants:
-            if variant.is_dirty:
-                await self._streams.store(stream, variant)
+        await self._store_dirty(await self._stream(actor, writer_token))
 
     async def complete(
         self,
@@ -241,14 +283,7 @@ class GenerationService(Lineage):
             WriterReplacedError: another writer has it now.
         """
         end = VariantEnd(GenerationStatus.COMPLETED, check_result(result or VariantResult()))
-        stream = await self._stream(actor, writer_token)
-        target = stream.variant(variant)
-        if target.refusal is None:
-            if code is not None:
-                target.replace(code)
-            if not target.has_code:
-                raise InvalidValueError("the variant has no code, so it did not complete; fail it", field="code")
-        return await self._end_as_writer(stream, target, end)
+        return await self._end_as_writer(actor, writer_token, variant, end, code)
 
     async def fail(
         self,
@@ -278,7 +313,7 @@ class GenerationService(Lineage):
             checked.error_message,
             checked.error_details,
         )
-        return await self._end_as_writer(stream, stream.variant(variant), end)
+        return await self._end_as_writer(actor, writer_token, variant, end)
 
     async def cancel(self, actor: Actor, generation_id: UUID, variant: int | None = None) -> GenerationView:
         """End what still runs of a generation, or one variant of it; what was streamed is kept.
@@ -521,6 +556,9 @@ class GenerationService(Lineage):
         """The stream of a token, from memory, or from the database where another process has begun it."""
         generation_id, writer = generation_of(writer_token), _hash(writer_token)
         stream = self._streams.find(generation_id)
+        if stream is not None and stream.is_behind and not any(variant.has_unstored for variant in stream.variants):
+            self._streams.leave(generation_id)
+            stream = None
         if stream is None or not stream.is_written_by(writer):
             stream = await self._resume(actor, generation_id, writer)
         if not actor.is_system and (actor.user_id is None or actor.user_id != stream.owner_id):
@@ -534,17 +572,63 @@ class GenerationService(Lineage):
         if not states:
             raise WriterReplacedError("another writer has this generation now; begin with take_over")
         known = self._streams.find(generation_id)
-        if known is not None and known.is_written_by(writer):
+        if known is not None and known.is_written_by(writer) and not known.is_behind:
             return known  # Another call has loaded it meanwhile.
         return self._streams.enter(GenerationStream(generation_id, writer, states))
 
+    async def _store_dirty(self, stream: GenerationStream) -> None:
+        for variant in stream.variants:
+            if variant.is_dirty:
+                await self._streams.store(stream, variant)
+
+    async def _read_again(self, stream: GenerationStream, *, except_for: VariantStream | None = None) -> None:
+        """Let go of a stream that another process has continued, so that it is read from the database.
+
+        Args:
+            stream: which one.
+            except_for: a variant whose pieces the caller adds again.
+
+        Raises:
+            WriterReplacedError: pieces would be lost that were received here and never stored.
+        """
+        await self._store_dirty(stream)
+        for variant in stream.variants:
+            if variant is not except_for and variant.has_unstored and variant.refusal is not None:
+                raise variant.refusal
+        if self._streams.find(stream.id) is stream:
+            self._streams.leave(stream.id)
+
     async def _end_as_writer(
-        self, stream: GenerationStream, variant: VariantStream, end: VariantEnd
+        self, actor: Actor, writer_token: str, index: int, end: VariantEnd, code: str | None = None
     ) -> GeneratedCodeFull:
         """End a variant as its writer; ending it again in the same way returns it as it is."""
-        async with variant.lock:
-            is_ended_here = variant.refusal is None and await self._try_to_end(stream, variant, end)
-        self._streams.leave_if_ended(stream)
+        for _ in range(_MOST_READINGS):
+            stream = await self._stream(actor, writer_token)
+            variant = stream.variant(index)
+            if variant.refusal is None and end.status is GenerationStatus.COMPLETED:
+                if code is not None:
+                    variant.replace(code)
+                if not variant.has_code:
+                    # Another process may have stored some.
+                    await self._streams.store(stream, variant)
+                    if variant.is_behind:
+                        await self._read_again(stream)
+                        continue
+                    raise InvalidValueError("the variant has no code, so it did not complete; fail it", field="code")
+            async with variant.lock:
+                is_ended_here = variant.refusal is None and await self._try_to_end(stream, variant, end)
+            self._streams.leave_if_ended(stream)
+            if not variant.is_behind:
+                return await self._ended(variant, end, is_ended_here=is_ended_here)
+            await self._read_again(stream)
+        raise _too_many_processes()
+
+    async def _ended(self, variant: VariantStream, end: VariantEnd, *, is_ended_here: bool) -> GeneratedCodeFull:
+        """The variant as it has ended.
+
+        Raises:
+            GenerationEndedError, WriterReplacedError, NotFoundError: it has ended in another way, or not.
+        """
         refusal = variant.refusal
         if not is_ended_here and isinstance(refusal, GenerationEndedError) and is_known(end.result):
             async with self._transactions() as tx:
@@ -672,3 +756,7 @@ def _end_entry(owner_id: UUID, code_id: UUID, end: VariantEnd) -> AuditLog:
         *(AuditAction.CODE_UPDATE, owner_id, "generated_code", code_id, f"Ended a variant: {end.status}"),
         new_values={"status": str(end.status)},
     )
+
+
+def _too_many_processes() -> ConcurrentChangeError:
+    return ConcurrentChangeError("several processes write this variant at the same time; send it again")

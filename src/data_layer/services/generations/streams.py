@@ -12,6 +12,8 @@ the database cannot be reached         the stream goes on in memory within its b
 a checkpoint's answer is lost          it is repeated; the number of the last piece shows that it is stored already
 somebody cancels in another process    the next checkpoint is refused, and so is every append after it
 another writer takes over              the same
+batches reach several processes        each is stored before it is answered (``GenerationService.write``), and a process
+                                       that is behind reads what the others have stored
 =====================================  ================================================================================
 """
 
@@ -80,11 +82,13 @@ class VariantStream:
         self.lock = asyncio.Lock()
         self.refusal: GenerationEndedError | WriterReplacedError | NotFoundError | None = None
         self.is_dirty = False
+        self.is_behind = False
+        """Whether another process has stored more of it with the same token, so that this one has to read it again."""
         self._code = bytearray(encoded(state.code))
         self._is_code_changed = False
         self._events: list[tuple[int, str, str]] = []
         self._events_size = 0
-        self._received = state.last_sequence
+        self._received = self._stored = state.last_sequence
         self._known = [state.last_sequence]
         self.reported: VariantResult | None = None
         """What its writer has said about its cost."""
@@ -96,6 +100,11 @@ class VariantStream:
     def last_sequence(self) -> int:
         """The number of the last piece that was received."""
         return self._received
+
+    @property
+    def has_unstored(self) -> bool:
+        """Whether pieces were received that are not stored, as far as this process knows."""
+        return self._received != self._stored
 
     @property
     def has_code(self) -> bool:
@@ -155,12 +164,15 @@ class VariantStream:
         code, note = storable(self._code) if self._is_code_changed else (None, {})
         if self.reported is not None:
             note |= packed(self.reported)
+        # Not this number itself: if it is there already, another process has stored it, or this one without an answer.
+        known = tuple(self._known)
         if self._received not in self._known:
             self._known.append(self._received)
-        return Unsaved(code, self._received, tuple(self._known), tuple(self._events), note)
+        return Unsaved(code, self._received, known, tuple(self._events), note)
 
     def mark_saved(self, unsaved: Unsaved) -> None:
         """Note that it knows all this; what was received meanwhile stays."""
+        self._stored = unsaved.last_sequence
         self._known = [unsaved.last_sequence]
         del self._events[: len(unsaved.events)]
         self._events_size = sum(len(payload) + EVENT_OVERHEAD for _, _, payload in self._events)
@@ -215,6 +227,11 @@ class GenerationStream:
     def variants(self) -> Sequence[VariantStream]:
         """All of them, by index."""
         return list(self._variants.values())
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether another process has gone on with it."""
+        return any(variant.is_behind for variant in self._variants.values())
 
     def publish(self, *, at_once: bool = False) -> None:
         """Begin to send followers what is new."""
@@ -358,6 +375,7 @@ async def refusal_of(
     if state is None:
         return NotFoundError("the variant is gone: its project was removed")
     status, stored_writer, _ = state
+    variant.is_behind = status in RUNNING and stored_writer == writer
     if status not in RUNNING and stored_writer == writer:
         return ended_error(variant.index, status)
     return WriterReplacedError(f"another writer has variant {variant.index} now; begin with take_over")
