@@ -114,9 +114,9 @@ async def until(condition: Callable[[], Any]) -> None:
 @asynccontextmanager
 async def serving(data: DataLayer, backend: Backend, **options: Any) -> AsyncIterator[Recorded]:
     chosen = RecorderOptions(**options)
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
     async with recorded(data, create_app(data), backend.application, chosen) as application:
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
         server = HttpServer(application, listener, finish_seconds=2, largest_message=LARGEST)
         server.start()
         try:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 log = get_log(__name__)
 
-DRAIN_SECONDS = 0.1
+DRAIN_SECONDS = 0.2
 """How often what was said is handed over."""
 PATIENCE_SECONDS = 5.0
 """How long an ended request waits for the database before it goes to disk."""

@@ -1,0 +1,149 @@
+"""Who may use the application, and what is answered where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from data_layer import DataLayer
+from data_layer.errors import ConfigurationError
+from data_layer.recorder.application import LOGIN_PATH
+from data_layer.recorder.loading import load_application
+from data_layer.recorder.login import own_path
+from data_layer.schemas.actors import SYSTEM, Actor
+from data_layer.web.authentication import COOKIE
+
+from .backend import Backend, request
+from .conftest import Recorded, messages, serving
+
+PASSWORD = "a long and quiet river"
+HTML = {"accept": "text/html"}
+
+
+def build(folder: Path) -> Path:
+    (folder / "assets").mkdir(parents=True)
+    (folder / "index.html").write_text("<!doctype html><html><head><title>Page</title></head><body></body></html>")
+    (folder / "assets/app-1a2b.js").write_text("//")
+    (folder.parent / "outside.txt").write_text("outside")
+    return folder
+
+
+async def test_page_api_and_application_share_a_port(data: DataLayer, backend: Backend, tmp_path: Path) -> None:
+    async with (
+        serving(data, backend, frontend=build(tmp_path / "dist")) as served,
+        served.client() as client,
+    ):
+        assert backend.lifespan == ["started"]
+        index = await client.get("/")
+        assert '<script src="/my-projects/page.js"></script><title>Page</title>' in index.text
+        assert (await client.get("/assets/app-1a2b.js")).headers["cache-control"].endswith("immutable")
+        assert (await client.get("/editor/deep", headers=HTML)).text == index.text
+        assert (await client.get("/editor/deep", headers={"accept": "application/json"})).status_code == 404
+        assert (await client.get("/api/capabilities")).json() == {"capable": True}
+        assert (await client.get("/livez")).json() == {"status": "alive"}
+        assert (await client.get("/v1/projects")).json()["projects"] == []
+        for path in ("/../outside.txt", "/%2e%2e/outside.txt", "/assets/%2e%2e/%2e%2e/outside.txt", "/assets/%00"):
+            assert "outside" not in (await client.get(path, headers=HTML)).text
+    assert backend.lifespan == ["started", "stopped"]
+
+
+async def test_without_a_built_page_the_root_is_theirs(served: Recorded) -> None:
+    async with served.client() as client:
+        assert (await client.get("/")).text == "Your backend is running correctly."
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}])
+async def test_pages_of_other_hosts_get_nothing_of_the_one_person(served: Recorded, headers: dict[str, str]) -> None:
+    async with served.client(**headers) as client:
+        assert (await client.get("/v1/projects")).status_code == 401
+        for path in ("/my-projects", "/api/design-systems"):
+            assert (await client.get(path)).status_code == 403
+    with pytest.raises(InvalidStatus):
+        await served.connect(**headers)
+
+
+async def test_one_person_needs_a_loopback_address(data: DataLayer, backend: Backend) -> None:
+    public = DataLayer(data.settings.replaced(host="0.0.0.0"))  # noqa: S104
+    async with public:
+        with pytest.raises(ConfigurationError, match="--login"):
+            async with serving(public, backend):
+                pass
+
+
+async def test_with_log_in_everybody_sees_their_own(data: DataLayer, backend: Backend, tmp_path: Path) -> None:
+    backend.play = lambda stage: stage.complete("<p>a</p>")
+    actors = []
+    async with serving(data, backend, frontend=build(tmp_path / "dist"), needs_login=True) as served:
+        for name in ("ada", "bob"):
+            account = await data.accounts.create(
+                SYSTEM, email=f"{name}@example.com", first_name=name, last_name="L", password=PASSWORD
+            )
+            actors.append(Actor.user(account.id, account.role))
+            async with served.client() as client:
+                away = await client.get("/", headers=HTML)
+                assert (away.status_code, away.headers["location"]) == (303, f"{LOGIN_PATH}?next=/")
+                assert 'data-next="/"' in (await client.get(away.headers["location"])).text
+                assert (await client.get("/api/capabilities")).status_code == 401
+                sent = {"email": f"{name}@example.com", "password": PASSWORD, "cookie": True}
+                answer = await client.post("/v1/sessions", json=sent)
+                cookie = answer.headers["set-cookie"].partition(";")[0]
+                assert cookie.startswith(COOKIE)
+                own = {"Cookie": cookie, "Origin": served.url}
+                assert (await client.get("/", headers=own | HTML)).status_code == 200
+                created = await client.post(
+                    "/api/design-systems", headers=own, json={"name": f" {name}'s ", "content": "c"}
+                )
+                assert created.status_code == 201
+                assert [each["name"] for each in (await client.get("/api/design-systems", headers=own)).json()] == [
+                    f"{name}'s"
+                ]
+            async with served.connect(**own) as websocket:
+                await websocket.send(json.dumps(request(f"Of {name}")))
+                assert [message async for message in messages(websocket)][-1]["type"] == "variantComplete"
+            [[generation]] = await served.settled(1, actors[-1])
+            assert generation.prompt == f"Of {name}"
+        async with served.connect(Origin=served.url) as websocket:
+            [refusal] = [message async for message in messages(websocket)]
+            assert (refusal["type"], websocket.close_code) == ("error", 4332)
+        with pytest.raises(InvalidStatus):
+            await served.connect(Cookie=own["Cookie"], Origin="https://evil.example")
+    assert len(backend.received) == 2
+
+
+async def test_design_systems_are_answered_as_the_application_does(served: Recorded) -> None:
+    path = "/api/design-systems"
+    async with served.client() as client:
+        created = (await client.post(path, json={"name": "Round", "content": "Blue"})).json()
+        assert set(created) == {"id", "name", "content", "createdAt", "updatedAt"}
+        changed = await client.patch(f"{path}/{created['id']}", json={"content": "Red"})
+        assert (changed.status_code, changed.json()["name"], changed.json()["content"]) == (200, "Round", "Red")
+        assert (await client.get(path)).json() == [changed.json()]
+        refusals: tuple[Any, ...] = ({"name": " ", "content": ""}, {"name": 1}, [])
+        for wrong in refusals:
+            refused = await client.post(path, json=wrong)
+            assert refused.status_code == 400
+            assert isinstance(refused.json()["detail"], str)
+        for unknown in ("00000000-0000-0000-0000-000000000000", "odd"):
+            assert (await client.patch(f"{path}/{unknown}", json={"name": "x"})).status_code == 404
+            assert (await client.delete(f"{path}/{unknown}")).json() == {"detail": "Design system not found"}
+        deleted = await client.delete(f"{path}/{created['id']}")
+        assert (deleted.status_code, deleted.content) == (204, b"")
+        assert (await client.get(path)).json() == []
+
+
+@pytest.mark.parametrize(
+    "path", ["//evil.example", "https://evil.example", "/\\evil.example", "", "/a\nb", "javascript:1"]
+)
+def test_after_logging_in_one_stays_here(path: str) -> None:
+    assert own_path(path) == "/"
+
+
+@pytest.mark.parametrize("name", ["main", "no.such.module:app", "json:nothing", "json:__doc__"])
+def test_what_is_not_an_application_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=name.partition(":")[0]):
+        load_application(name)
