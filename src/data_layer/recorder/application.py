@@ -82,7 +82,7 @@ async def recorded(
         ConfigurationError: it cannot be started, or everybody in the network could use it.
     """
     people = await _people(data, options)
-    recorder = Recorder(data, data.settings.general.data_folder.absolute() / "recorder")
+    recorder = Recorder(data, data.settings.general.data_folder.absolute() / "recorder", application)
     async with lifespan_of(application) as state:
         recorder.start()
         try:
@@ -209,7 +209,7 @@ class RecordedApplication:
         try:
             if _is_below(request.url.path, DESIGNS_PATH):
                 return await answer_designs(self._data, actor, request)
-            return await answer_projects(self._data, actor, request)
+            return await answer_projects(self._data, self._recorder.assets, actor, request)
         except DataLayerError as error:
             log.warning("request_failed", code=error.code)
             return JSONResponse({"detail": str(error), "code": error.code}, 503)
@@ -249,10 +249,13 @@ class RecordedApplication:
         return login_page(self._data, Request(scope).query_params.get("next", "/"))
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let their application answer; what it does not know may be a path inside of the page."""
+        """Let their application answer; what it does not know may be kept here, or a path inside of the page."""
         scope = self._with_state(scope)
+        path: str = scope["path"]
         accepts = next((value for name, value in scope["headers"] if name == b"accept"), b"")
-        if self._frontend is None or scope["method"] not in _READING or b"text/html" not in accepts:
+        may_be_page = self._frontend is not None and b"text/html" in accepts
+        is_asset = path.startswith(ASSETS_PATH)
+        if scope["method"] not in _READING or not (may_be_page or is_asset):
             await self._application(scope, receive, send)
             return
         is_missing = False
@@ -266,7 +269,15 @@ class RecordedApplication:
 
         await self._application(scope, receive, answer)
         if is_missing:
-            await self._index()(scope, receive, send)
+            response = await self._kept_asset(path) if is_asset else self._index()
+            await response(scope, receive, send)
+
+    async def _kept_asset(self, path: str) -> Response:
+        try:
+            kept = await self._recorder.assets.answer(path)
+        except DataLayerError as error:
+            return JSONResponse({"detail": str(error), "code": error.code}, 503)
+        return kept or JSONResponse({"detail": "Not Found"}, 404)
 
     def _with_state(self, scope: Scope) -> Scope:
         return {**scope, "state": dict(self._state)}

@@ -39,6 +39,7 @@ from data_layer.services.generations.text import encoded, storable, storable_jso
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
+    from data_layer.recorder.assets import Assets
     from data_layer.recorder.spill import Entry, HeldMedia
     from data_layer.schemas.actors import Actor
 
@@ -136,7 +137,9 @@ def received(
     )
 
 
-async def find_place(data: DataLayer, actor: Actor, request: Request, key: str, media: Sequence[HeldMedia]) -> Place:
+async def find_place(
+    data: DataLayer, assets: Assets, actor: Actor, request: Request, *, key: str, media: Sequence[HeldMedia]
+) -> Place:
     """Where a request belongs: below the variant that it changes, beside the one that it repeats, or in a new project.
 
     A code that is unknown was imported: it becomes the root of a new project.
@@ -145,6 +148,9 @@ async def find_place(data: DataLayer, actor: Actor, request: Request, key: str, 
         parent = await data.generations.find_parent(actor, received(request, key, datetime.now(UTC) + _ANY_CLOCK))
         if parent is not None:
             return Place(parent.project_id, parent.id)
+        variant = await assets.variant_handed_out(actor, request.base_code)
+        if variant is not None:
+            return Place(variant.project_id, variant.id)
         return await _import(data, actor, request)
     known = None
     with suppress(CacheError):

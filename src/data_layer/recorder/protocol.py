@@ -33,6 +33,9 @@ CANCELLED = 4333
 
 MOST_VARIANTS = 16
 
+ASSET_TOOLS = frozenset({"generate_images", "remove_background", "edit_image", "extract_assets", "save_assets"})
+"""Tools whose results name images by their addresses."""
+
 _OPTIONS = (
     "codeGenerationModel",
     "isImageGenerationEnabled",

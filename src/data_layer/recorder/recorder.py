@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from data_layer.concurrency import cancel_and_wait
 from data_layer.entities.enums import UserRole
 from data_layer.errors import DatabaseError, DataLayerError, StorageError
 from data_layer.observability.log import get_log
+from data_layer.recorder.assets import Assets
 from data_layer.recorder.delivery import deliver
 from data_layer.recorder.run import Run
 from data_layer.recorder.spill import SpillFolder
@@ -20,6 +21,8 @@ from data_layer.recorder.tape import Tape
 from data_layer.schemas.actors import Actor
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from data_layer.layer import DataLayer
 
 log = get_log(__name__)
@@ -36,10 +39,13 @@ class Recorder:
     Args:
         data: records.
         folder: for what cannot be recorded now.
+        application: theirs, which has the local assets.
     """
 
-    def __init__(self, data: DataLayer, folder: Path) -> None:
+    def __init__(self, data: DataLayer, folder: Path, application: ASGIApp) -> None:
         self._data = data
+        self.assets = Assets(data, application)
+        self._keeping: set[asyncio.Task[None]] = set()
         self.spill = SpillFolder(folder)
         self._applications: set[asyncio.Task[None]] = set()
         self._runs: dict[asyncio.Task[None], Run] = {}
@@ -58,7 +64,9 @@ class Recorder:
             await asyncio.wait(self._applications, timeout=_CLOSE_SECONDS / 3)
         if self._runs:
             await asyncio.wait(self._runs, timeout=_CLOSE_SECONDS)
-        await cancel_and_wait(*self._runs, self._delivering)
+        if self._keeping:
+            await asyncio.wait(self._keeping, timeout=_CLOSE_SECONDS)
+        await cancel_and_wait(*self._runs, *self._keeping, self._delivering)
 
     def begin(self, actor: Actor, tape: Tape, application: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """Run the application for one connection, and record what the tape hears of it.
@@ -69,13 +77,27 @@ class Recorder:
         running = asyncio.create_task(self._run(application, tape), name="recorded-application")
         self._applications.add(running)
         running.add_done_callback(self._applications.discard)
-        run = Run(self._data, self.spill, actor, tape, stop=running.cancel, before_begin=self._settle)
+        run = Run(self._data, self.spill, actor, tape, stop=running.cancel, keeper=self)
         recording = asyncio.create_task(run.record(), name="recording")
         self._runs[recording] = run
         recording.add_done_callback(lambda task: self._runs.pop(task, None))
         return running
 
-    async def _settle(self, run: Run, code: str) -> None:
+    def keep_assets(self, actor: Actor, project_id: UUID, names: Iterable[str], addresses: Iterable[str]) -> None:
+        """Keep images in the background."""
+
+        async def keep() -> None:
+            try:
+                await self.assets.keep_local(names)
+                await self.assets.keep_remote(actor, project_id, addresses)
+            except Exception as error:  # noqa: BLE001  (whatever it is: nothing else may be disturbed)
+                log.warning("assets_not_kept", reason=f"{type(error).__name__}: {error}")
+
+        task = asyncio.create_task(keep(), name="asset-keeping")
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+
+    async def settle(self, run: Run, code: str) -> None:
         """Let what the request of a run may continue be recorded first."""
         deadline = monotonic() + _SETTLE_SECONDS
         others = [other for other in self._runs.values() if other is not run]

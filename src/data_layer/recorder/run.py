@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID, uuid4
 
 from data_layer.concurrency import Backoff, uninterrupted
@@ -23,6 +23,7 @@ from data_layer.errors import (
     WriterReplacedError,
 )
 from data_layer.observability.log import get_log
+from data_layer.recorder.assets import MOST_OF_A_RUN, Assets, addresses_in, local_names
 from data_layer.recorder.delivery import (
     Place,
     VariantRecord,
@@ -35,10 +36,17 @@ from data_layer.recorder.delivery import (
     remember_root,
     store_media,
 )
-from data_layer.recorder.protocol import Request, parse_request
+from data_layer.recorder.protocol import ASSET_TOOLS, Kind, Request, parse_request
 from data_layer.recorder.spill import HeldMedia, SpillFolder
 from data_layer.recorder.tape import End, Tape
-from data_layer.schemas.generations import Piece, StartedGeneration, VariantModel, VariantResult, WholeCode
+from data_layer.schemas.generations import (
+    Piece,
+    StartedGeneration,
+    VariantEvent,
+    VariantModel,
+    VariantResult,
+    WholeCode,
+)
 from data_layer.services.generations.text import encoded, storable
 
 if TYPE_CHECKING:
@@ -56,6 +64,20 @@ _LONGEST_MESSAGE = 10_000
 _TRANSIENT = (DatabaseError, NotInitializedError, OSError, TimeoutError)
 
 
+class Keeper(Protocol):
+    """What runs share."""
+
+    @property
+    def assets(self) -> Assets:
+        """What keeps images."""
+
+    async def settle(self, run: Run, code: str) -> None:
+        """Return when a version that has this code, and is being recorded, can be found."""
+
+    def keep_assets(self, actor: Actor, project_id: UUID, names: Iterable[str], addresses: Iterable[str]) -> None:
+        """Keep images in the background."""
+
+
 class Run:
     """Records what a tape hears, until it ends.
 
@@ -65,7 +87,7 @@ class Run:
         actor: whose request it is.
         tape: hears the connection.
         stop: ends the application's task, when somebody cancels elsewhere.
-        before_begin: returns when a version that has this code, and is being recorded, can be found.
+        keeper: what it shares with other runs.
     """
 
     def __init__(
@@ -76,7 +98,7 @@ class Run:
         tape: Tape,
         *,
         stop: Callable[[], object],
-        before_begin: Callable[[Run, str], Awaitable[None]],
+        keeper: Keeper,
     ) -> None:
         self.key = uuid4().hex
         self._data = data
@@ -84,7 +106,7 @@ class Run:
         self.actor = actor
         self._tape = tape
         self._stop = stop
-        self._before_begin = before_begin
+        self._keeper = keeper
         self._at = datetime.now(UTC)
         self._begun_at = monotonic()
         self._request: Request | None = None
@@ -93,6 +115,8 @@ class Run:
         self._started: StartedGeneration | None = None
         self._attempts = 0
         self._sequences: dict[int, int] = {}
+        self._names: set[str] = set()
+        self._addresses: set[str] = set()
         self._done: set[int] = set()
         self._detached: set[int] = set()
         """Variants that somebody else has ended or writes: how they really end is delivered afterwards."""
@@ -205,8 +229,10 @@ class Run:
         request = self._known_request
         if self._place is None:
             if request.base_code is not None:
-                await self._before_begin(self, request.base_code)
-            self._place = await find_place(self._data, self.actor, request, self.key, self._media)
+                await self._keeper.settle(self, request.base_code)
+            self._place = await find_place(
+                self._data, self._keeper.assets, self.actor, request, key=self.key, media=self._media
+            )
         await store_media(self._data, self.actor, self._place.project_id, self._media)
         self._attempts += 1
         # A start whose answer was lost would count as one that was sent before.
@@ -253,6 +279,7 @@ class Run:
         if not pieces:
             return
         variant.is_changed = False
+        self._keep_named(pieces)
         try:
             await self._append_pieces(index, pieces)
         except (LimitReachedError, InvalidValueError):
@@ -262,6 +289,26 @@ class Run:
         except BaseException:
             variant.is_changed = variant.is_changed or is_changed
             raise
+
+    def _keep_named(self, pieces: list[Piece]) -> None:
+        """Have the images kept that were named, while they are alive."""
+        names, addresses = set[str](), set[str]()
+        for piece in pieces:
+            if isinstance(piece, WholeCode):
+                names |= local_names(piece.code)
+            elif isinstance(piece, VariantEvent) and piece.kind == Kind.TOOL_RESULT:
+                data = piece.payload.get("data", {})
+                found = addresses_in(data.get("output"))
+                names |= set().union(*map(local_names, found))
+                if data.get("name") in ASSET_TOOLS:
+                    addresses |= found
+        self._names |= names
+        addresses -= self._addresses
+        room = MOST_OF_A_RUN - len(self._addresses)
+        wanted = sorted(addresses)[: max(0, room)]
+        self._addresses |= set(wanted)
+        if names or wanted:
+            self._keeper.keep_assets(self.actor, self._known_started.project_id, names, wanted)
 
     async def _append_pieces(self, index: int, pieces: list[Piece]) -> None:
         sequence = self._sequences.get(index, 0) + 1

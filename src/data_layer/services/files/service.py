@@ -115,6 +115,7 @@ class FileService:
         *,
         owner_id: UUID | None,
         file_name: str | None = None,
+        attached_to: Attachment | None = None,
         expires_in: timedelta | None = None,
     ) -> FileView:
         """Store what a base64 data URL holds, or what an http(s) URL names, which is fetched at once.
@@ -125,6 +126,7 @@ class FileService:
             url: The URL.
             owner_id: Whose file it is; None for the system's.
             file_name: What its user calls it.
+            attached_to: The row that it belongs to, and goes with.
             expires_in: After which time it goes by itself.
 
         Raises:
@@ -134,7 +136,12 @@ class FileService:
         """
         async with content_of(url, self._fetcher, field="url") as (content, content_type):
             return await self.save(
-                content, owner_id=owner_id, content_type=content_type, file_name=file_name, expires_in=expires_in
+                content,
+                owner_id=owner_id,
+                content_type=content_type,
+                file_name=file_name,
+                attached_to=attached_to,
+                expires_in=expires_in,
             )
 
     async def stat(self, file_id: UUID, *, owner_id: Owner) -> FileView:
