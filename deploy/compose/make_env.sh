@@ -9,7 +9,7 @@ if [ -e "$file" ]; then
 fi
 umask 077
 for name in POSTGRES_PASSWORD OWNER_PASSWORD SERVICE_PASSWORD REDIS_PASSWORD SESSION_SECRET JWT_SECRET \
-    STORAGE_SIGNING_SECRET S3_SECRET_ACCESS_KEY; do
+    STORAGE_SIGNING_SECRET S3_SECRET_ACCESS_KEY SAAS_API_SECRET; do
     printf '%s=%s\n' "$name" "$(openssl rand -hex 32)"
 done >"$file.new"
 # Complete or not there: half a file would be taken for one that exists.

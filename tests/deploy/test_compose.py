@@ -43,7 +43,7 @@ def storage(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def _resolved(variables: dict[str, str]) -> dict[str, Any]:
+def _resolved(variables: dict[str, str], file: str = "compose.yaml") -> dict[str, Any]:
     """The file as Compose reads it (Compose specification, "Interpolation" and "Fragments")."""
 
     def value(match: re.Match[str]) -> str:
@@ -52,7 +52,7 @@ def _resolved(variables: dict[str, str]) -> dict[str, Any]:
             assert kind == "-", f"{name} is needed: {word}"
         return variables.get(name) or word
 
-    text = (COMPOSE / "compose.yaml").read_text().replace("$$", "\0")
+    text = (COMPOSE / file).read_text().replace("$$", "\0")
     resolved: dict[str, Any] = yaml.safe_load(_VARIABLE.sub(value, text).replace("\0", "$"))
     return resolved
 
@@ -70,9 +70,33 @@ def _ours(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: one for name, one in compose["services"].items() if one["image"].startswith("data-layer:")}
 
 
-def test_it_is_valid() -> None:
-    result = run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE / "compose.yaml")
+@pytest.mark.parametrize("name", ["compose.yaml", "hosted.yaml"])
+def test_it_is_valid(name: str) -> None:
+    result = run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE / name)
     assert result.returncode == 0, result.stdout
+
+
+def test_the_service_accepts_what_hosting_for_a_team_adds(
+    secrets: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {
+        "SCREENSHOT_TO_CODE": "/srv/screenshot-to-code",
+        "APP_HOST": "app.example.com",
+        "DATA_HOST": "data.example.com",
+        "PUBLIC_URL": "https://data.example.com",
+        "OIDC_ISSUER": "https://clerk.example.com",
+    }
+    added = _resolved(secrets | own, "hosted.yaml")
+    service = _resolved(secrets | own)["services"]["service"]
+    service["environment"] |= added["services"]["service"]["environment"]
+    settings = accepted(monkeypatch, _environment(service))
+    assert settings.is_production
+    assert settings.hosted.is_enabled
+    assert settings.service.cors_allowed_origins == ("https://app.example.com",)
+    back_end = added["services"]["backend"]["environment"]
+    assert back_end["BACKEND_SAAS_API_SECRET"] == secrets["SAAS_API_SECRET"]
+    assert back_end["BACKEND_SAAS_URL"] == "http://service:3000"
+    assert added["services"]["frontend"]["environment"]["VITE_SAAS_BACKEND_URL"] == settings.base_url
 
 
 def test_a_missing_secret_is_told_with_the_remedy() -> None:
