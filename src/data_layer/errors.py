@@ -31,6 +31,8 @@ was wrong with which thing and what to do, and never holds a secret.
     │   ├── InvalidCredentialsError        invalid_credentials
     │   ├── TooManyAttemptsError           too_many_attempts
     │   ├── InvalidOneTimeTokenError       one_time_token_invalid
+    │   ├── SecondFactorRequiredError      second_factor_required
+    │   ├── InvalidSecondFactorError       second_factor_invalid
     │   ├── UnverifiedIdentityError        identity_unverified
     │   ├── EmailNotVerifiedError          email_not_verified
     │   ├── AccountInactiveError           account_inactive
@@ -138,7 +140,7 @@ was wrong with which thing and what to do, and never holds a secret.
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -336,6 +338,26 @@ class TooManyAttemptsError(AuthenticationError):
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class SecondFactorRequiredError(AuthenticationError):
+    """The password is right, and a second factor is needed: answer ``challenge`` with ``accounts.finish_log_in``.
+
+    Attributes:
+        challenge: what is answered within five minutes; a ``schemas.factors.FactorChallenge``.
+    """
+
+    code = "second_factor_required"
+
+    def __init__(self, message: str, *, challenge: Any) -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
+class InvalidSecondFactorError(AuthenticationError):
+    """The code, or the answer of the passkey, is not right, or was used before."""
+
+    code = "second_factor_invalid"
 
 
 class InvalidOneTimeTokenError(AuthenticationError):

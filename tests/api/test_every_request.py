@@ -187,6 +187,10 @@ VALID: dict[str, Any] = {
     "expires_in": 60,
     "monthly_limit": "25",
     "scopes": ["read"],
+    "recovery_code": "aaaa-bbbb-cccc-dddd",
+    "passkey": {},
+    "answer": {},
+    "challenge": "x.y",
 }
 """A value for each field that a body has; a new field needs one."""
 

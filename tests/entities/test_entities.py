@@ -34,6 +34,8 @@ def test_the_six_tables_and_what_they_need_besides() -> None:
         "mails",
         "user_identities",
         "api_keys",
+        "second_factors",
+        "recovery_codes",
         "login_attempts",
         "refresh_tokens",
         "session_changes",

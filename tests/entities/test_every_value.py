@@ -36,6 +36,7 @@ from data_layer.entities import (
     Mail,
     Project,
     RefreshToken,
+    SecondFactor,
     Session,
     Share,
     StoredFile,
@@ -46,6 +47,7 @@ from data_layer.entities import (
 from data_layer.entities.enums import (
     AuditAction,
     AuditCategory,
+    FactorKind,
     GenerationProvider,
     ImageProvider,
     MailKind,
@@ -97,6 +99,9 @@ class Rows:
             DesignSystem: lambda **values: made(DesignSystem, values, user_id=user.id, name="n", content="c"),
             ApiKey: lambda **values: made(
                 ApiKey, values, user_id=user.id, name="key", prefix="dl_abcde", key_hash=uuid4().hex
+            ),
+            SecondFactor: lambda **values: made(
+                SecondFactor, values, user_id=user.id, kind=FactorKind.TOTP, name="app", secret=b"secret"
             ),
             UserIdentity: lambda **values: made(
                 UserIdentity, values, user_id=user.id, issuer=f"https://{uuid4().hex}.example", subject=uuid4().hex

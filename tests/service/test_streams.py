@@ -53,6 +53,7 @@ ARGUMENTS = {
     "users keys list": [USER],
     "users keys revoke": [SOMEBODY],
     "users password": [SOMEBODY],
+    "users reset-factors": [SOMEBODY],
     "users role": [SOMEBODY, "user"],
     "users sessions": [USER],
     "users show": [USER],

@@ -31,6 +31,7 @@ from data_layer.schemas.audit import AuditFilter, AuditView, ExportFormat
 from data_layer.schemas.base import Input, Value
 from data_layer.schemas.codes import VariantChanges
 from data_layer.schemas.designs import DesignSystemChanges
+from data_layer.schemas.factors import FactorProof
 from data_layer.schemas.files import Attachment
 from data_layer.schemas.generations import (
     CodePiece,
@@ -94,6 +95,7 @@ PLAUSIBLE: dict[type[Input], dict[str, Any]] = {
     DesignSystemChanges: {},
     AuditFilter: {},
     GeoLocation: {},
+    FactorProof: {},
     Attachment: {},
 }
 
@@ -174,6 +176,7 @@ SELECT EXISTS (SELECT FROM users WHERE id = :user_id AND status = 'active' AND r
     AND EXISTS (SELECT FROM generated_images WHERE id = :image_id)
     AND EXISTS (SELECT FROM file_references WHERE id = :file_id)
     AND EXISTS (SELECT FROM api_keys WHERE id = :key_id AND revoked_at IS NULL)
+    AND EXISTS (SELECT FROM second_factors WHERE id = :factor_id)
     AND EXISTS (SELECT FROM mails WHERE id = :mail_id)
     AND EXISTS (SELECT FROM generated_codes WHERE id = :code_id AND status IN ('pending', 'processing'))
 """)
@@ -203,6 +206,7 @@ class World:
         tokens = await data.tokens.issue(session.session)
         design = await data.designs.create(SYSTEM, name="a", content="b", owner_id=user.id)
         await data.accounts.request_password_reset(user.email, by_mail=True)
+        factor = await data.accounts.begin_totp(SYSTEM, user.id)
         key = await data.api_keys.create(SYSTEM, name="a", scopes=[ApiScope.READ], owner_id=user.id)
         [mail] = await data.mails.list(SYSTEM, user_id=user.id)
         attached_to = Attachment(project_id=project.id)
@@ -224,6 +228,9 @@ class World:
             "share_id": share.share.id,
             "mail_id": mail.id,
             "key_id": key.key.id,
+            "factor_id": factor.id,
+            "answer": {},
+            "proof": FactorProof(code="000000"),
             "secret": key.secret.get_secret_value(),
             "scopes": [ApiScope.READ],
             "level": LogLevel.INFO,

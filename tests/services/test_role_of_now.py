@@ -53,6 +53,15 @@ CALLS: dict[str, Call] = {
     "accounts.unsuspend": lambda d, a, u, _: d.accounts.unsuspend(a, u.id),
     "accounts.update_preferences": lambda d, a, u, _: d.accounts.update_preferences(a, u.id, {"x": 1}),
     "accounts.update_profile": lambda d, a, u, _: d.accounts.update_profile(a, u.id, ProfileChanges(first_name="X")),
+    "accounts.list_factors": lambda d, a, u, _: d.accounts.list_factors(a, u.id),
+    "accounts.begin_totp": lambda d, a, u, _: d.accounts.begin_totp(a, u.id, password=PASSWORD),
+    "accounts.confirm_totp": lambda d, a, _u, things: d.accounts.confirm_totp(a, things["factor"], "000000"),
+    "accounts.begin_passkey": lambda d, a, u, _: d.accounts.begin_passkey(a, u.id, password=PASSWORD),
+    "accounts.add_passkey": lambda d, a, u, _: d.accounts.add_passkey(a, u.id, challenge="x", answer={}),
+    "accounts.begin_confirmation": lambda d, a, u, _: d.accounts.begin_confirmation(a, u.id),
+    "accounts.remove_factor": lambda d, a, _u, things: d.accounts.remove_factor(a, things["factor"], password=PASSWORD),
+    "accounts.renew_recovery_codes": lambda d, a, u, _: d.accounts.renew_recovery_codes(a, u.id, password=PASSWORD),
+    "accounts.reset_factors": lambda d, a, u, _: d.accounts.reset_factors(a, u.id),
     "api_keys.create": lambda d, a, u, _: d.api_keys.create(a, name="x", scopes=[ApiScope.READ], owner_id=u.id),
     "api_keys.list": lambda d, a, u, _: d.api_keys.list(a, u.id),
     "api_keys.revoke": lambda d, a, _u, things: d.api_keys.revoke(a, things["key"]),
@@ -138,6 +147,7 @@ ALLOWED_TO_MODERATORS = {
     "accounts.find",
     "accounts.get",
     "accounts.list",
+    "accounts.list_factors",
     "accounts.mail_password_reset",
     "accounts.suspend",
     "accounts.unlock",
@@ -165,9 +175,11 @@ class Things:
         actor = await make_account(self.data, "actor@example.com", role=UserRole.ADMIN)
         await make_account(self.data, "other@example.com", role=UserRole.ADMIN)
         session = (await self.data.accounts.log_in("victim@example.com", PASSWORD)).session
+        victim = Actor.user(self.victim.id)
+        factor = await self.data.accounts.begin_totp(victim, self.victim.id, password=PASSWORD)
         key = await self.data.api_keys.create(Actor.user(self.victim.id), name="x", scopes=[ApiScope.READ])
         design = await self.data.designs.create(Actor.user(self.victim.id), name="x", content="y")
-        self.ids = {"session": session.id, "key": key.key.id, "design": design.id}
+        self.ids = {"session": session.id, "key": key.key.id, "factor": factor.id, "design": design.id}
         return actor.id
 
     async def call(self, name: str, actor: Actor) -> None:

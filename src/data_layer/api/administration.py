@@ -27,6 +27,7 @@ from data_layer.entities.enums import (
 )
 from data_layer.schemas.audit import AuditCompliance, AuditFilter, AuditFull, AuditSecure, AuditView, ExportFormat
 from data_layer.schemas.base import Value
+from data_layer.schemas.factors import FactorsView
 from data_layer.schemas.mails import MailView
 from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.schemas.sessions import SessionAdmin
@@ -83,6 +84,12 @@ class SessionsOfUser(Value):
     """Where somebody is logged in, the session that was active last first."""
 
     sessions: Sequence[SessionAdmin]
+
+
+class Reset(Value):
+    """How many second factors were removed."""
+
+    removed: int
 
 
 class Ended(Value):
@@ -230,6 +237,18 @@ async def verify(call: Call, user_id: UUID) -> UserAdmin:
 async def mail_reset(call: Call, user_id: UUID) -> UserAdmin:
     """For moderators; at most one mail in five minutes, and none to an account that is suspended."""
     return await call.data.accounts.mail_password_reset(call.actor, user_id)
+
+
+@routes.get("/users/{user_id}/second-factors", summary="List somebody's second factors", errors=[404, 422])
+async def list_factors(call: Call, user_id: UUID) -> FactorsView:
+    """For moderators."""
+    return await call.data.accounts.list_factors(call.actor, user_id)
+
+
+@routes.delete("/users/{user_id}/second-factors", summary="Reset somebody's second factors", errors=[404])
+async def reset_factors(call: Call, user_id: UUID) -> Reset:
+    """For administrators, when somebody has lost them: make sure who asks. All sessions of the person end."""
+    return Reset(removed=await call.data.accounts.reset_factors(call.actor, user_id))
 
 
 @routes.get("/users/{user_id}/sessions", summary="List somebody's sessions", errors=[404, 422])

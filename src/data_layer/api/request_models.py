@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints
 
 from data_layer.schemas.base import Value
+from data_layer.schemas.factors import FactorProof
 from data_layer.schemas.users import Name
 
 _LONGEST_PASSWORD = 1024
@@ -70,6 +71,39 @@ class SessionLogin(Login):
     """Somebody who logs in to a session; with ``cookie`` the token goes into a cookie that no script can read."""
 
     cookie: bool = False
+
+
+class FactorAnswer(Body):
+    """One of: a code of an authenticator app, a recovery code, what a passkey answered (its ``toJSON()``)."""
+
+    code: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    recovery_code: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    passkey: dict[str, Any] | None = None
+
+    @property
+    def proof(self) -> FactorProof:
+        """What is shown."""
+        return FactorProof(code=self.code, recovery_code=self.recovery_code, passkey=self.passkey)
+
+
+class TokenFactor(FactorAnswer):
+    """The second factor of somebody who logs in for tokens."""
+
+    challenge: Token
+    device_id: Annotated[str, StringConstraints(max_length=255)] | None = None
+
+
+class SessionFactor(TokenFactor):
+    """The same for a session; with ``cookie`` its token goes into a cookie."""
+
+    cookie: bool = False
+
+
+class Confirmation(FactorAnswer):
+    """The password, or a second factor, once more; ``challenge`` is what a passkey has answered."""
+
+    password: Password | None = None
+    challenge: Token | None = None
 
 
 class Address(Body):

@@ -7,10 +7,13 @@ from uuid import UUID
 
 from fastapi import Response
 
-from data_layer.api.request_models import SessionLogin
+from data_layer.api.request_models import SessionFactor, SessionLogin
 from data_layer.api.routes import Call, Routes
+from data_layer.api.second_factors import FACTOR_NEEDED, factor_needed
+from data_layer.errors import SecondFactorRequiredError
 from data_layer.schemas.base import Value
-from data_layer.schemas.sessions import ActiveSession, SessionSecure
+from data_layer.schemas.sessions import ActiveSession, NewSession, SessionSecure
+from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import COOKIE, admit_login, refuse_other_sites
 
 
@@ -37,20 +40,44 @@ class EndedSessions(Value):
 routes = Routes("/v1/sessions", "sessions")
 
 
-@routes.post("", summary="Log in", status_code=201, needs_login=False, errors=[401, 403, 429])
-async def log_in(call: Call, body: SessionLogin, response: Response) -> BegunSession:
-    """The token is in the answer, or in a cookie if the body asks for one."""
+@routes.post(
+    "",
+    summary="Log in",
+    status_code=201,
+    needs_login=False,
+    errors=[401, 403, 429],
+    response_model=BegunSession,
+    responses=FACTOR_NEEDED,
+)
+async def log_in(call: Call, body: SessionLogin, response: Response) -> BegunSession | Response:
+    """The token is in the answer, or in a cookie if the body asks for one. 200 where a second factor is needed."""
     if body.cookie:
         refuse_other_sites(call)
     await admit_login(call.served, body.email)
-    new = await call.data.accounts.log_in(
-        body.email, body.password.get_secret_value(), device_id=body.device_id, reactivate=body.reactivate
-    )
-    token = new.token.get_secret_value()
+    try:
+        new = await call.data.accounts.log_in(
+            body.email, body.password.get_secret_value(), device_id=body.device_id, reactivate=body.reactivate
+        )
+    except SecondFactorRequiredError as needed:
+        return factor_needed(needed)
+    return _begun(call, new, response, cookie=body.cookie)
+
+
+@routes.post(
+    "/second-factor",
+    summary="Log in with a second factor",
+    status_code=201,
+    needs_login=False,
+    counted=RequestKind.LOG_IN,
+    errors=[401, 403, 429],
+)
+async def finish_log_in(call: Call, body: SessionFactor, response: Response) -> BegunSession:
+    """``challenge`` is that of the first answer, and good for five minutes. Wrong answers count as failed logins."""
     if body.cookie:
-        longest = call.data.settings.security.session_max_age
-        response.set_cookie(COOKIE, token, max_age=longest, secure=True, httponly=True, samesite="lax")
-    return BegunSession(token=None if body.cookie else token, session=new.session)
+        refuse_other_sites(call)
+    challenge = body.challenge.get_secret_value()
+    new = await call.data.accounts.finish_log_in(challenge, body.proof, device_id=body.device_id)
+    return _begun(call, new, response, cookie=body.cookie)
 
 
 @routes.get("", summary="List the own sessions")
@@ -78,3 +105,11 @@ async def end_others(call: Call) -> EndedSessions:
 async def end(call: Call, session_id: UUID) -> None:
     """One of the own, such as that of a lost device. Harmless when it has ended."""
     await call.data.sessions.revoke(call.actor, session_id)
+
+
+def _begun(call: Call, new: NewSession, response: Response, *, cookie: bool) -> BegunSession:
+    token = new.token.get_secret_value()
+    if cookie:
+        longest = call.data.settings.security.session_max_age
+        response.set_cookie(COOKIE, token, max_age=longest, secure=True, httponly=True, samesite="lax")
+    return BegunSession(token=None if cookie else token, session=new.session)

@@ -6,10 +6,15 @@ from datetime import datetime
 from typing import Literal, Self
 from uuid import UUID
 
-from data_layer.api.request_models import Login, Refresh
+from fastapi import Response
+
+from data_layer.api.request_models import Login, Refresh, TokenFactor
 from data_layer.api.routes import Call, Routes
+from data_layer.api.second_factors import FACTOR_NEEDED, factor_needed
+from data_layer.errors import SecondFactorRequiredError
 from data_layer.schemas.base import Value
 from data_layer.schemas.sessions import TokenPair
+from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import admit_login
 
 
@@ -38,13 +43,40 @@ class Tokens(Value):
 routes = Routes("/v1/tokens", "tokens", needs_login=False)
 
 
-@routes.post("", summary="Log in for tokens", status_code=201, errors=[401, 403, 429])
-async def log_in(call: Call, body: Login) -> Tokens:
-    """A session begins for a program; DELETE /v1/sessions/current ends it, and both tokens with it."""
+@routes.post(
+    "",
+    summary="Log in for tokens",
+    status_code=201,
+    errors=[401, 403, 429],
+    response_model=Tokens,
+    responses=FACTOR_NEEDED,
+)
+async def log_in(call: Call, body: Login) -> Tokens | Response:
+    """A session begins for a program; DELETE /v1/sessions/current ends it, and both tokens with it.
+
+    200 where a second factor is needed.
+    """
     await admit_login(call.served, body.email)
-    pair = await call.data.accounts.log_in_for_tokens(
-        body.email, body.password.get_secret_value(), device_id=body.device_id, reactivate=body.reactivate
-    )
+    try:
+        pair = await call.data.accounts.log_in_for_tokens(
+            body.email, body.password.get_secret_value(), device_id=body.device_id, reactivate=body.reactivate
+        )
+    except SecondFactorRequiredError as needed:
+        return factor_needed(needed)
+    return Tokens.of(pair)
+
+
+@routes.post(
+    "/second-factor",
+    summary="Log in for tokens with a second factor",
+    status_code=201,
+    counted=RequestKind.LOG_IN,
+    errors=[401, 403, 429],
+)
+async def finish_log_in(call: Call, body: TokenFactor) -> Tokens:
+    """``challenge`` is that of the first answer, and good for five minutes. Wrong answers count as failed logins."""
+    challenge = body.challenge.get_secret_value()
+    pair = await call.data.accounts.finish_log_in_for_tokens(challenge, body.proof, device_id=body.device_id)
     return Tokens.of(pair)
 
 

@@ -145,6 +145,23 @@ def verify(user: User, *, as_json: AsJson = False) -> None:
     _report(changed, f"The address {changed.email} is verified, and the account {changed.status}.", as_json=as_json)
 
 
+@commands.command("reset-factors")
+def reset_factors(user: User, *, as_json: AsJson = False) -> None:
+    """Remove the second factors of somebody who has lost them; the sessions end."""
+
+    async def work(accounts: AccountService) -> int:
+        from data_layer.schemas.actors import SYSTEM
+
+        account = await accounts.find(SYSTEM, user)
+        return await accounts.reset_factors(SYSTEM, account.id)
+
+    removed = run(_with_accounts(read_settings(as_json=as_json), work), as_json=as_json)
+    if as_json:
+        print_json({"removed": removed})
+    else:
+        say(f"Removed {counted(removed, 'second factor')}.")
+
+
 @commands.command("password")
 def set_password(user: User, *, as_json: AsJson = False) -> None:
     """Give an account another password; its sessions end. It is asked for, or the first line of standard input."""

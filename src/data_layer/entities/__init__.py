@@ -16,6 +16,7 @@ from data_layer.entities.mail import Mail
 from data_layer.entities.project import Project
 from data_layer.entities.project_search import project_search, project_search_changes
 from data_layer.entities.refresh_token import RefreshToken
+from data_layer.entities.second_factor import SecondFactor, recovery_codes
 from data_layer.entities.session import Session
 from data_layer.entities.session_change import session_changes
 from data_layer.entities.share import Share
@@ -38,6 +39,7 @@ __all__ = [
     "Mail",
     "Project",
     "RefreshToken",
+    "SecondFactor",
     "Session",
     "Share",
     "StoredFile",
@@ -50,6 +52,7 @@ __all__ = [
     "login_attempts",
     "project_search",
     "project_search_changes",
+    "recovery_codes",
     "session_changes",
     "usage_days",
     "usage_totals",

@@ -200,6 +200,13 @@ class ApiScope(StrEnum):
     ADMIN = "admin"
 
 
+class FactorKind(StrEnum):
+    """What somebody shows beside the password."""
+
+    TOTP = "totp"
+    PASSKEY = "passkey"
+
+
 class AuditLevel(StrEnum):
     """How serious an audited event is."""
 

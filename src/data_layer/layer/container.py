@@ -36,6 +36,7 @@ from data_layer.observability.tracing.opening import open_tracing
 from data_layer.repositories.session_changes import SESSION_CHANNEL
 from data_layer.repositories.unit_of_work import AfterCommit, CommitHooks, Transactions, UnitOfWork, last_position
 from data_layer.services.accounts import AccountDependencies, AccountService, PasswordHasher
+from data_layer.services.accounts.passkeys import PasskeySite
 from data_layer.services.api_keys import ApiKeyService
 from data_layer.services.audit.buffer import AuditBuffer, SpillFolder
 from data_layer.services.audit.service import AuditService
@@ -73,6 +74,7 @@ from data_layer.services.tokens import TokenService
 from data_layer.services.usage import UsageService
 from data_layer.services.view_counts import ViewCounts
 from data_layer.settings.database import DatabaseSettings
+from data_layer.settings.service import ANY_ORIGIN
 from data_layer.settings.storage import StorageSettings
 from data_layer.storage import StorageBackend
 from data_layer.storage.counters import StorageCounters, counted
@@ -255,7 +257,17 @@ async def open_container(
     audit = traced("audit", AuditService(transactions, audit_buffer))
     mail_queue = MailQueue(settings.mail.domain)
     accounts = AccountService(
-        AccountDependencies(transactions, cache, audit, passwords, sessions, tokens, mail_queue, settings.security)
+        AccountDependencies(
+            transactions,
+            cache,
+            audit,
+            passwords,
+            sessions,
+            tokens,
+            mail_queue,
+            settings.security,
+            _passkey_site(settings),
+        )
     )
     openid = OpenIdService(
         configured_providers(settings.openid, settings.base_url),
@@ -467,6 +479,11 @@ def _make_mails(settings: Settings, transactions: TransactionFactory, queue: Mai
         transport=SmtpTransport(mail) if mail.is_configured else None,
         shows_links=not settings.is_production,
     )
+
+
+def _passkey_site(settings: Settings) -> PasskeySite:
+    origins = [origin for origin in settings.service.cors_allowed_origins if origin != ANY_ORIGIN]
+    return PasskeySite.of(settings.base_url, settings.security.passkey_domain, origins)
 
 
 def _start_audit_buffer(settings: Settings, database: Database, stack: AsyncExitStack) -> AuditBuffer:

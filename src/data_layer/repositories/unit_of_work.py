@@ -39,6 +39,7 @@ from data_layer.repositories.project_copies import ProjectCopyRepository
 from data_layer.repositories.project_search import ProjectSearchRepository
 from data_layer.repositories.projects import ProjectRepository
 from data_layer.repositories.refresh_tokens import RefreshTokenRepository
+from data_layer.repositories.second_factors import SecondFactorRepository
 from data_layer.repositories.sessions import EndedSessions, SessionRepository
 from data_layer.repositories.shares import ShareRepository
 from data_layer.repositories.stored_objects import StoredFileRepository
@@ -251,6 +252,11 @@ class UnitOfWork:
     def api_keys(self) -> ApiKeyRepository:
         """API keys of users."""
         return ApiKeyRepository(self._session)
+
+    @cached_property
+    def second_factors(self) -> SecondFactorRepository:
+        """What users show beside their password."""
+        return SecondFactorRepository(self._session)
 
     @cached_property
     def refresh_tokens(self) -> RefreshTokenRepository:

@@ -19,10 +19,12 @@ from data_layer.entities import (
     FileReference,
     Mail,
     Project,
+    SecondFactor,
     Session,
     StoredFile,
     User,
     UserIdentity,
+    recovery_codes,
 )
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.entities.texts import normalize_email
@@ -174,6 +176,8 @@ class UserRepository(Repository[User]):
         await self._session.change(delete(FileReference).where(FileReference.owner_id == entity.id))
         await self._session.change(delete(Project).where(Project.user_id == entity.id))
         await self._session.change(delete(ApiKey).where(ApiKey.user_id == entity.id))
+        await self._session.change(delete(SecondFactor).where(SecondFactor.user_id == entity.id))
+        await self._session.change(delete(recovery_codes).where(recovery_codes.c.user_id == entity.id))
         await self._session.change(delete(Budget).where(Budget.user_id == entity.id))
         await self._session.change(delete(DesignSystem).where(DesignSystem.user_id == entity.id))
         await self._session.change(delete(Mail).where(Mail.user_id == entity.id))

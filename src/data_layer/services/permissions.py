@@ -36,6 +36,9 @@ class Permission(StrEnum):
     CREATE_API_KEY = "create_api_key"
     LIST_API_KEYS = "list_api_keys"
     REVOKE_API_KEY = "revoke_api_key"
+    LIST_FACTORS = "list_factors"
+    CHANGE_FACTORS = "change_factors"
+    RESET_FACTORS = "reset_factors"
     LIST_SESSIONS = "list_sessions"
     REVOKE_SESSIONS = "revoke_sessions"
     REVOKE_ALL_SESSIONS = "revoke_all_sessions"
@@ -111,6 +114,9 @@ RULES: dict[Permission, Rule] = {
     Permission.CREATE_API_KEY: Rule(owner=True),
     Permission.LIST_API_KEYS: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.REVOKE_API_KEY: Rule(owner=True, others=UserRole.MODERATOR, outranked=True),
+    Permission.LIST_FACTORS: Rule(owner=True, others=UserRole.MODERATOR),
+    Permission.CHANGE_FACTORS: Rule(owner=True),
+    Permission.RESET_FACTORS: Rule(others=UserRole.ADMIN),
     Permission.LIST_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR, scopes=_ADMIN),
     Permission.REVOKE_SESSIONS: Rule(owner=True, others=UserRole.MODERATOR, outranked=True, scopes=_ADMIN),
     Permission.REVOKE_ALL_SESSIONS: Rule(others=UserRole.ADMIN, scopes=_ADMIN),

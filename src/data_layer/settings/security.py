@@ -54,6 +54,12 @@ class SecuritySettings(SettingsPart):
     password_min_length: int = Field(
         8, ge=8, le=64, description="Fewest characters of a new password; NIST advises 15 where it is the only factor."
     )
+    passkey_domain: PlainText | None = Field(
+        None,
+        max_length=253,
+        description="Domain that passkeys are bound to, such as example.com where a front end at app.example.com uses "
+        "this service; it must stay. Default: the host of PUBLIC_URL.",
+    )
     rate_limit_max: int = Field(
         100,
         ge=0,

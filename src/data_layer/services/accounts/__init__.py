@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from data_layer.services.accounts.administration import Administration
 from data_layer.services.accounts.attempts import PasswordAttempts
+from data_layer.services.accounts.factors import Factors
 from data_layer.services.accounts.identities import ExternalIdentities, ExternalLogin
 from data_layer.services.accounts.login import Login
 from data_layer.services.accounts.one_time_tokens import OneTimeToken
@@ -15,6 +16,7 @@ from data_layer.services.accounts.password_changes import PasswordChanges
 from data_layer.services.accounts.passwords import PasswordHasher
 from data_layer.services.accounts.profiles import Profiles
 from data_layer.services.accounts.registration import Registered, Registration, RegistrationRequest, VerifiedAddress
+from data_layer.services.accounts.second_factors import SecondFactors
 from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.accounts.tools import AccountDependencies, MailedTokens
 from data_layer.services.arguments import checks_arguments
@@ -60,7 +62,9 @@ class AccountService:
         throttle, tokens = LoginThrottle(dependencies.secret), MailedTokens(dependencies.secret, dependencies.mails)
         attempts = PasswordAttempts(dependencies, throttle)
         self._registration = Registration(dependencies, throttle, tokens)
-        self._login = Login(dependencies, throttle, attempts)
+        factors = SecondFactors(dependencies.settings, dependencies.passkey_site)
+        self._login = Login(dependencies, throttle, attempts, factors)
+        self._factors = Factors(dependencies, throttle, attempts, factors)
         self._password_changes = PasswordChanges(dependencies, throttle, attempts, tokens)
         self._profiles = Profiles(dependencies, throttle)
         self._administration = Administration(dependencies, throttle)
@@ -76,6 +80,19 @@ class AccountService:
     knows_network = _method_of("_login", Login.knows_network)
     log_in = _method_of("_login", Login.log_in)
     log_in_for_tokens = _method_of("_login", Login.log_in_for_tokens)
+    finish_authentication = _method_of("_login", Login.finish_authentication)
+    finish_log_in = _method_of("_login", Login.finish_log_in)
+    finish_log_in_for_tokens = _method_of("_login", Login.finish_log_in_for_tokens)
+
+    list_factors = _method_of("_factors", Factors.list_factors)
+    begin_totp = _method_of("_factors", Factors.begin_totp)
+    confirm_totp = _method_of("_factors", Factors.confirm_totp)
+    begin_passkey = _method_of("_factors", Factors.begin_passkey)
+    add_passkey = _method_of("_factors", Factors.add_passkey)
+    begin_confirmation = _method_of("_factors", Factors.begin_confirmation)
+    remove_factor = _method_of("_factors", Factors.remove_factor)
+    renew_recovery_codes = _method_of("_factors", Factors.renew_recovery_codes)
+    reset_factors = _method_of("_factors", Factors.reset_factors)
 
     change_password = _method_of("_password_changes", PasswordChanges.change_password)
     request_password_reset = _method_of("_password_changes", PasswordChanges.request_password_reset)

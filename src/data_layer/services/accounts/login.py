@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 from data_layer.context import current_context
 from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, SessionType
-from data_layer.errors import AuthenticationError, InvalidValueError, OverloadedError
+from data_layer.errors import AuthenticationError, InvalidValueError, OverloadedError, SecondFactorRequiredError
 from data_layer.repositories.users import Credentials
 from data_layer.schemas.actors import ANONYMOUS
+from data_layer.schemas.factors import FactorChallenge, FactorProof
 from data_layer.schemas.sessions import GeoLocation, NewSession, TokenPair
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import login_name
 from data_layer.services.accounts.attempts import Attempt, PasswordAttempts, wrong_credentials
+from data_layer.services.accounts.challenges import LOG_IN, invalid_challenge
+from data_layer.services.accounts.second_factors import SecondFactors
 from data_layer.services.accounts.throttle import LoginThrottle
-from data_layer.services.accounts.tools import AccountDependencies, changed, own_entry, require_usable
+from data_layer.services.accounts.tools import AccountDependencies, changed, check_usable, own_entry, require_usable
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
@@ -26,12 +29,19 @@ _LONGEST_TEXT = 255
 
 
 class Login:
-    """Who somebody is, by address and password."""
+    """Who somebody is, by address and password, and by a second factor where there is one."""
 
-    def __init__(self, dependencies: AccountDependencies, throttle: LoginThrottle, attempts: PasswordAttempts) -> None:
+    def __init__(
+        self,
+        dependencies: AccountDependencies,
+        throttle: LoginThrottle,
+        attempts: PasswordAttempts,
+        factors: SecondFactors,
+    ) -> None:
         self._dependencies = dependencies
         self._throttle = throttle
         self._attempts = attempts
+        self._factors = factors
 
     async def authenticate(self, email: str, password: str, *, reactivate: bool = False) -> UserFull:
         """The account that address and password belong to; ``log_in`` begins a session for it as well.
@@ -51,6 +61,8 @@ class Login:
             AccountSuspendedError: see above.
             AccountInactiveError: see above.
             EmailNotVerifiedError: see above.
+            SecondFactorRequiredError: the password is right, and the account has a second factor; see
+                ``finish_log_in``.
             OverloadedError: too many passwords wait to be checked.
         """
         async with self._with_verified_user(email, password, reactivate=reactivate) as (_, user):
@@ -105,6 +117,80 @@ class Login:
             new = await self._dependencies.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
             return await self._dependencies.tokens.begin(tx, new.session)
 
+    async def finish_log_in(
+        self,
+        challenge: str,
+        proof: FactorProof,
+        *,
+        kind: SessionType = SessionType.WEB,
+        device_id: str | None = None,
+        place: GeoLocation | None = None,
+    ) -> NewSession:
+        """Answer the challenge of a SecondFactorRequiredError, and begin the session.
+
+        Wrong answers count as failed logins.
+
+        Raises:
+            InvalidLoginError: the challenge is not in force; begin again.
+            InvalidSecondFactorError: the proof is not right, or was used before.
+            AuthenticationError: see ``authenticate``.
+        """
+        check_texts(device_id, place)
+        async with self._with_proven_user(challenge, proof) as (tx, user):
+            return await self._dependencies.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
+
+    async def finish_log_in_for_tokens(
+        self,
+        challenge: str,
+        proof: FactorProof,
+        *,
+        kind: SessionType = SessionType.API,
+        device_id: str | None = None,
+        place: GeoLocation | None = None,
+    ) -> TokenPair:
+        """The same for ``log_in_for_tokens``.
+
+        Raises:
+            AuthenticationError: see ``finish_log_in``.
+        """
+        check_texts(device_id, place)
+        async with self._with_proven_user(challenge, proof) as (tx, user):
+            new = await self._dependencies.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
+            return await self._dependencies.tokens.begin(tx, new.session)
+
+    async def finish_authentication(self, challenge: str, proof: FactorProof) -> UserFull:
+        """The same for ``authenticate``.
+
+        Raises:
+            AuthenticationError: see ``finish_log_in``.
+        """
+        async with self._with_proven_user(challenge, proof) as (_, user):
+            return UserFull.model_validate(user)
+
+    @asynccontextmanager
+    async def _with_proven_user(self, challenge: str, proof: FactorProof) -> AsyncIterator[tuple[UnitOfWork, User]]:
+        """Yield the user who has shown password and second factor, and the transaction in which that is known."""
+        pending = self._factors.challenges.read(LOG_IN, challenge)
+        async with self._dependencies.transactions() as tx:
+            known = await tx.users.find_one(id=pending.user_id)
+            if known is None:
+                raise invalid_challenge()
+            admission = await self._throttle.admit(tx, known.email, current_context().ip_address)
+        try:
+            async with self._dependencies.transactions() as tx:
+                await self._throttle.succeed(tx, admission)
+                user = await tx.users.get(pending.user_id, lock=True)
+                if not self._factors.challenges.is_of(pending, await tx.users.secret(user.id, "password_hash")):
+                    raise invalid_challenge()
+                shown = await self._factors.use(tx, user.id, proof, pending)
+                if require_usable(user, reactivate=pending.reactivate):
+                    tx.add(changed(ANONYMOUS, AuditAction.USER_UPDATE_PROFILE, user, "Reactivated by logging in"))
+                await record_login(tx, user, f"Logged in with a password and a {shown.replace('_', ' ')}")
+                yield tx, user
+        except AuthenticationError as error:
+            self._attempts.record_failure(Attempt(admission, Credentials(pending.user_id, None), is_right=False), error)
+            raise
+
     @asynccontextmanager
     async def _with_verified_user(
         self, email: str, password: str, *, reactivate: bool
@@ -114,13 +200,43 @@ class Login:
         The transaction is committed at the end of the block.
         """
         attempt = await self._attempts.make(login_name(email), password)
+        challenge = None
         try:
             found, renewed = attempt.proven(), await self._renew(attempt, password)
             async with self._dependencies.transactions() as tx:
-                yield tx, await self._complete_login(tx, attempt, found, renewed, reactivate=reactivate)
+                if await tx.second_factors.confirmed(found.user_id):
+                    challenge = await self._ask(tx, attempt, found, renewed, reactivate=reactivate)
+                else:
+                    yield tx, await self._complete_login(tx, attempt, found, renewed, reactivate=reactivate)
         except AuthenticationError as error:
             self._attempts.record_failure(attempt, error)
             raise
+        if challenge is not None:
+            raise SecondFactorRequiredError("the password is right; now show a second factor", challenge=challenge)
+
+    async def _ask(
+        self, tx: UnitOfWork, attempt: Attempt, found: Credentials, renewed: str | None, *, reactivate: bool
+    ) -> FactorChallenge:
+        """Ask for the second factor. The attempt is taken back: the password was right, and nobody is in yet."""
+        await self._throttle.give_back(tx, attempt.admission)
+        user = await self._lock(tx, found)
+        check_usable(user, reactivate=reactivate)
+        if renewed is not None:
+            user.password_hash = renewed
+        return self._factors.ask(
+            LOG_IN,
+            user,
+            await tx.second_factors.confirmed(user.id),
+            password_hash=renewed or found.password_hash,
+            reactivate=reactivate,
+        )
+
+    async def _lock(self, tx: UnitOfWork, found: Credentials) -> User:
+        """Return the account, which still has the password that was right."""
+        user = await tx.users.get(found.user_id, lock=True)
+        if await tx.users.secret(user.id, "password_hash") != found.password_hash:
+            raise wrong_credentials()
+        return user
 
     async def _renew(self, attempt: Attempt, password: str) -> str | None:
         """A hash of today's rounds for a right password whose hash has others."""
@@ -136,8 +252,8 @@ class Login:
         self, tx: UnitOfWork, attempt: Attempt, found: Credentials, renewed: str | None, *, reactivate: bool
     ) -> User:
         await self._throttle.succeed(tx, attempt.admission)
-        user = await tx.users.get(found.user_id, lock=True)
-        if await tx.users.secret(user.id, "password_hash") != found.password_hash:
+        user = await self._lock(tx, found)
+        if await tx.second_factors.confirmed(user.id):  # Since a moment ago.
             raise wrong_credentials()
         if require_usable(user, reactivate=reactivate):
             tx.add(changed(ANONYMOUS, AuditAction.USER_UPDATE_PROFILE, user, "Reactivated by logging in"))

@@ -32,6 +32,7 @@ from data_layer.services.accounts.one_time_tokens import (
     make_token,
     owner_of,
 )
+from data_layer.services.accounts.passkeys import PasskeySite
 from data_layer.services.accounts.password_policy import check_new_password
 from data_layer.services.accounts.passwords import PasswordHasher
 from data_layer.services.acting import as_of_now
@@ -77,6 +78,7 @@ class AccountDependencies:
     tokens: TokenService
     mails: MailQueue
     settings: SecuritySettings
+    passkey_site: PasskeySite
 
     @property
     def secret(self) -> bytes:
@@ -234,6 +236,7 @@ async def take_from_strangers(tx: UnitOfWork, user: User, *, reason: str, keep_p
         setattr(user, name, None)
     await tx.identities.remove(user.id)
     await tx.api_keys.remove(user.id)
+    await tx.second_factors.remove(user.id)
     user.auth_provider = AuthProvider.LOCAL
     clear_token(user, Purpose.RESET_PASSWORD)
     await tx.flush()
@@ -242,6 +245,19 @@ async def take_from_strangers(tx: UnitOfWork, user: User, *, reason: str, keep_p
 
 def require_usable(user: User, *, reactivate: bool) -> bool:
     """Refuse an account that may not be logged in to, and say whether it has just been reactivated.
+
+    Raises:
+        AuthenticationError: see ``check_usable``.
+    """
+    check_usable(user, reactivate=reactivate)
+    if user.status is UserStatus.ACTIVE:
+        return False
+    user.status = UserStatus.ACTIVE
+    return True
+
+
+def check_usable(user: User, *, reactivate: bool) -> None:
+    """Refuse an account that may not be logged in to.
 
     Raises:
         AccountSuspendedError: a moderator has suspended it.
@@ -255,10 +271,6 @@ def require_usable(user: User, *, reactivate: bool) -> bool:
             raise EmailNotVerifiedError("open the link in the mail first, or ask for another mail")
         case UserStatus.INACTIVE if not reactivate or user.is_erased:
             raise AccountInactiveError("this account is deactivated; log in with reactivate=True to have it back")
-        case UserStatus.INACTIVE:
-            user.status = UserStatus.ACTIVE
-            return True
-    return False
 
 
 def own_entry(actor: Actor, action: AuditAction, user_id: UUID, description: str, **fields: Any) -> AuditLog:

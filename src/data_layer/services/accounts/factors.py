@@ -1,0 +1,382 @@
+"""Second factors in the hands of their owners: added, listed, removed; and reset by administrators.
+
+Somebody who found a session open must neither remove a factor nor add one of their own, which would keep the owner out.
+So each change asks for the password again, or for a factor that counts already; where there is neither, the session is
+all there is. Wrong answers count as failed logins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from pydantic import SecretStr
+from uuid_utils.compat import uuid7
+
+from data_layer.context import current_context
+from data_layer.entities import SecondFactor, User
+from data_layer.entities.enums import AuditAction, FactorKind
+from data_layer.errors import (
+    AuthenticationError,
+    ChangedMeanwhileError,
+    DuplicateError,
+    InvalidValueError,
+    LimitReachedError,
+    NotFoundError,
+)
+from data_layer.repositories.users import Credentials
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.factors import (
+    ConfirmedFactor,
+    FactorChallenge,
+    FactorProof,
+    FactorsView,
+    FactorView,
+    NewTotp,
+    PasskeyChallenge,
+)
+from data_layer.services.accounts import passkeys, totp
+from data_layer.services.accounts.attempts import Attempt, PasswordAttempts
+from data_layer.services.accounts.challenges import ADD_PASSKEY, CONFIRM, LIFETIME, invalid_challenge
+from data_layer.services.accounts.passkeys import refused
+from data_layer.services.accounts.second_factors import SecondFactors, hash_code, new_codes
+from data_layer.services.accounts.throttle import LoginThrottle
+from data_layer.services.accounts.tools import AccountDependencies, admin_entry, load_authorized, own_entry
+from data_layer.services.permissions import Permission, require
+
+if TYPE_CHECKING:
+    from data_layer.repositories.unit_of_work import UnitOfWork
+
+MOST_FACTORS = 20
+_LONGEST_NAME = 100
+
+
+class Factors:
+    """What people show beside their passwords."""
+
+    def __init__(
+        self,
+        dependencies: AccountDependencies,
+        throttle: LoginThrottle,
+        attempts: PasswordAttempts,
+        factors: SecondFactors,
+    ) -> None:
+        self._dependencies = dependencies
+        self._throttle = throttle
+        self._attempts = attempts
+        self._factors = factors
+
+    async def list_factors(self, actor: Actor, user_id: UUID) -> FactorsView:
+        """The factors of a person that count, and how many recovery codes are left.
+
+        Raises:
+            PermissionDeniedError: the actor may not see them.
+        """
+        async with self._dependencies.transactions() as tx:
+            await load_authorized(tx, actor, Permission.LIST_FACTORS, user_id, lock=False)
+            found = await tx.second_factors.confirmed(user_id)
+            left = await tx.second_factors.count_codes(user_id)
+            return FactorsView(
+                factors=tuple(FactorView.model_validate(factor) for factor in found), recovery_codes_left=left
+            )
+
+    async def begin_totp(
+        self, actor: Actor, user_id: UUID, *, name: str = "Authenticator", password: str | None = None
+    ) -> NewTotp:
+        """Add an authenticator app, which counts once ``confirm_totp`` has seen a code of it.
+
+        Its secret is returned here once, and stored encrypted. One that was begun before is forgotten.
+
+        Args:
+            actor: the owner.
+            user_id: the owner.
+            name: by which the owner knows it.
+            password: that of the account, if it has one.
+
+        Raises:
+            PermissionDeniedError: for anybody but the owner.
+            InvalidCredentialsError: the password is wrong.
+            TooManyAttemptsError: too many failed lately.
+            LimitReachedError: there are 20 factors.
+        """
+        name, secret = _checked(name), totp.new_secret()
+        async with self._confirmed(actor, user_id, password=password) as (tx, user):
+            await _require_room(tx, user_id)
+            await tx.second_factors.remove_unconfirmed(user_id)
+            factor_id = uuid7()
+            sealed = self._factors.sealed.seal(factor_id, secret)
+            tx.add(SecondFactor(id=factor_id, user_id=user_id, kind=FactorKind.TOTP, name=name, secret=sealed))
+            uri = totp.uri_of(secret, user.email)
+        return NewTotp(id=factor_id, secret=SecretStr(secret), uri=SecretStr(uri))
+
+    async def confirm_totp(self, actor: Actor, factor_id: UUID, code: str) -> ConfirmedFactor:
+        """Show a code of the app that was added; from now on logging in with the password asks for one.
+
+        Raises:
+            NotFoundError: the actor has begun none with this id.
+            InvalidSecondFactorError: the code is not right.
+            TooManyAttemptsError: too many failed lately.
+        """
+        user_id = await self._owner_of(actor, factor_id)
+        async with self._counted(user_id) as (tx, _):
+            user = await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id)
+            factor = await tx.second_factors.find_one(id=factor_id, user_id=user_id)
+            if factor is None or factor.confirmed_at is not None:
+                raise _missing(factor_id)
+            if not self._factors.accept_code(factor, code):
+                raise refused()
+            return await self._confirm(tx, actor, user, factor)
+
+    async def begin_passkey(self, actor: Actor, user_id: UUID, *, password: str | None = None) -> PasskeyChallenge:
+        """Return what a browser needs to make a passkey; ``add_passkey`` takes what it answers.
+
+        Raises:
+            InvalidCredentialsError: see ``begin_totp``.
+            TooManyAttemptsError: see ``begin_totp``.
+            LimitReachedError: see ``begin_totp``.
+        """
+        async with self._confirmed(actor, user_id, password=password) as (tx, user):
+            await _require_room(tx, user_id)
+            factors = await tx.second_factors.confirmed(user_id)
+            known = [factor for factor in factors if factor.kind is FactorKind.PASSKEY]
+            password_hash = await tx.users.secret(user_id, "password_hash")
+            challenge, signed = self._factors.challenges.make(ADD_PASSKEY, user_id, password_hash=password_hash)
+            options = passkeys.options_for_new(self._factors.site, user, signed, known)
+        return PasskeyChallenge(challenge=SecretStr(challenge), options=options, expires_in=LIFETIME)
+
+    async def add_passkey(
+        self, actor: Actor, user_id: UUID, *, challenge: str, answer: dict[str, Any], name: str = "Passkey"
+    ) -> ConfirmedFactor:
+        """Take a passkey that a browser has made; from now on logging in with the password asks for a factor.
+
+        Raises:
+            InvalidLoginError: the challenge is not in force.
+            InvalidSecondFactorError: the answer is not right.
+            DuplicateError: the passkey is there already.
+            LimitReachedError: see ``begin_totp``.
+        """
+        name = _checked(name)
+        require(actor, Permission.CHANGE_FACTORS, owner=user_id)
+        pending = self._factors.challenges.read(ADD_PASSKEY, challenge)
+        if pending.user_id != user_id:
+            raise invalid_challenge()
+        made = passkeys.check_new(self._factors.site, answer, pending.bytes_for_passkey)
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id)
+            if not self._factors.challenges.is_of(pending, await tx.users.secret(user_id, "password_hash")):
+                raise invalid_challenge()
+            await _require_room(tx, user_id)
+            if await tx.second_factors.find_one(credential_id=made.credential_id):
+                raise DuplicateError("this passkey was added before", field="answer")
+            factor = SecondFactor(
+                user_id=user_id,
+                kind=FactorKind.PASSKEY,
+                name=name,
+                secret=made.public_key,
+                credential_id=made.credential_id,
+                sign_count=made.sign_count,
+            )
+            tx.add(factor)
+            return await self._confirm(tx, actor, user, factor)
+
+    async def begin_confirmation(self, actor: Actor, user_id: UUID) -> FactorChallenge:
+        """Return what a passkey answers, for ``remove_factor`` and ``renew_recovery_codes``.
+
+        Raises:
+            PermissionDeniedError: for anybody but the owner.
+        """
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id, lock=False)
+            password_hash = await tx.users.secret(user_id, "password_hash")
+            factors = await tx.second_factors.confirmed(user_id)
+            return self._factors.ask(CONFIRM, user, factors, password_hash=password_hash)
+
+    async def remove_factor(
+        self,
+        actor: Actor,
+        factor_id: UUID,
+        *,
+        password: str | None = None,
+        proof: FactorProof | None = None,
+        challenge: str | None = None,
+    ) -> None:
+        """Remove a factor; with the last one the recovery codes go.
+
+        Args:
+            actor: the owner.
+            factor_id: which one.
+            password: that of the account.
+            proof: or else a factor, perhaps the same one.
+            challenge: of ``begin_confirmation``, where a passkey has answered it.
+
+        Raises:
+            NotFoundError: the actor has no such factor.
+            InvalidCredentialsError: the password is wrong.
+            InvalidSecondFactorError: the proof is not right.
+            TooManyAttemptsError: too many failed lately.
+            InvalidValueError: neither password nor proof was shown.
+        """
+        user_id = await self._owner_of(actor, factor_id)
+        async with self._confirmed(actor, user_id, password=password, proof=proof, challenge=challenge) as (tx, _):
+            factor = await tx.second_factors.find_one(id=factor_id, user_id=user_id)
+            if factor is None:
+                raise _missing(factor_id)
+            kind, was_confirmed = factor.kind, factor.confirmed_at is not None
+            await tx.second_factors.delete(factor)
+            if not await tx.second_factors.confirmed(user_id):
+                await tx.second_factors.replace_codes(user_id, ())
+            if was_confirmed:
+                tx.add(
+                    own_entry(
+                        *(actor, AuditAction.USER_REMOVE_FACTOR, user_id, "Removed a second factor"),
+                        old_values={"factor_id": str(factor_id), "kind": kind.value},
+                    )
+                )
+
+    async def renew_recovery_codes(
+        self,
+        actor: Actor,
+        user_id: UUID,
+        *,
+        password: str | None = None,
+        proof: FactorProof | None = None,
+        challenge: str | None = None,
+    ) -> Sequence[SecretStr]:
+        """Return ten other recovery codes; those there were work no more.
+
+        Raises:
+            NotFoundError: the account has no second factor.
+            AuthenticationError: see ``remove_factor``.
+            InvalidValueError: see ``remove_factor``.
+        """
+        async with self._confirmed(actor, user_id, password=password, proof=proof, challenge=challenge) as (tx, _):
+            if not await tx.second_factors.confirmed(user_id):
+                raise NotFoundError("the account has no second factor, so it needs no recovery codes")
+            tx.add(own_entry(actor, AuditAction.USER_ADD_FACTOR, user_id, "Renewed the recovery codes"))
+            return await self._new_codes(tx, user_id)
+
+    async def reset_factors(self, actor: Actor, user_id: UUID) -> int:
+        """Remove all factors of somebody who has lost them, and the recovery codes; how many. All sessions end.
+
+        Args:
+            actor: an administrator, who has made sure who asks for it.
+            user_id: whose.
+
+        Raises:
+            PermissionDeniedError: the actor may not do it.
+            NotFoundError: there is no such account.
+        """
+        async with self._dependencies.transactions() as tx:
+            await load_authorized(tx, actor, Permission.RESET_FACTORS, user_id)
+            removed = await tx.second_factors.remove(user_id)
+            if removed:
+                entry = admin_entry(actor, AuditAction.ADMIN_USER_UPDATE, user_id, "Reset the second factors")
+                tx.add(entry)
+                await tx.sessions.end_all(user_id, "factors_reset")
+            return removed
+
+    async def _confirm(self, tx: UnitOfWork, actor: Actor, user: User, factor: SecondFactor) -> ConfirmedFactor:
+        is_first = not await tx.second_factors.confirmed(user.id)
+        factor.confirmed_at = datetime.now(UTC)
+        await tx.flush()
+        codes = await self._new_codes(tx, user.id) if is_first else ()
+        tx.add(
+            own_entry(
+                *(actor, AuditAction.USER_ADD_FACTOR, user.id, "Added a second factor"),
+                new_values={"factor_id": str(factor.id), "kind": factor.kind.value},
+            )
+        )
+        return ConfirmedFactor(factor=FactorView.model_validate(factor), recovery_codes=tuple(codes))
+
+    async def _new_codes(self, tx: UnitOfWork, user_id: UUID) -> Sequence[SecretStr]:
+        codes = new_codes()
+        await tx.second_factors.replace_codes(user_id, [hash_code(user_id, code) for code in codes])
+        return [SecretStr(code) for code in codes]
+
+    async def _owner_of(self, actor: Actor, factor_id: UUID) -> UUID:
+        """Return the actor, if the factor is theirs."""
+        async with self._dependencies.transactions() as tx:
+            factor = await tx.second_factors.find_one(id=factor_id)
+        if factor is None or (factor.user_id != actor.user_id and not actor.is_system):
+            raise _missing(factor_id)
+        return factor.user_id
+
+    @asynccontextmanager
+    async def _confirmed(
+        self,
+        actor: Actor,
+        user_id: UUID,
+        *,
+        password: str | None,
+        proof: FactorProof | None = None,
+        challenge: str | None = None,
+    ) -> AsyncIterator[tuple[UnitOfWork, User]]:
+        """Yield a transaction in which the owner has shown the password or a factor once more, where there is one."""
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id, lock=False)
+            email, stored = user.email, await tx.users.secret(user_id, "password_hash")
+            has_factors = bool(await tx.second_factors.confirmed(user_id))
+        if password is not None:
+            async with self._by_password(email, password) as (tx, found):
+                user = await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id)
+                if await tx.users.secret(user_id, "password_hash") != found.password_hash:
+                    raise ChangedMeanwhileError("the password was changed elsewhere at the same moment; log in again")
+                yield tx, user
+        elif proof is not None and has_factors:
+            pending = None if challenge is None else self._factors.challenges.read(CONFIRM, challenge)
+            if pending is not None and pending.user_id != user_id:
+                raise invalid_challenge()
+            async with self._counted(user_id) as (tx, _):
+                user = await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id)
+                await self._factors.use(tx, user_id, proof, pending)
+                yield tx, user
+        elif stored is None and not has_factors:
+            async with self._dependencies.transactions() as tx:
+                yield tx, await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id)
+        else:
+            raise InvalidValueError("show the password, or a second factor, once more", field="password")
+
+    @asynccontextmanager
+    async def _by_password(self, email: str, password: str) -> AsyncIterator[tuple[UnitOfWork, Credentials]]:
+        attempt = await self._attempts.make(email, password)
+        try:
+            found = attempt.proven()
+        except AuthenticationError as error:
+            self._attempts.record_failure(attempt, error)
+            raise
+        async with self._dependencies.transactions() as tx:
+            await self._throttle.give_back(tx, attempt.admission)
+            yield tx, found
+
+    @asynccontextmanager
+    async def _counted(self, user_id: UUID) -> AsyncIterator[tuple[UnitOfWork, None]]:
+        """Yield a transaction for an attempt to show a factor, which counts as a failed login unless it is right."""
+        async with self._dependencies.transactions() as tx:
+            email = (await tx.users.get(user_id)).email
+            admission = await self._throttle.admit(tx, email, current_context().ip_address)
+        try:
+            async with self._dependencies.transactions() as tx:
+                await self._throttle.give_back(tx, admission)
+                yield tx, None
+        except AuthenticationError as error:
+            self._attempts.record_failure(Attempt(admission, Credentials(user_id, None), is_right=False), error)
+            raise
+
+
+def _checked(name: str) -> str:
+    name = name.strip()
+    if not 1 <= len(name) <= _LONGEST_NAME:
+        raise InvalidValueError(f"name must have 1 to {_LONGEST_NAME} characters", field="name")
+    return name
+
+
+async def _require_room(tx: UnitOfWork, user_id: UUID) -> None:
+    if len(await tx.second_factors.confirmed(user_id)) >= MOST_FACTORS:
+        raise LimitReachedError(f"a person may have {MOST_FACTORS} second factors; remove one first")
+
+
+def _missing(factor_id: UUID) -> NotFoundError:
+    return NotFoundError(f"no second factor has the id {factor_id}")
