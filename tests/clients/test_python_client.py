@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 from uuid import UUID, uuid4
 
+import pyotp
 import pytest
 
 from clients import description, python
@@ -36,6 +37,7 @@ from data_layer.errors import (
     LoginProblemError,
     NotFoundProblemError,
     RequestProblemError,
+    SecondFactorRequiredError,
     ServiceProblemError,
     ServiceUnreachableError,
 )
@@ -193,6 +195,21 @@ async def test_tokens_are_renewed_once_for_all_who_wait(line: Line) -> None:
     async with new_client(line, token="nothing") as nobody:
         with pytest.raises(LoginProblemError):
             await nobody.accounts.get()
+
+
+async def test_logging_in_with_a_second_factor(client: Client, line: Line) -> None:
+    app = await client.second_factors.begin_totp(password=PASSWORD)
+    totp = pyotp.parse_uri(app.uri)
+    assert isinstance(totp, pyotp.TOTP)
+    added = await client.second_factors.confirm_totp(app.id, code=totp.now())
+    async with new_client(line) as another:
+        with pytest.raises(SecondFactorRequiredError) as raised:
+            await another.log_in(EMAIL, PASSWORD)
+        challenge = raised.value.challenge["challenge"]
+        with pytest.raises(LoginProblemError):
+            await another.finish_log_in(challenge, code="000000")
+        await another.finish_log_in(challenge, recovery_code=added.recovery_codes[0])
+        assert (await another.second_factors.list_factors()).recovery_codes_left == 9
 
 
 async def test_a_stream_is_followed_across_broken_connections(client: Client, line: Line) -> None:

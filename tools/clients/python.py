@@ -382,8 +382,14 @@ def _fields(document: Schema, types: Types, content: Schema, taken: set[str]) ->
 def _answer(document: Schema, answers: Types, operation: Schema) -> tuple[str, str | None]:
     """What a call returns; of a page its class, its list and what is in that, and the parameter of the cursor."""
     good = {status: answer.get("content", {}) for status, answer in operation["responses"].items() if status < "400"}
+    # Where a login may need a second factor, 200 says so, and 201 is what is hoped for.
     json = next(
-        (content["application/json"]["schema"] for content in good.values() if "application/json" in content), None
+        (
+            good[status]["application/json"]["schema"]
+            for status in sorted(good, reverse=True)
+            if "application/json" in good[status]
+        ),
+        None,
     )
     if json is None:
         if any("text/plain" in content for content in good.values()):

@@ -54,6 +54,7 @@ _NAMED: dict[str, Any] = {
     "unified": "--- version 1.0\n+++ version 2.0\n@@ -1,1 +1,1 @@\n-<h1>Shop</h1>\n+<h1>Store</h1>\n",
     "url": "https://example.com/s/lcGgUt5BcQ3oXb1F9kq0Zt0vW0eZ4cYxj2nC8mA7sDE",
     "words": "Just as I wanted it.",
+    "recovery_code": "mfrg-g2lt-nzsw-y3lp",
     "writer_token": f"{_UUID.replace('-', '')}.lcGgUt5BcQ3oXb1F9kq0Zt0vW0eZ4cYxj2nC8mA7sDE",
 }
 _OF_TYPE: dict[str, Any] = {

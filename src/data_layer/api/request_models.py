@@ -76,7 +76,7 @@ class SessionLogin(Login):
 class FactorAnswer(Body):
     """One of: a code of an authenticator app, a recovery code, what a passkey answered (its ``toJSON()``)."""
 
-    code: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    code: Annotated[str | None, Field(min_length=1, max_length=64, examples=["492039"])] = None
     recovery_code: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     passkey: dict[str, Any] | None = None
 

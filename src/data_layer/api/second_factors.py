@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Response
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
 from data_layer.api.request_models import Body, Confirmation, Password, Token
 from data_layer.api.routes import Call, Routes
@@ -71,7 +71,7 @@ class AddedApp(Value):
 class AppCode(Body):
     """A code that the app shows."""
 
-    code: Annotated[str, StringConstraints(min_length=6, max_length=16)]
+    code: Annotated[str, StringConstraints(min_length=6, max_length=16), Field(examples=["492039"])]
 
 
 class PasskeyBeginning(Body):

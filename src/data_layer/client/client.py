@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ssl
-from typing import Self
+from typing import Any, Self
 
 import httpx
 
 from data_layer.client.authentication import Authentication, LoginTokens, OnTokens
 from data_layer.client.resources import Resources
 from data_layer.client.transport import UNSET, Call, Transport, Unset, tokens_of
+from data_layer.errors import SecondFactorRequiredError
 
 PATIENCE_SECONDS = 30.0
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+
+_FACTOR_NEEDED = 200  # A login that is through is a session that was created: 201.
 
 
 class Client(Resources):
@@ -64,9 +67,42 @@ class Client(Resources):
     async def log_in(
         self, email: str, password: str, *, device_id: str | Unset = UNSET, reactivate: bool = False
     ) -> LoginTokens:
-        """Log in. From now on requests carry the tokens, which are renewed in time."""
+        """Log in. From now on requests carry the tokens, which are renewed in time.
+
+        Raises:
+            SecondFactorRequiredError: go on with `finish_log_in`; `challenge` holds what the service has answered.
+        """
         body = {"email": email, "password": password, "device_id": device_id, "reactivate": reactivate}
         response = await self.transport.respond(Call("POST", "/v1/tokens", body=body, needs_login=False))
+        if response.status_code == _FACTOR_NEEDED:
+            message = "the password is right; now show a second factor with finish_log_in"
+            raise SecondFactorRequiredError(message, challenge=response.json())
+        return self._keep(response)
+
+    async def finish_log_in(
+        self,
+        challenge: str,
+        *,
+        code: str | Unset = UNSET,
+        recovery_code: str | Unset = UNSET,
+        passkey: dict[str, Any] | Unset = UNSET,
+        device_id: str | Unset = UNSET,
+    ) -> LoginTokens:
+        """Show a second factor: a code of an app, a recovery code, or what a passkey has answered.
+
+        Args:
+            challenge: `error.challenge["challenge"]` of the SecondFactorRequiredError.
+            code: of an app.
+            recovery_code: one of the ten.
+            passkey: what it has answered.
+            device_id: what the client calls its device.
+        """
+        factor = {"code": code, "recovery_code": recovery_code, "passkey": passkey}
+        body = {"challenge": challenge, "device_id": device_id, **factor}
+        call = Call("POST", "/v1/tokens/second-factor", body=body, needs_login=False)
+        return self._keep(await self.transport.respond(call))
+
+    def _keep(self, response: httpx.Response) -> LoginTokens:
         tokens = tokens_of(response)
         self._authentication.replace(tokens)
         return tokens

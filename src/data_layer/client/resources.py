@@ -19,6 +19,8 @@ from data_layer.client.transport import UNSET, Call, Transport, Unset, new_key
 from data_layer.client.values import (
     Accepted,
     AcceptedRegistration,
+    AddedApp,
+    AddedFactor,
     ApiKeys,
     ApiScope,
     Appended,
@@ -45,6 +47,7 @@ from data_layer.client.values import (
     EndedVariant,
     EntryPage,
     ExportFormat,
+    FactorsView,
     GeneratedCodeFull,
     GeneratedImageFull,
     GeneratedImageSummary,
@@ -61,6 +64,7 @@ from data_layer.client.values import (
     MailView,
     MaintenanceReport,
     OwnSessions,
+    PasskeyOptions,
     ProjectFull,
     ProjectHit,
     ProjectOrder,
@@ -71,7 +75,10 @@ from data_layer.client.values import (
     ProjectType,
     ProviderList,
     PublicFile,
+    RecoveryCodes,
+    Reset,
     SearchPage,
+    SecondFactorNeeded,
     SessionsOfUser,
     Shares,
     StartedGeneration,
@@ -301,6 +308,15 @@ class AdminCalls(Resource):
         """
         return await self.transport.send(UserAdmin, Call("GET", f"/v1/admin/users/{path_value(user)}"))
 
+    async def list_factors(self, user_id: UUID | str) -> FactorsView:
+        """List somebody's second factors.
+
+        For moderators.
+        """
+        return await self.transport.send(
+            FactorsView, Call("GET", f"/v1/admin/users/{path_value(user_id)}/second-factors")
+        )
+
     def list_mails(
         self, *, status: MailStatus | None = None, user_id: UUID | str | None = None, limit: int | None = None
     ) -> Pages[MailView, MailPage]:
@@ -405,6 +421,13 @@ class AdminCalls(Resource):
             )
 
         return Pages(fetch, lambda page: page.entries)
+
+    async def reset_factors(self, user_id: UUID | str) -> Reset:
+        """Reset somebody's second factors.
+
+        For administrators, when somebody has lost them: make sure who asks. All sessions of the person end.
+        """
+        return await self.transport.send(Reset, Call("DELETE", f"/v1/admin/users/{path_value(user_id)}/second-factors"))
 
     async def retry_mail(self, mail_id: UUID | str) -> MailView:
         """Send a mail again.
@@ -1359,6 +1382,149 @@ class ProjectsCalls(Resource):
         return Pages(fetch, lambda page: page.versions)
 
 
+class SecondFactorsCalls(Resource):
+    """Calls of the section *second factors*."""
+
+    __slots__ = ()
+
+    async def add_passkey(
+        self,
+        *,
+        challenge: str,
+        answer: Mapping[str, Any],
+        name: str | Unset = UNSET,
+        idempotency_key: str | None = None,
+    ) -> AddedFactor:
+        """Add a passkey.
+
+        From now on logging in with the password asks for a second factor.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            AddedFactor,
+            Call(
+                "POST",
+                "/v1/accounts/me/second-factors/passkeys",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
+                body={"challenge": challenge, "answer": answer, "name": name},
+            ),
+        )
+
+    async def begin_confirmation(self) -> SecondFactorNeeded:
+        """Ask for a challenge that a second factor answers.
+
+        For removing a factor, or for other recovery codes, with a passkey.
+        """
+        return await self.transport.send(SecondFactorNeeded, Call("POST", "/v1/accounts/me/second-factors/challenge"))
+
+    async def begin_passkey(self, *, password: str | Unset | None = UNSET) -> PasskeyOptions:
+        """Begin to make a passkey.
+
+        Passkeys are bound to PASSKEY_DOMAIN, which is the host of PUBLIC_URL by default.
+        """
+        return await self.transport.send(
+            PasskeyOptions, Call("POST", "/v1/accounts/me/second-factors/passkeys/options", body={"password": password})
+        )
+
+    async def begin_totp(
+        self, *, name: str | Unset = UNSET, password: str | Unset | None = UNSET, idempotency_key: str | None = None
+    ) -> AddedApp:
+        """Add an authenticator app.
+
+        It counts once a code was confirmed. One that was begun before, and not confirmed, is forgotten.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            AddedApp,
+            Call(
+                "POST",
+                "/v1/accounts/me/second-factors/totp",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
+                body={"name": name, "password": password},
+            ),
+        )
+
+    async def confirm_totp(self, factor_id: UUID | str, *, code: str) -> AddedFactor:
+        """Confirm an authenticator app.
+
+        From now on logging in with the password asks for a second factor.
+        """
+        return await self.transport.send(
+            AddedFactor,
+            Call("POST", f"/v1/accounts/me/second-factors/totp/{path_value(factor_id)}/confirm", body={"code": code}),
+        )
+
+    async def list_factors(self) -> FactorsView:
+        """List the own second factors.
+
+        The oldest first, and how many recovery codes are left.
+        """
+        return await self.transport.send(FactorsView, Call("GET", "/v1/accounts/me/second-factors"))
+
+    async def remove(
+        self,
+        factor_id: UUID | str,
+        *,
+        code: str | Unset | None = UNSET,
+        recovery_code: str | Unset | None = UNSET,
+        passkey: Mapping[str, Any] | Unset | None = UNSET,
+        password: str | Unset | None = UNSET,
+        challenge: str | Unset | None = UNSET,
+    ) -> None:
+        """Remove a second factor.
+
+        The password, or a second factor, is asked for once more. With the last factor the recovery codes
+        go.
+        """
+        await self.transport.respond(
+            Call(
+                "POST",
+                f"/v1/accounts/me/second-factors/{path_value(factor_id)}/remove",
+                body={
+                    "code": code,
+                    "recovery_code": recovery_code,
+                    "passkey": passkey,
+                    "password": password,
+                    "challenge": challenge,
+                },
+            )
+        )
+
+    async def renew(
+        self,
+        *,
+        code: str | Unset | None = UNSET,
+        recovery_code: str | Unset | None = UNSET,
+        passkey: Mapping[str, Any] | Unset | None = UNSET,
+        password: str | Unset | None = UNSET,
+        challenge: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> RecoveryCodes:
+        """Renew the recovery codes.
+
+        Those there were work no more. The password, or a second factor, is asked for once more.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            RecoveryCodes,
+            Call(
+                "POST",
+                "/v1/accounts/me/second-factors/recovery-codes",
+                headers={"Idempotency-Key": idempotency_key or new_key()},
+                body={
+                    "code": code,
+                    "recovery_code": recovery_code,
+                    "passkey": passkey,
+                    "password": password,
+                    "challenge": challenge,
+                },
+            ),
+        )
+
+
 class SessionsCalls(Resource):
     """Calls of the section *sessions*."""
 
@@ -1377,6 +1543,38 @@ class SessionsCalls(Resource):
         All but the one of this request.
         """
         return await self.transport.send(EndedSessions, Call("POST", "/v1/sessions/revoke-others"))
+
+    async def finish_log_in(
+        self,
+        *,
+        challenge: str,
+        code: str | Unset | None = UNSET,
+        recovery_code: str | Unset | None = UNSET,
+        passkey: Mapping[str, Any] | Unset | None = UNSET,
+        device_id: str | Unset | None = UNSET,
+        cookie: bool | Unset = UNSET,
+    ) -> BegunSession:
+        """Log in with a second factor.
+
+        ``challenge`` is that of the first answer, and good for five minutes. Wrong answers count as failed
+        logins.
+        """
+        return await self.transport.send(
+            BegunSession,
+            Call(
+                "POST",
+                "/v1/sessions/second-factor",
+                body={
+                    "code": code,
+                    "recovery_code": recovery_code,
+                    "passkey": passkey,
+                    "challenge": challenge,
+                    "device_id": device_id,
+                    "cookie": cookie,
+                },
+                needs_login=False,
+            ),
+        )
 
     async def list(self) -> OwnSessions:
         """List the own sessions.
@@ -1403,7 +1601,8 @@ class SessionsCalls(Resource):
     ) -> BegunSession:
         """Log in.
 
-        The token is in the answer, or in a cookie if the body asks for one.
+        The token is in the answer, or in a cookie if the body asks for one. 200 where a second factor is
+        needed.
         """
         return await self.transport.send(
             BegunSession,
@@ -1723,6 +1922,7 @@ class Resources:
         self.generations = GenerationsCalls(transport)
         self.images = ImagesCalls(transport)
         self.projects = ProjectsCalls(transport)
+        self.second_factors = SecondFactorsCalls(transport)
         self.sessions = SessionsCalls(transport)
         self.shares = SharesCalls(transport)
         self.usage = UsageCalls(transport)

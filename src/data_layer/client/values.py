@@ -100,6 +100,8 @@ CodeStack = Literal["html_tailwind", "html_css", "react_tailwind", "vue_tailwind
 """Language and framework of the generated code."""
 ExportFormat = Literal["jsonl", "csv"]
 """How an export is written."""
+FactorKind = Literal["totp", "passkey"]
+"""What somebody shows beside the password."""
 GenerationProvider = Literal["openai", "azure_openai", "claude", "gemini", "openrouter", "other"]
 """Whose language model wrote the code."""
 GenerationStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
@@ -179,6 +181,23 @@ class ActiveSession(Answer):
     type: SessionType | str
     created_at: datetime
     expires_at: datetime
+
+
+class AddedApp(Answer):
+    """An app that counts once a code of it was shown. ``uri`` is for a QR code; neither can be had again."""
+
+    id: UUID
+    secret: str
+    uri: str
+
+
+class AddedFactor(Answer):
+    """A factor that counts from now on. ``recovery_codes`` come with the first one, and cannot be had
+    again.
+    """
+
+    factor: FactorView
+    recovery_codes: Sequence[str]
 
 
 class ApiKeyView(Answer):
@@ -401,6 +420,23 @@ class EntryPage(Answer):
 
     entries: Sequence[UsageEntryView]
     next: UUID | None
+
+
+class FactorView(Answer):
+    """A factor that counts, without its secret."""
+
+    id: UUID
+    kind: FactorKind | str
+    name: str
+    last_used_at: datetime | None
+    created_at: datetime
+
+
+class FactorsView(Answer):
+    """The factors of a person, the oldest first, and how many recovery codes are left."""
+
+    factors: Sequence[FactorView]
+    recovery_codes_left: int
 
 
 class GeneratedCodeFull(Answer):
@@ -696,6 +732,14 @@ class OwnSessions(Answer):
     sessions: Sequence[SessionSecure]
 
 
+class PasskeyOptions(Answer):
+    """``options`` are for ``navigator.credentials.create``; send ``challenge`` back with what it answers."""
+
+    challenge: str
+    options: Mapping[str, Any]
+    expires_in: int
+
+
 class ProjectFull(Answer):
     """Everything."""
 
@@ -811,6 +855,12 @@ class PublicFile(Answer):
     url: str
 
 
+class RecoveryCodes(Answer):
+    """Ten codes, each of which works once in place of a factor; they cannot be had again."""
+
+    recovery_codes: Sequence[str]
+
+
 class Reservation(Answer):
     """A part of a budget that is set aside until it is settled, released, or expires.
 
@@ -825,11 +875,32 @@ class Reservation(Answer):
     is_limited: bool
 
 
+class Reset(Answer):
+    """How many second factors were removed."""
+
+    removed: int
+
+
 class SearchPage(Answer):
     """The best hits first; ``next`` is the cursor of the page after it, None on the last one."""
 
     hits: Sequence[ProjectHit]
     next: str | None
+
+
+class SecondFactorNeeded(Answer):
+    """The password is right, and no session has begun yet: answer ``challenge`` within ``expires_in``
+    seconds.
+
+    ``methods`` are ``totp``, ``passkey`` and ``recovery_code``; ``passkey`` holds the options for
+    ``navigator.credentials.get``.
+    """
+
+    status: Literal["second_factor_required"] = "second_factor_required"
+    challenge: str
+    methods: Sequence[str]
+    passkey: Mapping[str, Any] | None
+    expires_in: int
 
 
 class SessionAdmin(Answer):
