@@ -30,9 +30,9 @@ was wrong with which thing and what to do, and never holds a secret.
     ├── AuthenticationError                authentication_failed
     │   ├── InvalidCredentialsError        invalid_credentials
     │   ├── TooManyAttemptsError           too_many_attempts
-    │   ├── InvalidOneTimeTokenError       one_time_token_invalid
     │   ├── SecondFactorRequiredError      second_factor_required
     │   ├── InvalidSecondFactorError       second_factor_invalid
+    │   ├── InvalidOneTimeTokenError       one_time_token_invalid
     │   ├── UnverifiedIdentityError        identity_unverified
     │   ├── EmailNotVerifiedError          email_not_verified
     │   ├── AccountInactiveError           account_inactive
@@ -140,11 +140,12 @@ was wrong with which thing and what to do, and never holds a secret.
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
+    from typing import Any
 
 
 class DataLayerError(Exception):
