@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help run quick watch test test-all test-lowest test-servers coverage check format lint types docs build lock upgrade
-.PHONY: env-example clients translations clean mutants
+.PHONY: env-example clients screenshots translations clean mutants
 .PHONY: bench bench-http bench-followers bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-mix bench-bodies bench-generations bench-growth bench-recorder bench-operations
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
@@ -28,18 +28,18 @@ run: $(to_run) ## Start the service with its own PostgreSQL and Valkey (PORT=300
 	@exec $(bin)/data-layer dev
 
 quick: $(to_develop) ## Run the tests that start no process, in less than two minutes: while you work
-	@sh tools/install_npm.sh $(bin)/python azurite oidc_provider react_page typescript
+	@sh tools/install_npm.sh $(bin)/python axe azurite oidc_provider react_page typescript
 	@$(quick) $(ARGUMENTS)
 
 watch: $(to_develop) ## Run `make quick` again whenever a file is saved (ARGUMENTS="-k cache")
 	@exec $(bin)/watchfiles --filter python '$(quick) $(ARGUMENTS)' src tests
 
 test: $(to_develop) ## Run the tests against servers that they start themselves (ARGUMENTS="-k cache")
-	@sh tools/install_npm.sh $(bin)/python azurite oidc_provider react_page typescript
+	@sh tools/install_npm.sh $(bin)/python axe azurite oidc_provider react_page typescript
 	@$(pytest) -m "not slow" $(ARGUMENTS)
 
 test-all: $(to_develop) ## Run the slow tests too: failovers, crashes, chaos, fuzzing
-	@sh tools/install_npm.sh $(bin)/python azurite oidc_provider react_page typescript
+	@sh tools/install_npm.sh $(bin)/python axe azurite oidc_provider react_page typescript
 	@$(pytest) $(ARGUMENTS)
 
 test-lowest: $(to_develop) ## Run the tests of the library with the lowest versions that pyproject.toml allows
@@ -50,11 +50,11 @@ test-servers: $(to_develop) ## Run the tests of the library against the servers 
 	    tests/services/accounts tests/services/sessions tests/services/tokens $(ARGUMENTS)
 
 coverage: $(to_develop) ## Run the tests and measure which lines and branches they reach (htmlcov/index.html)
-	@sh tools/install_npm.sh $(bin)/python azurite oidc_provider react_page typescript
+	@sh tools/install_npm.sh $(bin)/python axe azurite oidc_provider react_page typescript
 	@$(pytest) -m "not slow" --cov --cov-report=term --cov-report=html $(ARGUMENTS)
 
 mutants: $(to_develop) ## Put faults into the code, one at a time; print what no test notices (ARGUMENTS="--sample 20 cache")
-	@sh tools/install_npm.sh $(bin)/python azurite oidc_provider react_page typescript
+	@sh tools/install_npm.sh $(bin)/python axe azurite oidc_provider react_page typescript
 	@$(bin)/python -m tools.mutants $(ARGUMENTS)
 
 check: lint types test-all ## Run everything that has to pass before a change goes in; the site is built by a test
@@ -91,6 +91,9 @@ clients: $(to_develop) ## Write docs/reference/openapi.json and the clients agai
 	@$(bin)/python tools/make_clients.py
 	@sh tools/install_npm.sh $(bin)/python typescript
 	@$(bin)/python tools/build_typescript.py
+
+screenshots: $(to_develop) ## Make the pictures of the console in docs/_static from the example data (needs Chromium)
+	@$(bin)/python tools/make_screenshots.py
 
 translations: $(to_develop) ## Bring new texts of the console into the files of its translators
 	@$(bin)/python tools/update_translations.py

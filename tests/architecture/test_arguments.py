@@ -19,6 +19,7 @@ for _name, _member in vars(DataLayer).items():
             SERVICES[_name] = _kind
 
 UNCHECKED = {
+    "first_administrator": "for the console alone; the values of the account are checked by accounts.create",
     "public_files": "for the HTTP interface alone, which passes text from the path",
     "idempotency": "for the HTTP interface alone, which checks the key",
 }

@@ -24,6 +24,7 @@ class Terminal(Observer):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._code: str | None = None
         say("Starting …")
 
     async def opened(self, data: DataLayer, /) -> None:
@@ -31,6 +32,7 @@ class Terminal(Observer):
         if not data.mails.is_configured:
             data.mails.send_with(PrintedMails(say))
         await data.seed.load_once(lambda name: say(f"  example project: {name}"), self._say_login)
+        self._code = await data.first_administrator.offer()
 
     def _say_login(self, email: str, password: str) -> None:
         say(f"  log in as {email} with the password {password} (shown only now)")
@@ -55,6 +57,8 @@ class Terminal(Observer):
         for name, place in places.items():
             console.print(Text(f"{name:>9}  ", style="bold").append(plain(place), style="not bold"), soft_wrap=True)
         say(f"Press Ctrl-C to stop. In another terminal: {_program()} projects list")
+        if self._code is not None:
+            say(f"There is no administrator: open {service}/console/first and enter {self._code} (shown only now)")
         say(f"Look at everything in the console: {service}/console")
 
     def stopping(self) -> None:

@@ -51,6 +51,7 @@ from data_layer.services.files import (
     PublicFileServer,
     StorageBackends,
 )
+from data_layer.services.first_administrator import FirstAdministratorService
 from data_layer.services.generations import GenerationService, GenerationStreams, LiveStreams
 from data_layer.services.health import HealthService
 from data_layer.services.idempotency import IdempotentRequests
@@ -187,6 +188,8 @@ class Container:
     health: HealthService
     """Whether database, cache and storage work."""
     statistics: StatisticsService
+    first_administrator: FirstAdministratorService
+    """Makes the first administrator."""
     operations: OperationService
     """The health of everything, and what is logged, for administrators."""
     """Figures of database, cache and storage."""
@@ -346,6 +349,7 @@ async def open_container(
         seed=traced("seed", seed),
         health=traced("health", HealthService(transactions, cache.check, storage.check)),
         statistics=traced("statistics", statistics),
+        first_administrator=traced("first_administrator", FirstAdministratorService(accounts, cache)),
         operations=traced("operations", _operations(settings, database, transactions, statistics)),
     )
 

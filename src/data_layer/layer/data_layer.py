@@ -20,6 +20,7 @@ from data_layer.services.api_keys import ApiKeyService
 from data_layer.services.audit.service import AuditService
 from data_layer.services.designs import DesignSystemService
 from data_layer.services.files import FileMaintenance, FileService, LocalFileServer, PublicFileServer
+from data_layer.services.first_administrator import FirstAdministratorService
 from data_layer.services.generations import GenerationService
 from data_layer.services.idempotency import IdempotentRequests
 from data_layer.services.images import ImageService
@@ -277,6 +278,11 @@ class DataLayer:
     def maintenance(self) -> MaintenanceService:
         """Removal of what has expired, files included, and the months of the audit trail."""
         return self._opened.maintenance
+
+    @property
+    def first_administrator(self) -> FirstAdministratorService:
+        """How a service without an administrator gets one."""
+        return self._opened.first_administrator
 
     @property
     def operations(self) -> OperationService:

@@ -10,15 +10,20 @@ from fastapi.responses import RedirectResponse
 
 from data_layer.console.languages import LANGUAGE_COOKIE
 from data_layer.console.pages import LOGIN_PATH, PageCall, Pages, is_own_path
+from data_layer.context import current_context
 from data_layer.errors import (
     AccountInactiveError,
     AccountSuspendedError,
     AuthenticationError,
+    ConflictError,
     EmailNotVerifiedError,
+    InvalidOneTimeTokenError,
     InvalidValueError,
     TooManyAttemptsError,
     TooManyRequestsError,
 )
+from data_layer.schemas.sessions import NewSession
+from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import (
     COOKIE,
     COOKIE_RULES,
@@ -52,7 +57,7 @@ async def ask(call: PageCall, next_path: Next = HOME) -> Response:
             pass
         else:
             return call.go(target)
-    return _login_page(call, target)
+    return await _login_page(call, target)
 
 
 @pages.post("/login")
@@ -67,11 +72,40 @@ async def log_in(call: PageCall) -> Response:
             email, fields.get("password", ""), reactivate=fields.get("reactivate") == "yes"
         )
     except (AuthenticationError, InvalidValueError, TooManyRequestsError) as error:
-        return _login_page(call, target, email=email, error=error)
+        return await _login_page(call, target, email=email, error=error)
+    return _with_session(call, new, target)
+
+
+def _with_session(call: PageCall, new: NewSession, target: str) -> Response:
     response = call.go(target)
     longest = call.data.settings.security.session_max_age
     response.set_cookie(COOKIE, new.token.get_secret_value(), max_age=longest, **COOKIE_RULES)
     return response
+
+
+@pages.get("/first")
+async def ask_for_code(call: PageCall) -> Response:
+    """Ask for the code by which the first administrator is made; where there is one, log in."""
+    if not await call.data.first_administrator.is_missing():
+        return call.go(LOGIN_PATH)
+    return call.page("first.html", values={}, problem=None)
+
+
+@pages.post("/first")
+async def make_first(call: PageCall) -> Response:
+    """Make the first administrator, and log in."""
+    fields = await call.fields()
+    values = {name: fields.get(name, "") for name in ("email", "first_name", "last_name")}
+    password = fields.get("password", "")
+    await people_of(call).limiter.admit(current_context().ip_address, RequestKind.SHOW_MAILED_TOKEN)
+    try:
+        await call.data.first_administrator.claim(fields.get("code", ""), password=password, **values)
+    except InvalidOneTimeTokenError:
+        problem = call.text("The code is not valid. The service prints a new one when it starts.")
+        return call.page("first.html", 403, values=values, problem=problem)
+    except (InvalidValueError, ConflictError) as error:
+        return call.page("first.html", 422, values=values, problem=str(error))
+    return _with_session(call, await call.data.accounts.log_in(values["email"], password), HOME)
 
 
 @pages.post("/logout")
@@ -99,7 +133,7 @@ async def choose_language(call: PageCall) -> Response:
     return response
 
 
-def _login_page(call: PageCall, target: str, *, email: str = "", error: Exception | None = None) -> Response:
+async def _login_page(call: PageCall, target: str, *, email: str = "", error: Exception | None = None) -> Response:
     buttons = [
         (each.label, f"/v1/oidc/{each.name}/login?next={quote(target, safe='')}") for each in call.data.openid.providers
     ]
@@ -112,6 +146,7 @@ def _login_page(call: PageCall, target: str, *, email: str = "", error: Exceptio
         problem=None if error is None else _reason(call, error),
         is_inactive=isinstance(error, AccountInactiveError),
         buttons=buttons,
+        is_first=await call.data.first_administrator.is_missing(),
     )
 
 

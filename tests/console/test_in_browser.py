@@ -1,0 +1,293 @@
+"""The console in Chromium, as people use it: stories, hostile content, without JavaScript, axe on every page."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from fastapi import FastAPI
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+
+from data_layer import DataLayer
+from data_layer.entities.enums import UserRole
+from data_layer.schemas.actors import SYSTEM, Actor
+from data_layer.schemas.generations import CodePiece, FinishedVariant, GenerationRequest, VariantEvent, VariantModel
+from data_layer.schemas.projects import ProjectDraft
+from data_layer.schemas.usage import NewUsage
+from data_layer.server.http_server import HttpServer
+from tests.file_content import picture
+from tests.needs_debian import find_program
+from tests.services.accounts.support import PASSWORD, make_account
+
+pytestmark = [pytest.mark.needs_debian, pytest.mark.timeout(240)]
+
+AXE = Path(sys.prefix, "axe", "node_modules", "axe-core", "axe.min.js")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+ATTACK = (
+    "<script>top.hacked=1</script><img src=x onerror='top.hacked=1'><svg onload='top.hacked=1'>'\"</title></textarea>"
+)
+PAGE = "<!doctype html><title>T</title><body><h1>NUMBER</h1><script>document.body.dataset.ran = 1</script>"
+
+
+@cache
+def source_of_axe() -> str:
+    assert AXE.exists(), "run: sh tools/install_npm.sh .venv/bin/python axe"
+    return AXE.read_text(encoding="utf-8")
+
+
+@asynccontextmanager
+async def served(app: FastAPI) -> AsyncIterator[str]:
+    """The address of the application."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = HttpServer(app, listener, finish_seconds=1)
+        server.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            await server.close()
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=find_program("chromium"), args=FLAGS)
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+class Person:
+    """Somebody in front of a browser; whatever the browser complains about is a fault."""
+
+    def __init__(self, context: BrowserContext, page: Page, base: str) -> None:
+        self.context, self.page, self.base = context, page, base
+        self.faults: list[str] = []
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("console", lambda message: self.faults.append(message.text) if self.is_fault(message.text) else None)
+        page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
+
+    @staticmethod
+    def is_fault(text: str) -> bool:
+        return "Content Security Policy" in text or "Uncaught" in text
+
+    async def go(self, path: str) -> None:
+        await self.page.goto(f"{self.base}{path}", wait_until="domcontentloaded")
+
+    async def log_in(self, email: str) -> None:
+        await self.go("/console/login")
+        await self.page.fill("#email", email)
+        await self.page.fill("#password", PASSWORD)
+        await self.page.click("button.primary")
+        await self.page.wait_for_url("**/console/projects")
+
+    async def inspect(self, *paths: str) -> None:
+        """No page keeps anybody out, and none is wider than the narrowest screen."""
+        axe = source_of_axe()
+        for path in paths:
+            await self.go(path)
+            width = await self.page.evaluate("document.documentElement.scrollWidth")
+            assert width <= 360, f"{path} is {width} pixels wide"
+            await self.page.evaluate(axe)
+            found = await self.page.evaluate("axe.run(document, {iframes: false, resultTypes: ['violations']})")
+            faults = [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]]
+            assert faults == [], path
+
+
+@asynccontextmanager
+async def person(browser: Browser, base: str, **options: object) -> AsyncIterator[Person]:
+    chosen: dict[str, Any] = {"locale": "en-GB", **options}
+    async with await browser.new_context(**chosen) as context:
+        somebody = Person(context, await context.new_page(), base)
+        yield somebody
+        assert somebody.faults == []
+
+
+async def make_versions(data: DataLayer, owner: Actor, name: str) -> str:
+    """A project with a screenshot, two versions and what happened in a third."""
+    project = await data.projects.create(owner, ProjectDraft(name=name, description=name), screenshot=picture("PNG"))
+    parent: UUID | None = None
+    for number in (1, 2):
+        request = GenerationRequest(prompt=name, parent_id=parent)
+        code = PAGE.replace("NUMBER", f"Version {number}")
+        done = await data.generations.record(owner, project.id, request, [FinishedVariant(code=code)])
+        parent = done.variant_ids[0]
+    started = await data.generations.start(owner, project.id, GenerationRequest(parent_id=parent), [VariantModel()])
+    await data.generations.append(
+        owner, started.writer_token, 0, 1, VariantEvent("thinking", {"text": name}), CodePiece(PAGE)
+    )
+    await data.generations.complete(owner, started.writer_token, 0)
+    return f"/console/projects/{project.id}"
+
+
+@pytest.mark.slow
+async def test_people_in_front_of_a_browser(data: DataLayer, app: FastAPI) -> None:
+    """One browser for all of it: to start one takes longer than most of this."""
+    source_of_axe()
+    ann = await make_account(data, "ann@example.com")
+    await make_account(data, "admin@example.com", role=UserRole.ADMIN)
+    owner = Actor.user(ann.id)
+    project = await make_versions(data, owner, "Larkspur")
+    await data.usage.record(owner, NewUsage(key="k", provider="p", model="m"))
+    async with served(app) as base, chromium() as browser:
+        await tell_the_story(browser, base, project)
+        await read_without_scripts(browser, base, project)
+        hostile = await make_versions(data, owner, ATTACK)
+        await meet_hostile_content(browser, base, hostile)
+        await inspect_every_page(browser, base, project, hostile, str(ann.id))
+        await follow_live(data, browser, base, project, owner)
+        await administrate(browser, base)
+    assert (await data.accounts.find(SYSTEM, "ann@example.com")).role is UserRole.MODERATOR
+
+
+async def tell_the_story(browser: Browser, base: str, project: str) -> None:
+    """From logging in to a shared, compared and restored project."""
+    async with person(browser, base) as ann:
+        page = ann.page
+        await ann.log_in("ann@example.com")
+        await page.fill("#q", "larkspur")
+        await expect(page.locator("#results mark").first).to_have_text("Larkspur")
+        await page.click("h2 a")
+        await page.wait_for_url(f"**{project}")
+        frame = page.frame_locator("iframe.live")
+        await expect(frame.locator("h1")).to_have_text("NUMBER")
+        await expect(frame.locator("body")).to_have_attribute("data-ran", "1")
+        await page.get_by_text("Phone").click()
+        await expect(page.locator("iframe.live")).to_have_css("width", "390px")
+        await ann.go(f"{project}/compare?v=2&i=0")
+        await expect(page.locator("td.added mark").first).to_have_text("2")
+        await page.get_by_role("link", name="Pages", exact=True).click()
+        await page.locator("#cut").fill("20")
+        assert await page.evaluate("document.querySelector('.overlaid').style.getPropertyValue('--cut')") == "20%"
+        await ann.go(f"{project}?v=1")
+        await page.get_by_role("button", name="Restore this version").click()
+        await expect(page.get_by_role("status")).to_contain_text("the last one again")
+        await expect(page.frame_locator("iframe.live").locator("h1")).to_have_text("Version 1")
+        await page.get_by_role("link", name="Share").click()
+        await page.get_by_role("button", name="Make a link").click()
+        link = await page.locator("#link").input_value()
+        async with await browser.new_context() as stranger:
+            shared = await stranger.new_page()
+            await shared.goto(link)
+            await expect(shared.locator("h1")).to_have_text("Version 1")
+        await ann.go("/console/projects")
+        await page.locator("details.menu summary[aria-label^=Actions]").first.click()
+        await page.get_by_role("button", name="Move to the trash").click()
+        await page.get_by_role("button", name="Undo").click()
+        await expect(page.get_by_role("status")).to_contain_text("back from the trash")
+        await page.keyboard.press("/")
+        assert await page.evaluate("document.activeElement.id") == "q"
+
+
+async def read_without_scripts(browser: Browser, base: str, project: str) -> None:
+    async with person(browser, base, java_script_enabled=False) as ann:
+        await ann.log_in("ann@example.com")
+        for path, text in (
+            ("/console/projects?q=larkspur", "Larkspur"),
+            (f"{project}/code?v=1", "Version 1"),
+            (f"{project}/compare?v=2&i=0", "compared with"),
+            (f"{project}/replay?v=3", "thinking"),
+            ("/console/account/usage", "The last 30 days"),
+        ):
+            await ann.go(path)
+            await expect(ann.page.locator("main")).to_contain_text(text)
+
+
+async def meet_hostile_content(browser: Browser, base: str, hostile: str) -> None:
+    """Names, prompts and what a model said are text everywhere, and the page is alone in its frame."""
+    async with person(browser, base) as ann:
+        await ann.log_in("ann@example.com")
+        paths = (
+            "",
+            "?v=1",
+            "/code?v=2",
+            "/compare?v=2&i=0",
+            "/compare?view=inline",
+            "/replay?v=3",
+            "/settings",
+            "/shares",
+        )
+        for path in ("/console/projects", "/console/projects?q=hacked", *(f"{hostile}{part}" for part in paths)):
+            await ann.go(path)
+            await ann.page.wait_for_timeout(50)
+            assert await ann.page.evaluate("window.hacked === undefined"), path
+        await ann.go(hostile)
+        assert ATTACK in await ann.page.locator("h1").inner_text()
+        inside = ann.page.frames[1]
+        assert await inside.evaluate("self.origin") == "null"
+        with pytest.raises(Exception, match="SecurityError"):
+            await inside.evaluate("document.cookie")
+
+
+async def inspect_every_page(browser: Browser, base: str, project: str, hostile: str, person_id: str) -> None:
+    of_project = ("", "?v=1", "/code", "/compare", "/compare?view=inline", "/compare?view=pages", "/replay", "/images")
+    own = ("", "?view=trash", "?q=nothing", "/new")
+    paths = [f"/console/projects{part}" for part in own]
+    paths += [f"{project}{part}" for part in (*of_project, "/shares", "/settings")]
+    paths += [f"/console/account{part}" for part in ("", "/usage", "/keys")]
+    admin = ("people", f"people/{person_id}", "audit", "usage", "system", "doctor", "maintenance")
+    paths += [*(f"/console/admin/{part}" for part in admin), hostile, "/console/nowhere"]
+    narrow = {"viewport": {"width": 360, "height": 740}}
+    async with person(browser, base, **narrow) as ann:
+        await ann.inspect("/console/login")
+        await ann.log_in("ann@example.com")
+        await ann.inspect(*(path for path in paths if "/admin/" not in path))
+    async with person(browser, base, **narrow, locale="de", color_scheme="dark") as admin_:
+        await admin_.inspect("/console/login")
+        await admin_.log_in("admin@example.com")
+        await admin_.inspect(*(path for path in paths if "/projects/" not in path))
+
+
+async def follow_live(data: DataLayer, browser: Browser, base: str, project: str, owner: Actor) -> None:
+    """A running generation is seen while it is written; what it sends is text."""
+    project_id = UUID(project.rpartition("/")[2])
+    started = await data.generations.start(owner, project_id, GenerationRequest(prompt="More"), [VariantModel()])
+    async with person(browser, base) as ann:
+        await ann.log_in("ann@example.com")
+        await ann.go(f"{project}/replay")
+        token = started.writer_token
+        await data.generations.append(owner, token, 0, 1, CodePiece("<h1>L\N{SNOWMAN}\N{GRINNING FACE}"))
+        await expect(ann.page.locator(".tail")).to_have_text("<h1>L\N{SNOWMAN}\N{GRINNING FACE}", timeout=15_000)
+        await data.generations.append(
+            owner, token, 0, 2, CodePiece("ive</h1>"), VariantEvent("thinking", {"text": ATTACK})
+        )
+        await expect(ann.page.locator(".tail")).to_have_text(
+            "<h1>L\N{SNOWMAN}\N{GRINNING FACE}ive</h1>", timeout=15_000
+        )
+        await expect(ann.page.locator(".events pre")).to_have_text(ATTACK, timeout=15_000)
+        await data.generations.complete(owner, token, 0)
+        await expect(ann.page.locator("h2").first).to_contain_text("was made", timeout=15_000)
+        await expect(ann.page.locator(".live-state")).to_have_count(0, timeout=15_000)
+        assert await ann.page.evaluate("window.hacked === undefined")
+
+
+async def administrate(browser: Browser, base: str) -> None:
+    """An administrator's day."""
+    async with person(browser, base) as admin:
+        page = admin.page
+        await admin.log_in("admin@example.com")
+        await page.get_by_role("link", name="People").click()
+        await page.get_by_role("link", name="Ann Other").first.click()
+        await page.fill("#reason", "spam")
+        await page.get_by_role("button", name="Suspend", exact=True).click()
+        await expect(page.get_by_role("button", name="Let in again")).to_be_visible()
+        await page.get_by_role("button", name="Let in again").click()
+        await page.select_option("#new-role", "moderator")
+        await page.get_by_role("button", name="Save").click()
+        await expect(page.get_by_role("status")).to_contain_text("Saved")
+        await admin.go("/console/admin/audit?action=admin_user_suspend")
+        await expect(page.locator("tbody tr")).to_have_count(1)
+        await page.get_by_role("link", name="Health").click()
+        await expect(page.locator("dd").first).to_have_text(re.compile(r"MiB"))
+        await page.get_by_role("link", name="Maintenance").click()
+        await page.get_by_role("button", name="Look what it would do").click()
+        await expect(page.locator("h3").first).to_have_text("What it would do")
