@@ -11,6 +11,7 @@ from data_layer import DataLayer
 from data_layer.client import Client
 from data_layer.server.faces import whole_application
 from data_layer.server.http_server import HttpServer
+from data_layer.web.stream_ends import SCOPE_KEY, StreamEnds
 from tests.service.support import NO_AUTHORITIES
 from tests.services.accounts.support import PASSWORD, make_account
 
@@ -50,11 +51,18 @@ class Line:
     url: str = ""
     faults: list[Fault] = field(default_factory=list)
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    ends: StreamEnds = field(default_factory=StreamEnds)
+
+    def send_elsewhere(self) -> None:
+        """Have clients of streams connect again, as a process does that ends."""
+        self.ends.end()
+        self.ends = StreamEnds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        scope[SCOPE_KEY] = self.ends
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.seen.append((scope["method"], scope["path"], headers))
         fault = next((each for each in self.faults if self._fits(each, scope)), None)

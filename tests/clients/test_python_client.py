@@ -233,7 +233,9 @@ async def test_a_stream_is_followed_across_broken_connections(client: Client, li
     watching = asyncio.create_task(watch())
     async with client.generations.write(begun) as writer:
         await writer.event(0, "thinking", {"about": "a shop"})
-        for word in words:
+        for number, word in enumerate(words):
+            if number == len(words) // 2:
+                line.send_elsewhere()
             await writer.text(0, word)
             await asyncio.sleep(0.02)
         await writer.code(1, "<p>whole")

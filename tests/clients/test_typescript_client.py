@@ -15,6 +15,7 @@ from clients.typescript import NODE, SOURCE, build
 
 from data_layer import __version__
 from tests.services.accounts.support import PASSWORD
+from tests.support import until
 
 from .conftest import Fault, Line
 
@@ -38,10 +39,13 @@ async def test_a_program_works(line: Line, tmp_path: Path) -> None:
     program = await asyncio.create_subprocess_exec(
         NODE, "dist/story.js", cwd=folder, env=environment, stdout=PIPE, stderr=STDOUT
     )
+    ending = asyncio.create_task(send_elsewhere(line))
     output, _ = await program.communicate()
+    ending.cancel()
     assert (program.returncode, output.decode()) == (0, "done\n")
     assert line.faults == []
     assert line.count("POST", "/archive") == 1
+    assert line.count("GET", "/events") >= 4
     posts = [headers for method, path, headers in line.seen if (method, path) == ("POST", "/v1/projects")]
     assert len({headers["idempotency-key"] for headers in posts[:3]}) == 1
     assert "idempotency-key" not in next(headers for _, path, headers in line.seen if path.endswith("/archive"))
@@ -49,6 +53,13 @@ async def test_a_program_works(line: Line, tmp_path: Path) -> None:
     for path, operations in committed()["paths"].items():
         names = [each["name"] for each in operations.get("post", {}).get("parameters", ())]
         assert (f'"{path}"' in creating) == ("Idempotency-Key" in names)
+
+
+async def send_elsewhere(line: Line) -> None:
+    """As a process does that ends, after the connections that break by themselves."""
+    await until(lambda: line.count("GET", "/events") == 3, 100)
+    await asyncio.sleep(0.1)
+    line.send_elsewhere()
 
 
 NODE_TYPES = """

@@ -13,7 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
-from documentation import commands, diagram, entities, errors, settings, values
+from documentation import commands, diagram, entities, errors, routes, settings, values
 
 
 class Generated(SphinxDirective):
@@ -31,6 +31,7 @@ _PAGES = {
     "settings-reference": settings.render,
     "command-reference": commands.render,
     "error-reference": errors.render,
+    "route-reference": routes.render,
     "entity-diagram": diagram.render_directive,
     "entity-reference": entities.render,
     "enumerations": values.render_enumerations,

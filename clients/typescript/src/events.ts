@@ -61,9 +61,12 @@ export async function* follow(
         throw errorOf(response, await response.json().catch(() => undefined));
       }
       for await (const event of readEvents(response.body, heard)) {
-        position = event.position;
         patience.renew();
-        yield event;
+        // Not `reconnect`, after which the stream ends, nor what is not known yet.
+        if (TYPES.has(event.type)) {
+          position = event.position;
+          yield event;
+        }
       }
     } catch (error) {
       if (options.signal?.aborted || (error instanceof DataLayerError && error.status < 500)) {
@@ -122,9 +125,6 @@ function eventOf(name: string, data: string): FollowedEvent {
   if (name === "problem") {
     const problem = JSON.parse(data) as Problem;
     throw new DataLayerError(problem.status, problem);
-  }
-  if (!TYPES.has(name)) {
-    throw new DataLayerError(0, { detail: `an event has the unknown name ${name.slice(0, 50)}; update the client`, code: "answer_unexpected" });
   }
   return { type: name, ...(JSON.parse(data) as object) } as FollowedEvent;
 }

@@ -139,10 +139,11 @@ async def follow(
                 if response.status_code == _NO_CONTENT:
                     return
                 async for event in read_events(response.aiter_bytes()):
-                    followed = _followed(event)
-                    position = followed.position
                     patience.renew()
-                    yield followed
+                    followed = _followed(event)
+                    if followed is not None:
+                        position = followed.position
+                        yield followed
         except httpx.TransportError as error:
             failure = ServiceUnreachableError(f"GET {path} broke off: {str(error) or type(error).__name__}")
         except ProblemError as problem:
@@ -156,13 +157,14 @@ async def follow(
             raise failure
 
 
-def _followed(event: ServerSentEvent) -> FollowedEvent:
+def _followed(event: ServerSentEvent) -> FollowedEvent | None:
+    """What is reported to the caller. Not ``reconnect``, after which the stream ends, nor what is not known yet."""
     if event.name == "problem":
         problem = _json(event.data)
         raise error_of(problem, int(problem.get("status", 500)))
     kind = _KINDS.get(event.name)
     if kind is None:
-        raise UnexpectedAnswerError(f"an event has the unknown name {event.name[:50]!r}; update the client")
+        return None
     try:
         return kind.model_validate_json(event.data)
     except ValidationError:

@@ -48,8 +48,8 @@ class Faults:
         self._say = say
         self.done: list[Fault] = []
 
-    async def run(self) -> None:
-        # In each unit of time a server is away; as long again and longer it is back.
+    def faults(self) -> list[tuple[str, str, Callable[[float], Awaitable[None]]]]:
+        """Each one: its name, what is broken, and how."""
         faults: list[tuple[str, str, Callable[[float], Awaitable[None]]]] = [
             ("PostgreSQL restarted, its clients told", POSTGRESQL, self._stop_fast),
             ("PostgreSQL crashed and recovered", POSTGRESQL, self._stop_at_once),
@@ -58,6 +58,12 @@ class Faults:
         ]
         if self._servers.proxy is not None:
             faults += [("the storage slow", STORAGE, self._slow), ("the storage silent", STORAGE, self._silent)]
+        return faults
+
+    async def run(self) -> None:
+        """Let all of it happen."""
+        faults = self.faults()
+        # In each unit of time a server is away; as long again and longer it is back.
         unit = self._plan.seconds / (3 * len(faults) + 1)
         await asyncio.sleep(unit)
         for name, server, happen in faults:
