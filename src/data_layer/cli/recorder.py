@@ -29,7 +29,7 @@ def app(
     *,
     frontend: Annotated[
         Path | None,
-        typer.Option(help="Folder of the built page, such as ../frontend/dist.", file_okay=False, exists=True),
+        typer.Option(help="Folder of the built page, such as ../frontend/dist."),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: HOST, or 127.0.0.1.")] = None,
     port: Annotated[
