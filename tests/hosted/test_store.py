@@ -290,6 +290,18 @@ async def test_a_database_that_is_away_holds_the_call(settings: Settings, clerk:
             assert len(await page.projects()) == 3
 
 
+async def test_redis_is_not_needed(settings: Settings, clerk: Clerk) -> None:
+    async with DataLayer(settings.replaced(redis_url="redis://127.0.0.1:1/0")) as data:
+        await empty_tables(data)
+        transport = httpx.ASGITransport(whole_application(data))
+        async with httpx.AsyncClient(transport=transport, base_url=PUBLIC_URL) as client:
+            page = Page(client, clerk, "user_ann")
+            back_end = BackEnd(client, (await page.call("POST", "/credits/has_credits"))["user_id"])
+            ids = await back_end.create("one", [data_url(1)], "Make it", [page_code("a"), page_code("b")])
+            [project] = await page.projects()
+            assert [each["id"] for each in project["generations"]] == ids
+
+
 async def test_a_storage_that_is_away_loses_images_and_no_page(
     back_end: BackEnd, ann: Page, data: DataLayer, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from fastapi import HTTPException, Response
 
 from data_layer.errors import BudgetExceededError, CacheError, DatabaseError, InvalidValueError
 from data_layer.hosted import protocol
-from data_layer.hosted.routes import Call, HostedRoutes, by_person, json_answer
+from data_layer.hosted.routes import Call, HostedRoutes, by_person, by_person_first, json_answer
 from data_layer.layer import DataLayer
 from data_layer.observability.log import get_log
 from data_layer.schemas.actors import Actor
@@ -33,7 +33,6 @@ def page_routes() -> HostedRoutes:
     for method, path, handler in (
         ("POST", "/users/create", _create_user),
         ("POST", "/users/whats-new/seen", _remember_version),
-        ("POST", "/credits/has_credits", _has_credits),
         ("POST", "/credits/free_trial_usage", _show_trial),
         ("POST", "/credits/usage", _show_usage),
         ("GET", "/generations/view", _view),
@@ -45,6 +44,7 @@ def page_routes() -> HostedRoutes:
         ("POST", "/payments/create_portal_session", _refuse_payment),
     ):
         routes.add(method, path, handler, authorize=by_person)
+    routes.add("POST", "/credits/has_credits", _has_credits, authorize=by_person_first)
     for method, path in (("GET", ""), ("POST", ""), ("PATCH", "/{design_id}"), ("DELETE", "/{design_id}")):
         routes.add(method, DESIGNS_PATH + path, _answer_designs, authorize=by_person)
     return routes

@@ -10,12 +10,13 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, HTTPException, Request, Response
 
-from data_layer.context import extend_request_context
+from data_layer.context import extend_request_context, set_patience
 from data_layer.errors import InvalidTokenError
 from data_layer.layer import DataLayer
 from data_layer.schemas.actors import Actor
 from data_layer.web.authentication import authenticate, people_of
 from data_layer.web.bodies import read_body
+from data_layer.web.deadlines import ORDINARY
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -101,10 +102,20 @@ def json_answer(content: Any, status: int = 200) -> Response:
 
 
 async def by_person(call: Call) -> None:
-    """Let somebody through who comes with a token of the issuer, or one of ours.
+    """Let somebody through who comes with a token of the issuer, or one of ours; while much is asked, in turn.
 
     Raises:
         AuthenticationError: nobody who is known does.
+    """
+    set_patience(ORDINARY)
+    await by_person_first(call)
+
+
+async def by_person_first(call: Call) -> None:
+    """The same for a call that nothing may keep waiting, because whatever a person does depends on it.
+
+    Raises:
+        AuthenticationError: see ``by_person``.
     """
     call.scope["hosted_actor"] = (await authenticate(call)).actor
 
