@@ -57,7 +57,7 @@ class ReadStore:
     unreadable: int
 
 
-class _Digest(Protocol):
+class _Share(Protocol):
     def __call__(self, content: bytes) -> Medium: ...
 
 
@@ -97,7 +97,7 @@ class BodyReader:
         return self._media.setdefault(medium.sha256, medium)
 
 
-def _read_store(body: bytearray, share: _Digest) -> ReadStore:
+def _read_store(body: bytearray, share: _Share) -> ReadStore:
     values = _read_object(body)
     text = values.pop("prompt", None)
     prompt = read_prompt(_load(text) if isinstance(text, str) else text)
@@ -107,7 +107,7 @@ def _read_store(body: bytearray, share: _Digest) -> ReadStore:
     return ReadStore(replace(generation, video=None), media, addresses, unreadable)
 
 
-def _read_media(urls: list[str], share: _Digest) -> tuple[tuple[Medium, ...], tuple[str, ...], int]:
+def _read_media(urls: list[str], share: _Share) -> tuple[tuple[Medium, ...], tuple[str, ...], int]:
     media: dict[bytes, Medium] = {}
     addresses, unreadable = [], 0
     for url in urls:
@@ -122,7 +122,7 @@ def _read_media(urls: list[str], share: _Digest) -> tuple[tuple[Medium, ...], tu
     return tuple(media.values()), tuple(dict.fromkeys(addresses)), unreadable
 
 
-def _decode(url: str, share: _Digest) -> Medium | None:
+def _decode(url: str, share: _Share) -> Medium | None:
     start = _DATA_URL.match(url)
     if start is None or not url.isascii():
         return None
