@@ -42,7 +42,7 @@ PROMISED = {
     *(("codes", name) for name in ("show", "diff", "save")),
     *(("images", name) for name in ("list", "show", "save", "delete")),
     *(("users", name) for name in ("create", "list", "show", "role", "suspend", "unsuspend", "unlock")),
-    *(("users", name) for name in ("sessions", "delete", "verify", "password", "reset-factors")),
+    *(("users", name) for name in ("sessions", "delete", "verify", "password", "reset-factors", "export")),
     *(("users", "keys", name) for name in ("list", "create", "revoke")),
     *(("mails", name) for name in ("list", "show", "retry")),
     *(("sessions", "list"), ("sessions", "revoke")),

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -214,3 +215,15 @@ def test_api_keys(command: Commands, settings: Settings) -> None:
     assert "only an administrator" in command.error("users", "keys", "create", ann, "--name", "x", "--scope", "admin")
     assert command("users", "keys", "revoke", key["id"]).output == "The key is revoked.\n"
     assert command("users", "keys", "revoke", key["id"], "--json").json == {"revoked": False}
+
+
+def test_exporting_a_person(command: Commands, settings: Settings, tmp_path: Path) -> None:
+    store(settings, ("ann@example.com", "user"))
+    target = tmp_path / "ann.zip"
+    assert "Wrote everything" in command("users", "export", "ann@example.com", "--output", str(target)).output
+    with zipfile.ZipFile(target) as archive:
+        assert b"ann@example.com" in archive.read("account.json")
+    refused = command("users", "export", "ann@example.com", "--output", str(target), code=2)
+    assert "exists" in refused.errors
+    assert command("users", "export", "ann@example.com", "-o", str(target), "--force", "--json").json["file"]
+    assert "security_data_export" in {entry.action for entry in entries(settings)}

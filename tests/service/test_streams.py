@@ -49,6 +49,7 @@ ARGUMENTS = {
     "usage entries": [USER],
     "users create": ["someone@example.com"],
     "users delete": [SOMEBODY],
+    "users export": ["--force", USER],
     "users keys create": [SOMEBODY, "--name", "key", "--scope", "read"],
     "users keys list": [USER],
     "users keys revoke": [SOMEBODY],

@@ -34,6 +34,11 @@ async def export(data: DataLayer, actor: Actor, *_: object) -> None:
         pass
 
 
+async def export_person(data: DataLayer, actor: Actor, user: UserFull, _: object) -> None:
+    async for _piece in data.personal_data.export(actor, user.id):
+        pass
+
+
 CALLS: dict[str, Call] = {
     "accounts.change_password": lambda d, a, u, _: d.accounts.change_password(a, u.id, current=PASSWORD, new="x" * 20),
     "accounts.create": lambda d, a, _u, _: d.accounts.create(a, email="n@x.org", first_name="A", last_name="B"),
@@ -73,6 +78,7 @@ CALLS: dict[str, Call] = {
     "designs.list": lambda d, a, u, _: d.designs.list(a, owner_id=u.id),
     "designs.update": lambda d, a, _u, things: d.designs.update(a, things["design"], DesignSystemChanges(name="y")),
     "maintenance.run": lambda d, a, _u, _: d.maintenance.run(a),
+    "personal_data.export": export_person,
     "sessions.list": lambda d, a, u, _: d.sessions.list(a, u.id),
     "sessions.list_all": lambda d, a, _u, _: d.sessions.list_all(a),
     "sessions.revoke": lambda d, a, _u, things: d.sessions.revoke(a, things["session"]),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from functools import partial
 from typing import Any, Literal
 
 from fastapi import BackgroundTasks, Response
+from fastapi.responses import StreamingResponse
 
 from data_layer.api.mails import queue_mail
 from data_layer.api.request_models import (
@@ -56,6 +59,13 @@ class Verified(Value):
     password_token: str | None
 
 
+_ZIP = "application/zip"
+_ARCHIVE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The archive",
+        "content": {_ZIP: {"schema": {"type": "string", "format": "binary"}, "example": "PK…"}},
+    }
+}
 routes = Routes("/v1/accounts", "accounts")
 # A mail says what there is to say, so these answer everybody alike.
 _asking: dict[str, Any] = {"status_code": 202, "needs_login": False, "counted": RequestKind.ASK_FOR_MAIL}
@@ -140,6 +150,30 @@ async def change_password(call: Call, body: PasswordChange) -> None:
         current=body.current.get_secret_value(),
         new=body.new.get_secret_value(),
     )
+
+
+@routes.get(
+    "/me/export", summary="Export everything about the own account", responses=_ARCHIVE, response_class=Response
+)
+async def export(call: Call) -> StreamingResponse:
+    """A ZIP that is made while it is sent, with ``summary.json`` at its end; no API key may ask for it.
+
+    It holds the account, identities, sessions, keys, projects with all versions, files, shares, usage, and what the
+    audit trail says of the person.
+    """
+    pieces = call.data.personal_data.export(call.actor, call.user_id)
+    # Before the answer begins, so that a refusal is one.
+    first = await anext(pieces, b"")
+    headers = {"content-disposition": 'attachment; filename="export.zip"', "x-content-type-options": "nosniff"}
+    return StreamingResponse(_continued(first, pieces), headers=headers, media_type=_ZIP)
+
+
+async def _continued(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces, of which the first was read already; a client that leaves ends the reading."""
+    async with aclosing(rest):  # type: ignore[type-var]  # A generator, as far as the service says an iterator.
+        yield first
+        async for piece in rest:
+            yield piece
 
 
 @routes.post("/me/delete", summary="Delete the own account", status_code=204, errors=[409])

@@ -5,22 +5,26 @@ from __future__ import annotations
 import getpass
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import UUID
 
 import typer
 
 from data_layer.cli import api_keys
+from data_layer.cli.codes import Replaces
 from data_layer.cli.output import (
     AsJson,
     Result,
     counted,
+    new_file,
     print_facts,
     print_json,
     print_table,
     read_settings,
     readable_errors,
     run,
+    run_with_data,
     say,
 )
 from data_layer.cli.sessions import list_sessions
@@ -28,6 +32,7 @@ from data_layer.config import Settings
 from data_layer.errors import InvalidValueError
 
 if TYPE_CHECKING:
+    from data_layer.layer import DataLayer
     from data_layer.schemas.users import UserAdmin
     from data_layer.services.accounts import AccountService
 
@@ -160,6 +165,34 @@ def reset_factors(user: User, *, as_json: AsJson = False) -> None:
         print_json({"removed": removed})
     else:
         say(f"Removed {counted(removed, 'second factor')}.")
+
+
+@commands.command()
+def export(
+    user: User,
+    *,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="ZIP file. Default: export-ID.zip.")] = None,
+    force: Replaces = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write everything that is kept about a person to a ZIP file, for that person."""
+
+    async def work(data: DataLayer) -> Path:
+        from data_layer.context import request_context
+        from data_layer.schemas.actors import SYSTEM
+
+        account = await data.accounts.find(SYSTEM, user)
+        target = output or Path(f"export-{account.id}.zip")
+        with request_context(source="cli"), new_file(target, replaces=force) as file:
+            async for piece in data.personal_data.export(SYSTEM, account.id):
+                file.write(piece)
+        return target
+
+    target = run_with_data(work, as_json=as_json)
+    if as_json:
+        print_json({"file": str(target)})
+    else:
+        say(f"Wrote everything about {user} to {target}")
 
 
 @commands.command("password")

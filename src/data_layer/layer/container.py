@@ -72,6 +72,8 @@ from data_layer.services.sessions.change_stream import ANSWER_SECONDS
 from data_layer.services.shares import ShareService
 from data_layer.services.statistics import StatisticsService
 from data_layer.services.tokens import TokenService
+from data_layer.services.transfer.archives import ProjectArchives
+from data_layer.services.transfer.personal import PersonalDataService, PersonalDataSources
 from data_layer.services.usage import UsageService
 from data_layer.services.view_counts import ViewCounts
 from data_layer.settings.database import DatabaseSettings
@@ -179,6 +181,8 @@ class Container:
     shares: ShareService
     """Links by which anybody may read one page."""
     previews: PreviewService
+    personal_data: PersonalDataService
+    """Everything about one person, for that person."""
     idempotency: IdempotentRequests
     """Pages of variants at addresses that need no cookie."""
     maintenance: MaintenanceService
@@ -343,6 +347,14 @@ async def open_container(
         designs=traced("designs", designs),
         usage=traced("usage", usage),
         shares=traced("shares", shares),
+        personal_data=traced(
+            "personal_data",
+            PersonalDataService(
+                transactions,
+                PersonalDataSources(accounts, sessions, api_keys, designs, projects, shares, files, usage, audit),
+                ProjectArchives(projects, generations, files, images),
+            ),
+        ),
         idempotency=IdempotentRequests(transactions, settings.security.session_secrets()),
         previews=traced("previews", PreviewService(transactions, view_counts, settings.security.session_secrets())),
         maintenance=traced("maintenance", maintenance),

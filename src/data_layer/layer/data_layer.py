@@ -35,6 +35,7 @@ from data_layer.services.sessions import SessionService
 from data_layer.services.shares import ShareService
 from data_layer.services.statistics import Statistics
 from data_layer.services.tokens import TokenService
+from data_layer.services.transfer.personal import PersonalDataService
 from data_layer.services.usage import UsageService
 from data_layer.storage import StorageBackend
 from data_layer.storage.counters import StorageCounters
@@ -238,6 +239,11 @@ class DataLayer:
     def shares(self) -> ShareService:
         """Links by which anybody may read one page of a project."""
         return self._opened.shares
+
+    @property
+    def personal_data(self) -> PersonalDataService:
+        """Everything that is kept about one person, as an archive for that person."""
+        return self._opened.personal_data
 
     @property
     def idempotency(self) -> IdempotentRequests:

@@ -36,6 +36,7 @@ class Permission(StrEnum):
     CREATE_API_KEY = "create_api_key"
     LIST_API_KEYS = "list_api_keys"
     REVOKE_API_KEY = "revoke_api_key"
+    EXPORT_ACCOUNT = "export_account"
     LIST_FACTORS = "list_factors"
     CHANGE_FACTORS = "change_factors"
     RESET_FACTORS = "reset_factors"
@@ -114,6 +115,7 @@ RULES: dict[Permission, Rule] = {
     Permission.CREATE_API_KEY: Rule(owner=True),
     Permission.LIST_API_KEYS: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.REVOKE_API_KEY: Rule(owner=True, others=UserRole.MODERATOR, outranked=True),
+    Permission.EXPORT_ACCOUNT: Rule(owner=True),
     Permission.LIST_FACTORS: Rule(owner=True, others=UserRole.MODERATOR),
     Permission.CHANGE_FACTORS: Rule(owner=True),
     Permission.RESET_FACTORS: Rule(others=UserRole.ADMIN),

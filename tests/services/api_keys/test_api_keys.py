@@ -137,6 +137,7 @@ async def test_administration_is_for_keys_of_administrators(data: DataLayer) -> 
 NEVER = {
     *(Permission.CREATE_API_KEY, Permission.LIST_API_KEYS, Permission.REVOKE_API_KEY, Permission.CHANGE_PASSWORD),
     *(Permission.SET_PASSWORD, Permission.DELETE_ACCOUNT, Permission.DEACTIVATE_ACCOUNT, Permission.LINK_IDENTITY),
+    Permission.EXPORT_ACCOUNT,
     *(Permission.LIST_FACTORS, Permission.CHANGE_FACTORS, Permission.RESET_FACTORS),
     *(Permission.UNLINK_IDENTITY, Permission.UPDATE_PROFILE, Permission.UPDATE_PREFERENCES),
 }

@@ -1,0 +1,289 @@
+"""Everything about one person as one ZIP, made while it is read: nothing is stored, and little is in memory.
+
+::
+
+    account.json, identities.json, sessions.json, api-keys.json, second-factors.json, design-systems.json
+    projects/{id}.zip            each project as `data-layer projects export` writes it: versions, codes, files, images
+    shares.json                  links to pages of the projects
+    trash.json                   which projects are in the trash; what is in them comes once they are taken out
+    files.jsonl, files/…         files that belong to no project, and their bytes
+    usage.jsonl                  the ledger of paid models
+    audit.jsonl                  what the audit trail says of them
+    summary.json                 how many there are of each, and what could not be read; the last part
+
+Secrets are left out: neither passwords nor tokens, keys, codes, nor their hashes.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import zipfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from uuid import UUID
+
+import orjson
+
+from data_layer.entities import AuditLog
+from data_layer.entities.enums import AuditAction, ProjectStatus
+from data_layer.errors import NotFoundError, StorageError
+from data_layer.repositories.unit_of_work import Transactions
+from data_layer.schemas.actors import Actor
+from data_layer.schemas.audit import AuditFilter
+from data_layer.schemas.base import Value
+from data_layer.schemas.files import FileView
+from data_layer.schemas.projects import ProjectFilter, ProjectSummary
+from data_layer.services.accounts.tools import load_authorized
+from data_layer.services.arguments import checks_arguments
+from data_layer.services.permissions import Permission
+from data_layer.services.transfer.archives import ProjectArchives
+
+if TYPE_CHECKING:
+    from data_layer.services.accounts import AccountService
+    from data_layer.services.api_keys import ApiKeyService
+    from data_layer.services.audit.service import AuditService
+    from data_layer.services.designs import DesignSystemService
+    from data_layer.services.files import FileService
+    from data_layer.services.projects import ProjectService
+    from data_layer.services.sessions import SessionService
+    from data_layer.services.shares import ShareService
+    from data_layer.services.usage import UsageService
+
+_PAGE = 200
+_PIECE = 256 * 1024
+_IN_MEMORY = 4 * 2**20  # A larger project waits on the disk for its place in the archive.
+_IDENTITIES = {"azure_ad": "azure_id", "google": "google_id", "github": "github_id"}
+_DELETED = frozenset({ProjectStatus.DELETED})
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalDataSources:
+    """The services that know something of a person."""
+
+    accounts: AccountService
+    sessions: SessionService
+    api_keys: ApiKeyService
+    designs: DesignSystemService
+    projects: ProjectService
+    shares: ShareService
+    files: FileService
+    usage: UsageService
+    audit: AuditService
+
+
+@checks_arguments
+class PersonalDataService:
+    """Hands people everything that is kept about them, ``data.personal_data``.
+
+    Args:
+        transactions: where identities are read, and the export is written down.
+        sources: the services that know something.
+        archives: writes projects.
+    """
+
+    def __init__(self, transactions: Transactions, sources: PersonalDataSources, archives: ProjectArchives) -> None:
+        self._transactions = transactions
+        self._sources = sources
+        self._archives = archives
+
+    async def export(self, actor: Actor, user_id: UUID) -> AsyncIterator[bytes]:
+        """Yield a ZIP with everything about a person, piece by piece.
+
+        It is written down in the audit trail before the first piece. What the storage has lost is named in
+        ``summary.json``. An archive that breaks off has no end, so no program takes it for a whole one.
+
+        Args:
+            actor: the person.
+            user_id: the person.
+
+        Raises:
+            PermissionDeniedError: for anybody else, or an account that is not active.
+            NotFoundError: there is no such account.
+        """
+        async with self._transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.EXPORT_ACCOUNT, user_id, lock=False)
+            role, identities = user.role, {kind: getattr(user, name) for kind, name in _IDENTITIES.items()}
+            others = await tx.identities.list(user_id=user_id)
+            described = [{"provider": kind, "subject": subject} for kind, subject in identities.items() if subject]
+            described += [{"provider": "oidc", "issuer": each.issuer, "subject": each.subject} for each in others]
+            entry = AuditLog.security_event(
+                AuditAction.SECURITY_DATA_EXPORT,
+                "Exported everything about a person",
+                user_id=user_id,
+                is_success=True,
+                resource_type="user",
+                resource_id=str(user_id),
+            )
+            tx.add(entry)
+        export = _Export(self._sources, self._archives, Actor.user(user_id, role), described)
+        async for piece in export.pieces():
+            yield piece
+
+
+class _Sink(io.RawIOBase):
+    """Takes what the archive writes, until it is handed on; it cannot go back, and ``zipfile`` finds that out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, content: Any, /) -> int:
+        """Keep it."""
+        piece = bytes(content)
+        self._pieces.append(piece)
+        return len(piece)
+
+    def take(self) -> bytes:
+        """Return what was written since the last time."""
+        taken, self._pieces = b"".join(self._pieces), []
+        return taken
+
+
+class _Export:
+    """One archive that is being made."""
+
+    def __init__(
+        self, sources: PersonalDataSources, archives: ProjectArchives, actor: Actor, identities: list[dict[str, Any]]
+    ) -> None:
+        self._sources = sources
+        self._archives = archives
+        self._actor = actor
+        self._user_id = cast("UUID", actor.user_id)
+        self._identities = identities
+        self._counts: dict[str, int] = {}
+        self._missing: list[str] = []
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the archive."""
+        sink = _Sink()
+        with zipfile.ZipFile(cast("BinaryIO", sink), "w", zipfile.ZIP_DEFLATED) as archive:
+            async for _ in self._fill(archive):
+                if piece := sink.take():
+                    yield piece
+            summary = {"exported_at": datetime.now(UTC), "counts": self._counts, "missing": self._missing}
+            archive.writestr("summary.json", _json(summary))
+        yield sink.take()
+
+    async def _fill(self, archive: zipfile.ZipFile) -> AsyncIterator[None]:
+        """Write part after part, and yield often, so that what was written is handed on."""
+        sources, actor, user_id = self._sources, self._actor, self._user_id
+        archive.writestr("account.json", _json(await sources.accounts.get(actor, user_id)))
+        archive.writestr("identities.json", _json(self._identities))
+        archive.writestr("sessions.json", _json(await sources.sessions.list(actor, user_id)))
+        archive.writestr("api-keys.json", _json(await sources.api_keys.list(actor, user_id)))
+        archive.writestr("second-factors.json", _json(await sources.accounts.list_factors(actor, user_id)))
+        archive.writestr("design-systems.json", _json(await sources.designs.list(actor)))
+        yield
+        shares: list[Value] = []
+        async for project in self._projects(ProjectFilter()):
+            shares += await sources.shares.list(actor, project.id)
+            async for _ in self._write_project(archive, project.id):
+                yield
+        archive.writestr("shares.json", _json(shares))
+        trash = [project async for project in self._projects(ProjectFilter(statuses=_DELETED))]
+        archive.writestr("trash.json", _json(trash))
+        self._counts |= {"shares": len(shares), "projects_in_trash": len(trash)}
+        for name, rows in (("usage", self._usage()), ("audit", self._audit()), ("files", self._files())):
+            async for _ in self._write_lines(archive, name, rows):
+                yield
+        async for file in self._files():
+            async for _ in self._write_file(archive, file):
+                yield
+
+    async def _projects(self, wanted: ProjectFilter) -> AsyncIterator[ProjectSummary]:
+        after = None
+        while True:
+            page = await self._sources.projects.list(self._actor, wanted, after=after, limit=_PAGE)
+            for project in page.projects:
+                yield project
+            if page.next is None:
+                return
+            after = page.next
+
+    async def _usage(self) -> AsyncIterator[Value]:
+        before = None
+        while page := await self._sources.usage.entries(self._actor, user_id=self._user_id, limit=_PAGE, before=before):
+            for entry in page:
+                yield entry
+            before = page[-1].id
+
+    async def _audit(self) -> AsyncIterator[Value]:
+        cursor, wanted = None, AuditFilter(user_id=self._user_id)
+        while True:
+            page = await self._sources.audit.list(self._actor, wanted, limit=_PAGE, cursor=cursor)
+            for entry in page.entries:
+                yield entry
+            if page.next_cursor is None:
+                return
+            cursor = page.next_cursor
+
+    async def _files(self) -> AsyncIterator[FileView]:
+        """The files that no project has."""
+        after = None
+        while page := await self._sources.files.list(owner_id=self._user_id, limit=_PAGE, after=after):
+            for file in page:
+                if file.project_id is None and file.code_id is None and file.image_id is None:
+                    yield file
+            after = page[-1].id
+
+    async def _write_project(self, archive: zipfile.ZipFile, project_id: UUID) -> AsyncIterator[None]:
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as waiting:
+            try:
+                written = await self._archives.write(self._actor, project_id, cast("BinaryIO", waiting))
+            except NotFoundError:
+                return  # Deleted at this moment.
+            for name in ("generations", "variants", "files", "images"):
+                self._count(f"{name}_of_projects", getattr(written, name))
+            self._count("projects")
+            if written.missing:
+                self._missing.append(f"{written.missing} files of the project {project_id}")
+            waiting.seek(0)
+            with archive.open(_stored(f"projects/{project_id}.zip"), "w", force_zip64=True) as part:
+                while piece := waiting.read(_PIECE):
+                    part.write(piece)
+                    yield
+
+    async def _write_lines(
+        self, archive: zipfile.ZipFile, name: str, rows: AsyncIterator[Value]
+    ) -> AsyncIterator[None]:
+        with archive.open(f"{name}.jsonl", "w", force_zip64=True) as part:
+            async for row in rows:
+                part.write(row.model_dump_json().encode() + b"\n")
+                self._count(name)
+                yield
+
+    async def _write_file(self, archive: zipfile.ZipFile, file: FileView) -> AsyncIterator[None]:
+        name = f"files/{file.id}.{file.key.rpartition('.')[2] or 'bin'}"
+        try:
+            async with self._sources.files.open(file.id, owner_id=self._user_id) as opened:
+                # What breaks off leaves an entry that is too short, which the summary names.
+                with archive.open(_stored(name), "w", force_zip64=True) as part:
+                    async for chunk in opened.chunks:
+                        part.write(chunk)
+                        yield
+        except (NotFoundError, StorageError):
+            self._missing.append(name)
+
+    def _count(self, name: str, number: int = 1) -> None:
+        self._counts[name] = self._counts.get(name, 0) + number
+
+
+def _stored(name: str) -> zipfile.ZipInfo:
+    """A part that is compressed already."""
+    part = zipfile.ZipInfo(name, datetime.now(UTC).timetuple()[:6])
+    part.compress_type = zipfile.ZIP_STORED
+    return part
+
+
+def _json(value: Any) -> bytes:
+    def plain(each: Any) -> Any:
+        return each.model_dump(mode="json") if isinstance(each, Value) else str(each)
+
+    return orjson.dumps(value, default=plain, option=orjson.OPT_INDENT_2)

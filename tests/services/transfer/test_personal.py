@@ -1,0 +1,135 @@
+"""Everything about a person: what is in the archive, what is not, and whose it is."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from data_layer import ApiScope, DataLayer
+from data_layer.entities.enums import AuthProvider, UserRole
+from data_layer.errors import NotFoundError, PermissionDeniedError
+from data_layer.schemas.actors import SYSTEM, Actor
+from data_layer.schemas.generations import GenerationRequest, VariantModel
+from data_layer.schemas.images import NewImage
+from data_layer.schemas.projects import ProjectDraft
+from data_layer.schemas.usage import NewUsage
+from data_layer.schemas.users import ExternalIdentity, UserFull
+from tests.file_content import picture
+from tests.services.accounts.support import PASSWORD, acting, make_account, trail
+
+PAGE = "<!doctype html><title>Café</title>"
+
+
+async def collected(pieces: AsyncIterator[bytes]) -> zipfile.ZipFile:
+    archive = zipfile.ZipFile(io.BytesIO(b"".join([piece async for piece in pieces])))
+    assert archive.testzip() is None
+    return archive
+
+
+def lines(archive: zipfile.ZipFile, name: str) -> list[Any]:
+    return [json.loads(line) for line in archive.read(f"{name}.jsonl").splitlines()]
+
+
+async def live(data: DataLayer, user: UserFull, number: int = 1) -> list[str]:
+    """Do a bit of everything; what is secret of it."""
+    actor = acting(user)
+    session = await data.accounts.log_in(user.email, PASSWORD)
+    key = await data.api_keys.create(actor, name="build", scopes=[ApiScope.READ])
+    identity = ExternalIdentity(provider=AuthProvider.OIDC, issuer="https://id.example", subject=f"{user.id}")
+    await data.accounts.link(actor, user.id, identity)
+    project = await data.projects.create(actor, ProjectDraft(name="Shop"))
+    started = await data.generations.start(
+        actor, project.id, GenerationRequest(prompt="a shop"), [VariantModel()] * number
+    )
+    for variant in range(number):
+        await data.generations.complete(actor, started.writer_token, variant, code=PAGE)
+    await data.images.record(actor, project.id, NewImage(prompt="bread"), picture("PNG"))
+    share = await data.shares.create(actor, project.id)
+    await data.designs.create(actor, name="Round", content="Buttons are round")
+    await data.files.save(picture("PNG"), owner_id=user.id, file_name="a.png")
+    await data.usage.record(actor, NewUsage(key="k", provider="openai", model="m"))
+    gone = await data.projects.create(actor, ProjectDraft(name="Gone"))
+    await data.projects.delete(actor, gone.id)
+    hidden = [session.token, key.secret, share.token]
+    return [each.get_secret_value() for each in hidden] + [str(started.writer_token)]
+
+
+async def test_everything_and_nothing_of_others(data: DataLayer) -> None:
+    ann, bob = await make_account(data), await make_account(data, "bob@example.com")
+    secrets = await live(data, ann, number=2) + await live(data, bob)
+    archive = await collected(data.personal_data.export(acting(ann), ann.id))
+    names = archive.namelist()
+    assert json.loads(archive.read("account.json"))["email"] == "ann@example.com"
+    assert json.loads(archive.read("identities.json")) == [
+        {"provider": "oidc", "issuer": "https://id.example", "subject": str(ann.id)}
+    ]
+    assert len(json.loads(archive.read("sessions.json"))) == 1
+    assert [key["name"] for key in json.loads(archive.read("api-keys.json"))] == ["build"]
+    assert json.loads(archive.read("second-factors.json"))["factors"] == []
+    assert [each["name"] for each in json.loads(archive.read("design-systems.json"))] == ["Round"]
+    assert len(json.loads(archive.read("shares.json"))) == 1
+    assert [each["name"] for each in json.loads(archive.read("trash.json"))] == ["Gone"]
+    [project] = [name for name in names if name.startswith("projects/")]
+    with zipfile.ZipFile(io.BytesIO(archive.read(project))) as inner:
+        assert inner.read("codes/0001-1.html").decode() == PAGE
+        assert json.loads(inner.read("project.json"))["generations"][0]["prompt"] == "a shop"
+        assert any(name.startswith("images/") for name in inner.namelist())
+    [file] = [name for name in names if name.startswith("files/")]
+    assert archive.read(file) == picture("PNG")
+    assert [each["file_name"] for each in lines(archive, "files")] == ["a.png"]
+    assert [each["model"] for each in lines(archive, "usage")] == ["m"]
+    assert "security_data_export" in {entry["action"] for entry in lines(archive, "audit")}
+    summary = json.loads(archive.read("summary.json"))
+    assert summary["missing"] == []
+    assert (summary["counts"]["projects"], summary["counts"]["variants_of_projects"]) == (1, 2)
+    whole = b"".join(archive.read(name) for name in names)
+    async with data.transaction() as tx:
+        hashes = (
+            await tx.execute(
+                text(
+                    "SELECT key_hash FROM api_keys UNION SELECT session_id FROM sessions "
+                    "UNION SELECT password_hash FROM users"
+                )
+            )
+        ).scalars()
+    assert not [each for each in [*secrets, *hashes, str(bob.id), "bob@example.com"] if each.encode() in whole]
+    entries = [entry for entry in await trail(data) if entry.action == "security_data_export"]
+    assert [(entry.user_id, entry.is_success) for entry in entries] == [(ann.id, True)]
+
+
+async def test_what_the_storage_has_lost_is_named(data: DataLayer) -> None:
+    ann = await make_account(data)
+    file = await data.files.save(picture("PNG"), owner_id=ann.id)
+    await data.storage.delete(file.key)
+    archive = await collected(data.personal_data.export(acting(ann), ann.id))
+    [missing] = json.loads(archive.read("summary.json"))["missing"]
+    assert str(file.id) in missing
+
+
+async def test_who_may_have_it(data: DataLayer) -> None:
+    ann = await make_account(data)
+    root = acting(await make_account(data, "root@example.com", role=UserRole.ADMIN))
+    for actor in (root, Actor(), Actor.user(ann.id, UserRole.USER, frozenset(ApiScope))):
+        with pytest.raises(PermissionDeniedError):
+            await collected(data.personal_data.export(actor, ann.id))
+    assert (await collected(data.personal_data.export(SYSTEM, ann.id))).namelist()
+    await data.accounts.delete(acting(ann), ann.id)
+    with pytest.raises((NotFoundError, PermissionDeniedError)):
+        await collected(data.personal_data.export(SYSTEM, ann.id))
+
+
+async def test_pieces_come_while_it_is_made(data: DataLayer) -> None:
+    """The first ones are there before the last project is read, so the whole is never in memory."""
+    ann = await make_account(data)
+    for _ in range(3):
+        await data.projects.create(acting(ann), ProjectDraft(name="Shop"))
+    await data.files.save(picture("PNG"), owner_id=ann.id)
+    pieces = [piece async for piece in data.personal_data.export(acting(ann), ann.id)]
+    assert len(pieces) > 5
+    assert max(map(len, pieces)) < 64 * 1024
