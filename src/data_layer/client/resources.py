@@ -173,6 +173,16 @@ class AccountsCalls(Resource):
         """
         await self.transport.respond(Call("POST", "/v1/accounts/me/delete", body={"email": email}))
 
+    def export(self) -> Download:
+        """Export everything about the own account.
+
+        A ZIP that is made while it is sent, with ``summary.json`` at its end; no API key may ask for it.
+
+        It holds the account, identities, sessions, keys, projects with all versions, files, shares, usage,
+        and what the audit trail says of the person.
+        """
+        return Download(self.transport, Call("GET", "/v1/accounts/me/export", follow_redirects=True))
+
     async def get(self) -> UserFull:
         """Read the own account.
 
