@@ -71,7 +71,7 @@ class AddedApp(Value):
 class AppCode(Body):
     """A code that the app shows."""
 
-    code: Annotated[str, StringConstraints(min_length=6, max_length=16), Field(examples=["492039"])]
+    code: Annotated[str, StringConstraints(min_length=1, max_length=16), Field(examples=["492039"])]
 
 
 class PasskeyBeginning(Body):
