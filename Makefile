@@ -4,7 +4,7 @@
 .NOTPARALLEL:
 .PHONY: help run quick watch test test-all test-lowest test-servers coverage check format lint types docs build lock upgrade
 .PHONY: env-example clients screenshots translations clean mutants
-.PHONY: bench bench-http bench-followers bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-mix bench-bodies bench-generations bench-growth bench-recorder bench-operations
+.PHONY: bench bench-http bench-followers bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-console bench-mix bench-bodies bench-generations bench-growth bench-recorder bench-operations
 
 # A Python of your own choice, 3.11 or later: make run PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -98,7 +98,7 @@ screenshots: $(to_develop) ## Make the pictures of the console in docs/_static f
 translations: $(to_develop) ## Bring new texts of the console into the files of its translators
 	@$(bin)/python tools/update_translations.py
 
-bench: bench-http bench-followers bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-mix bench-bodies bench-generations bench-growth bench-recorder bench-operations ## Run all benchmarks
+bench: bench-http bench-followers bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-console bench-mix bench-bodies bench-generations bench-growth bench-recorder bench-operations ## Run all benchmarks
 
 bench-database: $(to_measure) ## Measure imports, starts, and the database against raw psycopg
 	@$(bin)/python benchmarks/database.py $(ARGUMENTS)
@@ -114,6 +114,9 @@ bench-storage: $(to_measure) ## Measure files on S3, Azure and the local disk ag
 bench-accounts: $(to_measure) ## Measure sessions, tokens and the audit trail
 	@$(bin)/python benchmarks/accounts.py $(ARGUMENTS)
 	@$(bin)/python benchmarks/audit.py $(ARGUMENTS)
+
+bench-console: $(to_measure) ## Measure the pages of the console with 10,000 projects and 300 versions
+	@$(bin)/python benchmarks/console.py $(ARGUMENTS)
 
 bench-usage: $(to_measure) ## Measure sums of a month in a ledger of a million entries
 	@$(bin)/python benchmarks/usage.py $(ARGUMENTS)

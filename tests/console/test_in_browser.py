@@ -233,7 +233,7 @@ async def inspect_every_page(browser: Browser, base: str, project: str, hostile:
     own = ("", "?view=trash", "?q=nothing", "/new")
     paths = [f"/console/projects{part}" for part in own]
     paths += [f"{project}{part}" for part in (*of_project, "/shares", "/settings")]
-    paths += [f"/console/account{part}" for part in ("", "/usage", "/keys")]
+    paths += [f"/console/account{part}" for part in ("", "/usage", "/factors", "/keys")]
     admin = ("people", f"people/{person_id}", "audit", "usage", "system", "doctor", "maintenance")
     paths += [*(f"/console/admin/{part}" for part in admin), hostile, "/console/nowhere"]
     narrow = {"viewport": {"width": 360, "height": 740}}

@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 
 from data_layer.console.pages import PageCall, Pages, add_pages, error_page
 from data_layer.console.rendering import Renderer
-from data_layer.console.views import account, administration, entrance, project, projects
+from data_layer.console.views import account, administration, entrance, factors, project, projects
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
@@ -36,7 +36,15 @@ def make_console(data: DataLayer, open_project: Callable[[UUID], str] | None = N
     )
     router = APIRouter()
     add_pages(
-        router, renderer, _start, entrance.pages, projects.pages, project.pages, account.pages, administration.pages
+        router,
+        renderer,
+        _start,
+        entrance.pages,
+        projects.pages,
+        project.pages,
+        account.pages,
+        factors.pages,
+        administration.pages,
     )
     return router
 

@@ -18,10 +18,13 @@ from data_layer.errors import (
     ConflictError,
     EmailNotVerifiedError,
     InvalidOneTimeTokenError,
+    InvalidSecondFactorError,
     InvalidValueError,
+    SecondFactorRequiredError,
     TooManyAttemptsError,
     TooManyRequestsError,
 )
+from data_layer.schemas.factors import FactorProof
 from data_layer.schemas.sessions import NewSession
 from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import (
@@ -71,6 +74,9 @@ async def log_in(call: PageCall) -> Response:
         new = await call.data.accounts.log_in(
             email, fields.get("password", ""), reactivate=fields.get("reactivate") == "yes"
         )
+    except SecondFactorRequiredError as needed:
+        challenge = needed.challenge.challenge.get_secret_value()
+        return call.page("second_factor.html", target=target, challenge=challenge, problem=None)
     except (AuthenticationError, InvalidValueError, TooManyRequestsError) as error:
         return await _login_page(call, target, email=email, error=error)
     return _with_session(call, new, target)
@@ -81,6 +87,25 @@ def _with_session(call: PageCall, new: NewSession, target: str) -> Response:
     longest = call.data.settings.security.session_max_age
     response.set_cookie(COOKIE, new.token.get_secret_value(), max_age=longest, **COOKIE_RULES)
     return response
+
+
+@pages.post("/login/factor")
+async def show_factor(call: PageCall) -> Response:
+    """Answer with a code of an app or a recovery code, and begin the session."""
+    fields = await call.fields()
+    target, challenge = fields.get("next", ""), fields.get("challenge", "")
+    target = target if is_own_path(target) else HOME
+    code = "".join(fields.get("code", "").split())
+    proof = FactorProof(code=code) if code.isdecimal() else FactorProof(recovery_code=code)
+    try:
+        await people_of(call).limiter.admit(current_context().ip_address, RequestKind.LOG_IN)
+        new = await call.data.accounts.finish_log_in(challenge, proof)
+    except InvalidSecondFactorError:
+        problem = call.text("The code is not right, or was used before.")
+        return call.page("second_factor.html", 401, target=target, challenge=challenge, problem=problem)
+    except (AuthenticationError, InvalidValueError, TooManyRequestsError) as error:
+        return await _login_page(call, target, error=error)
+    return _with_session(call, new, target)
 
 
 @pages.get("/first")
