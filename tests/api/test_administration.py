@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -12,9 +13,13 @@ import pytest
 
 from data_layer import DataLayer
 from data_layer.api.administration import routes
-from data_layer.entities.enums import UserRole
-from data_layer.schemas.actors import SYSTEM
+from data_layer.entities.enums import AuditAction, UserRole
+from data_layer.errors import PermissionDeniedError, StorageUnavailableError
+from data_layer.schemas.actors import SYSTEM, Actor
+from data_layer.schemas.audit import AuditFilter, AuditView
+from data_layer.services.files import FileMaintenance
 from tests.api.test_people import bearer, client_of, code_of
+from tests.file_content import picture
 from tests.services.accounts.support import PASSWORD, make_account
 
 USERS, AUDIT = "/v1/admin/users", "/v1/admin/audit"
@@ -39,6 +44,7 @@ async def test_what_each_role_may_do(data: DataLayer, client: httpx.AsyncClient)
         await logged_in(client, email) for email in ("ann@example.com", "moderator@example.com", "admin@example.com")
     ]
     bodies = {"role": {"role": "user"}, "suspend": {"reason": "r"}, "maintenance": {"dry_run": True}}
+    bodies |= {"check": {"repair": True}, "cleanup": {"apply": True}}
     other = await make_account(data, "bob@example.com")
     for route in routes.routes:
         for method in route.methods or ():
@@ -135,3 +141,61 @@ async def test_deleting_the_own_account(data: DataLayer, client: httpx.AsyncClie
     admin = await make_account(data, "admin@example.com", role=UserRole.ADMIN)
     session = await logged_in(client, admin.email)
     assert code_of(await client.post(path, json={"email": admin.email}, headers=session)) == (409, "last_admin")
+
+
+async def test_statistics_are_for_administrators_alone(data: DataLayer, client: httpx.AsyncClient) -> None:
+    await make_account(data, "moderator@example.com", role=UserRole.MODERATOR)
+    admin = await make_account(data, "admin@example.com", role=UserRole.ADMIN)
+    headers = await logged_in(client, "admin@example.com")
+    answer = await client.get("/v1/admin/statistics", headers=headers)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found["errors"] == {}
+    assert found["database"]["pool"]["maximum"] == data.settings.database.db_max_connections
+    refused = await client.get("/v1/admin/statistics", headers=await logged_in(client, "moderator@example.com"))
+    assert code_of(refused) == (403, "permission_denied")
+    # Also with an actor that is older than the change of its role.
+    actor = Actor.user(admin.id, UserRole.ADMIN)
+    async with data.transaction() as tx:
+        user = await tx.users.get(admin.id)
+        user.role = UserRole.USER
+    for refuse in (data.statistics(actor), data.file_maintenance.authorize(actor, changes="x")):
+        with pytest.raises(PermissionDeniedError):
+            await refuse
+
+
+async def test_the_storage_is_checked_and_cleaned_with_progress(
+    data: DataLayer, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_layer.api.progress._SECONDS", 0.001)
+    admin = await make_account(data, "admin@example.com", role=UserRole.ADMIN)
+    headers = await logged_in(client, "admin@example.com")
+    await data.files.save(picture(), owner_id=admin.id, file_name="a.png")
+    orphan = "uploads/0f/" + "0" * 32
+    await data.storage.upload(b"nobody knows it", orphan, "text/plain")
+
+    async def ask(path: str, **body: object) -> dict[str, Any]:
+        answer = await client.post(f"/v1/admin/storage/{path}", json=body, headers=headers)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson"), answer.text
+        *progress, last = [json.loads(line) for line in answer.text.splitlines()]
+        assert all(line.keys() == {"seen"} for line in progress)
+        report: dict[str, Any] = last["report"]
+        return report
+
+    report = await ask("check", deep=True)
+    assert (report["recorded"] > 0, report["findings"]) == (True, [])
+    planned = await ask("cleanup")
+    assert planned["applied"] is False
+    done = await ask("cleanup", apply=True, older_than_hours=1)
+    assert done["applied"] is True
+    assert (await ask("check"))["findings"] == [], "what is recorded was kept"
+    page = await data.audit.list(SYSTEM, AuditFilter(actions=(AuditAction.SYSTEM_MAINTENANCE,)), view=AuditView.FULL)
+    assert [entry.user_id for entry in page.entries] == [admin.id], "only what changes something is recorded"
+
+    async def fail(*_: object, **__: object) -> None:
+        raise StorageUnavailableError("the bucket is gone")
+
+    monkeypatch.setattr(FileMaintenance, "check", fail)
+    answer = await client.post("/v1/admin/storage/check", json={}, headers=headers)
+    assert json.loads(answer.text.splitlines()[-1])["problem"]["code"] == "storage_unavailable"
+    assert "bucket" not in answer.text

@@ -5,8 +5,9 @@ What a role may do is decided by the services (``services/permissions.py``); to 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from fastapi import Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 
+from data_layer.api.progress import progress_of
 from data_layer.api.request_models import Body, Moment
 from data_layer.api.routes import Call, KeyScopes, Routes
 from data_layer.entities.enums import (
@@ -33,6 +35,7 @@ from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.schemas.sessions import SessionAdmin
 from data_layer.schemas.users import UserAdmin
 from data_layer.services.acting import LONGEST_REASON
+from data_layer.services.statistics import Statistics
 from data_layer.web.pages import link_to_next, next_after
 
 _Limit = Annotated[int, Field(ge=1, le=1000)]
@@ -41,6 +44,13 @@ _WhoseAddress = Annotated[str, Path(max_length=320, description="The id or the a
 _FILES = {
     ExportFormat.JSON_LINES: ("application/x-ndjson", "audit.ndjson"),
     ExportFormat.CSV: ("text/csv; charset=utf-8", "audit.csv"),
+}
+_PROGRESS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Lines of JSON: `seen` every second, with how many there were so far, and at the end `report`, "
+        "or `problem` where it failed.",
+        "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+    }
 }
 _EXPORTED: dict[int | str, dict[str, Any]] = {
     200: {
@@ -171,6 +181,20 @@ class MailPage(Value):
 
     mails: Sequence[MailView]
     next: UUID | None
+
+
+class StorageCheck(Body):
+    """``deep`` reads every file and compares its hash, too."""
+
+    deep: bool = False
+    repair: bool = False
+
+
+class StorageCleanup(Body):
+    """What was useless for so many hours."""
+
+    apply: bool = False
+    older_than_hours: Annotated[int, Field(ge=1, le=8760)] = 24
 
 
 class Round(Body):
@@ -316,6 +340,52 @@ async def retry_mail(call: Call, mail_id: UUID) -> MailView:
 async def run_maintenance(call: Call, body: Round) -> MaintenanceReport:
     """For administrators. One round at a time: ``is_complete`` is false where another process is at it."""
     return await call.data.maintenance.run(call.actor, dry_run=body.dry_run)
+
+
+@routes.get("/statistics", summary="Read the figures of database, cache and storage", errors=[])
+async def read_statistics(call: Call) -> Statistics:
+    """For administrators, after about ten seconds at most. Of a part that is null ``errors`` says why."""
+    return await call.data.statistics(call.actor)
+
+
+@routes.post(
+    "/storage/check",
+    summary="Compare the table of files with the storage",
+    response_class=Response,
+    responses=_PROGRESS,
+    response_model=None,
+)
+async def check_storage(call: Call, body: StorageCheck) -> Response:
+    """For administrators. Nothing is changed without ``repair``, which stores again what has wrong headers or sizes."""
+    files = call.data.file_maintenance
+    await files.authorize(call.actor, changes="Repaired stored files" if body.repair else "")
+
+    async def check(note: Callable[[int], None]) -> Value:
+        return await files.check(deep=body.deep, repair=body.repair, on_progress=note)
+
+    return progress_of(call, check)
+
+
+@routes.post(
+    "/storage/cleanup",
+    summary="Remove files that are useless",
+    response_class=Response,
+    responses=_PROGRESS,
+    response_model=None,
+)
+async def clean_storage(call: Call, body: StorageCleanup) -> Response:
+    """For administrators: what is expired, abandoned, unreferenced or unknown. Without ``apply`` it is only counted."""
+    files = call.data.file_maintenance
+    await files.authorize(call.actor, changes="Removed useless files" if body.apply else "")
+
+    async def clean(note: Callable[[int], None]) -> Value:
+        return await files.cleanup(
+            apply=body.apply,
+            older_than=timedelta(hours=body.older_than_hours),
+            on_progress=lambda _, number: note(number),
+        )
+
+    return progress_of(call, clean)
 
 
 async def _continued(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -58,6 +58,7 @@ _NAMED: dict[str, Any] = {
     "writer_token": f"{_UUID.replace('-', '')}.lcGgUt5BcQ3oXb1F9kq0Zt0vW0eZ4cYxj2nC8mA7sDE",
 }
 _OF_TYPE: dict[str, Any] = {
+    "application/x-ndjson": '{"seen":1200}\n',
     "text/csv": "day,provider,input_tokens\r\n2026-01-31,anthropic,1200\r\n",
     "text/event-stream": "id: 7\nevent: patch\ndata: "
     '{"variant":0,"start":12,"end":0,"text":"<h1>Shop</h1>","position":"7"}\n\n',

@@ -82,6 +82,7 @@ from data_layer.client.values import (
     SessionsOfUser,
     Shares,
     StartedGeneration,
+    Statistics,
     Sums,
     TrailPage,
     TreeCode,
@@ -251,6 +252,33 @@ class AdminCalls(Resource):
 
     __slots__ = ()
 
+    def check_storage(self, *, deep: bool | Unset = UNSET, repair: bool | Unset = UNSET) -> Download:
+        """Compare the table of files with the storage.
+
+        For administrators. Nothing is changed without ``repair``, which stores again what has wrong headers
+        or sizes.
+        """
+        return Download(
+            self.transport,
+            Call("POST", "/v1/admin/storage/check", body={"deep": deep, "repair": repair}, follow_redirects=True),
+        )
+
+    def clean_storage(self, *, apply: bool | Unset = UNSET, older_than_hours: int | Unset = UNSET) -> Download:
+        """Remove files that are useless.
+
+        For administrators: what is expired, abandoned, unreferenced or unknown. Without ``apply`` it is
+        only counted.
+        """
+        return Download(
+            self.transport,
+            Call(
+                "POST",
+                "/v1/admin/storage/cleanup",
+                body={"apply": apply, "older_than_hours": older_than_hours},
+                follow_redirects=True,
+            ),
+        )
+
     async def delete_user(self, user_id: UUID | str) -> None:
         """Erase an account.
 
@@ -380,6 +408,13 @@ class AdminCalls(Resource):
         return await self.transport.send(
             UserAdmin, Call("POST", f"/v1/admin/users/{path_value(user_id)}/password-reset")
         )
+
+    async def read_statistics(self) -> Statistics:
+        """Read the figures of database, cache and storage.
+
+        For administrators, after about ten seconds at most. Of a part that is null ``errors`` says why.
+        """
+        return await self.transport.send(Statistics, Call("GET", "/v1/admin/statistics"))
 
     def read_trail(
         self,

@@ -96,6 +96,10 @@ AuditView = Literal["secure", "compliance", "full"]
 """Which of the three pictures of an entry: ``AuditSecure``, ``AuditCompliance`` or ``AuditFull``."""
 AuthProvider = Literal["local", "azure_ad", "google", "github", "oidc"]
 """Who vouches for an account's identity."""
+BreakerState = Literal["closed", "half_open", "open"]
+"""Closed: commands pass. Open: they are refused at once. Half open: refused, while one attempt is
+made.
+"""
 CodeStack = Literal["html_tailwind", "html_css", "react_tailwind", "vue_tailwind", "bootstrap", "ionic_tailwind", "svg"]
 """Language and framework of the generated code."""
 ExportFormat = Literal["jsonl", "csv"]
@@ -140,6 +144,8 @@ SessionType = Literal["web", "api", "mobile", "desktop"]
 """What kind of client holds the session."""
 SumsFormat = Literal["json", "csv"]
 """How sums are sent."""
+Topology = Literal["single", "sentinel", "cluster"]
+"""How the servers of the cache belong together."""
 TreeCode = Literal["none", "selected", "all"]
 """Which variants of a tree come with their code."""
 UsageGroup = Literal["person", "project", "provider", "model", "stack", "outcome", "day"]
@@ -339,6 +345,42 @@ class BudgetView(Answer):
     remaining: str
 
 
+class CacheStatistics(Answer):
+    """One moment of the cache.
+
+    The ``server_`` figures are sums over all servers that answered: the server, the primary that the
+    sentinels named, or the primaries of the cluster. ``keys`` counts the keys under this application's
+    prefix, sessions included; ``keys_complete`` is false when there are too many to look at them all,
+    or a server did not answer.
+    """
+
+    breaker: BreakerState | str
+    near: NearCopyStatistics
+    hits: int
+    misses: int
+    hit_rate: float | None
+    undecodable: int
+    failures: int
+    compressed_values: int
+    compression_saved: int
+    latency_p50_ms: float | None
+    latency_p99_ms: float | None
+    topology: Topology | str
+    servers: Sequence[ServerStatistics]
+    server: str
+    server_uptime_seconds: int
+    server_memory_used: int
+    server_memory_limit: int | None
+    server_clients: int
+    server_hits: int
+    server_misses: int
+    server_hit_rate: float | None
+    server_evicted_keys: int
+    server_expired_keys: int
+    keys: int
+    keys_complete: bool
+
+
 class CodeDiff(Answer):
     """How two codes differ; ``unified`` can be given to ``patch``."""
 
@@ -363,6 +405,41 @@ class CreatedShare(Answer):
     share: ShareView
     token: str
     url: str
+
+
+class DatabaseStatistics(Answer):
+    """The database. What could not be asked is ``None``, and ``notes`` says why, by the name of the field.
+
+    ``statements`` are those of this database that took the most time in all.
+    """
+
+    name: str
+    server: str
+    role: str
+    sees_everything: bool
+    is_standby: bool
+    started_at: datetime
+    connections: int
+    connections_by_state: Mapping[str, int]
+    server_connections: int
+    connection_limit: int
+    waiting_for_locks: int
+    longest_transaction_seconds: float | None
+    commits: int
+    rollbacks: int
+    deadlocks: int
+    hit_rate: float | None
+    temporary_size: int
+    counted_since: datetime | None
+    pool: PoolStatistics
+    size: int | None
+    tables: Sequence[TableStatistics] | None
+    unused_indexes: Sequence[UnusedIndex] | None
+    statements: Sequence[StatementStatistics] | None
+    standbys: Sequence[StandbyStatistics] | None
+    slots: Sequence[SlotStatistics] | None
+    replicas: Sequence[ReplicaStatistics]
+    notes: Mapping[str, str]
 
 
 class DesignSystemView(Answer):
@@ -437,6 +514,31 @@ class FactorsView(Answer):
 
     factors: Sequence[FactorView]
     recovery_codes_left: int
+
+
+class FileStatistics(Answer):
+    """The storage. ``free_size`` is missing where the backend has no limit; ``notes`` says why something
+    else is.
+    """
+
+    backend: str
+    is_estimate: bool = False
+    file_count: int | None = None
+    total_size: int | None = None
+    free_size: int | None = None
+    by_type: Sequence[FileUsage] = Field(default_factory=list)
+    by_owner: Sequence[FileUsage] = Field(default_factory=list)
+    by_state: Sequence[FileUsage] = Field(default_factory=list)
+    notes: Mapping[str, str] = Field(default_factory=dict)
+
+
+class FileUsage(Answer):
+    """How many objects of one kind there are, and what they take."""
+
+    name: str
+    count: int
+    size: int
+    stored_size: int
 
 
 class GeneratedCodeFull(Answer):
@@ -723,6 +825,18 @@ class MaintenanceReport(Answer):
     problems: Sequence[str] = Field(default_factory=list)
 
 
+class NearCopyStatistics(Answer):
+    """The copy in this process. ``is_answering`` is false while it may miss changes. Sizes are in bytes."""
+
+    is_answering: bool
+    entries: int
+    size: int
+    capacity: int
+    hits: int
+    evictions: int
+    invalidations: int
+
+
 class OwnSessions(Answer):
     """Where somebody is logged in, the one that was active last first; ``current`` is the session that
     asks, if any.
@@ -738,6 +852,14 @@ class PasskeyOptions(Answer):
     challenge: str
     options: Mapping[str, Any]
     expires_in: int
+
+
+class PoolStatistics(Answer):
+    """The connections of this process."""
+
+    maximum: int
+    in_use: int
+    idle: int
 
 
 class ProjectFull(Answer):
@@ -861,6 +983,14 @@ class RecoveryCodes(Answer):
     recovery_codes: Sequence[str]
 
 
+class ReplicaStatistics(Answer):
+    """One server of DB_REPLICA_HOSTS, as this process sees it; it is at most ``lag_seconds`` behind."""
+
+    address: str
+    is_used: bool
+    lag_seconds: float | None
+
+
 class Reservation(Answer):
     """A part of a budget that is set aside until it is settled, released, or expires.
 
@@ -901,6 +1031,26 @@ class SecondFactorNeeded(Answer):
     methods: Sequence[str]
     passkey: Mapping[str, Any] | None
     expires_in: int
+
+
+class ServerStatistics(Answer):
+    """One server since its start, with what other applications did; or ``error``, which says why it did
+    not answer.
+    """
+
+    name: str
+    breaker: BreakerState | str
+    error: str | None = None
+    version: str = ""
+    uptime_seconds: int = 0
+    memory_used: int = 0
+    memory_limit: int | None = None
+    clients: int = 0
+    hits: int = 0
+    misses: int = 0
+    hit_rate: float | None = None
+    evicted_keys: int = 0
+    expired_keys: int = 0
 
 
 class SessionAdmin(Answer):
@@ -979,6 +1129,27 @@ class Shares(Answer):
     shares: Sequence[ShareView]
 
 
+class SlotStatistics(Answer):
+    """One replication slot, and how much log the server keeps for it: an inactive one fills the disk in
+    the end.
+    """
+
+    name: str
+    is_active: bool
+    kept_size: int | None
+
+
+class StandbyStatistics(Answer):
+    """One server that receives the log of this one; ``None`` is what this role may not see."""
+
+    name: str | None
+    address: str | None
+    state: str | None
+    synchronous: str | None
+    lag_size: int | None
+    lag_seconds: float | None
+
+
 class StartedGeneration(Answer):
     """A generation that can be written. ``writer_token`` is a secret that lets its holder write the
     variants.
@@ -994,10 +1165,43 @@ class StartedGeneration(Answer):
     reservations: Sequence[Reservation] = Field(default_factory=list)
 
 
+class StatementStatistics(Answer):
+    """One statement as pg_stat_statements keeps it: without values. Durations are in milliseconds."""
+
+    statement: str
+    calls: int
+    total_ms: float
+    mean_ms: float
+    maximum_ms: float
+    rows: int
+
+
+class Statistics(Answer):
+    """All parts; one that could not be asked is missing, and ``errors`` says why."""
+
+    taken_at: datetime
+    database: DatabaseStatistics | None
+    cache: CacheStatistics | None
+    storage: FileStatistics | None
+    errors: Mapping[str, str]
+
+
 class Sums(Answer):
     """The sums; costs in several currencies are never added."""
 
     sums: Sequence[UsageSum]
+
+
+class TableStatistics(Answer):
+    """One table, its partitions included. ``rows`` and ``dead_rows`` are PostgreSQL's estimates."""
+
+    name: str
+    rows: int
+    dead_rows: int
+    size: int
+    index_size: int
+    vacuumed_at: datetime | None
+    analyzed_at: datetime | None
 
 
 class TrailPage(Answer):
@@ -1049,6 +1253,14 @@ class TreeVariant(Answer):
     updated_at: datetime
     code_size: int
     code: str | None = None
+
+
+class UnusedIndex(Answer):
+    """An index that no statement has used since the counters of this server began, and that keeps no rule."""
+
+    name: str
+    table: str
+    size: int
 
 
 class UsageEntryView(Answer):

@@ -14,6 +14,7 @@ from data_layer.database.replicas import Replicas
 from data_layer.errors import NotInitializedError
 from data_layer.layer.container import Container, open_container
 from data_layer.repositories.unit_of_work import UnitOfWork, last_position
+from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.health import Health
 from data_layer.services.accounts import AccountService
 from data_layer.services.api_keys import ApiKeyService
@@ -313,9 +314,16 @@ class DataLayer:
         """Whether database, cache and storage work."""
         return await self._opened.health.check()
 
-    async def statistics(self) -> Statistics:
-        """Figures of database, cache and storage, after about ten seconds at most; cheap enough for any moment."""
-        return await self._opened.statistics.gather()
+    async def statistics(self, actor: Actor = SYSTEM) -> Statistics:
+        """Figures of database, cache and storage, after about ten seconds at most; cheap enough for any moment.
+
+        Args:
+            actor: who reads them; by default the operator.
+
+        Raises:
+            PermissionDeniedError: the actor is no administrator.
+        """
+        return await self._opened.statistics.gather(actor)
 
     @property
     def tracing(self) -> Tracing | None:

@@ -65,6 +65,8 @@ class Permission(StrEnum):
     READ_AUDIT_DETAILS = "read_audit_details"
     EXPORT_AUDIT_TRAIL = "export_audit_trail"
     RUN_MAINTENANCE = "run_maintenance"
+    READ_STATISTICS = "read_statistics"
+    MAINTAIN_STORAGE = "maintain_storage"
     READ_MAILS = "read_mails"
     READ_OPERATIONS = "read_operations"
     CHANGE_OPERATIONS = "change_operations"
@@ -144,6 +146,8 @@ RULES: dict[Permission, Rule] = {
     Permission.READ_AUDIT_DETAILS: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
     Permission.EXPORT_AUDIT_TRAIL: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
     Permission.RUN_MAINTENANCE: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
+    Permission.READ_STATISTICS: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
+    Permission.MAINTAIN_STORAGE: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
     Permission.READ_MAILS: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
     Permission.READ_OPERATIONS: Rule(others=UserRole.ADMIN, scopes=_ADMIN),
     Permission.CHANGE_OPERATIONS: Rule(others=UserRole.ADMIN, scopes=_ADMIN),

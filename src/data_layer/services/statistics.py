@@ -26,6 +26,7 @@ from data_layer.repositories.statistics import (
     read_unused_indexes,
 )
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
+from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.base import Value
 from data_layer.schemas.statistics import (
     DatabaseStatistics,
@@ -33,7 +34,9 @@ from data_layer.schemas.statistics import (
     PoolStatistics,
     ReplicaStatistics,
 )
+from data_layer.services.acting import as_of_now
 from data_layer.services.health import within
+from data_layer.services.permissions import Permission, require
 from data_layer.settings.storage import StorageSettings
 
 Figures = TypeVar("Figures")
@@ -79,8 +82,19 @@ class StatisticsService:
         self._cache = cache
         self._settings = storage
 
-    async def gather(self) -> Statistics:
-        """The figures of all parts, after about ten seconds at most."""
+    async def gather(self, actor: Actor = SYSTEM) -> Statistics:
+        """The figures of all parts, after about ten seconds at most.
+
+        Args:
+            actor: an administrator, or the operator, who sees them also while the database is away.
+
+        Raises:
+            PermissionDeniedError: the actor may not read them.
+        """
+        require(actor, Permission.READ_STATISTICS)
+        if not actor.is_system:
+            async with self._transactions() as tx:
+                require(await as_of_now(tx, actor), Permission.READ_STATISTICS)
         errors: dict[str, str] = {}
         database, cache, storage = await asyncio.gather(
             _or_none("database", self._of_database(), errors),

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
-from data_layer.entities.enums import StorageKind
+from data_layer.entities import AuditLog
+from data_layer.entities.enums import AuditAction, StorageKind
 from data_layer.errors import ConfigurationError
 from data_layer.repositories.unit_of_work import Transactions
+from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import StorageUsage
+from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.files.backends import StorageBackends
 from data_layer.services.files.check import CheckReport, FileCheck
@@ -16,6 +19,7 @@ from data_layer.services.files.cleanup import CleanupReport, FileCleanup
 from data_layer.services.files.migration import FileMigration, MigrationReport
 from data_layer.services.files.removal import FileRemoval
 from data_layer.services.files.repair import FileRepair
+from data_layer.services.permissions import Permission, require
 
 SAFETY_AGE = timedelta(hours=24)
 """How long something must have been useless before it is removed."""
@@ -29,6 +33,26 @@ class FileMaintenance:
         self._transactions = transactions
         self._backends = backends
         self._removal = removal
+
+    async def authorize(self, actor: Actor, *, changes: str = "") -> None:
+        """Refuse unless the actor may maintain the storage, and record that it is about to be changed.
+
+        Args:
+            actor: an administrator, or the operator.
+            changes: what is going to be done, for the audit trail; empty: nothing is changed.
+
+        Raises:
+            PermissionDeniedError: the actor may not.
+        """
+        require(actor, Permission.MAINTAIN_STORAGE)
+        async with self._transactions() as tx:
+            require(await as_of_now(tx, actor), Permission.MAINTAIN_STORAGE)
+            if changes:
+                tx.add(
+                    AuditLog.admin_action(
+                        AuditAction.SYSTEM_MAINTENANCE, actor.user_id, changes, resource_type="stored_files"
+                    )
+                )
 
     async def check(
         self,
