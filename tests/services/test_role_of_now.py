@@ -77,6 +77,7 @@ CALLS: dict[str, Call] = {
     "designs.get": lambda d, a, _u, things: d.designs.get(a, things["design"]),
     "designs.list": lambda d, a, u, _: d.designs.list(a, owner_id=u.id),
     "designs.update": lambda d, a, _u, things: d.designs.update(a, things["design"], DesignSystemChanges(name="y")),
+    "file_maintenance.authorize": lambda d, a, _u, _: d.file_maintenance.authorize(a),
     "maintenance.run": lambda d, a, _u, _: d.maintenance.run(a),
     "personal_data.export": export_person,
     "sessions.list": lambda d, a, u, _: d.sessions.list(a, u.id),

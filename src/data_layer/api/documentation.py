@@ -57,9 +57,33 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schemas.pop(name, None)
     for operations in description["paths"].values():
         for operation in operations.values():
+            _add_limits_of_heads(operation)
             _complete_failures(operation["responses"])
+    _describe_amounts(schemas)
     add_examples(description)
     return description
+
+
+def _describe_amounts(schemas: dict[str, Any]) -> None:
+    """Say which texts and numbers are amounts: the framework says of a decimal that any text is one."""
+    for schema in schemas.values():
+        for field in schema.get("properties", {}).values():
+            choices = {choice.get("type"): choice for choice in field.get("anyOf", ())}
+            if {"number", "string"} <= choices.keys():
+                choices["string"].setdefault("pattern", _AMOUNT)
+                choices["number"].setdefault("maximum", _LARGEST_AMOUNT)
+
+
+_AMOUNT = r"^[0-9]{1,12}(\.[0-9]{1,8})?$"
+_LARGEST_AMOUNT = 10**12 - 1
+_LIMITS = {"query": 414, "header": 431}
+
+
+def _add_limits_of_heads(operation: dict[str, Any]) -> None:
+    """Describe what the server answers to a request whose URL or headers are too long, before any route sees it."""
+    for parameter in operation.get("parameters", ()):
+        if (status := _LIMITS.get(parameter["in"])) is not None:
+            operation["responses"].setdefault(str(status), described(status)[status])
 
 
 def _complete_failures(responses: dict[str, Any]) -> None:

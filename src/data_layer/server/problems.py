@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from uuid import uuid4
 
 import orjson
 
@@ -11,5 +12,13 @@ MEDIA_TYPE = b"application/problem+json"
 
 def problem(status: HTTPStatus, code: str, detail: str) -> bytes:
     """The body of a refusal: ``code`` is for programs and stays; ``detail`` is for people and may change."""
-    content = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, "code": code}
+    content = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+        "code": code,
+        "request_id": uuid4().hex,
+        "fields": [],
+    }
     return orjson.dumps(content)

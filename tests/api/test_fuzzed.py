@@ -1,0 +1,32 @@
+"""The description of the API holds: schemathesis sends what it allows and what it forbids, as everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from data_layer import Settings
+from tests.api.fuzzed import FuzzedService, findings, fuzzed_service
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def service(migrated: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuzzedService]:
+    settings = migrated.replaced(
+        local_storage_path=tmp_path_factory.mktemp("fuzzed"),
+        rate_limit_max=1_000_000,
+        request_limit_person=0,
+        request_limit_address=0,
+        session_limit=1000,
+    )
+    with fuzzed_service(settings) as service:
+        yield service
+
+
+@pytest.mark.parametrize("role", [None, "owner", "administrator"])
+def test_what_the_description_says_is_true(service: FuzzedService, role: str | None) -> None:
+    """Each operation with its examples, and requests that are valid and that are not."""
+    found = findings(service, role, examples=1)
+    assert not found, "\n".join(found)
