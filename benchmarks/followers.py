@@ -175,8 +175,17 @@ async def write(data: DataLayer, actor: Actor, written: list[Written], rate: flo
     return number
 
 
+async def renew(data: DataLayer, actor: Actor, written: list[Written]) -> None:
+    """Keep the writers' leases while followers connect, which takes long on a machine that is busy."""
+    while True:
+        for target in written:
+            await data.generations.renew(actor, target.token)
+        await asyncio.sleep(15)
+
+
 async def measure(data: DataLayer, settings: Settings, folder: Path, options: argparse.Namespace) -> None:
     token, actor, written = await begin(data, options.generations)
+    renewing = asyncio.create_task(renew(data, actor, written))
     table = Table(title=f"{options.followers} followers, {options.generations} generations", box=None)
     for column in ("encoding", "memory of each", "events a second", "p50", "p99", "longest", "processor"):
         table.add_column(column, justify="left" if column == "encoding" else "right")
@@ -209,6 +218,7 @@ async def measure(data: DataLayer, settings: Settings, folder: Path, options: ar
             for follower in followers:
                 follower.transport.close()
         table.add_row(*shown)
+    renewing.cancel()
     console.print(table)
 
 

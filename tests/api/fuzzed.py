@@ -27,7 +27,7 @@ from tests.services.accounts.support import make_account
 
 @schemathesis.check
 def valid_form_is_accepted(
-    _: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
+    _: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
     """What is valid by the description is not refused for its form; that it makes no sense is another matter."""
     meta = case.meta

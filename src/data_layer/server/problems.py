@@ -12,7 +12,7 @@ MEDIA_TYPE = b"application/problem+json"
 
 def problem(status: HTTPStatus, code: str, detail: str) -> bytes:
     """The body of a refusal: ``code`` is for programs and stays; ``detail`` is for people and may change."""
-    content = {
+    content: dict[str, object] = {
         "type": "about:blank",
         "title": status.phrase,
         "status": status.value,
