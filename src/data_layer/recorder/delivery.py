@@ -147,9 +147,11 @@ async def find_place(
     if request.base_code is not None and request.base_code.strip():
         parent = await data.generations.find_parent(actor, received(request, key, datetime.now(UTC) + _ANY_CLOCK))
         if parent is not None:
+            await _go_on_with(data, actor, parent.generation_id, parent.variant_index)
             return Place(parent.project_id, parent.id)
         variant = await assets.variant_handed_out(actor, request.base_code)
         if variant is not None:
+            await _go_on_with(data, actor, variant.generation_id, variant.variant_index)
             return Place(variant.project_id, variant.id)
         return await _import(data, actor, request)
     known = None
@@ -160,6 +162,12 @@ async def find_place(
             return Place((await data.projects.open(actor, UUID(known))).id)
     project_id = await _new_project(data, actor, request, media)
     return Place(project_id, is_new=True)
+
+
+async def _go_on_with(data: DataLayer, actor: Actor, generation_id: UUID, variant: int) -> None:
+    """Select the variant that is edited: the page does not say which one its person has chosen."""
+    with suppress(NotFoundError):  # It was deleted in this moment, which the start notices.
+        await data.generations.select(actor, generation_id, variant)
 
 
 async def remember_root(

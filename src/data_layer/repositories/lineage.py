@@ -101,7 +101,7 @@ WITH child AS (
     SELECT NULL::uuid AS id, %s::timestamptz AS started_at, %s::text AS external_key, %s::text AS wanted_parent_hash,
         %s::jsonb AS lineage
 ), {_CANDIDATES % _PROJECTS}
-SELECT id, project_id, version, variant_index FROM candidates
+SELECT id, project_id, generation_id, version, variant_index FROM candidates
 WHERE is_earlier OR continues OR (is_stand_in AND continues IS NULL)
 ORDER BY is_stand_in, is_earlier DESC, {_ORDER} LIMIT 1
 """,
@@ -233,9 +233,7 @@ class LineageRepository:
         """The variant that a generation changes which is not stored yet, in one or all projects of a person."""
         child = at, key, wanted, orjson.dumps(lineage).decode()
         [row] = await self._session.run((_FIND_PARENT, (*child, owner_id, project_id, project_id)))
-        if row is None:
-            return None
-        return ParentVariant(id=row[0], project_id=row[1], version=row[2], variant_index=row[3])
+        return None if row is None else ParentVariant(**dict(zip(ParentVariant.model_fields, row, strict=True)))
 
     async def find_waiting(self, owner_id: UUID, hashes: Sequence[str], conversation: str | None) -> UUID | None:
         """The project of a person in which a generation waits for one of these codes."""

@@ -77,5 +77,6 @@ class ParentVariant(Value):
 
     id: UUID
     project_id: UUID
+    generation_id: UUID
     version: int
     variant_index: int
