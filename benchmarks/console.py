@@ -1,7 +1,8 @@
 """``make bench-console``: how long the pages of the console take with 10,000 projects, 300 versions, 5 MiB.
 
 Each page is asked for in this process, without a network; stated are the median and the slowest of the rounds, after
-one that is not counted. The goal is 200 ms.
+one that is not counted. The goal is 200 ms. A search first indexes what nobody has searched yet, for two seconds at
+most: of 10,000 new projects it does so in each of these rounds.
 """
 
 from __future__ import annotations
@@ -64,8 +65,7 @@ async def fill(data: DataLayer) -> dict[str, str]:
         "projects": "/console/projects",
         "projects by name": "/console/projects?order=name",
         "the next page": f"/console/projects?after={first.next}",
-        "search, all projects": "/console/projects?q=landing",
-        "search, one project": "/console/projects?q=landing+4711",
+        "search, which indexes": "/console/projects?q=landing+4711",
         "project, 300 versions": home,
         "code": f"{home}/code",
         "compare": f"{home}/compare",
