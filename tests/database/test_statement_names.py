@@ -76,7 +76,7 @@ async def test_what_the_services_do_is_named(data: DataLayer, recorder: Recorder
     assert {
         *("users.insert", "users.select", "users.update", "sessions.validate", "sessions.insert", "sessions.end"),
         *("refresh_tokens.insert", "login_attempts.count", "audit_logs.copy", "audit_logs.page", "audit_logs.insert"),
-        *("projects.insert", "generated_codes.insert", "stored_files.record", "file_references.insert"),
+        *("projects.insert", "generated_codes.insert", "stored_files.save"),
         *("health.probe", "statistics.server", "statistics.tables", "schema.revisions", "exclusive_run.lock"),
         *("audit_partitions.list", "session_changes.read", "transaction.begin", "transaction.commit"),
     } <= names

@@ -20,7 +20,7 @@ from data_layer.entities.enums import CodeStack, GenerationStatus
 from data_layer.entities.time_ordered_ids import first_id_at
 from data_layer.repositories import generation_statements as sql
 from data_layer.repositories.generated import SUMMARIES_OF, code_summaries, summaries_where
-from data_layer.repositories.repository import MAXIMUM_NUMBER, Repository, check_limit, check_number
+from data_layer.repositories.repository import MAXIMUM_NUMBER, Repository, check_limit, check_number, is_any
 from data_layer.repositories.view_rows import ViewRows
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.generations import GenerationRow, ShownVariant, TreeRow, VariantResult
@@ -347,12 +347,13 @@ class GenerationRepository(Repository[Generation]):
     async def shown_variants(self, generation_ids: Sequence[UUID]) -> Sequence[ShownVariant]:
         """The complete variants of these generations that are not hidden, by index."""
         columns = [getattr(GeneratedCode, name) for name in ShownVariant.model_fields]
-        statement = (
+        statement = named(
+            "generated_codes.shown",
             select(*columns)
-            .where(GeneratedCode.generation_id.in_(generation_ids), text(_IS_SHOWN))
-            .order_by(GeneratedCode.variant_index)
+            .where(is_any(GeneratedCode.generation_id, generation_ids), text(_IS_SHOWN))
+            .order_by(GeneratedCode.variant_index),
         )
-        rows = await self._session.execute(named("generated_codes.shown", statement))
+        rows = await self._session.execute(statement)
         return [ShownVariant.model_validate(dict(row)) for row in rows.mappings()]
 
     async def lock_variants(self, owner_id: UUID, code_ids: Collection[UUID]) -> Sequence[GeneratedCode]:
@@ -360,7 +361,7 @@ class GenerationRepository(Repository[Generation]):
         statement = (
             select(GeneratedCode)
             .join(Project, Project.id == GeneratedCode.project_id)
-            .where(GeneratedCode.id.in_(list(code_ids)), Project.user_id == owner_id)
+            .where(is_any(GeneratedCode.id, code_ids), Project.user_id == owner_id)
             .order_by(GeneratedCode.id)
             .with_for_update(of=GeneratedCode, key_share=True)
         )
