@@ -88,14 +88,14 @@ class LoadBalancer:
         await send({"type": "http.response.body", "body": content})
 
     async def _stream(self, url: str, headers: list[tuple[bytes, bytes]], send: Send) -> None:
-        """Pass an answer on while it is read; one that is cut off is a failure."""
+        """Pass an answer on while it is read, decompressed; one that is cut off is a failure."""
         try:
             async with self._client.stream("GET", url, headers=headers) as answer:
                 kind = answer.headers.get("content-type", "text/plain").encode()
                 await send(
                     {"type": "http.response.start", "status": answer.status_code, "headers": [(b"content-type", kind)]}
                 )
-                async for chunk in answer.aiter_raw():
+                async for chunk in answer.aiter_bytes():
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except httpx.TransportError as error:
             self.failures.append(f"GET {url}: {error!r}")
