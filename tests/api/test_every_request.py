@@ -191,6 +191,10 @@ VALID: dict[str, Any] = {
     "passkey": {},
     "answer": {},
     "challenge": "x.y",
+    "deep": False,
+    "repair": False,
+    "apply": False,
+    "older_than_hours": 24,
 }
 """A value for each field that a body has; a new field needs one."""
 
