@@ -7,9 +7,10 @@ own protocol; the client connects again, reaches a process that stays, and conti
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from starlette.types import Scope
+if TYPE_CHECKING:
+    from starlette.types import Scope
 
 SCOPE_KEY = "data_layer.stream_ends"
 

@@ -55,7 +55,7 @@ async def test_a_request_is_a_tree(
     request = found["GET /tests/projects/{name}"]
     assert {"users.insert, projects.insert", "projects.recent", "SET", "files.save", "files.download"} <= set(request)
     assert "projects.last_changed" in request["projects.recent"]
-    assert {"stored_files.record", "storage.upload", "transaction.commit"} <= set(request["files.save"])
+    assert {"stored_files.save", "storage.upload"} <= set(request["files.save"])
     assert "storage.open" in request["files.download"] or "storage.download" in request["files.download"]
     assert len({span.context.trace_id for span in spans if span.context}) == 1
 
