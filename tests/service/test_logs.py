@@ -31,12 +31,12 @@ def test_levels_change_while_it_runs_and_the_log_file_has_everything(folder: Pat
 
         assert not probes_are_logged()
         command = Commands(DATA_FOLDER=str(folder / ".data-layer"))
-        assert "no logger" in command("logs", "level", "debug", "--logger", "data_layer.apii", code=1).errors
-        [change] = command("logs", "level", "debug", "--logger", "data_layer.api", "--json").json["changes"]
-        assert (change["logger"], change["level"], bool(change["until"])) == ("data_layer.api", "debug", True)
+        assert "no logger" in command("logs", "level", "debug", "--logger", "data_layer.webb", code=1).errors
+        [change] = command("logs", "level", "debug", "--logger", "data_layer.web", "--json").json["changes"]
+        assert (change["logger"], change["level"], bool(change["until"])) == ("data_layer.web", "debug", True)
         assert wait_for(probes_are_logged, PATIENCE)
         assert "log_level_changed" in {event["event"] for event in logged(path)}
-        assert "data_layer.api" in command("logs", "level").output
+        assert "data_layer.web" in command("logs", "level").output
         assert "LOG_LEVEL=info" in command("logs", "reset").output
         assert wait_for(lambda: not probes_are_logged(), PATIENCE)
         assert service.end() == 0, service.output

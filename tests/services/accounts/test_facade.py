@@ -8,13 +8,14 @@ import pytest
 
 from data_layer.services.accounts import AccountService
 from data_layer.services.accounts.administration import Administration
+from data_layer.services.accounts.factors import Factors
 from data_layer.services.accounts.identities import ExternalIdentities
 from data_layer.services.accounts.login import Login
 from data_layer.services.accounts.password_changes import PasswordChanges
 from data_layer.services.accounts.profiles import Profiles
 from data_layer.services.accounts.registration import Registration
 
-PARTS = (Registration, Login, PasswordChanges, Profiles, Administration, ExternalIdentities)
+PARTS = (Registration, Login, PasswordChanges, Profiles, Administration, ExternalIdentities, Factors)
 METHODS = [
     pytest.param(name, method, id=f"{part.__name__}.{name}")
     for part in PARTS
