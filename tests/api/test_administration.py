@@ -159,7 +159,7 @@ async def test_statistics_are_for_administrators_alone(data: DataLayer, client: 
     async with data.transaction() as tx:
         user = await tx.users.get(admin.id)
         user.role = UserRole.USER
-    for refuse in (data.statistics(actor), data.file_maintenance.authorize(actor, changes="x")):
+    for refuse in (data.statistics(actor), data.file_maintenance.authorize(actor, description="x")):
         with pytest.raises(PermissionDeniedError):
             await refuse
 

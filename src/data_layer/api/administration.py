@@ -358,7 +358,7 @@ async def read_statistics(call: Call) -> Statistics:
 async def check_storage(call: Call, body: StorageCheck) -> Response:
     """For administrators. Nothing is changed without ``repair``, which stores again what has wrong headers or sizes."""
     files = call.data.file_maintenance
-    await files.authorize(call.actor, changes="Repaired stored files" if body.repair else "")
+    await files.authorize(call.actor, description="Repaired stored files" if body.repair else "")
 
     async def check(note: Callable[[int], None]) -> Value:
         return await files.check(deep=body.deep, repair=body.repair, on_progress=note)
@@ -376,7 +376,7 @@ async def check_storage(call: Call, body: StorageCheck) -> Response:
 async def clean_storage(call: Call, body: StorageCleanup) -> Response:
     """For administrators: what is expired, abandoned, unreferenced or unknown. Without ``apply`` it is only counted."""
     files = call.data.file_maintenance
-    await files.authorize(call.actor, changes="Removed useless files" if body.apply else "")
+    await files.authorize(call.actor, description="Removed useless files" if body.apply else "")
 
     async def clean(note: Callable[[int], None]) -> Value:
         return await files.cleanup(

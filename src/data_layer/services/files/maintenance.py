@@ -34,12 +34,12 @@ class FileMaintenance:
         self._backends = backends
         self._removal = removal
 
-    async def authorize(self, actor: Actor, *, changes: str = "") -> None:
+    async def authorize(self, actor: Actor, *, description: str = "") -> None:
         """Refuse unless the actor may maintain the storage, and record that it is about to be changed.
 
         Args:
             actor: an administrator, or the operator.
-            changes: what is going to be done, for the audit trail; empty: nothing is changed.
+            description: what is going to be changed, for the audit trail; empty if nothing is.
 
         Raises:
             PermissionDeniedError: the actor may not.
@@ -47,10 +47,10 @@ class FileMaintenance:
         require(actor, Permission.MAINTAIN_STORAGE)
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.MAINTAIN_STORAGE)
-            if changes:
+            if description:
                 tx.add(
                     AuditLog.admin_action(
-                        AuditAction.SYSTEM_MAINTENANCE, actor.user_id, changes, resource_type="stored_files"
+                        AuditAction.SYSTEM_MAINTENANCE, actor.user_id, description, resource_type="stored_files"
                     )
                 )
 
