@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import zipfile
 from contextlib import aclosing
 from decimal import Decimal
 
@@ -90,6 +92,15 @@ async def test_usage_is_a_chart_and_the_budget_a_meter(data: DataLayer, ann: Vis
     assert re.findall(r"<td>(m\d)</td>", page) == ["m0", "m1"]
     german = await ann.client.get(f"{ACCOUNT}/usage", headers={"accept-language": "de"})
     assert "5,00\N{NO-BREAK SPACE}$ von 20,00\N{NO-BREAK SPACE}$" in german.text
+
+
+async def test_everything_can_be_taken_along(ann: Visitor) -> None:
+    assert f'href="{ACCOUNT}/export"' in await ann.look(ACCOUNT)
+    answer = await ann.client.get(f"{ACCOUNT}/export")
+    assert answer.headers["content-disposition"] == 'attachment; filename="export.zip"'
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert "summary.json" in archive.namelist()
+        assert b"ann@example.com" in archive.read("account.json")
 
 
 async def test_an_account_ends_only_with_its_address(data: DataLayer, app: FastAPI, ann: Visitor) -> None:

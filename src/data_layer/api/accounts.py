@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from functools import partial
 from typing import Any, Literal
 
@@ -27,6 +25,7 @@ from data_layer.schemas.users import ProfileChanges, UserFull
 from data_layer.services.accounts.addresses import login_name
 from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import COOKIE, REGISTRATION_COOKIE, RegistrationProof, refuse_other_sites
+from data_layer.web.downloads import download
 
 _PROOF_SECONDS = 86_400  # As long as the mailed token.
 _COOKIE: dict[str, Any] = {"secure": True, "httponly": True, "samesite": "strict"}
@@ -162,18 +161,7 @@ async def export(call: Call) -> StreamingResponse:
     audit trail says of the person.
     """
     pieces = call.data.personal_data.export(call.actor, call.user_id)
-    # Before the answer begins, so that a refusal is one.
-    first = await anext(pieces, b"")
-    headers = {"content-disposition": 'attachment; filename="export.zip"', "x-content-type-options": "nosniff"}
-    return StreamingResponse(_continued(first, pieces), headers=headers, media_type=_ZIP)
-
-
-async def _continued(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The pieces, of which the first was read already; a client that leaves ends the reading."""
-    async with aclosing(rest):  # type: ignore[type-var]  # A generator, as far as the service says an iterator.
-        yield first
-        async for piece in rest:
-            yield piece
+    return await download(pieces, name="export.zip", media_type=_ZIP)
 
 
 @routes.post("/me/delete", summary="Delete the own account", status_code=204, errors=[409])

@@ -5,14 +5,12 @@ What a role may do is decided by the services (``services/permissions.py``); to 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Path, Query, Response
-from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 
 from data_layer.api.progress import progress_of
@@ -36,6 +34,7 @@ from data_layer.schemas.sessions import SessionAdmin
 from data_layer.schemas.users import UserAdmin
 from data_layer.services.acting import LONGEST_REASON
 from data_layer.services.statistics import Statistics
+from data_layer.web.downloads import download
 from data_layer.web.pages import link_to_next, next_after
 
 _Limit = Annotated[int, Field(ge=1, le=1000)]
@@ -314,11 +313,8 @@ async def read_trail(call: Call, response: Response, query: Annotated[TrailQuery
 async def export_trail(call: Call, query: Annotated[ExportQuery, Query()]) -> Response:
     """JSON Lines or CSV, oldest first, while it is read; for administrators. The export itself is recorded."""
     pieces = call.data.audit.export(call.actor, query.as_filter(), format=query.format, view=query.view)
-    # Refused, and recorded, before the status is sent.
-    first = await anext(pieces, b"")
     media_type, name = _FILES[query.format]
-    headers = {"content-disposition": f'attachment; filename="{name}"', "x-content-type-options": "nosniff"}
-    return StreamingResponse(_continued(first, pieces), headers=headers, media_type=media_type)
+    return await download(pieces, name=name, media_type=media_type)
 
 
 @routes.get("/mails", summary="List mails", errors=[422])
@@ -386,11 +382,3 @@ async def clean_storage(call: Call, body: StorageCleanup) -> Response:
         )
 
     return progress_of(call, clean)
-
-
-async def _continued(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The pieces, of which the first was read already; a client that leaves ends the reading."""
-    async with aclosing(pieces):  # type: ignore[type-var]  # A generator, as far as the service says an iterator.
-        yield first
-        async for piece in pieces:
-            yield piece

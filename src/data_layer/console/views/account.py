@@ -23,6 +23,7 @@ from data_layer.schemas.usage import UsageGroup
 from data_layer.schemas.users import ProfileChanges
 from data_layer.services.accounts.addresses import login_name
 from data_layer.web.authentication import COOKIE, COOKIE_RULES
+from data_layer.web.downloads import download
 
 ACCOUNT = "/console/account"
 _DAYS = 30
@@ -43,6 +44,13 @@ async def _account(call: PageCall, code: int = 200, problems: dict[str, str] | N
     return call.page(
         "account.html", code, user=user, sessions=sessions, current=call.session_id, problems=problems or {}
     )
+
+
+@pages.get("/export")
+async def export(call: PageCall) -> Response:
+    """Everything about the person as a ZIP, while it is read; the export itself is recorded."""
+    pieces = call.data.personal_data.export(call.actor, call.user_id)
+    return await download(pieces, name="export.zip", media_type="application/zip")
 
 
 @pages.post("/profile")

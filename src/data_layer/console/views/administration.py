@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import HTTPException, Query, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, StringConstraints
 
 from data_layer.console.charts import bars_of_days, shares_of
@@ -25,6 +23,7 @@ from data_layer.schemas.doctor import Outcome
 from data_layer.schemas.operations import LogLevel
 from data_layer.schemas.usage import UsageGroup
 from data_layer.schemas.users import UserAdmin
+from data_layer.web.downloads import download
 
 ADMIN = "/console/admin"
 _PAGE_SIZE = 50
@@ -197,16 +196,7 @@ async def read_trail(call: PageCall, query: Annotated[TrailQuery, Query()]) -> R
 async def export_trail(call: PageCall, query: Annotated[TrailQuery, Query()]) -> Response:
     """The same entries as a CSV file, while they are read; the export itself is recorded."""
     pieces = call.data.audit.export(call.actor, query.as_filter(), format=ExportFormat.CSV, view=AuditView.COMPLIANCE)
-    first = await anext(pieces, b"")  # Refused, and recorded, before the status is sent.
-    headers = {"content-disposition": 'attachment; filename="audit.csv"'}
-    return StreamingResponse(_continued(first, pieces), headers=headers, media_type="text/csv; charset=utf-8")
-
-
-async def _continued(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    async with aclosing(pieces):  # type: ignore[type-var]  # A generator, as far as the service says an iterator.
-        yield first
-        async for piece in pieces:
-            yield piece
+    return await download(pieces, name="audit.csv", media_type="text/csv; charset=utf-8")
 
 
 @pages.get("/usage")
