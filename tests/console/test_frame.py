@@ -53,7 +53,7 @@ async def test_a_person_logs_in_comes_back_and_logs_out(data: DataLayer, app: Fa
 
 @pytest.mark.parametrize(
     "target",
-    ["https://elsewhere.example/", "//elsewhere.example", "/console/../v1", "/\\elsewhere", "/consolex", "/docs"],
+    ["https://elsewhere.example/", "//elsewhere.example", "/\\elsewhere", "", "/a\nb", "/ü", "javascript:alert(1)"],
 )
 async def test_nobody_is_led_away_after_logging_in(data: DataLayer, app: FastAPI, target: str) -> None:
     await make_account(data, "ann@example.com")
@@ -61,8 +61,7 @@ async def test_nobody_is_led_away_after_logging_in(data: DataLayer, app: FastAPI
         fields = {"email": "ann@example.com", "password": PASSWORD, "next": target}
         answer = await client.post(LOGIN, data=fields)
     assert answer.status_code == 303
-    expected = {target, "/console/projects"} if target == "/console/../v1" else {"/console/projects"}
-    assert answer.headers["location"] in expected
+    assert answer.headers["location"] == "/console/projects"
 
 
 async def test_other_sites_send_nothing_for_a_person(app: FastAPI, ann: Visitor) -> None:

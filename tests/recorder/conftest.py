@@ -14,12 +14,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from data_layer import DataLayer, Settings
-from data_layer.api.app import create_app
 from data_layer.entities.enums import GenerationStatus
 from data_layer.recorder.application import RecorderOptions, recorded
 from data_layer.recorder.people import LOCAL_EMAIL
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.generations import TreeCode, TreeGeneration, TreeVariant
+from data_layer.server.faces import whole_application
 from data_layer.server.http_server import HttpServer
 from tests.service.support import NO_AUTHORITIES
 
@@ -114,7 +114,7 @@ async def until(condition: Callable[[], Any]) -> None:
 @asynccontextmanager
 async def serving(data: DataLayer, backend: Backend, **options: Any) -> AsyncIterator[Recorded]:
     chosen = RecorderOptions(**options)
-    async with recorded(data, create_app(data), backend.application, chosen) as application:
+    async with recorded(data, whole_application(data), backend.application, chosen) as application:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         server = HttpServer(application, listener, finish_seconds=2, largest_message=LARGEST)

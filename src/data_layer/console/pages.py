@@ -162,9 +162,9 @@ class PageCall(Request):
 
 
 def is_own_path(path: str) -> bool:
-    """Whether a text is a path of the console, and of no other host."""
-    is_below = path == "/console" or path.startswith(("/console/", "/console?"))
-    return is_below and path.isascii() and path.isprintable() and "\\" not in path
+    """Whether a text is a path of this host, and leads to no other one: where somebody goes on after logging in."""
+    is_path = path.startswith("/") and not path.startswith("//")
+    return is_path and path.isascii() and path.isprintable() and "\\" not in path
 
 
 def _uuid_text(text: str | None) -> str | None:

@@ -47,7 +47,9 @@ if TYPE_CHECKING:
 
 log = get_log(__name__)
 
-LOGIN_PATH = f"{PROJECTS_PATH}/log-in"
+LOGIN_PATH = "/console/login"
+"""The log-in page of the console, which serves beside the application; it knows second factors and issuers."""
+
 _INDEX = "index.html"
 _NOT_LOGGED_IN = "Log in first: reload this page."
 _READING = frozenset({"GET", "HEAD"})
@@ -171,8 +173,8 @@ class RecordedApplication:
             response: Response | None = Response(
                 page.script(), media_type="text/javascript", headers={"cache-control": "no-cache"}
             )
-        elif path == LOGIN_PATH or (scope["method"] == "OPTIONS" and not path.startswith(PROJECTS_PATH)):
-            response = await self._log_in_page(scope) if path == LOGIN_PATH else None
+        elif scope["method"] == "OPTIONS" and not path.startswith(PROJECTS_PATH):
+            response = None
         elif _is_below(path, PROJECTS_PATH) or _is_below(path, DESIGNS_PATH):
             response = await self._for_person(scope, receive, self._answer_person)
         elif path.startswith(ASSETS_PATH):
@@ -240,13 +242,6 @@ class RecordedApplication:
             raise AssertionError("there is no built page")
         html = (self._frontend / _INDEX).read_text(encoding="utf-8")
         return HTMLResponse(page.with_script(html), headers={"cache-control": "no-cache"})
-
-    async def _log_in_page(self, scope: Scope) -> Response:
-        if not self._people.needs_login:
-            return RedirectResponse("/", 303)
-        from data_layer.recorder.login import login_page
-
-        return login_page(self._data, Request(scope).query_params.get("next", "/"))
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let their application answer; what it does not know may be kept here, or a path inside of the page."""
