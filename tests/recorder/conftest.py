@@ -17,6 +17,7 @@ from data_layer import DataLayer, Settings
 from data_layer.entities.enums import GenerationStatus
 from data_layer.recorder.application import RecorderOptions, recorded
 from data_layer.recorder.people import LOCAL_EMAIL
+from data_layer.recorder.projects import open_address
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.generations import TreeCode, TreeGeneration, TreeVariant
 from data_layer.server.faces import whole_application
@@ -114,7 +115,7 @@ async def until(condition: Callable[[], Any]) -> None:
 @asynccontextmanager
 async def serving(data: DataLayer, backend: Backend, **options: Any) -> AsyncIterator[Recorded]:
     chosen = RecorderOptions(**options)
-    async with recorded(data, whole_application(data), backend.application, chosen) as application:
+    async with recorded(data, whole_application(data, open_address), backend.application, chosen) as application:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         server = HttpServer(application, listener, finish_seconds=2, largest_message=LARGEST)

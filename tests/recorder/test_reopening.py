@@ -159,3 +159,10 @@ async def test_the_list_searches_deletes_and_restores(data: DataLayer, backend: 
         await page.click("button:text-is('Undo')")
         await page.wait_for_selector("#list>li:nth-child(2)")
         assert len(await served.trees()) == 2
+        [[bakery], _] = await served.trees()
+        async with served.client() as client:
+            console = await client.get(f"/console/projects/{bakery.project_id}")
+        assert f'href="/my-projects#open={bakery.project_id}"' in console.text
+        await page.goto("about:blank")
+        await page.goto(f"{served.url}/my-projects#open={bakery.project_id}")
+        await page.wait_for_selector("html[data-opened-project]")

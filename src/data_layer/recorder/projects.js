@@ -150,4 +150,15 @@ form.addEventListener("submit", (event) => {
   load(form.elements.q.value.trim());
 });
 more.addEventListener("click", () => load(form.elements.q.value.trim(), following));
-load();
+
+// The console leads here, because their page must find the stack among its settings when it starts.
+const wanted = /^#open=([0-9a-f-]{36})$/.exec(location.hash);
+if (wanted) {
+  history.replaceState(null, "", location.pathname);
+  open({ id: wanted[1] }).catch((error) => {
+    load();
+    line.textContent = error.message;
+  });
+} else {
+  load();
+}

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 log = get_log(__name__)
 
 PROJECTS_PATH = "/my-projects"
+
+
+def open_address(project_id: UUID) -> str:
+    """Where a project is opened in the page of the application."""
+    return f"{PROJECTS_PATH}#open={project_id}"
+
+
 _TREE = f"{PROJECTS_PATH}/tree/"
 _SCRIPT = f"{PROJECTS_PATH}/projects.js"
 _PAGE_OF_FILES = 200

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from data_layer.hosted.router import make_router as make_hosted_router
 from data_layer.server.served import Served
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from fastapi import FastAPI
     from starlette.types import ASGIApp
 
@@ -19,9 +21,14 @@ if TYPE_CHECKING:
     from data_layer.recorder.application import RecorderOptions
 
 
-def whole_application(data: DataLayer) -> FastAPI:
-    """Put all faces into one application, which shares their middleware, origins and error answers."""
-    faces = [make_console(data), make_hosted_router(data)]
+def whole_application(data: DataLayer, open_project: Callable[[UUID], str] | None = None) -> FastAPI:
+    """Put all faces into one application, which shares their middleware, origins and error answers.
+
+    Args:
+        data: open.
+        open_project: the address at which a project is opened in the application that makes the pages.
+    """
+    faces = [make_console(data, open_project), make_hosted_router(data)]
     return create_app(data, [face for face in faces if face is not None])
 
 
@@ -36,7 +43,8 @@ def around_application(application: ASGIApp, options: RecorderOptions, *, larges
 
     def make(data: DataLayer) -> AbstractAsyncContextManager[ASGIApp]:
         from data_layer.recorder.application import recorded
+        from data_layer.recorder.projects import open_address
 
-        return recorded(data, whole_application(data), application, options)
+        return recorded(data, whole_application(data, open_address), application, options)
 
     return Served(make, largest_message)
