@@ -270,7 +270,7 @@ async def list_factors(call: Call, user_id: UUID) -> FactorsView:
 
 @routes.delete("/users/{user_id}/second-factors", summary="Reset somebody's second factors", errors=[404])
 async def reset_factors(call: Call, user_id: UUID) -> Reset:
-    """For administrators, when somebody has lost them: make sure who asks. All sessions of the person end."""
+    """For administrators, after they were lost: check the person's identity first. All their sessions end."""
     return Reset(removed=await call.data.accounts.reset_factors(call.actor, user_id))
 
 

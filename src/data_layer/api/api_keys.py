@@ -1,4 +1,4 @@
-"""API keys over HTTP: made and revoked by people who are logged in, never by a key."""
+"""API keys over HTTP: made and revoked by people in a session, never by a key."""
 
 from __future__ import annotations
 

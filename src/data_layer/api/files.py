@@ -36,7 +36,7 @@ def make_router(data: DataLayer) -> APIRouter:
     router = APIRouter(prefix="/v1/files", tags=["files"])
     problems: dict[int | str, dict[str, Any]] = {
         403: {"description": "The URL is not valid (any more)."},
-        404: {"description": "There is no such file."},
+        404: {"description": "The file does not exist."},
     }
     answers = problems | {
         206: {"description": "The part that was asked for."},

@@ -125,7 +125,7 @@ class EmailVerification(MailedToken):
 
 
 class PasswordReset(MailedToken):
-    """A new password for somebody who reads the mail of an account."""
+    """A new password, chosen with the token that was mailed."""
 
     password: Password
 

@@ -1,4 +1,4 @@
-"""Second factors over HTTP: authenticator apps, passkeys and recovery codes of the person who is logged in."""
+"""Second factors over HTTP: authenticator apps, passkeys and recovery codes of the caller."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Terminal(Observer):
             console.print(Text(f"{name:>9}  ", style="bold").append(plain(place), style="not bold"), soft_wrap=True)
         say(f"Press Ctrl-C to stop. In another terminal: {_program()} projects list")
         if self._code is not None:
-            say(f"There is no administrator: open {service}/console/first and enter {self._code} (shown only now)")
+            say(f"No administrator exists yet: open {service}/console/first and enter {self._code} (shown only now)")
         say(f"Look at everything in the console: {service}/console")
 
     def stopping(self) -> None:

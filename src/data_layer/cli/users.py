@@ -152,7 +152,7 @@ def verify(user: User, *, as_json: AsJson = False) -> None:
 
 @commands.command("reset-factors")
 def reset_factors(user: User, *, as_json: AsJson = False) -> None:
-    """Remove the second factors of somebody who has lost them; the sessions end."""
+    """Remove the second factors of a person after they were lost; all sessions end."""
 
     async def work(accounts: AccountService) -> int:
         from data_layer.schemas.actors import SYSTEM

@@ -1,4 +1,4 @@
-"""The client: an address, who asks, and the resources of the API."""
+"""The client: an address, credentials, and the resources of the API."""
 
 from __future__ import annotations
 

@@ -129,7 +129,9 @@ class Writer:
     def _open(self, variant: int) -> _Variant:
         self._raise()
         if not 0 <= variant < len(self._variants):
-            raise ValueError(f"the generation has {len(self._variants)} variants; there is no variant {variant}")
+            raise ValueError(
+                f"variant {variant} does not exist: the generation has {len(self._variants)}, counted from 0"
+            )
         found = self._variants[variant]
         if found.has_ended:
             raise ValueError(f"variant {variant} has ended and takes nothing more")

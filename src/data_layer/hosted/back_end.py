@@ -114,7 +114,7 @@ class BackEnd:
         except NotFoundError:
             if not received.files:
                 raise
-            # Its files were deleted since they were saved, which is no reason to lose the page.
+            # Its files were deleted since they were saved; the page must not be lost for that.
             return await receive(received.model_copy(update={"files": ()}))
 
     async def store_image_data(self, call: Call) -> dict[str, str]:

@@ -78,8 +78,8 @@ class StoredGeneration:
 def read_store(body: Mapping[str, Any], prompt: Prompt) -> StoredGeneration:
     """Read the body of /generations/store.
 
-    What is only told about a page is read with patience, because the call is never repeated: a page is not lost for a
-    figure that makes no sense.
+    Details about a page are read leniently, because the call is never repeated: a figure that makes no sense must not
+    lose the page.
 
     Args:
         body: the JSON.
@@ -88,17 +88,17 @@ def read_store(body: Mapping[str, Any], prompt: Prompt) -> StoredGeneration:
     Raises:
         InvalidValueError: what a page cannot be stored without is missing.
     """
-    told = body.get("other_info")
-    told = told if isinstance(told, Mapping) else {}
+    details = body.get("other_info")
+    details = details if isinstance(details, Mapping) else {}
     is_imported = body.get("is_imported_from_code") is True
-    update = told.get("generation_type") == "update" or prompt.base_code is not None
+    update = details.get("generation_type") == "update" or prompt.base_code is not None
     duration = _number(body.get("duration")) or 0.0
     model = read_model(body.get("llm_version"))
     kept = ("edit_base_model", "edit_base_variant_index", "edit_base_generation_type", "generation_type")
     return StoredGeneration(
         user_id=require_text(body, "user_id"),
         group_id=require_text(body, "generation_group_id"),
-        variant_index=max(_count(told.get("variant_index")) or 1, 1) - 1,
+        variant_index=max(_count(details.get("variant_index")) or 1, 1) - 1,
         request_type=RequestType.UPDATE if update else RequestType.CREATE,
         input_mode=_one_of(InputMode, body.get("input_mode"), InputMode.IMAGE),
         stack=_one_of(CodeStack, body.get("stack"), CodeStack.HTML_TAILWIND),
@@ -107,12 +107,12 @@ def read_store(body: Mapping[str, Any], prompt: Prompt) -> StoredGeneration:
         result=_read_usage(body.get("llm_usage"), model, duration),
         duration=duration,
         prompt=prompt,
-        base_variant_index=_count(told.get("edit_base_variant_index")) if update else None,
+        base_variant_index=_count(details.get("edit_base_variant_index")) if update else None,
         video=_text(body.get("video_data_url")),
         notes={
             "payment_method": _text(body.get("payment_method")) or "unknown",
             "is_imported_from_code": is_imported,
-            **{name: told[name] for name in kept if isinstance(told.get(name), str | int)},
+            **{name: details[name] for name in kept if isinstance(details.get(name), str | int)},
         },
     )
 

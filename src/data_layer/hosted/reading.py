@@ -72,7 +72,7 @@ class BodyReader:
         """Read a body of /generations/store.
 
         Raises:
-            HTTPException: 400 for what is no JSON object.
+            HTTPException: 400 for anything but a JSON object.
             InvalidValueError: what a page cannot be stored without is missing.
         """
         async with self._slots:
@@ -145,7 +145,7 @@ def _read_object(body: bytearray) -> dict[str, Any]:
 def _load(text: str | bytearray) -> Any:
     """The value of a JSON text, with the halves of surrogate pairs that only Python's own module reads and writes.
 
-    None for what is no JSON.
+    None for anything but JSON.
     """
     try:
         return orjson.loads(text)

@@ -105,7 +105,7 @@ async def by_person(call: Call) -> None:
     """Let somebody through who comes with a token of the issuer, or one of ours; while much is asked, in turn.
 
     Raises:
-        AuthenticationError: nobody who is known does.
+        AuthenticationError: neither is accepted.
     """
     set_patience(ORDINARY)
     await by_person_first(call)
@@ -121,7 +121,7 @@ async def by_person_first(call: Call) -> None:
 
 
 def by_back_end(secret: SecretStr) -> Handler:
-    """Return what lets through whoever has the secret, and nobody else."""
+    """Return a check that accepts the secret and nothing else."""
     expected = f"Bearer {secret.get_secret_value()}".encode()
 
     async def authorize(call: Call) -> None:

@@ -321,7 +321,7 @@ class DataLayer:
             actor: who reads them; by default the operator.
 
         Raises:
-            PermissionDeniedError: the actor is no administrator.
+            PermissionDeniedError: the actor is not an administrator.
         """
         return await self._opened.statistics.gather(actor)
 

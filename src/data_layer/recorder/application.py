@@ -189,7 +189,7 @@ class RecordedApplication:
     async def _for_person(
         self, scope: Scope, receive: Receive, answer: Callable[[Actor, Request], Awaitable[Response | None]]
     ) -> Response | None:
-        """What is answered to a person; one who has not logged in is asked to."""
+        """The answer for a person; without a session, the way to the log-in page."""
         request = Request(scope, receive)
         try:
             # Theirs allows pages of any origin; ours must not, because nobody logs in on a laptop.

@@ -38,7 +38,7 @@ def load_application(name: str) -> ASGIApp:
             found = getattr(found, part)
     except ModuleNotFoundError as error:
         where = f"in {folder} or its environment"
-        raise ConfigurationError(f"cannot load {name}: there is no module {error.name!r} {where}") from error
+        raise ConfigurationError(f"cannot load {name}: the module {error.name!r} does not exist {where}") from error
     except AttributeError:
         raise ConfigurationError(f"cannot load {name}: the module has no {attribute!r}") from None
     if not callable(found):

@@ -36,7 +36,7 @@ class Actor:
 
     @classmethod
     def user(cls, user_id: UUID, role: UserRole = UserRole.USER, scopes: frozenset[ApiScope] | None = None) -> Actor:
-        """Someone who is logged in, or a program that shows an API key of theirs."""
+        """A person in a session, or a program with their API key."""
         return cls(user_id=user_id, role=role, scopes=scopes)
 
 

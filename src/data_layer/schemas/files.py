@@ -91,7 +91,7 @@ class PublicFile(Value):
 
 
 class DirectUpload(Value):
-    """Permission to send a file straight to the storage. Anyone who has the URL can use it: never store or log it.
+    """Permission to send a file straight to the storage. The URL is the permission: never store or log it.
 
     ``id`` is the file's once `complete_upload` has accepted it; ``headers`` must be sent exactly so.
     """

@@ -17,7 +17,7 @@ from data_layer.schemas.base import Input, JsonObject, View
 
 
 class ActiveSession(View):
-    """A session that is accepted: who is logged in, and as what.
+    """An accepted session: the person and their role.
 
     ``expires_at`` is when it ends if nothing more is done in it; use moves that on.
     """

@@ -38,7 +38,7 @@ class FirstAdministratorService:
     """Makes the first administrator, once.
 
     Args:
-        accounts: who is there, and makes the account.
+        accounts: finds people, and makes the account.
         cache: holds the hash of the code.
     """
 
@@ -47,7 +47,7 @@ class FirstAdministratorService:
         self._cache = cache
 
     async def is_missing(self) -> bool:
-        """Whether there is no administrator."""
+        """Whether an administrator is still missing."""
         return not await self._accounts.list(SYSTEM, role=UserRole.ADMIN, limit=1)
 
     async def offer(self) -> str | None:

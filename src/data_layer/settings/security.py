@@ -77,8 +77,8 @@ class SecuritySettings(SettingsPart):
     )
     request_limit_address: RequestLimit = Field(
         12_000,
-        description="Requests to the API that one address (64 bits of IPv6) may send in a minute, whoever sends them; "
-        "0: any number.",
+        description="Requests to the API that one address (64 bits of IPv6) may send in a minute, for all "
+        "people behind it together; 0: any number.",
     )
 
     def contradictions(self) -> list[str]:

@@ -51,7 +51,7 @@ async def enter(_call: PageCall) -> Response:
 
 @pages.get("/login")
 async def ask(call: PageCall, next_path: Next = HOME) -> Response:
-    """Ask who it is; a person who is logged in goes on."""
+    """Ask for a login; a person with a session goes on."""
     target = next_path if is_own_path(next_path) else HOME
     if cookie_of(call, COOKIE) is not None:
         try:

@@ -259,10 +259,10 @@ class Factors:
             return await self._new_codes(tx, user_id)
 
     async def reset_factors(self, actor: Actor, user_id: UUID) -> int:
-        """Remove all factors of somebody who has lost them, and the recovery codes; how many. All sessions end.
+        """Remove all factors and recovery codes after a person lost them; return how many. All sessions end.
 
         Args:
-            actor: an administrator, who has made sure who asks for it.
+            actor: an administrator, after checking the identity of the person.
             user_id: whose.
 
         Raises:

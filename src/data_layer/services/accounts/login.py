@@ -114,8 +114,7 @@ class Login:
         """
         check_texts(device_id, place)
         async with self._with_verified_user(email, password, reactivate=reactivate) as (tx, user):
-            new = await self._dependencies.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
-            return await self._dependencies.tokens.begin(tx, new.session)
+            return await self._begin_tokens(tx, user, kind=kind, device_id=device_id, place=place)
 
     async def finish_log_in(
         self,
@@ -155,8 +154,7 @@ class Login:
         """
         check_texts(device_id, place)
         async with self._with_proven_user(challenge, proof) as (tx, user):
-            new = await self._dependencies.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
-            return await self._dependencies.tokens.begin(tx, new.session)
+            return await self._begin_tokens(tx, user, kind=kind, device_id=device_id, place=place)
 
     async def finish_authentication(self, challenge: str, proof: FactorProof) -> UserFull:
         """The same for ``authenticate``.
@@ -167,9 +165,15 @@ class Login:
         async with self._with_proven_user(challenge, proof) as (_, user):
             return UserFull.model_validate(user)
 
+    async def _begin_tokens(
+        self, tx: UnitOfWork, user: User, *, kind: SessionType, device_id: str | None, place: GeoLocation | None
+    ) -> TokenPair:
+        new = await self._dependencies.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
+        return await self._dependencies.tokens.begin(tx, new.session)
+
     @asynccontextmanager
     async def _with_proven_user(self, challenge: str, proof: FactorProof) -> AsyncIterator[tuple[UnitOfWork, User]]:
-        """Yield the user who has shown password and second factor, and the transaction in which that is known."""
+        """Yield the user after password and second factor were proven, and the transaction that proved them."""
         pending = self._factors.challenges.read(LOG_IN, challenge)
         async with self._dependencies.transactions() as tx:
             known = await tx.users.find_one(id=pending.user_id)

@@ -216,7 +216,7 @@ class BearerTokens:
         return _KnownAccount(Actor.user(user_id, found.role), user_id, 0, "", self._clock())
 
     async def _remind(self, subject: str, known: _KnownAccount) -> _KnownAccount:
-        """Store again what is known of an account, for when the database is away; who asks does not depend on it."""
+        """Store again what is known of an account, for when the database is away; nobody waits for it."""
         known = replace(known, remembered_at=self._clock())
         _keep(self._known, subject, known, _MOST_ACCOUNTS)
         with suppress(DatabaseError):

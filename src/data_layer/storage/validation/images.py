@@ -129,7 +129,7 @@ _READ = 64 * 1024
 _MAX_SIDE = 500_000  # Pixels. Browsers show nothing of that size either.
 _WAIT = 30.0
 _OVERHEAD = 8 * 1024 * 1024
-_WHOLE_PNG = 5_000_000  # Pixels. A PNG of up to so many is decoded at once, in half the time that strips take.
+_WHOLE_PNG = 5_000_000  # Pixels. A PNG of up to so many is decoded at once, which is quicker than in strips.
 _MAX_WEBP_CANVAS = 50_000_000
 # Pillow holds the interpreter's lock while libwebp decodes: about 45 ms for so many pixels with something in each
 # (benchmarks/inspection_stalls.py), and no other thread runs meanwhile.
@@ -319,7 +319,8 @@ def _reduced(file: ReceivedFile, picture: Picture, scale: int, watch: _Watch) ->
         scaling = _scaling(width, _row(picture), scale)
         strips = _png_strips(source, picture, picture.png, scaling.rows)
     else:
-        image = image or _decoded(source, picture, scale)
+        if image is None:
+            image = _decoded(source, picture, scale)
         if picture.image_format == "JPEG":
             scale = max(1, scale // _draft_scale(scale))
             width, height = image.size
