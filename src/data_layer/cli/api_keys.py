@@ -9,11 +9,11 @@ from uuid import UUID
 
 import typer
 
-from data_layer.cli.output import AsJson, counted, print_json, print_table, read_settings, run, say
-from data_layer.config import Settings
+from data_layer.cli.output import AsJson, counted, print_json, print_table, run_with_data, say
 from data_layer.errors import InvalidValueError
 
 if TYPE_CHECKING:
+    from data_layer.layer import DataLayer
     from data_layer.schemas.api_keys import ApiKeyView, NewApiKey
 
 _COLUMNS = ("Id", "Name", "Begins", "Scopes", "Made", "Last use", "Ends")
@@ -26,7 +26,13 @@ User = Annotated[str, typer.Argument(help="The id or the e-mail address of the p
 @commands.command("list")
 def list_keys(user: User, *, as_json: AsJson = False) -> None:
     """List the API keys of a person, the newest first; those that have ended for 90 days more."""
-    keys = run(_list(read_settings(as_json=as_json), user), as_json=as_json)
+
+    async def work(data: DataLayer) -> Sequence[ApiKeyView]:
+        from data_layer.schemas.actors import SYSTEM
+
+        return await data.api_keys.list(SYSTEM, (await data.accounts.find(SYSTEM, user)).id)
+
+    keys = run_with_data(work, as_json=as_json)
     if as_json:
         print_json(keys)
     elif not keys:
@@ -50,8 +56,19 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make an API key for a person. The key is printed once and cannot be had again."""
-    lifetime = None if expires_in is None else timedelta(days=expires_in)
-    new = run(_create(read_settings(as_json=as_json), user, name, scope, lifetime), as_json=as_json)
+
+    async def work(data: DataLayer) -> NewApiKey:
+        from data_layer.entities.enums import ApiScope
+        from data_layer.schemas.actors import SYSTEM
+
+        if any(each not in list(ApiScope) for each in scope):
+            raise InvalidValueError(f"--scope must be one of: {', '.join(ApiScope)}", field="scope")
+        lifetime = None if expires_in is None else timedelta(days=expires_in)
+        owner = await data.accounts.find(SYSTEM, user)
+        scopes = [ApiScope(each) for each in scope]
+        return await data.api_keys.create(SYSTEM, name=name, scopes=scopes, expires_in=lifetime, owner_id=owner.id)
+
+    new = run_with_data(work, as_json=as_json)
     secret = new.secret.get_secret_value()
     if as_json:
         print_json({"secret": secret, "api_key": new.key.model_dump(mode="json")})
@@ -63,7 +80,13 @@ def create(
 @commands.command()
 def revoke(key: Annotated[UUID, typer.Argument(help="The id of the key.")], *, as_json: AsJson = False) -> None:
     """End an API key for good; within two seconds, everywhere."""
-    was_in_force = run(_revoke(read_settings(as_json=as_json), key), as_json=as_json)
+
+    async def work(data: DataLayer) -> bool:
+        from data_layer.schemas.actors import SYSTEM
+
+        return await data.api_keys.revoke(SYSTEM, key)
+
+    was_in_force = run_with_data(work, as_json=as_json)
     if as_json:
         print_json({"revoked": was_in_force})
     else:
@@ -77,41 +100,3 @@ def _cells(key: ApiKeyView) -> tuple[object, ...]:
         ends = f"{key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "never"
     used = f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never"
     return (key.id, key.name, key.prefix, ", ".join(key.scopes), f"{key.created_at:%Y-%m-%d %H:%M}", used, ends)
-
-
-async def _list(settings: Settings, user: str) -> Sequence[ApiKeyView]:
-    from data_layer.layer import DataLayer
-    from data_layer.schemas.actors import SYSTEM
-
-    async with DataLayer(settings) as data:
-        return await data.api_keys.list(SYSTEM, (await data.accounts.find(SYSTEM, user)).id)
-
-
-async def _create(
-    settings: Settings, user: str, name: str, scopes: Sequence[str], expires_in: timedelta | None
-) -> NewApiKey:
-    from data_layer.context import request_context
-    from data_layer.entities.enums import ApiScope
-    from data_layer.layer import DataLayer
-    from data_layer.schemas.actors import SYSTEM
-
-    unknown = [scope for scope in scopes if scope not in list(ApiScope)]
-    if unknown:
-        raise InvalidValueError(f"--scope must be one of: {', '.join(ApiScope)}", field="scope")
-    chosen = [ApiScope(scope) for scope in scopes]
-    async with DataLayer(settings) as data:
-        with request_context(source="cli"):
-            owner = await data.accounts.find(SYSTEM, user)
-            return await data.api_keys.create(
-                SYSTEM, name=name, scopes=chosen, expires_in=expires_in, owner_id=owner.id
-            )
-
-
-async def _revoke(settings: Settings, key: UUID) -> bool:
-    from data_layer.context import request_context
-    from data_layer.layer import DataLayer
-    from data_layer.schemas.actors import SYSTEM
-
-    async with DataLayer(settings) as data:
-        with request_context(source="cli"):
-            return await data.api_keys.revoke(SYSTEM, key)

@@ -178,12 +178,11 @@ def export(
     """Write everything that is kept about a person to a ZIP file, for that person."""
 
     async def work(data: DataLayer) -> Path:
-        from data_layer.context import request_context
         from data_layer.schemas.actors import SYSTEM
 
         account = await data.accounts.find(SYSTEM, user)
         target = output or Path(f"export-{account.id}.zip")
-        with request_context(source="cli"), new_file(target, replaces=force) as file:
+        with new_file(target, replaces=force) as file:
             async for piece in data.personal_data.export(SYSTEM, account.id):
                 file.write(piece)
         return target

@@ -470,7 +470,7 @@ class AdminCalls(Resource):
     async def reset_factors(self, user_id: UUID | str) -> Reset:
         """Reset somebody's second factors.
 
-        For administrators, when somebody has lost them: make sure who asks. All sessions of the person end.
+        For administrators, after they were lost: check the person's identity first. All their sessions end.
         """
         return await self.transport.send(Reset, Call("DELETE", f"/v1/admin/users/{path_value(user_id)}/second-factors"))
 

@@ -176,7 +176,7 @@ class AcceptedRegistration(Answer):
 
 
 class ActiveSession(Answer):
-    """A session that is accepted: who is logged in, and as what.
+    """An accepted session: the person and their role.
 
     ``expires_at`` is when it ends if nothing more is done in it; use moves that on.
     """
@@ -459,8 +459,7 @@ class DesignSystems(Answer):
 
 
 class DirectUpload(Answer):
-    """Permission to send a file straight to the storage. Anyone who has the URL can use it: never store or
-    log it.
+    """Permission to send a file straight to the storage. The URL is the permission: never store or log it.
 
     ``id`` is the file's once `complete_upload` has accepted it; ``headers`` must be sent exactly so.
     """
