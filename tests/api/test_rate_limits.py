@@ -66,6 +66,7 @@ async def test_an_address_has_a_limit_before_anybody_is_known(settings: Settings
         assert answers[-1].json()["code"] == "too_many_requests"
         assert (await flood.get(ME, headers=headers)).status_code == 429
         assert (await other.get(ME, headers=headers)).status_code == 200
+        assert (await flood.get("/docs")).status_code == 429
         for path in ("/livez", "/readyz", "/health"):
             answer = await flood.get(path)
             assert answer.status_code == 200

@@ -205,3 +205,20 @@ async def test_it_is_off_by_default_and_needs_an_issuer(settings: Settings) -> N
         settings.replaced(oidc_accept_bearer=False)
     with pytest.raises(ConfigurationError, match="SAAS_API_SECRET"):
         settings.replaced(environment="production", saas_api_secret="secret")
+
+
+async def test_page_calls_are_limited_and_what_the_back_end_sends_is_not(settings: Settings, clerk: Clerk) -> None:
+    async with DataLayer(settings.replaced(request_limit_person=2, request_limit_address=4)) as few:
+        await few.cache.flush()
+        transport = httpx.ASGITransport(whole_application(few), client=("192.0.2.1", 4711))
+        async with httpx.AsyncClient(transport=transport, base_url=PUBLIC_URL) as client:
+            ann, bob = Page(client, clerk, "user_ann"), Page(client, clerk, "user_bob")
+            answers = [await ann.send("POST", "/users/create") for _ in range(3)]
+            assert [answer.status_code for answer in answers] == [200, 200, 429]
+            assert answers[0].headers["ratelimit"].startswith('"person";r=1;')
+            assert int(answers[2].headers["retry-after"]) > 0
+            assert [(await bob.send("POST", "/users/create")).status_code for _ in range(2)] == [200, 429]
+            secret = {"authorization": f"Bearer {SECRET}"}
+            for path in ("/generations/store", "/assets/store_image_data", "/assets/store_image_url"):
+                answer = await client.post(path, headers=secret, json=[])
+                assert answer.status_code in {400, 422}, "it was let in, and read"

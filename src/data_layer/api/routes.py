@@ -36,7 +36,7 @@ from data_layer.schemas.sessions import ActiveSession
 from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import Caller, People, authenticate, people_of
 from data_layer.web.compression import decompressed
-from data_layer.web.deadlines import ORDINARY, Deadline, patience_until
+from data_layer.web.deadlines import Deadline, patience_until, seconds_for
 from data_layer.web.errors import described
 from data_layer.web.rate_limits import admit
 
@@ -166,8 +166,9 @@ class ServiceRoute(APIRoute):
 
         async def answer(request: Request) -> Response:
             people = people_of(request)
-            seconds = None if self._takes_long else people.data.settings.service.request_deadline or None
-            set_patience(patience_until(seconds) if self._is_shed_last else ORDINARY)
+            seconds = seconds_for(people.data.settings.service, takes_long=self._takes_long)
+            if self._is_shed_last:
+                set_patience(patience_until(seconds))
             async with Deadline(seconds) as deadline:
                 response = await self._handle(request, deadline, handle)
             # What people see of themselves stays out of every cache, unless the handler says otherwise.

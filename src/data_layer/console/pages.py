@@ -35,7 +35,10 @@ from data_layer.observability.log import get_log
 from data_layer.schemas.actors import Actor
 from data_layer.services.permissions import Permission, is_allowed
 from data_layer.web.authentication import Caller, authenticate, people_of, refuse_other_sites
-from data_layer.web.errors import problem_of
+from data_layer.web.bodies import read_body
+from data_layer.web.deadlines import Deadline, seconds_for
+from data_layer.web.errors import failure_headers, problem_of
+from data_layer.web.rate_limits import admit
 
 log = get_log(__name__)
 
@@ -109,11 +112,7 @@ class PageCall(Request):
     async def pairs(self) -> list[tuple[str, str]]:
         """The same with every value."""
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        body = bytearray()
-        async for piece in self.stream():
-            body += piece
-            if len(body) > _LARGEST_FORM:
-                raise HTTPException(413)
+        body = await read_body(self, _LARGEST_FORM)
         if not body:
             return []
         if kind != "application/x-www-form-urlencoded":
@@ -180,6 +179,7 @@ class _Declared:
     methods: tuple[str, ...]
     handler: Callable[..., Any]
     needs_login: bool
+    takes_long: bool
 
 
 class Pages:
@@ -195,17 +195,17 @@ class Pages:
         self._needs_login = needs_login
         self._declared: list[_Declared] = []
 
-    def get(self, path: str = "") -> Callable[[Handler], Handler]:
-        """Declare a page."""
-        return self._add(path, ("GET", "HEAD"))
+    def get(self, path: str = "", *, takes_long: bool = False) -> Callable[[Handler], Handler]:
+        """Declare a page; one that takes long has no deadline (REQUEST_DEADLINE)."""
+        return self._add(path, ("GET", "HEAD"), takes_long)
 
-    def post(self, path: str = "") -> Callable[[Handler], Handler]:
-        """Declare what a form does."""
-        return self._add(path, ("POST",))
+    def post(self, path: str = "", *, takes_long: bool = False) -> Callable[[Handler], Handler]:
+        """Declare what a form does; see ``get``."""
+        return self._add(path, ("POST",), takes_long)
 
-    def _add(self, path: str, methods: tuple[str, ...]) -> Callable[[Handler], Handler]:
+    def _add(self, path: str, methods: tuple[str, ...], takes_long: bool) -> Callable[[Handler], Handler]:  # noqa: FBT001  (of get and post)
         def add(handler: Handler) -> Handler:
-            self._declared.append(_Declared(self._prefix + path, methods, handler, self._needs_login))
+            self._declared.append(_Declared(self._prefix + path, methods, handler, self._needs_login, takes_long))
             return handler
 
         return add
@@ -213,38 +213,37 @@ class Pages:
     def routes(self, renderer: Renderer) -> Iterator[APIRoute]:
         """The routes of the pages."""
         for each in self._declared:
-            yield PageRoute(
-                each.path, each.handler, renderer=renderer, needs_login=each.needs_login, methods=list(each.methods)
-            )
+            yield PageRoute(each, renderer)
 
 
 class PageRoute(APIRoute):
     """A route that answers with pages, also where it fails."""
 
-    def __init__(
-        self, path: str, endpoint: Callable[..., Any], *, renderer: Renderer, needs_login: bool, methods: list[str]
-    ) -> None:
+    def __init__(self, declared: _Declared, renderer: Renderer) -> None:
         self._renderer = renderer
-        self._needs_login = needs_login
-        super().__init__(path, endpoint, methods=methods, include_in_schema=False, response_model=None)
+        self._needs_login = declared.needs_login
+        self.takes_long = declared.takes_long
+        super().__init__(
+            declared.path,
+            declared.handler,
+            methods=list(declared.methods),
+            include_in_schema=False,
+            response_model=None,
+        )
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what answers a request."""
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            call = PageCall(request.scope, request.receive)
+            deadline = Deadline(seconds_for(people_of(request).data.settings.service, takes_long=self.takes_long))
+            call = PageCall(request.scope, deadline.without(request.receive))
             call.scope["console"] = self._renderer
             extend_request_context(source="console")
             try:
-                if self._needs_login:
-                    call.scope["caller"] = caller = await authenticate(call)
-                    standing = await people_of(call).rates.count(caller.counted_as)
-                    if standing is not None:
-                        standing.require()
-                else:
-                    refuse_other_sites(call)
-                response = await handle(call)
+                async with deadline:
+                    await self._let_in(call)
+                    response = await handle(call)
             except (InvalidSessionError, InvalidTokenError):
                 response = _ask_to_log_in(call)
             except HTTPException as error:
@@ -260,6 +259,13 @@ class PageRoute(APIRoute):
 
         return answer
 
+    async def _let_in(self, call: PageCall) -> None:
+        if self._needs_login:
+            call.scope["caller"] = caller = await authenticate(call)
+            await admit(people_of(call).rates, call.scope, caller.counted_as)
+        else:
+            refuse_other_sites(call)
+
 
 def add_pages(router: APIRouter, renderer: Renderer, *parts: Pages) -> None:
     """Add all pages of these parts to a router, and a page for every other address below ``/console``."""
@@ -274,7 +280,9 @@ def _page_of(call: PageCall, error: DataLayerError) -> Response:
     except DataLayerError:
         return _crashed(call, error)
     detail = None if isinstance(error, AuthenticationError) or problem.status >= 500 else problem.detail
-    return error_page(call, problem.status, detail)
+    page = error_page(call, problem.status, detail)
+    page.headers.update(failure_headers(problem.status, error))
+    return page
 
 
 def error_page(call: PageCall, status: int, detail: str | None = None) -> Response:

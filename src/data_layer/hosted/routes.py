@@ -16,7 +16,8 @@ from data_layer.layer import DataLayer
 from data_layer.schemas.actors import Actor
 from data_layer.web.authentication import authenticate, people_of
 from data_layer.web.bodies import read_body
-from data_layer.web.deadlines import ORDINARY
+from data_layer.web.deadlines import UNREPEATED
+from data_layer.web.rate_limits import admit
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -106,9 +107,11 @@ async def by_person(call: Call) -> None:
 
     Raises:
         AuthenticationError: neither is accepted.
+        TooManyRequestsError: this person has sent too many.
     """
-    set_patience(ORDINARY)
-    await by_person_first(call)
+    caller = await authenticate(call)
+    await admit(people_of(call).rates, call.scope, caller.counted_as)
+    call.scope["hosted_actor"] = caller.actor
 
 
 async def by_person_first(call: Call) -> None:
@@ -116,8 +119,10 @@ async def by_person_first(call: Call) -> None:
 
     Raises:
         AuthenticationError: see ``by_person``.
+        TooManyRequestsError: see ``by_person``.
     """
-    call.scope["hosted_actor"] = (await authenticate(call)).actor
+    set_patience(UNREPEATED)
+    await by_person(call)
 
 
 def by_back_end(secret: SecretStr) -> Handler:
@@ -126,6 +131,7 @@ def by_back_end(secret: SecretStr) -> Handler:
 
     async def authorize(call: Call) -> None:
         given = [value for name, value in call.scope["headers"] if name == b"authorization"]
+        set_patience(UNREPEATED)
         # Of the same length in time whatever was sent; several headers are none.
         if not compare_digest(given[0] if len(given) == 1 else b"", expected):
             raise InvalidTokenError("the secret of the back end is not SAAS_API_SECRET")

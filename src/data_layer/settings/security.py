@@ -70,14 +70,14 @@ class SecuritySettings(SettingsPart):
         900_000, ge=1000, le=86_400_000, description="Length of that window, in milliseconds."
     )
     request_limit_person: RequestLimit = Field(
-        6000, description="Requests to the API that one person may send in a minute, from anywhere; 0: any number."
+        6000, description="Requests that one person may send in a minute, from anywhere; 0: any number."
     )
     request_limit_key: RequestLimit = Field(
         6000, description="Requests that may come with one API key in a minute; 0: any number."
     )
     request_limit_address: RequestLimit = Field(
         12_000,
-        description="Requests to the API that one address (64 bits of IPv6) may send in a minute, for all "
+        description="Requests that one address (64 bits of IPv6) may send in a minute, for all "
         "people behind it together; 0: any number.",
     )
 

@@ -12,10 +12,19 @@ from data_layer.errors import DeadlineExceededError
 if TYPE_CHECKING:
     from starlette.types import Message, Receive
 
+    from data_layer.settings.service import ServiceSettings
+
 ORDINARY = Patience(Priority.ORDINARY)
 """How requests wait whose callers repeat them."""
 PROBE = Patience(Priority.PROBE)
+UNREPEATED = Patience(Priority.SHED_LAST)
+"""How requests wait that nobody sends again, and that have no deadline."""
 _SHARE = 0.75
+
+
+def seconds_for(settings: ServiceSettings, *, takes_long: bool) -> float | None:
+    """The time that a request has (REQUEST_DEADLINE); None: any."""
+    return None if takes_long else settings.request_deadline or None
 
 
 def patience_until(seconds: float | None) -> Patience:

@@ -148,7 +148,7 @@ def failure(scope: Scope, error: DataLayerError) -> Response:
         DataLayerError: this one, if it has no status.
     """
     problem = problem_of(scope, error)
-    return _respond(problem, _headers(problem.status, error))
+    return _respond(problem, failure_headers(problem.status, error))
 
 
 def problem_of(scope: Scope, error: DataLayerError) -> Problem:
@@ -182,7 +182,8 @@ def refusal(scope: Scope, status: int, detail: str) -> Response:
     return _answer(scope, status, code_of(status), detail)
 
 
-def _headers(status: int, error: DataLayerError) -> dict[str, str]:
+def failure_headers(status: int, error: DataLayerError) -> dict[str, str]:
+    """What the answer to a failure of a service says beside its status: when to try again, and how to log in."""
     if isinstance(error, TooManyAttemptsError | TooManyRequestsError | StillRunningError):
         return {"retry-after": f"{error.retry_after:.0f}"} | _exceeded(error)
     if status == 503 and not isinstance(error, StorageError):

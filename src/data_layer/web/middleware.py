@@ -11,14 +11,15 @@ from fastapi import routing
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from data_layer.context import request_context
+from data_layer.context import request_context, set_patience
 from data_layer.observability.log import get_log
 from data_layer.observability.metrics.http import UNMATCHED, HttpCounters
 from data_layer.observability.tracing.current import current_traceparent
 from data_layer.services.shares import SHARE_PATH
+from data_layer.web.deadlines import ORDINARY
 from data_layer.web.errors import internal_error
 from data_layer.web.proxies import Headers, TrustedProxies
-from data_layer.web.rate_limits import LIMITED, headers_of, refused_address
+from data_layer.web.rate_limits import headers_of, refused_address
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -40,7 +41,8 @@ class RequestMiddleware:
 
     - The address and the scheme of the client, as trusted proxies say (TRUSTED_PROXIES).
     - An id: that of the client's ``X-Request-ID`` if it is a sane one, else a new one. The answer carries it.
-    - A limit for its address, if it asks the API.
+    - A limit for its address, except for probes and static files.
+    - It waits for the database as requests do whose callers repeat them; routes and probes may say otherwise.
     - A context with address, user agent and id, for everything that is recorded; authentication adds the actor.
     - A line in the log with method, path, status, address and duration. Never the query, which may hold a secret, nor
       the token of a share.
@@ -52,7 +54,7 @@ class RequestMiddleware:
         proxies: which headers to believe.
         counters: where requests are counted; None: nowhere.
         routes: whose templates name the counters.
-        rates: how many requests to the API an address may send.
+        rates: how many requests an address may send.
     """
 
     def __init__(
@@ -82,13 +84,14 @@ class RequestMiddleware:
         client = scope["client"][0] if scope.get("client") else None
         request_id, agent = _identify(scope["headers"])
         scope["request_id"] = request_id
+        set_patience(ORDINARY)
         answer = _Answer(send, request_id, scope)
         counters = self._counters
         if counters is not None:
             counters.in_progress += 1
         with request_context(ip_address=client, user_agent=agent, source="api", correlation_id=request_id):
             try:
-                if scope["path"].startswith(LIMITED) and (refusal := await refused_address(self._rates, scope)):
+                if (refusal := await refused_address(self._rates, scope)) is not None:
                     await refusal(scope, receive, answer.send)
                 else:
                     await self._app(scope, receive, answer.send)

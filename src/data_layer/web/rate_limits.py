@@ -27,9 +27,18 @@ if TYPE_CHECKING:
 
     from data_layer.layer import DataLayer
 
-LIMITED = "/v1/"
-"""What the paths begin with that are limited by address; probes are elsewhere."""
-
+_UNCOUNTED = frozenset(
+    {
+        "/livez",
+        "/readyz",
+        "/health",
+        # All from one address, sent once and never again; each shows its secret before anything is done.
+        "/generations/store",
+        "/assets/store_image_data",
+        "/assets/store_image_url",
+    }
+)
+_STATIC = "/console/static/"
 _STANDINGS = "rate_limits"
 
 
@@ -60,12 +69,13 @@ async def admit(rates: RateLimiter, scope: Scope, identity: str) -> None:
 async def refused_address(rates: RateLimiter, scope: Scope) -> Response | None:
     """Count a request of an address; the refusal, if it is one too many.
 
-    Callers whose address is not known are not counted: they would share one limit.
+    Probes, static files and what the back end of the hosted application sends are not counted. Neither are callers
+    whose address is not known: they would share one limit.
     """
     # A list, because middleware inside may hand on a copy of the scope.
     scope[_STANDINGS] = []
-    address = current_context().ip_address
-    if address is None:
+    address, path = current_context().ip_address, scope["path"]
+    if address is None or path in _UNCOUNTED or path.startswith(_STATIC):
         return None
     try:
         await admit(rates, scope, f"address:{network_of(address)}")

@@ -46,7 +46,7 @@ async def _account(call: PageCall, code: int = 200, problems: dict[str, str] | N
     )
 
 
-@pages.get("/export")
+@pages.get("/export", takes_long=True)
 async def export(call: PageCall) -> Response:
     """Everything about the person as a ZIP, while it is read; the export itself is recorded."""
     pieces = call.data.personal_data.export(call.actor, call.user_id)

@@ -192,7 +192,7 @@ async def read_trail(call: PageCall, query: Annotated[TrailQuery, Query()]) -> R
     )
 
 
-@pages.get("/audit/export")
+@pages.get("/audit/export", takes_long=True)
 async def export_trail(call: PageCall, query: Annotated[TrailQuery, Query()]) -> Response:
     """The same entries as a CSV file, while they are read; the export itself is recorded."""
     pieces = call.data.audit.export(call.actor, query.as_filter(), format=ExportFormat.CSV, view=AuditView.COMPLIANCE)
@@ -255,7 +255,7 @@ async def system(call: PageCall) -> Response:
     )
 
 
-@pages.get("/doctor")
+@pages.get("/doctor", takes_long=True)
 async def examine(call: PageCall) -> Response:
     """What the doctor finds."""
     findings = await call.data.operations.examine(call.actor)
@@ -269,7 +269,7 @@ async def show_maintenance(call: PageCall) -> Response:
     return await _maintenance(call)
 
 
-@pages.post("/maintenance")
+@pages.post("/maintenance", takes_long=True)
 async def run_maintenance(call: PageCall) -> Response:
     """Run a round of maintenance, or look at what it would do."""
     fields = await call.fields()

@@ -211,7 +211,7 @@ async def show_images(call: PageCall, project_id: UUID, after: UUID | None = Non
     return _show(call, "images.html", place, images=found.images, next=found.next)
 
 
-@pages.get("/{project_id}/download")
+@pages.get("/{project_id}/download", takes_long=True)
 async def download(call: PageCall, project_id: UUID) -> Response:
     """All versions as a zip file."""
     tree = await call.data.generations.tree(call.actor, project_id, code=TreeCode.ALL)
