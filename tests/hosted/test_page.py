@@ -167,9 +167,22 @@ async def test_design_systems_of_each_person(ann: Page, page_of: Callable[[str],
     for body in bodies:
         wrong = await ann.send("POST", path, body)
         assert (wrong.status_code, type(wrong.json()["detail"])) == (400, str)
+    large = await ann.send("POST", path, {"name": "x", "content": "x" * 2**20})
+    assert (large.status_code, type(large.json()["detail"])) == (413, str)
     gone = await ann.send("DELETE", f"{path}/{made['id']}")
     assert (gone.status_code, gone.content) == (204, b"")
     assert await ann.call("GET", path) == []
+
+
+async def test_a_fault_of_ours_is_not_called_a_missing_design_system(
+    data: DataLayer, ann: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(type(data.designs), "list", fail)
+    answer = await ann.send("GET", "/api/design-systems")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE"])

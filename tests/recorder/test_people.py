@@ -127,6 +127,8 @@ async def test_design_systems_are_answered_as_the_application_does(served: Recor
             refused = await client.post(path, json=wrong)
             assert refused.status_code == 400
             assert isinstance(refused.json()["detail"], str)
+        large = await client.post(path, json={"name": "x", "content": "x" * 2**20})
+        assert (large.status_code, large.json()) == (413, {"detail": "the body may have 1048576 bytes at most"})
         for unknown in ("00000000-0000-0000-0000-000000000000", "odd"):
             assert (await client.patch(f"{path}/{unknown}", json={"name": "x"})).status_code == 404
             assert (await client.delete(f"{path}/{unknown}")).json() == {"detail": "Design system not found"}

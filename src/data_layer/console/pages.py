@@ -33,6 +33,7 @@ from data_layer.errors import AuthenticationError, DataLayerError, InvalidSessio
 from data_layer.layer import DataLayer
 from data_layer.observability.log import get_log
 from data_layer.schemas.actors import Actor
+from data_layer.services.own_paths import is_own_path
 from data_layer.services.permissions import Permission, is_allowed
 from data_layer.web.authentication import Caller, authenticate, people_of, refuse_other_sites
 from data_layer.web.bodies import read_body
@@ -158,12 +159,6 @@ class PageCall(Request):
 
     def _may(self, permission: str) -> bool:
         return self.caller is not None and is_allowed(self.actor, Permission(permission))
-
-
-def is_own_path(path: str) -> bool:
-    """Whether a text is a path of this host, and leads to no other one: where somebody goes on after logging in."""
-    is_path = path.startswith("/") and not path.startswith("//")
-    return is_path and path.isascii() and path.isprintable() and "\\" not in path
 
 
 def _uuid_text(text: str | None) -> str | None:

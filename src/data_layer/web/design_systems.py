@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import orjson
+from fastapi import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from data_layer.errors import ConflictError, InvalidValueError, NotFoundError
 from data_layer.schemas.designs import DesignSystemChanges, DesignSystemView
+from data_layer.web.bodies import read_body
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
@@ -28,16 +30,18 @@ async def answer_designs(data: DataLayer, actor: Actor, request: Request) -> Res
     """Answer a request for design systems.
 
     Returns:
-        What the application would answer: 200 and 201 with the design system, 204 for one that was deleted, 404 and
-        400 with ``detail``.
+        What the application would answer: 200 and 201 with the design system, 204 for one that was deleted, 404, 400
+        and 413 with ``detail``.
     """
     design_id = request.url.path.removeprefix(DESIGNS_PATH).strip("/")
     try:
         if not design_id:
             return await _answer_list(data, actor, request)
         return await _answer_one(data, actor, request, design_id)
-    except (NotFoundError, ValueError):
+    except NotFoundError:
         return JSONResponse({"detail": _MISSING}, 404)
+    except HTTPException as error:
+        return JSONResponse({"detail": error.detail}, error.status_code)
     except (InvalidValueError, ConflictError) as error:  # Also of a name that is empty.
         return JSONResponse({"detail": str(error)}, 400)
 
@@ -53,7 +57,10 @@ async def _answer_list(data: DataLayer, actor: Actor, request: Request) -> Respo
 
 
 async def _answer_one(data: DataLayer, actor: Actor, request: Request, design_id: str) -> Response:
-    found = UUID(design_id)
+    try:
+        found = UUID(design_id)
+    except ValueError:
+        raise NotFoundError(_MISSING) from None
     match request.method:
         case "GET" | "HEAD":
             return JSONResponse(_shown(await data.designs.get(actor, found)))
@@ -68,11 +75,7 @@ async def _answer_one(data: DataLayer, actor: Actor, request: Request, design_id
 
 
 async def _body(request: Request) -> dict[str, Any]:
-    content = b""
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > _LARGEST_BODY:
-            raise InvalidValueError("the body is too large", field="content")
+    content = await read_body(request, _LARGEST_BODY)
     try:
         sent = orjson.loads(content)
     except orjson.JSONDecodeError:

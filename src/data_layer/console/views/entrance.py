@@ -9,7 +9,7 @@ from fastapi import Query, Response
 from fastapi.responses import RedirectResponse
 
 from data_layer.console.languages import LANGUAGE_COOKIE
-from data_layer.console.pages import LOGIN_PATH, PageCall, Pages, is_own_path
+from data_layer.console.pages import LOGIN_PATH, PageCall, Pages
 from data_layer.context import current_context
 from data_layer.errors import (
     AccountInactiveError,
@@ -26,6 +26,7 @@ from data_layer.errors import (
 )
 from data_layer.schemas.factors import FactorProof
 from data_layer.schemas.sessions import NewSession
+from data_layer.services.own_paths import is_own_path
 from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import (
     COOKIE,

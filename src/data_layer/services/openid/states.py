@@ -12,6 +12,7 @@ from hmac import compare_digest
 import orjson
 
 from data_layer.errors import InvalidLoginError, InvalidValueError
+from data_layer.services.own_paths import LONGEST_PATH, is_own_path
 from data_layer.services.sessions.hashing import TokenHasher, make_token
 from data_layer.settings.security import SecuritySettings
 
@@ -21,8 +22,6 @@ LIFETIME = 600
 COOKIE_PREFIX = "__Host-oidc-"
 _NAMED = 16
 _STATE = re.compile(r"[A-Za-z0-9_-]{43}")
-_PATH = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*")
-_LONGEST_PATH = 1024
 _LONGEST_COOKIE = 4096
 
 
@@ -103,14 +102,14 @@ def cookie_name(state: str) -> str | None:
 
 
 def check_path(path: str) -> None:
-    """Refuse where a browser would leave this host: only a path of it may follow a login ("open redirect").
+    """Refuse where a browser would leave this host: only a path of it may follow a login.
 
     Raises:
         InvalidValueError: it is another address, or no path.
     """
-    if len(path) > _LONGEST_PATH or _PATH.fullmatch(path) is None:
+    if not is_own_path(path):
         raise InvalidValueError(
-            f"next must be a path of this host, such as /projects, of {_LONGEST_PATH} characters at most", field="next"
+            f"next must be a path of this host, such as /projects, of {LONGEST_PATH} characters at most", field="next"
         )
 
 
