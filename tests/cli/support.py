@@ -33,8 +33,9 @@ class Commands:
 
     def __call__(self, *arguments: str, typed: str = "", code: int | None = 0, **environment: str) -> Result:
         """Run a command, which must end with the exit code ``code`` unless that is None."""
-        # A terminal of ordinary width, as far as typer's own help is concerned.
-        merged = {"COLUMNS": "100"} | self.environment | environment
+        # A terminal of ordinary width, as far as typer's own help is concerned. On a busy machine a statement may be
+        # slow, and its warning would stand before the message of an error.
+        merged = {"COLUMNS": "100", "DB_SLOW_STATEMENT": "0"} | self.environment | environment
         done = CliRunner().invoke(application, arguments, input=typed, env=merged)
         result = Result(done.exit_code, done.stdout, done.stderr)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
