@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,13 +12,20 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
 from data_layer.cache import Cache
-from data_layer.errors import CacheUnavailableError, DatabaseUnavailableError, StorageUnavailableError
+from data_layer.errors import (
+    CacheUnavailableError,
+    DatabaseUnavailableError,
+    InvalidValueError,
+    StorageUnavailableError,
+)
 from data_layer.recorder import run
 from data_layer.recorder.protocol import CANCELLED
 from data_layer.services.files import FileService
+from data_layer.services.generations import GenerationService
 
 from .backend import SECRETS, Backend, Stage, edit, request
 from .conftest import Recorded, ends, messages, serving, until, variants_of
@@ -175,3 +183,116 @@ async def test_a_writer_that_comes_after_its_lease_loses_nothing(served: Recorde
     [[failed, late]] = await served.settled(2)
     assert failed.variants[0].status == "failed"
     assert ends(late) == [("completed", "<p>half and half</p>")]
+
+
+def lay(settings: Settings, name: str, content: bytes) -> Path:
+    """Put an entry on disk that is older than all others."""
+    folder = settings.general.data_folder / "recorder" / name
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_bytes(content)
+    os.utime(folder, (1, 1))
+    return folder
+
+
+async def test_an_entry_that_cannot_be_read_holds_up_nothing(
+    served: Recorded, backend: Backend, settings: Settings
+) -> None:
+    backend.play = lambda stage: stage.complete("<p>one</p>")
+    await served.ask(request())
+    await served.settled()
+    broken = []
+    with database_away(served.data):
+        await served.ask(request("Behind the broken ones"))
+        await until(lambda: waiting(settings))
+        for content in (b"{", b"[]", b"{}", unknown_field(waiting(settings)[0])):
+            broken.append(lay(settings, f"broken{len(broken)}", content))
+        (broken[0].parent / "odd" / "record.json").mkdir(parents=True)
+    backend.play = lambda stage: stage.complete("<p>edited</p>")
+    await served.ask(edit("<p>one</p>", ["<p>one</p>"]))
+    trees = await served.settled(3)
+    by_prompt = {generation.prompt: generation for tree in trees for generation in tree}
+    assert ends(by_prompt["Behind the broken ones"]) == [("completed", "<p>one</p>")]
+    edited = by_prompt["Make it blue"]
+    assert ends(edited) == [("completed", "<p>edited</p>")]
+    assert edited.variants[0].parent_id is not None
+    await until(lambda: all(each.with_suffix(".rejected").exists() for each in broken))
+    await until(lambda: [each.name for each in waiting(settings)] == ["odd"])
+
+
+def unknown_field(entry: Path) -> bytes:
+    """What another version would have written."""
+    record = json.loads((entry / "record.json").read_bytes())
+    record["request"]["field_of_tomorrow"] = 1
+    return json.dumps(record | {"key": "0" * 32}).encode()
+
+
+async def test_media_of_a_purged_project_hold_up_nothing(data: DataLayer, backend: Backend, settings: Settings) -> None:
+    async def play(stage: Stage) -> None:
+        await stage.say("variantCount", 0, "1")
+        await stage.say("setCode", 0, "<p>of a purged project</p>")
+        await asyncio.Event().wait()
+
+    backend.play = play
+    unreachable = StorageUnavailableError("the storage cannot be reached")
+    with away((FileService, "save", unreachable)):
+        async with serving(data, backend) as served:
+            websocket = await served.connect()
+            await websocket.send(json.dumps(request()))
+            await until(served.trees)
+            [[generation]] = await served.trees()
+        [entry] = waiting(settings)
+        record = json.loads((entry / "record.json").read_bytes())
+        assert record["generation_id"] == str(generation.id)
+        assert record["media"]
+    async with data.transaction() as tx:
+        await tx.execute(text("DELETE FROM projects"))
+    async with serving(data, backend) as served:
+        await until(lambda: not waiting(settings))
+    assert not list(entry.parent.iterdir())
+
+
+async def test_media_that_come_late_hold_up_no_other_entry(
+    served: Recorded, backend: Backend, settings: Settings
+) -> None:
+    backend.play = lambda stage: stage.complete("<p>one</p>")
+    unreachable = StorageUnavailableError("the storage cannot be reached")
+    with away((FileService, "save", unreachable)):
+        with database_away(served.data):
+            for prompt in ("First", "Second"):
+                await served.ask(request(prompt))
+                await until(lambda: waiting(settings))
+            await until(lambda: len(waiting(settings)) == 2)
+        trees = await served.settled(2)
+        assert {generation.prompt for tree in trees for generation in tree} == {"First", "Second"}
+        assert len(waiting(settings)) == 2  # Their images are not stored yet.
+    await until(lambda: not waiting(settings))
+
+
+async def test_what_is_refused_while_it_lasts_is_kept_whole(
+    served: Recorded, backend: Backend, settings: Settings
+) -> None:
+    goes_on = asyncio.Event()
+
+    async def play(stage: Stage) -> None:
+        await stage.say("variantCount", 0, "1")
+        await stage.say("setCode", 0, "<p>half")
+        await goes_on.wait()
+        await stage.say("setCode", 0, "<p>whole</p>")
+        await stage.say("variantComplete", 0)
+
+    was_refused = asyncio.Event()
+
+    async def refuse(*_arguments: Any, **_named: Any) -> Any:
+        was_refused.set()
+        raise InvalidValueError("the database would not have this")
+
+    backend.play = play
+    with patch.object(GenerationService, "start", refuse):
+        async with served.connect() as websocket:
+            await websocket.send(json.dumps(request()))
+            await was_refused.wait()
+            goes_on.set()
+            assert [each["type"] async for each in messages(websocket)][-1] == "variantComplete"
+        [[generation]] = await served.settled()
+    assert ends(generation) == [("completed", "<p>whole</p>")]
+    await until(lambda: not waiting(settings))

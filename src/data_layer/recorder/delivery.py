@@ -14,13 +14,21 @@ from uuid import UUID
 from data_layer.entities.enums import CodeStack, GenerationStatus, InputMode, RequestType
 from data_layer.errors import (
     CacheError,
+    DamagedCodeError,
+    DatabaseError,
     DataLayerError,
+    DeadlineExceededError,
     DuplicateError,
     FileTooLargeError,
     GenerationEndedError,
     InvalidFileError,
     InvalidValueError,
+    MissingReferenceError,
     NotFoundError,
+    NotInitializedError,
+    OverloadedError,
+    StorageFullError,
+    StorageUnavailableError,
 )
 from data_layer.observability.log import get_log
 from data_layer.recorder.protocol import Request
@@ -54,6 +62,20 @@ _MEDIA_SECONDS = 30.0
 _ROOT_SECONDS = 7 * 86_400.0
 _ANY_CLOCK = timedelta(hours=1)
 """A parent has begun by the clock of the database; by that of this process it may look later."""
+_TRANSIENT = (
+    DatabaseError,
+    DeadlineExceededError,
+    NotInitializedError,
+    OSError,
+    OverloadedError,
+    StorageFullError,
+    StorageUnavailableError,
+)
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether what failed may succeed later. What cannot is taken from the queue, so that it holds up nothing."""
+    return isinstance(error, _TRANSIENT) and not isinstance(error, DamagedCodeError)
 
 
 @dataclass(slots=True)
@@ -213,7 +235,10 @@ async def _new_project(data: DataLayer, actor: Actor, request: Request, media: S
 
 
 async def store_media(data: DataLayer, actor: Actor, project_id: UUID, media: Sequence[HeldMedia]) -> bool:
-    """Store what is not stored yet, as files of the project; whether nothing is left to be stored."""
+    """Store what is not stored yet, as files of the project; whether nothing is left to be stored.
+
+    A project that is gone needs no media.
+    """
     for each in media:
         if each.file_id is not None or each.is_refused:
             continue
@@ -230,6 +255,9 @@ async def store_media(data: DataLayer, actor: Actor, project_id: UUID, media: Se
         except (InvalidFileError, FileTooLargeError, InvalidValueError) as error:
             each.is_refused = True
             log.warning("media_refused", code=error.code, content_type=each.content_type)
+        except (NotFoundError, MissingReferenceError) as error:
+            log.warning("media_without_project", code=error.code, project_id=str(project_id))
+            return True
         except (DataLayerError, TimeoutError, OSError) as error:
             log.warning("media_not_stored", code=getattr(error, "code", type(error).__name__))
             return False
@@ -238,11 +266,12 @@ async def store_media(data: DataLayer, actor: Actor, project_id: UUID, media: Se
     return True
 
 
-async def deliver(data: DataLayer, actor: Actor, entry: Entry) -> None:
-    """Record what waited on disk. Repeating it changes nothing.
+async def deliver(data: DataLayer, actor: Actor, entry: Entry) -> bool:
+    """Record what waited on disk; whether its media are stored as well. Repeating it changes nothing.
 
     Raises:
         DataLayerError: it could not be recorded.
+        KeyError, TypeError, ValueError: it was not written by this version.
     """
     record = entry.record
     request = request_of(record["request"])
@@ -257,8 +286,7 @@ async def deliver(data: DataLayer, actor: Actor, entry: Entry) -> None:
         project_id = UUID(record["project_id"])
         with suppress(NotFoundError):  # The project was deleted: there is nothing to end.
             await _end_started(data, actor, record, request, variants)
-    if not await store_media(data, actor, project_id, media):
-        raise TimeoutError("the media could not be stored")
+    return await store_media(data, actor, project_id, media)
 
 
 async def _end_started(

@@ -11,12 +11,12 @@ from uuid import UUID
 
 from data_layer.concurrency import cancel_and_wait
 from data_layer.entities.enums import UserRole
-from data_layer.errors import DatabaseError, DataLayerError, StorageError
+from data_layer.errors import DatabaseUnavailableError, NotInitializedError, PoolTimeoutError
 from data_layer.observability.log import get_log
 from data_layer.recorder.assets import Assets
-from data_layer.recorder.delivery import deliver
+from data_layer.recorder.delivery import deliver, is_transient
 from data_layer.recorder.run import Run
-from data_layer.recorder.spill import SpillFolder
+from data_layer.recorder.spill import Entry, SpillFolder
 from data_layer.recorder.tape import Tape
 from data_layer.schemas.actors import Actor
 
@@ -30,7 +30,8 @@ log = get_log(__name__)
 DELIVERY_SECONDS = 2.0
 _CLOSE_SECONDS = 6.0
 _SETTLE_SECONDS, _SETTLE_PAUSE = 10.0, 0.05
-_TRANSIENT = (DatabaseError, StorageError, OSError, TimeoutError)
+_AWAY = (DatabaseUnavailableError, NotInitializedError, PoolTimeoutError)
+"""What concerns all entries, so that the next one need not be tried."""
 
 
 class Recorder:
@@ -104,7 +105,10 @@ class Recorder:
         while any(other.writes(run.actor, code) for other in others) and monotonic() < deadline:  # noqa: ASYNC110
             # Tapes change, none of which waits for this.
             await asyncio.sleep(_SETTLE_PAUSE)
-        await self.deliver()
+        try:
+            await self.deliver()
+        except Exception as error:  # noqa: BLE001  (whatever lies on disk: this request is a different one)
+            log.warning("delivery_failed", reason=f"{type(error).__name__}: {error}")
 
     async def _run(self, application: Callable[[], Awaitable[None]], tape: Tape) -> None:
         try:
@@ -130,24 +134,31 @@ class Recorder:
             await asyncio.sleep(DELIVERY_SECONDS)
 
     async def deliver(self) -> None:
-        """Record what waits on disk, until something cannot be recorded now."""
+        """Record what waits on disk. One entry that cannot be recorded does not hold up the others."""
         async with self._lock:
             await self._deliver()
 
     async def _deliver(self) -> None:
         for key in await asyncio.to_thread(self.spill.waiting):
             with self.spill.claim(key) as entry:
-                if entry is None:
-                    continue
-                actor = Actor.user(UUID(entry.record["owner_id"]), UserRole.USER)
-                try:
-                    await deliver(self._data, actor, entry)
-                except _TRANSIENT as error:
-                    log.info("delivery_waits", key=key, code=getattr(error, "code", type(error).__name__))
+                if entry is not None and not await self._deliver_entry(key, entry):
                     return
-                except DataLayerError as error:
-                    log.error("delivery_rejected", key=key, code=error.code)  # noqa: TRY400  (not a stdlib logger)
-                    await asyncio.to_thread(self.spill.reject, key)
-                else:
-                    log.info("recording_delivered", key=key)
-                    await asyncio.to_thread(self.spill.remove, key)
+
+    async def _deliver_entry(self, key: str, entry: Entry) -> bool:
+        """Record one entry; whether it is worth trying the next one now."""
+        try:
+            await asyncio.to_thread(entry.load)
+            actor = Actor.user(UUID(entry.record["owner_id"]), UserRole.USER)
+            is_whole = await deliver(self._data, actor, entry)
+        except Exception as error:  # noqa: BLE001  (whatever is on disk, such as what another version has written)
+            code = getattr(error, "code", type(error).__name__)
+            if is_transient(error):
+                log.info("delivery_waits", key=key, code=code)
+                return not isinstance(error, _AWAY)
+            log.error("delivery_rejected", key=key, code=code)  # noqa: TRY400  (not a stdlib logger)
+            await asyncio.to_thread(self.spill.reject, key)
+            return True
+        if is_whole:
+            log.info("recording_delivered", key=key)
+            await asyncio.to_thread(self.spill.remove, key)
+        return True

@@ -13,13 +13,11 @@ from uuid import UUID, uuid4
 from data_layer.concurrency import Backoff, uninterrupted
 from data_layer.entities.enums import GenerationStatus
 from data_layer.errors import (
-    DatabaseError,
     DataLayerError,
     GenerationEndedError,
     InvalidValueError,
     LimitReachedError,
     NotFoundError,
-    NotInitializedError,
     WriterReplacedError,
 )
 from data_layer.observability.log import get_log
@@ -30,6 +28,7 @@ from data_layer.recorder.delivery import (
     find_place,
     generation_request,
     inputs_of,
+    is_transient,
     packed_request,
     packed_variant,
     received,
@@ -61,7 +60,6 @@ PATIENCE_SECONDS = 5.0
 """How long an ended request waits for the database before it goes to disk."""
 _RENEW_SECONDS = 5.0
 _LONGEST_MESSAGE = 10_000
-_TRANSIENT = (DatabaseError, NotInitializedError, OSError, TimeoutError)
 
 
 class Keeper(Protocol):
@@ -162,21 +160,28 @@ class Run:
         """Record what there is; whether everything is recorded."""
         try:
             is_complete = await self._advance()
-        except _TRANSIENT as error:
-            await self._note_failure(error)
-            return False
-        except NotFoundError:
-            return True  # The project was deleted meanwhile.
-        except DataLayerError as error:
-            log.error("generation_not_recorded", code=error.code, reason=str(error))  # noqa: TRY400  (not a stdlib logger)
-            return True
         except Exception as error:
-            log.error("generation_not_recorded", exc_info=error, code=type(error).__name__)  # noqa: TRY400  (not a stdlib logger)
+            if is_transient(error):
+                await self._note_failure(error)
+                return False
+            if isinstance(error, NotFoundError) and self._started is not None:
+                return True  # The project was deleted meanwhile.
+            if isinstance(error, DataLayerError):
+                log.error("generation_not_recorded", code=error.code, reason=str(error))  # noqa: TRY400  (not a stdlib logger)
+            else:
+                log.error("generation_not_recorded", exc_info=error, code=type(error).__name__)  # noqa: TRY400  (not a stdlib logger)
+            await self._keep_whole()
             return True
         if self._failing_since is not None:
             self._failing_since = None
             self._pauses.reset()
         return is_complete
+
+    async def _keep_whole(self) -> None:
+        """Keep on disk what cannot be recorded while it lasts, once all of it was said."""
+        while not self._tape.has_ended:
+            await self._tape.news(_RENEW_SECONDS)
+        await self._keep()
 
     async def _note_failure(self, error: Exception) -> None:
         if self._failing_since is None:

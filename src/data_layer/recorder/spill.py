@@ -114,10 +114,14 @@ class SpillFolder:
 
     @contextmanager
     def claim(self, key: str) -> Iterator[Entry | None]:
-        """Take an entry, unless another process has it or has delivered it."""
+        """Take an entry, unless another process has it or has delivered it. Nothing is read yet."""
         try:
             file = (self._folder / key / _RECORD).open("rb")
         except FileNotFoundError:
+            yield None
+            return
+        except OSError as error:
+            log.warning("entry_not_opened", key=key, reason=type(error).__name__)
             yield None
             return
         with file:
@@ -126,7 +130,7 @@ class SpillFolder:
             except BlockingIOError:
                 yield None
                 return
-            yield Entry(self._folder / key, orjson.loads(file.read())) if (self._folder / key).exists() else None
+            yield Entry(self._folder / key) if (self._folder / key).exists() else None
 
     def remove(self, key: str) -> None:
         """An entry was delivered."""
@@ -157,9 +161,13 @@ class SpillFolder:
 class Entry:
     """An entry that was claimed."""
 
-    def __init__(self, folder: Path, record: dict[str, Any]) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.record = record
+        self.record: dict[str, Any] = {}
+
+    def load(self) -> None:
+        """Read what was kept, which may have many megabytes; from a thread."""
+        self.record = orjson.loads((self._folder / _RECORD).read_bytes())
 
     def media(self) -> list[HeldMedia]:
         """Its media that are not stored yet; from a thread."""
