@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,17 @@ async def test_pages_of_other_hosts_get_nothing_of_the_one_person(served: Record
         await served.connect(**headers)
 
 
+async def test_the_one_person_goes_on_after_a_log_out(served: Recorded) -> None:
+    person = await served.person()
+    assert person.user_id is not None
+    async with served.client() as client:
+        assert (await client.get("/v1/projects")).status_code == 200
+        assert await served.data.sessions.revoke_all(SYSTEM, person.user_id) == 1
+        answers = await asyncio.gather(*(client.get("/v1/projects") for _ in range(5)))
+        assert [each.status_code for each in answers] == [200] * 5
+    assert await served.data.sessions.revoke_all(SYSTEM, person.user_id) == 1  # All five share one.
+
+
 async def test_one_person_needs_a_loopback_address(data: DataLayer, backend: Backend) -> None:
     public = DataLayer(data.settings.replaced(host="0.0.0.0"))  # noqa: S104
     async with public:
@@ -111,6 +123,10 @@ async def test_with_log_in_everybody_sees_their_own(data: DataLayer, backend: Ba
             assert (refusal["type"], websocket.close_code) == ("error", 4332)
         with pytest.raises(InvalidStatus):
             await served.connect(Cookie=own["Cookie"], Origin="https://evil.example")
+        async with served.client(Cookie=own["Cookie"], Origin="https://evil.example") as client:
+            refused = await client.get("/my-projects")
+            assert refused.status_code == 403
+            assert "CORS_ALLOWED_ORIGINS" in refused.json()["detail"]
     assert len(backend.received) == 2
 
 

@@ -10,19 +10,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fastapi import Request
 
 from data_layer.context import request_context
-from data_layer.errors import AuthenticationError, DuplicateError, InvalidSessionError, PermissionDeniedError
+from data_layer.errors import (
+    AuthenticationError,
+    DatabaseError,
+    DuplicateError,
+    InvalidSessionError,
+    PermissionDeniedError,
+)
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.sessions import NewSession
-from data_layer.web.authentication import COOKIE, cookie_of
+from data_layer.web.authentication import COOKIE, cookie_of, is_own_origin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +53,7 @@ class LocalPerson:
         self._user_id = user_id
         self._actor = Actor.user(user_id, role)
         self._session: NewSession | None = None
-        self._renew_at = datetime.max.replace(tzinfo=UTC)
+        self._lock = asyncio.Lock()
 
     @classmethod
     async def open(cls, data: DataLayer) -> LocalPerson:
@@ -90,13 +96,21 @@ class LocalPerson:
             raise PermissionDeniedError("without --login only pages of this computer may use the application")
 
     async def _token(self) -> str:
-        session = self._session
-        if session is None or datetime.now(UTC) >= self._renew_at:
-            with request_context(source="recorder"):
-                session = await self._data.sessions.create(self._user_id)
-            self._session, begun = session, session.session
-            self._renew_at = begun.created_at + (begun.expires_at - begun.created_at) / 2
-        return session.token.get_secret_value()
+        """The token of a session that lives: it may have expired, or been ended in the console."""
+        async with self._lock:
+            if self._session is None or not await self._is_alive(self._session):
+                with request_context(source="recorder"):
+                    self._session = await self._data.sessions.create(self._user_id)
+            return self._session.token.get_secret_value()
+
+    async def _is_alive(self, session: NewSession) -> bool:
+        try:
+            await self._data.sessions.validate(session.token.get_secret_value())
+        except AuthenticationError:
+            return False
+        except DatabaseError:
+            return True  # Nobody knows; the service answers that itself.
+        return True
 
 
 class LoggedInPeople:
@@ -116,10 +130,13 @@ class LoggedInPeople:
             AuthenticationError: nobody is logged in.
         """
         origins = [value.decode("latin-1") for value in _values(scope, b"origin")]
-        hosts = [value.decode("latin-1").lower() for value in _values(scope, b"host")]
+        hosts = [value.decode("latin-1") for value in _values(scope, b"host")]
         for origin in origins:
-            if origin not in self._origins and [urlsplit(origin).netloc.lower()] != hosts:
-                raise PermissionDeniedError("a request that changes something must come from this site")
+            if len(hosts) != 1 or not is_own_origin(origin, hosts[0], self._origins):
+                raise PermissionDeniedError(
+                    "pages of other sites may use the application only if CORS_ALLOWED_ORIGINS names their origin, "
+                    "with CORS_ALLOW_CREDENTIALS"
+                )
         token = cookie_of(Request({**scope, "type": "http"}), COOKIE)
         if token is None:
             raise InvalidSessionError("log in first")
@@ -131,8 +148,6 @@ class LoggedInPeople:
 
 
 People = LocalPerson | LoggedInPeople
-
-__all__ = ["AuthenticationError", "LocalPerson", "LoggedInPeople", "People", "is_loopback"]
 
 
 def is_loopback(host: str | None) -> bool:

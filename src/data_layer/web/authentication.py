@@ -222,14 +222,27 @@ def refuse_other_sites(request: Request) -> None:
     if request.method in _SAFE:
         return
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if origin is not None and origin in people_of(request).origins_with_cookies:
-        return
+    allowed = people_of(request).origins_with_cookies
     if site is not None:
-        is_own = site in _OWN_SITE
+        is_own = site in _OWN_SITE or origin in allowed
     else:  # An old browser, or none at all.
-        is_own = origin is None or _authority(origin) == request.headers.get("host")
+        is_own = origin is None or is_own_origin(origin, request.headers.get("host"), allowed)
     if not is_own:
         raise PermissionDeniedError("a request that changes something must come from this site")
+
+
+def is_own_origin(origin: str, host: str | None, allowed: frozenset[str]) -> bool:
+    """Whether pages of an origin may use cookies: they are of this host, or of an origin that may use cookies (CORS).
+
+    Args:
+        origin: what the browser says.
+        host: the header of the request.
+        allowed: what CORS_ALLOWED_ORIGINS names, with CORS_ALLOW_CREDENTIALS.
+    """
+    if origin in allowed:
+        return True
+    authority = _authority(origin)
+    return authority is not None and host is not None and authority.lower() == host.lower()
 
 
 def _authority(origin: str) -> str | None:
