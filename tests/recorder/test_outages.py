@@ -200,7 +200,7 @@ async def test_an_entry_that_cannot_be_read_holds_up_nothing(
     backend.play = lambda stage: stage.complete("<p>one</p>")
     await served.ask(request())
     await served.settled()
-    broken = []
+    broken: list[Path] = []
     with database_away(served.data):
         await served.ask(request("Behind the broken ones"))
         await until(lambda: waiting(settings))
@@ -296,3 +296,37 @@ async def test_what_is_refused_while_it_lasts_is_kept_whole(
         [[generation]] = await served.settled()
     assert ends(generation) == [("completed", "<p>whole</p>")]
     await until(lambda: not waiting(settings))
+
+
+def answer_lost(owner: Any, name: str) -> Any:
+    """The first call of a method is done, and its answer lost."""
+    real, calls = getattr(owner, name), []
+
+    async def lose(*arguments: Any, **named: Any) -> Any:
+        answer = await real(*arguments, **named)
+        calls.append(name)
+        if len(calls) == 1:
+            raise DatabaseUnavailableError("the connection was lost")
+        return answer
+
+    return patch.object(owner, name, lose)
+
+
+async def test_code_that_was_imported_is_not_imported_again(served: Recorded, backend: Backend) -> None:
+    backend.play = lambda stage: stage.complete("<p>edited</p>")
+    with answer_lost(GenerationService, "record"), answer_lost(GenerationService, "receive"):
+        await served.ask(edit("<p>from elsewhere</p>", ["<p>from elsewhere</p>"]))
+        [[root, edited]] = await served.settled(2)
+    assert edited.variants[0].parent_id == root.variants[0].id
+    page = await served.data.projects.list(await served.person())
+    assert [project.name for project in page.projects] == ["Make it blue"]
+
+
+async def test_one_request_makes_one_project_whatever_fails_after_it(served: Recorded, backend: Backend) -> None:
+    backend.play = lambda stage: stage.complete("<p>one</p>")
+    gone = DatabaseUnavailableError("the database cannot be reached")
+    with away((FileService, "list", gone), (GenerationService, "start", gone)):
+        await served.ask(request())
+        await served.settled()  # From the disk.
+    page = await served.data.projects.list(await served.person())
+    assert len(page.projects) == 1

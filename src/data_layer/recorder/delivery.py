@@ -84,7 +84,6 @@ class Place:
 
     project_id: UUID
     parent_id: UUID | None = None
-    is_new: bool = False
 
 
 @dataclass(slots=True)
@@ -175,15 +174,14 @@ async def find_place(
         if variant is not None:
             await _go_on_with(data, actor, variant.generation_id, variant.variant_index)
             return Place(variant.project_id, variant.id)
-        return await _import(data, actor, request)
+        return await _import(data, actor, request, key)
     known = None
     with suppress(CacheError):
         known = await data.cache.get(_root_key(actor, request, media))
     if isinstance(known, str):
         with suppress(NotFoundError, ValueError):
             return Place((await data.projects.open(actor, UUID(known))).id)
-    project_id = await _new_project(data, actor, request, media)
-    return Place(project_id, is_new=True)
+    return Place(await _new_project(data, actor, request, media))
 
 
 async def _go_on_with(data: DataLayer, actor: Actor, generation_id: UUID, variant: int) -> None:
@@ -201,15 +199,22 @@ async def remember_root(
             await data.cache.set(_root_key(actor, request, media), str(project_id), ttl=_ROOT_SECONDS)
 
 
-async def _import(data: DataLayer, actor: Actor, request: Request) -> Place:
-    project = await data.projects.create(actor, ProjectDraft(name=_name(request, "Imported code")))
-    root = await data.generations.record(
+async def _import(data: DataLayer, actor: Actor, request: Request, key: str) -> Place:
+    """Store the code that is changed in a project, which its prompt names. Repeating it finds the same one."""
+    root = await data.generations.receive(
         actor,
-        project.id,
-        GenerationRequest(generation_type=RequestType.IMPORT, input_mode=InputMode.TEXT, code_stack=request.code_stack),
-        [FinishedVariant(code=request.base_code or "")],
+        ReceivedGeneration(
+            source=SOURCE,
+            key=f"{key}-import",
+            at=datetime.now(UTC),
+            generation_type=RequestType.IMPORT,
+            input_mode=InputMode.TEXT,
+            code_stack=request.code_stack,
+            prompt=_name(request, "Imported code"),
+            variants=(ReceivedVariant(index=0, code=request.base_code or ""),),
+        ),
     )
-    return Place(project.id, root.variant_ids[0], is_new=True)
+    return Place(root.project_id, root.variants[0].id)
 
 
 async def _new_project(data: DataLayer, actor: Actor, request: Request, media: Sequence[HeldMedia]) -> UUID:
@@ -217,6 +222,7 @@ async def _new_project(data: DataLayer, actor: Actor, request: Request, media: S
         name=_name(request, f"{request.input_mode.value.capitalize()} of {datetime.now(UTC):%d %B %Y}")
     )
     image = next((each for each in media if not each.is_video), None)
+    project_id = None  # Once there is one, whatever fails afterwards must not lead to another one.
     if image is not None:
         try:
             async with asyncio.timeout(_MEDIA_SECONDS):
@@ -226,12 +232,11 @@ async def _new_project(data: DataLayer, actor: Actor, request: Request, media: S
                 ).id
                 [file] = await data.files.list(owner_id=actor.user_id, attached_to=Attachment(project_id=project_id))
                 image.file_id = str(file.id)
-                return project_id
         except (InvalidFileError, FileTooLargeError, InvalidValueError):
             image.is_refused = True
         except (DataLayerError, TimeoutError, OSError) as error:
             log.warning("screenshot_not_stored", code=getattr(error, "code", type(error).__name__))
-    return (await data.projects.create(actor, draft)).id
+    return project_id or (await data.projects.create(actor, draft)).id
 
 
 async def store_media(data: DataLayer, actor: Actor, project_id: UUID, media: Sequence[HeldMedia]) -> bool:
@@ -280,13 +285,20 @@ async def deliver(data: DataLayer, actor: Actor, entry: Entry) -> bool:
     variants = [variant_of(each) for each in record["variants"]]
     if record["generation_id"] is None:
         inputs = inputs_of(request, media)
-        view = await data.generations.receive(actor, received(request, key, at, variants, inputs))
-        project_id = view.project_id
+        project_id = await _receive(data, actor, record, received(request, key, at, variants, inputs))
     else:
         project_id = UUID(record["project_id"])
         with suppress(NotFoundError):  # The project was deleted: there is nothing to end.
             await _end_started(data, actor, record, request, variants)
     return await store_media(data, actor, project_id, media)
+
+
+async def _receive(data: DataLayer, actor: Actor, record: dict[str, Any], wanted: ReceivedGeneration) -> UUID:
+    """Store what never began, in the project that was found or made for it, if that is still there."""
+    if record["project_id"] is not None:
+        with suppress(NotFoundError):
+            return (await data.generations.receive(actor, wanted, project_id=UUID(record["project_id"]))).project_id
+    return (await data.generations.receive(actor, wanted)).project_id
 
 
 async def _end_started(

@@ -361,7 +361,7 @@ class Run:
             "owner_id": str(self.actor.user_id),
             "at": self._at.isoformat(),
             "request": packed_request(self._known_request),
-            "project_id": None if started is None else str(started.project_id),
+            "project_id": None if place is None else str(place.project_id),
             "generation_id": None if started is None else str(started.id),
             "parent_id": None if place is None or place.parent_id is None else str(place.parent_id),
             "media": [
