@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
 from data_layer.client.transport import Call, Transport
 from data_layer.errors import ServiceUnreachableError
+
+_NO_PART = frozenset({"", ".", ".."})
 
 
 class Download:
@@ -71,5 +74,12 @@ class Download:
 
 
 def path_value(value: Any) -> str:
-    """A value within a path."""
-    return httpx.URL("http://x/").copy_with(path=f"/{value}").raw_path.decode()[1:].replace("/", "%2F")
+    """A value as one part of a path.
+
+    Raises:
+        ValueError: it is empty, ``.`` or ``..``, which would lead to another route, however it is quoted.
+    """
+    text = str(value)
+    if text in _NO_PART:
+        raise ValueError(f"{text!r} cannot be part of a path; give the identifier of what is meant")
+    return quote(text, safe="")
