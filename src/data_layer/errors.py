@@ -345,7 +345,8 @@ class SecondFactorRequiredError(AuthenticationError):
     """The password is right, and a second factor is needed: answer ``challenge`` with ``accounts.finish_log_in``.
 
     Attributes:
-        challenge: what is answered within five minutes; a ``schemas.factors.FactorChallenge``.
+        challenge: what is answered within five minutes; a ``schemas.factors.FactorChallenge``, and from the client of
+            the HTTP API a ``client.values.SecondFactorNeeded`` with the same fields.
     """
 
     code = "second_factor_required"

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import httpx
 import pytest
 
-from data_layer.client import Client
+from data_layer.client import Client, LoginTokens
+from data_layer.client.values import SecondFactorNeeded
+from data_layer.errors import SecondFactorRequiredError, UnexpectedAnswerError
 
 Answers = Callable[[httpx.Request], httpx.Response]
 
 
-def client_of(answers: Answers, *, patience: float = 0.0) -> Client:
-    return Client("https://data.example.com", transport=httpx.MockTransport(answers), patience=patience)
+def client_of(answers: Answers, *, patience: float = 0.0, tokens: LoginTokens | None = None) -> Client:
+    transport = httpx.MockTransport(answers)
+    return Client("https://data.example.com", transport=transport, patience=patience, tokens=tokens)
 
 
 @pytest.mark.parametrize(
@@ -47,3 +51,47 @@ async def test_a_value_that_would_lead_to_another_route_is_not_sent(value: str) 
     async with client_of(answers) as client:
         with pytest.raises(ValueError, match="cannot be part of a path"):
             await client.projects.delete(value)
+
+
+PAGE = httpx.Response(200, html="<h1>Welcome to the hotel</h1>")
+NO_TOKENS = {
+    "a page": PAGE,
+    "a list": httpx.Response(201, json=[]),
+    "half of it": httpx.Response(201, json={"access_token": "a"}),
+    "nothing": httpx.Response(204),
+}
+TOKENS_WITH_200 = httpx.Response(200, json={"access_token": "a", "refresh_token": "b", "expires_in": 1})
+
+
+@pytest.mark.parametrize("answer", [*NO_TOKENS.values(), TOKENS_WITH_200], ids=[*NO_TOKENS, "tokens with 200"])
+async def test_another_answer_to_a_login_is_unexpected(answer: httpx.Response) -> None:
+    """Such as the page on which a hotel or a train wants to be paid for its network."""
+    async with client_of(lambda _: answer) as client:
+        with pytest.raises(UnexpectedAnswerError, match=r"POST /v1/tokens does not fit"):
+            await client.log_in("ada@example.com", "x")
+        assert client.tokens is None
+
+
+@pytest.mark.parametrize("answer", NO_TOKENS.values(), ids=NO_TOKENS)
+async def test_another_answer_to_a_second_factor_is_unexpected(answer: httpx.Response) -> None:
+    async with client_of(lambda _: answer) as client:
+        with pytest.raises(UnexpectedAnswerError, match=r"POST /v1/tokens/second-factor does not fit"):
+            await client.finish_log_in("challenge", code="1")
+        assert client.tokens is None
+
+
+async def test_another_answer_to_a_renewal_is_unexpected() -> None:
+    tokens = LoginTokens("a", "b", time.time())
+    async with client_of(lambda _: PAGE, tokens=tokens) as client:
+        with pytest.raises(UnexpectedAnswerError, match="POST /v1/tokens/refresh"):
+            await client.accounts.get()
+        assert client.tokens == tokens
+
+
+async def test_a_challenge_is_typed() -> None:
+    needed = {"challenge": "c", "methods": ["totp"], "passkey": None, "expires_in": 300}
+    answer = httpx.Response(200, json={"status": "second_factor_required", **needed})
+    async with client_of(lambda _: answer) as client:
+        with pytest.raises(SecondFactorRequiredError) as raised:
+            await client.log_in("ada@example.com", "x")
+    assert raised.value.challenge == SecondFactorNeeded(**needed)

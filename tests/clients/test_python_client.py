@@ -205,7 +205,7 @@ async def test_logging_in_with_a_second_factor(client: Client, line: Line) -> No
     async with new_client(line) as another:
         with pytest.raises(SecondFactorRequiredError) as raised:
             await another.log_in(EMAIL, PASSWORD)
-        challenge = raised.value.challenge["challenge"]
+        challenge = raised.value.challenge.challenge
         with pytest.raises(LoginProblemError):
             await another.finish_log_in(challenge, code="000000")
         await another.finish_log_in(challenge, recovery_code=added.recovery_codes[0])

@@ -7,6 +7,10 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from pydantic import Field
+
+from data_layer.client.base import Answer
+
 _EARLY_SECONDS = 30.0
 """How long before its end an access token is renewed: requests and clocks take their time."""
 
@@ -25,10 +29,17 @@ class LoginTokens:
     refresh_token: str = field(repr=False)
     expires_at: float
 
-    @classmethod
-    def lasting(cls, access_token: str, refresh_token: str, seconds: float) -> LoginTokens:
-        """Tokens of which the first one lasts so long from now on."""
-        return cls(access_token, refresh_token, time.time() + seconds)
+
+class IssuedTokens(Answer):
+    """Tokens as the service answers them; ``expires_in`` is in seconds."""
+
+    access_token: str = Field(repr=False)
+    refresh_token: str = Field(repr=False)
+    expires_in: float
+
+    def from_now(self) -> LoginTokens:
+        """The tokens of an answer that has just come."""
+        return LoginTokens(self.access_token, self.refresh_token, time.time() + self.expires_in)
 
 
 Refresh = Callable[[str], Awaitable[LoginTokens]]

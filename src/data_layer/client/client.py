@@ -7,9 +7,10 @@ from typing import Any, Self
 
 import httpx
 
-from data_layer.client.authentication import Authentication, LoginTokens, OnTokens
+from data_layer.client.authentication import Authentication, IssuedTokens, LoginTokens, OnTokens
 from data_layer.client.resources import Resources
-from data_layer.client.transport import UNSET, Call, Transport, Unset, tokens_of
+from data_layer.client.transport import UNSET, Call, Transport, Unset, read_answer
+from data_layer.client.values import SecondFactorNeeded
 from data_layer.errors import SecondFactorRequiredError
 
 PATIENCE_SECONDS = 30.0
@@ -70,14 +71,15 @@ class Client(Resources):
         """Log in. From now on requests carry the tokens, which are renewed in time.
 
         Raises:
-            SecondFactorRequiredError: go on with `finish_log_in`; `challenge` holds what the service has answered.
+            SecondFactorRequiredError: go on with `finish_log_in`; its `challenge` is a SecondFactorNeeded.
         """
         body = {"email": email, "password": password, "device_id": device_id, "reactivate": reactivate}
-        response = await self.transport.respond(Call("POST", "/v1/tokens", body=body, needs_login=False))
+        call = Call("POST", "/v1/tokens", body=body, needs_login=False)
+        response = await self.transport.respond(call)
         if response.status_code == _FACTOR_NEEDED:
             message = "the password is right; now show a second factor with finish_log_in"
-            raise SecondFactorRequiredError(message, challenge=response.json())
-        return self._keep(response)
+            raise SecondFactorRequiredError(message, challenge=read_answer(SecondFactorNeeded, call, response))
+        return self._keep(read_answer(IssuedTokens, call, response).from_now())
 
     async def finish_log_in(
         self,
@@ -91,7 +93,7 @@ class Client(Resources):
         """Show a second factor: a code of an app, a recovery code, or what a passkey has answered.
 
         Args:
-            challenge: `error.challenge["challenge"]` of the SecondFactorRequiredError.
+            challenge: `error.challenge.challenge` of the SecondFactorRequiredError.
             code: of an app.
             recovery_code: one of the ten.
             passkey: what it has answered.
@@ -100,10 +102,9 @@ class Client(Resources):
         factor = {"code": code, "recovery_code": recovery_code, "passkey": passkey}
         body = {"challenge": challenge, "device_id": device_id, **factor}
         call = Call("POST", "/v1/tokens/second-factor", body=body, needs_login=False)
-        return self._keep(await self.transport.respond(call))
+        return self._keep(await self.transport.tokens(call))
 
-    def _keep(self, response: httpx.Response) -> LoginTokens:
-        tokens = tokens_of(response)
+    def _keep(self, tokens: LoginTokens) -> LoginTokens:
         self._authentication.replace(tokens)
         return tokens
 

@@ -27,7 +27,7 @@ from uuid import uuid4
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from data_layer.client.authentication import Authentication, LoginTokens
+from data_layer.client.authentication import Authentication, IssuedTokens, LoginTokens
 from data_layer.client.base import Answer
 from data_layer.client.files import File, FormPart
 from data_layer.client.problems import problem_of
@@ -148,17 +148,7 @@ class Transport:
             ServiceUnreachableError: it does not answer.
             UnexpectedAnswerError: the answer is not what the description of the API promises.
         """
-        response = await self.respond(call)
-        try:
-            answer = kind.model_validate_json(response.content)
-        except ValidationError as error:
-            places = ", ".join(sorted({".".join(map(str, each["loc"])) or "the whole" for each in error.errors()}))
-            raise UnexpectedAnswerError(
-                f"the answer to {call.method} {call.path} does not fit {kind.__name__}: {places}; "
-                "a client of the same version as the service understands it"
-            ) from None
-        answer.remember(response.headers.get("etag"))
-        return answer
+        return read_answer(kind, call, await self.respond(call))
 
     async def respond(self, call: Call) -> httpx.Response:
         """Make a call, and return its answer with its body."""
@@ -237,13 +227,29 @@ class Transport:
             is_repeatable=True,
             needs_login=False,
         )
-        return tokens_of(await self.respond(call))
+        return await self.tokens(call)
+
+    async def tokens(self, call: Call) -> LoginTokens:
+        """Make a call that is answered with tokens."""
+        return (await self.send(IssuedTokens, call)).from_now()
 
 
-def tokens_of(response: httpx.Response) -> LoginTokens:
-    """The tokens of an answer."""
-    content = response.json()
-    return LoginTokens.lasting(content["access_token"], content["refresh_token"], content["expires_in"])
+def read_answer(kind: type[AnswerType], call: Call, response: httpx.Response) -> AnswerType:
+    """What an answer says.
+
+    Raises:
+        UnexpectedAnswerError: it is not what the description of the API promises.
+    """
+    try:
+        answer = kind.model_validate_json(response.content)
+    except ValidationError as error:
+        places = ", ".join(sorted({".".join(map(str, each["loc"])) or "the whole" for each in error.errors()}))
+        raise UnexpectedAnswerError(
+            f"the answer to {call.method} {call.path} does not fit {kind.__name__}: {places}; "
+            "check the address of the service, and that the client is of its version"
+        ) from None
+    answer.remember(response.headers.get("etag"))
+    return answer
 
 
 def plain(value: Any) -> Any:
