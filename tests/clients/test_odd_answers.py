@@ -8,16 +8,22 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from data_layer.client import Client, LoginTokens
+from data_layer.client import Client, LoginTokens, transport
 from data_layer.client.values import SecondFactorNeeded
-from data_layer.errors import SecondFactorRequiredError, UnexpectedAnswerError
+from data_layer.errors import (
+    DataLayerError,
+    SecondFactorRequiredError,
+    ServiceProblemError,
+    ServiceUnreachableError,
+    UnexpectedAnswerError,
+)
 
 Answers = Callable[[httpx.Request], httpx.Response]
 
 
 def client_of(answers: Answers, *, patience: float = 0.0, tokens: LoginTokens | None = None) -> Client:
-    transport = httpx.MockTransport(answers)
-    return Client("https://data.example.com", transport=transport, patience=patience, tokens=tokens)
+    line = httpx.MockTransport(answers)
+    return Client("https://data.example.com", transport=line, patience=patience, tokens=tokens)
 
 
 @pytest.mark.parametrize(
@@ -95,3 +101,58 @@ async def test_a_challenge_is_typed() -> None:
         with pytest.raises(SecondFactorRequiredError) as raised:
             await client.log_in("ada@example.com", "x")
     assert raised.value.challenge == SecondFactorNeeded(**needed)
+
+
+class ThreeAttempts(transport.Patience):
+    """Two pauses without a length, until something succeeds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self._left = 2
+
+    def renew(self) -> None:
+        self._left = 2
+
+    async def wait(self, at_least: float | None = None) -> bool:
+        del at_least
+        self._left -= 1
+        return self._left >= 0
+
+
+def unreachable(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("nobody is there", request=request)
+
+
+def streamed(text: str) -> Answers:
+    return lambda _: httpx.Response(200, text=text, headers={"Content-Type": "text/event-stream"})
+
+
+@pytest.mark.parametrize(
+    ("answers", "failure"),
+    [
+        (unreachable, ServiceUnreachableError),
+        (lambda _: httpx.Response(503), ServiceProblemError),
+        (streamed(""), ServiceUnreachableError),
+        (streamed('event: problem\ndata: {"status": 500}\n\n'), ServiceProblemError),
+        (streamed('event: problem\ndata: {"status": "500"}\n\n'), ServiceProblemError),
+        (streamed("event: problem\ndata: [1, 2]\n\n"), ServiceProblemError),
+        (streamed("event: problem\ndata: broken\n\n"), ServiceProblemError),
+    ],
+    ids=["unreachable", "503", "empty", "problem", "status in words", "list", "no JSON"],
+)
+async def test_following_is_patient_once(
+    answers: Answers, failure: type[DataLayerError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "Patience", ThreeAttempts)
+    asked = 0
+
+    def counted(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        asked += 1
+        # Without an end to its patience it would ask for ever.
+        return answers(request) if asked < 20 else httpx.Response(204)
+
+    async with client_of(counted) as client:
+        with pytest.raises(failure):
+            await anext(aiter(client.generations.follow("g")))
+    assert asked == 3

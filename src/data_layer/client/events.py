@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -126,7 +127,8 @@ async def follow(
     """Follow a generation to its end.
 
     A connection that breaks or falls silent is made again, with the position of the last event, so that nothing is
-    missed and nothing comes twice. When no event comes within the patience of the client it fails.
+    missed and nothing comes twice. It fails when no connection can be made within the patience of the client, or none
+    of those that are made within it brings an event.
     """
     position = after
     patience = transport.patience
@@ -134,25 +136,26 @@ async def follow(
     while True:
         call = Call("GET", path, query={"reason": reason}, headers={"Last-Event-ID": position})
         limits = httpx.Timeout(**transport.http.timeout.as_dict() | {"read": SILENCE_SECONDS})
-        try:
-            async with transport.stream(call, limits=limits) as response:
-                if response.status_code == _NO_CONTENT:
-                    return
+        # Opening has the patience of every call. What it fails with is final.
+        async with transport.stream(call, limits=limits) as response:
+            if response.status_code == _NO_CONTENT:
+                return
+            try:
                 async for event in read_events(response.aiter_bytes()):
-                    patience.renew()
                     followed = _followed(event)
+                    patience.renew()
                     if followed is not None:
                         position = followed.position
                         yield followed
-        except httpx.TransportError as error:
-            failure = ServiceUnreachableError(f"GET {path} broke off: {str(error) or type(error).__name__}")
-        except ProblemError as problem:
-            if problem.status < 500:
-                raise
-            failure = problem
-        else:
-            # At its end the stream ends, and so does that of a process that stops: the next answer says which it was.
-            failure = ServiceUnreachableError(f"GET {path} ends again and again without an event")
+            except httpx.TransportError as error:
+                failure = ServiceUnreachableError(f"GET {path} broke off: {str(error) or type(error).__name__}")
+            except ProblemError as problem:
+                if problem.status < 500:
+                    raise
+                failure = problem
+            else:
+                # At its end the stream ends, and so does that of a process that stops: the next answer says which.
+                failure = ServiceUnreachableError(f"GET {path} ends again and again without an event")
         if not await patience.wait():
             raise failure
 
@@ -160,8 +163,9 @@ async def follow(
 def _followed(event: ServerSentEvent) -> FollowedEvent | None:
     """What is reported to the caller. Not ``reconnect``, after which the stream ends, nor what is not known yet."""
     if event.name == "problem":
-        problem = _json(event.data)
-        raise error_of(problem, int(problem.get("status", 500)))
+        problem = _json_object(event.data)
+        status = problem.get("status")
+        raise error_of(problem, status if isinstance(status, int) else 500)
     kind = _KINDS.get(event.name)
     if kind is None:
         return None
@@ -171,8 +175,10 @@ def _followed(event: ServerSentEvent) -> FollowedEvent | None:
         raise UnexpectedAnswerError(f"an event {event.name} does not fit {kind.__name__}; update the client") from None
 
 
-def _json(data: str) -> dict[str, Any]:
+def _json_object(data: str) -> dict[str, Any]:
+    """What the data says; nothing, if it is anything else than an object."""
     try:
-        return dict(httpx.Response(200, content=data.encode()).json())
+        found = json.loads(data)
     except ValueError:
         return {}
+    return found if isinstance(found, dict) else {}
