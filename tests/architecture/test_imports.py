@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hosted": FACE,
     "recorder": FACE | {"config"},
     "console": FACE,
-    "client": {"errors"},
+    "client": {"errors", "concurrency"},
     "server": EVERYWHERE | {"config", "services", "layer", "web", *FACES},
     "cli": EVERYWHERE
     | PORTS

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
+from uuid import uuid4
 
 import httpx
 import pytest
 
-from data_layer.client import Client, LoginTokens, transport
+from data_layer.client import Client, LoginTokens, Writer, transport, writing
 from data_layer.client.values import SecondFactorNeeded
 from data_layer.errors import (
     DataLayerError,
@@ -156,3 +158,64 @@ async def test_following_is_patient_once(
         with pytest.raises(failure):
             await anext(aiter(client.generations.follow("g")))
     assert asked == 3
+
+
+class Lingering(httpx.AsyncBaseTransport):
+    """Takes its time to let go of the first request; it answers all others."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.is_sending, self.is_letting_go, self.may_let_go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        del request
+        self.asked += 1
+        if self.asked == 1:
+            self.is_sending.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.is_letting_go.set()
+                await self.may_let_go.wait()
+        return httpx.Response(204)
+
+
+async def test_a_cancelled_writer_ends_as_cancelled() -> None:
+    """Also when the cancellation comes while it waits for what it has in the background."""
+    line = Lingering()
+
+    async def write(client: Client) -> None:
+        async with Writer(client.transport, uuid4(), "token", [0]) as writer:
+            await writer.text(0, "<p>")
+            await line.is_sending.wait()
+
+    async with Client("https://data.example.com", transport=line) as client:
+        writer = asyncio.create_task(write(client))
+        await line.is_letting_go.wait()
+        writer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writer
+        line.may_let_go.set()
+    assert line.asked == 1
+
+
+@pytest.mark.parametrize("path", ["/events", "/lease"])
+async def test_calls_of_a_writer_are_repeated_with_its_token(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "Patience", ThreeAttempts)
+    monkeypatch.setattr(writing, "RENEW_SECONDS", 0.0)
+    tokens: list[str | None] = []
+    enough = asyncio.Event()
+
+    def answers(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith(path):
+            return httpx.Response(204)
+        tokens.append(request.headers.get("Writer-Token"))
+        if len(tokens) < 3:
+            return httpx.Response(503)
+        enough.set()
+        return httpx.Response(204)
+
+    async with client_of(answers) as client, Writer(client.transport, uuid4(), "token", [0]) as writer:
+        await writer.text(0, "<p>")
+        await asyncio.wait_for(enough.wait(), 60)
+    assert tokens[:3] == ["token"] * 3

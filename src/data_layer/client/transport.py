@@ -15,7 +15,6 @@ a DELETE that was repeated answers 404                 it has succeeded before
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -31,6 +30,7 @@ from data_layer.client.authentication import Authentication, IssuedTokens, Login
 from data_layer.client.base import Answer
 from data_layer.client.files import File, FormPart
 from data_layer.client.problems import problem_of
+from data_layer.concurrency import Backoff
 from data_layer.errors import NotFoundProblemError, ProblemError, ServiceUnreachableError, UnexpectedAnswerError
 
 AnswerType = TypeVar("AnswerType", bound=Answer)
@@ -102,21 +102,21 @@ class Patience:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._until: float | None = None
-        self._pause = _FIRST_PAUSE
+        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, jitter=0.5)
 
     def renew(self) -> None:
         """Begin again: something has succeeded."""
-        self._until, self._pause = None, _FIRST_PAUSE
+        self._until = None
+        self._backoff.reset()
 
     async def wait(self, at_least: float | None = None) -> bool:
         """Wait before the next attempt; False: there is no time for it."""
         now = time.monotonic()
         if self._until is None:
             self._until = now + self._seconds
-        pause = max(self._pause * random.uniform(0.5, 1.0), at_least or 0.0)  # noqa: S311  (no secret)
+        pause = max(self._backoff.next(), at_least or 0.0)
         if now + pause > self._until:
             return False
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         await asyncio.sleep(pause)
         return True
 

@@ -6,7 +6,8 @@ it happens                                             what follows
 no answer to a batch                                   it is sent again; the service passes over what it has
 nothing to send for ten seconds                        the lease is renewed
 the process dies                                       the lease ends; or another process takes over with ``resume``
-another process takes over                             WriterReplaced (409) at the next call, and nothing more is sent
+another process takes over                             ConflictProblemError with ``generation_writer_replaced`` at the
+                                                       next call, and nothing more is sent
 the block ends with an exception                       what was written is sent, and variants that run end as failed
 =====================================================  ================================================================
 """
@@ -17,12 +18,13 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from data_layer.client.transport import UNSET, Call, Transport, Unset
 from data_layer.client.values import EndedVariant, VariantResult
+from data_layer.concurrency import cancel_and_wait, is_set_within
 from data_layer.errors import DataLayerError
 
 if TYPE_CHECKING:
@@ -74,7 +76,8 @@ class Writer:
     async def __aexit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._stop()
+        # What it was sending stays in `sending`, and is sent again.
+        await cancel_and_wait(self._task)
         if failure is None:
             await self.flush()
         elif isinstance(failure, Exception) and self._failure is None:
@@ -193,8 +196,7 @@ class Writer:
 
     async def _run(self) -> None:
         while self._failure is None and not all(each.has_ended for each in self._variants):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), RENEW_SECONDS / 4)
+            await is_set_within(self._wake, RENEW_SECONDS / 4)
             self._wake.clear()
             await asyncio.sleep(FLUSH_SECONDS)
             for index in range(len(self._variants)):
@@ -202,13 +204,6 @@ class Writer:
             if time.monotonic() - self._sent_at >= RENEW_SECONDS and self._failure is None:
                 await self._call(Call("PUT", f"{self._path}/lease"))
 
-    async def _stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            # What it was sending stays in `sending`, and is sent again.
-            with suppress(asyncio.CancelledError):
-                await self._task
-
 
 def _with_token(call: Call, token: str) -> Call:
-    return Call(call.method, call.path, body=call.body, headers={"Writer-Token": token}, is_repeatable=True)
+    return replace(call, headers={**call.headers, "Writer-Token": token})
