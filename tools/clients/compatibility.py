@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Schema = Mapping[str, Any]
+from clients.schemas import Schema, resolved
 
 _METHODS = ("get", "put", "post", "delete", "patch")
 _FIRST_FAILURE = 400
@@ -205,8 +205,7 @@ class _Direction:
 
 def _choices(document: Schema, schema: Schema) -> list[Schema]:
     """The alternatives of a schema, each without references at its top."""
-    while "$ref" in schema:
-        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    schema = resolved(document, schema)
     alternatives = schema.get("anyOf") or schema.get("oneOf")
     if alternatives is None:
         return [schema]

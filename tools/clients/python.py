@@ -16,7 +16,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-Schema = Mapping[str, Any]
+from clients.schemas import Schema, resolved
 
 FOLDER = Path(__file__).parents[2] / "src" / "data_layer" / "client"
 
@@ -200,7 +200,7 @@ def _reachable(document: Schema) -> set[str]:
         ]
         waiting.append(operation.get("parameters", []))
         body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
-        waiting.append(_resolved(document, body).get("properties", {}))
+        waiting.append(resolved(document, body).get("properties", {}))
     found: set[str] = set()
     while waiting:
         each = waiting.pop()
@@ -222,12 +222,6 @@ def operations(document: Schema) -> Iterator[tuple[str, Schema]]:
         for method in _METHODS:
             if method in methods:
                 yield f"{method.upper()} {path}", methods[method]
-
-
-def _resolved(document: Schema, schema: Schema) -> Schema:
-    while "$ref" in schema:
-        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-    return schema
 
 
 def placed(name: str, operation: Schema) -> tuple[str, str]:
@@ -364,11 +358,11 @@ def _parameter(types: Types, described: Schema) -> Parameter:
 
 def _fields(document: Schema, types: Types, content: Schema, taken: set[str]) -> Iterator[Parameter]:
     """The fields of a body; what a form need not have, is optional."""
-    schema = _resolved(document, content.get("application/json", {}).get("schema", {}))
+    schema = resolved(document, content.get("application/json", {}).get("schema", {}))
     required = set(schema.get("required", ()))
     if "multipart/form-data" in content:
         form = content["multipart/form-data"]["schema"]["properties"].get("data", {})
-        required &= set(_resolved(document, form).get("required", ()))
+        required &= set(resolved(document, form).get("required", ()))
     for field, described in schema.get("properties", {}).items():
         kind = types.of(described)
         name = f"{field}_" if keyword.iskeyword(field) or field in taken else field
@@ -396,7 +390,7 @@ def _answer(document: Schema, answers: Types, operation: Schema) -> tuple[str, s
             return "str", None
         return ("None" if set(good) == {"204"} else "Download"), None
     kind = answers.of(json)
-    page = _resolved(document, json).get("properties", {})
+    page = resolved(document, json).get("properties", {})
     cursor = next((each["name"] for each in operation.get("parameters", []) if each["name"] in _CURSORS), None)
     if "next" not in page or cursor is None:
         return kind, None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-Schema = Mapping[str, Any]
+from clients.schemas import Schema, resolved
 
 _DESCRIPTION = Path(__file__).parents[2] / "docs" / "reference" / "openapi.json"
 _FIRST_FAILURE = "400"
@@ -51,7 +50,7 @@ def _parameters(description: Schema, operation: Schema) -> Iterator[str]:
 
 def _body(description: Schema, operation: Schema) -> Iterator[str]:
     content = operation.get("requestBody", {}).get("content", {})
-    schema = _resolved(description, content.get("application/json", {}).get("schema", {}))
+    schema = resolved(description, content.get("application/json", {}).get("schema", {}))
     required = schema.get("required", ())
     if "multipart/form-data" in content:
         yield _row("file", "file", ["in a form", "may be left out"], "")
@@ -70,7 +69,7 @@ def _answer(description: Schema, answer: Schema) -> str:
     for media_type, content in answer.get("content", {}).items():
         schema = content.get("schema", {})
         name = schema.get("$ref", "").rpartition("/")[2]
-        fields = _resolved(description, schema).get("properties", {})
+        fields = resolved(description, schema).get("properties", {})
         shown = ", ".join(f"`{field}`" for field in fields)
         kinds.append(f"`{name}` ({shown})" if name else f"`{media_type}`")
     return " or ".join(kinds)
@@ -79,23 +78,17 @@ def _answer(description: Schema, answer: Schema) -> str:
 def _type(description: Schema, schema: Schema) -> str:
     if choices := schema.get("anyOf") or schema.get("oneOf"):
         return " or ".join(dict.fromkeys(_type(description, each) for each in choices))
-    resolved = _resolved(description, schema)
-    if "enum" in resolved:
-        return ", ".join(f"`{value}`" for value in resolved["enum"])
-    if "const" in resolved:
-        return f"`{resolved['const']}`"
-    if resolved.get("type") == "array":
-        return f"list of {_type(description, resolved.get('items', {}))}"
+    meant = resolved(description, schema)
+    if "enum" in meant:
+        return ", ".join(f"`{value}`" for value in meant["enum"])
+    if "const" in meant:
+        return f"`{meant['const']}`"
+    if meant.get("type") == "array":
+        return f"list of {_type(description, meant.get('items', {}))}"
     name = schema.get("$ref", "").rpartition("/")[2]
     if name:
         return f"`{name}`"
-    return str(resolved.get("format") or resolved.get("type", "anything"))
-
-
-def _resolved(description: Schema, schema: Schema) -> Schema:
-    while "$ref" in schema:
-        schema = description["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-    return schema
+    return str(meant.get("format") or meant.get("type", "anything"))
 
 
 def _text(text: str) -> str:
