@@ -10,17 +10,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import lzma
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import UUID
 
 import orjson
 
-from data_layer.errors import DataLayerError, InvalidFileError, StorageError
+from data_layer.concurrency import uninterrupted
+from data_layer.errors import InvalidFileError, NotFoundError, StorageError
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import Attachment, FileView
 from data_layer.schemas.generations import TreeCode
@@ -44,13 +50,19 @@ _OF_GENERATION = {
 }
 _OF_VARIANT = {
     *("id", "variant_index", "parent_id", "name", "code_stack", "provider", "model", "status", "error_message"),
-    *("is_favorite", "rating", "feedback", "prompt_tokens", "completion_tokens", "generation_time_seconds"),
+    *("is_favorite", "rating", "feedback", "generation_time_seconds"),
 }
+"""Without tokens: they are in the ledger, together with what they cost."""
 _OF_PROJECT = {
     *("id", "name", "description", "type", "status", "tags", "settings", "instructions", "is_public", "is_favorite"),
     *("metadata", "created_at", "updated_at"),
 }
 _OF_IMAGE = {"prompt", "revised_prompt", "name", "provider", "kind", "model", "size", "quality", "style", "seed"}
+_DAMAGED = (
+    *(KeyError, TypeError, ValueError, OSError, EOFError, NotImplementedError, RuntimeError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+)
+"""What ``zipfile`` raises for an archive that somebody has damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +98,7 @@ class ProjectArchives:
     async def write(self, actor: Actor, project_id: UUID, target: BinaryIO) -> ExportedProject:
         """Write a project.
 
-        What the storage has lost is left out, and counted as missing.
+        What the storage has lost, or was deleted meanwhile, is left out, and counted as missing.
 
         Args:
             actor: its owner.
@@ -96,7 +108,7 @@ class ProjectArchives:
         Raises:
             NotFoundError: the actor has no such project.
         """
-        opened = await self._generations.tree(actor, project_id, code=TreeCode.ALL)
+        opened = await self._generations.tree(actor, project_id, code=TreeCode.NONE)
         project = opened.project
         generations: list[dict[str, Any]] = []
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -108,7 +120,7 @@ class ProjectArchives:
                 for variant in generation.variants:
                     whole = await self._generations.open_variant(actor, variant.id)
                     name = f"codes/{generation.number:04}-{variant.variant_index}.{_extension(whole.code_stack)}"
-                    archive.writestr(name, whole.code)
+                    await _write(archive, name, whole.code)
                     described["variants"].append(whole.model_dump(mode="json", include=_OF_VARIANT) | {"code": name})
                     variants += 1
                 generations.append(described)
@@ -122,7 +134,7 @@ class ProjectArchives:
                 "files": files,
                 "images": images,
             }
-            archive.writestr(DESCRIPTION, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+            await _write(archive, DESCRIPTION, orjson.dumps(content, option=orjson.OPT_INDENT_2))
         return ExportedProject(
             project.name, len(generations), variants, len(files), len(images), missing + missing_images
         )
@@ -139,10 +151,11 @@ class ProjectArchives:
             for file in page:
                 name = f"files/{len(described) + 1:04}.{_extension_of(file)}"
                 try:
-                    archive.writestr(name, await self._files.download(file.id, owner_id=owner_id))
-                except StorageError:
+                    content = await self._files.download(file.id, owner_id=owner_id)
+                except (NotFoundError, StorageError):
                     missing += 1
                     continue
+                await _write(archive, stored_part(name), content)
                 described.append(
                     {
                         "id": str(file.id),
@@ -164,17 +177,30 @@ class ProjectArchives:
         while True:
             page = await self._images.list(actor, project_id, after=after, limit=_PAGE)
             for row in page.images:
-                image = await self._images.open(actor, row.id)
                 name = f"images/{len(described) + 1:04}"
                 try:
-                    archive.writestr(name, await self._images.download(actor, row.id))
-                except DataLayerError:
+                    image = await self._images.open(actor, row.id)
+                    content = await self._images.download(actor, row.id)
+                except (NotFoundError, StorageError):
                     missing += 1
                     continue
+                await _write(archive, stored_part(name), content)
                 described.append(image.model_dump(mode="json", include=_OF_IMAGE) | {"path": name})
             if page.next is None:
                 return described, missing
             after = page.next
+
+
+def stored_part(name: str) -> zipfile.ZipInfo:
+    """A part that is compressed already."""
+    part = zipfile.ZipInfo(name, datetime.now(UTC).timetuple()[:6])
+    part.compress_type = zipfile.ZIP_STORED
+    return part
+
+
+async def _write(archive: zipfile.ZipFile, part: str | zipfile.ZipInfo, content: str | bytes) -> None:
+    """Compress a part off the event loop, and to its end: an archive cannot be closed while one is being written."""
+    await uninterrupted(asyncio.to_thread(archive.writestr, part, content))
 
 
 def read_archive(path: Path) -> tuple[zipfile.ZipFile, dict[str, Any]]:
@@ -186,7 +212,7 @@ def read_archive(path: Path) -> tuple[zipfile.ZipFile, dict[str, Any]]:
     not_ours = InvalidFileError(f"{path.name} is not a project that was exported here")
     try:
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile):
+    except _DAMAGED:
         raise not_ours from None
     with ExitStack() as stack:
         stack.enter_context(archive)
@@ -211,7 +237,7 @@ def read_part(archive: zipfile.ZipFile, name: Any) -> bytes:
     try:
         with archive.open(name) as part:
             content = part.read(LARGEST_PART + 1)
-    except (KeyError, TypeError, ValueError, OSError, NotImplementedError, RuntimeError, zipfile.BadZipFile):
+    except _DAMAGED:
         raise InvalidFileError(f"the archive has no part {name!r}, or it is damaged") from None
     if len(content) > LARGEST_PART:
         raise InvalidFileError(f"the part {name!r} has more than {LARGEST_PART} bytes")

@@ -39,7 +39,7 @@ from data_layer.schemas.projects import ProjectFilter, ProjectSummary
 from data_layer.services.accounts.tools import load_authorized
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission
-from data_layer.services.transfer.archives import ProjectArchives
+from data_layer.services.transfer.archives import ProjectArchives, stored_part
 
 if TYPE_CHECKING:
     from data_layer.services.accounts import AccountService
@@ -245,7 +245,7 @@ class _Export:
             if written.missing:
                 self._missing.append(f"{written.missing} files of the project {project_id}")
             waiting.seek(0)
-            with archive.open(_stored(f"projects/{project_id}.zip"), "w", force_zip64=True) as part:
+            with archive.open(stored_part(f"projects/{project_id}.zip"), "w", force_zip64=True) as part:
                 while piece := waiting.read(_PIECE):
                     part.write(piece)
                     yield
@@ -264,7 +264,7 @@ class _Export:
         try:
             async with self._sources.files.open(file.id, owner_id=self._user_id) as opened:
                 # What breaks off leaves an entry that is too short, which the summary names.
-                with archive.open(_stored(name), "w", force_zip64=True) as part:
+                with archive.open(stored_part(name), "w", force_zip64=True) as part:
                     async for chunk in opened.chunks:
                         part.write(chunk)
                         yield
@@ -273,13 +273,6 @@ class _Export:
 
     def _count(self, name: str, number: int = 1) -> None:
         self._counts[name] = self._counts.get(name, 0) + number
-
-
-def _stored(name: str) -> zipfile.ZipInfo:
-    """A part that is compressed already."""
-    part = zipfile.ZipInfo(name, datetime.now(UTC).timetuple()[:6])
-    part.compress_type = zipfile.ZIP_STORED
-    return part
 
 
 def _json(value: Any) -> bytes:
