@@ -17,7 +17,7 @@ from data_layer.errors import NotFoundError, PermissionDeniedError
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.generations import GenerationRequest, VariantModel
 from data_layer.schemas.images import NewImage
-from data_layer.schemas.projects import ProjectDraft
+from data_layer.schemas.projects import ProjectChanges, ProjectDraft
 from data_layer.schemas.usage import NewUsage
 from data_layer.schemas.users import ExternalIdentity, UserFull
 from tests.file_content import picture
@@ -130,6 +130,32 @@ async def test_pieces_come_while_it_is_made(data: DataLayer) -> None:
     for _ in range(3):
         await data.projects.create(acting(ann), ProjectDraft(name="Shop"))
     await data.files.save(picture("PNG"), owner_id=ann.id)
-    pieces = [piece async for piece in data.personal_data.export(acting(ann), ann.id)]
-    assert len(pieces) > 5
-    assert max(map(len, pieces)) < 64 * 1024
+    pieces = data.personal_data.export(acting(ann), ann.id)
+    whole = [await anext(pieces)]
+    for project in (await data.projects.list(acting(ann))).projects:
+        opened = await data.projects.open(acting(ann), project.id)
+        await data.projects.update(acting(ann), project.id, ProjectChanges(name="Renamed"), expected=opened.revision)
+    whole += [piece async for piece in pieces]
+    assert len(whole) > 5
+    assert max(map(len, whole)) < 64 * 1024
+    with zipfile.ZipFile(io.BytesIO(b"".join(whole))) as archive:
+        names = [name for name in archive.namelist() if name.startswith("projects/")]
+        inner = [zipfile.ZipFile(io.BytesIO(archive.read(name))) for name in names]
+    assert [json.loads(each.read("project.json"))["project"]["name"] for each in inner] == ["Renamed"] * 3
+
+
+async def test_a_file_that_is_deleted_meanwhile_loses_no_project(
+    data: DataLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await make_account(data)
+    await live(data, ann)
+
+    async def deleted(*_: Any, **__: Any) -> bytes:
+        raise NotFoundError("no image has this id")
+
+    monkeypatch.setattr(data.images, "download", deleted)
+    archive = await collected(data.personal_data.export(acting(ann), ann.id))
+    summary = json.loads(archive.read("summary.json"))
+    assert (summary["counts"]["projects"], summary["counts"]["images_of_projects"]) == (1, 0)
+    [missing] = summary["missing"]
+    assert missing.startswith("1 files of the project")

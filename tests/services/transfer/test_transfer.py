@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import base64
+import copy
+import io
 import json
+import random
+import threading
 import zipfile
+from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from data_layer import DataLayer
 from data_layer.entities.enums import CodeStack, GenerationProvider, RequestType
-from data_layer.errors import NotFoundError
+from data_layer.errors import DatabaseUnavailableError, InvalidFileError, NotFoundError
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.files import Attachment
 from data_layer.schemas.generations import (
@@ -27,7 +34,7 @@ from data_layer.schemas.generations import (
 )
 from data_layer.schemas.images import NewImage
 from data_layer.schemas.projects import ProjectDraft
-from data_layer.services.transfer.archives import ProjectArchives
+from data_layer.services.transfer.archives import ExportedProject, ProjectArchives, read_archive, read_part
 from data_layer.services.transfer.importing import Importer, ImportReport, ImportTargets
 from tests.file_content import picture
 from tests.support import stored_actor
@@ -219,17 +226,24 @@ async def make_whole_project(data: DataLayer, owner: Actor) -> UUID:
     return project.id
 
 
+async def export(data: DataLayer, actor: Actor, project_id: UUID, archive: Path) -> ExportedProject:
+    archives = ProjectArchives(data.projects, data.generations, data.files, data.images)
+    with archive.open("wb") as target:
+        return await archives.write(actor, project_id, target)
+
+
 async def test_a_project_goes_out_and_comes_back(data: DataLayer, owner: Actor, tmp_path: Path) -> None:
     project_id = await make_whole_project(data, owner)
     archive = tmp_path / "shop.zip"
-    with archive.open("wb") as target:
-        written = await ProjectArchives(data.projects, data.generations, data.files, data.images).write(
-            owner, project_id, target
-        )
+    opened = await data.generations.tree(owner, project_id)
+    _, first = [generation async for generation in opened.generations]
+    await data.generations.mark_favorite(owner, first.variants[2].id)
+    await data.generations.rate(owner, first.variants[0].id, stars=4, is_good=False, words="too blue")
+    written = await export(data, owner, project_id, archive)
     assert (written.generations, written.variants, written.files, written.images, written.missing) == (2, 4, 2, 1, 0)
     bob = await stored_actor(data, email="bob@example.com")
-    with pytest.raises(NotFoundError), (tmp_path / "stolen.zip").open("wb") as target:
-        await ProjectArchives(data.projects, data.generations, data.files, data.images).write(bob, project_id, target)
+    with pytest.raises(NotFoundError):
+        await export(data, bob, project_id, tmp_path / "stolen.zip")
     assert (await bring(data, bob, archive, is_dry_run=True)).added == {"project": 1}
     assert (await bring(data, bob, archive)).added == {"project": 1}
     assert (await bring(data, bob, archive)).known == {"project": 1}
@@ -244,6 +258,9 @@ async def test_a_project_goes_out_and_comes_back(data: DataLayer, owner: Actor, 
     assert (first.selected_variant, [variant.name for variant in first.variants]) == (1, ["n0", "n1", "n2"])
     assert second.variants[0].parent_id == first.variants[1].id
     assert first.variants[0].provider is GenerationProvider.CLAUDE
+    assert [variant.is_favorite for variant in first.variants] == [False, False, True]
+    rated = await data.generations.open_variant(bob, first.variants[0].id)
+    assert (rated.rating, rated.feedback) == (4, {"thumb": "down", "words": "too blue"})
     kept = await data.files.list(owner_id=bob.user_id, attached_to=Attachment(project_id=copy.id))
     assert set(first.inputs["files"]) <= {str(file.id) for file in kept}, "by the ids that its files have here"
     [image] = (await data.images.list(bob, copy.id)).images
@@ -263,3 +280,227 @@ async def test_archives_that_are_none(data: DataLayer, owner: Actor, tmp_path: P
     report = await bring(data, owner, tmp_path)
     assert (report.added, len(report.problems)) == ({}, 1 + len(contents)), report
     assert (await data.projects.list(owner)).projects == (), "half of one is not left"
+
+
+async def test_what_is_deleted_while_it_is_exported_is_left_out(
+    data: DataLayer, owner: Actor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project_id = await make_whole_project(data, owner)
+    list_files, list_images = data.files.list, data.images.list
+
+    async def list_and_delete_files(**given: Any) -> Any:
+        page = await list_files(**given)
+        [file] = [each for each in page if each.file_name != "shop.png"]
+        await data.files.delete(file.id, owner_id=owner.user_id)
+        return page
+
+    async def list_and_delete_images(*given: Any, **named: Any) -> Any:
+        page = await list_images(*given, **named)
+        await data.images.delete(owner, page.images[0].id)
+        return page
+
+    monkeypatch.setattr(data.files, "list", list_and_delete_files)
+    monkeypatch.setattr(data.images, "list", list_and_delete_images)
+    written = await export(data, owner, project_id, tmp_path / "shop.zip")
+    assert (written.variants, written.files, written.images, written.missing) == (4, 1, 0, 2)
+
+
+@pytest.mark.parametrize("service", ["files", "images"])
+async def test_a_database_that_is_away_is_not_a_lost_file(
+    data: DataLayer, owner: Actor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    project_id = await make_whole_project(data, owner)
+
+    async def fail(*_: Any, **__: Any) -> bytes:
+        raise DatabaseUnavailableError("the database is away")
+
+    monkeypatch.setattr(getattr(data, service), "download", fail)
+    with pytest.raises(DatabaseUnavailableError):
+        await export(data, owner, project_id, tmp_path / "shop.zip")
+
+
+async def test_an_export_reads_each_code_once_and_compresses_off_the_event_loop(
+    data: DataLayer, owner: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project_id = await make_whole_project(data, owner)
+    large = FinishedVariant(code=random.Random(1).randbytes(200_000).hex())
+    await data.generations.import_many(
+        owner, project_id, [FinishedGeneration(request=GenerationRequest(), variants=(large,))]
+    )
+    read_tree, codes = data.generations.tree, list[str | None]()
+
+    async def watched_tree(*given: Any, **named: Any) -> Any:
+        opened = await read_tree(*given, **named)
+
+        async def generations() -> AsyncIterator[Any]:
+            async for generation in opened.generations:
+                codes.extend(variant.code for variant in generation.variants)
+                yield generation
+
+        return type(opened)(opened.project, opened.fingerprint, generations())
+
+    monkeypatch.setattr(data.generations, "tree", watched_tree)
+    writers = set()
+
+    class Target(io.BytesIO):
+        def write(self, content: Any, /) -> int:
+            if len(content) > 2000:
+                writers.add(threading.get_ident())
+            return super().write(content)
+
+    target = Target()
+    archives = ProjectArchives(data.projects, data.generations, data.files, data.images)
+    await archives.write(owner, project_id, target)
+    assert codes == [None] * 5
+    assert writers
+    assert threading.get_ident() not in writers
+    with zipfile.ZipFile(target) as archive:
+        kinds = {part.filename.partition("/")[0]: part.compress_type for part in archive.infolist()}
+    assert kinds == {
+        **dict.fromkeys(("files", "images"), zipfile.ZIP_STORED),
+        **dict.fromkeys(("codes", "project.json"), zipfile.ZIP_DEFLATED),
+    }
+
+
+def whole_archive(kind: int = zipfile.ZIP_DEFLATED) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", kind) as archive:
+        archive.writestr("project.json", json.dumps({"format": "data-layer project", "version": 1}))
+        archive.writestr("codes/0001-1.html", random.Random(1).randbytes(300).hex())
+    return content.getvalue()
+
+
+ARCHIVES = [whole_archive(kind) for kind in (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2)]
+
+
+@given(st.data())
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_archive_is_refused_in_one_way(tmp_path: Path, drawn: st.DataObject) -> None:
+    damaged = bytearray(drawn.draw(st.sampled_from(ARCHIVES)))
+    for _ in range(drawn.draw(st.integers(1, 3))):
+        damaged[drawn.draw(st.integers(0, len(damaged) - 1))] = drawn.draw(st.integers(0, 255))
+    path = tmp_path / "damaged.zip"
+    path.write_bytes(damaged)
+    try:
+        archive, _ = read_archive(path)
+    except InvalidFileError:
+        return
+    with archive:
+        for part in archive.namelist():
+            try:
+                read_part(archive, part)
+            except InvalidFileError:
+                continue
+
+
+def test_a_part_that_is_no_deflated_data_or_ends_too_early(tmp_path: Path) -> None:
+    for kind in (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_STORED):
+        whole = whole_archive(kind)
+        with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+            part = archive.getinfo("codes/0001-1.html")
+        start = part.header_offset + 30 + len(part.filename)
+        path = tmp_path / f"{kind}.zip"
+        path.write_bytes(whole[:start] + b"\xff" * part.compress_size + whole[start + part.compress_size :])
+        archive, _ = read_archive(path)
+        with archive, pytest.raises(InvalidFileError):
+            read_part(archive, "codes/0001-1.html")
+
+
+def places_in(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where a value of JSON has other values."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, each in items:
+        yield (*place, name)
+        yield from places_in(each, (*place, name))
+
+
+DESCRIBED = {
+    "format": "data-layer project",
+    "version": 1,
+    "project": {"id": "", "name": "Shop", "type": "website", "tags": ["a"], "settings": {}, "metadata": {"a": 1}},
+    "generations": [
+        {
+            "id": "g1",
+            "prompt": "Make it",
+            "inputs": {"files": ["f1"], "urls": ["x"]},
+            "selected_variant": 0,
+            "started_at": "2026-07-01T10:00:00Z",
+            "ended_at": "2026-07-01T10:00:00Z",
+            "variants": [
+                {
+                    "id": "v1",
+                    "parent_id": None,
+                    "variant_index": 0,
+                    "status": "completed",
+                    "provider": "openai",
+                    "model": "m",
+                    "code": "codes/1.html",
+                    "code_stack": "html_tailwind",
+                    "rating": 3,
+                    "feedback": {"thumb": "up", "words": "fine"},
+                    "generation_time_seconds": 1.5,
+                }
+            ],
+        },
+    ],
+    "files": [
+        {"id": "f1", "path": "files/1.png", "file_name": "a.png", "content_type": "image/png", "is_screenshot": True}
+    ],
+    "images": [{"prompt": "a cat", "path": "images/1", "kind": "generated", "size": None, "seed": 1}],
+}
+ODD = [None, "", "x", "\0", -1, 1.5, 10**30, True, [], [None], {}, {"x": 1}, "2026-07-01T10:00:00"]
+
+
+def write_described(path: Path, content: Any) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("project.json", json.dumps(content))
+        archive.writestr("codes/1.html", CODE.format(1))
+        archive.writestr("files/1.png", picture("PNG", size=(9, 9)))
+        archive.writestr("images/1", picture("WEBP", size=(9, 9)))
+
+
+@given(place=st.sampled_from(list(places_in(DESCRIBED))), odd=st.sampled_from(ODD))
+@example(place=("generations", 0, "variants", 0, "status"), odd="odd")
+@example(place=("generations", 0, "variants", 0, "rating"), odd=9)
+@example(place=("generations", 0, "ended_at"), odd="x")
+@example(place=("files", 0, "id"), odd="")
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_a_description_that_makes_no_sense_ends_no_import(
+    data: DataLayer, owner: Actor, tmp_path: Path, place: tuple[Any, ...], odd: Any
+) -> None:
+    content = copy.deepcopy(DESCRIBED)
+    content["project"]["id"] = str(uuid4())  # type: ignore[index]
+    inner: Any = content
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = odd
+    folder = tmp_path / str(uuid4())
+    folder.mkdir()
+    write_described(folder / "a.zip", content)
+    (folder / "z.html").write_text(CODE.format(uuid4()))
+    report = await bring(data, owner, folder)
+    assert report.added["page"] == 1, "what comes after it"
+    assert report.added.get("project", 0) + len(report.problems) == 1
+
+
+async def test_files_have_new_ids_and_other_texts_stay(data: DataLayer, owner: Actor, tmp_path: Path) -> None:
+    content: Any = copy.deepcopy(DESCRIBED)
+    content["project"]["id"] = "p"
+    content["generations"][0]["inputs"] = {"files": ["f1"], "nested": [{"file": "f1"}], "note": "f1 and more"}
+    write_described(tmp_path / "a.zip", content)
+    assert (await bring(data, owner, tmp_path / "a.zip")).problems == ()
+    [project] = (await data.projects.list(owner)).projects
+    [generation] = [each async for each in (await data.generations.tree(owner, project.id)).generations]
+    [new] = generation.inputs["files"]
+    assert UUID(new)
+    assert generation.inputs == {"files": [new], "nested": [{"file": new}], "note": "f1 and more"}
+
+
+async def test_codes_of_a_project_that_is_known_are_not_read(data: DataLayer, owner: Actor, tmp_path: Path) -> None:
+    content: Any = copy.deepcopy(DESCRIBED)
+    content["project"]["id"] = "p"
+    write_described(tmp_path / "a.zip", content)
+    assert (await bring(data, owner, tmp_path / "a.zip")).added == {"project": 1}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("project.json", json.dumps(content))
+    assert (await bring(data, owner, tmp_path / "a.zip")).known == {"project": 1}

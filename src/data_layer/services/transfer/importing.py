@@ -340,11 +340,11 @@ class Importer:
             generations = described_list(content, "generations")
             if not isinstance(described, dict) or len(generations) > MOST_GENERATIONS:
                 raise InvalidFileError(f"describes no project, or one with more than {MOST_GENERATIONS} versions")
-            original = str(described.get("id"))
-            finished = _finished(archive, generations, lambda place: self._key("project", f"{original}/{place}"))
-            if finished and await self._is_known(str(finished[0].request.external_key)):
+            keys = [self._key("project", f"{described.get('id')}/{place}") for place in range(len(generations))]
+            if keys and await self._is_known(keys[0]):
                 self._progress.note("project", file, is_new=False)
                 return
+            finished = await asyncio.to_thread(_finished, archive, generations, keys)
             if not self._progress.is_dry_run:
                 await self._store_project(archive, content, described, finished)
             self._progress.note("project", file, is_new=True)
@@ -361,7 +361,7 @@ class Importer:
         project = await targets.projects.create(
             SYSTEM,
             _draft(described),
-            screenshot=None if shown is None else read_part(archive, shown.get("path")),
+            screenshot=None if shown is None else await _read_part(archive, shown.get("path")),
             file_name=None if shown is None else shown.get("file_name"),
             owner_id=self._owner_id,
         )
@@ -379,18 +379,36 @@ class Importer:
         for each in described_list(content, "files"):
             kind = each.get("content_type")
             saved = await targets.files.save(
-                read_part(archive, each.get("path")),
+                await _read_part(archive, each.get("path")),
                 owner_id=self._owner_id,
                 file_name=each.get("file_name"),
                 attached_to=Attachment(project_id=project_id),
                 allowed_types=[kind] if isinstance(kind, str) else None,
             )
-            renamed[str(each.get("id"))] = str(saved.id)
+            if (old := each.get("id")) and isinstance(old, str):
+                renamed[old] = str(saved.id)
         if finished:
-            await targets.generations.import_many(SYSTEM, project_id, [_with_files(each, renamed) for each in finished])
+            stored = await targets.generations.import_many(
+                SYSTEM, project_id, [_with_files(each, renamed) for each in finished]
+            )
+            for generation, each in zip(stored, described_list(content, "generations"), strict=True):
+                for code_id, variant in zip(generation.variant_ids, described_list(each, "variants"), strict=True):
+                    await self._mark(code_id, variant)
         for image in described_list(content, "images"):
             values = {name: image[name] for name in NewImage.model_fields if image.get(name) is not None}
-            await targets.images.record(SYSTEM, project_id, NewImage(**values), read_part(archive, image.get("path")))
+            source = await _read_part(archive, image.get("path"))
+            await targets.images.record(SYSTEM, project_id, NewImage(**values), source)
+
+    async def _mark(self, code_id: UUID, described: Mapping[str, Any]) -> None:
+        """Mark and rate a variant as its owner did."""
+        generations, stars, given = self._targets.generations, described.get("rating"), described.get("feedback")
+        feedback = given if isinstance(given, Mapping) else {}
+        thumb, words = feedback.get("thumb"), feedback.get("words")
+        if described.get("is_favorite") is True:
+            await generations.mark_favorite(SYSTEM, code_id)
+        if any(value is not None for value in (stars, thumb, words)):
+            is_good = None if thumb is None else thumb == "up"
+            await generations.rate(SYSTEM, code_id, stars=stars, is_good=is_good, words=words)
 
     def _key(self, kind: str, name: str) -> str:
         """A key that is the same at the next import of this person, and of nobody else."""
@@ -411,24 +429,27 @@ def _is_brought(file: Path, folder: Path) -> bool:
     return file.is_file() and not file.is_symlink() and not is_hidden and not is_input
 
 
+async def _read_part(archive: ZipFile, name: Any) -> bytes:
+    return await asyncio.to_thread(read_part, archive, name)
+
+
 def _finished(
-    archive: ZipFile, generations: Sequence[Mapping[str, Any]], key_of: Callable[[int], str]
+    archive: ZipFile, generations: Sequence[Mapping[str, Any]], keys: Sequence[str]
 ) -> list[FinishedGeneration]:
     """The versions of an exported project. Parents are named by their places in it."""
     places: dict[str, tuple[int, int]] = {}
     finished: list[FinishedGeneration] = []
-    for place, each in enumerate(generations):
+    for place, (each, key) in enumerate(zip(generations, keys, strict=True)):
         variants = described_list(each, "variants")
         parent = next((places[str(one["parent_id"])] for one in variants if str(one.get("parent_id")) in places), None)
         for index, variant in enumerate(variants):
             places[str(variant.get("id"))] = (place, index)
-        at = each.get("ended_at") or each.get("started_at")
         finished.append(
             FinishedGeneration(
-                request=_request(each, variants, key_of(place)),
+                request=_request(each, variants, key),
                 variants=tuple(_variant(archive, variant) for variant in variants),
                 selected=_index_of(variants, each.get("selected_variant")),
-                at=None if not isinstance(at, str) else datetime.fromisoformat(at),
+                at=_at(each.get("ended_at") or each.get("started_at")),
                 parent=parent,
             )
         )
@@ -443,16 +464,18 @@ def _request(each: Mapping[str, Any], variants: Sequence[Mapping[str, Any]], key
 
 
 def _variant(archive: ZipFile, variant: Mapping[str, Any]) -> FinishedVariant:
-    status = GenerationStatus(variant.get("status", "completed"))
+    try:
+        status = GenerationStatus(variant.get("status", "completed"))
+    except ValueError:
+        raise InvalidFileError("a variant has a status that is not known here") from None
     if status in {GenerationStatus.PENDING, GenerationStatus.PROCESSING}:
         status = GenerationStatus.CANCELLED  # What ran at the export runs no more.
-    figures = ("prompt_tokens", "completion_tokens", "generation_time_seconds")
     return FinishedVariant(
         code=read_part(archive, variant.get("code")).decode("utf-8", "replace"),
         model=VariantModel(provider=variant.get("provider", "other"), name=variant.get("model", "unknown")),
         status=status,
         # Not what it has cost: that is in the ledger where it was made.
-        result=VariantResult(generation_time_seconds=variant.get(figures[2])),
+        result=VariantResult(generation_time_seconds=variant.get("generation_time_seconds")),
         error_message=variant.get("error_message"),
         name=variant.get("name"),
     )
@@ -465,13 +488,30 @@ def _index_of(variants: Sequence[Mapping[str, Any]], index: Any) -> int:
 
 def _with_files(finished: FinishedGeneration, renamed: Mapping[str, str]) -> FinishedGeneration:
     """The same, with the ids that its files have here."""
-    if not renamed:
-        return finished
-    text = orjson.dumps(finished.request.inputs).decode()
-    for old, new in renamed.items():
-        text = text.replace(old, new)
-    request = finished.request.model_copy(update={"inputs": orjson.loads(text)})
-    return finished.model_copy(update={"request": request})
+    try:
+        inputs = _renamed(finished.request.inputs, renamed)
+    except RecursionError:
+        raise InvalidFileError("the inputs of a version are nested too deeply") from None
+    return finished.model_copy(update={"request": finished.request.model_copy(update={"inputs": inputs})})
+
+
+def _renamed(value: Any, renamed: Mapping[str, str]) -> Any:
+    """A copy of a value of JSON, with other texts in place of some."""
+    if isinstance(value, dict):
+        return {name: _renamed(each, renamed) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_renamed(each, renamed) for each in value]
+    return renamed.get(value, value) if isinstance(value, str) else value
+
+
+def _at(text: Any) -> datetime | None:
+    """When a version ended."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidFileError(f"{text[:50]!r} is not a time") from None
 
 
 def _draft(described: Mapping[str, Any]) -> ProjectDraft:
