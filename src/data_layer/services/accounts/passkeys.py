@@ -89,15 +89,14 @@ def check_new(site: PasskeySite, answer: dict[str, Any], challenge: bytes) -> Ne
     require_extra("service", "a passkey", "webauthn")
     import webauthn
 
+    answer = _checked(answer)
     try:
         verified = webauthn.verify_registration_response(
-            credential=_checked(answer),
+            credential=answer,
             expected_challenge=challenge,
             expected_rp_id=site.domain,
             expected_origin=list(site.origins),
         )
-    except InvalidSecondFactorError:
-        raise
     except Exception as error:
         # The answer is a stranger's, and the library raises more than its own errors for what does not make sense.
         raise refused() from error
@@ -125,17 +124,16 @@ def check_known(site: PasskeySite, answer: dict[str, Any], challenge: bytes, fac
     """
     import webauthn
 
+    answer = _checked(answer)
     try:
         verified = webauthn.verify_authentication_response(
-            credential=_checked(answer),
+            credential=answer,
             expected_challenge=challenge,
             expected_rp_id=site.domain,
             expected_origin=list(site.origins),
             credential_public_key=factor.secret,
             credential_current_sign_count=factor.sign_count,
         )
-    except InvalidSecondFactorError:
-        raise
     except Exception as error:
         raise refused() from error
     return verified.new_sign_count
