@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,8 +25,6 @@ from uuid import UUID, uuid4
 
 import orjson
 import zstandard
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from data_layer.concurrency import cancel_and_wait, uninterrupted
 from data_layer.errors import (
@@ -39,6 +36,7 @@ from data_layer.errors import (
 )
 from data_layer.observability.log import get_log
 from data_layer.repositories.idempotency_keys import Claim
+from data_layer.services.sealing import Seals
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions
@@ -51,7 +49,6 @@ LARGEST_ANSWER = 2**20
 
 _LARGEST_BODY = 64 * 2**20
 _RETRY_SECONDS = 2
-_NONCE = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,7 @@ class IdempotentRequests:
 
     def __init__(self, transactions: Transactions, secrets: Sequence[str]) -> None:
         self._transactions = transactions
-        self._secrets = [secret.encode() for secret in secrets]
+        self._seals = Seals("idempotency", secrets)
 
     @asynccontextmanager
     async def once(self, user_id: UUID, key: str) -> AsyncIterator[Execution | None]:
@@ -162,25 +159,21 @@ class IdempotentRequests:
         packed = _pack(answer)
         if len(packed) > LARGEST_ANSWER:
             packed = _pack(KeptAnswer(answer.status, answer.headers, None))
-        nonce = os.urandom(_NONCE)
-        return nonce + self._cipher(self._secrets[0], claim, key).encrypt(nonce, packed, None)
+        return self._seals.seal(_subject(claim, key), packed)
 
     def _decrypted(self, claim: Claim, key: str, sealed: bytes) -> KeptAnswer:
-        for secret in self._secrets:
-            try:
-                return _unpack(self._cipher(secret, claim, key).decrypt(sealed[:_NONCE], sealed[_NONCE:], None))
-            except InvalidTag:
-                continue
-        raise AnswerNotKeptError(
-            "the request was carried out, and its answer cannot be read since SESSION_SECRET was changed; look for "
-            "what it has created before you send it with a new Idempotency-Key"
-        )
+        opened = self._seals.open(_subject(claim, key), sealed)
+        if opened is None:
+            raise AnswerNotKeptError(
+                "the request was carried out, and its answer cannot be read since SESSION_SECRET was changed; look for "
+                "what it has created before you send it with a new Idempotency-Key"
+            )
+        return _unpack(opened[0])
 
-    @staticmethod
-    def _cipher(secret: bytes, claim: Claim, key: str) -> AESGCM:
-        """A cipher for one key of one person."""
-        derived = hmac.digest(secret, b"data-layer idempotency:" + claim.user_id.bytes + key.encode(), "sha256")
-        return AESGCM(derived)
+
+def _subject(claim: Claim, key: str) -> bytes:
+    """One key of one person."""
+    return claim.user_id.bytes + key.encode()
 
 
 def _id_of(key: str) -> UUID:

@@ -107,7 +107,7 @@ class Factors:
             await _require_room(tx, user_id)
             await tx.second_factors.remove_unconfirmed(user_id)
             factor_id = uuid7()
-            sealed = self._factors.sealed.seal(factor_id, secret)
+            sealed = self._factors.seal_secret(factor_id, secret)
             tx.add(SecondFactor(id=factor_id, user_id=user_id, kind=FactorKind.TOTP, name=name, secret=sealed))
             uri = totp.uri_of(secret, user.email)
         return NewTotp(id=factor_id, secret=SecretStr(secret), uri=SecretStr(uri))

@@ -25,6 +25,7 @@ from data_layer.schemas.factors import FactorChallenge, FactorProof
 from data_layer.services.accounts import challenges, passkeys, totp
 from data_layer.services.accounts.challenges import LIFETIME, Challenges, PendingChallenge
 from data_layer.services.accounts.passkeys import PasskeySite, refused
+from data_layer.services.sealing import Seals
 from data_layer.settings.security import SecuritySettings
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class SecondFactors:
 
     def __init__(self, settings: SecuritySettings, site: PasskeySite) -> None:
         self.challenges = Challenges(settings)
-        self.sealed = totp.SealedSecrets(settings.session_secrets())
+        self._seals = Seals("totp", settings.session_secrets())
         self.site = site
 
     def ask(
@@ -98,20 +99,24 @@ class SecondFactors:
             raise refused()
         return given[0]
 
+    def seal_secret(self, factor_id: UUID, secret: str) -> bytes:
+        """Encrypt what an app shares with us."""
+        return self._seals.seal(factor_id.bytes, secret.encode())
+
     def accept_code(self, factor: SecondFactor, code: str) -> bool:
         """Use a code of an app up; whether it is right."""
-        opened = self.sealed.open(factor.id, factor.secret)
+        opened = self._seals.open(factor.id.bytes, factor.secret)
         if opened is None:
             log.warning("second_factor_unreadable", factor_id=factor.id)
             return False
         secret, is_present = opened
-        step = totp.matching_step(secret, code, now=challenges.now(), after=factor.last_counter)
+        step = totp.matching_step(secret.decode(), code, now=challenges.now(), after=factor.last_counter)
         if step is None:
             return False
         factor.last_counter = step
         factor.last_used_at = datetime.now(UTC)
         if not is_present:  # SESSION_SECRET was changed.
-            factor.secret = self.sealed.seal(factor.id, secret)
+            factor.secret = self._seals.seal(factor.id.bytes, secret)
         return True
 
     def _use_code(self, factors: Sequence[SecondFactor], code: str) -> None:

@@ -2,52 +2,14 @@
 
 from __future__ import annotations
 
-import hmac
-import os
-from collections.abc import Sequence
 from hmac import compare_digest
-from uuid import UUID
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from data_layer.extras import require_extra
 
 STEP_SECONDS = 30
 _EITHER_WAY = 1  # Steps: clocks of telephones are a little off (RFC 6238, 5.2).
 _DIGITS = 6
-_NONCE = 12
 _ISSUER = "Data layer"
-
-
-class SealedSecrets:
-    """Encrypts what apps share with us (AES-256-GCM), with a key derived from SESSION_SECRET and the id of the factor.
-
-    Args:
-        secrets: the one to encrypt with, then older ones.
-    """
-
-    def __init__(self, secrets: Sequence[str]) -> None:
-        self._secrets = [secret.encode() for secret in secrets]
-
-    def seal(self, factor_id: UUID, secret: str) -> bytes:
-        """Encrypt a secret."""
-        nonce = os.urandom(_NONCE)
-        return nonce + self._cipher(self._secrets[0], factor_id).encrypt(nonce, secret.encode(), None)
-
-    def open(self, factor_id: UUID, sealed: bytes) -> tuple[str, bool] | None:
-        """Decrypt a secret, and say whether it is sealed with the present key; None if no key fits."""
-        for which, secret in enumerate(self._secrets):
-            try:
-                opened = self._cipher(secret, factor_id).decrypt(sealed[:_NONCE], sealed[_NONCE:], None)
-            except InvalidTag:
-                continue
-            return opened.decode(), which == 0
-        return None
-
-    @staticmethod
-    def _cipher(secret: bytes, factor_id: UUID) -> AESGCM:
-        return AESGCM(hmac.digest(secret, b"data-layer totp:" + factor_id.bytes, "sha256"))
 
 
 def new_secret() -> str:
