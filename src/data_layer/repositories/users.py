@@ -120,6 +120,19 @@ class UserRepository(Repository[User]):
         row = (await self._session.change(statement)).mappings().one_or_none()
         return None if row is None else Credentials(**row)
 
+    async def take_back_attempt(self, email: str, locked_until: datetime | None) -> None:
+        """Count an attempt no more, and end the waiting if it began with it; the same statement for all addresses."""
+        statement = (
+            update(User)
+            .where(self._condition("email", email))
+            .values(
+                failed_login_count=func.greatest(User.failed_login_count - 1, 0),
+                locked_until=func.nullif(User.locked_until, locked_until),
+                updated_at=User.updated_at,
+            )
+        )
+        await self._session.change(statement)
+
     async def record_login(self, user: User, *, ip_address: str | None, user_agent: str | None) -> None:
         """Count a login that succeeded; the failures before it are forgotten. That is no change of the account."""
         self._invalidate(*account_keys(user.id))

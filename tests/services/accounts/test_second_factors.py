@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,10 +12,12 @@ import pytest
 from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
+from data_layer.entities import SecondFactor, User
 from data_layer.entities.enums import UserRole
 from data_layer.errors import (
     AccountInactiveError,
     AuthenticationError,
+    ChangedMeanwhileError,
     DataLayerError,
     InvalidCredentialsError,
     InvalidLoginError,
@@ -23,15 +25,19 @@ from data_layer.errors import (
     InvalidSessionError,
     InvalidValueError,
     NotFoundError,
+    OverloadedError,
     PermissionDeniedError,
     SecondFactorRequiredError,
     TooManyAttemptsError,
 )
+from data_layer.repositories.second_factors import SecondFactorRepository
+from data_layer.repositories.users import UserRepository
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.factors import FactorChallenge, FactorProof, NewTotp
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts import challenges
 from data_layer.services.accounts.passkeys import PasskeySite
+from data_layer.services.accounts.passwords import PasswordHasher
 from tests.authenticator import Passkey
 from tests.leaks import LogLines
 
@@ -304,6 +310,154 @@ async def test_each_change_asks_once_more(data: DataLayer, ann: UserFull, passke
     _, of_bob, _ = await add_app(data, bob)
     with pytest.raises(NotFoundError):
         await data.accounts.remove_factor(acting(ann), of_bob, password=PASSWORD)
+
+
+def change_before_lock(monkeypatch: pytest.MonkeyPatch, data: DataLayer, statement: str) -> None:
+    """Let somebody else change something right before the next lock of an account."""
+    get, waiting = UserRepository.get, [statement]
+
+    async def change() -> None:
+        async with data.transaction() as tx:
+            await tx.execute(text(waiting.pop()))
+
+    async def get_later(self: UserRepository, entity_id: UUID, *, lock: bool = False) -> User:
+        if lock and waiting:
+            await asyncio.create_task(change())
+        return await get(self, entity_id, lock=lock)
+
+    monkeypatch.setattr(UserRepository, "get", get_later)
+
+
+async def failures(data: DataLayer) -> int:
+    return (await data.accounts.find(SYSTEM, "ann@example.com")).failed_login_count
+
+
+async def test_an_account_without_a_password_adds_further_factors_with_one_that_it_has(
+    data: DataLayer, passkey: Passkey
+) -> None:
+    eve = await make_account(data, "eve@example.com", password=None)
+    me = acting(eve)
+    first = await data.accounts.begin_totp(me, eve.id)
+    app = App(first)
+    added = await data.accounts.confirm_totp(me, first.id, app.code(-1))
+    with pytest.raises(InvalidValueError, match="once more"):
+        await data.accounts.begin_totp(me, eve.id)
+    with pytest.raises(InvalidSecondFactorError):
+        await data.accounts.begin_totp(me, eve.id, proof=FactorProof(code="000000"))
+    second = await data.accounts.begin_totp(me, eve.id, name="Tablet", proof=FactorProof(code=app.code()))
+    await data.accounts.confirm_totp(me, second.id, App(second).code())
+    code = added.recovery_codes[0].get_secret_value()
+    begun = await data.accounts.begin_passkey(me, eve.id, proof=FactorProof(recovery_code=code))
+    made = passkey.make(begun.options)
+    await data.accounts.add_passkey(me, eve.id, challenge=begun.challenge.get_secret_value(), answer=made)
+    asked = await data.accounts.begin_confirmation(me, eve.id)
+    proof, challenge = FactorProof(passkey=passkey.answer(asked.passkey)), asked.challenge.get_secret_value()
+    assert await data.accounts.begin_passkey(me, eve.id, proof=proof, challenge=challenge)
+    assert len((await data.accounts.list_factors(me, eve.id)).factors) == 3
+
+
+async def test_a_confirmation_ends_with_the_password(data: DataLayer, ann: UserFull, passkey: Passkey) -> None:
+    key_id = await add_passkey(data, ann, passkey)
+    asked = await data.accounts.begin_confirmation(acting(ann), ann.id)
+    await data.accounts.change_password(acting(ann), ann.id, current=PASSWORD, new="another horse and battery")
+    proof, challenge = FactorProof(passkey=passkey.answer(asked.passkey)), asked.challenge.get_secret_value()
+    with pytest.raises(InvalidLoginError):
+        await data.accounts.remove_factor(acting(ann), key_id, proof=proof, challenge=challenge)
+    bob = await make_account(data, "bob@example.com")
+    bobs = Passkey(origin=passkey.origin)
+    bobs_id = await add_passkey(data, bob, bobs)
+    asked = await data.accounts.begin_confirmation(acting(ann), ann.id)
+    with pytest.raises(InvalidLoginError):
+        await data.accounts.remove_factor(
+            acting(bob),
+            bobs_id,
+            proof=FactorProof(passkey=bobs.answer(asked.passkey)),
+            challenge=asked.challenge.get_secret_value(),
+        )
+
+
+@pytest.mark.parametrize(
+    "change", ["UPDATE users SET password_hash = 'another'", "UPDATE second_factors SET confirmed_at = now()"]
+)
+async def test_a_session_alone_is_enough_only_as_long_as_there_is_nothing_to_show(
+    data: DataLayer, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    eve = await make_account(data, "eve@example.com", password=None)
+    await data.accounts.begin_totp(acting(eve), eve.id)
+    change_before_lock(monkeypatch, data, change)
+    with pytest.raises(ChangedMeanwhileError):
+        await data.accounts.begin_totp(acting(eve), eve.id, name="Of somebody else")
+
+
+async def test_a_factor_that_is_added_while_somebody_logs_in_is_asked_for(
+    data: DataLayer, ann: UserFull, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await data.accounts.begin_totp(acting(ann), ann.id, password=PASSWORD)
+    change_before_lock(monkeypatch, data, "UPDATE second_factors SET confirmed_at = now()")
+    assert (await challenge_of(data)).methods == ("totp", "recovery_code")
+
+
+async def test_logging_in_looks_for_factors_once(
+    data: DataLayer, ann: UserFull, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirmed, looked = SecondFactorRepository.confirmed, list[UUID]()
+
+    async def counted(self: SecondFactorRepository, user_id: UUID, *, lock: bool = False) -> Sequence[SecondFactor]:
+        looked.append(user_id)
+        return await confirmed(self, user_id, lock=lock)
+
+    monkeypatch.setattr(SecondFactorRepository, "confirmed", counted)
+    await data.accounts.log_in("ann@example.com", PASSWORD)
+    assert looked == [ann.id]
+
+
+async def test_wrong_codes_count_on_the_account_and_right_ones_do_not(data: DataLayer, ann: UserFull) -> None:
+    app, factor_id, codes = await add_app(data, ann)
+    assert await failures(data) == 0, "the right password, and the code that confirmed the app"
+    wrong = FactorProof(code="000000")
+    asked = await challenge_of(data)
+    for _ in range(2):
+        assert await finish(data, asked, code="000000") == "second_factor_invalid"
+    for _ in range(3):
+        with pytest.raises(InvalidSecondFactorError):
+            await data.accounts.renew_recovery_codes(acting(ann), ann.id, proof=wrong)
+    assert await failures(data) == 5
+    await data.accounts.renew_recovery_codes(acting(ann), ann.id, proof=FactorProof(code=app.code()))
+    assert await failures(data) == 5
+    with pytest.raises(InvalidSecondFactorError):
+        await data.accounts.remove_factor(acting(ann), factor_id, proof=FactorProof(recovery_code=codes[0]))
+    assert (await data.accounts.find(SYSTEM, "ann@example.com")).locked_until is not None
+    with pytest.raises(TooManyAttemptsError):
+        await data.accounts.remove_factor(acting(ann), factor_id, proof=wrong)
+
+
+async def test_what_says_nothing_of_the_proof_does_not_count(
+    data: DataLayer, ann: UserFull, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, factor_id, codes = await add_app(data, ann)
+    secret = (await challenge_of(data)).challenge.get_secret_value()
+    for proof in (FactorProof(), FactorProof(code=app.code(), recovery_code=codes[0])):
+        for _ in range(4):
+            with pytest.raises(InvalidValueError):
+                await data.accounts.finish_log_in(secret, proof)
+            if proof.code:
+                with pytest.raises(InvalidValueError):
+                    await data.accounts.remove_factor(acting(ann), factor_id, proof=proof)
+    hash_of = PasswordHasher.hash
+
+    async def overloaded(_self: PasswordHasher, _password: str) -> str:
+        raise OverloadedError("too many passwords wait")
+
+    monkeypatch.setattr(PasswordHasher, "hash", overloaded)
+    for _ in range(8):
+        with pytest.raises(OverloadedError):
+            await data.accounts.change_password(acting(ann), ann.id, current=PASSWORD, new="another horse and battery")
+    monkeypatch.setattr(PasswordHasher, "hash", hash_of)
+    for _ in range(8):
+        with pytest.raises(NotFoundError):
+            await data.accounts.confirm_totp(acting(ann), factor_id, app.code())  # It counts already.
+    assert await failures(data) == 0
+    assert await finish(data, await challenge_of(data), code=app.code()) == "in"
 
 
 async def test_an_administrator_resets_what_somebody_has_lost(data: DataLayer, ann: UserFull) -> None:

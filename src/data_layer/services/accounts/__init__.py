@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from data_layer.services.accounts.administration import Administration
-from data_layer.services.accounts.attempts import PasswordAttempts
+from data_layer.services.accounts.attempts import LoginAttempts
 from data_layer.services.accounts.factors import Factors
 from data_layer.services.accounts.identities import ExternalIdentities, ExternalLogin
 from data_layer.services.accounts.login import Login
@@ -60,11 +60,11 @@ class AccountService:
 
     def __init__(self, dependencies: AccountDependencies) -> None:
         throttle, tokens = LoginThrottle(dependencies.secret), MailedTokens(dependencies.secret, dependencies.mails)
-        attempts = PasswordAttempts(dependencies, throttle)
+        attempts = LoginAttempts(dependencies, throttle)
         self._registration = Registration(dependencies, throttle, tokens)
         factors = SecondFactors(dependencies.settings, dependencies.passkey_site)
         self._login = Login(dependencies, throttle, attempts, factors)
-        self._factors = Factors(dependencies, throttle, attempts, factors)
+        self._factors = Factors(dependencies, attempts, factors)
         self._password_changes = PasswordChanges(dependencies, throttle, attempts, tokens)
         self._profiles = Profiles(dependencies, throttle)
         self._administration = Administration(dependencies, throttle)

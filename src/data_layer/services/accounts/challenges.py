@@ -57,7 +57,7 @@ class Challenges:
         self._states = TokenHasher(*secrets, "password of a challenge")
 
     def make(
-        self, purpose: str, user_id: UUID, *, password_hash: str | None = None, reactivate: bool = False
+        self, purpose: str, user_id: UUID, *, password_hash: str | None, reactivate: bool = False
     ) -> tuple[str, bytes]:
         """Return a challenge, and what a passkey signs of it."""
         issued_at = int(now() * 1000)
@@ -67,7 +67,7 @@ class Challenges:
         return f"{payload}.{self._seals.hash(payload)}", self._bytes.derive(payload)[0]
 
     def read(self, purpose: str, challenge: str) -> PendingChallenge:
-        """Return what a challenge says.
+        """Return what a challenge says; ``check`` says whether it counts for somebody.
 
         Raises:
             InvalidLoginError: it is not one of ours for this purpose, or took longer than five minutes.
@@ -85,9 +85,16 @@ class Challenges:
         signed = self._bytes.derive(payload)[matching[0]]
         return PendingChallenge(UUID(user_id), state, reactivate, issued_at, signed)
 
-    def is_of(self, pending: PendingChallenge, password_hash: str | None) -> bool:
-        """Whether the account still has the password that was right."""
-        return pending.state in self._states.hashes(password_hash or "")
+    def check(self, purpose: str, challenge: str, user_id: UUID, password_hash: str | None) -> PendingChallenge:
+        """Return a challenge that is in force for an account, which still has the password of then.
+
+        Raises:
+            InvalidLoginError: it is not.
+        """
+        pending = self.read(purpose, challenge)
+        if pending.user_id != user_id or pending.state not in self._states.hashes(password_hash or ""):
+            raise invalid_challenge()
+        return pending
 
 
 def invalid_challenge() -> InvalidLoginError:

@@ -8,7 +8,7 @@ all there is. Wrong answers count as failed logins.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -16,18 +16,15 @@ from uuid import UUID
 from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
-from data_layer.context import current_context
 from data_layer.entities import SecondFactor, User
 from data_layer.entities.enums import AuditAction, FactorKind
 from data_layer.errors import (
-    AuthenticationError,
     ChangedMeanwhileError,
     DuplicateError,
     InvalidValueError,
     LimitReachedError,
     NotFoundError,
 )
-from data_layer.repositories.users import Credentials
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.factors import (
     ConfirmedFactor,
@@ -39,13 +36,18 @@ from data_layer.schemas.factors import (
     PasskeyChallenge,
 )
 from data_layer.services.accounts import passkeys, totp
-from data_layer.services.accounts.attempts import Attempt, PasswordAttempts
-from data_layer.services.accounts.challenges import ADD_PASSKEY, CONFIRM, LIFETIME, invalid_challenge
+from data_layer.services.accounts.attempts import Attempt, LoginAttempts
+from data_layer.services.accounts.challenges import ADD_PASSKEY, CONFIRM, LIFETIME
 from data_layer.services.accounts.passkeys import refused
 from data_layer.services.accounts.second_factors import SecondFactors, hash_code, new_codes
-from data_layer.services.accounts.throttle import LoginThrottle
-from data_layer.services.accounts.tools import AccountDependencies, admin_entry, load_authorized, own_entry
-from data_layer.services.permissions import Permission, require
+from data_layer.services.accounts.tools import (
+    AccountDependencies,
+    admin_entry,
+    check_password_is,
+    load_authorized,
+    own_entry,
+)
+from data_layer.services.permissions import Permission
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
@@ -60,12 +62,10 @@ class Factors:
     def __init__(
         self,
         dependencies: AccountDependencies,
-        throttle: LoginThrottle,
-        attempts: PasswordAttempts,
+        attempts: LoginAttempts,
         factors: SecondFactors,
     ) -> None:
         self._dependencies = dependencies
-        self._throttle = throttle
         self._attempts = attempts
         self._factors = factors
 
@@ -84,7 +84,14 @@ class Factors:
             )
 
     async def begin_totp(
-        self, actor: Actor, user_id: UUID, *, name: str = "Authenticator", password: str | None = None
+        self,
+        actor: Actor,
+        user_id: UUID,
+        *,
+        name: str = "Authenticator",
+        password: str | None = None,
+        proof: FactorProof | None = None,
+        challenge: str | None = None,
     ) -> NewTotp:
         """Add an authenticator app, which counts once ``confirm_totp`` has seen a code of it.
 
@@ -95,15 +102,20 @@ class Factors:
             user_id: the owner.
             name: by which the owner knows it.
             password: that of the account, if it has one.
+            proof: or else a factor that counts already.
+            challenge: of ``begin_confirmation``, where a passkey has answered it.
 
         Raises:
             PermissionDeniedError: for anybody but the owner.
             InvalidCredentialsError: the password is wrong.
+            InvalidSecondFactorError: the proof is not right.
+            InvalidLoginError: the challenge is not in force.
             TooManyAttemptsError: too many failed lately.
+            InvalidValueError: neither password nor proof was shown, and the account has one of them.
             LimitReachedError: there are 20 factors.
         """
         name, secret = _checked(name), totp.new_secret()
-        async with self._confirmed(actor, user_id, password=password) as (tx, user):
+        async with self._confirmed(actor, user_id, password=password, proof=proof, challenge=challenge) as (tx, user):
             await _require_room(tx, user_id)
             await tx.second_factors.remove_unconfirmed(user_id)
             factor_id = uuid7()
@@ -121,8 +133,10 @@ class Factors:
             TooManyAttemptsError: too many failed lately.
         """
         user_id = await self._owner_of(actor, factor_id)
-        async with self._counted(user_id) as (tx, _):
-            user = await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id)
+        async with self._dependencies.transactions() as tx:
+            email = (await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id, lock=False)).email
+        showing = self._attempts.with_factor(email, FactorProof(code=code))
+        async with self._granted(showing, actor, user_id) as (tx, user, _):
             factor = await tx.second_factors.find_one(id=factor_id, user_id=user_id)
             if factor is None or factor.confirmed_at is not None:
                 raise _missing(factor_id)
@@ -130,22 +144,40 @@ class Factors:
                 raise refused()
             return await self._confirm(tx, actor, user, factor)
 
-    async def begin_passkey(self, actor: Actor, user_id: UUID, *, password: str | None = None) -> PasskeyChallenge:
+    async def begin_passkey(
+        self,
+        actor: Actor,
+        user_id: UUID,
+        *,
+        password: str | None = None,
+        proof: FactorProof | None = None,
+        challenge: str | None = None,
+    ) -> PasskeyChallenge:
         """Return what a browser needs to make a passkey; ``add_passkey`` takes what it answers.
 
+        Args:
+            actor: the owner.
+            user_id: the owner.
+            password: see ``begin_totp``.
+            proof: see ``begin_totp``.
+            challenge: see ``begin_totp``.
+
         Raises:
+            InvalidSecondFactorError: see ``begin_totp``.
+            InvalidLoginError: see ``begin_totp``.
+            InvalidValueError: see ``begin_totp``.
             InvalidCredentialsError: see ``begin_totp``.
             TooManyAttemptsError: see ``begin_totp``.
             LimitReachedError: see ``begin_totp``.
         """
-        async with self._confirmed(actor, user_id, password=password) as (tx, user):
+        async with self._confirmed(actor, user_id, password=password, proof=proof, challenge=challenge) as (tx, user):
             await _require_room(tx, user_id)
             factors = await tx.second_factors.confirmed(user_id)
             known = [factor for factor in factors if factor.kind is FactorKind.PASSKEY]
             password_hash = await tx.users.secret(user_id, "password_hash")
-            challenge, signed = self._factors.challenges.make(ADD_PASSKEY, user_id, password_hash=password_hash)
+            new, signed = self._factors.challenges.make(ADD_PASSKEY, user_id, password_hash=password_hash)
             options = passkeys.options_for_new(self._factors.site, user, signed, known)
-        return PasskeyChallenge(challenge=SecretStr(challenge), options=options, expires_in=LIFETIME)
+        return PasskeyChallenge(challenge=SecretStr(new), options=options, expires_in=LIFETIME)
 
     async def add_passkey(
         self, actor: Actor, user_id: UUID, *, challenge: str, answer: dict[str, Any], name: str = "Passkey"
@@ -159,15 +191,11 @@ class Factors:
             LimitReachedError: see ``begin_totp``.
         """
         name = _checked(name)
-        require(actor, Permission.CHANGE_FACTORS, owner=user_id)
-        pending = self._factors.challenges.read(ADD_PASSKEY, challenge)
-        if pending.user_id != user_id:
-            raise invalid_challenge()
-        made = passkeys.check_new(self._factors.site, answer, pending.bytes_for_passkey)
         async with self._dependencies.transactions() as tx:
             user = await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id)
-            if not self._factors.challenges.is_of(pending, await tx.users.secret(user_id, "password_hash")):
-                raise invalid_challenge()
+            stored = await tx.users.secret(user_id, "password_hash")
+            pending = self._factors.challenges.check(ADD_PASSKEY, challenge, user_id, stored)
+            made = passkeys.check_new(self._factors.site, answer, pending.bytes_for_passkey)
             await _require_room(tx, user_id)
             if await tx.second_factors.find_one(credential_id=made.credential_id):
                 raise DuplicateError("this passkey was added before", field="answer")
@@ -183,7 +211,7 @@ class Factors:
             return await self._confirm(tx, actor, user, factor)
 
     async def begin_confirmation(self, actor: Actor, user_id: UUID) -> FactorChallenge:
-        """Return what a passkey answers, for ``remove_factor`` and ``renew_recovery_codes``.
+        """Return what a passkey answers, for whatever takes a ``proof``.
 
         Raises:
             PermissionDeniedError: for anybody but the owner.
@@ -216,6 +244,7 @@ class Factors:
             NotFoundError: the actor has no such factor.
             InvalidCredentialsError: the password is wrong.
             InvalidSecondFactorError: the proof is not right.
+            InvalidLoginError: the challenge is not in force.
             TooManyAttemptsError: too many failed lately.
             InvalidValueError: neither password nor proof was shown.
         """
@@ -311,8 +340,8 @@ class Factors:
         user_id: UUID,
         *,
         password: str | None,
-        proof: FactorProof | None = None,
-        challenge: str | None = None,
+        proof: FactorProof | None,
+        challenge: str | None,
     ) -> AsyncIterator[tuple[UnitOfWork, User]]:
         """Yield a transaction in which the owner has shown the password or a factor once more, where there is one."""
         async with self._dependencies.transactions() as tx:
@@ -320,50 +349,37 @@ class Factors:
             email, stored = user.email, await tx.users.secret(user_id, "password_hash")
             has_factors = bool(await tx.second_factors.confirmed(user_id))
         if password is not None:
-            async with self._by_password(email, password) as (tx, found):
-                user = await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id)
-                if await tx.users.secret(user_id, "password_hash") != found.password_hash:
-                    raise ChangedMeanwhileError("the password was changed elsewhere at the same moment; log in again")
+            showing = self._attempts.with_password(email, password)
+            async with self._granted(showing, actor, user_id) as (tx, user, attempt):
+                await check_password_is(tx, user_id, attempt.proven().password_hash)
                 yield tx, user
         elif proof is not None and has_factors:
-            pending = None if challenge is None else self._factors.challenges.read(CONFIRM, challenge)
-            if pending is not None and pending.user_id != user_id:
-                raise invalid_challenge()
-            async with self._counted(user_id) as (tx, _):
-                user = await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id)
+            pending = None
+            if challenge is not None:
+                pending = self._factors.challenges.check(CONFIRM, challenge, user_id, stored)
+            showing = self._attempts.with_factor(email, proof)
+            async with self._granted(showing, actor, user_id) as (tx, user, _):
+                await check_password_is(tx, user_id, stored)  # The one that the challenge was made with.
                 await self._factors.use(tx, user_id, proof, pending)
                 yield tx, user
         elif stored is None and not has_factors:
             async with self._dependencies.transactions() as tx:
-                yield tx, await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id)
+                user = await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id)
+                await check_password_is(tx, user_id, None)
+                if await tx.second_factors.confirmed(user_id):
+                    raise ChangedMeanwhileError("a second factor was added elsewhere at the same moment; show it")
+                yield tx, user
         else:
             raise InvalidValueError("show the password, or a second factor, once more", field="password")
 
     @asynccontextmanager
-    async def _by_password(self, email: str, password: str) -> AsyncIterator[tuple[UnitOfWork, Credentials]]:
-        attempt = await self._attempts.make(email, password)
-        try:
-            found = attempt.proven()
-        except AuthenticationError as error:
-            self._attempts.record_failure(attempt, error)
-            raise
-        async with self._dependencies.transactions() as tx:
-            await self._throttle.give_back(tx, attempt.admission)
-            yield tx, found
-
-    @asynccontextmanager
-    async def _counted(self, user_id: UUID) -> AsyncIterator[tuple[UnitOfWork, None]]:
-        """Yield a transaction for an attempt to show a factor, which counts as a failed login unless it is right."""
-        async with self._dependencies.transactions() as tx:
-            email = (await tx.users.get(user_id)).email
-            admission = await self._throttle.admit(tx, email, current_context().ip_address)
-        try:
-            async with self._dependencies.transactions() as tx:
-                await self._throttle.give_back(tx, admission)
-                yield tx, None
-        except AuthenticationError as error:
-            self._attempts.record_failure(Attempt(admission, Credentials(user_id, None), is_right=False), error)
-            raise
+    async def _granted(
+        self, showing: AbstractAsyncContextManager[Attempt], actor: Actor, user_id: UUID
+    ) -> AsyncIterator[tuple[UnitOfWork, User, Attempt]]:
+        """Yield a transaction that gives an attempt back if the block finds it right, and the owner, who is locked."""
+        async with showing as attempt, self._dependencies.transactions() as tx:
+            await self._attempts.give_back(tx, attempt)
+            yield tx, await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id), attempt
 
 
 def _checked(name: str) -> str:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, TypeAlias
 
 from data_layer.context import current_context
 from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, SessionType
-from data_layer.errors import AuthenticationError, InvalidValueError, OverloadedError, SecondFactorRequiredError
+from data_layer.errors import InvalidValueError, OverloadedError, SecondFactorRequiredError
 from data_layer.repositories.users import Credentials
 from data_layer.schemas.actors import ANONYMOUS
-from data_layer.schemas.factors import FactorChallenge, FactorProof
+from data_layer.schemas.factors import FactorProof
 from data_layer.schemas.sessions import GeoLocation, NewSession, TokenPair
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import login_name
-from data_layer.services.accounts.attempts import Attempt, PasswordAttempts, wrong_credentials
+from data_layer.services.accounts.attempts import Attempt, LoginAttempts, wrong_credentials
 from data_layer.services.accounts.challenges import LOG_IN, invalid_challenge
 from data_layer.services.accounts.second_factors import SecondFactors
 from data_layer.services.accounts.throttle import LoginThrottle
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _LONGEST_TEXT = 255
 
+_Known: TypeAlias = "AbstractAsyncContextManager[tuple[UnitOfWork, User]]"
+"""Somebody who has shown enough, in the transaction in which that is known."""
+
 
 class Login:
     """Who somebody is, by address and password, and by a second factor where there is one."""
@@ -35,7 +38,7 @@ class Login:
         self,
         dependencies: AccountDependencies,
         throttle: LoginThrottle,
-        attempts: PasswordAttempts,
+        attempts: LoginAttempts,
         factors: SecondFactors,
     ) -> None:
         self._dependencies = dependencies
@@ -92,9 +95,8 @@ class Login:
             AuthenticationError: see ``authenticate``.
             OverloadedError: see ``authenticate``.
         """
-        check_texts(device_id, place)
-        async with self._with_verified_user(email, password, reactivate=reactivate) as (tx, user):
-            return await self._dependencies.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
+        who = self._with_verified_user(email, password, reactivate=reactivate)
+        return await self._begin(who, kind, device_id, place)
 
     async def log_in_for_tokens(
         self,
@@ -112,9 +114,8 @@ class Login:
             AuthenticationError: see ``authenticate``.
             OverloadedError: see ``authenticate``.
         """
-        check_texts(device_id, place)
-        async with self._with_verified_user(email, password, reactivate=reactivate) as (tx, user):
-            return await self._begin_tokens(tx, user, kind=kind, device_id=device_id, place=place)
+        who = self._with_verified_user(email, password, reactivate=reactivate)
+        return await self._begin_tokens(who, kind, device_id, place)
 
     async def finish_log_in(
         self,
@@ -134,9 +135,7 @@ class Login:
             InvalidSecondFactorError: the proof is not right, or was used before.
             AuthenticationError: see ``authenticate``.
         """
-        check_texts(device_id, place)
-        async with self._with_proven_user(challenge, proof) as (tx, user):
-            return await self._dependencies.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
+        return await self._begin(self._with_proven_user(challenge, proof), kind, device_id, place)
 
     async def finish_log_in_for_tokens(
         self,
@@ -152,9 +151,7 @@ class Login:
         Raises:
             AuthenticationError: see ``finish_log_in``.
         """
-        check_texts(device_id, place)
-        async with self._with_proven_user(challenge, proof) as (tx, user):
-            return await self._begin_tokens(tx, user, kind=kind, device_id=device_id, place=place)
+        return await self._begin_tokens(self._with_proven_user(challenge, proof), kind, device_id, place)
 
     async def finish_authentication(self, challenge: str, proof: FactorProof) -> UserFull:
         """The same for ``authenticate``.
@@ -165,35 +162,38 @@ class Login:
         async with self._with_proven_user(challenge, proof) as (_, user):
             return UserFull.model_validate(user)
 
+    async def _begin(
+        self, who: _Known, kind: SessionType, device_id: str | None, place: GeoLocation | None
+    ) -> NewSession:
+        check_texts(device_id, place)
+        async with who as (tx, user):
+            return await self._dependencies.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
+
     async def _begin_tokens(
-        self, tx: UnitOfWork, user: User, *, kind: SessionType, device_id: str | None, place: GeoLocation | None
+        self, who: _Known, kind: SessionType, device_id: str | None, place: GeoLocation | None
     ) -> TokenPair:
-        new = await self._dependencies.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
-        return await self._dependencies.tokens.begin(tx, new.session)
+        check_texts(device_id, place)
+        async with who as (tx, user):
+            new = await self._dependencies.sessions.begin(tx, user.id, kind=kind, device_id=device_id, place=place)
+            return await self._dependencies.tokens.begin(tx, new.session)
 
     @asynccontextmanager
     async def _with_proven_user(self, challenge: str, proof: FactorProof) -> AsyncIterator[tuple[UnitOfWork, User]]:
         """Yield the user after password and second factor were proven, and the transaction that proved them."""
-        pending = self._factors.challenges.read(LOG_IN, challenge)
+        user_id = self._factors.challenges.read(LOG_IN, challenge).user_id
         async with self._dependencies.transactions() as tx:
-            known = await tx.users.find_one(id=pending.user_id)
-            if known is None:
-                raise invalid_challenge()
-            admission = await self._throttle.admit(tx, known.email, current_context().ip_address)
-        try:
-            async with self._dependencies.transactions() as tx:
-                await self._throttle.succeed(tx, admission)
-                user = await tx.users.get(pending.user_id, lock=True)
-                if not self._factors.challenges.is_of(pending, await tx.users.secret(user.id, "password_hash")):
-                    raise invalid_challenge()
-                shown = await self._factors.use(tx, user.id, proof, pending)
-                if require_usable(user, reactivate=pending.reactivate):
-                    tx.add(changed(ANONYMOUS, AuditAction.USER_UPDATE_PROFILE, user, "Reactivated by logging in"))
-                await record_login(tx, user, f"Logged in with a password and a {shown.replace('_', ' ')}")
-                yield tx, user
-        except AuthenticationError as error:
-            self._attempts.record_failure(Attempt(admission, Credentials(pending.user_id, None), is_right=False), error)
-            raise
+            known = await tx.users.find_one(id=user_id)
+        if known is None:
+            raise invalid_challenge()
+        async with self._attempts.with_factor(known.email, proof) as attempt, self._dependencies.transactions() as tx:
+            await self._attempts.give_back(tx, attempt)
+            user = await tx.users.get(user_id, lock=True)
+            stored = await tx.users.secret(user_id, "password_hash")
+            pending = self._factors.challenges.check(LOG_IN, challenge, user_id, stored)
+            shown = await self._factors.use(tx, user_id, proof, pending)
+            how = f"Logged in with a password and a {shown.replace('_', ' ')}"
+            await self._complete_login(tx, attempt, user, how, reactivate=pending.reactivate)
+            yield tx, user
 
     @asynccontextmanager
     async def _with_verified_user(
@@ -201,39 +201,26 @@ class Login:
     ) -> AsyncIterator[tuple[UnitOfWork, User]]:
         """Yield the user whom the password proves, and the transaction in which it is known to be right.
 
-        The transaction is committed at the end of the block.
+        The transaction is committed at the end of the block. Where a second factor is needed it holds another hash of
+        the password at most, and the attempt is given back: the password was right, and nobody is in yet.
         """
-        attempt = await self._attempts.make(login_name(email), password)
         challenge = None
-        try:
-            found, renewed = attempt.proven(), await self._renew(attempt, password)
+        async with self._attempts.with_password(login_name(email), password) as attempt:
+            renewed = await self._renew(attempt, password)
             async with self._dependencies.transactions() as tx:
-                if await tx.second_factors.confirmed(found.user_id):
-                    challenge = await self._ask(tx, attempt, found, renewed, reactivate=reactivate)
+                await self._attempts.give_back(tx, attempt)
+                user = await self._lock(tx, attempt.proven())
+                if renewed is not None:
+                    user.password_hash = renewed
+                if factors := await tx.second_factors.confirmed(user.id):
+                    check_usable(user, reactivate=reactivate)
+                    stored = renewed or attempt.proven().password_hash
+                    challenge = self._factors.ask(LOG_IN, user, factors, password_hash=stored, reactivate=reactivate)
                 else:
-                    yield tx, await self._complete_login(tx, attempt, found, renewed, reactivate=reactivate)
-        except AuthenticationError as error:
-            self._attempts.record_failure(attempt, error)
-            raise
+                    await self._complete_login(tx, attempt, user, "Logged in", reactivate=reactivate)
+                    yield tx, user
         if challenge is not None:
             raise SecondFactorRequiredError("the password is right; now show a second factor", challenge=challenge)
-
-    async def _ask(
-        self, tx: UnitOfWork, attempt: Attempt, found: Credentials, renewed: str | None, *, reactivate: bool
-    ) -> FactorChallenge:
-        """Ask for the second factor. The attempt is taken back: the password was right, and nobody is in yet."""
-        await self._throttle.give_back(tx, attempt.admission)
-        user = await self._lock(tx, found)
-        check_usable(user, reactivate=reactivate)
-        if renewed is not None:
-            user.password_hash = renewed
-        return self._factors.ask(
-            LOG_IN,
-            user,
-            await tx.second_factors.confirmed(user.id),
-            password_hash=renewed or found.password_hash,
-            reactivate=reactivate,
-        )
 
     async def _lock(self, tx: UnitOfWork, found: Credentials) -> User:
         """Return the account, which still has the password that was right."""
@@ -253,18 +240,12 @@ class Login:
             return None
 
     async def _complete_login(
-        self, tx: UnitOfWork, attempt: Attempt, found: Credentials, renewed: str | None, *, reactivate: bool
-    ) -> User:
-        await self._throttle.succeed(tx, attempt.admission)
-        user = await self._lock(tx, found)
-        if await tx.second_factors.confirmed(user.id):  # Since a moment ago.
-            raise wrong_credentials()
+        self, tx: UnitOfWork, attempt: Attempt, user: User, description: str, *, reactivate: bool
+    ) -> None:
         if require_usable(user, reactivate=reactivate):
             tx.add(changed(ANONYMOUS, AuditAction.USER_UPDATE_PROFILE, user, "Reactivated by logging in"))
-        if renewed is not None:
-            user.password_hash = renewed
-        await record_login(tx, user, "Logged in")
-        return user
+        await self._attempts.succeed(tx, attempt)
+        await record_login(tx, user, description)
 
 
 def check_texts(device_id: str | None, place: GeoLocation | None) -> None:

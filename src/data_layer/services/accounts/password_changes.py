@@ -10,12 +10,11 @@ from data_layer.context import current_context
 from data_layer.entities import User
 from data_layer.entities.changes import changes_of
 from data_layer.entities.enums import AuditAction, UserStatus
-from data_layer.errors import ChangedMeanwhileError, InvalidCredentialsError
 from data_layer.observability.log import get_log
 from data_layer.schemas.actors import ANONYMOUS, Actor
 from data_layer.schemas.users import UserAdmin, UserFull
 from data_layer.services.accounts.addresses import login_name
-from data_layer.services.accounts.attempts import PasswordAttempts
+from data_layer.services.accounts.attempts import LoginAttempts
 from data_layer.services.accounts.one_time_tokens import OneTimeToken, Purpose, invalid_token
 from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.accounts.tools import (
@@ -23,6 +22,7 @@ from data_layer.services.accounts.tools import (
     MailedTokens,
     admin_entry,
     changed,
+    check_password_is,
     check_password_of,
     clear_token,
     load_authorized,
@@ -46,7 +46,7 @@ class PasswordChanges:
         self,
         dependencies: AccountDependencies,
         throttle: LoginThrottle,
-        attempts: PasswordAttempts,
+        attempts: LoginAttempts,
         tokens: MailedTokens,
     ) -> None:
         self._dependencies = dependencies
@@ -71,21 +71,15 @@ class PasswordChanges:
             user = await load_authorized(tx, actor, Permission.CHANGE_PASSWORD, user_id)
             check_password_of(user, new, minimum=self._dependencies.settings.password_min_length, field="new")
             email = user.email
-        attempt = await self._attempts.make(email, current)
-        try:
-            found = attempt.proven()
-        except InvalidCredentialsError as error:
-            self._attempts.record_failure(attempt, error)
-            raise
-        hashed = await self._dependencies.passwords.hash(new)
-        async with self._dependencies.transactions() as tx:
-            await self._throttle.give_back(tx, attempt.admission)
-            user = await load_authorized(tx, actor, Permission.CHANGE_PASSWORD, user_id)
-            if await tx.users.secret(user_id, "password_hash") != found.password_hash:
-                raise ChangedMeanwhileError("the password was changed elsewhere at the same moment; log in again")
-            await self._replace(
-                tx, actor, user, hashed, AuditAction.USER_CHANGE_PASSWORD, keep=current_context().session_id
-            )
+        async with self._attempts.with_password(email, current) as attempt:
+            hashed = await self._dependencies.passwords.hash(new)
+            async with self._dependencies.transactions() as tx:
+                await self._attempts.give_back(tx, attempt)
+                user = await load_authorized(tx, actor, Permission.CHANGE_PASSWORD, user_id)
+                await check_password_is(tx, user_id, attempt.proven().password_hash)
+                await self._replace(
+                    tx, actor, user, hashed, AuditAction.USER_CHANGE_PASSWORD, keep=current_context().session_id
+                )
         log.info("password_replaced", user_id=user_id, way="changed")
 
     async def request_password_reset(self, email: str, *, by_mail: bool = False) -> OneTimeToken | None:

@@ -57,7 +57,7 @@ class SecondFactors:
         user: User,
         factors: Sequence[SecondFactor],
         *,
-        password_hash: str | None = None,
+        password_hash: str | None,
         reactivate: bool = False,
     ) -> FactorChallenge:
         """Return what these factors of somebody answer."""
@@ -84,9 +84,7 @@ class SecondFactors:
             InvalidSecondFactorError: the proof is not right, or was used before.
             InvalidValueError: there is not exactly one.
         """
-        given = [name for name in ("code", "recovery_code", "passkey") if getattr(proof, name) is not None]
-        if len(given) != 1:
-            raise InvalidValueError("show one of: code, recovery_code, passkey", field="proof")
+        kind = kind_of(proof)
         factors = await tx.second_factors.confirmed(user_id, lock=True)
         if proof.code is not None:
             self._use_code(factors, proof.code)
@@ -97,7 +95,7 @@ class SecondFactors:
             self._use_passkey(factors, proof.passkey, pending)
         else:
             raise refused()
-        return given[0]
+        return kind
 
     def seal_secret(self, factor_id: UUID, secret: str) -> bytes:
         """Encrypt what an app shares with us."""
@@ -134,6 +132,18 @@ class SecondFactors:
         factor.sign_count = passkeys.check_known(self.site, answer, pending.bytes_for_passkey, factor)
         factor.last_counter = pending.issued_at
         factor.last_used_at = datetime.now(UTC)
+
+
+def kind_of(proof: FactorProof) -> str:
+    """Return which of the three a proof is.
+
+    Raises:
+        InvalidValueError: it is not exactly one.
+    """
+    given = [name for name in ("code", "recovery_code", "passkey") if getattr(proof, name) is not None]
+    if len(given) != 1:
+        raise InvalidValueError("show one of: code, recovery_code, passkey", field="proof")
+    return given[0]
 
 
 def new_codes() -> list[str]:

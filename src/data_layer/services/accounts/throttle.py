@@ -99,15 +99,13 @@ class LoginThrottle:
         return Admission(pair, tuple(counted), max(filter(None, (c.blocked_until for _, c in counted)), default=None))
 
     async def give_back(self, tx: UnitOfWork, admission: Admission) -> None:
-        """Take an attempt back that was never decided."""
+        """Take an attempt back that was right, or never decided."""
         for bucket, counted in admission.counted:
             await tx.login_attempts.give_back(bucket, counted)
 
     async def succeed(self, tx: UnitOfWork, admission: Admission) -> None:
-        """Take an attempt back that was right, and remember that the account knows the network."""
+        """Remember, after an attempt that was given back, that the account knows the network."""
         await tx.login_attempts.succeed(admission.pair)
-        for bucket, counted in admission.counted[1:]:
-            await tx.login_attempts.give_back(bucket, counted)
 
     async def remember(self, tx: UnitOfWork, name: str, ip_address: str | None) -> None:
         """Let the account know a network from which its owner has shown a mailed token."""

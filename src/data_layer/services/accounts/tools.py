@@ -16,6 +16,7 @@ from data_layer.entities.enums import AuditAction, AuthProvider, MailKind, UserR
 from data_layer.errors import (
     AccountInactiveError,
     AccountSuspendedError,
+    ChangedMeanwhileError,
     EmailNotVerifiedError,
     LastAdminError,
     NotFoundError,
@@ -114,6 +115,16 @@ async def load_authorized(
     if admins == {user_id}:
         raise LastAdminError("this is the last active administrator: make somebody else one first")
     return user
+
+
+async def check_password_is(tx: UnitOfWork, user_id: UUID, password_hash: str | None) -> None:
+    """Make sure that an account, which is locked, has the password that it had a moment ago.
+
+    Raises:
+        ChangedMeanwhileError: it has another one.
+    """
+    if await tx.users.secret(user_id, "password_hash") != password_hash:
+        raise ChangedMeanwhileError("the password was changed elsewhere at the same moment; log in again")
 
 
 async def reauthorize(tx: UnitOfWork, actor: Actor, permission: Permission, user: User | None = None) -> None:
