@@ -71,6 +71,13 @@ async def test_with_an_app_and_recovery_codes(client: httpx.AsyncClient, data: D
     assert (renewed.status_code, len(renewed.json()["recovery_codes"])) == (201, 10)
     stale = await client.post(f"{FACTORS}/{app['id']}/remove", json={"recovery_code": fourth}, headers=access)
     assert code_of(stale) == (401, "second_factor_invalid")
+    proof = {"recovery_code": renewed.json()["recovery_codes"][0]}
+    other = await client.post(f"{FACTORS}/totp", json=proof | {"name": "Tablet"}, headers=access)
+    assert other.status_code == 201, "a factor is as good as the password"
+    used = await client.post(f"{FACTORS}/passkeys/options", json=proof, headers=access)
+    assert code_of(used) == (401, "second_factor_invalid")
+    proof = {"recovery_code": renewed.json()["recovery_codes"][1]}
+    assert (await client.post(f"{FACTORS}/passkeys/options", json=proof, headers=access)).status_code == 200
     removed = await client.post(f"{FACTORS}/{app['id']}/remove", json={"password": PASSWORD}, headers=access)
     assert removed.status_code == 204
     await log_in(client)

@@ -6,7 +6,9 @@ import re
 
 import pyotp
 from fastapi import FastAPI
+from sqlalchemy import text
 
+from data_layer import DataLayer
 from tests.console.conftest import LOGIN, Visitor, browser
 from tests.services.accounts.support import PASSWORD
 
@@ -51,3 +53,12 @@ async def test_an_app_is_added_asked_for_and_removed(app: FastAPI, ann: Visitor)
     await ann.send(remove, password=PASSWORD)
     async with browser(app) as client:
         assert (await client.post(LOGIN, data=fields)).status_code == 303
+
+
+async def test_somebody_without_a_password_leaves_it_empty(data: DataLayer, ann: Visitor) -> None:
+    asked = await ann.client.post(FACTORS, data={"password": ""})
+    assert (asked.status_code, "once more" in asked.text) == (422, True)
+    async with data.transaction() as tx:
+        await tx.execute(text("UPDATE users SET password_hash = NULL WHERE id = :id").bindparams(id=ann.id))
+    begun = await ann.client.post(FACTORS, data={"password": ""})
+    assert (begun.status_code, '<div class="qr">' in begun.text) == (200, True)

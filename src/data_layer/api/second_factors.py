@@ -53,11 +53,10 @@ def _shown(challenge: FactorChallenge) -> SecondFactorNeeded:
     )
 
 
-class NewApp(Body):
-    """An authenticator app to add; ``password`` is that of the account, if it has one."""
+class NewApp(Confirmation):
+    """An authenticator app to add, with the password or a second factor once more, if the account has one of them."""
 
     name: Name = "Authenticator"
-    password: Password | None = None
 
 
 class AddedApp(Value):
@@ -74,10 +73,8 @@ class AppCode(Body):
     code: Annotated[str, StringConstraints(min_length=1, max_length=16), Field(examples=["492039"])]
 
 
-class PasskeyBeginning(Body):
-    """A passkey to make; ``password`` is that of the account, if it has one."""
-
-    password: Password | None = None
+class PasskeyBeginning(Confirmation):
+    """A passkey to make, with the password or a second factor once more, if the account has one of them."""
 
 
 class PasskeyOptions(Value):
@@ -127,11 +124,11 @@ async def list_factors(call: Call) -> FactorsView:
 @routes.post("/totp", summary="Add an authenticator app", status_code=201, errors=[401, 409, 429])
 async def begin_totp(call: Call, body: NewApp) -> AddedApp:
     """It counts once a code was confirmed. One that was begun before, and not confirmed, is forgotten."""
-    new = await call.data.accounts.begin_totp(call.actor, call.user_id, name=body.name, password=_text(body.password))
+    new = await call.data.accounts.begin_totp(call.actor, call.user_id, name=body.name, **_confirmation(body))
     return AddedApp(id=new.id, secret=new.secret.get_secret_value(), uri=new.uri.get_secret_value())
 
 
-@routes.post("/totp/{factor_id}/confirm", summary="Confirm an authenticator app", errors=[401, 404, 429])
+@routes.post("/totp/{factor_id}/confirm", summary="Confirm an authenticator app", errors=[401, 404, 409, 429])
 async def confirm_totp(call: Call, factor_id: UUID, body: AppCode) -> AddedFactor:
     """From now on logging in with the password asks for a second factor."""
     return AddedFactor.of(await call.data.accounts.confirm_totp(call.actor, factor_id, body.code))
@@ -140,7 +137,7 @@ async def confirm_totp(call: Call, factor_id: UUID, body: AppCode) -> AddedFacto
 @routes.post("/passkeys/options", summary="Begin to make a passkey", errors=[401, 409, 429])
 async def begin_passkey(call: Call, body: PasskeyBeginning) -> PasskeyOptions:
     """Passkeys are bound to PASSKEY_DOMAIN, which is the host of PUBLIC_URL by default."""
-    new = await call.data.accounts.begin_passkey(call.actor, call.user_id, password=_text(body.password))
+    new = await call.data.accounts.begin_passkey(call.actor, call.user_id, **_confirmation(body))
     return PasskeyOptions(challenge=new.challenge.get_secret_value(), options=new.options, expires_in=new.expires_in)
 
 
@@ -159,18 +156,18 @@ async def add_passkey(call: Call, body: NewPasskey) -> AddedFactor:
 
 @routes.post("/challenge", summary="Ask for a challenge that a second factor answers")
 async def begin_confirmation(call: Call) -> SecondFactorNeeded:
-    """For removing a factor, or for other recovery codes, with a passkey."""
+    """For adding or removing a factor, or for other recovery codes, with a passkey."""
     return _shown(await call.data.accounts.begin_confirmation(call.actor, call.user_id))
 
 
-@routes.post("/recovery-codes", summary="Renew the recovery codes", status_code=201, errors=[401, 404, 429])
+@routes.post("/recovery-codes", summary="Renew the recovery codes", status_code=201, errors=[401, 404, 409, 429])
 async def renew(call: Call, body: Confirmation) -> RecoveryCodes:
     """Those there were work no more. The password, or a second factor, is asked for once more."""
     codes = await call.data.accounts.renew_recovery_codes(call.actor, call.user_id, **_confirmation(body))
     return RecoveryCodes(recovery_codes=tuple(code.get_secret_value() for code in codes))
 
 
-@routes.post("/{factor_id}/remove", summary="Remove a second factor", status_code=204, errors=[401, 404, 429])
+@routes.post("/{factor_id}/remove", summary="Remove a second factor", status_code=204, errors=[401, 404, 409, 429])
 async def remove(call: Call, factor_id: UUID, body: Confirmation) -> None:
     """The password, or a second factor, is asked for once more. With the last factor the recovery codes go."""
     await call.data.accounts.remove_factor(call.actor, factor_id, **_confirmation(body))

@@ -1459,21 +1459,48 @@ class SecondFactorsCalls(Resource):
     async def begin_confirmation(self) -> SecondFactorNeeded:
         """Ask for a challenge that a second factor answers.
 
-        For removing a factor, or for other recovery codes, with a passkey.
+        For adding or removing a factor, or for other recovery codes, with a passkey.
         """
         return await self.transport.send(SecondFactorNeeded, Call("POST", "/v1/accounts/me/second-factors/challenge"))
 
-    async def begin_passkey(self, *, password: str | Unset | None = UNSET) -> PasskeyOptions:
+    async def begin_passkey(
+        self,
+        *,
+        code: str | Unset | None = UNSET,
+        recovery_code: str | Unset | None = UNSET,
+        passkey: Mapping[str, Any] | Unset | None = UNSET,
+        password: str | Unset | None = UNSET,
+        challenge: str | Unset | None = UNSET,
+    ) -> PasskeyOptions:
         """Begin to make a passkey.
 
         Passkeys are bound to PASSKEY_DOMAIN, which is the host of PUBLIC_URL by default.
         """
         return await self.transport.send(
-            PasskeyOptions, Call("POST", "/v1/accounts/me/second-factors/passkeys/options", body={"password": password})
+            PasskeyOptions,
+            Call(
+                "POST",
+                "/v1/accounts/me/second-factors/passkeys/options",
+                body={
+                    "code": code,
+                    "recovery_code": recovery_code,
+                    "passkey": passkey,
+                    "password": password,
+                    "challenge": challenge,
+                },
+            ),
         )
 
     async def begin_totp(
-        self, *, name: str | Unset = UNSET, password: str | Unset | None = UNSET, idempotency_key: str | None = None
+        self,
+        *,
+        code: str | Unset | None = UNSET,
+        recovery_code: str | Unset | None = UNSET,
+        passkey: Mapping[str, Any] | Unset | None = UNSET,
+        password: str | Unset | None = UNSET,
+        challenge: str | Unset | None = UNSET,
+        name: str | Unset = UNSET,
+        idempotency_key: str | None = None,
     ) -> AddedApp:
         """Add an authenticator app.
 
@@ -1487,7 +1514,14 @@ class SecondFactorsCalls(Resource):
                 "POST",
                 "/v1/accounts/me/second-factors/totp",
                 headers={"Idempotency-Key": idempotency_key or new_key()},
-                body={"name": name, "password": password},
+                body={
+                    "code": code,
+                    "recovery_code": recovery_code,
+                    "passkey": passkey,
+                    "password": password,
+                    "challenge": challenge,
+                    "name": name,
+                },
             ),
         )
 

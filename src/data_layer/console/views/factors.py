@@ -30,7 +30,7 @@ async def begin(call: PageCall) -> Response:
     """Add an authenticator app, which counts once a code of it was shown."""
     fields = await call.fields()
     try:
-        new = await call.data.accounts.begin_totp(call.actor, call.user_id, password=fields.get("password", ""))
+        new = await call.data.accounts.begin_totp(call.actor, call.user_id, password=fields.get("password") or None)
     except (AuthenticationError, ConflictError, InvalidValueError) as error:
         return await _factors(call, 422, problem=_reason(call, error))
     return await _factors(call, new=new)
@@ -42,7 +42,7 @@ async def renew_codes(call: PageCall) -> Response:
     fields = await call.fields()
     try:
         codes = await call.data.accounts.renew_recovery_codes(
-            call.actor, call.user_id, password=fields.get("password", "")
+            call.actor, call.user_id, password=fields.get("password") or None
         )
     except (AuthenticationError, InvalidValueError) as error:
         return await _factors(call, 422, problem=_reason(call, error))
@@ -65,7 +65,7 @@ async def remove(call: PageCall, factor_id: UUID) -> Response:
     """Remove a factor."""
     fields = await call.fields()
     try:
-        await call.data.accounts.remove_factor(call.actor, factor_id, password=fields.get("password", ""))
+        await call.data.accounts.remove_factor(call.actor, factor_id, password=fields.get("password") or None)
     except (AuthenticationError, InvalidValueError) as error:
         return await _factors(call, 422, problem=_reason(call, error))
     return call.go(FACTORS, "saved")
