@@ -17,6 +17,7 @@ from data_layer.api.app import create_app
 from data_layer.errors import CommitUnknownError
 from data_layer.schemas.actors import SYSTEM
 from data_layer.services import idempotency
+from data_layer.services.sealing import Seals
 from tests.api.test_projects import client_of, create, people, refused
 from tests.file_content import picture
 
@@ -127,9 +128,9 @@ async def test_secrets_are_not_stored_and_come_again(
 
     # With the secret that was before, an answer is still read; with none of both it is not.
     old, new = data.settings.security.session_secrets()[0], "another secret " * 3
-    monkeypatch.setattr(data.idempotency, "_secrets", [new.encode(), old.encode()])
+    monkeypatch.setattr(data.idempotency, "_seals", Seals("idempotency", [new, old]))
     assert (await owner.post("/v1/generations", json=body, headers=KEY)).json() == first.json()
-    monkeypatch.setattr(data.idempotency, "_secrets", [new.encode()])
+    monkeypatch.setattr(data.idempotency, "_seals", Seals("idempotency", [new]))
     assert refused(await owner.post("/v1/generations", json=body, headers=KEY)) == (409, "answer_not_kept")
 
 

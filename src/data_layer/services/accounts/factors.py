@@ -348,15 +348,15 @@ class Factors:
             user = await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id, lock=False)
             email, stored = user.email, await tx.users.secret(user_id, "password_hash")
             has_factors = bool(await tx.second_factors.confirmed(user_id))
+        pending = None
+        if challenge is not None:
+            pending = self._factors.challenges.check(CONFIRM, challenge, user_id, stored)
         if password is not None:
             showing = self._attempts.with_password(email, password)
             async with self._granted(showing, actor, user_id) as (tx, user, attempt):
                 await check_password_is(tx, user_id, attempt.proven().password_hash)
                 yield tx, user
         elif proof is not None and has_factors:
-            pending = None
-            if challenge is not None:
-                pending = self._factors.challenges.check(CONFIRM, challenge, user_id, stored)
             showing = self._attempts.with_factor(email, proof)
             async with self._granted(showing, actor, user_id) as (tx, user, _):
                 await check_password_is(tx, user_id, stored)  # The one that the challenge was made with.
