@@ -19,7 +19,7 @@ from datetime import timedelta
 
 from data_layer.cache import Cache
 from data_layer.entities.enums import UserRole
-from data_layer.errors import InvalidOneTimeTokenError
+from data_layer.errors import ConflictError, InvalidOneTimeTokenError
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts import AccountService
@@ -45,10 +45,13 @@ class FirstAdministratorService:
     def __init__(self, accounts: AccountService, cache: Cache) -> None:
         self._accounts = accounts
         self._cache = cache
+        self._is_missing = True
 
     async def is_missing(self) -> bool:
-        """Whether an administrator is still missing."""
-        return not await self._accounts.list(SYSTEM, role=UserRole.ADMIN, limit=1)
+        """Whether an administrator is still missing. Once there is one, the process remembers it: the last one stays."""
+        if self._is_missing:
+            self._is_missing = not await self._accounts.list(SYSTEM, role=UserRole.ADMIN, limit=1)
+        return self._is_missing
 
     async def offer(self) -> str | None:
         """Return a new code for the operator, in place of the one before; None where there is an administrator."""
@@ -71,17 +74,20 @@ class FirstAdministratorService:
 
         Raises:
             InvalidOneTimeTokenError: the code is another one or has ended, or there is an administrator already.
+            ConflictError: somebody else uses the code at this moment.
             DuplicateError: somebody has the address.
             WeakPasswordError: the code can be used again with a better one.
             InvalidValueError: an unusable address or name; the same.
         """
+        stored = await self._cache.get(_CODE)
+        # Only who has the code gets to the lock: an outsider with another one cannot keep the operator from it.
+        if not isinstance(stored, str) or not hmac.compare_digest(stored, _hash(code)):
+            raise _not_valid()
         if not await self._cache.add(_CLAIM, 1, ttl=_CLAIM_SECONDS):
-            raise InvalidOneTimeTokenError("somebody uses the code at this moment; try again in a minute")
+            raise ConflictError("somebody else is using the code at this moment; try again in a minute")
         try:
-            stored = await self._cache.get(_CODE)
-            is_right = isinstance(stored, str) and hmac.compare_digest(stored, _hash(code))
-            if not is_right or not await self.is_missing():
-                raise InvalidOneTimeTokenError("the code is not valid; the service prints a new one when it starts")
+            if not await self.is_missing():
+                raise _not_valid()
             user = await self._accounts.create(
                 SYSTEM,
                 email=email,
@@ -95,6 +101,10 @@ class FirstAdministratorService:
         finally:
             await self._cache.delete(_CLAIM)
         return user
+
+
+def _not_valid() -> InvalidOneTimeTokenError:
+    return InvalidOneTimeTokenError("the code is not valid; the service prints a new one when it starts")
 
 
 def _hash(code: str) -> str:
