@@ -38,6 +38,10 @@ async def test_an_app_is_added_asked_for_and_removed(app: FastAPI, ann: Visitor)
         answer = {"challenge": challenge, "next": "/console/account"}
         refused = await client.post(f"{LOGIN}/factor", data=answer | {"code": "nonsense"})
         assert (refused.status_code, "is not right" in refused.text) == (401, True)
+        # Another language is chosen on that page, to which nobody can return.
+        (back,) = re.findall(r'name="back" value="([^"]*)"', refused.text)
+        chosen = await client.post("/console/language", data={"language": "de", "back": back})
+        assert (await client.get(chosen.headers["location"], follow_redirects=True)).status_code == 200
         forged = await client.post(f"{LOGIN}/factor", data={"challenge": "forged", "code": codes[0]})
         assert forged.status_code == 401
         right = await client.post(f"{LOGIN}/factor", data=answer | {"code": f" {codes[0]} "})

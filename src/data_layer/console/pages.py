@@ -132,7 +132,8 @@ class PageCall(Request):
             "is_moderator": role in {UserRole.MODERATOR, UserRole.ADMIN},
             "may": self._may,
             "path": self.url.path,
-            "here": self.url.path + (f"?{self.url.query}" if self.url.query else ""),
+            # Nobody can come back to the address that a form was sent to.
+            "here": _address_of(self) if self.method in {"GET", "HEAD"} else "",
             "done": self.query_params.get("done"),
             "done_id": _uuid_text(self.query_params.get("id")),
         }
@@ -159,6 +160,10 @@ class PageCall(Request):
 
     def _may(self, permission: str) -> bool:
         return self.caller is not None and is_allowed(self.actor, Permission(permission))
+
+
+def _address_of(call: PageCall) -> str:
+    return call.url.path + (f"?{call.url.query}" if call.url.query else "")
 
 
 def _uuid_text(text: str | None) -> str | None:
@@ -291,7 +296,7 @@ def _crashed(call: PageCall, error: Exception) -> Response:
 
 
 def _ask_to_log_in(call: PageCall) -> Response:
-    path = call.url.path + (f"?{call.url.query}" if call.url.query else "")
+    path = _address_of(call)
     target = LOGIN_PATH
     if call.method in {"GET", "HEAD"} and not call.is_partial and path not in {"/console", "/console/"}:
         target += f"?next={quote(path, safe='')}"
