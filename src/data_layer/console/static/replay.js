@@ -15,7 +15,9 @@ if (state) {
     tail.textContent = code.slice(-4000);
     tail.scrollTop = tail.scrollHeight;
   };
+  const running = status.textContent;
   const source = new EventSource(state.dataset.events);
+  source.addEventListener("open", () => { status.textContent = running; });
   source.addEventListener("code", (event) => {
     const { variant, code } = JSON.parse(event.data);
     codes.set(variant, code);
