@@ -14,6 +14,8 @@ import pytest
 from fastapi import FastAPI
 
 from data_layer import DataLayer, Settings
+from data_layer.console.rendering import Renderer
+from data_layer.console.views import administration
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.observability.levels import LevelFile
 from data_layer.schemas.actors import SYSTEM
@@ -25,6 +27,8 @@ ADMIN = "/console/admin"
 HOSTILE = "<img src=x onerror=alert(1)>"
 OF_ADMINISTRATORS = ("usage", "system", "doctor", "maintenance", "audit/export")
 OF_MODERATORS = ("people", "audit")
+ACTIONS = ("suspend", "unsuspend", "role", "end-sessions", "unlock", "verify", "reset", "delete")
+OF_MODERATORS_WITH_USERS = ("suspend", "unsuspend", "end-sessions", "unlock", "reset")
 
 
 @pytest.fixture
@@ -51,20 +55,30 @@ async def test_each_role_sees_what_it_may(data: DataLayer, app: FastAPI, ann: Vi
             await ann.look(f"{ADMIN}/{part}", 403)
             await moderator.look(f"{ADMIN}/{part}", 403)
             await admin.look(f"{ADMIN}/{part}")
-        for path in (
-            f"people/{admin.id}/suspend",
-            f"people/{ann.id}/role",
-            "maintenance",
-            "log-level",
-            "log-level/reset",
-        ):
-            answer = await moderator.client.post(
-                f"{ADMIN}/{path}", data={"reason": "x", "role": "admin", "level": "debug"}
-            )
-            assert answer.status_code == 403
     # The role of now counts, not that of the session.
     await data.accounts.set_role(SYSTEM, ann.id, UserRole.ADMIN)
     await ann.look(f"{ADMIN}/people", 303)
+
+
+async def test_each_role_does_what_it_may(data: DataLayer, app: FastAPI, ann: Visitor, admin: Visitor) -> None:
+    moderator, other = await visit(data, app, "moderator", UserRole.MODERATOR), await visit(data, app, "other")
+    renderer = Renderer(preview_origin=None, has_remote_images=False)
+    routes = [route for route in administration.pages.routes(renderer) if "POST" in (route.methods or ())]
+    forms = {
+        route.path.format(user_id=person.id, action=action)
+        for route in routes
+        for person in (admin, other)
+        for action in ACTIONS
+    }
+    assert len(forms) == 2 * len(ACTIONS) + 3
+    fields = {"reason": "x", "role": "admin", "level": "debug"}
+    allowed = {f"{ADMIN}/people/{other.id}/{action}" for action in OF_MODERATORS_WITH_USERS}
+    allowed.add(f"{ADMIN}/people/{admin.id}/reset")  # It only mails a link to its owner.
+    async with aclosing(moderator.client), aclosing(other.client):
+        for form in sorted(forms):
+            assert (await ann.client.post(form, data=fields)).status_code == 403, form
+            status = (await moderator.client.post(form, data=fields)).status_code
+            assert status == (303 if form in allowed else 403), form
 
 
 async def test_a_person_is_found_suspended_and_let_in_again(data: DataLayer, ann: Visitor, admin: Visitor) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 
+from data_layer.schemas.usage import UsageSum
+
 WIDTH = 720
 HEIGHT = 180
 _BOTTOM = 22
@@ -59,6 +61,29 @@ def bars_of_days(values: Mapping[date, Decimal], last: date, days: int) -> BarCh
             )
         )
     return BarChart(tuple(bars), highest)
+
+
+@dataclass(frozen=True, slots=True)
+class CostsOfDays:
+    """What the days of one currency have cost: a chart, and all of them together."""
+
+    chart: BarChart
+    total: Decimal
+
+
+def costs_of_days(sums: Sequence[UsageSum], last: date, days: int) -> dict[str, CostsOfDays]:
+    """The costs of each currency.
+
+    Args:
+        sums: usage by day.
+        last: the last day.
+        days: how many there are.
+    """
+    costs = {}
+    for currency in sorted({each.currency for each in sums}):
+        by_day = {each.day: each.cost for each in sums if each.currency == currency and each.day is not None}
+        costs[currency] = CostsOfDays(bars_of_days(by_day, last, days), sum(by_day.values(), Decimal(0)))
+    return costs
 
 
 def shares_of(values: Sequence[tuple[str, int]], most: int = 8) -> list[tuple[str, int, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -93,6 +93,7 @@ class UserRepository(Repository[User]):
         after: UUID | None = None,
         status: UserStatus | None = None,
         role: UserRole | None = None,
+        ids: Collection[UUID] | None = None,
     ) -> Sequence[User]:
         """A page of the accounts that were not deleted, in the order of their making."""
         check_limit(limit)
@@ -103,6 +104,8 @@ class UserRepository(Repository[User]):
             statement = statement.where(User.status == status)
         if role is not None:
             statement = statement.where(User.role == role)
+        if ids is not None:
+            statement = statement.where(User.id.in_(ids))
         return await self._session.find(statement)
 
     async def note_attempt(self, email: str, locked_until: datetime | None) -> Credentials | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from fastapi import Response
 
-from data_layer.console.charts import bars_of_days
+from data_layer.console.charts import costs_of_days
 from data_layer.console.forms import choice
 from data_layer.console.pages import LOGIN_PATH, PageCall, Pages
 from data_layer.entities.enums import ApiScope
@@ -122,26 +121,14 @@ async def usage(call: PageCall) -> Response:
     first = today - timedelta(days=_DAYS - 1)
     by_day = await call.data.usage.sums(call.actor, [UsageGroup.DAY], first_day=first)
     by_model = await call.data.usage.sums(call.actor, [UsageGroup.MODEL], first_day=first)
-    currencies = sorted({each.currency for each in by_day})
-    charts = {
-        currency: bars_of_days(
-            {each.day: each.cost for each in by_day if each.currency == currency and each.day}, today, _DAYS
-        )
-        for currency in currencies
-    }
-    totals = {currency: _sum(each.cost for each in by_day if each.currency == currency) for currency in currencies}
-    budgets = [await call.data.usage.budget(call.actor, currency=currency) for currency in currencies or ["USD"]]
+    costs = costs_of_days(by_day, today, _DAYS)
+    budgets = [await call.data.usage.budget(call.actor, currency=currency) for currency in costs or ["USD"]]
     return call.page(
         "usage.html",
-        charts=charts,
-        totals=totals,
+        costs=costs,
         by_model=sorted(by_model, key=lambda each: -each.cost),
         budgets=[each for each in budgets if each is not None],
     )
-
-
-def _sum(amounts: Any) -> Decimal:
-    return sum(amounts, Decimal(0))
 
 
 @pages.get("/keys")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import HTTPException, Query, Response
 from pydantic import BaseModel, StringConstraints
 
-from data_layer.console.charts import bars_of_days, shares_of
+from data_layer.console.charts import costs_of_days, shares_of
 from data_layer.console.forms import choice
 from data_layer.console.pages import PageCall, Pages
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel, UserRole, UserStatus
@@ -209,36 +208,18 @@ async def usage(call: PageCall, days: str = "30") -> Response:
     by_day = await sums(call.actor, [UsageGroup.DAY], everyone=True, first_day=first)
     by_person = await sums(call.actor, [UsageGroup.PERSON], everyone=True, first_day=first)
     by_model = await sums(call.actor, [UsageGroup.MODEL], everyone=True, first_day=first)
-    currencies = sorted({each.currency for each in by_day})
-    charts = {
-        currency: bars_of_days(
-            {each.day: each.cost for each in by_day if each.currency == currency and each.day}, today, number
-        )
-        for currency in currencies
-    }
-    totals = {
-        currency: sum((each.cost for each in by_day if each.currency == currency), Decimal(0))
-        for currency in currencies
-    }
-    people = sorted(by_person, key=lambda each: -each.cost)[:_PAGE_SIZE]
+    people = [(each.user_id, each) for each in by_person if each.user_id is not None]
+    people = sorted(people, key=lambda each: -each[1].cost)[:_PAGE_SIZE]
+    found = await call.data.accounts.list(call.actor, ids={user_id for user_id, _ in people}, limit=_PAGE_SIZE)
+    names = {user.id: user.email for user in found}
     return call.page(
         "usage_of_all.html",
-        charts=charts,
-        totals=totals,
-        people=[(each, await _name(call, each.user_id)) for each in people],
+        costs=costs_of_days(by_day, today, number),
+        people=[(each, names.get(user_id, str(user_id))) for user_id, each in people],
         by_model=sorted(by_model, key=lambda each: -each.cost)[:_PAGE_SIZE],
         days=str(number),
         choices=list(_DAYS),
     )
-
-
-async def _name(call: PageCall, user_id: UUID | None) -> str:
-    if user_id is None:
-        return ""
-    try:
-        return (await call.data.accounts.find(call.actor, str(user_id))).email
-    except NotFoundError:
-        return str(user_id)
 
 
 @pages.get("/system")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -44,6 +44,7 @@ class Administration:
         after: UUID | None = None,
         status: UserStatus | None = None,
         role: UserRole | None = None,
+        ids: Collection[UUID] | None = None,
     ) -> Sequence[UserAdmin]:
         """A page of the accounts that were not deleted, oldest first, for moderators.
 
@@ -53,13 +54,14 @@ class Administration:
             after: the id of the last account of the page before.
             status: only these.
             role: only these.
+            ids: only these.
         """
         require(actor, Permission.LIST_ACCOUNTS)
         if not 1 <= limit <= MAXIMUM_PAGE:
             raise InvalidValueError(f"limit must be a number from 1 to {MAXIMUM_PAGE}", field="limit")
         async with self._dependencies.transactions() as tx:
             await reauthorize(tx, actor, Permission.LIST_ACCOUNTS)
-            users = await tx.users.page(limit=limit, after=after, status=status, role=role)
+            users = await tx.users.page(limit=limit, after=after, status=status, role=role, ids=ids)
             return [UserAdmin.model_validate(user) for user in users]
 
     async def find(self, actor: Actor, id_or_email: str) -> UserAdmin:
