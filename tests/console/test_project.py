@@ -9,7 +9,9 @@ import re
 import zipfile
 from contextlib import aclosing
 from dataclasses import dataclass
+from decimal import Decimal
 from html import unescape
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -19,7 +21,11 @@ from data_layer import DataLayer
 from data_layer.console.differences import blocks_of
 from data_layer.console.highlighting import LONGEST_SHOWN
 from data_layer.console.version_tree import picture_of
+from data_layer.console.views import project as project_views
 from data_layer.entities.enums import CodeStack, GenerationProvider
+from data_layer.errors import DatabaseError
+from data_layer.schemas.actors import SYSTEM
+from data_layer.schemas.files import Attachment
 from data_layer.schemas.generations import (
     CodePiece,
     FinishedVariant,
@@ -29,7 +35,10 @@ from data_layer.schemas.generations import (
     VariantModel,
 )
 from data_layer.schemas.projects import ProjectDraft
+from data_layer.schemas.usage import NewUsage
+from data_layer.services.transfer.archives import read_archive
 from tests.console.conftest import Visitor, visit
+from tests.file_content import picture
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7919*7919 }}"
 OLD = "<main>\n  <h1>Old title</h1>\n  <p>same</p>\n</main>\n"
@@ -155,7 +164,12 @@ async def test_a_version_is_restored_forked_named_and_rated(data: DataLayer, mad
     assert page.count('aria-pressed="true"') == 4
     await ann.send(f"{variant}/rate", stars="nonsense")
     assert (await data.generations.open_variant(ann.actor, made.first)).rating is None
-    await ann.send(f"{made.path}/variants/{made.other}/select")
+    generation = (await data.generations.history(ann.actor, made.id))[0].id
+    assert f'action="{made.path}/generations/{generation}/select"' in await ann.look(f"{made.path}?v=2&i=1")
+    await ann.send(f"{made.path}/generations/{generation}/select", variant="1")
+    for wrong in ("", "x", "7", "99999"):
+        refused = await ann.client.post(f"{made.path}/generations/{generation}/select", data={"variant": wrong})
+        assert refused.status_code == 422
     assert f"/v1/variants/{made.other}/preview" in await ann.look(f"{made.path}?v=2")
     assert (await ann.send(f"{variant}/restore")).endswith("done=variant_restored")
     assert (await data.generations.latest(ann.actor, made.id)).code == OLD
@@ -164,10 +178,12 @@ async def test_a_version_is_restored_forked_named_and_rated(data: DataLayer, mad
     assert (await data.generations.latest(ann.actor, UUID(fork.split("/")[3].partition("?")[0]))).code == OLD
 
 
-async def test_a_share_is_shown_once_and_ends_when_it_is_revoked(made: Made, ann: Visitor) -> None:
-    answer = await ann.client.post(f"{made.path}/shares", data={"version": "1", "expires": "7"})
+async def test_a_share_is_shown_once_and_ends_when_it_is_revoked(data: DataLayer, made: Made, ann: Visitor) -> None:
+    fields = {"version": "1", "expires": "7"}
+    answer = await ann.client.post(f"{made.path}/shares", data=fields, headers={"host": "evil.example.net"})
     assert answer.status_code == 201
-    (link,) = re.findall(r'id="link" readonly value="https://service(/s/[^"]+)"', answer.text)
+    assert "evil.example.net" not in answer.text
+    (link,) = re.findall(rf'id="link" readonly value="{re.escape(data.settings.base_url)}(/s/[^"]+)"', answer.text)
     assert (await ann.client.get(link)).text == OLD
     page = await ann.look(f"{made.path}/shares")
     assert link not in page
@@ -193,15 +209,43 @@ async def test_a_change_of_somebody_else_is_not_lost(made: Made, ann: Visitor) -
     assert (empty.status_code, 'role="alert"' in empty.text) == (422, True)
 
 
-async def test_all_versions_come_as_an_archive(made: Made, ann: Visitor) -> None:
+async def test_what_a_project_has_cost_is_added_up(
+    data: DataLayer, made: Made, ann: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        usage = NewUsage(
+            key=str(number), provider="p", model="m", cost=Decimal(2), project_id=made.id, code_id=made.second
+        )
+        await data.usage.record(ann.actor, usage)
+    # The costs of variants are those of the last entries, but the sum is that of all.
+    monkeypatch.setattr(project_views, "_MOST_ENTRIES", 2)
+    page = await ann.look(made.path)
+    assert "<dt>Cost in all</dt>" in page
+    assert re.findall(r"\$\d+\.\d\d", page) == ["$4.00", "$6.00"]
+
+    async def fail(*_: object, **__: object) -> None:
+        raise DatabaseError("down")
+
+    monkeypatch.setattr(type(data.usage), "entries", fail)
+    assert (await ann.client.get(made.path)).status_code >= 500
+
+
+async def test_all_versions_come_as_an_archive(data: DataLayer, made: Made, ann: Visitor, tmp_path: Path) -> None:
+    await data.files.save(picture("PNG"), owner_id=ann.id, attached_to=Attachment(project_id=made.id))
     answer = await ann.client.get(f"{made.path}/download")
     assert answer.headers["content-disposition"] == 'attachment; filename="Shop.zip"'
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert archive.testzip() is None
-        assert archive.read("version-001.0.html").decode() == OLD
-        assert archive.read("version-002.1.html").decode() == HOSTILE
+        assert archive.read("codes/0001-0.html").decode() == OLD
+        assert archive.read("codes/0002-1.html").decode() == HOSTILE
         described = json.loads(archive.read("project.json"))
-    assert [each["prompt"] for each in described["variants"]] == ["Make it new", "Make it new", HOSTILE]
+        assert archive.read(described["files"][0]["path"]) == picture("PNG")
+    assert [each["prompt"] for each in described["generations"]] == [HOSTILE, "Make it new"]
+    file = tmp_path / "shop.zip"
+    await asyncio.to_thread(file.write_bytes, answer.content)
+    content, part = await asyncio.to_thread(read_archive, file)
+    content.close()
+    assert part["project"]["id"] == str(made.id)
 
 
 async def test_to_others_a_project_is_like_a_missing_one(data: DataLayer, app: FastAPI, made: Made) -> None:
@@ -211,7 +255,10 @@ async def test_to_others_a_project_is_like_a_missing_one(data: DataLayer, app: F
             page = await ben.look(f"{made.path}{part}", 404)
             assert "Shop" not in page
         own = (await ben.send("/console/projects", name="Own")).partition("?")[0]
-        for action in ("restore", "fork", "select", "rename", "rate"):
+        generation = (await data.generations.history(SYSTEM, made.id))[0].id
+        chosen = await ben.client.post(f"{own}/generations/{generation}/select", data={"variant": "1"})
+        assert chosen.status_code == 404
+        for action in ("restore", "fork", "rename", "rate"):
             answer = await ben.client.post(f"{own}/variants/{made.first}/{action}", data={"stars": "1", "name": "x"})
             assert answer.status_code == 404
         assert (await ben.client.post(f"{made.path}/shares")).status_code == 404

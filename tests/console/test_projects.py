@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from contextlib import aclosing
 from html import unescape
 from uuid import UUID
 
+import httpx
+import pytest
 from fastapi import FastAPI
 
 from data_layer import DataLayer
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.generations import FinishedVariant, GenerationRequest
-from data_layer.schemas.projects import ProjectDraft
+from data_layer.schemas.projects import ProjectChanges, ProjectDraft
+from data_layer.services.view_counts import ViewCounts
 from tests.console.conftest import Visitor, visit
 from tests.file_content import picture
 
@@ -122,5 +126,58 @@ async def test_nobody_sees_or_changes_what_belongs_to_others(data: DataLayer, ap
         assert names(await ben.look(PROJECTS)) == []
         for action in ("favorite", "archive", "unarchive", "delete", "undelete", "clone"):
             assert (await ben.client.post(f"{path}/{action}")).status_code == 404
-        assert "private" not in (await ben.client.get(f"{path}/page")).text
+        shown = await ben.client.get(f"{path}/page")
+        assert (shown.status_code, shown.text) == (200, "")
     assert names(await ann.look(PROJECTS)) == ["Mine"]
+
+
+async def test_a_star_is_set_whatever_a_cache_says(
+    data: DataLayer, ann: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = await data.projects.create(ann.actor, ProjectDraft(name="Shop"))
+    stale = await data.projects.open(ann.actor, project.id)
+    await data.projects.update(ann.actor, project.id, ProjectChanges(name="New"), expected=stale.revision)
+
+    async def open_stale(*_: object, **__: object) -> object:
+        return stale
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(data.projects), "open", open_stale)
+        async with asyncio.timeout(20):
+            await ann.send(f"{PROJECTS}/{project.id}/favorite", is_favorite="yes")
+    now = await data.projects.open(ann.actor, project.id)
+    assert (now.name, now.is_favorite) == ("New", True)
+
+
+async def test_only_the_page_of_a_project_is_a_view(
+    data: DataLayer, ann: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = await data.projects.create(ann.actor, ProjectDraft(name="Shop"))
+    await data.generations.record(SYSTEM, project.id, GenerationRequest(), [FinishedVariant(code="<h1>Hello</h1>")])
+    counted: list[str] = []
+
+    def count(_: object, entity: type, __: UUID) -> None:
+        counted.append(entity.__name__)
+
+    monkeypatch.setattr(ViewCounts, "count", count)
+    path = f"{PROJECTS}/{project.id}"
+    await ann.look(PROJECTS)
+    assert await ann.look(f"{path}/page") == "<h1>Hello</h1>"
+    for tab in ("replay", "images", "shares", "settings"):
+        await ann.look(f"{path}/{tab}")
+    await ann.send(f"{path}/favorite", is_favorite="yes")
+    assert counted == []
+    await ann.look(path)
+    assert counted == ["Project"]
+
+    # Where pages have a host of their own, the frame of a card counts nothing there either.
+    monkeypatch.setattr(data, "settings", data.settings.replaced(preview_origin="https://pages.example.net"))
+    signed = await ann.client.get(f"{path}/page")
+    assert signed.status_code == 307
+    address = httpx.URL(signed.headers["location"])
+    code_id, values = UUID(address.path.rpartition("/")[2]), address.params
+    shown = await data.previews.open(code_id, int(values["expires"]), values["signature"])
+    assert (shown, counted) == ("<h1>Hello</h1>", ["Project"])
+    counting = httpx.URL((await data.previews.sign(ann.actor, code_id)).path).params
+    await data.previews.open(code_id, int(counting["expires"]), counting["signature"])
+    assert counted == ["Project", "GeneratedCode"]

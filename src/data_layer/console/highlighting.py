@@ -11,22 +11,14 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import HtmlLexer
 
-from data_layer.entities.enums import CodeStack
-
 LONGEST_HIGHLIGHTED = 40_000
 """Characters; Pygments takes about a second for half a million."""
 LONGEST_SHOWN = 400_000
 LONGEST_LINE = 2_000
 
 
-async def code_lines(code: str, stack: CodeStack) -> Sequence[Markup]:
-    """The lines of a code, each with its markup.
-
-    Args:
-        code: anything.
-        stack: what it is written in; all of them are HTML or SVG with scripts and styles inside.
-    """
-    del stack
+async def code_lines(code: str) -> Sequence[Markup]:
+    """The lines of a code, each with its markup; all stacks are HTML or SVG with scripts and styles inside."""
     shown = code[:LONGEST_SHOWN]
     if len(shown) > LONGEST_HIGHLIGHTED:
         return [escape(line[:LONGEST_LINE]) for line in shown.split("\n")]

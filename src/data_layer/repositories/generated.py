@@ -108,16 +108,25 @@ class GeneratedCodeRepository(Repository[GeneratedCode]):
 
     async def latest(self, project_id: UUID) -> GeneratedCode | None:
         """Of the last generation with a complete variant the selected one, or else the first that is complete."""
-        is_selected = GeneratedCode.variant_index == Generation.selected_variant
-        statement = (
-            select(GeneratedCode)
-            .join(Generation, Generation.id == GeneratedCode.generation_id)
-            .where(GeneratedCode.project_id == project_id, GeneratedCode.status == GenerationStatus.COMPLETED)
-            .order_by(GeneratedCode.version.desc(), is_selected.desc(), GeneratedCode.variant_index)
-            .limit(1)
-        )
+        statement = _latest(select(GeneratedCode), project_id)
         found = await self._session.find(named("generated_codes.latest", statement))
         return found[0] if found else None
+
+    async def latest_id(self, project_id: UUID) -> UUID | None:
+        """Its id, without reading the code."""
+        statement = _latest(select(GeneratedCode.id), project_id)
+        found = await self._session.execute(named("generated_codes.latest_id", statement))
+        return found.scalar_one_or_none()
+
+
+def _latest(columns: Select[Any], project_id: UUID) -> Select[Any]:
+    is_selected = GeneratedCode.variant_index == Generation.selected_variant
+    return (
+        columns.join(Generation, Generation.id == GeneratedCode.generation_id)
+        .where(GeneratedCode.project_id == project_id, GeneratedCode.status == GenerationStatus.COMPLETED)
+        .order_by(GeneratedCode.version.desc(), is_selected.desc(), GeneratedCode.variant_index)
+        .limit(1)
+    )
 
 
 class GeneratedImageRepository(Repository[GeneratedImage]):

@@ -15,7 +15,7 @@ from data_layer.entities.enums import ProjectStatus
 from data_layer.errors import InvalidSignatureError, NotFoundError
 from data_layer.schemas.actors import Actor
 from data_layer.services.arguments import checks_arguments
-from data_layer.services.generations.access import open_code
+from data_layer.services.generations.access import open_code, open_project
 from data_layer.services.permissions import Permission
 from data_layer.services.view_counts import ViewCounts
 
@@ -68,21 +68,50 @@ class PreviewService:
         """
         async with self._transactions() as tx:
             await open_code(tx, actor, code_id, Permission.READ_CODE, reason=reason)
+        return self._signed(code_id, is_counted=True)
+
+    async def latest(self, actor: Actor, project_id: UUID) -> str:
+        """The page of a project's latest version, for a small picture of it: no view is counted.
+
+        Raises:
+            NotFoundError: the actor has no such project, or nothing in it is complete.
+        """
+        async with self._transactions() as tx:
+            await open_project(tx, actor, project_id, Permission.READ_CODE)
+            code = await tx.codes.latest(project_id)
+        if code is None:
+            raise _nothing_complete()
+        return code.code
+
+    async def sign_latest(self, actor: Actor, project_id: UUID) -> SignedPreview:
+        """The address of the same page, whose code is not read for it. Opening it counts no view either.
+
+        Raises:
+            NotFoundError: see ``latest``.
+        """
+        async with self._transactions() as tx:
+            await open_project(tx, actor, project_id, Permission.READ_CODE)
+            code_id = await tx.codes.latest_id(project_id)
+        if code_id is None:
+            raise _nothing_complete()
+        return self._signed(code_id, is_counted=False)
+
+    def _signed(self, code_id: UUID, *, is_counted: bool) -> SignedPreview:
         expires_at = datetime.now(UTC).replace(microsecond=0) + LIFETIME
         expires = int(expires_at.timestamp())
-        signature = _signature(self._keys[0], code_id, expires)
+        signature = _signature(self._keys[0], code_id, expires, is_counted=is_counted)
         return SignedPreview(f"{PREVIEW_PATH}{code_id}?expires={expires}&signature={signature}", expires_at)
 
     async def open(self, code_id: UUID, expires: int, signature: str) -> str:
-        """The page at an address, whose view is counted.
+        """The page at an address. The view is counted, unless ``sign_latest`` made the address.
 
         Raises:
             InvalidSignatureError: the address has ended, or was never signed.
             NotFoundError: the variant or its project is gone.
         """
         given = signature.encode("utf-8", "surrogatepass")
-        signed = [_signature(key, code_id, expires).encode() for key in self._keys]
-        if not any(hmac.compare_digest(each, given) for each in signed):
+        is_counted = self._has_signed(given, code_id, expires, is_counted=True)
+        if not is_counted and not self._has_signed(given, code_id, expires, is_counted=False):
             raise InvalidSignatureError("The address of the preview is not valid; ask for it again")
         if datetime.now(UTC).timestamp() > expires:
             raise InvalidSignatureError("The address of the preview has ended; ask for it again")
@@ -91,9 +120,20 @@ class PreviewService:
             project = await tx.projects.get(code.project_id)
         if project.status is ProjectStatus.DELETED:
             raise NotFoundError(f"no code has the id {code_id}")
-        self._views.count(GeneratedCode, code_id)
+        if is_counted:
+            self._views.count(GeneratedCode, code_id)
         return code.code
 
+    def _has_signed(self, given: bytes, code_id: UUID, expires: int, *, is_counted: bool) -> bool:
+        signed = [_signature(key, code_id, expires, is_counted=is_counted).encode() for key in self._keys]
+        return any(hmac.compare_digest(each, given) for each in signed)
 
-def _signature(key: bytes, code_id: UUID, expires: int) -> str:
-    return hmac.new(key, f"{code_id}/{expires}".encode(), hashlib.sha256).hexdigest()
+
+def _signature(key: bytes, code_id: UUID, expires: int, *, is_counted: bool) -> str:
+    # What is signed says whether the view counts, so that nobody can change it in the address.
+    signed = f"{code_id}/{expires}{'' if is_counted else '/uncounted'}"
+    return hmac.new(key, signed.encode(), hashlib.sha256).hexdigest()
+
+
+def _nothing_complete() -> NotFoundError:
+    return NotFoundError("the project has no version that is complete")

@@ -12,23 +12,23 @@ from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Query, Response
-from fastapi.responses import StreamingResponse
+from fastapi import HTTPException, Query, Response
 from pydantic import BaseModel
 
-from data_layer.console.archives import archive_of, file_name
 from data_layer.console.differences import Block, blocks_of
 from data_layer.console.highlighting import LONGEST_SHOWN, code_lines
 from data_layer.console.pages import PageCall, Pages
 from data_layer.console.version_tree import picture_of
 from data_layer.console.views.projects import PROJECTS
 from data_layer.entities.enums import GenerationStatus
-from data_layer.errors import ChangedMeanwhileError, DataLayerError, InvalidValueError, NotFoundError
+from data_layer.errors import ChangedMeanwhileError, InvalidValueError, NotFoundError
 from data_layer.schemas.codes import GeneratedCodeSummary
 from data_layer.schemas.generation_stream import StreamedEvent
-from data_layer.schemas.generations import GenerationView, TreeCode
+from data_layer.schemas.generations import GenerationView
 from data_layer.schemas.projects import ProjectChanges, ProjectFull
 from data_layer.services.shares import SHARE_PATH
+from data_layer.services.transfer.archives import ProjectArchives
+from data_layer.web.downloads import download as send_file
 
 _MOST_VERSIONS = 300
 _MOST_ENTRIES = 1000
@@ -36,6 +36,7 @@ _MOST_EVENTS = 2000
 _REPLAY_SECONDS = 5.0
 _RUNNING = frozenset({GenerationStatus.PENDING, GenerationStatus.PROCESSING})
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_STRANGE = re.compile(r"[^A-Za-z0-9._-]+")
 _PICTURES = ("image", "asset", "file")
 _LIFETIMES = {"1": timedelta(days=1), "7": timedelta(days=7), "30": timedelta(days=30), "365": timedelta(days=365)}
 
@@ -47,6 +48,9 @@ class PlaceQuery(BaseModel):
 
     v: Annotated[int, Query(ge=1, lt=2**31)] | None = None
     i: Annotated[int, Query(ge=0, lt=2**15)] | None = None
+
+
+_LAST = PlaceQuery()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +73,28 @@ class Place:
             yield from generation.variants
 
 
-async def _find(call: PageCall, project_id: UUID, query: PlaceQuery) -> Place:
+async def _find(
+    call: PageCall,
+    project_id: UUID,
+    query: PlaceQuery = _LAST,
+    *,
+    most: int = _MOST_VERSIONS,
+    is_counted: bool = False,
+) -> Place:
     """Find a variant of a project.
+
+    Args:
+        call: who looks.
+        project_id: which project.
+        query: which variant.
+        most: how many versions to read; a page that shows none of them needs one, for its header.
+        is_counted: whether this is a view of the project.
 
     Raises:
         NotFoundError: there is no such project, version or variant.
     """
-    project = await call.data.projects.open(call.actor, project_id)
-    generations = await call.data.generations.history(call.actor, project_id, limit=_MOST_VERSIONS)
+    project = await call.data.projects.open(call.actor, project_id, is_counted=is_counted)
+    generations = await call.data.generations.history(call.actor, project_id, limit=most)
     if query.v is not None and (not generations or query.v < generations[-1].number):
         # Of a very long history the page around it.
         generations = await call.data.generations.history(
@@ -116,9 +134,10 @@ def _show(call: PageCall, template: str, place: Place, code: int = 200, /, **val
 @pages.get("/{project_id}")
 async def show(call: PageCall, project_id: UUID, query: Annotated[PlaceQuery, Query()]) -> Response:
     """The versions as a picture, and the page of one of them."""
-    place = await _find(call, project_id, query)
+    place = await _find(call, project_id, query, is_counted=True)
     variant = place.variant
     costs = await _costs(call, project_id)
+    sums = await call.data.usage.sums(call.actor, project_id=project_id)
     full = None if variant is None else await call.data.generations.open(call.actor, variant.generation_id)
     return _show(
         call,
@@ -126,7 +145,7 @@ async def show(call: PageCall, project_id: UUID, query: Annotated[PlaceQuery, Qu
         place,
         picture=picture_of(place.generations, None if variant is None else variant.id),
         cost=None if variant is None else costs.get(variant.id),
-        total=_total(costs),
+        total={each.currency: each.cost for each in sums},
         request=full,
         pictures=[] if full is None else list(_pictures_in(full.inputs)),
         is_running=place.generation is not None and place.generation.status in _RUNNING,
@@ -142,7 +161,7 @@ async def show_code(call: PageCall, project_id: UUID, query: Annotated[PlaceQuer
     if place.variant is not None:
         full = await call.data.generations.open_variant(call.actor, place.variant.id)
         size = len(full.code)
-        lines = await code_lines(full.code, full.code_stack)
+        lines = await code_lines(full.code)
     return _show(call, "code.html", place, lines=lines, is_whole=size <= LONGEST_SHOWN)
 
 
@@ -206,24 +225,25 @@ async def _events(call: PageCall, generation_id: UUID) -> tuple[list[StreamedEve
 @pages.get("/{project_id}/images")
 async def show_images(call: PageCall, project_id: UUID, after: UUID | None = None) -> Response:
     """The images of a project."""
-    place = await _find(call, project_id, PlaceQuery())
+    place = await _find(call, project_id, most=1)
     found = await call.data.images.list(call.actor, project_id, after=after)
     return _show(call, "images.html", place, images=found.images, next=found.next)
 
 
 @pages.get("/{project_id}/download", takes_long=True)
 async def download(call: PageCall, project_id: UUID) -> Response:
-    """All versions as a zip file."""
-    tree = await call.data.generations.tree(call.actor, project_id, code=TreeCode.ALL)
-    name = file_name(tree.project.name, "zip")
-    headers = {"content-disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(archive_of(tree), headers=headers, media_type="application/zip")
+    """All of it as a zip file, which ``data-layer import`` reads."""
+    data = call.data
+    project = await data.projects.open(call.actor, project_id, is_counted=False)
+    archives = ProjectArchives(data.projects, data.generations, data.files, data.images)
+    name = f"{_STRANGE.sub('-', project.name).strip('-.')[:80] or 'project'}.zip"
+    return await send_file(archives.pieces(call.actor, project_id), name=name, media_type="application/zip")
 
 
 @pages.get("/{project_id}/settings")
 async def ask_for_changes(call: PageCall, project_id: UUID) -> Response:
     """What can be changed of a project."""
-    place = await _find(call, project_id, PlaceQuery())
+    place = await _find(call, project_id, most=1)
     project = place.project
     values = {
         "name": project.name,
@@ -253,7 +273,7 @@ async def change(call: PageCall, project_id: UUID) -> Response:
         expected = int(revision) if revision.isdecimal() and len(revision) < 10 else 0
         await call.data.projects.update(call.actor, project_id, ProjectChanges(**changes), expected=expected)
     except (ChangedMeanwhileError, InvalidValueError) as error:
-        place = await _find(call, project_id, PlaceQuery())
+        place = await _find(call, project_id, most=1)
         is_outdated = isinstance(error, ChangedMeanwhileError)
         values["revision"] = str(place.project.revision) if is_outdated else revision
         status = 412 if is_outdated else 422
@@ -281,8 +301,8 @@ async def share(call: PageCall, project_id: UUID) -> Response:
         version=int(number) if number.isdecimal() and len(number) < 10 else None,
         expires_in=_LIFETIMES.get(fields.get("expires", "")),
     )
-    base = call.data.settings.storage.public_url or str(call.base_url).rstrip("/")
-    return await _shares(call, project_id, 201, link=f"{base}{SHARE_PATH}{new.token.get_secret_value()}")
+    link = f"{call.data.settings.base_url}{SHARE_PATH}{new.token.get_secret_value()}"
+    return await _shares(call, project_id, 201, link=link)
 
 
 @pages.post("/{project_id}/shares/{share_id}/revoke")
@@ -293,7 +313,7 @@ async def revoke(call: PageCall, project_id: UUID, share_id: UUID) -> Response:
 
 
 async def _shares(call: PageCall, project_id: UUID, code: int = 200, link: str | None = None) -> Response:
-    place = await _find(call, project_id, PlaceQuery())
+    place = await _find(call, project_id)
     shares = await call.data.shares.list(call.actor, project_id)
     return _show(call, "shares.html", place, code, shares=shares, link=link, lifetimes=list(_LIFETIMES))
 
@@ -313,12 +333,15 @@ async def fork(call: PageCall, project_id: UUID, variant_id: UUID) -> Response:
     return call.go(f"{PROJECTS}/{project.id}", "project_copied")
 
 
-@pages.post("/{project_id}/variants/{variant_id}/select")
-async def select(call: PageCall, project_id: UUID, variant_id: UUID) -> Response:
+@pages.post("/{project_id}/generations/{generation_id}/select")
+async def select(call: PageCall, project_id: UUID, generation_id: UUID) -> Response:
     """Choose the variant that goes on."""
-    variant = await call.data.generations.open_variant(call.actor, variant_id)
-    await call.data.generations.select(call.actor, variant.generation_id, variant.variant_index)
-    return call.back(await call.fields(), f"{PROJECTS}/{project_id}", "saved")
+    fields = await call.fields()
+    variant = fields.get("variant", "")
+    if not variant.isdecimal() or len(variant) > 4:
+        raise HTTPException(422)
+    await call.data.generations.select(call.actor, generation_id, int(variant))
+    return call.back(fields, f"{PROJECTS}/{project_id}", "saved")
 
 
 @pages.post("/{project_id}/variants/{variant_id}/rename")
@@ -347,23 +370,12 @@ async def cancel(call: PageCall, project_id: UUID, generation_id: UUID) -> Respo
 
 async def _costs(call: PageCall, project_id: UUID) -> Mapping[UUID | None, Mapping[str, Decimal]]:
     """What each variant has cost, by currency, as far as the last entries say."""
-    try:
-        entries = await call.data.usage.entries(call.actor, project_id=project_id, limit=_MOST_ENTRIES)
-    except DataLayerError:
-        return {}
+    entries = await call.data.usage.entries(call.actor, project_id=project_id, limit=_MOST_ENTRIES)
     costs: dict[UUID | None, dict[str, Decimal]] = {}
     for entry in entries:
         of_code = costs.setdefault(entry.code_id, {})
         of_code[entry.currency] = of_code.get(entry.currency, Decimal(0)) + entry.cost
     return costs
-
-
-def _total(costs: Mapping[UUID | None, Mapping[str, Decimal]]) -> Mapping[str, Decimal]:
-    total: dict[str, Decimal] = {}
-    for each in costs.values():
-        for currency, cost in each.items():
-            total[currency] = total.get(currency, Decimal(0)) + cost
-    return total
 
 
 def _pictures_in(inputs: Any, name: str = "") -> Iterator[str]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, StringConstraints
 from data_layer.console.forms import choice
 from data_layer.console.pages import PageCall, Pages
 from data_layer.entities.enums import CodeStack, ProjectStatus
-from data_layer.errors import ChangedMeanwhileError, InvalidValueError, NotFoundError
+from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectFilter, ProjectOrder
 from data_layer.schemas.search import Highlight, ProjectHit
 from data_layer.web.hostile_pages import hostile_page
@@ -113,14 +113,13 @@ async def ask_for_name(call: PageCall) -> Response:
 @pages.get("/{project_id}/page")
 async def show_page(call: PageCall, project_id: UUID) -> Response:
     """The page of the latest version for the frame of a card; it is hostile, and shown as ``api/previews`` does."""
+    origin = call.data.settings.service.preview_origin
     try:
-        code = await call.data.generations.latest(call.actor, project_id)
+        if origin is None:
+            return hostile_page(await call.data.previews.latest(call.actor, project_id), framed_by="'self'")
+        signed = await call.data.previews.sign_latest(call.actor, project_id)
     except NotFoundError:
         return hostile_page("", framed_by="'self'")
-    origin = call.data.settings.service.preview_origin
-    if origin is None:
-        return hostile_page(code.code, framed_by="'self'")
-    signed = await call.data.previews.sign(call.actor, code.id)
     return RedirectResponse(f"{origin}{signed.path}", 307)
 
 
@@ -128,7 +127,8 @@ async def show_page(call: PageCall, project_id: UUID) -> Response:
 async def mark(call: PageCall, project_id: UUID) -> Response:
     """Mark a project as a favourite, or take the mark away."""
     fields = await call.fields()
-    await _change(call, project_id, ProjectChanges(is_favorite=fields.get("is_favorite") == "yes"))
+    changes = ProjectChanges(is_favorite=fields.get("is_favorite") == "yes")
+    await call.data.projects.update(call.actor, project_id, changes, expected=None)
     return call.back(fields, PROJECTS)
 
 
@@ -178,14 +178,3 @@ def pieces_of(highlight: Highlight) -> list[Piece]:
         position = end
     pieces.append(Piece(highlight.text[position:], is_found=False))
     return [piece for piece in pieces if piece.text]
-
-
-async def _change(call: PageCall, project_id: UUID, changes: ProjectChanges) -> None:
-    """Change what a press of a button sets, also when somebody has changed something else meanwhile."""
-    while True:
-        project = await call.data.projects.open(call.actor, project_id)
-        try:
-            await call.data.projects.update(call.actor, project_id, changes, expected=project.revision)
-        except ChangedMeanwhileError:
-            continue
-        return

@@ -165,7 +165,9 @@ class ProjectService:
                 code = require_complete(await code_at(tx, project_id, version, None))
             return await copy_version(tx, actor, project, code, name=name)
 
-    async def open(self, actor: Actor, project_id: UUID, *, reason: str | None = None) -> ProjectFull:
+    async def open(
+        self, actor: Actor, project_id: UUID, *, reason: str | None = None, is_counted: bool = True
+    ) -> ProjectFull:
         """Return a project, from the cache if it is there, and count the view.
 
         Its ``view_count`` and ``last_viewed_at`` are late: views are written every ten seconds, and do not take a
@@ -175,6 +177,7 @@ class ProjectService:
             actor: the owner, or a moderator.
             project_id: which one.
             reason: why somebody else's project is looked at; recorded in the audit trail.
+            is_counted: False where a page shows something else of the project, so that nobody views it.
 
         Raises:
             NotFoundError: the actor has none with this id, or it is deleted.
@@ -184,7 +187,8 @@ class ProjectService:
         if not is_allowed(actor, Permission.READ_PROJECT, owner=project.user_id):
             async with self._transactions() as tx:
                 await _read_for_a_reason(tx, actor, project.user_id, reason, resource_id=str(project_id))
-        self._views.count(Project, project_id)
+        if is_counted:
+            self._views.count(Project, project_id)
         return project
 
     async def list(
@@ -283,14 +287,17 @@ class ProjectService:
                 await _read_for_a_reason(tx, actor, owner_id, reason, resource_id=None)
         return Scope(owner_id, has_public=include_public)
 
-    async def update(self, actor: Actor, project_id: UUID, changes: ProjectChanges, *, expected: int) -> ProjectFull:
+    async def update(
+        self, actor: Actor, project_id: UUID, changes: ProjectChanges, *, expected: int | None
+    ) -> ProjectFull:
         """Change a project, unless somebody else did since the caller read it.
 
         Args:
             actor: the owner.
             project_id: which one.
             changes: what is not given stays.
-            expected: the ``revision`` that the caller has read. Generations and views do not raise it.
+            expected: the ``revision`` that the caller has read. Generations and views do not raise it. With None the
+                changes are made whatever others have changed, as a mark should be.
 
         Raises:
             ChangedMeanwhileError: it has another revision; ``wanted`` and ``current`` hold both states.
@@ -299,7 +306,7 @@ class ProjectService:
         """
         async with self._transactions() as tx:
             project = await _open(tx, actor, project_id)
-            if project.revision != expected:
+            if expected is not None and project.revision != expected:
                 raise _changed_meanwhile(project, changes)
             for name in changes.model_fields_set:
                 _assign(project, name, getattr(changes, name))

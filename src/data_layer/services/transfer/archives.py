@@ -15,12 +15,13 @@ import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from uuid import UUID
 
 import orjson
@@ -29,7 +30,9 @@ from data_layer.concurrency import uninterrupted
 from data_layer.errors import InvalidFileError, NotFoundError, StorageError
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import Attachment, FileView
-from data_layer.schemas.generations import TreeCode
+from data_layer.schemas.generations import OpenedTree, TreeCode
+from data_layer.schemas.projects import ProjectFull
+from data_layer.services.transfer.sink import ArchiveSink
 
 if TYPE_CHECKING:
     from data_layer.services.files import FileService
@@ -108,86 +111,105 @@ class ProjectArchives:
         Raises:
             NotFoundError: the actor has no such project.
         """
-        opened = await self._generations.tree(actor, project_id, code=TreeCode.NONE)
+        opened = await self._open(actor, project_id)
+        written: Counter[str] = Counter()
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+            async for kind in self._fill(archive, actor, opened):
+                written[kind] += 1
+        counts = {name: written[name] for name in ("generations", "variants", "files", "images", "missing")}
+        return ExportedProject(opened.project.name, **counts)
+
+    async def pieces(self, actor: Actor, project_id: UUID) -> AsyncIterator[bytes]:
+        """Yield what ``write`` writes, piece by piece while it is read.
+
+        Raises:
+            NotFoundError: the actor has no such project.
+        """
+        opened = await self._open(actor, project_id)
+        sink = ArchiveSink()
+        with zipfile.ZipFile(cast("BinaryIO", sink), "w", zipfile.ZIP_DEFLATED) as archive:
+            async for _ in self._fill(archive, actor, opened):
+                if piece := sink.take():
+                    yield piece
+        yield sink.take()
+
+    async def _open(self, actor: Actor, project_id: UUID) -> OpenedTree:
+        return await self._generations.tree(actor, project_id, code=TreeCode.NONE)
+
+    async def _fill(self, archive: zipfile.ZipFile, actor: Actor, opened: OpenedTree) -> AsyncIterator[str]:
+        """Write part after part, and yield of each what it is, or that it is missing."""
         project = opened.project
         generations: list[dict[str, Any]] = []
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-            variants = 0
-            async for generation in opened.generations:
-                full = await self._generations.open(actor, generation.id)
-                described = full.model_dump(mode="json", include=_OF_GENERATION)
-                described["variants"] = []
-                for variant in generation.variants:
-                    whole = await self._generations.open_variant(actor, variant.id)
-                    name = f"codes/{generation.number:04}-{variant.variant_index}.{_extension(whole.code_stack)}"
-                    await _write(archive, name, whole.code)
-                    described["variants"].append(whole.model_dump(mode="json", include=_OF_VARIANT) | {"code": name})
-                    variants += 1
-                generations.append(described)
-            files, missing = await self._write_files(archive, project.user_id, project_id, project.original_image)
-            images, missing_images = await self._write_images(archive, actor, project_id)
-            content = {
-                "format": FORMAT,
-                "version": VERSION,
-                "project": project.model_dump(mode="json", include=_OF_PROJECT),
-                "generations": generations[::-1],
-                "files": files,
-                "images": images,
-            }
-            await _write(archive, DESCRIPTION, orjson.dumps(content, option=orjson.OPT_INDENT_2))
-        return ExportedProject(
-            project.name, len(generations), variants, len(files), len(images), missing + missing_images
-        )
-
-    async def _write_files(
-        self, archive: zipfile.ZipFile, owner_id: UUID, project_id: UUID, screenshot: str | None
-    ) -> tuple[list[dict[str, Any]], int]:
-        described: list[dict[str, Any]] = []
-        missing, after = 0, None
-        while True:
-            page = await self._files.list(
-                owner_id=owner_id, attached_to=Attachment(project_id=project_id), limit=_PAGE, after=after
+        async for generation in opened.generations:
+            full = await self._generations.open(actor, generation.id)
+            described = full.model_dump(mode="json", include=_OF_GENERATION)
+            described["variants"] = []
+            for variant in generation.variants:
+                whole = await self._generations.open_variant(actor, variant.id)
+                name = f"codes/{generation.number:04}-{variant.variant_index}.{_extension(whole.code_stack)}"
+                await _write(archive, name, whole.code)
+                described["variants"].append(whole.model_dump(mode="json", include=_OF_VARIANT) | {"code": name})
+                yield "variants"
+            generations.append(described)
+            yield "generations"
+        files: list[dict[str, Any]] = []
+        async for file in self._files_of(project):
+            name = f"files/{len(files) + 1:04}.{_extension_of(file)}"
+            try:
+                downloaded = await self._files.download(file.id, owner_id=project.user_id)
+            except (NotFoundError, StorageError):
+                yield "missing"
+                continue
+            await _write(archive, stored_part(name), downloaded)
+            files.append(
+                {
+                    "id": str(file.id),
+                    "path": name,
+                    "file_name": file.file_name,
+                    "content_type": file.content_type,
+                    "is_screenshot": file.key == project.original_image,
+                }
             )
+            yield "files"
+        images: list[dict[str, Any]] = []
+        async for image_id in self._images_of(actor, project):
+            name = f"images/{len(images) + 1:04}"
+            try:
+                image = await self._images.open(actor, image_id)
+                downloaded = await self._images.download(actor, image_id)
+            except (NotFoundError, StorageError):
+                yield "missing"
+                continue
+            await _write(archive, stored_part(name), downloaded)
+            images.append(image.model_dump(mode="json", include=_OF_IMAGE) | {"path": name})
+            yield "images"
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "project": project.model_dump(mode="json", include=_OF_PROJECT),
+            "generations": generations[::-1],
+            "files": files,
+            "images": images,
+        }
+        await _write(archive, DESCRIPTION, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+    async def _files_of(self, project: ProjectFull) -> AsyncIterator[FileView]:
+        after, attached_to = None, Attachment(project_id=project.id)
+        while page := await self._files.list(
+            owner_id=project.user_id, attached_to=attached_to, limit=_PAGE, after=after
+        ):
             for file in page:
-                name = f"files/{len(described) + 1:04}.{_extension_of(file)}"
-                try:
-                    content = await self._files.download(file.id, owner_id=owner_id)
-                except (NotFoundError, StorageError):
-                    missing += 1
-                    continue
-                await _write(archive, stored_part(name), content)
-                described.append(
-                    {
-                        "id": str(file.id),
-                        "path": name,
-                        "file_name": file.file_name,
-                        "content_type": file.content_type,
-                        "is_screenshot": file.key == screenshot,
-                    }
-                )
-            if len(page) < _PAGE:
-                return described, missing
+                yield file
             after = page[-1].id
 
-    async def _write_images(
-        self, archive: zipfile.ZipFile, actor: Actor, project_id: UUID
-    ) -> tuple[list[dict[str, Any]], int]:
-        described: list[dict[str, Any]] = []
-        missing, after = 0, None
+    async def _images_of(self, actor: Actor, project: ProjectFull) -> AsyncIterator[UUID]:
+        after = None
         while True:
-            page = await self._images.list(actor, project_id, after=after, limit=_PAGE)
-            for row in page.images:
-                name = f"images/{len(described) + 1:04}"
-                try:
-                    image = await self._images.open(actor, row.id)
-                    content = await self._images.download(actor, row.id)
-                except (NotFoundError, StorageError):
-                    missing += 1
-                    continue
-                await _write(archive, stored_part(name), content)
-                described.append(image.model_dump(mode="json", include=_OF_IMAGE) | {"path": name})
+            page = await self._images.list(actor, project.id, after=after, limit=_PAGE)
+            for image in page.images:
+                yield image.id
             if page.next is None:
-                return described, missing
+                return
             after = page.next
 
 

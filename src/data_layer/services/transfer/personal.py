@@ -16,7 +16,6 @@ Secrets are left out: neither passwords nor tokens, keys, codes, nor their hashe
 
 from __future__ import annotations
 
-import io
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator
@@ -40,6 +39,7 @@ from data_layer.services.accounts.tools import load_authorized
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission
 from data_layer.services.transfer.archives import ProjectArchives, stored_part
+from data_layer.services.transfer.sink import ArchiveSink
 
 if TYPE_CHECKING:
     from data_layer.services.accounts import AccountService
@@ -123,29 +123,6 @@ class PersonalDataService:
             yield piece
 
 
-class _Sink(io.RawIOBase):
-    """Takes what the archive writes, until it is handed on; it cannot go back, and ``zipfile`` finds that out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._pieces: list[bytes] = []
-
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def write(self, content: Any, /) -> int:
-        """Keep it."""
-        piece = bytes(content)
-        self._pieces.append(piece)
-        return len(piece)
-
-    def take(self) -> bytes:
-        """Return what was written since the last time."""
-        taken, self._pieces = b"".join(self._pieces), []
-        return taken
-
-
 class _Export:
     """One archive that is being made."""
 
@@ -162,7 +139,7 @@ class _Export:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield the archive."""
-        sink = _Sink()
+        sink = ArchiveSink()
         with zipfile.ZipFile(cast("BinaryIO", sink), "w", zipfile.ZIP_DEFLATED) as archive:
             async for _ in self._fill(archive):
                 if piece := sink.take():
