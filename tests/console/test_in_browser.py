@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, Route, async_playwright, expect
 
 from data_layer import DataLayer
 from data_layer.entities.enums import UserRole
@@ -130,7 +130,7 @@ async def make_versions(data: DataLayer, owner: Actor, name: str) -> str:
 
 
 @pytest.mark.slow
-async def test_people_in_front_of_a_browser(data: DataLayer, app: FastAPI) -> None:
+async def test_people_in_front_of_a_browser(data: DataLayer, app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     """One browser for all of it: to start one takes longer than most of this."""
     source_of_axe()
     ann = await make_account(data, "ann@example.com")
@@ -139,6 +139,7 @@ async def test_people_in_front_of_a_browser(data: DataLayer, app: FastAPI) -> No
     project = await make_versions(data, owner, "Larkspur")
     await data.usage.record(owner, NewUsage(key="k", provider="p", model="m"))
     async with served(app) as base, chromium() as browser:
+        monkeypatch.setattr(data, "settings", data.settings.replaced(public_url=base))  # For the links of shares.
         await tell_the_story(browser, base, project)
         await read_without_scripts(browser, base, project)
         hostile = await make_versions(data, owner, ATTACK)
@@ -253,7 +254,17 @@ async def follow_live(data: DataLayer, browser: Browser, base: str, project: str
     started = await data.generations.start(owner, project_id, GenerationRequest(prompt="More"), [VariantModel()])
     async with person(browser, base) as ann:
         await ann.log_in("ann@example.com")
+        failures = iter(["connectionreset"])
+
+        async def break_once(route: Route) -> None:
+            failure = next(failures, None)
+            await (route.abort(failure) if failure else route.continue_())
+
+        await ann.page.route("**/events", break_once)
         await ann.go(f"{project}/replay")
+        status = ann.page.locator(".live-status")
+        await expect(status).to_have_text("The connection is lost; it is tried again.", timeout=15_000)
+        await expect(status).to_have_text("This version is being made.", timeout=15_000)
         token = started.writer_token
         await data.generations.append(owner, token, 0, 1, CodePiece("<h1>L\N{SNOWMAN}\N{GRINNING FACE}"))
         await expect(ann.page.locator(".tail")).to_have_text("<h1>L\N{SNOWMAN}\N{GRINNING FACE}", timeout=15_000)
