@@ -85,7 +85,7 @@ async def test_outsiders_keep_nobody_from_the_code(data: DataLayer, app: FastAPI
     code = await data.first_administrator.offer()
     assert code
     async with browser(app) as client:
-        # Somebody is in the middle of it; who has no code learns nothing of that.
+        # Somebody is in the middle of it; a visitor without the code learns nothing of it.
         assert await data.cache.add("first-administrator:claim", 1, ttl=30)
         refused = await send(client, "AAAAA-AAAAA-AAAAA-AAAAA")
         assert (refused.status_code, "The code is not valid" in refused.text) == (403, True)

@@ -80,7 +80,7 @@ class FirstAdministratorService:
             InvalidValueError: an unusable address or name; the same.
         """
         stored = await self._cache.get(_CODE)
-        # Only who has the code gets to the lock: an outsider with another one cannot keep the operator from it.
+        # Compared before the lock is taken: nobody without the code can keep the operator from it.
         if not isinstance(stored, str) or not hmac.compare_digest(stored, _hash(code)):
             raise _not_valid()
         if not await self._cache.add(_CLAIM, 1, ttl=_CLAIM_SECONDS):

@@ -24,7 +24,7 @@ class ArchiveSink(io.RawIOBase):
         return len(piece)
 
     def take(self) -> bytes:
-        """What was written since the last time."""
+        """Return what was written since the last call."""
         taken = b"".join(self._pieces)
         self._pieces.clear()
         return taken
