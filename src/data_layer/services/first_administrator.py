@@ -48,7 +48,7 @@ class FirstAdministratorService:
         self._is_missing = True
 
     async def is_missing(self) -> bool:
-        """Whether an administrator is still missing. Once there is one, the process remembers it: the last one stays."""
+        """Whether an administrator is missing. Once there is one, the process remembers it: the last one stays."""
         if self._is_missing:
             self._is_missing = not await self._accounts.list(SYSTEM, role=UserRole.ADMIN, limit=1)
         return self._is_missing
