@@ -195,11 +195,12 @@ class ProjectArchives:
 
     async def _files_of(self, project: ProjectFull) -> AsyncIterator[FileView]:
         after, attached_to = None, Attachment(project_id=project.id)
-        while page := await self._files.list(
-            owner_id=project.user_id, attached_to=attached_to, limit=_PAGE, after=after
-        ):
+        while True:
+            page = await self._files.list(owner_id=project.user_id, attached_to=attached_to, limit=_PAGE, after=after)
             for file in page:
                 yield file
+            if len(page) < _PAGE:
+                return
             after = page[-1].id
 
     async def _images_of(self, actor: Actor, project: ProjectFull) -> AsyncIterator[UUID]:
