@@ -2,7 +2,8 @@
 
 Both are one worker on loopback behind the same server with the same settings, and wrk asks both (Debian's package
 ``wrk``). Rounds alternate, so that a disturbance meets both; each round of the service is compared with the bare one
-beside it, and the median of the comparisons counts. The service logs and counts every request as it does in production.
+beside it, and the median of the comparisons counts. Processor time is that of the server, without wrk's: what else the
+machine does disturbs it less than it does the rate. The service logs and counts every request as it does in production.
 """
 
 from __future__ import annotations
@@ -39,8 +40,23 @@ from data_layer.testing.free_ports import free_port
 VERSIONS = 50
 EMAIL, PASSWORD = "bench@example.com", "correct horse battery staple"
 RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
+NUMBER = re.compile(r"(\d+) requests in")
 UNEXPECTED = re.compile(r"Non-2xx or 3xx responses: (\d+)")
 console = Console()
+
+
+class Server(NamedTuple):
+    """One of the two: its port and its process."""
+
+    port: int
+    process: int
+
+
+class Measured(NamedTuple):
+    """Requests a second, and microseconds of processor time of the server for each."""
+
+    rate: float
+    microseconds: float
 
 
 class Case(NamedTuple):
@@ -77,8 +93,8 @@ def serve_bare(port: int, cases: list[Case]) -> None:
 
 
 @contextmanager
-def service(folder: Path, settings: Settings) -> Iterator[int]:
-    """``data-layer start`` in a process of its own; its port."""
+def service(folder: Path, settings: Settings) -> Iterator[Server]:
+    """``data-layer start`` in a process of its own."""
     assert settings.database.database_url
     assert settings.redis.redis_url
     port = free_port()
@@ -97,20 +113,21 @@ def service(folder: Path, settings: Settings) -> Iterator[int]:
     with (folder / "service.jsonl").open("w") as log:
         process = subprocess.Popen([str(program), "start"], cwd=folder, env=environment, stdout=log, stderr=log)
         try:
-            yield port
+            yield Server(port, process.pid)
         finally:
             process.terminate()
             process.wait(60)
 
 
 @contextmanager
-def bare_service(cases: list[Case]) -> Iterator[int]:
-    """The bare routes in a process of their own; its port."""
+def bare_service(cases: list[Case]) -> Iterator[Server]:
+    """The bare routes in a process of their own."""
     port = free_port()
     process = multiprocessing.get_context("spawn").Process(target=serve_bare, args=(port, cases))
     process.start()
+    assert process.pid
     try:
-        yield port
+        yield Server(port, process.pid)
     finally:
         process.terminate()
         process.join()
@@ -143,30 +160,45 @@ async def find_cases(port: int, paths: dict[str, str], token: str) -> list[Case]
     return cases
 
 
-def ask(port: int, case: Case, seconds: float, connections: int) -> float:
-    """The rate at which a server answers."""
+def processor_seconds(process: int) -> float:
+    """The processor time of a process until now, of all its threads."""
+    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def ask(server: Server, case: Case, seconds: float, connections: int) -> Measured:
+    """How a server answers."""
     headers = [part for name, value in case.headers.items() for part in ("-H", f"{name}: {value}")]
-    url = f"http://127.0.0.1:{port}{case.path}"
+    url = f"http://127.0.0.1:{server.port}{case.path}"
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", *headers, url]
+    before = processor_seconds(server.process)
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    used = processor_seconds(server.process) - before
     unexpected = UNEXPECTED.search(output)
     if (case.status >= 400) != (unexpected is not None):
         raise SystemExit(f"{case.name}: not the answers that were expected\n{output}")
-    found = RATE.search(output)
-    assert found
-    return float(found[1])
+    rate, number = RATE.search(output), NUMBER.search(output)
+    assert rate
+    assert number
+    return Measured(float(rate[1]), used / int(number[1]) * 1e6)
 
 
-def compare(case: Case, port: int, bare_port: int, options: argparse.Namespace) -> tuple[float, float, float]:
-    """The median rates of the service and of the bare route, and the median of their ratios."""
-    rates: list[tuple[float, float]] = []
+def compare(case: Case, ours: Server, bare: Server, options: argparse.Namespace) -> list[str]:
+    """The medians of both, and the median of their ratios."""
+    rounds: list[tuple[Measured, Measured]] = []
     for number in range(-1, options.rounds):
-        first, second = (port, bare_port) if number % 2 else (bare_port, port)
+        first, second = (ours, bare) if number % 2 else (bare, ours)
         found = {each: ask(each, case, options.seconds, options.connections) for each in (first, second)}
         if number >= 0:  # The first round warms up.
-            rates.append((found[port], found[bare_port]))
-    ours, bare = (statistics.median(each) for each in zip(*rates, strict=True))
-    return ours, bare, statistics.median(mine / other for mine, other in rates)
+            rounds.append((found[ours], found[bare]))
+    rates = [statistics.median(each[which].rate for each in rounds) for which in (1, 0)]
+    times = [statistics.median(each[which].microseconds for each in rounds) for which in (1, 0)]
+    return [
+        *(f"{rate:,.0f}" for rate in rates),
+        f"{statistics.median(mine.rate / other.rate for mine, other in rounds):.2f}",
+        *(f"{each:,.0f}" for each in times),
+        f"{statistics.median(other.microseconds / mine.microseconds for mine, other in rounds):.2f}",
+    ]
 
 
 async def prepare(data: DataLayer) -> tuple[str, dict[str, str]]:
@@ -197,24 +229,26 @@ async def run(options: argparse.Namespace) -> None:
                 redis_url=f"unix://{servers.cache.address}",
                 _env_file=None,
             )
-            with service(folder, settings) as port:
-                await until_ready(port, "/livez")
-                cases = await find_cases(port, paths, token)
-                with bare_service(cases) as bare_port:
-                    await until_ready(bare_port, cases[0].path)
-                    await asyncio.to_thread(report, cases, port, bare_port, options)
+            with service(folder, settings) as ours:
+                await until_ready(ours.port, "/livez")
+                cases = await find_cases(ours.port, paths, token)
+                with bare_service(cases) as bare:
+                    await until_ready(bare.port, cases[0].path)
+                    await asyncio.to_thread(report, cases, ours, bare, options)
 
 
-def report(cases: list[Case], port: int, bare_port: int, options: argparse.Namespace) -> None:
-    table = Table(title=f"Requests a second, {options.connections} connections", title_justify="left", box=None)
-    for column in ("request", "bytes", "bare FastAPI", "service", "ratio"):
-        table.add_column(column, justify="left" if column == "request" else "right")
+def report(cases: list[Case], ours: Server, bare: Server, options: argparse.Namespace) -> None:
+    table = Table(
+        title=f"{options.connections} connections, load {os.getloadavg()[0]:.1f}", title_justify="left", box=None
+    )
+    table.add_column("request")
+    for column in ("bytes", "bare/s", "service/s", "ratio", "bare µs", "service µs", "ratio"):
+        table.add_column(column, justify="right")
     started = time.perf_counter()
     for case in cases:
-        ours, bare, ratio = compare(case, port, bare_port, options)
-        table.add_row(case.name, f"{len(case.body):,}", f"{bare:,.0f}", f"{ours:,.0f}", f"{ratio:.2f}")
+        table.add_row(case.name, f"{len(case.body):,}", *compare(case, ours, bare, options))
     console.print(table)
-    console.print(f"{options.rounds} rounds in {time.perf_counter() - started:.0f} s")
+    console.print(f"{options.rounds} rounds in {time.perf_counter() - started:.0f} s; µs of processor time a request")
 
 
 def main() -> None:

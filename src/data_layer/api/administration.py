@@ -5,7 +5,7 @@ What a role may do is decided by the services (``services/permissions.py``); to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -73,7 +73,7 @@ class UsersQuery(Body):
 class UserPage(Value):
     """A page of accounts; ``next`` is null on the last one."""
 
-    users: Sequence[UserAdmin]
+    users: tuple[UserAdmin, ...]
     next: UUID | None
 
 
@@ -92,7 +92,7 @@ class Suspension(Body):
 class SessionsOfUser(Value):
     """Where somebody is logged in, the session that was active last first."""
 
-    sessions: Sequence[SessionAdmin]
+    sessions: tuple[SessionAdmin, ...]
 
 
 class Reset(Value):
@@ -162,7 +162,7 @@ class ExportQuery(EntriesWanted):
 class TrailPage(Value):
     """A page of the audit trail; ``next`` is null on the last one."""
 
-    entries: Sequence[AuditFull | AuditCompliance | AuditSecure]
+    entries: tuple[AuditFull | AuditCompliance | AuditSecure, ...]
     next: str | None
 
 
@@ -178,7 +178,7 @@ class MailsQuery(Body):
 class MailPage(Value):
     """A page of mails; ``next`` is null on the last one."""
 
-    mails: Sequence[MailView]
+    mails: tuple[MailView, ...]
     next: UUID | None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -46,7 +45,7 @@ class CreatedKey(Value):
 class ApiKeys(Value):
     """All of them, the newest first; those that have ended for 90 days more."""
 
-    api_keys: Sequence[ApiKeyView]
+    api_keys: tuple[ApiKeyView, ...]
 
 
 routes = Routes("/v1/accounts/me/api-keys", "API keys")

@@ -31,6 +31,7 @@ from data_layer.api import (
 )
 from data_layer.api.account_pages import add_account_pages
 from data_layer.api.documentation import describe, documentation_page
+from data_layer.api.route_index import RouteIndex
 from data_layer.services.request_limits import RequestLimiter
 from data_layer.web.authentication import People
 from data_layer.web.compression import CompressionMiddleware
@@ -115,6 +116,7 @@ def create_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> FastAPI:
             return documentation_page(app)
 
     add_account_pages(app)
+    app.router.middleware_stack = RouteIndex(app.router)
     add_error_handlers(app)
     if settings.service.preview_origin is not None:
         app.add_middleware(previews.PreviewHostMiddleware, origin=settings.service.preview_origin)

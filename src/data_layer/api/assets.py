@@ -5,7 +5,6 @@ What pages show needs an address that lasts: publish an asset, and anybody with 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -89,7 +88,7 @@ class AssetQuery(Body):
 class AssetPage(Value):
     """A page of assets, the oldest first; ``next`` is null on the last one."""
 
-    assets: Sequence[AssetView]
+    assets: tuple[AssetView, ...]
     next: UUID | None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -34,7 +33,7 @@ class NewDesignSystem(Body):
 class DesignSystems(Value):
     """All of them, in the order of their creation."""
 
-    design_systems: Sequence[DesignSystemView]
+    design_systems: tuple[DesignSystemView, ...]
 
 
 routes = Routes("/v1/design-systems", "design systems", keys=CONTENT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Query, Response
@@ -40,7 +39,7 @@ class ProviderButton(Value):
 class ProviderList(Value):
     """Everybody whom people can log in by."""
 
-    providers: Sequence[ProviderButton]
+    providers: tuple[ProviderButton, ...]
 
 
 routes = Routes("/v1/oidc", "sessions", needs_login=False)

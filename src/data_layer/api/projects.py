@@ -5,7 +5,7 @@ To others a project is like a missing one. Moderators read it with ``reason``, w
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -117,13 +117,13 @@ class ProjectTree(Value):
     """A project with all its generations, last one first."""
 
     project: ProjectFull
-    generations: Sequence[TreeGeneration]
+    generations: tuple[TreeGeneration, ...]
 
 
 class VersionPage(Value):
     """A page of versions with their variants, without code; ``next`` is null on the last one."""
 
-    versions: Sequence[GenerationView]
+    versions: tuple[GenerationView, ...]
     next: int | None
 
 

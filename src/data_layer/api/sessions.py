@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from uuid import UUID
 
 from fastapi import Response
@@ -28,7 +27,7 @@ class OwnSessions(Value):
     """Where somebody is logged in, the one that was active last first; ``current`` is the session that asks, if any."""
 
     current: UUID | None
-    sessions: Sequence[SessionSecure]
+    sessions: tuple[SessionSecure, ...]
 
 
 class EndedSessions(Value):

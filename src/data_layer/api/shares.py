@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -62,7 +61,7 @@ class CreatedShare(Value):
 class Shares(Value):
     """All shares of a project, also those that have ended, the newest first."""
 
-    shares: Sequence[ShareView]
+    shares: tuple[ShareView, ...]
 
 
 class Fork(Body):

@@ -83,13 +83,13 @@ class EntriesQuery(Body):
 class Sums(Value):
     """The sums; costs in several currencies are never added."""
 
-    sums: Sequence[UsageSum]
+    sums: tuple[UsageSum, ...]
 
 
 class EntryPage(Value):
     """A page of the ledger; ``next`` is null on the last one."""
 
-    entries: Sequence[UsageEntryView]
+    entries: tuple[UsageEntryView, ...]
     next: UUID | None
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from data_layer.entities.text_enum import TextEnum
 
 
-class UserStatus(StrEnum):
+class UserStatus(TextEnum):
     """Whether an account can be used."""
 
     ACTIVE = "active"
@@ -14,7 +14,7 @@ class UserStatus(StrEnum):
     PENDING = "pending"
 
 
-class UserRole(StrEnum):
+class UserRole(TextEnum):
     """What an account may do; each role includes the rights of those before it."""
 
     USER = "user"
@@ -22,7 +22,7 @@ class UserRole(StrEnum):
     ADMIN = "admin"
 
 
-class AuthProvider(StrEnum):
+class AuthProvider(TextEnum):
     """Who vouches for an account's identity."""
 
     LOCAL = "local"
@@ -32,7 +32,7 @@ class AuthProvider(StrEnum):
     OIDC = "oidc"
 
 
-class ProjectStatus(StrEnum):
+class ProjectStatus(TextEnum):
     """Where a project is in its life; ``DELETED`` is a soft deletion, the row stays."""
 
     DRAFT = "draft"
@@ -42,7 +42,7 @@ class ProjectStatus(StrEnum):
     DELETED = "deleted"
 
 
-class ProjectType(StrEnum):
+class ProjectType(TextEnum):
     """What the screenshot shows."""
 
     WEBSITE = "website"
@@ -51,7 +51,7 @@ class ProjectType(StrEnum):
     PROTOTYPE = "prototype"
 
 
-class CodeStack(StrEnum):
+class CodeStack(TextEnum):
     """Language and framework of the generated code."""
 
     HTML_TAILWIND = "html_tailwind"
@@ -63,7 +63,7 @@ class CodeStack(StrEnum):
     SVG = "svg"
 
 
-class GenerationProvider(StrEnum):
+class GenerationProvider(TextEnum):
     """Whose language model wrote the code."""
 
     OPENAI = "openai"
@@ -74,7 +74,7 @@ class GenerationProvider(StrEnum):
     OTHER = "other"
 
 
-class GenerationStatus(StrEnum):
+class GenerationStatus(TextEnum):
     """Where a generation is; ``next_statuses`` lists the legal moves."""
 
     PENDING = "pending"
@@ -102,7 +102,7 @@ _MOVES = {
 }
 
 
-class GenerationType(StrEnum):
+class GenerationType(TextEnum):
     """Why the code was generated: from nothing, as a change, or as a refinement."""
 
     CREATE = "create"
@@ -110,7 +110,7 @@ class GenerationType(StrEnum):
     REFINE = "refine"
 
 
-class RequestType(StrEnum):
+class RequestType(TextEnum):
     """What a request does: it asks for code, or puts code from elsewhere or from an earlier version in place."""
 
     CREATE = "create"
@@ -120,7 +120,7 @@ class RequestType(StrEnum):
     RESTORE = "restore"
 
 
-class InputMode(StrEnum):
+class InputMode(TextEnum):
     """What a request shows to the model."""
 
     IMAGE = "image"
@@ -128,7 +128,7 @@ class InputMode(StrEnum):
     TEXT = "text"
 
 
-class ImageProvider(StrEnum):
+class ImageProvider(TextEnum):
     """Whose model made an image; ``sizes`` lists what it can make."""
 
     DALLE3 = "dalle3"
@@ -149,7 +149,7 @@ _IMAGE_SIZES = {
 }
 
 
-class ImageKind(StrEnum):
+class ImageKind(TextEnum):
     """How an image came about."""
 
     GENERATED = "generated"
@@ -159,21 +159,21 @@ class ImageKind(StrEnum):
     UPLOADED = "uploaded"
 
 
-class ImageQuality(StrEnum):
+class ImageQuality(TextEnum):
     """How much detail was asked for."""
 
     STANDARD = "standard"
     HD = "hd"
 
 
-class ImageStyle(StrEnum):
+class ImageStyle(TextEnum):
     """How dramatic an image was asked to be."""
 
     VIVID = "vivid"
     NATURAL = "natural"
 
 
-class SessionStatus(StrEnum):
+class SessionStatus(TextEnum):
     """Whether a session is accepted."""
 
     ACTIVE = "active"
@@ -182,7 +182,7 @@ class SessionStatus(StrEnum):
     INVALID = "invalid"
 
 
-class SessionType(StrEnum):
+class SessionType(TextEnum):
     """What kind of client holds the session."""
 
     WEB = "web"
@@ -191,7 +191,7 @@ class SessionType(StrEnum):
     DESKTOP = "desktop"
 
 
-class ApiScope(StrEnum):
+class ApiScope(TextEnum):
     """What an API key may do for the person whose it is."""
 
     READ = "read"
@@ -200,14 +200,14 @@ class ApiScope(StrEnum):
     ADMIN = "admin"
 
 
-class FactorKind(StrEnum):
+class FactorKind(TextEnum):
     """What somebody shows beside the password."""
 
     TOTP = "totp"
     PASSKEY = "passkey"
 
 
-class AuditLevel(StrEnum):
+class AuditLevel(TextEnum):
     """How serious an audited event is."""
 
     INFO = "info"
@@ -216,7 +216,7 @@ class AuditLevel(StrEnum):
     CRITICAL = "critical"
 
 
-class AuditCategory(StrEnum):
+class AuditCategory(TextEnum):
     """What an audited event is about."""
 
     AUTHENTICATION = "authentication"
@@ -229,7 +229,7 @@ class AuditCategory(StrEnum):
     COMPLIANCE = "compliance"
 
 
-class AuditAction(StrEnum):
+class AuditAction(TextEnum):
     """What happened."""
 
     USER_LOGIN = "user_login"
@@ -293,7 +293,7 @@ class AuditAction(StrEnum):
     SYSTEM_RESTORE = "system_restore"
 
 
-class UsageOutcome(StrEnum):
+class UsageOutcome(TextEnum):
     """What became of work that was paid for."""
 
     COMPLETED = "completed"
@@ -301,7 +301,7 @@ class UsageOutcome(StrEnum):
     CANCELLED = "cancelled"
 
 
-class StorageKind(StrEnum):
+class StorageKind(TextEnum):
     """Where the bytes of a file are."""
 
     LOCAL = "local"
@@ -309,7 +309,7 @@ class StorageKind(StrEnum):
     S3 = "s3"
 
 
-class FileState(StrEnum):
+class FileState(TextEnum):
     """Whether a file can be read: one that is pending is not verified yet, one that is deleted is being removed."""
 
     PENDING = "pending"
@@ -317,13 +317,13 @@ class FileState(StrEnum):
     DELETED = "deleted"
 
 
-class FileEncoding(StrEnum):
+class FileEncoding(TextEnum):
     """How the bytes of a file are packed in the storage, as HTTP's Content-Encoding names it."""
 
     GZIP = "gzip"
 
 
-class MailKind(StrEnum):
+class MailKind(TextEnum):
     """What a mail is about."""
 
     VERIFY_EMAIL = "verify_email"
@@ -331,7 +331,7 @@ class MailKind(StrEnum):
     ADDRESS_TAKEN = "address_taken"
 
 
-class MailStatus(StrEnum):
+class MailStatus(TextEnum):
     """What became of a mail: one that is dropped was not worth sending any more."""
 
     QUEUED = "queued"
