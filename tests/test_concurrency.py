@@ -10,6 +10,7 @@ import pytest
 
 from data_layer.concurrency import (
     Backoff,
+    Room,
     SingleFlight,
     cancel_and_wait,
     is_set_within,
@@ -254,3 +255,44 @@ async def test_an_event_is_waited_for_within_a_time() -> None:
     assert not await is_set_within(event, 0.01)
     asyncio.get_running_loop().call_soon(event.set)
     assert await is_set_within(event, 60)
+
+
+class TestRoom:
+    async def test_calls_wait_in_order_and_a_large_one_is_not_overtaken(self) -> None:
+        room, order = Room(10), list[str]()
+
+        async def call(name: str, size: int) -> int:
+            taken = await room.take(size)
+            order.append(name)
+            return taken
+
+        assert await call("first", 8) == 8
+        waiting = [asyncio.create_task(call(name, size)) for name, size in (("large", 99), ("small", 1), ("tiny", 1))]
+        await turns()
+        assert order == ["first"]
+        room.give(8)
+        await turns()
+        assert order == ["first", "large"], "all there is, and no more"
+        assert await waiting[0] == 10
+        room.give(10)
+        await turns()
+        assert order == ["first", "large", "small", "tiny"]
+
+    async def test_who_is_cancelled_takes_nothing_and_holds_nobody_up(self) -> None:
+        room = Room(10)
+        await room.take(9)
+        large, small = asyncio.create_task(room.take(5)), asyncio.create_task(room.take(1))
+        await turns()
+        large.cancel()
+        await turns()
+        assert small.done()
+        room.give(10)
+        # In the same turn in which it gets its place.
+        await room.take(10)
+        late = asyncio.create_task(room.take(10))
+        await turns()
+        room.give(10)
+        late.cancel()
+        await turns()
+        assert late.cancelled()
+        assert await room.take(10) == 10

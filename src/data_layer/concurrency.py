@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from contextvars import Context
 from time import monotonic
@@ -265,3 +266,40 @@ class RegularFlush(Generic[Error]):
             except self._expected as error:
                 self._on_error(error)
                 await asyncio.sleep(self._retry_seconds)
+
+
+class Room:
+    """Bytes of memory that calls share: where too few are left they wait, in the order in which they came.
+
+    Args:
+        most: how many there are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._left = most
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, size: int) -> int:
+        """Wait for so many bytes, and return how many were taken: never more than there are at all."""
+        size = min(size, self._most)
+        if not self._waiting and size <= self._left:
+            self._left -= size
+            return size
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self.give(0 if turn.cancelled() else size)
+            raise
+        return size
+
+    def give(self, size: int) -> None:
+        """Give bytes back, and let those in who wait for them."""
+        self._left += size
+        while self._waiting and (self._waiting[0][0] <= self._left or self._waiting[0][1].cancelled()):
+            wanted, turn = self._waiting.popleft()
+            if not turn.cancelled():
+                self._left -= wanted
+                turn.set_result(None)

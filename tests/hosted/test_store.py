@@ -222,9 +222,7 @@ async def test_deleting_and_rating(
     child = await back_end.store("two", 1, edit, page_code("c"), duration=0, other_info=update)
     assert (await ann.send("POST", "/generations/feedback", {"generation_id": child, "feedback": "up"})).is_success
     rated = await data.generations.open_variant(SYSTEM, UUID(child))
-    assert (
-        rated.feedback["thumbs"] == "up" if "thumbs" in rated.feedback else rated.rating is not None or rated.feedback
-    )
+    assert (rated.rating, rated.feedback) == (None, {"thumb": "up"})
     assert (
         await ann.send("POST", "/generations/feedback", {"generation_id": child, "feedback": "?"})
     ).status_code == 422
@@ -279,7 +277,8 @@ async def test_a_database_that_is_away_holds_the_call(settings: Settings, clerk:
                 await asyncio.sleep((0, 0.05, 0.15)[cut])
                 way.close()
                 await asyncio.sleep(0.5)
-                assert not calls.done() or cut == 2, "held, and neither refused nor answered before it is durable"
+                if cut == 0:
+                    assert not calls.done(), "held, and neither refused nor answered before it is durable"
                 way.is_open = True
                 ids = await calls
                 assert len(set(ids)) == 2

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from data_layer import DataLayer
-from data_layer.entities.enums import ApiScope, AuthProvider, StorageKind
+from data_layer.entities.enums import ApiScope, AuthProvider, StorageKind, UserRole
 from data_layer.errors import DataLayerError, InvalidValueError
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.audit import AuditFilter, AuditView, ExportFormat
@@ -246,6 +246,8 @@ class World:
             "sequence": 1000,
             "variant": 0,
             "version": (await data.sessions.read_data(session.session.id)).version,
+            "reservation_id": uuid4(),
+            "most": Decimal(1),
             "monthly_limit": Decimal(1000),
             "amount": Decimal(1),
             "currency": "USD",
@@ -287,6 +289,8 @@ class World:
             return self.values["password"]
         if argument == "expected":
             return {"projects": 1}.get(case.service)
+        if case.method in {"shown", "hide"} and argument == "actor":
+            return Actor.user(self.user_id, UserRole.USER)  # The system has no generations.
         if (case.service, argument) == ("shares", "version"):
             return 1
         if argument == "code_id" and case.method == "fork_variant":

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -524,6 +524,34 @@ async def test_a_budget_that_runs_out_in_the_middle_is_a_typed_error(data: DataL
     budget = await data.usage.budget(owner)
     assert budget is not None
     assert budget.remaining == Decimal("-0.25")
+
+
+async def test_what_is_left_is_set_aside_under_an_id_of_the_caller(data: DataLayer, owner: Actor) -> None:
+    mine, other = uuid4(), uuid4()
+    assert await data.usage.set_aside(owner, mine, Decimal(2)), "nothing limits it"
+    await data.usage.set_budget(SYSTEM, identity(owner), Decimal(3))
+
+    async def reserved() -> Decimal:
+        budget = await data.usage.budget(owner)
+        assert budget is not None
+        return budget.reserved
+
+    for _ in range(2):
+        assert await data.usage.set_aside(owner, mine, Decimal(2))
+        assert await reserved() == 2, "once"
+    assert await data.usage.set_aside(owner, other, Decimal(2))
+    assert await reserved() == 3, "no more than there is"
+    await data.usage.record(owner, usage("1", cost=Decimal("2.995")))
+    assert not await data.usage.set_aside(owner, mine, Decimal(2)), "less than a cent is worth no start"
+    assert await reserved() == 3, "as it was"
+    await age_reservations(data)
+    assert not await data.usage.set_aside(owner, uuid4(), Decimal(2))
+    await data.usage.set_budget(SYSTEM, identity(owner), Decimal("3.005"))
+    assert await data.usage.set_aside(owner, mine, Decimal(2))
+    assert await reserved() == Decimal("0.01")
+    stranger = await stored_actor(data, email="bob@example.com")
+    with pytest.raises(PermissionDeniedError):
+        await data.usage.set_aside(stranger, mine, Decimal(1), user_id=identity(owner))
 
 
 async def test_reservations_of_a_dead_process_expire(data: DataLayer, owner: Actor) -> None:

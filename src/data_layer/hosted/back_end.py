@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 from uuid import UUID
 
-from data_layer.concurrency import SingleFlight
+from data_layer.concurrency import Room, SingleFlight
 from data_layer.entities.enums import GenerationStatus
 from data_layer.errors import (
     DatabaseError,
@@ -49,6 +49,7 @@ from data_layer.schemas.lineage import ReceivedGeneration, ReceivedVariant
 from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.generations.text import storable_json
 from data_layer.web.bodies import read_body
+from data_layer.web.unrepeated import PATIENCE, STORE, STORE_IMAGE_DATA, STORE_IMAGE_URL
 
 log = get_log(__name__)
 
@@ -56,10 +57,11 @@ _HELD_SECONDS = 60.0
 """For how long a page is tried: longer than its caller waits, because it has nobody else."""
 _IMAGES_SECONDS = 7.0
 """For how long a page waits for its images."""
-_ASSET_HELD_SECONDS = protocol.ASSET_SECONDS - 5
+_ASSET_HELD_SECONDS = PATIENCE[STORE_IMAGE_DATA] - 5
 _ATTEMPTS = 3
 _UNTIL_TAKEN = timedelta(hours=1)
-_MOST_BODIES = 8
+_MOST_BYTES = 8 * protocol.STORE_BYTES
+"""Of all bodies and images in memory; further calls wait before they are read."""
 _MOST_KNOWN = 1000
 _VIDEO_TYPES = frozenset({"video/mp4", "video/webm"})
 
@@ -77,8 +79,9 @@ class BackEnd:
     def __init__(self, data: DataLayer) -> None:
         self._data = data
         self._reader = BodyReader()
-        self._bodies = asyncio.Semaphore(_MOST_BODIES)
-        self._saves: SingleFlight[_Saved, UUID] = SingleFlight("hosted image")
+        self._room = Room(_MOST_BYTES)
+        # What no call waits for any more would keep its image in memory for as long as the storage likes.
+        self._saves: SingleFlight[_Saved, UUID] = SingleFlight("hosted image", cancel_abandoned=True)
         self._known: OrderedDict[_Saved, tuple[UUID, datetime]] = OrderedDict()
 
     def routes(self) -> HostedRoutes:
@@ -87,40 +90,84 @@ class BackEnd:
         if secret is None:
             raise InvalidValueError("SAAS_API_SECRET is not set", field="saas_api_secret")
         routes, authorize = HostedRoutes(), by_back_end(secret)
-        routes.add("POST", "/generations/store", self.store, authorize=authorize)
-        routes.add("POST", "/assets/store_image_data", self.store_image_data, authorize=authorize)
-        routes.add("POST", "/assets/store_image_url", self.store_image_url, authorize=authorize)
+        routes.add("POST", STORE, self.store, authorize=authorize)
+        routes.add("POST", STORE_IMAGE_DATA, self.store_image_data, authorize=authorize)
+        routes.add("POST", STORE_IMAGE_URL, self.store_image_url, authorize=authorize)
         return routes
 
     async def store(self, call: Call) -> dict[str, str]:
         """Store one variant, and answer when it is durable."""
-        async with self._bodies:
-            read = await self._reader.store(await read_body(call, protocol.STORE_BYTES))
+        async with self._room_for(call, protocol.STORE_BYTES) as keep_only:
+            received, owner_id = await self._read(call)
+            keep_only(_size_of(received))
+            stored = await held(lambda: self._receive(received, owner_id), _HELD_SECONDS)
+        index = received.variants[0].index
+        return {"generation_id": next(str(code.id) for code in stored.variants if code.variant_index == index)}
+
+    async def _read(self, call: Call) -> tuple[ReceivedGeneration, UUID]:
+        """The request of a body, whose images and videos are saved, and gone from memory; and whose it is."""
+        read = await self._reader.store(await read_body(call, protocol.STORE_BYTES))
         owner_id = _user(read.generation.user_id)
         started_at = protocol.now() - timedelta(seconds=read.generation.duration)
         files, missing = await self._save_media(read, owner_id)
-        received = _received(read, files, missing, started_at)
-
-        stored = await held(lambda: self._receive(received, owner_id), _HELD_SECONDS)
-        index = read.generation.variant_index
-        return {"generation_id": next(str(code.id) for code in stored.variants if code.variant_index == index)}
+        return _received(read, files, missing, started_at), owner_id
 
     async def _receive(self, received: ReceivedGeneration, owner_id: UUID) -> GenerationView:
-        receive = partial(
-            self._data.generations.receive, SYSTEM, owner_id=owner_id, reservation_id=reservation_of(owner_id)
-        )
         try:
-            return await receive(received)
+            return await self._data.generations.receive(
+                SYSTEM, received, owner_id=owner_id, reservation_id=reservation_of(owner_id)
+            )
         except NotFoundError:
-            if not received.files:
+            gone = [file_id for file_id in received.files if not await self._has_file(file_id, owner_id)]
+            if not gone:
                 raise
-            # Its files were deleted since they were saved; the page must not be lost for that.
-            return await receive(received.model_copy(update={"files": ()}))
+            self._forget(gone)
+            # They were deleted since they were saved; the page must not be lost for that.
+            return await self._receive(_without(received, gone), owner_id)
+
+    async def _has_file(self, file_id: UUID, owner_id: UUID) -> bool:
+        try:
+            await self._data.files.stat(file_id, owner_id=owner_id)
+        except NotFoundError:
+            return False
+        return True
+
+    def _forget(self, files: Collection[UUID]) -> None:
+        for key in [key for key, (file_id, _) in self._known.items() if file_id in files]:
+            del self._known[key]
+
+    @asynccontextmanager
+    async def _room_for(self, call: Call, most: int) -> AsyncIterator[Callable[[int], None]]:
+        """Wait until there is memory for a body; yield what says how much of it is still needed."""
+        announced = call.headers.get("content-length", "")
+        taken = await self._room.take(min(int(announced), most) if announced.isdecimal() else most)
+
+        def keep_only(size: int) -> None:
+            nonlocal taken
+            kept = min(size, taken)
+            self._room.give(taken - kept)
+            taken = kept
+
+        try:
+            yield keep_only
+        finally:
+            self._room.give(taken)
 
     async def store_image_data(self, call: Call) -> dict[str, str]:
         """Keep an image that a person uploaded, or that was cut out of one."""
-        async with self._bodies:
-            body = await self._reader.object(await read_body(call, protocol.ASSET_BYTES))
+        async with self._room_for(call, protocol.ASSET_BYTES):
+            medium, owner_id = await self._read_image(call)
+
+            async def save() -> FileView:
+                return await self._data.files.save(
+                    medium.content, owner_id=owner_id, expires_in=_UNTIL_TAKEN, allowed_types=protocol.ASSET_TYPES
+                )
+
+            published = await self._publish(save, owner_id)
+        return {"asset_id": str(published.id), "public_url": self._address(published)}
+
+    async def _read_image(self, call: Call) -> tuple[Medium, UUID | None]:
+        body = await self._reader.object(await read_body(call, protocol.ASSET_BYTES))
         protocol.image_kind(body.get("source_type"))
         owner_id = _user_or_system(body.get("user_id"))
         medium = await self._reader.medium(protocol.require_text(body, "data_url"))
@@ -128,14 +175,7 @@ class BackEnd:
             raise InvalidValueError("data_url must be a data URL in Base64", field="data_url")
         if len(medium.content) > protocol.LARGEST_ASSET:
             raise InvalidValueError(f"an image may have {protocol.LARGEST_ASSET} bytes at most", field="data_url")
-
-        async def save() -> FileView:
-            return await self._data.files.save(
-                medium.content, owner_id=owner_id, expires_in=_UNTIL_TAKEN, allowed_types=protocol.ASSET_TYPES
-            )
-
-        published = await self._publish(save, owner_id)
-        return {"asset_id": str(published.id), "public_url": self._address(published)}
+        return medium, owner_id
 
     async def store_image_url(self, call: Call) -> dict[str, str]:
         """Keep an image that a provider has made, before its address expires."""
@@ -255,6 +295,21 @@ def _received(read: ReadStore, files: Sequence[UUID], missing: int, started_at: 
             ),
         ),
     )
+
+
+def _size_of(received: ReceivedGeneration) -> int:
+    """About how much memory its texts take."""
+    codes = (received.base_code, *(variant.code for variant in received.variants))
+    earlier = (text for turn in received.earlier for text in (turn.prompt, turn.code))
+    return sum(len(text) for text in (received.prompt, received.full_prompt, *codes, *earlier) if text is not None)
+
+
+def _without(received: ReceivedGeneration, gone: Collection[UUID]) -> ReceivedGeneration:
+    """The same without some of its files, which are missing then."""
+    left = tuple(file_id for file_id in received.files if file_id not in gone)
+    missing = received.inputs.get("missing_files", 0) + len(received.files) - len(left)
+    inputs = {**received.inputs, "files": [str(file_id) for file_id in left], "missing_files": missing}
+    return received.model_copy(update={"files": left, "inputs": inputs})
 
 
 def _user(text: str) -> UUID:

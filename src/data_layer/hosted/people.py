@@ -9,14 +9,14 @@ from uuid import UUID, uuid5
 
 from fastapi import HTTPException, Response
 
-from data_layer.errors import BudgetExceededError, CacheError, DatabaseError, InvalidValueError
+from data_layer.errors import CacheError, DatabaseError, InvalidValueError
 from data_layer.hosted import protocol
 from data_layer.hosted.routes import Call, HostedRoutes, by_person, by_person_first, json_answer
 from data_layer.layer import DataLayer
 from data_layer.observability.log import get_log
 from data_layer.schemas.actors import Actor
-from data_layer.schemas.usage import Reservation
 from data_layer.web.design_systems import DESIGNS_PATH, answer_designs
+from data_layer.web.unrepeated import HAS_CREDITS
 
 log = get_log(__name__)
 
@@ -24,7 +24,6 @@ _REMEMBERED_SECONDS = 600
 _MOST_DELETED = 1000
 _FEEDBACK_TYPE = "application/json"
 _NAMESPACE = UUID("6d3a1c52-3f43-4a0e-9a53-0f8f6d4a7a11")
-_SMALLEST = Decimal("0.01")
 
 
 def page_routes() -> HostedRoutes:
@@ -44,7 +43,7 @@ def page_routes() -> HostedRoutes:
         ("POST", "/payments/create_portal_session", _refuse_payment),
     ):
         routes.add(method, path, handler, authorize=by_person)
-    routes.add("POST", "/credits/has_credits", _has_credits, authorize=by_person_first)
+    routes.add("POST", HAS_CREDITS, _has_credits, authorize=by_person_first)
     for method, path in (("GET", ""), ("POST", ""), ("PATCH", "/{design_id}"), ("DELETE", "/{design_id}")):
         routes.add(method, DESIGNS_PATH + path, _answer_designs, authorize=by_person)
     return routes
@@ -78,39 +77,14 @@ async def _has_credits(call: Call) -> dict[str, Any]:
 async def _status(data: DataLayer, actor: Actor, user_id: UUID) -> str:
     key = f"hosted_status:{user_id}"
     try:
-        status = await _reserve(data, actor, user_id)
+        has_credits = await data.usage.set_aside(actor, reservation_of(user_id), data.settings.hosted.saas_reservation)
     except DatabaseError as error:
         log.warning("entitlement_from_cache", reason=error.code)
         return await _remembered(data, key) or protocol.HAS_CREDITS
+    status = protocol.HAS_CREDITS if has_credits else protocol.HAS_NO_CREDITS
     with suppress(CacheError):  # It is only missed if the database goes away, too.
         await data.cache.set(key, status, _REMEMBERED_SECONDS)
     return status
-
-
-async def _reserve(data: DataLayer, actor: Actor, user_id: UUID) -> str:
-    """Set aside what a generation may cost, or what is left where that is less."""
-    budget = await data.usage.budget(actor)
-    if budget is None:
-        return protocol.HAS_CREDITS
-    amount = data.settings.hosted.saas_reservation
-    reservation = Reservation(
-        id=reservation_of(user_id),
-        user_id=user_id,
-        amount=amount,
-        currency=budget.currency,
-        expires_at=protocol.now(),
-        is_limited=True,
-    )
-    try:
-        await data.usage.extend(actor, reservation)
-    except BudgetExceededError as error:
-        if error.remaining < _SMALLEST:
-            return protocol.HAS_NO_CREDITS
-        try:
-            await data.usage.extend(actor, reservation, amount=error.remaining)
-        except BudgetExceededError:  # Somebody was quicker.
-            return protocol.HAS_NO_CREDITS
-    return protocol.HAS_CREDITS
 
 
 async def _remembered(data: DataLayer, key: str) -> str | None:

@@ -22,10 +22,6 @@ from data_layer.services.transfer.conversations import Prompt, read_model
 SOURCE = "hosted"
 """The name of the application where generations come from."""
 
-STORE_SECONDS = 10.0
-"""For how long its back end waits for an answer to /generations/store; it never repeats the call."""
-ASSET_SECONDS = 45.0
-"""For how long it waits for an asset."""
 STORE_BYTES = 36 * 2**20
 """Of the body of /generations/store: images and a video, in Base64 within JSON within JSON."""
 ASSET_BYTES = 28 * 2**20

@@ -117,16 +117,13 @@ WHERE project_id IN ({_PROJECTS}) AND wanted_parent_hash = ANY(%s)
 ORDER BY lineage ->> 'before' IS NULL, started_at, id LIMIT 1
 """,
 )
-# For the first request of a conversation, one in which others wait for it.
+# The conversation that was begun last with a request; for the request itself one that is not long ago.
 _FIND_CONVERSATION = Sql(
     "generations.find_conversation",
     f"""
-SELECT project_id FROM generations AS found
-WHERE project_id IN ({_PROJECTS}) AND lineage ->> 'root' = %s AND (%s OR NOT EXISTS (
-    SELECT FROM generations AS parents
-    WHERE parents.project_id = found.project_id AND parents.lineage ->> 'conversation' = found.lineage ->> 'root'
-        AND NOT {_IS_STAND_IN}
-))
+SELECT project_id FROM generations
+WHERE project_id IN ({_PROJECTS}) AND lineage ->> 'root' = %s
+    AND (%s OR started_at BETWEEN %s::timestamptz - interval '7 days' AND %s::timestamptz + interval '7 days')
 ORDER BY started_at DESC, id DESC LIMIT 1
 """,
 )
@@ -240,15 +237,17 @@ class LineageRepository:
         [row] = await self._session.run((_FIND_WAITING, (owner_id, None, None, list(hashes), conversation)))
         return row[0] if row else None
 
-    async def find_conversation(self, owner_id: UUID, root: str, *, is_first: bool) -> UUID | None:
+    async def find_conversation(self, owner_id: UUID, root: str, *, is_first: bool, at: datetime) -> UUID | None:
         """The project of a person in which a conversation was begun with this request; the last one of several.
 
         Args:
             owner_id: the person.
             root: the hash of the request.
-            is_first: it is looked for by this very request, so only where that is missing.
+            is_first: it is looked for by this very request, which was made again, and not by one that follows it.
+            at: when that was.
         """
-        [row] = await self._session.run((_FIND_CONVERSATION, (owner_id, None, None, root, not is_first)))
+        values = (owner_id, None, None, root, not is_first, at, at)
+        [row] = await self._session.run((_FIND_CONVERSATION, values))
         return row[0] if row else None
 
     async def has_code(self, project_id: UUID, wanted: str) -> bool:

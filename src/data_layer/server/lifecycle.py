@@ -8,40 +8,53 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from data_layer.concurrency import is_set_within
 from data_layer.observability.log import get_log
 from data_layer.server.problems import MEDIA_TYPE, problem
 from data_layer.web.stream_ends import SCOPE_KEY, StreamEnds
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = get_log(__name__)
 
 _CLOSE = (b"connection", b"close")
+_SPARE_SECONDS = 1.0
+"""How long before its caller gives up a request that waits for the start is refused, so that it sees the reason."""
 
 
 class LifecycleMiddleware:
     """An ASGI application that passes requests on to the real one once that is there.
 
-    Before, ``/livez`` says that the process lives and everything else is refused with 503 and ``starting``. After
-    ``start_draining`` ``/readyz`` refuses with ``stopping``, all else is still answered, and every answer asks the
-    client to close its connection: none should be reused at the moment at which this process closes it. Streams go on
-    until ``end_streams``, because only then do load balancers send their clients to another process.
+    Before, ``/livez`` says that the process lives and everything else is refused with 503 and ``starting``, except for
+    calls that nobody sends again: they wait, unread, until they can be answered or their caller is about to give up.
+    After ``start_draining`` ``/readyz`` refuses with ``stopping``, all else is still answered, and every answer asks
+    the client to close its connection: none should be reused at the moment at which this process closes it. Streams go
+    on until ``end_streams``, because only then do load balancers send their clients to another process.
+
+    Args:
+        patience: for how many seconds callers wait who do not send a request again, by its path.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: Mapping[str, float] | None = None) -> None:
         self._application: ASGIApp | None = None
         self._is_stopping = False
+        self._patience = patience or {}
+        self._has_started = asyncio.Event()  # Or is to stop.
         self.streams = StreamEnds()
         """The streams under way."""
 
     def open(self, application: ASGIApp) -> None:
         """Pass requests on from now on."""
         self._application = application
+        self._has_started.set()
 
     def start_draining(self) -> None:
         """Be no longer ready."""
         self._is_stopping = True
+        self._has_started.set()
 
     def end_streams(self) -> None:
         """Have clients of streams connect again, to a process that stays."""
@@ -53,6 +66,8 @@ class LifecycleMiddleware:
             return
         if scope["type"] != "http":
             return
+        if not self._has_started.is_set() and scope["path"] in self._patience:
+            await is_set_within(self._has_started, self._patience[scope["path"]] - _SPARE_SECONDS)
         reason = "stopping" if self._is_stopping else "starting"
         is_ready = self._application is not None and not self._is_stopping
         if scope["path"] == "/readyz" and not is_ready:

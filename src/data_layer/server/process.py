@@ -17,6 +17,7 @@ from data_layer.server.lifecycle import LifecycleMiddleware
 from data_layer.server.listening import authority, listen_for_metrics
 from data_layer.server.stopping import StopRequest
 from data_layer.server.supervisor_link import SupervisorLink
+from data_layer.web.unrepeated import PATIENCE
 
 if TYPE_CHECKING:
     from data_layer.config import Settings
@@ -147,7 +148,7 @@ class ServiceProcess:
         self._observer = observer
         self._role = role
         self._metrics_listener = listen_for_metrics(settings.metrics) if role.is_alone else None
-        self._lifecycle = LifecycleMiddleware()
+        self._lifecycle = LifecycleMiddleware(PATIENCE if settings.hosted.is_enabled else None)
         limit = settings.service.shutdown_timeout
         self._http = HttpServer(
             self._lifecycle,
@@ -172,6 +173,7 @@ class ServiceProcess:
             try:
                 await self._open_and_serve()
             finally:
+                self._lifecycle.start_draining()  # What waits for a start that has failed is refused.
                 await self._http.close(self._stop.forced)
 
     async def _open_and_serve(self) -> None:

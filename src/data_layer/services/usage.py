@@ -32,6 +32,7 @@ RESERVED_FOR = timedelta(minutes=10)
 LONGEST_RESERVATION = timedelta(days=1)
 
 _SMALLEST_AMOUNT = Decimal("0.00000001")
+_WORTH_A_START = Decimal("0.01")
 _CURRENCY = re.compile("[A-Z]{3}")
 _CLOCK_SKEW = timedelta(hours=1)
 
@@ -124,6 +125,55 @@ class UsageService:
             reservation if amount is None else reservation.model_copy(update={"amount": check_amount(amount, "amount")})
         )
         return await self._reserve(actor, wanted, expires_in)
+
+    async def set_aside(
+        self,
+        actor: Actor,
+        reservation_id: UUID,
+        most: Decimal,
+        *,
+        currency: str = "USD",
+        user_id: UUID | None = None,
+        expires_in: timedelta = RESERVED_FOR,
+    ) -> bool:
+        """Set aside what is left of a budget, ``most`` at most; whether that is at least a hundredth of the currency.
+
+        For work whose caller knows only whether a person may begin. The same id again changes what was set aside with
+        it before, and never sets aside more. What work has cost is taken from it by ``data.generations.receive``.
+
+        Args:
+            actor: who works.
+            reservation_id: chosen by the caller, such as one for all that a person does at once.
+            most: what the work may cost.
+            currency: of the amount, and of the budget.
+            user_id: see the class.
+            expires_in: from a second to a day.
+
+        Raises:
+            InvalidValueError: the amount is not above 0, or ``expires_in`` out of range.
+        """
+        user_id = _person(actor, user_id, Permission.RECORD_USAGE)
+        check_currency(currency)
+        wanted = Reservation(
+            id=reservation_id,
+            user_id=user_id,
+            amount=check_amount(most, "most"),
+            currency=currency,
+            expires_at=datetime.now(UTC),
+            is_limited=True,
+        )
+        _check_expiry(expires_in)
+        async with self._transactions() as tx:
+            require(await as_of_now(tx, actor), Permission.RECORD_USAGE, owner=user_id)
+            while True:  # What is recorded meanwhile leaves less each time.
+                try:
+                    await reserve_amount(tx, wanted, expires_in)
+                except BudgetExceededError as error:
+                    if error.remaining < _WORTH_A_START:
+                        return False
+                    wanted = wanted.model_copy(update={"amount": error.remaining})
+                else:
+                    return True
 
     async def settle(
         self, actor: Actor, reservation: Reservation, usage: NewUsage, *, is_final: bool = True
@@ -271,11 +321,15 @@ class UsageService:
             return await _view(tx, user_id, currency)
 
     async def _reserve(self, actor: Actor, wanted: Reservation, expires_in: timedelta) -> Reservation:
-        if not timedelta(seconds=1) <= expires_in <= LONGEST_RESERVATION:
-            raise InvalidValueError("expires_in must be from one second to one day", field="expires_in")
+        _check_expiry(expires_in)
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.RECORD_USAGE, owner=wanted.user_id)
             return await reserve_amount(tx, wanted, expires_in)
+
+
+def _check_expiry(expires_in: timedelta) -> None:
+    if not timedelta(seconds=1) <= expires_in <= LONGEST_RESERVATION:
+        raise InvalidValueError("expires_in must be from one second to one day", field="expires_in")
 
 
 async def reserve_amount(tx: UnitOfWork, wanted: Reservation, expires_in: timedelta) -> Reservation:

@@ -20,6 +20,7 @@ from data_layer.errors import TooManyRequestsError
 from data_layer.services.accounts.addresses import network_of
 from data_layer.services.rate_limits import Policy, RateLimiter, Standing
 from data_layer.web.errors import failure
+from data_layer.web.unrepeated import STORE, STORE_IMAGE_DATA, STORE_IMAGE_URL
 
 if TYPE_CHECKING:
     from fastapi import Response
@@ -33,9 +34,9 @@ _UNCOUNTED = frozenset(
         "/readyz",
         "/health",
         # All from one address, sent once and never again; each shows its secret before anything is done.
-        "/generations/store",
-        "/assets/store_image_data",
-        "/assets/store_image_url",
+        STORE,
+        STORE_IMAGE_DATA,
+        STORE_IMAGE_URL,
     }
 )
 _STATIC = "/console/static/"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.entities import AuditLog, GeneratedCode
-from data_layer.entities.changes import changes_of
 from data_layer.entities.enums import AuditAction, ProjectStatus
 from data_layer.errors import InvalidValueError
 from data_layer.repositories.generations import HIDDEN
@@ -20,6 +19,7 @@ from data_layer.services.acting import as_of_now
 from data_layer.services.generations.recording import Recording
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import history_key, row_keys
+from data_layer.services.project_moves import move_project
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
@@ -31,24 +31,20 @@ MOST_HIDDEN = 1000
 class Gallery(Recording):
     """What such an application calls."""
 
-    async def shown(
-        self, actor: Actor, *, owner_id: UUID | None = None, limit: int = 24, offset: int = 0
-    ) -> GenerationPage:
+    async def shown(self, actor: Actor, *, limit: int = 24, offset: int = 0) -> GenerationPage:
         """Return a page of the requests of a person that have a complete variant, those that were made last first.
 
         Args:
             actor: the person.
-            owner_id: whose, by default the actor's.
             limit: the length of the page, 1000 at most.
             offset: how many come before it.
 
         Raises:
-            PermissionDeniedError: they belong to somebody else.
             InvalidValueError: a number is out of range.
         """
         check_limit(limit)
         check_number("offset", offset)
-        owner_id = _owner(actor, owner_id, Permission.READ_CODE)
+        owner_id = _owner(actor, Permission.READ_CODE)
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.READ_CODE, owner=owner_id)
             rows, total = await tx.generations.shown(owner_id, limit=limit, offset=offset)
@@ -67,7 +63,7 @@ class Gallery(Recording):
         )
         return GenerationPage(generations=tuple(generations), total=total)
 
-    async def hide(self, actor: Actor, code_ids: Collection[UUID], *, owner_id: UUID | None = None) -> tuple[UUID, ...]:
+    async def hide(self, actor: Actor, code_ids: Collection[UUID]) -> tuple[UUID, ...]:
         """Take variants out of ``shown``; the tree of their project keeps them, because others are made from them.
 
         A project of which nothing is shown any more is deleted, as ``data.projects.delete`` does it.
@@ -75,18 +71,16 @@ class Gallery(Recording):
         Args:
             actor: the person.
             code_ids: which variants, 1000 at most; those that the person does not have are passed over.
-            owner_id: whose, by default the actor's.
 
         Returns:
             The ids of those that are hidden now.
 
         Raises:
-            PermissionDeniedError: they belong to somebody else.
             InvalidValueError: there are too many.
         """
         if len(code_ids) > MOST_HIDDEN:
             raise InvalidValueError(f"{MOST_HIDDEN} variants at most can be hidden at once", field="code_ids")
-        owner_id = _owner(actor, owner_id, Permission.CHANGE_CODE)
+        owner_id = _owner(actor, Permission.CHANGE_CODE)
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.CHANGE_CODE, owner=owner_id)
             codes = await tx.generations.lock_variants(owner_id, set(code_ids))
@@ -99,12 +93,11 @@ class Gallery(Recording):
             return tuple(code_id for code_id in dict.fromkeys(code_ids) if code_id in hidden)
 
 
-def _owner(actor: Actor, owner_id: UUID | None, permission: Permission) -> UUID:
-    owner_id = owner_id or actor.user_id
-    require(actor, permission, owner=owner_id)
-    if owner_id is None:
-        raise InvalidValueError("owner_id is missing: the system has no generations", field="owner_id")
-    return owner_id
+def _owner(actor: Actor, permission: Permission) -> UUID:
+    require(actor, permission, owner=actor.user_id)
+    if actor.user_id is None:
+        raise InvalidValueError("the system has no generations; act as the person who has them", field="actor")
+    return actor.user_id
 
 
 def _hide(tx: UnitOfWork, owner_id: UUID, code: GeneratedCode) -> None:
@@ -122,10 +115,9 @@ def _hide(tx: UnitOfWork, owner_id: UUID, code: GeneratedCode) -> None:
 
 async def _delete_project(tx: UnitOfWork, owner_id: UUID, project_id: UUID) -> None:
     project = await tx.projects.get(project_id, lock=True)
-    if project.status is ProjectStatus.DELETED:
-        return
-    project.status = ProjectStatus.DELETED
-    changes = changes_of(project)._asdict()
-    description = "Deleted a project of which nothing is shown any more"
-    tx.add(AuditLog.data_action(AuditAction.PROJECT_DELETE, owner_id, "project", project_id, description, **changes))
+    move_project(
+        *(tx, project, ProjectStatus.DELETED, AuditAction.PROJECT_DELETE),
+        by=owner_id,
+        description="Deleted a project of which nothing is shown any more",
+    )
     tx.invalidate(*row_keys(project_id, owner_id))

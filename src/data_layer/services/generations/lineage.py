@@ -327,7 +327,8 @@ async def _insert(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID, project_id:
 async def _find_project(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID) -> UUID | None:
     """The project of the parent, of an ancestor, of what waits for the same version or for one of the codes.
 
-    Where the application says what was shown, also that of the same conversation: its other variants may come later.
+    Where the application says what was shown, also that of the same conversation: its other variants may come later,
+    and a first request that was made again within a week stands beside the one before.
     """
     parent = await _find_parent(tx, arrival, owner_id, None)
     if parent is not None:
@@ -348,7 +349,9 @@ async def _find_project(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID) -> UU
         owner_id, arrival.hashes, arrival.conversation
     )
     if found is None and arrival.root is not None:
-        found = await tx.lineage.find_conversation(owner_id, arrival.root, is_first=not arrival.turns)
+        found = await tx.lineage.find_conversation(
+            owner_id, arrival.root, is_first=not arrival.turns, at=arrival.received.at
+        )
     return found
 
 

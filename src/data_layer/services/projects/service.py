@@ -43,6 +43,7 @@ from data_layer.services.generations.versions import code_at, require_complete
 from data_layer.services.image_files import ImageFiles, ImageSource, show_screenshot
 from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.project_keys import row_keys
+from data_layer.services.project_moves import move_project
 from data_layer.services.projects.cursors import decode_cursor, encode_cursor
 from data_layer.services.projects.overview import ProjectDetails, ProjectOverview, ProjectRow
 from data_layer.services.search import ProjectSearch
@@ -436,10 +437,7 @@ async def _read_for_a_reason(
 async def _move(
     tx: UnitOfWork, actor: Actor, project: Project, status: ProjectStatus, action: AuditAction
 ) -> ProjectFull:
-    if project.status is not status:
-        project.status = status
-        changes = changes_of(project)
-        tx.add(_entry(action, actor, project, f"Project is {status} now", **changes._asdict()))
+    move_project(tx, project, status, action, by=actor.user_id)
     return await _finish(tx, project)
 
 
