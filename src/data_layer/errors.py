@@ -13,6 +13,7 @@ was wrong with which thing and what to do, and never holds a secret.
     │   └── FolderInUseError               folder_in_use
     ├── WorkerFailedError                  worker_failed
     ├── NotFoundError                      not_found
+    │   ├── GrowthUnknownError             growth_unknown
     │   └── PictureMissingError            picture_missing
     ├── FetchError                         fetch_failed
     │   ├── FetchAddressError              fetch_address_not_public
@@ -224,6 +225,12 @@ class NotFoundError(DataLayerError):
     """No row has this id, or the caller may not know that it exists."""
 
     code = "not_found"
+
+
+class GrowthUnknownError(NotFoundError):
+    """The variant is there, and it was not kept how its code grew."""
+
+    code = "growth_unknown"
 
 
 class PictureMissingError(NotFoundError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,69 @@ async def test_a_page_is_shown_on_a_host_of_its_own(
         assert refused(await client.get(ended)) == (403, "signature_invalid")
         await people["owner"].delete(f"{PROJECTS}/{story.project}")
         assert refused(await client.get(url)) == (404, "not_found")
+
+
+async def test_a_page_is_shown_as_it_was(
+    data: DataLayer, people: Clients, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = people["owner"]
+    variant = await written(owner, story.project)
+    replay = (await owner.get(f"{VARIANTS}/{variant}/replay")).json()
+    assert (replay["code_id"], replay["status"], replay["is_known"]) == (variant, "completed", True)
+    assert replay["steps"][0] == {"at": replay["steps"][0]["at"]} | {
+        "start": 0,
+        "end": 0,
+        "text": "é<p>",
+        "length": 4,
+        "is_gap": False,
+    }
+    assert replay["steps"][-1] == {"at": replay["steps"][-1]["at"]} | {
+        "start": 2,
+        "end": 1,
+        "text": "b",
+        "length": 4,
+        "is_gap": False,
+    }
+    assert [(each["sequence"], each["kind"], each["payload"]) for each in replay["events"]] == [
+        (2, "thinking", {"a": 1})
+    ]
+    first, last = replay["steps"][0]["at"], replay["steps"][-1]["at"]
+    path = f"{VARIANTS}/{variant}/preview"
+    for at, page in ((first, "é<p>"), (last - 1, "é<p>"), (last, "é<b>"), (2**50, "é<b>")):
+        answer = await owner.get(path, params={"at": at})
+        assert answer.text == page
+        shown_alone(answer)
+    assert refused(await people["stranger"].get(path, params={"at": first})) == (404, "not_found")
+    assert refused(await people["stranger"].get(f"{VARIANTS}/{variant}/replay")) == (404, "not_found")
+    assert (await owner.get(path, params={"at": -1})).status_code == 422
+    unknown = await owner.get(story.path(0, "preview"), params={"at": 0})
+    assert refused(unknown) == (404, "growth_unknown")
+    assert (await owner.get(story.path(0, "replay"))).json()["is_known"] is False
+    assert (await owner.get(f"{VARIANTS}/{variant}")).json()["view_count"] == 0
+
+    monkeypatch.setattr(data, "settings", data.settings.replaced(preview_origin=PAGES))
+    authorization = {"authorization": owner.headers["authorization"]}
+    async with client_of(create_app(data), {}) as client:
+        url = (await client.get(path, params={"at": first}, headers=authorization)).headers["location"]
+        assert (await client.get(url)).text == "é<p>"
+        # What was signed is this moment, and no other one.
+        for forged in (url.replace(f"&at={first}", f"&at={last}"), url.replace(f"&at={first}", "")):
+            assert refused(await client.get(forged)) == (403, "signature_invalid")
+        now = (await client.get(path, headers=authorization)).headers["location"]
+        assert refused(await client.get(f"{now}&at={first}")) == (403, "signature_invalid")
+
+
+async def written(owner: httpx.AsyncClient, project: str) -> str:
+    """A variant that was streamed over HTTP, in batches."""
+    started = (await owner.post("/v1/generations", json={"project_id": project})).json()
+    path, writer = f"/v1/generations/{started['id']}", {"writer-token": started["writer_token"]}
+    pieces = [{"type": "text", "text": "é<p>"}, {"type": "event", "kind": "thinking", "payload": {"a": 1}}]
+    for number, batch in enumerate((pieces, [{"type": "code", "code": "é<b>"}])):
+        body = {"variant": 0, "sequence": 1 + 2 * number, "pieces": batch}
+        assert (await owner.post(f"{path}/events", json=body, headers=writer)).is_success
+        await asyncio.sleep(0.01)
+    assert (await owner.put(f"{path}/variants/0", json={"status": "completed"}, headers=writer)).is_success
+    return str(started["variant_ids"][0])
 
 
 @pytest.mark.parametrize(

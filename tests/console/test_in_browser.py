@@ -146,6 +146,7 @@ async def test_people_in_front_of_a_browser(data: DataLayer, app: FastAPI, monke
         await meet_hostile_content(browser, base, hostile)
         await inspect_every_page(browser, base, project, hostile, str(ann.id))
         await follow_live(data, browser, base, project, owner)
+        await replay_how_it_grew(browser, base, project)
         await administrate(browser, base)
     assert (await data.accounts.find(SYSTEM, "ann@example.com")).role is UserRole.MODERATOR
 
@@ -197,6 +198,7 @@ async def read_without_scripts(browser: Browser, base: str, project: str) -> Non
             (f"{project}/code?v=1", "Version 1"),
             (f"{project}/compare?v=2&i=0", "compared with"),
             (f"{project}/replay?v=3", "thinking"),
+            (f"{project}/replay?v=3", "1 step"),
             ("/console/account/usage", "The last 30 days"),
         ):
             await ann.go(path)
@@ -279,6 +281,39 @@ async def follow_live(data: DataLayer, browser: Browser, base: str, project: str
         await expect(ann.page.locator("h2").first).to_contain_text("was made", timeout=15_000)
         await expect(ann.page.locator(".live-state")).to_have_count(0, timeout=15_000)
         assert await ann.page.evaluate("window.hacked === undefined")
+
+
+async def replay_how_it_grew(browser: Browser, base: str, project: str) -> None:
+    """What was followed is played by its time line, from the keyboard too, on the narrowest screen and in the dark."""
+    async with person(browser, base, viewport={"width": 360, "height": 740}, color_scheme="dark") as ann:
+        await ann.log_in("ann@example.com")
+        await ann.go(f"{project}/replay")
+        page, code, slider = ann.page, ann.page.locator(".grown-code"), ann.page.locator("#moment")
+        await expect(slider).to_be_enabled()
+        whole = "<h1>L\N{SNOWMAN}\N{GRINNING FACE}ive</h1>"
+        await expect(code).to_have_text(whole)
+        frame = page.frame_locator("iframe.live")
+        await expect(frame.locator("h1")).to_have_text("L\N{SNOWMAN}\N{GRINNING FACE}ive")
+        event = page.locator(".events > li[data-at]")
+        await expect(event).to_be_visible()
+        await slider.focus()
+        await page.keyboard.press("Home")
+        await expect(code).to_have_text("")
+        await expect(event).to_be_hidden()
+        assert await slider.get_attribute("aria-valuetext") == "0 s, 0 characters"
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+        await page.evaluate(source_of_axe())
+        found = await page.evaluate("axe.run(document, {iframes: false, resultTypes: ['violations']})")
+        assert [each["id"] for each in found["violations"]] == []
+        await page.select_option("#speed", "50")
+        await page.locator("#play").focus()
+        await page.keyboard.press("Enter")
+        await expect(code).to_have_text(whole)
+        await expect(event).to_be_visible()
+        await expect(page.locator("#play")).to_have_text("Play")
+        await expect(frame.locator("h1")).to_have_text("L\N{SNOWMAN}\N{GRINNING FACE}ive")
+        assert await page.locator("iframe.live").count() == 1
+        assert await page.evaluate("window.hacked === undefined")
 
 
 async def administrate(browser: Browser, base: str) -> None:

@@ -152,6 +152,17 @@ async def test_what_was_kept_of_a_generation_is_shown_in_its_order(data: DataLay
     page = await ann.look(f"{made.path}/replay?v=3")
     assert re.findall(r"<strong>(\w+)</strong>", shown(page)) == ["thinking", "toolStart"]
     assert is_clean(page)
+    # Its page as it was, at each step: as a time line with scripts, as a list of links without.
+    assert f'data-replay="/v1/variants/{started.variant_ids[0]}/replay"' in page
+    steps = re.findall(rf'href="(/v1/variants/{started.variant_ids[0]}/preview\?at=\d+)"', page)
+    assert [(await ann.client.get(step)).text for step in steps] == ["<p>"]
+    assert "not kept" not in re.sub(r'data-\w+="[^"]*"', "", page)
+    # Of what was recorded as a whole nothing is known.
+    whole = shown(await ann.look(f"{made.path}/replay?v=2&i=1"))
+    assert "How the page grew was not kept" in whole
+    assert "data-replay" not in whole
+    assert f'<a href="{made.path}/replay?v=2&amp;i=1" aria-current="true">' in whole
+    await ann.look(f"{made.path}/replay?v=2&i=7", 404)
 
 
 async def test_a_version_is_restored_forked_named_and_rated(data: DataLayer, made: Made, ann: Visitor) -> None:

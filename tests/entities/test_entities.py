@@ -86,7 +86,7 @@ def test_a_view_hides_what_its_reader_may_not_see(view: Any, entity: type[Entity
         (
             GeneratedCodeFull,
             entities.GeneratedCode,
-            {"lease_until", "writer", "last_sequence", "code_hash", "trimmed_hash", "body", "body_size"},
+            {"lease_until", "writer", "last_sequence", "code_hash", "trimmed_hash", "growth", "body", "body_size"},
         ),
         (GeneratedImageFull, GeneratedImage, set()),
         (AuditFull, AuditLog, set()),

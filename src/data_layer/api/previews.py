@@ -3,7 +3,7 @@
 | | without PREVIEW_ORIGIN | with it |
 | --- | --- | --- |
 | ``GET /v1/variants/{id}/preview`` | the page | 307 to a signed address of that origin |
-| ``GET /p/{id}?expires=&signature=`` | 404 | the page on that host, else 404 |
+| ``GET /p/{id}?expires=&signature=&at=`` | 404 | the page on that host, else 404 |
 | anything else on that host | | 404 |
 
 A page runs in an opaque origin on either (``hostile_pages``). A host of its own is there for what browsers do wrong.
@@ -33,6 +33,15 @@ _PAGE: dict[int | str, dict[str, Any]] = {
 _REDIRECT: dict[int | str, dict[str, Any]] = {
     307: {"description": "The page is at a signed address of PREVIEW_ORIGIN, which works for five minutes."}
 }
+_Moment = Annotated[
+    int | None,
+    Query(
+        ge=0,
+        lt=2**53,
+        description="As it was so many milliseconds after the variant began; by default as it is. "
+        "404 with the code `growth_unknown` where that was not kept.",
+    ),
+]
 _NEVER_KEPT = {"cache-control": "no-store", "referrer-policy": "no-referrer"}
 
 routes = Routes("", "variants", keys=CONTENT)
@@ -45,13 +54,16 @@ routes = Routes("", "variants", keys=CONTENT)
     response_class=Response,
     responses=_PAGE | _REDIRECT,
 )
-async def show(call: Call, variant_id: UUID, reason: Reason | None = None) -> Response:
-    """The page can do nothing to the person who looks. The view is counted."""
+async def show(call: Call, variant_id: UUID, at: _Moment = None, reason: Reason | None = None) -> Response:
+    """The page can do nothing to the person who looks. The view is counted, unless it is one of a state."""
     origin = call.data.settings.service.preview_origin
     if origin is None:
-        variant = await call.data.generations.open_variant(call.actor, variant_id, reason=reason)
-        return hostile_page(variant.code, framed_by="'self'")
-    signed = await call.data.previews.sign(call.actor, variant_id, reason=reason)
+        if at is None:
+            code = (await call.data.generations.open_variant(call.actor, variant_id, reason=reason)).code
+        else:
+            code = await call.data.generations.state_at(call.actor, variant_id, at, reason=reason)
+        return hostile_page(code, framed_by="'self'")
+    signed = await call.data.previews.sign(call.actor, variant_id, at=at, reason=reason)
     return RedirectResponse(f"{origin}{signed.path}", headers=_NEVER_KEPT)
 
 
@@ -68,11 +80,12 @@ async def look(
     variant_id: UUID,
     expires: Annotated[int, Query(ge=0, lt=2**40)],
     signature: Annotated[str, Query(max_length=64)],
+    at: _Moment = None,
 ) -> Response:
     """It is there on the host of PREVIEW_ORIGIN only. Cookies are not looked at."""
     if call.data.settings.service.preview_origin is None:
         raise HTTPException(404)
-    return hostile_page(await call.data.previews.open(variant_id, expires, signature), framed_by="*")
+    return hostile_page(await call.data.previews.open(variant_id, expires, signature, at=at), framed_by="*")
 
 
 class PreviewHostMiddleware:

@@ -17,7 +17,7 @@ from data_layer.api.request_models import Body, Reason
 from data_layer.api.routes import CONTENT, Call, Routes
 from data_layer.entities.enums import CodeStack
 from data_layer.schemas.codes import GeneratedCodeFull, VariantChanges
-from data_layer.schemas.generations import CodeDiff, GenerationView
+from data_layer.schemas.generations import CodeDiff, GenerationView, VariantReplay
 from data_layer.schemas.projects import ProjectFull
 from data_layer.web.conditions import Conditions, prefers, require_edition, revision_tag
 
@@ -116,6 +116,16 @@ async def diff(
     if prefers(call.headers.get("accept"), _DIFF):
         return Response(found.unified, headers=headers, media_type=f"{_DIFF}; charset=utf-8")
     return Response(found.model_dump_json(), headers=headers, media_type=_JSON)
+
+
+@routes.get("/{variant_id}/replay", summary="Read how a variant was made", errors=[404, 422])
+async def replay(call: Call, variant_id: UUID, reason: Reason | None = None) -> VariantReplay:
+    """How its code grew, step by step, and its events, each so many milliseconds after the beginning.
+
+    A step says how many characters of the code before it stay at the beginning and at the end, and what stands between
+    them. `is_known` is false where the code was stored as a whole.
+    """
+    return await call.data.generations.replay(call.actor, variant_id, reason=reason)
 
 
 @routes.get(

@@ -94,6 +94,7 @@ from data_layer.client.values import (
     UserRole,
     UserStatus,
     VariantModel,
+    VariantReplay,
     VariantResult,
     Verified,
     VersionPage,
@@ -1914,15 +1915,18 @@ class VariantsCalls(Resource):
             GeneratedCodeFull, Call("GET", f"/v1/variants/{path_value(variant_id)}", query={"reason": reason})
         )
 
-    def preview(self, variant_id: UUID | str, *, reason: str | None = None) -> Download:
+    def preview(self, variant_id: UUID | str, *, at: int | None = None, reason: str | None = None) -> Download:
         """Look at the page of a variant.
 
-        The page can do nothing to the person who looks. The view is counted.
+        The page can do nothing to the person who looks. The view is counted, unless it is one of a state.
         """
         return Download(
             self.transport,
             Call(
-                "GET", f"/v1/variants/{path_value(variant_id)}/preview", query={"reason": reason}, follow_redirects=True
+                "GET",
+                f"/v1/variants/{path_value(variant_id)}/preview",
+                query={"at": at, "reason": reason},
+                follow_redirects=True,
             ),
         )
 
@@ -1945,6 +1949,18 @@ class VariantsCalls(Resource):
                 f"/v1/variants/{path_value(variant_id)}/feedback",
                 body={"stars": stars, "is_good": is_good, "words": words},
             ),
+        )
+
+    async def replay(self, variant_id: UUID | str, *, reason: str | None = None) -> VariantReplay:
+        """Read how a variant was made.
+
+        How its code grew, step by step, and its events, each so many milliseconds after the beginning.
+
+        A step says how many characters of the code before it stay at the beginning and at the end, and what
+        stands between them. `is_known` is false where the code was stored as a whole.
+        """
+        return await self.transport.send(
+            VariantReplay, Call("GET", f"/v1/variants/{path_value(variant_id)}/replay", query={"reason": reason})
         )
 
     async def restore(self, variant_id: UUID | str, *, idempotency_key: str | None = None) -> GenerationView:

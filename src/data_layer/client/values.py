@@ -732,6 +732,26 @@ class GenerationView(Answer):
     variants: Sequence[GeneratedCodeSummary]
 
 
+class GrowthStep(Answer):
+    """From one state of a code to the next; the first one continues nothing.
+
+    Attributes:
+        at: milliseconds since the variant began.
+        start: so many characters at the beginning stay.
+        end: so many characters at the end stay.
+        text: stands between them.
+        length: how many characters the code has then.
+        is_gap: whether there were states before it that are not known.
+    """
+
+    at: int
+    start: int
+    end: int
+    text: str
+    length: int
+    is_gap: bool = False
+
+
 class Highlight(Answer):
     """A piece of text that holds what was looked for.
 
@@ -980,6 +1000,15 @@ class RecoveryCodes(Answer):
     """Ten codes, each of which works once in place of a factor; they cannot be had again."""
 
     recovery_codes: Sequence[str]
+
+
+class ReplayedEvent(Answer):
+    """Something that happened while a variant was made, ``at`` so many milliseconds after it began."""
+
+    at: int
+    sequence: int
+    kind: str
+    payload: Mapping[str, Any]
 
 
 class ReplicaStatistics(Answer):
@@ -1368,6 +1397,32 @@ class VariantModel(Answer):
 
     provider: GenerationProvider | str = "other"
     name: str = "unknown"
+
+
+class VariantReplay(Answer):
+    """How a variant was made.
+
+    Attributes:
+        code_id: which variant.
+        generation_id: of which generation.
+        status: of the variant.
+        started_at: when it began.
+        duration: milliseconds from then until the last of all this.
+        is_known: whether it was kept how the code grew: it is of what is streamed, and not of what was stored whole.
+        steps: how the code grew, first one first; the last one makes the code that is stored.
+        events: what happened meanwhile, by their numbers.
+        has_more_events: whether there are more events than are returned.
+    """
+
+    code_id: UUID
+    generation_id: UUID
+    status: GenerationStatus | str
+    started_at: datetime
+    duration: int
+    is_known: bool
+    steps: Sequence[GrowthStep]
+    events: Sequence[ReplayedEvent]
+    has_more_events: bool
 
 
 class VariantResult(Answer):

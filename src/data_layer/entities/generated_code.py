@@ -56,6 +56,8 @@ class GeneratedCode(Timestamped, Entity, kw_only=True):
 
     When nobody writes it any more, maintenance moves the text into ``code_bodies``: ``body`` is its SHA-256 then, and
     the column ``code`` NULL. Reading and assigning ``code`` is the same everywhere.
+
+    ``growth`` is how the code of a variant grew that was streamed, as ``services/generations/growth.py`` packs it.
     """
 
     __tablename__ = "generated_codes"
@@ -102,6 +104,7 @@ class GeneratedCode(Timestamped, Entity, kw_only=True):
     trimmed_hash: Mapped[bytes | None] = _kept_by_trigger()
     body: Mapped[bytes | None] = mapped_column(LargeBinary, init=False, deferred=True)
     body_size: Mapped[int | None] = mapped_column(init=False, deferred=True)
+    growth: Mapped[bytes | None] = mapped_column(LargeBinary, init=False, deferred=True)
 
     __table_args__ = (
         rating_rule(),

@@ -20,7 +20,7 @@ CHECKPOINT = Sql(
     f"""
 WITH saved AS (
     UPDATE generated_codes SET
-        code = coalesce(%s, code), last_sequence = %s, status = 'processing', {_NOTE},
+        code = coalesce(%s, code), growth = coalesce(%s, growth), last_sequence = %s, status = 'processing', {_NOTE},
         lease_until = now() + make_interval(secs => %s), updated_at = now()
     WHERE id = %s AND writer = %s AND last_sequence = ANY(%s) AND {_IS_RUNNING}
     RETURNING id
@@ -39,7 +39,8 @@ END = Sql(
     f"""
 WITH ended AS (
     UPDATE generated_codes SET
-        status = %s, code = coalesce(%s, code), last_sequence = coalesce(%s, last_sequence), {_NOTE},
+        status = %s, code = coalesce(%s, code), growth = coalesce(%s, growth),
+        last_sequence = coalesce(%s, last_sequence), {_NOTE},
         provider = coalesce(%s, provider), model = coalesce(%s, model), prompt_tokens = %s, completion_tokens = %s,
         total_tokens = %s, generation_time_seconds = %s, error_message = %s, error_details = %s::jsonb,
         lease_until = NULL, updated_at = now()

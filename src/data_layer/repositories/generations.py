@@ -3,7 +3,7 @@
 # ruff: noqa: S608  (only texts of this module stand in the statements; values are passed as parameters)
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -37,6 +37,8 @@ class Unsaved:
             may have been stored.
         events: sequence number, kind and payload, the latter as JSON.
         note: what had to be replaced in the code.
+        growth: how the code has grown, packed.
+        event_ids: those of the events, which say when they were received; by default it was now.
     """
 
     code: str | None
@@ -44,12 +46,15 @@ class Unsaved:
     known_sequences: Sequence[int]
     events: Sequence[tuple[int, str, str]] = ()
     note: dict[str, Any] = field(default_factory=dict)
+    growth: bytes | None = None
+    event_ids: Sequence[UUID] = ()
 
     @property
     def columns(self) -> tuple[list[UUID], list[int], list[str], list[str]]:
         """The events, column by column, each with an id."""
         numbers, kinds, payloads = ([event[place] for event in self.events] for place in range(3))
-        return [uuid7() for _ in self.events], numbers, kinds, payloads  # type: ignore[return-value]  # By place.
+        ids = list(self.event_ids) or [uuid7() for _ in self.events]
+        return ids, numbers, kinds, payloads  # type: ignore[return-value]  # By place.
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,8 @@ class VariantState:
     code: str
     owner_id: UUID
     project_id: UUID
+    started_at: datetime
+    growth: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,7 @@ class StoredVariant:
     last_sequence: int
     error_message: str | None
     code: str
+    started_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +193,15 @@ class GenerationRepository(Repository[Generation]):
 
     async def checkpoint(self, code_id: UUID, writer: str, unsaved: Unsaved, lease_seconds: float) -> bool:
         """Store what a writer has received and renew its lease; False when the writer may not write any more."""
-        values = unsaved.code, unsaved.last_sequence, _json(unsaved.note), lease_seconds, code_id, writer
+        values = (
+            unsaved.code,
+            unsaved.growth,
+            unsaved.last_sequence,
+            _json(unsaved.note),
+            lease_seconds,
+            code_id,
+            writer,
+        )
         known = list(unsaved.known_sequences)
         return await self._session.run((sql.CHECKPOINT, (*values, known, *unsaved.columns))) != [None]
 
@@ -205,7 +221,7 @@ class GenerationRepository(Repository[Generation]):
         counts = (result.prompt_tokens, result.completion_tokens)
         total = None if counts == (None, None) else sum(count or 0 for count in counts)
         values = (
-            *(end.status, unsaved and unsaved.code, unsaved and unsaved.last_sequence),
+            *(end.status, unsaved and unsaved.code, unsaved and unsaved.growth, unsaved and unsaved.last_sequence),
             _json(unsaved.note if unsaved else {}),
             *(model and model.provider, model and model.name, *counts, total, result.generation_time_seconds),
             *(end.message, _json(end.details), code_id, writer, writer),
@@ -248,6 +264,7 @@ class GenerationRepository(Repository[Generation]):
             select(
                 *(GeneratedCode.id, GeneratedCode.status, GeneratedCode.last_sequence, GeneratedCode.code),
                 *(GeneratedCode.project_id, GeneratedCode.variant_index.label("index")),
+                *(GeneratedCode.created_at.label("started_at"), GeneratedCode.growth),
                 Project.user_id.label("owner_id"),
             )
             .join(Project, Project.id == GeneratedCode.project_id)
@@ -288,12 +305,19 @@ class GenerationRepository(Repository[Generation]):
         rows = await self._session.execute(named("generated_codes.progress", statement))
         return [VariantProgress(**row) for row in rows.mappings()]
 
+    async def growths(self, code_ids: Sequence[UUID]) -> Mapping[UUID, bytes | None]:
+        """How the codes of variants have grown, packed; None where that was not kept."""
+        statement = select(GeneratedCode.id, GeneratedCode.growth).where(GeneratedCode.id.in_(code_ids))
+        rows = await self._session.execute(named("generated_codes.growths", statement))
+        return {row.id: row.growth for row in rows}
+
     async def stored_variants(self, code_ids: Sequence[UUID]) -> Sequence[StoredVariant]:
         """Variants with their code, by index."""
         statement = (
             select(
                 *(GeneratedCode.id, GeneratedCode.variant_index.label("index"), GeneratedCode.status),
                 *(GeneratedCode.last_sequence, GeneratedCode.error_message, GeneratedCode.code),
+                GeneratedCode.created_at.label("started_at"),
             )
             .where(GeneratedCode.id.in_(code_ids))
             .order_by(GeneratedCode.variant_index)
@@ -403,6 +427,20 @@ class GenerationEventRepository(Repository[GenerationEvent]):
         )
         rows = await self._session.execute(named("generation_events.page", statement))
         return stored[0], [(row.sequence, row.kind, row.payload) for row in rows]
+
+    async def timed_page(
+        self, code_id: UUID, *, after: int, limit: int
+    ) -> Sequence[tuple[UUID, int, str, dict[str, Any]]]:
+        """Events of a variant as ``page`` returns them, with their ids, which say when they were received."""
+        check_number("after", after)
+        statement = (
+            select(GenerationEvent.id, GenerationEvent.sequence, GenerationEvent.kind, GenerationEvent.payload)
+            .where(GenerationEvent.code_id == code_id, GenerationEvent.sequence > after)
+            .order_by(GenerationEvent.sequence)
+            .limit(limit)
+        )
+        rows = await self._session.execute(named("generation_events.timed_page", statement))
+        return [(row.id, row.sequence, row.kind, row.payload) for row in rows]
 
     async def remove_old(self, before: datetime | None, *, limit: int) -> int:
         """Remove events that are older than this, the oldest first; how many. Their ids say how old they are."""

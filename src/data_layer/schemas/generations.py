@@ -268,6 +268,65 @@ class OpenedTree:
     generations: AsyncIterator[TreeGeneration]
 
 
+class GrowthStep(Value):
+    """From one state of a code to the next; the first one continues nothing.
+
+    Attributes:
+        at: milliseconds since the variant began.
+        start: so many characters at the beginning stay.
+        end: so many characters at the end stay.
+        text: stands between them.
+        length: how many characters the code has then.
+        is_gap: whether there were states before it that are not known.
+    """
+
+    at: int
+    start: int
+    end: int
+    text: str
+    length: int
+    is_gap: bool = False
+
+    def apply(self, code: str) -> str:
+        """The code that follows from the one before."""
+        return f"{code[: self.start]}{self.text}{code[len(code) - self.end :]}"
+
+
+class ReplayedEvent(Value):
+    """Something that happened while a variant was made, ``at`` so many milliseconds after it began."""
+
+    at: int
+    sequence: int
+    kind: str
+    payload: JsonObject
+
+
+class VariantReplay(Value):
+    """How a variant was made.
+
+    Attributes:
+        code_id: which variant.
+        generation_id: of which generation.
+        status: of the variant.
+        started_at: when it began.
+        duration: milliseconds from then until the last of all this.
+        is_known: whether it was kept how the code grew: it is of what is streamed, and not of what was stored whole.
+        steps: how the code grew, first one first; the last one makes the code that is stored.
+        events: what happened meanwhile, by their numbers.
+        has_more_events: whether there are more events than are returned.
+    """
+
+    code_id: UUID
+    generation_id: UUID
+    status: GenerationStatus
+    started_at: datetime
+    duration: int
+    is_known: bool
+    steps: tuple[GrowthStep, ...]
+    events: tuple[ReplayedEvent, ...]
+    has_more_events: bool
+
+
 class Hunk(Value):
     """Lines that differ, with their surroundings. Lines count from 1; ``lines`` begin with a blank, ``-`` or ``+``."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from data_layer.errors import InvalidSignatureError, NotFoundError
 from data_layer.schemas.actors import Actor
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.generations.access import open_code, open_project
+from data_layer.services.generations.replay import check_moment, code_at_moment
 from data_layer.services.permissions import Permission
 from data_layer.services.view_counts import ViewCounts
 
@@ -55,20 +57,26 @@ class PreviewService:
         # A key of its own is derived from each, so that a secret that serves other purposes too gives nothing away.
         self._keys = [hmac.digest(secret.encode(), b"data-layer previews", "sha256") for secret in secrets]
 
-    async def sign(self, actor: Actor, code_id: UUID, *, reason: str | None = None) -> SignedPreview:
+    async def sign(
+        self, actor: Actor, code_id: UUID, *, at: int | None = None, reason: str | None = None
+    ) -> SignedPreview:
         """The address of a variant's page.
 
         Args:
             actor: the owner of the project.
             code_id: which variant.
+            at: as it was so many milliseconds after the variant began; by default as it is when it is opened.
             reason: why, where a moderator looks at somebody else's; it is recorded.
 
         Raises:
             NotFoundError: the actor has no such variant.
+            InvalidValueError: ``at`` is less than 0.
         """
+        if at is not None:
+            check_moment(at)
         async with self._transactions() as tx:
             await open_code(tx, actor, code_id, Permission.READ_CODE, reason=reason)
-        return self._signed(code_id, is_counted=True)
+        return self._signed(code_id, is_counted=at is None, at=at)
 
     async def latest(self, actor: Actor, project_id: UUID) -> str:
         """The page of a project's latest version, for a small picture of it: no view is counted.
@@ -96,43 +104,49 @@ class PreviewService:
             raise _nothing_complete()
         return self._signed(code_id, is_counted=False)
 
-    def _signed(self, code_id: UUID, *, is_counted: bool) -> SignedPreview:
+    def _signed(self, code_id: UUID, *, is_counted: bool, at: int | None = None) -> SignedPreview:
         expires_at = datetime.now(UTC).replace(microsecond=0) + LIFETIME
         expires = int(expires_at.timestamp())
-        signature = _signature(self._keys[0], code_id, expires, is_counted=is_counted)
-        return SignedPreview(f"{PREVIEW_PATH}{code_id}?expires={expires}&signature={signature}", expires_at)
+        signature = _signature(self._keys[0], code_id, expires, is_counted=is_counted, at=at)
+        moment = "" if at is None else f"&at={at}"
+        return SignedPreview(f"{PREVIEW_PATH}{code_id}?expires={expires}&signature={signature}{moment}", expires_at)
 
-    async def open(self, code_id: UUID, expires: int, signature: str) -> str:
-        """The page at an address. The view is counted, unless ``sign_latest`` made the address.
+    async def open(self, code_id: UUID, expires: int, signature: str, *, at: int | None = None) -> str:
+        """The page at an address. The view is counted, unless ``sign_latest`` made the address, or it is of a moment.
 
         Raises:
+            GrowthUnknownError: it was not kept how the page grew.
             InvalidSignatureError: the address has ended, or was never signed.
             NotFoundError: the variant or its project is gone.
         """
         given = signature.encode("utf-8", "surrogatepass")
-        is_counted = self._has_signed(given, code_id, expires, is_counted=True)
-        if not is_counted and not self._has_signed(given, code_id, expires, is_counted=False):
+        is_counted = at is None and self._has_signed(given, code_id, expires, is_counted=True, at=None)
+        if not is_counted and not self._has_signed(given, code_id, expires, is_counted=False, at=at):
             raise InvalidSignatureError("The address of the preview is not valid; ask for it again")
         if datetime.now(UTC).timestamp() > expires:
             raise InvalidSignatureError("The address of the preview has ended; ask for it again")
         async with self._transactions() as tx:
             code = await tx.codes.get(code_id)
             project = await tx.projects.get(code.project_id)
+            growth = None if at is None else (await tx.generations.growths([code_id])).get(code_id)
         if project.status is ProjectStatus.DELETED:
             raise NotFoundError(f"no code has the id {code_id}")
+        if at is not None:
+            return await asyncio.to_thread(code_at_moment, code, growth, at)
         if is_counted:
             self._views.count(GeneratedCode, code_id)
         return code.code
 
-    def _has_signed(self, given: bytes, code_id: UUID, expires: int, *, is_counted: bool) -> bool:
-        signed = [_signature(key, code_id, expires, is_counted=is_counted).encode() for key in self._keys]
+    def _has_signed(self, given: bytes, code_id: UUID, expires: int, *, is_counted: bool, at: int | None) -> bool:
+        signed = [_signature(key, code_id, expires, is_counted=is_counted, at=at).encode() for key in self._keys]
         return any(hmac.compare_digest(each, given) for each in signed)
 
 
-def _signature(key: bytes, code_id: UUID, expires: int, *, is_counted: bool) -> str:
-    # What is signed says whether the view counts, so that nobody can change it in the address.
-    signed = f"{code_id}/{expires}{'' if is_counted else '/uncounted'}"
-    return hmac.new(key, signed.encode(), hashlib.sha256).hexdigest()
+def _signature(key: bytes, code_id: UUID, expires: int, *, is_counted: bool, at: int | None) -> str:
+    # What is signed says whether the view counts, and of which moment it is: nobody can change that in the address.
+    kind = "" if is_counted else "/uncounted"
+    moment = "" if at is None else f"/{at}"
+    return hmac.new(key, f"{code_id}/{expires}{kind}{moment}".encode(), hashlib.sha256).hexdigest()
 
 
 def _nothing_complete() -> NotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from hypothesis import given
@@ -28,6 +29,7 @@ from data_layer.services.generations.text import encoded, storable
 # Letters that repeat, characters of two to four bytes, what cannot be stored, and halves of a pair.
 TEXTS = st.text(st.sampled_from("aab<é€😀\0\ud83d\ude00\ud7ff"), max_size=6)
 RUNNING = GenerationStatus.PROCESSING
+BEGUN = datetime.now(UTC)
 
 
 @dataclass
@@ -46,7 +48,8 @@ class Writer:
         self._count()
 
     def replace(self, text: str) -> None:
-        self.unpublished.note_replaced(self.code, encoded(text))
+        start, end = common_start(self.code, encoded(text)), common_end(self.code, encoded(text))
+        self.unpublished.note_replaced(start, end)
         self.code[:] = encoded(text)
         self._count()
 
@@ -55,7 +58,7 @@ class Writer:
 
     def stored(self, sequence: int | None = None) -> StoredVariant:
         number = self.sequence if sequence is None else sequence
-        return StoredVariant(uuid4(), 0, RUNNING, number, None, self.states[number])
+        return StoredVariant(uuid4(), 0, RUNNING, number, None, self.states[number], BEGUN)
 
     def _count(self) -> None:
         self.sequence += 1
@@ -164,7 +167,7 @@ def test_a_reader_has_a_state_of_the_writer(steps: list[tuple[str, str]]) -> Non
         for reader in story.readers:
             assert reader.code in {None, *story.writer.states.values()}
     writer = story.writer
-    story.followed.replace(StoredVariant(uuid4(), 0, GenerationStatus.COMPLETED, *_last(writer)))
+    story.followed.replace(StoredVariant(uuid4(), 0, GenerationStatus.COMPLETED, *_last(writer), BEGUN))
     for reader in story.readers:
         reader.read(story.followed)
         assert reader.code == writer.states[writer.sequence]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -278,6 +279,17 @@ def some_live(request: pytest.FixtureRequest) -> Iterator[Live]:
         yield request.param(stack)
 
 
+async def replayed(data: DataLayer, owner: Owner, generation_id: UUID, stored: dict[int, str]) -> None:
+    """How the codes grew is known to their ends, whichever process has stored them."""
+    for variant in (await data.generations.open(owner.actor, generation_id)).variants:
+        replay = await data.generations.replay(owner.actor, variant.id)
+        states = list(accumulate(replay.steps, lambda code, step: step.apply(code), initial=""))
+        assert len(states) > 2
+        assert states[-1] == stored[variant.variant_index]
+        assert all(states[-1].startswith(state) for state in states)
+        assert [event.sequence for event in replay.events] == sorted(event.sequence for event in replay.events)
+
+
 async def test_a_writer_is_killed(data: DataLayer, settings: Settings, owner: Owner, some_live: Live) -> None:
     """Its readers see it fail within a minute, and keep what they have seen."""
     async with (
@@ -301,6 +313,7 @@ async def test_a_writer_is_killed(data: DataLayer, settings: Settings, owner: Ow
         numbers = [int(number) for number in re.findall(r"<p>(\d+)</p>", code)]
         assert numbers == list(range(2 * variant + 2, numbers[-1] + 1, 4))
         assert reader.events[variant] == [number + 1 for number in numbers]
+    await replayed(data, owner, generation_id, stored)
     assert reader.wholes == VARIANTS
 
 
@@ -327,4 +340,5 @@ async def test_another_process_goes_on(data: DataLayer, settings: Settings, owne
         numbers = [int(number) for number in re.findall(r"<p>(\d+)</p>", code)]
         assert numbers == list(range(2 * variant + 2, taken.last_sequences[variant], 4))
         assert code.endswith(f"<p>{numbers[-1]}</p><end>")
+    await replayed(data, owner, generation_id, stored)
     assert reader.wholes == VARIANTS

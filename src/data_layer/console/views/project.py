@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -23,7 +22,6 @@ from data_layer.console.views.projects import PROJECTS
 from data_layer.entities.enums import GenerationStatus
 from data_layer.errors import ChangedMeanwhileError, InvalidValueError, NotFoundError
 from data_layer.schemas.codes import GeneratedCodeSummary
-from data_layer.schemas.generation_stream import StreamedEvent
 from data_layer.schemas.generations import GenerationView
 from data_layer.schemas.projects import ProjectChanges, ProjectFull
 from data_layer.services.shares import SHARE_PATH
@@ -32,8 +30,6 @@ from data_layer.web.downloads import download as send_file
 
 _MOST_VERSIONS = 300
 _MOST_ENTRIES = 1000
-_MOST_EVENTS = 2000
-_REPLAY_SECONDS = 5.0
 _RUNNING = frozenset({GenerationStatus.PENDING, GenerationStatus.PROCESSING})
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _STRANGE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -195,31 +191,13 @@ async def compare(call: PageCall, project_id: UUID, query: Annotated[CompareQuer
 
 @pages.get("/{project_id}/replay")
 async def replay(call: PageCall, project_id: UUID, query: Annotated[PlaceQuery, Query()]) -> Response:
-    """What happened in a generation, in its order; one that runs is followed live by a script."""
+    """How a variant was made, by a time line; a generation that runs is followed live by a script."""
     place = await _find(call, project_id, query)
-    generation = place.generation
-    is_running = generation is not None and generation.status in _RUNNING
-    events: list[StreamedEvent] = []
-    is_whole = True
-    if generation is not None and not is_running:
-        events, is_whole = await _events(call, generation.id)
-    return _show(call, "replay.html", place, events=events, is_running=is_running, is_whole=is_whole)
-
-
-async def _events(call: PageCall, generation_id: UUID) -> tuple[list[StreamedEvent], bool]:
-    """What was kept of a generation that has ended, and whether that is all."""
-    events: list[StreamedEvent] = []
-    following = call.data.generations.follow(call.actor, generation_id)
-    try:
-        async with asyncio.timeout(_REPLAY_SECONDS), aclosing(following):
-            async for event in following:
-                if isinstance(event, StreamedEvent):
-                    events.append(event)
-                if len(events) >= _MOST_EVENTS:
-                    return events, False
-    except TimeoutError:
-        return events, False
-    return events, True
+    is_running = place.generation is not None and place.generation.status in _RUNNING
+    made = None
+    if place.variant is not None and not is_running:
+        made = await call.data.generations.replay(call.actor, place.variant.id)
+    return _show(call, "replay.html", place, made=made, is_running=is_running)
 
 
 @pages.get("/{project_id}/images")

@@ -64,11 +64,15 @@ class Change(NamedTuple):
 
 
 class LiveEntry(NamedTuple):
-    """What is in an entry: changes with the tag of their writer, and variants that have ended."""
+    """What is in an entry: changes with the tag of their writer, and variants that have ended.
+
+    ``at`` is when it was added, in milliseconds since 1970 by the clock of the server.
+    """
 
     tag: str
     changes: Sequence[Change]
     ended: Sequence[int]
+    at: int = 0
 
 
 def pack_entry(tag: str, changes: Sequence[Change], ended: Sequence[int] = ()) -> bytes:
@@ -133,10 +137,10 @@ class Unpublished:
         """Something was added to the end of the code."""
         self._end = 0
 
-    def note_replaced(self, old: bytes | bytearray, new: bytes | bytearray) -> None:
-        """The code was replaced."""
-        self._start = min(self._start, common_start(old, new))
-        self._end = min(self._end, common_end(old, new))
+    def note_replaced(self, start: int, end: int) -> None:
+        """The code was replaced by one that begins and ends with so many bytes of it."""
+        self._start = min(self._start, start)
+        self._end = min(self._end, end)
 
     def note_events(self, events: Sequence[PackedEvent]) -> None:
         """Events have been received."""

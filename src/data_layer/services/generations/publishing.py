@@ -151,6 +151,10 @@ async def read_all(stream: Stream, after: str | None = None) -> tuple[list[LiveE
     """
     entries: list[LiveEntry] = []
     while found := await stream.read(after):
-        entries += [entry for each in found if (entry := unpack_entry(each.value)) is not None]
+        entries += [
+            entry._replace(at=int(each.id.partition("-")[0]))
+            for each in found
+            if (entry := unpack_entry(each.value)) is not None
+        ]
         after = found[-1].id
     return entries, after

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
+from data_layer.entities.time_ordered_ids import id_at
 from data_layer.repositories.generations import Unsaved
 from data_layer.services.generations.followed import RUNNING, FollowedVariant
-from data_layer.services.generations.live import is_tag_of
+from data_layer.services.generations.growth import Growth
+from data_layer.services.generations.live import Change, is_tag_of
 
 if TYPE_CHECKING:
-    from data_layer.repositories.generations import VariantProgress
+    from data_layer.repositories.generations import StoredVariant, VariantProgress
     from data_layer.repositories.unit_of_work import Transactions
     from data_layer.services.generations.publishing import LiveStreams
 
@@ -35,22 +38,54 @@ async def published_but_not_stored(
             if each.status in RUNNING and (each.is_abandoned or not only_abandoned)
         }
         stored = await tx.generations.stored_variants(list(progress)) if progress else ()
+        growths = await tx.generations.growths(list(progress)) if progress else {}
     if not stored:
         return ()
     entries = await live.entries(generation_id)
     tag = next((entry.tag for entry in reversed(entries) if entry.tag), "")
-    variants = {each.index: FollowedVariant(each) for each in stored}
-    for change in (change for entry in entries if entry.tag == tag for change in entry.changes):
-        if change.variant in variants:
-            variants[change.variant].apply(tag, change)
+    published = {each.index: _Published(each, growths.get(each.id)) for each in stored}
+    for entry in entries:
+        for change in entry.changes if entry.tag == tag else ():
+            if change.variant in published:
+                published[change.variant].apply(tag, change, entry.at)
     return [
-        found for variant in variants.values() if (found := _recovered(variant, progress[variant.id], tag)) is not None
+        found for each in published.values() if (found := _recovered(each, progress[each.variant.id], tag)) is not None
     ]
 
 
-def _recovered(variant: FollowedVariant, progress: VariantProgress, tag: str) -> Recovered | None:
+class _Published:
+    """A variant as it was published, and how it has come from what is stored."""
+
+    def __init__(self, stored: StoredVariant, growth: bytes | None) -> None:
+        self.variant = FollowedVariant(stored)
+        self.growth = Growth.resumed(growth, self.variant.code, stored.started_at)
+        self._times: dict[int, int] = {}
+
+    def apply(self, tag: str, change: Change, at: int) -> None:
+        """Go on with a change that was published at this moment."""
+        before = self.variant.code
+        if self.variant.apply(tag, change):
+            self.growth.note_whole(before, self.variant.code, at=at)
+            self._times |= {event[0]: at for event in change.events}
+
+    @property
+    def event_ids(self) -> Sequence[UUID]:
+        """Ids of the events that say when they were published."""
+        times = (datetime.fromtimestamp(self._times[event[0]] / 1000, UTC) for event in self.variant.events)
+        return [id_at(moment) for moment in times]
+
+
+def _recovered(published: _Published, progress: VariantProgress, tag: str) -> Recovered | None:
+    variant = published.variant
     if progress.writer is None or not is_tag_of(progress.writer, tag) or variant.sequence <= progress.last_sequence:
         return None
-    known = (progress.last_sequence,)
-    unsaved = Unsaved(variant.code.decode(), variant.sequence, known, tuple(variant.events), variant.note)
+    unsaved = Unsaved(
+        code=variant.code.decode(),
+        last_sequence=variant.sequence,
+        known_sequences=(progress.last_sequence,),
+        events=tuple(variant.events),
+        note=variant.note,
+        growth=published.growth.packed(variant.code, is_plain=True),
+        event_ids=published.event_ids,
+    )
     return Recovered(variant.id, progress.writer, unsaved)

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -149,7 +150,10 @@ class GenerationService(Lineage):
             await tx.generations.take_over(generation.id, writer, self._streams.lease_seconds)
             reservations = await reserve_for(tx, project.user_id, codes, reserve, currency)
         states = [
-            VariantState(code.id, code.variant_index, GenerationStatus.PENDING, 0, "", project.user_id, project_id)
+            VariantState(
+                *(code.id, code.variant_index, GenerationStatus.PENDING, 0, "", project.user_id, project_id),
+                started_at=datetime.now(UTC),
+            )
             for code in codes
         ]
         self._streams.enter(GenerationStream(generation.id, writer, states))

@@ -23,10 +23,11 @@ import asyncio
 import hmac
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import orjson
+from uuid_utils.compat import uuid7
 
 from data_layer.concurrency import cancel_and_wait
 from data_layer.entities.enums import GenerationStatus
@@ -48,9 +49,10 @@ from data_layer.services.generations.accounting import merged, packed
 from data_layer.services.generations.expiry import SWEEP_SECONDS, end_expired
 from data_layer.services.generations.followed import RUNNING
 from data_layer.services.generations.following import Followers
-from data_layer.services.generations.live import EVENT_OVERHEAD, Change, Unpublished
+from data_layer.services.generations.growth import Growth
+from data_layer.services.generations.live import EVENT_OVERHEAD, Change, Unpublished, common_end, common_start
 from data_layer.services.generations.publishing import LiveStreams, Sender
-from data_layer.services.generations.text import encoded, storable, storable_json
+from data_layer.services.generations.text import encoded, is_storable, storable, storable_json
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
@@ -85,8 +87,11 @@ class VariantStream:
         self.is_behind = False
         """Whether another process has stored more of it with the same token, so that this one has to read it again."""
         self._code = bytearray(encoded(state.code))
+        self._growth = Growth.resumed(state.growth, bytes(self._code), state.started_at)
         self._is_code_changed = False
         self._events: list[tuple[int, str, str]] = []
+        self._event_ids: list[UUID] = []
+        """They say when the events were received."""
         self._events_size = 0
         self._received = self._stored = state.last_sequence
         self._known = [state.last_sequence]
@@ -132,7 +137,9 @@ class VariantStream:
                 self._code += added
                 self.unpublished.note_appended()
                 self._is_code_changed = True
+        self._growth.note_continued(len(self._code))
         self._events += events
+        self._event_ids += [uuid7() for _ in events]
         self.unpublished.note_events(events)
         self._events_size = events_size
         self._received = new[-1][0]
@@ -161,27 +168,38 @@ class VariantStream:
 
     def unsaved(self) -> Unsaved:
         """What the database does not know yet."""
-        code, note = storable(self._code) if self._is_code_changed else (None, {})
+        code, note, growth = self._unsaved_code() if self._is_code_changed else (None, {}, None)
         if self.reported is not None:
             note |= packed(self.reported)
         # Not this number itself: if it is there already, another process has stored it, or this one without an answer.
         known = tuple(self._known)
         if self._received not in self._known:
             self._known.append(self._received)
-        return Unsaved(code, self._received, known, tuple(self._events), note)
+        return Unsaved(code, self._received, known, tuple(self._events), note, growth, tuple(self._event_ids))
+
+    def _unsaved_code(self) -> tuple[str, dict[str, Any], bytes]:
+        is_plain = is_storable(self._code)
+        code, note = (self._code.decode(), {}) if is_plain else storable(self._code)
+        return code, note, self._growth.packed(self._code, is_plain=is_plain)
 
     def mark_saved(self, unsaved: Unsaved) -> None:
         """Note that it knows all this; what was received meanwhile stays."""
         self._stored = unsaved.last_sequence
         self._known = [unsaved.last_sequence]
         del self._events[: len(unsaved.events)]
+        del self._event_ids[: len(unsaved.events)]
         self._events_size = sum(len(payload) + EVENT_OVERHEAD for _, _, payload in self._events)
         if self._received == unsaved.last_sequence:
             self._is_code_changed = False
 
     def _replace(self, code: bytes) -> None:
         if code != self._code:
-            self.unpublished.note_replaced(self._code, code)
+            start, end = common_start(self._code, code), common_end(self._code, code)
+            self.unpublished.note_replaced(start, end)
+            if start < len(self._code):
+                self._growth.note_replaced(self._code, code, start, end)
+            else:
+                self._growth.note_continued(len(code))
             self._code[:] = code
             self._is_code_changed = True
 

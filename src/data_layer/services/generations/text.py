@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from data_layer.entities.json_values import DEEPEST
 
 _SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")
+_REPLACED = re.compile(rb"\x00|\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]|\xed[\xa0-\xbf][\x80-\xbf]")
+"""NUL, the two halves of a pair, or one that is alone."""
 _SURROGATE_CHARACTER = re.compile("[\ud800-\udfff]")
 _NUL_SYMBOL = "\u2400"
 
@@ -37,6 +40,30 @@ def storable(code: bytes | bytearray) -> tuple[str, dict[str, Any]]:
     counts = {"nul": text.count("\0"), "half_surrogate_pair": halves}
     note = {name: count for name, count in counts.items() if count}
     return text.replace("\0", _NUL_SYMBOL), {"replaced_characters": note} if note else {}
+
+
+def stored_lengths(code: bytes | bytearray, lengths: Sequence[int]) -> tuple[str, Sequence[int]]:
+    """The text of ``storable``, and how long its beginnings are that were made of these beginnings, in bytes.
+
+    A length within a character that two pieces have made together becomes the one before that character.
+
+    Args:
+        code: ``encoded`` pieces.
+        lengths: of beginnings of it, the shortest first.
+    """
+    stored: list[int] = []
+    waiting = iter(lengths)
+    length = next(waiting, None)
+    longer = 0
+    for found in _REPLACED.finditer(code):
+        while length is not None and length < found.end():
+            stored.append(min(length, found.start()) + longer)
+            length = next(waiting, None)
+        longer += {1: len(_NUL_SYMBOL.encode()) - 1, 3: 0, 6: -2}[found.end() - found.start()]
+    while length is not None:
+        stored.append(length + longer)
+        length = next(waiting, None)
+    return storable(code)[0], stored
 
 
 def storable_json(value: Any, levels: int = DEEPEST) -> Any:
