@@ -159,7 +159,8 @@ async def test_statistics_are_for_administrators_alone(data: DataLayer, client: 
     async with data.transaction() as tx:
         user = await tx.users.get(admin.id)
         user.role = UserRole.USER
-    for refuse in (data.statistics(actor), data.file_maintenance.authorize(actor, description="x")):
+    files = data.file_maintenance
+    for refuse in (data.statistics(actor), files.check(actor, repair=True), files.cleanup(actor, apply=True)):
         with pytest.raises(PermissionDeniedError):
             await refuse
 

@@ -11,6 +11,7 @@ import pytest
 
 from data_layer import DataLayer, Settings, User
 from data_layer.errors import NotFoundError
+from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.files import Attachment, PublicFile
 from tests.file_content import PAGE, SVG, picture
 from tests.support import make_project, make_user
@@ -122,7 +123,7 @@ async def test_it_outlives_the_file_and_the_project_that_it_was_made_from(
     async with data.transaction() as tx:
         await tx.projects.delete(await tx.projects.get(project.id))
     assert not await data.files.delete(file.id, owner_id=owner.id)
-    await data.file_maintenance.cleanup(apply=True)
+    await data.file_maintenance.cleanup(SYSTEM, apply=True)
     assert (await client.get(f"/a/{public.name}")).content == PICTURE
 
 

@@ -135,7 +135,7 @@ async def test_usage_of_all_is_added_up(data: DataLayer, ann: Visitor, admin: Vi
 
 async def test_the_figures_are_those_of_stats(data: DataLayer, admin: Visitor) -> None:
     page = await admin.look(f"{ADMIN}/system")
-    figures = await data.operations.statistics(admin.actor)
+    figures = await data.statistics(admin.actor)
     assert figures.database
     assert figures.database.server in page
     assert 'hx-trigger="every 10s"' in page

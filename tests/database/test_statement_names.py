@@ -131,5 +131,5 @@ async def use_files(data: DataLayer) -> None:
     file = await data.files.save(animation("PNG", 1), owner_id=user.id, file_name="picture.png")
     await data.files.list(owner_id=user.id)
     await data.files.delete(file.id, owner_id=user.id)
-    await data.file_maintenance.check()
+    await data.file_maintenance.check(SYSTEM)
     await data.file_maintenance.usage()

@@ -87,7 +87,7 @@ async def test_the_service_works_with_its_role(
         data.audit.record_soon(AuditAction.SYSTEM_MAINTENANCE, "Collected")
         await data.audit.flush()
         assert "Collected" in [entry.description for entry in (await data.audit.list(SYSTEM)).entries]
-        report = await data.file_maintenance.check()
+        report = await data.file_maintenance.check(SYSTEM)
         assert report.is_clean
         assert not (await data.statistics()).errors
         assert (await data.health()).overall

@@ -79,7 +79,7 @@ async def test_what_was_loaded(data: DataLayer) -> None:
     """One load, looked at from all sides."""
     await data.seed.load()
     await codes_and_files_are_read_back_byte_for_byte(data)
-    report = await data.file_maintenance.check()
+    report = await data.file_maintenance.check(SYSTEM)
     assert (report.unrecorded, report.findings) == (0, ()), "every file belongs to somebody"
     await costs_are_those_of_the_catalog_cancelled_and_failed_work_included(data)
     await what_happened_is_recorded(data)

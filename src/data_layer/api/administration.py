@@ -5,7 +5,7 @@ What a role may do is decided by the services (``services/permissions.py``); to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -353,13 +353,11 @@ async def read_statistics(call: Call) -> Statistics:
 )
 async def check_storage(call: Call, body: StorageCheck) -> Response:
     """For administrators. Nothing is changed without ``repair``, which stores again what has wrong headers or sizes."""
-    files = call.data.file_maintenance
-    await files.authorize(call.actor, description="Repaired stored files" if body.repair else "")
 
-    async def check(note: Callable[[int], None]) -> Value:
-        return await files.check(deep=body.deep, repair=body.repair, on_progress=note)
+    def check(note: Callable[[int], None]) -> Awaitable[Value]:
+        return call.data.file_maintenance.check(call.actor, deep=body.deep, repair=body.repair, on_progress=note)
 
-    return progress_of(call, check)
+    return await progress_of(call, check)
 
 
 @routes.post(
@@ -371,14 +369,13 @@ async def check_storage(call: Call, body: StorageCheck) -> Response:
 )
 async def clean_storage(call: Call, body: StorageCleanup) -> Response:
     """For administrators: what is expired, abandoned, unreferenced or unknown. Without ``apply`` it is only counted."""
-    files = call.data.file_maintenance
-    await files.authorize(call.actor, description="Removed useless files" if body.apply else "")
 
-    async def clean(note: Callable[[int], None]) -> Value:
-        return await files.cleanup(
+    def clean(note: Callable[[int], None]) -> Awaitable[Value]:
+        return call.data.file_maintenance.cleanup(
+            call.actor,
             apply=body.apply,
             older_than=timedelta(hours=body.older_than_hours),
             on_progress=lambda _, number: note(number),
         )
 
-    return progress_of(call, clean)
+    return await progress_of(call, clean)

@@ -12,6 +12,7 @@ from data_layer.api.routes import Call
 from data_layer.concurrency import cancel_and_wait
 from data_layer.errors import DataLayerError
 from data_layer.schemas.base import Value
+from data_layer.web.downloads import continued
 from data_layer.web.errors import problem_of
 
 _SECONDS = 1.0
@@ -20,14 +21,18 @@ _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # nginx wou
 Work = Callable[[Callable[[int], None]], Awaitable[Value]]
 
 
-def progress_of(call: Call, work: Work) -> StreamingResponse:
+async def progress_of(call: Call, work: Work) -> StreamingResponse:
     """Answer with how far the work is, and its report. A client that leaves ends it.
+
+    What fails at once, such as work that the caller may not do, is an answer of its own.
 
     Args:
         call: the request.
         work: given what it calls with how many things it has seen.
     """
-    return StreamingResponse(_lines(call, work), media_type="application/x-ndjson", headers=_HEADERS)
+    lines = _lines(call, work)
+    first = await anext(lines)
+    return StreamingResponse(continued(first, lines), media_type="application/x-ndjson", headers=_HEADERS)
 
 
 async def _lines(call: Call, work: Work) -> AsyncIterator[bytes]:
@@ -42,14 +47,22 @@ async def _lines(call: Call, work: Work) -> AsyncIterator[bytes]:
 
     task = asyncio.create_task(run(), name="administration")
     try:
+        await asyncio.wait([task], timeout=_SECONDS)
+        if task.done():
+            yield _line(report=task.result().model_dump(mode="json"))
+            return
         while not task.done():
+            yield _line(seen=seen)
             await asyncio.wait([task], timeout=_SECONDS)
-            if not task.done():
-                yield orjson.dumps({"seen": seen}) + b"\n"
-        yield orjson.dumps({"report": task.result().model_dump(mode="json")}) + b"\n"
-    except DataLayerError as error:
-        yield (
-            orjson.dumps({"problem": problem_of(call.scope, error).model_dump(mode="json", exclude_none=True)}) + b"\n"
-        )
+        try:
+            report = task.result()
+        except DataLayerError as error:
+            yield _line(problem=problem_of(call.scope, error).model_dump(mode="json", exclude_none=True))
+        else:
+            yield _line(report=report.model_dump(mode="json"))
     finally:
         await cancel_and_wait(task)
+
+
+def _line(**content: object) -> bytes:
+    return orjson.dumps(content) + b"\n"

@@ -195,19 +195,22 @@ async def _init(settings: Settings, *, allow_public: bool) -> Sequence[str]:
 
 async def _check(settings: Settings, *, deep: bool, repair: bool) -> tuple[CheckReport, CodeCheckReport]:
     from data_layer.layer import DataLayer
+    from data_layer.schemas.actors import SYSTEM
 
     async with DataLayer(settings) as data:
         files = await data.file_maintenance.check(
-            deep=deep, repair=repair, on_progress=lambda seen: tell(f"Compared {counted(seen, 'object')} …")
+            SYSTEM, deep=deep, repair=repair, on_progress=lambda seen: tell(f"Compared {counted(seen, 'object')} …")
         )
         return files, await data.maintenance.check_codes(repair=repair)
 
 
 async def _cleanup(settings: Settings, *, hours: float, apply: bool, everywhere: bool) -> CleanupReport:
     from data_layer.layer import DataLayer
+    from data_layer.schemas.actors import SYSTEM
 
     async with DataLayer(settings) as data:
         return await data.file_maintenance.cleanup(
+            SYSTEM,
             apply=apply,
             everywhere=everywhere,
             older_than=timedelta(hours=hours),

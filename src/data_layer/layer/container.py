@@ -362,16 +362,13 @@ async def open_container(
         health=traced("health", HealthService(transactions, cache.check, storage.check)),
         statistics=traced("statistics", statistics),
         first_administrator=traced("first_administrator", FirstAdministratorService(accounts, cache)),
-        operations=traced("operations", _operations(settings, database, transactions, statistics)),
+        operations=traced("operations", _operations(settings, database, transactions)),
     )
 
 
-def _operations(
-    settings: Settings, database: Database, transactions: Transactions, statistics: StatisticsService
-) -> OperationService:
+def _operations(settings: Settings, database: Database, transactions: Transactions) -> OperationService:
     return OperationService(
         transactions,
-        statistics,
         schema=database.schema,
         examine=partial(examine, settings),
         levels=LevelFile(settings.general.data_folder),

@@ -18,7 +18,6 @@ from data_layer.schemas.operations import LogLevel, LogLevelChange, OperatingSta
 from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission, require
-from data_layer.services.statistics import Statistics, StatisticsService
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions
@@ -29,11 +28,10 @@ LONGEST_CHANGE = timedelta(days=7)
 
 @checks_arguments
 class OperationService:
-    """What ``data-layer stats``, ``doctor``, ``db current`` and ``logs level`` do, for administrators.
+    """What ``data-layer doctor``, ``db current`` and ``logs level`` do, for administrators.
 
     Args:
         transactions: where it is asked who may.
-        statistics: gathers the figures.
         schema: where the tables stand.
         examine: has the doctor look at everything.
         levels: what operators have changed.
@@ -43,7 +41,6 @@ class OperationService:
     def __init__(
         self,
         transactions: Transactions,
-        statistics: StatisticsService,
         *,
         schema: Callable[[], Awaitable[SchemaState]],
         examine: Callable[[], Awaitable[Sequence[Finding]]],
@@ -51,20 +48,10 @@ class OperationService:
         log_level: str,
     ) -> None:
         self._transactions = transactions
-        self._statistics = statistics
         self._schema = schema
         self._examine = examine
         self._levels = levels
         self._log_level = log_level
-
-    async def statistics(self, actor: Actor) -> Statistics:
-        """Return the figures of database, cache and storage, after about ten seconds at most.
-
-        Raises:
-            PermissionDeniedError: the actor is not an administrator.
-        """
-        await self._require(actor, Permission.READ_OPERATIONS)
-        return await self._statistics.gather()
 
     async def examine(self, actor: Actor) -> Sequence[Finding]:
         """Have the doctor look at settings, servers, tables, storage and this machine; nothing is changed.

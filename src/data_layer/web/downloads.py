@@ -20,10 +20,11 @@ async def download(pieces: AsyncIterator[bytes], *, name: str, media_type: str) 
     """
     first = await anext(pieces, b"")
     headers = {"content-disposition": f'attachment; filename="{name}"', "x-content-type-options": "nosniff"}
-    return StreamingResponse(_continued(first, pieces), headers=headers, media_type=media_type)
+    return StreamingResponse(continued(first, pieces), headers=headers, media_type=media_type)
 
 
-async def _continued(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def continued(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Go on with a generator whose first piece was taken already, and end it when this is ended."""
     async with aclosing(pieces):  # type: ignore[type-var]  # A generator, as far as the service says an iterator.
         yield first
         async for piece in pieces:

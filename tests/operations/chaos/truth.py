@@ -9,6 +9,7 @@ from uuid import UUID
 
 from data_layer import DataLayer, Settings
 from data_layer.errors import DataLayerError
+from data_layer.schemas.actors import SYSTEM
 from data_layer.services.files.owners import ANY_OWNER
 from tests.operations.chaos.load import Rows, page_of
 from tests.operations.chaos.servers import Servers
@@ -52,9 +53,9 @@ async def read_truth(servers: Servers, rows: Rows) -> Truth:
     async with DataLayer(Settings(**servers.settings("truth"))) as data:
         # Entries that wait on disk are written by whoever comes next.
         await until(lambda: data.audit.buffer_statistics().bytes_on_disk == 0, 60)
-        cleaned = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(0))
+        cleaned = await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=timedelta(0))
         truth.cleaned = cleaned.orphans + cleaned.half_deleted + cleaned.unreferenced
-        report = await data.file_maintenance.check(deep=True, young_for=timedelta(0))
+        report = await data.file_maintenance.check(SYSTEM, deep=True, young_for=timedelta(0))
         truth.orphans = [str(finding) for finding in report.findings]
         for (file_id,) in servers.execute(_FILES):
             truth.files[str(file_id)] = await _hash_of(data, file_id)

@@ -22,6 +22,7 @@ from uuid import UUID
 
 from data_layer import DataLayer, FileState, Settings
 from data_layer.errors import NotFoundError
+from data_layer.schemas.actors import SYSTEM
 from data_layer.services.files import ANY_OWNER
 from data_layer.services.files.check import Problem
 from tests.file_content import PAGE, picture
@@ -77,13 +78,13 @@ async def look(settings: Settings, told: dict[str, str], results: int) -> None:
             assert last != "deleted", f"{file} came back after it was deleted"
             content = await data.files.download(view.id, owner_id=view.owner_id)
             assert len(content) == view.size
-        torn = await data.file_maintenance.check(deep=True, young_for=USEFUL)
+        torn = await data.file_maintenance.check(SYSTEM, deep=True, young_for=USEFUL)
         bad = [finding for finding in torn.findings if finding.problem is not Problem.ORPHAN]
         assert not bad, f"torn or half recorded: {bad}"
         async with data.transaction() as tx:
             pending = await tx.stored_files.count(state=FileState.PENDING)
-        cleaned = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(hours=-3))
-        after = await data.file_maintenance.check(deep=True, young_for=USEFUL)
+        cleaned = await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=timedelta(hours=-3))
+        after = await data.file_maintenance.check(SYSTEM, deep=True, young_for=USEFUL)
         assert not after.findings, f"left after cleaning up: {after.findings}"
         async with data.transaction() as tx:
             assert await tx.stored_files.count(state=[FileState.PENDING, FileState.DELETED]) == 0

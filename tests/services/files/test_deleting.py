@@ -120,7 +120,7 @@ async def test_a_key_in_a_row_of_the_owner_keeps_the_bytes(data: DataLayer, owne
         (await tx.projects.get(project.id)).original_image = saved.key
     await data.files.delete(saved.id, owner_id=owner.id)
     assert await data.storage.download(saved.key) == picture()
-    report = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(0))
+    report = await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=timedelta(0))
     assert (report.unreferenced, report.orphans) == (0, 0)
     assert await data.storage.exists(saved.key)
     async with data.transaction() as tx:
@@ -144,7 +144,7 @@ async def test_an_interrupted_removal_is_finished_later(
         await data.files.stat(saved.id, owner_id=owner.id)
     again = await data.files.save(picture(), owner_id=owner.id)
     assert again.key != saved.key, "nobody gets bytes that are about to go"
-    report = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(0))
+    report = await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=timedelta(0))
     assert report.half_deleted == 2, "the image and its thumbnail"
     assert await originals(data) == [again.key]
 
@@ -226,13 +226,13 @@ async def test_bytes_that_are_referred_to_again_at_the_last_moment_stay(
     elif way == "cleanup":
         async with data.transaction() as tx:
             await tx.execute(text("DELETE FROM file_references"))
-        await data.file_maintenance.cleanup(apply=True, older_than=timedelta(seconds=-1))
+        await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=timedelta(seconds=-1))
     else:
         async with data.transaction() as tx:
             await tx.projects.delete(await tx.projects.get(project.id))
     assert again[0].key == saved.key
     assert await data.files.download(again[0].id, owner_id=owner.id) == PAGE
-    assert (await data.file_maintenance.check(deep=True)).findings == ()
+    assert (await data.file_maintenance.check(SYSTEM, deep=True)).findings == ()
 
 
 async def test_a_file_with_an_expiry_goes_by_itself(data: DataLayer, owner: User) -> None:
@@ -246,7 +246,7 @@ async def test_a_file_with_an_expiry_goes_by_itself(data: DataLayer, owner: User
             break
         await asyncio.sleep(0.05)
     assert [file.id for file in await data.files.list(owner_id=owner.id)] == [kept.id]
-    assert (await data.file_maintenance.cleanup()).expired == 1
+    assert (await data.file_maintenance.cleanup(SYSTEM)).expired == 1
     assert len(await originals(data)) == 2, "without apply nothing is removed"
-    assert (await data.file_maintenance.cleanup(apply=True)).expired == 1
+    assert (await data.file_maintenance.cleanup(SYSTEM, apply=True)).expired == 1
     assert await keys(data) == [kept.key]

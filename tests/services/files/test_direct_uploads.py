@@ -23,6 +23,7 @@ from data_layer.errors import (
     InvalidValueError,
     NotFoundError,
 )
+from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.files import Attachment, DirectUpload
 from tests.file_content import PAGE, picture
 
@@ -85,7 +86,7 @@ async def test_what_is_sent_after_completion_changes_nothing(
     assert not [key for key in await keys(data) if key.startswith("uploads/")]
     await data.storage.upload(PAGE, key_of(upload), "image/png")  # S3 and Azure take it until the URL expires.
     assert await data.files.download(file.id, owner_id=owner.id) == PICTURE
-    report = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(seconds=-1))
+    report = await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=timedelta(seconds=-1))
     assert report.orphans == 1
     assert not [key for key in await keys(data) if key.startswith("uploads/")]
 
@@ -177,9 +178,9 @@ async def test_abandoned_uploads_are_removed(data: DataLayer, owner: User, clien
     sent, unsent = await begin(data, owner), await begin(data, owner)
     await send(client, sent)
     long_ago = timedelta(hours=-1)  # The URLs end within the hour: an hour before their end is now.
-    assert (await data.file_maintenance.cleanup(older_than=long_ago)).abandoned == 2
-    assert (await data.file_maintenance.cleanup(apply=True)).abandoned == 0, "too young"
-    assert (await data.file_maintenance.cleanup(apply=True, older_than=long_ago)).abandoned == 2
+    assert (await data.file_maintenance.cleanup(SYSTEM, older_than=long_ago)).abandoned == 2
+    assert (await data.file_maintenance.cleanup(SYSTEM, apply=True)).abandoned == 0, "too young"
+    assert (await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=long_ago)).abandoned == 2
     assert await keys(data) == []
     assert await rows(data) == (0, 0)
     for upload in (sent, unsent):

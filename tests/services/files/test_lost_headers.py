@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from data_layer import DataLayer, Settings, StorageKind, User
 from data_layer.api.app import create_app
 from data_layer.errors import DamagedFileError
+from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.files import FileView
 from data_layer.services.files.check import Problem
 from data_layer.testing.storage_servers import AzuriteServer
@@ -129,18 +130,18 @@ async def test_check_finds_it_and_repairs_it(data: DataLayer, owner: User) -> No
     files = await saved(data, owner)
     before = {key: await data.storage.stat(key) for key in await keys(data)}
     assert len(before) == 3, "a page, a picture and its thumbnail"
-    assert (await data.file_maintenance.check()).findings == ()
+    assert (await data.file_maintenance.check(SYSTEM)).findings == ()
     await lose_headers(data)
     for deep in (False, True):
-        report = await data.file_maintenance.check(deep=deep)
+        report = await data.file_maintenance.check(SYSTEM, deep=deep)
         assert {(finding.problem, finding.key) for finding in report.findings} == {
             (Problem.WRONG_HEADERS, key) for key in before
         }
         assert not report.is_clean
-    repaired = await data.file_maintenance.check(repair=True)
+    repaired = await data.file_maintenance.check(SYSTEM, repair=True)
     assert [finding.is_repaired for finding in repaired.findings] == [True] * 3
     assert repaired.is_clean
-    assert (await data.file_maintenance.check(deep=True)).findings == ()
+    assert (await data.file_maintenance.check(SYSTEM, deep=True)).findings == ()
     for key, was in before.items():
         there = await data.storage.stat(key)
         for name in (*HEADERS, "size", "sha256", "metadata"):
@@ -163,10 +164,10 @@ async def test_what_was_decompressed_by_a_copy_is_refused_found_and_repaired(
                 answer = await client.get(signed.url, headers=headers)
                 assert answer.status_code == 500
                 assert PAGE[:9] not in answer.content
-    [finding] = (await data.file_maintenance.check()).findings
+    [finding] = (await data.file_maintenance.check(SYSTEM)).findings
     assert (finding.problem, finding.is_repaired) == (Problem.WRONG_SIZE, False)
-    assert (await data.file_maintenance.check(repair=True)).is_clean
-    assert (await data.file_maintenance.check(deep=True)).findings == ()
+    assert (await data.file_maintenance.check(SYSTEM, repair=True)).is_clean
+    assert (await data.file_maintenance.check(SYSTEM, deep=True)).findings == ()
     assert await data.files.download(file.id, owner_id=owner.id) == PAGE
 
 
@@ -181,7 +182,7 @@ async def test_what_cannot_be_repaired_stays_as_it_is(data: DataLayer, owner: Us
     for changed in (damaged, {image.key: b"short", page.key: PAGE[:-1] + b"!"}):
         for key, content in changed.items():
             await data.storage.upload(content, key, "text/plain")
-        report = await data.file_maintenance.check(repair=True)
+        report = await data.file_maintenance.check(SYSTEM, repair=True)
         assert [finding.is_repaired for finding in report.findings] == [False, False]
         for key, content in changed.items():
             assert await data.storage.download(key) == content

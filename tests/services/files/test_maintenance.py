@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from data_layer import DataLayer, Project, User
 from data_layer.errors import StorageUnavailableError
+from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.files import Attachment
 from data_layer.services.files.check import CheckReport, Problem
 from tests.file_content import PAGE, picture
@@ -35,7 +36,7 @@ async def test_a_storage_in_order(data: DataLayer, owner: User, project: Project
     await data.files.save(PICTURE, owner_id=owner.id)
     await data.files.save(PAGE, owner_id=owner.id, attached_to=Attachment(project_id=project.id))
     await data.files.begin_upload(owner_id=owner.id, content_type="image/png", size=10)
-    report = await data.file_maintenance.check(deep=True, young_for=NOW)
+    report = await data.file_maintenance.check(SYSTEM, deep=True, young_for=NOW)
     assert report.is_clean
     assert (report.objects, report.recorded, report.unrecorded, report.young) == (3, 3, 0, 0)
     assert report.size == sum([file.size async for file in data.storage.list()])
@@ -58,13 +59,13 @@ async def test_everything_that_can_be_wrong(data: DataLayer, owner: User) -> Non
         (Problem.WRONG_SIZE, short.key),
         *((Problem.ORPHAN, key) for key in ("a-orphan", "files/00/orphan", "zz/orphan")),
     }
-    shallow = await data.file_maintenance.check(young_for=NOW)
+    shallow = await data.file_maintenance.check(SYSTEM, young_for=NOW)
     assert found(shallow) == wrong
-    deep = await data.file_maintenance.check(deep=True, young_for=NOW)
+    deep = await data.file_maintenance.check(SYSTEM, deep=True, young_for=NOW)
     assert found(deep) == wrong | {(Problem.WRONG_HASH, other.key), (Problem.WRONG_HASH, page.key)}
     sizes = {finding.key: (finding.expected_size, finding.size) for finding in deep.findings}
     assert sizes[short.key] == (short.size, 5)
-    young = await data.file_maintenance.check()
+    young = await data.file_maintenance.check(SYSTEM)
     assert found(young) == {(Problem.MISSING, lost.key), (Problem.WRONG_SIZE, short.key)}
     assert young.young == 3
 
@@ -93,24 +94,24 @@ async def test_a_file_that_any_row_names_is_no_orphan(data: DataLayer) -> None:
                     ).bindparams(key=key, offset=columns.index(column) % 2)
                 )
     await data.storage.upload(b"x", "legacy/nobody", "image/png")
-    report = await data.file_maintenance.check(young_for=NOW)
+    report = await data.file_maintenance.check(SYSTEM, young_for=NOW)
     orphans = {key for problem, key in found(report) if problem is Problem.ORPHAN}
     assert not orphans & expected
     assert "legacy/nobody" in orphans
     assert report.unrecorded == len(expected)
-    cleaned = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(seconds=-1), everywhere=True)
+    cleaned = await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=timedelta(seconds=-1), everywhere=True)
     assert cleaned.orphans == len(orphans)
     assert expected <= set(await keys(data))
-    assert (await data.file_maintenance.check(young_for=NOW)).findings == ()
+    assert (await data.file_maintenance.check(SYSTEM, young_for=NOW)).findings == ()
 
 
 async def test_the_example_data_is_in_order(data: DataLayer) -> None:
     await data.seed.load()
-    report = await data.file_maintenance.check(deep=True, young_for=NOW)
+    report = await data.file_maintenance.check(SYSTEM, deep=True, young_for=NOW)
     assert report.is_clean
     assert report.unrecorded == 0
     assert report.recorded == report.objects > 10
-    assert (await data.file_maintenance.cleanup(older_than=timedelta(seconds=-1), everywhere=True)).orphans == 0
+    assert (await data.file_maintenance.cleanup(SYSTEM, older_than=timedelta(seconds=-1), everywhere=True)).orphans == 0
 
 
 async def test_a_row_whose_file_is_gone(data: DataLayer) -> None:
@@ -119,7 +120,7 @@ async def test_a_row_whose_file_is_gone(data: DataLayer) -> None:
     async with data.transaction() as tx:
         tx.add(user)
         tx.add(linked)
-    assert found(await data.file_maintenance.check()) == {(Problem.MISSING, "avatars/gone.png")}
+    assert found(await data.file_maintenance.check(SYSTEM)) == {(Problem.MISSING, "avatars/gone.png")}
 
 
 async def test_cleaning_up_says_first_what_it_would_do(data: DataLayer, owner: User) -> None:
@@ -129,21 +130,21 @@ async def test_cleaning_up_says_first_what_it_would_do(data: DataLayer, owner: U
     await damage(data, "files/orphan", b"orphan")
     await damage(data, "of-the-application", b"other")
     before = await keys(data)
-    planned = await data.file_maintenance.cleanup(older_than=NOW)
+    planned = await data.file_maintenance.cleanup(SYSTEM, older_than=NOW)
     assert (planned.applied, planned.unreferenced, planned.orphans, planned.orphan_size) == (False, 1, 1, 6)
     assert await keys(data) == before
-    too_young = await data.file_maintenance.cleanup(apply=True)
+    too_young = await data.file_maintenance.cleanup(SYSTEM, apply=True)
     assert (too_young.unreferenced, too_young.orphans) == (0, 0)
     assert await keys(data) == before
     told: list[tuple[str, int]] = []
     done = await data.file_maintenance.cleanup(
-        apply=True, older_than=NOW, on_progress=lambda what, count: told.append((what, count))
+        SYSTEM, apply=True, older_than=NOW, on_progress=lambda what, count: told.append((what, count))
     )
     assert (done.applied, done.unreferenced, done.orphans) == (True, 1, 1)
     assert ("orphans", 1) in told
     assert await keys(data) == ["of-the-application"]
     assert await rows(data) == (0, 0)
-    again = await data.file_maintenance.cleanup(apply=True, older_than=NOW)
+    again = await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=NOW)
     assert (again.unreferenced, again.orphans) == (0, 0)
 
 
@@ -162,8 +163,8 @@ async def test_cleaning_up_goes_on_after_a_failure(
 
         patch.setattr(data.storage, "delete_many", fail)
         with pytest.raises(StorageUnavailableError):
-            await data.file_maintenance.cleanup(apply=True, older_than=NOW)
-    await data.file_maintenance.cleanup(apply=True, older_than=NOW)
+            await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=NOW)
+    await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=NOW)
     assert await keys(data) == [kept.key]
     assert await rows(data) == (1, 1)
 
@@ -191,11 +192,11 @@ async def test_odd_names_in_the_folder_are_named_and_stay(data: DataLayer, owner
     for name in odd:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"odd")
-    report = await data.file_maintenance.check(deep=True, young_for=NOW)
+    report = await data.file_maintenance.check(SYSTEM, deep=True, young_for=NOW)
     assert report.is_clean
     assert (report.objects, report.unusable) == (1, len(odd))
     assert sorted(report.unusable_keys) == sorted(ascii(name)[1:-1] for name in odd)
-    cleaned = await data.file_maintenance.cleanup(apply=True, older_than=timedelta(seconds=-1), everywhere=True)
+    cleaned = await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=timedelta(seconds=-1), everywhere=True)
     assert (cleaned.unusable, cleaned.orphans) == (len(odd), 0)
     assert all((folder / name).exists() for name in odd)
     assert await data.files.download(saved.id, owner_id=owner.id) == PAGE

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from data_layer import DataLayer, Settings, StorageKind
 from data_layer.errors import ConfigurationError, StorageUnavailableError
+from data_layer.schemas.actors import SYSTEM
 from data_layer.services.files import migration
 from data_layer.testing.storage_servers import AzuriteServer, RcloneServer
 from tests.file_content import PAGE, picture
@@ -67,7 +68,7 @@ async def test_there_and_back_again(data: DataLayer, settings: Settings, monkeyp
             again = await moving.file_maintenance.migrate(target, on_progress=done.append)
             assert (again.copied, again.present, again.moved) == (0, len(before), 0)
             assert done == [*range(2, len(before) + 1, 2), len(before)]
-            assert (await moving.file_maintenance.check()).is_clean
+            assert (await moving.file_maintenance.check(SYSTEM)).is_clean
         async with DataLayer(both(settings, target, None)) as moved:
             assert await keys(moved) == before
             for information in stored:
@@ -81,7 +82,7 @@ async def test_there_and_back_again(data: DataLayer, settings: Settings, monkeyp
             served = await moved.public_files.find(public.name)
             chunks = moved.public_files.read(served, start=0, end=served.size, decoded=False)
             assert (served.etag, b"".join([chunk async for chunk in chunks])) == (etag, contents[0])
-            assert (await moved.file_maintenance.check(deep=True)).is_clean
+            assert (await moved.file_maintenance.check(SYSTEM, deep=True)).is_clean
 
 
 async def test_the_service_goes_on_meanwhile(data: DataLayer, settings: Settings) -> None:
@@ -106,7 +107,7 @@ async def test_the_service_goes_on_meanwhile(data: DataLayer, settings: Settings
         assert kept == {file.id for file in (*files, *saved)} - {file.id for file in deleted}
         for file_id in kept:
             assert await after.files.download(file_id, owner_id=owner.id)
-        assert (await after.file_maintenance.check(deep=True, young_for=timedelta(0))).is_clean
+        assert (await after.file_maintenance.check(SYSTEM, deep=True, young_for=timedelta(0))).is_clean
 
 
 async def test_an_interrupted_migration_goes_on(
@@ -136,7 +137,7 @@ async def test_an_interrupted_migration_goes_on(
         report = await moving.file_maintenance.migrate(S3)
         assert report.present >= 4
         assert report.moved == 8
-        assert (await moving.file_maintenance.check(deep=True)).is_clean
+        assert (await moving.file_maintenance.check(SYSTEM, deep=True)).is_clean
 
 
 async def test_a_file_that_is_missing_is_told(data: DataLayer, settings: Settings) -> None:

@@ -30,6 +30,7 @@ from data_layer.errors import (
     NotFoundError,
     StorageUnavailableError,
 )
+from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.files import Attachment
 from data_layer.services.files import ANY_OWNER
 from tests.file_content import PAGE, SVG, chunked, opened, picture
@@ -109,7 +110,7 @@ async def test_simultaneous_savers_of_the_same_bytes(data: DataLayer, owner: Use
     view = await data.files.stat(saved[0].id, owner_id=owner.id)
     assert view.reference_count == writers
     assert sorted(await keys(data)) == sorted([view.key, *(small.key for small in view.thumbnails)])
-    assert (await data.file_maintenance.check(deep=True)).is_clean
+    assert (await data.file_maintenance.check(SYSTEM, deep=True)).is_clean
 
 
 async def test_saving_and_deleting_the_same_bytes_at_once_never_loses_them(data: DataLayer, owner: User) -> None:
@@ -323,7 +324,7 @@ class TestInterruptions:
             saving.cancel()
             await asyncio.wait([saving])
             stored += not saving.cancelled()
-        report = await data.file_maintenance.check(deep=True, young_for=-DAY)
+        report = await data.file_maintenance.check(SYSTEM, deep=True, young_for=-DAY)
         assert report.findings == ()
         assert report.recorded == report.objects
         assert stored < 15

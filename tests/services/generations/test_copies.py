@@ -160,9 +160,9 @@ async def test_a_clone_keeps_the_files_of_an_original_that_is_removed(
     assert len(await data.files.list(owner_id=owner.actor.user_id, attached_to=Attachment(project_id=clone.id))) == 1
 
     await remove_for_good(data, project.id)
-    await data.file_maintenance.cleanup(apply=True, older_than=timedelta(0))
+    await data.file_maintenance.cleanup(SYSTEM, apply=True, older_than=timedelta(0))
     assert (await data.storage.download(key)) == SCREENSHOT
-    assert not [found for found in (await data.file_maintenance.check(deep=True)).findings if found.key == key]
+    assert not [found for found in (await data.file_maintenance.check(SYSTEM, deep=True)).findings if found.key == key]
     await remove_for_good(data, clone.id)
     assert not await data.storage.exists(key)
 

@@ -225,7 +225,7 @@ async def usage(call: PageCall, days: str = "30") -> Response:
 @pages.get("/system")
 async def system(call: PageCall) -> Response:
     """The figures of database, cache and storage; the page asks for them again every few seconds."""
-    figures = await call.data.operations.statistics(call.actor)
+    figures = await call.data.statistics(call.actor)
     storage, database = figures.storage, figures.database
     return call.page(
         "system.html",

@@ -34,28 +34,9 @@ class FileMaintenance:
         self._backends = backends
         self._removal = removal
 
-    async def authorize(self, actor: Actor, *, description: str = "") -> None:
-        """Refuse unless the actor may maintain the storage, and record that it is about to be changed.
-
-        Args:
-            actor: an administrator, or the operator.
-            description: what is going to be changed, for the audit trail; empty if nothing is.
-
-        Raises:
-            PermissionDeniedError: the actor may not.
-        """
-        require(actor, Permission.MAINTAIN_STORAGE)
-        async with self._transactions() as tx:
-            require(await as_of_now(tx, actor), Permission.MAINTAIN_STORAGE)
-            if description:
-                tx.add(
-                    AuditLog.admin_action(
-                        AuditAction.SYSTEM_MAINTENANCE, actor.user_id, description, resource_type="stored_files"
-                    )
-                )
-
     async def check(
         self,
+        actor: Actor,
         *,
         deep: bool = False,
         repair: bool = False,
@@ -65,11 +46,16 @@ class FileMaintenance:
         """Compare the table with the storage, both ways.
 
         Args:
+            actor: an administrator, or the operator.
             deep: read everything and compare the hashes, too.
             repair: store objects again whose bytes are there, but not as the table describes them.
             young_for: how old an object must be to be called an orphan.
             on_progress: called with how many objects were seen.
+
+        Raises:
+            PermissionDeniedError: the actor may not.
         """
+        await self._authorize(actor, "Repaired stored files" if repair else None)
         check = FileCheck(
             self._transactions,
             self._backends,
@@ -81,6 +67,7 @@ class FileMaintenance:
 
     async def cleanup(
         self,
+        actor: Actor,
         *,
         apply: bool = False,
         older_than: timedelta = SAFETY_AGE,
@@ -90,12 +77,17 @@ class FileMaintenance:
         """Remove what is expired, abandoned, unreferenced or unknown; by default only say what it would be.
 
         Args:
+            actor: an administrator, or the operator.
             apply: really remove it.
             older_than: how long it must have been so.
             everywhere: take objects that no row knows for useless also outside of the folders in which files are
                 saved. Not for a storage that an application puts files into by itself.
             on_progress: called with what was removed, and how many so far.
+
+        Raises:
+            PermissionDeniedError: the actor may not.
         """
+        await self._authorize(actor, "Removed useless files" if apply else None)
         cleanup = FileCleanup(
             self._transactions,
             self._backends,
@@ -143,3 +135,15 @@ class FileMaintenance:
         """How many objects there are and what they take, as the table says."""
         async with self._transactions() as tx:
             return await tx.stored_files.usage()
+
+    async def _authorize(self, actor: Actor, description: str | None) -> None:
+        """Refuse unless the actor may maintain the storage, and record what is about to be changed, if anything is."""
+        require(actor, Permission.MAINTAIN_STORAGE)
+        async with self._transactions() as tx:
+            require(await as_of_now(tx, actor), Permission.MAINTAIN_STORAGE)
+            if description is not None:
+                tx.add(
+                    AuditLog.admin_action(
+                        AuditAction.SYSTEM_MAINTENANCE, actor.user_id, description, resource_type="stored_files"
+                    )
+                )
