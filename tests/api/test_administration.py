@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 from collections.abc import AsyncIterator
@@ -198,5 +199,30 @@ async def test_the_storage_is_checked_and_cleaned_with_progress(
 
     monkeypatch.setattr(FileMaintenance, "check", fail)
     answer = await client.post("/v1/admin/storage/check", json={}, headers=headers)
+    assert code_of(answer) == (503, "storage_unavailable"), "nothing was sent yet"
+
+    async def fail_later(*_: object, **__: object) -> None:
+        await asyncio.sleep(0.1)
+        await fail()
+
+    monkeypatch.setattr(FileMaintenance, "check", fail_later)
+    answer = await client.post("/v1/admin/storage/check", json={}, headers=headers)
+    assert answer.status_code == 200
     assert json.loads(answer.text.splitlines()[-1])["problem"]["code"] == "storage_unavailable"
     assert "bucket" not in answer.text
+
+
+async def test_the_storage_is_maintained_by_administrators_and_the_operator(
+    data: DataLayer, client: httpx.AsyncClient
+) -> None:
+    await make_account(data, "moderator@example.com", role=UserRole.MODERATOR)
+    headers = await logged_in(client, "moderator@example.com")
+    for path in ("check", "cleanup"):
+        refused = await client.post(f"/v1/admin/storage/{path}", json={}, headers=headers)
+        assert code_of(refused) == (403, "permission_denied")
+    await data.file_maintenance.check(SYSTEM)
+    await data.file_maintenance.check(SYSTEM, repair=True)
+    await data.file_maintenance.cleanup(SYSTEM)
+    await data.file_maintenance.cleanup(SYSTEM, apply=True)
+    page = await data.audit.list(SYSTEM, AuditFilter(actions=(AuditAction.SYSTEM_MAINTENANCE,)), view=AuditView.FULL)
+    assert [entry.user_id for entry in page.entries] == [None, None], "what changed something"

@@ -206,6 +206,10 @@ def creates_something(methods: Iterable[str], options: Mapping[str, Any], *, nee
     return needs_login and "POST" in methods and options.get("status_code") == 201
 
 
+def _with_parameter(extra: dict[str, Any], parameter: Mapping[str, Any]) -> dict[str, Any]:
+    return extra | {"parameters": [*extra.get("parameters", ()), parameter]}
+
+
 def _limited(receive: Receive, most: int) -> Receive:
     """The messages of a request up to so many bytes: FastAPI reads the whole body before it looks at it."""
     size = 0
@@ -291,9 +295,9 @@ class Routes:
         extra = options.pop("openapi_extra", {}) | ({"security": security} if needs_login else {})
         if creates_something({method}, options, needs_login=needs_login):
             errors = {409, *errors}
-            extra = extra | {"parameters": [IDEMPOTENCY_KEY]}
+            extra = _with_parameter(extra, IDEMPOTENCY_KEY)
         if 428 in errors:
-            extra = extra | {"parameters": [_IF_MATCH]}
+            extra = _with_parameter(extra, _IF_MATCH)
         statuses = {429, 503, *errors} | (set() if takes_long else {504}) | ({401, 403} if needs_login else set())
         if options.get("status_code") == 204:
             options["response_model"] = None

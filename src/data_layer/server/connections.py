@@ -41,7 +41,7 @@ from uvicorn.server import ServerState
 
 from data_layer.observability.log import get_log
 from data_layer.server.lifecycle import refuse, with_close
-from data_layer.server.problems import MEDIA_TYPE, problem
+from data_layer.server.problems import MEDIA_TYPE, new_request_id, problem
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -316,14 +316,15 @@ class LimitedConnection(HttpToolsProtocol):
         if cycle is not None:
             cycle.disconnected = True
             cycle.message_event.set()
-        log.info("request_refused", status=status.value, reason=status.phrase)
+        request_id = new_request_id()
+        log.info("request_refused", status=status.value, reason=status.phrase, correlation_id=request_id)
         self.flow.resume_reading()
-        self.transport.write(self._refusal(status))
+        self.transport.write(self._refusal(status, request_id))
         self.transport.write_eof()
         self._linger()
 
-    def _refusal(self, status: HTTPStatus) -> bytes:
-        body = problem(status, status.name.lower(), f"the request was refused: {status.phrase.lower()}")
+    def _refusal(self, status: HTTPStatus, request_id: str) -> bytes:
+        body = problem(status, status.name.lower(), f"the request was refused: {status.phrase.lower()}", request_id)
         headers = [
             *self.server_state.default_headers,
             (b"content-type", MEDIA_TYPE),
@@ -381,8 +382,9 @@ class _ProbesOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] not in PROBES:
-            log.warning("request_refused", status=503, reason="all connections are in use")
-            await refuse(send, "overloaded", "too many connections are open; try again in a moment")
+            request_id = new_request_id()
+            log.warning("request_refused", status=503, reason="all connections are in use", correlation_id=request_id)
+            await refuse(send, "overloaded", "too many connections are open; try again in a moment", request_id)
             return
 
         async def answer(message: Message) -> None:

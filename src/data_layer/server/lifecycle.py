@@ -10,7 +10,7 @@ import orjson
 
 from data_layer.concurrency import is_set_within
 from data_layer.observability.log import get_log
-from data_layer.server.problems import MEDIA_TYPE, problem
+from data_layer.server.problems import MEDIA_TYPE, new_request_id, problem
 from data_layer.web.stream_ends import SCOPE_KEY, StreamEnds
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ class LifecycleMiddleware:
         elif scope["path"] == "/livez":
             await _answer(send, HTTPStatus.OK, {"status": "alive"})
         else:
-            await refuse(send, reason, _message(reason))
+            request_id = new_request_id()
+            log.info("request_refused", status=503, reason=reason, correlation_id=request_id)
+            await refuse(send, reason, _message(reason), request_id)
 
     async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a WebSocket on, or refuse it while there is nobody to talk to."""
@@ -102,8 +104,9 @@ class LifecycleMiddleware:
             # Its time at the end of the process is over; the caller that waits for the answer learns it.
             if not self._is_stopping or is_answered:
                 raise
-            log.warning("request_abandoned", method=scope["method"], path=scope["path"])
-            await refuse(send, "stopping", _message("stopping"))
+            request_id = new_request_id()
+            log.warning("request_abandoned", method=scope["method"], path=scope["path"], correlation_id=request_id)
+            await refuse(send, "stopping", _message("stopping"), request_id)
 
 
 def with_close(message: Message) -> Message:
@@ -114,10 +117,10 @@ def with_close(message: Message) -> Message:
     return {**message, "headers": [*others, _CLOSE]}
 
 
-async def refuse(send: Send, code: str, message: str) -> None:
-    """Answer that this process cannot take the request now."""
+async def refuse(send: Send, code: str, message: str, request_id: str) -> None:
+    """Answer that this process cannot take the request now; the caller has logged that with the same id."""
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    await _send(send, status, problem(status, code, message), MEDIA_TYPE)
+    await _send(send, status, problem(status, code, message, request_id), MEDIA_TYPE)
 
 
 def _message(reason: str) -> str:

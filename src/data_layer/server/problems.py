@@ -10,7 +10,12 @@ import orjson
 MEDIA_TYPE = b"application/problem+json"
 
 
-def problem(status: HTTPStatus, code: str, detail: str) -> bytes:
+def new_request_id() -> str:
+    """An id for a request that the server refuses, for the answer and the log."""
+    return uuid4().hex
+
+
+def problem(status: HTTPStatus, code: str, detail: str, request_id: str) -> bytes:
     """The body of a refusal: ``code`` is for programs and stays; ``detail`` is for people and may change."""
     content: dict[str, object] = {
         "type": "about:blank",
@@ -18,7 +23,7 @@ def problem(status: HTTPStatus, code: str, detail: str) -> bytes:
         "status": status.value,
         "detail": detail,
         "code": code,
-        "request_id": uuid4().hex,
+        "request_id": request_id,
         "fields": [],
     }
     return orjson.dumps(content)
