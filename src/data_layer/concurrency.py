@@ -214,6 +214,7 @@ class RegularFlush(Generic[Error]):
         flush: writes. It may raise what is ``expected``, and nothing else.
         expected: the kind of errors that pass.
         on_error: called with such an error; the next attempt comes ``retry_seconds`` later than usual.
+        on_loss: called with such an error at the end, when there is no further attempt.
         seconds: between two times.
         retry_seconds: see ``on_error``.
         name: of the task.
@@ -224,6 +225,7 @@ class RegularFlush(Generic[Error]):
         flush: Callable[[], Awaitable[None]],
         expected: type[Error],
         on_error: Callable[[Error], None],
+        on_loss: Callable[[Error], None],
         *,
         seconds: float,
         retry_seconds: float,
@@ -232,6 +234,7 @@ class RegularFlush(Generic[Error]):
         self._flush = flush
         self._expected = expected
         self._on_error = on_error
+        self._on_loss = on_loss
         self._seconds = seconds
         self._retry_seconds = retry_seconds
         self._name = name
@@ -249,13 +252,20 @@ class RegularFlush(Generic[Error]):
         self._wake.set()
 
     async def close(self) -> None:
-        """Stop, within five seconds; what is being written now is written to its end, lest it be written twice."""
+        """Stop, and write what is left.
+
+        What is being written now has five seconds to be written to its end, lest it be written twice.
+        """
         task, self._task = self._task, None
         self._is_closing = True
         self._wake.set()
         if task is not None:
             await asyncio.wait([task], timeout=_CLOSE_SECONDS)
             await cancel_and_wait(task)
+        try:
+            await self._flush()
+        except self._expected as error:
+            self._on_loss(error)
 
     async def _run(self) -> None:
         while not self._is_closing:

@@ -15,6 +15,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
@@ -42,7 +43,6 @@ MOST_OF_A_RUN = 64
 _LARGEST = 20 * 2**20
 _SECONDS = 45.0
 _AT_ONCE = 4
-_PAGE_OF_FILES = 200
 _PREFIX = "asset-"
 _ADDRESS = re.compile(r"""https?://[^\s"'<>()\\`{}|^]{1,4000}""")
 _LOCAL = re.compile(r"""(?:https?://[^\s"'<>()\\`/]{1,255})?/local-assets/([A-Za-z0-9][A-Za-z0-9._-]{0,199})""")
@@ -215,21 +215,13 @@ class Assets:
     async def _public_addresses(self, actor: Actor, project_id: UUID) -> dict[str, str]:
         """The permanent addresses of the assets of a project, by the hashes of those that they had."""
         found: dict[str, str] = {}
-        after: UUID | None = None
-        while True:
-            files = await self._data.files.list(
-                owner_id=actor.user_id,
-                attached_to=Attachment(project_id=project_id),
-                limit=_PAGE_OF_FILES,
-                after=after,
-            )
-            for file in files:
+        attached_to = Attachment(project_id=project_id)
+        async with aclosing(self._data.files.list_all(owner_id=actor.user_id, attached_to=attached_to)) as files:
+            async for file in files:
                 if file.file_name is not None and file.file_name.startswith(_PREFIX):
                     published = await self._data.files.publish(file.id, owner_id=actor.user_id)
                     found[file.file_name.removeprefix(_PREFIX)[:64]] = f"{PUBLIC_PATH}{published.name}"
-            if len(files) < _PAGE_OF_FILES:
-                return found
-            after = files[-1].id
+        return found
 
 
 def _rewrite(code: str, code_id: UUID, public: Mapping[str, str], base: str) -> str:

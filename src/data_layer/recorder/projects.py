@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from importlib.resources import files
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -36,7 +37,6 @@ def open_address(project_id: UUID) -> str:
 
 _TREE = f"{PROJECTS_PATH}/tree/"
 _SCRIPT = f"{PROJECTS_PATH}/projects.js"
-_PAGE_OF_FILES = 200
 _HEADERS = {
     # Pictures of projects may lie at the storage; pages of variants run in an opaque origin, below this one or not.
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; "
@@ -81,21 +81,16 @@ async def _answer_tree(data: DataLayer, assets: Assets, actor: Actor, name: str,
 async def _media(data: DataLayer, actor: Actor, project_id: UUID, wanted: set[str]) -> Media:
     """The images and videos of a project's prompts; what cannot be read is left out."""
     media: dict[str, tuple[str, str]] = {}
-    after: UUID | None = None
-    while wanted - media.keys():
-        found = await data.files.list(
-            owner_id=actor.user_id,
-            attached_to=Attachment(project_id=project_id),
-            limit=_PAGE_OF_FILES,
-            after=after,
-        )
-        for file in found:
+    if not wanted:
+        return media
+    attached_to = Attachment(project_id=project_id)
+    async with aclosing(data.files.list_all(owner_id=actor.user_id, attached_to=attached_to)) as found:
+        async for file in found:
             name = (file.file_name or "").partition(".")[0]
             if name in wanted and name not in media:
                 await _read(data, actor, file, media)
-        if len(found) < _PAGE_OF_FILES:
-            break
-        after = found[-1].id
+                if wanted <= media.keys():
+                    break
     return media
 
 

@@ -54,6 +54,7 @@ class ViewCounts:
             self.flush,
             DataLayerError,
             self._note_delay,
+            self._note_loss,
             seconds=FLUSH_SECONDS,
             retry_seconds=FLUSH_SECONDS,
             name="view-counts",
@@ -79,10 +80,6 @@ class ViewCounts:
     async def close(self) -> None:
         """Stop, and write what is left; what cannot be written is lost, and logged."""
         await self._flusher.close()
-        try:
-            await self.flush()
-        except DataLayerError as error:
-            log.warning("views_lost", rows=len(self._seen), reason=str(error))
 
     async def flush(self) -> None:
         """Write what was collected. What cannot be written is kept for the next time.
@@ -126,3 +123,6 @@ class ViewCounts:
 
     def _note_delay(self, error: DataLayerError) -> None:
         log.warning("views_delayed", rows=len(self._seen), reason=str(error))
+
+    def _note_loss(self, error: DataLayerError) -> None:
+        log.warning("views_lost", rows=len(self._seen), reason=str(error))

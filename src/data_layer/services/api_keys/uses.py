@@ -33,6 +33,7 @@ class KeyUses:
             self.flush,
             DataLayerError,
             self._note_delay,
+            self._note_loss,
             seconds=FLUSH_SECONDS,
             retry_seconds=_RETRY_SECONDS,
             name="api-key-uses",
@@ -66,10 +67,9 @@ class KeyUses:
     async def close(self) -> None:
         """Stop, and write what is left; what cannot be written is lost, and logged."""
         await self._flusher.close()
-        try:
-            await self.flush()
-        except DataLayerError as error:
-            log.warning("api_key_uses_lost", keys=len(self._last), reason=str(error))
 
     def _note_delay(self, error: DataLayerError) -> None:
         log.warning("api_key_uses_delayed", keys=len(self._last), reason=str(error))
+
+    def _note_loss(self, error: DataLayerError) -> None:
+        log.warning("api_key_uses_lost", keys=len(self._last), reason=str(error))

@@ -93,13 +93,8 @@ class ApiKeyValidator:
         await self._loads.finish()
 
     def _is_believed(self, copy: _Copy) -> bool:
-        now, watermark = self._clock(), self._watermark
-        return (
-            now < copy.usable_until
-            and now < watermark.fresh_until
-            and watermark.vouches_for(copy.key.id, copy.as_of, copy.server)
-            and watermark.vouches_for(copy.key.user_id, copy.as_of, copy.server)
-        )
+        now, key = self._clock(), copy.key
+        return now < copy.usable_until and self._watermark.believes(now, copy.as_of, copy.server, key.id, key.user_id)
 
     async def _load(self, key_hash: str) -> ActiveApiKey:
         asked_at = self._clock()

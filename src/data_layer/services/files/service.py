@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -34,6 +34,8 @@ from data_layer.storage.validation import Inspector, canonical_type, clean_file_
 
 SHOWN_INLINE = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 """What a browser only ever shows; everything else is to be saved, because it may be hostile."""
+
+_PAGE = 200
 
 
 @checks_arguments
@@ -167,6 +169,19 @@ class FileService:
         """A page of an owner's files, oldest first; ``after`` is the id of the last one of the page before."""
         async with self._transactions() as tx:
             return await tx.files.views(owner_id=owner_id, attached_to=attached_to, limit=limit, after=after)
+
+    async def list_all(
+        self, *, owner_id: UUID | None, attached_to: Attachment | None = None
+    ) -> AsyncGenerator[FileView]:
+        """All files of an owner, oldest first, which are read in pages: ``async for file in …``."""
+        after: UUID | None = None
+        while True:
+            page = await self.list(owner_id=owner_id, attached_to=attached_to, limit=_PAGE, after=after)
+            for file in page:
+                yield file
+            if len(page) < _PAGE:
+                return
+            after = page[-1].id
 
     @asynccontextmanager
     async def open(self, file_id: UUID, *, owner_id: Owner) -> AsyncIterator[OpenFile]:

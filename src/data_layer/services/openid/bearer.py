@@ -149,7 +149,7 @@ class BearerTokens:
         else:
             self._provider.verifier.require_current(verified)
         known = self._known.get(verified.subject)
-        if known is not None and self._is_believed(known):
+        if known is not None and self._watermark.believes(self._clock(), known.as_of, known.server, known.user_id):
             if self._clock() > known.remembered_at + _REMINDED_SECONDS:
                 known = await self._remind(verified.subject, known)
             return known.actor
@@ -165,11 +165,6 @@ class BearerTokens:
         if "cnf" in verified.claims:  # RFC 7800: worth something only with a proof, which nobody asks for here.
             raise refused("it is bound to a key, and the request does not prove that it has it")
         return verified
-
-    def _is_believed(self, known: _KnownAccount) -> bool:
-        return self._clock() < self._watermark.fresh_until and self._watermark.vouches_for(
-            known.user_id, known.as_of, known.server
-        )
 
     async def _look_up(self, verified: VerifiedToken, token: str) -> _KnownAccount:
         self._follow()

@@ -48,6 +48,7 @@ class Activity:
             self.flush,
             DataLayerError,
             self._note_delay,
+            self._note_loss,
             seconds=FLUSH_SECONDS,
             retry_seconds=_RETRY_SECONDS,
             name="session-activity",
@@ -74,10 +75,6 @@ class Activity:
     async def close(self) -> None:
         """Stop, and write what is left; what cannot be written is lost, and logged."""
         await self._flusher.close()
-        try:
-            await self.flush()
-        except DataLayerError as error:
-            log.warning("session_activity_lost", sessions=len(self._waiting), reason=str(error))
 
     async def flush(self) -> None:
         """Write what was collected. What cannot be written is kept for the next time.
@@ -124,3 +121,6 @@ class Activity:
 
     def _note_delay(self, error: DataLayerError) -> None:
         log.warning("session_activity_delayed", sessions=len(self._waiting), reason=str(error))
+
+    def _note_loss(self, error: DataLayerError) -> None:
+        log.warning("session_activity_lost", sessions=len(self._waiting), reason=str(error))

@@ -81,12 +81,8 @@ class SessionValidator:
             self.counts.refused += 1
             raise refused()
         key = self._hasher.hash(token)
-        copy = self._near.by_key.get(key)
-        now = self._clock()
-        if copy is not None and now < copy.usable_until and now < self._watermark.fresh_until:
-            self.counts.near += 1
-            self._activity.note(copy, now)
-            return copy.session
+        if (session := self._near_session(key)) is not None:
+            return session
         hashes = self._hasher.hashes(token)
         return await self._look_up(key, lambda tx: tx.sessions.find_active(hashes))
 
@@ -95,17 +91,23 @@ class SessionValidator:
         if not isinstance(session_id, UUID):
             raise InvalidValueError(f"session_id must be a UUID, not {type(session_id).__name__}", field="session_id")
         key = str(session_id)
-        copy = self._near.by_key.get(key)
-        now = self._clock()
-        if copy is not None and now < copy.usable_until and now < self._watermark.fresh_until:
-            self.counts.near += 1
-            self._activity.note(copy, now)
-            return copy.session
+        if (session := self._near_session(key)) is not None:
+            return session
         return await self._look_up(key, lambda tx: tx.sessions.find_active_by_id(session_id))
 
     async def close(self) -> None:
         """Wait for what is being looked up."""
         await self._loads.finish()
+
+    def _near_session(self, key: str) -> ActiveSession | None:
+        """The session that this process has a copy of. A change drops the copy, so only its age is to be looked at."""
+        copy = self._near.by_key.get(key)
+        now = self._clock()
+        if copy is None or now >= copy.usable_until or now >= self._watermark.fresh_until:
+            return None
+        self.counts.near += 1
+        self._activity.note(copy, now)
+        return copy.session
 
     async def _look_up(self, key: str, find: Find) -> ActiveSession:
         """Load a session, once for concurrent callers; cancelling one does not disturb the others."""
@@ -142,11 +144,10 @@ class SessionValidator:
             return None
         found = await self._shared.read(key)
         now = self._clock()
-        if found is None or now >= self._watermark.fresh_until:
+        if found is None or not self._watermark.believes(now, found.as_of, found.server, found.session.id):
             return None
         found = replace(found, seconds_left=found.expires_at - self._watermark.database_time(now))
-        is_believed = self._watermark.vouches_for(found.session.id, found.as_of, found.server)
-        return found if is_believed and found.seconds_left > self._margin else None
+        return found if found.seconds_left > self._margin else None
 
     async def _find_stored(self, find: Find) -> FoundSession:
         async with self._transactions() as tx:

@@ -89,6 +89,17 @@ class Watermark:
         """Whether a copy holds all changes of its session that this process can know of."""
         return server == self._server and as_of >= self._floor and self._changes.get(session_id, -1) < as_of
 
+    def believes(self, now: float, as_of: int, server: str, *ids: UUID) -> bool:
+        """Whether a copy that depends on these ids may be believed now.
+
+        Args:
+            now: the time by this process's clock.
+            as_of: how far the journal was when the copy was read.
+            server: that it was read from.
+            ids: of the sessions, keys or accounts whose change makes the copy a wrong one.
+        """
+        return now < self.fresh_until and all(self.vouches_for(each, as_of, server) for each in ids)
+
     def give_up(self, session_ids: Iterable[UUID]) -> None:
         """Believe no copy of these sessions any more: this process has ended them itself."""
         self._changes.update(dict.fromkeys(session_ids, _FOR_EVER))

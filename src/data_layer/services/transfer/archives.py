@@ -153,7 +153,7 @@ class ProjectArchives:
             generations.append(described)
             yield "generations"
         files: list[dict[str, Any]] = []
-        async for file in self._files_of(project):
+        async for file in self._files.list_all(owner_id=project.user_id, attached_to=Attachment(project_id=project.id)):
             name = f"files/{len(files) + 1:04}.{_extension_of(file)}"
             try:
                 downloaded = await self._files.download(file.id, owner_id=project.user_id)
@@ -192,16 +192,6 @@ class ProjectArchives:
             "images": images,
         }
         await _write(archive, DESCRIPTION, orjson.dumps(content, option=orjson.OPT_INDENT_2))
-
-    async def _files_of(self, project: ProjectFull) -> AsyncIterator[FileView]:
-        after, attached_to = None, Attachment(project_id=project.id)
-        while True:
-            page = await self._files.list(owner_id=project.user_id, attached_to=attached_to, limit=_PAGE, after=after)
-            for file in page:
-                yield file
-            if len(page) < _PAGE:
-                return
-            after = page[-1].id
 
     async def _images_of(self, actor: Actor, project: ProjectFull) -> AsyncIterator[UUID]:
         after = None

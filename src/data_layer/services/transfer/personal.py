@@ -19,6 +19,7 @@ from __future__ import annotations
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -203,12 +204,10 @@ class _Export:
 
     async def _files(self) -> AsyncIterator[FileView]:
         """The files that no project has."""
-        after = None
-        while page := await self._sources.files.list(owner_id=self._user_id, limit=_PAGE, after=after):
-            for file in page:
+        async with aclosing(self._sources.files.list_all(owner_id=self._user_id)) as files:
+            async for file in files:
                 if file.project_id is None and file.code_id is None and file.image_id is None:
                     yield file
-            after = page[-1].id
 
     async def _write_project(self, archive: zipfile.ZipFile, project_id: UUID) -> AsyncIterator[None]:
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as waiting:
