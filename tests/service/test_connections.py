@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from data_layer.observability.log import FIELDS
 from data_layer.server.connections import ConnectionLimits
 from data_layer.server.http_server import HttpServer
 from data_layer.settings.service import ServiceSettings
@@ -385,6 +386,16 @@ async def test_what_is_not_http_is_refused_in_our_words(request_: bytes) -> None
         client = await served.connect()
         await client.send(request_)
         assert await client.refusal() == (400, "bad_request")
+
+
+async def test_a_refusal_names_its_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "data_layer.server")
+    async with serving(QUICK) as served:
+        client = await served.connect()
+        await client.send(b"FOO / HTTP/1.1\r\n\r\n")
+        _, _, body = await client.answer()
+    [refused] = [record for record in caplog.records if record.message == "request_refused"]
+    assert vars(refused)[FIELDS]["correlation_id"] == json.loads(body)["request_id"]
 
 
 async def test_garbage_after_a_request_does_not_get_into_its_answer() -> None:
