@@ -80,6 +80,10 @@ def create_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> FastAPI:
         files.make_public_router(data),
         *faces,
     )
+    routes = [route for resource in _RESOURCES for route in resource.routes]
+    spelled_out = {route.path for route in routes if "{" not in route.path}
+    for route in routes:
+        route.give_way(spelled_out)
     app = FastAPI(
         title="Data layer for Screenshot to Code",
         version=__version__,
@@ -92,7 +96,7 @@ def create_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> FastAPI:
         redirect_slashes=False,
         # Not by include_router, which makes each of them a second time.
         routes=[
-            *(route for resource in _RESOURCES for route in resource.routes),
+            *routes,
             *(route for part in parts for route in part.routes),
         ],
     )

@@ -151,14 +151,24 @@ class ServiceRoute(APIRoute):
         self._counted = counted
         self._max_body = max_body
         self._literal = path.partition("{")[0]
+        self._gives_way_to: frozenset[str] = frozenset()
         self._is_idempotent = creates_something(options.get("methods", ()), options, needs_login=needs_login)
         super().__init__(path, endpoint, **options)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether the route takes a request; of dozens of routes most are passed by without a regular expression."""
-        if scope["type"] != "http" or not scope["path"].startswith(self._literal):
+        path = scope.get("path", "")
+        if scope["type"] != "http" or not path.startswith(self._literal) or path in self._gives_way_to:
             return Match.NONE, {}
         return super().matches(scope)
+
+    def give_way(self, paths: Iterable[str]) -> None:
+        """Leave paths to the routes that spell them out, whatever the method.
+
+        Else ``PATCH /v1/projects/search`` would be about a project whose id is not one, instead of a wrong method.
+        """
+        if self._literal != self.path:
+            self._gives_way_to = frozenset(path for path in paths if self.path_regex.match(path))
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what answers a request: who sends it is known before anything is read of its body."""
