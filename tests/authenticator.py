@@ -28,11 +28,13 @@ class Passkey:
         self.counts = counts
         self.count = 0
         self.id = os.urandom(32)
+        self.user_handle: str | None = None
         self._key = ec.generate_private_key(ec.SECP256R1())
 
     def make(self, options: Any, **changes: Any) -> dict[str, Any]:
         """What ``navigator.credentials.create`` resolves to, as JSON."""
         assert any(each["alg"] == -7 for each in options["pubKeyCredParams"])
+        self.user_handle = options["user"]["id"]
         numbers = self._key.public_key().public_numbers()
         public = {1: 2, 3: -7, -1: 1, -2: numbers.x.to_bytes(32, "big"), -3: numbers.y.to_bytes(32, "big")}
         attested = bytes(16) + struct.pack(">H", len(self.id)) + self.id + encode_cbor(public)
@@ -43,17 +45,20 @@ class Passkey:
 
     def answer(self, options: Any, **changes: Any) -> dict[str, Any]:
         """What ``navigator.credentials.get`` resolves to, as JSON."""
-        data = self._data(changes.get("rp_id", options["rpId"]), 0)
+        unverified = USER_VERIFIED if changes.get("is_unverified") else 0
+        data = self._data(changes.get("rp_id", options["rpId"]), 0, without=unverified)
         client = self._client(changes.get("type", "webauthn.get"), changes.get("challenge", options["challenge"]))
         signature = self._key.sign(data + hashlib.sha256(client).digest(), ec.ECDSA(hashes.SHA256()))
         if changes.get("is_forged"):
             signature = signature[:-1] + bytes([signature[-1] ^ 1])
         parts = {"authenticatorData": data, "clientDataJSON": client, "signature": signature}
-        return self._answer({name: encoded(part) for name, part in parts.items()})
+        response = {name: encoded(part) for name, part in parts.items()}
+        handle = changes.get("user_handle", self.user_handle)
+        return self._answer(response if handle is None else response | {"userHandle": handle})
 
-    def _data(self, rp_id: str, flags: int) -> bytes:
+    def _data(self, rp_id: str, flags: int, *, without: int = 0) -> bytes:
         self.count += self.counts
-        flags |= USER_PRESENT | USER_VERIFIED
+        flags |= (USER_PRESENT | USER_VERIFIED) & ~without
         return hashlib.sha256(rp_id.encode()).digest() + struct.pack(">BI", flags, self.count)
 
     def _client(self, kind: str, challenge: str) -> bytes:

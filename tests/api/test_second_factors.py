@@ -96,10 +96,18 @@ async def test_with_a_passkey(client: httpx.AsyncClient, data: DataLayer) -> Non
     needed = await ask(client)
     body = {"challenge": needed["challenge"], "passkey": passkey.answer(needed["passkey"])}
     assert (await client.post("/v1/sessions/second-factor", json=body)).status_code == 201
+    begun = (await client.post("/v1/sessions/passkey", json={})).json()
+    body = {"challenge": begun["challenge"], "passkey": passkey.answer(begun["options"])}
+    alone = await client.post("/v1/tokens/second-factor", json=body)
+    assert (alone.status_code, alone.json()["token_type"]) == (201, "Bearer"), "no password is needed"
     asked = (await client.post(f"{FACTORS}/challenge", headers=session)).json()
     body = {"challenge": asked["challenge"], "passkey": passkey.answer(asked["passkey"])}
     factor_id = added.json()["factor"]["id"]
     assert (await client.post(f"{FACTORS}/{factor_id}/remove", json=body, headers=session)).status_code == 204
+
+    begun = (await client.post("/v1/sessions/passkey", json={})).json()
+    answered = {"challenge": begun["challenge"], "passkey": passkey.answer(begun["options"])}
+    assert code_of(await client.post("/v1/tokens/second-factor", json=answered)) == (401, "second_factor_invalid")
 
     root = await make_account(data, "root@example.com", role=UserRole.ADMIN)
     admin = await log_in(client, email=root.email)

@@ -1,4 +1,4 @@
-"""Logging in by an issuer, for browsers: away to it, and back with a session."""
+"""Logging in by an issuer, for browsers: away to it, and back with a session, or with an identity that is linked."""
 
 from __future__ import annotations
 
@@ -87,7 +87,10 @@ async def finish(
     provider: str,
     answer: Annotated[IssuerAnswer, Query()],
 ) -> Response:
-    """The redirect URI to register at the issuer. Only a browser that has begun to log in here gets in."""
+    """The redirect URI to register at the issuer. Only a browser that has begun to log in here gets in.
+
+    Where linking an identity was begun (``POST /v1/accounts/me/identities/{provider}/link``), it is linked.
+    """
     name = cookie_name(answer.state)
     cookie = None if name is None else cookie_of(call, name)
     done = await call.data.openid.finish_login(
@@ -98,7 +101,7 @@ async def finish(
     response.headers["referrer-policy"] = "no-referrer"
     if name is not None:
         response.delete_cookie(name, **COOKIE_RULES)
-    if done.login.session is not None:
+    if done.login is not None and done.login.session is not None:
         token = done.login.session.token.get_secret_value()
         longest = call.data.settings.security.session_max_age
         response.set_cookie(COOKIE, token, max_age=longest, **COOKIE_RULES)

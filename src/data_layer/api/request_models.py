@@ -105,6 +105,31 @@ class Confirmation(FactorAnswer):
     password: Password | None = None
     challenge: Token | None = None
 
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What is shown, as services take it."""
+        shows_factor = self.code is not None or self.recovery_code is not None or self.passkey is not None
+        return {
+            "password": None if self.password is None else self.password.get_secret_value(),
+            "proof": self.proof if shows_factor else None,
+            "challenge": None if self.challenge is None else self.challenge.get_secret_value(),
+        }
+
+
+class LinkBeginning(Confirmation):
+    """An identity to link; ``next`` is the path of this host with which the browser goes on afterwards."""
+
+    next: Annotated[str, StringConstraints(max_length=1024)] = "/"
+
+
+class PasskeyLogin(Body):
+    """Somebody who logs in with a passkey alone.
+
+    ``reactivate``: have an account back that its owner deactivated.
+    """
+
+    reactivate: bool = False
+
 
 class Address(Body):
     """Where to send a mail."""

@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import Response
 from pydantic import Field, StringConstraints
 
-from data_layer.api.request_models import Body, Confirmation, Password, Token
+from data_layer.api.request_models import Body, Confirmation, Token
 from data_layer.api.routes import Call, Routes
 from data_layer.errors import SecondFactorRequiredError
 from data_layer.schemas.base import Value
@@ -78,7 +78,7 @@ class PasskeyBeginning(Confirmation):
 
 
 class PasskeyOptions(Value):
-    """``options`` are for ``navigator.credentials.create``; send ``challenge`` back with what it answers."""
+    """What a passkey answers: ``options`` are for the browser; send ``challenge`` back with what it answers."""
 
     challenge: str
     options: Mapping[str, Any]
@@ -124,7 +124,7 @@ async def list_factors(call: Call) -> FactorsView:
 @routes.post("/totp", summary="Add an authenticator app", status_code=201, errors=[401, 409, 429])
 async def begin_totp(call: Call, body: NewApp) -> AddedApp:
     """It counts once a code was confirmed. One that was begun before, and not confirmed, is forgotten."""
-    new = await call.data.accounts.begin_totp(call.actor, call.user_id, name=body.name, **_confirmation(body))
+    new = await call.data.accounts.begin_totp(call.actor, call.user_id, name=body.name, **body.shown)
     return AddedApp(id=new.id, secret=new.secret.get_secret_value(), uri=new.uri.get_secret_value())
 
 
@@ -136,8 +136,11 @@ async def confirm_totp(call: Call, factor_id: UUID, body: AppCode) -> AddedFacto
 
 @routes.post("/passkeys/options", summary="Begin to make a passkey", errors=[401, 409, 429])
 async def begin_passkey(call: Call, body: PasskeyBeginning) -> PasskeyOptions:
-    """Passkeys are bound to PASSKEY_DOMAIN, which is the host of PUBLIC_URL by default."""
-    new = await call.data.accounts.begin_passkey(call.actor, call.user_id, **_confirmation(body))
+    """``options`` are for ``navigator.credentials.create``.
+
+    Passkeys are bound to PASSKEY_DOMAIN, which is the host of PUBLIC_URL by default.
+    """
+    new = await call.data.accounts.begin_passkey(call.actor, call.user_id, **body.shown)
     return PasskeyOptions(challenge=new.challenge.get_secret_value(), options=new.options, expires_in=new.expires_in)
 
 
@@ -163,24 +166,11 @@ async def begin_confirmation(call: Call) -> SecondFactorNeeded:
 @routes.post("/recovery-codes", summary="Renew the recovery codes", status_code=201, errors=[401, 404, 409, 429])
 async def renew(call: Call, body: Confirmation) -> RecoveryCodes:
     """Those there were work no more. The password, or a second factor, is asked for once more."""
-    codes = await call.data.accounts.renew_recovery_codes(call.actor, call.user_id, **_confirmation(body))
+    codes = await call.data.accounts.renew_recovery_codes(call.actor, call.user_id, **body.shown)
     return RecoveryCodes(recovery_codes=tuple(code.get_secret_value() for code in codes))
 
 
 @routes.post("/{factor_id}/remove", summary="Remove a second factor", status_code=204, errors=[401, 404, 409, 429])
 async def remove(call: Call, factor_id: UUID, body: Confirmation) -> None:
     """The password, or a second factor, is asked for once more. With the last factor the recovery codes go."""
-    await call.data.accounts.remove_factor(call.actor, factor_id, **_confirmation(body))
-
-
-def _text(password: Password | None) -> str | None:
-    return None if password is None else password.get_secret_value()
-
-
-def _confirmation(body: Confirmation) -> dict[str, Any]:
-    shows_factor = body.code is not None or body.recovery_code is not None or body.passkey is not None
-    return {
-        "password": _text(body.password),
-        "proof": body.proof if shows_factor else None,
-        "challenge": None if body.challenge is None else body.challenge.get_secret_value(),
-    }
+    await call.data.accounts.remove_factor(call.actor, factor_id, **body.shown)

@@ -6,9 +6,9 @@ from uuid import UUID
 
 from fastapi import Response
 
-from data_layer.api.request_models import SessionFactor, SessionLogin
+from data_layer.api.request_models import PasskeyLogin, SessionFactor, SessionLogin
 from data_layer.api.routes import Call, Routes
-from data_layer.api.second_factors import FACTOR_NEEDED, factor_needed
+from data_layer.api.second_factors import FACTOR_NEEDED, PasskeyOptions, factor_needed
 from data_layer.errors import SecondFactorRequiredError
 from data_layer.schemas.base import Value
 from data_layer.schemas.sessions import ActiveSession, NewSession, SessionSecure
@@ -71,12 +71,31 @@ async def log_in(call: Call, body: SessionLogin, response: Response) -> BegunSes
     errors=[401, 403, 429],
 )
 async def finish_log_in(call: Call, body: SessionFactor, response: Response) -> BegunSession:
-    """``challenge`` is that of the first answer, and good for five minutes. Wrong answers count as failed logins."""
+    """Wrong answers count as failed logins.
+
+    ``challenge`` is that of the first answer, or of ``POST /v1/sessions/passkey``, and good for five minutes.
+    """
     if body.cookie:
         refuse_other_sites(call)
     challenge = body.challenge.get_secret_value()
     new = await call.data.accounts.finish_log_in(challenge, body.proof, device_id=body.device_id)
     return _begun(call, new, response, cookie=body.cookie)
+
+
+@routes.post(
+    "/passkey",
+    summary="Begin to log in with a passkey",
+    needs_login=False,
+    counted=RequestKind.LOG_IN_ELSEWHERE,
+)
+async def begin_passkey_log_in(call: Call, body: PasskeyLogin) -> PasskeyOptions:
+    """``options`` are for ``navigator.credentials.get``. It takes the place of password and second factor.
+
+    Send ``challenge`` and the answer to ``POST /v1/sessions/second-factor`` or ``POST /v1/tokens/second-factor``. The
+    passkey must verify its owner, by a PIN or a finger.
+    """
+    new = await call.data.accounts.begin_passkey_log_in(reactivate=body.reactivate)
+    return PasskeyOptions(challenge=new.challenge.get_secret_value(), options=new.options, expires_in=new.expires_in)
 
 
 @routes.get("", summary="List the own sessions")

@@ -93,7 +93,8 @@ class Client(Resources):
         """Show a second factor: a code of an app, a recovery code, or what a passkey has answered.
 
         Args:
-            challenge: `error.challenge.challenge` of the SecondFactorRequiredError.
+            challenge: `error.challenge.challenge` of the SecondFactorRequiredError, or that of
+                `sessions.begin_passkey_log_in`, which a passkey answers alone.
             code: of an app.
             recovery_code: one of the ten.
             passkey: what it has answered.

@@ -33,6 +33,7 @@ from data_layer.client.values import (
     AuditLevel,
     AuditSecure,
     AuditView,
+    AuthProvider,
     BegunSession,
     BudgetView,
     CodeDiff,
@@ -59,6 +60,8 @@ from data_layer.client.values import (
     ImageProvider,
     ImageQuality,
     ImageStyle,
+    IssuerAddress,
+    LoginMethods,
     MailPage,
     MailStatus,
     MailView,
@@ -192,6 +195,47 @@ class AccountsCalls(Resource):
         """
         return await self.transport.send(UserFull, Call("GET", "/v1/accounts/me"))
 
+    async def link(
+        self,
+        provider: str,
+        *,
+        code: str | Unset | None = UNSET,
+        recovery_code: str | Unset | None = UNSET,
+        passkey: Mapping[str, Any] | Unset | None = UNSET,
+        password: str | Unset | None = UNSET,
+        challenge: str | Unset | None = UNSET,
+        next: str | Unset = UNSET,
+    ) -> IssuerAddress:
+        """Begin to link an identity.
+
+        For browsers: the answer sets a cookie; lead the browser to ``url``. It comes back to ``next``, and
+        is linked.
+
+        ``provider`` is one of ``GET /v1/oidc``. The password, or a second factor, is asked for once more.
+        """
+        return await self.transport.send(
+            IssuerAddress,
+            Call(
+                "POST",
+                f"/v1/accounts/me/identities/{path_value(provider)}/link",
+                body={
+                    "code": code,
+                    "recovery_code": recovery_code,
+                    "passkey": passkey,
+                    "password": password,
+                    "challenge": challenge,
+                    "next": next,
+                },
+            ),
+        )
+
+    async def list_identities(self) -> LoginMethods:
+        """List the identities by which one logs in.
+
+        And whether there is a password.
+        """
+        return await self.transport.send(LoginMethods, Call("GET", "/v1/accounts/me/identities"))
+
     async def register(
         self,
         *,
@@ -236,6 +280,38 @@ class AccountsCalls(Resource):
                 body={"token": token, "password": password},
                 needs_login=False,
             )
+        )
+
+    async def unlink(
+        self,
+        provider: AuthProvider,
+        *,
+        code: str | Unset | None = UNSET,
+        recovery_code: str | Unset | None = UNSET,
+        passkey: Mapping[str, Any] | Unset | None = UNSET,
+        password: str | Unset | None = UNSET,
+        challenge: str | Unset | None = UNSET,
+    ) -> LoginMethods:
+        """Unlink an identity.
+
+        The last way to log in is not removed. The password, or a second factor, is asked for once more.
+
+        ``provider`` is that of ``GET /v1/accounts/me/identities``; for ``oidc`` the identities of all
+        issuers go.
+        """
+        return await self.transport.send(
+            LoginMethods,
+            Call(
+                "POST",
+                f"/v1/accounts/me/identities/{path_value(provider)}/unlink",
+                body={
+                    "code": code,
+                    "recovery_code": recovery_code,
+                    "passkey": passkey,
+                    "password": password,
+                    "challenge": challenge,
+                },
+            ),
         )
 
     async def verify(self, *, token: str, proof: str | Unset | None = UNSET) -> Verified:
@@ -1475,6 +1551,8 @@ class SecondFactorsCalls(Resource):
     ) -> PasskeyOptions:
         """Begin to make a passkey.
 
+        ``options`` are for ``navigator.credentials.create``.
+
         Passkeys are bound to PASSKEY_DOMAIN, which is the host of PUBLIC_URL by default.
         """
         return await self.transport.send(
@@ -1610,6 +1688,18 @@ class SessionsCalls(Resource):
 
     __slots__ = ()
 
+    async def begin_passkey_log_in(self, *, reactivate: bool | Unset = UNSET) -> PasskeyOptions:
+        """Begin to log in with a passkey.
+
+        ``options`` are for ``navigator.credentials.get``. It takes the place of password and second factor.
+
+        Send ``challenge`` and the answer to ``POST /v1/sessions/second-factor`` or ``POST
+        /v1/tokens/second-factor``. The passkey must verify its owner, by a PIN or a finger.
+        """
+        return await self.transport.send(
+            PasskeyOptions, Call("POST", "/v1/sessions/passkey", body={"reactivate": reactivate}, needs_login=False)
+        )
+
     async def end(self, session_id: UUID | str) -> None:
         """End a session.
 
@@ -1636,8 +1726,10 @@ class SessionsCalls(Resource):
     ) -> BegunSession:
         """Log in with a second factor.
 
-        ``challenge`` is that of the first answer, and good for five minutes. Wrong answers count as failed
-        logins.
+        Wrong answers count as failed logins.
+
+        ``challenge`` is that of the first answer, or of ``POST /v1/sessions/passkey``, and good for five
+        minutes.
         """
         return await self.transport.send(
             BegunSession,

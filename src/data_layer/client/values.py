@@ -777,11 +777,33 @@ class Hunk(Answer):
     lines: Sequence[str]
 
 
+class IdentityView(Answer):
+    """An external identity by which somebody logs in; ``issuer`` names that of ``oidc``."""
+
+    provider: AuthProvider | str
+    issuer: str | None
+    subject: str
+
+
 class ImagePage(Answer):
     """A page of a list; ``next`` is what to ask for the page after it with, None on the last one."""
 
     images: Sequence[GeneratedImageSummary]
     next: UUID | None
+
+
+class IssuerAddress(Answer):
+    """Where the browser proves the identity within ``expires_in`` seconds."""
+
+    url: str
+    expires_in: int
+
+
+class LoginMethods(Answer):
+    """How somebody can log in; second factors are apart."""
+
+    has_password: bool
+    identities: Sequence[IdentityView]
 
 
 class MailPage(Answer):
@@ -866,7 +888,9 @@ class OwnSessions(Answer):
 
 
 class PasskeyOptions(Answer):
-    """``options`` are for ``navigator.credentials.create``; send ``challenge`` back with what it answers."""
+    """What a passkey answers: ``options`` are for the browser; send ``challenge`` back with what it
+    answers.
+    """
 
     challenge: str
     options: Mapping[str, Any]

@@ -84,6 +84,21 @@ class ExternalIdentity(Input):
         return self
 
 
+class IdentityView(View):
+    """An external identity by which somebody logs in; ``issuer`` names that of ``oidc``."""
+
+    provider: AuthProvider
+    issuer: str | None
+    subject: str
+
+
+class LoginMethods(View):
+    """How somebody can log in; second factors are apart."""
+
+    has_password: bool
+    identities: tuple[IdentityView, ...]
+
+
 class UserPublic(View):
     """What anyone may see."""
 

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from data_layer import DataLayer
-from data_layer.entities.enums import AuthProvider, UserStatus
+from data_layer.entities.enums import AuthProvider, UserRole, UserStatus
 from data_layer.errors import (
     AccountSuspendedError,
     ConflictError,
     DuplicateError,
+    InvalidCredentialsError,
+    InvalidSessionError,
     InvalidValueError,
     LastLoginMethodError,
     PermissionDeniedError,
@@ -157,12 +159,44 @@ async def test_linking_and_unlinking(data: DataLayer) -> None:
         await data.accounts.link(acting(user), user.id, ExternalIdentity(provider="github", subject="43"))
     with pytest.raises(PermissionDeniedError):
         await data.accounts.link(acting(other), user.id, google())
-    await data.accounts.unlink(acting(user), user.id, AuthProvider.GITHUB)
+    await data.accounts.unlink(acting(user), user.id, AuthProvider.GITHUB, password=PASSWORD)
     with pytest.raises(UnverifiedIdentityError):
         await data.accounts.authenticate_external(github)
     for provider in (AuthProvider.GITHUB, AuthProvider.LOCAL):
         with pytest.raises(ConflictError):
-            await data.accounts.unlink(acting(user), user.id, provider)
+            await data.accounts.unlink(acting(user), user.id, provider, password=PASSWORD)
+
+
+async def test_who_finds_a_session_unlinks_nothing(data: DataLayer) -> None:
+    user, admin = await make_account(data), await make_account(data, "root@example.com", role=UserRole.ADMIN)
+    await data.accounts.link(acting(user), user.id, google())
+    issuer = ExternalIdentity(provider="oidc", issuer="https://one.example", subject="1")
+    await data.accounts.link(acting(user), user.id, issuer)
+    listed = await data.accounts.list_identities(acting(user), user.id)
+    found = [(each.provider, each.issuer, each.subject) for each in listed.identities]
+    assert found == [(AuthProvider.GOOGLE, None, google().subject), (AuthProvider.OIDC, "https://one.example", "1")]
+    assert listed.has_password
+    with pytest.raises(InvalidValueError, match="once more"):
+        await data.accounts.unlink(acting(user), user.id, AuthProvider.GOOGLE)
+    with pytest.raises(InvalidCredentialsError):
+        await data.accounts.unlink(acting(user), user.id, AuthProvider.GOOGLE, password="a wrong horse")
+    with pytest.raises(InvalidCredentialsError):
+        await data.accounts.confirm_link(acting(user), user.id, password="a wrong horse")
+    assert (await data.accounts.find(SYSTEM, user.email)).failed_login_count == 2
+    await data.accounts.unlink(acting(admin), user.id, AuthProvider.GOOGLE)
+    left = await data.accounts.list_identities(acting(admin), user.id)
+    assert [each.provider for each in left.identities] == [AuthProvider.OIDC]
+    with pytest.raises(PermissionDeniedError):
+        await data.accounts.list_identities(acting(user), admin.id)
+
+
+async def test_an_identity_is_linked_only_while_the_session_lasts(data: DataLayer) -> None:
+    user = await make_account(data)
+    session = (await data.sessions.create(user.id)).session
+    await data.sessions.revoke(acting(user), session.id)
+    with pytest.raises(InvalidSessionError):
+        await data.accounts.link(acting(user), user.id, google(), session_id=session.id)
+    assert not (await data.accounts.list_identities(acting(user), user.id)).identities
 
 
 async def test_one_way_to_log_in_is_left(data: DataLayer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -33,7 +34,7 @@ from data_layer.errors import (
 from data_layer.repositories.second_factors import SecondFactorRepository
 from data_layer.repositories.users import UserRepository
 from data_layer.schemas.actors import SYSTEM
-from data_layer.schemas.factors import FactorChallenge, FactorProof, NewTotp
+from data_layer.schemas.factors import FactorChallenge, FactorProof, NewTotp, PasskeyChallenge
 from data_layer.schemas.users import UserFull
 from data_layer.services.accounts import challenges
 from data_layer.services.accounts.passkeys import PasskeySite
@@ -529,3 +530,50 @@ def test_the_site_of_passkeys() -> None:
     site = PasskeySite.of("https://data.example.com", "example.com", others)
     assert site == PasskeySite("example.com", ("https://data.example.com", "https://app.example.com"))
     assert PasskeySite.of("http://localhost:3000", None, ()).domain == "localhost"
+
+
+async def test_a_passkey_that_verifies_its_owner_is_enough(data: DataLayer, ann: UserFull, passkey: Passkey) -> None:
+    bob = await make_account(data, "bob@example.com")
+    await add_passkey(data, bob, Passkey(origin=passkey.origin))
+    await add_passkey(data, ann, passkey)
+    _, _, codes = await add_app_and_codes(data, ann)
+
+    async def alone(**proof: Any) -> str:
+        begun = await data.accounts.begin_passkey_log_in()
+        assert "allowCredentials" not in begun.options or not begun.options["allowCredentials"]
+        assert begun.options["userVerification"] == "required"
+        given = {name: value(begun.options) if callable(value) else value for name, value in proof.items()}
+        return await finish(data, challenge_from(begun), **given)
+
+    assert await alone(passkey=passkey.answer) == "in"
+    for changes in ({"is_unverified": True}, {"is_forged": True}, {"user_handle": None}, {"user_handle": "AAAA"}):
+        wrong = partial(passkey.answer, **changes)
+        assert await alone(passkey=wrong) == "second_factor_invalid", changes
+    assert await alone(passkey=Passkey(origin=passkey.origin).answer) == "second_factor_invalid"
+    assert await alone(recovery_code=codes[0]) == "second_factor_invalid"
+    assert await alone(code="000000") == "second_factor_invalid"
+    begun = await data.accounts.begin_passkey_log_in()
+    answer = passkey.answer(begun.options)
+    assert await finish(data, challenge_from(begun), passkey=answer) == "in"
+    assert await finish(data, challenge_from(begun), passkey=answer) == "second_factor_invalid", "it works once"
+    # What asks for a second factor takes no answer to something else, and the other way round.
+    needed = await challenge_of(data)
+    begun = await data.accounts.begin_passkey_log_in()
+    assert await finish(data, needed, passkey=passkey.answer(begun.options)) == "second_factor_invalid"
+    assert await finish(data, challenge_from(begun), passkey=passkey.answer(needed.passkey)) == "second_factor_invalid"
+    assert "Logged in with a passkey" in [entry.description for entry in await trail(data)]
+    await data.accounts.deactivate(acting(ann), ann.id)
+    assert await alone(passkey=passkey.answer) == "account_inactive"
+    begun = await data.accounts.begin_passkey_log_in(reactivate=True)
+    assert await finish(data, challenge_from(begun), passkey=passkey.answer(begun.options)) == "in"
+
+
+async def add_app_and_codes(data: DataLayer, user: UserFull) -> tuple[App, UUID, list[str]]:
+    """An app, and other recovery codes."""
+    app, factor_id, _ = await add_app(data, user)
+    codes = await data.accounts.renew_recovery_codes(acting(user), user.id, password=PASSWORD)
+    return app, factor_id, [code.get_secret_value() for code in codes]
+
+
+def challenge_from(begun: PasskeyChallenge) -> FactorChallenge:
+    return FactorChallenge(challenge=begun.challenge, methods=("passkey",), passkey=begun.options, expires_in=300)

@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from data_layer.services.accounts.administration import Administration
 from data_layer.services.accounts.attempts import LoginAttempts
+from data_layer.services.accounts.confirmations import Confirmations
 from data_layer.services.accounts.factors import Factors
 from data_layer.services.accounts.identities import ExternalIdentities, ExternalLogin
 from data_layer.services.accounts.login import Login
@@ -64,11 +65,12 @@ class AccountService:
         self._registration = Registration(dependencies, throttle, tokens)
         factors = SecondFactors(dependencies.settings, dependencies.passkey_site)
         self._login = Login(dependencies, throttle, attempts, factors)
-        self._factors = Factors(dependencies, attempts, factors)
+        confirmations = Confirmations(dependencies, attempts, factors)
+        self._factors = Factors(dependencies, attempts, factors, confirmations)
         self._password_changes = PasswordChanges(dependencies, throttle, attempts, tokens)
         self._profiles = Profiles(dependencies, throttle)
         self._administration = Administration(dependencies, throttle)
-        self._identities = ExternalIdentities(dependencies)
+        self._identities = ExternalIdentities(dependencies, confirmations)
 
     register = _method_of("_registration", Registration.register)
     request_registration = _method_of("_registration", Registration.request_registration)
@@ -81,6 +83,7 @@ class AccountService:
     log_in = _method_of("_login", Login.log_in)
     log_in_for_tokens = _method_of("_login", Login.log_in_for_tokens)
     finish_authentication = _method_of("_login", Login.finish_authentication)
+    begin_passkey_log_in = _method_of("_login", Login.begin_passkey_log_in)
     finish_log_in = _method_of("_login", Login.finish_log_in)
     finish_log_in_for_tokens = _method_of("_login", Login.finish_log_in_for_tokens)
 
@@ -118,5 +121,7 @@ class AccountService:
 
     authenticate_external = _method_of("_identities", ExternalIdentities.authenticate_external)
     log_in_external = _method_of("_identities", ExternalIdentities.log_in_external)
+    list_identities = _method_of("_identities", ExternalIdentities.list_identities)
+    confirm_link = _method_of("_identities", ExternalIdentities.confirm_link)
     link = _method_of("_identities", ExternalIdentities.link)
     unlink = _method_of("_identities", ExternalIdentities.unlink)

@@ -27,11 +27,12 @@ _LONGEST = 1024
 class PendingChallenge:
     """A challenge that is in force.
 
-    ``issued_at`` is in milliseconds since 1970. ``bytes_for_passkey`` is what a passkey signs. ``state`` is a
-    fingerprint of the password that was right, so that a challenge ends with it.
+    ``user_id`` is None for one that anybody's passkey may answer in place of a password. ``issued_at`` is in
+    milliseconds since 1970. ``bytes_for_passkey`` is what a passkey signs. ``state`` is a fingerprint of the password
+    that was right, so that a challenge ends with it.
     """
 
-    user_id: UUID
+    user_id: UUID | None
     state: str
     reactivate: bool
     issued_at: int
@@ -57,12 +58,12 @@ class Challenges:
         self._states = TokenHasher(*secrets, "password of a challenge")
 
     def make(
-        self, purpose: str, user_id: UUID, *, password_hash: str | None, reactivate: bool = False
+        self, purpose: str, user_id: UUID | None, *, password_hash: str | None = None, reactivate: bool = False
     ) -> tuple[str, bytes]:
-        """Return a challenge, and what a passkey signs of it."""
+        """Return a challenge for somebody, or for anybody, and what a passkey signs of it."""
         issued_at = int(now() * 1000)
         state = self._states.hash(password_hash or "")
-        content = orjson.dumps([purpose, str(user_id), state, reactivate, issued_at, make_token()])
+        content = orjson.dumps([purpose, user_id and str(user_id), state, reactivate, issued_at, make_token()])
         payload = base64.urlsafe_b64encode(content).rstrip(b"=").decode()
         return f"{payload}.{self._seals.hash(payload)}", self._bytes.derive(payload)[0]
 
@@ -83,7 +84,7 @@ class Challenges:
         if made_for != purpose or not 0 <= now() * 1000 - issued_at + 5000 < (LIFETIME + 5) * 1000:
             raise invalid_challenge()
         signed = self._bytes.derive(payload)[matching[0]]
-        return PendingChallenge(UUID(user_id), state, reactivate, issued_at, signed)
+        return PendingChallenge(user_id and UUID(user_id), state, reactivate, issued_at, signed)
 
     def check(self, purpose: str, challenge: str, user_id: UUID, password_hash: str | None) -> PendingChallenge:
         """Return a challenge that is in force for an account, which still has the password of then.

@@ -1,14 +1,12 @@
 """Second factors in the hands of their owners: added, listed, removed; and reset by administrators.
 
-Somebody who found a session open must neither remove a factor nor add one of their own, which would keep the owner out.
-So each change asks for the password again, or for a factor that counts already; where there is neither, the session is
-all there is. Wrong answers count as failed logins.
+Each change asks for the password or a factor once more: see ``confirmations``.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -19,7 +17,6 @@ from uuid_utils.compat import uuid7
 from data_layer.entities import SecondFactor, User
 from data_layer.entities.enums import AuditAction, FactorKind
 from data_layer.errors import (
-    ChangedMeanwhileError,
     DuplicateError,
     InvalidValueError,
     LimitReachedError,
@@ -36,14 +33,14 @@ from data_layer.schemas.factors import (
     PasskeyChallenge,
 )
 from data_layer.services.accounts import passkeys, totp
-from data_layer.services.accounts.attempts import Attempt, LoginAttempts
+from data_layer.services.accounts.attempts import LoginAttempts
 from data_layer.services.accounts.challenges import ADD_PASSKEY, CONFIRM, LIFETIME
+from data_layer.services.accounts.confirmations import Confirmations
 from data_layer.services.accounts.passkeys import refused
 from data_layer.services.accounts.second_factors import SecondFactors, hash_code, new_codes
 from data_layer.services.accounts.tools import (
     AccountDependencies,
     admin_entry,
-    check_password_is,
     load_authorized,
     own_entry,
 )
@@ -64,10 +61,12 @@ class Factors:
         dependencies: AccountDependencies,
         attempts: LoginAttempts,
         factors: SecondFactors,
+        confirmations: Confirmations,
     ) -> None:
         self._dependencies = dependencies
         self._attempts = attempts
         self._factors = factors
+        self._confirmations = confirmations
 
     async def list_factors(self, actor: Actor, user_id: UUID) -> FactorsView:
         """The factors of a person that count, and how many recovery codes are left.
@@ -136,7 +135,7 @@ class Factors:
         async with self._dependencies.transactions() as tx:
             email = (await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id, lock=False)).email
         showing = self._attempts.with_factor(email, FactorProof(code=code))
-        async with self._granted(showing, actor, user_id) as (tx, user, _):
+        async with self._confirmations.granted(showing, actor, Permission.CHANGE_FACTORS, user_id) as (tx, user, _):
             factor = await tx.second_factors.find_one(id=factor_id, user_id=user_id)
             if factor is None or factor.confirmed_at is not None:
                 raise _missing(factor_id)
@@ -325,6 +324,11 @@ class Factors:
         await tx.second_factors.replace_codes(user_id, [hash_code(user_id, code) for code in codes])
         return [SecretStr(code) for code in codes]
 
+    def _confirmed(
+        self, actor: Actor, user_id: UUID, **shown: Any
+    ) -> AbstractAsyncContextManager[tuple[UnitOfWork, User]]:
+        return self._confirmations.confirmed(actor, Permission.CHANGE_FACTORS, user_id, **shown)
+
     async def _owner_of(self, actor: Actor, factor_id: UUID) -> UUID:
         """Return the actor, if the factor is theirs."""
         async with self._dependencies.transactions() as tx:
@@ -332,54 +336,6 @@ class Factors:
         if factor is None or (factor.user_id != actor.user_id and not actor.is_system):
             raise _missing(factor_id)
         return factor.user_id
-
-    @asynccontextmanager
-    async def _confirmed(
-        self,
-        actor: Actor,
-        user_id: UUID,
-        *,
-        password: str | None,
-        proof: FactorProof | None,
-        challenge: str | None,
-    ) -> AsyncIterator[tuple[UnitOfWork, User]]:
-        """Yield a transaction in which the owner has shown the password or a factor once more, where there is one."""
-        async with self._dependencies.transactions() as tx:
-            user = await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id, lock=False)
-            email, stored = user.email, await tx.users.secret(user_id, "password_hash")
-            has_factors = bool(await tx.second_factors.confirmed(user_id))
-        pending = None
-        if challenge is not None:
-            pending = self._factors.challenges.check(CONFIRM, challenge, user_id, stored)
-        if password is not None:
-            showing = self._attempts.with_password(email, password)
-            async with self._granted(showing, actor, user_id) as (tx, user, attempt):
-                await check_password_is(tx, user_id, attempt.proven().password_hash)
-                yield tx, user
-        elif proof is not None and has_factors:
-            showing = self._attempts.with_factor(email, proof)
-            async with self._granted(showing, actor, user_id) as (tx, user, _):
-                await check_password_is(tx, user_id, stored)  # The one that the challenge was made with.
-                await self._factors.use(tx, user_id, proof, pending)
-                yield tx, user
-        elif stored is None and not has_factors:
-            async with self._dependencies.transactions() as tx:
-                user = await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id)
-                await check_password_is(tx, user_id, None)
-                if await tx.second_factors.confirmed(user_id):
-                    raise ChangedMeanwhileError("a second factor was added elsewhere at the same moment; show it")
-                yield tx, user
-        else:
-            raise InvalidValueError("show the password, or a second factor, once more", field="password")
-
-    @asynccontextmanager
-    async def _granted(
-        self, showing: AbstractAsyncContextManager[Attempt], actor: Actor, user_id: UUID
-    ) -> AsyncIterator[tuple[UnitOfWork, User, Attempt]]:
-        """Yield a transaction that gives an attempt back if the block finds it right, and the owner, who is locked."""
-        async with showing as attempt, self._dependencies.transactions() as tx:
-            await self._attempts.give_back(tx, attempt)
-            yield tx, await load_authorized(tx, actor, Permission.CHANGE_FACTORS, user_id), attempt
 
 
 def _checked(name: str) -> str:

@@ -7,7 +7,8 @@ neither opens nor takes over an account.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,18 @@ from data_layer.errors import (
     AuthenticationError,
     ConflictError,
     DuplicateError,
+    InvalidSessionError,
     LastLoginMethodError,
     UnverifiedIdentityError,
 )
+from data_layer.observability.log import get_log
 from data_layer.schemas.actors import ANONYMOUS, Actor
+from data_layer.schemas.factors import FactorProof
 from data_layer.schemas.sessions import NewSession
-from data_layer.schemas.users import ExternalIdentity, UserFull, check_avatar
+from data_layer.schemas.users import ExternalIdentity, IdentityView, LoginMethods, UserFull, check_avatar
 from data_layer.services.accounts.addresses import deliverable_email, placeholder_email
 from data_layer.services.accounts.attempts import record_failed_login
+from data_layer.services.accounts.confirmations import Confirmations
 from data_layer.services.accounts.login import check_texts, record_login
 from data_layer.services.accounts.tools import (
     IDENTITY_COLUMNS,
@@ -45,6 +50,8 @@ if TYPE_CHECKING:
 
     Begin = Callable[[UnitOfWork, UUID], Awaitable[NewSession]]
 
+log = get_log(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class ExternalLogin:
@@ -58,8 +65,9 @@ class ExternalLogin:
 class ExternalIdentities:
     """Identities that others vouch for."""
 
-    def __init__(self, dependencies: AccountDependencies) -> None:
+    def __init__(self, dependencies: AccountDependencies, confirmations: Confirmations) -> None:
         self._dependencies = dependencies
+        self._confirmations = confirmations
 
     async def authenticate_external(
         self, identity: ExternalIdentity, *, reactivate: bool = False, without_address: bool = False
@@ -102,16 +110,64 @@ class ExternalIdentities:
         begin = partial(self._dependencies.sessions.begin, kind=kind, device_id=device_id)
         return await self._log_in(identity, reactivate=reactivate, without_address=False, begin=begin)
 
-    async def link(self, actor: Actor, user_id: UUID, identity: ExternalIdentity) -> UserFull:
-        """Let the owner of an account also log in by an external identity; its address does not matter.
+    async def list_identities(self, actor: Actor, user_id: UUID) -> LoginMethods:
+        """The external identities by which somebody logs in, and whether there is a password.
+
+        Raises:
+            PermissionDeniedError: for anybody but the owner and administrators.
+        """
+        async with self._dependencies.transactions() as tx:
+            user = await load_authorized(tx, actor, Permission.UNLINK_IDENTITY, user_id, lock=False)
+            return await _methods_of(tx, user)
+
+    async def confirm_link(
+        self,
+        actor: Actor,
+        user_id: UUID,
+        *,
+        password: str | None = None,
+        proof: FactorProof | None = None,
+        challenge: str | None = None,
+    ) -> None:
+        """Make sure that the owner wants an identity linked, before the browser goes to the issuer; see ``link``.
+
+        Args:
+            actor: the owner.
+            user_id: the owner.
+            password: that of the account, if it has one.
+            proof: or else a second factor.
+            challenge: of ``begin_confirmation``, where a passkey has answered it.
 
         Raises:
             PermissionDeniedError: for anybody but the owner.
+            AuthenticationError: what was shown is not right; see ``remove_factor``.
+            InvalidValueError: neither password nor proof was shown, and the account has one of them.
+        """
+        shown: dict[str, Any] = {"password": password, "proof": proof, "challenge": challenge}
+        async with self._confirmations.confirmed(actor, Permission.LINK_IDENTITY, user_id, **shown):
+            log.info("link_confirmed", user_id=user_id)
+
+    async def link(
+        self, actor: Actor, user_id: UUID, identity: ExternalIdentity, *, session_id: UUID | None = None
+    ) -> UserFull:
+        """Let the owner of an account also log in by an external identity; its address does not matter.
+
+        Args:
+            actor: the owner.
+            user_id: the owner.
+            identity: what the provider says, verified by the caller.
+            session_id: the session in which it was begun, which must not have ended meanwhile.
+
+        Raises:
+            PermissionDeniedError: for anybody but the owner.
+            InvalidSessionError: the session has ended.
             DuplicateError: the identity belongs to another account.
             ConflictError: the account has another identity of the provider; unlink that first.
         """
         async with self._dependencies.transactions() as tx:
             user = await load_authorized(tx, actor, Permission.LINK_IDENTITY, user_id)
+            if session_id is not None and not await tx.sessions.find_active_by_id(session_id):
+                raise InvalidSessionError("the session in which this was begun has ended; log in and begin again")
             known = await _subject_of(tx, user, identity)
             if known not in {None, identity.subject}:
                 raise ConflictError(f"the account has another {identity.provider} identity: unlink it first")
@@ -121,34 +177,65 @@ class ExternalIdentities:
                 await tx.flush()
             return UserFull.model_validate(user)
 
-    async def unlink(self, actor: Actor, user_id: UUID, provider: AuthProvider) -> UserFull:
+    async def unlink(
+        self,
+        actor: Actor,
+        user_id: UUID,
+        provider: AuthProvider,
+        *,
+        password: str | None = None,
+        proof: FactorProof | None = None,
+        challenge: str | None = None,
+    ) -> UserFull:
         """Forget an external identity; for ``oidc`` those of all issuers. Their tokens are refused within two seconds.
 
+        A passkey is no other way to log in here: the device may have lost it.
+
+        Args:
+            actor: the owner, who confirms it, or an administrator.
+            user_id: whose.
+            provider: of which identity.
+            password: that of the account, if it has one.
+            proof: or else a second factor.
+            challenge: of ``begin_confirmation``, where a passkey has answered it.
+
         Raises:
+            AuthenticationError: what the owner has shown is not right; see ``remove_factor``.
+            InvalidValueError: neither password nor proof was shown, and the account has one of them.
             ConflictError: the account has none of this provider.
             LastLoginMethodError: it is the only way to log in: set a password by resetting it, or link another one.
         """
-        async with self._dependencies.transactions() as tx:
-            user = await load_authorized(tx, actor, Permission.UNLINK_IDENTITY, user_id)
-            ways = [other for other, name in IDENTITY_COLUMNS.items() if getattr(user, name)]
-            if await tx.identities.count(user_id=user_id):
-                ways.append(AuthProvider.OIDC)
+        shown = {"password": password, "proof": proof, "challenge": challenge}
+        async with self._about_to_unlink(actor, user_id, **shown) as (tx, user):
+            methods = await _methods_of(tx, user)
+            ways = dict.fromkeys(each.provider for each in methods.identities)
             if provider not in ways:
                 raise ConflictError(f"the account has no {provider} identity")
             others = [way for way in ways if way != provider]
-            has_password = await tx.users.secret(user_id, "password_hash") is not None
-            if not others and not has_password:
+            if not others and not methods.has_password:
                 raise LastLoginMethodError("this is the only way to log in: set a password or link another one first")
             if provider is AuthProvider.OIDC:
                 await tx.identities.remove(user_id)
             else:
                 setattr(user, IDENTITY_COLUMNS[provider], None)
             if user.auth_provider == provider:
-                user.auth_provider = AuthProvider.LOCAL if has_password else others[0]
+                user.auth_provider = AuthProvider.LOCAL if methods.has_password else others[0]
             description = f"Unlinked the {provider} identity"
             tx.add(changed(actor, AuditAction.USER_UPDATE_PROFILE, user, description))
             await tx.flush()
             return UserFull.model_validate(user)
+
+    @asynccontextmanager
+    async def _about_to_unlink(
+        self, actor: Actor, user_id: UUID, **shown: Any
+    ) -> AsyncIterator[tuple[UnitOfWork, User]]:
+        """Yield a transaction for the owner, who confirms it, or for somebody who may do it for others."""
+        if actor.user_id == user_id:
+            async with self._confirmations.confirmed(actor, Permission.UNLINK_IDENTITY, user_id, **shown) as confirmed:
+                yield confirmed
+        else:
+            async with self._dependencies.transactions() as tx:
+                yield tx, await load_authorized(tx, actor, Permission.UNLINK_IDENTITY, user_id)
 
     async def _log_in(self, identity: ExternalIdentity, **options: Any) -> ExternalLogin:
         try:
@@ -248,6 +335,20 @@ def _new_user_without_address(issuer: str, identity: ExternalIdentity) -> User:
     """An account that is known by its identity alone; an address that nobody has verified is not taken over."""
     named = identity.model_copy(update={"display_name": identity.display_name or "User"})
     return _new_user(placeholder_email(issuer, identity.subject), named)
+
+
+async def _methods_of(tx: UnitOfWork, user: User) -> LoginMethods:
+    columns = [
+        IdentityView(provider=provider, issuer=None, subject=getattr(user, name))
+        for provider, name in IDENTITY_COLUMNS.items()
+        if getattr(user, name)
+    ]
+    rows = [
+        IdentityView(provider=AuthProvider.OIDC, issuer=each.issuer, subject=each.subject)
+        for each in await tx.identities.list(user_id=user.id)
+    ]
+    has_password = await tx.users.secret(user.id, "password_hash") is not None
+    return LoginMethods(has_password=has_password, identities=(*columns, *rows))
 
 
 async def _owner_of(tx: UnitOfWork, identity: ExternalIdentity) -> User | None:

@@ -6,18 +6,21 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
+from pydantic import SecretStr
+
 from data_layer.context import current_context
 from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, SessionType
-from data_layer.errors import InvalidValueError, OverloadedError, SecondFactorRequiredError
+from data_layer.errors import AuthenticationError, InvalidValueError, OverloadedError, SecondFactorRequiredError
 from data_layer.repositories.users import Credentials
 from data_layer.schemas.actors import ANONYMOUS
-from data_layer.schemas.factors import FactorProof
+from data_layer.schemas.factors import FactorProof, PasskeyChallenge
 from data_layer.schemas.sessions import GeoLocation, NewSession, TokenPair
 from data_layer.schemas.users import UserFull
+from data_layer.services.accounts import passkeys
 from data_layer.services.accounts.addresses import login_name
-from data_layer.services.accounts.attempts import Attempt, LoginAttempts, wrong_credentials
-from data_layer.services.accounts.challenges import LOG_IN, invalid_challenge
+from data_layer.services.accounts.attempts import Attempt, LoginAttempts, record_failed_login, wrong_credentials
+from data_layer.services.accounts.challenges import LIFETIME, LOG_IN, invalid_challenge
 from data_layer.services.accounts.second_factors import SecondFactors
 from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.accounts.tools import AccountDependencies, changed, check_usable, own_entry, require_usable
@@ -117,6 +120,19 @@ class Login:
         who = self._with_verified_user(email, password, reactivate=reactivate)
         return await self._begin_tokens(who, kind, device_id, place)
 
+    async def begin_passkey_log_in(self, *, reactivate: bool = False) -> PasskeyChallenge:
+        """Return what a passkey answers in place of a password; ``finish_log_in`` takes what it answers.
+
+        The device lets people choose among the passkeys that it keeps for this domain, and must verify who they are,
+        by a PIN or a finger: so the passkey counts as both factors.
+
+        Args:
+            reactivate: whether somebody who has deactivated the account wants it back.
+        """
+        challenge, signed = self._factors.challenges.make(LOG_IN, None, reactivate=reactivate)
+        options = passkeys.options_for_anybody(self._factors.site, signed)
+        return PasskeyChallenge(challenge=SecretStr(challenge), options=options, expires_in=LIFETIME)
+
     async def finish_log_in(
         self,
         challenge: str,
@@ -126,7 +142,7 @@ class Login:
         device_id: str | None = None,
         place: GeoLocation | None = None,
     ) -> NewSession:
-        """Answer the challenge of a SecondFactorRequiredError, and begin the session.
+        """Answer the challenge of a SecondFactorRequiredError, or of ``begin_passkey_log_in``, and begin the session.
 
         Wrong answers count as failed logins.
 
@@ -179,19 +195,28 @@ class Login:
 
     @asynccontextmanager
     async def _with_proven_user(self, challenge: str, proof: FactorProof) -> AsyncIterator[tuple[UnitOfWork, User]]:
-        """Yield the user after password and second factor were proven, and the transaction that proved them."""
-        user_id = self._factors.challenges.read(LOG_IN, challenge).user_id
+        """Yield the user after both factors, or a passkey alone, were proven, and the transaction that proved them."""
+        pending = self._factors.challenges.read(LOG_IN, challenge)
+        is_alone = pending.user_id is None
         async with self._dependencies.transactions() as tx:
+            try:
+                user_id = pending.user_id or await self._factors.owner_of(tx, proof)
+            except AuthenticationError as error:
+                record_failed_login(self._dependencies.audit, None, error)
+                raise
             known = await tx.users.find_one(id=user_id)
         if known is None:
             raise invalid_challenge()
         async with self._attempts.with_factor(known.email, proof) as attempt, self._dependencies.transactions() as tx:
             await self._attempts.give_back(tx, attempt)
             user = await tx.users.get(user_id, lock=True)
-            stored = await tx.users.secret(user_id, "password_hash")
-            pending = self._factors.challenges.check(LOG_IN, challenge, user_id, stored)
+            if not is_alone:
+                stored = await tx.users.secret(user_id, "password_hash")
+                self._factors.challenges.check(LOG_IN, challenge, user_id, stored)
             shown = await self._factors.use(tx, user_id, proof, pending)
-            how = f"Logged in with a password and a {shown.replace('_', ' ')}"
+            how = (
+                "Logged in with a passkey" if is_alone else f"Logged in with a password and a {shown.replace('_', ' ')}"
+            )
             await self._complete_login(tx, attempt, user, how, reactivate=pending.reactivate)
             yield tx, user
 

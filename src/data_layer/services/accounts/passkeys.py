@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import orjson
 
@@ -48,7 +49,11 @@ def options_for_new(site: PasskeySite, user: User, challenge: bytes, known: Sequ
     """Return the options for ``navigator.credentials.create``; a device that has one of the known makes none."""
     require_extra("service", "a passkey", "webauthn")
     import webauthn  # Here because only the extra has it.
-    from webauthn.helpers.structs import PublicKeyCredentialDescriptor
+    from webauthn.helpers.structs import (
+        AuthenticatorSelectionCriteria,
+        PublicKeyCredentialDescriptor,
+        ResidentKeyRequirement,
+    )
 
     options = webauthn.generate_registration_options(
         rp_id=site.domain,
@@ -58,6 +63,8 @@ def options_for_new(site: PasskeySite, user: User, challenge: bytes, known: Sequ
         user_display_name=user.display_name or f"{user.first_name} {user.last_name}",
         challenge=challenge,
         timeout=_MILLISECONDS,
+        # So that it also logs in alone, where the device can keep it.
+        authenticator_selection=AuthenticatorSelectionCriteria(resident_key=ResidentKeyRequirement.PREFERRED),
         exclude_credentials=[PublicKeyCredentialDescriptor(id=each.credential_id or b"") for each in known],
     )
     shown: dict[str, Any] = orjson.loads(webauthn.options_to_json(options))
@@ -75,6 +82,22 @@ def options_for_known(site: PasskeySite, challenge: bytes, known: Sequence[Secon
         challenge=challenge,
         timeout=_MILLISECONDS,
         allow_credentials=[PublicKeyCredentialDescriptor(id=each.credential_id or b"") for each in known],
+    )
+    shown: dict[str, Any] = orjson.loads(webauthn.options_to_json(options))
+    return shown
+
+
+def options_for_anybody(site: PasskeySite, challenge: bytes) -> dict[str, Any]:
+    """Return the options for ``navigator.credentials.get`` by which a passkey logs in alone."""
+    require_extra("service", "a passkey", "webauthn")
+    import webauthn
+    from webauthn.helpers.structs import UserVerificationRequirement
+
+    options = webauthn.generate_authentication_options(
+        rp_id=site.domain,
+        challenge=challenge,
+        timeout=_MILLISECONDS,
+        user_verification=UserVerificationRequirement.REQUIRED,
     )
     shown: dict[str, Any] = orjson.loads(webauthn.options_to_json(options))
     return shown
@@ -105,9 +128,18 @@ def check_new(site: PasskeySite, answer: dict[str, Any], challenge: bytes) -> Ne
 
 def credential_id_of(answer: dict[str, Any]) -> bytes | None:
     """Return which passkey an answer claims to come from."""
+    return _decoded(answer.get("rawId"))
+
+
+def _owner_named_by(answer: dict[str, Any]) -> bytes | None:
+    """Return for whom a passkey was made, as it says itself."""
+    response = answer.get("response")
+    return _decoded(response.get("userHandle")) if isinstance(response, dict) else None
+
+
+def _decoded(name: object) -> bytes | None:
     from webauthn.helpers import base64url_to_bytes
 
-    name = answer.get("rawId")
     if not isinstance(name, str) or len(name) > LARGEST_ANSWER:
         return None
     try:
@@ -116,8 +148,18 @@ def credential_id_of(answer: dict[str, Any]) -> bytes | None:
         return None
 
 
-def check_known(site: PasskeySite, answer: dict[str, Any], challenge: bytes, factor: SecondFactor) -> int:
+def check_known(
+    site: PasskeySite, answer: dict[str, Any], challenge: bytes, factor: SecondFactor, *, owner_id: UUID | None = None
+) -> int:
     """Return what the passkey has counted.
+
+    Args:
+        site: for which it was made.
+        answer: what it has answered.
+        challenge: what it should have signed.
+        factor: what is kept of it.
+        owner_id: that of the factor, where the passkey logs in alone: then it must name its owner itself, and must have
+            verified who that is, by a PIN or a finger.
 
     Raises:
         InvalidSecondFactorError: the answer is not right, or what the passkey counts has gone back, as of a copy.
@@ -125,6 +167,8 @@ def check_known(site: PasskeySite, answer: dict[str, Any], challenge: bytes, fac
     import webauthn
 
     answer = _checked(answer)
+    if owner_id is not None and _owner_named_by(answer) != owner_id.bytes:
+        raise refused()
     try:
         verified = webauthn.verify_authentication_response(
             credential=answer,
@@ -133,6 +177,7 @@ def check_known(site: PasskeySite, answer: dict[str, Any], challenge: bytes, fac
             expected_origin=list(site.origins),
             credential_public_key=factor.secret,
             credential_current_sign_count=factor.sign_count,
+            require_user_verification=owner_id is not None,
         )
     except Exception as error:
         raise refused() from error

@@ -78,24 +78,40 @@ class SecondFactors:
             tx: the transaction; when the proof is refused it must not be committed.
             user_id: whose.
             proof: exactly one.
-            pending: the challenge, which a passkey has answered.
+            pending: the challenge, which a passkey has answered. One for anybody takes nothing but a passkey that has
+                verified its owner: it counts as both factors.
 
         Raises:
             InvalidSecondFactorError: the proof is not right, or was used before.
             InvalidValueError: there is not exactly one.
         """
         kind = kind_of(proof)
+        is_alone = pending is not None and pending.user_id is None
         factors = await tx.second_factors.confirmed(user_id, lock=True)
+        if is_alone and proof.passkey is None:
+            raise refused()
         if proof.code is not None:
             self._use_code(factors, proof.code)
         elif proof.recovery_code is not None:
             if not await tx.second_factors.use_code(user_id, hash_code(user_id, proof.recovery_code)):
                 raise refused()
         elif pending is not None and proof.passkey is not None:
-            self._use_passkey(factors, proof.passkey, pending)
+            self._use_passkey(factors, proof.passkey, pending, owner_id=user_id if is_alone else None)
         else:
             raise refused()
         return kind
+
+    async def owner_of(self, tx: UnitOfWork, proof: FactorProof) -> UUID:
+        """Return whose passkey claims to have answered; nothing is verified.
+
+        Raises:
+            InvalidSecondFactorError: it is not a passkey, or nobody has it.
+        """
+        credential_id = None if proof.passkey is None else passkeys.credential_id_of(proof.passkey)
+        factor = None if credential_id is None else await tx.second_factors.find_one(credential_id=credential_id)
+        if factor is None:
+            raise refused()
+        return factor.user_id
 
     def seal_secret(self, factor_id: UUID, secret: str) -> bytes:
         """Encrypt what an app shares with us."""
@@ -123,13 +139,20 @@ class SecondFactors:
             raise refused()
 
     def _use_passkey(
-        self, factors: Sequence[SecondFactor], answer: dict[str, object], pending: PendingChallenge
+        self,
+        factors: Sequence[SecondFactor],
+        answer: dict[str, object],
+        pending: PendingChallenge,
+        *,
+        owner_id: UUID | None,
     ) -> None:
         known = {factor.credential_id: factor for factor in factors if factor.kind is FactorKind.PASSKEY}
         factor = known.get(passkeys.credential_id_of(answer) or b"")
         if factor is None or pending.issued_at <= factor.last_counter:
             raise refused()
-        factor.sign_count = passkeys.check_known(self.site, answer, pending.bytes_for_passkey, factor)
+        factor.sign_count = passkeys.check_known(
+            self.site, answer, pending.bytes_for_passkey, factor, owner_id=owner_id
+        )
         factor.last_counter = pending.issued_at
         factor.last_used_at = datetime.now(UTC)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from data_layer.cache import Cache
-from data_layer.errors import InvalidTokenError, NotFoundError
+from data_layer.errors import InvalidTokenError, NotFoundError, PermissionDeniedError
 from data_layer.extras import require_extra
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
+from data_layer.schemas.factors import FactorProof
 from data_layer.services.accounts import AccountService, ExternalLogin
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.openid.bearer import BearerTokens
@@ -21,7 +23,7 @@ from data_layer.services.openid.providers import (
     ProviderConfiguration,
     make_provider,
 )
-from data_layer.services.openid.states import LIFETIME, LoginStates, cookie_name
+from data_layer.services.openid.states import LIFETIME, LinkRequest, LoginStates, cookie_name
 from data_layer.services.openid.tokens import algorithm_of
 from data_layer.services.sessions import SessionCopies, SessionService
 from data_layer.settings.openid import OpenIdSettings
@@ -52,9 +54,12 @@ class LoginStart:
 
 @dataclass(frozen=True, slots=True)
 class FinishedLogin:
-    """Who logged in, with the session that has begun, and where to go on."""
+    """Who logged in, with the session that has begun, and where to go on.
 
-    login: ExternalLogin
+    ``login`` is None where an identity was linked: the session goes on.
+    """
+
+    login: ExternalLogin | None
     next_path: str
 
 
@@ -135,6 +140,44 @@ class OpenIdService:
         url = await chosen.authorization_url(login)
         return LoginStart(url, cookie_name(login.state) or "", cookie, LIFETIME)
 
+    async def begin_link(
+        self,
+        actor: Actor,
+        session_id: UUID,
+        provider: str,
+        *,
+        next_path: str = "/",
+        password: str | None = None,
+        proof: FactorProof | None = None,
+        challenge: str | None = None,
+    ) -> LoginStart:
+        """Return where somebody who is logged in proves an identity, by which the account is opened from then on.
+
+        ``finish_login`` links it, in this browser, as long as the session lasts.
+
+        Args:
+            actor: whose account.
+            session_id: the session in which it is asked for.
+            provider: the name of one of ``providers``.
+            next_path: where to go on afterwards, a path of this host.
+            password: that of the account, if it has one.
+            proof: or else a second factor.
+            challenge: of ``accounts.begin_confirmation``, where a passkey has answered it.
+
+        Raises:
+            NotFoundError: there is no such provider.
+            AuthenticationError: what was shown is not right; see ``accounts.confirm_link``.
+            InvalidValueError: the path leads elsewhere; or neither password nor proof was shown.
+            IssuerError: the issuer does not answer, or with something that cannot be used.
+        """
+        chosen = self._provider(provider)
+        if actor.user_id is None:
+            raise PermissionDeniedError("an identity belongs to a person: log in")
+        login, cookie = self._states.begin(provider, next_path, LinkRequest(actor.user_id, session_id))
+        url = await chosen.authorization_url(login)
+        await self._accounts.confirm_link(actor, actor.user_id, password=password, proof=proof, challenge=challenge)
+        return LoginStart(url, cookie_name(login.state) or "", cookie, LIFETIME)
+
     async def finish_login(
         self,
         provider: str,
@@ -145,7 +188,7 @@ class OpenIdService:
         error: str | None = None,
         issuer: str | None = None,
     ) -> FinishedLogin:
-        """Take what came back from the issuer, and begin a session.
+        """Take what came back from the issuer, and begin a session, or link the identity: see ``begin_link``.
 
         Args:
             provider: the name of one of ``providers``.
@@ -160,13 +203,18 @@ class OpenIdService:
             InvalidLoginError: the login was not begun in this browser, took too long, or was used before.
             LoginDeniedError: the person or the issuer has refused.
             InvalidTokenError: the ID token is not to be believed.
-            AuthenticationError: the account cannot be used; see ``accounts.log_in_external``.
+            AuthenticationError: the account cannot be used; see ``accounts.log_in_external`` and ``accounts.link``.
+            ConflictError: the identity cannot be linked; see ``accounts.link``.
             IssuerError: the issuer does not answer, or with something that cannot be used.
         """
         chosen = self._provider(provider)
         login = self._states.resume(provider, state, cookie)
         callback = Callback(code, error, issuer)
         identity = await chosen.identify(callback, login)
+        if (link := login.link) is not None:
+            owner = Actor.user(link.user_id)
+            await self._accounts.link(owner, link.user_id, identity, session_id=link.session_id)
+            return FinishedLogin(None, login.next_path)
         return FinishedLogin(await self._accounts.log_in_external(identity), login.next_path)
 
     def accepts(self, token: str) -> bool:

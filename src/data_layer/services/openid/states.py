@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from hmac import compare_digest
+from uuid import UUID
 
 import orjson
 
@@ -26,11 +27,19 @@ _LONGEST_COOKIE = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class LinkRequest:
+    """Somebody who is logged in, and wants to log in by an identity as well: the account, and its session."""
+
+    user_id: UUID
+    session_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class PendingLogin:
     """A login that was begun: what goes to the issuer, and what must come back from it.
 
     ``nonce`` and ``verifier`` (of PKCE) are computed from what the cookie holds and the secret, so that neither stands
-    in the browser.
+    in the browser. ``link`` names account and session where an identity is to be linked.
     """
 
     provider: str
@@ -38,6 +47,7 @@ class PendingLogin:
     state: str
     nonce: str
     verifier: str
+    link: LinkRequest | None = None
 
 
 class LoginStates:
@@ -54,10 +64,11 @@ class LoginStates:
     def __init__(self, settings: SecuritySettings, clock: Callable[[], float] = time.time) -> None:
         secrets = (settings.session_secret, settings.session_secret_previous)
         self._seals = TokenHasher(*secrets, "login by an issuer")
+        self._link_seals = TokenHasher(*secrets, "identity to be linked")
         self._derived = TokenHasher(*secrets, "part of a login by an issuer")
         self._clock = clock
 
-    def begin(self, provider: str, next_path: str) -> tuple[PendingLogin, str]:
+    def begin(self, provider: str, next_path: str, link: LinkRequest | None = None) -> tuple[PendingLogin, str]:
         """Return a new login, and what its cookie holds.
 
         Raises:
@@ -65,9 +76,10 @@ class LoginStates:
         """
         check_path(next_path)
         secret, expires_at = make_token(), int(self._clock()) + LIFETIME
-        content = orjson.dumps([provider, next_path, secret, expires_at])
-        payload = _encode(content)
-        return self._derive(0, provider, next_path, secret), f"{payload}.{self._seals.hash(payload)}"
+        linked = [] if link is None else [str(link.user_id), str(link.session_id)]
+        payload = _encode(orjson.dumps([provider, next_path, secret, expires_at, *linked]))
+        seals = self._seals if link is None else self._link_seals
+        return self._derive(0, provider, next_path, secret, link), f"{payload}.{seals.hash(payload)}"
 
     def resume(self, provider: str, state: str, cookie: str | None) -> PendingLogin:
         """Return the login that a state belongs to.
@@ -78,22 +90,28 @@ class LoginStates:
         if cookie is None or len(cookie) > _LONGEST_COOKIE or _STATE.fullmatch(state) is None:
             raise invalid_login()
         payload, _, seal = cookie.partition(".")
-        matching = [which for which, one in enumerate(self._seals.hashes(payload)) if _equal(one, seal)]
+        matching = [
+            which
+            for seals in (self._seals, self._link_seals)
+            for which, one in enumerate(seals.hashes(payload))
+            if _equal(one, seal)
+        ]
         if not matching:
             raise invalid_login()
-        begun_at, next_path, secret, expires_at = orjson.loads(
+        begun_at, next_path, secret, expires_at, *linked = orjson.loads(
             base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
         )
-        login = self._derive(matching[0], begun_at, next_path, secret)
+        link = LinkRequest(*(UUID(each) for each in linked)) if linked else None
+        login = self._derive(matching[0], begun_at, next_path, secret, link)
         if begun_at != provider or expires_at <= self._clock() or not _equal(login.state, state):
             raise invalid_login()
         return login
 
-    def _derive(self, which: int, provider: str, next_path: str, secret: str) -> PendingLogin:
+    def _derive(self, which: int, provider: str, next_path: str, secret: str, link: LinkRequest | None) -> PendingLogin:
         def part(name: str) -> str:
             return _encode(self._derived.derive(f"{name}\0{secret}")[which])
 
-        return PendingLogin(provider, next_path, part("state"), part("nonce"), part("verifier"))
+        return PendingLogin(provider, next_path, part("state"), part("nonce"), part("verifier"), link)
 
 
 def cookie_name(state: str) -> str | None:
