@@ -1,7 +1,16 @@
 // What a program in TypeScript does with the client, against the service at SERVICE_URL.
 // The test puts this beside the sources of the client, so that the compiler checks its types, too.
 import assert from "node:assert/strict";
-import { applyPatch, DataLayerClient, DataLayerError, pages, ServiceUnreachableError, unwrap, type Tokens } from "./index.js";
+import {
+  applyPatch,
+  DataLayerClient,
+  DataLayerError,
+  pages,
+  SecondFactorRequiredError,
+  ServiceUnreachableError,
+  unwrap,
+  type Tokens,
+} from "./index.js";
 
 const baseUrl = process.env["SERVICE_URL"] ?? "";
 const kept: Tokens[] = [];
@@ -87,6 +96,35 @@ for await (const page of pages((before: number | null) =>
 )) {
   assert.deepEqual(page.versions.map((each) => each.number), [1]);
 }
+
+/** The code that an authenticator app shows for a secret in base32 (RFC 6238). */
+async function codeOf(secret: string): Promise<string> {
+  const digits = [...secret].map((each) => "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".indexOf(each).toString(2).padStart(5, "0")).join("");
+  const bytes = Uint8Array.from(digits.match(/.{8}/g) ?? [], (each) => parseInt(each, 2));
+  const key = await crypto.subtle.importKey("raw", bytes, { name: "HMAC", hash: "SHA-1" }, false, ["sign"]);
+  const step = new DataView(new ArrayBuffer(8));
+  step.setUint32(4, Math.floor(Date.now() / 30_000));
+  const signed = new DataView(await crypto.subtle.sign("HMAC", key, step));
+  return String((signed.getUint32(signed.getUint8(19) & 15) & 0x7fffffff) % 1_000_000).padStart(6, "0");
+}
+
+const password = process.env["PASSWORD"] ?? "";
+const factors = "/v1/accounts/me/second-factors";
+const app = await unwrap(client.api.POST(`${factors}/totp`, { body: { name: "Phone", password } }));
+const added = await unwrap(
+  client.api.POST(`${factors}/totp/{factor_id}/confirm`, {
+    params: { path: { factor_id: app.id } },
+    body: { code: await codeOf(app.secret) },
+  }),
+);
+const careful = new DataLayerClient({ baseUrl });
+const refused = await careful.logIn("ada@example.com", password).catch((error: unknown) => error);
+assert(refused instanceof SecondFactorRequiredError);
+assert.deepEqual([refused.challenge.methods, careful.tokens], [["totp", "recovery_code"], undefined]);
+const { challenge } = refused.challenge;
+await assert.rejects(careful.finishLogIn(challenge, { recovery_code: "wrong" }), DataLayerError);
+await careful.finishLogIn(challenge, { recovery_code: added.recovery_codes[0] ?? "" });
+await unwrap(careful.api.POST(`${factors}/{factor_id}/remove`, { params: { path: { factor_id: app.id } }, body: { password } }));
 
 // Tokens of an earlier start, of which the first one has ended meanwhile.
 const later = new DataLayerClient({ baseUrl, tokens: { ...tokens, expiresAt: Date.now() }, onTokens: (each) => kept.push(each) });

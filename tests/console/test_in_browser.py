@@ -45,13 +45,13 @@ def source_of_axe() -> str:
 
 
 @asynccontextmanager
-async def served(app: FastAPI) -> AsyncIterator[str]:
+async def served(app: FastAPI, listener: socket.socket | None = None) -> AsyncIterator[str]:
     """The address of the application."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = HttpServer(app, listener, finish_seconds=1)
+    with listener or socket.create_server(("127.0.0.1", 0)) as listening:
+        server = HttpServer(app, listening, finish_seconds=1)
         server.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             await server.close()
 
@@ -92,15 +92,19 @@ class Person:
 
     async def inspect(self, *paths: str) -> None:
         """No page keeps anybody out, and none is wider than the narrowest screen."""
-        axe = source_of_axe()
         for path in paths:
             await self.go(path)
-            width = await self.page.evaluate("document.documentElement.scrollWidth")
-            assert width <= 360, f"{path} is {width} pixels wide"
-            await self.page.evaluate(axe)
-            found = await self.page.evaluate("axe.run(document, {iframes: false, resultTypes: ['violations']})")
-            faults = [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]]
-            assert faults == [], path
+            await self.inspect_this()
+
+    async def inspect_this(self) -> None:
+        """The page that is open keeps nobody out."""
+        page = self.page
+        width = await page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 360, f"{page.url} is {width} pixels wide"
+        await page.evaluate(source_of_axe())
+        found = await page.evaluate("axe.run(document, {iframes: false, resultTypes: ['violations']})")
+        faults = [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]]
+        assert faults == [], page.url
 
 
 @asynccontextmanager

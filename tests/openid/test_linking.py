@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from html import unescape
 from typing import Any
 
 import httpx
+from sqlalchemy import text
 
 from data_layer import DataLayer
 from data_layer.schemas.actors import SYSTEM, Actor
+from data_layer.server.faces import whole_application
 from data_layer.web.authentication import COOKIE
 from tests.services.accounts.support import PASSWORD, actions, make_account
 
-from .issuer import log_in_at
+from .issuer import PUBLIC_URL, log_in_at
 from .test_login import code_of, come_back
 
 IDENTITIES = "/v1/accounts/me/identities"
 BEGIN = f"{IDENTITIES}/oidc/link"
+CONSOLE = "/console/account/identities/oidc"
 
 
 async def log_in(browser: httpx.AsyncClient, email: str) -> None:
@@ -93,3 +98,33 @@ async def test_nothing_is_linked_to_whoever_is_not_there_any_more(browser: httpx
     async with httpx.AsyncClient(transport=browser._transport, base_url=browser.base_url) as another:
         assert (await another.get(await come_back(another))).status_code == 303
     assert code_of(await browser.get(await prove(browser))) == (409, "duplicate")
+
+
+async def test_in_the_console(data: DataLayer) -> None:
+    await make_account(data, "eve@example.com")
+    transport = httpx.ASGITransport(whole_application(data), client=("192.0.2.1", 4711))
+    async with httpx.AsyncClient(transport=transport, base_url=PUBLIC_URL) as eve:
+        await eve.post("/console/login", data={"email": "eve@example.com", "password": PASSWORD})
+        wrong = await eve.post(f"{CONSOLE}/link", data={"password": "a wrong horse"})
+        assert (wrong.status_code, 'role="alert"' in wrong.text) == (422, True)
+        assert (
+            await eve.post("/console/account/identities/github/link", data={"password": PASSWORD})
+        ).status_code == 404
+        page = await eve.post(f"{CONSOLE}/link", data={"password": PASSWORD})
+        assert page.status_code == 200, page.text
+        [away] = re.findall(r'<a class="button primary" href="(http[^"]+)"', page.text)
+        done = await eve.get(await asyncio.to_thread(log_in_at, unescape(away)))
+        assert done.headers["location"] == "/console/account?done=identity_linked"
+        page = await eve.get(done.headers["location"])
+        assert "You can log in that way now" in page.text
+        assert (f"{CONSOLE}/unlink" in page.text, f"{CONSOLE}/link" in page.text) == (True, False)
+
+        # Without a password it is the last way in.
+        async with data.transaction() as tx:
+            await tx.execute(text("UPDATE users SET password_hash = NULL"))
+        kept = await eve.post(f"{CONSOLE}/unlink", data={})
+        assert (kept.status_code, "the only way to log in" in kept.text) == (422, True)
+        async with data.transaction() as tx:
+            await tx.execute(text("UPDATE users SET google_id = '1'"))
+        gone = await eve.post(f"{CONSOLE}/unlink", data={})
+        assert (gone.status_code, gone.headers["location"]) == (303, "/console/account?done=identity_unlinked")

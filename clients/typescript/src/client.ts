@@ -1,7 +1,7 @@
 import createClient, { type Client, type Middleware } from "openapi-fetch";
 import type { paths } from "./api.js";
 import { CREATING } from "./creating.js";
-import { errorOf } from "./errors.js";
+import { errorOf, SecondFactorRequiredError, type SecondFactorNeeded } from "./errors.js";
 import { follow, type FollowedEvent } from "./events.js";
 import { Patience, sendPatiently } from "./transport.js";
 
@@ -25,6 +25,9 @@ export interface Options {
   patience?: number;
   fetch?: (request: Request) => Promise<Response>;
 }
+
+/** One of: a code of an app, a recovery code, what a passkey has answered (its `toJSON()`). */
+export type SecondFactor = { code: string } | { recovery_code: string } | { passkey: Record<string, unknown> };
 
 const EARLY_MS = 30_000;
 
@@ -53,9 +56,25 @@ export class DataLayerClient {
     return this.#tokens;
   }
 
-  /** Log in. From now on requests carry the tokens, which are renewed in time. */
+  /**
+   * Log in. From now on requests carry the tokens, which are renewed in time.
+   *
+   * Throws a `SecondFactorRequiredError` where a second factor is needed; go on with `finishLogIn`.
+   */
   async logIn(email: string, password: string): Promise<Tokens> {
-    return this.#keep(await this.#ask("/v1/tokens", { email, password }, false));
+    const answer = await this.#ask<TokenAnswer | SecondFactorNeeded>("/v1/tokens", { email, password }, false);
+    if ("challenge" in answer) {
+      throw new SecondFactorRequiredError(answer);
+    }
+    return this.#keep(answer);
+  }
+
+  /**
+   * Show a second factor for the `challenge` of a `SecondFactorRequiredError`; or a passkey alone for that of
+   * `POST /v1/sessions/passkey`.
+   */
+  async finishLogIn(challenge: string, proof: SecondFactor): Promise<Tokens> {
+    return this.#keep(await this.#ask("/v1/tokens/second-factor", { challenge, ...proof }, false));
   }
 
   /** End the session that the tokens belong to. */
@@ -115,7 +134,7 @@ export class DataLayerClient {
     await this.#renewing;
   }
 
-  async #ask(path: string, body: object, mayBeRepeated: boolean): Promise<TokenAnswer> {
+  async #ask<Answer = TokenAnswer>(path: string, body: object, mayBeRepeated: boolean): Promise<Answer> {
     const headers: Record<string, string> = { "content-type": "application/json" };
     if (mayBeRepeated) {
       headers["idempotency-key"] = crypto.randomUUID(); // For a few seconds the service answers the same again.
@@ -126,7 +145,7 @@ export class DataLayerClient {
     if (!response.ok) {
       throw errorOf(response, content);
     }
-    return content as TokenAnswer;
+    return content as Answer;
   }
 
   #keep(answer: TokenAnswer): Tokens {

@@ -27,6 +27,18 @@ export class DataLayerError extends Error {
   }
 }
 
+export type SecondFactorNeeded = components["schemas"]["SecondFactorNeeded"];
+
+/** The password is right, and no session has begun yet: go on with `finishLogIn`. */
+export class SecondFactorRequiredError extends Error {
+  override readonly name = "SecondFactorRequiredError";
+
+  /** `passkey` of it holds the options for `navigator.credentials.get`. */
+  constructor(readonly challenge: SecondFactorNeeded) {
+    super("the password is right; now show a second factor with finishLogIn");
+  }
+}
+
 /** The service did not answer. What changes something may have been done or not. */
 export class ServiceUnreachableError extends Error {
   override readonly name = "ServiceUnreachableError";

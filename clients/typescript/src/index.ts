@@ -8,7 +8,15 @@
  * ```
  */
 export type { components, operations, paths } from "./api.js";
-export { DataLayerClient, type Options, type Tokens } from "./client.js";
-export { DataLayerError, ServiceUnreachableError, unwrap, type Problem, type Result } from "./errors.js";
+export { DataLayerClient, type Options, type SecondFactor, type Tokens } from "./client.js";
+export {
+  DataLayerError,
+  SecondFactorRequiredError,
+  ServiceUnreachableError,
+  unwrap,
+  type Problem,
+  type Result,
+  type SecondFactorNeeded,
+} from "./errors.js";
 export { applyPatch, type FollowedEvent } from "./events.js";
 export { pages } from "./pages.js";

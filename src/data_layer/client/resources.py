@@ -60,7 +60,6 @@ from data_layer.client.values import (
     ImageProvider,
     ImageQuality,
     ImageStyle,
-    IssuerAddress,
     LoginMethods,
     MailPage,
     MailStatus,
@@ -194,40 +193,6 @@ class AccountsCalls(Resource):
         What its owner sees of it.
         """
         return await self.transport.send(UserFull, Call("GET", "/v1/accounts/me"))
-
-    async def link(
-        self,
-        provider: str,
-        *,
-        code: str | Unset | None = UNSET,
-        recovery_code: str | Unset | None = UNSET,
-        passkey: Mapping[str, Any] | Unset | None = UNSET,
-        password: str | Unset | None = UNSET,
-        challenge: str | Unset | None = UNSET,
-        next: str | Unset = UNSET,
-    ) -> IssuerAddress:
-        """Begin to link an identity.
-
-        For browsers: the answer sets a cookie; lead the browser to ``url``. It comes back to ``next``, and
-        is linked.
-
-        ``provider`` is one of ``GET /v1/oidc``. The password, or a second factor, is asked for once more.
-        """
-        return await self.transport.send(
-            IssuerAddress,
-            Call(
-                "POST",
-                f"/v1/accounts/me/identities/{path_value(provider)}/link",
-                body={
-                    "code": code,
-                    "recovery_code": recovery_code,
-                    "passkey": passkey,
-                    "password": password,
-                    "challenge": challenge,
-                    "next": next,
-                },
-            ),
-        )
 
     async def list_identities(self) -> LoginMethods:
         """List the identities by which one logs in.

@@ -792,13 +792,6 @@ class ImagePage(Answer):
     next: UUID | None
 
 
-class IssuerAddress(Answer):
-    """Where the browser proves the identity within ``expires_in`` seconds."""
-
-    url: str
-    expires_in: int
-
-
 class LoginMethods(Answer):
     """How somebody can log in; second factors are apart."""
 

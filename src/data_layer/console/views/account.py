@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -9,13 +10,17 @@ from uuid import UUID
 from fastapi import Response
 
 from data_layer.console.charts import costs_of_days
+from data_layer.console.confirming import shown_in, ways_to_confirm
 from data_layer.console.forms import choice
 from data_layer.console.pages import LOGIN_PATH, PageCall, Pages
-from data_layer.entities.enums import ApiScope
+from data_layer.console.views.factors import reason_of
+from data_layer.entities.enums import ApiScope, AuthProvider
 from data_layer.errors import (
     AuthenticationError,
     ConflictError,
     InvalidValueError,
+    LastLoginMethodError,
+    PermissionDeniedError,
     TooManyAttemptsError,
 )
 from data_layer.schemas.usage import UsageGroup
@@ -25,6 +30,12 @@ from data_layer.web.authentication import COOKIE, COOKIE_RULES
 from data_layer.web.downloads import download
 
 ACCOUNT = "/console/account"
+_PROVIDERS = {
+    AuthProvider.OIDC: ("oidc", "OpenID Connect"),
+    AuthProvider.GOOGLE: ("google", "Google"),
+    AuthProvider.GITHUB: ("github", "GitHub"),
+    AuthProvider.AZURE_AD: ("entra", "Microsoft"),
+}
 _DAYS = 30
 _LIFETIMES = {"30": timedelta(days=30), "90": timedelta(days=90), "365": timedelta(days=365)}
 
@@ -37,11 +48,31 @@ async def show(call: PageCall) -> Response:
     return await _account(call)
 
 
-async def _account(call: PageCall, code: int = 200, problems: dict[str, str] | None = None) -> Response:
+async def _account(
+    call: PageCall,
+    code: int = 200,
+    problems: dict[str, str] | None = None,
+    going_to: Mapping[str, str] | None = None,
+) -> Response:
     user = await call.data.accounts.get(call.actor, call.user_id)
-    sessions = await call.data.sessions.list(call.actor, call.user_id)
+    ways = await ways_to_confirm(call)
+    labels = {each.name: each.label for each in call.data.openid.providers}
+    known = [(each, _PROVIDERS[each.provider]) for each in ways.methods.identities]
+    linked = {kind for _, (kind, _) in known}
     return call.page(
-        "account.html", code, user=user, sessions=sessions, current=call.session_id, problems=problems or {}
+        "account.html",
+        code,
+        user=user,
+        sessions=await call.data.sessions.list(call.actor, call.user_id),
+        current=call.session_id,
+        problems=problems or {},
+        ways=ways,
+        identities=[
+            {"provider": each.provider, "issuer": each.issuer, "label": labels.get(kind, name)}
+            for each, (kind, name) in known
+        ],
+        linkable=[each for each in call.data.openid.providers if each.name not in linked],
+        going_to=going_to,
     )
 
 
@@ -95,6 +126,42 @@ async def end_others(call: PageCall) -> Response:
     """Log out everywhere else."""
     await call.data.sessions.revoke_all(call.actor, call.user_id, keep=call.session_id)
     return call.go(ACCOUNT, "session_ended")
+
+
+@pages.post("/identities/{provider}/link")
+async def link(call: PageCall, provider: str) -> Response:
+    """Confirm that an identity is to be linked, and show the way to its issuer.
+
+    It is a link, because a form may not lead to another host: see the policy of the pages.
+    """
+    fields = await call.fields()
+    session_id = call.session_id
+    if session_id is None:
+        raise PermissionDeniedError("an identity is linked in a session: log in with the browser")
+    try:
+        start = await call.data.openid.begin_link(
+            call.actor, session_id, provider, next_path=f"{ACCOUNT}?done=identity_linked", **shown_in(fields)
+        )
+    except (AuthenticationError, ConflictError, InvalidValueError) as error:
+        return await _account(call, 422, {"identities": reason_of(call, error)})
+    labels = {each.name: each.label for each in call.data.openid.providers}
+    response = await _account(call, going_to={"url": start.url, "label": labels[provider]})
+    response.set_cookie(start.cookie_name, start.cookie, max_age=start.lifetime, **COOKIE_RULES)
+    return response
+
+
+@pages.post("/identities/{provider}/unlink")
+async def unlink(call: PageCall, provider: AuthProvider) -> Response:
+    """Forget an identity; the last way to log in stays."""
+    fields = await call.fields()
+    try:
+        await call.data.accounts.unlink(call.actor, call.user_id, provider, **shown_in(fields))
+    except LastLoginMethodError:
+        text = call.text("It is the only way to log in. Set a password first, by resetting it, or link another one.")
+        return await _account(call, 422, {"identities": text})
+    except (AuthenticationError, ConflictError, InvalidValueError) as error:
+        return await _account(call, 422, {"identities": reason_of(call, error)})
+    return call.go(ACCOUNT, "identity_unlinked")
 
 
 @pages.post("/delete")

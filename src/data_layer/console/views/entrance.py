@@ -6,8 +6,9 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import Query, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 
+from data_layer.console.confirming import object_in, proof_in
 from data_layer.console.languages import LANGUAGE_COOKIE
 from data_layer.console.pages import LOGIN_PATH, PageCall, Pages
 from data_layer.context import current_context
@@ -17,6 +18,7 @@ from data_layer.errors import (
     AuthenticationError,
     ConflictError,
     EmailNotVerifiedError,
+    InvalidLoginError,
     InvalidOneTimeTokenError,
     InvalidSecondFactorError,
     InvalidValueError,
@@ -77,7 +79,9 @@ async def log_in(call: PageCall) -> Response:
         )
     except SecondFactorRequiredError as needed:
         challenge = needed.challenge.challenge.get_secret_value()
-        return call.page("second_factor.html", target=target, challenge=challenge, problem=None)
+        return call.page(
+            "second_factor.html", target=target, challenge=challenge, passkey=needed.challenge.passkey, problem=None
+        )
     except (AuthenticationError, InvalidValueError, TooManyRequestsError) as error:
         return await _login_page(call, target, email=email, error=error)
     return _with_session(call, new, target)
@@ -92,18 +96,44 @@ def _with_session(call: PageCall, new: NewSession, target: str) -> Response:
 
 @pages.post("/login/factor")
 async def show_factor(call: PageCall) -> Response:
-    """Answer with a code of an app or a recovery code, and begin the session."""
+    """Answer with a code of an app, a recovery code or a passkey, and begin the session."""
     fields = await call.fields()
     target, challenge = fields.get("next", ""), fields.get("challenge", "")
     target = target if is_own_path(target) else HOME
-    code = "".join(fields.get("code", "").split())
-    proof = FactorProof(code=code) if code.isdecimal() else FactorProof(recovery_code=code)
     try:
         await people_of(call).limiter.admit(current_context().ip_address, RequestKind.LOG_IN)
-        new = await call.data.accounts.finish_log_in(challenge, proof)
-    except InvalidSecondFactorError:
+        new = await call.data.accounts.finish_log_in(challenge, proof_in(fields))
+    except InvalidSecondFactorError as error:
+        if fields.get("answer"):
+            return await _login_page(call, target, error=error)
         problem = call.text("The code is not right, or was used before.")
-        return call.page("second_factor.html", 401, target=target, challenge=challenge, problem=problem)
+        passkey = object_in(fields, "passkey") if fields.get("passkey") else None
+        return call.page(
+            "second_factor.html", 401, target=target, challenge=challenge, passkey=passkey, problem=problem
+        )
+    except (AuthenticationError, InvalidValueError, TooManyRequestsError) as error:
+        return await _login_page(call, target, error=error)
+    return _with_session(call, new, target)
+
+
+@pages.get("/login/passkey")
+async def ask_for_passkey(call: PageCall) -> Response:
+    """Return, for the script, what a passkey answers in place of a password."""
+    await people_of(call).limiter.admit(current_context().ip_address, RequestKind.LOG_IN_ELSEWHERE)
+    new = await call.data.accounts.begin_passkey_log_in(reactivate=call.query_params.get("reactivate") == "yes")
+    return JSONResponse({"challenge": new.challenge.get_secret_value(), "options": dict(new.options)})
+
+
+@pages.post("/login/passkey")
+async def log_in_with_passkey(call: PageCall) -> Response:
+    """Begin a session with what a passkey has answered."""
+    fields = await call.fields()
+    target = fields.get("next", "")
+    target = target if is_own_path(target) else HOME
+    try:
+        await people_of(call).limiter.admit(current_context().ip_address, RequestKind.LOG_IN)
+        proof = FactorProof(passkey=object_in(fields, "answer"))
+        new = await call.data.accounts.finish_log_in(fields.get("challenge", ""), proof)
     except (AuthenticationError, InvalidValueError, TooManyRequestsError) as error:
         return await _login_page(call, target, error=error)
     return _with_session(call, new, target)
@@ -186,4 +216,8 @@ def _reason(call: PageCall, error: Exception) -> str:
         return call.text("This account is suspended. Ask an administrator.")
     if isinstance(error, AccountInactiveError):
         return call.text("You have closed this account. Do you want to open it again?")
+    if isinstance(error, InvalidSecondFactorError):
+        return call.text("This passkey is not known here, or did not check who you are. Log in another way.")
+    if isinstance(error, InvalidLoginError):
+        return call.text("That took too long. Log in once more.")
     return call.text("Address and password do not fit together.")

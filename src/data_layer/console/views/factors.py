@@ -1,4 +1,4 @@
-"""The second factor of the own account: an authenticator app, and recovery codes."""
+"""The second factors of the own account: authenticator apps, passkeys, and recovery codes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from fastapi import Response
 from markupsafe import Markup
 from pydantic import SecretStr
 
+from data_layer.console.confirming import object_in, shown_in, ways_to_confirm
 from data_layer.console.pages import PageCall, Pages
 from data_layer.errors import AuthenticationError, ConflictError, InvalidValueError, TooManyAttemptsError
-from data_layer.schemas.factors import NewTotp
+from data_layer.schemas.factors import NewTotp, PasskeyChallenge
 
 FACTORS = "/console/account/factors"
 
@@ -30,10 +31,38 @@ async def begin(call: PageCall) -> Response:
     """Add an authenticator app, which counts once a code of it was shown."""
     fields = await call.fields()
     try:
-        new = await call.data.accounts.begin_totp(call.actor, call.user_id, password=fields.get("password") or None)
+        new = await call.data.accounts.begin_totp(call.actor, call.user_id, **shown_in(fields))
     except (AuthenticationError, ConflictError, InvalidValueError) as error:
-        return await _factors(call, 422, problem=_reason(call, error))
+        return await _factors(call, 422, problem=reason_of(call, error))
     return await _factors(call, new=new)
+
+
+@pages.post("/passkeys")
+async def begin_passkey(call: PageCall) -> Response:
+    """Ask for a name, and let the browser make a passkey."""
+    fields = await call.fields()
+    try:
+        new = await call.data.accounts.begin_passkey(call.actor, call.user_id, **shown_in(fields))
+    except (AuthenticationError, ConflictError, InvalidValueError) as error:
+        return await _factors(call, 422, problem=reason_of(call, error))
+    return await _factors(call, new_passkey=new)
+
+
+@pages.post("/passkeys/add")
+async def add_passkey(call: PageCall) -> Response:
+    """Take the passkey that the browser has made; the recovery codes come with the first factor."""
+    fields = await call.fields()
+    try:
+        done = await call.data.accounts.add_passkey(
+            call.actor,
+            call.user_id,
+            challenge=fields.get("challenge", ""),
+            answer=object_in(fields, "answer"),
+            name=fields.get("name", ""),
+        )
+    except (AuthenticationError, ConflictError, InvalidValueError) as error:
+        return await _factors(call, 422, problem=reason_of(call, error))
+    return await _factors(call, codes=done.recovery_codes)
 
 
 @pages.post("/codes")
@@ -41,11 +70,9 @@ async def renew_codes(call: PageCall) -> Response:
     """Other recovery codes in place of those there are."""
     fields = await call.fields()
     try:
-        codes = await call.data.accounts.renew_recovery_codes(
-            call.actor, call.user_id, password=fields.get("password") or None
-        )
+        codes = await call.data.accounts.renew_recovery_codes(call.actor, call.user_id, **shown_in(fields))
     except (AuthenticationError, InvalidValueError) as error:
-        return await _factors(call, 422, problem=_reason(call, error))
+        return await _factors(call, 422, problem=reason_of(call, error))
     return await _factors(call, codes=codes)
 
 
@@ -56,7 +83,7 @@ async def confirm(call: PageCall, factor_id: UUID) -> Response:
     try:
         done = await call.data.accounts.confirm_totp(call.actor, factor_id, fields.get("code", "").replace(" ", ""))
     except (AuthenticationError, ConflictError, InvalidValueError) as error:
-        return await _factors(call, 422, problem=_reason(call, error))
+        return await _factors(call, 422, problem=reason_of(call, error))
     return await _factors(call, codes=done.recovery_codes)
 
 
@@ -65,13 +92,14 @@ async def remove(call: PageCall, factor_id: UUID) -> Response:
     """Remove a factor."""
     fields = await call.fields()
     try:
-        await call.data.accounts.remove_factor(call.actor, factor_id, password=fields.get("password") or None)
+        await call.data.accounts.remove_factor(call.actor, factor_id, **shown_in(fields))
     except (AuthenticationError, InvalidValueError) as error:
-        return await _factors(call, 422, problem=_reason(call, error))
+        return await _factors(call, 422, problem=reason_of(call, error))
     return call.go(FACTORS, "saved")
 
 
-def _reason(call: PageCall, error: Exception) -> str:
+def reason_of(call: PageCall, error: Exception) -> str:
+    """Why something was not confirmed, and what to do."""
     if isinstance(error, TooManyAttemptsError):
         return call.text("Too many attempts. Try again in %(seconds)s seconds.", seconds=round(error.retry_after))
     if isinstance(error, AuthenticationError):
@@ -85,9 +113,10 @@ async def _factors(
     *,
     problem: str | None = None,
     new: NewTotp | None = None,
+    new_passkey: PasskeyChallenge | None = None,
     codes: Sequence[SecretStr] = (),
 ) -> Response:
-    factors = await call.data.accounts.list_factors(call.actor, call.user_id)
+    ways = await ways_to_confirm(call)
     qr = None
     if new is not None:
         drawn = segno.make(new.uri.get_secret_value()).svg_inline(scale=5, border=3, light="#fff")
@@ -95,9 +124,10 @@ async def _factors(
     return call.page(
         "factors.html",
         code,
-        factors=factors,
+        ways=ways,
         problem=problem,
         new=new,
+        new_passkey=new_passkey,
         qr=qr,
         codes=[each.get_secret_value() for each in codes],
     )
