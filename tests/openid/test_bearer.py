@@ -103,7 +103,6 @@ async def test_only_what_was_made_for_us_is_believed(
         "ours among others": issuer.token(aud=["data-layer", "other"]),
         "we are the party": issuer.token(azp="data-layer"),
         "a clock that is ahead": issuer.token(nbf=now + 4, iat=now + 4),
-        "a clock that is behind": issuer.token(exp=now - 2),
         "an access token": issuer.token(header={"typ": "at+jwt"}),
         "without the name of a key": sign({"alg": "RS256"}, claims, issuer.key),
     }
@@ -114,6 +113,9 @@ async def test_only_what_was_made_for_us_is_believed(
         assert (status, code) in {(401, "token_invalid"), (401, "token_expired")}, (name, status, code)
     for name, token in right.items():
         assert await code_of(browser, token) == (200, "in"), name
+    # Signed last: what is written above may take longer than the leeway on a busy machine.
+    behind = issuer.token(exp=int(time.time()) - 1)
+    assert await code_of(browser, behind) == (200, "in"), "a clock that is behind"
 
 
 async def test_keys_change(browser: httpx.AsyncClient, data: DataLayer, issuer: Issuer) -> None:

@@ -33,7 +33,8 @@ GROUPS = {"administration": "admin"}
 """Resources that are called otherwise than the section of the documentation."""
 
 LEFT_OUT = re.compile(
-    r"GET /v1/oidc/.+|POST /v1/.+/identities/.+/link|GET /[asp]/.+|(GET|PUT) /v1/files/.+|GET /(livez|readyz|health)|GET .+/events|POST /v1/tokens.*"
+    r"GET /v1/oidc/.+|POST /v1/.+/identities/.+/link|GET /[asp]/.+|(GET|PUT) /v1/files/.+|GET /(livez|readyz|health)"
+    r"|GET .+/events|POST /v1/tokens.*"
 )
 """What browsers, signed addresses and probes are for, and what ``extensions`` does better."""
 
