@@ -208,6 +208,7 @@ async def test_what_anybody_may_call(client: httpx.AsyncClient) -> None:
         "GET /v1/oidc",
         "GET /v1/oidc/{provider}/login",
         "GET /v1/oidc/{provider}/callback",
+        "POST /v1/sessions/passkey",
         "POST /v1/sessions/second-factor",
         "POST /v1/tokens",
         "POST /v1/tokens/second-factor",

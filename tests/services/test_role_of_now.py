@@ -107,6 +107,7 @@ CALLS: dict[str, Call] = {
 
 # No role allows others these; the tests of usage try them.
 OWNERS_ALONE = {f"usage.{name}" for name in ("record", "reserve", "extend", "set_aside", "settle", "release")}
+OWNERS_ALONE |= {"openid.begin_link"}  # It always concerns the account that asks.
 
 
 # Their own tests try every method in every role.
