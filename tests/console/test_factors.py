@@ -64,6 +64,7 @@ async def test_an_app_is_added_asked_for_and_removed(app: FastAPI, ann: Visitor)
 
 
 def hidden(page: str, name: str) -> str:
+    value: str
     [value] = re.findall(rf'name="{name}" value="([^"]+)"', page)
     return value
 
