@@ -13,8 +13,10 @@ import httpx
 import pytest
 
 from data_layer import DataLayer
+from data_layer.entities.enums import ImageKind, ImageProvider
 from data_layer.schemas.actors import SYSTEM
 from tests.file_content import TYPES, picture
+from tests.services.accounts.support import actions
 
 from .fakes import PUBLIC_URL, BackEnd, data_url, page_code
 
@@ -123,6 +125,40 @@ async def test_ten_images_of_a_provider_at_once(back_end: BackEnd, client: httpx
     assert all(set(answer.json()) == {"public_url"} for answer in answers)
     assert public_url.endswith(".webp")
     assert (await client.get(public_url)).content == content, "it lives on after its provider"
+
+
+@pytest.mark.usefixtures("reach_local")
+@pytest.mark.parametrize("most_known", [1000, 0])
+async def test_an_image_of_a_provider_is_one_of_the_project(
+    back_end: BackEnd, data: DataLayer, monkeypatch: pytest.MonkeyPatch, most_known: int
+) -> None:
+    """However many variants show it, and also where the process has forgotten it that heard of it."""
+    monkeypatch.setattr("data_layer.hosted.made_images._MOST_KNOWN", most_known)
+    async with provider(picture("PNG", size=(64, 32)), picture("PNG", size=(9, 9))) as url:
+        said = {"source_provider": "openai", "image_generation_model": "gpt-image-2", "prompt": "a \0 cat"}
+        bodies = [url_body(back_end, url, **said), url_body(back_end, url, source_type="background_removed")]
+        first, second = [(await back_end.post("/assets/store_image_url", body)).json()["public_url"] for body in bodies]
+    uploaded = (await back_end.post("/assets/store_image_data", image_body(back_end, data_url(9)))).json()["public_url"]
+    page = page_code(f'<img src="{first}"><img src="{uploaded}"><img src="/a/{"x" * 22}.png">')
+    codes = [page, page_code(f'<img src="{first}"><img src="{second}">'), page]
+    [code, *_] = await back_end.create("group-1", [], "Make it", codes)
+    variant = await data.generations.open_variant(SYSTEM, UUID(code))
+    rows = (await data.images.list(SYSTEM, variant.project_id)).images
+    images = {row.kind: await data.images.open(SYSTEM, row.id) for row in rows}
+    assert len(rows) == 2, "each once, and what was uploaded is none"
+    made, cut = images[ImageKind.GENERATED], images[ImageKind.BACKGROUND_REMOVED]
+    assert (made.prompt, made.model, made.provider) == ("a \u2400 cat", "gpt-image-2", ImageProvider.OPENAI)
+    assert (cut.prompt, cut.model, cut.provider) == ("", "flux", ImageProvider.REPLICATE)
+    assert made.metadata == {"generation_group_id": "group-1", "variant_index": 0}
+    assert (made.size, made.mime_type, str(made.image_url)) == ("64x32", "image/png", first.removeprefix(PUBLIC_URL))
+    assert await data.images.download(SYSTEM, made.id) == picture("PNG", size=(64, 32))
+    assert (await actions(data)).count("image_generate") == 2
+    # An image that is gone meanwhile costs no page.
+    public = next(
+        file for file in await data.files.list(owner_id=UUID(back_end.user_id)) if str(file.public_name) in second
+    )
+    await data.files.delete(public.id, owner_id=UUID(back_end.user_id))
+    assert await back_end.store("group-2", 1, [], codes[1])
 
 
 @pytest.mark.usefixtures("reach_local")

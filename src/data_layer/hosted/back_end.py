@@ -37,6 +37,7 @@ from data_layer.errors import (
 )
 from data_layer.hosted import protocol
 from data_layer.hosted.holding import held
+from data_layer.hosted.made_images import MadeImages
 from data_layer.hosted.people import reservation_of
 from data_layer.hosted.reading import BodyReader, Medium, ReadStore
 from data_layer.hosted.routes import Call, HostedRoutes, by_back_end
@@ -83,6 +84,7 @@ class BackEnd:
         # What no call waits for any more would keep its image in memory for as long as the storage likes.
         self._saves: SingleFlight[_Saved, UUID] = SingleFlight("hosted image", cancel_abandoned=True)
         self._known: OrderedDict[_Saved, tuple[UUID, datetime]] = OrderedDict()
+        self._made = MadeImages(data)
 
     def routes(self) -> HostedRoutes:
         """Return the calls."""
@@ -110,7 +112,9 @@ class BackEnd:
         owner_id = _user(read.generation.user_id)
         started_at = protocol.now() - timedelta(seconds=read.generation.duration)
         files, missing = await self._save_media(read, owner_id)
-        return _received(read, files, missing, started_at), owner_id
+        received = _received(read, files, missing, started_at)
+        images = await self._made.shown_in(read.generation.code, owner_id)
+        return received.model_copy(update={"images": images}), owner_id
 
     async def _receive(self, received: ReceivedGeneration, owner_id: UUID) -> GenerationView:
         try:
@@ -197,7 +201,10 @@ class BackEnd:
                     raise InvalidValueError(str(error), field="source_url") from None
                 raise
 
-        return {"public_url": self._address(await self._publish(save, owner_id, and_for=(FetchError,)))}
+        published = await self._publish(save, owner_id, and_for=(FetchError,))
+        if owner_id is not None:
+            await self._made.remember(published, owner_id, body)
+        return {"public_url": self._address(published)}
 
     async def _publish(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any
@@ -21,6 +22,8 @@ from data_layer.web.unrepeated import HAS_CREDITS
 log = get_log(__name__)
 
 _REMEMBERED_SECONDS = 600
+_ASKED_SECONDS = 5.0
+"""For how long the database is asked who may generate."""
 _MOST_DELETED = 1000
 _FEEDBACK_TYPE = "application/json"
 _NAMESPACE = UUID("6d3a1c52-3f43-4a0e-9a53-0f8f6d4a7a11")
@@ -77,9 +80,11 @@ async def _has_credits(call: Call) -> dict[str, Any]:
 async def _status(data: DataLayer, actor: Actor, user_id: UUID) -> str:
     key = f"hosted_status:{user_id}"
     try:
-        has_credits = await data.usage.set_aside(actor, reservation_of(user_id), data.settings.hosted.saas_reservation)
-    except DatabaseError as error:
-        log.warning("entitlement_from_cache", reason=error.code)
+        async with asyncio.timeout(_ASKED_SECONDS):
+            amount = data.settings.hosted.saas_reservation
+            has_credits = await data.usage.set_aside(actor, reservation_of(user_id), amount)
+    except (DatabaseError, TimeoutError) as error:
+        log.warning("entitlement_from_cache", reason=getattr(error, "code", "timeout"))
         return await _remembered(data, key) or protocol.HAS_CREDITS
     status = protocol.HAS_CREDITS if has_credits else protocol.HAS_NO_CREDITS
     with suppress(CacheError):  # It is only missed if the database goes away, too.

@@ -15,8 +15,10 @@ from typing import Any
 from data_layer.entities.enums import CodeStack, ImageKind, ImageProvider, InputMode, RequestType
 from data_layer.errors import InvalidValueError
 from data_layer.schemas.generations import GenerationPage, VariantModel, VariantResult
+from data_layer.schemas.images import NewImage
 from data_layer.schemas.usage import BudgetView
 from data_layer.schemas.users import UserFull
+from data_layer.services.generations.text import storable_json
 from data_layer.services.transfer.conversations import Prompt, read_model
 
 SOURCE = "hosted"
@@ -125,9 +127,24 @@ def image_kind(source_type: Any) -> ImageKind:
     return kind
 
 
-def image_provider(name: Any) -> ImageProvider:
-    """Whose model made an image."""
-    return _IMAGE_PROVIDERS.get(name, ImageProvider.OTHER) if isinstance(name, str) else ImageProvider.OTHER
+def made_image(body: Mapping[str, Any]) -> NewImage:
+    """What the body of /assets/store_image_url says of an image; leniently, as of a page.
+
+    Raises:
+        InvalidValueError: it came about in a way that is not known.
+    """
+    provider, group = body.get("source_provider"), _text(body.get("generation_group_id"))
+    index = _count(body.get("variant_index"))
+    origin = {"generation_group_id": group, "variant_index": None if index is None else max(index, 1) - 1}
+    return NewImage(
+        prompt=storable_json(_text(body.get("prompt")) or ""),
+        kind=image_kind(body.get("source_type")),
+        provider=_IMAGE_PROVIDERS.get(provider, ImageProvider.OTHER)
+        if isinstance(provider, str)
+        else ImageProvider.OTHER,
+        model=storable_json((_text(body.get("image_generation_model")) or "")[:100]),
+        metadata=storable_json({name: value for name, value in origin.items() if value is not None}),
+    )
 
 
 def require_text(body: Mapping[str, Any], name: str) -> str:

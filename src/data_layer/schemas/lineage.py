@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, Field
 from data_layer.entities.enums import CodeStack, GenerationStatus, InputMode, RequestType
 from data_layer.schemas.base import Input, Value
 from data_layer.schemas.generations import VariantModel, VariantResult
+from data_layer.schemas.images import NewImage
 
 
 class EarlierTurn(Input):
@@ -34,6 +35,18 @@ class ReceivedVariant(Input):
     message: str | None = None
 
 
+class ReceivedImage(Input):
+    """An image that was made for a variant, and has a permanent address.
+
+    Attributes:
+        file_id: what ``data.files.publish`` has returned.
+        image: what is known of it.
+    """
+
+    file_id: UUID
+    image: NewImage = NewImage()
+
+
 class ReceivedGeneration(Input):
     """A request with some of its variants; the others may come later, in a value with the same key.
 
@@ -49,6 +62,7 @@ class ReceivedGeneration(Input):
         inputs: see ``GenerationRequest``.
         files: files of the owner that were saved for it, such as its images; they go with its project from now on,
             and the first image is shown for a new one.
+        images: those that were made for its variants; each has one row in the project, unless its file is gone.
     """
 
     replaced_texts = frozenset({"prompt", "full_prompt", "design_system", "base_code"})
@@ -69,6 +83,7 @@ class ReceivedGeneration(Input):
     base_index: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     earlier: tuple[EarlierTurn, ...] = ()
     files: tuple[UUID, ...] = Field((), max_length=100)
+    images: tuple[ReceivedImage, ...] = Field((), max_length=100)
     variants: tuple[ReceivedVariant, ...] = Field(min_length=1)
 
 

@@ -18,7 +18,8 @@ from data_layer.services.arguments import checks_arguments
 from data_layer.services.files import FileService
 from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.generations.access import open_code, open_project
-from data_layer.services.image_files import ImageFiles, ImageSource, thumbnail_key
+from data_layer.services.image_files import ImageFiles, ImageSource
+from data_layer.services.image_rows import describe_file, new_image_entry, new_image_row
 from data_layer.services.permissions import Permission
 from data_layer.services.ratings import rating_values
 from data_layer.services.usage import record_usage
@@ -77,12 +78,12 @@ class ImageService:
             InvalidValueError: a value cannot be stored, or the provider makes no such size; ``field`` says which.
             DuplicateError: the key of the usage belongs to an entry with other figures.
         """
-        row = _new_row(project_id, image, GenerationStatus.COMPLETED)
+        row = new_image_row(project_id, image, GenerationStatus.COMPLETED)
         async with self._transactions() as tx:
             owner_id = (await open_project(tx, actor, project_id, Permission.CHANGE_IMAGES)).user_id
         stored = self._image_files.stored(source, owner_id=owner_id, field="source", file_name=file_name)
         async with stored as file:
-            _describe(row, file)
+            describe_file(row, file)
             async with self._transactions() as tx:
                 project = await open_project(tx, actor, project_id, Permission.CHANGE_IMAGES)
                 await _add(tx, actor, project, row, usage)
@@ -105,7 +106,7 @@ class ImageService:
         Raises:
             NotFoundError, InvalidValueError, DuplicateError: see ``record``.
         """
-        row = _new_row(project_id, image, GenerationStatus.FAILED)
+        row = new_image_row(project_id, image, GenerationStatus.FAILED)
         row.error_message = reason
         async with self._transactions() as tx:
             project = await open_project(tx, actor, project_id, Permission.CHANGE_IMAGES)
@@ -381,35 +382,12 @@ async def _file_of(tx: UnitOfWork, project: Project, image: GeneratedImage) -> F
 async def _add(tx: UnitOfWork, actor: Actor, project: Project, row: GeneratedImage, usage: NewUsage | None) -> None:
     """Insert an image with its audit entry, and its cost into the ledger."""
     tx.add(row)
-    new = {"project_id": str(project.id), "kind": row.kind.value, "provider": row.provider.value, "model": row.model}
-    description = "Recorded an image" if row.status is GenerationStatus.COMPLETED else "Recorded a failed image"
-    tx.add(_entry(AuditAction.IMAGE_GENERATE, actor, project, row.id, description, new_values=new))
+    tx.add(new_image_entry(row, actor.user_id or project.user_id))
     if usage is not None:
         if usage.project_id not in {None, project.id}:
             raise InvalidValueError("the usage belongs to another project; leave its project_id out", field="usage")
         await record_usage(tx, project.user_id, usage.model_copy(update={"project_id": project.id}))
     await tx.flush()
-
-
-def _new_row(project_id: UUID, image: NewImage, status: GenerationStatus) -> GeneratedImage:
-    values = image.model_dump(exclude={"metadata", "size"})
-    size = image.size
-    if size is None:
-        if image.provider.sizes:
-            sizes = ", ".join(image.provider.sizes)
-            raise InvalidValueError(f"size is missing; {image.provider} makes: {sizes}", field="size")
-        size = ""
-    return GeneratedImage(project_id=project_id, status=status, size=size, metadata_=image.metadata, **values)
-
-
-def _describe(row: GeneratedImage, file: FileView) -> None:
-    row.storage_key = file.key
-    row.thumbnail_url = thumbnail_key(file)
-    row.mime_type = file.content_type
-    row.file_size = file.size
-    row.width, row.height = file.width, file.height
-    row.size = row.size or f"{file.width}x{file.height}"
-    row.image_metadata = {"format": file.image_format, "dominant_color": file.dominant_color}
 
 
 def _entry(

@@ -6,6 +6,7 @@ import base64
 import copy
 import io
 import json
+import os
 import random
 import threading
 import zipfile
@@ -504,3 +505,121 @@ async def test_codes_of_a_project_that_is_known_are_not_read(data: DataLayer, ow
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("project.json", json.dumps(content))
     assert (await bring(data, owner, tmp_path / "a.zip")).known == {"project": 1}
+
+
+async def test_a_damaged_image_loses_no_page(data: DataLayer, owner: Actor, tmp_path: Path) -> None:
+    make_folder(tmp_path / "left")
+    (tmp_path / "left" / "evals" / "inputs" / "shop.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    reports = tmp_path / "left" / "run_logs" / "prompt_reports"
+    parts = [{"type": "input_image", "image_url": url} for url in ("data:image/png;base64,AAAA", "data:x", "data:")]
+    parts.append({"type": "input_text", "text": "A wiki"})
+    call = {"name": "create_file", "arguments": {"content": CODE.format("wiki")}}
+    write_report(reports, "fedcba98", 5, {"input": [{"role": "user", "content": parts}, call]})
+    report = await bring(data, owner, tmp_path / "left")
+    assert (report.added["evaluation result"], report.added["prompt report"]) == (2, 3)
+    assert [problem.path for problem in report.problems if "fedcba98" in problem.path] == [
+        "an image of prompt reports of session fedcba98"
+    ] * 3
+    assert any(problem.path.endswith("shop.png") for problem in report.problems)
+    assert (await codes_of(data, owner))["A wiki"] == [CODE.format("wiki")]
+
+
+async def test_sessions_of_one_request_are_versions_of_one_project(
+    data: DataLayer, owner: Actor, tmp_path: Path
+) -> None:
+    """The application makes several variants of each request, and a session for each of them."""
+    for number in range(3):
+        call = {"name": "create_file", "arguments": {"content": CODE.format(number)}}
+        asked = {"role": "user", "content": "A wiki"}
+        write_report(tmp_path, f"0000000{number}", 1, {"input": [asked, call]})
+    await bring(data, owner, tmp_path)
+    assert {name: sorted(codes) for name, codes in (await codes_of(data, owner)).items()} == {
+        "A wiki": [CODE.format(number) for number in range(3)]
+    }
+
+
+HOSTILE: list[Any] = [None, True, -1, 10**30, 1.5, "", "\0", "x" * 300, [], [None], {}, {"a": None}, "\u202e"]
+WORDS = [
+    *("name", "content", "role", "input", "messages", "request", "usage", "input_tokens", "cost_usd", "image_url"),
+    *("created_at", "model", "parts", "inline_data", "data", "source", "arguments", "function_call", "text"),
+]
+words = st.sampled_from(WORDS)
+odd_values = st.recursive(
+    st.sampled_from(HOSTILE), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=4)
+)
+
+
+@given(st.data())
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_hostile_files_end_no_import(data: DataLayer, owner: Actor, tmp_path: Path, drawn: st.DataObject) -> None:
+    """Each kind with odd values in it; what comes after them is brought."""
+    value = odd_values
+    folder = tmp_path / str(uuid4())
+    results = folder / "outputs" / "Jul_01_2026_m_html_css"
+    results.mkdir(parents=True)
+    (folder / "inputs").mkdir()
+    name = "prompt_report_20260701_100000_{}_t01_openai_x.json"
+    designs = [{"name": drawn.draw(value), "content": drawn.draw(value)}, drawn.draw(value)]
+    (folder / "design-systems.json").write_text(json.dumps(designs))
+    (folder / "also.json").write_text(json.dumps([{"name": drawn.draw(value)}]))
+    (folder / name.format("00000000")).write_text(json.dumps(drawn.draw(value)))
+    messages = drawn.draw(st.lists(st.dictionaries(words, value, max_size=4), max_size=4))
+    call = {"name": "create_file", "arguments": {"content": CODE.format(uuid4())}}
+    hostile = {"input": [*messages, call], "messages": drawn.draw(value), "contents": drawn.draw(value)}
+    others = drawn.draw(st.dictionaries(words, value, max_size=6))
+    (folder / name.format("00000001")).write_text(json.dumps(others | {"request": hostile}))
+    (folder / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
+    (folder / name.format("00000002")).write_text('{"request": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    (results / "a_0.html").write_bytes(drawn.draw(st.binary(max_size=50)))
+    (folder / "inputs" / "a.png").write_bytes(drawn.draw(st.binary(max_size=50)))
+    (folder / "image.webp").write_bytes(b"RIFF\x10\0\0\0WEBPVP8 " + drawn.draw(st.binary(max_size=50)))
+    (folder / "z.html").write_text(CODE.format(uuid4()))
+    for is_dry_run in (True, False):
+        report = await bring(data, owner, folder, is_dry_run=is_dry_run)
+        assert report.added["page"] == 1
+        assert len(report.problems) > 1
+    assert (await bring(data, owner, folder)).added == {}, "nothing twice"
+
+
+async def test_names_and_times_of_any_kind(data: DataLayer, owner: Actor, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    (tmp_path / f"{odd}.html").write_text(CODE.format("odd"))
+    (tmp_path / f"{odd}.png").write_bytes(picture("PNG", size=(5, 5)))
+    (tmp_path / f"{odd}.txt").write_text("?")
+    (tmp_path / "future.html").write_text(CODE.format("future"))
+    os.utime(tmp_path / "future.html", (0, 2**36))
+    (tmp_path / "link.html").symlink_to("/etc/passwd")
+    os.mkfifo(tmp_path / "pipe.html")
+    report = await bring(data, owner, tmp_path, tmp_path / "pipe.html", tmp_path / f"{odd}.none")
+    assert report.added == {"page": 2, "asset": 1}
+    assert [problem.reason for problem in report.problems] == [
+        "is nothing that is known here",
+        "is neither a file nor a folder",
+        "does not exist",
+    ]
+    assert report.model_dump_json()
+    [asset] = report.addresses
+    assert asset.endswith("caf?.png")
+
+
+async def test_what_is_too_large_is_said(
+    data: DataLayer, owner: Actor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_layer.services.transfer.importing.LARGEST_FILE", 100)
+    monkeypatch.setattr("data_layer.services.transfer.reports.LARGEST_REPORT", 100)
+    monkeypatch.setattr("data_layer.services.transfer.importing.MOST_CODE", 100)
+    (tmp_path / "large.html").write_text("x" * 101)
+    (tmp_path / "large.json").write_text(json.dumps([{"name": "x" * 101, "content": ""}]))
+    write_report(tmp_path, "00000000", 1, {"input": "x" * 101})
+    # A small file whose codes are one part, again and again.
+    content: Any = copy.deepcopy(DESCRIBED)
+    content["generations"][0]["variants"] *= 4
+    write_described(tmp_path / "bomb.zip", content)
+    report = await bring(data, owner, tmp_path)
+    assert report.added == {}
+    assert {Path(problem.path).name.partition("_")[0]: problem.reason for problem in report.problems} == {
+        "large.html": "has more than 100 bytes",
+        "large.json": "has more than 100 bytes",
+        "prompt": "has more than 100 bytes",
+        "bomb.zip": "its codes have more than 100 characters",
+    }

@@ -38,6 +38,8 @@ from data_layer.schemas.files import Attachment, FileView
 from data_layer.schemas.generations import GenerationView, VariantModel
 from data_layer.schemas.lineage import EarlierTurn, ParentVariant, ReceivedGeneration, ReceivedVariant
 from data_layer.services.acting import as_of_now
+from data_layer.services.files.backends import PUBLIC_PATH
+from data_layer.services.files.ingest import SaveRequest, new_reference
 from data_layer.services.files.owners import require_owner
 from data_layer.services.generations.access import open_project, view_of
 from data_layer.services.generations.accounting import charge, code_values
@@ -46,6 +48,7 @@ from data_layer.services.generations.requests import CODE_TYPES, without_secrets
 from data_layer.services.generations.streams import MAXIMUM_CODE
 from data_layer.services.generations.text import encoded, storable
 from data_layer.services.image_files import show_screenshot
+from data_layer.services.image_rows import describe_file, new_image_entry, new_image_row
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import work_keys
 
@@ -101,6 +104,7 @@ class Lineage(Gallery):
             if added:
                 if reservation_id is not None:
                     await _charge(tx, generation, arrival, added, owner_id=owner_id, reservation_id=reservation_id)
+                await _add_images(tx, generation, arrival, owner_id)
                 await _place(tx, generation, arrival)
                 await tx.generations.close(generation.id)
             if added or known is None:
@@ -400,6 +404,25 @@ async def _add_variants(tx: UnitOfWork, generation: Generation, arrival: _Arriva
         )
     await tx.flush()
     return sorted(variant.index for variant in added)
+
+
+async def _add_images(tx: UnitOfWork, generation: Generation, arrival: _Arrival, owner_id: UUID) -> None:
+    """Keep the images that were made for variants, each once in its project."""
+    for each in arrival.received.images:
+        try:
+            file = require_owner(await tx.files.view(each.file_id), owner_id)
+        except NotFoundError:  # Deleted meanwhile: the page must not be lost for that.
+            continue
+        if await tx.images.count(project_id=generation.project_id, storage_key=file.key):
+            continue
+        row = new_image_row(generation.project_id, each.image, GenerationStatus.COMPLETED)
+        describe_file(row, file)
+        row.image_url = None if file.public_name is None else f"{PUBLIC_PATH}{file.public_name}"
+        tx.add(row)
+        tx.add(new_image_entry(row, owner_id))
+        await tx.flush()
+        stored = await tx.files.object_of(file.id)
+        tx.files.add(new_reference(stored.id, SaveRequest(owner_id, file.file_name, Attachment(image_id=row.id))))
 
 
 async def _charge(

@@ -69,6 +69,8 @@ if TYPE_CHECKING:
 
 IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif"}
 MOST_GENERATIONS = 1000
+MOST_CODE = 512 * 2**20
+"""Characters of all codes of a project, which are in memory together."""
 _UNTIL_PUBLISHED = timedelta(hours=1)
 LARGEST_FILE = 64 * 2**20
 _REFUSALS = (InvalidValueError, InvalidFileError, FileTooLargeError, ConflictError, NotFoundError)
@@ -113,11 +115,12 @@ class _Progress:
 
     def note(self, kind: str, path: Path | str, *, is_new: bool) -> None:
         (self.added if is_new else self.known)[kind] += 1
-        self.on_progress(f"{'new' if is_new else 'known'}: {kind} {path}")
+        self.on_progress(f"{'new' if is_new else 'known'}: {kind} {_shown(path)}")
 
     def refuse(self, path: Path | str, reason: object) -> None:
-        self.problems.append(ImportProblem(path=str(path), reason=str(reason)))
-        self.on_progress(f"not brought: {path}: {reason}")
+        problem = ImportProblem(path=_shown(path), reason=_shown(str(reason)))
+        self.problems.append(problem)
+        self.on_progress(f"not brought: {problem.path}: {problem.reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,19 +166,20 @@ class Importer:
         progress = self._progress
         prompt_reports: list[Path] = []
         for path in paths:
-            if not path.exists():
-                progress.refuse(path, "does not exist")
+            if not (path.is_file() or path.is_dir()):
+                progress.refuse(path, "is neither a file nor a folder" if path.exists() else "does not exist")
                 continue
             for file in await asyncio.to_thread(_files_in, path):
                 if reports.NAME.fullmatch(file.name):
                     prompt_reports.append(file)
                 else:
                     await self._attempt(file, self._bring, file)
-        sessions, problems = await asyncio.to_thread(reports.read_sessions, prompt_reports)
-        for path, reason in problems:
-            progress.refuse(path, reason)
-        for session in sorted(sessions, key=lambda session: session.at):
-            await self._attempt(f"prompt reports of session {session.key}", self._bring_session, session)
+        for files in reports.sessions_of(prompt_reports):
+            session, problems = await asyncio.to_thread(reports.read_session, files)
+            for path, reason in problems:
+                progress.refuse(path, reason)
+            if session is not None:
+                await self._attempt(f"prompt reports of session {session.key}", self._bring_session, session)
         return ImportReport(
             is_dry_run=progress.is_dry_run,
             added=dict(progress.added),
@@ -213,13 +217,13 @@ class Importer:
         saved = await files.save(
             file,
             owner_id=self._owner_id,
-            file_name=file.name,
+            file_name=_shown(file.name),
             expires_in=_UNTIL_PUBLISHED,
             allowed_types=IMAGES.values(),
         )
         published = await files.publish(saved.id, owner_id=self._owner_id)
         await files.delete(saved.id, owner_id=self._owner_id)
-        progress.addresses[str(file)] = published.url
+        progress.addresses[_shown(file)] = published.url
         progress.note("asset", file, is_new=saved.reference_count == 1)
 
     async def _bring_designs(self, file: Path) -> None:
@@ -268,7 +272,7 @@ class Importer:
         """A result of an evaluation: one variant of a run over one input, whose image may lie beside."""
         stack = folder["stack"] if folder["stack"] in set(CodeStack) else CodeStack.HTML_TAILWIND
         picture = file.parent.parent.parent / "inputs" / f"{page['name']}.png"
-        files = [] if self._progress.is_dry_run or not picture.is_file() else [await self._save_for_project(picture)]
+        files = await self._save_for_project(picture, picture) if picture.is_file() else []
         received = ReceivedGeneration(
             source="import",
             key=self._key("eval", f"{file.parent.name}/{page['name']}"),
@@ -293,9 +297,8 @@ class Importer:
         for url in prompt.media:
             if url[:5].lower() != "data:":
                 urls.append(url[:2048])
-            elif not self._progress.is_dry_run:
-                content, _ = decode_data_url(url, "image")
-                files.append(await self._save_for_project(content))
+            else:
+                files += await self._save_for_project(url, f"an image of {name}")
         received = ReceivedGeneration(
             source="import",
             key=self._key("report", session.key),
@@ -325,13 +328,25 @@ class Importer:
                 return generation is not None
             return await tx.codes.find_one(generation_id=generation.id, variant_index=variant) is not None
 
-    async def _save_for_project(self, content: Path | bytes) -> UUID:
-        """Save an image for a project that is about to be stored; without one it goes by itself."""
-        name = content.name if isinstance(content, Path) else None
-        saved = await self._targets.files.save(
-            content, owner_id=self._owner_id, file_name=name, expires_in=_UNTIL_PUBLISHED, allowed_types=IMAGES.values()
-        )
-        return saved.id
+    async def _save_for_project(self, source: Path | str, what: Path | str) -> list[UUID]:
+        """Save an image for a project that is about to be stored; without one it goes by itself.
+
+        Nothing in a dry run, and for an image that may not be stored: the page is worth more.
+        """
+        if self._progress.is_dry_run:
+            return []
+        try:
+            saved = await self._targets.files.save(
+                source if isinstance(source, Path) else decode_data_url(source, "image")[0],
+                owner_id=self._owner_id,
+                file_name=_shown(source.name) if isinstance(source, Path) else None,
+                expires_in=_UNTIL_PUBLISHED,
+                allowed_types=IMAGES.values(),
+            )
+        except _REFUSALS as error:
+            self._progress.refuse(what, error)
+            return []
+        return [saved.id]
 
     async def _bring_project(self, file: Path) -> None:
         archive, content = await asyncio.to_thread(read_archive, file)
@@ -439,15 +454,21 @@ def _finished(
     """The versions of an exported project. Parents are named by their places in it."""
     places: dict[str, tuple[int, int]] = {}
     finished: list[FinishedGeneration] = []
+    left = MOST_CODE
     for place, (each, key) in enumerate(zip(generations, keys, strict=True)):
         variants = described_list(each, "variants")
         parent = next((places[str(one["parent_id"])] for one in variants if str(one.get("parent_id")) in places), None)
+        read: list[FinishedVariant] = []
         for index, variant in enumerate(variants):
             places[str(variant.get("id"))] = (place, index)
+            read.append(_variant(archive, variant))
+            left -= len(read[-1].code)
+            if left < 0:
+                raise InvalidFileError(f"its codes have more than {MOST_CODE} characters")
         finished.append(
             FinishedGeneration(
                 request=_request(each, variants, key),
-                variants=tuple(_variant(archive, variant) for variant in variants),
+                variants=tuple(read),
                 selected=_index_of(variants, each.get("selected_variant")),
                 at=_at(each.get("ended_at") or each.get("started_at")),
                 parent=parent,
@@ -535,4 +556,12 @@ def _read_json(file: Path) -> Any:
 
 
 def _time_of(file: Path) -> datetime:
-    return datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    try:
+        return datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    except (ValueError, OverflowError):
+        return datetime.now(UTC)
+
+
+def _shown(path: Path | str) -> str:
+    """A path, or a text that holds one, as it can be shown and stored: names on a disk may be any bytes."""
+    return str(path).encode(errors="replace").decode()

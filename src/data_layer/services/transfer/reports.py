@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from data_layer.errors import InvalidFileError
 from data_layer.schemas.generations import VariantModel, VariantResult
 from data_layer.services.transfer.conversations import Prompt, read_model, read_prompt
 
@@ -25,6 +26,8 @@ NAME = re.compile(
 )
 _ROLES = {"user": "user", "assistant": "assistant", "model": "assistant"}
 _WRITES, _CHANGES = "create_file", "edit_file"
+LARGEST_REPORT = 64 * 2**20
+"""Bytes of one file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,34 +53,63 @@ class Session:
     result: VariantResult
 
 
-def read_sessions(files: Sequence[Path]) -> tuple[list[Session], list[tuple[Path, str]]]:
-    """Read reports, and put together what belongs together; what could not be read comes with the reason."""
-    sessions: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    problems: list[tuple[Path, str]] = []
-    for file in sorted(files):
+def sessions_of(files: Sequence[Path]) -> list[list[Path]]:
+    """The reports of each session, in the order of their turns; the session that began first comes first."""
+    sessions: dict[str, list[tuple[int, Path]]] = {}
+    for file in sorted(files, key=_name):
         match = NAME.fullmatch(file.name)
+        if match is not None:
+            sessions.setdefault(match["session"], []).append((int(match["turn"]), file))
+    return [[file for _, file in sorted(reports, key=_turn)] for reports in sessions.values()]
+
+
+def read_session(files: Sequence[Path]) -> tuple[Session | None, list[tuple[Path, str]]]:
+    """Read the reports of one session, one after the other; what could not be read comes with the reason."""
+    problems: list[tuple[Path, str]] = []
+    first: dict[str, Any] | None = None
+    last: Any = None
+    usages: list[Mapping[str, Any]] = []
+    for file in files:
         try:
-            report = orjson.loads(file.read_bytes())
-        except (OSError, ValueError):
-            problems.append((file, "is not JSON, or cannot be read"))
+            report = _read_report(file)
+        except InvalidFileError as error:
+            problems.append((file, str(error)))
             continue
-        if match is None or not isinstance(report, dict) or "request" not in report:
-            problems.append((file, "is not a prompt report"))
-            continue
-        sessions.setdefault(match["session"], []).append((int(match["turn"]), report))
-    return [_session(key, sorted(reports, key=_turn)) for key, reports in sessions.items()], problems
+        first = first or report
+        last = report["request"]
+        if isinstance(report.get("usage"), Mapping):
+            usages.append(report["usage"])
+    match = NAME.fullmatch(files[0].name)
+    if first is None or match is None:
+        return None, problems
+    return _session(match["session"], first, last, usages), problems
 
 
-def _turn(report: tuple[int, dict[str, Any]]) -> int:
+def _read_report(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > LARGEST_REPORT:
+            raise InvalidFileError(f"has more than {LARGEST_REPORT} bytes")
+        report = orjson.loads(file.read_bytes())
+    except (OSError, ValueError):
+        raise InvalidFileError("is not JSON, or cannot be read") from None
+    if not isinstance(report, dict) or "request" not in report:
+        raise InvalidFileError("is not a prompt report")
+    return report
+
+
+def _name(file: Path) -> str:
+    return file.name
+
+
+def _turn(report: tuple[int, Path]) -> int:
     return report[0]
 
 
-def _session(key: str, reports: list[tuple[int, dict[str, Any]]]) -> Session:
-    first, last = reports[0][1], reports[-1][1]
+def _session(key: str, first: Mapping[str, Any], last: Any, usages: Sequence[Mapping[str, Any]]) -> Session:
     model = read_model(first.get("model") or first.get("api_model_name"))
     conversation = [message for message in _messages(first.get("request")) if message.get("role") in _ROLES.values()]
     code, is_changed = None, False
-    for name, arguments in _calls(last.get("request")):
+    for name, arguments in _calls(last):
         if name == _WRITES:
             code, is_changed = _page(arguments) or code, False
         elif name == _CHANGES:
@@ -89,7 +121,7 @@ def _session(key: str, reports: list[tuple[int, dict[str, Any]]]) -> Session:
         code=code,
         is_changed=is_changed and code is not None,
         model=model,
-        result=_usage([report for _, report in reports], model),
+        result=_usage(usages, model),
     )
 
 
@@ -143,9 +175,7 @@ def _page(arguments: Any) -> str | None:
     return content if isinstance(content, str) and content.strip() else None
 
 
-def _usage(reports: Sequence[Mapping[str, Any]], model: VariantModel) -> VariantResult:
-    used = [usage for usage in (report.get("usage") for report in reports) if isinstance(usage, Mapping)]
-
+def _usage(used: Sequence[Mapping[str, Any]], model: VariantModel) -> VariantResult:
     def total(name: str) -> int | None:
         counts = [usage[name] for usage in used if isinstance(usage.get(name), int) and usage[name] >= 0]
         return sum(counts) if counts and sum(counts) < 2**31 else None
@@ -175,9 +205,9 @@ def _time(text: Any) -> datetime:
     """When a report was written, in the time of the machine that wrote it, which is taken for UTC."""
     try:
         at = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
         return datetime.now(UTC)
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
 def _list(value: Any) -> Sequence[Any]:
