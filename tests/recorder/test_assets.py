@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncGenerator
 from unittest.mock import patch
 
 from data_layer import DataLayer
-from data_layer.recorder.assets import addresses_in, local_names
-from data_layer.recorder.protocol import decode_data_url
+from data_layer.recorder.assets import named_in
+from data_layer.schemas.generations import VariantEvent, WholeCode
 from data_layer.services.fetching import Fetcher
+from data_layer.services.files.sources import decode_data_url
 
 from .backend import PNG, Backend, Stage, edit, request
 from .conftest import Recorded, ends, serving, until, variants_of
 
 PROVIDER = "https://replicate.delivery/xyz/out-0.png?token=1"
-IMAGE = decode_data_url(PNG)
-assert IMAGE is not None
-CONTENT = IMAGE.content
+CONTENT, _ = decode_data_url(PNG, "image")
 
 
 async def fetch(_fetcher: Fetcher, url: str) -> AsyncGenerator[bytes]:
@@ -33,7 +31,7 @@ async def test_local_assets_outlive_the_computer_that_had_them(data: DataLayer, 
         await served.ask(request())
         [[generation]] = await served.settled()
         assert ends(generation) == [("completed", code)]
-        await until(lambda: data.storage.exists("local-assets/logo-1a.png"))
+        await until(lambda: data.pages.read_local("logo-1a.png"))
         assert (await client.get("/local-assets/logo-1a.png")).content == CONTENT
         backend.assets.clear()
     async with serving(data, Backend()) as served, served.client() as client:
@@ -66,9 +64,7 @@ async def test_a_provider_s_image_lives_on_and_an_edit_of_what_was_handed_out_fi
 
         async def is_kept() -> bool:
             files = await served.data.files.list(owner_id=actor.user_id)
-            return any(
-                each.file_name and hashlib.sha256(PROVIDER.encode()).hexdigest() in each.file_name for each in files
-            )
+            return any(each.file_name == "out-0.png" for each in files)
 
         await until(is_kept)
     assert [kept for _, kept in ends(generation)] == [code, code]  # To the byte.
@@ -91,5 +87,8 @@ async def test_a_provider_s_image_lives_on_and_an_edit_of_what_was_handed_out_fi
 
 def test_addresses_are_found_in_whatever_a_tool_reports() -> None:
     report = {"a": [f"see {PROVIDER}, or", {"b": 'x="http://h/local-assets/n.png"'}], "n": 1}
-    assert addresses_in(report) == {f"{PROVIDER},", "http://h/local-assets/n.png"}
-    assert local_names("<img src='/local-assets/n.png'> http://h:7001/local-assets/m-2.webp") == {"n.png", "m-2.webp"}
+    data = {"name": "generate_images", "output": report}
+    code = "<img src='/local-assets/n.png'> http://h:7001/local-assets/m-2.webp https://example.com/other.png"
+    assert named_in([VariantEvent("toolResult", {"data": data})]) == {PROVIDER, "/local-assets/n.png"}
+    assert named_in([VariantEvent("toolResult", {"data": data | {"name": "edit_file"}})]) == {"/local-assets/n.png"}
+    assert named_in([WholeCode(code)]) == {"/local-assets/n.png", "/local-assets/m-2.webp"}

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -58,6 +59,13 @@ def waiting(settings: Settings) -> list[Path]:
     return [each for each in (settings.general.data_folder / "recorder").glob("*") if not each.suffix]
 
 
+async def happened(served: Recorded, code_id: UUID) -> list[tuple[str, dict[str, Any]]]:
+    """The events that are stored of a variant."""
+    async with served.data.transaction() as tx:
+        _, events = await tx.generation_events.page(code_id, after=0, limit=100)
+    return [(kind, payload) for _, kind, payload in events]
+
+
 async def test_what_is_said_without_a_database_is_recorded_when_it_is_back(
     served: Recorded, backend: Backend, settings: Settings
 ) -> None:
@@ -71,6 +79,8 @@ async def test_what_is_said_without_a_database_is_recorded_when_it_is_back(
     [[generation]] = await served.settled()
     assert ends(generation) == [("completed", "<p>one</p>"), ("completed", "<p>two</p>"), ("failed", "")]
     assert generation.prompt == "Without a database"
+    thoughts = [("thinking", {"value": "Let me see.", "eventId": f"think-{index}"}) for index in range(3)]
+    assert [await happened(served, each.id) for each in variants_of(generation)] == [[each] for each in thoughts]
     await until(lambda: not waiting(settings))
     actor = await served.person()
     [file] = await served.data.files.list(owner_id=actor.user_id)
@@ -85,7 +95,9 @@ async def test_ends_that_meet_no_database_are_recorded_when_it_is_back(
     async def play(stage: Stage) -> None:
         await stage.say("variantCount", 0, "3")
         await stage.say("setCode", 0, "<p>be")
+        await stage.say("thinking", 1, "Before ", eventId="a")
         await goes_on.wait()
+        await stage.say("assistant", 1, "After", eventId="b")
         for index in range(3):
             await stage.say("setCode", index, f"<p>whole {index}</p>")
         await stage.say("variantComplete", 0)
@@ -109,6 +121,8 @@ async def test_ends_that_meet_no_database_are_recorded_when_it_is_back(
         ("failed", "<p>whole 1</p>"),
         ("cancelled", "<p>whole 2</p>"),
     ]
+    said = await happened(served, variants_of(generation)[1].id)
+    assert [(kind, payload["value"]) for kind, payload in said] == [("thinking", "Before "), ("assistant", "After")]
     backend.play = lambda stage: stage.complete("<p>edited</p>")
     await served.ask(edit("<p>whole 0</p>", []))
     [[_, edited]] = await served.settled(2)
@@ -129,12 +143,12 @@ async def test_the_next_process_delivers_what_one_has_left(
         await websocket.send(json.dumps(request()))
         await until(lambda: backend.received)
         with database_away(data):
-            await asyncio.sleep(0.3)
             backend.play = lambda stage: stage.complete("<p>done</p>")
             await served.ask(request("Another one"))
             await until(lambda: waiting(settings))
             websocket.transport.abort()
-            await until(lambda: not backend.was_cancelled.is_set())
+            assert not backend.was_cancelled.is_set()
+    assert backend.was_cancelled.is_set(), "the end of the process ends the application"
     async with serving(data, backend) as served:
         by_prompt = {tree[0].prompt: tree[0] for tree in await served.settled(2)}
         half, done = by_prompt["A shop"], by_prompt["Another one"]

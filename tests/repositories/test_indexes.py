@@ -67,6 +67,9 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     # By one column alone: PostgreSQL 18 can also skip through another index that has the second one.
     "uq_generated_codes_generation_id_variant_index": lambda tx: tx.codes.count(generation_id=SOMEONE),
     "uq_file_references_public_name": lambda tx: without_result(tx.files.public_view("name.png")),
+    "uq_file_references_asset_name": lambda tx: without_result(tx.files.public_view("name.png")),
+    "uq_file_references_project_id_address_hash": lambda tx: tx.files.count(project_id=SOMEONE, address_hash="0" * 64),
+    "ix_file_references_address_hash": lambda tx: tx.files.find_asset("0" * 64),
     "uq_file_references_public_file_id": lambda tx: tx.files.published(SOMEONE),
     "ix_idempotency_keys_created_at": lambda tx: tx.idempotency_keys.remove_old(limit=9),
     "uq_api_keys_key_hash": lambda tx: tx.api_keys.find_account("0" * 64),

@@ -111,7 +111,7 @@ OWNERS_ALONE |= {"openid.begin_link"}  # It always concerns the account that ask
 
 
 # Their own tests try every method in every role.
-TRIED_WITH_THEIR_SERVICE = {"generations", "images", "previews", "projects", "shares"}
+TRIED_WITH_THEIR_SERVICE = {"generations", "images", "pages", "previews", "projects", "shares"}
 
 
 def methods(data: DataLayer) -> set[str]:

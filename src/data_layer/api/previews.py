@@ -59,10 +59,11 @@ async def show(call: Call, variant_id: UUID, at: _Moment = None, reason: Reason 
     origin = call.data.settings.service.preview_origin
     if origin is None:
         if at is None:
-            code = (await call.data.generations.open_variant(call.actor, variant_id, reason=reason)).code
+            page = await call.data.pages.open(call.actor, variant_id, reason=reason)
         else:
-            code = await call.data.generations.state_at(call.actor, variant_id, at, reason=reason)
-        return hostile_page(code, framed_by="'self'")
+            state = await call.data.generations.state_at(call.actor, variant_id, at, reason=reason)
+            page = await call.data.pages.show(call.actor, variant_id, state, reason=reason)
+        return hostile_page(page, framed_by="'self'")
     signed = await call.data.previews.sign(call.actor, variant_id, at=at, reason=reason)
     return RedirectResponse(f"{origin}{signed.path}", headers=_NEVER_KEPT)
 

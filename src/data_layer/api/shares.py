@@ -127,9 +127,9 @@ async def fork(call: Call, response: Response, body: Fork) -> ProjectFull:
 async def look(call: Call, token: str) -> Response:
     """The view is counted. A link that is unknown, revoked or expired makes no difference: all of them answer 404."""
     try:
-        page = await call.data.shares.open(token)
+        page = await call.data.shares.show(token)
     except NotFoundError:
         if "text/html" not in call.headers.get("accept", ""):
             raise
         return HTMLResponse(_NOTHING, 404, _NOTHING_HEADERS)
-    return hostile_page(page.code)
+    return hostile_page(page)

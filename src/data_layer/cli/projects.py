@@ -139,10 +139,15 @@ def open_page(
     as_json: AsJson = False,
 ) -> None:
     """Open the page of a version in the browser, where its scripts reach nothing of yours."""
-    code = run_with_data(lambda data: read_code(data, project, version), as_json=as_json)
+
+    async def work(data: DataLayer) -> tuple[GeneratedCodeFull, str]:
+        found = await read_code(data, project, version)
+        return found, await _page_of(data, found)
+
+    code, page = run_with_data(work, as_json=as_json)
     title = f"Version {code.version}.{code.variant_index} of {project}"
     file = Path(mkdtemp(prefix="data-layer-"), "page.html")
-    write_text(file, _FRAME.format(title=html.escape(title), page=html.escape(code.code)), replaces=False)
+    write_text(file, _FRAME.format(title=html.escape(title), page=html.escape(page)), replaces=False)
     is_open = not no_browser and webbrowser.open(file.as_uri())
     if as_json:
         print_json({"file": str(file), "opened": is_open, "version": code.version, "variant_index": code.variant_index})
@@ -161,16 +166,23 @@ def export_html(
     force: Replaces = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the page of a version to a file, as it was generated."""
+    """Write the page of a version to a file, with images that live; `codes save` writes what was generated."""
 
-    async def work(data: DataLayer) -> tuple[ProjectSummary, GeneratedCodeFull]:
-        return await data.projects.find(project), await read_code(data, project, version)
+    async def work(data: DataLayer) -> tuple[ProjectSummary, GeneratedCodeFull, str]:
+        code = await read_code(data, project, version)
+        return await data.projects.find(project), code, await _page_of(data, code)
 
-    found, code = run_with_data(work, as_json=as_json)
+    found, code, page = run_with_data(work, as_json=as_json)
     file = output or Path(f"{_file_name(found.name)}-v{code.version}.html")
-    write_text(file, code.code, replaces=force)
+    write_text(file, page, replaces=force)
     if file != Path("-"):
         report_file(file, code, as_json=as_json)
+
+
+async def _page_of(data: DataLayer, code: GeneratedCodeFull) -> str:
+    from data_layer.schemas.actors import SYSTEM
+
+    return await data.pages.show(SYSTEM, code.id, code.code, base=data.settings.base_url)
 
 
 commands.command("export")(export_project)

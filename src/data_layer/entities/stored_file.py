@@ -76,8 +76,10 @@ class FileReference(Timestamped, Entity, kw_only=True):
     """One reason why an object is kept, and what callers know as a file: its id is the file's id.
 
     It belongs to at most one row of another table and goes with it; one that belongs to none is its owner's own. One
-    that has a ``public_name`` gives an object its permanent address, so it belongs to no row and never expires. The
-    trigger ``count_file_references`` keeps the counts, and refuses references to what is being deleted.
+    that has a ``public_name`` gives an object its permanent address, so it belongs to no row and never expires. An
+    image that pages of its project show has ``address_hash``, the SHA-256 of the address by which they name it, and
+    ``asset_name``, the end of the permanent address that takes its place when they are shown. The trigger
+    ``count_file_references`` keeps the counts, and refuses references to what is being deleted.
     """
 
     __tablename__ = "file_references"
@@ -90,6 +92,8 @@ class FileReference(Timestamped, Entity, kw_only=True):
     image_id: Mapped[UUID | None] = mapped_column(ForeignKey("generated_images.id", ondelete="CASCADE"), default=None)
     expires_at: Mapped[datetime | None] = mapped_column(default=None)
     public_name: Mapped[str | None] = mapped_column(default=None, info={"length": 64})
+    address_hash: Mapped[str | None] = mapped_column(default=None, info={"length": 64})
+    asset_name: Mapped[str | None] = mapped_column(default=None, info={"length": 64})
 
     __table_args__ = (
         CheckConstraint("num_nonnulls(project_id, code_id, image_id) <= 1", name="attachment"),
@@ -109,6 +113,17 @@ class FileReference(Timestamped, Entity, kw_only=True):
             unique=True,
             postgresql_where=text("public_name IS NOT NULL"),
         ),
+        Index(
+            "uq_file_references_project_id_address_hash",
+            "project_id",
+            "address_hash",
+            unique=True,
+            postgresql_where=text("address_hash IS NOT NULL"),
+        ),
+        Index(
+            "uq_file_references_asset_name", "asset_name", unique=True, postgresql_where=text("asset_name IS NOT NULL")
+        ),
+        Index("ix_file_references_address_hash", "address_hash", postgresql_where=text("address_hash IS NOT NULL")),
         Index("ix_file_references_file_id", "file_id"),
         Index("ix_file_references_owner_id_id", "owner_id", "id"),
         *(

@@ -64,6 +64,7 @@ from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.openid import OpenIdService
 from data_layer.services.openid.providers import configured_providers
 from data_layer.services.operations import OperationService
+from data_layer.services.pages import PageService
 from data_layer.services.previews import PreviewService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService, SeedServices
@@ -180,6 +181,7 @@ class Container:
     """What was used of paid models, and budgets."""
     shares: ShareService
     """Links by which anybody may read one page."""
+    pages: PageService
     previews: PreviewService
     personal_data: PersonalDataService
     """Everything about one person, for that person."""
@@ -307,7 +309,7 @@ async def open_container(
     designs, usage, shares = (
         DesignSystemService(transactions),
         UsageService(transactions),
-        ShareService(transactions, view_counts),
+        ShareService(transactions, view_counts, base_url=settings.base_url),
     )
     seed = SeedService(
         transactions,
@@ -356,7 +358,11 @@ async def open_container(
             ),
         ),
         idempotency=IdempotentRequests(transactions, settings.security.session_secrets()),
-        previews=traced("previews", PreviewService(transactions, view_counts, settings.security.session_secrets())),
+        pages=traced("pages", PageService(transactions, files, fetcher, view_counts)),
+        previews=traced(
+            "previews",
+            PreviewService(transactions, view_counts, settings.security.session_secrets(), base_url=settings.base_url),
+        ),
         maintenance=traced("maintenance", maintenance),
         seed=traced("seed", seed),
         health=traced("health", HealthService(transactions, cache.check, storage.check)),

@@ -29,6 +29,7 @@ from data_layer.services.mails import MailService
 from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.openid import OpenIdService
 from data_layer.services.operations import OperationService
+from data_layer.services.pages import PageService
 from data_layer.services.previews import PreviewService
 from data_layer.services.projects import ProjectService
 from data_layer.services.seed import SeedService
@@ -250,6 +251,11 @@ class DataLayer:
     def idempotency(self) -> IdempotentRequests:
         """Requests that are carried out once, however often they are sent."""
         return self._opened.idempotency
+
+    @property
+    def pages(self) -> PageService:
+        """Pages of variants as they are shown, and the images that they name."""
+        return self._opened.pages
 
     @property
     def previews(self) -> PreviewService:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from data_layer.recorder.connection import RecordedConnection
 from data_layer.recorder.loading import lifespan_of
 from data_layer.recorder.people import LocalPerson, LoggedInPeople, People, is_loopback
 from data_layer.recorder.projects import PROJECTS_PATH, answer_projects
-from data_layer.recorder.protocol import ASSETS_PATH, GENERATE_PATH, error_message
+from data_layer.recorder.protocol import APPLICATION_ERROR, ASSETS_PATH, GENERATE_PATH, error_message
 from data_layer.recorder.recorder import Recorder
 from data_layer.web.cross_origin import origins_with_cookies
 from data_layer.web.design_systems import DESIGNS_PATH, answer_designs
@@ -127,6 +128,8 @@ class RecordedApplication:
         self._people = people
         self._frontend = None if frontend is None else frontend.resolve()
         self._state = state
+        self._shown: tuple[int, str] | None = None
+        """When the built page was changed, and that page with our script."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  (ASGI)
         if scope["type"] == "websocket":
@@ -158,7 +161,7 @@ class RecordedApplication:
             is_unknown = isinstance(error, AuthenticationError)
             text = _NOT_LOGGED_IN if is_unknown else "The server cannot be reached; try again in a moment."
             await send({"type": "websocket.send", "text": error_message(text)})
-            await send({"type": "websocket.close", "code": 4332})
+            await send({"type": "websocket.close", "code": APPLICATION_ERROR})
             return
         scope = self._with_state(scope)
         if scope["path"] != GENERATE_PATH:
@@ -211,7 +214,7 @@ class RecordedApplication:
         try:
             if _is_below(request.url.path, DESIGNS_PATH):
                 return await answer_designs(self._data, actor, request)
-            return await answer_projects(self._data, self._recorder.assets, actor, request)
+            return await answer_projects(self._data, actor, request)
         except DataLayerError as error:
             log.warning("request_failed", code=error.code)
             return JSONResponse({"detail": str(error), "code": error.code}, 503)
@@ -221,7 +224,7 @@ class RecordedApplication:
         if self._frontend is None or request.method not in _READING:
             return None
         if request.url.path in {"/", f"/{_INDEX}"}:
-            return self._index()
+            return await self._index()
         found = self._file_of(request.scope["path"])
         if found is None:
             return None
@@ -237,11 +240,16 @@ class RecordedApplication:
         found = (self._frontend / path.lstrip("/")).resolve()
         return found if found.is_relative_to(self._frontend) and found.is_file() else None
 
-    def _index(self) -> Response:
+    async def _index(self) -> Response:
+        """The page with our script; read again when a new build has taken its place."""
         if self._frontend is None:
             raise AssertionError("there is no built page")
-        html = (self._frontend / _INDEX).read_text(encoding="utf-8")
-        return HTMLResponse(page.with_script(html), headers={"cache-control": "no-cache"})
+        file = self._frontend / _INDEX
+        changed_at = (await asyncio.to_thread(file.stat)).st_mtime_ns
+        if self._shown is None or self._shown[0] != changed_at:
+            html = await asyncio.to_thread(file.read_text, encoding="utf-8")
+            self._shown = changed_at, page.with_script(html)
+        return HTMLResponse(self._shown[1], headers={"cache-control": "no-cache"})
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let their application answer; what it does not know may be kept here, or a path inside of the page."""
@@ -264,7 +272,7 @@ class RecordedApplication:
 
         await self._application(scope, receive, answer)
         if is_missing:
-            response = await self._kept_asset(path) if is_asset else self._index()
+            response = await self._kept_asset(path) if is_asset else await self._index()
             await response(scope, receive, send)
 
     async def _kept_asset(self, path: str) -> Response:

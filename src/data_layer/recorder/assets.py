@@ -1,73 +1,78 @@
-"""Images that generated pages show, kept while they are alive.
+"""Images that generated pages show, kept by ``data.pages`` while they are alive.
 
-| it is named | it is kept as | it is found again by |
-| --- | --- | --- |
-| ``…/local-assets/NAME``, anywhere | an object ``local-assets/NAME`` of the storage | its name |
-| by a provider, in what a tool reports | a public file of the project | the file's name, a hash of the address |
-
-Codes are stored as they came. Addresses are only rewritten when a project is handed out to be opened again, and carry
-the id of their variant as a fragment: an edit of a code that was handed out brings it back, so its parent is known.
+Local assets are read from the application itself, whatever it keeps them in; those at providers from their addresses.
+What cannot be kept at the moment is tried again for as long as it may be alive.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from starlette.responses import Response
 
-from data_layer.errors import DataLayerError, FileNotFoundInStorageError, NotFoundError
+from data_layer.concurrency import Backoff
+from data_layer.errors import DataLayerError, FetchAddressError, FetchError
 from data_layer.observability.log import get_log
-from data_layer.recorder.protocol import ASSETS_PATH
-from data_layer.schemas.files import Attachment
-from data_layer.schemas.generations import TreeGeneration
-from data_layer.services.files.backends import PUBLIC_PATH
+from data_layer.recorder.delivery import is_transient
+from data_layer.recorder.protocol import ASSET_TOOLS, ASSETS_PATH
+from data_layer.schemas.generations import Piece, VariantEvent, WholeCode
+from data_layer.services import pages
+from data_layer.services.pages import local_names
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message
 
     from data_layer.layer import DataLayer
     from data_layer.schemas.actors import Actor
-    from data_layer.schemas.codes import GeneratedCodeFull
 
 log = get_log(__name__)
 
 MOST_OF_A_RUN = 64
 """Assets that are kept of one request."""
+_ALIVE_SECONDS = 3600.0
+"""For how long providers keep what they have made."""
+_MOST_FETCHES = 4
 _LARGEST = 20 * 2**20
 _SECONDS = 45.0
 _AT_ONCE = 4
-_PREFIX = "asset-"
-_ADDRESS = re.compile(r"""https?://[^\s"'<>()\\`{}|^]{1,4000}""")
-_LOCAL = re.compile(r"""(?:https?://[^\s"'<>()\\`/]{1,255})?/local-assets/([A-Za-z0-9][A-Za-z0-9._-]{0,199})""")
-_HANDED_OUT = re.compile(
-    rf"""{re.escape(PUBLIC_PATH)}[A-Za-z0-9_-]{{22}}\.[a-z0-9]{{1,8}}#([0-9a-f-]{{36}})|"""
-    r"""/local-assets/[A-Za-z0-9._-]{1,200}#([0-9a-f-]{36})"""
-)
-_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "gif": "image/gif", "webp": "image/webp"}
+_MOST_KEPT = 10_000
 
 
-def local_names(text: str) -> set[str]:
-    """The names of the local assets that a text names."""
-    return set(_LOCAL.findall(text)) if ASSETS_PATH in text else set()
+def named_in(pieces: Iterable[Piece]) -> set[str]:
+    """What is to be kept of what was said: local assets by their paths, others by their addresses."""
+    found: set[str] = set()
+    for piece in pieces:
+        if isinstance(piece, WholeCode):
+            found |= _local(piece.code)
+        elif isinstance(piece, VariantEvent) and "data" in piece.payload:
+            data = piece.payload["data"]
+            is_tool = isinstance(data, Mapping) and data.get("name") in ASSET_TOOLS
+            for text in _texts(data.get("output") if isinstance(data, Mapping) else data):
+                found |= _local(text)
+                found |= pages.addresses_in(text) if is_tool else set()
+    return found
 
 
-def addresses_in(value: Any) -> set[str]:
-    """The addresses in what a tool reports."""
+def _local(text: str) -> set[str]:
+    return {f"{ASSETS_PATH}{name}" for name in local_names(text)}
+
+
+def _texts(value: Any) -> Iterable[str]:
+    """The texts in what a tool reports."""
     match value:
         case str():
-            return set(_ADDRESS.findall(value))
+            yield value
         case Mapping():
-            return addresses_in(list(value.values()))
+            for each in value.values():
+                yield from _texts(each)
         case list():
-            return set().union(*(addresses_in(each) for each in value))
-    return set()
+            for each in value:
+                yield from _texts(each)
 
 
 class Assets:
@@ -82,48 +87,28 @@ class Assets:
         self._data = data
         self._application = application
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._kept: set[str] = set()
+        self._kept: OrderedDict[tuple[UUID, str], None] = OrderedDict()
 
-    async def keep_local(self, names: Iterable[str]) -> None:
-        """Put local assets into the storage; what fails is logged."""
-        for name in names:
-            if name in self._kept or _type_of(name) is None:
-                continue
-            async with self._slots:
-                try:
-                    async with asyncio.timeout(_SECONDS):
-                        content = await self._read_local(name)
-                        if content is not None:
-                            await self._data.storage.upload(content, _key(name), str(_type_of(name)))
-                            self._kept.add(name)
-                except (DataLayerError, TimeoutError) as error:
-                    log.warning("asset_not_kept", code=getattr(error, "code", type(error).__name__))
-
-    async def keep_remote(self, actor: Actor, project_id: UUID, addresses: Iterable[str]) -> None:
-        """Keep what is at the addresses of providers as public files of the project; what fails is logged."""
-        for address in addresses:
-            if ASSETS_PATH in address:
-                continue
-            async with self._slots:
-                try:
-                    await self._data.files.save_from_url(
-                        address,
-                        owner_id=actor.user_id,
-                        file_name=f"{_PREFIX}{_hash(address)}",
-                        attached_to=Attachment(project_id=project_id),
-                    )
-                except DataLayerError as error:
-                    log.warning("asset_not_kept", code=error.code)
+    async def keep(self, actor: Actor, project_id: UUID, addresses: Iterable[str]) -> None:
+        """Keep what is at addresses for the pages of a project; what fails for good is logged."""
+        waiting = sorted(address for address in addresses if (project_id, address) not in self._kept)
+        pauses, deadline = Backoff(0.5, 60.0), monotonic() + _ALIVE_SECONDS
+        attempt = 0
+        while waiting and monotonic() < deadline:
+            attempt += 1
+            is_last = attempt >= _MOST_FETCHES
+            waiting = [
+                each for each in waiting if not await self._try_to_keep(actor, project_id, each, is_last=is_last)
+            ]
+            if waiting:
+                await asyncio.sleep(pauses.next())
+        for address in waiting:
+            log.warning("asset_not_kept", is_local=address.startswith(ASSETS_PATH), code="too_late")
 
     async def answer(self, path: str) -> Response | None:
         """A local asset that their application has no more."""
-        name = path.removeprefix(ASSETS_PATH)
-        kind = _type_of(name)
-        if kind is None or _LOCAL.fullmatch(f"{ASSETS_PATH}{name}") is None:
-            return None
-        try:
-            content = await self._data.storage.download(_key(name))
-        except FileNotFoundInStorageError:
+        kept = await self._data.pages.read_local(path.removeprefix(ASSETS_PATH))
+        if kept is None:
             return None
         headers = {
             "cache-control": "public, max-age=86400",
@@ -131,11 +116,30 @@ class Assets:
             "access-control-allow-origin": "*",
             "cross-origin-resource-policy": "cross-origin",
         }
+        content, kind = kept
         return Response(content, media_type=kind, headers=headers)
 
-    async def _read_local(self, name: str) -> bytes | None:
-        """What their application answers for a local asset; None where it is not an image that can be kept."""
-        path = f"{ASSETS_PATH}{name}"
+    async def _try_to_keep(self, actor: Actor, project_id: UUID, address: str, *, is_last: bool) -> bool:
+        """Whether nothing is left to do for an address: it is kept, or cannot be, or its host has failed too often."""
+        is_local = address.startswith(ASSETS_PATH)
+        async with self._slots:
+            try:
+                async with asyncio.timeout(_SECONDS):
+                    content = await self._read_local(address) if is_local else None
+                    await self._data.pages.keep(actor, project_id, address, content)
+            except (DataLayerError, TimeoutError, OSError) as error:
+                has_failed = isinstance(error, FetchError) and not isinstance(error, FetchAddressError)
+                if is_transient(error) or (has_failed and not is_last):
+                    return False
+                log.warning("asset_not_kept", is_local=is_local, code=getattr(error, "code", type(error).__name__))
+                return True
+        self._kept[project_id, address] = None
+        while len(self._kept) > _MOST_KEPT:
+            self._kept.popitem(last=False)
+        return True
+
+    async def _read_local(self, path: str) -> bytes | None:
+        """What their application answers for a local asset; None where it has none that can be kept."""
         pieces: list[bytes] = []
         status = 0
         size = 0
@@ -177,89 +181,3 @@ class Assets:
             log.warning("asset_not_read", reason=type(error).__name__)
             return None
         return b"".join(pieces) if status == 200 and 0 < size <= _LARGEST else None
-
-    async def rewritten(
-        self, actor: Actor, project_id: UUID, generations: Sequence[TreeGeneration], base: str
-    ) -> list[TreeGeneration]:
-        """Generations whose codes name living images.
-
-        Args:
-            actor: the owner.
-            project_id: of the generations.
-            generations: with their codes.
-            base: where the person reaches this service, such as ``http://127.0.0.1:3000``.
-        """
-        public = await self._public_addresses(actor, project_id)
-        shown = []
-        for generation in generations:
-            variants = tuple(
-                each.model_copy(update={"code": _rewrite(each.code, each.id, public, base)}) if each.code else each
-                for each in generation.variants
-            )
-            shown.append(generation.model_copy(update={"variants": variants}))
-        return shown
-
-    async def variant_handed_out(self, actor: Actor, code: str) -> GeneratedCodeFull | None:
-        """The variant of which a code is the form that was handed out."""
-        found = {first or second for first, second in _HANDED_OUT.findall(code)}
-        for name in found:
-            try:
-                variant = await self._data.generations.open_variant(actor, UUID(name))
-            except (NotFoundError, ValueError):
-                continue
-            public = await self._public_addresses(actor, variant.project_id)
-            if _normalised(_rewrite(variant.code, variant.id, public, "")) == _normalised(code):
-                return variant
-        return None
-
-    async def _public_addresses(self, actor: Actor, project_id: UUID) -> dict[str, str]:
-        """The permanent addresses of the assets of a project, by the hashes of those that they had."""
-        found: dict[str, str] = {}
-        attached_to = Attachment(project_id=project_id)
-        async with aclosing(self._data.files.list_all(owner_id=actor.user_id, attached_to=attached_to)) as files:
-            async for file in files:
-                if file.file_name is not None and file.file_name.startswith(_PREFIX):
-                    published = await self._data.files.publish(file.id, owner_id=actor.user_id)
-                    found[file.file_name.removeprefix(_PREFIX)[:64]] = f"{PUBLIC_PATH}{published.name}"
-        return found
-
-
-def _rewrite(code: str, code_id: UUID, public: Mapping[str, str], base: str) -> str:
-    """A code whose addresses live, marked with the id of its variant."""
-
-    def replace(match: re.Match[str]) -> str:
-        address = match[0]
-        kept = public.get(_hash(address))
-        if kept is not None:
-            return f"{base}{kept}#{code_id}"
-        local = _LOCAL.fullmatch(address)
-        if local is not None and _origin(address) != base:
-            return f"{base}{ASSETS_PATH}{local[1]}#{code_id}"
-        return address
-
-    return _ADDRESS.sub(replace, code) if public or ASSETS_PATH in code else code
-
-
-_ORIGIN = re.compile(r"""https?://[^\s"'<>()\\`/]{1,255}(?=/(?:a|local-assets)/)""")
-
-
-def _normalised(code: str) -> str:
-    """A code without the origins of our own addresses: a person may come back by another name."""
-    return re.sub(rf"({re.escape(ASSETS_PATH)}[A-Za-z0-9._-]+)#[0-9a-f-]{{36}}", r"\1", _ORIGIN.sub("", code)).strip()
-
-
-def _origin(address: str) -> str:
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def _hash(address: str) -> str:
-    return hashlib.sha256(address.encode(errors="replace")).hexdigest()
-
-
-def _key(name: str) -> str:
-    return f"local-assets/{name}"
-
-
-def _type_of(name: str) -> str | None:
-    return _TYPES.get(unquote(name).rpartition(".")[2].lower())

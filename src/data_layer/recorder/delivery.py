@@ -23,6 +23,7 @@ from data_layer.errors import (
     GenerationEndedError,
     InvalidFileError,
     InvalidValueError,
+    LimitReachedError,
     MissingReferenceError,
     NotFoundError,
     NotInitializedError,
@@ -36,6 +37,8 @@ from data_layer.schemas.files import Attachment
 from data_layer.schemas.generations import (
     FinishedVariant,
     GenerationRequest,
+    Piece,
+    VariantEvent,
     VariantModel,
     VariantResult,
     WholeCode,
@@ -47,7 +50,6 @@ from data_layer.services.generations.text import encoded, storable, storable_jso
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
-    from data_layer.recorder.assets import Assets
     from data_layer.recorder.spill import Entry, HeldMedia
     from data_layer.schemas.actors import Actor
 
@@ -88,13 +90,25 @@ class Place:
 
 @dataclass(slots=True)
 class VariantRecord:
-    """How a variant has ended, as it is kept on disk."""
+    """How a variant has ended, as it is kept on disk.
+
+    Attributes:
+        events: what happened while it was made, as far as it was not handed over.
+        sequence: the number of the last piece that was.
+    """
 
     index: int
     status: GenerationStatus
     code: str = ""
     message: str | None = None
     model: VariantModel = field(default_factory=VariantModel)
+    events: tuple[VariantEvent, ...] = ()
+    sequence: int = 0
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """What was said of it."""
+        return [*self.events, WholeCode(self.code)] if self.code else list(self.events)
 
 
 def generation_request(request: Request, key: str, parent_id: UUID | None, inputs: dict[str, Any]) -> GenerationRequest:
@@ -150,7 +164,12 @@ def received(
         earlier=tuple(EarlierTurn(prompt=text, code=code) for text, code in request.earlier),
         variants=tuple(
             ReceivedVariant(
-                index=each.index, code=each.code, status=each.status, model=each.model, message=each.message
+                index=each.index,
+                code=each.code,
+                status=each.status,
+                model=each.model,
+                message=each.message,
+                events=each.events,
             )
             for each in variants
         )
@@ -158,9 +177,7 @@ def received(
     )
 
 
-async def find_place(
-    data: DataLayer, assets: Assets, actor: Actor, request: Request, *, key: str, media: Sequence[HeldMedia]
-) -> Place:
+async def find_place(data: DataLayer, actor: Actor, request: Request, *, key: str, media: Sequence[HeldMedia]) -> Place:
     """Where a request belongs: below the variant that it changes, beside the one that it repeats, or in a new project.
 
     A code that is unknown was imported: it becomes the root of a new project.
@@ -170,7 +187,7 @@ async def find_place(
         if parent is not None:
             await _go_on_with(data, actor, parent.generation_id, parent.variant_index)
             return Place(parent.project_id, parent.id)
-        variant = await assets.variant_handed_out(actor, request.base_code)
+        variant = await data.pages.variant_shown(actor, request.base_code)
         if variant is not None:
             await _go_on_with(data, actor, variant.generation_id, variant.variant_index)
             return Place(variant.project_id, variant.id)
@@ -271,8 +288,17 @@ async def store_media(data: DataLayer, actor: Actor, project_id: UUID, media: Se
     return True
 
 
-async def deliver(data: DataLayer, actor: Actor, entry: Entry) -> bool:
-    """Record what waited on disk; whether its media are stored as well. Repeating it changes nothing.
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What became of an entry: its project, what was said in it, and whether its media are stored as well."""
+
+    project_id: UUID
+    pieces: list[Piece]
+    is_whole: bool
+
+
+async def deliver(data: DataLayer, actor: Actor, entry: Entry) -> Delivered:
+    """Record what waited on disk. Repeating it changes nothing.
 
     Raises:
         DataLayerError: it could not be recorded.
@@ -290,7 +316,8 @@ async def deliver(data: DataLayer, actor: Actor, entry: Entry) -> bool:
         project_id = UUID(record["project_id"])
         with suppress(NotFoundError):  # The project was deleted: there is nothing to end.
             await _end_started(data, actor, record, request, variants)
-    return await store_media(data, actor, project_id, media)
+    pieces = [piece for each in variants for piece in each.pieces]
+    return Delivered(project_id, pieces, await store_media(data, actor, project_id, media))
 
 
 async def _receive(data: DataLayer, actor: Actor, record: dict[str, Any], wanted: ReceivedGeneration) -> UUID:
@@ -337,14 +364,18 @@ async def _ended_without(
 
 async def _end(data: DataLayer, actor: Actor, writer: WriterState, end: VariantRecord) -> None:
     token, result = writer.writer_token, VariantResult(model=end.model)
+    last = writer.last_sequences[end.index]
+    pieces = end.pieces
+    if last > end.sequence:  # A delivery that was interrupted has handed the events over, or somebody else writes.
+        pieces = [piece for piece in pieces if isinstance(piece, WholeCode)]
+    if pieces:
+        try:
+            await data.generations.append(actor, token, end.index, last + 1, *pieces)
+        except LimitReachedError:  # Events are worth less than the code.
+            await data.generations.append(actor, token, end.index, last + 1, WholeCode(end.code))
     if end.status is GenerationStatus.COMPLETED:
         await data.generations.complete(actor, token, end.index, result, code=end.code)
-        return
-    if end.code:
-        await data.generations.append(
-            actor, token, end.index, writer.last_sequences[end.index] + 1, WholeCode(end.code)
-        )
-    if end.status is GenerationStatus.CANCELLED:
+    elif end.status is GenerationStatus.CANCELLED:
         await data.generations.cancel(actor, writer.generation_id, end.index)
     else:
         await data.generations.fail(actor, token, end.index, end.message or "the variant failed", result=result)
@@ -390,13 +421,17 @@ def packed_variant(variant: VariantRecord) -> dict[str, Any]:
         "code": _storable(variant.code),
         "message": _storable(variant.message),
         "model": variant.model.model_dump(mode="json"),
+        "events": [[each.kind, storable_json(each.payload)] for each in variant.events],
+        "sequence": variant.sequence,
     }
 
 
 def variant_of(packed: dict[str, Any]) -> VariantRecord:
     """The variant that was packed."""
     model, status = VariantModel(**packed["model"]), GenerationStatus(packed["status"])
-    return VariantRecord(packed["index"], status, packed["code"], packed["message"], model)
+    events = tuple(VariantEvent(kind, payload) for kind, payload in packed["events"])
+    known = packed["index"], status, packed["code"], packed["message"]
+    return VariantRecord(*known, model, events, packed["sequence"])
 
 
 def _name(request: Request, otherwise: str) -> str:

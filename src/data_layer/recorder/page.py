@@ -25,7 +25,6 @@ from data_layer.entities.enums import GenerationStatus, RequestType
 from data_layer.schemas.generations import TreeGeneration, TreeVariant
 
 SCRIPT_PATH = "/my-projects/page.js"
-TREE_PATH = "/my-projects/tree/"
 
 _STATUSES = {
     GenerationStatus.COMPLETED: "complete",

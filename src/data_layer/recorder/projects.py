@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from data_layer.layer import DataLayer
-    from data_layer.recorder.assets import Assets
     from data_layer.schemas.actors import Actor
     from data_layer.schemas.files import FileView
 
@@ -48,7 +47,7 @@ _HEADERS = {
 }
 
 
-async def answer_projects(data: DataLayer, assets: Assets, actor: Actor, request: Request) -> Response:
+async def answer_projects(data: DataLayer, actor: Actor, request: Request) -> Response:
     """Answer what is below ``/my-projects``."""
     path = request.url.path
     if request.method not in {"GET", "HEAD"}:
@@ -61,17 +60,17 @@ async def answer_projects(data: DataLayer, assets: Assets, actor: Actor, request
         return RedirectResponse(PROJECTS_PATH, 307)
     if path.startswith(_TREE):
         base = str(request.base_url).rstrip("/")
-        return await _answer_tree(data, assets, actor, path.removeprefix(_TREE), base)
+        return await _answer_tree(data, actor, path.removeprefix(_TREE), base)
     return JSONResponse({"detail": "Not Found"}, 404)
 
 
-async def _answer_tree(data: DataLayer, assets: Assets, actor: Actor, name: str, base: str) -> Response:
+async def _answer_tree(data: DataLayer, actor: Actor, name: str, base: str) -> Response:
     try:
         opened = await data.generations.tree(actor, UUID(name), code=TreeCode.ALL)
+        opened = await data.pages.show_tree(actor, opened, base=base, keeps_local=True)
     except (NotFoundError, ValueError):
         return JSONResponse({"detail": "there is no such project"}, 404)
     generations = [each async for each in opened.generations][::-1]
-    generations = await assets.rewritten(actor, opened.project.id, generations, base)
     media = await _media(data, actor, opened.project.id, wanted_media(generations))
     tree = tree_for_page(opened.project.name, generations, media)
     content = await asyncio.to_thread(orjson.dumps, tree)

@@ -9,8 +9,6 @@ stays out as well.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Sequence
@@ -20,8 +18,11 @@ from typing import Any
 
 import orjson
 
-from data_layer.entities.enums import CodeStack, GenerationProvider, InputMode, RequestType
+from data_layer.entities.enums import CodeStack, InputMode, RequestType
+from data_layer.errors import InvalidValueError
 from data_layer.schemas.generations import VariantModel
+from data_layer.services.files.sources import decode_data_url
+from data_layer.services.transfer.conversations import read_model
 
 GENERATE_PATH = "/generate-code"
 ASSETS_PATH = "/local-assets/"
@@ -48,7 +49,6 @@ _LONGEST_ELEMENT = 256 * 1024
 _MOST_MEDIA = 16
 _MOST_TURNS = 400
 _MOST_CODES = 16
-_DATA_URL = re.compile(r"data:([a-z]+/[a-z0-9.+-]+)(?:;[a-z0-9-]+=[^;,]*)*;base64,", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +89,6 @@ class Request:
     base_variants: tuple[str, ...] = ()
     design_system: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def expected_variants(self) -> int:
-        """How many variants the application makes, where it did not say so."""
-        is_fresh = self.generation_type is RequestType.CREATE and self.input_mode is not InputMode.VIDEO
-        return 4 if is_fresh else 2
 
 
 class Kind(StrEnum):
@@ -196,23 +190,9 @@ def variant_count(message: Message) -> int | None:
 
 def variant_models(message: Message) -> Sequence[VariantModel]:
     """Whose models ``variantModels`` names."""
-    return [model_of(name) for name in _texts(message.data.get("models"))[:MOST_VARIANTS]]
+    return [read_model(name) for name in _texts(message.data.get("models"))[:MOST_VARIANTS]]
 
 
-def model_of(name: str) -> VariantModel:
-    """A model by the name that the application has for it, such as ``gpt-5.5 (low thinking)``."""
-    lower = name.lower()
-    for beginning, provider in _PROVIDERS:
-        if beginning in lower:
-            return VariantModel(provider=provider, name=name[:100])
-    return VariantModel(name=name[:100] or "unknown")
-
-
-_PROVIDERS = (
-    ("gpt", GenerationProvider.OPENAI),
-    ("claude", GenerationProvider.CLAUDE),
-    ("gemini", GenerationProvider.GEMINI),
-)
 _KINDS = frozenset(Kind)
 
 
@@ -254,18 +234,15 @@ def _is_option(value: object) -> bool:
 
 def _media(urls: object) -> list[Media]:
     """What is in data URLs; what is not one is left out."""
-    return [media for url in _texts(urls) if (media := decode_data_url(url)) is not None]
+    return [media for url in _texts(urls) if (media := _medium(url)) is not None]
 
 
-def decode_data_url(url: str) -> Media | None:
-    """What a base64 data URL holds; None where it is not one."""
-    start = _DATA_URL.match(url)
-    if start is None:
-        return None
+def _medium(url: str) -> Media | None:
     try:
-        return Media(start[1].lower(), base64.b64decode(url[start.end() :].encode("ascii"), validate=True))
-    except (binascii.Error, UnicodeEncodeError):
+        content, content_type = decode_data_url(url, "image")
+    except InvalidValueError:
         return None
+    return Media(content_type, content)
 
 
 def _conversation(history: object) -> list[tuple[str, str | None]]:

@@ -13,7 +13,7 @@ from data_layer.concurrency import cancel_and_wait
 from data_layer.entities.enums import UserRole
 from data_layer.errors import DatabaseUnavailableError, NotInitializedError, PoolTimeoutError
 from data_layer.observability.log import get_log
-from data_layer.recorder.assets import Assets
+from data_layer.recorder.assets import MOST_OF_A_RUN, Assets, named_in
 from data_layer.recorder.delivery import deliver, is_transient
 from data_layer.recorder.run import Run
 from data_layer.recorder.spill import Entry, SpillFolder
@@ -84,13 +84,12 @@ class Recorder:
         recording.add_done_callback(lambda task: self._runs.pop(task, None))
         return running
 
-    def keep_assets(self, actor: Actor, project_id: UUID, names: Iterable[str], addresses: Iterable[str]) -> None:
+    def keep_assets(self, actor: Actor, project_id: UUID, addresses: Iterable[str]) -> None:
         """Keep images in the background."""
 
         async def keep() -> None:
             try:
-                await self.assets.keep_local(names)
-                await self.assets.keep_remote(actor, project_id, addresses)
+                await self.assets.keep(actor, project_id, addresses)
             except Exception as error:  # noqa: BLE001  (whatever it is: nothing else may be disturbed)
                 log.warning("assets_not_kept", reason=f"{type(error).__name__}: {error}")
 
@@ -149,7 +148,7 @@ class Recorder:
         try:
             await asyncio.to_thread(entry.load)
             actor = Actor.user(UUID(entry.record["owner_id"]), UserRole.USER)
-            is_whole = await deliver(self._data, actor, entry)
+            delivered = await deliver(self._data, actor, entry)
         except Exception as error:  # noqa: BLE001  (whatever is on disk, such as what another version has written)
             code = getattr(error, "code", type(error).__name__)
             if is_transient(error):
@@ -158,7 +157,8 @@ class Recorder:
             log.error("delivery_rejected", key=key, code=code)  # noqa: TRY400  (not a stdlib logger)
             await asyncio.to_thread(self.spill.reject, key)
             return True
-        if is_whole:
+        if delivered.is_whole:
+            self.keep_assets(actor, delivered.project_id, sorted(named_in(delivered.pieces))[:MOST_OF_A_RUN])
             log.info("recording_delivered", key=key)
             await asyncio.to_thread(self.spill.remove, key)
         return True

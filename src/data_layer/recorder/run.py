@@ -21,7 +21,7 @@ from data_layer.errors import (
     WriterReplacedError,
 )
 from data_layer.observability.log import get_log
-from data_layer.recorder.assets import MOST_OF_A_RUN, Assets, addresses_in, local_names
+from data_layer.recorder.assets import MOST_OF_A_RUN, named_in
 from data_layer.recorder.delivery import (
     Place,
     VariantRecord,
@@ -35,13 +35,12 @@ from data_layer.recorder.delivery import (
     remember_root,
     store_media,
 )
-from data_layer.recorder.protocol import ASSET_TOOLS, Kind, Request, parse_request
+from data_layer.recorder.protocol import Request, parse_request
 from data_layer.recorder.spill import HeldMedia, SpillFolder
-from data_layer.recorder.tape import End, Tape
+from data_layer.recorder.tape import End, Tape, event_of
 from data_layer.schemas.generations import (
     Piece,
     StartedGeneration,
-    VariantEvent,
     VariantModel,
     VariantResult,
     WholeCode,
@@ -65,14 +64,10 @@ _LONGEST_MESSAGE = 10_000
 class Keeper(Protocol):
     """What runs share."""
 
-    @property
-    def assets(self) -> Assets:
-        """What keeps images."""
-
     async def settle(self, run: Run, code: str) -> None:
         """Return when a version that has this code, and is being recorded, can be found."""
 
-    def keep_assets(self, actor: Actor, project_id: UUID, names: Iterable[str], addresses: Iterable[str]) -> None:
+    def keep_assets(self, actor: Actor, project_id: UUID, addresses: Iterable[str]) -> None:
         """Keep images in the background."""
 
 
@@ -113,8 +108,8 @@ class Run:
         self._started: StartedGeneration | None = None
         self._attempts = 0
         self._sequences: dict[int, int] = {}
-        self._names: set[str] = set()
-        self._addresses: set[str] = set()
+        self._named: set[str] = set()
+        """Images that are being kept."""
         self._done: set[int] = set()
         self._detached: set[int] = set()
         """Variants that somebody else has ended or writes: how they really end is delivered afterwards."""
@@ -139,11 +134,6 @@ class Run:
             self._tape.end("the service was stopped")
             await self._keep()
             raise
-
-    @property
-    def generation_id(self) -> UUID | None:
-        """The generation, once it has begun."""
-        return None if self._started is None else self._started.id
 
     def writes(self, actor: Actor, code: str) -> bool:
         """Whether a variant of this person has this code now, and is not recorded yet."""
@@ -235,9 +225,7 @@ class Run:
         if self._place is None:
             if request.base_code is not None:
                 await self._keeper.settle(self, request.base_code)
-            self._place = await find_place(
-                self._data, self._keeper.assets, self.actor, request, key=self.key, media=self._media
-            )
+            self._place = await find_place(self._data, self.actor, request, key=self.key, media=self._media)
         await store_media(self._data, self.actor, self._place.project_id, self._media)
         self._attempts += 1
         # A start whose answer was lost would count as one that was sent before.
@@ -277,7 +265,8 @@ class Run:
         variant = self._tape.variants.get(index)
         if variant is None:
             return
-        pieces: list[Piece] = list(variant.take_events())
+        events = variant.take_events()
+        pieces: list[Piece] = [event_of(each) for each in events]
         code, is_changed = variant.read(), variant.is_changed
         if is_changed:
             pieces.append(WholeCode(code))
@@ -293,27 +282,15 @@ class Run:
                 await self._append_pieces(index, pieces[-1:] if is_changed else [])
         except BaseException:
             variant.is_changed = variant.is_changed or is_changed
+            variant.return_events(events)
             raise
 
     def _keep_named(self, pieces: list[Piece]) -> None:
         """Have the images kept that were named, while they are alive."""
-        names, addresses = set[str](), set[str]()
-        for piece in pieces:
-            if isinstance(piece, WholeCode):
-                names |= local_names(piece.code)
-            elif isinstance(piece, VariantEvent) and piece.kind == Kind.TOOL_RESULT:
-                data = piece.payload.get("data", {})
-                found = addresses_in(data.get("output"))
-                names |= set().union(*map(local_names, found))
-                if data.get("name") in ASSET_TOOLS:
-                    addresses |= found
-        self._names |= names
-        addresses -= self._addresses
-        room = MOST_OF_A_RUN - len(self._addresses)
-        wanted = sorted(addresses)[: max(0, room)]
-        self._addresses |= set(wanted)
-        if names or wanted:
-            self._keeper.keep_assets(self.actor, self._known_started.project_id, names, wanted)
+        wanted = sorted(named_in(pieces) - self._named)[: MOST_OF_A_RUN - len(self._named)]
+        if wanted:
+            self._named |= set(wanted)
+            self._keeper.keep_assets(self.actor, self._known_started.project_id, wanted)
 
     async def _append_pieces(self, index: int, pieces: list[Piece]) -> None:
         sequence = self._sequences.get(index, 0) + 1
@@ -385,7 +362,9 @@ class Run:
         variant = self._tape.variants.get(index)
         code = "" if variant is None else variant.read()
         end = self._tape.end_of(index) or End(GenerationStatus.FAILED, "the service was stopped")
-        return VariantRecord(index, end.status, code, end.message, self._model(index))
+        events = () if variant is None else tuple(event_of(each) for each in variant.events)
+        known = index, end.status, code, end.message, self._model(index)
+        return VariantRecord(*known, events, self._sequences.get(index, 0))
 
     def _known_model(self, index: int) -> VariantModel | None:
         models = self._tape.models

@@ -44,7 +44,6 @@ class HeldMedia:
         self.content_type = media.content_type
         self.is_video = media.is_video
         self.sha256 = hashlib.sha256(media.content).hexdigest()
-        self.size = len(media.content)
         self.file_id: str | None = None
         """Its file, once it is stored."""
         self.is_refused = False

@@ -56,7 +56,6 @@ class VariantTape:
     is_changed: bool = False
     events: deque[Message] = field(default_factory=deque)
     events_size: int = 0
-    lost_events: int = 0
     end: End | None = None
 
     def read(self) -> str:
@@ -74,7 +73,6 @@ class VariantTape:
         last = self.events[-1] if self.events else None
         room = MOST_EVENT_BYTES - self.events_size
         if size > room:
-            self.lost_events += 1
             return
         if last is not None and message.kind in _PIECES and (last.kind, last.event_id) == _identity(message):
             text = (last.text or "") + (message.text or "")
@@ -84,12 +82,17 @@ class VariantTape:
             self.events.append(message)
             self.events_size += size + _EVENT_OVERHEAD
 
-    def take_events(self) -> list[VariantEvent]:
+    def take_events(self) -> list[Message]:
         """The events that wait, which wait no more."""
-        taken = [_event(message) for message in self.events]
+        taken = list(self.events)
         self.events.clear()
         self.events_size = 0
         return taken
+
+    def return_events(self, taken: Sequence[Message]) -> None:
+        """Let events wait again that could not be handed over."""
+        self.events.extendleft(reversed(taken))
+        self.events_size += sum(len(each.text or "") + _EVENT_OVERHEAD for each in taken)
 
 
 class Tape:
@@ -215,7 +218,7 @@ def _identity(message: Message) -> tuple[Kind, str | None]:
     return message.kind, message.event_id
 
 
-def _event(message: Message) -> VariantEvent:
+def event_of(message: Message) -> VariantEvent:
     """An event as it is stored, by the names of the application."""
     payload: dict[str, object] = {}
     if message.text is not None:

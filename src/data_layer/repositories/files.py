@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningInsert
 
-from data_layer.database.statements import CompiledStatement
+from data_layer.database.statements import CompiledStatement, named
 from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileState
 from data_layer.errors import NotFoundError
@@ -54,7 +54,7 @@ _THUMBNAILS = (
 _VIEW = select(
     *(FileReference.id, FileReference.owner_id, FileReference.file_name, FileReference.expires_at),
     *(FileReference.project_id, FileReference.code_id, FileReference.image_id, FileReference.created_at),
-    FileReference.public_name,
+    func.coalesce(FileReference.public_name, FileReference.asset_name).label("public_name"),
     *(StoredFile.key, StoredFile.backend, StoredFile.state, StoredFile.content_type, StoredFile.encoding),
     *(StoredFile.original_size.label("size"), StoredFile.size.label("stored_size"), StoredFile.sha256),
     *(StoredFile.image_format, StoredFile.width, StoredFile.height, StoredFile.frame_count),
@@ -68,7 +68,11 @@ _VIEW_BY_ID = CompiledStatement(
 )
 _VIEW_BY_PUBLIC_NAME = CompiledStatement(
     "file_references.public_view",
-    lambda: _VIEW.where(FileReference.public_name == bindparam("public_name"), has_state(StoredFile, FileState.STORED)),
+    lambda: _VIEW.where(
+        (FileReference.public_name == bindparam("public_name"))
+        | (FileReference.asset_name == bindparam("public_name")),
+        has_state(StoredFile, FileState.STORED),
+    ),
 )
 _VIEWED = _VIEW.selected_columns.keys()
 
@@ -159,6 +163,32 @@ class FileRepository(AppendRepository[FileReference]):
         )
         found: UUID | None = (await self._session.execute(statement)).scalar_one_or_none()
         return found
+
+    async def name_asset(self, file_id: UUID, *, address_hash: str, asset_name: str) -> None:
+        """Say by which address pages of its project name a file, and give it a permanent one.
+
+        Raises:
+            DuplicateError: the project has a file for this address.
+        """
+        values = {"address_hash": address_hash, "asset_name": asset_name, "updated_at": func.now()}
+        await self._session.change(update(FileReference).where(FileReference.id == file_id).values(**values))
+
+    async def assets_of(self, project_id: UUID) -> Mapping[str, str]:
+        """The ends of the permanent addresses of what pages of a project name, by the hashes of their addresses."""
+        statement = select(FileReference.address_hash, FileReference.asset_name).where(
+            FileReference.project_id == project_id, FileReference.address_hash.is_not(None)
+        )
+        rows = (await self._session.execute(named("file_references.assets", statement))).all()
+        return {str(row.address_hash): str(row.asset_name) for row in rows}
+
+    async def find_asset(self, address_hash: str, *, owner_id: UUID | None = None) -> FileView | None:
+        """The file that was kept first for an address, of an owner or of anybody."""
+        statement = _VIEW.where(FileReference.address_hash == address_hash, has_state(StoredFile, FileState.STORED))
+        if owner_id is not None:
+            statement = statement.where(FileReference.owner_id == owner_id)
+        statement = statement.order_by(FileReference.id).limit(1)
+        row = (await self._session.execute(named("file_references.find_asset", statement))).mappings().one_or_none()
+        return None if row is None else FileView.model_validate(dict(row))
 
     async def views(
         self,

@@ -72,6 +72,9 @@ _REPLACED: dict[type[Entity], dict[str, str | None]] = {
     },
     FileReference: {
         "owner_id": "copy.owner_id",
+        # A permanent address of its own, as long and as random as others.
+        "asset_name": "translate(encode(uuid_send(gen_random_uuid()), 'base64'), '+/=', '-_') "
+        "|| substring(source.asset_name FROM '[.][a-z0-9]+$')",
         **dict.fromkeys(("created_at", "updated_at")),
     },
 }

@@ -28,7 +28,7 @@ _OPEN = Sql(
     "shares.open",
     f"""
 WITH found AS (
-    SELECT shares.id, page.code_id, page.code, page.code_stack
+    SELECT shares.id, page.code_id, page.code, page.code_stack, shares.project_id
     FROM shares
     JOIN projects ON projects.id = shares.project_id AND projects.status NOT IN ('archived', 'deleted')
     JOIN users ON users.id = projects.user_id AND users.status = 'active'
@@ -48,7 +48,8 @@ WITH found AS (
     FROM found WHERE shares.id = found.id AND shares.revoked_at IS NULL
     RETURNING shares.id
 )
-SELECT found.id, found.code_id, found.code, found.code_stack FROM found JOIN counted ON counted.id = found.id
+SELECT found.id, found.code_id, found.code, found.code_stack, found.project_id
+FROM found JOIN counted ON counted.id = found.id
 """,  # noqa: S608  (only texts of the models stand in it)
 )
 _ENDED = (GenerationStatus.FAILED, GenerationStatus.CANCELLED)
@@ -60,6 +61,7 @@ class OpenedShare(NamedTuple):
     id: UUID
     code_id: UUID
     page: SharedPage
+    project_id: UUID
 
 
 class ShareRepository(Repository[Share]):
@@ -70,7 +72,7 @@ class ShareRepository(Repository[Share]):
     async def open(self, token_hash: str) -> OpenedShare | None:
         """Return what a link shows, and count the view; ``None`` if there is nothing to show, for whatever reason."""
         [row] = await self._session.run((_OPEN, (token_hash,)))
-        return OpenedShare(row[0], row[1], SharedPage(code=text_of(row[2]), code_stack=row[3])) if row else None
+        return OpenedShare(row[0], row[1], SharedPage(code=text_of(row[2]), code_stack=row[3]), row[4]) if row else None
 
     async def views(self, project_id: UUID) -> Sequence[ShareView]:
         """All shares of a project, those made last first."""

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from data_layer.entities.enums import CodeStack, GenerationStatus, InputMode, RequestType
 from data_layer.schemas.base import Input, Value
-from data_layer.schemas.generations import VariantModel, VariantResult
+from data_layer.schemas.generations import VariantEvent, VariantModel, VariantResult
 from data_layer.schemas.images import NewImage
 
 
@@ -25,7 +25,7 @@ class EarlierTurn(Input):
 
 
 class ReceivedVariant(Input):
-    """A variant that has ended."""
+    """A variant that has ended; ``events`` are what happened while it was made, 2 MiB at most."""
 
     index: int = Field(ge=0, lt=2**31)
     code: str | None = None
@@ -33,6 +33,7 @@ class ReceivedVariant(Input):
     model: VariantModel = VariantModel()
     result: VariantResult = VariantResult()
     message: str | None = None
+    events: tuple[VariantEvent, ...] = Field((), max_length=10_000)
 
 
 class ReceivedImage(Input):

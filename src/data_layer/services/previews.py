@@ -18,6 +18,7 @@ from data_layer.schemas.actors import Actor
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.generations.access import open_code, open_project
 from data_layer.services.generations.replay import check_moment, code_at_moment
+from data_layer.services.pages import images_of, live_page
 from data_layer.services.permissions import Permission
 from data_layer.services.view_counts import ViewCounts
 
@@ -49,10 +50,14 @@ class PreviewService:
         transactions: begins them.
         views: counts who looks.
         secrets: the one to sign with, then older ones.
+        base_url: where images are, which the host of pages has not.
     """
 
-    def __init__(self, transactions: Transactions, views: ViewCounts, secrets: Sequence[str]) -> None:
+    def __init__(
+        self, transactions: Transactions, views: ViewCounts, secrets: Sequence[str], *, base_url: str = ""
+    ) -> None:
         self._transactions = transactions
+        self._base_url = base_url
         self._views = views
         # A key of its own is derived from each, so that a secret that serves other purposes too gives nothing away.
         self._keys = [hmac.digest(secret.encode(), b"data-layer previews", "sha256") for secret in secrets]
@@ -87,9 +92,9 @@ class PreviewService:
         async with self._transactions() as tx:
             await open_project(tx, actor, project_id, Permission.READ_CODE)
             code = await tx.codes.latest(project_id)
-        if code is None:
-            raise _nothing_complete()
-        return code.code
+            if code is None:
+                raise _nothing_complete()
+            return await live_page(tx, project_id, code.id, code.code)
 
     async def sign_latest(self, actor: Actor, project_id: UUID) -> SignedPreview:
         """The address of the same page, whose code is not read for it. Opening it counts no view either.
@@ -129,13 +134,15 @@ class PreviewService:
             code = await tx.codes.get(code_id)
             project = await tx.projects.get(code.project_id)
             growth = None if at is None else (await tx.generations.growths([code_id])).get(code_id)
+            images = await images_of(tx, project.id, base=self._base_url)
         if project.status is ProjectStatus.DELETED:
             raise NotFoundError(f"no code has the id {code_id}")
         if at is not None:
-            return await asyncio.to_thread(code_at_moment, code, growth, at)
+            state = await asyncio.to_thread(code_at_moment, code, growth, at)
+            return images.page(state, code_id)
         if is_counted:
             self._views.count(GeneratedCode, code_id)
-        return code.code
+        return images.page(code.code, code_id)
 
     def _has_signed(self, given: bytes, code_id: UUID, expires: int, *, is_counted: bool, at: int | None) -> bool:
         signed = [_signature(key, code_id, expires, is_counted=is_counted, at=at).encode() for key in self._keys]

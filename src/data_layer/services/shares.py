@@ -22,6 +22,7 @@ from data_layer.schemas.shares import NewShare, SharedPage, ShareView
 from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.generations.copies import import_page
+from data_layer.services.pages import live_page
 from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.view_counts import ViewCounts
 
@@ -48,9 +49,10 @@ class ShareService:
     shared.
     """
 
-    def __init__(self, transactions: Transactions, views: ViewCounts) -> None:
+    def __init__(self, transactions: Transactions, views: ViewCounts, *, base_url: str = "") -> None:
         self._transactions = transactions
         self._views = views
+        self._base_url = base_url
 
     async def create(
         self,
@@ -151,6 +153,18 @@ class ShareService:
         self._views.count(GeneratedCode, opened.code_id)
         return opened.page
 
+    async def show(self, token: str) -> str:
+        """Return the page that a link shows, with images that live, and count the view; see ``open``.
+
+        Raises:
+            NotFoundError: there is nothing to show.
+        """
+        async with self._transactions() as tx:
+            opened = await _opened(tx, token)
+            page = await live_page(tx, opened.project_id, opened.code_id, opened.page.code)
+        self._views.count(GeneratedCode, opened.code_id)
+        return page
+
     async def fork(
         self, actor: Actor, token: str, *, name: str = "Copy of a shared page", owner_id: UUID | None = None
     ) -> ProjectFull:
@@ -178,7 +192,9 @@ class ShareService:
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.CHANGE_PROJECT, owner=owner_id)
             opened = await _opened(tx, token)
-            project = await import_page(tx, owner_id, opened.page, name=name)
+            # The images stay those of their owner, so the copy names them by their permanent addresses.
+            live = await live_page(tx, opened.project_id, opened.code_id, opened.page.code, base=self._base_url)
+            project = await import_page(tx, owner_id, opened.page.model_copy(update={"code": live}), name=name)
             new: dict[str, object] = {"name": project.name, "share_id": str(opened.id)}
             tx.add(_entry(actor, AuditAction.PROJECT_CLONE, project, "Forked a shared page", new))
             view = ProjectFull.model_validate(project)

@@ -28,7 +28,7 @@ from uuid import UUID
 
 import orjson
 
-from data_layer.entities import AuditLog, GeneratedCode, Generation, Project
+from data_layer.entities import AuditLog, GeneratedCode, Generation, GenerationEvent, Project
 from data_layer.entities.enums import AuditAction, CodeStack, GenerationStatus, GenerationType, RequestType
 from data_layer.entities.texts import WHITE_SPACE
 from data_layer.errors import DuplicateError, InvalidValueError, NotFoundError, ValueTooLongError
@@ -45,7 +45,7 @@ from data_layer.services.generations.access import open_project, view_of
 from data_layer.services.generations.accounting import charge, code_values
 from data_layer.services.generations.gallery import Gallery
 from data_layer.services.generations.requests import CODE_TYPES, without_secrets
-from data_layer.services.generations.streams import MAXIMUM_CODE
+from data_layer.services.generations.streams import MAXIMUM_CODE, checked_event
 from data_layer.services.generations.text import encoded, storable
 from data_layer.services.image_files import show_screenshot
 from data_layer.services.image_rows import describe_file, new_image_entry, new_image_row
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
 
 _LONGEST_NAME = 80
+_MOST_EVENT_BYTES = 2**21
 _NOBODY = VariantModel()
 _ENDED = (GenerationStatus.COMPLETED, GenerationStatus.FAILED, GenerationStatus.CANCELLED)
 
@@ -180,6 +181,7 @@ class _Arrival:
     def __init__(self, received: ReceivedGeneration) -> None:
         self.received = received
         self.codes = {variant.index: _checked(variant) for variant in received.variants}
+        self.events = {variant.index: _checked_events(variant) for variant in received.variants}
         if len(self.codes) != len(received.variants):
             raise InvalidValueError("two variants have the same index", field="variants")
         self.base = _code(received.base_code, "base_code")
@@ -232,6 +234,15 @@ def _checked(variant: ReceivedVariant) -> _Code | None:
     if code is None and variant.status is GenerationStatus.COMPLETED:
         raise InvalidValueError(f"variant {variant.index} has no code, so it did not complete", field="code")
     return code
+
+
+def _checked_events(variant: ReceivedVariant) -> list[tuple[str, dict[str, Any]]]:
+    events = [checked_event(event) for event in variant.events]
+    if sum(len(orjson.dumps(payload)) for _, payload in events) > _MOST_EVENT_BYTES:
+        raise ValueTooLongError(
+            f"the events of variant {variant.index} have more than {_MOST_EVENT_BYTES} bytes", field="events"
+        )
+    return events
 
 
 def _code(text: str | None, field: str) -> _Code | None:
@@ -384,24 +395,27 @@ async def _add_variants(tx: UnitOfWork, generation: Generation, arrival: _Arriva
     for variant in added:
         code, result = arrival.codes[variant.index], variant.result
         model = result.model or variant.model
-        tx.add(
-            GeneratedCode(
-                project_id=generation.project_id,
-                generation_id=generation.id,
-                variant_index=variant.index,
-                code=code.text if code else "",
-                metadata_=code.note if code else {},
-                code_stack=arrival.received.code_stack,
-                provider=model.provider,
-                model=model.name,
-                status=variant.status,
-                generation_type=CODE_TYPES[arrival.received.generation_type],
-                original_prompt=generation.prompt,
-                **code_values(result),
-                error_message=_storable(variant.message),
-                parent_id=siblings[0].parent_id if siblings else None,
-            )
+        events = arrival.events[variant.index]
+        row = GeneratedCode(
+            project_id=generation.project_id,
+            generation_id=generation.id,
+            variant_index=variant.index,
+            code=code.text if code else "",
+            metadata_=code.note if code else {},
+            code_stack=arrival.received.code_stack,
+            provider=model.provider,
+            model=model.name,
+            status=variant.status,
+            generation_type=CODE_TYPES[arrival.received.generation_type],
+            original_prompt=generation.prompt,
+            **code_values(result),
+            error_message=_storable(variant.message),
+            parent_id=siblings[0].parent_id if siblings else None,
+            last_sequence=len(events),
         )
+        tx.add(row)
+        for number, (kind, payload) in enumerate(events, 1):
+            tx.add(GenerationEvent(code_id=row.id, sequence=number, kind=kind, payload=payload))
     await tx.flush()
     return sorted(variant.index for variant in added)
 

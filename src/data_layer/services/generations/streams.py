@@ -411,10 +411,19 @@ def _checked_sequence(sequence: object) -> int:
 
 
 def _packed(number: int, event: VariantEvent) -> tuple[int, str, str]:
+    kind, payload = checked_event(event)
+    return number, kind, orjson.dumps(payload).decode()
+
+
+def checked_event(event: VariantEvent) -> tuple[str, dict[str, Any]]:
+    """The kind and the payload of an event as they can be stored.
+
+    Raises:
+        InvalidValueError: it has no kind, or its payload is not a JSON object.
+    """
     kind: object = event.kind
     if not isinstance(kind, str) or not 0 < len(kind) <= _LONGEST_KIND or not kind.isprintable():
         raise InvalidValueError(f"kind must be 1 to {_LONGEST_KIND} printable characters", field="kind")
     if not isinstance(event.payload, dict):
         raise InvalidValueError("payload must be a JSON object", field="payload")
-    payload = json_object_of("payload", storable_json(event.payload))
-    return number, kind, orjson.dumps(payload).decode()
+    return kind, json_object_of("payload", storable_json(event.payload))
