@@ -7,11 +7,13 @@ codes to the byte and the parent that was changed.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -24,6 +26,7 @@ from data_layer.recorder.protocol import CANCELLED
 from data_layer.schemas.audit import AuditFilter
 from data_layer.schemas.generations import TreeGeneration
 from data_layer.services.files import FileService
+from data_layer.services.generations import GenerationService
 
 from .backend import Backend, Stage, edit, request
 from .conftest import Recorded, ends, messages, serving, until, variants_of
@@ -136,14 +139,23 @@ class Story:
     async def run(self, turn: int) -> None:
         """Let all pages of a round ask at once, while a server may be away."""
         pages = [self._page(turn, page) for page in range(PAGES)]
+        await self.ask(pages, self._failures())
+
+    async def ask(self, pages: list[tuple[Told, dict[str, Any]]], failures: list[Any]) -> None:
+        """Let pages ask at once while something is the matter, and wait until all of it is recorded."""
         async with AsyncExitStack() as stack:
-            for failure in self._failures():
+            for failure in failures:
                 stack.enter_context(failure)
             async with asyncio.TaskGroup() as group:
                 for told, sent in pages:
                     group.create_task(play_page(self.served, told, sent))
             await asyncio.sleep(self._chance.random())
         await self.served.settled(len(self.told))
+
+    def tell(self, name: str, line: Line, number: int, cut: int | None, how: str) -> tuple[Told, dict[str, Any]]:
+        """A request for a project of its own."""
+        told = self.told[name] = Told(name, line, number, None, cut, how)
+        return told, request(name)
 
     def _page(self, turn: int, page: int) -> tuple[Told, dict[str, Any]]:
         chance, name = self._chance, f"{self._seed}-{turn}-{page}"
@@ -189,10 +201,72 @@ class Story:
             return len({file.project_id for file in files if file.project_id}) == len(trees)
 
         await until(media_are_there)
+        for file in await data.files.list(owner_id=actor.user_id, limit=100):
+            content = await data.files.download(file.id, owner_id=actor.user_id)
+            assert str(file.file_name).startswith(hashlib.sha256(content).hexdigest()), "to the byte"
         page = await data.audit.list(actor, AuditFilter(user_id=actor.user_id), limit=1000)
         actions = [entry.action for entry in page.entries]
         assert actions.count(AuditAction.CODE_GENERATE) == len(self.told)
         assert actions.count(AuditAction.PROJECT_CREATE) == len(trees)
+        assert not await data.usage.entries(actor, user_id=actor.user_id), "nobody has said what it has cost"
+
+
+FOUR = Line(
+    [
+        *(("setCode", index, f"<p>{index}") for index in range(4)),
+        ("setCode", 2, "<p>2 ☃</p>"),
+        ("setCode", 2, "<p>2 ☃</p>"),
+        ("variantError", 1, "because"),
+        ("variantError", 1, "because"),
+        ("setCode", 0, "<p>0 whole</p>"),
+        ("variantComplete", 2, ""),
+        ("variantComplete", 0, ""),
+        ("variantComplete", 0, ""),
+        ("setCode", 3, "<p>3 whole</p>\n"),
+        ("variantComplete", 3, ""),
+    ]
+)
+"""Four variants that take turns; some of it is said twice."""
+
+
+@pytest.mark.parametrize("how", ["cancel", "lose"])
+async def test_a_page_may_go_at_every_message(data: DataLayer, backend: Backend, how: str) -> None:
+    async with serving(data, backend) as served:
+        story = Story(served, 1)
+        backend.play = story.play
+        pages = [story.tell(f"{how} {cut}", FOUR, 4, cut, how) for cut in range(1, len(FOUR.sent))]
+        await story.ask(pages, [])
+        await story.check()
+
+
+def slow(*methods: tuple[Any, str]) -> Any:
+    """These methods do what they do, but take long for it."""
+    stack = ExitStack()
+    for owner, name in methods:
+        original = getattr(owner, name)
+
+        async def late(*given: Any, original: Any = original, **named: Any) -> Any:
+            await asyncio.sleep(0.1)
+            return await original(*given, **named)
+
+        stack.enter_context(patch.object(owner, name, late))
+    return stack
+
+
+@pytest.mark.parametrize("server", ["database", "cache", "storage", "everything"])
+async def test_slow_servers_change_nothing(data: DataLayer, backend: Backend, server: str) -> None:
+    methods: dict[str, list[tuple[Any, str]]] = {
+        "database": [(GenerationService, name) for name in ("start", "append", "complete", "fail", "cancel", "renew")],
+        "cache": [(Cache, "get"), (Cache, "set")],
+        "storage": [(FileService, "save")],
+    }
+    chosen = methods.get(server) or [each for some in methods.values() for each in some]
+    async with serving(data, backend) as served:
+        story = Story(served, 1)
+        backend.play = story.play
+        cuts = ((None, "stay"), (5, "cancel"), (9, "lose"))
+        await story.ask([story.tell(f"slow {cut}", FOUR, 4, cut, how) for cut, how in cuts], [slow(*chosen)])
+        await story.check()
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))])

@@ -259,6 +259,10 @@ class World:
             "target": StorageKind.LOCAL,
             "against_id": started.variant_ids[0],
             "is_good": True,
+            "address": "/local-assets/a.png",
+            "page": "<p>",
+            "pages.code": await data.generations.open_variant(SYSTEM, started.variant_ids[0], reason="test"),
+            "pages.opened": await data.generations.tree(SYSTEM, project.id, reason="test"),
         }
         await self.start_generation()
 
@@ -295,6 +299,8 @@ class World:
             return 1
         if argument == "code_id" and case.method == "fork_variant":
             return self.values["against_id"]  # It is complete.
+        if f"{case.service}.{argument}" in self.values:
+            return self.values[f"{case.service}.{argument}"]
         if argument in self.values:
             return self.values[argument]
         for kind in kinds_in(annotation):
