@@ -5,18 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import AsyncIterator
+from contextlib import nullcontext, redirect_stdout
+from decimal import Decimal
+from io import StringIO
+from typing import Any
 
 import pytest
 from sqlalchemy import text
+from websockets.asyncio.client import ClientConnection
 
+from data_layer import DataLayer
 from data_layer.entities.enums import AuditAction, GenerationStatus, InputMode, RequestType
-from data_layer.recorder.protocol import CANCELLED
+from data_layer.recorder import run
+from data_layer.recorder.protocol import CANCELLED, parse_usage
+from data_layer.recorder.usage import printed_usage_is_heard
 from data_layer.schemas.audit import AuditFilter
 from data_layer.schemas.files import Attachment
 from data_layer.schemas.generation_stream import StreamedEvent, VariantEnded
 
 from .backend import SECRETS, Backend, Stage, edit, request
-from .conftest import Recorded, ends, messages, until, variants_of
+from .conftest import Recorded, ends, messages, serving, until, variants_of
+from .test_outages import database_away
 
 PAGES = ["<p>one</p>", "<p>two ☃</p>", "<p>three</p>", "<p>four</p>"]
 
@@ -264,3 +274,83 @@ async def test_what_was_recorded_stands_in_the_audit_trail(served: Recorded, bac
     actions = [entry.action for entry in page.entries]
     expected = {AuditAction.PROJECT_CREATE: 1, AuditAction.CODE_GENERATE: 1, AuditAction.CODE_UPDATE: 2}
     assert {action: actions.count(action) for action in expected} == expected
+
+
+@pytest.mark.parametrize("is_away", [False, True], ids=["at once", "after an outage"])
+async def test_what_variants_have_used_is_in_the_ledger(
+    data: DataLayer,
+    backend: Backend,
+    is_away: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run, "PATIENCE_SECONDS", 0.2)
+
+    async def play(stage: Stage) -> None:
+        await stage.say("variantCount", 0, "4")
+
+        async def variant(index: int) -> None:
+            await stage.say("status", index, "Thinking")
+            await asyncio.sleep(0)
+            await stage.say("setCode", index, f"<p>{index}</p>")
+            print(  # noqa: T201  (as the application does)
+                f"[TOKEN USAGE] provider=gemini model=gemini-3-flash | input=100{index} output=50 "
+                f"cache_read=200 cache_write=0 total=1700 cost=$0.002{index}"
+            )
+            if index < 3:
+                await stage.say("variantComplete" if index else "variantError", index, "no more")
+            else:
+                await asyncio.Event().wait()
+
+        print("[TOKEN USAGE] of nobody")  # noqa: T201
+        await asyncio.gather(*(variant(index) for index in range(4)))
+
+    backend.play = play
+    async with serving(data, backend) as served:  # Here, because pytest exchanges standard output between fixtures.
+        actor = await served.person()
+        with database_away(served.data) if is_away else nullcontext():
+            async with served.connect() as websocket:
+                await websocket.send(json.dumps(request()))
+                assert len([message async for message in firsts(websocket, 12)]) == 12
+                if not is_away:
+                    await until(served.trees)
+                await websocket.close(CANCELLED)
+            await backend.was_cancelled.wait()
+            if is_away:
+                await until(lambda: any((served.data.settings.general.data_folder / "recorder").glob("*/record.json")))
+        [[generation]] = await served.settled()
+        assert [each.status for each in variants_of(generation)] == ["failed", "completed", "completed", "cancelled"]
+        assert {each.model for each in variants_of(generation)} <= {"gemini-3-flash", "unknown"}
+
+        async def entries() -> dict[object, object]:
+            found = await served.data.usage.entries(actor, user_id=actor.user_id)
+            assert {each.model for each in found} <= {"gemini-3-flash"}
+            return {each.code_id: (each.cost, each.input_tokens, each.output_tokens, each.outcome) for each in found}
+
+        expected = {
+            each.id: (Decimal(f"0.002{index}"), 1000 + index, 50, each.status)
+            for index, each in enumerate(variants_of(generation))
+        }
+        assert await entries() == expected
+
+
+async def firsts(websocket: ClientConnection, number: int) -> AsyncIterator[dict[str, Any]]:
+    """So many messages."""
+    async for message in messages(websocket):
+        yield message
+        number -= 1
+        if not number:
+            return
+
+
+def test_what_is_printed_passes_on_and_may_be_no_usage() -> None:
+    lines = ("[TOKEN USAGE]", "[TOKEN USAGE] provider=x model=y | total=a", "[TOKEN USAGE] provider=x | input=1")
+    with redirect_stdout(StringIO()) as printed, printed_usage_is_heard():
+        for line in lines:
+            assert parse_usage(line) is None
+            print(line, flush=True)  # noqa: T201
+    assert printed.getvalue().splitlines() == list(lines)
+    used = parse_usage("a [TOKEN USAGE] provider=openai model=gpt-5.5 (low thinking) | input=1 output=2")
+    assert used is not None
+    assert (used.prompt_tokens, used.completion_tokens, used.cost) == (1, 2, None)
+    assert used.model is not None
+    assert (used.model.name, used.model.provider) == ("gpt-5.5 (low thinking)", "openai")

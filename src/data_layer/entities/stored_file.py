@@ -114,16 +114,15 @@ class FileReference(Timestamped, Entity, kw_only=True):
             postgresql_where=text("public_name IS NOT NULL"),
         ),
         Index(
-            "uq_file_references_project_id_address_hash",
-            "project_id",
+            "uq_file_references_address_hash_project_id",
             "address_hash",
+            "project_id",
             unique=True,
             postgresql_where=text("address_hash IS NOT NULL"),
         ),
         Index(
             "uq_file_references_asset_name", "asset_name", unique=True, postgresql_where=text("asset_name IS NOT NULL")
         ),
-        Index("ix_file_references_address_hash", "address_hash", postgresql_where=text("address_hash IS NOT NULL")),
         Index("ix_file_references_file_id", "file_id"),
         Index("ix_file_references_owner_id_id", "owner_id", "id"),
         *(

@@ -36,6 +36,7 @@ from data_layer.recorder.people import LocalPerson, LoggedInPeople, People, is_l
 from data_layer.recorder.projects import PROJECTS_PATH, answer_projects
 from data_layer.recorder.protocol import APPLICATION_ERROR, ASSETS_PATH, GENERATE_PATH, error_message
 from data_layer.recorder.recorder import Recorder
+from data_layer.recorder.usage import printed_usage_is_heard
 from data_layer.web.cross_origin import origins_with_cookies
 from data_layer.web.design_systems import DESIGNS_PATH, answer_designs
 
@@ -89,9 +90,10 @@ async def recorded(
     async with lifespan_of(application) as state:
         recorder.start()
         try:
-            yield RecordedApplication(
-                data, service, application, recorder=recorder, people=people, frontend=options.frontend, state=state
-            )
+            with printed_usage_is_heard():
+                yield RecordedApplication(
+                    data, service, application, recorder=recorder, people=people, frontend=options.frontend, state=state
+                )
         finally:
             await recorder.close()
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -39,7 +40,6 @@ from data_layer.schemas.generations import (
     GenerationRequest,
     Piece,
     VariantEvent,
-    VariantModel,
     VariantResult,
     WholeCode,
     WriterState,
@@ -101,7 +101,7 @@ class VariantRecord:
     status: GenerationStatus
     code: str = ""
     message: str | None = None
-    model: VariantModel = field(default_factory=VariantModel)
+    result: VariantResult = field(default_factory=VariantResult)
     events: tuple[VariantEvent, ...] = ()
     sequence: int = 0
 
@@ -167,7 +167,7 @@ def received(
                 index=each.index,
                 code=each.code,
                 status=each.status,
-                model=each.model,
+                result=each.result,
                 message=each.message,
                 events=each.events,
             )
@@ -322,10 +322,12 @@ async def deliver(data: DataLayer, actor: Actor, entry: Entry) -> Delivered:
 
 async def _receive(data: DataLayer, actor: Actor, record: dict[str, Any], wanted: ReceivedGeneration) -> UUID:
     """Store what never began, in the project that was found or made for it, if that is still there."""
+    # Nothing was set aside for it; what it has cost is recorded in the same transaction.
+    receive = partial(data.generations.receive, reservation_id=UUID(record["key"]))
     if record["project_id"] is not None:
         with suppress(NotFoundError):
-            return (await data.generations.receive(actor, wanted, project_id=UUID(record["project_id"]))).project_id
-    return (await data.generations.receive(actor, wanted)).project_id
+            return (await receive(actor, wanted, project_id=UUID(record["project_id"]))).project_id
+    return (await receive(actor, wanted)).project_id
 
 
 async def _end_started(
@@ -348,7 +350,7 @@ async def _end_started(
         # Its lease had run out: what came of it stands beside it.
         parent = record["parent_id"]
         wanted = generation_request(request, f"{record['key']}-late", UUID(parent) if parent else None, {})
-        finished = [FinishedVariant(code=each.code, model=each.model) for each in late]
+        finished = [FinishedVariant(code=each.code, result=each.result) for each in late]
         with suppress(DuplicateError):
             await data.generations.record(actor, UUID(record["project_id"]), wanted, finished)
 
@@ -363,7 +365,7 @@ async def _ended_without(
 
 
 async def _end(data: DataLayer, actor: Actor, writer: WriterState, end: VariantRecord) -> None:
-    token, result = writer.writer_token, VariantResult(model=end.model)
+    token, result = writer.writer_token, end.result
     last = writer.last_sequences[end.index]
     pieces = end.pieces
     if last > end.sequence:  # A delivery that was interrupted has handed the events over, or somebody else writes.
@@ -376,6 +378,7 @@ async def _end(data: DataLayer, actor: Actor, writer: WriterState, end: VariantR
     if end.status is GenerationStatus.COMPLETED:
         await data.generations.complete(actor, token, end.index, result, code=end.code)
     elif end.status is GenerationStatus.CANCELLED:
+        await data.generations.report_usage(actor, token, end.index, result)
         await data.generations.cancel(actor, writer.generation_id, end.index)
     else:
         await data.generations.fail(actor, token, end.index, end.message or "the variant failed", result=result)
@@ -420,7 +423,7 @@ def packed_variant(variant: VariantRecord) -> dict[str, Any]:
         "status": variant.status.value,
         "code": _storable(variant.code),
         "message": _storable(variant.message),
-        "model": variant.model.model_dump(mode="json"),
+        "result": variant.result.model_dump(mode="json"),
         "events": [[each.kind, storable_json(each.payload)] for each in variant.events],
         "sequence": variant.sequence,
     }
@@ -428,10 +431,10 @@ def packed_variant(variant: VariantRecord) -> dict[str, Any]:
 
 def variant_of(packed: dict[str, Any]) -> VariantRecord:
     """The variant that was packed."""
-    model, status = VariantModel(**packed["model"]), GenerationStatus(packed["status"])
+    result, status = VariantResult.model_validate(packed["result"]), GenerationStatus(packed["status"])
     events = tuple(VariantEvent(kind, payload) for kind, payload in packed["events"])
     known = packed["index"], status, packed["code"], packed["message"]
-    return VariantRecord(*known, model, events, packed["sequence"])
+    return VariantRecord(*known, result, events, packed["sequence"])
 
 
 def _name(request: Request, otherwise: str) -> str:

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -20,7 +21,7 @@ import orjson
 
 from data_layer.entities.enums import CodeStack, InputMode, RequestType
 from data_layer.errors import InvalidValueError
-from data_layer.schemas.generations import VariantModel
+from data_layer.schemas.generations import VariantModel, VariantResult
 from data_layer.services.files.sources import decode_data_url
 from data_layer.services.transfer.conversations import read_model
 
@@ -194,6 +195,32 @@ def variant_models(message: Message) -> Sequence[VariantModel]:
 
 
 _KINDS = frozenset(Kind)
+
+
+USAGE_MARK = "[TOKEN USAGE]"
+"""How the line begins that the application prints for each variant, before it says that this is complete."""
+
+_USAGE = re.compile(r"\[TOKEN USAGE\] provider=(\S{1,40}) model=([^|\n]{1,200}?) *\|([^\n]{1,1000})")
+_FIGURE = re.compile(r"\b(\w{1,20})=\$?(\d{1,15}(?:\.\d{1,12})?)\b")
+_FIGURES = {
+    "input": "prompt_tokens",
+    "output": "completion_tokens",
+    "cache_read": "cache_read_tokens",
+    "cache_write": "cache_write_tokens",
+}
+
+
+def parse_usage(text: str) -> VariantResult | None:
+    """What a variant has used, as the application prints it; None where it is something else."""
+    line = _USAGE.search(text)
+    if line is None:
+        return None
+    given = dict(_FIGURE.findall(line[3]))
+    counts = {name: int(given[key]) for key, name in _FIGURES.items() if given.get(key, "").isdigit()}
+    if not counts:
+        return None
+    cost = Decimal(given["cost"]) if "cost" in given else None
+    return VariantResult(model=read_model(line[2].strip()), cost=cost, **counts)
 
 
 def error_message(text: str) -> str:

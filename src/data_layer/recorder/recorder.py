@@ -18,6 +18,7 @@ from data_layer.recorder.delivery import deliver, is_transient
 from data_layer.recorder.run import Run
 from data_layer.recorder.spill import Entry, SpillFolder
 from data_layer.recorder.tape import Tape
+from data_layer.recorder.usage import CURRENT
 from data_layer.schemas.actors import Actor
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class Recorder:
             log.warning("delivery_failed", reason=f"{type(error).__name__}: {error}")
 
     async def _run(self, application: Callable[[], Awaitable[None]], tape: Tape) -> None:
+        CURRENT.set(tape)
         try:
             await application()
         except asyncio.CancelledError:

@@ -297,14 +297,15 @@ class Run:
         self._sequences[index] = await self._data.generations.append(self.actor, self._token, index, sequence, *pieces)
 
     async def _end(self, index: int, end: End) -> None:
-        result = VariantResult(
-            model=self._known_model(index), generation_time_seconds=round(monotonic() - self._begun_at, 3)
+        result = self._result(index).model_copy(
+            update={"generation_time_seconds": round(monotonic() - self._begun_at, 3)}
         )
         generations = self._data.generations
         match end.status:
             case GenerationStatus.COMPLETED:
                 await generations.complete(self.actor, self._token, index, result)
             case GenerationStatus.CANCELLED:
+                await generations.report_usage(self.actor, self._token, index, result)
                 await generations.cancel(self.actor, self._known_started.id, index)
             case _:
                 message = storable(encoded(end.message or "the variant failed"))[0][:_LONGEST_MESSAGE]
@@ -363,12 +364,18 @@ class Run:
         code = "" if variant is None else variant.read()
         end = self._tape.end_of(index) or End(GenerationStatus.FAILED, "the service was stopped")
         events = () if variant is None else tuple(event_of(each) for each in variant.events)
-        known = index, end.status, code, end.message, self._model(index)
+        known = index, end.status, code, end.message, self._result(index)
         return VariantRecord(*known, events, self._sequences.get(index, 0))
 
     def _known_model(self, index: int) -> VariantModel | None:
         models = self._tape.models
         return models[index] if index < len(models) else None
+
+    def _result(self, index: int) -> VariantResult:
+        """What is known of a variant; the name that was announced says more than the one of the provider."""
+        variant = self._tape.variants.get(index)
+        used = VariantResult() if variant is None or variant.used is None else variant.used
+        return used.model_copy(update={"model": self._known_model(index) or used.model})
 
     def _model(self, index: int) -> VariantModel:
         return self._known_model(index) or VariantModel()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from data_layer.concurrency import is_set_within
 from data_layer.entities.enums import GenerationStatus
@@ -22,7 +23,7 @@ from data_layer.recorder.protocol import (
     variant_count,
     variant_models,
 )
-from data_layer.schemas.generations import VariantEvent, VariantModel
+from data_layer.schemas.generations import VariantEvent, VariantModel, VariantResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,8 @@ class VariantTape:
     events: deque[Message] = field(default_factory=deque)
     events_size: int = 0
     end: End | None = None
+    used: VariantResult | None = None
+    """What it has used, if the application has said so."""
 
     def read(self) -> str:
         """The code so far."""
@@ -110,6 +113,8 @@ class Tape:
         """Why it ended, where nobody said so."""
         self._news = asyncio.Event()
         self._is_broken = False
+        self._speakers: WeakKeyDictionary[asyncio.Task[Any], int | None] = WeakKeyDictionary()
+        """Of which variant each task of the application speaks; None for one that speaks of several."""
 
     def hear_request(self, text: str | bytes) -> None:
         """The page has sent its message; another one changes nothing."""
@@ -130,6 +135,7 @@ class Tape:
         index = code_variant(text)
         if index is not None and index < MOST_VARIANTS:
             self._variant(index).raw = text
+            self._note_speaker(index)
         elif (message := parse_message(text)) is not None:
             self._note(message, len(text))
         else:
@@ -147,6 +153,19 @@ class Tape:
             self.error = message.text or "the application reported an error"
         elif index is not None:
             self._note_of_variant(self._variant(index), message, size)
+            self._note_speaker(index)
+
+    def _note_speaker(self, index: int) -> None:
+        task = asyncio.current_task()
+        if task is not None and self._speakers.setdefault(task, index) != index:
+            self._speakers[task] = None
+
+    def note_usage(self, used: VariantResult) -> None:
+        """The application has said, in this task, what the variant has used of which the task speaks."""
+        task = asyncio.current_task()
+        index = None if task is None else self._speakers.get(task)
+        if index is not None:
+            self._variant(index).used = used
 
     def _note_of_variant(self, variant: VariantTape, message: Message, size: int) -> None:
         match message.kind:

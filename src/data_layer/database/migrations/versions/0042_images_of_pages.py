@@ -9,9 +9,8 @@ down_revision = "0041"
 
 COLUMNS = "ALTER TABLE file_references ADD COLUMN IF NOT EXISTS {}"
 INDEXES = {
-    "uq_file_references_project_id_address_hash": "UNIQUE {} (project_id, address_hash) WHERE address_hash IS NOT NULL",
-    "uq_file_references_asset_name": "UNIQUE {} (asset_name) WHERE asset_name IS NOT NULL",
-    "ix_file_references_address_hash": "{} (address_hash) WHERE address_hash IS NOT NULL",
+    "uq_file_references_address_hash_project_id": "(address_hash, project_id) WHERE address_hash IS NOT NULL",
+    "uq_file_references_asset_name": "(asset_name) WHERE asset_name IS NOT NULL",
 }
 
 
@@ -23,8 +22,7 @@ def upgrade() -> None:
         for name, index in INDEXES.items():
             # One that was interrupted leaves an index behind that is not valid.
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-            unique, _, rest = index.partition("{}")
-            op.execute(f"CREATE {unique}INDEX CONCURRENTLY IF NOT EXISTS {name} ON file_references{rest}")
+            op.execute(f"CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS {name} ON file_references {index}")
 
 
 def downgrade() -> None:
