@@ -184,6 +184,7 @@ async def test_an_application_that_crashes_fails_its_variants(served: Recorded, 
 async def test_edits_find_their_variant_and_a_regeneration_is_a_sibling(served: Recorded, backend: Backend) -> None:
     backend.play = lambda stage: stage.complete("<p>same</p>", "<p>b</p>")
     await served.ask(request("First"))
+    await served.settled()
     await served.ask(request("Second"))  # The same codes in another project.
     await served.settled(2)
     backend.play = lambda stage: stage.complete("<p>edited</p>", "<p>b2</p>")

@@ -182,12 +182,12 @@ class FileRepository(AppendRepository[FileReference]):
         return {str(row.address_hash): str(row.asset_name) for row in rows}
 
     async def find_asset(self, address_hash: str, *, owner_id: UUID | None = None) -> FileView | None:
-        """The file that was kept first for an address, of an owner or of anybody."""
+        """A file that was kept for an address, of an owner or of anybody."""
         statement = _VIEW.where(FileReference.address_hash == address_hash, has_state(StoredFile, FileState.STORED))
         if owner_id is not None:
             statement = statement.where(FileReference.owner_id == owner_id)
-        statement = statement.order_by(FileReference.id).limit(1)
-        row = (await self._session.execute(named("file_references.find_asset", statement))).mappings().one_or_none()
+        named_statement = named("file_references.find_asset", statement.limit(1))
+        row = (await self._session.execute(named_statement)).mappings().one_or_none()
         return None if row is None else FileView.model_validate(dict(row))
 
     async def views(
