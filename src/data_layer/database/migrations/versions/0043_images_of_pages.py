@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0042"
-down_revision = "0041"
+revision = "0043"
+down_revision = "0042"
 
 COLUMNS = "ALTER TABLE file_references ADD COLUMN IF NOT EXISTS {}"
 INDEXES = {
