@@ -261,7 +261,6 @@ class World:
             "is_good": True,
             "address": "/local-assets/a.png",
             "page": "<p>",
-            "pages.code": await data.generations.open_variant(SYSTEM, started.variant_ids[0], reason="test"),
             "pages.opened": await data.generations.tree(SYSTEM, project.id, reason="test"),
         }
         await self.start_generation()

@@ -92,7 +92,10 @@ async def test_a_page_names_living_images_wherever_it_is_shown(kept: Kept) -> No
     assert await data.pages.open(owner, code.id) == here
     full = await data.generations.open_variant(owner, code.id)
     assert full.code == CODE, "to the byte"
-    assert await data.pages.show(owner, full, base="https://x.example") == shown_as(code, names, "https://x.example")
+    assert await data.pages.show(owner, full.id, full.code, base="https://x.example") == shown_as(
+        code, names, "https://x.example"
+    )
+    assert await data.previews.latest(owner, kept.project.id) == here
     token = (await data.shares.create(owner, kept.project.id)).token.get_secret_value()
     assert await data.shares.show(token) == here
     assert (await data.shares.open(token)).code == CODE
@@ -199,12 +202,11 @@ async def test_only_images_are_kept_and_nothing_is_left_of_the_rest(kept: Kept) 
 async def test_others_neither_keep_nor_look_without_a_reason(kept: Kept, role: UserRole) -> None:
     data, other = kept.data, await stored_actor(kept.data, role=role)
     code = await kept.add(CODE)
-    full = await data.generations.open_variant(kept.owner, code.id)
     tree = await data.generations.tree(kept.owner, kept.project.id)
     calls = (
         data.pages.keep(other, kept.project.id, PROVIDER),
         data.pages.open(other, code.id),
-        data.pages.show(other, full),
+        data.pages.show(other, code.id, code.code),
         data.pages.show_tree(other, tree),
     )
     for call in calls:

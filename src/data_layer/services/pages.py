@@ -179,9 +179,7 @@ class PageService:
         self._views.count(GeneratedCode, code_id)
         return page
 
-    async def show(
-        self, actor: Actor, code_id: UUID, code: str, *, base: str = "", reason: str | None = None
-    ) -> str:
+    async def show(self, actor: Actor, code_id: UUID, code: str, *, base: str = "", reason: str | None = None) -> str:
         """The page of a code of a variant that was opened already, such as of an earlier state; see ``open``.
 
         Raises:
