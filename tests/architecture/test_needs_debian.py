@@ -42,6 +42,7 @@ def test_what_is_installed_is_used(tmp_path: Path) -> None:
     assert "Left out" not in finished.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--numprocesses=2",), ("--quiet",)])
 def test_what_is_missing_is_left_out_with_one_line(tmp_path: Path, options: tuple[str, ...]) -> None:
     finished = run_pytest(tmp_path, "no-such-server", *options)

@@ -281,6 +281,7 @@ async def test_a_file_that_cannot_be_read_does_not_stop_the_others(settings: Set
     assert await descriptions(data) == ["good"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_dead", [False, True])
 async def test_a_killed_process_loses_nothing_that_was_on_disk(
     apart: Settings, server: PostgresqlServer, *, is_dead: bool

@@ -100,6 +100,7 @@ def test_a_reset_makes_the_database_anew_and_ends_its_connections_only(address: 
     assert query(address, owner_query) == [(owner,)]
 
 
+@pytest.mark.slow
 def test_a_reset_keeps_what_others_have_in_the_database(address: DatabaseAddress) -> None:
     Migrator(address).migrate()
     query(address, "CREATE SCHEMA theirs; CREATE TABLE theirs.orders (id int); INSERT INTO theirs.orders VALUES (7)")

@@ -62,6 +62,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_ten_processes_migrate_an_empty_database_at_once(address: DatabaseAddress) -> None:
     barrier = processes.Barrier(10)
     started = [start(address, barrier=barrier) for _ in range(10)]
@@ -94,6 +95,7 @@ def test_a_process_killed_in_the_middle_leaves_the_old_tables_and_no_lock(
     assert "half_done" in tables(address)
 
 
+@pytest.mark.slow
 def test_wherever_a_process_is_killed_the_tables_are_the_old_or_the_new_ones() -> None:
     for _ in range(5):
         address = new_database()

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -145,6 +146,7 @@ def make(url: str, _migrated: None, server: PostgresqlServer, base_settings: Set
     return make
 
 
+@pytest.mark.slow
 async def test_thirty_clients_share_two_connections(make: Make, server: PostgresqlServer) -> None:
     user, project = make_user(), make_project()
     project.user_id = user.id
@@ -251,10 +253,24 @@ async def test_a_transaction_that_does_nothing_is_ended(make: Make, server: Post
         assert await emails(data) == []
 
 
-async def test_a_restart_of_the_server_is_survived(make: Make, server: PostgresqlServer) -> None:
+def _wait_for_login(url: str) -> None:
+    """Wait until PgBouncer has got into the server, which it may have tried in vain while that started."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            assert time.monotonic() < deadline, "pgbouncer does not get into the server"
+            time.sleep(0.02)
+        else:
+            return
+
+
+async def test_a_restart_of_the_server_is_survived(make: Make, server: PostgresqlServer, url: str) -> None:
     async with make(db_min_connections=4) as data:
         for stop in (StopMode.FAST, StopMode.KILL):
             await asyncio.to_thread(server.restart, stop)
+            await asyncio.to_thread(_wait_for_login, url)
 
             async def write() -> None:
                 async with data.transaction() as tx:

@@ -196,6 +196,7 @@ async def test_a_replica_that_stays_away_is_told_once(
     assert len(lines) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [StopMode.FAST, StopMode.KILL])
 async def test_no_read_fails_while_a_replica_is_killed_and_it_is_taken_back(
     data: DataLayer, cluster: Servers, stop: StopMode

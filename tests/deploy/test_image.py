@@ -111,6 +111,7 @@ def run_plain(*command: str) -> None:
     subprocess.run(command, check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_everything_that_the_service_needs_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "src/data_layer"],  # noqa: S607
@@ -140,6 +141,7 @@ def prepared(migrated: Settings) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # A whole start and end, on a machine that may be very busy.
 def test_it_starts_and_ends_with_nothing_writable_but_its_two_places(prepared: dict[str, str], tmp_path: Path) -> None:
     """The image's command with the image's variables; whatever opens, makes or removes a file elsewhere ends it."""

@@ -93,6 +93,7 @@ def test_exit_codes(examine: Examine) -> None:
     assert examine.command("doctor", "--time-limit", "0", code=2).output == ""
 
 
+@pytest.mark.slow
 def test_servers_that_accept_and_say_nothing_hold_nobody_up(tmp_path: Path) -> None:
     """As a process of its own, because threads that hang could keep it from ending."""
     with silent_server() as port:

@@ -62,6 +62,7 @@ def without_namespaces(numbers: str) -> list[str]:
     return python_script("without_namespaces.py", numbers)
 
 
+@pytest.mark.slow
 def test_where_namespaces_are_refused_nobody_runs_the_server(open_place: Path) -> None:
     """Root has the account nobody; an ordinary user who plays root has not, and is told what else to do."""
     command = without_namespaces("all" if AS_ROOT else "own")

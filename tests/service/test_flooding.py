@@ -29,6 +29,7 @@ def get_raw(service: Service, path: str) -> bytes:
             return answer.readline().strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["start", "start --workers 2"])
 def test_probes_are_answered_whoever_else_is_connected(
     new_folder: Path, prepared: dict[str, str], command: str
@@ -51,6 +52,7 @@ def test_probes_are_answered_whoever_else_is_connected(
     assert "Traceback" not in service.output
 
 
+@pytest.mark.slow
 def test_a_service_that_only_starts_is_protected_too(new_folder: Path, silent_server: int) -> None:
     with (
         Service(

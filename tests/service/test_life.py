@@ -57,6 +57,7 @@ def programs_of(folder: Path) -> set[int]:
     return {number for number, command in processes_of(folder).items() if not command.startswith("postgres: ")}
 
 
+@pytest.mark.slow
 def test_a_second_service_on_the_same_folder_is_refused(running: Service) -> None:
     with Service(running.folder) as second:
         said = second.fail()
@@ -98,6 +99,7 @@ async def names(folder: Path) -> set[str]:
 EXPECTED = {"Made in between"} | {project["name"] for project in catalog()["projects"][1:]}
 
 
+@pytest.mark.slow
 async def test_data_survives_a_stop_a_kill_and_a_double_ctrl_c(folder: Path) -> None:
     await change(folder)
     with Service(folder) as service:
@@ -122,6 +124,7 @@ def database_is_there(folder: Path) -> bool:
     return (folder / ".data-layer" / "postgresql" / "postmaster.pid").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("moment", "number"), [(server_is_set_up, signal.SIGTERM), (database_is_there, signal.SIGINT)])
 def test_a_signal_during_the_first_start_ends_it(new_folder: Path, moment: Any, number: signal.Signals) -> None:
     with Service(new_folder) as service:

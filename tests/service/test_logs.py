@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli.support import Commands
 from tests.embedded.support import wait_for
 from tests.observability.conftest import logging_as_before
@@ -20,6 +22,7 @@ def logged(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
+@pytest.mark.slow
 def test_levels_change_while_it_runs_and_the_log_file_has_everything(folder: Path) -> None:
     with Service(folder, LOG_FILE="logs/service.log", LOG_FILE_MAX_SIZE="0") as service:
         service.wait_until_ready()

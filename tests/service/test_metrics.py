@@ -82,6 +82,7 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in groups for rule in group["rules"]]
 
 
+@pytest.mark.slow
 def test_every_metric_that_is_asked_for_is_told(told: Scrape) -> None:
     asked = {(where, name) for where, expression in expressions() for name in METRIC.findall(expression)}
     assert len(asked) > 60
@@ -156,6 +157,7 @@ def test_a_taken_port_is_named(running: Service, new_folder: Path) -> None:
     assert not (new_folder / ".data-layer").exists(), "nothing was started for it"
 
 
+@pytest.mark.slow
 def test_they_can_be_switched_off(folder: Path, running: Service) -> None:
     off: dict[str, Any] = {"ENABLE_METRICS": "false", "METRICS_PORT": str(running.metrics_port)}
     with Service(folder, **off) as service:

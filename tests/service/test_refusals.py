@@ -42,6 +42,7 @@ def nowhere() -> dict[str, Any]:
     return {"DATABASE_URL": "postgresql://u@127.0.0.1:1/x", "REDIS_URL": "redis://127.0.0.1:1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["300k", "10m"])
 def test_a_full_disk(new_folder: Path, size: str) -> None:
     data = new_folder / ".data-layer"
@@ -50,6 +51,7 @@ def test_a_full_disk(new_folder: Path, size: str) -> None:
         assert f"There is no space left on the disk that holds {data}" in service.fail()
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_of_uploads(new_folder: Path) -> None:
     uploads = new_folder / "uploads"
     uploads.mkdir()
@@ -59,6 +61,7 @@ def test_a_disk_that_is_full_of_uploads(new_folder: Path) -> None:
     assert "Press Ctrl-C" not in said
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files(new_folder: Path) -> None:
     before: Sequence[str] = [sys.executable, "-c", LIMIT_AND_RUN, str(100 * 1024)]
     with Service(new_folder, before=before) as service:

@@ -86,6 +86,7 @@ def test_requests_under_way_are_finished(new_folder: Path, prepared: dict[str, A
     assert connections(prepared) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", MODES)
 def test_load_balancers_have_time_to_notice_and_a_second_signal_forces(
     new_folder: Path, prepared: dict[str, Any], command: str
@@ -115,6 +116,7 @@ def test_load_balancers_have_time_to_notice_and_a_second_signal_forces(
     assert "shutdown_timed_out" not in service.output
 
 
+@pytest.mark.slow
 def test_a_request_that_does_not_end_is_given_up_in_time(new_folder: Path, prepared: dict[str, Any]) -> None:
     """Twelve seconds are the request's, and eight are kept for closing, which is enough on a busy machine too."""
     with Service(new_folder, "start", **prepared, SHUTDOWN_TIMEOUT="20") as service:
@@ -127,6 +129,7 @@ def test_a_request_that_does_not_end_is_given_up_in_time(new_folder: Path, prepa
     assert "shutdown_timed_out" not in service.output
 
 
+@pytest.mark.slow
 def test_what_does_not_end_in_time_is_ended(new_folder: Path, prepared: dict[str, str]) -> None:
     """The event loop hangs, so that nothing of the end in order can happen; the watchdog is a thread."""
     (new_folder / "sitecustomize.py").write_text(
@@ -146,6 +149,7 @@ def test_what_does_not_end_in_time_is_ended(new_folder: Path, prepared: dict[str
     assert "shutdown_timed_out" in service.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_silent_database_keeps_nobody_from_asking_and_stopping(
     new_folder: Path, prepared: dict[str, Any], silent_server: int, number: signal.Signals

@@ -187,6 +187,7 @@ async def test_a_project_in_the_trash_is_still_counted(data: DataLayer, owner: A
         assert (project.status, project.view_count) == (ProjectStatus.DELETED, 1)
 
 
+@pytest.mark.slow
 async def test_several_processes_add_up_exactly_and_never_wait_in_a_circle(
     data: DataLayer, owner: Actor, servers: tuple[str, str]
 ) -> None:

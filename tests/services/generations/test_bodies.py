@@ -301,6 +301,7 @@ async def test_a_transaction_that_fails_leaves_codes_where_they_were(data: DataL
     assert await maintain(data) == (3, 0)
 
 
+@pytest.mark.slow
 async def test_a_server_that_ends_the_connection_loses_nothing(data: DataLayer, owner: Owner) -> None:
     ids = await add(data, owner, history(40))
     stop = """

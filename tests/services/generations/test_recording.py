@@ -403,6 +403,7 @@ async def test_recording_takes_one_round_trip(data: DataLayer, owner: Owner) -> 
 PROCESSES, WRITERS, ROUNDS = 4, 13, 4
 
 
+@pytest.mark.slow
 async def test_fifty_recorders_in_four_processes(data: DataLayer, owner: Owner, settings: Settings) -> None:
     result = VariantResult(prompt_tokens=1, cost=Decimal("0.5"))
     variants = [FinishedVariant(code="<p>", result=result)] * 2

@@ -194,6 +194,7 @@ class Story:
         await asyncio.gather(*self.tasks.values())
 
 
+@pytest.mark.slow
 @hypothesis_settings(
     max_examples=12,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -290,6 +291,7 @@ async def replayed(data: DataLayer, owner: Owner, generation_id: UUID, stored: d
         assert [event.sequence for event in replay.events] == sorted(event.sequence for event in replay.events)
 
 
+@pytest.mark.slow
 async def test_a_writer_is_killed(data: DataLayer, settings: Settings, owner: Owner, some_live: Live) -> None:
     """Its readers see it fail within a minute, and keep what they have seen."""
     async with (
@@ -317,6 +319,7 @@ async def test_a_writer_is_killed(data: DataLayer, settings: Settings, owner: Ow
     assert reader.wholes == VARIANTS
 
 
+@pytest.mark.slow
 async def test_another_process_goes_on(data: DataLayer, settings: Settings, owner: Owner, some_live: Live) -> None:
     async with (
         opened(settings, some_live, "goes-on") as here,

@@ -18,6 +18,7 @@ async def find(data: DataLayer, owner: Actor, words: str) -> list[str]:
     return [hit.project.name for hit in (await data.projects.search(owner, words)).hits]
 
 
+@pytest.mark.slow
 @pytest.mark.needs_debian
 async def test_an_extension_that_comes_and_goes(base_settings: Settings, tmp_path: Path) -> None:
     with PostgresqlServer(Path("/usr/lib/postgresql/15/bin")) as server:
