@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
@@ -37,10 +37,15 @@ def base(listener: socket.socket) -> str:
 
 @pytest.fixture
 async def data(settings: Settings, base: str) -> AsyncIterator[DataLayer]:
-    async with DataLayer(settings.replaced(public_url=base)) as data:
+    async with DataLayer(settings.replaced(public_url=by_number(base))) as data:
         await empty_tables(data)
         await data.cache.flush()
         yield data
+
+
+def by_number(base: str) -> str:
+    """The same address as `data-layer run` prints it."""
+    return base.replace("localhost", "127.0.0.1")
 
 
 class Authenticator:
@@ -87,15 +92,23 @@ async def give_password(ann: Person) -> None:
     await ann.page.get_by_role("button", name="Log in", exact=True).click()
 
 
+async def say_what_is_missing(browser: Browser, base: str) -> None:
+    async with person(browser, base, java_script_enabled=False) as nobody:
+        await nobody.go("/console/login")
+        await expect(nobody.page.locator(".passkey-note")).to_contain_text("needs JavaScript")
+        await expect(nobody.page.get_by_role("button", name="Log in with a passkey")).to_be_hidden()
+    async with person(browser, by_number(base)) as nobody:
+        await nobody.go("/console/login")
+        await nobody.page.get_by_role("button", name="Log in with a passkey").click()
+        await expect(nobody.page.locator(".passkey-note")).to_contain_text("not by an IP address")
+
+
 @pytest.mark.slow
 async def test_a_passkey_in_a_browser(data: DataLayer, listener: socket.socket, base: str) -> None:
     source_of_axe()
     ann_id = (await make_account(data, "ann@example.com")).id
     async with served(whole_application(data), listener), chromium() as browser:
-        async with person(browser, base, java_script_enabled=False) as nobody:
-            await nobody.go("/console/login")
-            await expect(nobody.page.locator(".passkey-note")).to_contain_text("needs JavaScript")
-            await expect(nobody.page.get_by_role("button", name="Log in with a passkey")).to_be_hidden()
+        await say_what_is_missing(browser, base)
         async with person(browser, base, **NARROW) as ann:
             page, device = ann.page, await Authenticator.of(ann)
             await ann.log_in("ann@example.com")

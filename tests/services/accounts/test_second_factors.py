@@ -530,6 +530,10 @@ def test_the_site_of_passkeys() -> None:
     site = PasskeySite.of("https://data.example.com", "example.com", others)
     assert site == PasskeySite("example.com", ("https://data.example.com", "https://app.example.com"))
     assert PasskeySite.of("http://localhost:3000", None, ()).domain == "localhost"
+    for address in ("http://127.0.0.1:3000", "http://[::1]:3000"):
+        site = PasskeySite.of(address, None, ())
+        assert site == PasskeySite("localhost", ("http://localhost:3000",)), "no browser makes one for an IP address"
+    assert PasskeySite.of("http://127.0.0.1", None, ()).origins == ("http://localhost",)
 
 
 async def test_a_passkey_that_verifies_its_owner_is_enough(data: DataLayer, ann: UserFull, passkey: Passkey) -> None:

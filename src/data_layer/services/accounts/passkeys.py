@@ -17,6 +17,7 @@ from data_layer.extras import require_extra
 LARGEST_ANSWER = 16 * 1024
 _MILLISECONDS = 300_000
 _NAME = "Data layer"
+_LOOPBACK = frozenset({"127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,19 @@ class PasskeySite:
 
     @classmethod
     def of(cls, base_url: str, domain: str | None, other_origins: Sequence[str]) -> PasskeySite:
-        """Return the site of a service: its own origin, and those of CORS_ALLOWED_ORIGINS below the same domain."""
+        """Return the site of a service: its own origin, and those of CORS_ALLOWED_ORIGINS below the same domain.
+
+        No browser makes a passkey for an IP address. A service at 127.0.0.1 is the same at localhost, so its passkeys
+        are made there.
+        """
         parts = urlsplit(base_url)
-        domain = domain or parts.hostname or "localhost"
+        host, authority = parts.hostname or "localhost", parts.netloc
+        if domain is None and host in _LOOPBACK:
+            host, authority = "localhost", "localhost" if parts.port is None else f"localhost:{parts.port}"
+        domain = domain or host
         hosts = {origin: urlsplit(origin).hostname or "" for origin in other_origins}
         below = [origin for origin, host in hosts.items() if host == domain or host.endswith(f".{domain}")]
-        return cls(domain, (f"{parts.scheme}://{parts.netloc}", *below))
+        return cls(domain, (f"{parts.scheme}://{authority}", *below))
 
 
 @dataclass(frozen=True, slots=True)
