@@ -83,8 +83,9 @@ def test_the_service_accepts_what_hosting_for_a_team_adds(
         "SCREENSHOT_TO_CODE": "/srv/screenshot-to-code",
         "APP_HOST": "app.example.com",
         "DATA_HOST": "data.example.com",
-        "PUBLIC_URL": "https://data.example.com",
         "OIDC_ISSUER": "https://clerk.example.com",
+        "CLERK_PUBLISHABLE_KEY": "pk_test_x",
+        "OPENAI_API_KEY": "sk-x",
     }
     added = _resolved(secrets | own, "hosted.yaml")
     service = _resolved(secrets | own)["services"]["service"]
@@ -96,7 +97,20 @@ def test_the_service_accepts_what_hosting_for_a_team_adds(
     back_end = added["services"]["backend"]["environment"]
     assert back_end["BACKEND_SAAS_API_SECRET"] == secrets["SAAS_API_SECRET"]
     assert back_end["BACKEND_SAAS_URL"] == "http://service:3000"
-    assert added["services"]["frontend"]["environment"]["VITE_SAAS_BACKEND_URL"] == settings.base_url
+    assert back_end["PLATFORM_OPENAI_API_KEY"] == back_end["OPENAI_API_KEY"] == "sk-x"
+    page = added["services"]["frontend"]
+    assert page["environment"]["VITE_SAAS_BACKEND_URL"] == settings.base_url == "https://data.example.com"
+    assert page["environment"]["VITE_IS_DEPLOYED"] == "true"
+    # The proxy leads each half to the port on which it listens, and the data to this service.
+    proxy = added["configs"]["caddy"]["content"]
+    ports = {name: one["command"][one["command"].index("--port") + 1] for name, one in added["services"].items()
+             if "--port" in one.get("command", [])}  # fmt: skip
+    assert ports.keys() == {"backend", "frontend"}
+    assert all(
+        f"reverse_proxy {'@backend ' if name == 'backend' else ''}{name}:{port}" in proxy
+        for name, port in ports.items()
+    )
+    assert f"data.example.com {{\n  reverse_proxy service:{settings.service.port}\n}}" in proxy
 
 
 def test_a_missing_secret_is_told_with_the_remedy() -> None:
