@@ -55,6 +55,7 @@ _VIEW = select(
     *(FileReference.id, FileReference.owner_id, FileReference.file_name, FileReference.expires_at),
     *(FileReference.project_id, FileReference.code_id, FileReference.image_id, FileReference.created_at),
     func.coalesce(FileReference.public_name, FileReference.asset_name).label("public_name"),
+    FileReference.address_hash,
     *(StoredFile.key, StoredFile.backend, StoredFile.state, StoredFile.content_type, StoredFile.encoding),
     *(StoredFile.original_size.label("size"), StoredFile.size.label("stored_size"), StoredFile.sha256),
     *(StoredFile.image_format, StoredFile.width, StoredFile.height, StoredFile.frame_count),

@@ -47,7 +47,8 @@ class FileView(View):
         sha256: That of what a reader gets; of a pending file what was announced.
         reference_count: How many files share its bytes, this one included.
         expires_at: When it goes by itself, in UTC.
-        public_name: The end of its permanent address, if it was published.
+        public_name: The end of its permanent address, if it was published, or pages of its project show it.
+        address_hash: The SHA-256 of the address by which these pages name it.
     """
 
     id: UUID
@@ -73,6 +74,7 @@ class FileView(View):
     image_id: UUID | None
     expires_at: datetime | None
     public_name: str | None
+    address_hash: str | None = None
     created_at: datetime
 
 

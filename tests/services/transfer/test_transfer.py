@@ -233,6 +233,22 @@ async def export(data: DataLayer, actor: Actor, project_id: UUID, archive: Path)
         return await archives.write(actor, project_id, target)
 
 
+async def test_images_of_pages_go_with_their_project(data: DataLayer, owner: Actor, tmp_path: Path) -> None:
+    local = "/local-assets/logo.png"
+    project = await data.projects.create(owner, ProjectDraft(name="Logo"))
+    page = FinishedGeneration(request=GenerationRequest(), variants=(FinishedVariant(code=f'<img src="{local}">'),))
+    await data.generations.import_many(owner, project.id, [page])
+    await data.pages.keep(owner, project.id, local, picture("PNG"))
+    await export(data, owner, project.id, tmp_path / "logo.zip")
+    bob = await stored_actor(data, email="bob@example.com")
+    await bring(data, bob, tmp_path / "logo.zip")
+    [copy] = (await data.projects.list(bob)).projects
+    code = await data.generations.latest(bob, copy.id)
+    assert code.code == f'<img src="{local}">'
+    [file] = await data.files.list(owner_id=bob.user_id, attached_to=Attachment(project_id=copy.id))
+    assert await data.pages.open(bob, code.id) == f'<img src="/a/{file.public_name}#{code.id}">'
+
+
 async def test_a_project_goes_out_and_comes_back(data: DataLayer, owner: Actor, tmp_path: Path) -> None:
     project_id = await make_whole_project(data, owner)
     archive = tmp_path / "shop.zip"

@@ -168,6 +168,7 @@ class ProjectArchives:
                     "file_name": file.file_name,
                     "content_type": file.content_type,
                     "is_screenshot": file.key == project.original_image,
+                    "address_hash": file.address_hash,
                 }
             )
             yield "files"

@@ -21,6 +21,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,6 +36,7 @@ from data_layer.entities.enums import CodeStack, GenerationStatus, InputMode, Re
 from data_layer.errors import (
     ConflictError,
     DataLayerError,
+    DuplicateError,
     FileTooLargeError,
     InvalidFileError,
     InvalidValueError,
@@ -42,7 +44,7 @@ from data_layer.errors import (
 )
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.base import Value
-from data_layer.schemas.files import Attachment
+from data_layer.schemas.files import Attachment, FileView
 from data_layer.schemas.generations import (
     FinishedGeneration,
     FinishedVariant,
@@ -53,8 +55,10 @@ from data_layer.schemas.generations import (
 from data_layer.schemas.images import NewImage
 from data_layer.schemas.lineage import ReceivedGeneration, ReceivedVariant
 from data_layer.schemas.projects import ProjectDraft
+from data_layer.services.files.backends import public_name
 from data_layer.services.files.sources import decode_data_url
 from data_layer.services.generations.text import storable_json
+from data_layer.services.pages import IMAGE_TYPES
 from data_layer.services.transfer import reports
 from data_layer.services.transfer.archives import described_list, read_archive, read_part
 from data_layer.services.transfer.conversations import read_model
@@ -72,6 +76,7 @@ MOST_GENERATIONS = 1000
 MOST_CODE = 512 * 2**20
 """Characters of all codes of a project, which are in memory together."""
 _UNTIL_PUBLISHED = timedelta(hours=1)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 LARGEST_FILE = 64 * 2**20
 _REFUSALS = (InvalidValueError, InvalidFileError, FileTooLargeError, ConflictError, NotFoundError)
 """What concerns one thing; after every other error the import ends."""
@@ -402,6 +407,7 @@ class Importer:
             )
             if (old := each.get("id")) and isinstance(old, str):
                 renamed[old] = str(saved.id)
+            await self._name_image(saved, each.get("address_hash"))
         if finished:
             stored = await targets.generations.import_many(
                 SYSTEM, project_id, [_with_files(each, renamed) for each in finished]
@@ -413,6 +419,15 @@ class Importer:
             values = {name: image[name] for name in NewImage.model_fields if image.get(name) is not None}
             source = await _read_part(archive, image.get("path"))
             await targets.images.record(SYSTEM, project_id, NewImage(**values), source)
+
+    async def _name_image(self, saved: FileView, address_hash: Any) -> None:
+        """Have pages of the project show an image that they name by an address."""
+        is_hash = isinstance(address_hash, str) and _SHA256.fullmatch(address_hash) is not None
+        if is_hash and saved.content_type in IMAGE_TYPES:
+            with suppress(DuplicateError):  # An archive that names one twice is not ours.
+                async with self._targets.transactions() as tx:
+                    name = public_name(saved.content_type)
+                    await tx.files.name_asset(saved.id, address_hash=address_hash, asset_name=name)
 
     async def _mark(self, code_id: UUID, described: Mapping[str, Any]) -> None:
         """Mark and rate a variant as its owner did."""
