@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import re
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from decimal import Decimal
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.types import Message, Receive, Scope, Send
 
 from data_layer import DataLayer, Settings
 from data_layer.console.rendering import Renderer
 from data_layer.console.views import administration
-from data_layer.entities.enums import UserRole, UserStatus
+from data_layer.entities.enums import AuditAction, UserRole, UserStatus
+from data_layer.errors import StorageUnavailableError
 from data_layer.observability.levels import LevelFile
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.audit import AuditFilter, AuditView
 from data_layer.schemas.usage import NewUsage
+from data_layer.services.files.check import CheckReport
+from data_layer.services.files.maintenance import FileMaintenance
+from data_layer.web import progress
 from tests.console.conftest import Visitor, visit
+from tests.file_content import picture
 
 ADMIN = "/console/admin"
 HOSTILE = "<img src=x onerror=alert(1)>"
-OF_ADMINISTRATORS = ("usage", "system", "doctor", "maintenance", "audit/export")
+OF_ADMINISTRATORS = ("usage", "files", "system", "doctor", "maintenance", "audit/export")
 OF_MODERATORS = ("people", "audit")
 ACTIONS = ("suspend", "unsuspend", "role", "end-sessions", "unlock", "verify", "reset", "delete")
 OF_MODERATORS_WITH_USERS = ("suspend", "unsuspend", "end-sessions", "unlock", "reset")
@@ -70,7 +79,7 @@ async def test_each_role_does_what_it_may(data: DataLayer, app: FastAPI, ann: Vi
         for person in (admin, other)
         for action in ACTIONS
     }
-    assert len(forms) == 2 * len(ACTIONS) + 3
+    assert len(forms) == 2 * len(ACTIONS) + 5
     fields = {"reason": "x", "role": "admin", "level": "debug"}
     allowed = {f"{ADMIN}/people/{other.id}/{action}" for action in OF_MODERATORS_WITH_USERS}
     allowed.add(f"{ADMIN}/people/{admin.id}/reset")  # It only mails a link to its owner.
@@ -155,6 +164,84 @@ async def test_maintenance_is_tried_before_it_is_run(admin: Visitor) -> None:
     assert "What it would do" in tried.text
     run = await admin.client.post(f"{ADMIN}/maintenance")
     assert "What it has done" in run.text
+
+
+async def test_files_are_counted_compared_and_cleaned_up(data: DataLayer, ann: Visitor, admin: Visitor) -> None:
+    file = await data.files.save(picture("PNG"), owner_id=ann.id)
+    stray = await data.storage.upload(b"lost", "files/stray.png", "image/png")
+    assert stray
+    await data.storage.delete(file.key)
+    page = await admin.look(f"{ADMIN}/files")
+    named = re.findall(r'<span class="share-name">([^<]+)</span>', page)
+    assert {"image/png", "ann@example.com"} <= set(named)
+    compared = (await admin.client.post(f"{ADMIN}/files/check", data={"deep": "yes"})).text
+    assert compared.index('<div class="progress"') < compared.index("Not everything is as the table says.")
+    assert f'<span class="badge bad">missing</span></td><td>local</td><td><code>{file.key}</code>' in compared
+    assert "Too new to tell" in compared
+    tried = (await admin.client.post(f"{ADMIN}/files/cleanup", data={"dry_run": "yes"})).text
+    assert "Nothing was removed; this is what would be." in tried
+    done = (await admin.client.post(f"{ADMIN}/files/cleanup")).text
+    assert "Removed." in done
+    await admin.client.post(f"{ADMIN}/files/check", data={"repair": "yes"})
+    trail = await data.audit.list(SYSTEM, AuditFilter(actions=(AuditAction.SYSTEM_MAINTENANCE,)), view=AuditView.FULL)
+    written = [entry.description for entry in trail.entries if entry.user_id == admin.id]
+    assert written == ["Repaired stored files", "Removed useless files"], "only what changes something is recorded"
+
+
+async def test_long_work_shows_how_far_it_is_while_it_runs(
+    app: FastAPI, admin: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS", 0.01)
+    seen, page = asyncio.Event(), bytearray()
+
+    async def check(*_: object, on_progress: Callable[[int], None], **__: object) -> CheckReport:
+        on_progress(1234)
+        async with asyncio.timeout(60):
+            await seen.wait()
+        raise StorageUnavailableError("the bucket is gone")
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
+
+        async def send_on(message: Message) -> None:
+            page.extend(unpack.decompress(message.get("body", b"")))
+            if b"1,234" in page:
+                seen.set()
+            await send(message)
+
+        await app(scope, receive, send_on)
+
+    monkeypatch.setattr(FileMaintenance, "check", check)
+    transport = httpx.ASGITransport(watched)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="https://service", cookies=admin.client.cookies
+    ) as client:
+        headers = {"sec-fetch-site": "same-origin", "accept-encoding": "gzip"}
+        answer = await client.post(f"{ADMIN}/files/check", headers=headers)
+    text = answer.text
+    assert text.index("<h1>Files</h1>") < text.index("1,234") < text.index('role="alert"') < text.index("</html>")
+    assert "bucket" not in text
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+
+
+async def test_a_person_who_leaves_the_page_ends_the_work(admin: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def check(*_: object, **__: object) -> CheckReport:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    monkeypatch.setattr(FileMaintenance, "check", check)
+    working = asyncio.create_task(admin.client.post(f"{ADMIN}/files/check"))
+    async with asyncio.timeout(60):
+        await begun.wait()
+        working.cancel()
+        await ended.wait()
+    await asyncio.wait([working])
 
 
 async def test_a_level_is_changed_for_a_while_and_recorded(data: DataLayer, settings: Settings, admin: Visitor) -> None:

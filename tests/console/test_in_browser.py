@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 ATTACK = (
     "<script>top.hacked=1</script><img src=x onerror='top.hacked=1'><svg onload='top.hacked=1'>'\"</title></textarea>"
 )
+NARROW: dict[str, Any] = {"viewport": {"width": 360, "height": 740}}
 PAGE = "<!doctype html><title>T</title><body><h1>NUMBER</h1><script>document.body.dataset.ran = 1</script>"
 
 
@@ -94,17 +96,24 @@ class Person:
         """No page keeps anybody out, and none is wider than the narrowest screen."""
         for path in paths:
             await self.go(path)
-            await self.inspect_this()
+            await self.inspect_state(path)
 
-    async def inspect_this(self) -> None:
-        """The page that is open keeps nobody out."""
-        page = self.page
-        width = await page.evaluate("document.documentElement.scrollWidth")
-        assert width <= 360, f"{page.url} is {width} pixels wide"
-        await page.evaluate(source_of_axe())
-        found = await page.evaluate("axe.run(document, {iframes: false, resultTypes: ['violations']})")
+    async def inspect_state(self, name: str) -> None:
+        """The same of what the page shows now."""
+        width = await self.page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 360, f"{name} is {width} pixels wide"
+        await self.page.evaluate(source_of_axe())
+        found = await self.page.evaluate("axe.run(document, {iframes: false, resultTypes: ['violations']})")
         faults = [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]]
-        assert faults == [], page.url
+        assert faults == [], name
+
+    async def inspect_account(self) -> None:
+        """What an account shows once only: a key."""
+        await self.go("/console/account/keys")
+        await self.page.fill("#name", "Laptop")
+        await self.page.get_by_role("button", name="Make a key").click()
+        await expect(self.page.locator("#secret")).to_be_visible()
+        await self.inspect_state("a new key")
 
 
 @asynccontextmanager
@@ -137,13 +146,14 @@ async def make_versions(data: DataLayer, owner: Actor, name: str) -> str:
 async def test_people_in_front_of_a_browser(data: DataLayer, app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     """One browser for all of it: to start one takes longer than most of this."""
     source_of_axe()
-    ann = await make_account(data, "ann@example.com")
-    await make_account(data, "admin@example.com", role=UserRole.ADMIN)
-    owner = Actor.user(ann.id)
-    project = await make_versions(data, owner, "Larkspur")
-    await data.usage.record(owner, NewUsage(key="k", provider="p", model="m"))
     async with served(app) as base, chromium() as browser:
         monkeypatch.setattr(data, "settings", data.settings.replaced(public_url=base))  # For the links of shares.
+        await begin(data, browser, base)
+        ann = await make_account(data, "ann@example.com")
+        await make_account(data, "admin@example.com", role=UserRole.ADMIN)
+        owner = Actor.user(ann.id)
+        project = await make_versions(data, owner, "Larkspur")
+        await data.usage.record(owner, NewUsage(key="k", provider="p", model="m", cost=Decimal("1.25")))
         await tell_the_story(browser, base, project)
         await read_without_scripts(browser, base, project)
         hostile = await make_versions(data, owner, ATTACK)
@@ -153,6 +163,72 @@ async def test_people_in_front_of_a_browser(data: DataLayer, app: FastAPI, monke
         await replay_how_it_grew(browser, base, project)
         await administrate(browser, base)
     assert (await data.accounts.find(SYSTEM, "ann@example.com")).role is UserRole.MODERATOR
+
+
+async def begin(data: DataLayer, browser: Browser, base: str) -> None:
+    """The first start: nobody is there, and whoever has started the service makes the first account and project."""
+    code = await data.first_administrator.offer()
+    assert code
+    async with person(browser, base, **NARROW, color_scheme="dark") as boss:
+        page = boss.page
+        await boss.go("/console")
+        await page.get_by_role("link", name="Set one up").click()
+        await boss.inspect_state("the first start")
+        for field, value in {
+            "code": "AAAAA",
+            "email": "boss@example.com",
+            "first_name": "Ada",
+            "last_name": "B",
+        }.items():
+            await page.fill(f"#{field}", value)
+        await page.fill("#password", PASSWORD)
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("alert")).to_contain_text("not valid")
+        await boss.inspect_state("a wrong code")
+        await page.fill("#code", code)
+        await page.fill("#password", PASSWORD)
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**/console/projects")
+        await boss.inspect_state("no project yet")
+        await page.get_by_role("link", name="New project").first.click()
+        await expect(page.locator("#name")).to_be_focused()
+        await page.keyboard.type("Heron")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("h1")).to_have_text("Heron")
+        await boss.inspect_state("a project without a version")
+        # The application makes the versions; here they are compared, restored and shared.
+        actor, project_id = await first_project(data)
+        parent: UUID | None = None
+        for number in (1, 2):
+            request = GenerationRequest(prompt=f"Make {number}", parent_id=parent)
+            code_ = PAGE.replace("NUMBER", f"Version {number}")
+            done = await data.generations.record(actor, project_id, request, [FinishedVariant(code=code_)])
+            parent = done.variant_ids[0]
+        await page.reload()
+        await page.get_by_role("link", name="Compare").click()
+        await expect(page.locator("td.added mark").first).to_have_text("2")
+        await boss.go(f"/console/projects/{project_id}?v=1")
+        await page.get_by_role("button", name="Restore this version").click()
+        await expect(page.frame_locator("iframe.live").locator("h1")).to_have_text("Version 1")
+        await page.get_by_role("link", name="Share").click()
+        await page.get_by_role("button", name="Make a link").click()
+        await boss.inspect_state("a new link")
+        link = await page.locator("#link").input_value()
+        async with await browser.new_context() as stranger:
+            shared = await stranger.new_page()
+            await shared.goto(link)
+            await expect(shared.locator("h1")).to_have_text("Version 1")
+        await page.get_by_role("button", name="Revoke").click()
+        await expect(page.get_by_role("status")).to_contain_text("shows nothing")
+        await boss.inspect_state("a link that was revoked")
+
+
+async def first_project(data: DataLayer) -> tuple[Actor, UUID]:
+    """The person who made it, and its id."""
+    (boss,) = await data.accounts.list(SYSTEM, role=UserRole.ADMIN)
+    actor = Actor.user(boss.id, UserRole.ADMIN)
+    (project,) = (await data.projects.list(actor)).projects
+    return actor, project.id
 
 
 async def tell_the_story(browser: Browser, base: str, project: str) -> None:
@@ -243,15 +319,25 @@ async def inspect_every_page(browser: Browser, base: str, project: str, hostile:
     paths += [f"/console/account{part}" for part in ("", "/usage", "/factors", "/keys")]
     admin = ("people", f"people/{person_id}", "audit", "usage", "system", "doctor", "maintenance")
     paths += [*(f"/console/admin/{part}" for part in admin), hostile, "/console/nowhere"]
-    narrow = {"viewport": {"width": 360, "height": 740}}
-    async with person(browser, base, **narrow) as ann:
+    async with person(browser, base, **NARROW) as ann:
         await ann.inspect("/console/login")
         await ann.log_in("ann@example.com")
         await ann.inspect(*(path for path in paths if "/admin/" not in path))
-    async with person(browser, base, **narrow, locale="de", color_scheme="dark") as admin_:
+        await ann.inspect("/console/admin/people")  # Refused.
+        await ann.inspect_account()
+    async with person(browser, base, **NARROW, locale="de", color_scheme="dark") as admin_:
         await admin_.inspect("/console/login")
         await admin_.log_in("admin@example.com")
         await admin_.inspect(*(path for path in paths if "/projects/" not in path))
+        await admin_.inspect("/console/admin/audit?follow=true", "/console/admin/people?q=nobody")
+        for path, form in (("files", "files/check"), ("files", "files/cleanup"), ("maintenance", "maintenance")):
+            await admin_.go(f"/console/admin/{path}")
+            await admin_.page.locator(f"form[action='/console/admin/{form}'] button").first.click()
+            await expect(admin_.page.locator(".progress dl")).to_be_visible()
+            await admin_.inspect_state(form)
+    async with person(browser, base, **NARROW, color_scheme="dark") as ann:
+        await ann.log_in("ann@example.com")
+        await ann.inspect(*(path for path in paths if "/projects" in path))
 
 
 async def follow_live(data: DataLayer, browser: Browser, base: str, project: str, owner: Actor) -> None:
@@ -336,8 +422,19 @@ async def administrate(browser: Browser, base: str) -> None:
         await expect(page.get_by_role("status")).to_contain_text("Saved")
         await admin.go("/console/admin/audit?action=admin_user_suspend")
         await expect(page.locator("tbody tr")).to_have_count(1)
+        await page.get_by_role("link", name="Usage of all").click()
+        await expect(page.locator("main")).to_contain_text("ann@example.com")
+        await page.get_by_role("link", name="Files").click()
+        await page.get_by_role("button", name="Compare").click()
+        await expect(page.locator(".progress")).to_contain_text("as the table says")
+        await page.get_by_role("button", name="Look what it would do").click()
+        await expect(page.locator(".progress")).to_contain_text("Nothing was removed")
         await page.get_by_role("link", name="Health").click()
         await expect(page.locator("dd").first).to_have_text(re.compile(r"MiB"))
+        await expect(page.locator(".spark polyline").first).to_have_attribute("points", re.compile("100"))
+        await page.get_by_role("link", name="Doctor").click()
+        await expect(page.locator("main")).to_contain_text("PostgreSQL")
         await page.get_by_role("link", name="Maintenance").click()
         await page.get_by_role("button", name="Look what it would do").click()
         await expect(page.locator("h3").first).to_have_text("What it would do")
+        await expect(page.locator("main")).to_contain_text("up_to_date")

@@ -69,6 +69,8 @@ def test_downloads_the_doctor_and_maintenance_have_no_deadline(data: DataLayer) 
         "/console/projects/{project_id}/download",
         "/console/admin/audit/export",
         "/console/admin/doctor",
+        "/console/admin/files/check",
+        "/console/admin/files/cleanup",
         "/console/admin/maintenance",
     }
 

@@ -132,4 +132,4 @@ async def use_files(data: DataLayer) -> None:
     await data.files.list(owner_id=user.id)
     await data.files.delete(file.id, owner_id=user.id)
     await data.file_maintenance.check(SYSTEM)
-    await data.file_maintenance.usage()
+    await data.file_maintenance.usage(SYSTEM)

@@ -81,6 +81,7 @@ CALLS: dict[str, Call] = {
     "designs.update": lambda d, a, _u, things: d.designs.update(a, things["design"], DesignSystemChanges(name="y")),
     "file_maintenance.check": lambda d, a, _u, _: d.file_maintenance.check(a, repair=True),
     "file_maintenance.cleanup": lambda d, a, _u, _: d.file_maintenance.cleanup(a, apply=True),
+    "file_maintenance.usage": lambda d, a, _u, _: d.file_maintenance.usage(a),
     "maintenance.run": lambda d, a, _u, _: d.maintenance.run(a),
     "personal_data.export": export_person,
     "sessions.list": lambda d, a, u, _: d.sessions.list(a, u.id),

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 
 import orjson
 from fastapi.responses import StreamingResponse
 
 from data_layer.api.routes import Call
-from data_layer.concurrency import cancel_and_wait
 from data_layer.errors import DataLayerError
 from data_layer.schemas.base import Value
 from data_layer.web.downloads import continued
 from data_layer.web.errors import problem_of
-
-_SECONDS = 1.0
-_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # nginx would hold lines back.
+from data_layer.web.progress import HEADERS, Running
 
 Work = Callable[[Callable[[int], None]], Awaitable[Value]]
 
@@ -32,7 +29,7 @@ async def progress_of(call: Call, work: Work) -> StreamingResponse:
     """
     lines = _lines(call, work)
     first = await anext(lines)
-    return StreamingResponse(continued(first, lines), media_type="application/x-ndjson", headers=_HEADERS)
+    return StreamingResponse(continued(first, lines), media_type="application/x-ndjson", headers=HEADERS)
 
 
 async def _lines(call: Call, work: Work) -> AsyncIterator[bytes]:
@@ -42,26 +39,20 @@ async def _lines(call: Call, work: Work) -> AsyncIterator[bytes]:
         nonlocal seen
         seen = number
 
-    async def run() -> Value:
-        return await work(note)
-
-    task = asyncio.create_task(run(), name="administration")
-    try:
-        await asyncio.wait([task], timeout=_SECONDS)
-        if task.done():
-            yield _line(report=task.result().model_dump(mode="json"))
-            return
-        while not task.done():
+    has_begun = False
+    running = Running(lambda: work(note), "administration")
+    async with aclosing(running.seconds()) as seconds:
+        async for _ in seconds:
+            has_begun = True
             yield _line(seen=seen)
-            await asyncio.wait([task], timeout=_SECONDS)
-        try:
-            report = task.result()
-        except DataLayerError as error:
-            yield _line(problem=problem_of(call.scope, error).model_dump(mode="json", exclude_none=True))
-        else:
-            yield _line(report=report.model_dump(mode="json"))
-    finally:
-        await cancel_and_wait(task)
+    try:
+        report = running.result()
+    except DataLayerError as error:
+        if not has_begun:
+            raise
+        yield _line(problem=problem_of(call.scope, error).model_dump(mode="json", exclude_none=True))
+    else:
+        yield _line(report=report.model_dump(mode="json"))
 
 
 def _line(**content: object) -> bytes:

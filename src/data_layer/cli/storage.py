@@ -233,6 +233,7 @@ async def _migrate(settings: Settings, target: str) -> MigrationReport:
 
 async def _stats(settings: Settings) -> StorageUsage:
     from data_layer.layer import DataLayer
+    from data_layer.schemas.actors import SYSTEM
 
     async with DataLayer(settings) as data:
-        return await data.file_maintenance.usage()
+        return await data.file_maintenance.usage(SYSTEM)

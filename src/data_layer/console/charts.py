@@ -11,8 +11,7 @@ from data_layer.schemas.usage import UsageSum
 
 WIDTH = 720
 HEIGHT = 180
-_BOTTOM = 22
-_TOP = 10
+_TOP = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ def bars_of_days(values: Mapping[date, Decimal], last: date, days: int) -> BarCh
     every = [first + timedelta(days=number) for number in range(days)]
     highest = max((values.get(day, Decimal(0)) for day in every), default=Decimal(0))
     step = WIDTH / days
-    room = HEIGHT - _BOTTOM - _TOP
+    room = HEIGHT - _TOP
     bars = []
     for number, day in enumerate(every):
         value = values.get(day, Decimal(0))
@@ -53,7 +52,7 @@ def bars_of_days(values: Mapping[date, Decimal], last: date, days: int) -> BarCh
         bars.append(
             Bar(
                 round(number * step + step * 0.14, 1),
-                round(HEIGHT - _BOTTOM - height, 1),
+                round(HEIGHT - height, 1),
                 round(step * 0.72, 1),
                 round(height, 1),
                 day,

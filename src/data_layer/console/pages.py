@@ -14,7 +14,8 @@ again does nothing again. Without a session the person logs in first and comes b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode
@@ -22,8 +23,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 from fastapi.routing import APIRoute
+from markupsafe import Markup
 
 from data_layer.console.languages import LANGUAGE_COOKIE, Language
 from data_layer.console.rendering import Renderer
@@ -38,16 +40,22 @@ from data_layer.services.permissions import Permission, is_allowed
 from data_layer.web.authentication import Caller, authenticate, people_of, refuse_other_sites
 from data_layer.web.bodies import read_body
 from data_layer.web.deadlines import Deadline, seconds_for
+from data_layer.web.downloads import continued
 from data_layer.web.errors import failure_headers, problem_of
+from data_layer.web.progress import HEADERS, Running
 from data_layer.web.rate_limits import admit
 
 log = get_log(__name__)
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+Result = TypeVar("Result")
+Note = Callable[[str, int], None]
+Work = Callable[[Note], Awaitable[Result]]
 
 LOGIN_PATH = "/console/login"
 _LARGEST_FORM = 64 * 1024
 _MOST_FIELDS = 200
+_PROGRESS = Markup("<!-- progress -->")  # What is escaped cannot contain it.
 
 
 class PageCall(Request):
@@ -125,8 +133,44 @@ class PageCall(Request):
 
     def page(self, template: str, code: int = 200, /, **values: Any) -> Response:
         """A page in the frame that all have."""
+        return self.renderer.page(template, self.language, self._shared() | values, code)
+
+    async def working_page(self, template: str, report: str, work: Work[Any], /, **values: Any) -> Response:
+        """A page that is sent while something works, so that it shows without a script how far that is.
+
+        A person who leaves the page ends the work. What fails at once is a page of its own.
+
+        Args:
+            template: the page; where it says ``{{ progress }}`` a line comes every second, and then the report.
+            report: the part of a page that shows ``result``.
+            work: given what it calls with what is being done, for people, and a number.
+            values: for the page.
+        """
+        content = self.renderer.content(template, self.language, self._shared() | {"progress": _PROGRESS, **values})
+        before, after = content.split(_PROGRESS.encode())
+        pieces = self._while_working(before, work, report, after)
+        first = await anext(pieces)
+        return StreamingResponse(continued(first, pieces), media_type="text/html; charset=utf-8", headers=HEADERS)
+
+    async def _while_working(self, before: bytes, work: Work[Any], report: str, after: bytes) -> AsyncIterator[bytes]:
+        step: dict[str, object] = {"what": "", "number": 0}
+        running = Running(lambda: work(lambda what, number: step.update(what=what, number=number)), "console")
+        has_begun = False
+        async with aclosing(running.seconds()) as seconds:
+            async for _ in seconds:
+                yield (b"" if has_begun else before) + self.renderer.content("progress.html", self.language, step)
+                has_begun = True
+        try:
+            values = {"result": running.result(), "problem": None}
+        except DataLayerError as error:
+            if not has_begun:
+                raise
+            values = {"result": None, "problem": problem_of(self.scope, error).detail}
+        yield (b"" if has_begun else before) + self.renderer.content(report, self.language, values) + after
+
+    def _shared(self) -> dict[str, Any]:
         role = None if self.caller is None else self.actor.role
-        shared = {
+        return {
             "is_logged_in": self.caller is not None,
             "role": role,
             "is_moderator": role in {UserRole.MODERATOR, UserRole.ADMIN},
@@ -137,7 +181,6 @@ class PageCall(Request):
             "done": self.query_params.get("done"),
             "done_id": _uuid_text(self.query_params.get("id")),
         }
-        return self.renderer.page(template, self.language, shared | values, code)
 
     def go(self, path: str, done: str | None = None, thing: UUID | None = None) -> Response:
         """Go on with another page after something was done.

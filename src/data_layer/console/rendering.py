@@ -64,9 +64,13 @@ class Renderer:
 
     def page(self, template: str, language: Language, values: Mapping[str, Any], status: int = 200) -> Response:
         """A page, or a part of one. Whatever is filled in is escaped."""
+        return HTMLResponse(self.content(template, language, values), status, self._headers)
+
+    def content(self, template: str, language: Language, values: Mapping[str, Any]) -> bytes:
+        """The bytes of the same."""
         content = self._environments[language.code].get_template(template).render(values)
         # A lone surrogate, which stored text may hold, cannot be sent.
-        return HTMLResponse(content.encode("utf-8", "replace"), status, self._headers)
+        return content.encode("utf-8", "replace")
 
     def protect(self, response: Response) -> Response:
         """Add the headers to an answer that has none of its own."""

@@ -258,10 +258,11 @@ async def open_container(
     for each in (sessions.close, api_keys.close):
         stack.push_async_callback(each)
     generation_streams, view_counts = GenerationStreams(transactions, LiveStreams(cache)), ViewCounts(transactions)
-    for each in (generation_streams.close, view_counts.close):
+    image_files, cached_projects = ImageFiles(files, fetcher), CachedProjects(transactions, cache)
+    projects = ProjectService(transactions, image_files, cached_projects, view_counts)
+    for each in (generation_streams.close, view_counts.close, projects.close):
         stack.push_async_callback(each)
     view_counts.start()
-    image_files, cached_projects = ImageFiles(files, fetcher), CachedProjects(transactions, cache)
     tokens = traced("tokens", TokenService(transactions, sessions, settings.security))
     audit = traced("audit", AuditService(transactions, audit_buffer))
     mail_queue = MailQueue(settings.mail.domain)
@@ -303,7 +304,6 @@ async def open_container(
         mail_days=settings.mail.mail_retention,
     )
     local_files = _local_file_server(settings, transactions, backends)
-    projects = ProjectService(transactions, image_files, cached_projects, view_counts)
     images = ImageService(transactions, image_files, files, view_counts)
     generations = GenerationService(transactions, cached_projects, generation_streams, view_counts)
     designs, usage, shares = (

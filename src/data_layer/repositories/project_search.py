@@ -24,8 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from data_layer.database.statements import Sql, named
-from data_layer.entities import Generation, Project, User, project_search, project_search_changes
-from data_layer.entities.enums import ProjectStatus, UserStatus
+from data_layer.entities import Project, User, project_search, project_search_changes
+from data_layer.entities.enums import CodeStack, ProjectStatus, UserStatus
 from data_layer.repositories.repository import is_any
 
 if TYPE_CHECKING:
@@ -47,6 +47,23 @@ _STATE = Sql(
     """
 SELECT coalesce((SELECT revision FROM project_search WHERE project_id = %s), 0),
     ARRAY(SELECT transaction_id FROM project_search_changes WHERE project_id = %s)
+""",
+)
+_PROMPTS = Sql(
+    "generations.prompts",
+    """
+SELECT left(prompt, %s) FROM generations
+WHERE project_id = %s AND prompt IS NOT NULL ORDER BY number DESC LIMIT %s
+""",
+)
+# As ``GeneratedCodeRepository.latest`` chooses it.
+_PAGE = Sql(
+    "project_search.page",
+    """
+SELECT code.id, code.code_stack, coalesce(code.body_size, octet_length(code.code))
+FROM generated_codes AS code JOIN generations AS generation ON generation.id = code.generation_id
+WHERE code.project_id = %s AND code.status = 'completed'
+ORDER BY code.version DESC, code.variant_index = generation.selected_variant DESC, code.variant_index LIMIT 1
 """,
 )
 # No word is a dot: it keeps phrases from going on from one text to the next.
@@ -102,6 +119,14 @@ class IndexState(NamedTuple):
 
     revision: int
     changes: Sequence[int]
+
+
+class PageSize(NamedTuple):
+    """The code that is the page of a project, and its size in bytes."""
+
+    code_id: UUID
+    code_stack: CodeStack
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +197,7 @@ class ProjectSearchRepository:
 
         Args:
             user_id: whose.
-            after: the last project of the page before; they are in the order of their ids.
+            after: the last project of the page before; the newest projects come first.
             limit: the length of the page.
         """
         project_id: ColumnElement[Any] = _CHANGES.project_id
@@ -182,8 +207,8 @@ class ProjectSearchRepository:
             project_id = Project.id.expression
             statement = select(project_id).where(Project.user_id == user_id, has_changed)
         if after is not None:
-            statement = statement.where(project_id > after)
-        statement = statement.order_by(project_id).limit(limit)
+            statement = statement.where(project_id < after)
+        statement = statement.order_by(project_id.desc()).limit(limit)
         return (await self._session.execute(named("project_search.find_changed", statement))).scalars().all()
 
     async def count_changed(self) -> int:
@@ -191,36 +216,49 @@ class ProjectSearchRepository:
         statement = select(func.count(_CHANGES.project_id.distinct()))
         return int((await self._session.execute(statement)).scalar_one())
 
-    async def state(self, project_id: UUID) -> IndexState:
-        """What is known of a project; whatever is read after it is at least as new."""
-        [row] = await self._session.run((_STATE, (project_id, project_id)))
-        return IndexState(*row) if row else IndexState(0, ())
+    async def states(self, project_ids: Sequence[UUID]) -> Mapping[UUID, IndexState]:
+        """What is known of each project; whatever is read after it is at least as new."""
+        rows = await self._session.run(*((_STATE, (each, each)) for each in project_ids))
+        return {
+            project_id: IndexState(*row) if row else IndexState(0, ())
+            for project_id, row in zip(project_ids, rows, strict=True)
+        }
 
-    async def prompts(self, project_id: UUID, *, limit: int, length: int) -> Sequence[str]:
-        """The beginnings of the last prompts of a project, the last one first."""
-        statement = (
-            select(func.left(Generation.prompt, length))
-            .where(Generation.project_id == project_id, Generation.prompt.is_not(None))
-            .order_by(Generation.number.desc())
-            .limit(limit)
-        )
-        return (await self._session.execute(named("generations.prompts", statement))).scalars().all()
+    async def prompts(self, project_ids: Sequence[UUID], *, limit: int, length: int) -> Mapping[UUID, Sequence[str]]:
+        """The beginnings of the last prompts of each project, the last one first."""
+        found = await self._session.fetch_all(*((_PROMPTS, (length, each, limit)) for each in project_ids))
+        return {project_id: [prompt for (prompt,) in rows] for project_id, rows in zip(project_ids, found, strict=True)}
 
-    async def store(self, project_id: UUID, state: IndexState, texts: IndexedTexts) -> None:
-        """Index a project, unless another process has done it meanwhile.
+    async def pages(self, project_ids: Sequence[UUID]) -> Mapping[UUID, PageSize]:
+        """Which code is the page of each project, and how large it is; without those that have none."""
+        found = await self._session.fetch_all(*((_PAGE, (each,)) for each in project_ids))
+        return {
+            project_id: PageSize(rows[0][0], CodeStack(rows[0][1]), rows[0][2])
+            for project_id, rows in zip(project_ids, found, strict=True)
+            if rows
+        }
+
+    async def store(self, projects: Sequence[tuple[UUID, IndexState, IndexedTexts]]) -> None:
+        """Index projects, except for those that another process has indexed meanwhile.
+
+        All go in one round trip. In whatever order they are given, they are stored in that of their ids, so that two
+        processes wait for each other and do not deadlock.
 
         Raises:
             ValueTooLongError: PostgreSQL has no room for so many words.
-            MissingReferenceError: the project was removed.
+            MissingReferenceError: a project was removed.
         """
-        own = texts.dictionary
-        words = [value for text in texts.reduced for value in (text, own or _EXACT, text if own else "")]
-        values = (project_id, texts.prompts, texts.page_text, texts.vector, *words, state.revision, list(state.changes))
-        await self._session.run((_STORE, values))
+        statements = []
+        for project_id, state, texts in sorted(projects, key=lambda each: each[0]):
+            own = texts.dictionary
+            words = [value for text in texts.reduced for value in (text, own or _EXACT, text if own else "")]
+            values = (project_id, texts.prompts, texts.page_text, texts.vector, *words)
+            statements.append((_STORE, (*values, state.revision, list(state.changes))))
+        await self._session.run(*statements)
 
-    async def forget(self, project_id: UUID, state: IndexState) -> None:
-        """Forget the changes of a project that was removed."""
-        await self._session.run((_FORGET, (project_id, list(state.changes))))
+    async def forget(self, projects: Mapping[UUID, IndexState]) -> None:
+        """Forget the changes of projects that were removed."""
+        await self._session.run(*((_FORGET, (key, list(state.changes))) for key, state in sorted(projects.items())))
 
     async def parse(self, leaves: Sequence[tuple[str, str]]) -> tuple[bool, Mapping[tuple[str, str], str]]:
         """Whether the server has trigrams, and what it makes of each word; of one without meaning an empty text."""

@@ -246,7 +246,8 @@ class _Round:
         self._found["variants_expired"] = await end_expired(self._transactions, self._live)
 
     async def _index_projects(self) -> None:
-        self._found["projects_indexed"] = await SearchIndex(self._transactions).update(None, seconds=_SECONDS_TO_INDEX)
+        indexed = await SearchIndex(self._transactions).update(None, seconds=_SECONDS_TO_INDEX)
+        self._found["projects_indexed"] = indexed.count
 
     async def _pack_codes(self) -> None:
         self._found["code_bodies_removed"] = await remove_orphans(self._transactions)

@@ -3,7 +3,7 @@
 | body | |
 | --- | --- |
 | JSON, text or a page of 1 KiB or more | compressed as the client prefers, zstd before gzip; longer ones in a thread |
-| server-sent events | compressed, and each event flushed; rather in gzip, which needs 12 KB a stream instead of 38 |
+| server-sent events, progress | compressed, and each piece flushed; rather in gzip, which needs 12 KB and not 38 |
 | images, parts of files, what is encoded already | as it is |
 | a request's body | decompressed up to the limit of the route, in a thread; what has more is refused with 413 |
 
@@ -120,7 +120,8 @@ class _Answer:
         is_whole = head["status"] >= 200 and head["status"] not in {204, 206, 304}
         if not self._encodings or not is_whole or not kind.startswith(_TYPES) or _is_settled(headers):
             await self._send(head)
-        elif kind.startswith(_EVENTS):
+        elif kind.startswith(_EVENTS) or headers.get(b"x-accel-buffering") == b"no":
+            # What no proxy may hold back, this does not either.
             encoding = "gzip" if "gzip" in self._encodings else self._encodings[0]
             self._compressor, self._flush = _event_compressor(encoding)
             _announce(head, encoding, None)

@@ -173,7 +173,7 @@ async def test_usage_by_kind(data: DataLayer, owner: User) -> None:
     await data.files.save(PICTURE, owner_id=owner.id)
     page = await data.files.save(PAGE, owner_id=None)
     await data.files.begin_upload(owner_id=owner.id, content_type="image/png", size=10)
-    usage = await data.file_maintenance.usage()
+    usage = await data.file_maintenance.usage(SYSTEM)
     assert usage.total.count == 4
     types = {row.name: (row.count, row.size, row.stored_size) for row in usage.by_type}
     assert types["text/html"] == (1, len(PAGE), page.stored_size)

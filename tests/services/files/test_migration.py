@@ -132,7 +132,7 @@ async def test_an_interrupted_migration_goes_on(
             patch.setattr(type(storage), "upload", fail_late)
             with pytest.raises(StorageUnavailableError):
                 await moving.file_maintenance.migrate(S3)
-        usage = {row.name: row.count for row in (await moving.file_maintenance.usage()).by_backend}
+        usage = {row.name: row.count for row in (await moving.file_maintenance.usage(SYSTEM)).by_backend}
         assert usage == {"local": 8, "s3": 4}
         report = await moving.file_maintenance.migrate(S3)
         assert report.present >= 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from data_layer.schemas.generations import GenerationRequest, VariantModel, Whol
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectPublic, ProjectSummary
 from data_layer.schemas.search import SearchedField, SearchPage
 from data_layer.services.search import SearchIndex
+from data_layer.services.search.index import Progress
 from data_layer.services.search.service import MOST_HITS
 from data_layer.services.search.words import words_of
 from tests.support import make_user, stored_actor
@@ -325,7 +327,7 @@ async def test_a_search_indexes_what_its_owner_has_changed(data: DataLayer, owne
     mine, theirs = await project(data, owner), await project(data, stranger)
     async with data.transaction() as tx:
         changed = [await tx.project_search.find_changed(whose, after=None, limit=9) for whose in (owner.user_id, None)]
-    assert changed == [[mine], sorted([mine, theirs])]
+    assert changed == [[mine], sorted([mine, theirs], reverse=True)]
 
 
 HOSTILE = "<script>alert(1)</script> kestrel <img src=x onerror=alert(1)> \"'&amp; \x02\x03\u202e </b>"
@@ -517,18 +519,55 @@ async def test_projects_that_cannot_be_indexed_keep_no_others_waiting(
     broken = [await project(data, owner, "Broken") for _ in range(3)]
     await project(data, owner, "Whole")
     index = SearchIndex(data.transaction)
-    store, refused = index._store, []
+    store, refused = index._store, list[UUID]()
 
-    async def refuse_some(project_id: UUID, *values: Any) -> None:
-        if project_id in broken:
-            refused.append(project_id)
+    async def refuse_some(projects: Sequence[tuple[UUID, Any, Any]]) -> None:
+        if unwanted := [project_id for project_id, *_ in projects if project_id in broken]:
+            refused.extend(unwanted if len(projects) == 1 else [])
             raise DatabaseError("the disk is full")
-        await store(project_id, *values)
+        await store(projects)
 
     monkeypatch.setattr(index, "_store", refuse_some)
     monkeypatch.setattr("data_layer.services.search.index._BATCH", 2)
-    assert await index.update(None, seconds=60.0) == 1
-    assert refused == broken
+    assert await index.update(None, seconds=60.0) == Progress(1, is_complete=True)
+    assert refused == broken[::-1]
+
+
+async def test_a_search_waits_for_the_newest_only_and_the_rest_is_indexed_after_it(
+    data: DataLayer, owner: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_layer.services.search.index._BATCH", 2)
+    monkeypatch.setattr("data_layer.services.search.service._SECONDS_TO_INDEX", 0.0)
+    for name in ("Oldest heron", "Older heron", "Old heron", "New heron", "Newest heron"):
+        await project(data, owner, name)
+    assert set(await find(data, owner, "heron")) == {"New heron", "Newest heron"}
+    async with asyncio.timeout(60):
+        while await waiting(data):
+            await asyncio.sleep(0.01)
+    assert len(await find(data, owner, "heron")) == 5
+
+
+async def test_projects_are_indexed_in_few_round_trips(
+    data: DataLayer, owner: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large pages are read in groups, and with all of their words."""
+    monkeypatch.setattr("data_layer.services.search.index._LARGEST_GROUP", 25)
+    for number in range(5):
+        await page(
+            data, owner, await project(data, owner, f"P{number}"), f"<p>heron {number}", prompt=f"egret {number}"
+        )
+    begun = 0
+    transaction = data.transaction
+
+    def count() -> Any:
+        nonlocal begun
+        begun += 1
+        return transaction()
+
+    assert await SearchIndex(count).update(owner.user_id, seconds=60.0) == Progress(5, is_complete=True)
+    assert begun == 1 + 1 + 2 * 3, "what has changed, what is known of it, and three groups of two pages"
+    assert len(await find(data, owner, "heron egret")) == 5
+    assert await find(data, owner, '"heron 3" "egret 3"') == ["P3"]
 
 
 async def test_maintenance_indexes_what_nobody_has_looked_for(data: DataLayer, owner: Actor) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
@@ -13,15 +14,18 @@ from pydantic import BaseModel, StringConstraints
 
 from data_layer.console.charts import costs_of_days, shares_of
 from data_layer.console.forms import choice
-from data_layer.console.pages import PageCall, Pages
+from data_layer.console.pages import Note, PageCall, Pages
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel, UserRole, UserStatus
 from data_layer.errors import ConflictError, InvalidValueError, NotFoundError
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.audit import AuditFilter, AuditView, ExportFormat
 from data_layer.schemas.doctor import Outcome
+from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.schemas.operations import LogLevel
 from data_layer.schemas.usage import UsageGroup
 from data_layer.schemas.users import UserAdmin
+from data_layer.services.files.check import CheckReport
+from data_layer.services.files.cleanup import CleanupReport
 from data_layer.web.downloads import download
 
 ADMIN = "/console/admin"
@@ -132,6 +136,13 @@ def _simple(call: PageCall, action: str) -> Callable[[Actor, UUID], Awaitable[ob
     return actions[action]
 
 
+async def _names(call: PageCall, ids: Collection[UUID | None]) -> dict[UUID, str]:
+    """The addresses of those of some accounts that are there; of as many as a page shows."""
+    wanted = {user_id for user_id in ids if user_id is not None}
+    found = await call.data.accounts.list(call.actor, ids=wanted, limit=_PAGE_SIZE) if wanted else ()
+    return {user.id: user.email for user in found}
+
+
 class TrailQuery(BaseModel):
     """Which entries of the audit trail; what means nothing is passed over."""
 
@@ -167,19 +178,21 @@ class TrailQuery(BaseModel):
 @pages.get("/audit")
 async def read_trail(call: PageCall, query: Annotated[TrailQuery, Query()]) -> Response:
     """Who did what, newest first; followed, the page asks again every few seconds."""
-    problem, entries, following = None, [], None
+    problem, entries, following, names = None, [], None, dict[UUID, str]()
     view = AuditView.COMPLIANCE if call.actor.role is UserRole.ADMIN else AuditView.SECURE
     try:
         page = await call.data.audit.list(
             call.actor, query.as_filter(), view=view, limit=_PAGE_SIZE, cursor=query.after or None
         )
         entries, following = list(page.entries), page.next_cursor
+        names = await _names(call, {entry.user_id for entry in entries})
     except InvalidValueError as error:
         problem = str(error)
     return call.page(
         "audit.html",
         422 if problem else 200,
         entries=entries,
+        names={entry.user_id: names.get(entry.user_id) for entry in entries if entry.user_id},
         next=following,
         chosen=query.model_dump(exclude={"after", "follow"}),
         follow=query.follow,
@@ -210,8 +223,7 @@ async def usage(call: PageCall, days: str = "30") -> Response:
     by_model = await sums(call.actor, [UsageGroup.MODEL], everyone=True, first_day=first)
     people = [(each.user_id, each) for each in by_person if each.user_id is not None]
     people = sorted(people, key=lambda each: -each[1].cost)[:_PAGE_SIZE]
-    found = await call.data.accounts.list(call.actor, ids={user_id for user_id, _ in people}, limit=_PAGE_SIZE)
-    names = {user.id: user.email for user in found}
+    names = await _names(call, {user_id for user_id, _ in people})
     return call.page(
         "usage_of_all.html",
         costs=costs_of_days(by_day, today, number),
@@ -220,6 +232,77 @@ async def usage(call: PageCall, days: str = "30") -> Response:
         days=str(number),
         choices=list(_DAYS),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class FilesReport:
+    """What came of comparing or cleaning up."""
+
+    report: CheckReport | CleanupReport
+
+    @property
+    def is_cleanup(self) -> bool:
+        """Which of the two it is."""
+        return isinstance(self.report, CleanupReport)
+
+
+@pages.get("/files")
+async def show_files(call: PageCall) -> Response:
+    """How many files there are, of which type and owner."""
+    return call.page("files.html", progress=None, **await _files(call))
+
+
+@pages.post("/files/check", takes_long=True)
+async def check_files(call: PageCall) -> Response:
+    """Compare the table of files with the storage."""
+    fields = await call.fields()
+    is_deep, is_repair = fields.get("deep") == "yes", fields.get("repair") == "yes"
+    files = call.data.file_maintenance
+    compared = call.text("Compared:")
+
+    async def check(note: Note) -> FilesReport:
+        report = await files.check(
+            call.actor, deep=is_deep, repair=is_repair, on_progress=lambda number: note(compared, number)
+        )
+        return FilesReport(report)
+
+    working = call.text("The files are compared")
+    return await call.working_page("files.html", "files_report.html", check, working=working, **await _files(call))
+
+
+@pages.post("/files/cleanup", takes_long=True)
+async def clean_files(call: PageCall) -> Response:
+    """Remove useless files, or look at what that would be."""
+    fields = await call.fields()
+    is_dry = fields.get("dry_run") == "yes"
+    files = call.data.file_maintenance
+    steps = {
+        "expired": call.text("Expired files"),
+        "abandoned": call.text("Unfinished uploads"),
+        "half_deleted": call.text("Half-deleted objects"),
+        "unreferenced": call.text("Unreferenced objects"),
+        "orphans": call.text("Unknown objects"),
+    }
+
+    async def clean(note: Note) -> FilesReport:
+        report = await files.cleanup(
+            call.actor, apply=not is_dry, on_progress=lambda step, number: note(steps.get(step, step), number)
+        )
+        return FilesReport(report)
+
+    working = call.text("What cleaning up would remove") if is_dry else call.text("Cleaning up")
+    return await call.working_page("files.html", "files_report.html", clean, working=working, **await _files(call))
+
+
+async def _files(call: PageCall) -> dict[str, object]:
+    usage = await call.data.file_maintenance.usage(call.actor)
+    found = await _names(call, {UUID(each.name) for each in usage.by_owner if each.name != "system"})
+    names = {str(user_id): email for user_id, email in found.items()} | {"system": call.text("the service itself")}
+    return {
+        "usage": usage,
+        "types": shares_of([(each.name, each.stored_size) for each in usage.by_type]),
+        "owners": shares_of([(names.get(each.name, each.name), each.stored_size) for each in usage.by_owner]),
+    }
 
 
 @pages.get("/system")
@@ -247,15 +330,24 @@ async def examine(call: PageCall) -> Response:
 @pages.get("/maintenance")
 async def show_maintenance(call: PageCall) -> Response:
     """Maintenance, migrations and levels of the log."""
-    return await _maintenance(call)
+    state = await call.data.operations.state(call.actor)
+    return call.page("maintenance.html", state=state, progress=None)
 
 
 @pages.post("/maintenance", takes_long=True)
 async def run_maintenance(call: PageCall) -> Response:
     """Run a round of maintenance, or look at what it would do."""
     fields = await call.fields()
-    report = await call.data.maintenance.run(call.actor, dry_run=fields.get("dry_run") == "yes")
-    return await _maintenance(call, report=report.model_dump(), is_dry=fields.get("dry_run") == "yes")
+    state = await call.data.operations.state(call.actor)  # It also refuses whom maintenance would refuse.
+
+    async def run(note: Note) -> MaintenanceReport:
+        return await call.data.maintenance.run(
+            call.actor,
+            dry_run=fields.get("dry_run") == "yes",
+            on_progress=lambda step, number: note(step.replace("_", " "), number),
+        )
+
+    return await call.working_page("maintenance.html", "maintenance_report.html", run, state=state)
 
 
 @pages.post("/log-level")
@@ -276,14 +368,3 @@ async def reset_level(call: PageCall) -> Response:
     """Have LOG_LEVEL count again."""
     await call.data.operations.reset_log_levels(call.actor)
     return call.go(f"{ADMIN}/maintenance", "saved")
-
-
-async def _maintenance(
-    call: PageCall,
-    code: int = 200,
-    *,
-    report: dict[str, object] | None = None,
-    is_dry: bool = False,
-) -> Response:
-    state = await call.data.operations.state(call.actor)
-    return call.page("maintenance.html", code, state=state, report=report, is_dry=is_dry)

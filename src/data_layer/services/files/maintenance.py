@@ -131,8 +131,16 @@ class FileMaintenance:
         migration = FileMigration(self._transactions, self._backends, source=others[0], target=target)
         return await migration.run(on_progress)
 
-    async def usage(self) -> StorageUsage:
-        """How many objects there are and what they take, as the table says."""
+    async def usage(self, actor: Actor) -> StorageUsage:
+        """How many objects there are and what they take, as the table says.
+
+        Args:
+            actor: an administrator, or the operator.
+
+        Raises:
+            PermissionDeniedError: the actor may not.
+        """
+        await self._authorize(actor, None)
         async with self._transactions() as tx:
             return await tx.stored_files.usage()
 

@@ -77,6 +77,10 @@ class ProjectService:
         self._overview = ProjectOverview(transactions)
         self._search = ProjectSearch(transactions)
 
+    async def close(self) -> None:
+        """Stop what a search has begun and not ended: indexing what it did not wait for."""
+        await self._search.close()
+
     async def create(
         self,
         actor: Actor,

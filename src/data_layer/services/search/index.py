@@ -1,7 +1,8 @@
 """Keeps the index of the search up to date with what triggers note.
 
 Nothing that changes a project waits for the index: a trigger notes the project in the same transaction, and each
-search indexes what has changed before it answers. Maintenance does the same for everybody.
+search indexes what has changed before it answers; of very much only the newest, and the rest after it has answered.
+Maintenance does the same for everybody.
 
 ==========================================  ===========================================================================
 it happens                                  what follows
@@ -16,16 +17,16 @@ the page has more words than fit            it is indexed without them
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from data_layer.entities import GeneratedCode, Project
+from data_layer.entities import Project
 from data_layer.errors import DataLayerError, MissingReferenceError, ValueTooLongError
 from data_layer.observability.log import get_log
-from data_layer.repositories.project_search import IndexedTexts, IndexState
+from data_layer.repositories.project_search import IndexedTexts, IndexState, PageSize
 from data_layer.services.search.languages import dictionary_of
 from data_layer.services.search.page_text import LONGEST_TEXT, visible_text
 from data_layer.services.search.vector import SearchedText, searched_words
@@ -37,29 +38,43 @@ if TYPE_CHECKING:
 log = get_log(__name__)
 
 _BATCH = 100
+_LARGEST_GROUP = 4 * 2**20
 _MOST_PROMPTS, _LONGEST_PROMPT = 100, 4_000
 # Together with the page these stay below what fits into a vector, in three forms each.
 _LONGEST_TEXT = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How many projects were indexed, and whether that was everything that had changed."""
+
+    count: int
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Source:
-    """What was read of a project."""
+    """What was read of a project; the page comes later."""
 
     project: Project
+    state: IndexState
     dictionary: str | None
     prompts: Sequence[str]
-    page: GeneratedCode | None
+    page: PageSize | None
 
 
 class SearchIndex:
-    """The index over names, tags, descriptions, instructions, prompts and the visible text of pages."""
+    """The index over names, tags, descriptions, instructions, prompts and the visible text of pages.
+
+    A batch takes about eight round trips, however many projects are in it: after an import of thousands it is the
+    round trips that take the time.
+    """
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
-    async def update(self, user_id: UUID | None, *, seconds: float) -> int:
-        """Index what has changed, for about as long as this; how many projects.
+    async def update(self, user_id: UUID | None, *, seconds: float) -> Progress:
+        """Index what has changed, the newest projects first, for about as long as this, but a batch at least.
 
         Args:
             user_id: only the projects of this person; None: everybody's.
@@ -71,54 +86,89 @@ class SearchIndex:
         while True:
             async with self._transactions() as tx:
                 changed = await tx.project_search.find_changed(user_id, after=last, limit=_BATCH)
-            for project_id in changed:
-                last = project_id  # One that cannot be indexed is not tried again, nor does it keep others waiting.
-                count += await self._try_to_index(project_id)
-                if monotonic() >= end:
-                    return count
-            if len(changed) < _BATCH:
-                return count
+            if changed:
+                last = changed[-1]  # One that cannot be indexed is not tried again, nor does it keep others waiting.
+                count += await self._try_to_index(changed)
+            is_complete = len(changed) < _BATCH
+            if is_complete or monotonic() >= end:
+                return Progress(count, is_complete)
 
-    async def _try_to_index(self, project_id: UUID) -> bool:
+    async def _try_to_index(self, project_ids: Sequence[UUID]) -> int:
+        """Index projects together, or one by one if that fails, so that one keeps no others from it."""
         try:
-            await self._index(project_id)
-        except MissingReferenceError:
-            pass  # The project was removed meanwhile; the next time that is seen.
+            await self._index(project_ids)
         except DataLayerError as error:
-            log.warning("project_not_indexed", project_id=str(project_id), code=error.code, reason=str(error))
-            return False
-        return True
+            if len(project_ids) > 1:
+                return sum([await self._try_to_index([each]) for each in project_ids])
+            if not isinstance(error, MissingReferenceError):  # Else it was removed meanwhile; the next time sees that.
+                log.warning("project_not_indexed", project_id=str(project_ids[0]), code=error.code, reason=str(error))
+                return 0
+        return len(project_ids)
 
-    async def _index(self, project_id: UUID) -> None:
+    async def _index(self, project_ids: Sequence[UUID]) -> None:
+        for group in _groups(await self._read(project_ids)):
+            async with self._transactions() as tx:
+                codes = await tx.codes.texts([source.page.code_id for source in group if source.page is not None])
+            try:
+                await self._store(await asyncio.to_thread(_texts_of, group, codes))
+            except ValueTooLongError:
+                if len(group) > 1:
+                    raise
+                log.warning("page_not_indexed", project_id=str(group[0].project.id))
+                await self._store(await asyncio.to_thread(_texts_of, group, {}))
+
+    async def _read(self, project_ids: Sequence[UUID]) -> list[_Source]:
         async with self._transactions() as tx:
-            state = await tx.project_search.state(project_id)
-            project = await tx.projects.find_one(id=project_id)
-            if project is None:
-                await tx.project_search.forget(project_id, state)
-                return
-            owner = await tx.users.find_one(id=project.user_id)
-            source = _Source(
+            states = await tx.project_search.states(project_ids)
+            projects = await tx.projects.list(id=list(project_ids), limit=len(project_ids))
+            known = [project.id for project in projects]
+            gone = {project_id: states[project_id] for project_id in project_ids if project_id not in known}
+            if gone:
+                await tx.project_search.forget(gone)
+            if not known:
+                return []
+            owners = await tx.users.list(id=list({project.user_id for project in projects}), limit=len(projects))
+            dictionaries = {owner.id: dictionary_of(owner.preferences) for owner in owners}
+            prompts = await tx.project_search.prompts(known, limit=_MOST_PROMPTS, length=_LONGEST_PROMPT)
+            pages = await tx.project_search.pages(known)
+        return [
+            _Source(
                 project,
-                dictionary_of(owner.preferences if owner else {}),
-                await tx.project_search.prompts(project_id, limit=_MOST_PROMPTS, length=_LONGEST_PROMPT),
-                await tx.codes.latest(project_id),
+                states[project.id],
+                dictionaries.get(project.user_id, dictionary_of({})),
+                prompts[project.id],
+                pages.get(project.id),
             )
-        texts = await asyncio.to_thread(_texts, source)
-        try:
-            await self._store(project_id, state, texts)
-        except ValueTooLongError:
-            log.warning("page_not_indexed", project_id=str(project_id))
-            await self._store(project_id, state, await asyncio.to_thread(_texts, replace(source, page=None)))
+            for project in projects
+        ]
 
-    async def _store(self, project_id: UUID, state: IndexState, texts: IndexedTexts) -> None:
+    async def _store(self, projects: Sequence[tuple[UUID, IndexState, IndexedTexts]]) -> None:
         async with self._transactions() as tx:
-            await tx.project_search.store(project_id, state, texts)
+            await tx.project_search.store(projects)
 
 
-def _texts(source: _Source) -> IndexedTexts:
+def _groups(sources: Sequence[_Source]) -> Iterator[Sequence[_Source]]:
+    """Divide projects so that the pages of each group fit into memory together."""
+    group: list[_Source] = []
+    size = 0
+    for source in sources:
+        size += 0 if source.page is None else source.page.size
+        if group and size > _LARGEST_GROUP:
+            yield group
+            group, size = [], 0 if source.page is None else source.page.size
+        group.append(source)
+    if group:
+        yield group
+
+
+def _texts_of(group: Sequence[_Source], codes: Mapping[UUID, str]) -> Sequence[tuple[UUID, IndexState, IndexedTexts]]:
+    return [(source.project.id, source.state, _texts(source, codes)) for source in group]
+
+
+def _texts(source: _Source, codes: Mapping[UUID, str]) -> IndexedTexts:
     project, page = source.project, source.page
     prompts = cut("\n".join(source.prompts), _LONGEST_TEXT)
-    page_text = "" if page is None else visible_text(page.code, page.code_stack)
+    page_text = "" if page is None else visible_text(codes.get(page.code_id, ""), page.code_stack)
     public = "\n".join([*project.tags, project.description or ""])
     private = "\n".join([project.instructions or "", prompts])
     vector, reduced = searched_words(

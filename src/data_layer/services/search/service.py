@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from data_layer.concurrency import cancel_and_wait
 from data_layer.entities import Project
 from data_layer.entities.enums import ProjectStatus
 from data_layer.entities.texts import check_text
@@ -32,7 +33,8 @@ log = get_log(__name__)
 MOST_HITS = 100
 """The longest page."""
 
-_SECONDS_TO_INDEX = 2.0
+_SECONDS_TO_INDEX = 0.1
+_SECONDS_TO_CATCH_UP = 600.0
 _PUBLIC_WEIGHTS = "AB"
 _SHORTEST_SIMILAR = 4
 _EMPTY = SearchPage(hits=(), next=None)
@@ -46,6 +48,7 @@ class ProjectSearch:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
         self._index = SearchIndex(transactions)
+        self._catching_up: asyncio.Task[None] | None = None
 
     async def search(
         self, text: str, scope: Scope, *, language_of: UUID | None, after: str | None, limit: int
@@ -102,11 +105,25 @@ class ProjectSearch:
     async def _bring_up_to_date(self, scope: Scope) -> None:
         """Index what has changed, so that people find what they have just written; a search does not fail over it."""
         try:
-            await self._index.update(scope.owner_id, seconds=_SECONDS_TO_INDEX)
+            is_complete = (await self._index.update(scope.owner_id, seconds=_SECONDS_TO_INDEX)).is_complete
             if scope.has_public:
-                await self._index.update(None, seconds=_SECONDS_TO_INDEX)
+                is_complete &= (await self._index.update(None, seconds=_SECONDS_TO_INDEX)).is_complete
         except DataLayerError as error:
             log.warning("search_index_behind", code=error.code, reason=str(error))
+            return
+        if not is_complete and (self._catching_up is None or self._catching_up.done()):
+            self._catching_up = asyncio.create_task(self._catch_up(), name="search-index")
+
+    async def _catch_up(self) -> None:
+        """Index the rest, after an import for example, while the search is answered already."""
+        try:
+            await self._index.update(None, seconds=_SECONDS_TO_CATCH_UP)
+        except DataLayerError as error:
+            log.warning("search_index_behind", code=error.code, reason=str(error))
+
+    async def close(self) -> None:
+        """Stop indexing; the notes of what is left stay."""
+        await cancel_and_wait(self._catching_up)
 
 
 async def _compose(tx: UnitOfWork, query: Query, names: Sequence[str]) -> tuple[Wanted, str]:
