@@ -36,6 +36,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 ATTACK = (
     "<script>top.hacked=1</script><img src=x onerror='top.hacked=1'><svg onload='top.hacked=1'>'\"</title></textarea>"
 )
+expect.set_options(timeout=30_000)  # On a busy machine five seconds are not enough for a frame.
 NARROW: dict[str, Any] = {"viewport": {"width": 360, "height": 740}}
 PAGE = "<!doctype html><title>T</title><body><h1>NUMBER</h1><script>document.body.dataset.ran = 1</script>"
 
@@ -96,16 +97,16 @@ class Person:
         """No page keeps anybody out, and none is wider than the narrowest screen."""
         for path in paths:
             await self.go(path)
-            await self.inspect_state(path)
+            await self.inspect_this(path)
 
-    async def inspect_state(self, name: str) -> None:
+    async def inspect_this(self, name: str | None = None) -> None:
         """The same of what the page shows now."""
         width = await self.page.evaluate("document.documentElement.scrollWidth")
-        assert width <= 360, f"{name} is {width} pixels wide"
+        assert width <= 360, f"{name or self.page.url} is {width} pixels wide"
         await self.page.evaluate(source_of_axe())
         found = await self.page.evaluate("axe.run(document, {iframes: false, resultTypes: ['violations']})")
         faults = [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]]
-        assert faults == [], name
+        assert faults == [], name or self.page.url
 
     async def inspect_account(self) -> None:
         """What an account shows once only: a key."""
@@ -113,7 +114,7 @@ class Person:
         await self.page.fill("#name", "Laptop")
         await self.page.get_by_role("button", name="Make a key").click()
         await expect(self.page.locator("#secret")).to_be_visible()
-        await self.inspect_state("a new key")
+        await self.inspect_this("a new key")
 
 
 @asynccontextmanager
@@ -173,7 +174,7 @@ async def begin(data: DataLayer, browser: Browser, base: str) -> None:
         page = boss.page
         await boss.go("/console")
         await page.get_by_role("link", name="Set one up").click()
-        await boss.inspect_state("the first start")
+        await boss.inspect_this("the first start")
         for field, value in {
             "code": "AAAAA",
             "email": "boss@example.com",
@@ -184,18 +185,18 @@ async def begin(data: DataLayer, browser: Browser, base: str) -> None:
         await page.fill("#password", PASSWORD)
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("alert")).to_contain_text("not valid")
-        await boss.inspect_state("a wrong code")
+        await boss.inspect_this("a wrong code")
         await page.fill("#code", code)
         await page.fill("#password", PASSWORD)
         await page.keyboard.press("Enter")
         await page.wait_for_url("**/console/projects")
-        await boss.inspect_state("no project yet")
+        await boss.inspect_this("no project yet")
         await page.get_by_role("link", name="New project").first.click()
         await expect(page.locator("#name")).to_be_focused()
         await page.keyboard.type("Heron")
         await page.keyboard.press("Enter")
         await expect(page.locator("h1")).to_have_text("Heron")
-        await boss.inspect_state("a project without a version")
+        await boss.inspect_this("a project without a version")
         # The application makes the versions; here they are compared, restored and shared.
         actor, project_id = await first_project(data)
         parent: UUID | None = None
@@ -212,7 +213,7 @@ async def begin(data: DataLayer, browser: Browser, base: str) -> None:
         await expect(page.frame_locator("iframe.live").locator("h1")).to_have_text("Version 1")
         await page.get_by_role("link", name="Share").click()
         await page.get_by_role("button", name="Make a link").click()
-        await boss.inspect_state("a new link")
+        await boss.inspect_this("a new link")
         link = await page.locator("#link").input_value()
         async with await browser.new_context() as stranger:
             shared = await stranger.new_page()
@@ -220,7 +221,7 @@ async def begin(data: DataLayer, browser: Browser, base: str) -> None:
             await expect(shared.locator("h1")).to_have_text("Version 1")
         await page.get_by_role("button", name="Revoke").click()
         await expect(page.get_by_role("status")).to_contain_text("shows nothing")
-        await boss.inspect_state("a link that was revoked")
+        await boss.inspect_this("a link that was revoked")
 
 
 async def first_project(data: DataLayer) -> tuple[Actor, UUID]:
@@ -334,7 +335,7 @@ async def inspect_every_page(browser: Browser, base: str, project: str, hostile:
             await admin_.go(f"/console/admin/{path}")
             await admin_.page.locator(f"form[action='/console/admin/{form}'] button").first.click()
             await expect(admin_.page.locator(".progress dl")).to_be_visible()
-            await admin_.inspect_state(form)
+            await admin_.inspect_this(form)
     async with person(browser, base, **NARROW, color_scheme="dark") as ann:
         await ann.log_in("ann@example.com")
         await ann.inspect(*(path for path in paths if "/projects" in path))
