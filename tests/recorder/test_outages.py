@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,6 +26,7 @@ from data_layer.errors import (
 )
 from data_layer.recorder import run
 from data_layer.recorder.protocol import CANCELLED
+from data_layer.recorder.tape import VariantTape
 from data_layer.services.files import FileService
 from data_layer.services.generations import GenerationService
 
@@ -87,6 +89,12 @@ async def test_what_is_said_without_a_database_is_recorded_when_it_is_back(
     assert file.file_name == f"{generation.inputs['images'][0]['sha256']}.png"
 
 
+async def begun(served: Recorded) -> bool:
+    """Whether the code that was said first is stored."""
+    async with served.data.transaction() as tx:
+        return (await tx.codes.find_one(variant_index=0, code="<p>be")) is not None
+
+
 async def test_ends_that_meet_no_database_are_recorded_when_it_is_back(
     served: Recorded, backend: Backend, settings: Settings
 ) -> None:
@@ -107,7 +115,7 @@ async def test_ends_that_meet_no_database_are_recorded_when_it_is_back(
     backend.play = play
     async with served.connect() as websocket:
         await websocket.send(json.dumps(request()))
-        await until(served.trees)
+        await until(lambda: begun(served))
         with database_away(served.data):
             goes_on.set()
             async for message in messages(websocket):
@@ -123,10 +131,53 @@ async def test_ends_that_meet_no_database_are_recorded_when_it_is_back(
     ]
     said = await happened(served, variants_of(generation)[1].id)
     assert [(kind, payload["value"]) for kind, payload in said] == [("thinking", "Before "), ("assistant", "After")]
+    # How they grew was noted by the recorder: as it was, and not as it was delivered.
+    for variant in variants_of(generation):
+        replay = await served.data.generations.replay(await served.person(), variant.id)
+        states = list(accumulate(replay.steps, lambda code, step: step.apply(code), initial=""))[1:]
+        assert states == [*(["<p>be"] if variant.variant_index == 0 else []), f"<p>whole {variant.variant_index}</p>"]
     backend.play = lambda stage: stage.complete("<p>edited</p>")
     await served.ask(edit("<p>whole 0</p>", []))
     [[_, edited]] = await served.settled(2)
     assert edited.variants[0].parent_id == variants_of(generation)[0].id
+
+
+async def test_how_codes_grew_in_an_outage_is_known_afterwards(
+    served: Recorded, backend: Backend, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a request that nobody could record while it was answered, and without the time that the outage took."""
+    noted = dict.fromkeys(("<p>on", "<p>fou"), False)
+    note = VariantTape.note_growth
+
+    def notice(variant: VariantTape) -> None:
+        note(variant)
+        noted[variant.noted[0]] = True
+
+    monkeypatch.setattr(VariantTape, "note_growth", notice)
+
+    async def play(stage: Stage) -> None:
+        await stage.say("variantCount", 0, "2")
+        await stage.say("setCode", 0, "<p>on")
+        await stage.say("setCode", 1, "<p>fou")
+        await until(lambda: all(noted.values()))
+        await stage.say("setCode", 0, "<p>one</p>")
+        await stage.say("setCode", 1, "<b>found</b>")
+        await stage.say("variantComplete", 0)
+        await stage.say("variantError", 1, "too long")
+
+    backend.play = play
+    with database_away(served.data):
+        await served.ask(request("Without a database"))
+        await until(lambda: waiting(settings))
+    [[generation]] = await served.settled()
+    assert ends(generation) == [("completed", "<p>one</p>"), ("failed", "<b>found</b>")]
+    actor = await served.person()
+    for variant, states in zip(
+        variants_of(generation), (["<p>on", "<p>one</p>"], ["<p>fou", "<b>found</b>"]), strict=True
+    ):
+        replay = await served.data.generations.replay(actor, variant.id)
+        assert list(accumulate(replay.steps, lambda code, step: step.apply(code), initial=""))[1:] == states
+        assert not any(step.is_gap for step in replay.steps)
 
 
 async def test_the_next_process_delivers_what_one_has_left(

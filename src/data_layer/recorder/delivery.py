@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -104,11 +105,18 @@ class VariantRecord:
     result: VariantResult = field(default_factory=VariantResult)
     events: tuple[VariantEvent, ...] = ()
     sequence: int = 0
+    growth: bytes | None = None
+    """How the code grew, packed."""
 
     @property
     def pieces(self) -> list[Piece]:
         """What was said of it."""
-        return [*self.events, WholeCode(self.code)] if self.code else list(self.events)
+        return [*self.events, self.whole] if self.code else list(self.events)
+
+    @property
+    def whole(self) -> WholeCode:
+        """Its code."""
+        return WholeCode(self.code, self.growth)
 
 
 def generation_request(request: Request, key: str, parent_id: UUID | None, inputs: dict[str, Any]) -> GenerationRequest:
@@ -170,6 +178,7 @@ def received(
                 result=each.result,
                 message=each.message,
                 events=each.events,
+                growth=each.growth,
             )
             for each in variants
         )
@@ -374,7 +383,7 @@ async def _end(data: DataLayer, actor: Actor, writer: WriterState, end: VariantR
         try:
             await data.generations.append(actor, token, end.index, last + 1, *pieces)
         except LimitReachedError:  # Events are worth less than the code.
-            await data.generations.append(actor, token, end.index, last + 1, WholeCode(end.code))
+            await data.generations.append(actor, token, end.index, last + 1, end.whole)
     if end.status is GenerationStatus.COMPLETED:
         await data.generations.complete(actor, token, end.index, result, code=end.code)
     elif end.status is GenerationStatus.CANCELLED:
@@ -426,6 +435,7 @@ def packed_variant(variant: VariantRecord) -> dict[str, Any]:
         "result": variant.result.model_dump(mode="json"),
         "events": [[each.kind, storable_json(each.payload)] for each in variant.events],
         "sequence": variant.sequence,
+        "growth": None if variant.growth is None else b64encode(variant.growth).decode(),
     }
 
 
@@ -434,7 +444,8 @@ def variant_of(packed: dict[str, Any]) -> VariantRecord:
     result, status = VariantResult.model_validate(packed["result"]), GenerationStatus(packed["status"])
     events = tuple(VariantEvent(kind, payload) for kind, payload in packed["events"])
     known = packed["index"], status, packed["code"], packed["message"]
-    return VariantRecord(*known, result, events, packed["sequence"])
+    growth = packed.get("growth")
+    return VariantRecord(*known, result, events, packed["sequence"], None if growth is None else b64decode(growth))
 
 
 def _name(request: Request, otherwise: str) -> str:

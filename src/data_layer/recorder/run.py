@@ -148,6 +148,9 @@ class Run:
 
     async def _attempt(self) -> bool:
         """Record what there is; whether everything is recorded."""
+        for index, variant in self._tape.variants.items():
+            if index not in self._done:
+                variant.note_growth()
         try:
             is_complete = await self._advance()
         except Exception as error:
@@ -365,7 +368,8 @@ class Run:
         end = self._tape.end_of(index) or End(GenerationStatus.FAILED, "the service was stopped")
         events = () if variant is None else tuple(event_of(each) for each in variant.events)
         known = index, end.status, code, end.message, self._result(index)
-        return VariantRecord(*known, events, self._sequences.get(index, 0))
+        growth = None if variant is None else variant.packed_growth()
+        return VariantRecord(*known, events, self._sequences.get(index, 0), growth)
 
     def _known_model(self, index: int) -> VariantModel | None:
         models = self._tape.models

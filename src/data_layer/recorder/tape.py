@@ -24,6 +24,8 @@ from data_layer.recorder.protocol import (
     variant_models,
 )
 from data_layer.schemas.generations import VariantEvent, VariantModel, VariantResult
+from data_layer.services.generations.growth import Growth
+from data_layer.services.generations.text import encoded, is_storable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +60,9 @@ class VariantTape:
     events: deque[Message] = field(default_factory=deque)
     events_size: int = 0
     end: End | None = None
+    growth: Growth = field(default_factory=Growth.begun)
+    noted: tuple[str, bytes] = ("", b"")
+    """The code that was noted last, as it is and as bytes."""
     used: VariantResult | None = None
     """What it has used, if the application has said so."""
 
@@ -70,6 +75,20 @@ class VariantTape:
                 self.is_changed = self.is_changed or message.text != self.code
                 self.code = message.text
         return self.code
+
+    def note_growth(self) -> None:
+        """Note how far the code is, in case that all of it must be recorded later."""
+        code = self.read()
+        if code is not self.noted[0]:
+            as_bytes = encoded(code)
+            self.growth.note_whole(self.noted[1], as_bytes)
+            self.noted = code, as_bytes
+
+    def packed_growth(self) -> bytes:
+        """How the code has grown."""
+        self.note_growth()
+        code = self.noted[1]
+        return self.growth.packed(code, is_plain=is_storable(code))
 
     def add_event(self, message: Message, size: int) -> None:
         """Keep an event; pieces of one text become one."""

@@ -100,6 +100,8 @@ WHERE generation_id = %s
 """,
 )
 
+SET_GROWTH = Sql("generated_codes.set_growth", "UPDATE generated_codes SET growth = %s WHERE id = %s")
+
 STATE = Sql("generated_codes.state", "SELECT status, writer, last_sequence FROM generated_codes WHERE id = %s")
 
 STORED_SEQUENCE = Sql("generated_codes.stored_sequence", "SELECT last_sequence FROM generated_codes WHERE id = %s")

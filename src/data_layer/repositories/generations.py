@@ -311,6 +311,10 @@ class GenerationRepository(Repository[Generation]):
         rows = await self._session.execute(named("generated_codes.growths", statement))
         return {row.id: row.growth for row in rows}
 
+    async def set_growth(self, code_id: UUID, growth: bytes) -> None:
+        """Store how the code of a variant has grown, packed."""
+        await self._session.run((sql.SET_GROWTH, (growth, code_id)))
+
     async def stored_variants(self, code_ids: Sequence[UUID]) -> Sequence[StoredVariant]:
         """Variants with their code, by index."""
         statement = (

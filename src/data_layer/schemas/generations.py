@@ -119,9 +119,15 @@ class CodePiece:
 
 @dataclass(frozen=True, slots=True)
 class WholeCode:
-    """The whole code of a variant so far, in place of what came before."""
+    """The whole code of a variant so far, in place of what came before.
+
+    Attributes:
+        code: the text.
+        growth: how it grew, packed, where that was noted elsewhere; it takes the place of what is known of that.
+    """
 
     code: str
+    growth: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,12 @@ class EarlierTurn(Input):
 
 
 class ReceivedVariant(Input):
-    """A variant that has ended; ``events`` are what happened while it was made, 2 MiB at most."""
+    """A variant that has ended.
+
+    Attributes:
+        events: what happened while it was made, 2 MiB at most.
+        growth: how its code grew, packed, where that was noted.
+    """
 
     index: int = Field(ge=0, lt=2**31)
     code: str | None = None
@@ -34,6 +39,7 @@ class ReceivedVariant(Input):
     result: VariantResult = VariantResult()
     message: str | None = None
     events: tuple[VariantEvent, ...] = Field((), max_length=10_000)
+    growth: bytes | None = None
 
 
 class ReceivedImage(Input):

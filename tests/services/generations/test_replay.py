@@ -69,7 +69,8 @@ async def test_a_replay_shows_how_the_code_grew_and_what_happened(data: DataLaye
     assert [step.length for step in replay.steps] == [len(state) for state in found]
     times = {state: step.at for state, step in zip(found, replay.steps, strict=True)}
     assert [(event.sequence, event.kind) for event in replay.events] == [(1, "thinking"), (4, "toolStart")]
-    assert replay.events[0].at <= times[states[0]] < times[states[1]] <= replay.events[1].at <= times[states[3]]
+    assert times[states[0]] < times[states[1]] <= replay.events[1].at <= times[states[3]]
+    assert replay.events[0].at < times[states[1]]
     assert replay.duration == max(replay.steps[-1].at, replay.events[-1].at)
     assert not replay.has_more_events
     for at, state in {at: state for state, at in times.items()}.items():  # The last one of each moment.

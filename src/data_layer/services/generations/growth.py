@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice, pairwise
 from time import time_ns
 from typing import NamedTuple
@@ -47,6 +47,7 @@ INTERVAL = 100
 
 _VERSION = 1
 _ADDED, _CUT, _COMPRESSED_CUT, _GAP = range(4)
+_LARGEST = 2 * MOST_REMOVED
 _KIND_BITS = 2
 _MOST_BITS = 63
 _SHORT = 200
@@ -110,6 +111,11 @@ class Growth:
         """All points but the last."""
         self._checksum = self._checked = 0
         """The CRC-32 of so many bytes of the code."""
+
+    @classmethod
+    def begun(cls) -> Growth:
+        """The growth of a variant that begins now."""
+        return cls(time_ns() // 1_000_000)
 
     @classmethod
     def resumed(cls, packed: bytes | None, code: bytes, started_at: datetime) -> Growth:
@@ -256,6 +262,22 @@ class StoredGrowth(NamedTuple):
     interval: int
     length: int
     points: Sequence[Point]
+
+
+def checked(packed: bytes | None, code: bytes) -> bytes | None:
+    """The growth of a code that was noted elsewhere, if it is one of this code."""
+    if packed is None or len(packed) > _LARGEST or steps_of(packed, code) is None:
+        return None
+    return packed
+
+
+def end_of(packed: bytes) -> datetime:
+    """When a code that was ``checked`` changed for the last time."""
+    begun_at, place = _number(packed, 1)
+    for _ in range(3):
+        _, place = _number(packed, place)
+    points = _points(packed, place)
+    return datetime.fromtimestamp((begun_at + (points[-1].at if points else 0)) / 1000, UTC)
 
 
 def beginning_of(packed: bytes) -> int | None:

@@ -27,10 +27,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import orjson
+from uuid_utils.compat import uuid7
 
 from data_layer.entities import AuditLog, GeneratedCode, Generation, GenerationEvent, Project
 from data_layer.entities.enums import AuditAction, CodeStack, GenerationStatus, GenerationType, RequestType
 from data_layer.entities.texts import WHITE_SPACE
+from data_layer.entities.time_ordered_ids import id_at
 from data_layer.errors import DuplicateError, InvalidValueError, NotFoundError, ValueTooLongError
 from data_layer.repositories.lineage import Candidates
 from data_layer.schemas.actors import Actor
@@ -44,6 +46,7 @@ from data_layer.services.files.owners import require_owner
 from data_layer.services.generations.access import open_project, view_of
 from data_layer.services.generations.accounting import charge, code_values
 from data_layer.services.generations.gallery import Gallery
+from data_layer.services.generations.growth import checked, end_of
 from data_layer.services.generations.requests import CODE_TYPES, without_secrets
 from data_layer.services.generations.streams import MAXIMUM_CODE, checked_event
 from data_layer.services.generations.text import encoded, storable
@@ -392,6 +395,7 @@ async def _add_variants(tx: UnitOfWork, generation: Generation, arrival: _Arriva
     siblings = await tx.codes.summaries_of([generation.id])
     known = {variant.variant_index for variant in siblings}
     added = [variant for variant in arrival.received.variants if variant.index not in known]
+    grown: list[tuple[UUID, bytes]] = []
     for variant in added:
         code, result = arrival.codes[variant.index], variant.result
         model = result.model or variant.model
@@ -414,9 +418,16 @@ async def _add_variants(tx: UnitOfWork, generation: Generation, arrival: _Arriva
             last_sequence=len(events),
         )
         tx.add(row)
+        growth = checked(variant.growth, row.code.encode())
+        if growth is not None:
+            grown.append((row.id, growth))
         for number, (kind, payload) in enumerate(events, 1):
-            tx.add(GenerationEvent(code_id=row.id, sequence=number, kind=kind, payload=payload))
+            # When each came is not known: it was before the end.
+            event_id = uuid7() if growth is None else id_at(end_of(growth))
+            tx.add(GenerationEvent(id=event_id, code_id=row.id, sequence=number, kind=kind, payload=payload))
     await tx.flush()
+    for code_id, growth in grown:
+        await tx.generations.set_growth(code_id, growth)
     return sorted(variant.index for variant in added)
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Sequence
+from datetime import datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -33,6 +34,7 @@ from data_layer.concurrency import cancel_and_wait
 from data_layer.entities.enums import GenerationStatus
 from data_layer.entities.json_values import json_object_of
 from data_layer.entities.texts import MAXIMUM_TEXT_SIZE
+from data_layer.entities.time_ordered_ids import id_at
 from data_layer.errors import (
     DataLayerError,
     GenerationEndedError,
@@ -49,7 +51,7 @@ from data_layer.services.generations.accounting import merged, packed
 from data_layer.services.generations.expiry import SWEEP_SECONDS, end_expired
 from data_layer.services.generations.followed import RUNNING
 from data_layer.services.generations.following import Followers
-from data_layer.services.generations.growth import Growth
+from data_layer.services.generations.growth import Growth, checked, end_of
 from data_layer.services.generations.live import EVENT_OVERHEAD, Change, Unpublished, common_end, common_start
 from data_layer.services.generations.publishing import LiveStreams, Sender
 from data_layer.services.generations.text import encoded, is_storable, storable, storable_json
@@ -87,6 +89,7 @@ class VariantStream:
         self.is_behind = False
         """Whether another process has stored more of it with the same token, so that this one has to read it again."""
         self._code = bytearray(encoded(state.code))
+        self._started_at = state.started_at
         self._growth = Growth.resumed(state.growth, bytes(self._code), state.started_at)
         self._is_code_changed = False
         self._events: list[tuple[int, str, str]] = []
@@ -130,16 +133,18 @@ class VariantStream:
         if events_size > MAXIMUM_WAITING_EVENTS:
             raise LimitReachedError("too many events of this variant wait to be stored; send this one again later")
         _checked_sequence(new[-1][0])
+        noted: datetime | None = None
         for whole, added in code:
-            if whole:
+            if whole is not None:
                 self._replace(added)
+                noted = self._take_growth(whole, added)
             elif added:
                 self._code += added
                 self.unpublished.note_appended()
                 self._is_code_changed = True
+        self._event_ids += [uuid7() if noted is None else id_at(noted) for _ in events]
         self._growth.note_continued(len(self._code))
         self._events += events
-        self._event_ids += [uuid7() for _ in events]
         self.unpublished.note_events(events)
         self._events_size = events_size
         self._received = new[-1][0]
@@ -203,17 +208,26 @@ class VariantStream:
             self._code[:] = code
             self._is_code_changed = True
 
-    def _changed_code(self, pieces: Sequence[Piece]) -> list[tuple[bool, bytes]]:
-        """The pieces of code as bytes, and for each whether it replaces what came before."""
+    def _take_growth(self, whole: WholeCode, code: bytes) -> datetime | None:
+        """Go on from a growth that was noted elsewhere, if there is one; returns when it ends."""
+        growth = None if whole.growth is None else checked(whole.growth, storable(code)[0].encode())
+        if growth is None:
+            return None
+        self._growth = Growth.resumed(growth, code, self._started_at)
+        self._is_code_changed = True
+        return end_of(growth)
+
+    def _changed_code(self, pieces: Sequence[Piece]) -> list[tuple[WholeCode | None, bytes]]:
+        """The pieces of code as bytes, each with what it is if it replaces what came before."""
         size = len(self._code)
-        changes: list[tuple[bool, bytes]] = []
+        changes: list[tuple[WholeCode | None, bytes]] = []
         for piece in pieces:
             match piece:
                 case CodePiece(str() as text):
-                    changes.append((False, encoded(text)))
+                    changes.append((None, encoded(text)))
                     size += len(changes[-1][1])
                 case WholeCode(str() as text):
-                    changes.append((True, encoded(text)))
+                    changes.append((piece, encoded(text)))
                     size = len(changes[-1][1])
                 case VariantEvent():
                     continue
