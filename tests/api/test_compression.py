@@ -123,6 +123,23 @@ async def test_no_event_waits_for_the_next_one(small: Any, encoding: str) -> Non
     assert (await sent(small, "/events", accept_encoding="zstd, gzip"))[0]["content-encoding"] == "gzip"
 
 
+@pytest.mark.parametrize("sizes", [[], [0], [1, 0, 300, 300], [16 * 1024, 300_000, 5, 300_000]], ids=str)
+async def test_events_are_one_whole_piece_of_gzip(sizes: list[int]) -> None:
+    """With the checksum of all of them, though each is compressed alone."""
+    events = [b"abcdefg" * (size // 7) + b"x" * (size % 7) for size in sizes]
+
+    async def stream() -> AsyncIterator[bytes]:
+        for event in events:
+            yield event
+
+    app = CompressionMiddleware(StreamingResponse(stream(), media_type="text/event-stream"))
+    head, pieces = await sent(app, "/", accept_encoding="gzip")
+    assert head["content-encoding"] == "gzip"
+    packed = b"".join(pieces)
+    assert gzip.decompress(packed) == b"".join(events)
+    assert len(packed) < sum(sizes) / 10 + 100
+
+
 @pytest.mark.parametrize(
     ("header", "expected"),
     [

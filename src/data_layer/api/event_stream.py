@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
-from time import monotonic
 
 import orjson
 from fastapi import Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from data_layer.api.routes import Call
-from data_layer.concurrency import jittered
+from data_layer.concurrency import cancel_and_wait, jittered
 from data_layer.errors import DataLayerError
 from data_layer.schemas.generation_stream import CodePatch, CodeState, FollowedEvent, StreamedEvent, VariantEnded
 from data_layer.web.authentication import reauthenticate
@@ -50,42 +50,83 @@ async def event_stream(call: Call, events: AsyncGenerator[FollowedEvent]) -> Res
     except asyncio.CancelledError:
         await _abandon(first, events)
         raise
-    return StreamingResponse(_lines(call, first, events), media_type="text/event-stream", headers=_HEADERS)
+    return _EventStream(call, first, events)
 
 
-async def _lines(
-    call: Call, following: asyncio.Future[FollowedEvent], events: AsyncGenerator[FollowedEvent]
-) -> AsyncIterator[bytes]:
-    check_at = monotonic() + HEARTBEAT_SECONDS
-    ends = stream_ends_of(call.scope)
-    over = ends.begin()
-    try:
-        yield _RETRY
-        while True:
-            await asyncio.wait(
-                (following, over), timeout=max(0.0, check_at - monotonic()), return_when=asyncio.FIRST_COMPLETED
-            )
-            if over.done():
-                yield _reconnect()
-                return
-            if monotonic() >= check_at:
-                await reauthenticate(call, call.caller)
-                check_at = monotonic() + HEARTBEAT_SECONDS
-                yield _HEARTBEAT
-            if not following.done():
-                continue
-            try:
-                event = following.result()
-            except StopAsyncIteration:
-                return
-            yield _encode(event)
-            following = asyncio.ensure_future(anext(events))
-    except DataLayerError as error:
-        problem = problem_of(call.scope, error)
-        yield b"event: problem\ndata: " + problem.model_dump_json(exclude_none=True).encode() + b"\n\n"
-    finally:
-        ends.forget(over)
-        await _abandon(following, events)
+class _EventStream(StreamingResponse):
+    """One task hands events on; that of the request watches the client, its session and the end of the process.
+
+    Nothing is made for a single event: a process has thousands of followers.
+    """
+
+    def __init__(self, call: Call, first: asyncio.Future[FollowedEvent], events: AsyncGenerator[FollowedEvent]) -> None:
+        super().__init__((), media_type="text/event-stream", headers=_HEADERS)
+        self._call = call
+        self._first = first
+        self._events = events
+        self._sending = asyncio.Lock()
+        """Held while something is sent: what compresses it takes one thing after the other."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ends = stream_ends_of(scope)
+        over = ends.begin()
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        left = asyncio.create_task(_until_left(receive), name="client-leaving")
+        handing_on = asyncio.create_task(self._hand_on(send), name="events")
+        try:
+            last = await self._watch(send, handing_on, left, over)
+            if last is not None:
+                async with self._sending:
+                    await cancel_and_wait(handing_on)
+                    await send({"type": "http.response.body", "body": last})
+        finally:
+            ends.forget(over)
+            await cancel_and_wait(handing_on, left)
+            await _abandon(self._first, self._events)
+
+    async def _watch(
+        self, send: Send, handing_on: asyncio.Task[None], left: asyncio.Task[None], over: asyncio.Future[None]
+    ) -> bytes | None:
+        """Wait for the end, and return what is sent last; None if nobody is there to read it."""
+        try:
+            while not await _any_done(handing_on, left, over):
+                await reauthenticate(self._call, self._call.caller)
+                if not self._sending.locked():  # Else the client shows by reading that it is there, or does not.
+                    await self._send(send, _HEARTBEAT)
+            if left.done():
+                return None
+            if not handing_on.done():
+                return _reconnect()
+            handing_on.result()
+        except DataLayerError as error:
+            problem = problem_of(self._call.scope, error)
+            return b"event: problem\ndata: " + problem.model_dump_json(exclude_none=True).encode() + b"\n\n"
+        return b""
+
+    async def _hand_on(self, send: Send) -> None:
+        await self._send(send, _RETRY)
+        try:
+            event = await self._first
+        except StopAsyncIteration:
+            return
+        await self._send(send, _encode(event))
+        async for event in self._events:
+            await self._send(send, _encode(event))
+
+    async def _send(self, send: Send, content: bytes) -> None:
+        async with self._sending:
+            await send({"type": "http.response.body", "body": content, "more_body": True})
+
+
+async def _until_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _any_done(*waited_for: asyncio.Future[None]) -> bool:
+    """Wait for one of them, or until it is time for a heartbeat."""
+    done, _ = await asyncio.wait(waited_for, timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    return bool(done)
 
 
 def _reconnect() -> bytes:

@@ -3,7 +3,7 @@
 | body | |
 | --- | --- |
 | JSON, text or a page of 1 KiB or more | compressed as the client prefers, zstd before gzip; longer ones in a thread |
-| server-sent events, progress | compressed, and each piece flushed; rather in gzip, which needs 12 KB and not 38 |
+| server-sent events, progress | each piece alone, once for all streams that it goes to; rather in gzip: see ``_Events`` |
 | images, parts of files, what is encoded already | as it is |
 | a request's body | decompressed up to the limit of the route, in a thread; what has more is refused with 413 |
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
 import zlib
 from collections.abc import Callable
 from functools import lru_cache
@@ -214,7 +215,55 @@ def _event_compressor(encoding: str) -> tuple[Compressor, int]:
     if encoding == "zstd":
         compressor = zstandard.ZstdCompressor(compression_params=_ZSTD_FOR_EVENTS)
         return compressor.compressobj(), zstandard.COMPRESSOBJ_FLUSH_BLOCK
-    return zlib.compressobj(_LEVELS["gzip"], zlib.DEFLATED, _GZIP + 10, 3), zlib.Z_SYNC_FLUSH
+    return _Events(), zlib.Z_SYNC_FLUSH
+
+
+class _Events:
+    """A stream in gzip (RFC 1952) whose pieces refer to none before them, so that other streams can have them too.
+
+    It keeps eight bytes where a compressor needs twelve thousand, and an event that goes to a hundred followers is
+    compressed once. What repeats from one event to the next takes its full place each time.
+    """
+
+    __slots__ = ("_checksum", "_has_begun", "_size")
+
+    def __init__(self) -> None:
+        self._checksum = self._size = 0
+        self._has_begun = False
+
+    def compress(self, data: bytes, /) -> bytes:
+        self._checksum = zlib.crc32(data, self._checksum)
+        self._size += len(data)
+        piece = (_shared_piece if len(data) <= _MOST_SHARED else _piece)(data)
+        if self._has_begun:
+            return piece
+        self._has_begun = True
+        return _GZIP_HEAD + piece
+
+    def flush(self, mode: int = zlib.Z_FINISH, /) -> bytes:
+        if mode != zlib.Z_FINISH:
+            return b""  # Each piece ends at a byte.
+        head = b"" if self._has_begun else _GZIP_HEAD
+        return head + _LAST_PIECE + struct.pack("<II", self._checksum, self._size % 2**32)
+
+
+_GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # Deflate, no time, an unknown system.
+_LAST_PIECE = b"\x03\x00"  # The last block, without content.
+_MOST_SHARED = 16 * 1024
+_PIECES = 256
+_SMALLEST_WINDOW = 9
+
+
+def _piece(data: bytes) -> bytes:
+    """Blocks of deflate that end at a byte, with a window of no more than the data needs."""
+    if not data:
+        return b""
+    bits = min(max(len(data).bit_length(), _SMALLEST_WINDOW), zlib.MAX_WBITS)
+    compressor = zlib.compressobj(_LEVELS["gzip"], zlib.DEFLATED, -bits, bits - _SMALLEST_WINDOW + 2)
+    return compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
+
+
+_shared_piece = lru_cache(maxsize=_PIECES)(_piece)
 
 
 async def _in_thread(work: Callable[..., bytes], *values: Any) -> bytes:
