@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run quick watch test test-all test-lowest test-servers coverage check format lint types docs build lock upgrade
+.PHONY: help run quick watch test test-all test-lowest fuzz test-servers coverage check format lint types docs build lock upgrade
 .PHONY: env-example clients screenshots translations clean mutants
 .PHONY: bench bench-http bench-followers bench-database bench-cache bench-storage bench-accounts bench-usage bench-projects bench-console bench-mix bench-bodies bench-generations bench-growth bench-recorder bench-operations
 
@@ -44,6 +44,9 @@ test-all: $(to_develop) ## Run the slow tests too: failovers, crashes, chaos, fu
 
 test-lowest: $(to_develop) ## Run the tests of the library with the lowest versions that pyproject.toml allows
 	@sh tools/test_lowest.sh $(ARGUMENTS)
+
+fuzz: $(to_develop) ## Send many requests that the description of the API allows and forbids, as everybody (FUZZ_EXAMPLES=20)
+	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20} $(bin)/pytest tests/api/test_fuzzed.py $(ARGUMENTS)
 
 test-servers: $(to_develop) ## Run the tests of the library against the servers TEST_DATABASE_URL and TEST_REDIS_URL
 	@$(pytest) -m "not slow" tests/api tests/audit tests/database/test_unit_of_work.py tests/repositories \

@@ -19,7 +19,8 @@ from schemathesis.engine import Status, events, from_schema
 
 from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
-from data_layer.entities.enums import UserRole
+from data_layer.entities.enums import ApiScope, UserRole
+from data_layer.schemas.actors import Actor
 from data_layer.server.http_server import HttpServer
 from tests.conftest import empty_tables
 from tests.services.accounts.support import make_account
@@ -38,6 +39,8 @@ def valid_form_is_accepted(
         raise AssertionError(f"valid by its description and refused as {code}: {response.text[:300]}")
 
 
+KEY = "key"
+"""Who asks with an API key of the owner."""
 ROLES = {"owner": UserRole.USER, "moderator": UserRole.MODERATOR, "administrator": UserRole.ADMIN}
 
 
@@ -62,6 +65,11 @@ def fuzzed_service(settings: Settings) -> Iterator[FuzzedService]:
             for name, role in ROLES.items():
                 user = await make_account(data, f"{name}@example.com", role=role)
                 service.tokens[name] = (await data.sessions.create(user.id)).token.get_secret_value()
+                if name == "owner":
+                    key = await data.api_keys.create(
+                        Actor.user(user.id, role), name="Fuzz", scopes=[ApiScope.READ, ApiScope.WRITE]
+                    )
+                    service.tokens[KEY] = key.secret.get_secret_value()
             server = HttpServer(create_app(data), listener, finish_seconds=1)
             server.start()
             ready.set()
@@ -95,6 +103,8 @@ def findings(service: FuzzedService, role: str | None, *, examples: int, everyth
             # Refused may be what cannot be done, such as fetching from an address that nobody has.
             "positive_data_acceptance": {"enabled": False},
             "negative_data_rejection": {"expected-statuses": refusals},
+            # RFC 6585 has a status for a missing If-Match.
+            "missing_required_header": {"expected-statuses": [400, 401, 403, 404, 422, 428]},
         },
         "phases": {
             "coverage": {"enabled": everything},

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from data_layer import Settings
-from tests.api.fuzzed import FuzzedService, findings, fuzzed_service
+from tests.api.fuzzed import KEY, FuzzedService, findings, fuzzed_service
 
-pytestmark = pytest.mark.timeout(900)
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "1"))
+"""`make fuzz` sends more, and tries everything as everybody."""
+
+pytestmark = pytest.mark.timeout(900 * EXAMPLES)
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +29,11 @@ def service(migrated: Settings, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield service
 
 
-@pytest.mark.parametrize("role", [None, "owner", "administrator"])
+@pytest.mark.parametrize("role", [None, "owner", KEY, "administrator"])
 def test_what_the_description_says_is_true(service: FuzzedService, role: str | None) -> None:
-    """Each operation with its examples, and requests that are valid and that are not."""
-    found = findings(service, role, examples=1)
+    """Each operation with its examples, and requests that are valid and that are not.
+
+    As the owner also with the limits of each value, and with what one answer leads to.
+    """
+    found = findings(service, role, examples=EXAMPLES, everything=role == "owner" or EXAMPLES > 1)
     assert not found, "\n".join(found)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Path, Query, Response
-from pydantic import Field, StringConstraints
+from pydantic import Field, StrictBool, StringConstraints
 
 from data_layer.api.progress import progress_of
 from data_layer.api.request_models import Body, Moment
@@ -185,21 +185,21 @@ class MailPage(Value):
 class StorageCheck(Body):
     """``deep`` reads every file and compares its hash, too."""
 
-    deep: bool = False
-    repair: bool = False
+    deep: StrictBool = False
+    repair: StrictBool = False
 
 
 class StorageCleanup(Body):
     """What was useless for so many hours."""
 
-    apply: bool = False
+    apply: StrictBool = False
     older_than_hours: Annotated[int, Field(ge=1, le=8760)] = 24
 
 
 class Round(Body):
     """With ``dry_run`` nothing is changed."""
 
-    dry_run: bool = False
+    dry_run: StrictBool = False
 
 
 routes = Routes("/v1/admin", "administration", keys=KeyScopes(ApiScope.ADMIN, ApiScope.ADMIN))
@@ -220,8 +220,8 @@ async def find_user(call: Call, user: _WhoseAddress) -> UserAdmin:
     return await call.data.accounts.find(call.actor, user)
 
 
-@routes.delete("/users/{user_id}", summary="Erase an account", status_code=204, errors=[404, 409])
-async def delete_user(call: Call, user_id: UUID) -> None:
+@routes.delete("/users/{user}", summary="Erase an account", status_code=204, errors=[404, 409])
+async def delete_user(call: Call, user_id: Annotated[UUID, Path(alias="user")]) -> None:
     """With its projects and files, for administrators. Only its id stays, for the audit trail."""
     await call.data.accounts.delete(call.actor, user_id)
 

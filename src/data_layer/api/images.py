@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import Query, Response
 from fastapi.responses import RedirectResponse
-from pydantic import Field, StringConstraints
+from pydantic import Field, StrictBool, StringConstraints
 
 from data_layer.api.assets import REDIRECT, SHOWN_FOR
 from data_layer.api.request_models import Body, Reason
@@ -58,7 +58,7 @@ class Rating(Body):
     """What an image is worth; what is not given is taken back, as a rating is one whole."""
 
     stars: Annotated[int, Field(ge=1, le=5)] | None = None
-    is_good: bool | None = None
+    is_good: StrictBool | None = None
     words: Annotated[str, StringConstraints(max_length=2000)] | None = None
 
 

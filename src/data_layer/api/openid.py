@@ -16,14 +16,16 @@ from data_layer.web.authentication import COOKIE, COOKIE_RULES, cookie_of
 
 _BACK = {303: {"description": "Where the browser goes on."}}
 
-Parameter = Annotated[str, StringConstraints(max_length=4096)]
+# All of them together fit into a URL of 8 KiB, which the server takes at most.
+Parameter = Annotated[str, StringConstraints(max_length=1024)]
+Code = Annotated[str, StringConstraints(max_length=4096)]
 
 
 class IssuerAnswer(Value):
     """What an issuer sends back with the browser; what else it sends is of no interest."""
 
     state: Parameter = ""
-    code: Parameter | None = None
+    code: Code | None = None
     error: Parameter | None = None
     iss: Parameter | None = None
 

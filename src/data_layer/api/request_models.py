@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, SecretStr, StrictBool, StringConstraints
 
 from data_layer.schemas.base import Value
 from data_layer.schemas.factors import FactorProof
@@ -52,7 +52,7 @@ class NewAccount(Body):
     first_name: Name
     last_name: Name
     display_name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)] | None = None
-    cookie: bool = False
+    cookie: StrictBool = False
 
 
 class Login(Body):
@@ -63,14 +63,14 @@ class Login(Body):
 
     email: Email
     password: Password
-    reactivate: bool = False
+    reactivate: StrictBool = False
     device_id: Annotated[str, StringConstraints(max_length=255)] | None = None
 
 
 class SessionLogin(Login):
     """Somebody who logs in to a session; with ``cookie`` the token goes into a cookie that no script can read."""
 
-    cookie: bool = False
+    cookie: StrictBool = False
 
 
 class FactorAnswer(Body):
@@ -96,7 +96,7 @@ class TokenFactor(FactorAnswer):
 class SessionFactor(TokenFactor):
     """The same for a session; with ``cookie`` its token goes into a cookie."""
 
-    cookie: bool = False
+    cookie: StrictBool = False
 
 
 class Confirmation(FactorAnswer):

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from fastapi import Query, Response
 from fastapi.responses import RedirectResponse
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StrictBool, StringConstraints, model_validator
 
 from data_layer.api.request_models import Body, Reason
 from data_layer.api.routes import CONTENT, Call, Routes
@@ -35,7 +35,7 @@ class Feedback(Body):
     """What a variant is worth: stars or a thumb, and why. It takes the place of what was said before."""
 
     stars: Annotated[int, Field(ge=1, le=5)] | None = None
-    is_good: Annotated[bool, Field(description="Thumb up, or down.")] | None = None
+    is_good: Annotated[StrictBool, Field(description="Thumb up, or down.")] | None = None
     words: Annotated[str, StringConstraints(max_length=2000)] | None = None
 
     @model_validator(mode="after")

@@ -321,12 +321,12 @@ class AdminCalls(Resource):
             ),
         )
 
-    async def delete_user(self, user_id: UUID | str) -> None:
+    async def delete_user(self, user: UUID | str) -> None:
         """Erase an account.
 
         With its projects and files, for administrators. Only its id stays, for the audit trail.
         """
-        await self.transport.respond(Call("DELETE", f"/v1/admin/users/{path_value(user_id)}"))
+        await self.transport.respond(Call("DELETE", f"/v1/admin/users/{path_value(user)}"))
 
     async def end_sessions(self, user_id: UUID | str) -> Ended:
         """Log somebody out everywhere.
