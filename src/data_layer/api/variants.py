@@ -11,11 +11,12 @@ from uuid import UUID
 
 from fastapi import Query, Response
 from fastapi.responses import RedirectResponse
-from pydantic import Field, StrictBool, StringConstraints, model_validator
+from pydantic import Field, StrictBool, StringConstraints
 
 from data_layer.api.request_models import Body, Reason
 from data_layer.api.routes import CONTENT, Call, Routes
 from data_layer.entities.enums import CodeStack
+from data_layer.errors import InvalidValueError
 from data_layer.schemas.codes import GeneratedCodeFull, VariantChanges
 from data_layer.schemas.generations import CodeDiff, GenerationView, VariantReplay
 from data_layer.schemas.projects import ProjectFull
@@ -37,12 +38,6 @@ class Feedback(Body):
     stars: Annotated[int, Field(ge=1, le=5)] | None = None
     is_good: Annotated[StrictBool, Field(description="Thumb up, or down.")] | None = None
     words: Annotated[str, StringConstraints(max_length=2000)] | None = None
-
-    @model_validator(mode="after")
-    def _require_something(self) -> Feedback:
-        if self == Feedback.model_construct():
-            raise ValueError("say something, or take it back with DELETE")
-        return self
 
 
 class VariantFork(Body):
@@ -161,6 +156,8 @@ async def fork(call: Call, response: Response, variant_id: UUID, body: VariantFo
 async def rate(call: Call, response: Response, variant_id: UUID, body: Feedback) -> GeneratedCodeFull:
     """Harmless to repeat."""
     values: dict[str, Any] = body.model_dump()
+    if set(values.values()) == {None}:
+        raise InvalidValueError("say something, or take it back with DELETE", field="body")
     return _tagged(response, await call.data.generations.rate(call.actor, variant_id, **values))
 
 
