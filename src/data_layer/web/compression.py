@@ -3,7 +3,7 @@
 | body | |
 | --- | --- |
 | JSON, text or a page of 1 KiB or more | compressed as the client prefers, zstd before gzip; longer ones in a thread |
-| server-sent events, progress | each piece alone, once for all streams that it goes to; rather in gzip: see ``_Events`` |
+| server-sent events, progress | each piece alone, once for all streams that get it; rather in gzip: see ``_Events`` |
 | images, parts of files, what is encoded already | as it is |
 | a request's body | decompressed up to the limit of the route, in a thread; what has more is refused with 413 |
 
