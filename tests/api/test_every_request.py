@@ -141,6 +141,7 @@ VALID: dict[str, Any] = {
     "display_name": "Ann Other",
     "avatar": "avatars/a.png",
     "reactivate": False,
+    "next": "/projects",
     "cookie": False,
     "device_id": "laptop",
     "proof": "x" * 43,
@@ -198,7 +199,7 @@ VALID: dict[str, Any] = {
 }
 """A value for each field that a body has; a new field needs one."""
 
-VALID_IN_PATHS = {"{index}": "1", "{number}": "1", "{currency}": "USD"}
+VALID_IN_PATHS = {"{index}": "1", "{number}": "1", "{currency}": "USD", "{provider}": "github"}
 NEEDED_QUERIES = {"PUT /v1/budgets/{currency}": f"user_id={UUID(int=0)}".encode()}
 
 JSON = (b"content-type", b"application/json")
