@@ -552,6 +552,10 @@ async def test_what_is_left_is_set_aside_under_an_id_of_the_caller(data: DataLay
     stranger = await stored_actor(data, email="bob@example.com")
     with pytest.raises(PermissionDeniedError):
         await data.usage.set_aside(stranger, mine, Decimal(1), user_id=identity(owner))
+    await data.usage.set_budget(SYSTEM, identity(stranger), Decimal(3))
+    with pytest.raises(DuplicateError, match="another budget"):
+        await data.usage.set_aside(stranger, mine, Decimal(1))
+    assert await reserved() == Decimal("0.01")
 
 
 async def test_reservations_of_a_dead_process_expire(data: DataLayer, owner: Actor) -> None:

@@ -150,6 +150,7 @@ class UsageService:
             expires_in: from a second to a day.
 
         Raises:
+            DuplicateError: the id belongs to a reservation of another budget.
             InvalidValueError: the amount is not above 0, or ``expires_in`` out of range.
         """
         user_id = _person(actor, user_id, Permission.RECORD_USAGE)
@@ -339,6 +340,8 @@ async def reserve_amount(tx: UnitOfWork, wanted: Reservation, expires_in: timede
     )
     if state is None:
         return wanted.model_copy(update={"expires_at": datetime.now(UTC) + expires_in, "is_limited": False})
+    if state.expires_at is None and state.remaining >= wanted.amount:
+        raise DuplicateError("the id belongs to a reservation of another budget; choose another one", field="id")
     if state.expires_at is None:
         raise BudgetExceededError(
             f"the budget of this month has {state.remaining:f} {wanted.currency} left, and {wanted.amount:f} are "
