@@ -131,7 +131,7 @@ WRITES: dict[str, Callable[[Story], Awaitable[object]]] = {
 SHOWN_NOWHERE = {
     *("open", "list", "search", "recent", "find", "details", "history", "version", "latest", "diff", "follow"),
     *("find_parent", "append", "write", "renew", "report_usage", "store", "count_copy", "count_download"),
-    *("tree", "open_variant", "compare", "shown", "replay", "state_at"),
+    *("tree", "open_variant", "compare", "shown", "replay", "state_at", "close"),
 }
 """Methods that change nothing that a list or a history shows, except while a variant runs."""
 
