@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import get_args
 
 import httpx
 import pytest
 import structlog
 from fastapi import FastAPI
+from pydantic import ValidationError, create_model
+from pydantic.fields import FieldInfo
 
 from data_layer import DataLayer
 from data_layer.api.app import create_app
+from data_layer.api.routes import ServiceRoute
 from data_layer.errors import DatabaseError, DatabaseUnavailableError
 from tests.observability.support import events, log_to_memory
 
@@ -219,3 +223,23 @@ async def test_what_anybody_may_call(client: httpx.AsyncClient) -> None:
         if not needs_none:
             answer = await client.request(method, re.sub(r"\{\w+\}", "1", path))
             assert (answer.status_code, answer.json()["code"]) == (401, "session_invalid"), operation
+
+
+def test_bodies_take_no_number_for_a_boolean(app: FastAPI) -> None:
+    taken = {
+        f"{route.path} {name}"
+        for route in app.routes
+        if isinstance(route, ServiceRoute) and route.body_field is not None
+        for name, field in getattr(route.body_field.field_info.annotation, "model_fields", {}).items()
+        if bool in {field.annotation, *get_args(field.annotation)} and _takes_zero(field)
+    }
+    assert taken == set()
+
+
+def _takes_zero(field: FieldInfo) -> bool:
+    assert field.annotation is not None
+    try:
+        create_model("Body", value=(field.annotation, field))(value=0)
+    except ValidationError:
+        return False
+    return True

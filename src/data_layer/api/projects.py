@@ -11,7 +11,7 @@ from uuid import UUID
 
 from fastapi import Path, Query, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
-from pydantic import Field, StringConstraints
+from pydantic import Field, StrictBool, StringConstraints
 
 from data_layer.api.request_models import Body, Reason
 from data_layer.api.routes import CONTENT, Call, Routes
@@ -109,7 +109,7 @@ class Clone(Body):
     """How to copy a project; see the operation."""
 
     name: str | None = None
-    history: bool = True
+    history: StrictBool = True
     version: Annotated[int, Field(ge=1, lt=2**31)] | None = None
 
 

@@ -128,7 +128,7 @@ class PasskeyLogin(Body):
     ``reactivate``: have an account back that its owner deactivated.
     """
 
-    reactivate: bool = False
+    reactivate: StrictBool = False
 
 
 class Address(Body):

@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 import orjson
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, StrictBool
 
 from data_layer.entities.enums import CodeStack, GenerationProvider, GenerationStatus, GenerationType
 from data_layer.schemas.base import Input, JsonObject, View
@@ -77,4 +77,4 @@ class VariantChanges(Input):
     """What to change in a variant. What is not given stays; ``name=None`` takes the name away."""
 
     name: str | None = None
-    is_favorite: bool = False
+    is_favorite: StrictBool = False

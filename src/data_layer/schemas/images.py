@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, StrictBool
 
 from data_layer.entities.enums import GenerationStatus, ImageKind, ImageProvider, ImageQuality, ImageStyle
 from data_layer.schemas.base import Input, JsonObject, Value, View
@@ -45,7 +45,7 @@ class ImageChanges(Input):
     """What to change of an image. What is not given stays; ``name=None`` takes the name away."""
 
     name: str | None = None
-    is_favorite: bool | None = None
+    is_favorite: StrictBool | None = None
 
 
 class GeneratedImagePublic(View):

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, StrictBool
 
 from data_layer.entities.enums import CodeStack, ProjectStatus, ProjectType
 from data_layer.schemas.base import Input, JsonObject, Value, View
@@ -64,8 +64,8 @@ class ProjectDraft(Input):
     instructions: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     tags: Sequence[str] = ()
-    is_public: bool = False
-    is_favorite: bool = False
+    is_public: StrictBool = False
+    is_favorite: StrictBool = False
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -82,8 +82,8 @@ class ProjectChanges(Input):
     instructions: str | None = None
     settings: dict[str, Any] | None = None
     tags: Sequence[str] | None = None
-    is_public: bool | None = None
-    is_favorite: bool | None = None
+    is_public: StrictBool | None = None
+    is_favorite: StrictBool | None = None
     metadata: dict[str, Any] | None = None
 
 

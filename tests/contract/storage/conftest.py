@@ -107,8 +107,8 @@ async def no_descriptor_is_left_open(opened: Opened) -> AsyncIterator[None]:
     async with opened():
         before = _descriptors()
     yield
-    # The connections of a client are closed by its own threads, a moment later.
-    for attempt in range(1500):
+    # The connections of a client are closed by its own threads: a moment later, or when they were idle for 90 s.
+    for attempt in range(5000):
         if _descriptors() <= before:
             return
         if attempt % 50 == 10:  # Seldom needed, and it takes longer than most tests.
