@@ -22,8 +22,10 @@ from data_layer import DataLayer
 from data_layer.entities.enums import UserRole
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.generations import CodePiece, FinishedVariant, GenerationRequest, VariantEvent, VariantModel
+from data_layer.schemas.images import NewImage
 from data_layer.schemas.projects import ProjectDraft
 from data_layer.schemas.usage import NewUsage
+from data_layer.schemas.users import ProfileChanges
 from data_layer.server.http_server import HttpServer
 from tests.file_content import picture
 from tests.needs_debian import find_program
@@ -158,7 +160,7 @@ async def test_people_in_front_of_a_browser(data: DataLayer, app: FastAPI, monke
         await tell_the_story(browser, base, project)
         await read_without_scripts(browser, base, project)
         hostile = await make_versions(data, owner, ATTACK)
-        await meet_hostile_content(browser, base, hostile)
+        await meet_hostile_content(data, browser, base, hostile, owner)
         await inspect_every_page(browser, base, project, hostile, str(ann.id))
         await follow_live(data, browser, base, project, owner)
         await replay_how_it_grew(browser, base, project)
@@ -286,30 +288,48 @@ async def read_without_scripts(browser: Browser, base: str, project: str) -> Non
             await expect(ann.page.locator("main")).to_contain_text(text)
 
 
-async def meet_hostile_content(browser: Browser, base: str, hostile: str) -> None:
+async def meet_hostile_content(data: DataLayer, browser: Browser, base: str, hostile: str, owner: Actor) -> None:
     """Names, prompts and what a model said are text everywhere, and the page is alone in its frame."""
+    assert owner.user_id
+    project_id, name = UUID(hostile.rpartition("/")[2]), ATTACK[:100]
+    await data.images.record(owner, project_id, NewImage(prompt=ATTACK, name=name, model=name), picture("PNG"))
+    await data.accounts.update_profile(owner, owner.user_id, ProfileChanges(first_name=name, display_name=name))
+    await data.usage.record(owner, NewUsage(key="hostile", provider=name, model=name, cost=Decimal(1)))
+    of_project = (
+        "",
+        "?v=1",
+        "/code?v=2",
+        "/compare?v=2&i=0",
+        "/compare?view=inline",
+        "/replay?v=3",
+        "/images",
+        "/settings",
+        "/shares",
+    )
+    own = ("/console/projects", "/console/projects?q=hacked", "/console/account", "/console/account/usage")
     async with person(browser, base) as ann:
         await ann.log_in("ann@example.com")
-        paths = (
-            "",
-            "?v=1",
-            "/code?v=2",
-            "/compare?v=2&i=0",
-            "/compare?view=inline",
-            "/replay?v=3",
-            "/settings",
-            "/shares",
-        )
-        for path in ("/console/projects", "/console/projects?q=hacked", *(f"{hostile}{part}" for part in paths)):
-            await ann.go(path)
-            await ann.page.wait_for_timeout(50)
-            assert await ann.page.evaluate("window.hacked === undefined"), path
+        await see_no_attack(ann, *own, *(f"{hostile}{part}" for part in of_project))
         await ann.go(hostile)
         assert ATTACK in await ann.page.locator("h1").inner_text()
         inside = ann.page.frames[1]
         assert await inside.evaluate("self.origin") == "null"
         with pytest.raises(Exception, match="SecurityError"):
             await inside.evaluate("document.cookie")
+    admin = ("people", f"people/{owner.user_id}", "audit", "usage", "files", "system", "doctor", "maintenance")
+    async with person(browser, base) as boss:
+        await boss.log_in("admin@example.com")
+        await see_no_attack(boss, *(f"/console/admin/{part}" for part in admin))
+        await boss.go("/console/admin/people")
+        await expect(boss.page.locator("main")).to_contain_text(name)
+    await data.accounts.update_profile(owner, owner.user_id, ProfileChanges(first_name="Ann", display_name=None))
+
+
+async def see_no_attack(somebody: Person, *paths: str) -> None:
+    for path in paths:
+        await somebody.go(path)
+        await somebody.page.wait_for_timeout(50)
+        assert await somebody.page.evaluate("window.hacked === undefined"), path
 
 
 async def inspect_every_page(browser: Browser, base: str, project: str, hostile: str, person_id: str) -> None:
