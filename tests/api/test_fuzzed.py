@@ -13,7 +13,7 @@ from tests.api.fuzzed import KEY, FuzzedService, findings, fuzzed_service
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "1"))
 """`make fuzz` sends more, and tries everything as everybody."""
 
-pytestmark = pytest.mark.timeout(900 * EXAMPLES)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900 * EXAMPLES)]
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from data_layer.entities import Entity
 
 from .test_documents import ROOT, _commands
 
+pytestmark = pytest.mark.slow
+
 SOURCE = ROOT / "docs"
 TARGET = SOURCE / "_build" / "html"
 # A fifth of its time is spent on looking for garbage in trees that are all needed.

@@ -44,6 +44,8 @@ from tests.storage.validation.pictures import (
     with_segments,
 )
 
+pytestmark = pytest.mark.slow
+
 TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 REMOVALS: tuple[MetadataRemoval, ...] = ("none", "location", "all")
 
