@@ -397,6 +397,7 @@ def call(data: DataLayer, actor: Actor, project: ProjectFull, image: GeneratedIm
 
 
 async def everything(data: DataLayer) -> tuple[Any, ...]:
+    await data._opened.view_counts.flush()  # Else views of others are counted meanwhile.
     async with data.transaction() as tx:
         images = [GeneratedImageFull.model_validate(image) for image in await tx.images.list()]
         return images, await tx.files.count(), await tx.audit.count(), await keys(data)

@@ -144,6 +144,8 @@ class SeedService:
         """
         if self._is_production:
             raise ConfigurationError("example data does not belong into production; set ENVIRONMENT to another one")
+        async with self._transactions() as tx:
+            is_unfinished = await tx.audit.find_one(context={EXAMPLE: _LOADED}) is None
         people: dict[str, Actor] = {}
         counts = dict.fromkeys(SeedReport.model_fields, 0)
         for entry in catalog()["users"]:
@@ -152,7 +154,8 @@ class SeedService:
 
         async def load_project(entry: dict[str, Any]) -> None:
             async with limit:
-                if await self._load_project(entry, people[entry["owner"]], counts):
+                owner = people[entry["owner"]]
+                if await self._load_project(entry, owner, counts, is_unfinished=is_unfinished):
                     on_progress(entry["name"])
                     counts["projects"] += 1
 
@@ -162,7 +165,7 @@ class SeedService:
         finally:
             await cancel_and_wait(*tasks)
         async with self._transactions() as tx:
-            if await tx.audit.find_one(context={EXAMPLE: _LOADED}) is None:
+            if is_unfinished:
                 description = "Loaded the example data"
                 tx.add(AuditLog.system_event(AuditAction.SYSTEM_MAINTENANCE, description, context={EXAMPLE: _LOADED}))
         return SeedReport(**counts)
@@ -209,8 +212,10 @@ class SeedService:
         if reason := entry.get("revoked_reason"):
             await self._services.sessions.revoke(SYSTEM, begun.session.id, reason=reason)
 
-    async def _load_project(self, entry: dict[str, Any], owner: Actor, counts: dict[str, int]) -> bool:
-        """Make a project, or what is missing of its generations and images because the process died."""
+    async def _load_project(
+        self, entry: dict[str, Any], owner: Actor, counts: dict[str, int], *, is_unfinished: bool
+    ) -> bool:
+        """Make a project, or what is missing of it because the process died."""
         async with self._transactions() as tx:
             known = await tx.projects.find_one(
                 user_id=owner.user_id, metadata_={EXAMPLE: entry["key"]}, status=list(ProjectStatus)
@@ -226,6 +231,7 @@ class SeedService:
             for share in entry.get("shares", ()):
                 await self._share(project, share)
                 counts["shares"] += 1
+        if known is None or any(made) or (is_unfinished and known.status is not ProjectStatus(entry["status"])):
             await self._move(project)
         return known is None
 
