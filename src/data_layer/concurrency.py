@@ -67,12 +67,17 @@ def ignore_error(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
+def cancel_and_ignore(task: asyncio.Task[Any]) -> None:
+    """Cancel a task, whose outcome nobody wants any more, without waiting for its end. Harmless when it has ended."""
+    task.cancel()
+    ignore_error(task)
+
+
 async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
     """End tasks and return when they have ended; how they ended is ignored, and ``None`` is ignored."""
     running = [task for task in tasks if task is not None]
     for task in running:
-        task.cancel()
-        ignore_error(task)
+        cancel_and_ignore(task)
     if running:
         await asyncio.wait(running)
 

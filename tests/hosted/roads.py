@@ -1,4 +1,4 @@
-"""The ways to PostgreSQL and Redis, which can be slow, closed, or cut while something passes."""
+"""The ways to PostgreSQL and Redis, which can be slow, frozen, closed, or cut while something passes."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ class Road:
         """Seconds for which each piece is held back."""
         self.is_open = True
         self.refused = asyncio.Event()
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -50,6 +52,13 @@ class Road:
         self.is_open = True
         self.refused.clear()
 
+    def freeze(self) -> None:
+        """Take connections and what comes on them, and pass nothing on until ``thaw``."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        self._flows.set()
+
     def after(self, size: int, act: Callable[[], object]) -> None:
         """Do something when so many further bytes have been sent to the server."""
         self._events.append((self._passed + size, act))
@@ -75,6 +84,7 @@ class Road:
                 while piece := await reader.read(65536):
                     if self.pause:
                         await asyncio.sleep(self.pause)
+                    await self._flows.wait()
                     writer.write(piece)
                     await writer.drain()
                     if counts:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,7 @@ from tests.openid.test_outage import Way
 from tests.services.accounts.support import actions
 
 from .fakes import ORIGIN, PUBLIC_URL, SECRET, Clerk, Page
+from .roads import database_url, road_to_database
 
 
 async def test_two_tabs_of_the_first_visit_make_one_account(ann: Page, data: DataLayer) -> None:
@@ -105,6 +107,48 @@ async def test_entitlement_is_answered_while_the_database_is_away(settings: Sett
                     stranger = await Page(client, clerk, "user_bob").send("POST", "/credits/has_credits")
                     assert (stranger.status_code, type(stranger.json()["detail"])) == (503, str)
             assert answers == [answers[0]] * 5
+
+
+async def test_entitlement_is_answered_in_time_while_the_database_is_silent(settings: Settings, clerk: Clerk) -> None:
+    """Also by a process that has not seen her before."""
+    url = settings.database.database_url
+    assert url is not None
+    async with road_to_database(url.get_secret_value()) as road:
+        replaced = settings.replaced(database_url=database_url(url.get_secret_value(), road), request_deadline=2)
+        async with DataLayer(replaced) as first, DataLayer(replaced) as second:
+            await empty_tables(first)
+            await first.cache.flush()
+            pages, clients = [], []
+            for each in (first, second):
+                transport = httpx.ASGITransport(whole_application(each))
+                clients.append(httpx.AsyncClient(transport=transport, base_url=PUBLIC_URL))
+                pages.append(Page(clients[-1], clerk, "user_ann"))
+            known = await pages[0].call("POST", "/credits/has_credits")
+            await first.usage.set_budget(SYSTEM, UUID(known["user_id"]), Decimal(0))
+            known = await pages[0].call("POST", "/credits/has_credits")
+            assert known["status"] == "subscriber_has_no_credits"
+            road.freeze()
+            stranger = Page(clients[1], clerk, "user_bob").send("POST", "/credits/has_credits")
+            calls = [
+                _timed(call) for call in (*(page.send("POST", "/credits/has_credits") for page in pages), stranger)
+            ]
+            *answers, (refused, seconds) = await asyncio.gather(*calls)
+            assert [answer.json() for answer, _ in answers] == [known, known]
+            assert max(after for _, after in answers) < 7
+            assert (refused.status_code, refused.json()["code"]) == (504, "deadline_exceeded")
+            assert "try again in a moment" in refused.json()["detail"]
+            assert seconds < 9
+            history = await pages[1].send("GET", "/generations/view?page=1")
+            assert (history.status_code, history.json()["code"]) == (504, "deadline_exceeded")
+            road.thaw()
+            assert await pages[1].call("POST", "/credits/has_credits") == known
+            for client in clients:
+                await client.aclose()
+
+
+async def _timed(call: Coroutine[Any, Any, httpx.Response]) -> tuple[httpx.Response, float]:
+    begun_at = time.monotonic()
+    return await call, time.monotonic() - begun_at
 
 
 async def test_keys_rotate_and_tokens_expire(ann: Page, clerk: Clerk, data: DataLayer) -> None:

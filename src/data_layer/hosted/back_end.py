@@ -92,9 +92,10 @@ class BackEnd:
         if secret is None:
             raise InvalidValueError("SAAS_API_SECRET is not set", field="saas_api_secret")
         routes, authorize = HostedRoutes(), by_back_end(secret)
-        routes.add("POST", STORE, self.store, authorize=authorize)
-        routes.add("POST", STORE_IMAGE_DATA, self.store_image_data, authorize=authorize)
-        routes.add("POST", STORE_IMAGE_URL, self.store_image_url, authorize=authorize)
+        # A page is stored also after its caller has given up; an image that no answer names is of no use.
+        routes.add("POST", STORE, self.store, authorize=authorize, takes_long=True)
+        for path, handler in ((STORE_IMAGE_DATA, self.store_image_data), (STORE_IMAGE_URL, self.store_image_url)):
+            routes.add("POST", path, handler, authorize=authorize, seconds=PATIENCE[path] - 1)
         return routes
 
     async def store(self, call: Call) -> dict[str, str]:

@@ -10,6 +10,7 @@ from uuid import UUID, uuid5
 
 from fastapi import HTTPException, Response
 
+from data_layer.concurrency import SingleFlight
 from data_layer.errors import CacheError, DatabaseError, InvalidValueError
 from data_layer.hosted import protocol
 from data_layer.hosted.routes import Call, HostedRoutes, by_person, by_person_first, json_answer
@@ -22,8 +23,10 @@ from data_layer.web.unrepeated import HAS_CREDITS
 log = get_log(__name__)
 
 _REMEMBERED_SECONDS = 600
-_ASKED_SECONDS = 5.0
+_ASKED_SECONDS = 3.0
 """For how long the database is asked who may generate."""
+_ENTITLEMENT_SECONDS = 8.0
+"""In which that is answered, or refused: their back end waits for little longer."""
 _MOST_DELETED = 1000
 _FEEDBACK_TYPE = "application/json"
 _NAMESPACE = UUID("6d3a1c52-3f43-4a0e-9a53-0f8f6d4a7a11")
@@ -31,7 +34,7 @@ _NAMESPACE = UUID("6d3a1c52-3f43-4a0e-9a53-0f8f6d4a7a11")
 
 def page_routes() -> HostedRoutes:
     """Return the calls of the page."""
-    routes = HostedRoutes()
+    routes, entitlement = HostedRoutes(), Entitlement()
     for method, path, handler in (
         ("POST", "/users/create", _create_user),
         ("POST", "/users/whats-new/seen", _remember_version),
@@ -46,7 +49,7 @@ def page_routes() -> HostedRoutes:
         ("POST", "/payments/create_portal_session", _refuse_payment),
     ):
         routes.add(method, path, handler, authorize=by_person)
-    routes.add("POST", HAS_CREDITS, _has_credits, authorize=by_person_first)
+    routes.add("POST", HAS_CREDITS, entitlement.has_credits, authorize=by_person_first, seconds=_ENTITLEMENT_SECONDS)
     for method, path in (("GET", ""), ("POST", ""), ("PATCH", "/{design_id}"), ("DELETE", "/{design_id}")):
         routes.add(method, DESIGNS_PATH + path, _answer_designs, authorize=by_person)
     return routes
@@ -55,6 +58,41 @@ def page_routes() -> HostedRoutes:
 def reservation_of(user_id: UUID) -> UUID:
     """The id of what is set aside for what a person generates: one for all that runs at once."""
     return uuid5(_NAMESPACE, str(user_id))
+
+
+class Entitlement:
+    """Says who may generate."""
+
+    def __init__(self) -> None:
+        # A silent database keeps one connection for a person, and nobody waits until it is given up.
+        self._asked: SingleFlight[UUID, bool] = SingleFlight("entitlement", cancel_abandoned=True)
+
+    async def has_credits(self, call: Call) -> dict[str, Any]:
+        """Any other answer stops every generation, so there is one while the database is away or silent, too."""
+        return {"user_id": str(call.user_id), "status": await self._status(call.data, call.actor, call.user_id)}
+
+    async def _status(self, data: DataLayer, actor: Actor, user_id: UUID) -> str:
+        key, amount = f"hosted_status:{user_id}", data.settings.hosted.saas_reservation
+        try:
+            async with asyncio.timeout(_ASKED_SECONDS):
+                has_credits = await self._asked.run(
+                    user_id, lambda: data.usage.set_aside(actor, reservation_of(user_id), amount)
+                )
+        except (DatabaseError, TimeoutError) as error:
+            log.warning("entitlement_from_cache", reason=getattr(error, "code", "timeout"))
+            return await _remembered(data, key) or protocol.HAS_CREDITS
+        status = protocol.HAS_CREDITS if has_credits else protocol.HAS_NO_CREDITS
+        with suppress(CacheError):  # It is only missed if the database goes away, too.
+            await data.cache.set(key, status, _REMEMBERED_SECONDS)
+        return status
+
+
+async def _remembered(data: DataLayer, key: str) -> str | None:
+    try:
+        status = await data.cache.get(key)
+    except CacheError:
+        return None
+    return status if isinstance(status, str) else None
 
 
 async def _answer_designs(call: Call) -> Response:
@@ -70,34 +108,6 @@ async def _remember_version(call: Call) -> dict[str, Any]:
     patch = protocol.seen_version((await call.object()).get("version"))
     await call.data.accounts.update_preferences(call.actor, call.user_id, patch)
     return {"success": True}
-
-
-async def _has_credits(call: Call) -> dict[str, Any]:
-    """Any other answer stops every generation, so there is one while the database is away, too."""
-    return {"user_id": str(call.user_id), "status": await _status(call.data, call.actor, call.user_id)}
-
-
-async def _status(data: DataLayer, actor: Actor, user_id: UUID) -> str:
-    key = f"hosted_status:{user_id}"
-    try:
-        async with asyncio.timeout(_ASKED_SECONDS):
-            amount = data.settings.hosted.saas_reservation
-            has_credits = await data.usage.set_aside(actor, reservation_of(user_id), amount)
-    except (DatabaseError, TimeoutError) as error:
-        log.warning("entitlement_from_cache", reason=getattr(error, "code", "timeout"))
-        return await _remembered(data, key) or protocol.HAS_CREDITS
-    status = protocol.HAS_CREDITS if has_credits else protocol.HAS_NO_CREDITS
-    with suppress(CacheError):  # It is only missed if the database goes away, too.
-        await data.cache.set(key, status, _REMEMBERED_SECONDS)
-    return status
-
-
-async def _remembered(data: DataLayer, key: str) -> str | None:
-    try:
-        status = await data.cache.get(key)
-    except CacheError:
-        return None
-    return status if isinstance(status, str) else None
 
 
 async def _show_trial(_call: Call) -> dict[str, int]:

@@ -16,13 +16,14 @@ from data_layer.layer import DataLayer
 from data_layer.schemas.actors import Actor
 from data_layer.web.authentication import authenticate, people_of
 from data_layer.web.bodies import read_body
-from data_layer.web.deadlines import UNREPEATED
+from data_layer.web.deadlines import UNREPEATED, Deadline, seconds_for
 from data_layer.web.rate_limits import admit
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
 _SMALL_BODY = 256 * 1024
+_ADVICE = "a server that is needed for it is slow or away; try again in a moment"
 
 
 class Call(Request):
@@ -78,7 +79,16 @@ class HostedRoutes:
     def __init__(self) -> None:
         self.router = APIRouter(include_in_schema=False)
 
-    def add(self, method: str, path: str, handler: Handler, *, authorize: Handler) -> None:
+    def add(
+        self,
+        method: str,
+        path: str,
+        handler: Handler,
+        *,
+        authorize: Handler,
+        seconds: float | None = None,
+        takes_long: bool = False,
+    ) -> None:
         """Declare a call.
 
         Args:
@@ -86,12 +96,18 @@ class HostedRoutes:
             path: may have parameters, which the handler reads itself.
             handler: returns what becomes JSON, or the whole answer.
             authorize: lets the caller through, or raises; it is called before the body is read.
+            seconds: in which it is answered or refused, apart from the time in which its body arrives; None:
+                REQUEST_DEADLINE.
+            takes_long: whether it may take any time.
         """
 
         async def answer(request: Request) -> Response:
-            call = Call(request.scope, request.receive)
-            await authorize(call)
-            content = await handler(call)
+            settings = people_of(request).data.settings.service
+            deadline = Deadline(seconds or seconds_for(settings, takes_long=takes_long), _ADVICE)
+            call = Call(request.scope, deadline.without(request.receive))
+            async with deadline:
+                await authorize(call)
+                content = await handler(call)
             return content if isinstance(content, Response) else json_answer(content)
 
         self.router.add_api_route(path, answer, methods=[method], name=handler.__name__)

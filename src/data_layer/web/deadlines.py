@@ -20,6 +20,7 @@ PROBE = Patience(Priority.PROBE)
 UNREPEATED = Patience(Priority.SHED_LAST)
 """How requests wait that nobody sends again, and that have no deadline."""
 _SHARE = 0.75
+_ADVICE = "what it was to change may have happened: look, or send it again with the same Idempotency-Key"
 
 
 def seconds_for(settings: ServiceSettings, *, takes_long: bool) -> float | None:
@@ -37,12 +38,14 @@ class Deadline:
 
     Args:
         seconds: its time; None: any.
+        advice: what the caller is advised to do when it is over.
     """
 
-    __slots__ = ("_is_over", "_limit", "_seconds")
+    __slots__ = ("_advice", "_is_over", "_limit", "_seconds")
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float | None, advice: str = _ADVICE) -> None:
         self._seconds = seconds
+        self._advice = advice
         self._is_over = False
         self._limit = asyncio.timeout(seconds)
 
@@ -63,8 +66,7 @@ class Deadline:
             await self._limit.__aexit__(kind, error, traceback)
         except TimeoutError:
             raise DeadlineExceededError(
-                f"the request was cancelled after {self._seconds:g} s; what it was to change may have happened: look, "
-                "or send it again with the same Idempotency-Key"
+                f"the request was cancelled after {self._seconds:g} s; {self._advice}"
             ) from None
 
     def without(self, receive: Receive) -> Receive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from uuid import UUID
 
-from data_layer.concurrency import SingleFlight
+from data_layer.concurrency import SingleFlight, cancel_and_ignore
 from data_layer.entities.enums import UserRole, UserStatus
 from data_layer.errors import (
     AccountInactiveError,
     AccountSuspendedError,
+    CacheError,
     DatabaseError,
     DataLayerError,
     EmailNotVerifiedError,
@@ -41,6 +43,8 @@ _MOST_TOKENS = 10_000
 _MOST_ACCOUNTS = 50_000
 _SHARED_SECONDS = 0.25
 _AWAY_SECONDS = 1.0
+_SILENT_SECONDS = 2.0
+"""After which time without an answer of the database the cache is asked."""
 _REFUSED_SECONDS = 10.0
 _REMEMBERED_SECONDS = 600
 """For how long the cache knows whose an identity is, and the role and status of the account: see ``_cached``."""
@@ -73,8 +77,8 @@ class BearerTokens:
     A token is verified when it is first seen, and again only when the issuer no longer publishes its key. What the
     account may do is believed for as long as the journal of changed sessions vouches for it, in which an account stands
     by its own id: so one that is suspended, or whose identity is unlinked, is refused everywhere within two seconds,
-    also if that was done by hand in SQL. While the database is away, the account comes from the cache, also in a
-    process that has not seen its owner before.
+    also if that was done by hand in SQL. While the database is away or silent, the account comes from the cache, also
+    in a process that has not seen its owner before.
 
     Args:
         transactions: where identities are kept.
@@ -174,10 +178,38 @@ class BearerTokens:
             except DatabaseError:
                 pass  # It may be back.
         try:
-            return await self._loads.run(verified.subject, lambda: self._load(verified, token))
+            return await self._load_unless_silent(verified, token)
         except DatabaseError:
             self._away_until = self._clock() + _AWAY_SECONDS
             return await self._cached(verified.subject)
+
+    async def _load_unless_silent(self, verified: VerifiedToken, token: str) -> _KnownAccount:
+        """The account from the database; from the cache if that has it and the database takes long to answer.
+
+        A first visit may take long too, because the issuer is asked; the cache does not know its account.
+        """
+        loading = asyncio.create_task(self._loads.run(verified.subject, lambda: self._load(verified, token)))
+        try:
+            await asyncio.wait([loading], timeout=_SILENT_SECONDS)
+            if not loading.done() and (known := await self._remembered(verified.subject)) is not None:
+                self._away_until = self._clock() + _AWAY_SECONDS
+                return known
+            return await loading
+        finally:
+            cancel_and_ignore(loading)
+
+    async def _remembered(self, subject: str) -> _KnownAccount | None:
+        """What the cache has of an account, without asking the database.
+
+        Raises:
+            AuthenticationError: the account is not active.
+        """
+        with suppress(CacheError):
+            user_id = await self._cache.get(subject_key(self._issuer, subject), as_type=str)
+            if user_id is not None:
+                found = await self._cache.get(standing_key(UUID(user_id)), as_type=_Standing)
+                return None if found is None else self._known_account(UUID(user_id), found)
+        return None
 
     async def _cached(self, subject: str, *, fresh: bool = False) -> _KnownAccount:
         """The account as the cache has it, from which a suspension and an unlinked identity remove it.
@@ -207,15 +239,19 @@ class BearerTokens:
         found = await self._cache.get_or_load(
             standing_key(user_id), standing, _REMEMBERED_SECONDS, as_type=_Standing, fresh=fresh
         )
-        _require_active(found.status)
-        return _KnownAccount(Actor.user(user_id, found.role), user_id, 0, "", self._clock())
+        return self._known_account(user_id, found)
+
+    def _known_account(self, user_id: UUID, standing: _Standing) -> _KnownAccount:
+        _require_active(standing.status)
+        return _KnownAccount(Actor.user(user_id, standing.role), user_id, 0, "", self._clock())
 
     async def _remind(self, subject: str, known: _KnownAccount) -> _KnownAccount:
-        """Store again what is known of an account, for when the database is away; nobody waits for it."""
+        """Store again what is known of an account, for when the database is away."""
         known = replace(known, remembered_at=self._clock())
         _keep(self._known, subject, known, _MOST_ACCOUNTS)
-        with suppress(DatabaseError):
-            await self._cached(subject, fresh=True)
+        with suppress(DatabaseError, TimeoutError):
+            async with asyncio.timeout(_SILENT_SECONDS):
+                await self._cached(subject, fresh=True)
         return known
 
     async def _load(self, verified: VerifiedToken, token: str) -> _KnownAccount:
