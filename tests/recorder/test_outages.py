@@ -24,11 +24,15 @@ from data_layer.errors import (
     InvalidValueError,
     StorageUnavailableError,
 )
-from data_layer.recorder import run
+from data_layer.recorder import application, run
 from data_layer.recorder.protocol import CANCELLED
 from data_layer.recorder.tape import VariantTape
+from data_layer.schemas.actors import SYSTEM
 from data_layer.services.files import FileService
 from data_layer.services.generations import GenerationService
+from data_layer.web.authentication import COOKIE
+from tests.conftest import empty_tables
+from tests.hosted.roads import database_url, road_to_database
 
 from .backend import SECRETS, Backend, Stage, edit, request
 from .conftest import Recorded, ends, messages, serving, until, variants_of
@@ -395,3 +399,42 @@ async def test_one_request_makes_one_project_whatever_fails_after_it(served: Rec
         await served.settled()  # From the disk.
     page = await served.data.projects.list(await served.person())
     assert len(page.projects) == 1
+
+
+async def test_a_silent_database_keeps_nothing_waiting(
+    settings: Settings, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the application, and not its probes; what cannot be known is refused in time."""
+    url = settings.database.database_url
+    assert url is not None
+    monkeypatch.setattr(application, "KNOWN_SECONDS", 1.0)
+    backend.play = lambda stage: stage.complete("<p>one</p>")
+    async with road_to_database(url.get_secret_value()) as road:
+        replaced = settings.replaced(database_url=database_url(url.get_secret_value(), road), request_deadline=1)
+        async with DataLayer(replaced) as data:
+            await empty_tables(data)
+            async with serving(data, backend) as served, served.client() as client:
+                assert (await client.get("/v1/projects")).status_code == 200
+                road.freeze()
+                async with asyncio.timeout(10):
+                    assert len(await served.ask(request())) > 3
+                    assert (await client.get("/livez")).status_code == 200
+                paths = ("/api/design-systems", "/my-projects/tree/00000000-0000-0000-0000-000000000000")
+                async with asyncio.timeout(10):
+                    answers = await asyncio.gather(*map(client.get, (*paths, "/local-assets/kept.png")))
+                assert [(each.status_code, each.json()["code"]) for each in answers] == [(503, "deadline_exceeded")] * 3
+                async with asyncio.timeout(10):
+                    assert (await client.get("/v1/projects")).status_code in {503, 504}
+                road.thaw()
+                await served.settled()
+            async with serving(data, backend, needs_login=True) as served:
+                user = await data.accounts.create(SYSTEM, email="ann@example.com", first_name="Ann", last_name="B")
+                session = await data.sessions.create(user.id)
+                road.freeze()
+                await asyncio.sleep(2)  # Until copies of sessions are not believed any more.
+                async with asyncio.timeout(10):
+                    cookie = f"{COOKIE}={session.token.get_secret_value()}"
+                    async with served.connect(Cookie=cookie) as websocket:
+                        [refused] = [each async for each in messages(websocket)]
+                assert refused == {"type": "error", "value": "The server cannot be reached; try again in a moment."}
+                road.thaw()

@@ -16,14 +16,13 @@ from data_layer.layer import DataLayer
 from data_layer.schemas.actors import Actor
 from data_layer.web.authentication import authenticate, people_of
 from data_layer.web.bodies import read_body
-from data_layer.web.deadlines import UNREPEATED, Deadline, seconds_for
+from data_layer.web.deadlines import TRY_AGAIN, UNREPEATED, Deadline, seconds_for
 from data_layer.web.rate_limits import admit
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
 _SMALL_BODY = 256 * 1024
-_ADVICE = "a server that is needed for it is slow or away; try again in a moment"
 
 
 class Call(Request):
@@ -103,7 +102,7 @@ class HostedRoutes:
 
         async def answer(request: Request) -> Response:
             settings = people_of(request).data.settings.service
-            deadline = Deadline(seconds or seconds_for(settings, takes_long=takes_long), _ADVICE)
+            deadline = Deadline(seconds or seconds_for(settings, takes_long=takes_long), TRY_AGAIN)
             call = Call(request.scope, deadline.without(request.receive))
             async with deadline:
                 await authorize(call)

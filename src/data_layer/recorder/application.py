@@ -38,6 +38,7 @@ from data_layer.recorder.protocol import APPLICATION_ERROR, ASSETS_PATH, GENERAT
 from data_layer.recorder.recorder import Recorder
 from data_layer.recorder.usage import printed_usage_is_heard
 from data_layer.web.cross_origin import origins_with_cookies
+from data_layer.web.deadlines import TRY_AGAIN, Deadline, seconds_for
 from data_layer.web.design_systems import DESIGNS_PATH, answer_designs
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ LOGIN_PATH = "/console/login"
 _INDEX = "index.html"
 _NOT_LOGGED_IN = "Log in first: reload this page."
 _READING = frozenset({"GET", "HEAD"})
+KNOWN_SECONDS = 8.0
+"""In which it is known who sends a request, or else the request is refused."""
+_PROBES = frozenset({"/livez", "/readyz"})
+"""Nobody's: they are answered whatever the database does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,7 @@ class RecordedApplication:
         if scope["type"] == "websocket":
             await self._connect(scope, receive, send)
         elif self._is_for_service(scope["path"]):
-            await self._service(await self._people.with_session(scope), receive, send)
+            await self._serve(scope, receive, send)
         else:
             await self._answer(scope, receive, send)
 
@@ -150,9 +155,20 @@ class RecordedApplication:
         paths = [getattr(route, "path", "/") for route in self._service.routes]
         return frozenset(map(_first_segment, paths)) - {"", "api"}
 
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] not in _PROBES:
+            try:
+                async with Deadline(KNOWN_SECONDS, TRY_AGAIN):
+                    scope = await self._people.with_session(scope)
+            except DataLayerError as error:
+                await _unavailable(error)(scope, receive, send)
+                return
+        await self._service(scope, receive, send)
+
     async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            actor = await self._people.actor_of(scope)
+            async with Deadline(KNOWN_SECONDS, TRY_AGAIN):
+                actor = await self._people.actor_of(scope)
         except PermissionDeniedError:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
@@ -195,10 +211,14 @@ class RecordedApplication:
         self, scope: Scope, receive: Receive, answer: Callable[[Actor, Request], Awaitable[Response | None]]
     ) -> Response | None:
         """The answer for a person; without a session, the way to the log-in page."""
-        request = Request(scope, receive)
+        deadline = Deadline(seconds_for(self._data.settings.service, takes_long=False), TRY_AGAIN)
+        request = Request(scope, deadline.without(receive))
         try:
-            # Theirs allows pages of any origin; ours must not, because nobody logs in on a laptop.
-            actor = await self._people.actor_of(scope)
+            async with deadline:
+                # Theirs allows pages of any origin; ours must not, because nobody logs in on a laptop.
+                actor = await self._people.actor_of(scope)
+                with _context_of(scope, actor):
+                    return await answer(actor, request)
         except AuthenticationError:
             if scope["method"] in _READING and "text/html" in request.headers.get("accept", ""):
                 return RedirectResponse(f"{LOGIN_PATH}?next={quote(scope['path'])}", 303)
@@ -208,18 +228,12 @@ class RecordedApplication:
                 return None  # As it is without us.
             return JSONResponse({"detail": str(error)}, 403)
         except DataLayerError as error:
-            return JSONResponse({"detail": str(error), "code": error.code}, 503)
-        with _context_of(scope, actor):
-            return await answer(actor, request)
+            return _unavailable(error)
 
     async def _answer_person(self, actor: Actor, request: Request) -> Response:
-        try:
-            if _is_below(request.url.path, DESIGNS_PATH):
-                return await answer_designs(self._data, actor, request)
-            return await answer_projects(self._data, actor, request)
-        except DataLayerError as error:
-            log.warning("request_failed", code=error.code)
-            return JSONResponse({"detail": str(error), "code": error.code}, 503)
+        if _is_below(request.url.path, DESIGNS_PATH):
+            return await answer_designs(self._data, actor, request)
+        return await answer_projects(self._data, actor, request)
 
     async def _page_file(self, _actor: Actor, request: Request) -> Response | None:
         """A file of the built page, if the path names one."""
@@ -279,13 +293,19 @@ class RecordedApplication:
 
     async def _kept_asset(self, path: str) -> Response:
         try:
-            kept = await self._recorder.assets.answer(path)
+            async with Deadline(seconds_for(self._data.settings.service, takes_long=False), TRY_AGAIN):
+                kept = await self._recorder.assets.answer(path)
         except DataLayerError as error:
-            return JSONResponse({"detail": str(error), "code": error.code}, 503)
+            return _unavailable(error)
         return kept or JSONResponse({"detail": "Not Found"}, 404)
 
     def _with_state(self, scope: Scope) -> Scope:
         return {**scope, "state": dict(self._state)}
+
+
+def _unavailable(error: DataLayerError) -> Response:
+    log.warning("request_failed", code=error.code)
+    return JSONResponse({"detail": str(error), "code": error.code}, 503)
 
 
 def _first_segment(path: str) -> str:

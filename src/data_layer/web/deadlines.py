@@ -20,6 +20,8 @@ PROBE = Patience(Priority.PROBE)
 UNREPEATED = Patience(Priority.SHED_LAST)
 """How requests wait that nobody sends again, and that have no deadline."""
 _SHARE = 0.75
+TRY_AGAIN = "a server that is needed for it is slow or away; try again in a moment"
+"""What people are advised where no request has an Idempotency-Key."""
 _ADVICE = "what it was to change may have happened: look, or send it again with the same Idempotency-Key"
 
 
