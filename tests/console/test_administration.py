@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from data_layer.errors import StorageUnavailableError
 from data_layer.observability.levels import LevelFile
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.audit import AuditFilter, AuditView
+from data_layer.schemas.statistics import FigureSample
 from data_layer.schemas.usage import NewUsage
 from data_layer.services.files.check import CheckReport
 from data_layer.services.files.maintenance import FileMaintenance
@@ -149,6 +151,48 @@ async def test_the_figures_are_those_of_stats(data: DataLayer, admin: Visitor) -
     assert figures.database.server in page
     assert 'hx-trigger="every 10s"' in page
     assert "projects" in page
+    assert "has not recorded anything in the last half hour" in page
+
+
+async def test_the_last_half_hour_is_drawn_when_the_page_opens(data: DataLayer, admin: Visitor) -> None:
+    now = datetime.now(UTC)
+
+    def sample(seconds: float, connections: int | None, commits: int) -> FigureSample:
+        moment = now - timedelta(seconds=seconds)
+        return FigureSample(taken_at=moment, process="host-7:42", connections=connections, commits=commits)
+
+    samples = [
+        sample(900, 3, 1000),
+        sample(890, 5, 1020),
+        sample(880, None, 1010),  # The database was away, and its counters have begun again.
+        sample(870, 4, 1010),
+        sample(300, 4, 1010),  # The service was away.
+        sample(290, 23, 1095),
+    ]
+    await data.cache.set("data-layer:figure-samples", samples, ttl=60)
+    page = await admin.look(f"{ADMIN}/system")
+    (line,) = re.findall(
+        r'aria-label="Connections in the last half hour: 3 . 23"><[^>]*><path class="line" d="([^"]*)"', page
+    )
+    runs = [
+        [tuple(map(float, place.split(","))) for place in run.split("L")]
+        for run in line.split("M")[1:]
+        if "h" not in run
+    ]
+    assert [len(run) for run in runs] == [2, 2]
+    assert line.count("M") == 3
+    assert "h0.01" in line, "one sample alone is a dot"
+    (first, second), (third, last) = runs
+    assert (first[0], last[0]) == (pytest.approx(50, abs=0.5), pytest.approx(83.9, abs=0.5))
+    assert (first[1], last[1]) == (23, 1), "the lowest value is at the bottom, the highest one at the top"
+    assert second[1] < first[1]
+    assert third[1] > last[1]
+    assert "Commits in the last half hour: 0/s \N{EN DASH} 8.5/s" in page
+    assert "Process host-7:42 records them" in page
+    rows = re.findall(r'<tr><th scope="row">(.+?)</th>(.+?)</tr>', page)
+    assert rows[0][0] == f"{samples[-1].taken_at:%H:%M}"
+    assert '<td class="right">8.5/s</td>' in rows[0][1]
+    assert '<td class="right">23</td>' in rows[0][1]
 
 
 async def test_the_doctor_shows_what_he_finds(data: DataLayer, admin: Visitor) -> None:

@@ -452,7 +452,7 @@ async def administrate(browser: Browser, base: str) -> None:
         await expect(page.locator(".progress")).to_contain_text("Nothing was removed")
         await page.get_by_role("link", name="Health").click()
         await expect(page.locator("dd").first).to_have_text(re.compile(r"MiB"))
-        await expect(page.locator(".spark polyline").first).to_have_attribute("points", re.compile("100"))
+        await expect(page.locator(".spark .line").first).to_be_visible()
         await page.get_by_role("link", name="Doctor").click()
         await expect(page.locator("main")).to_contain_text("PostgreSQL")
         await page.get_by_role("link", name="Maintenance").click()

@@ -93,6 +93,7 @@ CALLS: dict[str, Call] = {
     "usage.entries": lambda d, a, u, _: d.usage.entries(a, user_id=u.id),
     "usage.set_budget": lambda d, a, u, _: d.usage.set_budget(a, u.id, Decimal(1)),
     "accounts.verify": lambda d, a, u, _: d.accounts.verify(a, u.id),
+    "figure_history.recent": lambda d, a, _u, _: d.figure_history.recent(a),
     "operations.change_log_level": lambda d, a, _u, _: d.operations.change_log_level(
         a, LogLevel.WARN, timedelta(minutes=1)
     ),

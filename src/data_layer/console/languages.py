@@ -11,7 +11,7 @@ from importlib import resources
 from io import BytesIO
 
 from babel import Locale
-from babel.dates import format_date, format_datetime, format_timedelta
+from babel.dates import format_date, format_datetime, format_time, format_timedelta
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_compact_decimal, format_currency, format_decimal, format_percent
@@ -51,6 +51,14 @@ class Language:
     def moment(self, moment: datetime | None) -> str:
         """Date and time of UTC."""
         return "" if moment is None else f"{format_datetime(moment, 'medium', locale=self.locale)} UTC"
+
+    def minute(self, moment: datetime) -> str:
+        """The time of day, of UTC."""
+        return str(format_time(moment, "HH:mm", tzinfo=UTC, locale=self.locale))
+
+    def milliseconds(self, value: float | None) -> str:
+        """A duration; a dash where there is none."""
+        return _NONE if value is None else f"{self.number(round(value, 2))} ms"
 
     def day(self, day: date) -> str:
         """A date without its year."""

@@ -93,6 +93,8 @@ class Renderer:
         environment.filters.update(
             ago=language.ago,
             moment=language.moment,
+            minute=language.minute,
+            milliseconds=language.milliseconds,
             day=language.day,
             number=language.number,
             compact=language.compact,

@@ -43,6 +43,7 @@ from data_layer.services.audit.service import AuditService
 from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.designs import DesignSystemService
 from data_layer.services.fetching import Fetcher
+from data_layer.services.figure_history import FigureHistory
 from data_layer.services.files import (
     FileMaintenance,
     FileRemoval,
@@ -194,11 +195,13 @@ class Container:
     health: HealthService
     """Whether database, cache and storage work."""
     statistics: StatisticsService
+    """Figures of database, cache and storage."""
+    figure_history: FigureHistory
+    """The same figures of the last half hour."""
     first_administrator: FirstAdministratorService
     """Makes the first administrator."""
     operations: OperationService
     """The health of everything, and what is logged, for administrators."""
-    """Figures of database, cache and storage."""
 
 
 async def open_container(
@@ -367,6 +370,7 @@ async def open_container(
         seed=traced("seed", seed),
         health=traced("health", HealthService(transactions, cache.check, storage.check)),
         statistics=traced("statistics", statistics),
+        figure_history=FigureHistory(statistics, transactions, cache),
         first_administrator=traced("first_administrator", FirstAdministratorService(accounts, cache)),
         operations=traced("operations", _operations(settings, database, transactions)),
     )

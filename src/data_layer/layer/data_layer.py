@@ -20,6 +20,7 @@ from data_layer.services.accounts import AccountService
 from data_layer.services.api_keys import ApiKeyService
 from data_layer.services.audit.service import AuditService
 from data_layer.services.designs import DesignSystemService
+from data_layer.services.figure_history import FigureHistory
 from data_layer.services.files import FileMaintenance, FileService, LocalFileServer, PublicFileServer
 from data_layer.services.first_administrator import FirstAdministratorService
 from data_layer.services.generations import GenerationService
@@ -330,6 +331,11 @@ class DataLayer:
             PermissionDeniedError: the actor is not an administrator.
         """
         return await self._opened.statistics.gather(actor)
+
+    @property
+    def figure_history(self) -> FigureHistory:
+        """The same figures of the last half hour, which the service records."""
+        return self._opened.figure_history
 
     @property
     def tracing(self) -> Tracing | None:

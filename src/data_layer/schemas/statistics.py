@@ -155,3 +155,26 @@ class FileStatistics(Value):
     by_owner: tuple[FileUsage, ...] = ()
     by_state: tuple[FileUsage, ...] = ()
     notes: dict[str, str] = Field(default_factory=dict)
+
+
+class FigureSample(Value):
+    """What the charts of the console show of one moment; ``None`` is what could not be asked.
+
+    ``commits`` counts up. ``process`` recorded it; ``cache_hit_rate``, ``near_size`` and ``latency_ms`` are its own.
+    """
+
+    taken_at: datetime
+    process: str
+    database_size: int | None = None
+    connections: int | None = None
+    block_hit_rate: float | None = None
+    commits: int | None = None
+    waiting_for_locks: int | None = None
+    cache_size: int | None = None
+    cache_hit_rate: float | None = None
+    keys: int | None = None
+    near_size: int | None = None
+    latency_ms: float | None = None
+    stored_size: int | None = None
+    file_count: int | None = None
+    free_size: int | None = None

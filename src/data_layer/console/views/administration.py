@@ -12,7 +12,7 @@ from uuid import UUID
 from fastapi import HTTPException, Query, Response
 from pydantic import BaseModel, StringConstraints
 
-from data_layer.console.charts import costs_of_days, shares_of
+from data_layer.console.charts import costs_of_days, each_minute, lines_of, shares_of
 from data_layer.console.forms import choice
 from data_layer.console.pages import Note, PageCall, Pages
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel, UserRole, UserStatus
@@ -22,8 +22,10 @@ from data_layer.schemas.audit import AuditFilter, AuditView, ExportFormat
 from data_layer.schemas.doctor import Outcome
 from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.schemas.operations import LogLevel
+from data_layer.schemas.statistics import FileUsage
 from data_layer.schemas.usage import UsageGroup
 from data_layer.schemas.users import UserAdmin
+from data_layer.services.figure_history import HISTORY
 from data_layer.services.files.check import CheckReport
 from data_layer.services.files.cleanup import CleanupReport
 from data_layer.web.downloads import download
@@ -296,26 +298,39 @@ async def clean_files(call: PageCall) -> Response:
 
 async def _files(call: PageCall) -> dict[str, object]:
     usage = await call.data.file_maintenance.usage(call.actor)
-    found = await _names(call, {UUID(each.name) for each in usage.by_owner if each.name != "system"})
-    names = {str(user_id): email for user_id, email in found.items()} | {"system": call.text("the service itself")}
+    names = await _owners(call, usage.by_owner)
     return {
         "usage": usage,
         "types": shares_of([(each.name, each.stored_size) for each in usage.by_type]),
-        "owners": shares_of([(names.get(each.name, each.name), each.stored_size) for each in usage.by_owner]),
+        "owners": shares_of([(names[each.name], each.stored_size) for each in usage.by_owner]),
+    }
+
+
+async def _owners(call: PageCall, usage: Collection[FileUsage]) -> dict[str, str]:
+    """What to call the owners of files, by what the figures call them."""
+    found = await _names(call, {UUID(each.name) for each in usage if each.name != "system"})
+    addresses = {str(user_id): email for user_id, email in found.items()}
+    return {each.name: addresses.get(each.name, each.name) for each in usage} | {
+        "system": call.text("the service itself")
     }
 
 
 @pages.get("/system")
 async def system(call: PageCall) -> Response:
-    """The figures of database, cache and storage; the page asks for them again every few seconds."""
+    """The figures of database, cache and storage, now and in the last half hour; the page asks again and again."""
     figures = await call.data.statistics(call.actor)
+    samples = await call.data.figure_history.recent(call.actor)
     storage, database = figures.storage, figures.database
+    names = {} if storage is None else await _owners(call, storage.by_owner)
     return call.page(
         "system.html",
         figures=figures,
+        lines=lines_of(samples, figures.taken_at - HISTORY, figures.taken_at),
+        minutes=each_minute(samples),
+        recorder=samples[-1].process if samples else None,
         tables=[] if database is None else shares_of([(each.name, each.size) for each in database.tables or ()]),
         types=[] if storage is None else shares_of([(each.name, each.size) for each in storage.by_type]),
-        owners=[] if storage is None else shares_of([(each.name, each.size) for each in storage.by_owner]),
+        owners=[] if storage is None else shares_of([(names[each.name], each.size) for each in storage.by_owner]),
     )
 
 
