@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -68,7 +69,7 @@ async def test_one_process_records_and_another_one_takes_over(
 ) -> None:
     monkeypatch.setattr(figure_history, "_PATIENCE", 500)  # A recorder that is busy for long is not taken for dead.
     with pytest.MonkeyPatch.context() as on_second_host:
-        on_second_host.setattr(figure_history.socket, "gethostname", lambda: "second")
+        on_second_host.setattr(socket, "gethostname", lambda: "second")
         second = await DataLayer(settings).open()
     try:
         async with data.figure_history.recording():
