@@ -219,7 +219,7 @@ class RegularFlush(Generic[Error]):
         flush: writes. It may raise what is ``expected``, and nothing else.
         expected: the kind of errors that pass.
         on_error: called with such an error; the next attempt comes ``retry_seconds`` later than usual.
-        on_loss: called with such an error at the end, when there is no further attempt.
+        on_loss: called with such an error at the end, when no attempt follows.
         seconds: between two times.
         retry_seconds: see ``on_error``.
         name: of the task.

@@ -72,7 +72,7 @@ class Patience:
     """How work waits while the database has no connection for it.
 
     Attributes:
-        priority: who is served, and refused, first.
+        priority: which callers are served first, and refused last.
         seconds: how long it waits; None: DB_POOL_TIMEOUT.
     """
 

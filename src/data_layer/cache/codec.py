@@ -1,7 +1,7 @@
 """Values to bytes and back: JSON or raw bytes in a small versioned envelope, compressed where it pays. Never pickle.
 
 An envelope is two bytes and the payload. The first byte, 0xC1, occurs in no UTF-8 text, so what another program
-wrote is told apart; it is also the version. The second says what the payload is (0 JSON, 1 bytes; plus 0x80 when it
+wrote is recognised; it is also the version. The second says what the payload is (0 JSON, 1 bytes; plus 0x80 when it
 is compressed). A whole number of 64 bits has no envelope: it is Redis's own integer, so that INCRBY works on it.
 
 The kinds 2, 3 and 4 are markers, not values: the lease of the caller that loads the value, the intents of writers about

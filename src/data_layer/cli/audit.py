@@ -17,12 +17,12 @@ from data_layer.cli.output import (
     console,
     counted,
     new_file,
+    notice,
     print_json,
     print_table,
     read_settings,
     run,
     say,
-    tell,
 )
 from data_layer.config import Settings
 from data_layer.errors import InvalidValueError
@@ -149,7 +149,7 @@ def export(
     if as_json and output is not None:
         print_json({"file": str(output), "entries": count})
     else:
-        tell(f"Exported {count:,} entries.")
+        notice(f"Exported {count:,} entries.")
 
 
 def _filter(*given: Any) -> AuditFilter:
@@ -212,7 +212,7 @@ async def _export(settings: Settings, wanted: AuditFilter, form: Format, view: D
     def progress(total: int) -> None:
         nonlocal count
         if total // _TOLD_AFTER > count // _TOLD_AFTER:
-            tell(f"{total:,} entries …")
+            notice(f"{total:,} entries …")
         count = total
 
     async with DataLayer(settings) as data:

@@ -13,6 +13,7 @@ from data_layer.cli.output import (
     AsJson,
     console,
     counted,
+    notice,
     print_facts,
     print_json,
     print_table,
@@ -20,7 +21,6 @@ from data_layer.cli.output import (
     run,
     say,
     size,
-    tell,
 )
 from data_layer.config import Settings
 
@@ -64,7 +64,7 @@ def keys(
     for key in found:
         say(key)
     if there_are_more:
-        tell(f"These are {counted(limit, 'key')} of more; for the others: --limit")
+        notice(f"These are {counted(limit, 'key')} of more; for the others: --limit")
 
 
 @commands.command()

@@ -14,13 +14,13 @@ from data_layer.cli.output import (
     console,
     counted,
     new_file,
+    notice,
     print_facts,
     print_json,
     print_table,
     run_with_data,
     say,
     size,
-    tell,
 )
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def print_code_check(report: CodeCheckReport) -> None:
         ]
         print_table(counted(len(rows), "problem"), ("Problem", "Project", "Versions", "SHA-256"), rows)
     if not report.is_clean:
-        tell(
+        notice(
             "Sizes, hashes and such texts of codes as are also in a row or in another project are repaired with: "
             "data-layer storage check --apply. Others come back from a backup only."
         )

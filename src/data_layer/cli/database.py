@@ -13,13 +13,13 @@ from data_layer.cli.output import (
     AsJson,
     counted,
     fail,
+    notice,
     print_facts,
     print_json,
     print_table,
     read_settings,
     run,
     say,
-    tell,
 )
 from data_layer.config import Settings
 from data_layer.errors import ConfigurationError
@@ -122,7 +122,7 @@ def check(
         for difference in report.differences:
             say(str(difference))
         if remedy := _remedy(report.state.require_current):
-            tell(remedy)
+            notice(remedy)
     if codes and not as_json:
         print_code_check(codes)
     if not report.agrees or (codes and not codes.is_clean):
@@ -185,10 +185,10 @@ def _confirm(settings: Settings, question: str, *, yes: bool, force: bool, as_js
 
 def _print_progress(progress: MigrationProgress) -> None:
     if progress.revision is None:
-        tell("Waiting for another process that is migrating …")
+        notice("Waiting for another process that is migrating …")
     else:
         revision = progress.revision
-        tell(f"{progress.number}/{progress.total} {revision.identifier} {revision.title}: {progress.event}")
+        notice(f"{progress.number}/{progress.total} {revision.identifier} {revision.title}: {progress.event}")
 
 
 def _remedy(require: Callable[[], None]) -> str | None:
@@ -224,7 +224,7 @@ async def _check(settings: Settings, *, schema_only: bool) -> tuple[SchemaReport
         return report, None
     async with open_transactions(settings) as transactions:
         check = CodeCheck(
-            transactions, repair=False, on_progress=lambda seen: tell(f"Compared {counted(seen, 'text')} of codes …")
+            transactions, repair=False, on_progress=lambda seen: notice(f"Compared {counted(seen, 'text')} of codes …")
         )
         return report, await check.run()
 
@@ -236,8 +236,8 @@ async def _seed(settings: Settings) -> tuple[SeedReport, dict[str, str]]:
 
     def note(email: str, password: str) -> None:
         # At once, so that it is not lost if the rest fails.
-        tell(f"Log in as {email} with the password {password} (shown only now)")
+        notice(f"Log in as {email} with the password {password} (shown only now)")
         login.update(email=email, password=password)
 
     async with DataLayer(settings) as data:
-        return await data.seed.load(lambda name: tell(f"Added {name}"), note), login
+        return await data.seed.load(lambda name: notice(f"Added {name}"), note), login

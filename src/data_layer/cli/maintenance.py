@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from data_layer.cli.output import FAILED, AsJson, print_facts, print_json, read_settings, run, tell
+from data_layer.cli.output import FAILED, AsJson, notice, print_facts, print_json, read_settings, run
 from data_layer.config import Settings
 from data_layer.schemas.maintenance import MaintenanceReport
 
@@ -62,7 +62,7 @@ def _print(report: MaintenanceReport) -> None:
     facts = {label: _shown(getattr(report, name)) for name, label in _FACTS.items()}
     print_facts("There is to do" if report.is_dry_run else "Done", facts)
     for problem in report.problems:
-        tell(f"Left for the next run: {problem}", style="yellow")
+        notice(f"Left for the next run: {problem}", style="yellow")
 
 
 def _shown(value: object) -> str:
@@ -75,7 +75,7 @@ async def _run(settings: Settings, *, dry_run: bool, quiet: bool) -> Maintenance
 
     def progress(step: str, count: int) -> None:
         if not quiet and count:
-            tell(f"{step.replace('_', ' ')}: {count:,}", style="dim")
+            notice(f"{step.replace('_', ' ')}: {count:,}", style="dim")
 
     async with DataLayer(settings) as data:
         return await data.maintenance.run(SYSTEM, dry_run=dry_run, on_progress=progress)

@@ -101,8 +101,8 @@ def say_emphasized(beginning: str, text: str, ranges: Iterable[tuple[int, int]])
     console.print(line, soft_wrap=True)
 
 
-def tell(text: str, *, style: str = "") -> None:
-    """The same beside the output: progress and warnings."""
+def notice(text: str, *, style: str = "") -> None:
+    """Print a line of progress, or a warning, to standard error."""
     _error_console.print(Text(plain(text), style=style), soft_wrap=True)
 
 

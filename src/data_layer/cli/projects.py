@@ -19,6 +19,7 @@ from data_layer.cli.output import (
     AsJson,
     console,
     counted,
+    notice,
     print_facts,
     print_json,
     print_table,
@@ -26,7 +27,6 @@ from data_layer.cli.output import (
     say,
     say_emphasized,
     size,
-    tell,
 )
 from data_layer.cli.transfer import export_project
 
@@ -82,7 +82,7 @@ def list_projects(
     cells = [(p.name, p.type, p.status, p.version_count, f"{p.updated_at:%Y-%m-%d}", p.owner, p.id) for p in rows]
     print_table(title, _COLUMNS[:shown], [row[:shown] for row in cells], right=("Versions",))
     if hidden := _COLUMNS[shown:]:
-        tell(f"Not shown in {console.width} columns: {' and '.join(hidden)}; widen the terminal, or use --json")
+        notice(f"Not shown in {console.width} columns: {' and '.join(hidden)}; widen the terminal, or use --json")
 
 
 @commands.command()
@@ -277,7 +277,7 @@ def clone(
         print_json(copy)
     else:
         say(f"{copy.name} has {counted(copy.generation_count, 'version')}.")
-        tell(f"Show it with: data-layer projects show {copy.id}")
+        notice(f"Show it with: data-layer projects show {copy.id}")
 
 
 def _print_hits(found: SearchPage) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from data_layer.cli.output import FAILED, fail, read_settings, readable_errors, tell
+from data_layer.cli.output import FAILED, fail, notice, read_settings, readable_errors
 from data_layer.config import Settings
 from data_layer.errors import ConfigurationError, DataLayerError
 from data_layer.extras import require_extra
@@ -48,7 +48,7 @@ def start(
 
     SIGTERM or Ctrl-C ends it in order: /readyz refuses at once, for SHUTDOWN_DELAY seconds requests are still taken,
     and within SHUTDOWN_TIMEOUT more those under way are answered, what was collected is written, and everything is
-    closed. A second signal waits for nobody's requests.
+    closed. A second signal stops without waiting for requests under way.
 
     Exit codes: 0 after such an end; 1 when it could not start, or did not end in time; 128 and the number of the signal
     when it was stopped before it was ready.
@@ -93,7 +93,7 @@ def run_service(service: Coroutine[Any, Any, bool]) -> None:
         with readable_errors(as_json=False):
             is_well = _run_in_loop(service)
     except StoppedBeforeReady as stopped:
-        tell("Stopped before it was ready.")
+        notice("Stopped before it was ready.")
         raise typer.Exit(128 + stopped.signal) from None
     if not is_well:
         raise typer.Exit(FAILED)

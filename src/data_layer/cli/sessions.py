@@ -11,12 +11,12 @@ import typer
 from data_layer.cli.output import (
     AsJson,
     counted,
+    notice,
     print_json,
     print_table,
     read_settings,
     run,
     say,
-    tell,
 )
 from data_layer.config import Settings
 
@@ -66,7 +66,7 @@ def revoke(
     if [session is not None, user is not None, everybody].count(True) != 1:
         raise typer.BadParameter("name one session by its id, or a user with --user, or everybody with --all")
     if everybody and not yes and not typer.confirm("Log everybody out?", err=True):
-        tell("Nothing was changed.")
+        notice("Nothing was changed.")
         raise typer.Abort
     count = run(_revoke(read_settings(as_json=as_json), session, user, reason), as_json=as_json)
     if as_json:

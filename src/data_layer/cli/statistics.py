@@ -13,7 +13,7 @@ import orjson
 import typer
 from rich.live import Live
 
-from data_layer.cli.output import FAILED, AsJson, console, print_json, read_settings, run, tell
+from data_layer.cli.output import FAILED, AsJson, console, notice, print_json, read_settings, run
 from data_layer.cli.statistics_screen import Screen
 from data_layer.config import Settings
 
@@ -52,7 +52,7 @@ def stats(
     else:
         Screen().print(figures)
         for name, reason in figures.errors.items():
-            tell(f"{name}: {reason}", style="red")
+            notice(f"{name}: {reason}", style="red")
     if figures.errors:
         raise typer.Exit(FAILED)
 

@@ -13,6 +13,7 @@ from data_layer.cli.output import (
     FAILED,
     AsJson,
     counted,
+    notice,
     print_facts,
     print_json,
     print_table,
@@ -20,7 +21,6 @@ from data_layer.cli.output import (
     run,
     say,
     size,
-    tell,
 )
 from data_layer.config import Settings
 from data_layer.errors import ConfigurationError
@@ -50,7 +50,7 @@ def init(*, allow_public: AllowPublic = False, as_json: AsJson = False) -> None:
         print_json({"backend": settings.storage.storage_backend, "place": place, "unknown": list(unknown)})
     else:
         for line in unknown:
-            tell(f"The server did not say, which does no harm: {line}", style="yellow")
+            notice(f"The server did not say, which does no harm: {line}", style="yellow")
         say(f"The {settings.storage.storage_backend} storage is ready: {place}")
 
 
@@ -91,7 +91,7 @@ def check(
             ]
             print_table(counted(len(rows), "problem"), ("Problem", "Storage", "Key"), rows)
         if not report.is_clean:
-            tell(
+            notice(
                 "Orphans go with: data-layer storage cleanup. Wrong sizes and headers are repaired, where the "
                 "bytes are there, with: data-layer storage check --apply. Missing and damaged files come back from a "
                 "backup only."
@@ -131,7 +131,7 @@ def cleanup(
     }
     print_facts("Removed" if report.applied else "Would be removed", facts)
     if not report.applied:
-        tell("Nothing was removed. To remove it: data-layer storage cleanup --apply")
+        notice("Nothing was removed. To remove it: data-layer storage cleanup --apply")
 
 
 @commands.command()
@@ -199,7 +199,7 @@ async def _check(settings: Settings, *, deep: bool, repair: bool) -> tuple[Check
 
     async with DataLayer(settings) as data:
         files = await data.file_maintenance.check(
-            SYSTEM, deep=deep, repair=repair, on_progress=lambda seen: tell(f"Compared {counted(seen, 'object')} …")
+            SYSTEM, deep=deep, repair=repair, on_progress=lambda seen: notice(f"Compared {counted(seen, 'object')} …")
         )
         return files, await data.maintenance.check_codes(repair=repair)
 
@@ -214,7 +214,7 @@ async def _cleanup(settings: Settings, *, hours: float, apply: bool, everywhere:
             apply=apply,
             everywhere=everywhere,
             older_than=timedelta(hours=hours),
-            on_progress=lambda what, count: tell(f"{what.replace('_', ' ')}: {count:,} …"),
+            on_progress=lambda what, count: notice(f"{what.replace('_', ' ')}: {count:,} …"),
         )
 
 
@@ -227,7 +227,7 @@ async def _migrate(settings: Settings, target: str) -> MigrationReport:
         raise ConfigurationError(f"--to must be one of: {', '.join(kinds)}")
     async with DataLayer(settings) as data:
         return await data.file_maintenance.migrate(
-            StorageKind(target), on_progress=lambda done: tell(f"{counted(done, 'object')} …")
+            StorageKind(target), on_progress=lambda done: notice(f"{counted(done, 'object')} …")
         )
 
 

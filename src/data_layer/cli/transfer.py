@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_layer.cli.codes import Replaces
-from data_layer.cli.output import AsJson, counted, new_file, print_json, print_table, run_with_data, say, tell
+from data_layer.cli.output import AsJson, counted, new_file, notice, print_json, print_table, run_with_data, say
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
@@ -37,7 +37,7 @@ def import_files(
         targets = ImportTargets(
             data.transaction, data.projects, data.generations, data.files, data.images, data.designs
         )
-        importer = Importer(targets, owner.id, is_dry_run=dry_run, on_progress=tell)
+        importer = Importer(targets, owner.id, is_dry_run=dry_run, on_progress=notice)
         return await importer.run(paths)
 
     report = run_with_data(work, as_json=as_json)
@@ -80,7 +80,7 @@ def export_project(
     )
     say(f"Wrote {exported.name} with {', '.join(parts)} to {target}")
     if exported.missing:
-        tell(f"{counted(exported.missing, 'file')} could not be read; data-layer storage check says more.")
+        notice(f"{counted(exported.missing, 'file')} could not be read; data-layer storage check says more.")
 
 
 def _print_report(report: ImportReport) -> None:

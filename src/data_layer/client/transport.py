@@ -7,7 +7,7 @@ no answer, or 502, 503, 504                            GET, PUT and DELETE are s
                                                        Idempotency-Key; everything else fails
 429, 409 ``still_running``                             the same, after ``Retry-After``
 401, and the client has a refresh token                the tokens are renewed once, and the request is sent again:
-                                                       who is refused has not been listened to
+                                                       a refused request has changed nothing
 a DELETE that was repeated answers 404                 it has succeeded before
 =====================================================  ================================================================
 """

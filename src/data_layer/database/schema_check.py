@@ -2,7 +2,7 @@
 
 PostgreSQL itself writes both sides: the models are created once more as temporary tables, in a transaction that is
 rolled back, and read from the catalogs in the same way as the real ones. So ``IN ('a', 'b')`` and what the server made
-of it are never told apart by mistake, and nothing that a model can say is left out.
+of it are never taken for different by mistake, and nothing that a model can say is left out.
 """
 
 from __future__ import annotations

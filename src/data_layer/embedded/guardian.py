@@ -2,8 +2,8 @@
 
 Started by :mod:`data_layer.embedded.link` through ``start_guardian.py``, never by hand: it inherits the lock of the
 folder and a listening socket. A user sends one line of JSON naming the programs of the servers that it needs and gets
-one line back: their addresses, or an error. It then keeps the connection. Before it goes it may send ``leave`` and is
-told whether it was the last; the connection of the last one closes when everything has ended.
+one line back: their addresses, or an error. It then keeps the connection. Before it goes it may send ``leave`` and
+learns whether it was the last; the connection of the last one closes when everything has ended.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Guardian:
         if self._users:
             writer.close()
         else:
-            # Left open, and referred to: its end tells the last user that this process has ended.
+            # Left open, and referred to: its end shows the last user that this process has ended.
             self._last_users.append(writer)
             self._finished.set()
 

@@ -69,7 +69,7 @@ def new_values(entity: type[Entity], **values: Any) -> dict[str, Any]:
 
 
 def wanted_value(entity: type[Entity], name: str, value: Any) -> Any:
-    """A value that is looked for in a column, checked for its type: one that no row can hold is nobody's wish.
+    """A value that is looked for in a column, checked for its type: no caller wants one that no row can hold.
 
     A name without a column is left to the caller. Texts may have any length and form, because callers pass on what
     people typed; those that fit no row find none.

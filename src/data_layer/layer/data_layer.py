@@ -325,7 +325,7 @@ class DataLayer:
         """Figures of database, cache and storage, after about ten seconds at most; cheap enough for any moment.
 
         Args:
-            actor: who reads them; by default the operator.
+            actor: the reader; by default the operator.
 
         Raises:
             PermissionDeniedError: the actor is not an administrator.

@@ -154,7 +154,7 @@ async def ask_one(database: Database, question: str, parameters: dict[str, Any] 
     return (await ask(database, question, parameters))[0]
 
 
-# Rows of the trail are never changed; whoever may not, need not be able to.
+# Rows of the trail are never changed, so no role needs the right to do it.
 _APPEND_ONLY = AuditLog.__tablename__
 _RIGHTS = """
 SELECT wanted.name AS "table", string_agg(privilege, ', ') AS missing

@@ -112,7 +112,7 @@ SELECT EXISTS (
 """),
 )
 
-# Pairs before the account's own row, as counting goes: whoever locks in the same order never waits in a circle.
+# Pairs before the account's own row, as counting goes: with one order of locks no two transactions wait for each other.
 _FORGET = named(
     "login_attempts.forget",
     text("""

@@ -1,4 +1,4 @@
-"""The ``refresh_tokens`` table: each token is exchanged once, and its row stays to tell when it comes again."""
+"""The ``refresh_tokens`` table: each token is exchanged once, and its row stays, so that a second use is noticed."""
 
 # ruff: noqa: S608  (only texts of this package stand in the statements; values are passed as parameters)
 from __future__ import annotations

@@ -59,7 +59,7 @@ class ChangeBatch:
 
     ``server`` names the run of the server, ``clock`` is its time in seconds since 1970, ``snapshot`` is what the next
     reading begins from; all transactions before ``oldest`` had ended, and none from ``next_one`` on had begun.
-    ``changes`` holds sessions with the latest transaction that changed them; ``None``: too many to be told.
+    ``changes`` holds sessions with the latest transaction that changed them; ``None``: too many to list.
     """
 
     server: str

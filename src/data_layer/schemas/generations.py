@@ -72,7 +72,7 @@ class FinishedVariant(Input):
 
     Attributes:
         code: of one that is complete, its code; of another, what there was of it.
-        model: who made it, unless the result says so.
+        model: the model that made it, unless the result names one.
         status: how it ended: completed, failed or cancelled.
         result: what is known of it; what it has cost is recorded in the ledger.
         error_message: why it failed.

@@ -68,13 +68,13 @@ async def metrics_of_workers(folder: Path, listener: socket.socket) -> AsyncIter
 async def _answering(snapshot: Callable[[], Awaitable[Snapshot]], listener: socket.socket) -> AsyncIterator[None]:
     """Answer ``GET /metrics`` inside, and nothing else."""
 
-    async def tell(request: Request) -> Response:
+    async def expose(request: Request) -> Response:
         # Writing it down takes longer than collecting it, and needs nothing of the event loop.
         content, media_type = await asyncio.to_thread(render, await snapshot(), request.headers.get("accept", ""))
         return Response(content, media_type=media_type)
 
     limits = ConnectionLimits(connections=_SCRAPERS)
-    server = HttpServer(Starlette(routes=[Route("/metrics", tell)]), listener, finish_seconds=1, limits=limits)
+    server = HttpServer(Starlette(routes=[Route("/metrics", expose)]), listener, finish_seconds=1, limits=limits)
     server.start()
     try:
         yield

@@ -43,7 +43,7 @@ class CachedProjects:
         self._cache = cache
 
     async def project(self, project_id: UUID) -> ProjectFull:
-        """A project, whoever asks.
+        """A project, whichever actor asks.
 
         Raises:
             NotFoundError: there is none, or it is deleted.

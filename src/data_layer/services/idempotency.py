@@ -135,7 +135,7 @@ class IdempotentRequests:
         return self._decrypted(claim, key, known.answer)
 
     async def _settle(self, execution: Execution, key: str) -> None:
-        """Keep the answer, or give the key back. A failure here harms nobody's request: the lease ends by itself."""
+        """Keep the answer, or give the key back. A failure here harms no request: the lease ends by itself."""
         try:
             async with self._transactions() as tx:
                 if execution.answer is None:

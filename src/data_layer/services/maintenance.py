@@ -103,7 +103,7 @@ class MaintenanceService:
         """One round.
 
         Args:
-            actor: who asks.
+            actor: the caller.
             dry_run: change nothing, and report what there is to do.
             on_progress: called with the step and a number, again and again.
 

@@ -10,7 +10,7 @@ is shown, their permanent addresses take the place of those. A code itself stays
 | such a permanent address, after an edit of what was shown | the same, at the host of today |
 | anything else | what it says |
 
-The id of the variant behind ``#`` tells lineage where a code belongs that comes back: ``variant_shown`` compares both
+The id of the variant behind ``#`` shows lineage where a code belongs that comes back: ``variant_shown`` compares both
 without what showing has changed, so it knows each form that was ever handed out.
 """
 

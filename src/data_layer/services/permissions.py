@@ -160,7 +160,7 @@ def is_allowed(
     """Whether the actor may do it.
 
     Args:
-        actor: who asks.
+        actor: the caller.
         permission: for what.
         owner: the user whom the thing belongs to; none where the permission is not about somebody's thing.
         owner_role: that user's role, once it is known.

@@ -224,7 +224,7 @@ class UsageService:
         """Return a page of a person's entries, those recorded last first.
 
         Args:
-            actor: who asks.
+            actor: the caller.
             user_id: see the class.
             project_id: only those of this project.
             limit: the length of the page, 1000 at most.
@@ -255,7 +255,7 @@ class UsageService:
         """Add up usage, in one query over the sums of each day, which are exact at any moment.
 
         Args:
-            actor: who asks.
+            actor: the caller.
             by: what to divide the sums by; by nothing they are one for each currency.
             user_id: see the class.
             everyone: the usage of everybody instead, for administrators.

@@ -1,4 +1,4 @@
-"""Pages that a model wrote, shown by browsers: each runs in an origin of its own that is nobody's.
+"""Pages that a model wrote, shown by browsers: each runs in an opaque origin.
 
 ``sandbox`` without ``allow-same-origin`` makes the origin opaque: the page has no cookie, no storage and no service
 worker, what it fetches from us comes without credentials, and it cannot read the answer. It may run its scripts and

@@ -62,7 +62,7 @@ class Spans:
     def operation_ended(self, name: str, seconds: float, error: str | None, attributes: Mapping[str, Any]) -> None:
         """A span for something outside this process that has just ended.
 
-        Without a span around it there is none: what runs in the background all the time is nobody's request.
+        Without a span around it there is none: what runs in the background all the time belongs to no request.
         """
         if not get_current_span().get_span_context().is_valid:
             return

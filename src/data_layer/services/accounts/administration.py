@@ -49,7 +49,7 @@ class Administration:
         """A page of the accounts that were not deleted, oldest first, for moderators.
 
         Args:
-            actor: who asks.
+            actor: the caller.
             limit: the length of the page, 1000 at most.
             after: the id of the last account of the page before.
             status: only these.

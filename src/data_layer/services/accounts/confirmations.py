@@ -87,7 +87,7 @@ class Confirmations:
     async def granted(
         self, showing: AbstractAsyncContextManager[Attempt], actor: Actor, permission: Permission, user_id: UUID
     ) -> AsyncIterator[tuple[UnitOfWork, User, Attempt]]:
-        """Yield a transaction that gives an attempt back if the block finds it right, and the owner, who is locked."""
+        """Yield a transaction that gives the attempt back if the block accepts it, and the owner, locked."""
         async with showing as attempt, self._dependencies.transactions() as tx:
             await self._attempts.give_back(tx, attempt)
             yield tx, await load_authorized(tx, actor, permission, user_id), attempt

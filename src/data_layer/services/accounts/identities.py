@@ -80,7 +80,7 @@ class ExternalIdentities:
 
         Args:
             identity: what the provider says, verified by the caller.
-            reactivate: whether somebody who has deactivated the account wants it back.
+            reactivate: whether a deactivated account is to be active again.
             without_address: make an account for a new identity without a verified address, too; it gets an address that
                 no mail reaches. Only identities of issuers can have one.
 
@@ -189,7 +189,7 @@ class ExternalIdentities:
     ) -> UserFull:
         """Forget an external identity; for ``oidc`` those of all issuers. Their tokens are refused within two seconds.
 
-        A passkey is no other way to log in here: the device may have lost it.
+        A passkey does not count as another way to log in here: the device may have lost it.
 
         Args:
             actor: the owner, who confirms it, or an administrator.

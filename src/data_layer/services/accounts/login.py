@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _LONGEST_TEXT = 255
 
 _Known: TypeAlias = "AbstractAsyncContextManager[tuple[UnitOfWork, User]]"
-"""Somebody who has shown enough, in the transaction in which that is known."""
+"""An account whose owner has shown enough to log in, in the transaction that verified it."""
 
 
 class Login:
@@ -59,7 +59,7 @@ class Login:
         Args:
             email: the address, in any letter case.
             password: the password.
-            reactivate: whether somebody who has deactivated the account wants it back.
+            reactivate: whether a deactivated account is to be active again.
 
         Raises:
             InvalidCredentialsError: address or password is wrong.
@@ -127,7 +127,7 @@ class Login:
         by a PIN or a finger: so the passkey counts as both factors.
 
         Args:
-            reactivate: whether somebody who has deactivated the account wants it back.
+            reactivate: whether a deactivated account is to be active again.
         """
         challenge, signed = self._factors.challenges.make(LOG_IN, None, reactivate=reactivate)
         options = passkeys.options_for_anybody(self._factors.site, signed)

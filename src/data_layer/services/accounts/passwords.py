@@ -93,7 +93,7 @@ class PasswordHasher:
         return _rounds_of(stored) != self.rounds
 
     def close(self) -> None:
-        """Forget who is waiting. What a thread is computing ends by itself."""
+        """Drop the waiting requests. What a thread is computing ends by itself."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> Self:

@@ -59,8 +59,8 @@ class RegistrationRequest:
 class VerifiedAddress:
     """An account whose address is verified.
 
-    ``password_choice`` is there if it has no password now: a token for ``reset_password``, for the person who has shown
-    the mailed one, so that they choose a password at once.
+    ``password_choice`` is there if it has no password now: a token for ``reset_password``, so that the person
+    whose mailed token was right chooses a password at once.
     """
 
     user: UserFull

@@ -100,7 +100,7 @@ async def load_authorized(
 
     Args:
         tx: the transaction.
-        actor: who asks. The role is read again, because the one in a session may be out of date.
+        actor: the caller. The role is read again, because the one in a session may be out of date.
         permission: for what.
         user_id: whose account.
         guard_admins: the change ends the account or its role; refuse it for the last active administrator.

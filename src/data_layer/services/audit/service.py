@@ -160,7 +160,7 @@ class AuditService:
         administrators.
 
         Args:
-            actor: who asks.
+            actor: the caller.
             wanted: which entries.
             view: how much of each.
             limit: the length of the page, 1000 at most.
@@ -198,7 +198,7 @@ class AuditService:
         The export is recorded before its first piece is handed out, so that none goes unseen.
 
         Args:
-            actor: who asks; it is written into the record.
+            actor: the caller; it is written into the record.
             wanted: which entries. Without ``until`` it ends with those of this moment.
             format: JSON Lines or CSV. In CSV a cell that a spreadsheet would calculate gets an apostrophe in front.
             view: how much of each.

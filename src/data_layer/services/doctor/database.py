@@ -298,7 +298,7 @@ async def judge_durability(target: DatabaseTarget) -> list[CheckResult]:
     if facts.synchronous_commit == "off":
         found.append(
             warning(
-                "synchronous_commit is off: a crash loses the last moments of what users were told is stored",
+                "synchronous_commit is off: a crash loses the last moments of what was confirmed as stored",
                 "set synchronous_commit = on for this role, database or server",
             )
         )

@@ -14,7 +14,7 @@ UPLOADS = "uploads/"
 """Where direct uploads wait until they are verified. Nothing there can be read."""
 
 FILES = "files/"
-"""Where saved files are. What is there or among the uploads, and in no row, is nobody's."""
+"""Where saved files are. What is there or among the uploads, and in no row, is an orphan."""
 
 PUBLIC_PATH = "/a/"
 """Where files with a permanent address are served."""

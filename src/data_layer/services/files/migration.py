@@ -187,7 +187,7 @@ class FileMigration:
             moved = await tx.stored_files.move_to(keys, source=source, target=target)
             gone = await tx.stored_files.not_in(known, target)
         self._moved += moved
-        # Deleted between the copy and now: the copy is nobody's. A row goes after its object does.
+        # Deleted between the copy and now: the copy is an orphan. A row goes after its object does.
         gone |= {key for key in keys if key not in known and not await self._source.exists(key)}
         await self._target.delete_many(sorted(gone))
         self._vanished += len(gone)

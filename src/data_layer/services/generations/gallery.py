@@ -96,7 +96,7 @@ class Gallery(Recording):
 def _owner(actor: Actor, permission: Permission) -> UUID:
     require(actor, permission, owner=actor.user_id)
     if actor.user_id is None:
-        raise InvalidValueError("the system has no generations; act as the person who has them", field="actor")
+        raise InvalidValueError("the system has no generations; act as their owner", field="actor")
     return actor.user_id
 
 

@@ -138,7 +138,7 @@ class Lineage(Gallery):
 
 
 def conversation_of(received: ReceivedGeneration) -> dict[str, Any]:
-    """What helps to tell a generation from others with the same codes, for one that is streamed."""
+    """What distinguishes a generation from others with the same codes, for one that is streamed."""
     return _Arrival(received).lineage
 
 

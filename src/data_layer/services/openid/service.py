@@ -151,7 +151,7 @@ class OpenIdService:
         proof: FactorProof | None = None,
         challenge: str | None = None,
     ) -> LoginStart:
-        """Return where somebody who is logged in proves an identity, by which the account is opened from then on.
+        """Return where the actor proves an identity by which they can log in from then on.
 
         ``finish_login`` links it, in this browser, as long as the session lasts.
 

@@ -28,7 +28,7 @@ _LONGEST_COOKIE = 4096
 
 @dataclass(frozen=True, slots=True)
 class LinkRequest:
-    """Somebody who is logged in, and wants to log in by an identity as well: the account, and its session."""
+    """An account to which an identity is to be linked, and the session in which that was asked for."""
 
     user_id: UUID
     session_id: UUID

@@ -176,7 +176,7 @@ class SessionService:
         return self._validator.by_token(token)
 
     def validate_id(self, session_id: UUID) -> Coroutine[Any, Any, ActiveSession]:
-        """The same by the id, for a client who has proved otherwise that it is its own, such as by an access token.
+        """The same by the id; the client has authenticated otherwise, such as with an access token.
 
         Raises:
             InvalidSessionError: when the session is unknown, has expired or was ended.

@@ -87,7 +87,7 @@ class SessionValidator:
         return await self._look_up(key, lambda tx: tx.sessions.find_active(hashes))
 
     async def by_id(self, session_id: UUID) -> ActiveSession:
-        """The session with this id, for who has proved it otherwise."""
+        """Validate a session by id; the caller has already authenticated."""
         if not isinstance(session_id, UUID):
             raise InvalidValueError(f"session_id must be a UUID, not {type(session_id).__name__}", field="session_id")
         key = str(session_id)

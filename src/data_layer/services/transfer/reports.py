@@ -40,7 +40,7 @@ class Session:
         prompt: what was asked for.
         code: the last page that was written as a whole; None where there is none.
         is_changed: the model changed the page afterwards.
-        model: who made it.
+        model: the model that made it.
         result: what it cost, all requests together.
     """
 

@@ -170,7 +170,7 @@ _BINARY_TYPES = frozenset({"application/pdf", "application/zip"})
 _PLAIN_TYPES = frozenset({"text/plain", "text/css", "text/javascript", "text/markdown", "text/csv"})
 TEXT_TYPES = frozenset({SVG, "text/html", "application/json"}) | _PLAIN_TYPES
 KNOWN_TYPES = IMAGE_TYPES | _BINARY_TYPES | TEXT_TYPES
-"""The types that can be allowed: those that can be told from others, and checked to their last byte."""
+"""The types that can be allowed: those that can be recognised, and checked to their last byte."""
 
 _SYNONYMS = {
     "image/jpg": "image/jpeg",

@@ -24,7 +24,7 @@ DROP = "-- squawk-ignore require-concurrent-index-deletion\nDROP INDEX uq_users_
 CREATE = "-- squawk-ignore require-concurrent-index-creation\nCREATE UNIQUE INDEX uq_users_email ON users (email)"
 CREATE_AS_BEFORE = CREATE.replace("(email)", "(lower(email))")
 MOST_SHOWN = 10
-# For who runs the SQL by hand: addresses in ASCII. Others are rare, and the unique index tells of two that are equal.
+# For operators who run the SQL by hand: addresses in ASCII. Others are rare, and the unique index reports equal ones.
 REFUSE_COLLISIONS = """
 DO $body$
 DECLARE
