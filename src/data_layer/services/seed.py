@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from time import time_ns
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -38,12 +39,12 @@ from data_layer.errors import ConfigurationError
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.base import Value
 from data_layer.schemas.generations import (
-    CodePiece,
     FinishedVariant,
     GenerationRequest,
     VariantEvent,
     VariantModel,
     VariantResult,
+    WholeCode,
 )
 from data_layer.schemas.images import NewImage
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft
@@ -51,7 +52,8 @@ from data_layer.schemas.sessions import GeoLocation
 from data_layer.schemas.usage import NewUsage
 from data_layer.schemas.users import ExternalIdentity
 from data_layer.services.arguments import checks_arguments
-from data_layer.services.seed_catalog import catalog, code_of, cost_of, file_of, generations_of, pieces_of
+from data_layer.services.generations.growth import Growth
+from data_layer.services.seed_catalog import catalog, code_of, cost_of, file_of, generations_of, story_of
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
@@ -259,14 +261,14 @@ class SeedService:
         if parent is not None and parent.variant_index:
             await self._services.generations.select(project.owner, parent.generation_id, parent.variant_index)
         request = _request(project, key, variants[0], parent)
-        if len(variants) == 1 and variants[0]["status"] != "cancelled":
-            ids = await self._record(project, request, variants[0])
-        else:
+        if _is_streamed(project, variants):
             models = [_model(each) for each in variants]
             started = await self._services.generations.start(project.owner, project.id, request, models)
             for variant in variants:
                 await self._write(project, started.id, started.writer_token, variant)
-            ids = started.variant_ids
+            ids: Sequence[UUID] = started.variant_ids
+        else:
+            ids = await self._record(project, request, variants[0])
         await self._judge(project, ids, variants)
         return len(variants)
 
@@ -288,9 +290,10 @@ class SeedService:
         """Stream a variant, and end it as the story says."""
         generations, owner = self._services.generations, project.owner
         index, result = variant["variant_index"], _result(variant)
-        said = VariantEvent("assistant", {"text": f"{variant.get('name') or 'The page'}: here is the code."})
-        pieces = [CodePiece(piece) for piece in pieces_of(code_of(variant))]
-        await generations.append(owner, token, index, 1, said, *pieces)
+        sequence = 1
+        for pieces in _said_of(project, variant):
+            await generations.append(owner, token, index, sequence, *pieces)
+            sequence += len(pieces)
         match variant["status"]:
             case "completed":
                 done = await generations.complete(owner, token, index, result)
@@ -354,6 +357,12 @@ async def _parent(tx: UnitOfWork, project: _Project, place: int | None) -> Gener
     )
 
 
+def _is_streamed(project: _Project, variants: Sequence[dict[str, Any]]) -> bool:
+    """Whether a generation can be replayed: the newest of each project, and those that only a stream can make."""
+    is_newest = variants[0]["generation"] == project.entry["codes"][-1]["generation"]
+    return is_newest or len(variants) > 1 or variants[0]["status"] == "cancelled"
+
+
 def _request(project: _Project, key: str, variant: dict[str, Any], parent: GeneratedCode | None) -> GenerationRequest:
     return GenerationRequest(
         generation_type=RequestType(variant["generation_type"]),
@@ -365,6 +374,21 @@ def _request(project: _Project, key: str, variant: dict[str, Any], parent: Gener
         external_source=_SOURCE,
         external_key=key,
     )
+
+
+def _said_of(project: _Project, variant: dict[str, Any]) -> Iterator[tuple[WholeCode, VariantEvent]]:
+    """What a model sent while it made a variant: each event after the code so far, from as long ago as that took."""
+    duration = round(variant["generation_time_seconds"] * 1000)
+    begun_at = time_ns() // 1_000_000 - duration
+    growth, code = Growth(begun_at), ""
+    parent = variant["parent"]
+    base = "" if parent is None else code_of(project.entry["codes"][parent])
+    for share, said in story_of(variant, base):
+        if isinstance(said, VariantEvent):
+            yield WholeCode(code, growth.packed(code.encode(), is_plain=True)), said
+        else:
+            growth.note_whole(code.encode(), said.encode(), at=begun_at + round(duration * share))
+            code = said
 
 
 def _usage(project: _Project, variant: dict[str, Any]) -> NewUsage:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from decimal import Decimal
+from difflib import SequenceMatcher
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import groupby
 from typing import Any
 
-_PIECES = 4
+from data_layer.schemas.generations import VariantEvent
+
+_WRITTEN_FROM, _WRITTEN_UNTIL = 0.1, 0.95
+"""The part of its time in which a model writes; before that it thinks."""
+_STATES = 60
+_EDITS = 6
 _MILLION = 1_000_000
 
 
@@ -36,10 +43,50 @@ def code_of(entry: dict[str, Any]) -> str:
     return code[: entry.get("characters", len(code))]
 
 
-def pieces_of(code: str) -> list[str]:
-    """The code in pieces, as it would be streamed."""
-    step = max(1, -(-len(code) // _PIECES))
-    return [code[start : start + step] for start in range(0, len(code), step)]
+def story_of(entry: dict[str, Any], base: str) -> Iterator[tuple[float, str | VariantEvent]]:
+    """What a model sends while it makes a variant: its code so far, or an event, each after a share of its time.
+
+    Args:
+        entry: the variant.
+        base: the code that it changes; nothing for a page that is new.
+    """
+    yield 0.0, VariantEvent("thinking", {"value": entry["thoughts"]})
+    code = code_of(entry)
+    if not code:
+        return
+    is_change = bool(base) and "characters" not in entry
+    yield from _changing(base, code) if is_change else _writing(code)
+    yield _WRITTEN_UNTIL, VariantEvent("assistant", {"value": f"{entry.get('name') or 'The page'}: here is the code."})
+
+
+def _writing(code: str) -> Iterator[tuple[float, str | VariantEvent]]:
+    yield _WRITTEN_FROM, _tool("toolStart", "create_file", input={"path": "index.html"})
+    step = max(1, -(-len(code) // _STATES))
+    for end in range(step, len(code) + step, step):
+        yield _moment(min(end, len(code)) / len(code)), code[:end]
+    yield _WRITTEN_UNTIL, _tool("toolResult", "create_file", output={"path": "index.html"}, ok=True)
+
+
+def _changing(old: str, new: str) -> Iterator[tuple[float, str | VariantEvent]]:
+    """A few edits, from the beginning of the page to its end."""
+    before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    changed = [each for each in SequenceMatcher(None, before, after).get_opcodes() if each[0] != "equal"]
+    step = -(-len(changed) // _EDITS)
+    changes = [changed[place : place + step] for place in range(0, len(changed), step)]
+    for number, together in enumerate(changes, 1):
+        (_, start, _, new_start, _), (_, _, end, _, new_end) = together[0], together[-1]
+        edited = {"old_text": "".join(before[start:end]), "new_text": "".join(after[new_start:new_end])}
+        yield _moment((number - 1) / len(changes)), _tool("toolStart", "edit_file", input=edited)
+        yield _moment(number / len(changes)), "".join(after[:new_end] + before[end:])
+        yield _moment(number / len(changes)), _tool("toolResult", "edit_file", output={"path": "index.html"}, ok=True)
+
+
+def _moment(share: float) -> float:
+    return _WRITTEN_FROM + (_WRITTEN_UNTIL - _WRITTEN_FROM) * share
+
+
+def _tool(kind: str, name: str, **said: object) -> VariantEvent:
+    return VariantEvent(kind, {"data": {"name": name, **said}})
 
 
 def generations_of(project: dict[str, Any]) -> list[tuple[int, list[dict[str, Any]]]]:
