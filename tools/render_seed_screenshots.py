@@ -41,6 +41,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,9 @@ from PIL import Image
 
 SEED_DATA = Path(__file__).resolve().parent.parent / "src" / "data_layer" / "seed_data"
 DEFAULT_CACHE = Path(tempfile.gettempdir()) / "data-layer-seed-npm"
+
+FETCHING = threading.Lock()
+"""A browser asks for several files of a package at once."""
 
 PAGE_ORIGIN = "https://seed.invalid"
 CDN_URL = re.compile(r"^https://cdn\.jsdelivr\.net/npm/((?:@[\w.-]+/)?[\w.-]+@[\w.+-]+)/(.+)$")
@@ -87,8 +91,9 @@ class PackageCache:
     def file(self, package: str, path: str) -> Path | None:
         """Return one file of a package, fetching the package first if need be."""
         root = (self.folder / package).resolve()
-        if not root.is_dir():
-            self._fetch(package, root)
+        with FETCHING:
+            if not root.is_dir():
+                self._fetch(package, root)
         found = (root / path).resolve()
         return found if found.is_relative_to(root) and found.is_file() else None
 

@@ -83,6 +83,26 @@ async def test_what_was_loaded(data: DataLayer) -> None:
     assert (report.unrecorded, report.findings) == (0, ()), "every file belongs to somebody"
     await costs_are_those_of_the_catalog_cancelled_and_failed_work_included(data)
     await what_happened_is_recorded(data)
+    await the_newest_page_of_each_project_can_be_replayed(data)
+
+
+async def the_newest_page_of_each_project_can_be_replayed(data: DataLayer) -> None:
+    for entry in PROJECTS:
+        project, told = await example(data, entry), entry["codes"][-1]
+        owner = Actor.user(project.user_id, UserRole.USER)
+        async with data.transaction() as tx:
+            newest = await tx.codes.find_one(
+                project_id=project.id, version=told["generation"], variant_index=told["variant_index"]
+            )
+        assert newest is not None
+        replay = await data.generations.replay(owner, newest.id)
+        first, *_, last = replay.events
+        assert (first.kind, first.payload["value"], first.at) == ("thinking", told["thoughts"], 0)
+        assert (last.kind, last.at) == ("assistant", replay.steps[-1].at)
+        assert len(replay.steps) > 1
+        assert replay.steps[-1].length == len(code_of(told))
+        seconds = told["generation_time_seconds"]
+        assert 0.9 * seconds <= replay.steps[-1].at / 1000 <= seconds
 
 
 async def codes_and_files_are_read_back_byte_for_byte(data: DataLayer) -> None:
