@@ -16,7 +16,7 @@ from babel.messages.pofile import read_po, write_po
 CONSOLE = Path(__file__).parents[1] / "src" / "data_layer" / "console"
 _METHODS = [("**.py", "python"), ("templates/**.html", "jinja2")]
 _OPTIONS = {"templates/**.html": {"trim_blocks": "true", "lstrip_blocks": "true", "silent": "false"}}
-_KEYWORDS = {"_": None, "gettext": None, "ngettext": (1, 2), "text": None}
+_KEYWORDS = {"_": None, "gettext": None, "ngettext": (1, 2), "text": None, "N_": None}
 _HEADER = "# The texts of the console in PROJECT, see tools/update_translations.py."
 
 

@@ -280,7 +280,7 @@ async def read_without_scripts(browser: Browser, base: str, project: str) -> Non
             ("/console/projects?q=larkspur", "Larkspur"),
             (f"{project}/code?v=1", "Version 1"),
             (f"{project}/compare?v=2&i=0", "compared with"),
-            (f"{project}/replay?v=3", "thinking"),
+            (f"{project}/replay?v=3", "Thoughts"),
             (f"{project}/replay?v=3", "1 step"),
             ("/console/account/usage", "The last 30 days"),
         ):
@@ -458,4 +458,4 @@ async def administrate(browser: Browser, base: str) -> None:
         await page.get_by_role("link", name="Maintenance").click()
         await page.get_by_role("button", name="Look what it would do").click()
         await expect(page.locator("h3").first).to_have_text("What it would do")
-        await expect(page.locator("main")).to_contain_text("up_to_date")
+        await expect(page.locator("main")).to_contain_text("up to date")

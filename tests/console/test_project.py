@@ -150,7 +150,7 @@ async def test_what_was_kept_of_a_generation_is_shown_in_its_order(data: DataLay
     assert "This version is being made" in await ann.look(made.path)
     assert (await ann.send(f"{made.path}/generations/{started.id}/cancel")).endswith("done=generation_cancelled")
     page = await ann.look(f"{made.path}/replay?v=3")
-    assert re.findall(r"<strong>(\w+)</strong>", shown(page)) == ["thinking", "toolStart"]
+    assert re.findall(r"<strong>([\w ]+)</strong>", shown(page)) == ["Thoughts", "Tool started"]
     assert is_clean(page)
     # Its page as it was, at each step: as a time line with scripts, as a list of links without.
     assert f'data-replay="/v1/variants/{started.variant_ids[0]}/replay"' in page

@@ -1,4 +1,4 @@
-"""Identities of issuers by which the person who is logged in also logs in: listed, linked and unlinked."""
+"""A person's identities of issuers, by which they log in to their account: listed, linked and unlinked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody shows once more, in forms that change how the account is opened."""
+"""Confirming a change of how somebody logs in: the fields of its form, and what they hold."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Ways:
 
 
 async def ways_to_confirm(call: PageCall) -> Ways:
-    """Return how the person who is logged in confirms a change."""
+    """Return how a person can confirm a change of their own account."""
     accounts = call.data.accounts
     methods = await accounts.list_identities(call.actor, call.user_id)
     factors = await accounts.list_factors(call.actor, call.user_id)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from enum import StrEnum
 from gettext import GNUTranslations, NullTranslations
 from importlib import resources
 from io import BytesIO
@@ -16,6 +17,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_compact_decimal, format_currency, format_decimal, format_percent
 
+from data_layer.console.words import OF_VALUES
 from data_layer.web.conditions import qualities
 
 DEFAULT = "en"
@@ -41,6 +43,22 @@ class Language:
         """A message of this program; what is filled in is as it came, so templates must escape it."""
         translated = self.translations.gettext(message)
         return translated % values if values else translated
+
+    def word(self, value: str, words: Mapping[str, str] | None = None) -> str:
+        """The word for what a service names in code; the name itself where there is none.
+
+        Args:
+            value: a member of an enumeration, or another name.
+            words: the English ones; by default those of the enumeration.
+        """
+        known: Mapping[str, str] = (
+            OF_VALUES[type(value)] if words is None and isinstance(value, StrEnum) else words or {}
+        )
+        return self.text(known[value]) if value in known else value
+
+    def words(self, words: Mapping[str, str]) -> dict[str, str]:
+        """All of some words, for scripts."""
+        return {name: self.text(word) for name, word in words.items()}
 
     def ago(self, moment: datetime | None) -> str:
         """How long ago, or in how long."""

@@ -11,6 +11,7 @@ from fastapi import Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from data_layer.console import words
 from data_layer.console.assets import Assets
 from data_layer.console.languages import Language, Languages
 
@@ -89,8 +90,9 @@ class Renderer:
             auto_reload=False,
         )
         environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]
-        environment.globals.update(language=language, languages=self.languages.all, asset=self.assets.url)
+        environment.globals.update(words=words, language=language, languages=self.languages.all, asset=self.assets.url)
         environment.filters.update(
+            word=language.word,
             ago=language.ago,
             moment=language.moment,
             minute=language.minute,

@@ -6,6 +6,7 @@ if (state) {
   const codes = new Map();
   const status = state.querySelector(".live-status");
   const list = state.querySelector(".events");
+  const kinds = new Map(Object.entries(JSON.parse(state.dataset.kinds)));
   const show = (variant) => {
     const place = state.querySelector(`[data-variant="${Number(variant)}"]`);
     if (!place) return;
@@ -38,7 +39,7 @@ if (state) {
     const text = document.createElement("pre");
     marker.className = "marker";
     text.className = "prompt";
-    heading.textContent = kind;
+    heading.textContent = kinds.get(kind) ?? kind;
     text.textContent = typeof payload.text === "string" ? payload.text : JSON.stringify(payload, null, 1);
     item.append(marker, heading, text);
     list.append(item);

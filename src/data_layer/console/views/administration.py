@@ -12,6 +12,7 @@ from uuid import UUID
 from fastapi import HTTPException, Query, Response
 from pydantic import BaseModel, StringConstraints
 
+from data_layer.console import words
 from data_layer.console.charts import costs_of_days, each_minute, lines_of, shares_of
 from data_layer.console.forms import choice
 from data_layer.console.pages import Note, PageCall, Pages
@@ -278,17 +279,12 @@ async def clean_files(call: PageCall) -> Response:
     fields = await call.fields()
     is_dry = fields.get("dry_run") == "yes"
     files = call.data.file_maintenance
-    steps = {
-        "expired": call.text("Expired files"),
-        "abandoned": call.text("Unfinished uploads"),
-        "half_deleted": call.text("Half-deleted objects"),
-        "unreferenced": call.text("Unreferenced objects"),
-        "orphans": call.text("Unknown objects"),
-    }
 
     async def clean(note: Note) -> FilesReport:
         report = await files.cleanup(
-            call.actor, apply=not is_dry, on_progress=lambda step, number: note(steps.get(step, step), number)
+            call.actor,
+            apply=not is_dry,
+            on_progress=lambda step, number: note(call.language.word(step, words.CLEANUP), number),
         )
         return FilesReport(report)
 
@@ -355,11 +351,14 @@ async def run_maintenance(call: PageCall) -> Response:
     fields = await call.fields()
     state = await call.data.operations.state(call.actor)  # It also refuses whom maintenance would refuse.
 
+    moving = {"move": words.MAINTENANCE["audit_partitions_moved"]}  # The month follows it.
+    steps = words.CLEANUP | words.MAINTENANCE | moving
+
     async def run(note: Note) -> MaintenanceReport:
         return await call.data.maintenance.run(
             call.actor,
             dry_run=fields.get("dry_run") == "yes",
-            on_progress=lambda step, number: note(step.replace("_", " "), number),
+            on_progress=lambda step, number: note(call.language.word(step.partition(" ")[0], steps), number),
         )
 
     return await call.working_page("maintenance.html", "maintenance_report.html", run, state=state)

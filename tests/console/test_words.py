@@ -1,0 +1,129 @@
+"""Every value that pages show has a word of people, in German too, and no page shows the name that code has for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import aclosing
+from enum import StrEnum
+from html import unescape
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from data_layer import DataLayer, Settings
+from data_layer.config import ExaminedSettings
+from data_layer.console import words
+from data_layer.console.languages import Languages
+from data_layer.database.schema_state import SchemaStatus
+from data_layer.entities import AuditLog
+from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel, CodeStack, StorageKind, UserRole
+from data_layer.layer.doctor import open_doctor
+from data_layer.recorder.tape import _EVENTS
+from data_layer.schemas.maintenance import MaintenanceReport
+from data_layer.schemas.operations import LogLevel
+from data_layer.services.files.cleanup import CleanupReport
+from tests.console.conftest import visit
+
+ADMIN = "/console/admin"
+SAME_IN_GERMAN = {
+    *words.OF_STORAGES.values(),
+    *words.OF_VALUES[CodeStack].values(),
+    *("API", "Bucket", "Cache", "Container", "Information", "Import", "Mails", "OK", "Pooler", "Python", "Server"),
+    *("Status", "System", "Version", "Passkey", "passkey", "ok", "Administration"),
+}
+NOT_COUNTED = {"is_dry_run", "is_complete", "problems"}
+SETTINGS: tuple[dict[str, object], ...] = (
+    {},
+    {
+        "database_url": "postgresql://localhost/x",
+        "redis_url": "redis://localhost",
+        "storage_backend": "s3",
+        "aws_s3_bucket": "bucket",
+        "smtp_host": "localhost",
+        "mail_from": "a@example.com",
+    },
+    {"storage_backend": "azure", "azure_storage_account": "account"},
+    {"storage_backend": "s3", "aws_s3_bucket": "bucket", "storage_second_backend": "local"},
+)
+
+
+def named(values: type[StrEnum]) -> set[str]:
+    return {each.value for each in values}
+
+
+@pytest.mark.parametrize("kind", words.OF_VALUES, ids=lambda kind: kind.__name__)
+def test_each_value_has_a_word(kind: type[StrEnum]) -> None:
+    assert words.OF_VALUES[kind].keys() == set(kind)
+
+
+def test_each_name_has_a_word() -> None:
+    assert words.SCHEMA_STATES.keys() == named(SchemaStatus)
+    assert words.LOG_LEVELS.keys() == named(LogLevel)
+    assert words.OF_STORAGES.keys() == named(StorageKind)
+    assert words.EVENT_KINDS.keys() == {each.value for each in _EVENTS}
+    assert words.MAINTENANCE.keys() == MaintenanceReport.model_fields.keys() - NOT_COUNTED
+    assert words.CLEANUP.keys() <= CleanupReport.model_fields.keys()
+
+
+@pytest.mark.parametrize("values", SETTINGS, ids=["embedded", "s3", "azure", "moving"])
+async def test_whatever_the_doctor_looks_at_has_a_word(
+    base_settings: Settings, tmp_path: Path, values: Mapping[str, object]
+) -> None:
+    settings = base_settings.replaced(data_folder=tmp_path, local_storage_path=tmp_path, **values)
+    async with open_doctor(ExaminedSettings(settings), time_limit=1) as doctor:
+        names = [name.partition(".") for name in doctor.names]
+    for part, _, check in names:
+        assert part in words.DOCTOR_PARTS
+        assert check in words.DOCTOR_CHECKS
+
+
+def test_each_word_is_german_in_german() -> None:
+    german = Languages().all["de"]
+    every: list[Mapping[str, str]] = [*words.OF_VALUES.values()]
+    every += [
+        value
+        for name, value in vars(words).items()
+        if name.isupper() and isinstance(value, dict) and name != "OF_VALUES"
+    ]
+    assert len(every) >= 20
+    for known in every:
+        for name, english in known.items():
+            word = german.word(name, known)
+            assert word != english or word in SAME_IN_GERMAN, f"{name}: {english}"
+
+
+async def test_no_page_shows_the_names_of_code(data: DataLayer, app: FastAPI) -> None:
+    admin = await visit(data, app, "admin", UserRole.ADMIN)
+    async with data.transaction() as tx:
+        for action in AuditAction:
+            tx.add(
+                AuditLog(
+                    action=action,
+                    category=AuditCategory.SYSTEM,
+                    level=AuditLevel.INFO,
+                    user_id=admin.id,
+                    description="-",
+                )
+            )
+    async with aclosing(admin.client):
+        pages = [
+            *[
+                f"{ADMIN}/{name}"
+                for name in ("people", f"people/{admin.id}", "audit", "files", "system", "maintenance")
+            ],
+            "/console/account",
+            "/console/account/keys",
+            "/console/projects",
+        ]
+        german = {"accept-language": "de"}
+        texts = {path: (await admin.client.get(path, headers=german)).text for path in pages}
+        texts["run"] = (await admin.client.post(f"{ADMIN}/maintenance", headers=german)).text
+        texts["check"] = (await admin.client.post(f"{ADMIN}/files/check", headers=german)).text
+    assert texts[f"{ADMIN}/audit"].count('<span class="badge ">Sicherung eingespielt</span>') == 1
+    for path, text in texts.items():
+        # Tables of the database are called what they are called.
+        plain = re.sub(r'(?s)<(pre|code|title)\b.*?</\1>|<span class="share-name">[^<]*|<!--.*?-->', "", text)
+        found = re.findall(r">\s*([a-z]+(?:_[a-z]+)+)\s*<", unescape(plain))
+        assert found == [], path
