@@ -137,7 +137,8 @@ async def _serve_as_worker(settings: Settings, given: Assignment, link: Supervis
     link.obey(stop, asyncio.get_running_loop())
     role = Role(maintains=given.number == 0, number=given.number, folder=Path(given.folder))
     with suppress(StoppedBeforeReady):  # The supervisor, which wants this, says so itself.
-        await ServiceProcess(settings, given.open_listener(), stop, WorkerObserver(link), role).run()
+        listener, channel = given.open_listener(), given.open_channel()
+        await ServiceProcess(settings, listener, stop, WorkerObserver(link), role, channel=channel).run()
     return True
 
 

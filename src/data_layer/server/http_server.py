@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _KEEP_ALIVE_SECONDS = 75
 _CANCELLED_SECONDS = 2.0
 _CHECK_SECONDS = 0.5
+_STARTING_SECONDS = 0.01
 
 
 class HttpServer:
@@ -28,7 +29,7 @@ class HttpServer:
 
     Args:
         application: what answers.
-        listener: belongs to this object from now on.
+        listener: belongs to this object from now on; None for one that answers only what ``take`` is given.
         finish_seconds: how long requests under way may take at the end.
         limits: what clients may do.
         largest_message: bytes of a WebSocket message; without it, upgrades to WebSocket are not offered.
@@ -37,7 +38,7 @@ class HttpServer:
     def __init__(
         self,
         application: ASGIApp,
-        listener: socket.socket,
+        listener: socket.socket | None,
         *,
         finish_seconds: float,
         limits: ConnectionLimits | None = None,
@@ -58,7 +59,8 @@ class HttpServer:
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(finish_seconds)),
         )
-        self._listener = listener
+        self._listeners = [] if listener is None else [listener]
+        self._protocol = protocol
         self._server = _Uvicorn(config)
         self._task: asyncio.Task[None] | None = None
         self._checks: asyncio.Task[None] | None = None
@@ -66,8 +68,28 @@ class HttpServer:
     def start(self) -> None:
         """Take requests. Harmless when it does."""
         if self._task is None:
-            self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="http-server")
+            self._task = asyncio.create_task(self._server.serve(sockets=self._listeners), name="http-server")
             self._checks = asyncio.create_task(self._check_connections(), name="http-connections")
+
+    async def take(self, connection: socket.socket) -> None:
+        """Answer a connection that was accepted elsewhere, once this server has started."""
+        server = self._server
+        while not (server.started or server.should_exit):  # noqa: ASYNC110  (uvicorn tells nobody)
+            await asyncio.sleep(_STARTING_SECONDS)
+        if server.should_exit:
+            connection.close()
+            return
+
+        def protocol() -> asyncio.Protocol:
+            made: asyncio.Protocol = self._protocol(
+                config=server.config, server_state=server.server_state, app_state=server.lifespan.state
+            )
+            return made
+
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
+        except OSError:
+            connection.close()  # The client has gone.
 
     async def wait(self) -> None:
         """Return when it has ended, or raise what ended it."""
@@ -86,7 +108,8 @@ class HttpServer:
             await self._cancel_the_rest()
         if self._checks is not None:
             self._checks.cancel()
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
 
     async def _check_connections(self) -> None:
         while True:

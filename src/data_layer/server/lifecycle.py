@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = get_log(__name__)
 
 _CLOSE = (b"connection", b"close")
-_SPARE_SECONDS = 1.0
+SPARE_SECONDS = 1.0
 """How long before its caller gives up a request that waits for the start is refused, so that it sees the reason."""
 
 
@@ -67,7 +67,7 @@ class LifecycleMiddleware:
         if scope["type"] != "http":
             return
         if not self._has_started.is_set() and scope["path"] in self._patience:
-            await is_set_within(self._has_started, self._patience[scope["path"]] - _SPARE_SECONDS)
+            await is_set_within(self._has_started, self._patience[scope["path"]] - SPARE_SECONDS)
         reason = "stopping" if self._is_stopping else "starting"
         is_ready = self._application is not None and not self._is_stopping
         if scope["path"] == "/readyz" and not is_ready:

@@ -15,6 +15,7 @@ from data_layer.server.connections import ConnectionLimits
 from data_layer.server.http_server import HttpServer
 from data_layer.server.lifecycle import LifecycleMiddleware
 from data_layer.server.listening import authority, listen_for_metrics
+from data_layer.server.starting import taking_over
 from data_layer.server.stopping import StopRequest
 from data_layer.server.supervisor_link import SupervisorLink
 from data_layer.web.unrepeated import PATIENCE
@@ -128,6 +129,7 @@ class ServiceProcess:
         observer: receives how far it is.
         role: what else it does.
         served: what answers, by default the service.
+        channel: brings connections that the supervisor has accepted; belongs to this object from now on.
 
     Raises:
         ConfigurationError: METRICS_PORT cannot be had.
@@ -142,6 +144,7 @@ class ServiceProcess:
         role: Role,
         *,
         served: Served | None = None,
+        channel: socket.socket | None = None,
     ) -> None:
         self._settings = settings
         self._stop = stop
@@ -158,6 +161,7 @@ class ServiceProcess:
             largest_message=None if served is None else served.largest_message,
         )
         self._served = served
+        self._channel = channel
 
     async def run(self) -> None:
         """Serve until the end.
@@ -167,7 +171,7 @@ class ServiceProcess:
             DataLayerError: when it cannot start.
         """
         _return_freed_memory()
-        with self._stop.by_signals(), self._metrics_listener or nullcontext():
+        with self._stop.by_signals(), self._metrics_listener or nullcontext(), self._channel or nullcontext():
             if self._role.is_alone:
                 self._http.start()
             try:
@@ -204,11 +208,12 @@ class ServiceProcess:
             self._lifecycle.open(served)
             await self._stop.unless(self._observer.may_serve())
             self._http.start()
-            self._observer.serving(data)
-            await self._until_asked()
-            self._observer.stopping()
-            self._lifecycle.start_draining()
-            await self._stop.pause(self._settings.seconds_until_closed)
+            with taking_over(self._channel, self._http):
+                self._observer.serving(data)
+                await self._until_asked()
+                self._observer.stopping()
+                self._lifecycle.start_draining()
+                await self._stop.pause(self._settings.seconds_until_closed)
             self._lifecycle.end_streams()
             await self._http.close(self._stop.forced)
 

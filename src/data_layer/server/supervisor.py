@@ -16,12 +16,12 @@ from data_layer.concurrency import Backoff, cancel_and_wait
 from data_layer.errors import ConfigurationError, WorkerFailedError
 from data_layer.observability.log import get_log
 from data_layer.server.connections import ConnectionLimits
-from data_layer.server.http_server import HttpServer
-from data_layer.server.lifecycle import LifecycleMiddleware
 from data_layer.server.listening import authority, listen_for_metrics
+from data_layer.server.starting import StartingServer
 from data_layer.server.stopping import StoppedBeforeReady, StopRequest
 from data_layer.server.supervisor_link import FORWARDED
 from data_layer.server.worker import Worker
+from data_layer.web.unrepeated import PATIENCE
 
 if TYPE_CHECKING:
     from data_layer.config import Settings
@@ -39,8 +39,9 @@ class Supervisor:
     """Keeps WORKERS processes serving on one listening socket.
 
     The first one starts alone: what keeps it from starting would keep all of them, and is said once. While none is
-    ready, at the start and after crashes, the supervisor answers requests itself, with 503. It has stopped to do so
-    before a worker takes the first request: once a client has seen the service ready, no answer says otherwise.
+    ready, at the start and after crashes, the supervisor answers requests itself, with 503, and keeps the calls that
+    nobody sends again for the next worker (``StartingServer``). It has stopped to do so before a worker takes the first
+    request: once a client has seen the service ready, no answer says otherwise.
 
     What there is once for all workers runs on this object's event loop and is entered in ``_run``, beside the folder,
     such as METRICS_PORT, which is taken at once. The folder is private, for Unix sockets of the workers, which find it
@@ -67,8 +68,8 @@ class Supervisor:
         self._folder = Path()
         self._workers: dict[int, Worker] = {}
         self._was_ready = asyncio.Event()
-        self._door: HttpServer | None = None
-        self._door_closing = asyncio.Lock()
+        limits = ConnectionLimits.of(settings.service, settings.database.db_max_connections)
+        self._starting = StartingServer(listener, limits, PATIENCE if settings.hosted.is_enabled else {})
         self._ended_well = True
 
     async def run(self) -> bool:
@@ -93,8 +94,8 @@ class Supervisor:
 
             stack.enter_context(self._metrics_listener)
             await stack.enter_async_context(metrics_of_workers(self._folder, self._metrics_listener))
-        self._open_door()
-        stack.push_async_callback(self._close_door)
+        self._answer_if_no_worker_does()
+        stack.push_async_callback(self._starting.end)
         if self._settings.database.is_embedded or self._settings.redis.is_embedded:
             await self._stop.unless(self._start_embedded_servers(stack))
         keepers = [asyncio.create_task(self._keep(0))]
@@ -106,7 +107,7 @@ class Supervisor:
             log.info("service_stopping")
         finally:
             # Each worker has its own share in the listening socket, which ends with the last of them.
-            await self._close_door()
+            await self._starting.end()
             self._listener.close()
             await self._end(keepers)
 
@@ -116,19 +117,10 @@ class Supervisor:
 
         await stack.enter_async_context(embedded_servers(self._settings, exclusive=True))
 
-    def _open_door(self) -> None:
-        """Answer requests here, if no worker does or is about to."""
+    def _answer_if_no_worker_does(self) -> None:
         taken = any(worker.takes_requests for worker in self._workers.values())
-        if self._door is None and not taken and not self._stop.asked.is_set():
-            limits = ConnectionLimits.of(self._settings.service, self._settings.database.db_max_connections)
-            self._door = HttpServer(LifecycleMiddleware(), self._listener.dup(), finish_seconds=1, limits=limits)
-            self._door.start()
-
-    async def _close_door(self) -> None:
-        async with self._door_closing:
-            if self._door is not None:
-                await self._door.close()
-                self._door = None
+        if not taken and not self._stop.asked.is_set():
+            self._starting.open()
 
     async def _until_ready(self, first: asyncio.Task[None]) -> None:
         ready = asyncio.create_task(self._was_ready.wait())
@@ -173,13 +165,19 @@ class Supervisor:
         if self._stop.asked.is_set():
             worker.tell("stop")
         watch = asyncio.create_task(self._kill_when_it_hangs(worker))
+        handing_over = asyncio.create_task(self._hand_over(worker))
         try:
-            await worker.ended(before_serving=self._close_door, on_ready=self._was_ready.set)
+            await worker.ended(before_serving=self._starting.close, on_ready=self._was_ready.set)
         finally:
-            await cancel_and_wait(watch)
-        self._open_door()
+            await cancel_and_wait(watch, handing_over)
+        self._answer_if_no_worker_does()
         self._ended_well &= worker.ended_well or not self._stop.asked.is_set()
         return worker.why_it_ended, worker.ready_seconds
+
+    async def _hand_over(self, worker: Worker) -> None:
+        """Have a worker answer the calls that have waited for one."""
+        await worker.ready.wait()
+        await self._starting.hand_over(worker.channel)
 
     async def _kill_when_it_hangs(self, worker: Worker) -> None:
         limit = self._settings.service.worker_timeout

@@ -34,6 +34,7 @@ class Assignment:
         workers: how many there are.
         listener: descriptor of the listening socket.
         connection: descriptor of the connection to the supervisor.
+        channel: descriptor of the socket that brings connections of clients; see ``server.starting``.
         folder: private folder of the service, removed with it.
     """
 
@@ -41,6 +42,7 @@ class Assignment:
     workers: int
     listener: int
     connection: int
+    channel: int
     folder: str
 
     def as_text(self) -> str:
@@ -55,6 +57,10 @@ class Assignment:
     def open_listener(self) -> socket.socket:
         """The listening socket, which nothing that this process starts inherits."""
         return _adopt(self.listener)
+
+    def open_channel(self) -> socket.socket:
+        """The socket that brings connections that the supervisor has accepted."""
+        return _adopt(self.channel)
 
     def open_link(self) -> SupervisorLink:
         """The connection to the supervisor."""

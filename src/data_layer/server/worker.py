@@ -31,15 +31,19 @@ class Worker:
         process: asyncio.subprocess.Process,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        channel: socket.socket,
     ) -> None:
         self._number = number
         self._failure: WorkerFailedError | None = None
         self._process = process
         self._reader = reader
         self._writer = writer
+        self.channel = channel
+        """Takes connections of clients to it."""
         self._may_serve = False
         self._ready_at: float | None = None
-        self._ready = asyncio.Event()
+        self.ready = asyncio.Event()
+        """Set when it serves."""
         self._answered = asyncio.Event()
 
     @classmethod
@@ -48,16 +52,18 @@ class Worker:
     ) -> Self:
         """Start it; the command gets the assignment as its last argument."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            assignment = Assignment(number, workers, listener.fileno(), theirs.fileno(), str(folder))
+        channel, far_end = socket.socketpair()
+        channel.setblocking(False)
+        with theirs, far_end:
+            assignment = Assignment(number, workers, listener.fileno(), theirs.fileno(), far_end.fileno(), str(folder))
             process = await asyncio.create_subprocess_exec(
                 *command,
                 assignment.as_text(),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(listener.fileno(), theirs.fileno()),
+                pass_fds=(listener.fileno(), theirs.fileno(), far_end.fileno()),
                 start_new_session=True,
             )
-        return cls(number, process, *await asyncio.open_connection(sock=ours))
+        return cls(number, process, *await asyncio.open_connection(sock=ours), channel)
 
     @property
     def pid(self) -> int:
@@ -91,7 +97,7 @@ class Worker:
                 report = json.loads(line)
                 if "ready" in report:
                     self._ready_at = time.monotonic()
-                    self._ready.set()
+                    self.ready.set()
                     log.info("worker_ready", number=self._number, pid=self.pid)
                     on_ready()
                 elif "asks" in report:
@@ -106,10 +112,11 @@ class Worker:
             pass  # It ended with a word of ours unread.
         await self._process.wait()
         self._writer.close()
+        self.channel.close()
 
     async def hangs(self, limit: float) -> None:
         """Return when its event loop, once it is ready, has not turned for ``limit`` seconds."""
-        await self._ready.wait()
+        await self.ready.wait()
         while True:
             self._answered.clear()
             self.tell("alive")
