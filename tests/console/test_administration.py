@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import re
+import threading
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -28,6 +29,8 @@ from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.audit import AuditFilter, AuditView
 from data_layer.schemas.statistics import FigureSample
 from data_layer.schemas.usage import NewUsage
+from data_layer.services.doctor import process
+from data_layer.services.doctor.checks import CheckResult
 from data_layer.services.files.check import CheckReport
 from data_layer.services.files.maintenance import FileMaintenance
 from data_layer.web import progress
@@ -203,6 +206,22 @@ async def test_the_doctor_shows_what_he_finds(data: DataLayer, admin: Visitor) -
     assert page.count('<li class="row top">') == len(findings)
 
 
+async def test_the_doctor_shows_what_he_looks_at_while_he_does(
+    app: FastAPI, admin: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS", 0.01)
+    seen, judge = threading.Event(), process._folder
+
+    def judge_when_seen(folder: process.UsedFolder) -> CheckResult:
+        assert seen.wait(60)
+        return judge(folder)
+
+    monkeypatch.setattr(process, "_folder", judge_when_seen)
+    text = await page_while_it_comes(app, admin, ("GET", f"{ADMIN}/doctor"), b"Process: Memory", seen)
+    assert text.index("<h1>Doctor</h1>") < text.index("Process: Memory") < text.index('id="part-process"')
+    assert text.index('id="part-process"') < text.index("</html>")
+
+
 async def test_maintenance_is_tried_before_it_is_run(admin: Visitor) -> None:
     tried = await admin.client.post(f"{ADMIN}/maintenance", data={"dry_run": "yes"})
     assert "What it would do" in tried.text
@@ -232,11 +251,38 @@ async def test_files_are_counted_compared_and_cleaned_up(data: DataLayer, ann: V
     assert written == ["Repaired stored files", "Removed useless files"], "only what changes something is recorded"
 
 
+async def page_while_it_comes(
+    app: FastAPI, visitor: Visitor, call: tuple[str, str], sign: bytes, seen: asyncio.Event | threading.Event
+) -> str:
+    """The whole page that answers a method and path; ``seen`` is set as soon as the sign has come."""
+    page = bytearray()
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
+
+        async def send_on(message: Message) -> None:
+            page.extend(unpack.decompress(message.get("body", b"")))
+            if sign in page:
+                seen.set()
+            await send(message)
+
+        await app(scope, receive, send_on)
+
+    transport = httpx.ASGITransport(watched)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="https://service", cookies=visitor.client.cookies
+    ) as client:
+        headers = {"sec-fetch-site": "same-origin", "accept-encoding": "gzip"}
+        answer = await client.request(*call, headers=headers)
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    return answer.text
+
+
 async def test_long_work_shows_how_far_it_is_while_it_runs(
     app: FastAPI, admin: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "_SECONDS", 0.01)
-    seen, page = asyncio.Event(), bytearray()
+    seen = asyncio.Event()
 
     async def check(*_: object, on_progress: Callable[[int], None], **__: object) -> CheckReport:
         on_progress(1234)
@@ -244,28 +290,10 @@ async def test_long_work_shows_how_far_it_is_while_it_runs(
             await seen.wait()
         raise StorageUnavailableError("the bucket is gone")
 
-    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
-        unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
-
-        async def send_on(message: Message) -> None:
-            page.extend(unpack.decompress(message.get("body", b"")))
-            if b"1,234" in page:
-                seen.set()
-            await send(message)
-
-        await app(scope, receive, send_on)
-
     monkeypatch.setattr(FileMaintenance, "check", check)
-    transport = httpx.ASGITransport(watched)
-    async with httpx.AsyncClient(
-        transport=transport, base_url="https://service", cookies=admin.client.cookies
-    ) as client:
-        headers = {"sec-fetch-site": "same-origin", "accept-encoding": "gzip"}
-        answer = await client.post(f"{ADMIN}/files/check", headers=headers)
-    text = answer.text
+    text = await page_while_it_comes(app, admin, ("POST", f"{ADMIN}/files/check"), b"1,234", seen)
     assert text.index("<h1>Files</h1>") < text.index("1,234") < text.index('role="alert"') < text.index("</html>")
     assert "bucket" not in text
-    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
 
 
 async def test_a_person_who_leaves_the_page_ends_the_work(admin: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:

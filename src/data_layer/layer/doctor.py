@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from data_layer.config import ExaminedSettings, Settings
@@ -63,10 +63,14 @@ async def open_doctor(examined: ExaminedSettings, *, time_limit: float) -> Async
         yield Doctor(parts, time_limit=time_limit, mask=Masker(secrets_of(settings.flat().values())).text)
 
 
-async def examine(settings: Settings) -> tuple[Finding, ...]:
-    """Have the doctor look at what runs with these settings."""
+async def examine(settings: Settings, on_finding: Callable[[Finding], None]) -> tuple[Finding, ...]:
+    """Have the doctor look at what runs with these settings; each finding is passed on as soon as it is known."""
+    found = []
     async with open_doctor(ExaminedSettings(settings), time_limit=_SERVICE_SECONDS) as doctor:
-        return tuple([finding async for finding in doctor.findings()])
+        async for finding in doctor.findings():
+            on_finding(finding)
+            found.append(finding)
+    return tuple(found)
 
 
 def _used_folders(settings: Settings) -> list[UsedFolder]:

@@ -26,6 +26,10 @@ LONGEST_CHANGE = timedelta(days=7)
 """For how long a level of the log may be changed from here; with a shell it can be for ever."""
 
 
+def ignore_finding(_finding: Finding) -> None:
+    """Ignore it."""
+
+
 @checks_arguments
 class OperationService:
     """What ``data-layer doctor``, ``db current`` and ``logs level`` do, for administrators.
@@ -33,7 +37,7 @@ class OperationService:
     Args:
         transactions: where it is asked who may.
         schema: where the tables stand.
-        examine: has the doctor look at everything.
+        examine: has the doctor look at everything, and passes on what he finds.
         levels: what operators have changed.
         log_level: LOG_LEVEL.
     """
@@ -43,7 +47,7 @@ class OperationService:
         transactions: Transactions,
         *,
         schema: Callable[[], Awaitable[SchemaState]],
-        examine: Callable[[], Awaitable[Sequence[Finding]]],
+        examine: Callable[[Callable[[Finding], None]], Awaitable[Sequence[Finding]]],
         levels: LevelFile,
         log_level: str,
     ) -> None:
@@ -53,14 +57,20 @@ class OperationService:
         self._levels = levels
         self._log_level = log_level
 
-    async def examine(self, actor: Actor) -> Sequence[Finding]:
+    async def examine(
+        self, actor: Actor, *, on_finding: Callable[[Finding], None] = ignore_finding
+    ) -> Sequence[Finding]:
         """Have the doctor look at settings, servers, tables, storage and this machine; nothing is changed.
+
+        Args:
+            actor: an administrator.
+            on_finding: called with each finding as soon as it is known.
 
         Raises:
             PermissionDeniedError: the actor is not an administrator.
         """
         await self._require(actor, Permission.READ_OPERATIONS)
-        return await self._examine()
+        return await self._examine(on_finding)
 
     async def state(self, actor: Actor) -> OperatingState:
         """Return where the tables stand, and what is logged.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Annotated
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel, Us
 from data_layer.errors import ConflictError, InvalidValueError, NotFoundError
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.audit import AuditFilter, AuditView, ExportFormat
-from data_layer.schemas.doctor import Outcome
+from data_layer.schemas.doctor import Finding, Outcome
 from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.schemas.operations import LogLevel
 from data_layer.schemas.statistics import FileUsage
@@ -330,12 +331,31 @@ async def system(call: PageCall) -> Response:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class DoctorReport:
+    """What the doctor has found, and how many findings there are of each outcome."""
+
+    findings: Sequence[Finding]
+    counts: Mapping[Outcome, int]
+
+
 @pages.get("/doctor", takes_long=True)
 async def examine(call: PageCall) -> Response:
-    """What the doctor finds."""
-    findings = await call.data.operations.examine(call.actor)
-    counts = Counter(finding.outcome for finding in findings)
-    return call.page("doctor.html", findings=findings, counts={each: counts[each] for each in Outcome})
+    """What the doctor finds; the page shows what he is looking at until he is done."""
+    language = call.language
+
+    async def look(note: Note) -> DoctorReport:
+        numbers = count(1)
+
+        def show(finding: Finding) -> None:
+            part = language.word(finding.part, words.DOCTOR_PARTS)
+            note(f"{part}: {language.word(finding.check, words.DOCTOR_CHECKS)}", next(numbers))
+
+        findings = await call.data.operations.examine(call.actor, on_finding=show)
+        counts = Counter(finding.outcome for finding in findings)
+        return DoctorReport(findings, {each: counts[each] for each in Outcome if counts[each]})
+
+    return await call.working_page("doctor.html", "doctor_report.html", look)
 
 
 @pages.get("/maintenance")
