@@ -69,6 +69,7 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "uq_file_references_public_name": lambda tx: without_result(tx.files.public_view("name.png")),
     "uq_file_references_asset_name": lambda tx: without_result(tx.files.public_view("name.png")),
     "uq_file_references_address_hash_project_id": lambda tx: tx.files.find_asset("0" * 64),
+    "ix_file_references_earlier_names": lambda tx: tx.files.projects_showing(SOMEONE, names=["name.png"], limit=9),
     "uq_file_references_public_file_id": lambda tx: tx.files.published(SOMEONE),
     "ix_idempotency_keys_created_at": lambda tx: tx.idempotency_keys.remove_old(limit=9),
     "uq_api_keys_key_hash": lambda tx: tx.api_keys.find_account("0" * 64),

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from data_layer.entities.base import Choice, Entity, Timestamped, amount, choice, counter, short_text
+from data_layer.entities.base import Choice, Entity, Timestamped, amount, choice, counter, json_list, short_text
 from data_layer.entities.enums import FileEncoding, FileState, StorageKind
 
 _CAN_BE_SHARED = text("state = 'stored' AND parent_id IS NULL")
@@ -78,7 +78,8 @@ class FileReference(Timestamped, Entity, kw_only=True):
     It belongs to at most one row of another table and goes with it; one that belongs to none is its owner's own. One
     that has a ``public_name`` gives an object its permanent address, so it belongs to no row and never expires. An
     image that pages of its project show has ``address_hash``, the SHA-256 of the address by which they name it, and
-    ``asset_name``, the end of the permanent address that takes its place when they are shown. The trigger
+    ``asset_name``, the end of the permanent address that takes its place when they are shown; ``earlier_names`` are the
+    ends that it had in the projects that this one is a copy of, whose pages may name it so. The trigger
     ``count_file_references`` keeps the counts, and refuses references to what is being deleted.
     """
 
@@ -94,6 +95,7 @@ class FileReference(Timestamped, Entity, kw_only=True):
     public_name: Mapped[str | None] = mapped_column(default=None, info={"length": 64})
     address_hash: Mapped[str | None] = mapped_column(default=None, info={"length": 64})
     asset_name: Mapped[str | None] = mapped_column(default=None, info={"length": 64})
+    earlier_names: Mapped[list[str]] = json_list()
 
     __table_args__ = (
         CheckConstraint("num_nonnulls(project_id, code_id, image_id) <= 1", name="attachment"),
@@ -122,6 +124,12 @@ class FileReference(Timestamped, Entity, kw_only=True):
         ),
         Index(
             "uq_file_references_asset_name", "asset_name", unique=True, postgresql_where=text("asset_name IS NOT NULL")
+        ),
+        Index(
+            "ix_file_references_earlier_names",
+            "earlier_names",
+            postgresql_using="gin",
+            postgresql_where=text("earlier_names <> '[]'"),
         ),
         Index("ix_file_references_file_id", "file_id"),
         Index("ix_file_references_owner_id_id", "owner_id", "id"),

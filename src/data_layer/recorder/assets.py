@@ -21,8 +21,7 @@ from data_layer.observability.log import get_log
 from data_layer.recorder.delivery import is_transient
 from data_layer.recorder.protocol import ASSET_TOOLS, ASSETS_PATH
 from data_layer.schemas.generations import Piece, VariantEvent, WholeCode
-from data_layer.services import pages
-from data_layer.services.pages import local_names
+from data_layer.services.page_images import addresses_in, local_names
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message
@@ -54,7 +53,7 @@ def named_in(pieces: Iterable[Piece]) -> set[str]:
             is_tool = isinstance(data, Mapping) and data.get("name") in ASSET_TOOLS
             for text in _texts(data.get("output") if isinstance(data, Mapping) else data):
                 found |= _local(text)
-                found |= pages.addresses_in(text) if is_tool else set()
+                found |= addresses_in(text) if is_tool else set()
     return found
 
 

@@ -196,10 +196,6 @@ async def find_place(data: DataLayer, actor: Actor, request: Request, *, key: st
         if parent is not None:
             await _go_on_with(data, actor, parent.generation_id, parent.variant_index)
             return Place(parent.project_id, parent.id)
-        variant = await data.pages.variant_shown(actor, request.base_code)
-        if variant is not None:
-            await _go_on_with(data, actor, variant.generation_id, variant.variant_index)
-            return Place(variant.project_id, variant.id)
         return await _import(data, actor, request, key)
     known = None
     with suppress(CacheError):

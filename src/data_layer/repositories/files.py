@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, Table, bindparam, delete, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningInsert
+from uuid_utils.compat import uuid7
 
-from data_layer.database.statements import CompiledStatement, named
+from data_layer.database.statements import CompiledStatement, Sql, named
 from data_layer.entities import FileReference, StoredFile
 from data_layer.entities.enums import FileState
 from data_layer.errors import NotFoundError
@@ -55,7 +57,7 @@ _VIEW = select(
     *(FileReference.id, FileReference.owner_id, FileReference.file_name, FileReference.expires_at),
     *(FileReference.project_id, FileReference.code_id, FileReference.image_id, FileReference.created_at),
     func.coalesce(FileReference.public_name, FileReference.asset_name).label("public_name"),
-    FileReference.address_hash,
+    *(FileReference.address_hash, FileReference.earlier_names),
     *(StoredFile.key, StoredFile.backend, StoredFile.state, StoredFile.content_type, StoredFile.encoding),
     *(StoredFile.original_size.label("size"), StoredFile.size.label("stored_size"), StoredFile.sha256),
     *(StoredFile.image_format, StoredFile.width, StoredFile.height, StoredFile.frame_count),
@@ -109,6 +111,76 @@ def _record() -> ReturningInsert[UUID, str]:
 
 
 _RECORD = CompiledStatement("stored_files.record", _record)
+
+
+class PageImage(NamedTuple):
+    """An image that pages of a project show."""
+
+    address_hash: str
+    asset_name: str
+    earlier_names: Sequence[str]
+
+
+# Images that pages of other projects show, by the ends of their permanent addresses or, of the same person, by whatever
+# their codes name; and published ones of other people. What is being removed is left out, because the
+# trigger would refuse it. The name of a file is its owner's business.
+_HOLD = Sql(
+    "file_references.hold_images",
+    """
+WITH project AS (
+    SELECT id, user_id FROM projects WHERE id = %s
+), wanted AS (
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::uuid[], %s::text[]) AS wanted (address_hash, name, id, random)
+), found AS (
+    SELECT wanted.*, file_id, extension, CASE WHEN owner_id = user_id THEN file_name END AS file_name
+    FROM project, wanted, LATERAL (
+        SELECT files.file_id, files.owner_id, files.file_name, substring(shown_as FROM '[.][a-z0-9]+$') AS extension
+        FROM (
+            SELECT *, asset_name AS shown_as FROM file_references
+            WHERE asset_name = wanted.name AND project_id IS DISTINCT FROM project.id
+            UNION ALL
+            SELECT *, public_name FROM file_references
+            WHERE public_name = wanted.name AND owner_id IS DISTINCT FROM user_id
+            UNION ALL
+            SELECT *, asset_name FROM file_references
+            WHERE address_hash = wanted.address_hash AND owner_id = user_id AND project_id IS DISTINCT FROM project.id
+            UNION ALL
+            SELECT *, asset_name FROM file_references
+            WHERE earlier_names ? wanted.name AND earlier_names <> '[]' AND owner_id = user_id
+        ) AS files
+        JOIN stored_files ON stored_files.id = files.file_id AND state = 'stored'
+        ORDER BY files.id LIMIT 1
+    ) AS one
+    WHERE NOT EXISTS (
+        SELECT FROM file_references AS own
+        WHERE own.project_id = project.id AND (own.asset_name = wanted.name OR own.earlier_names ? wanted.name)
+    )
+), stored AS (
+    SELECT id FROM stored_files WHERE id IN (SELECT file_id FROM found) AND state = 'stored'
+    ORDER BY id FOR NO KEY UPDATE
+)
+INSERT INTO file_references (id, file_id, owner_id, file_name, project_id, address_hash, asset_name)
+SELECT found.id, file_id, user_id, file_name, project.id, address_hash, random || extension
+FROM project, found JOIN stored ON stored.id = file_id
+ON CONFLICT (address_hash, project_id) WHERE address_hash IS NOT NULL DO NOTHING
+""",
+)
+
+
+_PROJECTS_SHOWING = Sql(
+    "file_references.projects_showing",
+    """
+SELECT projects.id FROM projects JOIN (
+    SELECT project_id, 1 AS rank FROM file_references WHERE asset_name = ANY(%s)
+    UNION ALL
+    SELECT project_id, 2 FROM file_references WHERE earlier_names ?| %s::text[] AND earlier_names <> '[]'
+    UNION ALL
+    SELECT project_id, 3 FROM file_references WHERE address_hash = ANY(%s)
+) AS shown ON shown.project_id = projects.id
+WHERE user_id = %s AND status <> 'deleted'
+GROUP BY projects.id ORDER BY min(rank), projects.id DESC LIMIT %s
+""",
+)
 
 
 class FileRepository(AppendRepository[FileReference]):
@@ -165,22 +237,44 @@ class FileRepository(AppendRepository[FileReference]):
         found: UUID | None = (await self._session.execute(statement)).scalar_one_or_none()
         return found
 
-    async def name_asset(self, file_id: UUID, *, address_hash: str, asset_name: str) -> None:
-        """Say by which address pages of its project name a file, and give it a permanent one.
+    async def name_asset(
+        self, file_id: UUID, *, address_hash: str, asset_name: str, earlier_names: Sequence[str] = ()
+    ) -> None:
+        """Say by which addresses pages of its project name a file, and give it a permanent one.
 
         Raises:
             DuplicateError: the project has a file for this address.
         """
-        values = {"address_hash": address_hash, "asset_name": asset_name, "updated_at": func.now()}
+        names = {"address_hash": address_hash, "asset_name": asset_name, "earlier_names": list(earlier_names)}
+        values = {**names, "updated_at": func.now()}
         await self._session.change(update(FileReference).where(FileReference.id == file_id).values(**values))
 
-    async def assets_of(self, project_id: UUID) -> Mapping[str, str]:
-        """The ends of the permanent addresses of what pages of a project name, by the hashes of their addresses."""
-        statement = select(FileReference.address_hash, FileReference.asset_name).where(
+    async def assets_of(self, project_id: UUID) -> Sequence[PageImage]:
+        """What pages of a project show."""
+        statement = select(FileReference.address_hash, FileReference.asset_name, FileReference.earlier_names).where(
             FileReference.project_id == project_id, FileReference.address_hash.is_not(None)
         )
         rows = (await self._session.execute(named("file_references.assets", statement))).all()
-        return {str(row.address_hash): str(row.asset_name) for row in rows}
+        return [PageImage(str(row.address_hash), str(row.asset_name), row.earlier_names) for row in rows]
+
+    async def projects_showing(
+        self, owner_id: UUID, *, names: Sequence[str] = (), hashes: Sequence[str] = (), limit: int
+    ) -> Sequence[UUID]:
+        """Projects of a person with images that have one of these names, or had it before, or hashes, in this order."""
+        values = (list(names), list(names), list(hashes), owner_id, limit)
+        [rows] = await self._session.fetch_all((_PROJECTS_SHOWING, values))
+        return [row[0] for row in rows]
+
+    async def hold(self, project_id: UUID, addresses: Mapping[str, str | None]) -> None:
+        """Have a project refer to images of others, where it does not know these addresses yet.
+
+        Args:
+            project_id: which one.
+            addresses: the hashes of the addresses, with the ends of those that are permanent.
+        """
+        count = range(len(addresses))
+        new = [uuid7() for _ in count], [secrets.token_urlsafe(16) for _ in count]
+        await self._session.run((_HOLD, (project_id, list(addresses), list(addresses.values()), *new)))
 
     async def find_asset(self, address_hash: str, *, owner_id: UUID | None = None) -> FileView | None:
         """A file that was kept for an address, of an owner or of anybody."""

@@ -31,10 +31,12 @@ _CHILD = """
     FROM generations
 """
 
-# The version is the one with the same code; then with the same code to the byte, with the same variants, with the same
-# conversation; then the variant with the same index; then the last one before the child.
+# The version is the one that was shown as what is changed; or it is that with the same code; then with the same code to
+# the byte, with the same variants, with the same conversation; then the variant with the same index; then the last one
+# before the child.
 _CANDIDATES = f"""candidates AS (
     SELECT codes.*, {_IS_STAND_IN} AS is_stand_in, {_IS_EARLIER} AS is_earlier,
+        coalesce(child.lineage -> 'shown' ? codes.id::text, false) AS is_shown,
         coalesce(codes.code_hash = decode(child.lineage ->> 'exact', 'hex'), false) AS is_exact,
         coalesce(child.lineage -> 'variants' = (
             SELECT jsonb_agg(hash ORDER BY hash COLLATE "C") FROM (
@@ -50,8 +52,8 @@ _CANDIDATES = f"""candidates AS (
     WHERE codes.project_id = ANY(ARRAY(%s))
 )"""
 _ORDER = """
-is_exact DESC, has_variants DESC, coalesce(continues, false) DESC, has_index DESC, is_earlier DESC, started_at DESC,
-external_key COLLATE "C" DESC NULLS LAST, variant_index, id
+is_shown DESC, is_exact DESC, has_variants DESC, coalesce(continues, false) DESC, has_index DESC, is_earlier DESC,
+started_at DESC, external_key COLLATE "C" DESC NULLS LAST, variant_index, id
 """
 _WITHOUT_CYCLE = """
 NOT EXISTS (
@@ -103,7 +105,7 @@ WITH child AS (
 ), {_CANDIDATES % _PROJECTS}
 SELECT id, project_id, generation_id, version, variant_index FROM candidates
 WHERE is_earlier OR continues OR (is_stand_in AND continues IS NULL)
-ORDER BY is_stand_in, is_earlier DESC, {_ORDER} LIMIT 1
+ORDER BY is_shown DESC, is_stand_in, is_earlier DESC, {_ORDER} LIMIT 1
 """,
 )
 

@@ -75,6 +75,8 @@ _REPLACED: dict[type[Entity], dict[str, str | None]] = {
         # A permanent address of its own, as long and as random as others.
         "asset_name": "translate(encode(uuid_send(gen_random_uuid()), 'base64'), '+/=', '-_') "
         "|| substring(source.asset_name FROM '[.][a-z0-9]+$')",
+        # Codes are copied as they are, so they name the images of the original.
+        "earlier_names": "source.earlier_names || coalesce(to_jsonb(source.asset_name), '[]')",
         **dict.fromkeys(("created_at", "updated_at")),
     },
 }

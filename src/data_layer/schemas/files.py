@@ -49,6 +49,7 @@ class FileView(View):
         expires_at: When it goes by itself, in UTC.
         public_name: The end of its permanent address, if it was published, or pages of its project show it.
         address_hash: The SHA-256 of the address by which these pages name it.
+        earlier_names: The ends of the permanent addresses that it had in the projects that this one is a copy of.
     """
 
     id: UUID
@@ -75,6 +76,7 @@ class FileView(View):
     expires_at: datetime | None
     public_name: str | None
     address_hash: str | None = None
+    earlier_names: tuple[str, ...] = ()
     created_at: datetime
 
 

@@ -10,138 +10,49 @@ is shown, their permanent addresses take the place of those. A code itself stays
 | such a permanent address, after an edit of what was shown | the same, at the host of today |
 | anything else | what it says |
 
-The id of the variant behind ``#`` shows lineage where a code belongs that comes back: ``variant_shown`` compares both
-without what showing has changed, so it knows each form that was ever handed out.
+The id of the variant behind ``#`` says where a code belongs that comes back, in whichever form it was shown; without it
+the code is found by its images (``services/generations/shown.py``).
 """
 
 from __future__ import annotations
 
-import hashlib
-import html
-import re
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.entities import GeneratedCode
 from data_layer.errors import DuplicateError, InvalidValueError, MissingReferenceError, NotFoundError
 from data_layer.schemas.actors import Actor
-from data_layer.schemas.codes import GeneratedCodeFull
 from data_layer.schemas.files import Attachment, FileView
 from data_layer.schemas.generations import OpenedTree, TreeGeneration
 from data_layer.services.arguments import checks_arguments
-from data_layer.services.files.backends import PUBLIC_PATH, public_name
+from data_layer.services.files.backends import public_name
 from data_layer.services.files.ingest import SaveRequest, new_reference
 from data_layer.services.files.owners import ANY_OWNER
 from data_layer.services.files.sources import content_of
 from data_layer.services.generations.access import open_code, open_project
+from data_layer.services.page_images import (
+    LOCAL_PATH,
+    LONGEST_ADDRESS,
+    PageImages,
+    address_hash,
+    images_of,
+    is_local_name,
+    live_page,
+)
 from data_layer.services.permissions import Permission
 from data_layer.storage import FileContent
 from data_layer.storage.validation import clean_file_name
 
 if TYPE_CHECKING:
-    from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
+    from data_layer.repositories.unit_of_work import Transactions
     from data_layer.services.fetching import Fetcher
     from data_layer.services.files import FileService
     from data_layer.services.view_counts import ViewCounts
 
-LOCAL_PATH = "/local-assets/"
-"""Where the application serves what it keeps on its disk."""
-
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 """What is kept: images that a browser only ever shows."""
-
-_LONGEST_ADDRESS = 4000
-_ENTITY = r"&(?:quot|apos|lt|gt|#0{0,4}3[49]|#x0{0,4}2[27]);"
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
-_HOST = r"""https?://[^\s"'<>()\\`/]{1,255}"""
-_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_LOCAL = re.compile(rf"(?:{_HOST})?{LOCAL_PATH}({_NAME})(?:#{_UUID})?")
-_ADDRESSES = re.compile(
-    # Ours, as it was shown or as it was published.
-    rf"(?:{_HOST}|(?<![\w.~%/-])){PUBLIC_PATH}(?P<own>[A-Za-z0-9_-]{{22}}\.[a-z0-9]{{1,8}})(?:\#(?P<of>{_UUID}))?"
-    # Local, without a host.
-    rf"|(?<![\w.~%/-]){LOCAL_PATH}{_NAME}(?:\#{_UUID})?"
-    # Anything else. In an attribute a quotation mark may be written as an entity.
-    rf"""|https?://(?:(?!{_ENTITY})[^\s"'<>()\\`{{}}|^]){{1,{_LONGEST_ADDRESS}}}"""
-)
-_MARK = re.compile(rf"#({_UUID})")
-_AFTER = ".,;:!?*]"
-"""What ends a sentence rather than an address."""
-
-
-def local_names(text: str) -> set[str]:
-    """The names of the local assets that a text names."""
-    return set(_LOCAL.findall(text)) if LOCAL_PATH in text else set()
-
-
-def addresses_in(text: str) -> set[str]:
-    """The addresses in a text that are not ours, local ones left out."""
-    found = {_clean(match[0]) for match in _ADDRESSES.finditer(text) if match["own"] is None}
-    return {address for address in found if _LOCAL.fullmatch(address) is None and len(address) <= _LONGEST_ADDRESS}
-
-
-def is_local_name(name: str) -> bool:
-    """Whether a local asset may be called so."""
-    return _LOCAL.fullmatch(f"{LOCAL_PATH}{name}") is not None
-
-
-@dataclass(frozen=True, slots=True)
-class PageImages:
-    """How the addresses of a project are shown: the ends of the permanent ones by the hashes of the others."""
-
-    names: Mapping[str, str]
-    base: str = ""
-    keeps_local: bool = False
-
-    def page(self, code: str, code_id: UUID) -> str:
-        """The page that a reader of a code gets."""
-        return self._replaced(code, lambda hashed, match: f"{self._address(hashed, match)}#{code_id}")
-
-    def compared(self, code: str) -> str:
-        """The code without what showing changes."""
-        return self._replaced(code, lambda hashed, _: f"\0{hashed}").strip()
-
-    def _replaced(self, code: str, written: Callable[[str, str], str]) -> str:
-        if not self.names:
-            return code
-        hashes = {name: hashed for hashed, name in self.names.items()}
-
-        def replace_match(match: re.Match[str]) -> str:
-            text = match[0]
-            if match["own"] in hashes:
-                return written(hashes[match["own"]], text)
-            for address in (text, text.rstrip(_AFTER)):
-                hashed = address_hash(address)
-                if hashed in self.names:
-                    return written(hashed, address) + text[len(address) :]
-            return text
-
-        return _ADDRESSES.sub(replace_match, code)
-
-    def _address(self, hashed: str, match: str) -> str:
-        local = _LOCAL.fullmatch(match)
-        if self.keeps_local and local is not None:
-            return f"{self.base}{LOCAL_PATH}{local[1]}"
-        return f"{self.base}{PUBLIC_PATH}{self.names[hashed]}"
-
-
-def address_hash(address: str) -> str:
-    """The hash by which an address is known: that of a local asset depends on its name alone."""
-    local = _LOCAL.fullmatch(address)
-    plain = html.unescape(address) if local is None else f"{LOCAL_PATH}{local[1]}"
-    return hashlib.sha256(plain.encode(errors="replace")).hexdigest()
-
-
-async def images_of(tx: UnitOfWork, project_id: UUID, *, base: str = "") -> PageImages:
-    """What is known of the images of a project, with which its codes become pages."""
-    return PageImages(await tx.files.assets_of(project_id), base)
-
-
-async def live_page(tx: UnitOfWork, project_id: UUID, code_id: UUID, code: str, *, base: str = "") -> str:
-    """A code as a page, for services that show one to somebody who may see it."""
-    return (await images_of(tx, project_id, base=base)).page(code, code_id)
 
 
 @checks_arguments
@@ -205,8 +116,7 @@ class PageService:
         """
         async with self._transactions() as tx:
             await open_project(tx, actor, opened.project.id, Permission.READ_CODE)
-            names = await tx.files.assets_of(opened.project.id)
-        shown = PageImages(names, base, keeps_local)
+            shown = await images_of(tx, opened.project.id, base=base, keeps_local=keeps_local)
         return replace(opened, generations=_shown_generations(opened.generations, shown))
 
     async def keep(self, actor: Actor, project_id: UUID, address: str, content: FileContent | None = None) -> bool:
@@ -226,13 +136,13 @@ class PageService:
             InvalidFileError, FileTooLargeError: it is not an image that can be kept.
             StorageError: it could not be stored.
         """
-        if len(address) > _LONGEST_ADDRESS:
-            raise InvalidValueError(f"address may have {_LONGEST_ADDRESS} characters at most", field="address")
+        if len(address) > LONGEST_ADDRESS:
+            raise InvalidValueError(f"address may have {LONGEST_ADDRESS} characters at most", field="address")
         hashed = address_hash(address)
         async with self._transactions() as tx:
             project = await open_project(tx, actor, project_id, Permission.CHANGE_CODE)
             owner_id = project.user_id
-            if hashed in await tx.files.assets_of(project_id):
+            if any(hashed == image.address_hash for image in await tx.files.assets_of(project_id)):
                 return False
             known = await tx.files.find_asset(hashed, owner_id=owner_id)
         if known is not None and await self._share(known, project_id, hashed):
@@ -262,19 +172,6 @@ class PageService:
             return await self._files.download(file.id, owner_id=ANY_OWNER), file.content_type
         except NotFoundError:
             return None  # Its project was removed in this moment.
-
-    async def variant_shown(self, actor: Actor, page: str) -> GeneratedCodeFull | None:
-        """The variant that was shown as this page, in whichever form; None if it is none or somebody else's."""
-        for name in dict.fromkeys(_MARK.findall(page)):
-            try:
-                async with self._transactions() as tx:
-                    _, code = await open_code(tx, actor, UUID(name), Permission.CHANGE_CODE)
-                    shown = PageImages(await tx.files.assets_of(code.project_id))
-                    if shown.compared(code.code) == shown.compared(page):
-                        return GeneratedCodeFull.model_validate(code)
-            except NotFoundError:
-                continue
-        return None
 
     async def _share(self, known: FileView, project_id: UUID, hashed: str) -> bool:
         """Let another project refer to the bytes; whether they were still there."""
@@ -313,7 +210,3 @@ async def _shown_generations(
             for each in generation.variants
         )
         yield generation.model_copy(update={"variants": variants})
-
-
-def _clean(address: str) -> str:
-    return html.unescape(address.rstrip(_AFTER))

@@ -18,7 +18,7 @@ from data_layer.schemas.actors import Actor
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.generations.access import open_code, open_project
 from data_layer.services.generations.replay import check_moment, code_at_moment
-from data_layer.services.pages import images_of, live_page
+from data_layer.services.page_images import images_of, live_page
 from data_layer.services.permissions import Permission
 from data_layer.services.view_counts import ViewCounts
 

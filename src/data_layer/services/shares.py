@@ -22,7 +22,7 @@ from data_layer.schemas.shares import NewShare, SharedPage, ShareView
 from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.generations.copies import import_page
-from data_layer.services.pages import live_page
+from data_layer.services.page_images import live_page
 from data_layer.services.permissions import Permission, is_allowed, require
 from data_layer.services.view_counts import ViewCounts
 
@@ -170,9 +170,9 @@ class ShareService:
     ) -> ProjectFull:
         """Make a project of the actor's own of what a link shows, which counts as a view of it.
 
-        The page is version 1, of type import. Nothing else comes along: neither name, settings and files of the shared
-        project, nor prompts, models and costs. What happens to the share or to its project later does not change the
-        copy. Files that the page names by their public addresses stay those of their owner.
+        The page is version 1, of type import, with the images that it shows at addresses of its own. Nothing else comes
+        along: neither name, settings and other files of the shared project, nor prompts, models and costs. What happens
+        to the share, to its project or to its owner later does not change the copy.
 
         Args:
             actor: whose project it will be.
@@ -192,9 +192,9 @@ class ShareService:
         async with self._transactions() as tx:
             require(await as_of_now(tx, actor), Permission.CHANGE_PROJECT, owner=owner_id)
             opened = await _opened(tx, token)
-            # The images stay those of their owner, so the copy names them by their permanent addresses.
-            live = await live_page(tx, opened.project_id, opened.code_id, opened.page.code, base=self._base_url)
-            project = await import_page(tx, owner_id, opened.page.model_copy(update={"code": live}), name=name)
+            live = await live_page(tx, opened.project_id, opened.code_id, opened.page.code)
+            page = opened.page.model_copy(update={"code": live})
+            project = await import_page(tx, owner_id, page, name=name, base=self._base_url)
             new: dict[str, object] = {"name": project.name, "share_id": str(opened.id)}
             tx.add(_entry(actor, AuditAction.PROJECT_CLONE, project, "Forked a shared page", new))
             view = ProjectFull.model_validate(project)

@@ -13,7 +13,9 @@ from data_layer.schemas.actors import Actor
 from data_layer.schemas.generations import VariantModel
 from data_layer.schemas.projects import ProjectFull
 from data_layer.schemas.shares import SharedPage
+from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.generations.versions import add_copy
+from data_layer.services.page_images import hold_images, images_of
 from data_layer.services.project_keys import owner_key, work_keys
 
 if TYPE_CHECKING:
@@ -53,16 +55,26 @@ async def copy_version(
     return await _finish(tx, actor, copy, None if code is None else code.version, with_history=False)
 
 
-async def import_page(tx: UnitOfWork, owner_id: UUID, page: SharedPage, *, name: str) -> Project:
-    """Make a project of a page alone, as its version 1."""
+async def import_page(tx: UnitOfWork, owner_id: UUID, page: SharedPage, *, name: str, base: str) -> Project:
+    """Make a project of a page with its images, as its version 1.
+
+    Args:
+        tx: where.
+        owner_id: whose it will be.
+        page: with permanent addresses of its images, in place of which those stand in the copy that they have there.
+        name: of the project.
+        base: what these addresses begin with.
+    """
     project = Project(user_id=owner_id, name=_checked(name), status=ProjectStatus.ACTIVE)
     tx.add(project)
     tx.invalidate(*work_keys(project.id, owner_id))
     await tx.flush()
+    await hold_images(tx, project.id, [page.code])
+    images = await images_of(tx, project.id)
     unknown = VariantModel()
     code = GeneratedCode(
         project_id=project.id,
-        code=page.code,
+        code=images.written(page.code, lambda end: f"{base}{PUBLIC_PATH}{end}"),
         code_stack=page.code_stack,
         provider=unknown.provider,
         model=unknown.name,

@@ -9,6 +9,7 @@ from data_layer.entities.enums import AuditAction, AuditLevel, GenerationStatus
 from data_layer.services.generations.accounting import charge
 from data_layer.services.generations.live import MAXIMUM_VARIANTS
 from data_layer.services.generations.recovery import published_but_not_stored
+from data_layer.services.page_images import hold_images
 from data_layer.services.project_keys import history_key
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ async def end_expired(transactions: Transactions, live: LiveStreams) -> int:
                     await tx.generations.checkpoint(each.code_id, each.writer, each.unsaved, _STILL_EXPIRED)
                 expired = await tx.generations.expire(generation_id, _MESSAGE)
                 if expired:
-                    tx.invalidate(history_key((await tx.generations.get(generation_id)).project_id))
+                    project_id = (await tx.generations.get(generation_id)).project_id
+                    tx.invalidate(history_key(project_id))
+                    await hold_images(tx, project_id, [(await tx.codes.get(code_id)).code for code_id in expired])
                 for code_id in expired:
                     tx.add(
                         AuditLog.system_event(

@@ -1,8 +1,9 @@
 """Generations of an application that knows no ids: it hands over codes, and their place in the tree is found by them.
 
 They may arrive in any order, in pieces, several times and at once; the tree is the same in the end. A variant is found
-by the SHA-256 of its code without white space at its ends. Where several have it, the exact code decides, then the set
-of all variants of their version, then the conversation, then the index of the variant, then the time.
+by the SHA-256 of its code without white space at its ends, or of the page that a reader got of it, with its images at
+other addresses, by what is left of both (``shown.py``). Where several have it, the exact code decides, then the set of
+all variants of their version, then the conversation, then the index of the variant, then the time.
 
 ========================  =======================================================================================
 the parent                what becomes of the child
@@ -48,10 +49,12 @@ from data_layer.services.generations.accounting import charge, code_values
 from data_layer.services.generations.gallery import Gallery
 from data_layer.services.generations.growth import checked, end_of
 from data_layer.services.generations.requests import CODE_TYPES, without_secrets
+from data_layer.services.generations.shown import variants_shown_as
 from data_layer.services.generations.streams import MAXIMUM_CODE, checked_event
 from data_layer.services.generations.text import encoded, storable
 from data_layer.services.image_files import show_screenshot
 from data_layer.services.image_rows import describe_file, new_image_entry, new_image_row
+from data_layer.services.page_images import hold_images, names_kept_here
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import work_keys
 
@@ -101,6 +104,7 @@ class Lineage(Gallery):
         arrival = _Arrival(received)
         async with self._transactions() as tx:
             owner_id = await _owner(tx, actor, project_id, owner_id)
+            arrival = await _of_shown(tx, arrival, owner_id, project_id)
             await tx.lineage.lock(owner_id)
             known = await _known(tx, received, owner_id)
             generation = known or await _insert(tx, arrival, owner_id, project_id)
@@ -109,6 +113,7 @@ class Lineage(Gallery):
                 if reservation_id is not None:
                     await _charge(tx, generation, arrival, added, owner_id=owner_id, reservation_id=reservation_id)
                 await _add_images(tx, generation, arrival, owner_id)
+                await hold_images(tx, generation.project_id, arrival.texts)
                 await _place(tx, generation, arrival)
                 await tx.generations.close(generation.id)
             if added or known is None:
@@ -134,7 +139,7 @@ class Lineage(Gallery):
         arrival = _Arrival(received)
         async with self._transactions() as tx:
             owner_id = await _owner(tx, actor, project_id, owner_id)
-            return await _find_parent(tx, arrival, owner_id, project_id)
+            return await _find_parent(tx, await _of_shown(tx, arrival, owner_id, project_id), owner_id, project_id)
 
 
 def conversation_of(received: ReceivedGeneration) -> dict[str, Any]:
@@ -179,9 +184,9 @@ class _Step:
 
 
 class _Arrival:
-    """What was received, checked, with everything by which it is found."""
+    """What was received, checked, with everything by which it is found; ``shown`` are variants that it changes."""
 
-    def __init__(self, received: ReceivedGeneration) -> None:
+    def __init__(self, received: ReceivedGeneration, shown: Sequence[UUID] = ()) -> None:
         self.received = received
         self.codes = {variant.index: _checked(variant) for variant in received.variants}
         self.events = {variant.index: _checked_events(variant) for variant in received.variants}
@@ -198,6 +203,8 @@ class _Arrival:
         self.lineage: dict[str, Any] = _conversations(_Turn(None, None, self.before, self.conversation))
         if self.base is not None:
             self.lineage["exact"] = self.base.exact
+        if shown:
+            self.lineage["shown"] = [str(code_id) for code_id in shown]
         if self.root is not None:
             self.lineage["root"] = self.root
         if received.base_index is not None:
@@ -221,6 +228,12 @@ class _Arrival:
             _Step(code, turn.prompt, parent, _conversations(turn))
             for (turn, code), parent in zip(known, wanted, strict=True)
         ]
+
+    @property
+    def texts(self) -> list[str]:
+        """The codes that the project may have from here on: those that came, and those that stand-ins are made from."""
+        stored = [*self.codes.values(), self.base, *(turn.code for turn in self.turns)]
+        return [code.text for code in stored if code is not None]
 
     @property
     def hashes(self) -> list[str]:
@@ -312,6 +325,20 @@ async def _find_parent(
         wanted=arrival.base.trimmed,
         lineage=arrival.lineage,
     )
+
+
+async def _of_shown(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID, project_id: UUID | None) -> _Arrival:
+    """The same with the code that a variant has, where what is changed is a page that was shown of it."""
+    base = arrival.base
+    if base is None or not names_kept_here(base.text):
+        return arrival
+    if await _find_parent(tx, arrival, owner_id, project_id) is not None:
+        return arrival
+    shown = await variants_shown_as(tx, base.text, owner_id=owner_id, project_id=project_id)
+    if not shown:
+        return arrival
+    received = arrival.received.model_copy(update={"base_code": shown[0].code})
+    return _Arrival(received, [code.id for code in shown])
 
 
 async def _insert(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID, project_id: UUID | None) -> Generation:

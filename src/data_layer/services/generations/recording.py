@@ -23,6 +23,7 @@ from data_layer.services.generations.requests import generation_values, variant_
 from data_layer.services.generations.streams import MAXIMUM_CODE
 from data_layer.services.generations.text import encoded, storable
 from data_layer.services.generations.variants import Variants
+from data_layer.services.page_images import hold_images, names_kept_here
 from data_layer.services.permissions import Permission
 from data_layer.services.project_keys import work_keys
 
@@ -68,6 +69,10 @@ class Recording(Variants):
             async with self._transactions() as tx:
                 tx.invalidate(*work_keys(project_id, actor.user_id))
                 recorded = tx.finished_generations.record(project_id, actor.user_id, rows, is_owner_acting=True)
+                if any(names_kept_here(code) for code in _texts(variants)):
+                    await tx.flush()  # Only then it is known whether the project is the actor's.
+                    if recorded.number is not None:
+                        await hold_images(tx, project_id, _texts(variants))
             if recorded.number is not None:
                 return _recorded(project_id, recorded.number, rows)
         # Nothing was stored: this says why. The system may write for everybody.
@@ -79,6 +84,7 @@ class Recording(Variants):
             await tx.flush()
             if recorded.number is None:  # Deleted in this moment.
                 raise NotFoundError(f"no project has the id {project_id}")
+            await hold_images(tx, project_id, _texts(variants))
             return _recorded(project_id, recorded.number, rows)
 
     async def import_many(
@@ -112,7 +118,12 @@ class Recording(Variants):
             first = await tx.finished_generations.copy(project_id, project.user_id, dated)
             if first is None:
                 raise NotFoundError(f"no project has the id {project_id}")
+            await hold_images(tx, project_id, (code for each in generations for code in _texts(each.variants)))
         return [_recorded(project_id, number, rows) for number, rows in enumerate(imported, first)]
+
+
+def _texts(variants: Sequence[FinishedVariant]) -> list[str]:
+    return [variant.code for variant in variants]
 
 
 def _rows(

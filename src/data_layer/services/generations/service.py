@@ -64,6 +64,7 @@ from data_layer.services.generations.streams import (
     refusal_of,
 )
 from data_layer.services.generations.versions import code_at, require_complete
+from data_layer.services.page_images import hold_images
 from data_layer.services.permissions import Permission
 from data_layer.services.project_keys import history_key, work_keys
 from data_layer.services.ratings import rating_values
@@ -660,6 +661,7 @@ class GenerationService(Lineage):
                     refusal = await refusal_of(tx, variant, stream.writer)
                 await tx.generations.close(stream.id)
                 if is_ended:
+                    await hold_images(tx, stream.project_id, [variant.text])
                     await charge(tx, [variant.id], end.status, end.result)
         except BaseException:
             variant.refusal = None
@@ -692,6 +694,7 @@ class GenerationService(Lineage):
                 tx.add(_end_entry(project.user_id, code_id, end))
             await tx.generations.close(generation_id)
             if is_ended:
+                await hold_images(tx, project.id, [(await tx.codes.get(code_id)).code])
                 await charge(tx, [code_id], end.status)
         self._streams.live.announce(generation_id, range(MAXIMUM_VARIANTS))
 

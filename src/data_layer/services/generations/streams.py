@@ -119,6 +119,11 @@ class VariantStream:
         """Whether there is any code."""
         return bool(self._code)
 
+    @property
+    def text(self) -> str:
+        """The code, as far as it can be shown."""
+        return self._code.decode(errors="replace")
+
     def append(self, sequence: int, pieces: Sequence[Piece]) -> None:
         """Take pieces with consecutive numbers, all or none. Those whose number was received before change nothing."""
         checked = _checked_sequence(sequence)

@@ -169,6 +169,7 @@ class ProjectArchives:
                     "content_type": file.content_type,
                     "is_screenshot": file.key == project.original_image,
                     "address_hash": file.address_hash,
+                    "names": [*file.earlier_names, *([file.public_name] if file.public_name else [])],
                 }
             )
             yield "files"

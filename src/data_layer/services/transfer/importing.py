@@ -58,6 +58,7 @@ from data_layer.schemas.projects import ProjectDraft
 from data_layer.services.files.backends import public_name
 from data_layer.services.files.sources import decode_data_url
 from data_layer.services.generations.text import storable_json
+from data_layer.services.page_images import is_own_name
 from data_layer.services.pages import IMAGE_TYPES
 from data_layer.services.transfer import reports
 from data_layer.services.transfer.archives import described_list, read_archive, read_part
@@ -77,6 +78,7 @@ MOST_CODE = 512 * 2**20
 """Characters of all codes of a project, which are in memory together."""
 _UNTIL_PUBLISHED = timedelta(hours=1)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MOST_NAMES = 1000
 LARGEST_FILE = 64 * 2**20
 _REFUSALS = (InvalidValueError, InvalidFileError, FileTooLargeError, ConflictError, NotFoundError)
 """What concerns one thing; after every other error the import ends."""
@@ -407,7 +409,7 @@ class Importer:
             )
             if (old := each.get("id")) and isinstance(old, str):
                 renamed[old] = str(saved.id)
-            await self._name_image(saved, each.get("address_hash"))
+            await self._name_image(saved, each)
         if finished:
             stored = await targets.generations.import_many(
                 SYSTEM, project_id, [_with_files(each, renamed) for each in finished]
@@ -420,14 +422,22 @@ class Importer:
             source = await _read_part(archive, image.get("path"))
             await targets.images.record(SYSTEM, project_id, NewImage(**values), source)
 
-    async def _name_image(self, saved: FileView, address_hash: Any) -> None:
-        """Have pages of the project show an image that they name by an address."""
-        is_hash = isinstance(address_hash, str) and _SHA256.fullmatch(address_hash) is not None
-        if is_hash and saved.content_type in IMAGE_TYPES:
-            with suppress(DuplicateError):  # An archive that names one twice is not ours.
-                async with self._targets.transactions() as tx:
-                    name = public_name(saved.content_type)
-                    await tx.files.name_asset(saved.id, address_hash=address_hash, asset_name=name)
+    async def _name_image(self, saved: FileView, described: Mapping[str, Any]) -> None:
+        """Have pages of the project show an image that they name by an address, or by one that it had where it was."""
+        hashed, names = described.get("address_hash"), described.get("names")
+        is_hash = isinstance(hashed, str) and _SHA256.fullmatch(hashed) is not None
+        if not is_hash or saved.content_type not in IMAGE_TYPES:
+            return
+        given = names if isinstance(names, list) else []
+        earlier = [name for name in given if isinstance(name, str) and is_own_name(name)]
+        with suppress(DuplicateError):  # An archive that names one twice is not ours.
+            async with self._targets.transactions() as tx:
+                await tx.files.name_asset(
+                    saved.id,
+                    address_hash=str(hashed),
+                    asset_name=public_name(saved.content_type),
+                    earlier_names=earlier[:_MOST_NAMES],
+                )
 
     async def _mark(self, code_id: UUID, described: Mapping[str, Any]) -> None:
         """Mark and rate a variant as its owner did."""

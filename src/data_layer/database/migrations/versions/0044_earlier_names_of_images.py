@@ -1,0 +1,27 @@
+"""Images that pages show: the names that they had in the projects that theirs is a copy of."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0044"
+down_revision = "0043"
+
+INDEX = "ix_file_references_earlier_names"
+
+
+def upgrade() -> None:
+    """Add the column, which has its default everywhere without being written, and an index that holds nothing yet."""
+    with op.get_context().autocommit_block():
+        op.execute("ALTER TABLE file_references ADD COLUMN IF NOT EXISTS earlier_names jsonb DEFAULT '[]' NOT NULL")
+        # One that was interrupted leaves an index behind that is not valid.
+        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {INDEX}")
+        op.execute(
+            f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {INDEX} ON file_references USING gin (earlier_names) "
+            "WHERE earlier_names <> '[]'"
+        )
+
+
+def downgrade() -> None:
+    """Drop the column: pages of copies name images of the originals, which may be gone."""
+    op.execute("ALTER TABLE file_references DROP COLUMN IF EXISTS earlier_names")
