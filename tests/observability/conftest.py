@@ -34,7 +34,8 @@ def logging_restored() -> Iterator[None]:
     structlog.contextvars.clear_contextvars()
     for logger, handlers, level, propagate in before:
         logger.handlers[:] = handlers
-        logger.setLevel(level)
+        if logger.level != level:  # Setting it makes all loggers forget what they know of their levels.
+            logger.setLevel(level)
         logger.propagate = propagate
     for each in (logging.getLogger("data_layer"), logging.getLogger("uvicorn.access")):
         if each not in loggers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
@@ -27,14 +27,15 @@ class RouteIndex:
 
     def __init__(self, whole: APIRouter) -> None:
         self._whole: ASGIApp = whole.middleware_stack
-        self._parts: dict[str | None, ASGIApp] = {
-            begin: _part(whole.routes, begin) for begin in _beginnings(whole.routes)
-        }
+        literals = [(_literal(route), route) for route in whole.routes]
+        begins = {_beginning(literal) for literal, _ in literals}
+        self._parts = {begin: _part(literals, begin) for begin in begins if begin is not None}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  (ASGI)
         # Below a root path the routers strip it first.
         is_plain = scope["type"] == "http" and not scope.get("root_path")
-        part = self._parts.get(_beginning(scope["path"])) if is_plain else None
+        begin = _beginning(scope["path"]) if is_plain else None
+        part = None if begin is None else self._parts.get(begin)
         await (self._whole if part is None else part)(scope, receive, send)
 
 
@@ -50,12 +51,7 @@ def _literal(route: BaseRoute) -> str:
     return path.partition("{")[0]
 
 
-def _beginnings(routes: Iterable[BaseRoute]) -> set[str]:
-    found = (_beginning(_literal(route)) for route in routes)
-    return {begin for begin in found if begin is not None}
-
-
-def _part(routes: Sequence[BaseRoute], begin: str) -> ASGIApp:
+def _part(literals: Iterable[tuple[str, BaseRoute]], begin: str) -> ASGIApp:
     """A router of those that may take paths with this beginning."""
-    alike = [route for route in routes if f"{_literal(route)}/".startswith(begin) or begin.startswith(_literal(route))]
+    alike = [route for literal, route in literals if f"{literal}/".startswith(begin) or begin.startswith(literal)]
     return APIRouter(routes=alike, redirect_slashes=False).middleware_stack

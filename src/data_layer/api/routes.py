@@ -168,7 +168,8 @@ class ServiceRoute(APIRoute):
         Else ``PATCH /v1/projects/search`` would be about a project whose id is not one, instead of a wrong method.
         """
         if self._literal != self.path:
-            self._gives_way_to = frozenset(path for path in paths if self.path_regex.match(path))
+            alike = (path for path in paths if path.startswith(self._literal))
+            self._gives_way_to = frozenset(path for path in alike if self.path_regex.match(path))
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what answers a request: who sends it is known before anything is read of its body."""

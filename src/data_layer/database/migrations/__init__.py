@@ -27,5 +27,5 @@ def known_revisions(versions: Path = VERSIONS) -> tuple[Revision, ...]:
 
     They are read from the names of the files, so that a service can compare revisions without loading Alembic.
     """
-    names = [path.stem.partition("_") for path in sorted(versions.glob("[0-9]*_*.py"))]
+    names = [stem.partition("_") for stem in sorted(path.stem for path in versions.glob("[0-9]*_*.py"))]
     return tuple(Revision(identifier, title.replace("_", " ")) for identifier, _, title in names)
