@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+from unittest.mock import patch
 
-from typer.testing import CliRunner
+import typer.main
+import typer.testing
 
 from data_layer.cli.application import application
+
+
+@cache
+def command_tree() -> Any:
+    """All commands. Typer would make them again for each call, which takes longer than most of them run."""
+    return typer.main.get_command(application)
+
+
+def invoke(arguments: Sequence[str], *, typed: str = "", env: Mapping[str, str]) -> typer.testing.Result:
+    """Run a command inside this process."""
+    with patch("typer.testing._get_command", lambda _: command_tree()):
+        return typer.testing.CliRunner().invoke(application, arguments, input=typed, env=env)
 
 
 @dataclass(frozen=True)
@@ -36,7 +52,7 @@ class Commands:
         # A terminal of ordinary width, as far as typer's own help is concerned. On a busy machine a statement may be
         # slow, and its warning would stand before the message of an error.
         merged = {"COLUMNS": "100", "DB_SLOW_STATEMENT": "0"} | self.environment | environment
-        done = CliRunner().invoke(application, arguments, input=typed, env=merged)
+        done = invoke(arguments, typed=typed, env=merged)
         result = Result(done.exit_code, done.stdout, done.stderr)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception

@@ -58,7 +58,8 @@ def test_save_is_exact_and_replaces_nothing(command: Commands, settings: Setting
     assert command("codes", "save", "Page", "1", str(file)).output == f"Wrote version 1.0 to {file}\n"
     assert file.read_bytes() == CODE.encode()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert f"{file} exists" in " ".join(command("codes", "save", "Page", "2", str(file), code=2).errors.split())
+    refused = command("codes", "save", "Page", "2", str(file), code=2, COLUMNS="500")
+    assert f"{file} exists" in refused.errors
     assert file.read_bytes() == CODE.encode()
     saved = command("codes", "save", "Page", "2.0", str(file), "--force", "--json").json
     assert saved == {"file": str(file), "version": 2, "variant_index": 0}

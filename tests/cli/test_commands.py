@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 from typer.core import TyperCommand, TyperGroup
-from typer.main import get_command
 
 from data_layer import __version__
-from data_layer.cli.application import application
 from tests.service.support import clean_environment, run_command
 
-from .support import Commands
+from .support import Commands, command_tree
 
 command = Commands()
 
@@ -26,7 +24,7 @@ def all_commands() -> list[tuple[str, ...]]:
         children = {name: child for name, child in getattr(node, "commands", {}).items() if not child.hidden}
         return [path, *(found for name, child in children.items() for found in below(child, (*path, name)))]
 
-    return below(get_command(application), ())  # type: ignore[arg-type]
+    return below(command_tree(), ())
 
 
 WITHOUT_JSON = {("app",), ("dev",), ("start",)}
@@ -62,9 +60,9 @@ def test_every_promised_command_is_there() -> None:
 def test_help(path: tuple[str, ...]) -> None:
     shown = command(*path, "--help").output
     assert f"Usage: {' '.join(('root', *path))}" in shown.replace("data-layer", "root")
-    node = get_command(application)
+    node = command_tree()
     for name in path:
-        node = node.commands[name]  # type: ignore[attr-defined]
+        node = node.commands[name]
     assert str(node.help).split("\n")[0].rstrip(".") in " ".join(shown.split())
     for name, child in getattr(node, "commands", {}).items():
         assert (f" {name} " in shown) != child.hidden

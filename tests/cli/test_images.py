@@ -67,7 +67,7 @@ def test_save_is_exact_and_replaces_nothing(command: Commands, settings: Setting
     assert command("images", "save", str(image.id), str(file)).output.startswith("Wrote ")
     assert file.read_bytes() == PICTURE
     file.write_bytes(b"mine")
-    assert "exists; choose another" in command("images", "save", str(image.id), str(file), code=2).errors
+    assert "exists; choose another" in command("images", "save", str(image.id), str(file), code=2, COLUMNS="500").errors
     assert file.read_bytes() == b"mine"
     saved = command("images", "save", str(image.id), str(file), "--force", "--json").json
     assert saved == {"file": str(file), "size": len(PICTURE)}

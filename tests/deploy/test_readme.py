@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import SecretStr
-from typer.testing import CliRunner
 
 from data_layer import DataLayer, Settings
-from data_layer.cli.application import application
 from data_layer.errors import InvalidSessionError, InvalidTokenError
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.sessions import NewSession
+from tests.cli.support import invoke
 
 from .support import DEPLOY, KUBERNETES, PROGRAMS, SETTINGS, kustomized, of_kind
 
@@ -38,7 +37,7 @@ def test_every_command_exists_with_its_options() -> None:
     assert {"db rollback 1 --yes --force", "storage check --deep", "health"} <= commands
     for command in commands:
         words = [word for word in command.split() if not word.startswith("-") and not word.isdigit()]
-        helped = CliRunner().invoke(application, [*words, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+        helped = invoke([*words, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
         assert helped.exit_code == 0, command
         assert all(option in helped.output for option in command.split() if option.startswith("--")), command
 

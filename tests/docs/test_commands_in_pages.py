@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 import typer
-from typer.main import get_command
 
-from data_layer.cli.application import application
+from tests.cli.support import command_tree
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -41,7 +40,7 @@ def take(line: str) -> None:
         ClickException: the program would refuse it.
     """
     words = shlex.split(re.split(r" (?:[|>&]|\d>)", line)[0], comments=True)[1:]
-    command: Any = get_command(application)
+    command: Any = command_tree()
     context = None
     with suppress(typer.Exit):  # --version is answered while it is parsed.
         while hasattr(command, "resolve_command"):

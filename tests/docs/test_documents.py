@@ -7,12 +7,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from data_layer.cli.application import application
+from tests.cli.support import command_tree
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
@@ -62,7 +61,7 @@ def test_every_command_in_the_readme_exists_and_none_is_missing() -> None:
 def _commands(group: Any = None) -> list[str]:
     """Those that people call; what the service calls itself is hidden."""
     found = []
-    commands: dict[str, Any] = (group or cast("Any", get_command(application))).commands
+    commands: dict[str, Any] = (group or command_tree()).commands
     for name, command in commands.items():
         if command.hidden:
             continue

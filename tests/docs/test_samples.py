@@ -19,17 +19,15 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from sqlalchemy import make_url, text
-from typer.main import get_command
 
 from data_layer import AuditAction, DataLayer, Settings
 from data_layer.api.app import create_app
-from data_layer.cli.application import application
 from data_layer.embedded.binaries import postgresql_binary
 from data_layer.entities.enums import UserRole
 from data_layer.schemas.actors import SYSTEM
 from data_layer.server.http_server import HttpServer
 from tests.cli.conftest import command, logging_as_before
-from tests.cli.support import Commands
+from tests.cli.support import Commands, command_tree
 from tests.services.accounts.support import make_account
 
 from .samples import SOURCE, Sample, all_samples, samples_by_page
@@ -156,7 +154,7 @@ async def paths_of_the_service(settings: Settings) -> set[str]:
 
 def parsed(words: Sequence[str]) -> str:
     """The name of the command that is called; it fails if there is no such command, argument or option."""
-    below: Any = get_command(application)
+    below: Any = command_tree()
     if words == ["--version"]:  # It prints and ends at once.
         return "--version"
     context = below.make_context("data-layer", list(words))
@@ -266,7 +264,7 @@ def test_commands_that_are_mentioned_exist() -> None:
     assert len(mentioned) > 20
     for page, line in mentioned:
         words = line.split()[1:]
-        below: Any = get_command(application)
+        below: Any = command_tree()
         while hasattr(below, "commands"):
             name = words.pop(0)
             assert name in below.commands, (page, line)
