@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from decimal import Decimal
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,61 @@ async def test_a_writer_that_comes_after_its_lease_loses_nothing(served: Recorde
     [[failed, late]] = await served.settled(2)
     assert failed.variants[0].status == "failed"
     assert ends(late) == [("completed", "<p>half and half</p>")]
+
+
+async def test_what_an_outage_ended_is_delivered_with_what_happened_and_what_it_cost(
+    data: DataLayer, backend: Backend
+) -> None:
+    """Of an edit with two variants, of which one completes in the end."""
+    goes_on = asyncio.Event()
+
+    async def play(stage: Stage) -> None:
+        async def variant(index: int) -> None:
+            await stage.say("thinking", index, f"Before {index}", eventId="a")
+            await stage.say("setCode", index, "<p>ha")
+            await goes_on.wait()
+            await stage.say("assistant", index, f"After {index}", eventId="b")
+            await stage.say("setCode", index, f"<p>half and half {index}</p>")
+            used = "input=10 output=5 cache_read=0 cache_write=0 total=15 cost=$0.0020"
+            print(f"[TOKEN USAGE] provider=openai model=gpt-5.5 | {used}")  # noqa: T201
+            await stage.say("variantComplete" if index else "variantError", index, "too long")
+
+        await stage.say("variantCount", 0, "2")
+        await asyncio.gather(variant(0), variant(1))
+
+    async with serving(data, backend) as served:
+        backend.play = lambda stage: stage.complete("<p>one</p>", "<p>one</p>")
+        await served.ask(request())
+        await served.settled()
+        backend.play = play
+        async with served.connect() as websocket:
+            await websocket.send(json.dumps(edit("<p>one</p>", ["<p>one</p>", "<p>one</p>"])))
+            await until(lambda: has_said(served, "Before 0", "Before 1"))
+            [[_, generation]] = await served.trees()
+            actor = await served.person()
+            other = await data.generations.take_over(actor, generation.id)
+            for index in range(2):
+                await data.generations.fail(actor, other.writer_token, index, "its writer is gone")
+            goes_on.set()
+            assert [each["type"] async for each in messages(websocket)][-1].startswith("variant")
+        [[_, failed, late]] = await served.settled(3)
+        assert [each.status for each in failed.variants] == ["failed", "failed"]
+        assert ends(late) == [("completed", "<p>half and half 1</p>")]
+        assert late.variants[0].parent_id == failed.variants[0].parent_id is not None
+        said = await happened(served, late.variants[0].id)
+        assert [payload["value"] for _, payload in said] == ["Before 1", "After 1"]
+        replay = await data.generations.replay(actor, late.variants[0].id)
+        assert replay.is_known
+        entries = await data.usage.entries(actor, user_id=actor.user_id)
+        cost = {each.code_id: each.cost for each in entries}
+        assert cost == dict.fromkeys((variants_of(failed)[0].id, late.variants[0].id), Decimal("0.0020"))
+
+
+async def has_said(served: Recorded, *texts: str) -> bool:
+    """Whether these events are stored."""
+    async with served.data.transaction() as tx:
+        rows = await tx.execute(text("SELECT payload->>'value' FROM generation_events"))
+        return {*texts} <= {row[0] for row in rows}
 
 
 def lay(settings: Settings, name: str, content: bytes) -> Path:

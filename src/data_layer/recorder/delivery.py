@@ -7,13 +7,14 @@ import hashlib
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from data_layer.entities.enums import CodeStack, GenerationStatus, InputMode, RequestType
+from data_layer.entities.enums import CodeStack, GenerationStatus, InputMode, RequestType, UsageOutcome
 from data_layer.errors import (
     CacheError,
     DamagedCodeError,
@@ -37,7 +38,6 @@ from data_layer.observability.log import get_log
 from data_layer.recorder.protocol import Request
 from data_layer.schemas.files import Attachment
 from data_layer.schemas.generations import (
-    FinishedVariant,
     GenerationRequest,
     Piece,
     VariantEvent,
@@ -47,12 +47,14 @@ from data_layer.schemas.generations import (
 )
 from data_layer.schemas.lineage import EarlierTurn, ReceivedGeneration, ReceivedVariant
 from data_layer.schemas.projects import ProjectDraft
+from data_layer.schemas.usage import NewUsage
 from data_layer.services.generations.text import encoded, storable, storable_json
 
 if TYPE_CHECKING:
     from data_layer.layer import DataLayer
     from data_layer.recorder.spill import Entry, HeldMedia
     from data_layer.schemas.actors import Actor
+    from data_layer.schemas.codes import GeneratedCodeSummary
 
 log = get_log(__name__)
 
@@ -339,34 +341,78 @@ async def _end_started(
     data: DataLayer, actor: Actor, record: dict[str, Any], request: Request, variants: Sequence[VariantRecord]
 ) -> None:
     generation_id = UUID(record["generation_id"])
-    late = []
+    ended = []
     try:
         writer = await data.generations.take_over(actor, generation_id)
     except GenerationEndedError:
-        late = await _ended_without(data, actor, generation_id, variants)
+        ended = list(variants)
     else:
         for each in variants:
             try:
                 await _end(data, actor, writer, each)
-            except GenerationEndedError as error:
-                if error.status == GenerationStatus.FAILED and each.status is GenerationStatus.COMPLETED:
-                    late.append(each)
+            except GenerationEndedError:
+                ended.append(each)
+    if ended:
+        await _deliver_ended(data, actor, record, request, ended)
+
+
+async def _deliver_ended(
+    data: DataLayer, actor: Actor, record: dict[str, Any], request: Request, ended: Sequence[VariantRecord]
+) -> None:
+    """Record what became of variants that somebody else has ended, because their lease had run out for example.
+
+    What completed stands beside the others, with all that happened; of the rest, what it has cost is recorded.
+    """
+    generation_id = UUID(record["generation_id"])
+    late: list[VariantRecord] = []
+    known = {each.variant_index: each for each in (await data.generations.open(actor, generation_id)).variants}
+    for each in ended:
+        there = known[each.index]
+        if (each.status, there.status) != (GenerationStatus.COMPLETED, GenerationStatus.FAILED):
+            await _charge(data, actor, there, each.result)
+        else:
+            before = (await data.generations.replay(actor, there.id)).events
+            said = tuple(
+                VariantEvent(event.kind, dict(event.payload)) for event in before if event.sequence <= each.sequence
+            )
+            late.append(replace(each, index=len(late), events=(*said, *each.events)))
     if late:
-        # Its lease had run out: what came of it stands beside it.
-        parent = record["parent_id"]
-        wanted = generation_request(request, f"{record['key']}-late", UUID(parent) if parent else None, {})
-        finished = [FinishedVariant(code=each.code, result=each.result) for each in late]
+        await _deliver_beside(data, actor, record, request, late)
+
+
+async def _deliver_beside(
+    data: DataLayer, actor: Actor, record: dict[str, Any], request: Request, late: Sequence[VariantRecord]
+) -> None:
+    """Store complete variants in a generation of their own, with the same parent."""
+    if record["parent_id"] is not None:
+        with suppress(NotFoundError):  # The page may have said its code in the form in which it was handed out.
+            parent = await data.generations.open_variant(actor, UUID(record["parent_id"]))
+            request = replace(request, base_code=parent.code)
+    wanted = received(request, f"{record['key']}-late", datetime.fromisoformat(record["at"]), late)
+    await _receive(data, actor, record, wanted)
+
+
+async def _charge(data: DataLayer, actor: Actor, there: GeneratedCodeSummary, result: VariantResult) -> None:
+    """Record what a variant has cost that somebody else has ended, unless something was recorded at its end."""
+    model = result.model
+    usage = NewUsage(
+        key=str(there.id),
+        provider=there.provider if model is None else model.provider,
+        model=there.model if model is None else model.name,
+        outcome=UsageOutcome(there.status.value),
+        project_id=there.project_id,
+        code_id=there.id,
+        code_stack=there.code_stack,
+        input_tokens=result.prompt_tokens or 0,
+        output_tokens=result.completion_tokens or 0,
+        cache_read_tokens=result.cache_read_tokens or 0,
+        cache_write_tokens=result.cache_write_tokens or 0,
+        cost=result.cost or Decimal(0),
+        currency=result.currency,
+    )
+    if result.prompt_tokens or result.completion_tokens or usage.cost:
         with suppress(DuplicateError):
-            await data.generations.record(actor, UUID(record["project_id"]), wanted, finished)
-
-
-async def _ended_without(
-    data: DataLayer, actor: Actor, generation_id: UUID, variants: Sequence[VariantRecord]
-) -> list[VariantRecord]:
-    """The complete variants that count as failed there."""
-    known = (await data.generations.open(actor, generation_id)).variants
-    failed = {each.variant_index for each in known if each.status is GenerationStatus.FAILED}
-    return [each for each in variants if each.status is GenerationStatus.COMPLETED and each.index in failed]
+            await data.usage.record(actor, usage)
 
 
 async def _end(data: DataLayer, actor: Actor, writer: WriterState, end: VariantRecord) -> None:
