@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from unittest.mock import patch
 
-from data_layer import DataLayer
+import pytest
+
+from data_layer import DataLayer, Settings
+from data_layer.errors import StorageUnavailableError
+from data_layer.recorder import recorder
 from data_layer.recorder.assets import named_in
+from data_layer.recorder.waiting_assets import WaitingAssets
 from data_layer.schemas.generations import VariantEvent, WholeCode
 from data_layer.services.fetching import Fetcher
+from data_layer.services.files import FileService
 from data_layer.services.files.sources import decode_data_url
 
 from .backend import PNG, Backend, Stage, edit, request
 from .conftest import Recorded, ends, serving, until, variants_of
+from .test_outages import away
 
 PROVIDER = "https://replicate.delivery/xyz/out-0.png?token=1"
 CONTENT, _ = decode_data_url(PNG, "image")
@@ -92,3 +103,50 @@ def test_addresses_are_found_in_whatever_a_tool_reports() -> None:
     assert named_in([VariantEvent("toolResult", {"data": data})]) == {PROVIDER, "/local-assets/n.png"}
     assert named_in([VariantEvent("toolResult", {"data": data | {"name": "edit_file"}})]) == {"/local-assets/n.png"}
     assert named_in([WholeCode(code)]) == {"/local-assets/n.png", "/local-assets/m-2.webp"}
+
+
+def lists(settings: Settings) -> list[Path]:
+    return list((settings.general.data_folder / "recorder/assets.waiting").glob("*"))
+
+
+async def test_what_waits_to_be_kept_outlives_the_process(
+    data: DataLayer, backend: Backend, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "_CLOSE_SECONDS", 0.1)
+    backend.assets["logo-1a.png"] = CONTENT
+    backend.play = lambda stage: stage.complete('<img src="/local-assets/logo-1a.png">')
+    unreachable = StorageUnavailableError("the storage cannot be reached")
+    async with serving(data, backend) as served:
+        with away((FileService, "save", unreachable)):
+            await served.ask(request(images=[]))
+            await served.settled()
+            await until(lambda: lists(settings))
+            await asyncio.sleep(1)  # It was tried, and waits for the next attempt.
+    [waiting] = lists(settings)
+    assert waiting.stat().st_mode & 0o077 == 0
+    assert not await data.pages.read_local("logo-1a.png")
+    waiting.with_name("odd.json").write_text("[]")
+    async with serving(data, backend):
+        await until(lambda: data.pages.read_local("logo-1a.png"))
+        await until(lambda: [each.name for each in lists(settings)] == ["odd.rejected"])
+
+
+def test_the_list_of_a_killed_process_is_taken_up_once_it_is_gone(tmp_path: Path) -> None:
+    program = (
+        "import sys, uuid; from pathlib import Path; from data_layer.recorder.waiting_assets import WaitingAssets;"
+        "held = WaitingAssets(Path(sys.argv[1])).add(uuid.uuid4(), uuid.uuid4(), ['/local-assets/a.png'], 5.0);"
+        "print('there', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"there\n"
+        assert not WaitingAssets(tmp_path).abandoned(), "somebody works on it"
+        process.kill()
+    [found] = WaitingAssets(tmp_path).abandoned()
+    assert (found.addresses, found.until) == (("/local-assets/a.png",), 5.0)
+    assert not WaitingAssets(tmp_path).abandoned(), "it is taken up once"
+    found.release()
+    [again] = WaitingAssets(tmp_path).abandoned()
+    again.remove()
+    assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from time import monotonic
+from time import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -33,7 +33,7 @@ log = get_log(__name__)
 
 MOST_OF_A_RUN = 64
 """Assets that are kept of one request."""
-_ALIVE_SECONDS = 3600.0
+ALIVE_SECONDS = 3600.0
 """For how long providers keep what they have made."""
 _MOST_FETCHES = 4
 _LARGEST = 20 * 2**20
@@ -88,12 +88,18 @@ class Assets:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._kept: OrderedDict[tuple[UUID, str], None] = OrderedDict()
 
-    async def keep(self, actor: Actor, project_id: UUID, addresses: Iterable[str]) -> None:
-        """Keep what is at addresses for the pages of a project; what fails for good is logged."""
+    async def keep(self, actor: Actor, project_id: UUID, addresses: Iterable[str], *, until: float) -> None:
+        """Keep what is at addresses for the pages of a project; what fails for good is logged.
+
+        Args:
+            actor: the owner of the project.
+            project_id: which one.
+            addresses: of the images.
+            until: the time, in seconds since 1970, up to which an attempt is repeated.
+        """
         waiting = sorted(address for address in addresses if (project_id, address) not in self._kept)
-        pauses, deadline = Backoff(0.5, 60.0), monotonic() + _ALIVE_SECONDS
-        attempt = 0
-        while waiting and monotonic() < deadline:
+        pauses, attempt = Backoff(0.5, 60.0), 0
+        while waiting and (not attempt or time() < until):
             attempt += 1
             is_last = attempt >= _MOST_FETCHES
             waiting = [

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from data_layer.concurrency import cancel_and_wait
+from data_layer.concurrency import cancel_and_wait, settled
 from data_layer.entities.enums import UserRole
 from data_layer.errors import DatabaseUnavailableError, NotInitializedError, PoolTimeoutError
 from data_layer.observability.log import get_log
-from data_layer.recorder.assets import MOST_OF_A_RUN, Assets, named_in
+from data_layer.recorder.assets import ALIVE_SECONDS, MOST_OF_A_RUN, Assets, named_in
 from data_layer.recorder.delivery import deliver, is_transient
 from data_layer.recorder.run import Run
 from data_layer.recorder.spill import Entry, SpillFolder
 from data_layer.recorder.tape import Tape
 from data_layer.recorder.usage import CURRENT
+from data_layer.recorder.waiting_assets import WaitingAssets, WaitingList
 from data_layer.schemas.actors import Actor
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Recorder:
         self.assets = Assets(data, application)
         self._keeping: set[asyncio.Task[None]] = set()
         self.spill = SpillFolder(folder)
+        self._waiting_assets = WaitingAssets(folder / "assets.waiting")
         self._applications: set[asyncio.Task[None]] = set()
         self._runs: dict[asyncio.Task[None], Run] = {}
         self._lock = asyncio.Lock()
@@ -87,16 +89,39 @@ class Recorder:
 
     def keep_assets(self, actor: Actor, project_id: UUID, addresses: Iterable[str]) -> None:
         """Keep images in the background."""
+        wanted, until = tuple(addresses), time() + ALIVE_SECONDS
+        owner_id = actor.user_id
+        if owner_id is None or not wanted:
+            return
 
-        async def keep() -> None:
-            try:
-                await self.assets.keep(actor, project_id, addresses)
-            except Exception as error:  # noqa: BLE001  (whatever it is: nothing else may be disturbed)
-                log.warning("assets_not_kept", reason=f"{type(error).__name__}: {error}")
+        async def note_and_keep() -> None:
+            add = self._waiting_assets.add
+            [waiting] = await _locked(lambda: [add(owner_id, project_id, wanted, until)])
+            await self._keep(waiting)
 
-        task = asyncio.create_task(keep(), name="asset-keeping")
+        self._keep_in_background(note_and_keep())
+
+    def _keep_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="asset-keeping")
         self._keeping.add(task)
         task.add_done_callback(self._keeping.discard)
+
+    async def _keep(self, waiting: WaitingList) -> None:
+        """Keep what is on a list; if this process ends before, the next one does."""
+        actor = Actor.user(waiting.owner_id, UserRole.USER)
+        try:
+            await self.assets.keep(actor, waiting.project_id, waiting.addresses, until=waiting.until)
+        except asyncio.CancelledError:
+            waiting.release()
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever it is: nothing else may be disturbed)
+            log.warning("assets_not_kept", reason=f"{type(error).__name__}: {error}")
+        await asyncio.to_thread(waiting.remove)
+
+    async def _take_up_assets(self) -> None:
+        """Go on with what a process has left that has ended."""
+        for waiting in await _locked(self._waiting_assets.abandoned):
+            self._keep_in_background(self._keep(waiting))
 
     async def settle(self, run: Run, code: str) -> None:
         """Let what the request of a run may continue be recorded first."""
@@ -125,10 +150,12 @@ class Recorder:
     async def _deliver_regularly(self) -> None:
         try:
             await asyncio.to_thread(self.spill.remove_leftovers)
+            await asyncio.to_thread(self._waiting_assets.remove_leftovers)
         except OSError as error:
             log.warning("spill_folder_unreadable", reason=type(error).__name__)
         while True:
             try:
+                await self._take_up_assets()
                 await self.deliver()
             except Exception as error:  # noqa: BLE001  (whatever it is: delivering must go on)
                 log.warning("delivery_failed", reason=f"{type(error).__name__}: {error}")
@@ -164,3 +191,14 @@ class Recorder:
             log.info("recording_delivered", key=key)
             await asyncio.to_thread(self.spill.remove, key)
         return True
+
+
+async def _locked(lock: Callable[[], list[WaitingList]]) -> list[WaitingList]:
+    """The lists that a function locks in a thread; when the caller is cancelled meanwhile, they are left to others."""
+    locking = asyncio.create_task(asyncio.to_thread(lock))
+    cancellation = await settled(locking)
+    if cancellation is not None:
+        for waiting in locking.result():
+            waiting.release()
+        raise cancellation
+    return locking.result()
