@@ -35,6 +35,14 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     again = subprocess.run([shell, script], check=True, capture_output=True, text=True, timeout=60)
     assert "nothing was changed" in again.stdout
     assert file.read_text() == text
+    # Somebody has begun the file, or an earlier version has made it: what is missing is added.
+    file.write_text("APP_HOST=app.example.com\nSAAS_API_SECRET=\nJWT_SECRET=mine")
+    subprocess.run([shell, script], check=True, capture_output=True, timeout=60)
+    completed = dict(line.split("=", 1) for line in file.read_text().splitlines())
+    assert (completed.pop("APP_HOST"), completed["JWT_SECRET"]) == ("app.example.com", "mine")
+    assert all(len(value) == 64 for name, value in completed.items() if name != "JWT_SECRET")
+    assert completed.keys() == dict(line.split("=", 1) for line in text.splitlines()).keys()
+    assert [path.name for path in folder.glob(".env*")] == [".env"]
     return dict(line.split("=", 1) for line in text.splitlines())
 
 
@@ -63,7 +71,8 @@ def _environment(service: dict[str, Any]) -> dict[str, str]:
     for name in service["env_file"]:
         lines = (COMPOSE / name).read_text().splitlines()
         found |= dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    return found | {name: str(value) for name, value in service["environment"].items()}
+    # Compose puts an empty value in after it has read the YAML, in which we find none.
+    return found | {name: "" if value is None else str(value) for name, value in service["environment"].items()}
 
 
 def _ours(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -88,6 +97,7 @@ def test_the_service_accepts_what_hosting_for_a_team_adds(
         "OPENAI_API_KEY": "sk-x",
     }
     added = _resolved(secrets | own, "hosted.yaml")
+    assert added["services"]["service"]["environment"].keys() <= SETTINGS
     service = _resolved(secrets | own)["services"]["service"]
     service["environment"] |= added["services"]["service"]["environment"]
     settings = accepted(monkeypatch, _environment(service))
@@ -98,6 +108,7 @@ def test_the_service_accepts_what_hosting_for_a_team_adds(
     assert back_end["BACKEND_SAAS_API_SECRET"] == secrets["SAAS_API_SECRET"]
     assert back_end["BACKEND_SAAS_URL"] == "http://service:3000"
     assert back_end["PLATFORM_OPENAI_API_KEY"] == back_end["OPENAI_API_KEY"] == "sk-x"
+    assert added["services"]["backend"]["command"][-2:] == ["--ws-max-size", str(64 * 2**20)]
     page = added["services"]["frontend"]
     assert page["environment"]["VITE_SAAS_BACKEND_URL"] == settings.base_url == "https://data.example.com"
     assert page["environment"]["VITE_IS_DEPLOYED"] == "true"
@@ -111,6 +122,19 @@ def test_the_service_accepts_what_hosting_for_a_team_adds(
         for name, port in ports.items()
     )
     assert f"data.example.com {{\n  reverse_proxy service:{settings.service.port}\n}}" in proxy
+
+
+def test_what_a_team_has_to_set_is_explained(secrets: dict[str, str]) -> None:
+    """Each variable without a default is made by make_env.sh, or stands in the table of the page."""
+    page = (PROJECT / "docs/how-to/hosted.md").read_text()
+    [table] = re.findall(r"## With Compose\n(.*?)\n## ", page, re.DOTALL)
+    for name, kind, _ in _VARIABLE.findall((COMPOSE / "hosted.yaml").read_text()):
+        if kind == "?" and name not in secrets:
+            assert f"`{name}`" in table, name
+    for name in re.findall(r"`([A-Z0-9]+(?:_[A-Z0-9]+)+)`", table):
+        assert f"${{{name}:" in (COMPOSE / "hosted.yaml").read_text(), f"{name} reaches nobody"
+    for name in re.findall(r"--file (\S+)", table):
+        assert (PROJECT / name).is_file()
 
 
 def test_a_missing_secret_is_told_with_the_remedy() -> None:
