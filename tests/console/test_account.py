@@ -103,10 +103,18 @@ async def test_everything_can_be_taken_along(ann: Visitor) -> None:
         assert b"ann@example.com" in archive.read("account.json")
 
 
-async def test_an_account_ends_only_with_its_address(data: DataLayer, app: FastAPI, ann: Visitor) -> None:
-    wrong = await ann.client.post(f"{ACCOUNT}/delete", data={"email": "ben@example.com"})
-    assert (wrong.status_code, "nothing was deleted" in wrong.text) == (422, True)
-    assert await ann.send(f"{ACCOUNT}/delete", email=" ANN@example.com ") == f"{LOGIN}?done=account_deleted"
+async def test_an_account_ends_only_with_its_address_and_password(data: DataLayer, app: FastAPI, ann: Visitor) -> None:
+    other_address = await ann.client.post(f"{ACCOUNT}/delete", data={"email": "ben@example.com", "password": PASSWORD})
+    assert (other_address.status_code, "nothing was deleted" in other_address.text) == (422, True)
+    for fields, reason in (
+        ({"password": NEW}, "The password or the code is not right."),
+        ({"code": "123456"}, "show the password"),
+        ({}, "show the password"),
+    ):
+        refused = await ann.client.post(f"{ACCOUNT}/delete", data={"email": "ann@example.com", **fields})
+        assert (refused.status_code, reason in refused.text) == (422, True)
+    fields = {"email": " ANN@example.com ", "password": PASSWORD}
+    assert await ann.send(f"{ACCOUNT}/delete", **fields) == f"{LOGIN}?done=account_deleted"
     assert (await ann.client.get(ACCOUNT)).status_code == 303
     async with aclosing(browser(app)) as client:
         answer = await client.post(LOGIN, data={"email": "ann@example.com", "password": PASSWORD})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import socket
 import sys
@@ -16,7 +15,7 @@ from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
-from playwright.async_api import Browser, BrowserContext, Page, Route, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Dialog, Page, Route, async_playwright, expect
 
 from data_layer import DataLayer
 from data_layer.entities.enums import UserRole
@@ -79,7 +78,12 @@ class Person:
         self.faults: list[str] = []
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("console", lambda message: self.faults.append(message.text) if self.is_fault(message.text) else None)
-        page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
+        page.on("dialog", self.accept)
+
+    @staticmethod
+    async def accept(dialog: Dialog) -> None:
+        """Answer what a page asks before it does something that cannot be undone."""
+        await dialog.accept()
 
     @staticmethod
     def is_fault(text: str) -> bool:

@@ -48,6 +48,7 @@ CALLS: dict[str, Call] = {
     "accounts.get": lambda d, a, u, _: d.accounts.get(a, u.id),
     "accounts.link": lambda d, a, u, _: d.accounts.link(a, u.id, IDENTITY),
     "accounts.list_identities": lambda d, a, u, _: d.accounts.list_identities(a, u.id),
+    "accounts.confirm_deletion": lambda d, a, u, _: d.accounts.confirm_deletion(a, u.id, password=PASSWORD),
     "accounts.confirm_link": lambda d, a, u, _: d.accounts.confirm_link(a, u.id, password=PASSWORD),
     "accounts.list": lambda d, a, _u, _: d.accounts.list(a),
     "accounts.mail_password_reset": lambda d, a, u, _: d.accounts.mail_password_reset(a, u.id),

@@ -166,16 +166,17 @@ async def unlink(call: PageCall, provider: AuthProvider) -> Response:
 
 @pages.post("/delete")
 async def delete(call: PageCall) -> Response:
-    """Erase the account for good; its address confirms it."""
+    """Erase the account for good; its address and the password, or a second factor, confirm it."""
     fields = await call.fields()
     own = await call.data.accounts.get(call.actor, call.user_id)
     try:
         if login_name(fields.get("email", "")) != own.email:
             text = call.text("This is not the address of your account, so nothing was deleted.")
             return await _account(call, 422, {"delete": text})
+        await call.data.accounts.confirm_deletion(call.actor, call.user_id, **shown_in(fields))
         await call.data.accounts.delete(call.actor, call.user_id)
-    except (InvalidValueError, ConflictError) as error:
-        return await _account(call, 422, {"delete": str(error)})
+    except (AuthenticationError, InvalidValueError, ConflictError) as error:
+        return await _account(call, 422, {"delete": reason_of(call, error)})
     response = call.go(LOGIN_PATH, "account_deleted")
     response.delete_cookie(COOKIE, **COOKIE_RULES)
     return response

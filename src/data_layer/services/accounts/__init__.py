@@ -68,7 +68,7 @@ class AccountService:
         confirmations = Confirmations(dependencies, attempts, factors)
         self._factors = Factors(dependencies, attempts, factors, confirmations)
         self._password_changes = PasswordChanges(dependencies, throttle, attempts, tokens)
-        self._profiles = Profiles(dependencies, throttle)
+        self._profiles = Profiles(dependencies, throttle, confirmations)
         self._administration = Administration(dependencies, throttle)
         self._identities = ExternalIdentities(dependencies, confirmations)
 
@@ -108,6 +108,7 @@ class AccountService:
     update_profile = _method_of("_profiles", Profiles.update_profile)
     update_preferences = _method_of("_profiles", Profiles.update_preferences)
     deactivate = _method_of("_profiles", Profiles.deactivate)
+    confirm_deletion = _method_of("_profiles", Profiles.confirm_deletion)
     delete = _method_of("_profiles", Profiles.delete)
 
     list = _method_of("_administration", Administration.list)

@@ -11,10 +11,13 @@ import orjson
 from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, UserStatus
 from data_layer.entities.json_values import json_object_of
-from data_layer.errors import ChangedMeanwhileError, InvalidValueError, ValueTooLongError
+from data_layer.errors import ChangedMeanwhileError, InvalidValueError, PermissionDeniedError, ValueTooLongError
+from data_layer.observability.log import get_log
 from data_layer.repositories.users import account_key
 from data_layer.schemas.actors import Actor
+from data_layer.schemas.factors import FactorProof
 from data_layer.schemas.users import ProfileChanges, UserFull, UserPublic
+from data_layer.services.accounts.confirmations import Confirmations
 from data_layer.services.accounts.throttle import LoginThrottle
 from data_layer.services.accounts.tools import AccountDependencies, admin_entry, changed, load_authorized, own_entry
 from data_layer.services.acting import acting_account_inactive
@@ -23,6 +26,8 @@ from data_layer.services.project_keys import owner_key, project_key
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
+
+log = get_log(__name__)
 
 MAXIMUM_PREFERENCES_SIZE = 16 * 1024
 """Largest preferences, in bytes of JSON."""
@@ -34,9 +39,12 @@ _NEVER_EMPTY = ("first_name", "last_name")
 class Profiles:
     """Accounts in the hands of their owners."""
 
-    def __init__(self, dependencies: AccountDependencies, throttle: LoginThrottle) -> None:
+    def __init__(
+        self, dependencies: AccountDependencies, throttle: LoginThrottle, confirmations: Confirmations
+    ) -> None:
         self._dependencies = dependencies
         self._throttle = throttle
+        self._confirmations = confirmations
 
     async def get(self, actor: Actor, user_id: UUID) -> UserFull:
         """An account, for its owner and for moderators; its owner gets it from the cache if it is there.
@@ -140,6 +148,35 @@ class Profiles:
             tx.invalidate(owner_key(user_id))
             await tx.sessions.end_all(user_id, "account_deactivated")
             return await self._apply(tx, actor, user, "Deactivated the account", {"status": UserStatus.INACTIVE})
+
+    async def confirm_deletion(
+        self,
+        actor: Actor,
+        user_id: UUID,
+        *,
+        password: str | None = None,
+        proof: FactorProof | None = None,
+        challenge: str | None = None,
+    ) -> None:
+        """Make sure that it is the owner who wants the account deleted, and not somebody who found a session open.
+
+        Args:
+            actor: the owner.
+            user_id: the owner.
+            password: that of the account, if it has one.
+            proof: or else a second factor.
+            challenge: of ``begin_confirmation``, where a passkey has answered it.
+
+        Raises:
+            PermissionDeniedError: for anybody but the owner.
+            AuthenticationError: what was shown is not right; see ``remove_factor``.
+            InvalidValueError: neither password nor proof was shown, and the account has one of them.
+        """
+        if actor.user_id != user_id:
+            raise PermissionDeniedError("only the owner of an account confirms that it is to be deleted")
+        shown: dict[str, Any] = {"password": password, "proof": proof, "challenge": challenge}
+        async with self._confirmations.confirmed(actor, Permission.DELETE_ACCOUNT, user_id, **shown):
+            log.info("deletion_confirmed", user_id=user_id)
 
     async def delete(self, actor: Actor, user_id: UUID) -> None:
         """Erase an account for good: personal data, sessions, projects, images and files.
