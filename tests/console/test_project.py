@@ -143,7 +143,8 @@ async def test_what_was_kept_of_a_generation_is_shown_in_its_order(data: DataLay
     started = await data.generations.start(ann.actor, made.id, GenerationRequest(prompt="Again"), [VariantModel()])
     token = started.writer_token
     pieces: list[Piece] = [VariantEvent("thinking", {"text": HOSTILE}), CodePiece("<p>")]
-    pieces.append(VariantEvent("toolStart", {"name": "edit"}))
+    edited = {"name": "edit_file", "input": {"new_text": HOSTILE, "old_text": "", "lines": [1, {"a": None}]}}
+    pieces.append(VariantEvent("toolStart", {"data": edited, "eventId": "call-7"}))
     await data.generations.append(ann.actor, token, 0, 1, *pieces)
     live = await ann.look(f"{made.path}/replay")
     assert f'data-events="/v1/generations/{started.id}/events"' in live
@@ -152,6 +153,10 @@ async def test_what_was_kept_of_a_generation_is_shown_in_its_order(data: DataLay
     page = await ann.look(f"{made.path}/replay?v=3")
     assert re.findall(r"<strong>([\w ]+)</strong>", shown(page)) == ["Thoughts", "Tool started"]
     assert is_clean(page)
+    named = re.findall(r'<pre class="prompt"><span class="muted">([\w ]+):</span> (.*?)</pre>', page, re.DOTALL)
+    assert [name for name, _ in named] == ["text", "name", "input lines", "input new_text"]
+    assert [unescape(text) for _, text in named] == [HOSTILE, "edit_file", '[1, {"a": null}]', HOSTILE]
+    assert "call-7" not in page
     # Its page as it was, at each step: as a time line with scripts, as a list of links without.
     assert f'data-replay="/v1/variants/{started.variant_ids[0]}/replay"' in page
     steps = re.findall(rf'href="(/v1/variants/{started.variant_ids[0]}/preview\?at=\d+)"', page)

@@ -16,6 +16,9 @@ from data_layer.schemas.generations import VariantEvent
 
 _WRITTEN_FROM, _WRITTEN_UNTIL = 0.1, 0.95
 """The part of its time in which a model writes; before that it thinks."""
+_PART = "<!-- How it looks where the libraries cannot be loaded -->"
+_PART_END = "<!-- / -->\n"
+_BODY_END = "</body>"
 _STATES = 60
 _EDITS = 6
 _MILLION = 1_000_000
@@ -69,16 +72,30 @@ def _writing(code: str) -> Iterator[tuple[float, str | VariantEvent]]:
 
 def _changing(old: str, new: str) -> Iterator[tuple[float, str | VariantEvent]]:
     """A few edits, from the beginning of the page to its end."""
+    old, _ = _split(old)
+    new, part = _split(new)
     before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
     changed = [each for each in SequenceMatcher(None, before, after).get_opcodes() if each[0] != "equal"]
-    step = -(-len(changed) // _EDITS)
+    step = max(1, -(-len(changed) // _EDITS))
     changes = [changed[place : place + step] for place in range(0, len(changed), step)]
     for number, together in enumerate(changes, 1):
         (_, start, _, new_start, _), (_, _, end, _, new_end) = together[0], together[-1]
         edited = {"old_text": "".join(before[start:end]), "new_text": "".join(after[new_start:new_end])}
         yield _moment((number - 1) / len(changes)), _tool("toolStart", "edit_file", input=edited)
-        yield _moment(number / len(changes)), "".join(after[:new_end] + before[end:])
+        yield _moment(number / len(changes)), _joined("".join(after[:new_end] + before[end:]), part)
         yield _moment(number / len(changes)), _tool("toolResult", "edit_file", output={"path": "index.html"}, ok=True)
+
+
+def _split(page: str) -> tuple[str, str]:
+    """A page, and the part that it ends with where its libraries cannot be loaded, which is the work of no model."""
+    before, begin, rest = page.partition(_PART)
+    part, end, after = rest.partition(_PART_END)
+    return (before + after, begin + part + end) if end else (page, "")
+
+
+def _joined(page: str, part: str) -> str:
+    before, body, after = page.rpartition(_BODY_END)
+    return before + part + body + after
 
 
 def _moment(share: float) -> float:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from itertools import islice
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -35,6 +37,13 @@ _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _STRANGE = re.compile(r"[^A-Za-z0-9._-]+")
 _PICTURES = ("image", "asset", "file")
 _LIFETIMES = {"1": timedelta(days=1), "7": timedelta(days=7), "30": timedelta(days=30), "365": timedelta(days=365)}
+
+_MOST_PARTS = 20
+_DEEPEST_PART = 3
+_LONGEST_PART = 4000
+_LONGEST_NAME = 100
+_PLAIN_PLACES = frozenset({"value", "data"})
+"""Where applications put what they say; the text needs no name then."""
 
 pages = Pages(PROJECTS)
 
@@ -197,7 +206,23 @@ async def replay(call: PageCall, project_id: UUID, query: Annotated[PlaceQuery, 
     made = None
     if place.variant is not None and not is_running:
         made = await call.data.generations.replay(call.actor, place.variant.id)
-    return _show(call, "replay.html", place, made=made, is_running=is_running)
+    return _show(call, "replay.html", place, made=made, is_running=is_running, parts_of=parts_of)
+
+
+def parts_of(payload: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What an event says, in texts with the names of their places: the values of objects one by one, others as JSON."""
+    said = {name: value for name, value in payload.items() if name != "eventId"}
+    return list(islice(_parts(said, ()), _MOST_PARTS))
+
+
+def _parts(value: object, place: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and len(place) < _DEEPEST_PART:
+        for name, each in value.items():
+            yield from _parts(each, (*place, str(name)[:_LONGEST_NAME]))
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if text:
+            yield " ".join(name for name in place if name not in _PLAIN_PLACES), text[:_LONGEST_PART]
 
 
 @pages.get("/{project_id}/images")
