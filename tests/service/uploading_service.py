@@ -36,7 +36,7 @@ def create_uploading_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> Fa
             view = await data.files.complete_upload(file_id, owner_id=None)
         except InvalidFileError as error:
             return {"refused": type(error).__name__}
-        return {"thumbnails": len(view.thumbnails)}
+        return {"thumbnails": len(await data.files.thumbnails(view.id, owner_id=None))}
 
     @app.post("/files")
     async def save(content_type: str, request: Request) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def create_uploading_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> Fa
             view = await data.files.save(request.stream(), owner_id=None, content_type=content_type)
         except InvalidFileError as error:
             return {"refused": type(error).__name__}
-        return {"thumbnails": len(view.thumbnails)}
+        return {"thumbnails": len(await data.files.thumbnails(view.id, owner_id=None))}
 
     return app
 

@@ -27,6 +27,7 @@ _FACTS = {
     "files_expired": "Expired files removed",
     "uploads_abandoned": "Abandoned uploads removed",
     "objects_removed": "Unneeded objects removed",
+    "images_given_thumbnails": "Images given thumbnails",
     "audit_partitions_made": "Audit partitions made",
     "audit_partitions_moved": "Audit partitions moved",
     "audit_partitions_dropped": "Audit partitions dropped",

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from data_layer.entities.base import Choice, Entity, Timestamped, amount, choice, counter, json_list, short_text
+from data_layer.entities.base import Choice, Entity, Timestamped, amount, choice, counter, flag, json_list, short_text
 from data_layer.entities.enums import FileEncoding, FileState, StorageKind
 
 _CAN_BE_SHARED = text("state = 'stored' AND parent_id IS NULL")
@@ -20,7 +20,8 @@ class StoredFile(Timestamped, Entity, kw_only=True):
 
     ``size`` is what the object takes in the storage, ``original_size`` what a reader gets, and ``sha256`` that of the
     bytes that a reader gets; while the state is pending, these two are what the uploader announced. A thumbnail is a
-    row of its own whose ``parent_id`` is its original. An owner of None is the system.
+    row of its own whose ``parent_id`` is its original; ``thumbnails_pending`` says of an original that its thumbnails
+    are still to be made. An owner of None is the system.
     """
 
     __tablename__ = "stored_files"
@@ -42,6 +43,7 @@ class StoredFile(Timestamped, Entity, kw_only=True):
     frame_count: Mapped[int | None] = amount()
     image_format: Mapped[str | None] = mapped_column(default=None)
     dominant_color: Mapped[str | None] = mapped_column(default=None)
+    thumbnails_pending: Mapped[bool] = flag()
     reference_count: Mapped[int] = counter()
     expires_at: Mapped[datetime | None] = mapped_column(default=None)
 
@@ -68,6 +70,7 @@ class StoredFile(Timestamped, Entity, kw_only=True):
             "updated_at",
             postgresql_where=text("state = 'stored' AND parent_id IS NULL AND reference_count = 0"),
         ),
+        Index("ix_stored_files_thumbnails_pending", "updated_at", "id", postgresql_where=text("thumbnails_pending")),
         Index("ix_stored_files_unfinished", "state", "updated_at", postgresql_where=text("state <> 'stored'")),
     )
 

@@ -51,6 +51,7 @@ from data_layer.services.files import (
     LocalFileServer,
     PublicFileServer,
     StorageBackends,
+    ThumbnailMaker,
 )
 from data_layer.services.first_administrator import FirstAdministratorService
 from data_layer.services.generations import GenerationService, GenerationStreams, LiveStreams
@@ -251,7 +252,8 @@ async def open_container(
 
     fetcher = _make_fetcher(settings)
     stack.callback(fetcher.close)
-    files = traced("files", _open_files(settings, transactions, backends, removal, fetcher=fetcher, stack=stack))
+    files, file_maintenance = _open_files(settings, transactions, backends, removal, fetcher=fetcher, stack=stack)
+    files, file_maintenance = traced("files", files), traced("file_maintenance", file_maintenance)
     log.info("data_layer_opened", database=str(database.address), cache=cache.address)
     passwords = stack.enter_context(PasswordHasher(settings.security.bcrypt_rounds))
     audit_buffer = _start_audit_buffer(settings, database, stack)
@@ -295,7 +297,6 @@ async def open_container(
     )
     stack.push_async_callback(openid.close)
     mails = _make_mails(settings, transactions, mail_queue)
-    file_maintenance = traced("file_maintenance", FileMaintenance(transactions, backends, removal))
     maintenance = MaintenanceService(
         database,
         transactions,
@@ -454,21 +455,26 @@ def _open_files(
     *,
     fetcher: Fetcher,
     stack: AsyncExitStack,
-) -> FileService:
+) -> tuple[FileService, FileMaintenance]:
     threads = FileThreads(_FILE_THREADS)
     stack.push_async_callback(threads.close)
     inspector = Inspector(limits_of(settings.files, settings.storage.max_file_size))
     stack.push_async_callback(inspector.close)
-    return FileService(
+    thumbnails = ThumbnailMaker(transactions, backends, inspector, threads)
+    stack.push_async_callback(thumbnails.close)
+    thumbnails.start()
+    files = FileService(
         transactions,
         backends,
         inspector,
         threads,
         removal,
+        thumbnails=thumbnails,
         fetcher=fetcher,
         upload_expires_in=timedelta(seconds=settings.files.upload_expires_in),
         public_url=settings.storage.public_url or "",
     )
+    return files, FileMaintenance(transactions, backends, removal, thumbnails)
 
 
 def _make_fetcher(settings: Settings) -> Fetcher:

@@ -62,6 +62,7 @@ _VIEW = select(
     *(StoredFile.original_size.label("size"), StoredFile.size.label("stored_size"), StoredFile.sha256),
     *(StoredFile.image_format, StoredFile.width, StoredFile.height, StoredFile.frame_count),
     *(StoredFile.dominant_color, StoredFile.reference_count, _THUMBNAILS.label("thumbnails")),
+    StoredFile.thumbnails_pending,
 ).join(StoredFile, StoredFile.id == FileReference.file_id)
 _IS_ALIVE = FileReference.expires_at.is_(None) | (FileReference.expires_at > func.now())
 
@@ -80,7 +81,7 @@ _VIEW_BY_PUBLIC_NAME = CompiledStatement(
 _VIEWED = _VIEW.selected_columns.keys()
 
 _STORED = ("id", "owner_id", "backend", "key", "content_type", "encoding", "size", "original_size", "sha256")
-_RECORDED = (*_STORED, "width", "height", "frame_count", "image_format", "dominant_color")
+_RECORDED = (*_STORED, "width", "height", "frame_count", "image_format", "dominant_color", "thumbnails_pending")
 
 
 def _find_same(*, is_owned: bool) -> Select[Any]:
@@ -324,9 +325,9 @@ class FileRepository(AppendRepository[FileReference]):
         [row] = await self._session.run(_RECORD.given(**values))
         return cast("tuple[UUID, str]", row)
 
-    def save(self, original: StoredFile, thumbnails: Sequence[StoredFile], reference: FileReference) -> SavedFile:
-        """Insert an object, its thumbnails and a file that refers to it, together with the commit."""
-        return saved_files.save(self._session, original, thumbnails, reference)
+    def save(self, original: StoredFile, reference: FileReference) -> SavedFile:
+        """Insert an object and a file that refers to it, together with the commit."""
+        return saved_files.save(self._session, original, reference)
 
     def add_object(self, file: StoredFile) -> None:
         """Insert an object that nobody else can have: a thumbnail, or a pending upload."""

@@ -1,4 +1,4 @@
-"""A stored object, its thumbnails and the file that refers to it, in one statement."""
+"""A stored object and the file that refers to it, in one statement."""
 
 # ruff: noqa: S608  (only names of columns and their types stand in the statements; values are passed as parameters)
 from __future__ import annotations
@@ -14,7 +14,7 @@ from data_layer.repositories.numbered_rows import NumberedRows, Shape, Texts, ad
 
 _OBJECT = (
     *("id", "parent_id", "owner_id", "backend", "key", "state", "content_type", "encoding", "size", "original_size"),
-    *("sha256", "width", "height", "frame_count", "image_format", "dominant_color"),
+    *("sha256", "width", "height", "frame_count", "image_format", "dominant_color", "thumbnails_pending"),
 )
 _REFERENCE = ("id", "owner_id", "file_name", "expires_at", "project_id", "code_id", "image_id")
 
@@ -43,50 +43,33 @@ class SavedFile:
         return self._answer.row[0], self._answer.row[1]
 
 
-def save(
-    session: EntitySession, original: StoredFile, thumbnails: Sequence[StoredFile], reference: FileReference
-) -> SavedFile:
+def save(session: EntitySession, original: StoredFile, reference: FileReference) -> SavedFile:
     """Store them with the next flush, or together with the commit if nothing else is to be written.
 
-    Where the owner has the same bytes already, the file refers to those, and neither object nor thumbnails are stored.
+    Where the owner has the same bytes already, the file refers to those, and the object is not stored.
     """
     parameters: Texts = []
-    shapes = [_add(parameters, _OBJECT, original), _add(parameters, _OBJECT, *thumbnails)]
-    if thumbnails:
-        parameters.append(original.key)
-    shapes.append(_add(parameters, _REFERENCE, reference))
+    shapes = [_add(parameters, _OBJECT, original), _add(parameters, _REFERENCE, reference)]
     return SavedFile(session.add_statement(_statement(*shapes), parameters))
 
 
-def _add(parameters: Texts, names: Sequence[str], *entities: Entity) -> Shape:
-    return add_rows(parameters, *({name: getattr(entity, name) for name in names} for entity in entities))
+def _add(parameters: Texts, names: Sequence[str], entity: Entity) -> Shape:
+    return add_rows(parameters, {name: getattr(entity, name) for name in names})
 
 
 @lru_cache(maxsize=64)
-def _statement(original: Shape, thumbnails: Shape, reference: Shape) -> NumberedSql:
+def _statement(original: Shape, reference: Shape) -> NumberedSql:
     new = NumberedRows()
-    parts = [
-        f"""stored AS (
+    return NumberedSql(
+        "stored_files.save",
+        f"""WITH stored AS (
     INSERT INTO stored_files ({column_list(original[0])}) SELECT new.* FROM {new.rows(StoredFile, original)}
     ON CONFLICT (owner_id, sha256, content_type) WHERE state = 'stored' AND parent_id IS NULL
     DO UPDATE SET updated_at = now()
     RETURNING id, key
-)"""
-    ]
-    if thumbnails[1]:
-        parts.append(
-            f"""thumbnails AS (
-    INSERT INTO stored_files ({column_list(thumbnails[0])})
-    SELECT new.* FROM stored, {new.rows(StoredFile, thumbnails)} WHERE stored.key = {new.place("text")}
-)"""
-        )
-    parts.append(
-        f"""reference AS (
+), reference AS (
     INSERT INTO file_references (file_id, {column_list(reference[0])})
     SELECT stored.id, new.* FROM stored, {new.rows(FileReference, reference)}
     RETURNING created_at
-)"""
-    )
-    return NumberedSql(
-        "stored_files.save", f"WITH {', '.join(parts)} SELECT stored.key, reference.created_at FROM stored, reference"
+) SELECT stored.key, reference.created_at FROM stored, reference""",
     )

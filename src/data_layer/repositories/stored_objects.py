@@ -36,6 +36,7 @@ _IS_UNREFERENCED = (
     & StoredFile.parent_id.is_(None)
     & (StoredFile.reference_count == literal_column("0"))
 )
+_IS_WITHOUT_THUMBNAILS = StoredFile.thumbnails_pending & has_state(StoredFile, FileState.STORED)
 _COLUMNS_WITH_KEYS = (
     *(Project.original_image, Project.thumbnail_image, User.avatar),
     *(GeneratedImage.storage_key, GeneratedImage.image_url, GeneratedImage.thumbnail_url),
@@ -106,6 +107,48 @@ class StoredFileRepository(ReadRepository[StoredFile]):
         if after is not None:
             statement = statement.where(tuple_(StoredFile.updated_at, StoredFile.id) > after)
         return await self._session.find(statement.order_by(StoredFile.updated_at, StoredFile.id).limit(limit))
+
+    async def without_thumbnails(
+        self, *, older_than: timedelta, after: tuple[datetime, UUID] | None = None, limit: int
+    ) -> Sequence[StoredFile]:
+        """Images whose thumbnails are still to be made after a while, the oldest first."""
+        statement = select(StoredFile).where(_IS_WITHOUT_THUMBNAILS, StoredFile.updated_at <= func.now() - older_than)
+        if after is not None:
+            statement = statement.where(tuple_(StoredFile.updated_at, StoredFile.id) > after)
+        return await self._session.find(statement.order_by(StoredFile.updated_at, StoredFile.id).limit(limit))
+
+    async def count_without_thumbnails(self, *, older_than: timedelta) -> int:
+        """How many there are of these."""
+        statement = select(func.count()).where(_IS_WITHOUT_THUMBNAILS, StoredFile.updated_at <= func.now() - older_than)
+        return int((await self._session.execute(statement)).scalar_one())
+
+    async def to_make_thumbnails_of(self, key: str) -> ObjectRecord | None:
+        """The image with this key; None where its thumbnails were made meanwhile, or it is gone."""
+        rows = await self._session.execute(_RECORDS.where(StoredFile.key == key, _IS_WITHOUT_THUMBNAILS))
+        row = rows.one_or_none()
+        return None if row is None else _record(row)
+
+    async def begin_thumbnails(self, key: str) -> None:
+        """Say that thumbnails of an image are to be made, because its bytes are there again."""
+        statement = (
+            update(StoredFile)
+            .where(StoredFile.key == key, has_state(StoredFile, FileState.STORED))
+            .values(thumbnails_pending=True, updated_at=func.now())
+        )
+        await self._session.change(statement)
+
+    async def end_thumbnails(self, record: ObjectRecord) -> bool:
+        """Say that thumbnails of an image need not be made any more; whether it was still so.
+
+        It is not where the image is gone, has thumbnails, or is in another backend meanwhile. The row is locked until
+        the transaction ends, so a deletion sees thumbnails that are added in the same transaction.
+        """
+        statement = (
+            update(StoredFile)
+            .where(StoredFile.id == record.id, StoredFile.backend == record.backend, _IS_WITHOUT_THUMBNAILS)
+            .values(thumbnails_pending=False, updated_at=StoredFile.updated_at)
+        )
+        return (await self._session.change(statement)).rowcount == 1
 
     async def abandoned(self, *, older_than: timedelta, limit: int) -> Sequence[UUID]:
         """Pending objects whose time was over a while ago."""

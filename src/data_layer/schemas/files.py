@@ -45,6 +45,8 @@ class FileView(View):
         size: What a reader gets.
         stored_size: What it takes in the storage, where texts are compressed.
         sha256: That of what a reader gets; of a pending file what was announced.
+        thumbnails: The small pictures of an image that exist, smallest first.
+        thumbnails_pending: Whether they are still to be made, which happens soon after the image was stored.
         reference_count: How many files share its bytes, this one included.
         expires_at: When it goes by itself, in UTC.
         public_name: The end of its permanent address, if it was published, or pages of its project show it.
@@ -69,6 +71,7 @@ class FileView(View):
     frame_count: int | None
     dominant_color: str | None
     thumbnails: tuple[ThumbnailView, ...]
+    thumbnails_pending: bool = False
     reference_count: int
     project_id: UUID | None
     code_id: UUID | None

@@ -12,8 +12,8 @@ class MaintenanceReport(View):
     tables were busy. ``objects_removed`` are those of the storage that nothing refers to any more, files and uploads
     aside. ``codes_packed`` were moved out of their rows, and ``code_bodies_removed`` are texts that no code has any
     more. ``variants_expired`` were still running when their writers stopped. ``projects_indexed`` had changed since a
-    search indexed them. ``audit_triggers_restored`` are those
-    that protect the audit trail and did not hold always.
+    search indexed them. ``images_given_thumbnails`` were stored by processes that ended before they had made any.
+    ``audit_triggers_restored`` are those that protect the audit trail and did not hold always.
     """
 
     is_dry_run: bool = False
@@ -34,6 +34,7 @@ class MaintenanceReport(View):
     files_expired: int = 0
     uploads_abandoned: int = 0
     objects_removed: int = 0
+    images_given_thumbnails: int = 0
     audit_partitions_made: tuple[str, ...] = ()
     audit_partitions_dropped: tuple[str, ...] = ()
     audit_partitions_moved: tuple[str, ...] = ()

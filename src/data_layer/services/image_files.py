@@ -61,7 +61,8 @@ class ImageFiles:
         file = await self._store(source, owner_id, field, file_name)
         try:
             _require_image(file, field)
-            yield file
+            # The row will name a thumbnail, so it has to be there.
+            yield file.model_copy(update={"thumbnails": await self._files.thumbnails(file.id, owner_id=owner_id)})
         except CommitUnknownError:
             raise  # The row may be there, and then it needs the file; else the file expires.
         except BaseException:

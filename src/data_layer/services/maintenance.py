@@ -201,6 +201,7 @@ class _Round:
                 "code_bodies_removed": await tx.code_bodies.count_orphans(),
             }
         found |= _file_figures(await self._files.clean_regularly(apply=False))
+        found["images_given_thumbnails"] = await self._files.make_thumbnails(apply=False)
         months = await self._partitions.months()
         moved = await self._months_to_move()
         return MaintenanceReport(
@@ -226,6 +227,8 @@ class _Round:
             timer.checkpoint("audit_trail_protected")
             await self._step("files", self._remove_files)
             timer.checkpoint("files_removed")
+            await self._step("thumbnails", self._make_thumbnails)
+            timer.checkpoint("thumbnails_made")
             await self._step("code bodies", self._pack_codes)
             timer.checkpoint("codes_packed")
             report = MaintenanceReport(**self._found, is_complete=not self._problems, problems=tuple(self._problems))
@@ -289,6 +292,10 @@ class _Round:
     async def _remove_files(self) -> None:
         report = await self._files.clean_regularly(apply=True, on_progress=self._on_progress)
         self._found |= _file_figures(report)
+
+    async def _make_thumbnails(self) -> None:
+        name = "images_given_thumbnails"
+        self._found[name] = await self._files.make_thumbnails(apply=True, on_progress=partial(self._on_progress, name))
 
     async def _keep_months(self) -> None:
         await self._patiently(self._partitions.remove_leftovers)

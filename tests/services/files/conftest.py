@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_layer import DataLayer, Project, Settings, User
+from data_layer.schemas.files import FileView
 from tests.support import make_project, make_user
 
 ALLOWED = ("image/png", "image/jpeg", "image/gif", "image/webp", "text/html", "image/svg+xml", "application/zip")
@@ -39,6 +40,12 @@ async def add_user(data: DataLayer) -> User:
     async with data.transaction() as tx:
         tx.add(user)
     return user
+
+
+async def with_thumbnails(data: DataLayer, file: FileView) -> FileView:
+    """The file as it is once its thumbnails were made."""
+    assert await data.files.thumbnails(file.id, owner_id=file.owner_id)
+    return await data.files.stat(file.id, owner_id=file.owner_id)
 
 
 async def keys(data: DataLayer) -> list[str]:

@@ -20,7 +20,7 @@ from data_layer.services.schedule import scheduled
 from tests.file_content import PAGE, picture
 from tests.support import make_code, make_project
 
-from .conftest import keys, originals, rows
+from .conftest import keys, originals, rows, with_thumbnails
 
 HOUR = timedelta(hours=1)
 
@@ -131,7 +131,7 @@ async def test_a_key_in_a_row_of_the_owner_keeps_the_bytes(data: DataLayer, owne
 async def test_an_interrupted_removal_is_finished_later(
     data: DataLayer, owner: User, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    saved = await data.files.save(picture(), owner_id=owner.id)
+    saved = await with_thumbnails(data, await data.files.save(picture(), owner_id=owner.id))
 
     async def fail(*_: object) -> None:
         raise StorageUnavailableError("the disk is gone")
@@ -151,7 +151,9 @@ async def test_an_interrupted_removal_is_finished_later(
 
 async def test_the_service_removes_expired_files_by_itself(data: DataLayer, owner: User) -> None:
     kept = await data.files.save(PAGE, owner_id=owner.id)
-    gone = await data.files.save(picture(size=(900, 900)), owner_id=owner.id, expires_in=HOUR)
+    gone = await with_thumbnails(
+        data, await data.files.save(picture(size=(900, 900)), owner_id=owner.id, expires_in=HOUR)
+    )
     shared = await data.files.save(PAGE, owner_id=owner.id, expires_in=HOUR)
     upload = await data.files.begin_upload(owner_id=owner.id, content_type="image/png", size=10)
     await data.storage.upload(b"late", "uploads/late", "image/png")

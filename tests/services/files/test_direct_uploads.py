@@ -27,7 +27,7 @@ from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.files import Attachment, DirectUpload
 from tests.file_content import PAGE, picture
 
-from .conftest import keys, rows
+from .conftest import keys, rows, with_thumbnails
 
 PICTURE = picture(size=(600, 400))
 
@@ -63,7 +63,7 @@ async def test_a_direct_upload(data: DataLayer, owner: User, project: Project, c
             await look(upload.id, owner_id=owner.id)
     assert await data.files.list(owner_id=owner.id) == []
 
-    file = await data.files.complete_upload(upload.id, owner_id=owner.id)
+    file = await with_thumbnails(data, await data.files.complete_upload(upload.id, owner_id=owner.id))
 
     assert (file.id, file.file_name, file.project_id) == (upload.id, "a.png", project.id)
     assert (file.width, file.height, len(file.thumbnails), file.reference_count) == (600, 400, 1, 1)
@@ -92,7 +92,7 @@ async def test_what_is_sent_after_completion_changes_nothing(
 
 
 async def test_the_same_bytes_again_are_stored_once(data: DataLayer, owner: User, client: httpx.AsyncClient) -> None:
-    saved = await data.files.save(PICTURE, owner_id=owner.id)
+    saved = await with_thumbnails(data, await data.files.save(PICTURE, owner_id=owner.id))
     upload = await begin(data, owner)
     await send(client, upload)
     file = await data.files.complete_upload(upload.id, owner_id=owner.id)
@@ -105,7 +105,7 @@ async def test_completing_it_twice_at_once(data: DataLayer, owner: User, client:
     await send(client, upload)
     files = await asyncio.gather(*(data.files.complete_upload(upload.id, owner_id=owner.id) for _ in range(3)))
     assert {file.id for file in files} == {upload.id}
-    file = await data.files.stat(upload.id, owner_id=owner.id)
+    file = await with_thumbnails(data, await data.files.stat(upload.id, owner_id=owner.id))
     assert file.reference_count == 1
     assert await keys(data) == sorted([file.key, file.thumbnails[0].key])
 

@@ -23,7 +23,7 @@ from data_layer.services.files.check import Problem
 from data_layer.testing.storage_servers import AzuriteServer
 from tests.file_content import PAGE, picture
 
-from .conftest import keys
+from .conftest import keys, with_thumbnails
 
 NUMBERS = count(1)
 HOUR = timedelta(hours=1)
@@ -128,6 +128,7 @@ async def test_a_url_of_the_storage_itself_is_answered_by_the_row_too(
 
 async def test_check_finds_it_and_repairs_it(data: DataLayer, owner: User) -> None:
     files = await saved(data, owner)
+    await with_thumbnails(data, files[1][0])
     before = {key: await data.storage.stat(key) for key in await keys(data)}
     assert len(before) == 3, "a page, a picture and its thumbnail"
     assert (await data.file_maintenance.check(SYSTEM)).findings == ()

@@ -15,7 +15,7 @@ from data_layer.services.files.check import CheckReport, Problem
 from tests.file_content import PAGE, picture
 from tests.support import make_user
 
-from .conftest import keys, originals, rows
+from .conftest import keys, originals, rows, with_thumbnails
 
 NOW = timedelta(0)
 PICTURE = picture(size=(500, 400))
@@ -33,7 +33,7 @@ async def damage(data: DataLayer, key: str, content: bytes, encoding: str | None
 
 
 async def test_a_storage_in_order(data: DataLayer, owner: User, project: Project) -> None:
-    await data.files.save(PICTURE, owner_id=owner.id)
+    await with_thumbnails(data, await data.files.save(PICTURE, owner_id=owner.id))
     await data.files.save(PAGE, owner_id=owner.id, attached_to=Attachment(project_id=project.id))
     await data.files.begin_upload(owner_id=owner.id, content_type="image/png", size=10)
     report = await data.file_maintenance.check(SYSTEM, deep=True, young_for=NOW)
@@ -124,7 +124,7 @@ async def test_a_row_whose_file_is_gone(data: DataLayer) -> None:
 
 
 async def test_cleaning_up_says_first_what_it_would_do(data: DataLayer, owner: User) -> None:
-    saved = await data.files.save(PICTURE, owner_id=owner.id)
+    saved = await with_thumbnails(data, await data.files.save(PICTURE, owner_id=owner.id))
     async with data.transaction() as tx:
         await tx.files.remove(saved.id)
     await damage(data, "files/orphan", b"orphan")
@@ -170,7 +170,7 @@ async def test_cleaning_up_goes_on_after_a_failure(
 
 
 async def test_usage_by_kind(data: DataLayer, owner: User) -> None:
-    await data.files.save(PICTURE, owner_id=owner.id)
+    await with_thumbnails(data, await data.files.save(PICTURE, owner_id=owner.id))
     page = await data.files.save(PAGE, owner_id=None)
     await data.files.begin_upload(owner_id=owner.id, content_type="image/png", size=10)
     usage = await data.file_maintenance.usage(SYSTEM)

@@ -17,7 +17,7 @@ from data_layer.services.files import migration
 from data_layer.testing.storage_servers import AzuriteServer, RcloneServer
 from tests.file_content import PAGE, picture
 
-from .conftest import add_user, keys
+from .conftest import add_user, keys, with_thumbnails
 
 NUMBERS = count(1)
 LOCAL, AZURE, S3 = StorageKind.LOCAL, StorageKind.AZURE, StorageKind.S3
@@ -50,6 +50,8 @@ async def test_there_and_back_again(data: DataLayer, settings: Settings, monkeyp
     owner = await add_user(data)
     contents = [*(picture(color=(number, 0, 0), size=(300, 300)) for number in range(3)), PAGE]
     files = [await data.files.save(content, owner_id=owner.id, file_name="a") for content in contents]
+    for image in files[:3]:
+        await with_thumbnails(data, image)
     public = await data.files.publish(files[0].id, owner_id=owner.id)
     etag = (await data.public_files.find(public.name)).etag
     await data.storage.upload(b"by hand", "legacy/ü.txt", "text/plain", metadata={"a": "b"}, cache_control="no-store")

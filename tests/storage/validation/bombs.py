@@ -107,9 +107,9 @@ async def inspect_all(files: list[Path]) -> dict[str, str]:
         async with receive(file, 52_428_800, threads) as received:
             try:
                 found = await inspector.inspect(received, "image/png" if file.name == "json" else None)
+                return f"{len(await inspector.thumbnails(found))} thumbnails"
             except InvalidFileError as error:
                 return type(error).__name__
-            return f"{len(found.thumbnails)} thumbnails"
 
     ended = await asyncio.gather(*(inspect(file) for file in files for _ in range(AT_ONCE)))
     await inspector.close()

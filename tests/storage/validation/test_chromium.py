@@ -18,7 +18,14 @@ from PIL import Image
 from typing_extensions import override
 
 from data_layer.errors import InvalidFileError
-from data_layer.storage.validation import FileLimits, InspectedFile, Inspector, MetadataRemoval, ReceivedFile
+from data_layer.storage.validation import (
+    FileLimits,
+    InspectedFile,
+    Inspector,
+    MetadataRemoval,
+    ReceivedFile,
+    Thumbnail,
+)
 from tests.needs_debian import find_program
 from tests.storage.validation.pictures import corpus
 
@@ -61,10 +68,11 @@ Shown = dict[Literal["size", "colors"], Any]
 
 
 class Looked(NamedTuple):
-    """What Chromium shows of each content by its hash, and what was found here by name and removal."""
+    """What Chromium shows of each content by its hash, what was found here by name and removal, and thumbnails."""
 
     shown: dict[str, Shown | None]
     found: dict[tuple[str, MetadataRemoval], InspectedFile | None]
+    thumbnails: dict[str, list[Thumbnail]]
 
 
 class Page(ThreadingHTTPServer):
@@ -132,8 +140,9 @@ def look(pictures: dict[str, tuple[str, bytes]], profile: Path) -> dict[str, Sho
         return page.seen
 
 
-async def inspect_all() -> dict[tuple[str, MetadataRemoval], InspectedFile | None]:
+async def inspect_all() -> tuple[dict[tuple[str, MetadataRemoval], InspectedFile | None], dict[str, list[Thumbnail]]]:
     found: dict[tuple[str, MetadataRemoval], InspectedFile | None] = {}
+    thumbnails: dict[str, list[Thumbnail]] = {}
     for removal in REMOVALS:
         limits = FileLimits(
             max_file_size=2**30, allowed_types=TYPES, thumbnail_sizes=(95, 60), metadata_removal=removal
@@ -141,11 +150,13 @@ async def inspect_all() -> dict[tuple[str, MetadataRemoval], InspectedFile | Non
         inspector = Inspector(limits)
         for name, content in corpus().items():
             try:
-                found[name, removal] = await inspector.inspect(ReceivedFile.of_bytes(content), None)
+                file = found[name, removal] = await inspector.inspect(ReceivedFile.of_bytes(content), None)
+                if removal == "none":
+                    thumbnails[name] = await inspector.thumbnails(file)
             except InvalidFileError:
                 found[name, removal] = None
         await inspector.close()
-    return found
+    return found, thumbnails
 
 
 def digest(content: bytes) -> str:
@@ -154,12 +165,12 @@ def digest(content: bytes) -> str:
 
 @pytest.fixture(scope="module")
 def looked(tmp_path_factory: pytest.TempPathFactory) -> Looked:
-    found = asyncio.run(inspect_all())
+    found, thumbnails = asyncio.run(inspect_all())
     pictures = {digest(content): (name.partition(":")[0], content) for name, content in corpus().items()}
     for (name, _), file in found.items():
         if file is not None:
             pictures[file.content.sha256] = (name.partition(":")[0], file.content.read())
-    return Looked(look(pictures, tmp_path_factory.mktemp("chromium")), found)
+    return Looked(look(pictures, tmp_path_factory.mktemp("chromium")), found, thumbnails)
 
 
 def alike(first: list[list[int]], second: list[list[int]], tolerance: int) -> bool:
@@ -214,7 +225,7 @@ def test_thumbnails_look_as_the_picture_in_chromium(looked: Looked) -> None:
         seen, found = looked.shown[digest(content)], looked.found[name, "none"]
         if seen is None or found is None or name in OTHERWISE or name.startswith("webp: orientation"):
             continue
-        for thumbnail in found.thumbnails:
+        for thumbnail in looked.thumbnails[name]:
             colors = colors_of(thumbnail.file.read())
             if not alike(seen["colors"], colors, 12):
                 different.append((name, seen["colors"], colors))

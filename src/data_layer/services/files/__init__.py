@@ -1,8 +1,8 @@
 """Files: validated, stored once for each owner, counted by who refers to them, and removed when nobody does.
 
-Who dies where leaves what: before the transaction an object that no row names, which ``storage cleanup`` finds; after
-it nothing. A removal first marks the row, so that no reference can be added any more, then removes the object, then
-the row; one that was interrupted is finished by ``storage cleanup``.
+A process that dies before the transaction leaves an object that no row names, which ``storage cleanup`` finds; after it
+nothing. Thumbnails are made afterwards (``thumbnails``). A removal first marks the row, so that no reference can be
+added any more, then removes the object, then the row; one that was interrupted is finished by ``storage cleanup``.
 """
 
 from data_layer.services.files.backends import StorageBackends
@@ -11,6 +11,7 @@ from data_layer.services.files.owners import ANY_OWNER, Owner
 from data_layer.services.files.removal import FileRemoval
 from data_layer.services.files.service import SHOWN_INLINE, FileService
 from data_layer.services.files.serving import LocalFileServer, PublicFileServer
+from data_layer.services.files.thumbnails import ThumbnailMaker
 
 __all__ = [
     "ANY_OWNER",
@@ -22,4 +23,5 @@ __all__ = [
     "Owner",
     "PublicFileServer",
     "StorageBackends",
+    "ThumbnailMaker",
 ]

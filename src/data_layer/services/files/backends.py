@@ -6,9 +6,12 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
+from data_layer.entities import StoredFile
 from data_layer.entities.enums import StorageKind
 from data_layer.errors import ContentMismatchError, DamagedFileError, FileTooLargeError, StorageUnavailableError
+from data_layer.schemas.files import FileView
 from data_layer.storage import FileInformation, StorageBackend
+from data_layer.storage.validation import ReceivedFile
 
 UPLOADS = "uploads/"
 """Where direct uploads wait until they are verified. Nothing there can be read."""
@@ -118,6 +121,20 @@ class StorageBackends:
             )
         return self._all[kind]
 
+    async def put(self, row: StoredFile | FileView, file: ReceivedFile) -> None:
+        """Store the bytes of a row.
+
+        Raises:
+            StorageError: they could not be stored.
+        """
+        await self.of(row.backend).upload(
+            file.to_upload(),
+            row.key,
+            metadata={"owner": str(row.owner_id)} if row.owner_id else None,
+            sha256=file.sha256,
+            **headers_of(row),
+        )
+
     async def delete(self, objects: Iterable[tuple[StorageKind, str]]) -> None:
         """Remove objects wherever they are; harmless to repeat."""
         keys: dict[StorageKind, list[str]] = {}
@@ -131,7 +148,7 @@ THUMBNAIL_TYPE = "image/webp"
 
 
 def new_folder() -> str:
-    """A random place for one file and its thumbnails; two characters of it spread them over folders."""
+    """A random place for one file, or for the thumbnails of one; two characters of it spread them over folders."""
     name = secrets.token_hex(16)
     return f"{FILES}{name[:2]}/{name}"
 
@@ -147,7 +164,7 @@ def original_key(folder: str, content_type: str) -> str:
 
 
 def thumbnail_key(folder: str, size: int) -> str:
-    """The key of a thumbnail beside it."""
+    """The key of a thumbnail."""
     return f"{folder}/thumbnail-{size}.webp"
 
 

@@ -19,6 +19,7 @@ from data_layer.services.files.cleanup import CleanupReport, FileCleanup
 from data_layer.services.files.migration import FileMigration, MigrationReport
 from data_layer.services.files.removal import FileRemoval
 from data_layer.services.files.repair import FileRepair
+from data_layer.services.files.thumbnails import ThumbnailMaker
 from data_layer.services.permissions import Permission, require
 
 SAFETY_AGE = timedelta(hours=24)
@@ -29,10 +30,17 @@ SAFETY_AGE = timedelta(hours=24)
 class FileMaintenance:
     """Compares, cleans up, migrates and counts, while the service runs."""
 
-    def __init__(self, transactions: Transactions, backends: StorageBackends, removal: FileRemoval) -> None:
+    def __init__(
+        self,
+        transactions: Transactions,
+        backends: StorageBackends,
+        removal: FileRemoval,
+        thumbnails: ThumbnailMaker,
+    ) -> None:
         self._transactions = transactions
         self._backends = backends
         self._removal = removal
+        self._thumbnails = thumbnails
 
     async def check(
         self,
@@ -113,6 +121,21 @@ class FileMaintenance:
             on_progress=on_progress,
         )
         return await cleanup.run_quickly()
+
+    async def make_thumbnails(self, *, apply: bool, on_progress: Callable[[int], None] = lambda _: None) -> int:
+        """What the service does by itself, again and again: make thumbnails of images whose process ended before.
+
+        Args:
+            apply: make them, for ten minutes at most; otherwise only count the images.
+            on_progress: called with how many images are done.
+
+        Returns:
+            How many images these were.
+
+        Raises:
+            DataLayerError: one after the other failed for a reason that may pass.
+        """
+        return await (self._thumbnails.make_overdue(on_progress) if apply else self._thumbnails.count_overdue())
 
     async def migrate(
         self, target: StorageKind, *, on_progress: Callable[[int], None] = lambda _: None

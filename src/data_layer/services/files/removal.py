@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 from uuid import UUID
 
-from data_layer.errors import DataLayerError
+from data_layer.concurrency import settled, uninterrupted
+from data_layer.errors import CommitUnknownError, DataLayerError
 from data_layer.observability.log import get_log
 from data_layer.repositories.stored_objects import ObjectRecord
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.services.files.backends import StorageBackends
 
 log = get_log(__name__)
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -22,6 +26,36 @@ def leaving_rest_to_cleanup(**which: object) -> Iterator[None]:
         yield
     except DataLayerError as error:
         log.warning("file_removal_failed", **which, reason=str(error))
+
+
+async def recorded_or_discarded(
+    recording: Coroutine[Any, Any, Result],
+    *,
+    is_kept: Callable[[Result], bool],
+    discard: Callable[[], Coroutine[Any, Any, None]],
+) -> Result:
+    """Record what was stored, or else discard it.
+
+    Once begun, the recording ends, also for a caller that is cancelled: only so it is known what to discard.
+
+    Args:
+        recording: records it.
+        is_kept: whether that is what the rows now say, by what was returned.
+        discard: removes it from the storage.
+
+    Raises:
+        CommitUnknownError: it may be recorded or not; nothing is discarded.
+    """
+    task = asyncio.ensure_future(recording)
+    cancellation = await settled(task)
+    error = task.exception()
+    if (error is None and not is_kept(task.result())) or (
+        error is not None and not isinstance(error, CommitUnknownError)
+    ):
+        await uninterrupted(discard())
+    if cancellation is not None:
+        raise cancellation
+    return task.result()
 
 
 class FileRemoval:

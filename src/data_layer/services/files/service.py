@@ -11,7 +11,7 @@ from uuid import UUID
 from data_layer.entities.enums import FileState
 from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.repositories.unit_of_work import Transactions
-from data_layer.schemas.files import Attachment, DirectUpload, FileView, PublicFile
+from data_layer.schemas.files import Attachment, DirectUpload, FileView, PublicFile, ThumbnailView
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.fetching import Fetcher
 from data_layer.services.files.backends import (
@@ -23,10 +23,11 @@ from data_layer.services.files.backends import (
     require_size,
 )
 from data_layer.services.files.ingest import FileIngest, SaveRequest, new_reference
-from data_layer.services.files.owners import Owner, require_owner
+from data_layer.services.files.owners import ANY_OWNER, Owner, require_owner
 from data_layer.services.files.packing import unpack, verified
 from data_layer.services.files.removal import FileRemoval, leaving_rest_to_cleanup
 from data_layer.services.files.sources import content_of
+from data_layer.services.files.thumbnails import ThumbnailMaker
 from data_layer.services.files.uploads import DirectUploads
 from data_layer.storage import FileContent, OpenFile, SignedUrl
 from data_layer.storage.threads import FileThreads
@@ -55,6 +56,7 @@ class FileService:
         threads: FileThreads,
         removal: FileRemoval,
         *,
+        thumbnails: ThumbnailMaker,
         fetcher: Fetcher,
         upload_expires_in: timedelta = timedelta(minutes=15),
         public_url: str = "",
@@ -62,11 +64,12 @@ class FileService:
         self._transactions = transactions
         self._backends = backends
         self._inspector = inspector
+        self._thumbnails = thumbnails
         self._threads = threads
         self._removal = removal
         self._fetcher = fetcher
         self._public_url = public_url
-        self._ingest = FileIngest(transactions, backends, inspector, threads)
+        self._ingest = FileIngest(transactions, backends, inspector, threads, thumbnails)
         self._uploads = DirectUploads(
             transactions,
             backends,
@@ -88,7 +91,7 @@ class FileService:
         expires_in: timedelta | None = None,
         allowed_types: Collection[str] | None = None,
     ) -> FileView:
-        """Store a file, if it is what it should be.
+        """Store a file, if it is what it should be. The thumbnails of an image are made afterwards; see ``thumbnails``.
 
         Args:
             content: The bytes, or where to read them.
@@ -157,6 +160,24 @@ class FileService:
         if view.state is not FileState.STORED:
             raise NotFoundError(f"no file has the id {file_id}: its upload was not completed")
         return view
+
+    async def thumbnails(self, file_id: UUID, *, owner_id: Owner) -> tuple[ThumbnailView, ...]:
+        """The small pictures of an image, smallest first; none of another file, or of an image that is small itself.
+
+        They are made in the background once an image is stored. Where they are still to be made, this has them made at
+        once, and waits for at most five seconds: after that, or where they cannot be made, there are none.
+
+        Raises:
+            NotFoundError: there is no such file.
+        """
+        view = await self.stat(file_id, owner_id=owner_id)
+        return (await self._with_thumbnails(view)).thumbnails
+
+    async def _with_thumbnails(self, view: FileView) -> FileView:
+        if not view.thumbnails_pending:
+            return view
+        await self._thumbnails.make_in_time(view.key)
+        return await self.stat(view.id, owner_id=ANY_OWNER)
 
     async def list(
         self,
@@ -228,12 +249,14 @@ class FileService:
             owner_id: Whose it is.
             expires_in: How long it works, one second to seven days; no longer than the file is kept.
             thumbnail: The smallest thumbnail that is at least so many pixels wide or high, instead of the file; the
-                file itself where there is none.
+                file itself where there is none. Thumbnails that are still to be made are waited for, five seconds at
+                most.
             as_attachment: Have browsers save an image too, rather than show it.
         """
         view = await self.stat(file_id, owner_id=owner_id)
         key, described = view.key, headers_of(view)
         if thumbnail is not None:
+            view = await self._with_thumbnails(view)
             fitting = [small for small in view.thumbnails if max(small.width, small.height) >= thumbnail]
             if fitting:
                 key = min(fitting, key=lambda small: small.width).key

@@ -4,6 +4,9 @@ Decoded is the first frame alone, without anything optional, and never all of a 
 allows that: a PNG strip by strip, a JPEG at a fraction of its size. What would take more memory than there is for
 decoding is not decoded: the image is stored all the same, without thumbnails.
 
+An image is decoded once to see that it can be shown, which needs it in no size, and again for its thumbnails, which
+nobody waits for.
+
 A thread cannot be killed, so its work is bounded: a decoder gets the file through a reader that stops it once its time
 is over.
 
@@ -19,7 +22,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
@@ -123,7 +126,6 @@ _QUALITY = 80
 # Of 0 to 6. The default of 4 takes twice as long for one percent fewer bytes (a screenshot of text, 800 pixels wide).
 _METHOD = 2
 
-_SMALLEST_PREVIEW = 200  # Enough for the dominant color, where no thumbnails are made.
 _STRIP = 1024 * 1024
 _READ = 64 * 1024
 _MAX_SIDE = 500_000  # Pixels. Browsers show nothing of that size either.
@@ -156,7 +158,7 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
 
 
 def inspect_image(file: ReceivedFile, content_type: str, limits: FileLimits) -> InspectedFile:
-    """What there is to know of an image, its content as it is to be stored, and its thumbnails.
+    """What there is to know of an image, and its content as it is to be stored.
 
     Args:
         file: the file.
@@ -169,15 +171,35 @@ def inspect_image(file: ReceivedFile, content_type: str, limits: FileLimits) -> 
     watch = _Watch(limits.time_limit)
     picture = read_picture(file, content_type, watch.check)
     _check_measures(picture, limits)
-    preview = _preview(file, picture, limits, watch)
+    try:
+        preview = _preview(file, picture, max(_COLOR_SAMPLE), limits, watch)
+    except ImageTimeoutError as error:
+        log.warning("image_not_decoded", reason=str(error), width=picture.width, height=picture.height)
+        preview = None
     width, height = picture.width, picture.height
     if picture.orientation >= 5:
         width, height = height, width
     color = None if preview is None else _dominant_color(preview)
     facts = ImageFacts(picture.image_format, width, height, picture.frame_count, color)
-    thumbnails = [] if preview is None else _thumbnails(preview, limits.thumbnail_sizes, max(width, height))
     kept = _stored(file, stored_pieces(picture, limits.metadata_removal))
-    return InspectedFile(content_type, kept, facts, tuple(thumbnails))
+    return InspectedFile(content_type, kept, facts)
+
+
+def make_thumbnails(file: ReceivedFile, content_type: str, limits: FileLimits) -> list[Thumbnail]:
+    """Small pictures of an image in those sizes of the limits that are smaller than it, largest first.
+
+    There are none of an image whose decoding takes more memory or time than there is.
+
+    Raises:
+        ImageTimeoutError: too much else is being decoded; later it may work.
+        InvalidFileError: it cannot be decoded.
+    """
+    watch = _Watch(limits.time_limit)
+    picture = read_picture(file, content_type, watch.check)
+    longest = max(picture.width, picture.height)
+    sizes = sorted({size for size in limits.thumbnail_sizes if size < longest}, reverse=True)
+    preview = _preview(file, picture, sizes[0], limits, watch) if sizes else None
+    return [] if preview is None else [_thumbnail(preview, size) for size in sizes]
 
 
 class _Watch:
@@ -223,36 +245,41 @@ def _stored(file: ReceivedFile, pieces: Pieces) -> ReceivedFile:
     return file if position == file.size else file.rearranged(pieces)
 
 
-# The preview: an image that is at most about three times as large as the largest thumbnail
+# The preview: an image with no more pixels than are wanted of it
 
 
-def _preview(file: ReceivedFile, picture: Picture, limits: FileLimits, watch: _Watch) -> Image.Image | None:
-    """The first frame, made smaller, the right way up and in sRGB.
+def _preview(
+    file: ReceivedFile, picture: Picture, wanted: int, limits: FileLimits, watch: _Watch
+) -> Image.Image | None:
+    """The first frame, its longest side no longer than wanted, the right way up and in sRGB.
 
     None where decoding takes more memory or time than there is: the image itself may be stored all the same.
+
+    Raises:
+        ImageTimeoutError: others had all the memory for too long.
+        CorruptFileError: it cannot be decoded.
     """
     size = max(picture.width, picture.height)
-    wanted = max([*(side for side in limits.thumbnail_sizes if side < size), _SMALLEST_PREVIEW])
     scale = max(1, size // (2 * wanted))
     limit = bounded_by_container(limits.memory_limit)
     needed = _memory_needed(picture, scale)
     holds_lock_for_long = picture.image_format == "WEBP" and picture.width * picture.height > _MAX_WEBP_DECODED
     if needed > limit or size > _MAX_SIDE or holds_lock_for_long:
         return None
-    try:
-        with DECODING.reserve(needed, limit, _WAIT):
+    with DECODING.reserve(needed, limit, _WAIT):
+        try:
             image = _reduced(file, picture, scale, watch.again())
             image.thumbnail((wanted, wanted), Image.Resampling.BICUBIC, reducing_gap=2.0)
             turn = _TRANSPOSITIONS.get(picture.orientation)
             return _in_srgb(image if turn is None else image.transpose(turn), picture.profile)
-    except ImageTimeoutError as error:
-        log.warning("image_not_decoded", reason=str(error), width=picture.width, height=picture.height)
-        return None
-    except InvalidFileError:
-        raise
-    except Exception as error:
-        message = f"The image cannot be decoded: its {picture.image_format} data is cut off or damaged"
-        raise CorruptFileError(message) from error
+        except ImageTimeoutError as error:
+            log.warning("image_not_decoded", reason=str(error), width=picture.width, height=picture.height)
+            return None
+        except InvalidFileError:
+            raise
+        except Exception as error:
+            message = f"The image cannot be decoded: its {picture.image_format} data is cut off or damaged"
+            raise CorruptFileError(message) from error
 
 
 class _Scaling(NamedTuple):
@@ -540,13 +567,9 @@ def _pixels(image: Image.Image) -> list[tuple[int, ...]]:
     return [tuple(data[place : place + 4]) for place in range(0, len(data), 4)]
 
 
-def _thumbnails(preview: Image.Image, sizes: Sequence[int], longest: int) -> list[Thumbnail]:
-    """Small pictures in those of the sizes that are smaller than the image, largest first."""
-    image = preview.copy()
-    thumbnails: list[Thumbnail] = []
-    for size in sorted({size for size in sizes if size < longest}, reverse=True):
-        image.thumbnail((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
-        file = io.BytesIO()
-        image.save(file, "WEBP", quality=_QUALITY, method=_METHOD)
-        thumbnails.append(Thumbnail(size, image.width, image.height, ReceivedFile.of_bytes(file.getvalue())))
-    return thumbnails
+def _thumbnail(image: Image.Image, size: int) -> Thumbnail:
+    """A small picture; the image is as small afterwards."""
+    image.thumbnail((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=_QUALITY, method=_METHOD)
+    return Thumbnail(size, image.width, image.height, ReceivedFile.of_bytes(file.getvalue()))

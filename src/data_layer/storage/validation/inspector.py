@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import math
 import os
 import re
 import struct
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 import orjson
 
@@ -26,6 +30,9 @@ from data_layer.extras import require_extra
 from data_layer.settings.files import FileSettings
 from data_layer.storage.validation.received import FileLimits, InspectedFile, ReceivedFile, Thumbnail
 from data_layer.storage.validation.svg import check_svg
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 _THREADS = 4  # At most: decoding keeps a processor busy, and each thread keeps some memory that it has used.
 _QUEUE_SECONDS = 60.0
@@ -72,7 +79,7 @@ class Inspector:
     async def inspect(
         self, file: ReceivedFile, declared_type: str | None, allowed_types: AbstractSet[str] | None = None
     ) -> InspectedFile:
-        """What the file really is, its content as it is to be stored, and its thumbnails if it is an image.
+        """What the file really is, its content as it is to be stored, and what is known of it if it is an image.
 
         Args:
             file: the content.
@@ -83,9 +90,29 @@ class Inspector:
             InvalidFileError: it may not be stored; the subclass and the message say why.
         """
         allowed = self.limits.allowed_types if allowed_types is None else allowed_types
+        return await self._run(_inspect, file, declared_type, allowed, self.limits)
+
+    def makes_thumbnails(self, file: InspectedFile) -> bool:
+        """Whether there are thumbnails to make of a file: whether it is an image that is larger than one of them."""
+        image = file.image
+        return image is not None and max(image.width, image.height) > min(self.limits.thumbnail_sizes, default=math.inf)
+
+    async def thumbnails(self, file: InspectedFile) -> list[Thumbnail]:
+        """Small pictures of an image, in those sizes of the limits that are smaller than it, largest first.
+
+        There are none of what is not an image, or cannot be decoded in the memory and time that there are.
+
+        Raises:
+            ImageTimeoutError: too much else is being decoded; later it may work.
+            InvalidFileError: it cannot be decoded.
+        """
+        if file.content_type not in IMAGE_TYPES:
+            return []
+        return await self._run(_make_thumbnails, file, self.limits)
+
+    async def _run(self, work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         limit = self.limits.time_limit
-        loop = asyncio.get_running_loop()
-        job = loop.run_in_executor(self._executor, _inspect, file, declared_type, allowed, self.limits)
+        job = asyncio.get_running_loop().run_in_executor(self._executor, partial(work, *args, **kwargs))
         try:
             finished, _ = await asyncio.wait([job], timeout=_QUEUE_SECONDS + 2 * limit + _GRACE)
         finally:
@@ -95,10 +122,6 @@ class Inspector:
         if not finished:
             raise ImageTimeoutError(f"The file took longer than {limit:g} s to inspect (IMAGE_TIME_LIMIT)")
         return job.result()
-
-    async def thumbnails(self, file: InspectedFile) -> list[Thumbnail]:
-        """Small pictures of an image, in those sizes of the limits that are smaller than it, largest first."""
-        return list(file.thumbnails)
 
     async def close(self) -> None:
         """Wait for what is being decoded, which ends within its time limit."""
@@ -122,6 +145,13 @@ def _inspect(file: ReceivedFile, declared: str | None, allowed: AbstractSet[str]
     elif content_type == "application/zip":
         _check_zip(file)
     return InspectedFile(content_type, file)
+
+
+def _make_thumbnails(file: InspectedFile, limits: FileLimits) -> list[Thumbnail]:
+    require_extra("images", "making thumbnails", "PIL")
+    from data_layer.storage.validation.images import make_thumbnails
+
+    return make_thumbnails(file.content, file.content_type, limits)
 
 
 def _check_pdf(file: ReceivedFile) -> None:

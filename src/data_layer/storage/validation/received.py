@@ -264,4 +264,3 @@ class InspectedFile:
     content_type: str
     content: ReceivedFile
     image: ImageFacts | None = None
-    thumbnails: tuple[Thumbnail, ...] = ()
