@@ -831,6 +831,7 @@ class MaintenanceReport(Answer):
     any more, files and uploads aside. ``codes_packed`` were moved out of their rows, and
     ``code_bodies_removed`` are texts that no code has any more. ``variants_expired`` were still running
     when their writers stopped. ``projects_indexed`` had changed since a search indexed them.
+    ``images_given_thumbnails`` were stored by processes that ended before they had made any.
     ``audit_triggers_restored`` are those that protect the audit trail and did not hold always.
     """
 
@@ -852,6 +853,7 @@ class MaintenanceReport(Answer):
     files_expired: int = 0
     uploads_abandoned: int = 0
     objects_removed: int = 0
+    images_given_thumbnails: int = 0
     audit_partitions_made: Sequence[str] = Field(default_factory=list)
     audit_partitions_dropped: Sequence[str] = Field(default_factory=list)
     audit_partitions_moved: Sequence[str] = Field(default_factory=list)
