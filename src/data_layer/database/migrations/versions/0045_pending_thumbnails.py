@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0044"
-down_revision = "0043"
+revision = "0045"
+down_revision = "0044"
 
 COLUMN = "thumbnails_pending boolean DEFAULT false NOT NULL"
 INDEX = "ix_stored_files_thumbnails_pending"
