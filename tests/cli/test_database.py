@@ -65,7 +65,7 @@ def test_from_nothing_to_a_checked_database(command_on_nothing: Commands) -> Non
 
 
 def test_rollback_and_reset_ask_first(command: Commands) -> None:
-    command("db", "seed")
+    assert command("db", "seed", "--json").json["login"].keys() == {"email", "password"}
     for words in (["rollback"], ["reset"]):
         refused = command("db", *words, typed="n\n", code=1)
         assert refused.output.strip() == "n", "a question is no output; the answer is typer's echo for tests"
@@ -96,7 +96,7 @@ def test_production_is_protected(command: Commands) -> None:
     assert command("db", "reset", "--yes", "--force", **PRODUCTION).output.startswith("The database is empty")
 
 
-def test_seed_says_what_it_added(command: Commands) -> None:
+def test_seed_says_what_it_added_and_how_to_log_in(command: Commands, settings: Settings) -> None:
     first = command("db", "seed")
     assert catalog()["projects"][0]["name"] in first.errors
     rows = {name: number for number, name in (line.split(maxsplit=1) for line in first.output.splitlines()[2:])}
@@ -104,20 +104,17 @@ def test_seed_says_what_it_added(command: Commands) -> None:
     assert rows["projects"] == str(len(catalog()["projects"]))
     assert rows["codes"] == str(codes)
     [login] = [line for line in first.errors.splitlines() if line.startswith("Log in as ")]
-    assert login.startswith(f"Log in as {catalog()['users'][0]['email']} with the password ")
-    again = command("db", "seed", "--json")
-    assert set(again.json.values()) == {0}
-    assert again.errors == "", "the password is shown once"
-
-
-def test_the_password_of_the_seed_works(command: Commands, settings: Settings) -> None:
-    login = command("db", "seed", "--json").json["login"]
+    email = catalog()["users"][0]["email"]
+    assert login.startswith(f"Log in as {email} with the password ")
 
     async def log_in() -> None:
         async with DataLayer(settings) as data:
-            await data.accounts.log_in(**login)
+            await data.accounts.log_in(email=email, password=login.split()[7])
 
     asyncio.run(log_in())
+    again = command("db", "seed", "--json")
+    assert set(again.json.values()) == {0}
+    assert again.errors == "", "the password is shown once"
 
 
 def test_a_database_of_another_application(command_on_nothing: Commands) -> None:
@@ -171,6 +168,7 @@ def test_ctrl_c_ends_the_waiting_for_another_migration(command_on_nothing: Comma
     assert errors == "", "the waiting is told once, and an interruption is no error"
 
 
+@pytest.mark.slow
 def test_a_seed_that_was_killed_is_completed_by_the_next(command: Commands) -> None:
     url = command.environment["DATABASE_URL"]
     environment = clean_environment() | command.environment | {"DATABASE_URL": url_of_killed(url)}

@@ -197,7 +197,9 @@ async def send_all(back_ends: list[BackEnd], told: list[Told], seed: int) -> dic
     return ids
 
 
-@pytest.mark.parametrize("trouble", ["none", "slow", "cuts", "no redis"])
+@pytest.mark.parametrize(
+    "trouble", ["none", "cuts", *(pytest.param(each, marks=pytest.mark.slow) for each in ("slow", "no redis"))]
+)
 async def test_a_story_ends_well(world: World, monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
     back_ends = await world.begin()
     images = [data_url(1), data_url(2)]

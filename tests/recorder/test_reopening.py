@@ -114,6 +114,7 @@ async def test_a_project_is_opened_with_all_its_versions_and_edited_further(
         assert backend.received[-1]["history"][0]["images"] == [PNG]
 
 
+@pytest.mark.slow
 async def test_a_page_that_is_not_known_gets_the_latest_code_by_its_import(
     data: DataLayer, backend: Backend, tmp_path: Path
 ) -> None:
@@ -136,6 +137,7 @@ async def test_a_page_that_is_not_known_gets_the_latest_code_by_its_import(
         assert page.url == f"{served.url}/?unknown"
 
 
+@pytest.mark.slow
 async def test_the_list_searches_deletes_and_restores(data: DataLayer, backend: Backend, tmp_path: Path) -> None:
     async with serving(data, backend, frontend=build_page(tmp_path / "dist")) as served, browser_page() as page:
         backend.play = lambda stage: stage.complete("<p>a</p>")

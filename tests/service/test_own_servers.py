@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from data_layer.services.seed_catalog import catalog
 from tests.cli.support import Commands
 from tests.observability.conftest import logging_as_before
@@ -25,6 +27,7 @@ def test_dev_makes_the_database_and_starts_no_server(new_folder: Path, own_serve
     assert (new_folder / "uploads").is_dir()
 
 
+@pytest.mark.slow
 def test_start_refuses_an_unprepared_database_and_works_without_redis(
     new_folder: Path, own_servers: dict[str, Any]
 ) -> None:

@@ -14,6 +14,7 @@ from tests.embedded.test_refusals import LIMIT_AND_RUN, with_small_disk
 from .support import Service
 
 
+@pytest.mark.slow
 def test_a_data_folder_that_is_a_file(new_folder: Path) -> None:
     file = new_folder / "data"
     file.touch()
@@ -23,6 +24,7 @@ def test_a_data_folder_that_is_a_file(new_folder: Path) -> None:
     assert "is a file; remove the file, or set DATA_FOLDER" in said
 
 
+@pytest.mark.slow
 def test_a_data_folder_that_cannot_be_written(new_folder: Path) -> None:
     with Service(new_folder, DATA_FOLDER="/proc/data-layer") as service:
         said = service.fail()
@@ -30,6 +32,7 @@ def test_a_data_folder_that_cannot_be_written(new_folder: Path) -> None:
     assert "DATA_FOLDER" in said
 
 
+@pytest.mark.slow
 def test_an_upload_folder_that_cannot_be_written(new_folder: Path) -> None:
     with Service(new_folder, LOCAL_STORAGE_PATH="/proc/uploads", **nowhere()) as service:
         said = service.fail()

@@ -70,6 +70,7 @@ def is_closed(service: Service) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", MODES)
 def test_requests_under_way_are_finished(new_folder: Path, prepared: dict[str, Any], command: str) -> None:
     patient: dict[str, Any] = {"SHUTDOWN_TIMEOUT": "200"}

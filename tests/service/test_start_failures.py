@@ -13,7 +13,7 @@ from data_layer.testing.storage_servers import RcloneServer
 
 from .support import Service
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 WRONG = "wrong-" + "x" * 20
 
 

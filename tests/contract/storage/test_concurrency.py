@@ -109,6 +109,7 @@ async def test_of_many_writers_one_wins_whole_and_readers_see_whole_files(
     assert await keys(storage) == ["a/b"]
 
 
+@pytest.mark.slow
 async def test_uploads_and_deletions_in_one_place_do_not_hinder_each_other(storage: StorageBackend) -> None:
     async def come_and_go(number: int) -> None:
         for _ in range(15):
