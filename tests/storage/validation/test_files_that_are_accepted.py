@@ -119,7 +119,7 @@ async def test_the_orientation_is_respected(image_format: str, orientation: int)
 def located(image_format: str) -> bytes:
     exif = Image.Exif()
     exif[CAMERA], exif[ORIENTATION] = "A camera", 6
-    exif.get_ifd(GPS)[2] = (51.0, 28.0, 40.0)
+    exif[GPS] = {2: (51.0, 28.0, 40.0)}
     xmp = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><exif:GPSLatitude>51,28.67N</exif:GPSLatitude></x:xmpmeta>"
     noise = Image.effect_noise((120, 80), 60).convert("RGB")
     return (
