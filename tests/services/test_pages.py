@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import zipfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -229,16 +230,35 @@ async def fork_a_share(kept: Kept, _: Path) -> Copy:
     return Copy((await kept.data.shares.fork(other, token)).id, other)
 
 
-async def bring(kept: Kept, folder: Path) -> Copy:
-    data, other = kept.data, await stored_actor(kept.data)
-    assert other.user_id is not None
+async def export(kept: Kept, folder: Path) -> None:
+    data = kept.data
     archives = ProjectArchives(data.projects, data.generations, data.files, data.images)
     with (folder / "project.zip").open("wb") as target:
         await archives.write(kept.owner, kept.project.id, target)
+
+
+async def bring(kept: Kept, folder: Path) -> Copy:
+    await export(kept, folder)
+    return await bring_from(kept, folder)
+
+
+async def bring_from(kept: Kept, folder: Path) -> Copy:
+    data, other = kept.data, await stored_actor(kept.data)
+    assert other.user_id is not None
     targets = ImportTargets(data.transaction, data.projects, data.generations, data.files, data.images, data.designs)
     assert (await Importer(targets, other.user_id).run([folder / "project.zip"])).problems == ()
     [project] = (await data.projects.list(other)).projects
     return Copy(project.id, other)
+
+
+async def bring_later(kept: Kept, folder: Path) -> Copy:
+    """The archive is all that is left."""
+    data = kept.data
+    await export(kept, folder)
+    await _remove_for_good(data, kept.owner, kept.project.id)
+    async with data.transaction() as tx:
+        await tx.users.delete(await tx.users.get(kept.user.id))
+    return await bring_from(kept, folder)
 
 
 async def paste_shown(kept: Kept, _: Path) -> Copy:
@@ -285,15 +305,16 @@ async def stream(kept: Kept, _: Path) -> Copy:
     "way",
     [
         *(clone, clone_twice, clone_at_a_version, clone_without_history, fork, restore_in_a_clone),
-        *(fork_a_share, bring, paste_shown, paste_generated, import_many, stream),
+        *(fork_a_share, bring, bring_later, paste_shown, paste_generated, import_many, stream),
     ],
 )
 async def test_a_copy_shows_its_images_however_the_original_ends(kept: Kept, tmp_path: Path, way: Way) -> None:
     data = kept.data
     await kept.add_edited()
     copy = await way(kept, tmp_path)
-    await _remove_for_good(data, kept.owner, kept.project.id)
-    if copy.owner != kept.owner:
+    if way is not bring_later:
+        await _remove_for_good(data, kept.owner, kept.project.id)
+    if copy.owner != kept.owner and way is not bring_later:
         async with data.transaction() as tx:
             await tx.users.delete(await tx.users.get(kept.user.id))
     token = (await data.shares.create(copy.owner, copy.project_id)).token.get_secret_value()
@@ -317,6 +338,41 @@ async def test_a_copy_shows_its_images_however_the_original_ends(kept: Kept, tmp
         await _remove_for_good(data, copy.owner, copy.project_id)
         assert await data.files.list(owner_id=copy.owner.user_id) == []
         assert not any([await data.storage.exists(file.key) for file in files]), "nothing is left of both"
+
+
+@pytest.mark.parametrize("is_copy", [False, True])
+async def test_an_archive_opens_without_the_service(kept: Kept, tmp_path: Path, *, is_copy: bool) -> None:
+    data = kept.data
+    await kept.add_edited()
+    if is_copy:
+        copy = await clone(kept, tmp_path)
+        await _remove_for_good(data, kept.owner, kept.project.id)
+        kept.project = await data.projects.open(kept.owner, copy.project_id)  # type: ignore[assignment]
+    await export(kept, tmp_path)
+    with zipfile.ZipFile(tmp_path / "project.zip") as archive:
+        codes = {name for name in archive.namelist() if name.startswith("codes/")}
+        assert codes == {"codes/0001-0.html", "codes/0002-0.html"}
+        assert archive.read("codes/0001-0.html").decode() == CODE
+        for name, wanted in (("0001-0.html", {"PNG", "JPEG"}), ("0002-0.html", {"PNG", "JPEG", "WEBP"})):
+            page = archive.read(f"pages/{name}").decode()
+            found = {archive.read(path) for path in re.findall(r"\.\./(files/\d+\.\w+)", page)}
+            assert found == {picture(kind) for kind in wanted}
+            assert not re.search(f"{PROVIDER[:20]}|{LOCAL}|{PUBLIC_PATH}", page)
+            assert OTHER in page
+
+
+async def test_an_application_that_shows_requests_gets_pages(kept: Kept) -> None:
+    data, owner = kept.data, kept.owner
+    await kept.add_edited()
+    copy = await data.projects.clone(owner, kept.project.id)
+    await _remove_for_good(data, owner, kept.project.id)
+    found = await data.generations.shown(owner, base="https://x.example")
+    pages = [variant.code for generation in found.generations for variant in generation.variants]
+    latest = await data.generations.latest(owner, copy.id)
+    assert await data.pages.open(owner, latest.id, base="https://x.example") in pages
+    assert len(pages) == 2
+    as_stored = await data.generations.shown(owner)
+    assert CODE in [variant.code for generation in as_stored.generations for variant in generation.variants]
 
 
 async def test_a_page_that_names_what_is_being_removed_is_stored(kept: Kept) -> None:

@@ -75,12 +75,17 @@ async def change(call: Call, response: Response, variant_id: UUID, body: Variant
 async def code(
     call: Call,
     variant_id: UUID,
-    download: Annotated[bool, Query(description="As a file; the download is counted.")] = False,  # noqa: FBT002  (a query)
+    download: Annotated[  # noqa: FBT002  (a query)
+        bool, Query(description="The page as a file, with permanent addresses of its images; the download is counted.")
+    ] = False,
     reason: Reason | None = None,
 ) -> Response:
-    """Always text, whatever is in it. ``ETag`` is the SHA-256 of the code."""
+    """Always text, whatever is in it. ``ETag`` is the SHA-256 of the answer."""
     variant = await call.data.generations.open_variant(call.actor, variant_id, reason=reason)
-    body = variant.code.encode()
+    text = variant.code
+    if download:
+        text = await call.data.pages.show(call.actor, variant_id, text, base=call.data.settings.base_url, reason=reason)
+    body = text.encode()
     etag = f'"{hashlib.sha256(body).hexdigest()}"'
     headers = _NO_PAGE | {"etag": etag, "cache-control": "private, no-cache"}
     if Conditions.of(call.headers).names(etag):

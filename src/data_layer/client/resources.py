@@ -1914,7 +1914,7 @@ class VariantsCalls(Resource):
     async def code(self, variant_id: UUID | str, *, download: bool | None = None, reason: str | None = None) -> str:
         """Read the code of a variant.
 
-        Always text, whatever is in it. ``ETag`` is the SHA-256 of the code.
+        Always text, whatever is in it. ``ETag`` is the SHA-256 of the answer.
         """
         return (
             await self.transport.respond(

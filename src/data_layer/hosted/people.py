@@ -127,7 +127,8 @@ async def _show_usage(call: Call) -> dict[str, Any]:
 async def _view(call: Call) -> dict[str, Any]:
     page = _page_number(call.query_params.get("page", "1"))
     offset = (page - 1) * protocol.PAGE_SIZE
-    found = await call.data.generations.shown(call.actor, limit=protocol.PAGE_SIZE, offset=offset)
+    base = call.data.settings.base_url
+    found = await call.data.generations.shown(call.actor, limit=protocol.PAGE_SIZE, offset=offset, base=base)
     return protocol.shown_page(found, page)
 
 

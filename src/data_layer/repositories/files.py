@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import UUID
@@ -250,13 +251,17 @@ class FileRepository(AppendRepository[FileReference]):
         values = {**names, "updated_at": func.now()}
         await self._session.change(update(FileReference).where(FileReference.id == file_id).values(**values))
 
-    async def assets_of(self, project_id: UUID) -> Sequence[PageImage]:
-        """What pages of a project show."""
-        statement = select(FileReference.address_hash, FileReference.asset_name, FileReference.earlier_names).where(
-            FileReference.project_id == project_id, FileReference.address_hash.is_not(None)
+    async def assets_of(self, *project_ids: UUID) -> Mapping[UUID, Sequence[PageImage]]:
+        """What pages of projects show."""
+        columns = FileReference.address_hash, FileReference.asset_name, FileReference.earlier_names
+        statement = select(FileReference.project_id, *columns).where(
+            is_any(FileReference.project_id, project_ids), FileReference.address_hash.is_not(None)
         )
-        rows = (await self._session.execute(named("file_references.assets", statement))).all()
-        return [PageImage(str(row.address_hash), str(row.asset_name), row.earlier_names) for row in rows]
+        found: defaultdict[UUID, list[PageImage]] = defaultdict(list)
+        for row in await self._session.execute(named("file_references.assets", statement)):
+            image = PageImage(str(row.address_hash), str(row.asset_name), row.earlier_names)
+            found[cast("UUID", row.project_id)].append(image)
+        return found
 
     async def projects_showing(
         self, owner_id: UUID, *, names: Sequence[str] = (), hashes: Sequence[str] = (), limit: int

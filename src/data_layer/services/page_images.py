@@ -151,7 +151,8 @@ class PageImages:
 
 async def images_of(tx: UnitOfWork, project_id: UUID, *, base: str = "", keeps_local: bool = False) -> PageImages:
     """What is known of the images of a project, with which its codes become pages."""
-    return PageImages(await tx.files.assets_of(project_id), base, keeps_local=keeps_local)
+    found = await tx.files.assets_of(project_id)
+    return PageImages(found.get(project_id, ()), base, keeps_local=keeps_local)
 
 
 async def live_page(tx: UnitOfWork, project_id: UUID, code_id: UUID, code: str, *, base: str = "") -> str:

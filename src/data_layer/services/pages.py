@@ -142,7 +142,8 @@ class PageService:
         async with self._transactions() as tx:
             project = await open_project(tx, actor, project_id, Permission.CHANGE_CODE)
             owner_id = project.user_id
-            if any(hashed == image.address_hash for image in await tx.files.assets_of(project_id)):
+            kept = (await tx.files.assets_of(project_id)).get(project_id, ())
+            if any(hashed == image.address_hash for image in kept):
                 return False
             known = await tx.files.find_asset(hashed, owner_id=owner_id)
         if known is not None and await self._share(known, project_id, hashed):

@@ -288,6 +288,15 @@ class FileService:
         name = str(published.public_name)
         return PublicFile(id=published.id, name=name, url=f"{self._public_url}{PUBLIC_PATH}{name}")
 
+    async def published(self, name: str) -> FileView:
+        """Return the file that anybody may read at a permanent address, of whichever owner.
+
+        Raises:
+            NotFoundError: there is nothing at this address.
+        """
+        async with self._transactions() as tx:
+            return await tx.files.public_view(name)
+
     async def attach(self, file_id: UUID, to: Attachment, *, owner_id: Owner) -> FileView:
         """Have a row refer to a file as well, so that the bytes stay as long as the row does. Harmless to repeat.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -14,14 +14,16 @@ from data_layer.errors import InvalidValueError
 from data_layer.repositories.generations import HIDDEN
 from data_layer.repositories.repository import check_limit, check_number
 from data_layer.schemas.actors import Actor
-from data_layer.schemas.generations import GenerationPage, ShownGeneration
+from data_layer.schemas.generations import GenerationPage, ShownGeneration, ShownVariant
 from data_layer.services.acting import as_of_now
 from data_layer.services.generations.recording import Recording
+from data_layer.services.page_images import PageImages
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import history_key, row_keys
 from data_layer.services.project_moves import move_project
 
 if TYPE_CHECKING:
+    from data_layer.repositories.files import PageImage
     from data_layer.repositories.unit_of_work import UnitOfWork
 
 MOST_HIDDEN = 1000
@@ -31,11 +33,12 @@ MOST_HIDDEN = 1000
 class Gallery(Recording):
     """What such an application calls."""
 
-    async def shown(self, actor: Actor, *, limit: int = 24, offset: int = 0) -> GenerationPage:
+    async def shown(self, actor: Actor, *, limit: int = 24, offset: int = 0, base: str | None = None) -> GenerationPage:
         """Return a page of the requests of a person that have a complete variant, those that were made last first.
 
         Args:
             actor: the person.
+            base: where the service is reached, for pages with images that live in the place of codes.
             limit: the length of the page, 1000 at most.
             offset: how many come before it.
 
@@ -49,6 +52,7 @@ class Gallery(Recording):
             require(await as_of_now(tx, actor), Permission.READ_CODE, owner=owner_id)
             rows, total = await tx.generations.shown(owner_id, limit=limit, offset=offset)
             variants = defaultdict(list)
+            images = {} if base is None else await tx.files.assets_of(*{row.project_id for row in rows})
             for variant in await tx.generations.shown_variants([row.id for row in rows]):
                 variants[variant.generation_id].append(variant)
         generations = (
@@ -57,7 +61,7 @@ class Gallery(Recording):
                 project_id=row.project_id,
                 external_key=row.external_key,
                 started_at=row.started_at,
-                variants=tuple(variants[row.id]),
+                variants=tuple(_pages(variants[row.id], images.get(row.project_id, ()), base or "")),
             )
             for row in rows
         )
@@ -121,3 +125,9 @@ async def _delete_project(tx: UnitOfWork, owner_id: UUID, project_id: UUID) -> N
         description="Deleted a project of which nothing is shown any more",
     )
     tx.invalidate(*row_keys(project_id, owner_id))
+
+
+def _pages(variants: Sequence[ShownVariant], images: Sequence[PageImage], base: str) -> Iterator[ShownVariant]:
+    shown = PageImages(images, base)
+    for variant in variants:
+        yield variant.model_copy(update={"code": shown.page(variant.code, variant.id)})

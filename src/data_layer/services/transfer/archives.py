@@ -4,7 +4,8 @@
 
     project.json                 what the project is, its generations and their variants; names the files below
     codes/0003-1.html            the code of variant 1 of version 3, byte for byte
-    files/0001.png               what is attached to the project
+    pages/0003-1.html            the same for a browser, without the service: with the images of this archive
+    files/0001.png               what is attached to the project, and what its pages show
     images/0001.webp             its images
 """
 
@@ -17,7 +18,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,10 +29,14 @@ import orjson
 
 from data_layer.concurrency import uninterrupted
 from data_layer.errors import InvalidFileError, NotFoundError, StorageError
+from data_layer.repositories.files import PageImage
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import Attachment, FileView
 from data_layer.schemas.generations import OpenedTree, TreeCode
 from data_layer.schemas.projects import ProjectFull
+from data_layer.services.files.backends import PUBLIC_PATH
+from data_layer.services.files.owners import ANY_OWNER
+from data_layer.services.page_images import PageImages, address_hash, names_of_images
 from data_layer.services.transfer.sink import ArchiveSink
 
 if TYPE_CHECKING:
@@ -139,6 +144,9 @@ class ProjectArchives:
     async def _fill(self, archive: zipfile.ZipFile, actor: Actor, opened: OpenedTree) -> AsyncIterator[str]:
         """Write part after part, and yield of each what it is, or that it is missing."""
         project = opened.project
+        shown = _ShownImages(archive, self._files, project)
+        async for file in self._files.list_all(owner_id=project.user_id, attached_to=Attachment(project_id=project.id)):
+            yield await shown.add(file)
         generations: list[dict[str, Any]] = []
         async for generation in opened.generations:
             full = await self._generations.open(actor, generation.id)
@@ -146,33 +154,17 @@ class ProjectArchives:
             described["variants"] = []
             for variant in generation.variants:
                 whole = await self._generations.open_variant(actor, variant.id)
-                name = f"codes/{generation.number:04}-{variant.variant_index}.{_extension(whole.code_stack)}"
-                await _write(archive, name, whole.code)
-                described["variants"].append(whole.model_dump(mode="json", include=_OF_VARIANT) | {"code": name})
+                name = f"{generation.number:04}-{variant.variant_index}.{_extension(whole.code_stack)}"
+                await _write(archive, f"codes/{name}", whole.code)
+                for kind in await shown.add_named(whole.code):
+                    yield kind
+                await _write(archive, f"pages/{name}", shown.page(whole.code))
+                described["variants"].append(
+                    whole.model_dump(mode="json", include=_OF_VARIANT) | {"code": f"codes/{name}"}
+                )
                 yield "variants"
             generations.append(described)
             yield "generations"
-        files: list[dict[str, Any]] = []
-        async for file in self._files.list_all(owner_id=project.user_id, attached_to=Attachment(project_id=project.id)):
-            name = f"files/{len(files) + 1:04}.{_extension_of(file)}"
-            try:
-                downloaded = await self._files.download(file.id, owner_id=project.user_id)
-            except (NotFoundError, StorageError):
-                yield "missing"
-                continue
-            await _write(archive, stored_part(name), downloaded)
-            files.append(
-                {
-                    "id": str(file.id),
-                    "path": name,
-                    "file_name": file.file_name,
-                    "content_type": file.content_type,
-                    "is_screenshot": file.key == project.original_image,
-                    "address_hash": file.address_hash,
-                    "names": [*file.earlier_names, *([file.public_name] if file.public_name else [])],
-                }
-            )
-            yield "files"
         images: list[dict[str, Any]] = []
         async for image_id in self._images_of(actor, project):
             name = f"images/{len(images) + 1:04}"
@@ -190,7 +182,7 @@ class ProjectArchives:
             "version": VERSION,
             "project": project.model_dump(mode="json", include=_OF_PROJECT),
             "generations": generations[::-1],
-            "files": files,
+            "files": shown.described,
             "images": images,
         }
         await _write(archive, DESCRIPTION, orjson.dumps(content, option=orjson.OPT_INDENT_2))
@@ -204,6 +196,61 @@ class ProjectArchives:
             if page.next is None:
                 return
             after = page.next
+
+
+class _ShownImages:
+    """The files of an archive, by the addresses at which pages of its project name them."""
+
+    def __init__(self, archive: zipfile.ZipFile, files: FileService, project: ProjectFull) -> None:
+        self.described: list[dict[str, Any]] = []
+        self._archive = archive
+        self._files = files
+        self._project = project
+        self._images: list[PageImage] = []
+        self._paths: dict[str, str] = {}
+        self._known: set[str] = set()
+
+    async def add(self, file: FileView, address: str | None = None) -> str:
+        """Write a file that is named by an address, if it is; what it is, or that it is missing."""
+        name = f"files/{len(self.described) + 1:04}.{_extension_of(file)}"
+        try:
+            downloaded = await self._files.download(file.id, owner_id=ANY_OWNER)
+        except (NotFoundError, StorageError):
+            return "missing"
+        await _write(self._archive, stored_part(name), downloaded)
+        hashed, end = address or file.address_hash, file.public_name
+        names = [*file.earlier_names, end] if hashed and end else []
+        self.described.append(
+            {
+                "id": str(file.id),
+                "path": name,
+                "file_name": file.file_name if file.owner_id == self._project.user_id else None,
+                "content_type": file.content_type,
+                "is_screenshot": file.key == self._project.original_image,
+                "address_hash": hashed,
+                "names": names,
+            }
+        )
+        if hashed and end:
+            self._images.append(PageImage(hashed, end, file.earlier_names))
+            self._paths[end] = f"../{name}"
+            self._known.update(names)
+        return "files"
+
+    async def add_named(self, code: str) -> list[str]:
+        """Write what a code names by permanent addresses that are not the project's; see ``add``."""
+        names, _ = names_of_images(code)
+        new = [name for name in names if name not in self._known]
+        self._known.update(new)
+        kinds: list[str] = []
+        for name in new:
+            with suppress(NotFoundError):
+                kinds.append(await self.add(await self._files.published(name), address_hash(f"{PUBLIC_PATH}{name}")))
+        return kinds
+
+    def page(self, code: str) -> str:
+        """A code with the paths of its images, from the folder of the pages."""
+        return PageImages(self._images).written(code, lambda end: self._paths[end])
 
 
 def stored_part(name: str) -> zipfile.ZipInfo:

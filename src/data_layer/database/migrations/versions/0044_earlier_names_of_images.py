@@ -7,13 +7,22 @@ from alembic import op
 revision = "0044"
 down_revision = "0043"
 
+COLUMN = "ALTER TABLE file_references ADD COLUMN IF NOT EXISTS earlier_names jsonb DEFAULT '[]'::jsonb NOT NULL"
+RULE = "ck_file_references_earlier_names"
+CHECK = (
+    "jsonb_typeof(earlier_names) = 'array' AND NOT "
+    """jsonb_path_exists(earlier_names, '$[*] ? (@.type() <> "string")')"""
+)
 INDEX = "ix_file_references_earlier_names"
 
 
 def upgrade() -> None:
     """Add the column, which has its default everywhere without being written, and an index that holds nothing yet."""
     with op.get_context().autocommit_block():
-        op.execute("ALTER TABLE file_references ADD COLUMN IF NOT EXISTS earlier_names jsonb DEFAULT '[]' NOT NULL")
+        op.execute(COLUMN)
+        op.execute(f"ALTER TABLE file_references DROP CONSTRAINT IF EXISTS {RULE}")
+        op.execute(f"ALTER TABLE file_references ADD CONSTRAINT {RULE} CHECK ({CHECK}) NOT VALID")
+        op.execute(f"ALTER TABLE file_references VALIDATE CONSTRAINT {RULE}")
         # One that was interrupted leaves an index behind that is not valid.
         op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {INDEX}")
         op.execute(
