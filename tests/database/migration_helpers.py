@@ -30,7 +30,12 @@ from data_layer.entities.triggers import FUNCTIONS, TRIGGERS
 
 REVISIONS = tuple(revision.identifier for revision in known_revisions())
 HEAD = REVISIONS[-1]
-EVERY_VERSION = [16, 18, pytest.param(15, marks=pytest.mark.needs_debian)]
+EVERY_VERSION = [
+    18,
+    pytest.param(16, marks=pytest.mark.slow),
+    pytest.param(15, marks=[pytest.mark.slow, pytest.mark.needs_debian]),
+]
+"""Those before the newest differ in little, and each of these tests runs all migrations."""
 PASSWORD = "correct horse battery staple"
 _AUTHENTICATION = "local locked all scram-sha-256\nlocal all all trust\n"
 _numbers = itertools.count()
