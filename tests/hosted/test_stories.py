@@ -338,6 +338,49 @@ async def test_the_caller_gives_up(world: World) -> None:
     await check(world.straight, world.user_id, [told], [], {"first-1": {str(entry.code_id)}})
 
 
+@pytest.mark.parametrize("is_whole", [True, False], ids=["all of it", "half of it"])
+async def test_the_connection_is_lost_before_the_first_answer(world: World, *, is_whole: bool) -> None:
+    """The page is stored, or nothing of it; the same once more has one id."""
+    [back_end, _] = await world.begin()
+    images = [data_url(1)]
+    [told, *_] = story(images)
+    request = raw_request(back_end, told)
+    async with served(world) as (_, port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request if is_whole else request[:-1])
+        await writer.drain()
+        writer.close()  # Not aborted: what was sent arrives.
+        await writer.wait_closed()
+    stored = await world.straight.usage.entries(SYSTEM, user_id=world.user_id)
+    assert len(stored) == is_whole
+    answers = {await told.send(back_end) for _ in range(2)}
+    assert answers >= {str(entry.code_id) for entry in stored}
+    await check(world.straight, world.user_id, [told], images, {"first-1": answers})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["slow", "frozen"])
+async def test_servers_that_are_really_slow(world: World, trouble: str) -> None:
+    """Each packet takes a fifth of a second, or nothing passes for three seconds: every page is stored, and once."""
+    back_ends = await world.begin()
+    images = [data_url(1)]
+    told = story(images)[:4]  # All at once, as a request sends them.
+    roads = (world.database, world.redis)
+    if trouble == "slow":
+        for road in roads:
+            road.pause = 0.2
+    else:
+        world.database.after(20_000, world.database.freeze)
+        world.database.after(20_000, lambda: asyncio.get_running_loop().call_later(3, world.database.thaw))
+        world.redis.after(2_000, world.redis.freeze)
+        world.redis.after(2_000, lambda: asyncio.get_running_loop().call_later(3, world.redis.thaw))
+    ids = await send_all(back_ends, told, seed=1)
+    for road in roads:
+        road.pause = 0
+        road.thaw()
+    await check(world.straight, world.user_id, told, images, ids)
+
+
 async def test_the_process_ends(world: World) -> None:
     [back_end, _] = await world.begin()
     [told, *_] = story([])

@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import pytest
 
-from data_layer import DataLayer
+from data_layer import DataLayer, Settings
 from data_layer.cache import Cache
 from data_layer.entities.enums import AuditAction
 from data_layer.errors import CacheUnavailableError, StorageUnavailableError
@@ -27,7 +27,10 @@ from data_layer.schemas.audit import AuditFilter
 from data_layer.schemas.generations import TreeGeneration
 from data_layer.services.files import FileService
 from data_layer.services.generations import GenerationService
+from tests.conftest import empty_tables
+from tests.hosted.roads import database_url, redis_url, road_to_database, road_to_redis
 
+from . import conftest
 from .backend import Backend, Stage, edit, request
 from .conftest import Recorded, ends, messages, serving, until, variants_of
 from .test_outages import away, database_away
@@ -267,6 +270,59 @@ async def test_slow_servers_change_nothing(data: DataLayer, backend: Backend, se
         cuts = ((None, "stay"), (5, "cancel"), (9, "lose"))
         await story.ask([story.tell(f"slow {cut}", FOUR, 4, cut, how) for cut, how in cuts], [slow(*chosen)])
         await story.check()
+
+
+async def test_a_page_may_go_before_the_first_answer(data: DataLayer, backend: Backend) -> None:
+    """The request has arrived, and nothing was said: all of it is recorded all the same."""
+    is_gone = asyncio.Event()
+    async with serving(data, backend) as served:
+        story = Story(served, 1)
+        told, sent = story.tell("lost", FOUR, 4, None, "lose")
+
+        async def play(stage: Stage) -> None:
+            await is_gone.wait()
+            await story.play(stage)
+
+        backend.play = play
+        async with served.connect() as websocket:
+            await websocket.send(json.dumps(sent))
+            await until(lambda: backend.received)
+            websocket.transport.abort()
+        is_gone.set()
+        await served.settled()
+        assert told.received == 0
+        await story.check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["slow", "frozen"])
+async def test_servers_that_are_really_slow(
+    settings: Settings, backend: Backend, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each packet takes a fifth of a second, or nothing passes for three seconds."""
+    monkeypatch.setattr(conftest, "PATIENCE", 120.0)
+    urls = settings.database.database_url, settings.redis.redis_url
+    assert urls[0] is not None
+    assert urls[1] is not None
+    there, cache = (url.get_secret_value() for url in urls if url is not None)
+    async with road_to_database(there) as database, road_to_redis(cache) as redis:
+        replaced = settings.replaced(database_url=database_url(there, database), redis_url=redis_url(cache, redis))
+        async with DataLayer(settings) as straight, DataLayer(replaced) as data:
+            await empty_tables(straight)
+            async with serving(data, backend) as served:
+                story = Story(Recorded(straight, served.port), 1)  # Looks by the straight way.
+                backend.play = story.play
+                cuts = ((None, "stay"), (1, "lose"), (5, "cancel"), (9, "lose"))
+                pages = [story.tell(f"{trouble} {cut}", FOUR, 4, cut, how) for cut, how in cuts]
+                for road in (database, redis):
+                    if trouble == "slow":
+                        road.pause = 0.2
+                    else:
+                        road.freeze()
+                        asyncio.get_running_loop().call_later(3, road.thaw)
+                await story.ask(pages, [])
+                database.pause = redis.pause = 0
+                await story.check()
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))])
