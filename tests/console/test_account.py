@@ -94,10 +94,18 @@ async def test_usage_is_a_chart_and_the_budget_a_meter(data: DataLayer, ann: Vis
     assert "5,00\N{NO-BREAK SPACE}$ von 20,00\N{NO-BREAK SPACE}$" in german.text
 
 
-async def test_everything_can_be_taken_along(ann: Visitor) -> None:
-    assert f'href="{ACCOUNT}/export"' in await ann.look(ACCOUNT)
-    answer = await ann.client.get(f"{ACCOUNT}/export")
-    assert answer.headers["content-disposition"] == 'attachment; filename="export.zip"'
+async def test_everything_can_be_taken_along(data: DataLayer, ann: Visitor) -> None:
+    assert "Make an archive" in await ann.look(ACCOUNT)
+    assert await ann.send(f"{ACCOUNT}/exports") == f"{ACCOUNT}?done=export_begun"
+    waiting = await ann.look(ACCOUNT)
+    assert 'hx-trigger="every 2s"' in waiting
+    assert f'action="{ACCOUNT}/exports"' not in waiting
+    await data.exports.make_due()
+    page = await ann.look(ACCOUNT)
+    assert 'hx-trigger="every 2s"' not in page
+    (address,) = re.findall(rf'href="({ACCOUNT}/exports/[0-9a-f-]+/content)"', page)
+    answer = await ann.client.get(address, follow_redirects=True)
+    assert answer.headers["content-disposition"].startswith("attachment; filename=")
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert "summary.json" in archive.namelist()
         assert b"ann@example.com" in archive.read("account.json")

@@ -65,7 +65,6 @@ def test_downloads_the_doctor_and_maintenance_have_no_deadline(data: DataLayer) 
     routes = whole_application(data).routes
     found = {route.path for route in routes if getattr(route, "takes_long", False) and "/console" in route.path}  # type: ignore[attr-defined]
     assert found == {
-        "/console/account/export",
         "/console/projects/{project_id}/download",
         "/console/admin/audit/export",
         "/console/admin/doctor",

@@ -178,6 +178,7 @@ SELECT EXISTS (SELECT FROM users WHERE id = :user_id AND status = 'active' AND r
     AND EXISTS (SELECT FROM api_keys WHERE id = :key_id AND revoked_at IS NULL)
     AND EXISTS (SELECT FROM second_factors WHERE id = :factor_id)
     AND EXISTS (SELECT FROM mails WHERE id = :mail_id)
+    AND EXISTS (SELECT FROM exports WHERE id = :export_id AND status = 'done')
     AND EXISTS (SELECT FROM generated_codes WHERE id = :code_id AND status IN ('pending', 'processing'))
 """)
 
@@ -209,6 +210,8 @@ class World:
         factor = await data.accounts.begin_totp(SYSTEM, user.id)
         key = await data.api_keys.create(SYSTEM, name="a", scopes=[ApiScope.READ], owner_id=user.id)
         [mail] = await data.mails.list(SYSTEM, user_id=user.id)
+        export = await data.exports.start(SYSTEM, user.id)
+        await data.exports.make_due()
         attached_to = Attachment(project_id=project.id)
         file = await data.files.save(picture("PNG"), owner_id=user.id, attached_to=attached_to)
         self.values = {
@@ -227,6 +230,7 @@ class World:
             "to": attached_to,
             "share_id": share.share.id,
             "mail_id": mail.id,
+            "export_id": export.id,
             "key_id": key.key.id,
             "factor_id": factor.id,
             "answer": {},

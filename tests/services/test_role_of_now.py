@@ -39,6 +39,11 @@ async def export_person(data: DataLayer, actor: Actor, user: UserFull, _: object
         pass
 
 
+async def open_export(data: DataLayer, actor: Actor, _: UserFull, things: Any) -> None:
+    async with data.exports.open(actor, things["export"]):
+        pass
+
+
 CALLS: dict[str, Call] = {
     "accounts.change_password": lambda d, a, u, _: d.accounts.change_password(a, u.id, current=PASSWORD, new="x" * 20),
     "accounts.create": lambda d, a, _u, _: d.accounts.create(a, email="n@x.org", first_name="A", last_name="B"),
@@ -80,6 +85,12 @@ CALLS: dict[str, Call] = {
     "designs.get": lambda d, a, _u, things: d.designs.get(a, things["design"]),
     "designs.list": lambda d, a, u, _: d.designs.list(a, owner_id=u.id),
     "designs.update": lambda d, a, _u, things: d.designs.update(a, things["design"], DesignSystemChanges(name="y")),
+    "exports.delete": lambda d, a, _u, things: d.exports.delete(a, things["export"]),
+    "exports.get": lambda d, a, _u, things: d.exports.get(a, things["export"]),
+    "exports.list": lambda d, a, u, _: d.exports.list(a, u.id),
+    "exports.open": open_export,
+    "exports.signed_url": lambda d, a, _u, things: d.exports.signed_url(a, things["export"], expires_in=MINUTE),
+    "exports.start": lambda d, a, u, _: d.exports.start(a, u.id),
     "file_maintenance.check": lambda d, a, _u, _: d.file_maintenance.check(a, repair=True),
     "file_maintenance.cleanup": lambda d, a, _u, _: d.file_maintenance.cleanup(a, apply=True),
     "file_maintenance.usage": lambda d, a, _u, _: d.file_maintenance.usage(a),
@@ -142,6 +153,7 @@ async def everything(data: DataLayer) -> dict[str, list[Any]]:
         "sessions": "SELECT id, status FROM sessions",
         "api_keys": "SELECT id, revoked_at FROM api_keys",
         "designs": "SELECT id, name FROM design_systems",
+        "exports": "SELECT id, status FROM exports",
         "audit_logs": "SELECT id FROM audit_logs",
     }
     async with data.transaction() as tx:
@@ -192,7 +204,10 @@ class Things:
         factor = await self.data.accounts.begin_totp(victim, self.victim.id, password=PASSWORD)
         key = await self.data.api_keys.create(Actor.user(self.victim.id), name="x", scopes=[ApiScope.READ])
         design = await self.data.designs.create(Actor.user(self.victim.id), name="x", content="y")
+        export = await self.data.exports.start(victim, self.victim.id)
+        await self.data.exports.make_due()
         self.ids = {"session": session.id, "key": key.key.id, "factor": factor.id, "design": design.id}
+        self.ids["export"] = export.id
         return actor.id
 
     async def call(self, name: str, actor: Actor) -> None:

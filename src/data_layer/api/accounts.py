@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, Literal
 
 from fastapi import BackgroundTasks, Response
-from fastapi.responses import StreamingResponse
 
 from data_layer.api.mails import queue_mail
 from data_layer.api.request_models import (
@@ -25,7 +24,6 @@ from data_layer.schemas.users import ProfileChanges, UserFull
 from data_layer.services.accounts.addresses import login_name
 from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import COOKIE, REGISTRATION_COOKIE, RegistrationProof, refuse_other_sites
-from data_layer.web.downloads import download
 
 _PROOF_SECONDS = 86_400  # As long as the mailed token.
 _COOKIE: dict[str, Any] = {"secure": True, "httponly": True, "samesite": "strict"}
@@ -58,13 +56,6 @@ class Verified(Value):
     password_token: str | None
 
 
-_ZIP = "application/zip"
-_ARCHIVE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The archive",
-        "content": {_ZIP: {"schema": {"type": "string", "format": "binary"}, "example": "PK…"}},
-    }
-}
 routes = Routes("/v1/accounts", "accounts")
 # A mail says what there is to say, so these answer everybody alike.
 _asking: dict[str, Any] = {"status_code": 202, "needs_login": False, "counted": RequestKind.ASK_FOR_MAIL}
@@ -149,19 +140,6 @@ async def change_password(call: Call, body: PasswordChange) -> None:
         current=body.current.get_secret_value(),
         new=body.new.get_secret_value(),
     )
-
-
-@routes.get(
-    "/me/export", summary="Export everything about the own account", responses=_ARCHIVE, response_class=Response
-)
-async def export(call: Call) -> StreamingResponse:
-    """A ZIP that is made while it is sent, with ``summary.json`` at its end; no API key may ask for it.
-
-    It holds the account, identities, sessions, keys, projects with all versions, files, shares, usage, and what the
-    audit trail says of the person.
-    """
-    pieces = call.data.personal_data.export(call.actor, call.user_id)
-    return await download(pieces, name="export.zip", media_type=_ZIP)
 
 
 @routes.post("/me/delete", summary="Delete the own account", status_code=204, errors=[409])

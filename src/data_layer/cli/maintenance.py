@@ -21,6 +21,8 @@ _FACTS = {
     "variants_expired": "Variants ended whose writer had stopped",
     "generation_events_removed": "Events of generations removed",
     "mails_removed": "Old mails removed",
+    "exports_expired": "Archives of exports that expired",
+    "exports_removed": "Old exports removed from the list",
     "projects_indexed": "Projects indexed for the search",
     "codes_packed": "Codes compressed",
     "code_bodies_removed": "Unneeded texts of codes removed",

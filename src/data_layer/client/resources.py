@@ -48,6 +48,8 @@ from data_layer.client.values import (
     EndedVariant,
     EntryPage,
     ExportFormat,
+    ExportPage,
+    ExportView,
     FactorsView,
     GeneratedCodeFull,
     GeneratedImageFull,
@@ -176,16 +178,6 @@ class AccountsCalls(Resource):
         409 for the last active administrator.
         """
         await self.transport.respond(Call("POST", "/v1/accounts/me/delete", body={"email": email}))
-
-    def export(self) -> Download:
-        """Export everything about the own account.
-
-        A ZIP that is made while it is sent, with ``summary.json`` at its end; no API key may ask for it.
-
-        It holds the account, identities, sessions, keys, projects with all versions, files, shares, usage,
-        and what the audit trail says of the person.
-        """
-        return Download(self.transport, Call("GET", "/v1/accounts/me/export", follow_redirects=True))
 
     async def get(self) -> UserFull:
         """Read the own account.
@@ -839,6 +831,66 @@ class DesignSystemsCalls(Resource):
         There are a hundred at most, so they are on one page.
         """
         return await self.transport.send(DesignSystems, Call("GET", "/v1/design-systems"))
+
+
+class ExportsCalls(Resource):
+    """Calls of the section *exports*."""
+
+    __slots__ = ()
+
+    def content(self, export_id: UUID | str) -> Download:
+        """Download the archive of an export.
+
+        A redirect to a signed URL, which takes Range, so that a download that broke off goes on.
+        """
+        return Download(
+            self.transport,
+            Call("GET", f"/v1/accounts/me/exports/{path_value(export_id)}/content", follow_redirects=True),
+        )
+
+    async def delete(self, export_id: UUID | str) -> None:
+        """Delete an export.
+
+        Its archive goes too; one that is being made is given up.
+        """
+        await self.transport.respond(Call("DELETE", f"/v1/accounts/me/exports/{path_value(export_id)}"))
+
+    async def get(self, export_id: UUID | str) -> ExportView:
+        """Read how far an export is.
+
+        ``queued``, ``running``, ``done``, ``failed`` or ``expired``; ask again every few seconds.
+        """
+        return await self.transport.send(ExportView, Call("GET", f"/v1/accounts/me/exports/{path_value(export_id)}"))
+
+    def list(self, *, limit: int | None = None) -> Pages[ExportView, ExportPage]:
+        """List the own exports.
+
+        Those of the last thirty days, the newest first. One of them at most has an archive.
+        """
+
+        async def fetch(after: Any) -> ExportPage:
+            return await self.transport.send(
+                ExportPage, Call("GET", "/v1/accounts/me/exports", query={"limit": limit, "after": after})
+            )
+
+        return Pages(fetch, lambda page: page.exports)
+
+    async def start(self, *, idempotency_key: str | None = None) -> ExportView:
+        """Export everything about the own account.
+
+        A ZIP is made in the background; a mail says when it is ready. While one is made, the answer is that
+        one.
+
+        It holds the account, identities, sessions, keys, projects with all versions, files, shares, usage,
+        and what the audit trail says of the person. It can be had for seven days, or until a later one is
+        complete.
+
+        It is repeated under one key; to repeat it from elsewhere too, give an ``idempotency_key``.
+        """
+        return await self.transport.send(
+            ExportView,
+            Call("POST", "/v1/accounts/me/exports", headers={"Idempotency-Key": idempotency_key or new_key()}),
+        )
 
 
 class GenerationsCalls(GenerationStreams):
@@ -2071,6 +2123,7 @@ class Resources:
         self.assets = AssetsCalls(transport)
         self.budgets = BudgetsCalls(transport)
         self.design_systems = DesignSystemsCalls(transport)
+        self.exports = ExportsCalls(transport)
         self.generations = GenerationsCalls(transport)
         self.images = ImagesCalls(transport)
         self.projects = ProjectsCalls(transport)

@@ -104,6 +104,8 @@ CodeStack = Literal["html_tailwind", "html_css", "react_tailwind", "vue_tailwind
 """Language and framework of the generated code."""
 ExportFormat = Literal["jsonl", "csv"]
 """How an export is written."""
+ExportStatus = Literal["queued", "running", "done", "failed", "expired"]
+"""How far an export of everything about a person is: one that has expired has no archive any more."""
 FactorKind = Literal["totp", "passkey"]
 """What somebody shows beside the password."""
 GenerationProvider = Literal["openai", "azure_openai", "claude", "gemini", "openrouter", "other"]
@@ -122,7 +124,7 @@ ImageStyle = Literal["vivid", "natural"]
 """How dramatic an image was asked to be."""
 InputMode = Literal["image", "video", "text"]
 """What a request shows to the model."""
-MailKind = Literal["verify_email", "reset_password", "address_taken"]
+MailKind = Literal["verify_email", "reset_password", "address_taken", "export_ready"]
 """What a mail is about."""
 MailStatus = Literal["queued", "sent", "failed", "dropped"]
 """What became of a mail: one that is dropped was not worth sending any more."""
@@ -498,6 +500,39 @@ class EntryPage(Answer):
     next: UUID | None
 
 
+class ExportPage(Answer):
+    """A page of exports, the newest first; ``next`` is the ``after`` of the page after it, null on the
+    last one.
+    """
+
+    exports: Sequence[ExportView]
+    next: UUID | None
+
+
+class ExportView(Answer):
+    """An export, and how far it is.
+
+    ``projects`` and ``files`` (those that belong to no project) are how many there were when it began,
+    null before; ``projects_done`` and ``files_done`` are how many of them are in the archive. ``size``
+    is in bytes, and like ``expires_at`` there once the archive is complete. ``error`` says why it
+    failed.
+    """
+
+    id: UUID
+    user_id: UUID
+    status: ExportStatus | str
+    projects: int | None
+    projects_done: int
+    files: int | None
+    files_done: int
+    size: int | None
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime | None
+
+
 class FactorView(Answer):
     """A factor that counts, without its secret."""
 
@@ -847,6 +882,8 @@ class MaintenanceReport(Answer):
     variants_expired: int = 0
     generation_events_removed: int = 0
     mails_removed: int = 0
+    exports_expired: int = 0
+    exports_removed: int = 0
     projects_indexed: int = 0
     codes_packed: int = 0
     code_bodies_removed: int = 0

@@ -7,6 +7,7 @@ from data_layer.entities.base import Entity
 from data_layer.entities.budget import Budget, budget_reservations
 from data_layer.entities.code_body import code_bodies
 from data_layer.entities.design_system import DesignSystem
+from data_layer.entities.export import Export
 from data_layer.entities.generated_code import GeneratedCode
 from data_layer.entities.generated_image import GeneratedImage
 from data_layer.entities.generation import Generation, GenerationEvent
@@ -31,6 +32,7 @@ __all__ = [
     "Budget",
     "DesignSystem",
     "Entity",
+    "Export",
     "FileReference",
     "GeneratedCode",
     "GeneratedImage",

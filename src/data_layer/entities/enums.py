@@ -329,6 +329,17 @@ class MailKind(TextEnum):
     VERIFY_EMAIL = "verify_email"
     RESET_PASSWORD = "reset_password"  # noqa: S105  (the name of a kind)
     ADDRESS_TAKEN = "address_taken"
+    EXPORT_READY = "export_ready"
+
+
+class ExportStatus(TextEnum):
+    """How far an export of everything about a person is: one that has expired has no archive any more."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    EXPIRED = "expired"
 
 
 class MailStatus(TextEnum):

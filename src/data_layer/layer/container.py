@@ -42,6 +42,7 @@ from data_layer.services.audit.buffer import AuditBuffer, SpillFolder
 from data_layer.services.audit.service import AuditService
 from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.designs import DesignSystemService
+from data_layer.services.exports import ExportService, ExportWorker
 from data_layer.services.fetching import Fetcher
 from data_layer.services.figure_history import FigureHistory
 from data_layer.services.files import (
@@ -60,7 +61,14 @@ from data_layer.services.idempotency import IdempotentRequests
 from data_layer.services.image_files import ImageFiles
 from data_layer.services.images import ImageService
 from data_layer.services.mails import MailQueue, MailService, SmtpTransport
-from data_layer.services.mails.delivery import RESET_PASSWORD_PATH, VERIFY_EMAIL_PATH, LetterWriter, Links, MailDelivery
+from data_layer.services.mails.delivery import (
+    ACCOUNT_PATH,
+    RESET_PASSWORD_PATH,
+    VERIFY_EMAIL_PATH,
+    LetterWriter,
+    Links,
+    MailDelivery,
+)
 from data_layer.services.mails.rendering import MailRenderer
 from data_layer.services.maintenance import MaintenanceService
 from data_layer.services.openid import OpenIdService
@@ -76,7 +84,7 @@ from data_layer.services.shares import ShareService
 from data_layer.services.statistics import StatisticsService
 from data_layer.services.tokens import TokenService
 from data_layer.services.transfer.archives import ProjectArchives
-from data_layer.services.transfer.personal import PersonalDataService, PersonalDataSources
+from data_layer.services.transfer.personal import PersonalArchives, PersonalDataService, PersonalDataSources
 from data_layer.services.usage import UsageService
 from data_layer.services.view_counts import ViewCounts
 from data_layer.settings.database import DatabaseSettings
@@ -187,6 +195,8 @@ class Container:
     previews: PreviewService
     personal_data: PersonalDataService
     """Everything about one person, for that person."""
+    exports: ExportService
+    """The same as jobs, whose archives can be had for a while."""
     idempotency: IdempotentRequests
     """Pages of variants at addresses that need no cookie."""
     maintenance: MaintenanceService
@@ -308,8 +318,10 @@ async def open_container(
         mail_days=settings.mail.mail_retention,
     )
     local_files = _local_file_server(settings, transactions, backends)
-    images = ImageService(transactions, image_files, files, view_counts)
-    generations = GenerationService(transactions, cached_projects, generation_streams, view_counts)
+    images, generations = (
+        ImageService(transactions, image_files, files, view_counts),
+        GenerationService(transactions, cached_projects, generation_streams, view_counts),
+    )
     designs, usage, shares = (
         DesignSystemService(transactions),
         UsageService(transactions),
@@ -319,6 +331,11 @@ async def open_container(
         transactions,
         SeedServices(accounts, sessions, projects, generations, images, designs, shares, usage),
         is_production=settings.is_production,
+    )
+    personal_archives = PersonalArchives(
+        transactions,
+        PersonalDataSources(accounts, sessions, api_keys, designs, projects, shares, files, usage, audit),
+        ProjectArchives(projects, generations, files, images),
     )
     statistics = StatisticsService(database, replicas, transactions, cache, settings.storage)
     return Container(
@@ -353,13 +370,10 @@ async def open_container(
         designs=traced("designs", designs),
         usage=traced("usage", usage),
         shares=traced("shares", shares),
-        personal_data=traced(
-            "personal_data",
-            PersonalDataService(
-                transactions,
-                PersonalDataSources(accounts, sessions, api_keys, designs, projects, shares, files, usage, audit),
-                ProjectArchives(projects, generations, files, images),
-            ),
+        personal_data=traced("personal_data", PersonalDataService(transactions, personal_archives)),
+        exports=traced(
+            "exports",
+            ExportService(transactions, backends, ExportWorker(transactions, backends, personal_archives, mail_queue)),
         ),
         idempotency=IdempotentRequests(transactions, settings.security.session_secrets()),
         pages=traced("pages", PageService(transactions, files, fetcher, view_counts)),
@@ -497,6 +511,7 @@ def _make_mails(settings: Settings, transactions: TransactionFactory, queue: Mai
         service=address,
         verify_email=mail.verify_email_url or f"{address}{VERIFY_EMAIL_PATH}",
         reset_password=mail.reset_password_url or f"{address}{RESET_PASSWORD_PATH}",
+        account=f"{address}{ACCOUNT_PATH}",
     )
     writer = LetterWriter(settings.security.session_secret.get_secret_value().encode(), links)
     renderer = MailRenderer(mail.mail_from or "data-layer@localhost", mail.mail_templates)

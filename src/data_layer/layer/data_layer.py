@@ -20,6 +20,7 @@ from data_layer.services.accounts import AccountService
 from data_layer.services.api_keys import ApiKeyService
 from data_layer.services.audit.service import AuditService
 from data_layer.services.designs import DesignSystemService
+from data_layer.services.exports import ExportService
 from data_layer.services.figure_history import FigureHistory
 from data_layer.services.files import FileMaintenance, FileService, LocalFileServer, PublicFileServer
 from data_layer.services.first_administrator import FirstAdministratorService
@@ -247,6 +248,11 @@ class DataLayer:
     def personal_data(self) -> PersonalDataService:
         """Everything that is kept about one person, as an archive for that person."""
         return self._opened.personal_data
+
+    @property
+    def exports(self) -> ExportService:
+        """The same archives, which are made in the background and can be had for a week."""
+        return self._opened.exports
 
     @property
     def idempotency(self) -> IdempotentRequests:

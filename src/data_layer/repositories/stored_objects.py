@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Project, StoredFile, User
+from data_layer.entities import Export, FileReference, GeneratedCode, GeneratedImage, Project, StoredFile, User
 from data_layer.entities.enums import FileState, StorageKind
 from data_layer.repositories.files import has_state
 from data_layer.repositories.repository import ReadRepository, is_any
@@ -38,7 +38,7 @@ _IS_UNREFERENCED = (
 )
 _IS_WITHOUT_THUMBNAILS = StoredFile.thumbnails_pending & has_state(StoredFile, FileState.STORED)
 _COLUMNS_WITH_KEYS = (
-    *(Project.original_image, Project.thumbnail_image, User.avatar),
+    *(Project.original_image, Project.thumbnail_image, User.avatar, Export.storage_key),
     *(GeneratedImage.storage_key, GeneratedImage.image_url, GeneratedImage.thumbnail_url),
     *(GeneratedCode.input_image_url, GeneratedCode.result_image_url),
 )
@@ -275,7 +275,8 @@ def _keys_in_rows(keys: Collection[str] | None, owner_id: UUID | None = None) ->
 def _belongs_to(entity: Any, owner_id: UUID) -> ColumnElement[bool]:
     if entity is User:
         return User.id == owner_id
-    if entity is Project:
-        return Project.user_id == owner_id
+    if entity in {Project, Export}:
+        is_theirs: ColumnElement[bool] = entity.user_id == owner_id
+        return is_theirs
     condition: ColumnElement[bool] = entity.project_id.in_(select(Project.id).where(Project.user_id == owner_id))
     return condition

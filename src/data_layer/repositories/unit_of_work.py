@@ -26,6 +26,7 @@ from data_layer.repositories.audit import AuditRepository, complete
 from data_layer.repositories.budgets import BudgetRepository
 from data_layer.repositories.code_bodies import CodeBodyRepository
 from data_layer.repositories.designs import DesignSystemRepository
+from data_layer.repositories.exports import ExportRepository
 from data_layer.repositories.files import FileRepository
 from data_layer.repositories.finished_generations import FinishedGenerationRepository
 from data_layer.repositories.generated import GeneratedCodeRepository, GeneratedImageRepository
@@ -267,6 +268,11 @@ class UnitOfWork:
     def mails(self) -> MailRepository:
         """Mails that wait to be sent, and what became of others."""
         return MailRepository(self._session)
+
+    @cached_property
+    def exports(self) -> ExportRepository:
+        """Archives of everything about a person: those that wait, those that are made, and those that can be had."""
+        return ExportRepository(self._session, partial(self._note, self._makers.discarded_files))
 
     @cached_property
     def audit(self) -> AuditRepository:

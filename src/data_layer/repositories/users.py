@@ -16,6 +16,7 @@ from data_layer.entities import (
     ApiKey,
     Budget,
     DesignSystem,
+    Export,
     FileReference,
     Mail,
     Project,
@@ -186,6 +187,9 @@ class UserRepository(Repository[User]):
             NotFoundError: when there is no such row.
         """
         self._invalidate(*account_keys(entity.id))
+        # First: an archive that is being finished is either seen here, or finds its row gone and is removed.
+        archives = delete(Export).where(Export.user_id == entity.id).returning(Export.storage_key)
+        self._discard(*(key for key in (await self._session.execute(archives)).scalars() if key is not None))
         self._discard(*(await stored_files_of(self._session, Project.user_id == entity.id)))
         own_files = select(StoredFile.key).where(StoredFile.owner_id == entity.id)
         self._discard(*((await self._session.execute(own_files)).scalars()))

@@ -28,6 +28,8 @@ class MaintenanceReport(View):
     variants_expired: int = 0
     generation_events_removed: int = 0
     mails_removed: int = 0
+    exports_expired: int = 0
+    exports_removed: int = 0
     projects_indexed: int = 0
     codes_packed: int = 0
     code_bodies_removed: int = 0

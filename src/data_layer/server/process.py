@@ -203,8 +203,8 @@ class ServiceProcess:
         metrics = metrics_of_process(data, self._metrics_listener, self._role.folder)
         application = service_application if self._served is None else self._served.application
         running = scheduled(data.maintenance, data.cache, interval)
-        recording = data.figure_history.recording()
-        async with running, recording, data.mails.delivering(), metrics, application(data) as served:
+        recording, exporting = data.figure_history.recording(), data.exports.working()
+        async with running, recording, data.mails.delivering(), exporting, metrics, application(data) as served:
             self._lifecycle.open(served)
             await self._stop.unless(self._observer.may_serve())
             self._http.start()

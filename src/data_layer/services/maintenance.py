@@ -22,6 +22,7 @@ from data_layer.errors import DataLayerError, StatementTimeoutError
 from data_layer.observability.log import get_log
 from data_layer.observability.timing import timed
 from data_layer.repositories.audit_partitions import AuditPartitions, Month
+from data_layer.repositories.exports import has_ended
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.services.acting import as_of_now
@@ -50,6 +51,7 @@ _ATTEMPTS = 5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.4, 3.2
 _SECONDS_TO_INDEX = 600.0
 _SESSION_GRACE = timedelta(days=1)
+_EXPORTS_LISTED = timedelta(days=30)
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _PROJECTS = 20  # Each with all its versions, images and files, in one transaction.
 # Each reader of the journal reads it every second; a process that slept longer than this reads everything again.
@@ -166,7 +168,7 @@ class _Round:
         mail_days: int,
         on_progress: Progress,
     ) -> None:
-        now = datetime.now(UTC)
+        self._now = now = datetime.now(UTC)
         self._partitions = partitions
         self._transactions = transactions
         self._files = files
@@ -178,6 +180,7 @@ class _Round:
         self._journal_end = now - _JOURNAL_GRACE
         self._events_end = now - timedelta(days=event_days) if event_days else None
         self._mails_end = now - timedelta(days=mail_days)
+        self._exports_end = now - _EXPORTS_LISTED
         self._this_month = Month.of(now)
         self._last_month = self._this_month.plus(MONTHS_AHEAD)
         self._oldest_kept = self._this_month.plus(-retention_months) if retention_months else None
@@ -196,6 +199,8 @@ class _Round:
                 "variants_expired": await tx.generations.count_expired(),
                 "generation_events_removed": await tx.generation_events.count_old(self._events_end),
                 "mails_removed": await tx.mails.count_old(self._mails_end),
+                "exports_expired": await tx.exports.count_expired(self._now),
+                "exports_removed": await tx.exports.count_old(self._exports_end),
                 "projects_indexed": await tx.project_search.count_changed(),
                 "codes_packed": await tx.code_bodies.count_unpacked() if await tx.code_bodies.may_pack() else 0,
                 "code_bodies_removed": await tx.code_bodies.count_orphans(),
@@ -266,6 +271,8 @@ class _Round:
             "login_attempts_removed": lambda tx: tx.login_attempts.remove_stale(limit=_BATCH),
             "generation_events_removed": lambda tx: tx.generation_events.remove_old(self._events_end, limit=_BATCH),
             "mails_removed": lambda tx: tx.mails.remove_old(self._mails_end, limit=_BATCH),
+            "exports_expired": lambda tx: tx.exports.expire(has_ended(self._now), limit=_BATCH),
+            "exports_removed": lambda tx: tx.exports.remove_old(self._exports_end, limit=_BATCH),
         }
         for name, remove in removals.items():
             await self._remove(name, remove, _BATCH)

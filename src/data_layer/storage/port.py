@@ -155,6 +155,7 @@ class Storage(Protocol):
         sha256: str | None = None,
         overwrite: bool = True,
         if_match: str | None = None,
+        max_size: int | None = None,
     ) -> str:
         """Store a file durably, in place of one that has the key already, and return its URL.
 
@@ -173,6 +174,8 @@ class Storage(Protocol):
                 visible.
             overwrite: False stores the file only if the key is free.
             if_match: Stores the file only in place of the version with this ETag (`FileInformation.etag`).
+            max_size: Bytes that there may be, instead of MAX_FILE_SIZE: for what the application makes itself, such as
+                archives. From 80 GB on S3 takes larger parts, and they are held in memory.
 
         Raises:
             FileTooLargeError: there is more content than one file may have.

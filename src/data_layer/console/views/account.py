@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from fastapi import Response
+from fastapi.responses import RedirectResponse
 
 from data_layer.console.charts import costs_of_days
 from data_layer.console.confirming import shown_in, ways_to_confirm
@@ -27,7 +28,6 @@ from data_layer.schemas.usage import UsageGroup
 from data_layer.schemas.users import ProfileChanges
 from data_layer.services.accounts.addresses import login_name
 from data_layer.web.authentication import COOKIE, COOKIE_RULES
-from data_layer.web.downloads import download
 
 ACCOUNT = "/console/account"
 _PROVIDERS = {
@@ -37,6 +37,7 @@ _PROVIDERS = {
     AuthProvider.AZURE_AD: ("entra", "Microsoft"),
 }
 _DAYS = 30
+_DOWNLOAD_BEGINS = timedelta(minutes=5)
 _LIFETIMES = {"30": timedelta(days=30), "90": timedelta(days=90), "365": timedelta(days=365)}
 
 pages = Pages(ACCOUNT)
@@ -73,14 +74,22 @@ async def _account(
         ],
         linkable=[each for each in call.data.openid.providers if each.name not in linked],
         going_to=going_to,
+        export=next(iter(await call.data.exports.list(call.actor, call.user_id, limit=1)), None),
     )
 
 
-@pages.get("/export", takes_long=True)
+@pages.post("/exports")
 async def export(call: PageCall) -> Response:
-    """Everything about the person as a ZIP, while it is read; the export itself is recorded."""
-    pieces = call.data.personal_data.export(call.actor, call.user_id)
-    return await download(pieces, name="export.zip", media_type="application/zip")
+    """Have everything about the person written into an archive, in the background."""
+    await call.data.exports.start(call.actor, call.user_id)
+    return call.go(ACCOUNT, "export_begun")
+
+
+@pages.get("/exports/{export_id}/content")
+async def download_export(call: PageCall, export_id: UUID) -> Response:
+    """Go where the archive is."""
+    signed = await call.data.exports.signed_url(call.actor, export_id, expires_in=_DOWNLOAD_BEGINS)
+    return RedirectResponse(signed.url, 303)
 
 
 @pages.post("/profile")

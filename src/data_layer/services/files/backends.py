@@ -19,6 +19,9 @@ UPLOADS = "uploads/"
 FILES = "files/"
 """Where saved files are. What is there or among the uploads, and in no row, is an orphan."""
 
+EXPORTS = "exports/"
+"""Where archives of everything about a person are. What is there and in no row is nobody's."""
+
 PUBLIC_PATH = "/a/"
 """Where files with a permanent address are served."""
 
@@ -166,6 +169,11 @@ def original_key(folder: str, content_type: str) -> str:
 def thumbnail_key(folder: str, size: int) -> str:
     """The key of a thumbnail."""
     return f"{folder}/thumbnail-{size}.webp"
+
+
+def export_key() -> str:
+    """The key of an archive that is about to be made."""
+    return f"{EXPORTS}{secrets.token_hex(16)}.zip"
 
 
 def upload_key() -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.base import Value
-from data_layer.services.files.backends import FILES, UPLOADS, StorageBackends
+from data_layer.services.files.backends import EXPORTS, FILES, UPLOADS, StorageBackends
 from data_layer.services.files.check import FileCheck
 from data_layer.services.files.removal import FileRemoval
 from data_layer.storage import ListedFile, UnusableKeys
@@ -24,7 +24,7 @@ class CleanupReport(Value):
         abandoned: Direct uploads that were not completed.
         half_deleted: Objects whose removal had been interrupted.
         unreferenced: Objects that nothing has referred to for long enough.
-        orphans: Objects that no row knows, where files are saved and uploaded to; elsewhere only on request.
+        orphans: Objects that no row knows, where files, uploads and exports are; elsewhere only on request.
         orphan_size: What the orphans take, in bytes.
         unusable: Objects under keys that no file of ours can have; they stay, as something else put them there.
         broken_uploads: Invisible rests of broken uploads, as far as the backend lists them.
@@ -60,7 +60,7 @@ class FileCleanup:
         self._removal = removal
         self._older_than = older_than
         self._apply = apply
-        self._prefixes = ("",) if everywhere else (FILES, UPLOADS)
+        self._prefixes = ("",) if everywhere else (EXPORTS, FILES, UPLOADS)
         self._on_progress = on_progress
         self._unusable = UnusableKeys()
 
@@ -73,8 +73,8 @@ class FileCleanup:
         return report.model_copy(update={"broken_uploads": broken})
 
     async def run_quickly(self) -> CleanupReport:
-        """What the table knows, and what direct uploads left behind: nothing for which the storage is listed whole."""
-        return await self._clean(self._orphan_uploads)
+        """What the table knows, and what direct uploads and exports left, without a list of the whole storage."""
+        return await self._clean(self._orphans_of_few)
 
     async def _clean(self, find_orphans: Callable[[], Awaitable[tuple[int, int]]]) -> CleanupReport:
         expired = await self._expired()
@@ -167,16 +167,18 @@ class FileCleanup:
                 batch = []
         return await self._remove_orphans(batch, count, size)
 
-    async def _orphan_uploads(self) -> tuple[int, int]:
+    async def _orphans_of_few(self) -> tuple[int, int]:
+        """Orphans where there are never many objects at once."""
         young_until = datetime.now(UTC) - self._older_than
         count = size = 0
         batch: list[ListedFile] = []
-        async for listed in self._backends.storage.list(UPLOADS, on_unusable_key=self._unusable.add):
-            if listed.created_at <= young_until:
-                batch.append(listed)
-            if len(batch) == _BATCH:
-                count, size = await self._remove_orphans(batch, count, size)
-                batch = []
+        for prefix in (EXPORTS, UPLOADS):
+            async for listed in self._backends.storage.list(prefix, on_unusable_key=self._unusable.add):
+                if listed.created_at <= young_until:
+                    batch.append(listed)
+                if len(batch) == _BATCH:
+                    count, size = await self._remove_orphans(batch, count, size)
+                    batch = []
         return await self._remove_orphans(batch, count, size)
 
     async def _remove_orphans(self, batch: Sequence[ListedFile], count: int, size: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from data_layer.observability.log import get_log
 from data_layer.repositories.stored_objects import ObjectRecord
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.base import Value
-from data_layer.services.files.backends import FILES, UPLOADS, StorageBackends, headers_of, require_size
+from data_layer.services.files.backends import EXPORTS, FILES, UPLOADS, StorageBackends, headers_of, require_size
 from data_layer.storage import FileInformation, ListedFile, StorageBackend
 
 log = get_log(__name__)
@@ -114,7 +114,7 @@ class FileMigration:
 
     async def _without_orphans(self, batch: Sequence[ListedFile]) -> Sequence[ListedFile]:
         """Without saved files that are in no row: copied once, and deleted since from where their row said they are."""
-        saved = [listed.key for listed in batch if listed.key.startswith(FILES)]
+        saved = [listed.key for listed in batch if listed.key.startswith((EXPORTS, FILES))]
         async with self._transactions() as tx:
             unknown = set(saved) - await tx.stored_files.known(saved)
             orphans = unknown - await tx.stored_files.used_in_rows(unknown)
@@ -144,6 +144,7 @@ class FileMigration:
                     content_encoding=information.content_encoding,
                     cache_control=information.cache_control,
                     sha256=information.sha256,
+                    max_size=information.size,
                 )
         except FileNotFoundInStorageError:
             self._vanished += 1

@@ -50,7 +50,14 @@ class FileRepair:
 
     async def _store(self, storage: Storage, record: ObjectRecord, content: FileContent, sha256: str | None) -> None:
         metadata = {"owner": str(record.owner_id)} if record.owner_id else None
-        await storage.upload(content, record.key, metadata=metadata, sha256=sha256, **headers_of(record))
+        await storage.upload(
+            content,
+            record.key,
+            metadata=metadata,
+            sha256=sha256,
+            max_size=record.size,
+            **headers_of(record),
+        )
 
 
 async def _packed(storage: Storage, record: ObjectRecord) -> bytes | None:

@@ -50,6 +50,7 @@ log = get_log(__name__)
 
 VERIFY_EMAIL_PATH = "/verify-email"
 RESET_PASSWORD_PATH = "/reset-password"  # noqa: S105  (a path)
+ACCOUNT_PATH = "/console/account"
 """Pages of the service, below its address."""
 
 LEASE = timedelta(minutes=3)
@@ -60,7 +61,7 @@ _SETTLE_PAUSES = (0.2, 1.0, 5.0)
 """Seconds between attempts to record what became of a mail: each one that succeeds saves somebody a second mail."""
 
 _LONGEST_ERROR = 500
-_SECRETS: dict[MailKind, tuple[Purpose, SecretColumn, str]] = {
+KINDS_WITH_TOKEN: dict[MailKind, tuple[Purpose, SecretColumn, str]] = {
     MailKind.VERIFY_EMAIL: (
         Purpose.VERIFY_EMAIL,
         "email_verification_token_hash",
@@ -68,7 +69,12 @@ _SECRETS: dict[MailKind, tuple[Purpose, SecretColumn, str]] = {
     ),
     MailKind.RESET_PASSWORD: (Purpose.RESET_PASSWORD, "reset_password_token_hash", "reset_password_expires_at"),
 }
-_LIFETIMES = {MailKind.VERIFY_EMAIL: "24 hours", MailKind.RESET_PASSWORD: "one hour", MailKind.ADDRESS_TAKEN: ""}
+_LIFETIMES = {
+    MailKind.VERIFY_EMAIL: "24 hours",
+    MailKind.RESET_PASSWORD: "one hour",
+    MailKind.ADDRESS_TAKEN: "",
+    MailKind.EXPORT_READY: "seven days",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +85,13 @@ class Links:
         service: where the service is.
         verify_email: the page that verifies an address.
         reset_password: the page on which a new password is chosen.
+        account: the page of the own account.
     """
 
     service: str
     verify_email: str
     reset_password: str
+    account: str
 
     def of(self, kind: MailKind, token: str | None) -> str:
         """The link of a mail. The token is in the fragment, which a browser sends to no server and in no Referer."""
@@ -94,6 +102,8 @@ class Links:
                 return f"{self.reset_password}#token={token}"
             case MailKind.ADDRESS_TAKEN:
                 return self.service
+            case MailKind.EXPORT_READY:
+                return self.account
 
 
 class LetterWriter:
@@ -114,7 +124,7 @@ class LetterWriter:
         if user is None or user.is_erased or mail.expires_at <= datetime.now(UTC):
             return None
         token = None
-        if mail.kind in _SECRETS:
+        if mail.kind in KINDS_WITH_TOKEN:
             token = await self._token(tx, mail, user)
             if token is None:
                 return None
@@ -131,7 +141,7 @@ class LetterWriter:
         )
 
     async def _token(self, tx: UnitOfWork, mail: ClaimedMail, user: User) -> str | None:
-        purpose, column, expiry = _SECRETS[mail.kind]
+        purpose, column, expiry = KINDS_WITH_TOKEN[mail.kind]
         expires_at: datetime | None = getattr(user, expiry)
         stored = await tx.users.secret(user.id, column)
         if stored is None or expires_at is None or expires_at <= datetime.now(UTC):

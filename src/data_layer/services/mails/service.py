@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.concurrency import cancel_and_wait
-from data_layer.entities.enums import MailKind, MailStatus
+from data_layer.entities.enums import MailStatus
 from data_layer.errors import ConflictError, NotFoundError, PermissionDeniedError
 from data_layer.observability.log import get_log
 from data_layer.repositories.mails import ClaimedMail
@@ -18,7 +18,7 @@ from data_layer.schemas.actors import Actor
 from data_layer.schemas.mails import MailView
 from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
-from data_layer.services.mails.delivery import LetterWriter, MailDelivery
+from data_layer.services.mails.delivery import KINDS_WITH_TOKEN, LetterWriter, MailDelivery
 from data_layer.services.mails.queue import MailQueue
 from data_layer.services.mails.transport import MailTransport
 from data_layer.services.permissions import Permission, require
@@ -171,7 +171,7 @@ class MailService:
                 mail.id, mail.user_id, mail.kind, mail.message_id, mail.attempts, mail.expires_at, mail.created_at
             )
             letter = await self._writer.write(tx, claimed)
-            return letter.link if letter is not None and mail.kind is not MailKind.ADDRESS_TAKEN else None
+            return letter.link if letter is not None and mail.kind in KINDS_WITH_TOKEN else None
 
 
 async def _authorize(tx: UnitOfWork, actor: Actor) -> None:

@@ -1,4 +1,4 @@
-"""Everything about one person as one ZIP, made while it is read: nothing is stored, and little is in memory.
+"""Everything about one person as one ZIP, made while it is read: little of it is in memory.
 
 ::
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,6 +58,7 @@ _PIECE = 256 * 1024
 _IN_MEMORY = 4 * 2**20  # A larger project waits on the disk for its place in the archive.
 _IDENTITIES = {"azure_ad": "azure_id", "google": "google_id", "github": "github_id"}
 _DELETED = frozenset({ProjectStatus.DELETED})
+_NOT_DELETED = frozenset(ProjectStatus) - _DELETED
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,26 @@ class PersonalDataSources:
     audit: AuditService
 
 
-@checks_arguments
-class PersonalDataService:
-    """Hands people everything that is kept about them, ``data.personal_data``.
+class ExportProgress:
+    """How far an archive is: projects, and files that belong to none."""
+
+    def __init__(self) -> None:
+        self.projects = self.projects_done = self.files = self.files_done = 0
+
+    def counted(self) -> dict[str, int]:
+        """The numbers by their names."""
+        return dict(vars(self))
+
+    def completed(self) -> dict[str, Any]:
+        """The same once all is done: what was deleted meanwhile is not waited for any more."""
+        return self.counted() | {"projects": self.projects_done, "files": self.files_done}
+
+
+class PersonalArchives:
+    """Makes archives, for somebody who has asked whether that is allowed.
 
     Args:
-        transactions: where identities are read, and the export is written down.
+        transactions: where identities are read.
         sources: the services that know something.
         archives: writes projects.
     """
@@ -90,8 +105,46 @@ class PersonalDataService:
         self._sources = sources
         self._archives = archives
 
+    async def pieces(self, user_id: UUID, progress: ExportProgress) -> AsyncGenerator[bytes]:
+        """Yield an archive, piece by piece.
+
+        Args:
+            user_id: the person.
+            progress: is kept up to date.
+
+        Raises:
+            PermissionDeniedError: the account is not active.
+            NotFoundError: there is no such account.
+        """
+        async with self._transactions() as tx:
+            user = await tx.users.get(user_id)
+            role, identities = user.role, {kind: getattr(user, name) for kind, name in _IDENTITIES.items()}
+            others = await tx.identities.list(user_id=user_id)
+            progress.projects = await tx.projects.count(user_id=user_id, status=_NOT_DELETED)
+            progress.files = await tx.files.count(owner_id=user_id, project_id=None, code_id=None, image_id=None)
+        described = [{"provider": kind, "subject": subject} for kind, subject in identities.items() if subject]
+        described += [{"provider": "oidc", "issuer": each.issuer, "subject": each.subject} for each in others]
+        export = _Export(self._sources, self._archives, Actor.user(user_id, role), described, progress)
+        async with aclosing(export.pieces()) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
+@checks_arguments
+class PersonalDataService:
+    """Hands people everything that is kept about them, ``data.personal_data``, while they wait.
+
+    Args:
+        transactions: where the export is written down.
+        archives: makes it.
+    """
+
+    def __init__(self, transactions: Transactions, archives: PersonalArchives) -> None:
+        self._transactions = transactions
+        self._archives = archives
+
     async def export(self, actor: Actor, user_id: UUID) -> AsyncIterator[bytes]:
-        """Yield a ZIP with everything about a person, piece by piece.
+        """Yield a ZIP with everything about a person, piece by piece; ``data.exports`` makes it in the background.
 
         It is written down in the audit trail before the first piece. What the storage has lost is named in
         ``summary.json``. An archive that breaks off has no end, so no program takes it for a whole one.
@@ -105,11 +158,7 @@ class PersonalDataService:
             NotFoundError: there is no such account.
         """
         async with self._transactions() as tx:
-            user = await load_authorized(tx, actor, Permission.EXPORT_ACCOUNT, user_id, lock=False)
-            role, identities = user.role, {kind: getattr(user, name) for kind, name in _IDENTITIES.items()}
-            others = await tx.identities.list(user_id=user_id)
-            described = [{"provider": kind, "subject": subject} for kind, subject in identities.items() if subject]
-            described += [{"provider": "oidc", "issuer": each.issuer, "subject": each.subject} for each in others]
+            await load_authorized(tx, actor, Permission.EXPORT_ACCOUNT, user_id, lock=False)
             entry = AuditLog.security_event(
                 AuditAction.SECURITY_DATA_EXPORT,
                 "Exported everything about a person",
@@ -119,26 +168,32 @@ class PersonalDataService:
                 resource_id=str(user_id),
             )
             tx.add(entry)
-        export = _Export(self._sources, self._archives, Actor.user(user_id, role), described)
-        async for piece in export.pieces():
-            yield piece
+        async with aclosing(self._archives.pieces(user_id, ExportProgress())) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
 class _Export:
     """One archive that is being made."""
 
     def __init__(
-        self, sources: PersonalDataSources, archives: ProjectArchives, actor: Actor, identities: list[dict[str, Any]]
+        self,
+        sources: PersonalDataSources,
+        archives: ProjectArchives,
+        actor: Actor,
+        identities: list[dict[str, Any]],
+        progress: ExportProgress,
     ) -> None:
         self._sources = sources
         self._archives = archives
         self._actor = actor
         self._user_id = cast("UUID", actor.user_id)
         self._identities = identities
+        self._progress = progress
         self._counts: dict[str, int] = {}
         self._missing: list[str] = []
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes]:
         """Yield the archive."""
         sink = ArchiveSink()
         with zipfile.ZipFile(cast("BinaryIO", sink), "w", zipfile.ZIP_DEFLATED) as archive:
@@ -164,6 +219,7 @@ class _Export:
             shares += await sources.shares.list(actor, project.id)
             async for _ in self._write_project(archive, project.id):
                 yield
+            self._progress.projects_done += 1
         archive.writestr("shares.json", _json(shares))
         trash = [project async for project in self._projects(ProjectFilter(statuses=_DELETED))]
         archive.writestr("trash.json", _json(trash))
@@ -174,6 +230,7 @@ class _Export:
         async for file in self._files():
             async for _ in self._write_file(archive, file):
                 yield
+            self._progress.files_done += 1
 
     async def _projects(self, wanted: ProjectFilter) -> AsyncIterator[ProjectSummary]:
         after = None

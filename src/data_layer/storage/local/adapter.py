@@ -136,6 +136,7 @@ class LocalStorage:
         sha256: str | None = None,
         overwrite: bool = True,
         if_match: str | None = None,
+        max_size: int | None = None,
     ) -> str:
         """Store a file durably; see `Storage.upload`."""
         destination = Destination(
@@ -145,7 +146,7 @@ class LocalStorage:
             check_sha256(sha256),
             Condition(overwrite, if_match),
         )
-        draft = Draft(self._folder, destination, self._max_file_size)
+        draft = Draft(self._folder, destination, self._max_file_size if max_size is None else max_size)
         if isinstance(content, bytes):
             with translated_for_writing(key):
                 await self._threads.run_until_cancelled(draft.abandon, draft.store, content)

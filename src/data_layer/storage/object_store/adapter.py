@@ -151,6 +151,7 @@ class ObjectStorage(ABC):
         sha256: str | None = None,
         overwrite: bool = True,
         if_match: str | None = None,
+        max_size: int | None = None,
     ) -> str:
         """Store a file; see `Storage.upload`."""
         split_key(key)
@@ -165,7 +166,7 @@ class ObjectStorage(ABC):
             description,
             condition,
             sha256=check_sha256(sha256),
-            max_size=self._max_file_size,
+            max_size=self._max_file_size if max_size is None else max_size,
             one_request=self.one_request,
             threads=threads,
         )
