@@ -32,6 +32,7 @@ def test_the_six_tables_and_what_they_need_besides() -> None:
     besides = {
         "idempotency_keys",
         "mails",
+        "exports",
         "user_identities",
         "api_keys",
         "second_factors",

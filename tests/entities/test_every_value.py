@@ -28,6 +28,7 @@ from data_layer.entities import (
     Budget,
     DesignSystem,
     Entity,
+    Export,
     FileReference,
     GeneratedCode,
     GeneratedImage,
@@ -47,6 +48,7 @@ from data_layer.entities import (
 from data_layer.entities.enums import (
     AuditAction,
     AuditCategory,
+    ExportStatus,
     FactorKind,
     GenerationProvider,
     ImageProvider,
@@ -109,6 +111,7 @@ class Rows:
             Mail: lambda **values: made(
                 Mail, values, user_id=user.id, kind=MailKind.ADDRESS_TAKEN, message_id="<m@x>", expires_at=NOW
             ),
+            Export: lambda **values: made(Export, values, user_id=user.id, status=ExportStatus.FAILED),
             Share: lambda **values: made(Share, values, project_id=project.id, token_hash=uuid4().hex),
             Budget: lambda **values: made(
                 Budget,
