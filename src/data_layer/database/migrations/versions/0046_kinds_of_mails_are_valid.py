@@ -1,11 +1,11 @@
-"""The mails so far have kinds of the list of migration 0044, too."""
+"""The mails so far have kinds of the list of migration 0045, too."""
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0045"
-down_revision = "0044"
+revision = "0046"
+down_revision = "0045"
 
 
 def upgrade() -> None:
