@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0045"
-down_revision = "0044"
+revision = "0046"
+down_revision = "0045"
 
 OLD_KINDS = ("verify_email", "reset_password", "address_taken")
 TABLE = """

@@ -1,11 +1,11 @@
-"""The mails so far have kinds of the list of migration 0045, too."""
+"""The mails so far have kinds of the list of migration 0046, too."""
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0046"
-down_revision = "0045"
+revision = "0047"
+down_revision = "0046"
 
 
 def upgrade() -> None:
