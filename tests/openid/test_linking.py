@@ -100,6 +100,32 @@ async def test_nothing_is_linked_to_whoever_is_not_there_any_more(browser: httpx
     assert code_of(await browser.get(await prove(browser))) == (409, "duplicate")
 
 
+async def test_a_browser_gets_failures_as_pages(browser: httpx.AsyncClient, data: DataLayer) -> None:
+    as_browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    async with httpx.AsyncClient(transport=browser._transport, base_url=browser.base_url) as another:
+        assert (await another.get(await come_back(another))).status_code == 303
+    await make_account(data, "eve@example.com")
+    await log_in(browser, "eve@example.com")
+    token = browser.cookies[COOKIE]
+    back = await prove(browser, next="/console/account?done=identity_linked&x=<b>")
+    page = await browser.get(back, headers=as_browser)
+    assert (page.status_code, page.headers["content-type"]) == (409, "text/html; charset=utf-8")
+    assert "<h1>Linking did not work</h1>" in page.text
+    assert re.search(r'<p role="alert">[A-Z][^<]{20,}</p>', page.text)
+    assert '<a href="/console/account">Back</a>' in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert (page.headers["referrer-policy"], page.headers["cache-control"]) == ("no-referrer", "no-store")
+    assert dict(browser.cookies) == {COOKIE: token}, "the cookie of linking is gone"
+
+    again = await browser.get(back, headers=as_browser)
+    assert (again.status_code, "<h1>Logging in did not work</h1>" in again.text) == (400, True)
+    assert 'href="/console/account"' in again.text
+    denied = (await come_back(browser)).replace("code=", "error=access_denied&was=")
+    page = await browser.get(denied, headers=as_browser)
+    assert (page.status_code, "<h1>Logging in did not work</h1>" in page.text) == (403, True)
+    assert '<a href="/">Back</a>' in page.text
+
+
 async def test_in_the_console(data: DataLayer) -> None:
     await make_account(data, "eve@example.com")
     transport = httpx.ASGITransport(whole_application(data), client=("192.0.2.1", 4711))

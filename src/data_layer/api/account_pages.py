@@ -1,4 +1,6 @@
-"""The pages that links in mails open, for a service without a front end of its own.
+"""The pages that links in mails open, and those on which a login by an issuer ends that did not work.
+
+They are for a service without a front end of its own.
 
 The token arrives in the fragment of the address, which no server and no proxy sees, and is taken out of the address
 bar at once. It is used up by a press of a button, not by opening the page, because mail scanners open links too.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from html import escape
 
 from fastapi import FastAPI
@@ -103,12 +106,21 @@ def add_account_pages(app: FastAPI) -> None:
         return _page("Choose a new password", _FORM)
 
 
+def plain_page(title: str, text: str, *, back: str, status: int, headers: Mapping[str, str]) -> HTMLResponse:
+    """A page without a script: what has happened, and a link to go on."""
+    content = f'<p role="alert">{escape(text)}</p><p><a href="{escape(back)}">Back</a></p>'
+    return HTMLResponse(_whole(title, content), status, headers={**headers, **_HEADERS})
+
+
 def _page(title: str, content: str) -> HTMLResponse:
+    content = f'<p id="status" role="status"></p>{content}<noscript>This page needs JavaScript.</noscript>'
+    return HTMLResponse(_whole(title, f"{content}<script>{_SCRIPT}</script>"), headers=_HEADERS)
+
+
+def _whole(title: str, content: str) -> str:
     title = escape(title)
-    return HTMLResponse(
+    return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
         f'content="width=device-width"><title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>'
-        f'<p id="status" role="status"></p>{content}<noscript>This page needs JavaScript.</noscript>'
-        f"<script>{_SCRIPT}</script></body></html>",
-        headers=_HEADERS,
+        f"{content}</body></html>"
     )

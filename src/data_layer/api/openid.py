@@ -8,11 +8,16 @@ from fastapi import Query, Response
 from fastapi.responses import RedirectResponse
 from pydantic import StringConstraints
 
+from data_layer.api.account_pages import plain_page
 from data_layer.api.routes import Call, Routes
+from data_layer.errors import DataLayerError
 from data_layer.schemas.base import Value
+from data_layer.services.mails.delivery import ACCOUNT_PATH
+from data_layer.services.openid.service import LoginOrigin
 from data_layer.services.openid.states import cookie_name
 from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import COOKIE, COOKIE_RULES, cookie_of
+from data_layer.web.errors import failure_headers, problem_of
 
 _BACK = {303: {"description": "Where the browser goes on."}}
 
@@ -91,13 +96,23 @@ async def finish(
 ) -> Response:
     """The redirect URI to register at the issuer. Only a browser that has begun to log in here gets in.
 
-    Where linking an identity was begun (``POST /v1/accounts/me/identities/{provider}/link``), it is linked.
+    Where linking an identity was begun (``POST /v1/accounts/me/identities/{provider}/link``), it is linked. Who asks
+    for ``text/html``, as browsers do, gets a failure as a page.
     """
     name = cookie_name(answer.state)
     cookie = None if name is None else cookie_of(call, name)
-    done = await call.data.openid.finish_login(
-        provider, state=answer.state, cookie=cookie, code=answer.code, error=answer.error, issuer=answer.iss
-    )
+    try:
+        done = await call.data.openid.finish_login(
+            provider, state=answer.state, cookie=cookie, code=answer.code, error=answer.error, issuer=answer.iss
+        )
+    except DataLayerError as error:
+        if "text/html" not in call.headers.get("accept", ""):
+            raise
+        origin = call.data.openid.origin(provider, state=answer.state, cookie=cookie)
+        response = _failure_page(call, error, origin)
+        if name is not None:
+            response.delete_cookie(name, **COOKIE_RULES)
+        return response
     response = RedirectResponse(done.next_path, 303)
     # The issuer's page must not learn where people go, nor this address, with its code, travel on.
     response.headers["referrer-policy"] = "no-referrer"
@@ -108,3 +123,17 @@ async def finish(
         longest = call.data.settings.security.session_max_age
         response.set_cookie(COOKIE, token, max_age=longest, **COOKIE_RULES)
     return response
+
+
+def _failure_page(call: Call, error: DataLayerError, origin: LoginOrigin | None) -> Response:
+    """A page that says why it did not work, and leads back to where the person was."""
+    problem = problem_of(call.scope, error)
+    title = "Linking did not work" if origin is not None and origin.is_link else "Logging in did not work"
+    reason = f"{problem.detail[:1].upper()}{problem.detail[1:]}."
+    return plain_page(
+        title,
+        reason,
+        back=origin.path if origin is not None else ACCOUNT_PATH,
+        status=problem.status,
+        headers=failure_headers(problem.status, error),
+    )

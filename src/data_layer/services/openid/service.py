@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from data_layer.cache import Cache
-from data_layer.errors import InvalidTokenError, NotFoundError, PermissionDeniedError
+from data_layer.errors import InvalidLoginError, InvalidTokenError, NotFoundError, PermissionDeniedError
 from data_layer.extras import require_extra
 from data_layer.repositories.unit_of_work import Transactions
 from data_layer.schemas.actors import Actor
@@ -50,6 +50,14 @@ class LoginStart:
     cookie_name: str
     cookie: str
     lifetime: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoginOrigin:
+    """The page to which somebody wanted to go on, and whether an identity was to be linked."""
+
+    path: str
+    is_link: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +224,14 @@ class OpenIdService:
             await self._accounts.link(owner, link.user_id, identity, session_id=link.session_id)
             return FinishedLogin(None, login.next_path)
         return FinishedLogin(await self._accounts.log_in_external(identity), login.next_path)
+
+    def origin(self, provider: str, *, state: str, cookie: str | None) -> LoginOrigin | None:
+        """Where this browser has begun to log in or to link; None if it has not, or longer ago than ten minutes."""
+        try:
+            login = self._states.resume(provider, state, cookie)
+        except InvalidLoginError:
+            return None
+        return LoginOrigin(login.next_path.partition("?")[0], is_link=login.link is not None)
 
     def accepts(self, token: str) -> bool:
         """Whether a bearer token is one of the issuer rather than one of our own, if it is any; nothing is verified."""
