@@ -10,13 +10,16 @@ import asyncio
 import functools
 import http.server
 import io
+import math
 import mimetypes
+import random
 import socket
 import ssl
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
@@ -27,6 +30,7 @@ from render_seed_screenshots import CDN_URL, DEFAULT_CACHE, PackageCache
 from data_layer import DataLayer, Settings
 from data_layer.entities.enums import UserRole
 from data_layer.schemas.actors import SYSTEM, Actor
+from data_layer.schemas.statistics import FigureSample
 from data_layer.server.faces import whole_application
 from data_layer.server.http_server import HttpServer
 
@@ -93,6 +97,37 @@ async def save(page: Page, address: str, name: str) -> None:
     print(f"{name}: {(TARGET / f'console-{name}.png').stat().st_size / 1024:.0f} KiB")
 
 
+async def record_half_an_hour(data: DataLayer) -> None:
+    """Put samples of figures where the service has them, as invented as the example data."""
+    now = datetime.now(UTC)
+    chance = random.Random(7)  # noqa: S311  (no secret)
+    commits, hits, samples = 40_000, 0.93, []
+    for number in range(180):
+        load = 3 + 2 * math.sin(number / 28) + (9 if 96 <= number < 112 else 0)  # An import, for a few minutes.
+        commits += int(load * chance.uniform(30, 60))
+        hits += (0.95 - hits) * 0.05 - (0.02 if load > 8 else 0) + chance.uniform(-0.004, 0.004)
+        samples.append(
+            FigureSample(
+                taken_at=now - timedelta(seconds=10 * (179 - number)),
+                process="app-1:42",
+                database_size=11_000_000 + number * 3_000 + (number >= 112) * 400_000,
+                connections=int(6 + load * chance.uniform(0.7, 1.3)),
+                block_hit_rate=0.999 - load * chance.uniform(0, 0.0004),
+                commits=commits,
+                waiting_for_locks=chance.choice((1, 2)) if load > 8 and chance.random() < 0.4 else 0,
+                cache_size=1_500_000 + int(load * 20_000) + number * 400,
+                cache_hit_rate=hits,
+                keys=40 + int(load * chance.uniform(3, 5)),
+                near_size=int(60_000 + load * chance.uniform(3_000, 5_000)),
+                latency_ms=round(0.3 + load * chance.uniform(0.02, 0.06), 3),
+                stored_size=1_000_000 + (max(0, min(number - 96, 16))) * 15_000,
+                file_count=44 + max(0, min(number - 96, 13)),
+                free_size=62 * 2**30 - number * 40_000,
+            )
+        )
+    await data.cache.set("data-layer:figure-samples", samples, ttl=1800)
+
+
 async def take(data: DataLayer, base: str, login: tuple[str, str], port: int) -> None:
     """Take all pictures."""
     owner = await data.accounts.find(SYSTEM, login[0])
@@ -101,6 +136,7 @@ async def take(data: DataLayer, base: str, login: tuple[str, str], port: int) ->
         "project": f"/console/projects/{shown}",
         "compare": f"/console/projects/{shown}/compare",
         "pages": f"/console/projects/{shown}/compare?view=pages&v=1&i=1",
+        "replay": f"/console/projects/{shown}/replay",
         "health": "/console/admin/system",
     }
     flags = ["--no-sandbox", f"--host-resolver-rules=MAP {CDN} 127.0.0.1:{port}", "--ignore-certificate-errors"]
@@ -112,6 +148,7 @@ async def take(data: DataLayer, base: str, login: tuple[str, str], port: int) ->
                 page = await context.new_page()
                 await log_in(page, base, login)
                 wanted = pages if scheme == "light" else {"project-dark": pages["project"]}
+                await record_half_an_hour(data)
                 for name, path in wanted.items():
                     await save(page, f"{base}{path}", name)
         async with await browser.new_context(viewport={"width": 1280, "height": 1120}, locale="en-GB") as context:
