@@ -192,6 +192,9 @@ async def test_the_last_half_hour_is_drawn_when_the_page_opens(data: DataLayer, 
     assert third[1] > last[1]
     assert "Commits in the last half hour: 0/s \N{EN DASH} 8.5/s" in page
     assert "Process host-7:42 records them" in page
+    again = await admin.client.get(f"{ADMIN}/system", headers={"hx-request": "true"})
+    assert "Connections in the last half hour: 3" in again.text
+    assert "<details" not in again.text.partition("<main")[2], "the table is not made again and again"
     rows = re.findall(r'<tr><th scope="row">(.+?)</th>(.+?)</tr>', page)
     assert rows[0][0] == f"{samples[-1].taken_at:%H:%M}"
     assert '<td class="right">8.5/s</td>' in rows[0][1]

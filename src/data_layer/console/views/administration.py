@@ -323,7 +323,7 @@ async def system(call: PageCall) -> Response:
         "system.html",
         figures=figures,
         lines=lines_of(samples, figures.taken_at - HISTORY, figures.taken_at),
-        minutes=each_minute(samples),
+        minutes=() if call.is_partial else each_minute(samples),  # The table is not asked for again and again.
         recorder=samples[-1].process if samples else None,
         tables=[] if database is None else shares_of([(each.name, each.size) for each in database.tables or ()]),
         types=[] if storage is None else shares_of([(each.name, each.size) for each in storage.by_type]),
