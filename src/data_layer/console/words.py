@@ -176,6 +176,7 @@ MAINTENANCE = {
     "files_expired": N_("Expired files removed"),
     "uploads_abandoned": N_("Unfinished uploads removed"),
     "objects_removed": N_("Objects removed from the storage"),
+    "images_given_thumbnails": N_("Images given their small pictures"),
     "audit_partitions_made": N_("Months of the audit trail made"),
     "audit_partitions_dropped": N_("Months of the audit trail dropped"),
     "audit_partitions_moved": N_("Months of the audit trail moved"),
