@@ -375,7 +375,7 @@ async def test_an_export_reads_each_code_once_and_compresses_off_the_event_loop(
         kinds = {part.filename.partition("/")[0]: part.compress_type for part in archive.infolist()}
     assert kinds == {
         **dict.fromkeys(("files", "images"), zipfile.ZIP_STORED),
-        **dict.fromkeys(("codes", "project.json"), zipfile.ZIP_DEFLATED),
+        **dict.fromkeys(("codes", "pages", "project.json"), zipfile.ZIP_DEFLATED),
     }
 
 
