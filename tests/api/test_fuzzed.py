@@ -29,11 +29,12 @@ def service(migrated: Settings, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield service
 
 
-@pytest.mark.parametrize("role", [None, "owner", KEY, "administrator"])
+@pytest.mark.parametrize("role", [None, "owner", KEY, "moderator", "administrator"])
 def test_what_the_description_says_is_true(service: FuzzedService, role: str | None) -> None:
     """Each operation with its examples, and requests that are valid and that are not.
 
-    `make fuzz` also tries the limits of each value, and what one answer leads to.
+    `make fuzz` also tries the limits of each value, and what one answer leads to; with
+    `ARGUMENTS="-k moderator"` as one of them alone.
     """
     found = findings(service, role, examples=EXAMPLES, everything=EXAMPLES > 1)
     assert not found, "\n".join(found)
