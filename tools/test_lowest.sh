@@ -24,8 +24,10 @@ done | sed 's/^moto==/moto[s3,server]==/' >"$environment/tools.txt"
 "$uv" pip install --quiet --python "$python" --no-deps --editable .
 sh tools/install_npm.sh "$python" azurite oidc_provider
 
+# Some of the old versions leave files to the garbage collector, which the locked ones do not.
 run_tests() {
-    "$python" -m pytest -p no:anyio -p no:cacheprovider -m "not slow and not needs_debian" --numprocesses=auto \
+    "$python" -m pytest -p no:anyio -p no:cacheprovider -W ignore::ResourceWarning \
+        -W ignore::pytest.PytestUnraisableExceptionWarning -m "not slow and not needs_debian" --numprocesses=auto \
         --maxprocesses=4 --quiet "$@"
 }
 
