@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 log = get_log(__name__)
 
+_WORTH_ASKING = 1024 * 1024
+"""Bytes from which the database is asked first whether the owner has them already; fewer are quicker stored in vain."""
+
 
 @dataclass(frozen=True, slots=True)
 class SaveRequest:
@@ -70,9 +73,10 @@ class FileIngest:
             StorageError: it could not be stored; nothing of it is left.
             CommitUnknownError: it may be recorded or not; what is left over, ``storage cleanup`` finds.
         """
-        same = await self._refer_to_same(file, request)
-        if same is not None:
-            return await self._heal(file, same)
+        if file.content.size >= _WORTH_ASKING:
+            same = await self._refer_to_same(file, request)
+            if same is not None:
+                return await self._heal(file, same)
         packed, encoding = await self._pack(file)
         new = self._row(file, packed, encoding, request)
         try:
@@ -80,11 +84,12 @@ class FileIngest:
         except BaseException:
             await uninterrupted(self._discard(new.key))
             raise
-        return await recorded_or_discarded(
+        view = await recorded_or_discarded(
             self._record(new, request),
-            is_kept=lambda view: view.key == new.key,  # Or somebody was quicker with the same bytes.
+            is_kept=lambda view: view.key == new.key,  # Or the owner has the same bytes already.
             discard=partial(self._discard, new.key),
         )
+        return view if view.key == new.key else await self._heal(file, view)
 
     async def _refer_to_same(self, file: InspectedFile, request: SaveRequest) -> FileView | None:
         """Add a reference to the same bytes, if the owner has them already."""

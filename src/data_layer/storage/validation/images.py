@@ -550,21 +550,21 @@ def _converted(image: Image.Image, profile: bytes) -> Image.Image | None:
 
 
 def _dominant_color(image: Image.Image) -> str | None:
-    small = image.resize(_COLOR_SAMPLE, Image.Resampling.BOX).convert("RGBA")
-    opaque = [pixel[:3] for pixel in _pixels(small) if pixel[3] >= _OPAQUE]
-    if not opaque:
+    sample = image.resize(_COLOR_SAMPLE, Image.Resampling.BOX)
+    small = _opaque(sample) if sample.mode == "RGBA" else sample
+    if small is None:
         return None
-    row = Image.new("RGB", (len(opaque), 1))
-    row.putdata(opaque)
-    reduced = row.quantize(_SEVERAL_COLORS, method=Image.Quantize.MEDIANCUT)
+    reduced = small.quantize(_SEVERAL_COLORS, method=Image.Quantize.MEDIANCUT)
     palette = reduced.getpalette() or []
     index, _ = Counter(reduced.tobytes()).most_common(1)[0]
     return "#{:02x}{:02x}{:02x}".format(*palette[3 * index : 3 * index + 3])
 
 
-def _pixels(image: Image.Image) -> list[tuple[int, ...]]:
+def _opaque(image: Image.Image) -> Image.Image | None:
+    """A row of those pixels that are rather opaque, without their transparency."""
     data = image.tobytes()
-    return [tuple(data[place : place + 4]) for place in range(0, len(data), 4)]
+    opaque = b"".join(data[place : place + 3] for place in range(0, len(data), 4) if data[place + 3] >= _OPAQUE)
+    return Image.frombytes("RGB", (len(opaque) // 3, 1), opaque) if opaque else None
 
 
 def _thumbnail(image: Image.Image, size: int) -> Thumbnail:

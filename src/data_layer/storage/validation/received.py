@@ -172,7 +172,9 @@ async def receive(content: FileContent, max_size: int, threads: FileThreads) -> 
     """
     if isinstance(content, bytes):
         _check_size(len(content), max_size)
-        yield await threads.run(ReceivedFile.of_bytes, content)
+        # To hash a few bytes takes less time than to hand them to a thread.
+        is_small = len(content) <= IN_MEMORY
+        yield ReceivedFile.of_bytes(content) if is_small else await threads.run(ReceivedFile.of_bytes, content)
         return
     with ExitStack() as temporary_files:
         file = temporary_files.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY, prefix="data-layer-"))
