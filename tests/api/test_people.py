@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
-import json
 import re
-import zipfile
 from collections.abc import AsyncIterator
 from email.message import EmailMessage
 from typing import Any
@@ -513,14 +510,3 @@ async def test_nothing_leaks(client: httpx.AsyncClient, data: DataLayer, inbox: 
     ]
     lines = [line for line in log.lines if "HTTP Request" not in line]  # httpx, which is the client, logs the URL.
     assert await places_of(data, secrets, lines) == []
-
-
-async def test_everything_about_oneself(client: httpx.AsyncClient, data: DataLayer) -> None:
-    await make_account(data)
-    session = await log_in(client)
-    answer = await client.get("/v1/accounts/me/export", headers=session)
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip")
-    assert answer.headers["cache-control"] == "no-store"
-    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
-        assert json.loads(archive.read("account.json"))["email"] == "ann@example.com"
-        assert archive.namelist()[-1] == "summary.json"
