@@ -4,7 +4,8 @@ Stored again and again, each time with other bytes: a screenshot as PNG (1280 by
 200 KB and one of 20 MB. On the local disk and on S3 (rclone), with one worker and with 32. Candidates, on the same
 servers in the same run:
 
-- ``data.files.save``: validated, hashed, stored, recorded in PostgreSQL; an image is decoded, and thumbnails are made;
+- ``data.files.save``: validated, hashed, stored, recorded in PostgreSQL; an image is decoded. Thumbnails follow in the
+  background, in the pauses between candidates and, after two seconds, beside the next one;
 - the same without thumbnails;
 - ``data.storage.upload``: hashed and stored, neither validated nor recorded;
 - by hand: Pillow decodes the image, SHA-256, stored, one INSERT; what an application does at least, in 32 threads;

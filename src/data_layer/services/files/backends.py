@@ -20,7 +20,7 @@ FILES = "files/"
 """Where saved files are. What is there or among the uploads, and in no row, is an orphan."""
 
 EXPORTS = "exports/"
-"""Where archives of everything about a person are. What is there and in no row is nobody's."""
+"""Where archives of everything about a person are. What is there and in no row is an orphan."""
 
 PUBLIC_PATH = "/a/"
 """Where files with a permanent address are served."""
