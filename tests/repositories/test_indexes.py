@@ -151,6 +151,7 @@ QUERIES: dict[str, Callable[[UnitOfWork], Awaitable[Any]]] = {
     "uq_stored_files_owner_id_sha256_content_type": lambda tx: tx.files.find_same(SOMEONE, "0" * 64, "image/png"),
     "ix_stored_files_parent_id": lambda tx: tx.stored_files.count(parent_id=SOMEONE),
     "ix_stored_files_unreferenced": lambda tx: tx.stored_files.unreferenced(older_than=DAY, after=None, limit=9),
+    "ix_stored_files_thumbnails_pending": lambda tx: tx.stored_files.without_thumbnails(older_than=DAY, limit=9),
     "ix_stored_files_unfinished": lambda tx: tx.stored_files.half_deleted(older_than=DAY, limit=9),
     "ix_file_references_file_id": lambda tx: tx.files.count(file_id=SOMEONE),
     "ix_file_references_owner_id_id": lambda tx: tx.files.views(owner_id=SOMEONE),
