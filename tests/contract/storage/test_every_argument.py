@@ -22,6 +22,7 @@ from data_layer.errors import (
     FileChangedInStorageError,
     FileExistsInStorageError,
     FileNotFoundInStorageError,
+    FileTooLargeError,
     InvalidStorageKeyError,
     InvalidValueError,
     NotSupportedByStorageError,
@@ -38,6 +39,7 @@ pytestmark = pytest.mark.slow
 CONTENT = bytes(range(256)) * 4
 KEYS = {"key", "keys", "source", "target", "prefix"}
 ANSWERS = (
+    FileTooLargeError,
     FileNotFoundInStorageError,
     FileExistsInStorageError,
     FileChangedInStorageError,

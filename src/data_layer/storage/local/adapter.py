@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_layer.errors import NotInitializedError, StorageUnavailableError
 from data_layer.observability.log import get_log
-from data_layer.storage.arguments import check_age, check_flag, check_handler, check_keys, check_range
+from data_layer.storage.arguments import check_age, check_flag, check_handler, check_integer, check_keys, check_range
 from data_layer.storage.conditions import Condition
 from data_layer.storage.content import BATCH_SIZE, batches
 from data_layer.storage.keys import is_key, split_key, split_prefix
@@ -146,7 +146,11 @@ class LocalStorage:
             check_sha256(sha256),
             Condition(overwrite, if_match),
         )
-        draft = Draft(self._folder, destination, self._max_file_size if max_size is None else max_size)
+        draft = Draft(
+            self._folder,
+            destination,
+            self._max_file_size if max_size is None else check_integer(max_size, field="max_size"),
+        )
         if isinstance(content, bytes):
             with translated_for_writing(key):
                 await self._threads.run_until_cancelled(draft.abandon, draft.store, content)

@@ -22,7 +22,7 @@ from data_layer.errors import (
     StorageUnavailableError,
 )
 from data_layer.observability.log import get_log
-from data_layer.storage.arguments import check_age, check_handler, check_keys, check_range
+from data_layer.storage.arguments import check_age, check_handler, check_integer, check_keys, check_range
 from data_layer.storage.conditions import Condition
 from data_layer.storage.keys import split_key, split_prefix
 from data_layer.storage.metadata import Description, check_sha256
@@ -166,7 +166,7 @@ class ObjectStorage(ABC):
             description,
             condition,
             sha256=check_sha256(sha256),
-            max_size=self._max_file_size if max_size is None else max_size,
+            max_size=self._max_file_size if max_size is None else check_integer(max_size, field="max_size"),
             one_request=self.one_request,
             threads=threads,
         )
