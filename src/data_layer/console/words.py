@@ -177,6 +177,8 @@ MAINTENANCE = {
     "uploads_abandoned": N_("Unfinished uploads removed"),
     "objects_removed": N_("Objects removed from the storage"),
     "images_given_thumbnails": N_("Images given their small pictures"),
+    "exports_expired": N_("Exports whose time was over"),
+    "exports_removed": N_("Old exports removed from the list"),
     "audit_partitions_made": N_("Months of the audit trail made"),
     "audit_partitions_dropped": N_("Months of the audit trail dropped"),
     "audit_partitions_moved": N_("Months of the audit trail moved"),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from data_layer.repositories.files import PageImage
-from data_layer.services.files.backends import PUBLIC_PATH
+from data_layer.services.files.backends import PUBLIC_NAME, PUBLIC_PATH
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
@@ -30,14 +30,13 @@ MOST_NAMED = 1000
 
 _ENTITY = r"&(?:quot|apos|lt|gt|#0{0,4}3[49]|#x0{0,4}2[27]);"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
-_OWN_NAME = r"[A-Za-z0-9_-]{22}\.[a-z0-9]{1,8}"
 _HOST = r"""https?://[^\s"'<>()\\`/]{1,255}"""
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _LOCAL = re.compile(rf"(?:{_HOST})?{LOCAL_PATH}({_NAME})(?:#{_UUID})?")
-_OWN = re.compile(rf"(?:{_HOST})?{PUBLIC_PATH}({_OWN_NAME})(?:#{_UUID})?")
+_OWN = re.compile(rf"(?:{_HOST})?{PUBLIC_PATH}({PUBLIC_NAME})(?:#{_UUID})?")
 _ADDRESSES = re.compile(
     # Ours, as it was shown or as it was published.
-    rf"(?:{_HOST}|(?<![\w.~%/-])){PUBLIC_PATH}(?P<own>{_OWN_NAME})(?:\#{_UUID})?"
+    rf"(?:{_HOST}|(?<![\w.~%/-])){PUBLIC_PATH}(?P<own>{PUBLIC_NAME})(?:\#{_UUID})?"
     # Local, without a host.
     rf"|(?<![\w.~%/-]){LOCAL_PATH}{_NAME}(?:\#{_UUID})?"
     # Anything else. In an attribute a quotation mark may be written as an entity.
@@ -56,11 +55,6 @@ def local_names(text: str) -> set[str]:
 def is_local_name(name: str) -> bool:
     """Whether a local asset may be called so."""
     return _LOCAL.fullmatch(f"{LOCAL_PATH}{name}") is not None
-
-
-def is_own_name(name: str) -> bool:
-    """Whether a permanent address may end so."""
-    return re.fullmatch(_OWN_NAME, name) is not None
 
 
 def addresses_in(text: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -156,9 +157,18 @@ def new_folder() -> str:
     return f"{FILES}{name[:2]}/{name}"
 
 
+PUBLIC_NAME = r"[A-Za-z0-9_-]{22}\.[a-z0-9]{1,8}"
+"""The form of the ends of permanent addresses, as a regular expression."""
+
+
 def public_name(content_type: str) -> str:
     """A name that cannot be guessed (128 random bits), with the extension that belongs to the type."""
     return f"{secrets.token_urlsafe(16)}.{_EXTENSIONS.get(content_type, 'txt')}"
+
+
+def is_public_name(name: str) -> bool:
+    """Whether a permanent address may end so."""
+    return re.fullmatch(PUBLIC_NAME, name) is not None
 
 
 def original_key(folder: str, content_type: str) -> str:

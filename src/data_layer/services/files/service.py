@@ -19,6 +19,7 @@ from data_layer.services.files.backends import (
     THUMBNAIL_TYPE,
     StorageBackends,
     headers_of,
+    is_public_name,
     public_name,
     require_size,
 )
@@ -294,6 +295,8 @@ class FileService:
         Raises:
             NotFoundError: there is nothing at this address.
         """
+        if not is_public_name(name):
+            raise NotFoundError("no file has a permanent address of this form")
         async with self._transactions() as tx:
             return await tx.files.public_view(name)
 

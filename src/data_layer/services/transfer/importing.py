@@ -55,10 +55,9 @@ from data_layer.schemas.generations import (
 from data_layer.schemas.images import NewImage
 from data_layer.schemas.lineage import ReceivedGeneration, ReceivedVariant
 from data_layer.schemas.projects import ProjectDraft
-from data_layer.services.files.backends import public_name
+from data_layer.services.files.backends import is_public_name, public_name
 from data_layer.services.files.sources import decode_data_url
 from data_layer.services.generations.text import storable_json
-from data_layer.services.page_images import is_own_name
 from data_layer.services.pages import IMAGE_TYPES
 from data_layer.services.transfer import reports
 from data_layer.services.transfer.archives import described_list, read_archive, read_part
@@ -429,7 +428,7 @@ class Importer:
         if not is_hash or saved.content_type not in IMAGE_TYPES:
             return
         given = names if isinstance(names, list) else []
-        earlier = [name for name in given if isinstance(name, str) and is_own_name(name)]
+        earlier = [name for name in given if isinstance(name, str) and is_public_name(name)]
         with suppress(DuplicateError):  # An archive that names one twice is not ours.
             async with self._targets.transactions() as tx:
                 await tx.files.name_asset(
