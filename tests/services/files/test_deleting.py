@@ -90,14 +90,16 @@ async def test_a_removed_image_or_code_takes_its_files_along(data: DataLayer, pr
     code = make_code(project)
     async with data.transaction() as tx:
         tx.add(code)
-    await data.files.save(picture(), owner_id=owner.id, attached_to=Attachment(code_id=code.id))
+    await with_thumbnails(
+        data, await data.files.save(picture(), owner_id=owner.id, attached_to=Attachment(code_id=code.id))
+    )
     async with data.transaction() as tx:
         await tx.codes.delete(await tx.codes.get(code.id))
     assert await keys(data) == []
 
 
 async def test_a_deleted_account_leaves_no_file(data: DataLayer, owner: User, project: Project) -> None:
-    await data.files.save(picture(), owner_id=owner.id)
+    await with_thumbnails(data, await data.files.save(picture(), owner_id=owner.id))
     await data.files.save(PAGE, owner_id=owner.id, attached_to=Attachment(project_id=project.id))
     async with data.transaction() as tx:
         await tx.users.delete(await tx.users.get(owner.id))
@@ -115,7 +117,7 @@ async def test_files_stay_when_the_removal_is_rolled_back(data: DataLayer, owner
 
 
 async def test_a_key_in_a_row_of_the_owner_keeps_the_bytes(data: DataLayer, owner: User, project: Project) -> None:
-    saved = await data.files.save(picture(), owner_id=owner.id)
+    saved = await with_thumbnails(data, await data.files.save(picture(), owner_id=owner.id))
     async with data.transaction() as tx:
         (await tx.projects.get(project.id)).original_image = saved.key
     await data.files.delete(saved.id, owner_id=owner.id)
@@ -187,7 +189,7 @@ async def until_gone(data: DataLayer, gone: list[str]) -> None:
 async def test_a_storage_that_is_away_does_not_keep_other_maintenance_from_being_done(
     data: DataLayer, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await data.files.save(picture(), owner_id=owner.id, expires_in=HOUR)
+    await with_thumbnails(data, await data.files.save(picture(), owner_id=owner.id, expires_in=HOUR))
     async with data.transaction() as tx:
         await tx.execute(text("UPDATE file_references SET expires_at = now() - interval '1 s'"))
 
@@ -201,7 +203,7 @@ async def test_a_storage_that_is_away_does_not_keep_other_maintenance_from_being
 
 
 async def test_a_signed_url_ends_with_its_file(data: DataLayer, owner: User) -> None:
-    file = await data.files.save(picture(), owner_id=owner.id, expires_in=HOUR)
+    file = await with_thumbnails(data, await data.files.save(picture(), owner_id=owner.id, expires_in=HOUR))
     assert file.expires_at is not None
     signed = await data.files.signed_url(file.id, owner_id=owner.id, expires_in=2 * HOUR)
     assert abs(signed.expires_at - file.expires_at) <= timedelta(seconds=2)
