@@ -249,7 +249,7 @@ class ThumbnailMaker:
             for row in rows if is_ours else ():
                 tx.files.add_object(row)
         if rows and is_ours:
-            log.info("thumbnails_made", key=image.key, thumbnails=len(rows))
+            log.debug("thumbnails_made", key=image.key, thumbnails=len(rows))
         return is_ours
 
     async def _discard(self, image: ObjectRecord, rows: Sequence[StoredFile]) -> None:
