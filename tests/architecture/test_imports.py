@@ -8,7 +8,7 @@ import pytest
 
 from .source import all_modules
 
-EVERYWHERE = {"settings", "concurrency", "errors", "context", "extras", "observability"}
+EVERYWHERE = {"settings", "concurrency", "durability", "errors", "context", "extras", "observability"}
 
 ROWS = {"entities", "schemas", "database"}
 PORTS = {"cache", "storage"}
@@ -18,6 +18,7 @@ FACE = EVERYWHERE | {"entities.enums", "schemas", "services", "storage", "layer"
 
 MAY_IMPORT: dict[str, set[str]] = {
     "concurrency": set(),
+    "durability": set(),
     "errors": set(),
     "environment": {"errors"},
     "extras": {"errors"},

@@ -96,8 +96,8 @@ async def finish(
 ) -> Response:
     """The redirect URI to register at the issuer. Only a browser that has begun to log in here gets in.
 
-    Where linking an identity was begun (``POST /v1/accounts/me/identities/{provider}/link``), it is linked. Who asks
-    for ``text/html``, as browsers do, gets a failure as a page.
+    Where linking an identity was begun (``POST /v1/accounts/me/identities/{provider}/link``), it is linked. A
+    client that accepts ``text/html``, as browsers do, gets a failure as a page.
     """
     name = cookie_name(answer.state)
     cookie = None if name is None else cookie_of(call, name)

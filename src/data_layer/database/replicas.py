@@ -2,7 +2,7 @@
 
 Replica freshness is measured without comparing clocks: the primary's position in its log is noted four times a second,
 and a replica that has replayed the position noted at a certain time shows everything that was committed before that
-time. A caller who has written reads from replicas that have replayed the position after its own commit (PostgreSQL
+time. After a write, its caller reads from replicas that have replayed the position after its own commit (PostgreSQL
 manual, "Backup Control Functions": ``pg_current_wal_flush_lsn``, ``pg_last_wal_replay_lsn``).
 """
 

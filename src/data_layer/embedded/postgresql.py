@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from data_layer.durability import sync_folder
 from data_layer.embedded.binaries import POSTGRESQL_MAJOR
 from data_layer.embedded.folders import account_name, nobody
 from data_layer.embedded.processes import exists, kill_all_in, run_program, serves, stop_stranger
@@ -172,7 +173,7 @@ class PostgresqlServer(Server):
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
-        _make_durable(self.folder)
+        sync_folder(self.folder)
 
     async def _run_initdb(self, initdb: Path, new: Path) -> None:
         command = [str(initdb), f"--pgdata={new}", *_INITDB]
@@ -202,12 +203,3 @@ class PostgresqlServer(Server):
 
 def _quoted(folder: Path) -> str:
     return '"' + str(folder).replace('"', '""') + '"'
-
-
-def _make_durable(folder: Path) -> None:
-    """Have the names in the folder, such as that of a file just moved there, survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

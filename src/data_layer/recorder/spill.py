@@ -23,6 +23,7 @@ from typing import Any
 
 import orjson
 
+from data_layer.durability import sync_folder
 from data_layer.observability.log import get_log
 from data_layer.recorder.protocol import Media
 
@@ -97,7 +98,7 @@ class SpillFolder:
         partial = self._partial(key)
         _write(partial / _RECORD, content)
         partial.rename(self._folder / key)
-        _sync(self._folder)
+        sync_folder(self._folder)
         return True
 
     def drop(self, key: str) -> None:
@@ -184,11 +185,3 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

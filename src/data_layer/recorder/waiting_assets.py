@@ -23,6 +23,7 @@ from uuid import UUID, uuid4
 
 import orjson
 
+from data_layer.durability import sync_folder
 from data_layer.observability.log import get_log
 
 log = get_log(__name__)
@@ -116,6 +117,7 @@ class WaitingAssets:
             file.flush()
             os.fsync(file.fileno())
             partial.rename(path)
+            sync_folder(self._folder)
         except BaseException:
             file.close()
             raise

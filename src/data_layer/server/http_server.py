@@ -74,7 +74,7 @@ class HttpServer:
     async def take(self, connection: socket.socket) -> None:
         """Answer a connection that was accepted elsewhere, once this server has started."""
         server = self._server
-        while not (server.started or server.should_exit):  # noqa: ASYNC110  (uvicorn tells nobody)
+        while not (server.started or server.should_exit):  # noqa: ASYNC110  (uvicorn has no event for it)
             await asyncio.sleep(_STARTING_SECONDS)
         if server.should_exit:
             connection.close()

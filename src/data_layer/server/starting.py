@@ -157,7 +157,7 @@ def taking_over(channel: socket.socket | None, http: HttpServer) -> Iterator[Non
     """Answer the connections that the supervisor hands over, for the block.
 
     Args:
-        channel: brings them; None where there is no supervisor.
+        channel: brings them; None for a process without a supervisor.
         http: answers them.
     """
     if channel is None:

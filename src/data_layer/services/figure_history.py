@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from data_layer.concurrency import cancel_and_wait
@@ -138,34 +138,27 @@ def _merged(ours: Iterable[FigureSample], others: Iterable[FigureSample]) -> tup
 
 
 def _sample_of(figures: Statistics, process: str) -> FigureSample:
-    database, cache, storage = figures.database, figures.cache, figures.storage
-    sample = FigureSample(taken_at=figures.taken_at, process=process)
-    if database is not None:
-        sample = sample.model_copy(
-            update={
-                "database_size": database.size,
-                "connections": database.server_connections,
-                "block_hit_rate": database.hit_rate,
-                "commits": database.commits,
-                "waiting_for_locks": database.waiting_for_locks,
-            }
-        )
-    if cache is not None:
-        sample = sample.model_copy(
-            update={
-                "cache_size": cache.server_memory_used,
-                "cache_hit_rate": cache.hit_rate,
-                "keys": cache.keys,
-                "near_size": cache.near.size,
-                "latency_ms": cache.latency_p50_ms,
-            }
-        )
-    if storage is not None:
-        sample = sample.model_copy(
-            update={
-                "stored_size": storage.total_size,
-                "file_count": storage.file_count,
-                "free_size": storage.free_size,
-            }
-        )
-    return sample
+    found: dict[str, Any] = {"taken_at": figures.taken_at, "process": process}
+    if (database := figures.database) is not None:
+        found |= {
+            "database_size": database.size,
+            "connections": database.server_connections,
+            "block_hit_rate": database.hit_rate,
+            "commits": database.commits,
+            "waiting_for_locks": database.waiting_for_locks,
+        }
+    if (cache := figures.cache) is not None:
+        found |= {
+            "cache_size": cache.server_memory_used,
+            "cache_hit_rate": cache.hit_rate,
+            "keys": cache.keys,
+            "near_size": cache.near.size,
+            "latency_ms": cache.latency_p50_ms,
+        }
+    if (storage := figures.storage) is not None:
+        found |= {
+            "stored_size": storage.total_size,
+            "file_count": storage.file_count,
+            "free_size": storage.free_size,
+        }
+    return FigureSample(**found)

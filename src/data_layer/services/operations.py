@@ -37,7 +37,7 @@ class OperationService:
     Args:
         transactions: where it is asked who may.
         schema: where the tables stand.
-        examine: has the doctor look at everything, and passes on what he finds.
+        examine: has the doctor look at everything, and passes on each finding.
         levels: what operators have changed.
         log_level: LOG_LEVEL.
     """

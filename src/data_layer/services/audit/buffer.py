@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from data_layer.concurrency import Backoff, cancel_and_wait, is_set_within
 from data_layer.database.engine import Database
+from data_layer.durability import sync_folder
 from data_layer.errors import ConflictError, DatabaseError, DataLayerError, InvalidValueError
 from data_layer.observability.log import get_log
 from data_layer.repositories.audit_rows import Row, copy_rows, insert_lines, line_of, without_user
@@ -258,7 +259,7 @@ class Claim:
     def finish(self) -> None:
         """Remove the file: all its entries were written."""
         self._path.unlink(missing_ok=True)
-        _sync(self._path.parent)
+        sync_folder(self._path.parent)
 
     def close(self) -> None:
         """Let others have it."""
@@ -299,7 +300,7 @@ class SpillFolder:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise
-        _sync(self._folder)
+        sync_folder(self._folder)
         return True
 
     def reject(self, line: bytes) -> None:
@@ -358,11 +359,3 @@ class SpillFolder:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
             file.write(line + b"\n")
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -33,7 +33,7 @@ _FILE_NAME = "export.zip"
 
 @checks_arguments
 class ExportService:
-    """Archives of everything about a person, ``data.exports``, which one of the processes that serve makes.
+    """Archives of everything about a person, ``data.exports``, which one of the serving processes makes.
 
     ``data.personal_data.export`` makes the same archive for a caller that waits for it.
 
@@ -59,7 +59,7 @@ class ExportService:
 
         Raises:
             PermissionDeniedError: for anybody else, or an account that is not active.
-            NotFoundError: there is no such account.
+            NotFoundError: the account does not exist.
         """
         async with self._transactions() as tx:
             # Two requests at the same moment come one after the other; an account that is being erased is gone first.

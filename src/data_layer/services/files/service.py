@@ -169,7 +169,7 @@ class FileService:
         once, and waits for at most five seconds: after that, or where they cannot be made, there are none.
 
         Raises:
-            NotFoundError: there is no such file.
+            NotFoundError: the owner has no file with this id.
         """
         view = await self.stat(file_id, owner_id=owner_id)
         return (await self._with_thumbnails(view)).thumbnails

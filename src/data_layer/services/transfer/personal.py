@@ -92,7 +92,7 @@ class ExportProgress:
 
 
 class PersonalArchives:
-    """Makes archives, for somebody who has asked whether that is allowed.
+    """Makes archives; the caller has checked that it is allowed.
 
     Args:
         transactions: where identities are read.
@@ -114,7 +114,7 @@ class PersonalArchives:
 
         Raises:
             PermissionDeniedError: the account is not active.
-            NotFoundError: there is no such account.
+            NotFoundError: the account does not exist.
         """
         async with self._transactions() as tx:
             user = await tx.users.get(user_id)
@@ -155,7 +155,7 @@ class PersonalDataService:
 
         Raises:
             PermissionDeniedError: for anybody else, or an account that is not active.
-            NotFoundError: there is no such account.
+            NotFoundError: the account does not exist.
         """
         async with self._transactions() as tx:
             await load_authorized(tx, actor, Permission.EXPORT_ACCOUNT, user_id, lock=False)
