@@ -193,12 +193,13 @@ class Container:
     """Links by which anybody may read one page."""
     pages: PageService
     previews: PreviewService
+    """Pages of variants at addresses that need no cookie."""
     personal_data: PersonalDataService
     """Everything about one person, for that person."""
     exports: ExportService
     """The same as jobs, whose archives can be had for a while."""
     idempotency: IdempotentRequests
-    """Pages of variants at addresses that need no cookie."""
+    """Requests that are carried out once, however often they are sent."""
     maintenance: MaintenanceService
     """Removes what has expired, and makes and drops partitions of the audit trail."""
     seed: SeedService
