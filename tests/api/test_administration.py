@@ -134,14 +134,22 @@ async def test_deleting_the_own_account(data: DataLayer, client: httpx.AsyncClie
     await make_account(data)
     session = await logged_in(client, "ann@example.com")
     path = "/v1/accounts/me/delete"
-    refused = await client.post(path, json={"email": "bob@example.com"}, headers=session)
-    assert (refused.status_code, refused.json()["fields"][0]["field"]) == (422, "email")
-    assert (await client.post(path, json={"email": " Ann@Example.com"}, headers=session)).status_code == 204
+    for body, field in [
+        ({"email": "bob@example.com", "password": PASSWORD}, "email"),
+        ({"email": "ann@example.com"}, "password"),
+    ]:
+        refused = await client.post(path, json=body, headers=session)
+        assert (refused.status_code, refused.json()["fields"][0]["field"]) == (422, field)
+    wrong = {"email": "ann@example.com", "password": "a wrong horse"}
+    assert code_of(await client.post(path, json=wrong, headers=session)) == (401, "invalid_credentials")
+    confirmed = {"email": " Ann@Example.com", "password": PASSWORD}
+    assert (await client.post(path, json=confirmed, headers=session)).status_code == 204
     assert (await client.get("/v1/accounts/me", headers=session)).status_code == 401
     assert await data.accounts.list(SYSTEM) == []
     admin = await make_account(data, "admin@example.com", role=UserRole.ADMIN)
     session = await logged_in(client, admin.email)
-    assert code_of(await client.post(path, json={"email": admin.email}, headers=session)) == (409, "last_admin")
+    last = confirmed | {"email": admin.email}
+    assert code_of(await client.post(path, json=last, headers=session)) == (409, "last_admin")
 
 
 async def test_statistics_are_for_administrators_alone(data: DataLayer, client: httpx.AsyncClient) -> None:

@@ -150,7 +150,7 @@ async def refine(orders: Orders) -> None:
             await client.shares.revoke(share.share.id)
             assert (await anybody.get(address)).status_code == 404
 
-        await client.accounts.delete(email=EMAIL)
+        await client.accounts.delete(email=EMAIL, password=PASSWORD)
         for refused in (client.accounts.get(), client.log_in(EMAIL, PASSWORD)):
             try:
                 await refused

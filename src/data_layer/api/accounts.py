@@ -9,6 +9,7 @@ from fastapi import BackgroundTasks, Response
 
 from data_layer.api.mails import queue_mail
 from data_layer.api.request_models import (
+    AccountDeletion,
     Address,
     EmailVerification,
     NewAccount,
@@ -142,14 +143,14 @@ async def change_password(call: Call, body: PasswordChange) -> None:
     )
 
 
-@routes.post("/me/delete", summary="Delete the own account", status_code=204, errors=[409])
-async def delete(call: Call, body: Address, response: Response) -> None:
+@routes.post("/me/delete", summary="Delete the own account", status_code=204, errors=[401, 409, 429])
+async def delete(call: Call, body: AccountDeletion, response: Response) -> None:
     """For good: personal data, sessions, projects, images and files. ``email`` must be the address of the account.
 
-    409 for the last active administrator.
+    The password, or a second factor, is asked for once more. 409 for the last active administrator.
     """
     own = await call.data.accounts.get(call.actor, call.user_id)
     if login_name(body.email) != own.email:
         raise InvalidValueError("email is not the address of this account, so nothing was deleted", field="email")
-    await call.data.accounts.delete(call.actor, call.user_id)
+    await call.data.accounts.delete(call.actor, call.user_id, **body.shown)
     response.delete_cookie(COOKIE, **_COOKIE | {"samesite": "lax"})

@@ -122,6 +122,12 @@ class LinkBeginning(Confirmation):
     next: Annotated[str, StringConstraints(max_length=1024)] = "/"
 
 
+class AccountDeletion(Confirmation):
+    """An account to delete: its address, and who wants it deleted."""
+
+    email: Email
+
+
 class PasskeyLogin(Body):
     """Somebody who logs in with a passkey alone.
 

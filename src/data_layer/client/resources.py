@@ -169,15 +169,37 @@ class AccountsCalls(Resource):
             UserFull, Call("PATCH", "/v1/accounts/me/preferences", body={"preferences": preferences})
         )
 
-    async def delete(self, *, email: str) -> None:
+    async def delete(
+        self,
+        *,
+        email: str,
+        code: str | Unset | None = UNSET,
+        recovery_code: str | Unset | None = UNSET,
+        passkey: Mapping[str, Any] | Unset | None = UNSET,
+        password: str | Unset | None = UNSET,
+        challenge: str | Unset | None = UNSET,
+    ) -> None:
         """Delete the own account.
 
         For good: personal data, sessions, projects, images and files. ``email`` must be the address of the
         account.
 
-        409 for the last active administrator.
+        The password, or a second factor, is asked for once more. 409 for the last active administrator.
         """
-        await self.transport.respond(Call("POST", "/v1/accounts/me/delete", body={"email": email}))
+        await self.transport.respond(
+            Call(
+                "POST",
+                "/v1/accounts/me/delete",
+                body={
+                    "code": code,
+                    "recovery_code": recovery_code,
+                    "passkey": passkey,
+                    "password": password,
+                    "challenge": challenge,
+                    "email": email,
+                },
+            )
+        )
 
     async def get(self) -> UserFull:
         """Read the own account.

@@ -101,7 +101,7 @@ ENDINGS: dict[str, Callable[[DataLayer, Actor, object], Awaitable[object]]] = {
     "demote": lambda data, actor, user_id: data.accounts.set_role(actor, user_id, UserRole.MODERATOR),  # type: ignore[arg-type]
     "suspend": lambda data, actor, user_id: data.accounts.suspend(actor, user_id, reason="tests"),  # type: ignore[arg-type]
     "deactivate": lambda data, actor, user_id: data.accounts.deactivate(actor, user_id),  # type: ignore[arg-type]
-    "delete": lambda data, actor, user_id: data.accounts.delete(actor, user_id),  # type: ignore[arg-type]
+    "delete": lambda data, actor, user_id: data.accounts.delete(actor, user_id, password=PASSWORD),  # type: ignore[arg-type]
 }
 
 

@@ -171,7 +171,7 @@ async def test_deleting_erases_everything_but_the_id_and_the_trail(data: DataLay
         image: dict[str, Any] = {"prompt": "p", "model": "m", "size": "1024x1024", "storage_key": key}
         tx.add(GeneratedImage(project_id=project.id, provider=ImageProvider.DALLE3, **image))
     before = len(await trail(data))
-    await data.accounts.delete(acting(user), user.id)
+    await data.accounts.delete(acting(user), user.id, password=PASSWORD)
     async with data.transaction() as tx:
         row = await tx.users.get(user.id)
         assert row.is_erased
@@ -187,7 +187,7 @@ async def test_deleting_erases_everything_but_the_id_and_the_trail(data: DataLay
     assert await try_to_log_in(data, "ann@example.com", PASSWORD) == "invalid_credentials"
     assert await data.accounts.list(SYSTEM) == []
     with pytest.raises(PermissionDeniedError):
-        await data.accounts.delete(acting(user), user.id)
+        await data.accounts.delete(acting(user), user.id, password=PASSWORD)
     for again in (data.accounts.delete, data.accounts.reactivate, data.accounts.unlock):
         with pytest.raises(NotFoundError):
             await again(SYSTEM, user.id)

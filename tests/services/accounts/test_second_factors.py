@@ -504,9 +504,18 @@ async def test_another_secret_of_sessions_reads_what_the_one_before_has_sealed(
     assert await code_is_right(1, session_secret=new) == "in", "using it has sealed it again"
 
 
-async def test_deleting_the_account_takes_all(data: DataLayer, ann: UserFull) -> None:
-    await add_app(data, ann)
-    await data.accounts.delete(acting(ann), ann.id)
+async def test_deleting_the_account_is_confirmed_and_takes_all(data: DataLayer, ann: UserFull) -> None:
+    app, _, _ = await add_app(data, ann)
+    with pytest.raises(InvalidValueError, match="show the password"):
+        await data.accounts.delete(acting(ann), ann.id)
+    with pytest.raises(AuthenticationError):
+        await data.accounts.delete(acting(ann), ann.id, password="a wrong horse")
+    with pytest.raises(AuthenticationError):
+        await data.accounts.delete(acting(ann), ann.id, proof=FactorProof(code="000000"))
+    assert (await data.accounts.get(acting(ann), ann.id)).status == "active", "nothing was deleted"
+    failed = [entry for entry in await trail(data) if entry.action == "security_login_failed"]
+    assert len(failed) == 2
+    await data.accounts.delete(acting(ann), ann.id, proof=FactorProof(code=app.code()))
     async with data.transaction() as tx:
         assert (await tx.second_factors.count_codes(ann.id), await tx.second_factors.count()) == (0, 0)
 

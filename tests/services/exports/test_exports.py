@@ -28,7 +28,7 @@ from data_layer.schemas.users import UserFull
 from data_layer.services.exports import worker
 from data_layer.storage import FileContent
 from tests.file_content import picture
-from tests.services.accounts.support import acting, make_account, trail
+from tests.services.accounts.support import PASSWORD, acting, make_account, trail
 from tests.services.transfer.test_personal import live
 from tests.support import forked
 
@@ -315,7 +315,7 @@ async def test_erasure_leaves_no_archive(
     if is_complete:
         held.go.set()
         assert await making == 1
-    await data.accounts.delete(acting(ann), ann.id)
+    await data.accounts.delete(acting(ann), ann.id, password=PASSWORD)
     held.go.set()
     await making
     assert await archives_stored(data) == []

@@ -119,7 +119,7 @@ async def test_who_may_have_it(data: DataLayer) -> None:
         with pytest.raises(PermissionDeniedError):
             await collected(data.personal_data.export(actor, ann.id))
     assert (await collected(data.personal_data.export(SYSTEM, ann.id))).namelist()
-    await data.accounts.delete(acting(ann), ann.id)
+    await data.accounts.delete(acting(ann), ann.id, password=PASSWORD)
     with pytest.raises(NotFoundError):
         await collected(data.personal_data.export(SYSTEM, ann.id))
 

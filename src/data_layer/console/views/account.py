@@ -182,8 +182,7 @@ async def delete(call: PageCall) -> Response:
         if login_name(fields.get("email", "")) != own.email:
             text = call.text("This is not the address of your account, so nothing was deleted.")
             return await _account(call, 422, {"delete": text})
-        await call.data.accounts.confirm_deletion(call.actor, call.user_id, **shown_in(fields))
-        await call.data.accounts.delete(call.actor, call.user_id)
+        await call.data.accounts.delete(call.actor, call.user_id, **shown_in(fields))
     except (AuthenticationError, InvalidValueError, ConflictError) as error:
         return await _account(call, 422, {"delete": reason_of(call, error)})
     response = call.go(LOGIN_PATH, "account_deleted")

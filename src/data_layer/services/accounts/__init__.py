@@ -108,7 +108,6 @@ class AccountService:
     update_profile = _method_of("_profiles", Profiles.update_profile)
     update_preferences = _method_of("_profiles", Profiles.update_preferences)
     deactivate = _method_of("_profiles", Profiles.deactivate)
-    confirm_deletion = _method_of("_profiles", Profiles.confirm_deletion)
     delete = _method_of("_profiles", Profiles.delete)
 
     list = _method_of("_administration", Administration.list)

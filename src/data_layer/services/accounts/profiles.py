@@ -11,7 +11,7 @@ import orjson
 from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, UserStatus
 from data_layer.entities.json_values import json_object_of
-from data_layer.errors import ChangedMeanwhileError, InvalidValueError, PermissionDeniedError, ValueTooLongError
+from data_layer.errors import ChangedMeanwhileError, InvalidValueError, ValueTooLongError
 from data_layer.observability.log import get_log
 from data_layer.repositories.users import account_key
 from data_layer.schemas.actors import Actor
@@ -149,7 +149,7 @@ class Profiles:
             await tx.sessions.end_all(user_id, "account_deactivated")
             return await self._apply(tx, actor, user, "Deactivated the account", {"status": UserStatus.INACTIVE})
 
-    async def confirm_deletion(
+    async def delete(
         self,
         actor: Actor,
         user_id: UUID,
@@ -158,36 +158,29 @@ class Profiles:
         proof: FactorProof | None = None,
         challenge: str | None = None,
     ) -> None:
-        """Make sure that it is the owner who wants the account deleted, and not somebody who found a session open.
+        """Erase an account for good: personal data, sessions, projects, images and files.
+
+        The id stays, and so does the audit trail. Files are removed after the commit. The address is free again.
 
         Args:
-            actor: the owner.
-            user_id: the owner.
+            actor: the owner, who confirms it, or an administrator.
+            user_id: whose account.
             password: that of the account, if it has one.
             proof: or else a second factor.
             challenge: of ``begin_confirmation``, where a passkey has answered it.
 
         Raises:
-            PermissionDeniedError: for anybody but the owner.
-            AuthenticationError: what was shown is not right; see ``remove_factor``.
+            AuthenticationError: what the owner has shown is not right; see ``remove_factor``.
             InvalidValueError: neither password nor proof was shown, and the account has one of them.
-        """
-        if actor.user_id != user_id:
-            raise PermissionDeniedError("only the owner of an account confirms that it is to be deleted")
-        shown: dict[str, Any] = {"password": password, "proof": proof, "challenge": challenge}
-        async with self._confirmations.confirmed(actor, Permission.DELETE_ACCOUNT, user_id, **shown):
-            log.info("deletion_confirmed", user_id=user_id)
-
-    async def delete(self, actor: Actor, user_id: UUID) -> None:
-        """Erase an account for good: personal data, sessions, projects, images and files.
-
-        The id stays, and so does the audit trail. Files are removed after the commit. The address is free again.
-
-        Raises:
             LastAdminError: for the last active administrator.
             NotFoundError: when there is no such account, or it was deleted already.
         """
         require(actor, Permission.DELETE_ACCOUNT, owner=user_id)
+        if actor.user_id == user_id:
+            # In a transaction of its own: it locks the user's row before levels, and the deletion after them.
+            shown: dict[str, Any] = {"password": password, "proof": proof, "challenge": challenge}
+            async with self._confirmations.confirmed(actor, Permission.DELETE_ACCOUNT, user_id, **shown):
+                log.info("deletion_confirmed", user_id=user_id)
         async with self._dependencies.transactions() as tx:
             # Levels before the user's row, as logging in locks them.
             await self._throttle.forget(tx, (await tx.users.get(user_id)).email)
