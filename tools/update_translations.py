@@ -1,7 +1,8 @@
 """Bring the texts of the console into the files of its translators; `make translations`.
 
-New texts are added to each ``console.po`` without a translation, and those that are gone are removed. The tests refuse
-a file that does not hold exactly the texts of the console, or leaves one out.
+They are those of its pages, of the doctor and of the audit trail. New texts are added to each ``console.po`` without a
+translation, and those that are gone are removed. The tests refuse a file that does not hold exactly these texts, or
+leaves one out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
+from texts_of_services import of_audit_trail, of_doctor
 
 CONSOLE = Path(__file__).parents[1] / "src" / "data_layer" / "console"
 _METHODS = [("**.py", "python"), ("templates/**.html", "jinja2")]
@@ -21,12 +23,14 @@ _HEADER = "# The texts of the console in PROJECT, see tools/update_translations.
 
 
 def extracted() -> Catalog:
-    """The texts of all pages."""
+    """The texts of all pages, and what they show of services."""
     catalog = Catalog(project="data-layer", charset="utf-8")
     found = extract_from_dir(CONSOLE, method_map=_METHODS, options_map=_OPTIONS, keywords=_KEYWORDS)
     for path, _line, message, _comments, context in sorted(found, key=lambda each: each[0]):
         # Without lines: each change of a template would change every file of every language.
         catalog.add(message, locations=[(path, None)], context=context)  # type: ignore[list-item]
+    for said in sorted(of_doctor() | of_audit_trail()):
+        catalog.add(said.text, locations=[(f"../{said.path}", None)])  # type: ignore[list-item]
     return catalog
 
 

@@ -332,5 +332,6 @@ async def test_a_level_is_changed_for_a_while_and_recorded(data: DataLayer, sett
     entries = [entry for entry in page.entries if entry.resource_type == "log"]
     assert [entry.description for entry in entries] == [
         "Reset the levels of the log",
-        "Changed the level of the log to debug",
+        "Changed the level of the log",
     ]
+    assert [entry.model_dump()["new_values"] for entry in entries] == [{}, {"level": "debug"}]

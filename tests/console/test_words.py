@@ -10,7 +10,9 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+import texts_of_services
 from fastapi import FastAPI
+from texts_of_services import UntranslatableError, of_audit_trail, of_doctor
 
 from data_layer import DataLayer, Settings
 from data_layer.config import ExaminedSettings
@@ -21,6 +23,7 @@ from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel, CodeStack, StorageKind, UserRole
 from data_layer.layer.doctor import open_doctor
 from data_layer.recorder.tape import _EVENTS
+from data_layer.schemas.doctor import Text
 from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.schemas.operations import LogLevel
 from data_layer.services.files.cleanup import CleanupReport
@@ -92,6 +95,61 @@ def test_each_word_is_german_in_german() -> None:
         for name, english in known.items():
             word = german.word(name, known)
             assert word != english or word in SAME_IN_GERMAN, f"{name}: {english}"
+
+
+def test_what_the_doctor_says_is_translated_with_its_values() -> None:
+    languages = Languages().all
+    reason = Text.verbatim("<b>no pg_hba.conf entry</b>")
+    text = Text("the replica %(name)s: %(reason)s", {"name": "a<b", "reason": reason})
+    assert languages["en"].sentence(text) == "the replica a&lt;b: &lt;b&gt;no pg_hba.conf entry&lt;/b&gt;"
+    assert languages["de"].sentence(text) == (
+        'das Replikat a&lt;b: <span lang="en">&lt;b&gt;no pg_hba.conf entry&lt;/b&gt;</span>'
+    )
+    late = Text("no answer within %(seconds)s s", {"seconds": 1234.5})
+    assert languages["de"].sentence(late) == "keine Antwort innerhalb von 1.234,5 s"
+    assert str(late) == "no answer within 1234.5 s"
+
+
+async def test_the_doctor_speaks_german(data: DataLayer, app: FastAPI) -> None:
+    admin = await visit(data, app, "admin", UserRole.ADMIN)
+    async with aclosing(admin.client):
+        page = (await admin.client.get(f"{ADMIN}/doctor", headers={"accept-language": "de"})).text
+    assert "Zertifikat" in page or "alles bleibt auf diesem Rechner" in page
+    assert "darf alle Tabellen lesen und schreiben" in page
+    assert '<span lang="en">' not in page, "nothing that is well is in the words of a server"
+
+
+async def test_entries_are_german_and_those_of_applications_as_they_are(data: DataLayer, app: FastAPI) -> None:
+    admin = await visit(data, app, "admin", UserRole.ADMIN)
+    async with data.transaction() as tx:
+        for description in ("Le client a changé de forfait", ""):
+            tx.add(AuditLog.user_action(AuditAction.USER_UPDATE_PROFILE, admin.id, description))
+    async with aclosing(admin.client):
+        page = (await admin.client.get(f"{ADMIN}/audit", headers={"accept-language": "de"})).text
+    assert '<span title="Session began">Sitzung begonnen</span>' in page
+    assert "<span>Le client a changé de forfait</span>" in page
+    assert "<span></span>" in page
+    assert "Project-Id-Version" not in page, "what gettext answers to nothing"
+
+
+def test_services_say_what_translators_can_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {"the last snapshot", "%(name)s is installed", "set it"} <= {said.text for said in of_doctor()}
+    assert {"Login failed", "Recorded a generation", "The project is archived now"} <= {
+        said.text for said in of_audit_trail()
+    }
+    monkeypatch.setattr(texts_of_services, "PACKAGE", tmp_path)
+    module = tmp_path / "services" / "doctor" / "new.py"
+    module.parent.mkdir(parents=True)
+    for code, find in (
+        ('ok(f"{name} is there")', of_doctor),
+        ('warning("%(name)s is there", "see %(file)s", name=name)', of_doctor),
+        ('Text("%(name)s is there", {"nmae": name})', of_doctor),
+        ('def f(what):\n    AuditLog.user_action(a, b, what)\nf(f"Changed {name}")', of_audit_trail),
+        ("record_soon = make_row(a, TEXTS.get(b))", of_audit_trail),
+    ):
+        module.write_text(code, encoding="utf-8")
+        with pytest.raises(UntranslatableError):
+            find()
 
 
 async def test_no_page_shows_the_names_of_code(data: DataLayer, app: FastAPI) -> None:

@@ -182,7 +182,7 @@ async def test_the_doctor_asks_the_issuer(settings: Settings, issuer: Issuer) ->
 
     found = (await findings())["oidc"]
     assert found.outcome is Outcome.OK
-    assert "register the redirect URI https://service.example/v1/oidc/oidc/callback" in found.meaning
+    assert "register the redirect URI https://service.example/v1/oidc/oidc/callback" in str(found.meaning)
     issuer.steer(mode="down")
     found = (await findings())["oidc"]
-    assert (found.outcome, "answered with the status 503" in found.meaning) == (Outcome.FAILED, True)
+    assert (found.outcome, "answered with the status 503" in str(found.meaning)) == (Outcome.FAILED, True)

@@ -85,7 +85,8 @@ class _Lines:
         if finding.outcome is Outcome.SKIPPED and finding.advice is None:
             self._skipped.append(finding)
         else:
-            self._print(finding.outcome, f"{finding.part}.{finding.check}", finding.meaning, finding.advice)
+            advice = None if finding.advice is None else str(finding.advice)
+            self._print(finding.outcome, f"{finding.part}.{finding.check}", str(finding.meaning), advice)
 
     def show_skipped(self) -> None:
         if self._skipped:

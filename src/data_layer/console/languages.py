@@ -16,8 +16,10 @@ from babel.dates import format_date, format_datetime, format_time, format_timede
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_compact_decimal, format_currency, format_decimal, format_percent
+from markupsafe import Markup, escape
 
 from data_layer.console.words import OF_VALUES
+from data_layer.schemas.doctor import VERBATIM, Filling, Text
 from data_layer.web.conditions import qualities
 
 DEFAULT = "en"
@@ -43,6 +45,24 @@ class Language:
         """A message of this program; what is filled in is as it came, so templates must escape it."""
         translated = self.translations.gettext(message)
         return translated % values if values else translated
+
+    def recorded(self, description: str) -> str:
+        """What an entry of the audit trail says: ours are translated, those of applications stay as they are."""
+        return self.text(description) if description else ""
+
+    def sentence(self, text: Text) -> Markup:
+        """What the doctor says; the words of others, such as servers, are marked as English."""
+        values = {name: self._filling(value) for name, value in text.values.items()}
+        sentence = escape(self.translations.gettext(text.template))
+        if values:
+            sentence %= values
+        is_foreign = text.template == VERBATIM and self.code != DEFAULT
+        return Markup('<span lang="en">{}</span>').format(sentence) if is_foreign else sentence
+
+    def _filling(self, value: Filling) -> str:
+        if isinstance(value, Text):
+            return self.sentence(value)
+        return value if isinstance(value, str) else self.number(value)
 
     def word(self, value: str, words: Mapping[str, str] | None = None) -> str:
         """The word for what a service names in code; the name itself where there is none.

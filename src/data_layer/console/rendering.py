@@ -93,6 +93,8 @@ class Renderer:
         environment.globals.update(words=words, language=language, languages=self.languages.all, asset=self.assets.url)
         environment.filters.update(
             word=language.word,
+            sentence=language.sentence,
+            recorded=language.recorded,
             ago=language.ago,
             moment=language.moment,
             minute=language.minute,

@@ -9,7 +9,7 @@ from data_layer.config import ExaminedSettings, Settings
 from data_layer.database.address import DatabaseAddress, database_address
 from data_layer.layer.servers import embedded_servers
 from data_layer.observability.masking import Masker, secrets_of
-from data_layer.schemas.doctor import Finding
+from data_layer.schemas.doctor import Finding, Text
 from data_layer.services.doctor import cache, configuration, database, mail, openid, process, storage
 from data_layer.services.doctor.cache import CacheTarget, cache_checks
 from data_layer.services.doctor.checks import Check, CheckResult, Doctor, nothing_yet
@@ -75,10 +75,10 @@ async def examine(settings: Settings, on_finding: Callable[[Finding], None]) -> 
 
 def _used_folders(settings: Settings) -> list[UsedFolder]:
     limit = settings.audit.audit_spill_limit
-    folders = [UsedFolder(settings.spill_folder, "audit entries wait here while the database is away", limit)]
+    folders = [UsedFolder(settings.spill_folder, Text("audit entries wait here while the database is away"), limit)]
     if settings.database.is_embedded or settings.redis.is_embedded:
         own = settings.general.data_folder.absolute()
-        folders.append(UsedFolder(own, "the data of the embedded servers", _SPACE_FOR_SERVERS))
+        folders.append(UsedFolder(own, Text("the data of the embedded servers"), _SPACE_FOR_SERVERS))
     return folders
 
 
@@ -91,7 +91,7 @@ def _database_checks(examined: ExaminedSettings, stack: AsyncExitStack, time_lim
             stack.push_async_callback(target.close)
             return database_address(settings.database)
         if not (settings.general.data_folder / "postgresql").is_dir():
-            return nothing_yet(_not_made("PostgreSQL", settings))
+            return _not_made("PostgreSQL", settings)
         addresses = await stack.enter_async_context(embedded_servers(settings, valkey=False))
         stack.push_async_callback(target.close)
         return database_address(settings.database, addresses.database_url)
@@ -112,7 +112,7 @@ def _cache_checks(examined: ExaminedSettings, stack: AsyncExitStack, time_limit:
             stack.push_async_callback(target.close)
             return None
         if not (settings.general.data_folder / "valkey").is_dir():
-            return nothing_yet(_not_made("Valkey", settings))
+            return _not_made("Valkey", settings)
         addresses = await stack.enter_async_context(embedded_servers(settings, postgresql=False))
         stack.push_async_callback(target.close)
         return addresses.redis_url
@@ -155,5 +155,9 @@ def _mail_checks(examined: ExaminedSettings) -> list[Check]:
     )
 
 
-def _not_made(name: str, settings: Settings) -> str:
-    return f"embedded {name} has no data in {settings.general.data_folder.absolute()} yet; the first start makes it"
+def _not_made(name: str, settings: Settings) -> CheckResult:
+    return nothing_yet(
+        "embedded %(name)s has no data in %(folder)s yet; the first start makes it",
+        name=name,
+        folder=str(settings.general.data_folder.absolute()),
+    )

@@ -1,13 +1,61 @@
-"""What ``data-layer doctor`` finds."""
+"""What ``data-layer doctor`` finds, in texts that each face says in its language."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self, TypeAlias
+
+from pydantic import PlainSerializer
 
 from data_layer.schemas.base import Value
+
+Filling: TypeAlias = "str | int | float | Text"
+"""What stands in a place of a text: a name or code, a number, or a text of its own."""
+VERBATIM = "%(text)s"
+"""The template of what others said, such as a server; it is the same in every language."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A sentence for people, which can be translated: ``str`` has it in English.
+
+    Attributes:
+        template: English, with places such as ``%(name)s``; what translators know it by.
+        values: what stands in the places. Numbers are written as the language writes them.
+    """
+
+    template: str
+    values: Mapping[str, Filling] = field(default_factory=dict)
+
+    @classmethod
+    def verbatim(cls, text: str) -> Self:
+        """A text of somebody else, which nobody translates."""
+        return cls(VERBATIM, {"text": text})
+
+    def masked(self, mask: Callable[[str], str]) -> Text:
+        """The same with names and code as ``mask`` leaves them."""
+        return Text(self.template, {name: _masked(value, mask) for name, value in self.values.items()})
+
+    def __str__(self) -> str:
+        if not self.values:
+            return self.template
+        return self.template % {name: _english(value) for name, value in self.values.items()}
+
+
+def _masked(value: Filling, mask: Callable[[str], str]) -> Filling:
+    if isinstance(value, Text):
+        return value.masked(mask)
+    return mask(value) if isinstance(value, str) else value
+
+
+def _english(value: Filling) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+_Said = Annotated[Text, PlainSerializer(str, return_type=str)]
 
 
 class Outcome(StrEnum):
@@ -26,8 +74,8 @@ class Finding(Value):
         part: settings, process, database, cache or storage.
         check: what was looked at; together with the part a name that stays the same between versions.
         outcome: how it was.
-        meaning: what was seen, and what follows from it.
-        advice: what to do, where something is to be done.
+        meaning: what was seen, and what follows from it; English in JSON.
+        advice: what to do, where something is to be done; English in JSON.
         caused_by: the check that kept this one from being made, as ``part.check``.
         seconds: how long it took.
     """
@@ -35,8 +83,8 @@ class Finding(Value):
     part: str
     check: str
     outcome: Outcome
-    meaning: str
-    advice: str | None = None
+    meaning: _Said
+    advice: _Said | None = None
     caused_by: str | None = None
     seconds: float = 0.0
 

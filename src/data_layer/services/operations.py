@@ -101,7 +101,7 @@ class OperationService:
         if not timedelta(0) < length <= LONGEST_CHANGE:
             raise InvalidValueError("length must be longer than nothing, and a week at most", field="length")
         change = LevelChange(OURS, level.value, datetime.now(UTC).replace(microsecond=0) + length)
-        await self._record(actor, f"Changed the level of the log to {level}", {"level": level})
+        await self._record(actor, "Changed the level of the log", {"level": level})
         await asyncio.to_thread(self._replace, change)
 
     async def reset_log_levels(self, actor: Actor) -> None:

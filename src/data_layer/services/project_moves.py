@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
 
 
+_MOVES = {
+    ProjectStatus.ACTIVE: "The project is active now",
+    ProjectStatus.DRAFT: "The project is a draft now",
+    ProjectStatus.ARCHIVED: "The project is archived now",
+    ProjectStatus.COMPLETED: "The project is complete now",
+    ProjectStatus.DELETED: "The project is in the trash now",
+}
+
+
 def move_project(
     tx: UnitOfWork,
     project: Project,
@@ -36,5 +45,5 @@ def move_project(
         return
     project.status = status
     changes = changes_of(project)._asdict()
-    description = description or f"Project is {status} now"
-    tx.add(AuditLog.data_action(action, by or project.user_id, "project", project.id, description, **changes))
+    what = description or _MOVES[status]
+    tx.add(AuditLog.data_action(action, by or project.user_id, "project", project.id, what, **changes))

@@ -220,8 +220,9 @@ class ExternalIdentities:
                 setattr(user, IDENTITY_COLUMNS[provider], None)
             if user.auth_provider == provider:
                 user.auth_provider = AuthProvider.LOCAL if methods.has_password else others[0]
-            description = f"Unlinked the {provider} identity"
-            tx.add(changed(actor, AuditAction.USER_UPDATE_PROFILE, user, description))
+            entry = changed(actor, AuditAction.USER_UPDATE_PROFILE, user, "Unlinked an external identity")
+            entry.old_values |= _of(provider)
+            tx.add(entry)
             await tx.flush()
             return UserFull.model_validate(user)
 
@@ -261,7 +262,7 @@ class ExternalIdentities:
                 raise UnverifiedIdentityError("the identity was unlinked at this moment; log in another way")
             if require_usable(user, reactivate=reactivate):
                 tx.add(changed(ANONYMOUS, AuditAction.USER_UPDATE_PROFILE, user, "Reactivated by logging in"))
-            await record_login(tx, user, f"Logged in by {identity.provider}")
+            await record_login(tx, user, "Logged in with another service", new_values=_of(identity.provider))
             session = None if begin is None else await begin(tx, user.id)
             return ExternalLogin(UserFull.model_validate(user), is_new, session)
 
@@ -285,7 +286,12 @@ class ExternalIdentities:
     async def _register(self, tx: UnitOfWork, user: User, identity: ExternalIdentity) -> User:
         tx.add(user)
         _attach_to(tx, user, identity)
-        tx.add(own_entry(ANONYMOUS, AuditAction.USER_REGISTER, user.id, f"Registered by {identity.provider}"))
+        tx.add(
+            own_entry(
+                *(ANONYMOUS, AuditAction.USER_REGISTER, user.id, "Registered with another service"),
+                new_values=_of(identity.provider),
+            )
+        )
         await tx.flush()
         return user
 
@@ -383,4 +389,10 @@ def _usable_avatar(avatar: str | None) -> str | None:
 
 
 def _linked(actor: Actor, user: User, provider: AuthProvider) -> AuditLog:
-    return changed(actor, AuditAction.USER_UPDATE_PROFILE, user, f"Linked the {provider} identity")
+    entry = changed(actor, AuditAction.USER_UPDATE_PROFILE, user, "Linked an external identity")
+    entry.new_values |= _of(provider)
+    return entry
+
+
+def _of(provider: AuthProvider) -> dict[str, Any]:
+    return {"provider": str(provider)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import SecretStr
 
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
 
 _LONGEST_TEXT = 255
+_WITH_PASSWORD = {
+    "code": "Logged in with a password and an authenticator app",
+    "passkey": "Logged in with a password and a passkey",
+    "recovery_code": "Logged in with a password and a recovery code",
+}
 
 _Known: TypeAlias = "AbstractAsyncContextManager[tuple[UnitOfWork, User]]"
 """An account whose owner has shown enough to log in, in the transaction that verified it."""
@@ -214,9 +219,7 @@ class Login:
                 stored = await tx.users.secret(user_id, "password_hash")
                 self._factors.challenges.check(LOG_IN, challenge, user_id, stored)
             shown = await self._factors.use(tx, user_id, proof, pending)
-            how = (
-                "Logged in with a passkey" if is_alone else f"Logged in with a password and a {shown.replace('_', ' ')}"
-            )
+            how = "Logged in with a passkey" if is_alone else _WITH_PASSWORD[shown]
             await self._complete_login(tx, attempt, user, how, reactivate=pending.reactivate)
             yield tx, user
 
@@ -286,9 +289,9 @@ def check_texts(device_id: str | None, place: GeoLocation | None) -> None:
             )
 
 
-async def record_login(tx: UnitOfWork, user: User, description: str) -> None:
+async def record_login(tx: UnitOfWork, user: User, description: str, **fields: Any) -> None:
     """Count a login that succeeded, and write it down."""
     context = current_context()
     await tx.flush()
     await tx.users.record_login(user, ip_address=context.ip_address, user_agent=context.user_agent)
-    tx.add(own_entry(ANONYMOUS, AuditAction.USER_LOGIN, user.id, description))
+    tx.add(own_entry(ANONYMOUS, AuditAction.USER_LOGIN, user.id, description, **fields))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 from data_layer.cache.address import ServerAddress, Topology
 from data_layer.cache.inspection import CacheInspection
 from data_layer.errors import CacheError, NotInitializedError
-from data_layer.schemas.doctor import Outcome
+from data_layer.schemas.doctor import Outcome, Text
 from data_layer.services.doctor.checks import (
     Check,
     CheckResult,
     failed,
+    joined,
     judge_difference,
+    listed,
     of_error,
     ok,
     reach,
@@ -109,9 +112,14 @@ async def _locate(target: CacheTarget, locate: Locate | None) -> CheckResult:
     target.use(found)
     address = target.inspection.address
     if target.settings.is_embedded:
-        return ok(f"embedded Valkey at {address}")
-    names = {Topology.SINGLE: "one server", Topology.SENTINEL: "sentinels of", Topology.CLUSTER: "a cluster"}
-    return ok(f"the settings name {names[address.topology]} {address}")
+        return ok("embedded Valkey at %(address)s", address=str(address))
+    match address.topology:
+        case Topology.SINGLE:
+            return ok("the settings name one server: %(address)s", address=str(address))
+        case Topology.SENTINEL:
+            return ok("the settings name sentinels: %(address)s", address=str(address))
+        case Topology.CLUSTER:
+            return ok("the settings name a cluster: %(address)s", address=str(address))
 
 
 async def _reach(target: CacheTarget) -> list[CheckResult]:
@@ -148,19 +156,32 @@ async def _judge_sentinels(inspection: CacheInspection) -> list[CheckResult]:
     if not named:
         return found
     if len(named) > 1:
-        places = " and ".join(sorted(named))
         found.append(
-            failed(f"the sentinels disagree about the primary: {places}", "wait for a failover to end; else reset them")
+            failed(
+                "the sentinels disagree about the primary: %(primaries)s",
+                "wait for a failover to end; else reset them",
+                primaries=listed([Text.verbatim(name) for name in sorted(named)]),
+            )
         )
     if not found:
-        return [ok(f"all {len(sentinels)} sentinels name the primary {named.pop()}, and can elect another one")]
+        return [
+            ok(
+                "all %(number)s sentinels name the primary %(primary)s, and can elect another one",
+                number=len(sentinels),
+                primary=named.pop(),
+            )
+        ]
     well = sum(isinstance(answer, str) for answer in answers)
     if well <= len(sentinels) // 2:
-        shown = (
-            f"only {well} of {len(sentinels)} sentinels are well, which is not a majority: there will be no failover"
+        few = failed(
+            "only %(well)s of %(all)s sentinels are well, which is not a majority: there will be no failover",
+            "start the others, or see why they do not find each other",
+            well=well,
+            all=len(sentinels),
         )
-        return [failed(shown, "start the others, or see why they do not find each other"), *found]
-    return some_suffice([*found, ok(f"{well} of {len(sentinels)} name {', '.join(sorted(named))}")])
+        return [few, *found]
+    agreed = ok("%(well)s of %(all)s name %(primary)s", well=well, all=len(sentinels), primary=", ".join(sorted(named)))
+    return some_suffice([*found, agreed])
 
 
 async def _ask_sentinel(inspection: CacheInspection, sentinel: ServerAddress) -> str | CheckResult:
@@ -168,36 +189,52 @@ async def _ask_sentinel(inspection: CacheInspection, sentinel: ServerAddress) ->
         return await inspection.ask_sentinel(sentinel)
     except CacheError as error:
         result = of_error(error)
-        advice = result.advice or "start the sentinels that are missing; without a majority there is no failover"
-        return failed(f"the sentinel {sentinel}: {result.meaning}", advice)
+        told = failed(
+            "the sentinel %(sentinel)s: %(error)s",
+            "start the sentinels that are missing; without a majority there is no failover",
+            sentinel=str(sentinel),
+            error=result.meaning,
+        )
+        return replace(told, advice=result.advice or told.advice)
 
 
 async def _judge_cluster(inspection: CacheInspection) -> list[CheckResult]:
     nodes = inspection.address.nodes
     answers = await asyncio.gather(*(inspection.cluster_state(node) for node in nodes), return_exceptions=True)
-    found = []
+    silent, broken = [], []
     for node, answer in zip(nodes, answers, strict=True):
         if isinstance(answer, CacheError):
-            found.append(
-                failed(f"the node {node}: {of_error(answer).meaning}", "see that it runs and is in the cluster")
+            silent.append(
+                failed(
+                    "the node %(node)s: %(error)s",
+                    "see that it runs and is in the cluster",
+                    node=str(node),
+                    error=of_error(answer).meaning,
+                )
             )
         elif isinstance(answer, BaseException):
             raise answer
         elif answer.get("cluster_state") != "ok" or answer.get("cluster_slots_ok") != _SLOTS:
-            served = answer.get("cluster_slots_ok", 0)
-            advice = "redis-cli --cluster check shows which primary is missing; bring it or its replica back"
-            found.append(failed(f"the node {node} calls the cluster broken: {served} of {_SLOTS} slots work", advice))
-    if not found:
-        return [ok(f"the cluster is well, and all {_SLOTS} slots are served")]
-    if len(found) < len(nodes) and all("calls the cluster broken" not in one.meaning for one in found):
-        return [CheckResult(Outcome.WARNING, one.meaning, one.advice) for one in found]
-    return found
+            broken.append(
+                failed(
+                    "the node %(node)s calls the cluster broken: %(served)s of %(all)s slots work",
+                    "redis-cli --cluster check shows which primary is missing; bring it or its replica back",
+                    node=str(node),
+                    served=answer.get("cluster_slots_ok", 0),
+                    all=_SLOTS,
+                )
+            )
+    if not silent and not broken:
+        return [ok("the cluster is well, and all %(number)s slots are served", number=_SLOTS)]
+    if len(silent) < len(nodes) and not broken:
+        return [replace(one, outcome=Outcome.WARNING) for one in silent]
+    return [*silent, *broken]
 
 
 async def _log_in(target: CacheTarget) -> CheckResult:
     servers = await target.inspection.log_in()
     user = target.inspection.address.login.username or "default"
-    return ok(f"{user} is logged in to {', '.join(servers)}")
+    return ok("%(user)s is logged in to %(servers)s", user=user, servers=", ".join(servers))
 
 
 async def _judge_encryption(target: CacheTarget) -> CheckResult:
@@ -231,16 +268,29 @@ def _judge_version(name: str, info: Info, inspection: CacheInspection) -> CheckR
     mode = info.get("redis_mode", info.get("server_mode", "standalone"))
     if (mode == "cluster") != (inspection.address.topology == "cluster"):
         return failed(
-            f"{name} is {'a node of' if mode == 'cluster' else 'no node of'} a cluster, and the settings say otherwise",
+            "%(name)s is a node of a cluster, and the settings say otherwise"
+            if mode == "cluster"
+            else "%(name)s is not a node of a cluster, and the settings say otherwise",
             "name the nodes in REDIS_CLUSTER_NODES instead of REDIS_HOST or REDIS_URL, or the other way round",
+            name=name,
         )
     number = tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
-    shown = f"{name} is {'Valkey' if is_valkey else 'Redis'} {text}"
+    version = f"{'Valkey' if is_valkey else 'Redis'} {text}"
     if number < _NEEDED:
-        return failed(f"{shown}, which cannot report what changes", "upgrade to Redis 7 or Valkey")
+        return failed(
+            "%(name)s is %(version)s, which cannot report what changes",
+            "upgrade to Redis 7 or Valkey",
+            name=name,
+            version=version,
+        )
     if number < _TESTED:
-        return warning(f"{shown}, which is older than what is tested", "upgrade to Redis 7 or Valkey")
-    return ok(shown)
+        return warning(
+            "%(name)s is %(version)s, which is older than what is tested",
+            "upgrade to Redis 7 or Valkey",
+            name=name,
+            version=version,
+        )
+    return ok("%(name)s is %(version)s", name=name, version=version)
 
 
 async def judge_writes(inspection: CacheInspection) -> CheckResult:
@@ -249,8 +299,8 @@ async def judge_writes(inspection: CacheInspection) -> CheckResult:
         await inspection.require_writes()
     except CacheError as error:
         result = of_error(error)
-        advice = "READONLY: name the primary; OOM: give it memory; MISCONF: its disk; NOREPLICAS: its replicas"
-        return failed(result.meaning, result.advice or advice)
+        advice = Text("READONLY: name the primary; OOM: give it memory; MISCONF: its disk; NOREPLICAS: its replicas")
+        return replace(result, advice=result.advice or advice)
     return ok("every server takes writes")
 
 
@@ -259,11 +309,16 @@ async def judge_rights(inspection: CacheInspection) -> list[CheckResult]:
     user = inspection.address.login.username or "default"
     results = [
         failed(
-            f"{name}: {user} may not use {', '.join(forbidden)} on keys {inspection.key_pattern}",
-            f"ACL SETUSER {user} ~{inspection.key_pattern} {' '.join(f'+{command.lower()}' for command in forbidden)}",
+            "%(name)s: %(user)s may not use %(commands)s on keys %(keys)s",
+            "ACL SETUSER %(user)s ~%(keys)s %(rights)s",
+            name=name,
+            user=user,
+            commands=", ".join(forbidden),
+            keys=inspection.key_pattern,
+            rights=" ".join(f"+{command.lower()}" for command in forbidden),
         )
         if forbidden
-        else ok(f"{name}: {user} may use every command that the cache needs")
+        else ok("%(name)s: %(user)s may use every command that the cache needs", name=name, user=user)
         for name, forbidden in (await inspection.forbidden_commands()).items()
     ]
     return _all(results)
@@ -278,22 +333,33 @@ def _judge_memory(name: str, info: Info) -> CheckResult:
     used, limit, policy = _number(info, "used_memory"), _number(info, "maxmemory"), str(info.get("maxmemory_policy"))
     if not limit:
         return warning(
-            f"{name} has no maxmemory: it grows until its machine has no memory left, and is killed",
+            "%(name)s has no maxmemory: it grows until its machine has no memory left, and is killed",
             "set maxmemory, and maxmemory-policy allkeys-lru",
+            name=name,
         )
-    held = f"{readable_size(used)} of {readable_size(limit)} are used"
     if policy == "noeviction":
         return warning(
-            f"{name} removes nothing when it is full (noeviction): then nothing new is cached and every read asks the "
-            f"database; {held}",
+            "%(name)s removes nothing when it is full (noeviction): then nothing new is cached and every read asks the "
+            "database; %(used)s of %(limit)s are used",
             "set maxmemory-policy allkeys-lru",
+            name=name,
+            used=readable_size(used),
+            limit=readable_size(limit),
         )
     if policy not in _GOOD_POLICIES:
         return warning(
-            f"{name} removes by {policy}, which also takes fresh marks that keep old values from coming back",
+            "%(name)s removes by %(policy)s, which also takes fresh marks that keep old values from coming back",
             "set maxmemory-policy allkeys-lru (where others share the server: volatile-lru)",
+            name=name,
+            policy=policy,
         )
-    return ok(f"{name}: {held}, and {policy} makes room")
+    return ok(
+        "%(name)s: %(used)s of %(limit)s are used, and %(policy)s makes room",
+        name=name,
+        used=readable_size(used),
+        limit=readable_size(limit),
+        policy=policy,
+    )
 
 
 async def judge_persistence(inspection: CacheInspection) -> list[CheckResult]:
@@ -305,20 +371,28 @@ def _judge_persistence(name: str, info: Info) -> CheckResult:
     broken = [
         what
         for what, field in (
-            ("the last snapshot", "rdb_last_bgsave_status"),
-            ("the last write", "aof_last_write_status"),
+            (Text("the last snapshot"), "rdb_last_bgsave_status"),
+            (Text("the last write"), "aof_last_write_status"),
         )
         if info.get(field, "ok") != "ok"
     ]
     if broken:
         return failed(
-            f"{name} could not store {' and '.join(broken)}: it refuses writes, or will",
+            "%(name)s could not store %(what)s: it refuses writes, or will",
             "see whether its disk is full; the cache needs no persistence: save '' and appendonly no switch it off",
+            name=name,
+            what=listed(broken),
         )
     if info.get("loading"):
-        return warning(f"{name} is still reading its data from disk", "wait; the cache is not used meanwhile")
-    kinds = "an append-only file" if info.get("aof_enabled") else "snapshots at most"
-    return ok(f"{name} keeps {kinds}; the cache needs none, everything is in the database")
+        return warning(
+            "%(name)s is still reading its data from disk", "wait; the cache is not used meanwhile", name=name
+        )
+    return ok(
+        "%(name)s keeps an append-only file; the cache needs none, everything is in the database"
+        if info.get("aof_enabled")
+        else "%(name)s keeps snapshots at most; the cache needs none, everything is in the database",
+        name=name,
+    )
 
 
 async def judge_connections(inspection: CacheInspection) -> list[CheckResult]:
@@ -329,19 +403,36 @@ async def judge_connections(inspection: CacheInspection) -> list[CheckResult]:
 def _judge_clients(name: str, info: Info) -> CheckResult:
     clients, limit = _number(info, "connected_clients"), _number(info, "maxclients")
     rejected = _number(info, "rejected_connections")
-    shown = f"{name}: {clients} of {limit} clients are connected"
     if limit and clients > _FEW * limit:
-        return warning(shown, "find out who they are with CLIENT LIST, or raise maxclients")
-    return ok(shown + (f"; {rejected} were turned away since its start" if rejected else ""))
+        return warning(
+            "%(name)s: %(clients)s of %(limit)s clients are connected",
+            "find out who they are with CLIENT LIST, or raise maxclients",
+            name=name,
+            clients=clients,
+            limit=limit,
+        )
+    return ok(
+        "%(name)s: %(clients)s of %(limit)s clients are connected; turned away since its start: %(rejected)s"
+        if rejected
+        else "%(name)s: %(clients)s of %(limit)s clients are connected",
+        name=name,
+        clients=clients,
+        limit=limit,
+        rejected=rejected,
+    )
 
 
 async def judge_tracking(inspection: CacheInspection) -> list[CheckResult]:
     """Whether it reports what others change, without which there is no copy in the process."""
-    advice = "allow CLIENT TRACKING (+client|tracking), or set REDIS_NEAR_SIZE=0 if the provider does not offer it"
     results = [
-        ok(f"{name} reports what changes")
+        ok("%(name)s reports what changes", name=name)
         if reason is None
-        else warning(f"{name} does not report what changes, so every read asks Redis: {reason}", advice)
+        else warning(
+            "%(name)s does not report what changes, so every read asks Redis: %(reason)s",
+            "allow CLIENT TRACKING (+client|tracking), or set REDIS_NEAR_SIZE=0 if the provider does not offer it",
+            name=name,
+            reason=Text.verbatim(reason),
+        )
         for name, reason in (await inspection.forbids_tracking()).items()
     ]
     return _all(results)
@@ -351,10 +442,13 @@ async def judge_latencies(inspection: CacheInspection) -> list[CheckResult]:
     """Whether an answer comes sooner than the database would give it."""
     results = [
         warning(
-            f"{name} takes {seconds * 1000:.0f} ms for a PING", "move it nearer, or see what keeps it busy (SLOWLOG)"
+            "%(name)s takes %(milliseconds)s ms for a PING",
+            "move it nearer, or see what keeps it busy (SLOWLOG)",
+            name=name,
+            milliseconds=round(seconds * 1000),
         )
         if seconds > _SLOW_SECONDS
-        else ok(f"{name} answers after {seconds * 1000:.1f} ms")
+        else ok("%(name)s answers after %(milliseconds)s ms", name=name, milliseconds=round(seconds * 1000, 1))
         for name, seconds in (await inspection.latencies()).items()
     ]
     return _all(results)
@@ -363,14 +457,14 @@ async def judge_latencies(inspection: CacheInspection) -> list[CheckResult]:
 async def judge_clocks(inspection: CacheInspection) -> list[CheckResult]:
     """Whether their clocks agree with ours."""
     differences = await inspection.clock_differences()
-    return _all((judge_difference(*figures, f"{name}'s") for name, figures in differences.items()))
+    return _all((judge_difference(*figures, name) for name, figures in differences.items()))
 
 
 def _all(results: Iterable[CheckResult]) -> list[CheckResult]:
     """One line where all is well, however many servers there are; or else one for each that is not."""
     found = list(results)
     bad = [result for result in found if result.outcome is not Outcome.OK]
-    return bad or [ok("; ".join(result.meaning for result in found))]
+    return bad or [CheckResult(Outcome.OK, joined([result.meaning for result in found]))]
 
 
 def _number(info: Info, field: str) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from data_layer.concurrency import cancel_and_wait
 from data_layer.errors import ConfigurationError, DataLayerError
-from data_layer.schemas.doctor import Finding, Outcome
+from data_layer.schemas.doctor import Filling, Finding, Outcome, Text
 from data_layer.services.health import within
 
 Findings = asyncio.Queue[tuple[Finding, ...] | None]
@@ -24,8 +24,8 @@ class CheckResult:
     """What a check came to. ``is_terminal``: there is nothing to look at, so what needs this check is skipped."""
 
     outcome: Outcome
-    meaning: str
-    advice: str | None = None
+    meaning: Text
+    advice: Text | None = None
     is_terminal: bool = False
     caused_by: str | None = None
 
@@ -52,42 +52,62 @@ class Check:
     time_limit: float | None = None
 
 
-def ok(meaning: str) -> CheckResult:
+# Translators find what is written in the calls of these four and of ``Text``: literals with places for ``values``.
+
+
+def ok(meaning: str, /, **values: Filling) -> CheckResult:
     """All is well."""
-    return CheckResult(Outcome.OK, meaning)
+    return CheckResult(Outcome.OK, Text(meaning, values))
 
 
-def warning(meaning: str, advice: str) -> CheckResult:
+def warning(meaning: str, advice: str, /, **values: Filling) -> CheckResult:
     """It works, but should not stay so."""
-    return CheckResult(Outcome.WARNING, meaning, advice)
+    return CheckResult(Outcome.WARNING, Text(meaning, values), Text(advice, values))
 
 
-def failed(meaning: str, advice: str | None = None) -> CheckResult:
+def failed(meaning: str, advice: str | None = None, /, **values: Filling) -> CheckResult:
     """It does not work."""
-    return CheckResult(Outcome.FAILED, meaning, advice)
+    return CheckResult(Outcome.FAILED, Text(meaning, values), None if advice is None else Text(advice, values))
 
 
-def nothing_yet(meaning: str) -> CheckResult:
+def nothing_yet(meaning: str, /, **values: Filling) -> CheckResult:
     """All is well, and there is nothing further to look at."""
-    return CheckResult(Outcome.OK, meaning, is_terminal=True)
+    return replace(ok(meaning, **values), is_terminal=True)
 
 
-def unknown_location(what: str) -> CheckResult:
+def joined(texts: Sequence[Text]) -> Text:
+    """Several texts as one; at least one."""
+    first, *rest = texts
+    return Text("%(first)s; %(rest)s", {"first": first, "rest": joined(rest)}) if rest else first
+
+
+def listed(texts: Sequence[Text]) -> Text:
+    """Words as an enumeration; at least one."""
+    first, *rest = texts
+    return Text("%(first)s and %(rest)s", {"first": first, "rest": listed(rest)}) if rest else first
+
+
+def unknown_location(what: Filling) -> CheckResult:
     """The settings do not say where a part is."""
-    meaning = f"the settings do not say where {what} is"
-    return CheckResult(Outcome.SKIPPED, meaning, "fix them first", is_terminal=True, caused_by="settings.values")
+    meaning = Text("the settings do not say where %(what)s is", {"what": what})
+    return CheckResult(Outcome.SKIPPED, meaning, Text("fix them first"), is_terminal=True, caused_by="settings.values")
 
 
 def of_error(error: Exception) -> CheckResult:
     """The failure that an error describes; ours say what to do after a semicolon or colon."""
     if isinstance(error, ConfigurationError):
-        return failed("; ".join(error.problems))
+        return as_said("; ".join(error.problems))
     text = str(error).strip()
     for sign in ("; ", ": see that "):
         meaning, found, advice = text.partition(sign)
         if found:
-            return failed(meaning, f"see that {advice}" if sign.startswith(":") else advice)
-    return failed(text)
+            return as_said(meaning, f"see that {advice}" if sign.startswith(":") else advice)
+    return as_said(text)
+
+
+def as_said(meaning: str, advice: str | None = None) -> CheckResult:
+    """A failure in the words of an error or of a server, which nobody translates."""
+    return CheckResult(Outcome.FAILED, Text.verbatim(meaning), None if advice is None else Text.verbatim(advice))
 
 
 async def examine(
@@ -130,13 +150,17 @@ async def _look(check: Check, time_limit: float) -> tuple[Sequence[CheckResult],
     try:
         await within(time_limit, look())
     except TimeoutError:
-        return [failed(f"no answer within {time_limit:g} s", "see whether the server or the network hangs")], True
+        nothing = failed(
+            "no answer within %(seconds)s s", "see whether the server or the network hangs", seconds=time_limit
+        )
+        return [nothing], True
     except DataLayerError as error:
         return [of_error(error)], False
     except OSError as error:
-        return [failed(error.strerror or type(error).__name__)], False
+        return [as_said(error.strerror or type(error).__name__)], False
     except Exception as error:  # noqa: BLE001  (whatever it is, the other checks must be made)
-        return [failed(f"the check itself broke ({type(error).__name__})", "please report this as a bug")], False
+        name = type(error).__name__
+        return [failed("the check itself broke (%(error)s)", "please report this as a bug", error=name)], False
     return found, False
 
 
@@ -145,7 +169,7 @@ def _skipped(check: Check, reason: str) -> Finding:
         part=check.part,
         check=check.name,
         outcome=Outcome.SKIPPED,
-        meaning=f"not looked at, because of {check.part}.{reason}",
+        meaning=Text("not looked at, because of %(check)s", {"check": f"{check.part}.{reason}"}),
         caused_by=f"{check.part}.{reason}",
     )
 
@@ -155,8 +179,8 @@ def _finding(check: Check, result: CheckResult, seconds: float, mask: Callable[[
         part=check.part,
         check=check.name,
         outcome=result.outcome,
-        meaning=mask(result.meaning),
-        advice=None if result.advice is None else mask(result.advice),
+        meaning=result.meaning.masked(mask),
+        advice=None if result.advice is None else result.advice.masked(mask),
         caused_by=result.caused_by,
         seconds=seconds,
     )
@@ -204,11 +228,11 @@ class Doctor:
 
 _NUMBER = re.compile(r"\[Errno (\d+)\]")
 _REASONS = {
-    errno.ECONNREFUSED: "nothing listens there",
-    errno.EHOSTUNREACH: "there is no way to this host",
-    errno.ENETUNREACH: "there is no way to its network",
-    errno.ENOENT: "there is no such socket",
-    errno.EACCES: "this user may not open the socket",
+    errno.ECONNREFUSED: Text("nothing listens there"),
+    errno.EHOSTUNREACH: Text("there is no way to this host"),
+    errno.ENETUNREACH: Text("there is no way to its network"),
+    errno.ENOENT: Text("there is no such socket"),
+    errno.EACCES: Text("this user may not open the socket"),
 }
 
 
@@ -225,15 +249,32 @@ async def _reach(host: str, port: int, setting: str, seconds: float) -> CheckRes
             await _connect(host, port)
     except TimeoutError:
         return failed(
-            f"{name} does not answer within {seconds:g} s",
-            f"see whether a firewall or network policy is in between, and whether {setting} is right",
+            "%(name)s does not answer within %(seconds)s s",
+            "see whether a firewall or network policy is in between, and whether %(setting)s is right",
+            name=name,
+            seconds=seconds,
+            setting=setting,
         )
     except (socket.gaierror, UnicodeError):
-        return failed(f"the name {host} cannot be resolved", f"correct {setting}, or the DNS of this machine or pod")
+        return failed(
+            "the name %(host)s cannot be resolved",
+            "correct %(setting)s, or the DNS of this machine or pod",
+            host=host,
+            setting=setting,
+        )
     except OSError as error:
-        reason = _REASONS.get(_number(error), error.strerror or type(error).__name__)
-        return failed(f"{name} cannot be reached: {reason}", f"see that the server runs, and that {setting} is right")
-    return ok(f"{name} takes connections, after {(time.perf_counter() - started) * 1000:.0f} ms")
+        return failed(
+            "%(name)s cannot be reached: %(reason)s",
+            "see that the server runs, and that %(setting)s is right",
+            name=name,
+            reason=_REASONS.get(_number(error)) or Text.verbatim(error.strerror or type(error).__name__),
+            setting=setting,
+        )
+    return ok(
+        "%(name)s takes connections, after %(milliseconds)s ms",
+        name=name,
+        milliseconds=round((time.perf_counter() - started) * 1000),
+    )
 
 
 def some_suffice(results: Sequence[CheckResult]) -> list[CheckResult]:
@@ -257,11 +298,11 @@ async def _connect(host: str, port: int) -> None:
         await writer.wait_closed()
 
 
-def readable_size(count: float) -> str:
+def readable_size(count: float) -> Text:
     """A number of bytes: 12 MiB, 3.4 GiB."""
     if count >= 2**30:
-        return f"{count / 2**30:,.1f} GiB"
-    return f"{count / 2**20:,.0f} MiB"
+        return Text("%(number)s GiB", {"number": round(count / 2**30, 1)})
+    return Text("%(number)s MiB", {"number": round(count / 2**20)})
 
 
 # Sessions and signed URLs are good to the second; a minute is what the signatures of S3 URLs are made to bear.
@@ -269,16 +310,22 @@ _SUSPICIOUS_SECONDS = 5.0
 _HARMFUL_SECONDS = 60.0
 
 
-def judge_difference(difference: float, uncertainty: float, whose: str) -> CheckResult:
-    """Judge by how many seconds a server's clock is ahead of this machine's, known to within ``uncertainty``."""
+def judge_difference(difference: float, uncertainty: float, whose: Filling) -> CheckResult:
+    """Judge by how many seconds the clock of ``whose`` is ahead of this machine's, known to within ``uncertainty``."""
     certain = max(0.0, abs(difference) - uncertainty)
-    where = "ahead of" if difference > 0 else "behind"
-    meaning = f"{whose} clock is {abs(difference):.1f} s {where} this machine's"
+    figures: dict[str, Filling] = {"server": whose, "seconds": round(abs(difference), 1)}
+    if difference > 0:
+        meaning = Text("the clock of %(server)s is %(seconds)s s ahead of this machine's", figures)
+    else:
+        meaning = Text("the clock of %(server)s is %(seconds)s s behind this machine's", figures)
+    advice = Text("have both kept by NTP, for example with chrony")
     if certain > _HARMFUL_SECONDS:
-        return failed(
-            f"{meaning}: sessions, tokens and signed URLs end at the wrong time or are refused",
-            "have both kept by NTP, for example with chrony",
-        )
+        harm = Text("sessions, tokens and signed URLs end at the wrong time or are refused")
+        return CheckResult(Outcome.FAILED, joined([meaning, harm]), advice)
     if certain > _SUSPICIOUS_SECONDS:
-        return warning(meaning, "have both kept by NTP, for example with chrony")
-    return ok(f"{whose} clock agrees with this machine's, to within {max(abs(difference), uncertainty):.2f} s")
+        return CheckResult(Outcome.WARNING, meaning, advice)
+    return ok(
+        "the clock of %(server)s agrees with this machine's, to within %(seconds)s s",
+        server=whose,
+        seconds=round(max(abs(difference), uncertainty), 2),
+    )

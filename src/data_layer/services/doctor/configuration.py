@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
 
 from data_layer.config import DEVELOPMENT_SECRET, Environment, ExaminedSettings, Settings
-from data_layer.services.doctor.checks import Check, CheckResult, failed, ok, warning
+from data_layer.schemas.doctor import Outcome, Text
+from data_layer.services.doctor.checks import Check, CheckResult, failed, listed, ok, warning
 
 PART = "settings"
 _KEYS = ("db_ssl_key", "aws_cloudfront_private_key")
@@ -58,22 +60,29 @@ def settings_checks(examined: ExaminedSettings, env_file: Path = Path(".env")) -
 
 def _values(examined: ExaminedSettings) -> list[CheckResult]:
     if not examined.problems:
-        return [ok(f"{len(examined.settings.given)} set, the others have their defaults; all can be used")]
-    advice = "the service does not start until this is fixed"
-    return [failed(*_parted(problem, advice)) for problem in examined.problems]
+        number = len(examined.settings.given)
+        return [ok("%(number)s set, the others have their defaults; all can be used", number=number)]
+    default = Text("the service does not start until this is fixed")
+    return [_said(problem, Outcome.FAILED, default) for problem in examined.problems]
 
 
-def _parted(problem: str, default: str) -> tuple[str, str]:
-    """What is wrong and what to do, which stands behind a semicolon."""
+def _said(problem: str, outcome: Outcome, default: Text) -> CheckResult:
+    """What settings said: what is wrong, and behind a semicolon what to do."""
     meaning, _, advice = problem.partition("; ")
-    return meaning, advice or default
+    return CheckResult(outcome, Text.verbatim(meaning), Text.verbatim(advice) if advice else default)
 
 
 def _unknown(examined: ExaminedSettings) -> list[CheckResult]:
     if not examined.unknown:
         return [ok("no variable looks like a setting and is none")]
     names = ", ".join(examined.unknown)
-    return [warning(f"nothing reads {names}", "correct the name, or remove it; `data-layer config show` lists all")]
+    return [
+        warning(
+            "nothing reads %(names)s",
+            "correct the name, or remove it; `data-layer config show` lists all",
+            names=names,
+        )
+    ]
 
 
 def _environment(settings: Settings) -> list[CheckResult]:
@@ -89,8 +98,17 @@ def _environment(settings: Settings) -> list[CheckResult]:
         ]
     refused = settings.unfit_for_production()
     if settings.general.environment is Environment.STAGING and refused:
-        return [warning(f"staging differs from production, which would refuse: {'; '.join(refused)}", "fix this too")]
-    return [ok(f"{name}: not checked as strictly as production, which would refuse {len(refused)} of these settings")]
+        reasons = Text.verbatim("; ".join(refused))
+        return [
+            warning("staging differs from production, which would refuse: %(reasons)s", "fix this too", reasons=reasons)
+        ]
+    return [
+        ok(
+            "%(environment)s: not checked as strictly as production, which would refuse %(number)s of these settings",
+            environment=name,
+            number=len(refused),
+        )
+    ]
 
 
 def _secrets(settings: Settings) -> list[CheckResult]:
@@ -98,24 +116,25 @@ def _secrets(settings: Settings) -> list[CheckResult]:
     if not weak:
         return [ok("SESSION_SECRET and JWT_SECRET are long, random enough and different")]
     if settings.is_production:
-        return [failed(*_parted(problem, "set it")) for problem in weak]
+        return [_said(problem, Outcome.FAILED, Text("set it")) for problem in weak]
     known = {settings.security.session_secret.get_secret_value(), settings.security.jwt_secret.get_secret_value()}
     if known == {DEVELOPMENT_SECRET} and settings.general.environment is not Environment.STAGING:
         return [ok("those of development, which everybody knows; production refuses them")]
-    return [warning(*_parted(problem, "set it")) for problem in weak]
+    return [_said(problem, Outcome.WARNING, Text("set it")) for problem in weak]
 
 
 def _proxies(settings: Settings) -> CheckResult:
     if settings.service.trusted_proxies:
         return ok(
-            f"clients' addresses are taken from {', '.join(settings.service.trusted_proxies)}, and from nobody else"
+            "clients' addresses are taken from %(proxies)s, and from nobody else",
+            proxies=", ".join(settings.service.trusted_proxies),
         )
     reasons = [
         reason
         for reason, is_there in (
-            ("the service runs in Kubernetes", "KUBERNETES_SERVICE_HOST" in os.environ),
+            (Text("the service runs in Kubernetes"), "KUBERNETES_SERVICE_HOST" in os.environ),
             (
-                "it listens for others in production",
+                Text("it listens for others in production"),
                 settings.is_production and settings.service.host not in _OWN_MACHINE,
             ),
         )
@@ -124,9 +143,10 @@ def _proxies(settings: Settings) -> CheckResult:
     if not reasons:
         return ok("no proxy is trusted, and nothing suggests one")
     return warning(
-        f"no proxy is trusted, although one is probably in front: {' and '.join(reasons)}; all of its clients then "
-        "count as one, and one of them can lock the others out",
+        "no proxy is trusted, although one is probably in front: %(reasons)s; all of its clients then count as one, "
+        "and one of them can lock the others out",
         "set TRUSTED_PROXIES to the addresses or networks of the proxies",
+        reasons=listed(reasons),
     )
 
 
@@ -144,9 +164,11 @@ def _limits(settings: Settings) -> list[CheckResult]:
     if 0 < address < max(person, key):
         found.append(
             warning(
-                f"REQUEST_LIMIT_ADDRESS ({address}) is less than one person or API key may send, who mostly sends from "
+                "REQUEST_LIMIT_ADDRESS (%(limit)s) is less than one person or API key may send, who mostly sends from "
                 "one address",
-                f"set it to {max(person, key)} or more",
+                "set it to %(least)s or more",
+                limit=str(address),
+                least=str(max(person, key)),
             )
         )
     return found or [ok("requests are limited by person, API key and address, as far as the settings say")]
@@ -155,7 +177,7 @@ def _limits(settings: Settings) -> list[CheckResult]:
 def _files(settings: Settings, env_file: Path) -> list[CheckResult]:
     found = [*_open_keys(settings), *_ending_certificates(settings)]
     if env_file.is_file() and env_file.stat().st_mode & stat.S_IROTH:
-        found.append(warning(f"everybody on this machine can read {env_file}", f"chmod 600 {env_file}"))
+        found.append(warning("everybody on this machine can read %(file)s", "chmod 600 %(file)s", file=str(env_file)))
     return found or [ok("what the settings name is there, readable, private and current")]
 
 
@@ -170,9 +192,11 @@ def _open_keys(settings: Settings) -> list[CheckResult]:
         # libpq's rule: 0600, or 0640 for a file of root's (PostgreSQL manual, 32.19.3).
         allowed = stat.S_IRGRP if status.st_uid == 0 else 0
         if status.st_mode & _FOR_OTHERS & ~allowed:
-            meaning = f"{name.upper()}: others can read {path}"
-            judge = failed if name == "db_ssl_key" else warning
-            found.append(judge(meaning, f"chmod 600 {path}"))
+            outcome = Outcome.FAILED if name == "db_ssl_key" else Outcome.WARNING
+            open_key = warning(
+                "%(setting)s: others can read %(file)s", "chmod 600 %(file)s", setting=name.upper(), file=str(path)
+            )
+            found.append(replace(open_key, outcome=outcome))
     return found
 
 
@@ -186,11 +210,25 @@ def _ending_certificates(settings: Settings) -> list[CheckResult]:
         try:
             certificates = x509.load_pem_x509_certificates(path.read_bytes())
         except (ValueError, OSError):
-            found.append(failed(f"{name.upper()}: {path} holds no certificate in PEM form", "put the right file there"))
+            found.append(
+                failed(
+                    "%(setting)s: %(file)s holds no certificate in PEM form",
+                    "put the right file there",
+                    setting=name.upper(),
+                    file=str(path),
+                )
+            )
             continue
         # Of many authorities some old ones have always ended.
         end = max(certificate.not_valid_after_utc for certificate in certificates)
         if end < datetime.now(UTC) + _SOON:
-            judge = failed if end < datetime.now(UTC) else warning
-            found.append(judge(f"{name.upper()}: {path} is valid until {end:%Y-%m-%d %H:%M} UTC", "renew it"))
+            outcome = Outcome.FAILED if end < datetime.now(UTC) else Outcome.WARNING
+            ending = warning(
+                "%(setting)s: %(file)s is valid until %(end)s UTC",
+                "renew it",
+                setting=name.upper(),
+                file=str(path),
+                end=f"{end:%Y-%m-%d %H:%M}",
+            )
+            found.append(replace(ending, outcome=outcome))
     return found

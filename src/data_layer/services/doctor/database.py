@@ -29,12 +29,13 @@ from data_layer.repositories.diagnostics import (
     read_server,
     read_timeouts,
 )
-from data_layer.schemas.doctor import Outcome
+from data_layer.schemas.doctor import Outcome, Text
 from data_layer.services.doctor.checks import (
     Check,
     CheckResult,
     failed,
     judge_difference,
+    listed,
     nothing_yet,
     of_error,
     ok,
@@ -102,8 +103,10 @@ async def _locate(target: DatabaseTarget, locate: Locate | None) -> CheckResult:
     if isinstance(found, CheckResult):
         return found
     target.use(found)
-    kind = "embedded PostgreSQL" if target.settings.is_embedded else "the settings name"
-    return ok(f"{kind} {target.database.address}")
+    address = str(target.database.address)
+    if target.settings.is_embedded:
+        return ok("embedded PostgreSQL %(address)s", address=address)
+    return ok("the settings name %(address)s", address=address)
 
 
 async def _reach(target: DatabaseTarget) -> list[CheckResult]:
@@ -123,10 +126,11 @@ async def _log_in(target: DatabaseTarget) -> CheckResult:
     target.introduce(facts, identity)
     if facts.is_read_only and not facts.is_standby:
         return failed(
-            f"{facts.user} is logged in, but may only read: default_transaction_read_only is on",
-            f'ALTER ROLE "{facts.user}" RESET default_transaction_read_only, or the same for the database or server',
+            "%(user)s is logged in, but may only read: default_transaction_read_only is on",
+            'ALTER ROLE "%(user)s" RESET default_transaction_read_only, or the same for the database or server',
+            user=facts.user,
         )
-    return ok(f"{facts.user} is logged in to the database {facts.database}")
+    return ok("%(user)s is logged in to the database %(database)s", user=facts.user, database=facts.database)
 
 
 Fact = TypeVar("Fact")
@@ -235,10 +239,11 @@ async def judge_role_of_server(target: DatabaseTarget) -> CheckResult:
     names, followers = target.facts.synchronous_standbys, target.facts.followers
     if names and not followers and target.facts.synchronous_commit not in {"off", "local"}:
         return failed(
-            f"every commit waits for ever: synchronous_standby_names is {names!r} and no standby is connected",
+            "every commit waits for ever: synchronous_standby_names is '%(names)s' and no standby is connected",
             "bring the standby back, or empty synchronous_standby_names and reload",
+            names=names,
         )
-    return ok(f"it is the primary, followed by {followers} other servers")
+    return ok("it is the primary; other servers that follow it: %(number)s", number=followers)
 
 
 async def judge_version(target: DatabaseTarget) -> CheckResult:
@@ -246,16 +251,22 @@ async def judge_version(target: DatabaseTarget) -> CheckResult:
     major, version = target.facts.version_number // 10_000, target.facts.version.split()[0]
     if major < _OLDEST:
         return warning(
-            f"PostgreSQL {version} is older than {_OLDEST}, the oldest version that is tested",
+            "PostgreSQL %(version)s is older than %(oldest)s, the oldest version that is tested",
             "upgrade the server",
+            version=version,
+            oldest=_OLDEST,
         )
-    return ok(f"PostgreSQL {version}")
+    return ok("PostgreSQL %(version)s", version=version)
 
 
 async def judge_encryption(target: DatabaseTarget) -> CheckResult:
     """Whether a third party could read or change the traffic."""
     if all(host.startswith("/") or host in {"localhost", "127.0.0.1", "::1"} for host, _ in target.places):
-        return ok(f"{'encrypted' if target.identity.is_encrypted else 'not encrypted'}, and it stays on this machine")
+        return ok(
+            "encrypted, and it stays on this machine"
+            if target.identity.is_encrypted
+            else "not encrypted, and it stays on this machine"
+        )
     if not target.identity.is_encrypted:
         return warning(
             "the connection is not encrypted: passwords and data can be read on their way",
@@ -266,8 +277,9 @@ async def judge_encryption(target: DatabaseTarget) -> CheckResult:
     if target.ssl_mode is SslMode.VERIFY_CA:
         return warning("encrypted, but the server's host name is not verified", "set DB_SSL=verify-full")
     return warning(
-        f"encrypted, but with DB_SSL={target.ssl_mode.value} the server is not verified",
+        "encrypted, but with DB_SSL=%(mode)s the server is not verified",
         "set DB_SSL=verify-full, and DB_SSL_CA if the authority is your own",
+        mode=target.ssl_mode.value,
     )
 
 
@@ -277,16 +289,26 @@ async def judge_role(target: DatabaseTarget) -> list[CheckResult]:
     if facts.is_superuser and not target.settings.is_embedded:
         found.append(
             warning(
-                f"{facts.user} is a superuser: a flaw in the application would expose the whole server",
+                "%(user)s is a superuser: a flaw in the application would expose the whole server",
                 "log in as a role that owns only this database",
+                user=facts.user,
             )
         )
     if facts.password_ends is not None:
         found.append(
-            warning(f"the login of {facts.user} ends on {facts.password_ends}", "ALTER ROLE … VALID UNTIL a later day")
+            warning(
+                "the login of %(user)s ends on %(day)s",
+                "ALTER ROLE … VALID UNTIL a later day",
+                user=facts.user,
+                day=str(facts.password_ends),
+            )
         )
-    own = " of the embedded server, which only this account reaches" if facts.is_superuser else ""
-    return found or [ok(f"{facts.user} is {'the superuser' if facts.is_superuser else 'no superuser'}{own}")]
+    meaning = (
+        Text("%(user)s is the superuser of the embedded server, which only this account reaches", {"user": facts.user})
+        if facts.is_superuser
+        else Text("%(user)s is not a superuser", {"user": facts.user})
+    )
+    return found or [CheckResult(Outcome.OK, meaning)]
 
 
 async def judge_durability(target: DatabaseTarget) -> list[CheckResult]:
@@ -294,7 +316,13 @@ async def judge_durability(target: DatabaseTarget) -> list[CheckResult]:
     facts, found = target.facts, []
     for name, is_on in (("fsync", facts.fsync), ("full_page_writes", facts.full_page_writes)):
         if not is_on:
-            found.append(warning(f"{name} is off: a crash can destroy the database", f"set {name} = on, and reload"))
+            found.append(
+                warning(
+                    "%(setting)s is off: a crash can destroy the database",
+                    "set %(setting)s = on, and reload",
+                    setting=name,
+                )
+            )
     if facts.synchronous_commit == "off":
         found.append(
             warning(
@@ -302,7 +330,8 @@ async def judge_durability(target: DatabaseTarget) -> list[CheckResult]:
                 "set synchronous_commit = on for this role, database or server",
             )
         )
-    return found or [ok(f"what is committed survives a crash (synchronous_commit = {facts.synchronous_commit})")]
+    mode = facts.synchronous_commit
+    return found or [ok("what is committed survives a crash (synchronous_commit = %(mode)s)", mode=mode)]
 
 
 async def judge_encoding(target: DatabaseTarget) -> list[CheckResult]:
@@ -311,11 +340,12 @@ async def judge_encoding(target: DatabaseTarget) -> list[CheckResult]:
     if facts.encoding != "UTF8":
         return [
             failed(
-                f"the database is in {facts.encoding} and cannot store every text",
+                "the database is in %(encoding)s and cannot store every text",
                 "make one in UTF8, as `data-layer db create` does, and move the data with pg_dump",
+                encoding=facts.encoding,
             )
         ]
-    return [ok(f"UTF8, sorted by {facts.collation}")]
+    return [ok("UTF8, sorted by %(collation)s", collation=facts.collation)]
 
 
 async def judge_connections(target: DatabaseTarget) -> list[CheckResult]:
@@ -323,31 +353,45 @@ async def judge_connections(target: DatabaseTarget) -> list[CheckResult]:
     facts, wanted = target.facts, target.settings.db_max_connections + target.workers
     if target.identity.is_pooled:
         return [ok("a pooler hands them out; its own limits count, which only its operator sees")]
-    limits = {
-        "max_connections": facts.max_connections - facts.reserved_connections - facts.further_reserved_connections,
-        f'the limit of the role "{facts.user}"': facts.role_limit,
-        f'the limit of the database "{facts.database}"': facts.database_limit,
-    }
+    usable = facts.max_connections - facts.reserved_connections - facts.further_reserved_connections
+    limits = [
+        (Text("max_connections"), usable),
+        (Text('the limit of the role "%(role)s"', {"role": facts.user}), facts.role_limit),
+        (Text('the limit of the database "%(database)s"', {"database": facts.database}), facts.database_limit),
+    ]
     found = [
         warning(
-            f"one process may want {wanted} connections, and {name} leaves {limit}: some calls would fail under load",
+            "one process may want %(wanted)s connections, and %(limit)s leaves %(number)s: some calls would fail under "
+            "load",
             "lower DB_MAX_CONNECTIONS, or raise the limit on the server",
+            wanted=wanted,
+            limit=name,
+            number=number,
         )
-        for name, limit in limits.items()
-        if 0 <= limit < wanted
+        for name, number in limits
+        if 0 <= number < wanted
     ]
-    usable = limits["max_connections"]
     if facts.connections > _FEW * usable:
         found.append(
             warning(
-                f"{facts.connections} of {usable} connections are in use at this moment",
+                "%(used)s of %(usable)s connections are in use at this moment",
                 "find out who holds them in pg_stat_activity; lower DB_MAX_CONNECTIONS, or raise max_connections",
+                used=facts.connections,
+                usable=usable,
             )
         )
     if found:
         return found
-    room = f"one process takes {wanted} at most, so there is room for {usable // wanted}"
-    return [ok(f"{usable} can be used and {facts.connections} are; {room}")]
+    return [
+        ok(
+            "%(usable)s can be used and %(used)s are; one process takes %(wanted)s at most, so there is room for "
+            "%(room)s",
+            usable=usable,
+            used=facts.connections,
+            wanted=wanted,
+            room=usable // wanted,
+        )
+    ]
 
 
 async def judge_timeouts(target: DatabaseTarget) -> list[CheckResult]:
@@ -367,19 +411,28 @@ async def judge_timeouts(target: DatabaseTarget) -> list[CheckResult]:
         if limit is not None and limit["setting"] != "0":
             found.append(
                 warning(
-                    f"{name} is {limit['setting']} {limit['unit']} (from {limit['source']}): it ends connections that "
-                    "are in order",
-                    f'ALTER ROLE "{target.facts.user}" SET {name} = 0',
+                    "%(setting)s is %(limit)s (from %(source)s): it ends connections that are in order",
+                    'ALTER ROLE "%(user)s" SET %(setting)s = 0',
+                    setting=name,
+                    limit=f"{limit['setting']} {limit['unit']}",
+                    source=limit["source"],
+                    user=target.facts.user,
                 )
             )
     seconds = target.settings.db_statement_timeout
-    return found or [ok(f"a statement may take {seconds:g} s, an idle transaction {2 * seconds:g} s")]
+    return found or [
+        ok(
+            "a statement may take %(seconds)s s, an idle transaction %(idle)s s",
+            seconds=seconds,
+            idle=2 * seconds,
+        )
+    ]
 
 
 async def judge_clock(target: DatabaseTarget) -> CheckResult:
     """Whether both clocks agree."""
     difference, uncertainty = await read_clock_difference(target.database)
-    return judge_difference(difference, uncertainty, "PostgreSQL's")
+    return judge_difference(difference, uncertainty, "PostgreSQL")
 
 
 async def judge_extensions(target: DatabaseTarget) -> list[CheckResult]:
@@ -390,12 +443,13 @@ async def judge_extensions(target: DatabaseTarget) -> list[CheckResult]:
 
 def _judge_extension(name: str, is_installed: bool | None) -> CheckResult:  # noqa: FBT001  (one of three answers)
     if is_installed is None:
-        return ok(f"the server does not have {name}; statistics of statements are missing, nothing else")
+        return ok("the server does not have %(name)s; statistics of statements are missing, nothing else", name=name)
     if is_installed:
-        return ok(f"{name} is installed")
+        return ok("%(name)s is installed", name=name)
     return warning(
-        f"{name} is not installed: slow statements cannot be found",
-        f"CREATE EXTENSION {name}, as a superuser, with the server's shared_preload_libraries = '{name}'",
+        "%(name)s is not installed: slow statements cannot be found",
+        "CREATE EXTENSION %(name)s, as a superuser, with the server's shared_preload_libraries = '%(name)s'",
+        name=name,
     )
 
 
@@ -404,8 +458,10 @@ async def judge_schema(target: DatabaseTarget) -> CheckResult:
     name, search_path = await read_schema_name(target.database)
     if name is None:
         return failed(
-            f"{target.facts.user} may use no schema of the search path ({search_path})",
-            f'GRANT USAGE ON SCHEMA public TO "{target.facts.user}", or set its search_path',
+            "%(user)s may use no schema of the search path (%(path)s)",
+            'GRANT USAGE ON SCHEMA public TO "%(user)s", or set its search_path',
+            user=target.facts.user,
+            path=search_path,
         )
     state = await target.database.schema()
     if target.settings.is_embedded and state.state in {SchemaStatus.EMPTY, SchemaStatus.BEHIND}:
@@ -414,7 +470,11 @@ async def judge_schema(target: DatabaseTarget) -> CheckResult:
         state.require_current()
     except SchemaMismatchError as error:
         return of_error(error)
-    return ok(f"the schema {name} is at revision {state.revision}, which this version needs")
+    return ok(
+        "the schema %(schema)s is at revision %(revision)s, which this version needs",
+        schema=name,
+        revision=str(state.revision),
+    )
 
 
 async def judge_rights(target: DatabaseTarget) -> list[CheckResult]:
@@ -422,9 +482,15 @@ async def judge_rights(target: DatabaseTarget) -> list[CheckResult]:
     user = target.facts.user
     missing = await read_missing_rights(target.database)
     if not missing:
-        return [ok(f"{user} may read and write all tables")]
+        return [ok("%(user)s may read and write all tables", user=user)]
     return [
-        failed(f"{user} lacks {rights} on {table}", f'as its owner: GRANT {rights} ON {table} TO "{user}"')
+        failed(
+            "%(user)s lacks %(rights)s on %(table)s",
+            'as its owner: GRANT %(rights)s ON %(table)s TO "%(user)s"',
+            user=user,
+            rights=rights,
+            table=table,
+        )
         for table, rights in missing.items()
     ]
 
@@ -434,27 +500,28 @@ async def judge_migration_rights(target: DatabaseTarget) -> CheckResult:
     may_create, owns_tables, owns_partitions = await read_ownership(target.database)
     user = target.facts.user
     if may_create and owns_tables:
-        return ok(f"{user} may also run migrations and maintenance")
+        return ok("%(user)s may also run migrations and maintenance", user=user)
     if not (may_create and owns_partitions):
         return ok(
-            f"{user} cannot run migrations or maintenance: let the owner run `data-layer db migrate` and, monthly, "
-            "`data-layer maintenance run`"
+            "%(user)s cannot run migrations or maintenance: let the owner run `data-layer db migrate` and, monthly, "
+            "`data-layer maintenance run`",
+            user=user,
         )
-    return ok(f"{user} cannot run migrations: let the owner of the tables run `data-layer db migrate`")
+    return ok("%(user)s cannot run migrations: let the owner of the tables run `data-layer db migrate`", user=user)
 
 
 async def judge_audit_partitions(target: DatabaseTarget) -> list[CheckResult]:
     """Whether the audit trail has a partition for this month and the next."""
     months, has_orphans = await read_audit_partitions(target.database)
     this = Month.of(datetime.now(UTC))
-    missing = [str(month) for month in (this, this.plus(1)) if month not in months]
+    missing = [Text.verbatim(str(month)) for month in (this, this.plus(1)) if month not in months]
     found = []
     if missing:
         found.append(
             warning(
-                f"the audit trail has no partition for {' and '.join(missing)}; entries go into the default one, and "
-                "nothing is lost",
+                "the audit trail has no partition for %(months)s; entries go into the default one, and nothing is lost",
                 "run: data-layer maintenance run, as the service does regularly; see why it has not",
+                months=listed(missing),
             )
         )
     if has_orphans:
@@ -464,10 +531,10 @@ async def judge_audit_partitions(target: DatabaseTarget) -> list[CheckResult]:
                 "run: data-layer maintenance run",
             )
         )
-    return found or [ok(f"partitions of the audit trail reach to {months[-1]}")]
+    return found or [ok("partitions of the audit trail reach to %(month)s", month=str(months[-1]))]
 
 
-_REPLICA_ADVICE = "until it is back, reads go to the others and to the primary; see its log"
+_REPLICA_ADVICE = Text("until it is back, reads go to the others and to the primary; see its log")
 
 
 async def judge_pooler(target: DatabaseTarget) -> CheckResult:
@@ -520,30 +587,43 @@ async def judge_replicas(target: DatabaseTarget) -> list[CheckResult]:
 
 async def _judge_replica(target: DatabaseTarget, address: DatabaseAddress) -> CheckResult:
     ((host, port),) = places = places_of(address)
-    name = f"the replica {host}:{port}"
+    name = f"{host}:{port}"
     # Less than the whole check has, so that a silent one does not hide the others.
     patience = min(target.settings.db_connect_timeout, target.time_limit / 3)
     (reached,) = await reach(places, "DB_REPLICA_HOSTS", patience)
     if reached.outcome is Outcome.FAILED:
-        return warning(f"the replica {reached.meaning}", _REPLICA_ADVICE)
+        return _lost(name, reached.meaning)
     maximum = min(target.settings.db_replica_max_lag, target.time_limit / 3)
     try:
         async with asyncio.timeout(2 * target.time_limit / 3), target.another(address) as database:
             if not (await read_identity(database)).is_standby:
                 return warning(
-                    f"{name} is not a replica but a primary, and is not read from", "correct DB_REPLICA_HOSTS"
+                    "%(name)s is not a replica but a primary, and is not read from",
+                    "correct DB_REPLICA_HOSTS",
+                    name=name,
                 )
             if target.facts.is_standby:
-                return ok(f"{name} answers; only a primary knows how far it is behind")
+                return ok("the replica %(name)s answers; only a primary knows how far it is behind", name=name)
             lag = await measure_lag(target.database, database, maximum)
     except DatabaseError as error:
         result = of_error(error)
-        return warning(f"{name}: {result.meaning}", result.advice or _REPLICA_ADVICE)
+        return _lost(name, result.meaning, result.advice)
     except TimeoutError:
-        return warning(f"{name} takes connections and does not answer", _REPLICA_ADVICE)
+        return _lost(name, Text("it takes connections and does not answer"))
     if lag is None:
         return warning(
-            f"{name} is more than {maximum:g} s behind, and is not read from until it has caught up",
+            "the replica %(name)s is more than %(seconds)s s behind, and is not read from until it has caught up",
             "see whether its replay is paused, its disk slow, or a long query there holds it back",
+            name=name,
+            seconds=maximum,
         )
-    return ok(f"{name} showed within {lag * 1000:.0f} ms what the primary had")
+    return ok(
+        "the replica %(name)s showed within %(milliseconds)s ms what the primary had",
+        name=name,
+        milliseconds=round(lag * 1000),
+    )
+
+
+def _lost(name: str, reason: Text, advice: Text | None = None) -> CheckResult:
+    meaning = Text("the replica %(name)s: %(reason)s", {"name": name, "reason": reason})
+    return CheckResult(Outcome.WARNING, meaning, advice or _REPLICA_ADVICE)

@@ -24,7 +24,11 @@ def _look_at(configuration: ProviderConfiguration, ask: Callable[[str], Awaitabl
     async def look() -> CheckResult:
         answer = await ask(configuration.kind)
         if configuration.client_id is None:
-            return ok(f"{answer} answers; only its tokens are accepted")
-        return ok(f"{answer} answers; register the redirect URI {configuration.redirect_uri}")
+            return ok("%(issuer)s answers; only its tokens are accepted", issuer=answer)
+        return ok(
+            "%(issuer)s answers; register the redirect URI %(address)s",
+            issuer=answer,
+            address=str(configuration.redirect_uri),
+        )
 
     return look

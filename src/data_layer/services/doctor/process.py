@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_layer.schemas.doctor import Text
 from data_layer.services.doctor.checks import Check, CheckResult, ok, readable_size, warning
 
 PART = "process"
@@ -26,7 +27,7 @@ class UsedFolder:
     """A folder that the process writes to; ``wanted`` is how many bytes should be free there."""
 
     path: Path
-    purpose: str
+    purpose: Text
     wanted: int
 
 
@@ -63,10 +64,10 @@ def process_checks(pool_size: int, folders: Sequence[UsedFolder]) -> list[Check]
 
 
 def _python() -> CheckResult:
-    running = f"Python {sys.version.split()[0]}"
+    version = sys.version.split()[0]
     if sys.version_info < _OLDEST_PYTHON:
-        return warning(f"{running} is older than what is tested", "use Python 3.11 or later")
-    return ok(running)
+        return warning("Python %(version)s is older than what is tested", "use Python 3.11 or later", version=version)
+    return ok("Python %(version)s", version=version)
 
 
 def _open_files(pool_size: int) -> CheckResult:
@@ -74,10 +75,19 @@ def _open_files(pool_size: int) -> CheckResult:
     needed = pool_size + _FILES_BESIDE_THE_POOL
     if limit != resource.RLIM_INFINITY and limit < needed:
         return warning(
-            f"this process may open {limit} files and sockets, and under load it needs about {needed}",
-            f"raise it: ulimit -n {max(4096, needed)}, or LimitNOFILE= of systemd",
+            "this process may open %(limit)s files and sockets, and under load it needs about %(needed)s",
+            "raise it: ulimit -n %(enough)s, or LimitNOFILE= of systemd",
+            limit=limit,
+            needed=needed,
+            enough=str(max(4096, needed)),
         )
-    return ok(f"{'any number' if limit == resource.RLIM_INFINITY else limit} may be open, about {needed} are needed")
+    return ok(
+        "any number may be open, about %(needed)s are needed"
+        if limit == resource.RLIM_INFINITY
+        else "%(limit)s may be open, about %(needed)s are needed",
+        limit=limit,
+        needed=needed,
+    )
 
 
 def _memory() -> CheckResult:
@@ -86,8 +96,12 @@ def _memory() -> CheckResult:
         return ok("this system does not report how much memory is free")
     free = min(available)
     if free < _LITTLE_MEMORY:
-        return warning(f"{readable_size(free)} are free, so the process may be killed", "give the pod or machine more")
-    return ok(f"{readable_size(free)} are free")
+        return warning(
+            "%(size)s are free, so the process may be killed",
+            "give the pod or machine more",
+            size=readable_size(free),
+        )
+    return ok("%(size)s are free", size=readable_size(free))
 
 
 def _free_in_group() -> int | None:
@@ -110,14 +124,22 @@ def _free_in_machine() -> int | None:
 
 
 def _folder(folder: UsedFolder) -> CheckResult:
-    name = f"{folder.path} ({folder.purpose})"
+    name = Text("%(folder)s (%(purpose)s)", {"folder": str(folder.path), "purpose": folder.purpose})
     existing = next(place for place in (folder.path, *folder.path.parents) if place.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
-        return warning(f"{name} cannot be written", "give this user the right to, or name another folder")
+        return warning(
+            "%(folder)s cannot be written", "give this user the right to, or name another folder", folder=name
+        )
     free = shutil.disk_usage(existing).free
     if free < folder.wanted:
-        return warning(f"{name} has {readable_size(free)} left of {readable_size(folder.wanted)}", "make room there")
-    return ok(f"{name}: {readable_size(free)} left")
+        return warning(
+            "%(folder)s has %(free)s left of %(wanted)s",
+            "make room there",
+            folder=name,
+            free=readable_size(free),
+            wanted=readable_size(folder.wanted),
+        )
+    return ok("%(folder)s: %(free)s left", folder=name, free=readable_size(free))
 
 
 def _clock() -> CheckResult:
@@ -127,4 +149,4 @@ def _clock() -> CheckResult:
             "the clock of this machine shows a time before this program was installed",
             "set the clock, and see that it is kept by NTP",
         )
-    return ok(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} UTC, which is plausible")
+    return ok("%(moment)s UTC, which is plausible", moment=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,14 @@ from data_layer.errors import (
     StorageError,
     StoragePermissionError,
 )
-from data_layer.schemas.doctor import Outcome
+from data_layer.schemas.doctor import Outcome, Text
 from data_layer.services.doctor.checks import (
     Check,
     CheckResult,
     failed,
+    joined,
     judge_difference,
+    listed,
     nothing_yet,
     of_error,
     ok,
@@ -58,7 +61,7 @@ def storage_checks(
     if not is_known:
 
         async def unknown() -> CheckResult:
-            return unknown_location("the storage")
+            return unknown_location(Text("the storage"))
 
         return [Check(part, "server", unknown)]
     if settings.storage_backend == "local":
@@ -69,7 +72,12 @@ def storage_checks(
 _FOR_OTHERS = 0o077
 _FEW_INODES = 10_000
 _LITTLE_SPACE = 0.1
-_FORGETFUL = {"tmpfs": "is in memory", "ramfs": "is in memory", "overlay": "goes with its container"}
+_IN_MEMORY = Text("it is in memory, and files are lost with it")
+_FORGETFUL = {
+    "tmpfs": _IN_MEMORY,
+    "ramfs": _IN_MEMORY,
+    "overlay": Text("it goes with its container, and files are lost with it"),
+}
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.s3fs"})
 _DURABLE_WHERE = frozenset({Environment.STAGING, Environment.PRODUCTION})
 
@@ -99,40 +107,60 @@ def _judge_folder(root: Path) -> CheckResult:
     except FileNotFoundError:
         existing = next(place for place in root.parents if place.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            return failed(f"there is no folder {root}, and it cannot be made in {existing}", "make it, for this user")
+            return failed(
+                "there is no folder %(folder)s, and it cannot be made in %(parent)s",
+                "make it, for this user",
+                folder=str(root),
+                parent=str(existing),
+            )
         return nothing_yet(
-            f"there is no folder {root} yet; the next start makes it (if it was there: is its disk gone?)"
+            "there is no folder %(folder)s yet; the next start makes it (if it was there: is its disk gone?)",
+            folder=str(root),
         )
     except NotADirectoryError:
-        return failed(f"{root} is not a folder", "name another one in LOCAL_STORAGE_PATH")
+        return failed("%(folder)s is not a folder", "name another one in LOCAL_STORAGE_PATH", folder=str(root))
     except PermissionError:
-        return failed(f"this user may not open the folder {root}", "give it to the user that runs the service")
-    return ok(f"the folder {root}")
+        return failed(
+            "this user may not open the folder %(folder)s",
+            "give it to the user that runs the service",
+            folder=str(root),
+        )
+    return ok("the folder %(folder)s", folder=str(root))
 
 
 def _judge_rights(root: Path, facts: FolderFacts) -> CheckResult:
     if facts.mode & _FOR_OTHERS:
-        return warning(f"others may look into {root} (its mode is {facts.mode:04o})", f"chmod 700 {root}")
+        return warning(
+            "others may look into %(folder)s (its mode is %(mode)s)",
+            "chmod 700 %(folder)s",
+            folder=str(root),
+            mode=f"{facts.mode:04o}",
+        )
     if not facts.is_own:
-        return warning(f"{root} belongs to another user", "give it to the user that runs the service")
+        return warning(
+            "%(folder)s belongs to another user", "give it to the user that runs the service", folder=str(root)
+        )
     return ok("only its owner may look into it")
 
 
 def _judge_file_system(environment: Environment, facts: FolderFacts) -> list[CheckResult]:
     found = []
-    kind = facts.file_system or "of a kind that this system does not report"
+    kind = facts.file_system
     if kind in _FORGETFUL and environment in _DURABLE_WHERE:
         found.append(
             warning(
-                f"the file system is {kind}, which {_FORGETFUL[kind]}: files are lost with it",
+                "the file system is %(kind)s: %(harm)s",
                 "mount a volume there, or use S3 or Azure",
+                kind=kind,
+                harm=_FORGETFUL[kind],
             )
         )
     if kind in _REMOTE:
         found.append(
             warning(
-                f"the file system is {kind}: its locks and its durability depend on how it is mounted",
+                "the file system is %(kind)s: its locks and its durability depend on how it is mounted",
                 "use S3 or Azure where several machines need the files",
+                kind=kind,
             )
         )
     if not facts.is_one_disk:
@@ -142,17 +170,33 @@ def _judge_file_system(environment: Environment, facts: FolderFacts) -> list[Che
                 "mount one file system for the whole folder",
             )
         )
-    return found or [ok(f"the file system is {kind}")]
+    if not found and kind is None:
+        return [ok("this system does not report the kind of the file system")]
+    return found or [ok("the file system is %(kind)s", kind=str(kind))]
 
 
 def _judge_space(root: Path, facts: FolderFacts) -> list[CheckResult]:
     found = []
     if facts.free_size < _LITTLE_SPACE * facts.total_size:
-        left = f"{readable_size(facts.free_size)} of {readable_size(facts.total_size)}"
-        found.append(warning(f"the disk of {root} has {left} left", "make room, or move the files to S3 or Azure"))
+        found.append(
+            warning(
+                "the disk of %(folder)s has %(free)s of %(total)s left",
+                "make room, or move the files to S3 or Azure",
+                folder=str(root),
+                free=readable_size(facts.free_size),
+                total=readable_size(facts.total_size),
+            )
+        )
     if facts.inodes is not None and facts.inodes < _FEW_INODES:
-        found.append(warning(f"the disk of {root} takes only {facts.inodes} more files", "remove small files there"))
-    return found or [ok(f"{readable_size(facts.free_size)} are free")]
+        found.append(
+            warning(
+                "the disk of %(folder)s takes only %(number)s more files",
+                "remove small files there",
+                folder=str(root),
+                number=facts.inodes,
+            )
+        )
+    return found or [ok("%(size)s are free", size=readable_size(facts.free_size))]
 
 
 def _judge_writes(root: Path) -> CheckResult:
@@ -160,14 +204,20 @@ def _judge_writes(root: Path) -> CheckResult:
         keeps_attributes = try_to_write(root)
     except OSError as error:
         return failed(
-            f"no file can be written in {root}: {error.strerror}",
+            "no file can be written in %(folder)s: %(reason)s",
             "see who owns it, whether its disk is full, and whether it is mounted read-only",
+            folder=str(root),
+            reason=Text.verbatim(str(error.strerror)),
         )
-    beside = "with the file" if keeps_attributes else "in a second file, as this file system has no extended attributes"
-    return ok(f"a tiny file could be written and removed; metadata is kept {beside}")
+    return ok(
+        "a tiny file could be written and removed; metadata is kept with the file"
+        if keeps_attributes
+        else "a tiny file could be written and removed; metadata is kept in a second file, as this file system has no "
+        "extended attributes"
+    )
 
 
-_NEEDED = ("write", "read", "list", "delete")
+_RIGHTS = {"write": Text("write"), "read": Text("read"), "list": Text("list"), "delete": Text("delete")}
 _SHORT = timedelta(minutes=1)
 
 
@@ -209,11 +259,13 @@ class ObjectTarget:
         return storage
 
     @property
-    def name(self) -> str:
+    def name(self) -> Text:
         """The bucket or container, for people."""
         if self.settings.storage_backend == "s3":
-            return f"the bucket {self.settings.aws_s3_bucket}"
-        return f"the container {self.settings.azure_location.container} of {self.settings.azure_location.account}"
+            return Text("the bucket %(bucket)s", {"bucket": str(self.settings.aws_s3_bucket)})
+        place = self.settings.azure_location
+        values = {"container": place.container, "account": place.account}
+        return Text("the container %(container)s of %(account)s", values)
 
 
 def object_checks(settings: StorageSettings, part: str, time_limit: float) -> list[Check]:
@@ -246,28 +298,39 @@ async def _reach(target: ObjectTarget) -> CheckResult:
 
 async def _log_in(target: ObjectTarget) -> CheckResult:
     await find_place(target.storage)
-    return ok(f"{target.name} is there, and the credentials are accepted")
+    return ok("%(place)s is there, and the credentials are accepted", place=target.name)
 
 
 async def _judge_credentials(target: ObjectTarget) -> list[CheckResult]:
     target.trial = trial = await try_rights(target.storage)
     found = [
-        failed(f"the credentials do not let us {name}: {of_error(error).meaning}", of_error(error).advice)
+        replace(
+            failed(
+                "the credentials do not let us %(right)s: %(error)s",
+                right=_RIGHTS[name],
+                error=of_error(error).meaning,
+            ),
+            advice=of_error(error).advice,
+        )
         for name, error in trial.refusals.items()
     ]
     if trial.left_behind is not None:
         found.append(
-            warning(f"the tiny file {trial.left_behind} stayed there", "remove it: data-layer storage cleanup")
+            warning(
+                "the tiny file %(key)s stayed there", "remove it: data-layer storage cleanup", key=trial.left_behind
+            )
         )
-    return found or [ok(f"a tiny file could be made to {', '.join(_NEEDED)}")]
+    return found or [ok("a tiny file could be written, read, listed and deleted")]
 
 
 async def _judge_exposure(target: ObjectTarget) -> CheckResult:
     allowed = target.trial.strangers_may
     if allowed:
         return failed(
-            f"everybody can {' and '.join(allowed)} files of {target.name} without credentials",
+            "everybody can %(rights)s files of %(place)s without credentials",
             "block public access now (S3: Block Public Access; Azure: access level private); signed URLs go on working",
+            rights=listed([_RIGHTS[each] for each in allowed]),
+            place=target.name,
         )
     return ok("strangers can neither read nor list")
 
@@ -275,7 +338,7 @@ async def _judge_exposure(target: ObjectTarget) -> CheckResult:
 async def _judge_clock(target: ObjectTarget) -> CheckResult:
     if target.trial.clock_difference is None:
         return ok("the server did not report its time")
-    return judge_difference(target.trial.clock_difference, target.trial.clock_uncertainty, "the storage's")
+    return judge_difference(target.trial.clock_difference, target.trial.clock_uncertainty, Text("the storage"))
 
 
 async def _judge_signing(target: ObjectTarget) -> CheckResult:
@@ -286,7 +349,11 @@ async def _judge_signing(target: ObjectTarget) -> CheckResult:
         for method in methods:
             await storage.signed_url("doctor", method=method, expires_in=_SHORT)
     except (MissingExtraError, NotSupportedByStorageError) as error:
-        return warning(f"URLs cannot be signed, so files travel through the service: {error}", "see the message")
+        return warning(
+            "URLs cannot be signed, so files travel through the service: %(error)s",
+            "see the message",
+            error=Text.verbatim(str(error)),
+        )
     finally:
         await storage.close()
     return ok("URLs can be signed")
@@ -299,22 +366,36 @@ async def _judge_bucket(target: ObjectTarget) -> list[CheckResult]:
     try:
         bucket = await storage.describe()
     except (MissingExtraError, NotSupportedByStorageError, StoragePermissionError) as error:
-        return [ok(f"its settings cannot be looked at, which the service does not need ({type(error).code})")]
+        return [
+            ok("its settings cannot be looked at, which the service does not need (%(code)s)", code=type(error).code)
+        ]
     except StorageError as error:
-        return [CheckResult(Outcome.WARNING, of_error(error).meaning, "see whether the server knows these settings")]
+        advice = Text("see whether the server knows these settings")
+        return [CheckResult(Outcome.WARNING, of_error(error).meaning, advice)]
     found = []
     if bucket.is_public:
         found.append(
-            failed(f"the settings of {target.name} let everybody read or list it", "turn on Block Public Access")
+            failed(
+                "the settings of %(place)s let everybody read or list it",
+                "turn on Block Public Access",
+                place=target.name,
+            )
         )
     if bucket.keeps_versions and not bucket.expires_versions:
         found.append(
             warning(
-                f"{target.name} keeps what is deleted as old versions for ever: it grows, and deleted is not gone",
+                "%(place)s keeps what is deleted as old versions for ever: it grows, and deleted is not gone",
                 "add a lifecycle rule with NoncurrentVersionExpiration",
+                place=target.name,
             )
         )
     if bucket.unknown:
-        found.append(ok(f"what the server did not say, which does no harm: {'; '.join(bucket.unknown)}"))
-    browsers = "may" if bucket.allows_browsers else "may not (no CORS rule with PUT; only direct uploads need one)"
-    return found or [ok(f"it is private; browsers {browsers} upload directly")]
+        unknown = joined([Text.verbatim(each) for each in bucket.unknown])
+        found.append(ok("what the server did not say, which does no harm: %(unknown)s", unknown=unknown))
+    return found or [
+        ok(
+            "it is private; browsers may upload directly"
+            if bucket.allows_browsers
+            else "it is private; browsers may not upload directly (no CORS rule with PUT; only direct uploads need one)"
+        )
+    ]

@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import UnitOfWork
 
 _FOR_A_REASON = {
-    Permission.READ_CODE: (Permission.READ_CODE_FOR_A_REASON, "the code"),
-    Permission.READ_IMAGES: (Permission.READ_IMAGES_FOR_A_REASON, "the images"),
+    Permission.READ_CODE: Permission.READ_CODE_FOR_A_REASON,
+    Permission.READ_IMAGES: Permission.READ_IMAGES_FOR_A_REASON,
+}
+_READINGS = {
+    Permission.READ_CODE: "Read the code of another person's project",
+    Permission.READ_IMAGES: "Read the images of another person's project",
 }
 
 
@@ -53,11 +57,11 @@ async def open_project(
         raise _missing(project_id)
     if is_allowed(actor, permission, owner=project.user_id):
         return project
-    for_a_reason, what = _FOR_A_REASON.get(permission, (None, ""))
+    for_a_reason = _FOR_A_REASON.get(permission)
     if for_a_reason is None or reason is None or not is_allowed(actor, for_a_reason, owner=project.user_id):
         raise _missing(project_id)
     entry = reading_entry(
-        *(actor, project.user_id, f"Read {what} of another person's project", reason),
+        *(actor, project.user_id, _READINGS[permission], reason),
         resource_type="project",
         resource_id=str(project.id),
     )

@@ -760,7 +760,7 @@ def _entry(action: AuditAction, owner_id: UUID, generation_id: UUID, description
 
 def _end_entry(owner_id: UUID, code_id: UUID, end: VariantEnd) -> AuditLog:
     return AuditLog.data_action(
-        *(AuditAction.CODE_UPDATE, owner_id, "generated_code", code_id, f"Ended a variant: {end.status}"),
+        *(AuditAction.CODE_UPDATE, owner_id, "generated_code", code_id, "Ended a variant"),
         new_values={"status": str(end.status)},
     )
 
