@@ -36,7 +36,11 @@ async def test_one_process_is_exact(data: DataLayer, *, at_once: bool) -> None:
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-async def test_the_error_of_several_processes_is_bounded(data: DataLayer, settings: Settings, *, at_once: bool) -> None:
+async def test_the_error_of_several_processes_is_bounded(
+    data: DataLayer, settings: Settings, monkeypatch: pytest.MonkeyPatch, *, at_once: bool
+) -> None:
+    # On a busy machine Redis would be too late, and each process would count alone, which is another test.
+    monkeypatch.setattr(rate_limits, "_PATIENCE_SECONDS", 30)
     async with DataLayer(settings) as second, DataLayer(settings) as third:
         limiters = [limiter_of(each, 320) for each in (data, second, third)]
         count = await admitted(limiters, ANN, tries=1200, at_once=at_once)

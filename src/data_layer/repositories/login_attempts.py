@@ -83,13 +83,16 @@ FROM login_attempts WHERE account = :account AND network = :network
 """),
 )
 
+# A row that was forgotten meanwhile is made again, to be locked: a later statement that inserted it would break the
+# order of locks.
 _GIVE_BACK = named(
     "login_attempts.give_back",
     text("""
-UPDATE login_attempts SET
-    level = greatest(0, level - 1),
-    blocked_until = CASE WHEN blocked_until IS DISTINCT FROM :blocked_until THEN blocked_until END
-WHERE account = :account AND network = :network
+INSERT INTO login_attempts AS a (account, network, level, leveled_at)
+VALUES (:account, :network, 0, clock_timestamp())
+ON CONFLICT (account, network) DO UPDATE SET
+    level = greatest(0, a.level - 1),
+    blocked_until = CASE WHEN a.blocked_until IS DISTINCT FROM :blocked_until THEN a.blocked_until END
 """),
 )
 
@@ -112,7 +115,7 @@ SELECT EXISTS (
 """),
 )
 
-# Pairs before the account's own row, as counting goes: with one order of locks no two transactions wait for each other.
+# Pairs before the account's own row, as counting goes.
 _FORGET = named(
     "login_attempts.forget",
     text("""
@@ -137,7 +140,11 @@ DELETE FROM login_attempts WHERE (account, network) IN (SELECT account, network 
 
 
 class LoginAttemptRepository:
-    """Levels of failed logins. Count a pair first, then its network, then its account."""
+    """Levels of failed logins.
+
+    Count and give back a pair first, then its network, then its account, and touch no pair afterwards that may be new:
+    with one order of locks no two transactions wait for each other.
+    """
 
     def __init__(self, session: EntitySession) -> None:
         self._session = session

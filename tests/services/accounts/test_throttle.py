@@ -15,6 +15,7 @@ from data_layer.errors import InvalidOneTimeTokenError, OverloadedError
 from data_layer.schemas.actors import SYSTEM
 from data_layer.services.accounts.one_time_tokens import make_token
 from data_layer.services.accounts.passwords import PasswordHasher
+from data_layer.services.accounts.throttle import LoginThrottle
 from tests.services.accounts.support import (
     CAFE,
     ELSEWHERE,
@@ -261,6 +262,41 @@ async def test_many_accounts_and_networks_at_once_never_wait_for_each_other_in_a
     resets = [data.accounts.unlock(SYSTEM, user.id) for user in await data.accounts.list(SYSTEM)]
     answers = await asyncio.gather(*tries, *resets)
     assert {*answers} <= {"in", "invalid_credentials", "too_many_attempts", None}
+
+
+async def test_levels_that_were_forgotten_are_locked_in_the_same_order(data: DataLayer) -> None:
+    """Somebody unlocks the account while one attempt is given back and another one from there is counted."""
+    throttle = LoginThrottle(b"a secret of the tests")
+    async with data.transaction() as tx:
+        admission = await throttle.admit(tx, ANN, HOME)
+    async with data.transaction() as tx:
+        await throttle.forget(tx, ANN)
+
+    async def count_another() -> None:
+        async with data.transaction() as tx:
+            await throttle.admit(tx, ANN, HOME)
+
+    async with data.transaction() as tx:
+        await throttle.give_back(tx, admission)
+        another = asyncio.create_task(count_another())
+        await until_somebody_waits_for_a_lock(data)
+        await throttle.succeed(tx, admission)
+    await another
+
+
+async def until_somebody_waits_for_a_lock(data: DataLayer) -> None:
+    """Wait for a statement that the server has not granted a lock."""
+
+    async def look() -> None:
+        count = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        while True:
+            async with data.transaction() as tx:
+                if (await tx.execute(count)).scalar_one():
+                    return
+            await asyncio.sleep(0.02)
+
+    # In a task of its own: a transaction is open in this one.
+    await asyncio.create_task(look())
 
 
 async def test_an_attempt_that_could_not_be_decided_does_not_count(

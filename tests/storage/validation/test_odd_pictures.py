@@ -59,7 +59,7 @@ REMOVALS: tuple[MetadataRemoval, ...] = ("none", "location", "all")
 
 
 async def inspect(content: bytes, removal: MetadataRemoval = "none") -> InspectedFile:
-    inspector = Inspector(FileLimits(2**30, TYPES, thumbnail_sizes=(60,), metadata_removal=removal))
+    inspector = Inspector(FileLimits(2**30, TYPES, thumbnail_sizes=(60,), metadata_removal=removal, time_limit=60))
     try:
         return await inspector.inspect(ReceivedFile.of_bytes(content), None)
     finally:
@@ -67,7 +67,7 @@ async def inspect(content: bytes, removal: MetadataRemoval = "none") -> Inspecte
 
 
 async def thumbnails_of(file: InspectedFile) -> list[Thumbnail]:
-    inspector = Inspector(FileLimits(2**30, TYPES, thumbnail_sizes=(60,)))
+    inspector = Inspector(FileLimits(2**30, TYPES, thumbnail_sizes=(60,), time_limit=60))
     try:
         return await inspector.thumbnails(file)
     finally:
@@ -243,7 +243,7 @@ async def test_a_large_picture_that_is_cut_off_waits_in_a_file_of_its_own() -> N
     content = png(Image.frombytes("L", (1000, 900), random.Random(1).randbytes(900_000)))
     sent = content + b"<script>alert(1)</script>"
     threads = FileThreads(2)
-    inspector = Inspector(FileLimits(2**30, TYPES, thumbnail_sizes=(60,)))
+    inspector = Inspector(FileLimits(2**30, TYPES, thumbnail_sizes=(60,), time_limit=60))
     async with receive(io.BytesIO(sent), 2**30, threads) as received:
         assert not isinstance(received.to_upload(), bytes)
         found = await inspector.inspect(received, None)

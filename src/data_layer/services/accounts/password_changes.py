@@ -148,7 +148,6 @@ class PasswordChanges:
         async with self._dependencies.transactions() as tx:
             # Levels before the user's row, as logging in locks them.
             await self._throttle.forget(tx, email)
-            await self._throttle.remember(tx, email, current_context().ip_address)
             user = await self._tokens.owner_of(tx, Purpose.RESET_PASSWORD, token)
             if not _may_reset(user):
                 raise invalid_token()
@@ -157,6 +156,8 @@ class PasswordChanges:
             mark_verified(user)
             await self._replace(tx, ANONYMOUS, user, hashed, AuditAction.USER_RESET_PASSWORD)
             view = UserFull.model_validate(user)
+        async with self._dependencies.transactions() as tx:  # Its pair may be new, so not after all others are locked.
+            await self._throttle.remember(tx, email, current_context().ip_address)
         log.info("password_replaced", user_id=view.id, way="reset")
         return view
 
