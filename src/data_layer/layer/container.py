@@ -216,7 +216,7 @@ class Container:
     """The health of everything, and what is logged, for administrators."""
 
 
-async def open_container(
+async def open_container(  # noqa: PLR0915  (one list of everything, in the order in which it is made)
     settings: Settings,
     stack: AsyncExitStack,
     *,
@@ -264,7 +264,8 @@ async def open_container(
     fetcher = _make_fetcher(settings)
     stack.callback(fetcher.close)
     files, file_maintenance = _open_files(settings, transactions, backends, removal, fetcher=fetcher, stack=stack)
-    files, file_maintenance = traced("files", files), traced("file_maintenance", file_maintenance)
+    files = traced("files", files)
+    file_maintenance = traced("file_maintenance", file_maintenance)
     log.info("data_layer_opened", database=str(database.address), cache=cache.address)
     passwords = stack.enter_context(PasswordHasher(settings.security.bcrypt_rounds))
     audit_buffer = _start_audit_buffer(settings, database, stack)
@@ -273,8 +274,10 @@ async def open_container(
     api_keys = traced("api_keys", ApiKeyService(transactions, sessions, copies))
     for each in (sessions.close, api_keys.close):
         stack.push_async_callback(each)
-    generation_streams, view_counts = GenerationStreams(transactions, LiveStreams(cache)), ViewCounts(transactions)
-    image_files, cached_projects = ImageFiles(files, fetcher), CachedProjects(transactions, cache)
+    generation_streams = GenerationStreams(transactions, LiveStreams(cache))
+    view_counts = ViewCounts(transactions)
+    image_files = ImageFiles(files, fetcher)
+    cached_projects = CachedProjects(transactions, cache)
     projects = ProjectService(transactions, image_files, cached_projects, view_counts)
     for each in (generation_streams.close, view_counts.close, projects.close):
         stack.push_async_callback(each)
@@ -319,15 +322,11 @@ async def open_container(
         mail_days=settings.mail.mail_retention,
     )
     local_files = _local_file_server(settings, transactions, backends)
-    images, generations = (
-        ImageService(transactions, image_files, files, view_counts),
-        GenerationService(transactions, cached_projects, generation_streams, view_counts),
-    )
-    designs, usage, shares = (
-        DesignSystemService(transactions),
-        UsageService(transactions),
-        ShareService(transactions, view_counts, base_url=settings.base_url),
-    )
+    images = ImageService(transactions, image_files, files, view_counts)
+    generations = GenerationService(transactions, cached_projects, generation_streams, view_counts)
+    designs = DesignSystemService(transactions)
+    usage = UsageService(transactions)
+    shares = ShareService(transactions, view_counts, base_url=settings.base_url)
     seed = SeedService(
         transactions,
         SeedServices(accounts, sessions, projects, generations, images, designs, shares, usage),

@@ -286,12 +286,9 @@ class ExternalIdentities:
     async def _register(self, tx: UnitOfWork, user: User, identity: ExternalIdentity) -> User:
         tx.add(user)
         _attach_to(tx, user, identity)
-        tx.add(
-            own_entry(
-                *(ANONYMOUS, AuditAction.USER_REGISTER, user.id, "Registered with another service"),
-                new_values=_of(identity.provider),
-            )
-        )
+        description = "Registered with another service"
+        values = _of(identity.provider)
+        tx.add(own_entry(ANONYMOUS, AuditAction.USER_REGISTER, user.id, description, new_values=values))
         await tx.flush()
         return user
 
