@@ -1,4 +1,4 @@
-"""The service with two routes more, which begin and complete direct uploads as an application does.
+"""The service with a few routes more, which begin and complete direct uploads as an application does.
 
 ``python uploading_service.py data-layer start`` is ``data-layer start`` with them. So what is uploaded over HTTP is
 also decoded by the process that serves, as in an application with the library in it.
@@ -6,6 +6,7 @@ also decoded by the process that serves, as in an application with the library i
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -45,6 +46,10 @@ def create_uploading_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> Fa
         except InvalidFileError as error:
             return {"refused": type(error).__name__}
         return {"thumbnails": len(await data.files.thumbnails(view.id, owner_id=None))}
+
+    @app.get("/objects")
+    async def count_objects() -> dict[str, int]:
+        return {"spared": gc.get_freeze_count(), "looked_at": len(gc.get_objects())}
 
     return app
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from itertools import zip_longest
+from itertools import islice, zip_longest
 
 from data_layer.schemas.generations import CodeDiff, Hunk
 
@@ -75,7 +75,7 @@ def blocks_of(diff: CodeDiff) -> tuple[list[Block], bool]:
     for hunk in diff.hunks:
         if left <= 0:
             return blocks, False
-        rows = tuple(_rows(hunk))[:left]
+        rows = tuple(islice(_rows(hunk), left))
         left -= len(rows)
         heading = f"@@ -{hunk.old_start},{hunk.old_lines} +{hunk.new_start},{hunk.new_lines} @@"
         blocks.append(Block(heading, rows))

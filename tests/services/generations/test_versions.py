@@ -15,7 +15,7 @@ from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.repositories.unit_of_work import UnitOfWork
 from data_layer.schemas.codes import GeneratedCodeFull
 from data_layer.schemas.generations import CodeDiff
-from data_layer.services.generations.versions import _MOST_COMPARED
+from data_layer.services.generations.differences import _MOST_COMPARED
 from tests.services.generations.conftest import Owner, rows, started
 
 

@@ -16,6 +16,7 @@ from data_layer import DataLayer
 from data_layer.entities import GeneratedCode
 from data_layer.entities.enums import CodeStack, GenerationStatus, UserRole, UserStatus
 from data_layer.errors import DatabaseError, InvalidValueError, NotFoundError, PermissionDeniedError
+from data_layer.repositories.project_search import Found, ProjectSearchRepository
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
 from data_layer.schemas.generations import GenerationRequest, VariantModel, WholeCode
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectPublic, ProjectSummary
@@ -528,7 +529,8 @@ async def test_projects_that_cannot_be_indexed_keep_no_others_waiting(
         await store(projects)
 
     monkeypatch.setattr(index, "_store", refuse_some)
-    monkeypatch.setattr("data_layer.services.search.index._BATCH", 2)
+    for name, number in (("_LISTED", 3), ("_FIRST_BATCH", 2), ("_LARGEST_BATCH", 2)):
+        monkeypatch.setattr(f"data_layer.services.search.index.{name}", number)
     assert await index.update(None, seconds=60.0) == Progress(1, is_complete=True)
     assert refused == broken[::-1]
 
@@ -536,7 +538,7 @@ async def test_projects_that_cannot_be_indexed_keep_no_others_waiting(
 async def test_a_search_waits_for_the_newest_only_and_the_rest_is_indexed_after_it(
     data: DataLayer, owner: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_layer.services.search.index._BATCH", 2)
+    monkeypatch.setattr("data_layer.services.search.index._FIRST_BATCH", 2)
     monkeypatch.setattr("data_layer.services.search.service._SECONDS_TO_INDEX", 0.0)
     for name in ("Oldest heron", "Older heron", "Old heron", "New heron", "Newest heron"):
         await project(data, owner, name)
@@ -545,6 +547,29 @@ async def test_a_search_waits_for_the_newest_only_and_the_rest_is_indexed_after_
         while await waiting(data):
             await asyncio.sleep(0.01)
     assert len(await find(data, owner, "heron")) == 5
+
+
+async def test_indexing_of_the_rest_lets_searches_go_first(
+    data: DataLayer, owner: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_layer.services.search.index._FIRST_BATCH", 2)
+    monkeypatch.setattr("data_layer.services.search.service._SECONDS_TO_INDEX", 0.0)
+    for number in range(5):
+        await project(data, owner, f"Heron {number}")
+    find_now = ProjectSearchRepository.find
+
+    async def find_later(self: ProjectSearchRepository, *arguments: Any, **options: Any) -> Sequence[Found]:
+        # Time enough for the rest to be indexed.
+        still_waiting.extend([await self.count_changed() for _ in range(100)])
+        return await find_now(self, *arguments, **options)
+
+    still_waiting: list[int] = []
+    monkeypatch.setattr(ProjectSearchRepository, "find", find_later)
+    await find(data, owner, "heron")
+    assert set(still_waiting) == {3}
+    async with asyncio.timeout(60):
+        while await waiting(data):
+            await asyncio.sleep(0.01)
 
 
 async def test_projects_are_indexed_in_few_round_trips(

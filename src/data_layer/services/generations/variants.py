@@ -17,9 +17,10 @@ from data_layer.schemas.generations import CodeDiff, GenerationView, VariantRepl
 from data_layer.schemas.projects import ProjectFull
 from data_layer.services.generations.access import open_code
 from data_layer.services.generations.copies import copy_version
+from data_layer.services.generations.differences import difference
 from data_layer.services.generations.replay import TimedEvent, check_moment, code_at_moment, replay_of
 from data_layer.services.generations.trees import Trees
-from data_layer.services.generations.versions import difference, require_complete, restore_code
+from data_layer.services.generations.versions import require_complete, restore_code
 from data_layer.services.permissions import Permission
 
 if TYPE_CHECKING:

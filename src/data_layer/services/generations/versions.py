@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -14,19 +13,16 @@ from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.repositories.repository import check_limit, check_number
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.codes import GeneratedCodeFull
-from data_layer.schemas.generations import CodeDiff, GenerationView, Hunk
+from data_layer.schemas.generations import CodeDiff, GenerationView
 from data_layer.services.cached_projects import CachedProjects
 from data_layer.services.generations.access import open_project, view_of, views_of
+from data_layer.services.generations.differences import difference
 from data_layer.services.permissions import Permission
 from data_layer.services.project_keys import work_keys
 from data_layer.services.view_counts import ViewCounts
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
-
-_CONTEXT = 3
-_MOST_COMPARED = 20_000
-"""Lines that are compared one by one; the time for more of them grows with their square."""
 
 
 class Versions:
@@ -211,60 +207,3 @@ async def add_copy(tx: UnitOfWork, generation: Generation, source: GeneratedCode
     await tx.flush()
     await tx.generations.close(generation.id)
     return copy.id
-
-
-def difference(old: GeneratedCode, new: GeneratedCode) -> CodeDiff:
-    """How two codes differ; of large ones it takes a while, so call it in a thread."""
-    before, after = (code.code.split("\n") for code in (old, new))
-    names = [f"version {code.version}.{code.variant_index}" for code in (old, new)]
-    hunks = tuple(_hunk(group, before, after) for group in _groups(before, after))
-    lines = [line for hunk in hunks for line in (_head(hunk), *hunk.lines)]
-    return CodeDiff(
-        old_id=old.id,
-        new_id=new.id,
-        unified="\n".join([f"--- {names[0]}", f"+++ {names[1]}", *lines, ""]) if hunks else "",
-        hunks=hunks,
-        added_lines=sum(line.startswith("+") for hunk in hunks for line in hunk.lines),
-        removed_lines=sum(line.startswith("-") for hunk in hunks for line in hunk.lines),
-    )
-
-
-_Operations = list[tuple[str, int, int, int, int]]
-
-
-def _groups(before: list[str], after: list[str]) -> Sequence[_Operations]:
-    """Places that differ, with three lines around them. What is equal at both ends is not compared again."""
-    shortest = min(len(before), len(after))
-    start = next((place for place in range(shortest) if before[place] != after[place]), shortest)
-    rest = shortest - start
-    end = next((place for place in range(rest) if before[-1 - place] != after[-1 - place]), rest)
-    # Three equal lines at both ends are all that is shown of them.
-    start, end = max(0, start - _CONTEXT), max(0, end - _CONTEXT)
-    middle = before[start : len(before) - end], after[start : len(after) - end]
-    if max(map(len, middle)) <= _MOST_COMPARED:
-        groups = difflib.SequenceMatcher(None, *middle).get_grouped_opcodes(_CONTEXT)
-    else:
-        groups = iter([[("replace", 0, len(middle[0]), 0, len(middle[1]))]])
-    return [[(tag, a + start, b + start, c + start, d + start) for tag, a, b, c, d in group] for group in groups]
-
-
-def _hunk(group: _Operations, before: list[str], after: list[str]) -> Hunk:
-    first, last = group[0], group[-1]
-    lines: list[str] = []
-    for tag, old_start, old_end, new_start, new_end in group:
-        if tag == "equal":
-            lines += [f" {line}" for line in before[old_start:old_end]]
-            continue
-        lines += [f"-{line}" for line in before[old_start:old_end]]
-        lines += [f"+{line}" for line in after[new_start:new_end]]
-    return Hunk(
-        old_start=first[1] + 1,
-        old_lines=last[2] - first[1],
-        new_start=first[3] + 1,
-        new_lines=last[4] - first[3],
-        lines=tuple(lines),
-    )
-
-
-def _head(hunk: Hunk) -> str:
-    return f"@@ -{hunk.old_start},{hunk.old_lines} +{hunk.new_start},{hunk.new_lines} @@"

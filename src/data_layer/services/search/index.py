@@ -17,7 +17,7 @@ the page has more words than fit            it is indexed without them
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 log = get_log(__name__)
 
-_BATCH = 100
+_LISTED = 1_000
+_FIRST_BATCH, _LARGEST_BATCH = 20, 50
+"""Projects; what else the process and the database are asked for waits for a batch at most."""
 _LARGEST_GROUP = 4 * 2**20
 _MOST_PROMPTS, _LONGEST_PROMPT = 100, 4_000
 # Together with the page these stay below what fits into a vector, in three forms each.
@@ -50,6 +52,30 @@ class Progress:
 
     count: int
     is_complete: bool
+
+
+class _Pace:
+    """How many projects the next batch has, so that a search that indexes takes about as long as it may."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = monotonic() + seconds
+        self._begun = 0.0
+        self._next = _FIRST_BATCH
+
+    def begin(self) -> int:
+        """The size of the batch that begins now; none where there is no time for one."""
+        self._begun = monotonic()
+        return self._next
+
+    def end(self, count: int) -> None:
+        """Note that a batch of so many is done."""
+        now = monotonic()
+        fitting = int((self._end - now) * count / max(now - self._begun, 1e-6))
+        self._next = min(fitting, _LARGEST_BATCH) if fitting >= _FIRST_BATCH else 0
+
+
+async def _at_once() -> None:
+    """Wait for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +99,34 @@ class SearchIndex:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
-    async def update(self, user_id: UUID | None, *, seconds: float) -> Progress:
-        """Index what has changed, the newest projects first, for about as long as this, but a batch at least.
+    async def update(
+        self, user_id: UUID | None, *, seconds: float, turn: Callable[[], Awaitable[object]] = _at_once
+    ) -> Progress:
+        """Index what has changed, the newest projects first, for about as long as this, but a small batch at least.
 
         Args:
             user_id: only the projects of this person; None: everybody's.
             seconds: after them the rest waits for the next time.
+            turn: awaited before each batch, by what has time.
         """
-        end = monotonic() + seconds
+        pace = _Pace(seconds)
         count = 0
         last: UUID | None = None
         while True:
             async with self._transactions() as tx:
-                changed = await tx.project_search.find_changed(user_id, after=last, limit=_BATCH)
-            if changed:
-                last = changed[-1]  # One that cannot be indexed is not tried again, nor does it keep others waiting.
-                count += await self._try_to_index(changed)
-            is_complete = len(changed) < _BATCH
-            if is_complete or monotonic() >= end:
-                return Progress(count, is_complete)
+                changed = await tx.project_search.find_changed(user_id, after=last, limit=_LISTED)
+            place = 0
+            while place < len(changed):
+                await turn()
+                batch = changed[place : place + pace.begin()]
+                if not batch:
+                    return Progress(count, is_complete=False)
+                count += await self._try_to_index(batch)
+                pace.end(len(batch))
+                place += len(batch)
+            if len(changed) < _LISTED:
+                return Progress(count, is_complete=True)
+            last = changed[-1]  # One that cannot be indexed is not tried again, nor does it keep others waiting.
 
     async def _try_to_index(self, project_ids: Sequence[UUID]) -> int:
         """Index projects together, or one by one if that fails, so that one keeps no others from it."""
@@ -120,6 +155,10 @@ class SearchIndex:
     async def _read(self, project_ids: Sequence[UUID]) -> list[_Source]:
         async with self._transactions() as tx:
             states = await tx.project_search.states(project_ids)
+            # A search may have indexed some since they were listed.
+            project_ids = [project_id for project_id in project_ids if states[project_id].changes]
+            if not project_ids:
+                return []
             projects = await tx.projects.list(id=list(project_ids), limit=len(project_ids))
             known = [project.id for project in projects]
             gone = {project_id: states[project_id] for project_id in project_ids if project_id not in known}

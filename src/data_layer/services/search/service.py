@@ -7,7 +7,8 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -49,6 +50,9 @@ class ProjectSearch:
         self._transactions = transactions
         self._index = SearchIndex(transactions)
         self._catching_up: asyncio.Task[None] | None = None
+        self._searches = 0
+        self._nobody_waits = asyncio.Event()
+        self._nobody_waits.set()
 
     async def search(
         self, text: str, scope: Scope, *, language_of: UUID | None, after: str | None, limit: int
@@ -70,6 +74,12 @@ class ProjectSearch:
         query = parse_query(text)
         if not query.wanted:
             return _EMPTY
+        with self._somebody_waits():
+            return await self._search(query, scope, position, language_of=language_of, limit=limit)
+
+    async def _search(
+        self, query: Query, scope: Scope, position: Position | None, *, language_of: UUID | None, limit: int
+    ) -> SearchPage:
         await self._bring_up_to_date(scope)
         async with self._transactions() as tx:
             person = None if language_of is None else await tx.users.find_one(id=language_of)
@@ -96,6 +106,17 @@ class ProjectSearch:
             next=_encode(shown[-1]) if len(found) > limit else None,
         )
 
+    @contextmanager
+    def _somebody_waits(self) -> Iterator[None]:
+        self._searches += 1
+        self._nobody_waits.clear()
+        try:
+            yield
+        finally:
+            self._searches -= 1
+            if not self._searches:
+                self._nobody_waits.set()
+
     async def _matching(self, words: Sequence[str], query: str, dictionary: str | None) -> frozenset[str]:
         if not words:
             return frozenset()
@@ -115,9 +136,9 @@ class ProjectSearch:
             self._catching_up = asyncio.create_task(self._catch_up(), name="search-index")
 
     async def _catch_up(self) -> None:
-        """Index the rest, after an import for example, while the search is answered already."""
+        """Index the rest, after an import for example; the search is answered already, and others go first."""
         try:
-            await self._index.update(None, seconds=_SECONDS_TO_CATCH_UP)
+            await self._index.update(None, seconds=_SECONDS_TO_CATCH_UP, turn=self._nobody_waits.wait)
         except DataLayerError as error:
             log.warning("search_index_behind", code=error.code, reason=str(error))
 
