@@ -17,11 +17,13 @@ from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.generations import FinishedGeneration, FinishedVariant, GenerationRequest, TreeCode
 from data_layer.services.generations import trees
 from tests.api.test_projects import create, owner, people, refused
+from tests.file_content import picture
 
 __all__ = ["owner", "people"]
 
 Clients = dict[str, httpx.AsyncClient]
 VARIANTS = "/v1/variants"
+LOCAL = "/local-assets/logo-1a.png"
 PAGE = "<!doctype html>\n<script>steal()</script>\n<p>é 🙂</p>\n"
 
 
@@ -50,6 +52,48 @@ async def tell(data: DataLayer, owner: httpx.AsyncClient) -> Story:
 @pytest.fixture
 async def story(data: DataLayer, owner: httpx.AsyncClient) -> Story:
     return await tell(data, owner)
+
+
+async def test_a_saved_page_names_living_images(data: DataLayer, people: Clients) -> None:
+    """The code stays as it came; the file has permanent addresses, with the host, and shows its images anywhere."""
+    owner, project = people["owner"], (await create(people["owner"]))["id"]
+    code = f'<img src="http://localhost:7001{LOCAL}"><img src="https://example.com/other.png">☃'
+    recorded = await data.generations.record(
+        SYSTEM, UUID(project), GenerationRequest(), [FinishedVariant(code=code), FinishedVariant(code="<b>none</b>")]
+    )
+    path = f"{VARIANTS}/{recorded.variant_ids[0]}/code"
+    before = await owner.get(path, params={"download": "true"})
+    assert before.text == code, "nothing is kept yet"
+    content = picture("JPEG")
+    assert await data.pages.keep(SYSTEM, UUID(project), LOCAL, content)
+    saved = await owner.get(path, params={"download": "true"})
+    [address] = re.findall(r'src="([^"#]+)#', saved.text)
+    assert saved.text == code.replace(f"http://localhost:7001{LOCAL}", f"{address}#{recorded.variant_ids[0]}")
+    assert address.startswith("http")
+    assert saved.headers["etag"] == f'"{hashlib.sha256(saved.content).hexdigest()}"' != before.headers["etag"]
+    assert saved.headers["content-disposition"].startswith("attachment")
+    image = await people["nobody"].get(address)
+    assert (image.status_code, image.content, image.headers["content-type"]) == (200, content, "image/jpeg")
+
+    plain = await owner.get(path)
+    assert (plain.text, "content-disposition" in plain.headers) == (code, False)
+    known = await owner.get(path, params={"download": "true"}, headers={"if-none-match": saved.headers["etag"]})
+    assert (known.status_code, known.content) == (304, b"")
+    assert (await owner.head(path, params={"download": "true"})).headers["etag"] == saved.headers["etag"]
+    without = await owner.get(f"{VARIANTS}/{recorded.variant_ids[1]}/code", params={"download": "true"})
+    assert without.text == "<b>none</b>"
+    assert (await owner.get(path.removesuffix("/code"))).json()["download_count"] == 2
+
+    assert refused(await people["stranger"].get(path, params={"download": "true"})) == (404, "not_found")
+    for_a_reason = {"download": "true", "reason": "a report"}
+    assert (await people["moderator"].get(path, params=for_a_reason)).text == saved.text
+    # What is kept lives on in the saved page of a copy, whatever becomes of the original.
+    copy = (await owner.post(f"/v1/projects/{project}/clone", json={})).json()["id"]
+    [generation] = (await owner.get(f"/v1/projects/{copy}/tree")).json()["generations"]
+    copied = await owner.get(f"{VARIANTS}/{generation['variants'][0]['id']}/code", params={"download": "true"})
+    [other] = re.findall(r'src="([^"#]+)#', copied.text)
+    assert other != address
+    assert (await people["nobody"].get(other)).content == content
 
 
 async def test_a_project_is_reopened_in_one_call(people: Clients, story: Story) -> None:

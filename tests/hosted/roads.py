@@ -19,6 +19,8 @@ class Road:
         self._writers: set[asyncio.StreamWriter] = set()
         self._events: list[tuple[int, Callable[[], object]]] = []
         self._passed = 0
+        self.round_trips = 0
+        """How often something was sent after an answer, of all connections."""
         self.pause = 0.0
         """Seconds for which each piece is held back."""
         self.is_open = True
@@ -73,15 +75,26 @@ class Road:
         else:
             there, away = await asyncio.open_connection(self._host, self._target)
         self._writers |= {writer, away}
+        answered = asyncio.Event()
+        answered.set()
         try:
-            await asyncio.gather(self._pump(reader, away, counts=True), self._pump(there, writer, counts=False))
+            await asyncio.gather(
+                self._pump(reader, away, answered, counts=True), self._pump(there, writer, answered, counts=False)
+            )
         finally:
             self._writers -= {writer, away}
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counts: bool) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answered: asyncio.Event, *, counts: bool
+    ) -> None:
         try:
             with suppress(OSError):
                 while piece := await reader.read(65536):
+                    if not counts:
+                        answered.set()
+                    elif answered.is_set():
+                        answered.clear()
+                        self.round_trips += 1
                     if self.pause:
                         await asyncio.sleep(self.pause)
                     await self._flows.wait()

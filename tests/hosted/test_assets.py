@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,7 +19,7 @@ from data_layer.schemas.actors import SYSTEM
 from tests.file_content import TYPES, picture
 from tests.services.accounts.support import actions
 
-from .fakes import PUBLIC_URL, BackEnd, data_url, page_code
+from .fakes import PUBLIC_URL, BackEnd, Page, data_url, page_code
 
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif"}
 
@@ -194,3 +195,32 @@ async def test_an_image_in_a_page_outlives_the_page(
     variant = await data.generations.open_variant(SYSTEM, UUID(code))
     await data.projects.delete(SYSTEM, variant.project_id)
     assert (await client.get(url)).status_code == 200
+
+
+async def test_pages_are_viewed_with_images_that_live(
+    back_end: BackEnd, ann: Page, client: httpx.AsyncClient, data: DataLayer
+) -> None:
+    """What a code names by an address that ends is shown at a permanent one, and what is shown can be edited."""
+    local, content = "/local-assets/logo-1a.png", picture("PNG", size=(30, 20))
+    code = page_code(f'<img src="http://localhost:7001{local}"><img src="https://example.com/other.png">')
+    [code_id, _] = await back_end.create("one", [], "Make it", [code, page_code("without")])
+    variant = await data.generations.open_variant(SYSTEM, UUID(code_id))
+    [before] = await ann.projects()
+    assert [each["completion"] for each in before["generations"]] == [code, page_code("without")]
+    assert await data.pages.keep(SYSTEM, variant.project_id, local, content)
+    [shown] = await ann.projects()
+    [page, without] = [each["completion"] for each in shown["generations"]]
+    [address] = re.findall(r'src="([^"#]+)#', page)
+    assert page == code.replace(f"http://localhost:7001{local}", f"{address}#{code_id}")
+    assert without == page_code("without")
+    assert address.startswith(f"{PUBLIC_URL}/")
+    image = await client.get(address)
+    assert (image.status_code, image.content) == (200, content)
+    assert (await data.generations.open_variant(SYSTEM, UUID(code_id))).code == code, "to the byte"
+    # It is opened in their page, and an edit of it comes back.
+    file = f'<current_file path="index.html">\n{page.strip()}\n</current_file>'
+    messages = [{"role": "user", "content": f"{file}\n<change_request>\nBlue\n</change_request>"}]
+    update = {"generation_type": "update", "edit_base_variant_index": 0, "edit_base_generation_type": "code_create"}
+    more: dict[str, Any] = {"other_info": update, "is_imported_from_code": True}
+    edit_id = await back_end.store("two", 1, messages, page_code("edited"), **more)
+    assert (await data.generations.open_variant(SYSTEM, UUID(edit_id))).parent_id == UUID(code_id)

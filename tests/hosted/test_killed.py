@@ -18,7 +18,7 @@ from tests.service.support import NO_AUTHORITIES, Service, free_port
 
 from .fakes import ORIGIN, PUBLIC_URL, SECRET, BackEnd, Clerk, Page, data_url
 from .roads import Road, database_url, road_to_database
-from .test_stories import LIMIT, Told, check, story
+from .test_stories import LIMIT, Told, check, raw_request, story
 
 CALLER = "127.0.0.2"
 
@@ -105,7 +105,10 @@ async def test_killed_while_pages_are_stored(settings: Settings, clerk: Clerk, t
 
 @pytest.mark.slow
 async def test_calls_wait_while_no_worker_is_ready(settings: Settings, clerk: Clerk, tmp_path: Path) -> None:
-    """At the start, and after all workers were killed; probes are answered, and so are callers who ask again."""
+    """At the start, and after all workers were killed; probes are answered, and so are callers who ask again.
+
+    A page is stored though its caller has gone meanwhile.
+    """
     url = settings.database.database_url
     assert url is not None
     async with DataLayer(settings) as straight, road_to_database(url.get_secret_value()) as road:
@@ -130,6 +133,11 @@ async def test_calls_wait_while_no_worker_is_ready(settings: Settings, clerk: Cl
                     if event["event"] == "worker_ready":
                         os.kill(event["pid"], signal.SIGKILL)
                 await asyncio.to_thread(service.wait_for_event, "worker_ended", 2)
+                [page_of_one_who_left, *_] = story([])
+                _, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(CALLER, 0))
+                writer.write(raw_request(back_end, page_of_one_who_left))
+                writer.close()  # As a caller does that has waited for ten seconds.
+                await writer.wait_closed()
                 body = {"data_url": data_url(1), "source_type": "user_upload", "user_id": back_end.user_id}
                 body["padding"] = "x" * 3 * 2**20  # More than the sockets take: it is read only by a worker.
                 calls = [asyncio.create_task(back_end.post("/assets/store_image_data", body)) for _ in range(4)]
@@ -137,6 +145,9 @@ async def test_calls_wait_while_no_worker_is_ready(settings: Settings, clerk: Cl
                 assert not any(call.done() for call in calls)
                 road.thaw()
                 answers = await asyncio.gather(*calls)
+                await asyncio.to_thread(service.wait_for_event, "request_answered", 6)
+                [stored] = await page.projects()
+                assert stored["generations"][0]["completion"] == page_of_one_who_left.code
                 assert await asyncio.to_thread(service.end) == 0, service.output
         assert [answer.status_code for answer in answers] == [200] * 4, answers[0].text
         assert len({answer.json()["asset_id"] for answer in answers}) == 1

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from data_layer import DataLayer, Settings
-from data_layer.entities.enums import CodeStack, GenerationProvider, RequestType
+from data_layer.entities.enums import AuditAction, CodeStack, GenerationProvider, RequestType
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.files import Attachment
 from data_layer.schemas.generations import TreeCode, TreeGeneration
@@ -23,7 +23,7 @@ from data_layer.server.faces import whole_application
 from tests.conftest import empty_tables
 from tests.file_content import encoded
 from tests.openid.test_outage import Way
-from tests.services.accounts.support import actions
+from tests.services.accounts.support import actions, trail
 
 from .fakes import PUBLIC_URL, BackEnd, Clerk, Page, data_url, dumps, image_message, page_code
 
@@ -82,7 +82,9 @@ async def test_one_request_with_four_variants(back_end: BackEnd, ann: Page, data
     assert {(entry.input_tokens, entry.output_tokens, entry.cache_read_tokens) for entry in entries} == {
         (1000, 500, 10)
     }
-    assert (await actions(data)).count("code_generate") == 4, "one for each call that added something"
+    received = [entry.new_values or {} for entry in await trail(data) if entry.action is AuditAction.CODE_GENERATE]
+    assert sorted(index for values in received for index in values["variants"]) == [0, 1, 2, 3]
+    assert {values["number"] for values in received} == {1}
     assert (await actions(data)).count("project_create") == 1
 
 

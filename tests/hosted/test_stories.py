@@ -10,7 +10,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -28,7 +28,8 @@ from data_layer.schemas.generations import TreeCode, TreeGeneration
 from data_layer.server.faces import whole_application
 from data_layer.server.http_server import HttpServer
 from data_layer.server.lifecycle import LifecycleMiddleware
-from data_layer.web.unrepeated import PATIENCE, STORE
+from data_layer.services.generations.streams import MAXIMUM_CODE
+from data_layer.web.unrepeated import HELD_SECONDS, STORE
 from tests.conftest import empty_tables
 from tests.services.accounts.support import actions, trail
 
@@ -314,6 +315,42 @@ async def served(world: World) -> AsyncIterator[tuple[HttpServer, int]]:
         await server.close()
 
 
+@pytest.mark.parametrize("kind", ["create", "update", "update of what nobody knows"])
+async def test_four_variants_need_few_round_trips(world: World, kind: str) -> None:
+    """Their caller waits ten seconds: at 0.4 s each, 16 of them one after the other leave time for everything else."""
+    [back_end, _] = await world.begin()
+    images = [data_url(1), data_url(2)]
+    first = story(images)
+    if kind == "create":
+        told = first[:4]
+    else:
+        known = first[:4] if kind == "update" else []
+        for each in known:
+            await each.send(back_end)
+        told = [replace(first[4], group="blue", index=index + 1, code=page_code(f"blue {index}")) for index in range(4)]
+    before = world.database.round_trips
+    await asyncio.gather(*(each.send(back_end) for each in told))
+    assert world.database.round_trips - before <= 20
+
+
+async def test_a_page_that_cannot_be_stored_refuses_no_other(world: World) -> None:
+    """Though it is among those that are stored together."""
+    [back_end, _] = await world.begin()
+    images = [data_url(1)]
+    told = story(images)[:4]
+    bodies = [back_end.stored(each.group, each.index, each.messages, each.code, **each.more) for each in told]
+    bodies[2]["completion"] = "x" * (MAXIMUM_CODE + 1)
+    answers = await asyncio.gather(*(back_end.post(STORE, body) for body in bodies))
+    assert [answer.status_code for answer in answers] == [200, 200, 422, 200], answers[2].text
+    kept = [each for each, answer in zip(told, answers, strict=True) if answer.is_success]
+    ids = {
+        f"{each.group}-{each.index}": {answer.json()["generation_id"]}
+        for each, answer in zip(told, answers, strict=True)
+        if answer.is_success
+    }
+    await check(world.straight, world.user_id, kept, images, ids)
+
+
 def raw_request(back_end: BackEnd, told: Told) -> bytes:
     body = dumps(back_end.stored(told.group, told.index, told.messages, told.code, **told.more))
     head = [f"POST {STORE} HTTP/1.1", "host: x", f"content-length: {len(body)}", "connection: close"]
@@ -406,7 +443,7 @@ async def test_the_process_ends(world: World) -> None:
 async def test_calls_wait_while_the_process_starts(world: World) -> None:
     await world.begin()
     [told, *_] = story([])
-    lifecycle = LifecycleMiddleware(PATIENCE)
+    lifecycle = LifecycleMiddleware(HELD_SECONDS)
     transport = httpx.ASGITransport(lifecycle)
     async with httpx.AsyncClient(transport=transport, base_url=PUBLIC_URL) as client:
         back_end = BackEnd(client, str(world.user_id))
@@ -422,9 +459,9 @@ async def test_calls_wait_while_the_process_starts(world: World) -> None:
     await check(world.straight, world.user_id, [told], [], {"first-1": {answer}})
 
 
-async def test_calls_are_refused_before_their_callers_give_up_and_when_the_start_fails() -> None:
-    for patience, code in (({STORE: 1.0}, "starting"), ({STORE: 600.0}, "stopping")):
-        lifecycle = LifecycleMiddleware(patience)
+async def test_calls_are_refused_when_their_time_is_over_and_when_the_start_fails() -> None:
+    for held_seconds, code in (({STORE: 0.1}, "starting"), ({STORE: 600.0}, "stopping")):
+        lifecycle = LifecycleMiddleware(held_seconds)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(lifecycle), base_url=PUBLIC_URL) as client:
             call = asyncio.create_task(client.post(STORE))
             if code == "stopping":

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import resource
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
+import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
 from data_layer.observability.log import FIELDS
 from data_layer.server.connections import ConnectionLimits
 from data_layer.server.http_server import HttpServer
+from data_layer.server.lifecycle import refuse
 from data_layer.settings.service import ServiceSettings
+
+from .support import NO_AUTHORITIES
 
 LIMITS = ConnectionLimits()
 QUICK = replace(LIMITS, request_seconds=1.0, lingering_seconds=1.0)
@@ -55,6 +60,9 @@ class Application:
                     return
                 body += message["body"]
                 more = message["more_body"]
+        if scope["path"] == "/early" and scope["query_string"] == b"last":
+            await refuse(send, "starting", "the service is starting", "id")
+            return
         content = b"x" * 2**24 if scope["path"] == "/large" else scope["path"].encode() + b" " + body
         headers = [(b"content-length", b"%d" % len(content))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -106,8 +114,8 @@ class Client:
 class Served:
     """A server of the test's own, in its event loop."""
 
-    def __init__(self, application: Application, port: int) -> None:
-        self.application, self.port = application, port
+    def __init__(self, application: Application, server: HttpServer, port: int) -> None:
+        self.application, self.server, self.port = application, server, port
         self._writers: list[asyncio.StreamWriter] = []
 
     async def connect(self) -> Client:
@@ -130,8 +138,8 @@ class Served:
 async def serving(limits: ConnectionLimits = LIMITS) -> AsyncIterator[Served]:
     application = Application()
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-    served = Served(application, listener.getsockname()[1])
     server = HttpServer(application, listener, finish_seconds=1, limits=limits)
+    served = Served(application, server, listener.getsockname()[1])
     server.start()
     try:
         yield served
@@ -324,6 +332,35 @@ async def test_an_answer_before_the_body_is_seen_and_ends_the_connection() -> No
         assert (await client.answer())[0] == 200
         await client.ended()
         await sending
+
+
+def post_with_httpx(port: int, body: bytes) -> tuple[int, bytes]:
+    with httpx.Client(timeout=PATIENCE, verify=NO_AUTHORITIES) as client:
+        answer = client.post(f"http://127.0.0.1:{port}/early?last", content=body)
+        return answer.status_code, answer.content
+
+
+def post_with_the_standard_library(port: int, body: bytes) -> tuple[int, bytes]:
+    """As ``requests`` and ``urllib3`` do: everything is sent before an answer is read."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection.request("POST", "/early?last", body)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+@pytest.mark.parametrize("post", [post_with_httpx, post_with_the_standard_library])
+@pytest.mark.parametrize("ends", [False, True], ids=["serving", "ending"])
+async def test_the_last_answer_is_seen_by_clients_that_send_everything_first(
+    post: Callable[[int, bytes], tuple[int, bytes]], *, ends: bool
+) -> None:
+    """33 MiB that nobody reads: closing at once would reset the connection, and the answer would be lost with it."""
+    async with serving() as served:
+        posting = asyncio.create_task(asyncio.to_thread(post, served.port, b"b" * 33 * 2**20))
+        if ends:
+            await served.application.until_asked(1)
+            await served.server.close()
+        status, content = await posting
+        assert (status, json.loads(content)["code"]) == (503, "starting")
 
 
 async def test_after_an_early_answer_the_connection_can_be_used_once_the_body_is_there() -> None:

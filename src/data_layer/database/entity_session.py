@@ -172,7 +172,8 @@ def _after_rollback(session: Session, transaction: SessionTransaction) -> None:
         rollback.after_failure()
 
 
-RunStatements = Callable[[Sequence[Statement]], Awaitable[list[tuple[Any, ...] | None]]]
+Rows = list[tuple[Any, ...]]
+RunStatements = Callable[[Sequence[Statement]], Awaitable[list[Rows]]]
 
 
 # How long a transaction that ends waits for the statement of another task before it has the server cancel it.
@@ -214,7 +215,7 @@ class EntitySession:
             self._know(entity)
 
     def add_statement(self, sql: Sql, parameters: Sequence[Any]) -> Answer:
-        """Take in a statement that inserts rows without entities: it is sent with what is new, after it."""
+        """Take in a statement that changes rows without entities: it is sent with what is pending, after it."""
         self._require_open()
         self._transaction.require_writable()
         answer = Answer()
@@ -232,7 +233,7 @@ class EntitySession:
         """The entity with this id: the object that this transaction knows already, or the stored row."""
         async with self._lock:
             self._require_open()
-            await self._insert_new()
+            await (self._flush() if self._waiting else self._insert_new())
             known = self._known.get((entity_type, entity_id))
             if known is not None:
                 return known  # type: ignore[return-value]  # The key holds the type.
@@ -256,11 +257,14 @@ class EntitySession:
             return await self._reading(partial(self._execute, statement))
 
     async def run(self, *statements: Statement) -> list[tuple[Any, ...] | None]:
-        """Execute SQL on the driver's connection, in one round trip, after what is pending; the first row of each."""
+        """Execute SQL on the driver's connection, together with what is pending, after it; the first row of each."""
+        return [rows[0] if rows else None for rows in await self.run_all(*statements)]
+
+    async def run_all(self, *statements: Statement) -> list[Rows]:
+        """The same with all rows of each. It is one round trip, unless an entity that was loaded has changed."""
         async with self._lock:
             self._require_open()
-            await self._flush()
-            return await self._transaction.run(statements)
+            return await self._flush(*statements)
 
     async def fetch_one(self, sql: Sql, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
         """The first row of a single read on the driver's connection, which does not begin the transaction."""
@@ -308,7 +312,7 @@ class EntitySession:
             self._require_open()
             self._is_ending = True
             if self.writes_at_once:
-                await self._finish(self._insert_new(self._transaction.run_and_commit))
+                await self._finish(self._send(run=self._transaction.run_and_commit))
                 return
             await self._flush()
             if self._transaction.has_begun:
@@ -372,7 +376,7 @@ class EntitySession:
         if self._is_ending:
             raise TransactionClosedError("the transaction is ending: await what uses it before its block ends")
 
-    async def _finish(self, commit: Coroutine[Any, Any, None]) -> None:
+    async def _finish(self, commit: Coroutine[Any, Any, object]) -> None:
         """Let a commit end even when the caller is cancelled meanwhile, but wait no longer for a silent server then.
 
         The cancellation is raised afterwards, whatever the outcome.
@@ -435,25 +439,35 @@ class EntitySession:
             self._orm.add_all(self._known.values())
         return self._orm
 
-    async def _flush(self) -> None:
-        await self._insert_new()
-        if not self._has_changes():
-            return
-        if any(instance_state(entity).modified for entity in self._known.values()):
-            self._transaction.require_writable()
-        session = await self._session()
-        with translated():
-            await session.flush()
+    async def _flush(self, *further: Statement) -> list[Rows]:
+        """Write what is pending, and run further statements after it; the rows of these."""
+        if self._has_changes():
+            await self._insert_new()
+            if any(instance_state(entity).modified for entity in self._known.values()):
+                self._transaction.require_writable()
+            session = await self._session()
+            with translated():
+                await session.flush()
+        return await self._send(further)
 
     def _has_changes(self) -> bool:
         """Whether there may be changes that only the ORM session can write."""
         return self._orm is not None or any(instance_state(entity).modified for entity in self._known.values())
 
-    async def _insert_new(self, run: RunStatements | None = None) -> None:
+    async def _insert_new(self) -> None:
+        """Insert the entities that are new."""
+        waiting, self._waiting = self._waiting, []
+        try:
+            await self._send()
+        finally:
+            self._waiting = waiting + self._waiting
+
+    async def _send(self, further: Sequence[Statement] = (), run: RunStatements | None = None) -> list[Rows]:
+        """Insert the entities that are new, run the statements that wait and further ones; the rows of the latter."""
         if self._orm is not None and self._orm.in_nested_transaction():
             await self._orm.connection()  # SQLAlchemy sends SAVEPOINT no earlier than it needs it itself.
-        if not self._new and not self._waiting:
-            return
+        if not (self._new or self._waiting or further):
+            return []
         # Taken at once: another task may add more while these travel.
         added, self._new = self._new, {}
         waiting, self._waiting = self._waiting, []
@@ -461,16 +475,19 @@ class EntitySession:
             entities = sorted(added, key=_table_rank)
             mappers: list[RowMapper[Any]] = [self._mapper(type(entity)) for entity in entities]
             insertions = [mapper.insertion(entity) for mapper, entity in zip(mappers, entities, strict=True)]
-            rows = await (run or self._transaction.run)([*insertions, *(statement for statement, _ in waiting)])
+            statements = [*insertions, *(statement for statement, _ in waiting), *further]
+            answers = [*await (run or self._transaction.run)(statements)]
         except BaseException:
             self._new = added | self._new
             self._waiting = waiting + self._waiting
             raise
-        for mapper, entity, row in zip(mappers, entities, rows, strict=False):
-            self._rollback.inserted(mapper, entity, mapper.mark_inserted(entity, row or ()))
+        for mapper, entity, rows in zip(mappers, entities, answers, strict=False):
+            self._rollback.inserted(mapper, entity, mapper.mark_inserted(entity, rows[0] if rows else ()))
             self._know(entity)
-        for (_, answer), row in zip(waiting, rows[len(entities) :], strict=True):
-            answer.row = row
+        answers = answers[len(entities) :]
+        for (_, answer), rows in zip(waiting, answers, strict=False):
+            answer.row = rows[0] if rows else None
+        return answers[len(waiting) :]
 
     def _know(self, entity: Entity) -> None:
         self._known[type(entity), entity.id] = entity

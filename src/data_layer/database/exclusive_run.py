@@ -23,12 +23,7 @@ async def exclusive_run(database: Database, key: int) -> AsyncIterator[bool]:
     transaction = Transaction(database)
     transaction.open()
     try:
-        row = await transaction.run(
-            [
-                (_STAY, None),
-                (_LOCK, (key,)),
-            ]
-        )
-        yield bool(row[1] and row[1][0])
+        _, [(is_locked,)] = await transaction.run([(_STAY, None), (_LOCK, (key,))])
+        yield is_locked
     finally:
         await transaction.close()

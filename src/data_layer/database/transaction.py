@@ -122,8 +122,8 @@ class Transaction:
         with self._observation.watch(*queries):
             return await self._execute(lambda driver: _fetch(driver, sent))
 
-    async def run(self, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
-        """Run statements in one round trip, begun first if need be; the first row of each, or ``None``."""
+    async def run(self, statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
+        """Run statements in one round trip, begun first if need be; the rows of each."""
         if statements:
             self.require_writable()
         beginning = () if self.has_begun else self._database.begin_statements
@@ -168,7 +168,7 @@ class Transaction:
         """Whether the first changes can be sent together with their commit."""
         return not self.has_begun and not self._database.is_read_only and len(self._database.begin_statements) == 1
 
-    async def run_and_commit(self, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
+    async def run_and_commit(self, statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
         """Run the only statements that change something and commit them, all in one round trip.
 
         Statements that are sent together without BEGIN are one transaction, which ends with them (PostgreSQL manual,
@@ -230,7 +230,7 @@ class Transaction:
             raise TransactionError(FAILED_BEFORE)
         await self._end_committed()
 
-    def shorten_commit(self, commit: asyncio.Task[None]) -> None:
+    def shorten_commit(self, commit: asyncio.Task[object]) -> None:
         """Wait no longer than a moment for the answer to a commit whose caller was cancelled.
 
         Args:
@@ -333,19 +333,19 @@ async def _fetch(driver: DriverConnection, queries: Sequence[Statement]) -> list
     return [await cursor.fetchall() for cursor in cursors]
 
 
-async def _send(driver: DriverConnection, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
-    """Send statements together; the first row of each, or ``None``."""
+async def _send(driver: DriverConnection, statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
+    """Send statements together; the rows of each."""
     async with driver.pipeline():
         cursors = [await driver.execute(sql, values) for sql, values in statements]
-    return [await cursor.fetchone() if cursor.description else None for cursor in cursors]
+    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
 
-async def _send_and_commit(driver: DriverConnection, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
+async def _send_and_commit(driver: DriverConnection, statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
     with _commit_in_doubt(driver):
         if len(statements) > 1:
             return await _send(driver, statements)
         cursor = await driver.execute(*statements[0])  # By itself it is a transaction without a pipeline, too.
-        return [await cursor.fetchone() if cursor.description else None]
+        return [await cursor.fetchall() if cursor.description else []]
 
 
 @contextmanager

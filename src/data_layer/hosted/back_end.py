@@ -41,6 +41,7 @@ from data_layer.hosted.made_images import MadeImages
 from data_layer.hosted.people import reservation_of
 from data_layer.hosted.reading import BodyReader, Medium, ReadStore
 from data_layer.hosted.routes import Call, HostedRoutes, by_back_end
+from data_layer.hosted.turns import Turns
 from data_layer.layer import DataLayer
 from data_layer.observability.log import get_log
 from data_layer.schemas.actors import SYSTEM
@@ -50,12 +51,10 @@ from data_layer.schemas.lineage import ReceivedGeneration, ReceivedVariant
 from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.generations.text import storable_json
 from data_layer.web.bodies import read_body
-from data_layer.web.unrepeated import PATIENCE, STORE, STORE_IMAGE_DATA, STORE_IMAGE_URL
+from data_layer.web.unrepeated import HELD_SECONDS, PATIENCE, STORE, STORE_IMAGE_DATA, STORE_IMAGE_URL
 
 log = get_log(__name__)
 
-_HELD_SECONDS = 60.0
-"""For how long a page is tried: longer than its caller waits, because it has nobody else."""
 _IMAGES_SECONDS = 7.0
 """For how long a page waits for its images."""
 _ASSET_HELD_SECONDS = PATIENCE[STORE_IMAGE_DATA] - 5
@@ -85,6 +84,7 @@ class BackEnd:
         self._saves: SingleFlight[_Saved, UUID] = SingleFlight("hosted image", cancel_abandoned=True)
         self._known: OrderedDict[_Saved, tuple[UUID, datetime]] = OrderedDict()
         self._made = MadeImages(data)
+        self._turns = Turns(self._receive)
 
     def routes(self) -> HostedRoutes:
         """Return the calls."""
@@ -95,7 +95,7 @@ class BackEnd:
         # A page is stored also after its caller has given up; an image that no answer names is of no use.
         routes.add("POST", STORE, self.store, authorize=authorize, takes_long=True)
         for path, handler in ((STORE_IMAGE_DATA, self.store_image_data), (STORE_IMAGE_URL, self.store_image_url)):
-            routes.add("POST", path, handler, authorize=authorize, seconds=PATIENCE[path] - 1)
+            routes.add("POST", path, handler, authorize=authorize, seconds=HELD_SECONDS[path])
         return routes
 
     async def store(self, call: Call) -> dict[str, str]:
@@ -103,7 +103,7 @@ class BackEnd:
         async with self._room_for(call, protocol.STORE_BYTES) as keep_only:
             received, owner_id = await self._read(call)
             keep_only(_size_of(received))
-            stored = await held(lambda: self._receive(received, owner_id), _HELD_SECONDS)
+            stored = await held(lambda: self._turns.store(received, owner_id), HELD_SECONDS[STORE])
         index = received.variants[0].index
         return {"generation_id": next(str(code.id) for code in stored.variants if code.variant_index == index)}
 

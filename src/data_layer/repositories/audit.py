@@ -16,6 +16,7 @@ from data_layer.entities import AuditLog
 from data_layer.entities.audit_log import COMMON_CATEGORIES, COMMON_LEVELS, RARE_CATEGORY, RARE_LEVEL, WITH_CONTEXT
 from data_layer.entities.enums import AuditAction
 from data_layer.entities.time_ordered_ids import first_id_at
+from data_layer.repositories import audit_rows
 from data_layer.repositories.repository import AppendRepository, is_any
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ class AuditRepository(AppendRepository[AuditLog]):
         """Insert the entry with the transaction; what it does not say itself is taken from the request's context."""
         complete(entity)
         super().add(entity)
+
+    def add_numbered(self, row: audit_rows.Row, generation_id: UUID) -> None:
+        """Insert an entry with the next flush whose new values get the number that a generation has then."""
+        entries = f"[{audit_rows.line_of(row).decode()}]"
+        self._session.add_statement(audit_rows.INSERT_NUMBERED, (entries, generation_id))
 
     @override
     def _condition(self, name: str, value: Any) -> ColumnElement[bool]:

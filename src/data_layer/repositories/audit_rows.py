@@ -65,6 +65,16 @@ _INSERT = Sql(
     f"INSERT INTO audit_logs ({', '.join(COLUMNS)}, created_at) "  # noqa: S608  (see above)
     f"SELECT {_VALUES}, created_at FROM jsonb_to_recordset(%s::jsonb) AS entry({_RECORD}) ON CONFLICT (id) DO NOTHING",
 )
+_NUMBERED_VALUES = _VALUES.replace(
+    "coalesce(new_values, '{}')", "coalesce(new_values, '{}') || jsonb_build_object('number', number)"
+)
+INSERT_NUMBERED = Sql(
+    "audit_logs.insert_numbered",
+    f"INSERT INTO audit_logs ({', '.join(COLUMNS)}) "  # noqa: S608  (see above)
+    f"SELECT {_NUMBERED_VALUES} FROM jsonb_to_recordset(%s::jsonb) AS entry({_RECORD}), "
+    "(SELECT number FROM generations WHERE generations.id = %s) AS generation",
+)
+"""For an entry as ``line_of`` makes it, in a list; its new values get the number of a generation."""
 
 
 def texts_of(row: Row) -> list[str | None]:

@@ -107,9 +107,9 @@ class BudgetRepository(Repository[Budget]):
         row = await self._session.fetch_one(_READ, (user_id, currency, user_id, currency, _NONE))
         return BudgetState(*row) if row else None
 
-    async def reduce(self, reservation_id: UUID, user_id: UUID, cost: Decimal) -> None:
-        """Take from a reservation what was spent of it, as far as there is so much."""
-        await self._session.run((_SETTLE, (cost, reservation_id, user_id)))
+    def reduce(self, reservation_id: UUID, user_id: UUID, cost: Decimal) -> None:
+        """Take from a reservation, with the next flush, what was spent of it, as far as there is so much."""
+        self._session.add_statement(_SETTLE, (cost, reservation_id, user_id))
 
     async def release(self, reservation_id: UUID, user_id: UUID) -> bool:
         """Remove a reservation; whether there was one."""

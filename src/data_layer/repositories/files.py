@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, bindparam, delete, func, literal_column, select, update
-from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    Uuid,
+    any_,
+    bindparam,
+    delete,
+    func,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningInsert
 from uuid_utils.compat import uuid7
@@ -24,7 +36,7 @@ from data_layer.repositories.saved_files import SavedFile
 from data_layer.schemas.files import Attachment, FileView
 
 if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession
+    from data_layer.database.entity_session import Answer, EntitySession
 
 
 def has_state(entity: Any, state: FileState) -> ColumnElement[bool]:
@@ -77,6 +89,12 @@ _VIEW_BY_PUBLIC_NAME = CompiledStatement(
         (FileReference.public_name == bindparam("public_name"))
         | (FileReference.asset_name == bindparam("public_name")),
         has_state(StoredFile, FileState.STORED),
+    ),
+)
+_VIEWS_BY_ID = CompiledStatement(
+    "file_references.views",
+    lambda: _VIEW.add_columns(StoredFile.id.label("object_id")).where(
+        FileReference.id == any_(bindparam("file_ids", type_=ARRAY(Uuid()))), _IS_ALIVE
     ),
 )
 _VIEWED = _VIEW.selected_columns.keys()
@@ -185,6 +203,19 @@ GROUP BY projects.id ORDER BY min(rank), projects.id DESC LIMIT %s
 )
 
 
+_KEEP_FOR_PROJECT = Sql(
+    "file_references.keep_for_project",
+    """
+WITH kept AS (
+    UPDATE file_references SET project_id = %s, expires_at = NULL, updated_at = now()
+    WHERE id = ANY(%s) AND (expires_at IS NULL OR expires_at > now())
+    RETURNING id
+)
+SELECT count(*) FROM kept
+""",
+)
+
+
 class FileRepository(AppendRepository[FileReference]):
     """Files as callers know them: references, each to one object of the storage."""
 
@@ -218,6 +249,14 @@ class FileRepository(AppendRepository[FileReference]):
         statement = _VIEW.where(condition, FileReference.owner_id == owner_id, _IS_ALIVE).limit(1)
         row = (await self._session.execute(statement)).mappings().one_or_none()
         return None if row is None else FileView.model_validate(dict(row))
+
+    async def views_of(self, file_ids: Collection[UUID]) -> Mapping[UUID, tuple[FileView, UUID]]:
+        """Files, also pending ones, each with the id of its object; those that are gone are left out."""
+        if not file_ids:
+            return {}
+        [rows] = await self._session.fetch_all(_VIEWS_BY_ID.given(file_ids=list(file_ids)))
+        views = [(FileView.model_validate(dict(zip(_VIEWED, row[:-1], strict=True))), row[-1]) for row in rows]
+        return {view.id: (view, object_id) for view, object_id in views}
 
     async def publish(self, reference: FileReference) -> UUID:
         """Insert a file with a permanent address, or find the one that the same object has already; returns its id."""
@@ -271,8 +310,8 @@ class FileRepository(AppendRepository[FileReference]):
         [rows] = await self._session.fetch_all((_PROJECTS_SHOWING, values))
         return [row[0] for row in rows]
 
-    async def hold(self, project_id: UUID, addresses: Mapping[str, str | None]) -> None:
-        """Have a project refer to images of others, where it does not know these addresses yet.
+    def hold(self, project_id: UUID, addresses: Mapping[str, str | None]) -> None:
+        """Have a project refer to images of others with the next flush, where it does not know these addresses yet.
 
         Args:
             project_id: which one.
@@ -280,7 +319,7 @@ class FileRepository(AppendRepository[FileReference]):
         """
         count = range(len(addresses))
         new = [uuid7() for _ in count], [secrets.token_urlsafe(16) for _ in count]
-        await self._session.run((_HOLD, (project_id, list(addresses), list(addresses.values()), *new)))
+        self._session.add_statement(_HOLD, (project_id, list(addresses), list(addresses.values()), *new))
 
     async def find_asset(self, address_hash: str, *, owner_id: UUID | None = None) -> FileView | None:
         """A file that was kept for an address, of an owner or of anybody."""
@@ -364,6 +403,10 @@ class FileRepository(AppendRepository[FileReference]):
         statement = select(FileReference.id).where(FileReference.file_id == object_id, _is_attached(attachment))
         found: UUID | None = (await self._session.execute(statement.limit(1))).scalar_one_or_none()
         return found
+
+    def keep_for_project(self, file_ids: Sequence[UUID], project_id: UUID) -> Answer:
+        """Let files belong to a project with the next flush, as ``keep`` does; the answer is how many did."""
+        return self._session.add_statement(_KEEP_FOR_PROJECT, (project_id, list(file_ids)))
 
     async def keep(self, file_id: UUID, attached_to: Attachment) -> bool:
         """Let a file that was to expire belong to a row, and go with it; whether the file was still there."""

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, Uuid, any_, bindparam, func, liter
 from sqlalchemy.dialects.postgresql import ARRAY
 from typing_extensions import override
 
-from data_layer.database.statements import CompiledStatement, named
+from data_layer.database.statements import CompiledStatement, Sql, named
 from data_layer.entities import FileReference, GeneratedCode, GeneratedImage, Generation
 from data_layer.entities.enums import GenerationStatus
 from data_layer.repositories.files import keys_attached_to
@@ -129,6 +129,15 @@ def _latest(columns: Select[Any], project_id: UUID) -> Select[Any]:
     )
 
 
+_STORED_UNDER = Sql(
+    "generated_images.stored_under",
+    """
+SELECT coalesce(array_agg(DISTINCT storage_key), '{}') FROM generated_images
+WHERE project_id = %s AND storage_key = ANY(%s)
+""",
+)
+
+
 class GeneratedImageRepository(Repository[GeneratedImage]):
     """Rows of ``generated_images``."""
 
@@ -147,6 +156,11 @@ class GeneratedImageRepository(Repository[GeneratedImage]):
             statement = statement.where(GeneratedImage.id < after)
         statement = statement.order_by(GeneratedImage.id.desc()).limit(limit + 1)
         return await self._session.find(named("generated_images.page", statement))
+
+    async def stored_under(self, project_id: UUID, keys: Sequence[str]) -> set[str]:
+        """Those of these keys of the storage that images of a project have."""
+        row = await self._session.fetch_one(_STORED_UNDER, (project_id, list(keys)))
+        return set(row[0]) if row else set()
 
     @override
     async def delete(self, entity: GeneratedImage) -> None:

@@ -14,7 +14,7 @@ import orjson
 from sqlalchemy import ColumnElement, Integer, Select, Uuid, bindparam, false, func, select, text
 from uuid_utils.compat import uuid7
 
-from data_layer.database.statements import CompiledStatement, Sql, named
+from data_layer.database.statements import CompiledStatement, Sql, Statement, named
 from data_layer.entities import GeneratedCode, Generation, GenerationEvent, Project
 from data_layer.entities.enums import CodeStack, GenerationStatus
 from data_layer.entities.time_ordered_ids import first_id_at
@@ -182,6 +182,25 @@ _PAGE_VARIANTS = CompiledStatement(
 )
 
 
+_VIEW = CompiledStatement(
+    "generations.view",
+    lambda: select(*_generation_rows().columns).where(Generation.id == bindparam("generation_id", type_=Uuid())),
+)
+
+
+def view_statements(generation_id: UUID) -> tuple[Statement, Statement]:
+    """What reads a generation, and its variants without code, for ``read_view``."""
+    return _VIEW.given(generation_id=generation_id), SUMMARIES_OF.given(generation_ids=[generation_id])
+
+
+def read_view(
+    rows: Sequence[Sequence[Any]], code_rows: Sequence[Sequence[Any]]
+) -> tuple[GenerationRow | None, Sequence[GeneratedCodeSummary]]:
+    """A generation, if it is there, and its variants."""
+    found = _generation_rows().read(rows)
+    return (found[0] if found else None), code_summaries().read(code_rows)
+
+
 class GenerationRepository(Repository[Generation]):
     """Rows of ``generations``, and what happens to their variants while they are written."""
 
@@ -230,9 +249,13 @@ class GenerationRepository(Repository[Generation]):
         events = unsaved.columns if unsaved else ([], [], [], [])
         return await self._session.run((sql.END, (*values, *events))) != [None]
 
-    async def close(self, generation_id: UUID) -> None:
-        """Note that a generation has ended, if none of its variants runs any more."""
-        await self._session.run((sql.CLOSE, (generation_id,)))
+    def close(self, generation_id: UUID) -> None:
+        """Note with the next flush that a generation has ended, if none of its variants runs any more."""
+        self._session.add_statement(sql.CLOSE, (generation_id,))
+
+    async def view(self, generation_id: UUID) -> tuple[GenerationRow | None, Sequence[GeneratedCodeSummary]]:
+        """A generation, and its variants without code."""
+        return read_view(*await self._session.fetch_all(*view_statements(generation_id)))
 
     async def find_expired(self, limit: int) -> Sequence[UUID]:
         """Generations with variants whose writer's lease has run out."""
@@ -311,9 +334,9 @@ class GenerationRepository(Repository[Generation]):
         rows = await self._session.execute(named("generated_codes.growths", statement))
         return {row.id: row.growth for row in rows}
 
-    async def set_growth(self, code_id: UUID, growth: bytes) -> None:
-        """Store how the code of a variant has grown, packed."""
-        await self._session.run((sql.SET_GROWTH, (growth, code_id)))
+    def set_growth(self, code_id: UUID, growth: bytes) -> None:
+        """Store with the next flush how the code of a variant has grown, packed."""
+        self._session.add_statement(sql.SET_GROWTH, (growth, code_id))
 
     async def stored_variants(self, code_ids: Sequence[UUID]) -> Sequence[StoredVariant]:
         """Variants with their code, by index."""

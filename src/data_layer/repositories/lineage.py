@@ -8,6 +8,7 @@ is a generation that was made from the code of a parent that has not arrived; it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,15 @@ from uuid import UUID
 
 import orjson
 
-from data_layer.database.statements import Sql
+from data_layer.database.statements import Sql, Statement
+from data_layer.errors import NotFoundError
+from data_layer.repositories.generations import read_view, view_statements
+from data_layer.schemas.codes import GeneratedCodeSummary
+from data_layer.schemas.generations import GenerationRow
 from data_layer.schemas.lineage import ParentVariant
 
 if TYPE_CHECKING:
-    from data_layer.database.entity_session import EntitySession
+    from data_layer.database.entity_session import EntitySession, Rows
 
 _IS_STAND_IN = """parents.lineage @> '{"stand_in": true}'"""
 _IS_EARLIER = (
@@ -68,15 +73,80 @@ NOT EXISTS (
 """
 
 
+_IS_UNLINKED = """
+NOT EXISTS (SELECT FROM child JOIN generated_codes AS own ON own.generation_id = child.id AND own.parent_id IS NOT NULL)
+"""
+
+
 class Candidates(StrEnum):
     """Which variants may become the parent, in the order in which they are tried.
 
-    Links to earlier generations never make a circle, so the others are looked for when these are known.
+    Links to earlier generations never make a circle, so the others are looked for when these are known, and only for
+    what has no parent then.
     """
 
     EARLIER = "NOT is_stand_in AND is_earlier"
-    LATER = f"NOT is_stand_in AND continues AND {_WITHOUT_CYCLE}"
-    STAND_INS = f"is_stand_in AND coalesce(continues, true) AND {_WITHOUT_CYCLE}"
+    LATER = f"NOT is_stand_in AND continues AND {_IS_UNLINKED} AND {_WITHOUT_CYCLE}"
+    STAND_INS = f"is_stand_in AND coalesce(continues, true) AND {_IS_UNLINKED} AND {_WITHOUT_CYCLE}"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownGeneration:
+    """A generation that has arrived before, and what its variants have in common."""
+
+    id: UUID
+    project_id: UUID
+    owner_id: UUID
+    indexes: Sequence[int]
+    parent_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """By what the parent of a generation is found, and its project; all codes by their hashes.
+
+    Attributes:
+        at: when it was made.
+        key: the application's.
+        base: the code that it changes.
+        lineage: what distinguishes its parent from others with that code.
+        turns: codes of earlier turns of its conversation, each with the conversation to there, the last one first.
+        siblings: all codes of the version that it changes.
+        before: the conversation before it.
+        codes: its own.
+        conversation: with its own request.
+        root: the request with which the conversation began, if that can be looked for.
+        is_first: it is that request.
+    """
+
+    at: datetime
+    key: str
+    base: str | None
+    lineage: dict[str, Any]
+    turns: Sequence[tuple[str, str | None]] = ()
+    siblings: Sequence[str] = ()
+    before: str | None = None
+    codes: Sequence[str] = ()
+    conversation: str | None = None
+    root: str | None = None
+    is_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How a generation stands in its project.
+
+    Attributes:
+        unlinked: what has to be linked, in the order of their times; it is among them if it has no parent.
+        has_idle_stand_in: whether a stand-in is there that nothing was made from.
+        generation: it.
+        variants: its variants.
+    """
+
+    unlinked: Sequence[UUID]
+    has_idle_stand_in: bool
+    generation: GenerationRow
+    variants: Sequence[GeneratedCodeSummary]
 
 
 _LINK = {
@@ -108,6 +178,7 @@ WHERE is_earlier OR continues OR (is_stand_in AND continues IS NULL)
 ORDER BY is_shown DESC, is_stand_in, is_earlier DESC, {_ORDER} LIMIT 1
 """,
 )
+_PROJECT_OF_PARENT = Sql("generations.find_ancestor", f"SELECT project_id FROM ({_FIND_PARENT}) AS ancestor")
 
 # What waits for one of these codes, unless it belongs to another conversation.
 _FIND_WAITING = Sql(
@@ -129,9 +200,23 @@ WHERE project_id IN ({_PROJECTS}) AND lineage ->> 'root' = %s
 ORDER BY started_at DESC, id DESC LIMIT 1
 """,
 )
-_HAS_CODE = Sql(
-    "generated_codes.has_hash",
-    "SELECT id FROM generated_codes WHERE project_id = %s AND trimmed_hash = decode(%s, 'hex') LIMIT 1",
+_KNOWN = Sql(
+    "generations.known",
+    """
+SELECT generations.id, project_id, user_id,
+    ARRAY(SELECT variant_index FROM generated_codes WHERE generation_id = generations.id),
+    (SELECT parent_id FROM generated_codes WHERE generation_id = generations.id ORDER BY variant_index LIMIT 1)
+FROM generations JOIN projects ON projects.id = project_id
+WHERE external_source = %s AND external_key = %s
+""",
+)
+_MISSING_CODES = Sql(
+    "generated_codes.missing_hashes",
+    """
+SELECT coalesce(array_agg(hash), '{}') FROM unnest(%s::text[]) AS hash WHERE NOT EXISTS (
+    SELECT FROM generated_codes WHERE project_id = %s AND trimmed_hash = decode(hash, 'hex')
+)
+""",
 )
 _CHILDREN = Sql(
     "generations.wanting",
@@ -168,23 +253,21 @@ _LOCK = Sql("users.lock_lineage", "SELECT pg_advisory_xact_lock(hashtextextended
 _LOCK_PROJECT = Sql("projects.lock_numbers", "SELECT id FROM projects WHERE id = %s FOR NO KEY UPDATE")
 
 # What somebody has named, rated, marked or shared stays.
-_REMOVE_STAND_IN = Sql(
-    "generations.remove_stand_in",
-    f"""
-DELETE FROM generations AS removed WHERE id = (
-    SELECT id FROM generations AS parents
-    WHERE project_id = %s AND {_IS_STAND_IN} AND NOT EXISTS (
-        SELECT FROM generated_codes AS own WHERE own.generation_id = parents.id AND (
-            own.is_favorite OR own.name IS NOT NULL OR own.rating IS NOT NULL OR own.feedback <> '{{}}'
-            OR EXISTS (SELECT FROM generated_codes WHERE parent_id = own.id)
-            OR EXISTS (SELECT FROM shares WHERE code_id = own.id)
-            OR EXISTS (SELECT FROM file_references WHERE code_id = own.id)
-        )
+_IDLE_STAND_IN = f"""
+SELECT id FROM generations AS parents
+WHERE project_id = %s AND {_IS_STAND_IN} AND NOT EXISTS (
+    SELECT FROM generated_codes AS own WHERE own.generation_id = parents.id AND (
+        own.is_favorite OR own.name IS NOT NULL OR own.rating IS NOT NULL OR own.feedback <> '{{}}'
+        OR EXISTS (SELECT FROM generated_codes WHERE parent_id = own.id)
+        OR EXISTS (SELECT FROM shares WHERE code_id = own.id)
+        OR EXISTS (SELECT FROM file_references WHERE code_id = own.id)
     )
-    ORDER BY number DESC LIMIT 1
 )
-RETURNING number
-""",
+ORDER BY number DESC LIMIT 1
+"""
+_FIND_STAND_IN = Sql("generations.find_idle_stand_in", _IDLE_STAND_IN)
+_REMOVE_STAND_IN = Sql(
+    "generations.remove_stand_in", f"DELETE FROM generations AS removed WHERE id = ({_IDLE_STAND_IN}) RETURNING number"
 )
 # The last generation takes the number that became free, so that none is missing.
 _CLOSE_GAP = (
@@ -215,70 +298,131 @@ class LineageRepository:
     def __init__(self, session: EntitySession) -> None:
         self._session = session
 
-    async def lock(self, owner_id: UUID) -> None:
-        """Let one transaction at a time change the lineage of a person's projects."""
-        await self._session.run((_LOCK, (owner_id,)))
-
-    async def find_parent(
-        self,
-        owner_id: UUID,
-        project_id: UUID | None,
-        *,
-        at: datetime,
-        key: str,
-        wanted: str,
-        lineage: dict[str, Any],
-    ) -> ParentVariant | None:
-        """The variant that a generation changes which is not stored yet, in one or all projects of a person."""
-        child = at, key, wanted, orjson.dumps(lineage).decode()
-        [row] = await self._session.run((_FIND_PARENT, (*child, owner_id, project_id, project_id)))
-        return None if row is None else ParentVariant(**dict(zip(ParentVariant.model_fields, row, strict=True)))
-
-    async def find_waiting(self, owner_id: UUID, hashes: Sequence[str], conversation: str | None) -> UUID | None:
-        """The project of a person in which a generation waits for one of these codes."""
-        [row] = await self._session.run((_FIND_WAITING, (owner_id, None, None, list(hashes), conversation)))
-        return row[0] if row else None
-
-    async def find_conversation(self, owner_id: UUID, root: str, *, is_first: bool, at: datetime) -> UUID | None:
-        """The project of a person in which a conversation was begun with this request; the last one of several.
+    async def begin(
+        self, owner_id: UUID, source: str, wanted: Wanted, *, finds_project: bool
+    ) -> tuple[KnownGeneration | None, UUID | None]:
+        """Let this transaction alone change the lineage of a person's projects, and look where a generation belongs.
 
         Args:
             owner_id: the person.
-            root: the hash of the request.
-            is_first: it is looked for by this very request, which was made again, and not by one that follows it.
-            at: when that was.
+            source: the application.
+            wanted: what is known of the generation.
+            finds_project: look for its project.
+
+        Returns:
+            The generation, where it has arrived before, and else its project, if one is found: that of its parent, of
+            an ancestor, of what waits for the same version or for one of its codes, or of the same conversation. Other
+            variants of a conversation may come later, and a first request that was made again within a week stands
+            beside the one before.
         """
-        values = (owner_id, None, None, root, not is_first, at, at)
-        [row] = await self._session.run((_FIND_CONVERSATION, values))
-        return row[0] if row else None
+        lock, known = (_LOCK, (owner_id,)), (_KNOWN, (source, wanted.key))
+        parent, others = _parent_searches(owner_id, wanted), _other_searches(owner_id, wanted)
+        searches = [*parent, *others] if finds_project else []
+        _, row, *found = await self._session.run(lock, known, *searches)
+        if row is not None:
+            return KnownGeneration(*row), None
+        if wanted.turns and searches and not any(found[: len(parent)]):
+            found = [*await self._session.run(*_ancestor_searches(owner_id, wanted)), *found]
+        return None, next((row[0] for row in found if row), None)
 
-    async def has_code(self, project_id: UUID, wanted: str) -> bool:
-        """Whether a variant of a project has this code."""
-        return await self._session.run((_HAS_CODE, (project_id, wanted))) != [None]
+    async def find_parent(self, owner_id: UUID, project_id: UUID | None, wanted: Wanted) -> ParentVariant | None:
+        """The variant that a generation changes which is not stored yet, in one or all projects of a person."""
+        values = _values(owner_id, project_id, wanted, wanted.base, wanted.lineage)
+        [row] = await self._session.run((_FIND_PARENT, values))
+        return None if row is None else ParentVariant(**dict(zip(ParentVariant.model_fields, row, strict=True)))
 
-    async def to_link(self, project_id: UUID, generation_id: UUID) -> Sequence[UUID]:
-        """What has to be linked when variants of a generation have arrived, in the order of their times.
+    async def missing_codes(self, project_id: UUID, hashes: Sequence[str]) -> set[str]:
+        """Those of these codes that no variant of a project has."""
+        [row] = await self._session.run((_MISSING_CODES, (list(hashes), project_id)))
+        return set(row[0]) if row else set()
 
-        It, those that want its codes, and those that have only a makeshift parent, which lose it.
+    async def place(self, project_id: UUID, generation_id: UUID, *, wants_parent: bool) -> Placement:
+        """Insert what is pending, of which variants of a generation are a part, and link it to an earlier parent.
+
+        Whatever wants its codes has to be linked then, and what has only a makeshift parent, which it loses.
         """
-        rows = await self._session.run((_CHILDREN, (project_id, generation_id)), (_UNLINK, (project_id,)))
-        chosen = {generation_id}.union(*(row[0] for row in rows if row))
-        [row] = await self._session.run((_SORT, (list(chosen),)))
-        return row[0] if row else ()
+        linked, children, unlinked, *state = await self._session.run_all(
+            (_LINK[Candidates.EARLIER], (generation_id,)),
+            (_CHILDREN, (project_id, generation_id)),
+            (_UNLINK, (project_id,)),
+            *_state_statements(project_id, generation_id),
+        )
+        chosen = {*children[0][0], *unlinked[0][0], *((generation_id,) if wants_parent and not linked else ())}
+        return _placement(await self._sorted(chosen), *state)
 
-    async def link(self, generation_id: UUID, candidates: Candidates) -> bool:
-        """Give a generation the best parent among these, if there is one."""
-        return await self._session.run((_LINK[candidates], (generation_id,))) != [None]
+    async def link(self, project_id: UUID, generation_id: UUID, unlinked: Sequence[UUID]) -> Placement:
+        """Insert what is pending, and give generations the best parents that there are.
+
+        Args:
+            project_id: theirs.
+            generation_id: the one whose state is wanted.
+            unlinked: as ``place`` returns them, and what was added since.
+        """
+        statements = [(_LINK[kind], (generation,)) for kind in Candidates for generation in unlinked]
+        answers = await self._session.run_all(*statements, *_state_statements(project_id, generation_id))
+        linked = {unlinked[place % len(unlinked)] for place in range(len(statements)) if answers[place]}
+        return _placement([each for each in unlinked if each not in linked], *answers[len(statements) :])
 
     async def remove_stand_ins(self, project_id: UUID) -> int:
         """Remove the stand-ins of a project that nothing was made from; how many there were."""
-        await self._session.run((_LOCK_PROJECT, (project_id,)))
         count = 0
+        before: Sequence[Statement] = [(_LOCK_PROJECT, (project_id,))]
         while True:
-            [row] = await self._session.run((_REMOVE_STAND_IN, (project_id,)))
+            *_, row = await self._session.run(*before, (_REMOVE_STAND_IN, (project_id,)))
             if row is None:
                 return count
             count += 1
             [number] = row
             close, recount = _CLOSE_GAP
-            await self._session.run((close, (project_id, number, number, number)), (recount, (project_id,)))
+            before = [(close, (project_id, number, number, number)), (recount, (project_id,))]
+
+    async def _sorted(self, generations: set[UUID]) -> Sequence[UUID]:
+        if len(generations) < 2:
+            return list(generations)
+        [row] = await self._session.run((_SORT, (list(generations),)))
+        return row[0] if row else ()
+
+
+def _state_statements(project_id: UUID, generation_id: UUID) -> list[Statement]:
+    return [(_FIND_STAND_IN, (project_id,)), *view_statements(generation_id)]
+
+
+def _placement(unlinked: Sequence[UUID], idle: Rows, rows: Rows, code_rows: Rows) -> Placement:
+    generation, variants = read_view(rows, code_rows)
+    if generation is None:
+        raise NotFoundError("the generation was removed while it was received")
+    return Placement(unlinked, bool(idle), generation, variants)
+
+
+def _parent_searches(owner_id: UUID, wanted: Wanted) -> list[Statement]:
+    """What finds the project of the parent."""
+    if wanted.base is None:
+        return []
+    return [(_PROJECT_OF_PARENT, _values(owner_id, None, wanted, wanted.base, wanted.lineage))]
+
+
+def _ancestor_searches(owner_id: UUID, wanted: Wanted) -> list[Statement]:
+    """What finds the project of an ancestor, the latest one first."""
+    return [
+        (_PROJECT_OF_PARENT, _values(owner_id, None, wanted, code, {"before": conversation}))
+        for code, conversation in wanted.turns
+    ]
+
+
+def _other_searches(owner_id: UUID, wanted: Wanted) -> list[Statement]:
+    """What finds the project where no ancestor is there, the best one first."""
+    waiting = (wanted.siblings, wanted.before), (wanted.codes, wanted.conversation)
+    found: list[Statement] = [
+        (_FIND_WAITING, (owner_id, None, None, list(codes), conversation)) for codes, conversation in waiting if codes
+    ]
+    if wanted.root is not None:
+        dated = (not wanted.is_first, wanted.at, wanted.at)
+        found.append((_FIND_CONVERSATION, (owner_id, None, None, wanted.root, *dated)))
+    return found
+
+
+def _values(
+    owner_id: UUID, project_id: UUID | None, wanted: Wanted, code: str | None, lineage: dict[str, Any]
+) -> Sequence[Any]:
+    child = wanted.at, wanted.key, code, orjson.dumps(lineage).decode()
+    return *child, owner_id, project_id, project_id

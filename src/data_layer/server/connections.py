@@ -13,7 +13,8 @@ or chunk extension           ``headers``
 sends no Host, or two        RFC 9112                                           400
 sends its head slowly        ``request_seconds`` for the whole head             408
 sends its body slowly        ``request_seconds``, and ``bytes_per_second``      408
-sends on after the answer    ``lingering_seconds``                              is disconnected
+sends on after the answer    ``lingering_seconds`` for each pause, and          the answer, and is disconnected
+                             ``request_seconds`` in all
 reads its answer slowly      ``request_seconds``, and ``bytes_per_second``      is disconnected
 sends nothing                ``request_seconds``, or keep-alive after an        is disconnected
                              answer
@@ -44,6 +45,8 @@ from data_layer.server.lifecycle import refuse, with_close
 from data_layer.server.problems import MEDIA_TYPE, new_request_id, problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Message, Receive, Scope, Send
 
     from data_layer.settings.service import ServiceSettings
@@ -125,6 +128,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._excess: HTTPStatus | None = None
         self._has_begun = False  # A request, of which not everything is there.
         self._is_deaf = False  # Whatever else arrives is ignored.
+        self._lingers_until = math.inf
         # Bytes since the parser last reported something that it does not keep, and whether it just did.
         self._unreported = 0
         self._reports = False
@@ -144,6 +148,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:  # noqa: D102  (asyncio)
         if self._is_deaf:
+            self._go_on_lingering()
             return
         self._unset_keepalive_if_required()
         if self._phase is _Phase.IDLE:
@@ -195,6 +200,7 @@ class LimitedConnection(HttpToolsProtocol):
             self._excess = HTTPStatus.BAD_REQUEST
         if self._excess is None:
             super().on_headers_complete()
+            self.cycle.transport = _Ending(self.transport, self.end)
             self._phase = _Phase.BODY
             self._deadline = self.loop.time() + self._limits.request_seconds
 
@@ -205,6 +211,7 @@ class LimitedConnection(HttpToolsProtocol):
         if self._phase is _Phase.BODY:
             earned = self._deadline + len(body) / self._limits.bytes_per_second
             self._deadline = min(earned, self.loop.time() + self._limits.request_seconds)
+        self._go_on_lingering()
         super().on_body(body)
 
     def on_message_complete(self) -> None:  # noqa: D102  (httptools)
@@ -232,6 +239,24 @@ class LimitedConnection(HttpToolsProtocol):
             self._rest(self.timeout_keep_alive)
         elif self._phase is _Phase.BODY:
             self._linger()
+
+    def shutdown(self) -> None:
+        """Close the connection because the server ends, once its request is answered and all of it was read."""
+        if self._phase is _Phase.LINGERING:
+            self.end()
+        else:
+            super().shutdown()
+
+    def end(self) -> None:
+        """Close the connection after an answer, or go on reading a while where its request is not complete."""
+        if self._phase not in {_Phase.BODY, _Phase.LINGERING} or self.transport.is_closing():
+            self.transport.close()
+        elif not self._is_deaf:
+            self._is_deaf, self._backlog = True, b""
+            self.flow.resume_reading()
+            self.transport.write_eof()
+            if self._phase is _Phase.BODY:
+                self._linger()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
@@ -297,8 +322,15 @@ class LimitedConnection(HttpToolsProtocol):
 
     def _linger(self) -> None:
         """Ignore the rest for a while: if the connection was closed at once, the client might not see the answer."""
+        now = self.loop.time()
         self._phase = _Phase.LINGERING
-        self._deadline = self.loop.time() + self._limits.lingering_seconds
+        self._lingers_until = now + max(self._limits.request_seconds, self._limits.lingering_seconds)
+        self._deadline = now + self._limits.lingering_seconds
+
+    def _go_on_lingering(self) -> None:
+        """Ignore more, if the client is sending: many read no answer before they have sent all."""
+        if self._phase is _Phase.LINGERING:
+            self._deadline = min(self.loop.time() + self._limits.lingering_seconds, self._lingers_until)
 
     def _refuse(self, status: HTTPStatus) -> None:
         """Answer that the request is refused, where an answer can still be sent, and close the connection."""
@@ -372,6 +404,24 @@ class LimitedConnection(HttpToolsProtocol):
         """End the connection at once; it does not count any more."""
         self.connections.discard(self)
         self.transport.abort()
+
+
+class _Ending(asyncio.Transport):
+    """The transport as one request and its answer see it: closing it means that the answer was the last one."""
+
+    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
+        super().__init__()
+        self._transport = transport
+        self._end = end
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        self._end()
 
 
 class _ProbesOnly:

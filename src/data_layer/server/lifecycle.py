@@ -21,27 +21,25 @@ if TYPE_CHECKING:
 log = get_log(__name__)
 
 _CLOSE = (b"connection", b"close")
-SPARE_SECONDS = 1.0
-"""How long before its caller gives up a request that waits for the start is refused, so that it sees the reason."""
 
 
 class LifecycleMiddleware:
     """An ASGI application that passes requests on to the real one once that is there.
 
     Before, ``/livez`` says that the process lives and everything else is refused with 503 and ``starting``, except for
-    calls that nobody sends again: they wait, unread, until they can be answered or their caller is about to give up.
+    calls that nobody sends again: they wait, unread, until they can be answered or their time is over.
     After ``start_draining`` ``/readyz`` refuses with ``stopping``, all else is still answered, and every answer asks
     the client to close its connection: none should be reused at the moment at which this process closes it. Streams go
     on until ``end_streams``, because only then do load balancers send their clients to another process.
 
     Args:
-        patience: for how many seconds callers wait who do not send a request again, by its path.
+        held_seconds: for how many seconds a call waits that nobody sends again, by its path.
     """
 
-    def __init__(self, patience: Mapping[str, float] | None = None) -> None:
+    def __init__(self, held_seconds: Mapping[str, float] | None = None) -> None:
         self._application: ASGIApp | None = None
         self._is_stopping = False
-        self._patience = patience or {}
+        self._held_seconds = held_seconds or {}
         self._has_started = asyncio.Event()  # Or is to stop.
         self.streams = StreamEnds()
         """The streams under way."""
@@ -66,8 +64,8 @@ class LifecycleMiddleware:
             return
         if scope["type"] != "http":
             return
-        if not self._has_started.is_set() and scope["path"] in self._patience:
-            await is_set_within(self._has_started, self._patience[scope["path"]] - SPARE_SECONDS)
+        if not self._has_started.is_set() and scope["path"] in self._held_seconds:
+            await is_set_within(self._has_started, self._held_seconds[scope["path"]])
         reason = "stopping" if self._is_stopping else "starting"
         is_ready = self._application is not None and not self._is_stopping
         if scope["path"] == "/readyz" and not is_ready:

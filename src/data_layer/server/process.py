@@ -19,7 +19,7 @@ from data_layer.server.listening import authority, listen_for_metrics
 from data_layer.server.starting import taking_over
 from data_layer.server.stopping import StopRequest
 from data_layer.server.supervisor_link import SupervisorLink
-from data_layer.web.unrepeated import PATIENCE
+from data_layer.web.unrepeated import HELD_SECONDS
 
 if TYPE_CHECKING:
     from data_layer.config import Settings
@@ -152,7 +152,7 @@ class ServiceProcess:
         self._observer = observer
         self._role = role
         self._metrics_listener = listen_for_metrics(settings.metrics) if role.is_alone else None
-        self._lifecycle = LifecycleMiddleware(PATIENCE if settings.hosted.is_enabled else None)
+        self._lifecycle = LifecycleMiddleware(HELD_SECONDS if settings.hosted.is_enabled else None)
         limit = settings.service.shutdown_timeout
         self._http = HttpServer(
             self._lifecycle,

@@ -11,7 +11,7 @@ from data_layer.concurrency import cancel_and_wait
 from data_layer.observability.log import get_log
 from data_layer.server.connections import ConnectionLimits
 from data_layer.server.http_server import HttpServer
-from data_layer.server.lifecycle import SPARE_SECONDS, LifecycleMiddleware
+from data_layer.server.lifecycle import LifecycleMiddleware
 
 log = get_log(__name__)
 
@@ -19,25 +19,26 @@ _LONGEST_LINE = 8 * 1024
 _PAUSE = 0.02
 _AT_ONCE = 16
 _ACCEPT_PAUSE = 1.0
+_FINISH_SECONDS = 1.0
 
 
 class StartingServer:
     """Answers while no worker is ready: ``/livez`` that the service lives, everything else with 503 and ``starting``.
 
     A call that nobody sends again is not read. Its connection waits for the next worker, which gets it as it is, and so
-    finds the whole request and the address of the client. It is refused only when its caller is about to give up, or
-    when the service ends.
+    finds the whole request and the address of the client, also when the client has gone meanwhile. It is refused only
+    when its time is over, or when the service ends.
 
     Args:
         listener: the listening socket, from which connections are taken while this is open.
         limits: what clients may do.
-        patience: for how many seconds callers wait who do not send a request again, by its path.
+        held_seconds: for how many seconds a call waits that nobody sends again, by its path.
     """
 
-    def __init__(self, listener: socket.socket, limits: ConnectionLimits, patience: Mapping[str, float]) -> None:
+    def __init__(self, listener: socket.socket, limits: ConnectionLimits, held_seconds: Mapping[str, float]) -> None:
         self._listener = listener
         self._limits = limits
-        self._patience = patience
+        self._held_seconds = held_seconds
         self._lifecycle = LifecycleMiddleware()
         self._http: HttpServer | None = None
         self._is_open = False
@@ -45,11 +46,14 @@ class StartingServer:
         self._answering: set[asyncio.Task[None]] = set()
         self._waiting: dict[socket.socket, asyncio.TimerHandle] = {}
         self._closing = asyncio.Lock()
+        self._endings: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
         """Take connections. Harmless when it does."""
         if self._http is None:
-            self._http = HttpServer(self._lifecycle, None, finish_seconds=1, limits=self._limits)
+            self._http = HttpServer(
+                self._lifecycle, None, finish_seconds=self._limits.lingering_seconds, limits=self._limits
+            )
             self._http.start()
             self._listener.setblocking(False)
             self._is_open = True
@@ -68,7 +72,11 @@ class StartingServer:
                         self._wait(connection, self._limits.request_seconds)
                 if self._answering:
                     await asyncio.wait(self._answering)
-                await self._http.close()
+                # Clients that still send what was refused do not keep the worker waiting.
+                closing = asyncio.create_task(self._http.close(), name="starting-server-closing")
+                self._endings.add(closing)
+                closing.add_done_callback(self._endings.discard)
+                await asyncio.wait([closing], timeout=_FINISH_SECONDS)
                 self._http = None
 
     async def end(self) -> None:
@@ -79,6 +87,8 @@ class StartingServer:
         await self.close()
         for connection in list(self._waiting):
             self._give_up(connection)
+        if self._endings:
+            await asyncio.wait(self._endings)
 
     async def hand_over(self, channel: socket.socket) -> None:
         """Give what waits to a worker.
@@ -115,7 +125,7 @@ class StartingServer:
             loop.call_later(_ACCEPT_PAUSE, self._listen)  # Too many files are open.
             return
         connection.setblocking(False)
-        if not self._patience or len(self._sorting) + len(self._waiting) >= self._limits.connections:
+        if not self._held_seconds or len(self._sorting) + len(self._waiting) >= self._limits.connections:
             self._answer(connection)
             return
         task = asyncio.create_task(self._sort(connection), name="starting-connection")
@@ -124,11 +134,11 @@ class StartingServer:
 
     async def _sort(self, connection: socket.socket) -> None:
         """Answer a connection, or let it wait for a worker."""
-        seconds = self._patience.get(await _path_asked_for(connection, self._limits.request_seconds))
+        seconds = self._held_seconds.get(await _path_asked_for(connection, self._limits.request_seconds))
         if seconds is None:
             self._answer(connection)
         else:
-            self._wait(connection, max(0.0, seconds - SPARE_SECONDS))
+            self._wait(connection, seconds)
 
     def _wait(self, connection: socket.socket, seconds: float) -> None:
         loop = asyncio.get_running_loop()

@@ -21,7 +21,7 @@ from data_layer.server.starting import StartingServer
 from data_layer.server.stopping import StoppedBeforeReady, StopRequest
 from data_layer.server.supervisor_link import FORWARDED
 from data_layer.server.worker import Worker
-from data_layer.web.unrepeated import PATIENCE
+from data_layer.web.unrepeated import HELD_SECONDS
 
 if TYPE_CHECKING:
     from data_layer.config import Settings
@@ -69,7 +69,7 @@ class Supervisor:
         self._workers: dict[int, Worker] = {}
         self._was_ready = asyncio.Event()
         limits = ConnectionLimits.of(settings.service, settings.database.db_max_connections)
-        self._starting = StartingServer(listener, limits, PATIENCE if settings.hosted.is_enabled else {})
+        self._starting = StartingServer(listener, limits, HELD_SECONDS if settings.hosted.is_enabled else {})
         self._ended_well = True
 
     async def run(self) -> bool:

@@ -154,8 +154,8 @@ async def live_page(tx: UnitOfWork, project_id: UUID, code_id: UUID, code: str, 
     return (await images_of(tx, project_id, base=base)).page(code, code_id)
 
 
-async def hold_images(tx: UnitOfWork, project_id: UUID, codes: Iterable[str]) -> None:
-    """Have a project refer to the images of other projects that its codes name.
+def hold_images(tx: UnitOfWork, project_id: UUID, codes: Iterable[str]) -> None:
+    """Have a project refer, with the next flush, to the images of other projects that its codes name.
 
     These are what its owner has kept of the same addresses, what is shown at the permanent addresses of other projects,
     and published images of other people.
@@ -163,7 +163,7 @@ async def hold_images(tx: UnitOfWork, project_id: UUID, codes: Iterable[str]) ->
     found = (match for code in codes for match in _ADDRESSES.finditer(code))
     named = {address_hash(match[0].rstrip(_AFTER)): match["own"] for match in found}
     if named:
-        await tx.files.hold(project_id, dict(islice(named.items(), MOST_NAMED)))
+        tx.files.hold(project_id, dict(islice(named.items(), MOST_NAMED)))
 
 
 def _clean(address: str) -> str:

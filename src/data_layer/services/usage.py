@@ -202,7 +202,7 @@ class UsageService:
             if is_final:
                 await tx.budgets.release(reservation.id, reservation.user_id)
             elif is_new:
-                await tx.budgets.reduce(reservation.id, reservation.user_id, entry.cost)
+                tx.budgets.reduce(reservation.id, reservation.user_id, entry.cost)
             return entry
 
     async def release(self, actor: Actor, reservation: Reservation) -> bool:

@@ -131,6 +131,25 @@ async def charge(
         await tx.budgets.release(variant.id, variant.owner_id)
 
 
+def usage_entry(variant: GeneratedCode, owner_id: UUID, result: VariantResult) -> UsageEntry | None:
+    """What the ledger says of a variant that is inserted together with it; None where nothing is known.
+
+    Raises:
+        InvalidValueError: a figure is out of range; ``field`` says which.
+    """
+    if not is_known(result):
+        return None
+    return UsageEntry(
+        user_id=owner_id,
+        key=str(variant.id),
+        outcome=UsageOutcome(variant.status.value),
+        project_id=variant.project_id,
+        code_id=variant.id,
+        code_stack=variant.code_stack,
+        **ledger_values(result, VariantModel(provider=variant.provider, name=variant.model)),
+    )
+
+
 async def charge_late(tx: UnitOfWork, code_id: UUID, status: GenerationStatus, given: VariantResult) -> None:
     """Record what was not known yet when a variant ended without its writer, such as by a cancellation.
 

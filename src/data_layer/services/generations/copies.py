@@ -69,7 +69,7 @@ async def import_page(tx: UnitOfWork, owner_id: UUID, page: SharedPage, *, name:
     tx.add(project)
     tx.invalidate(*work_keys(project.id, owner_id))
     await tx.flush()
-    await hold_images(tx, project.id, [page.code])
+    hold_images(tx, project.id, [page.code])
     images = await images_of(tx, project.id)
     unknown = VariantModel()
     code = GeneratedCode(

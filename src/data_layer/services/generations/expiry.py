@@ -41,7 +41,7 @@ async def end_expired(transactions: Transactions, live: LiveStreams) -> int:
                 if expired:
                     project_id = (await tx.generations.get(generation_id)).project_id
                     tx.invalidate(history_key(project_id))
-                    await hold_images(tx, project_id, [(await tx.codes.get(code_id)).code for code_id in expired])
+                    hold_images(tx, project_id, [(await tx.codes.get(code_id)).code for code_id in expired])
                 for code_id in expired:
                     tx.add(
                         AuditLog.system_event(
@@ -53,7 +53,7 @@ async def end_expired(transactions: Transactions, live: LiveStreams) -> int:
                             new_values={"status": "failed"},
                         )
                     )
-                await tx.generations.close(generation_id)
+                tx.generations.close(generation_id)
                 await charge(tx, expired, GenerationStatus.FAILED)
             live.announce(generation_id, range(MAXIMUM_VARIANTS) if expired else ())
             ended += len(expired)

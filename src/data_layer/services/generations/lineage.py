@@ -22,7 +22,7 @@ it, or a version whose other variants arrive between its child and the variant t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -30,22 +30,23 @@ from uuid import UUID
 import orjson
 from uuid_utils.compat import uuid7
 
-from data_layer.entities import AuditLog, GeneratedCode, Generation, GenerationEvent, Project
-from data_layer.entities.enums import AuditAction, CodeStack, GenerationStatus, GenerationType, RequestType
+from data_layer.entities import AuditLog, GeneratedCode, Generation, GenerationEvent, Project, UsageEntry
+from data_layer.entities.enums import AuditAction, GenerationStatus, GenerationType, RequestType
 from data_layer.entities.texts import WHITE_SPACE
 from data_layer.entities.time_ordered_ids import id_at
 from data_layer.errors import DuplicateError, InvalidValueError, NotFoundError, ValueTooLongError
-from data_layer.repositories.lineage import Candidates
+from data_layer.repositories.lineage import KnownGeneration, Wanted
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.files import Attachment, FileView
 from data_layer.schemas.generations import GenerationView, VariantModel
 from data_layer.schemas.lineage import EarlierTurn, ParentVariant, ReceivedGeneration, ReceivedVariant
 from data_layer.services.acting import as_of_now
+from data_layer.services.audit.recording import make_row
 from data_layer.services.files.backends import PUBLIC_PATH
 from data_layer.services.files.ingest import SaveRequest, new_reference
 from data_layer.services.files.owners import require_owner
-from data_layer.services.generations.access import open_project, view_of
-from data_layer.services.generations.accounting import charge, code_values
+from data_layer.services.generations.access import open_project, views_of
+from data_layer.services.generations.accounting import code_values, usage_entry
 from data_layer.services.generations.gallery import Gallery
 from data_layer.services.generations.growth import checked, end_of
 from data_layer.services.generations.requests import CODE_TYPES, without_secrets
@@ -59,11 +60,15 @@ from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import work_keys
 
 if TYPE_CHECKING:
+    from data_layer.database.entity_session import Answer
+    from data_layer.repositories.audit_rows import Row
     from data_layer.repositories.unit_of_work import UnitOfWork
 
 _LONGEST_NAME = 80
 _MOST_EVENT_BYTES = 2**21
 _NOBODY = VariantModel()
+_Files = Mapping[UUID, tuple[FileView, UUID]]
+"""Files that are there, each with the id of its object."""
 _ENDED = (GenerationStatus.COMPLETED, GenerationStatus.FAILED, GenerationStatus.CANCELLED)
 
 
@@ -105,23 +110,22 @@ class Lineage(Gallery):
         async with self._transactions() as tx:
             owner_id = await _owner(tx, actor, project_id, owner_id)
             arrival = await _of_shown(tx, arrival, owner_id, project_id)
-            await tx.lineage.lock(owner_id)
-            known = await _known(tx, received, owner_id)
-            generation = known or await _insert(tx, arrival, owner_id, project_id)
-            added = await _add_variants(tx, generation, arrival)
-            if added:
-                if reservation_id is not None:
-                    await _charge(tx, generation, arrival, added, owner_id=owner_id, reservation_id=reservation_id)
-                await _add_images(tx, generation, arrival, owner_id)
-                await hold_images(tx, generation.project_id, arrival.texts)
-                await _place(tx, generation, arrival)
-                await tx.generations.close(generation.id)
-            if added or known is None:
-                tx.invalidate(*work_keys(generation.project_id, owner_id))
-            generation = await tx.generations.get(generation.id, lock=True)  # Read again: its number may have changed.
-            if added:
-                tx.add(_entry(actor.user_id or owner_id, generation, added))
-            return await view_of(tx, generation)
+            files = await tx.files.views_of({*received.files, *(image.file_id for image in received.images)})
+            target = await _find_target(tx, arrival, owner_id, project_id)
+            if target.generation is None:
+                _insert_generation(tx, target, arrival, files)
+            added = _insert_variants(tx, target, arrival)
+            if not added:
+                return await _view(tx, target.generation_id)
+            if reservation_id is not None:
+                _charge(tx, owner_id, arrival, added, reservation_id)
+            await _insert_images(tx, target, arrival, files)
+            hold_images(tx, target.project_id, arrival.texts)
+            kept = _keep_files(tx, target, arrival)
+            tx.generations.close(target.generation_id)
+            tx.invalidate(*work_keys(target.project_id, owner_id))
+            tx.audit.add_numbered(_entry(actor.user_id or owner_id, target, added), target.generation_id)
+            return await _placed(tx, target, arrival, kept)
 
     async def find_parent(
         self,
@@ -139,7 +143,8 @@ class Lineage(Gallery):
         arrival = _Arrival(received)
         async with self._transactions() as tx:
             owner_id = await _owner(tx, actor, project_id, owner_id)
-            return await _find_parent(tx, await _of_shown(tx, arrival, owner_id, project_id), owner_id, project_id)
+            arrival = await _of_shown(tx, arrival, owner_id, project_id)
+            return await _find_parent(tx, arrival, owner_id, project_id)
 
 
 def conversation_of(received: ReceivedGeneration) -> dict[str, Any]:
@@ -213,6 +218,24 @@ class _Arrival:
             self.lineage["variants"] = sorted(set(others))
 
     @property
+    def wanted(self) -> Wanted:
+        """By what its parent and its project are found."""
+        turns = ((turn.code, turn.conversation) for turn in reversed(self.turns))
+        return Wanted(
+            at=self.received.at,
+            key=self.received.key,
+            base=_trimmed(self.base),
+            lineage=self.lineage,
+            turns=[(code.trimmed, conversation) for code, conversation in turns if code is not None],
+            siblings=self.lineage.get("variants", ()),
+            before=self.before,
+            codes=[code.trimmed for code in self.codes.values() if code is not None],
+            conversation=self.conversation,
+            root=self.root,
+            is_first=not self.turns,
+        )
+
+    @property
     def path(self) -> list[_Step]:
         """The codes before this one, as far as they are known, the first one first; the last is the base."""
         if self.base is None:
@@ -234,11 +257,6 @@ class _Arrival:
         """The codes that the project may have from here on: those that came, and those that stand-ins are made from."""
         stored = [*self.codes.values(), self.base, *(turn.code for turn in self.turns)]
         return [code.text for code in stored if code is not None]
-
-    @property
-    def hashes(self) -> list[str]:
-        """Of the codes that came."""
-        return [code.trimmed for code in self.codes.values() if code is not None]
 
 
 def _checked(variant: ReceivedVariant) -> _Code | None:
@@ -306,25 +324,12 @@ async def _owner(tx: UnitOfWork, actor: Actor, project_id: UUID | None, owner_id
     return owner_id
 
 
-async def _known(tx: UnitOfWork, received: ReceivedGeneration, owner_id: UUID) -> Generation | None:
-    generation = await tx.generations.find_one(external_source=received.source, external_key=received.key)
-    if generation is not None and (await tx.projects.get(generation.project_id)).user_id != owner_id:
-        raise DuplicateError("this source has used the key for another person", field="key")
-    return generation
-
-
 async def _find_parent(
     tx: UnitOfWork, arrival: _Arrival, owner_id: UUID, project_id: UUID | None
 ) -> ParentVariant | None:
     if arrival.base is None:
         return None
-    return await tx.lineage.find_parent(
-        *(owner_id, project_id),
-        at=arrival.received.at,
-        key=arrival.received.key,
-        wanted=arrival.base.trimmed,
-        lineage=arrival.lineage,
-    )
+    return await tx.lineage.find_parent(owner_id, project_id, arrival.wanted)
 
 
 async def _of_shown(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID, project_id: UUID | None) -> _Arrival:
@@ -341,224 +346,238 @@ async def _of_shown(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID, project_i
     return _Arrival(received, [code.id for code in shown])
 
 
-async def _insert(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID, project_id: UUID | None) -> Generation:
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where variants go; ``generation`` is what has arrived before, ``is_new_project`` that there is no project yet."""
+
+    owner_id: UUID
+    project_id: UUID
+    generation_id: UUID
+    generation: KnownGeneration | None
+    is_new_project: bool
+
+
+async def _find_target(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID, project_id: UUID | None) -> _Target:
+    """The generation that has arrived before, or else the project of a new one. Nobody else changes this now."""
+    known, found = await tx.lineage.begin(
+        owner_id, arrival.received.source, arrival.wanted, finds_project=project_id is None
+    )
+    if known is None:
+        place = project_id or found
+        return _Target(owner_id, place or uuid7(), uuid7(), None, place is None)
+    if known.owner_id != owner_id:
+        raise DuplicateError("this source has used the key for another person", field="key")
+    return _Target(owner_id, known.project_id, known.id, known, is_new_project=False)
+
+
+def _insert_generation(tx: UnitOfWork, target: _Target, arrival: _Arrival, files: _Files) -> None:
     received = arrival.received
-    files = [require_owner(await tx.files.view(file_id), owner_id) for file_id in received.files]
-    if project_id is None:
-        project_id = await _find_project(tx, arrival, owner_id) or await _new_project(tx, arrival, owner_id, files)
-    for file in files:
-        if not await tx.files.keep(file.id, Attachment(project_id=project_id)):
-            raise NotFoundError(f"no file has the id {file.id}")
-    generation = Generation(
-        project_id=project_id,
-        generation_type=received.generation_type,
-        input_mode=received.input_mode,
-        prompt=_storable(received.prompt),
-        full_prompt=_storable(received.full_prompt),
-        design_system=_storable(received.design_system),
-        inputs=without_secrets(received.inputs),
-        external_source=received.source,
-        external_key=received.key,
-        wanted_parent_hash=_trimmed(arrival.base),
-        lineage=arrival.lineage,
-        created_by=owner_id,
-        started_at=received.at,
-    )
-    tx.add(generation)
-    await tx.flush()
-    return generation
-
-
-async def _find_project(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID) -> UUID | None:
-    """The project of the parent, of an ancestor, of what waits for the same version or for one of the codes.
-
-    Where the application says what was shown, also that of the same conversation: its other variants may come later,
-    and a first request that was made again within a week stands beside the one before.
-    """
-    parent = await _find_parent(tx, arrival, owner_id, None)
-    if parent is not None:
-        return parent.project_id
-    for turn in reversed(arrival.turns):
-        if turn.code is not None:
-            ancestor = await tx.lineage.find_parent(
-                *(owner_id, None),
-                at=arrival.received.at,
-                key=arrival.received.key,
-                wanted=turn.code.trimmed,
-                lineage={"before": turn.conversation},
-            )
-            if ancestor is not None:
-                return ancestor.project_id
-    siblings = arrival.lineage.get("variants", [])
-    found = await tx.lineage.find_waiting(owner_id, siblings, arrival.before) or await tx.lineage.find_waiting(
-        owner_id, arrival.hashes, arrival.conversation
-    )
-    if found is None and arrival.root is not None:
-        found = await tx.lineage.find_conversation(
-            owner_id, arrival.root, is_first=not arrival.turns, at=arrival.received.at
+    kept = [_file_of(files, file_id, target.owner_id) for file_id in received.files]
+    if target.is_new_project:
+        _insert_project(tx, target, arrival, kept)
+    tx.add(
+        Generation(
+            id=target.generation_id,
+            project_id=target.project_id,
+            generation_type=received.generation_type,
+            input_mode=received.input_mode,
+            prompt=_storable(received.prompt),
+            full_prompt=_storable(received.full_prompt),
+            design_system=_storable(received.design_system),
+            inputs=without_secrets(received.inputs),
+            external_source=received.source,
+            external_key=received.key,
+            wanted_parent_hash=_trimmed(arrival.base),
+            lineage=arrival.lineage,
+            created_by=target.owner_id,
+            started_at=received.at,
         )
-    return found
+    )
 
 
-async def _new_project(tx: UnitOfWork, arrival: _Arrival, owner_id: UUID, files: Sequence[FileView]) -> UUID:
+def _insert_project(tx: UnitOfWork, target: _Target, arrival: _Arrival, files: Sequence[FileView]) -> None:
     prompts = (*(turn.prompt for turn in arrival.turns), _storable(arrival.received.prompt))
     words = next((" ".join(prompt.split()) for prompt in prompts if prompt and prompt.strip()), "Untitled")
-    project = Project(user_id=owner_id, name=words[:_LONGEST_NAME].strip())
+    project = Project(id=target.project_id, user_id=target.owner_id, name=words[:_LONGEST_NAME].strip())
     shown = next((file for file in files if file.image_format is not None), None)
     if shown is not None:
         show_screenshot(project, shown)
     tx.add(project)
     tx.add(
         AuditLog.data_action(
-            *(AuditAction.PROJECT_CREATE, owner_id, "project", project.id, "Created a project for what was received")
+            *(AuditAction.PROJECT_CREATE, target.owner_id, "project", project.id),
+            "Created a project for what was received",
         )
     )
-    await tx.flush()
-    return project.id
 
 
-async def _add_variants(tx: UnitOfWork, generation: Generation, arrival: _Arrival) -> list[int]:
-    """Insert the variants that are not there; their indexes."""
-    siblings = await tx.codes.summaries_of([generation.id])
-    known = {variant.variant_index for variant in siblings}
-    added = [variant for variant in arrival.received.variants if variant.index not in known]
-    grown: list[tuple[UUID, bytes]] = []
-    for variant in added:
+def _insert_variants(tx: UnitOfWork, target: _Target, arrival: _Arrival) -> dict[int, GeneratedCode]:
+    """Insert the variants that are not there, and return them by their indexes."""
+    known = target.generation
+    received = arrival.received
+    added: dict[int, GeneratedCode] = {}
+    for variant in received.variants:
+        if known is not None and variant.index in known.indexes:
+            continue
         code, result = arrival.codes[variant.index], variant.result
         model = result.model or variant.model
         events = arrival.events[variant.index]
-        row = GeneratedCode(
-            project_id=generation.project_id,
-            generation_id=generation.id,
+        row = added[variant.index] = GeneratedCode(
+            project_id=target.project_id,
+            generation_id=target.generation_id,
             variant_index=variant.index,
             code=code.text if code else "",
             metadata_=code.note if code else {},
-            code_stack=arrival.received.code_stack,
+            code_stack=received.code_stack,
             provider=model.provider,
             model=model.name,
             status=variant.status,
-            generation_type=CODE_TYPES[arrival.received.generation_type],
-            original_prompt=generation.prompt,
+            generation_type=CODE_TYPES[received.generation_type],
+            original_prompt=_storable(received.prompt),
             **code_values(result),
             error_message=_storable(variant.message),
-            parent_id=siblings[0].parent_id if siblings else None,
+            parent_id=known.parent_id if known else None,
             last_sequence=len(events),
         )
         tx.add(row)
         growth = checked(variant.growth, row.code.encode())
         if growth is not None:
-            grown.append((row.id, growth))
+            tx.generations.set_growth(row.id, growth)
         for number, (kind, payload) in enumerate(events, 1):
             # When each came is not known: it was before the end.
             event_id = uuid7() if growth is None else id_at(end_of(growth))
             tx.add(GenerationEvent(id=event_id, code_id=row.id, sequence=number, kind=kind, payload=payload))
-    await tx.flush()
-    for code_id, growth in grown:
-        await tx.generations.set_growth(code_id, growth)
-    return sorted(variant.index for variant in added)
+    return added
 
 
-async def _add_images(tx: UnitOfWork, generation: Generation, arrival: _Arrival, owner_id: UUID) -> None:
+def _keep_files(tx: UnitOfWork, target: _Target, arrival: _Arrival) -> Answer | None:
+    """Let the files of a new generation belong to its project; the answer says how many of them were there."""
+    files = arrival.received.files
+    return None if target.generation or not files else tx.files.keep_for_project(files, target.project_id)
+
+
+async def _insert_images(tx: UnitOfWork, target: _Target, arrival: _Arrival, files: _Files) -> None:
     """Keep the images that were made for variants, each once in its project."""
-    for each in arrival.received.images:
-        try:
-            file = require_owner(await tx.files.view(each.file_id), owner_id)
-        except NotFoundError:  # Deleted meanwhile: the page must not be lost for that.
+    # One that was deleted meanwhile is left out: the page must not be lost for that.
+    made = {each.file_id: each.image for each in arrival.received.images if each.file_id in files}
+    views = {file_id: files[file_id] for file_id in made if files[file_id][0].owner_id == target.owner_id}
+    if not views:
+        return
+    known = (
+        set()
+        if target.is_new_project
+        else await tx.images.stored_under(target.project_id, [file.key for file, _ in views.values()])
+    )
+    for file_id, (file, object_id) in views.items():
+        if file.key in known:
             continue
-        if await tx.images.count(project_id=generation.project_id, storage_key=file.key):
-            continue
-        row = new_image_row(generation.project_id, each.image, GenerationStatus.COMPLETED)
+        known.add(file.key)
+        row = new_image_row(target.project_id, made[file_id], GenerationStatus.COMPLETED)
         describe_file(row, file)
         row.image_url = None if file.public_name is None else f"{PUBLIC_PATH}{file.public_name}"
         tx.add(row)
-        tx.add(new_image_entry(row, owner_id))
-        await tx.flush()
-        stored = await tx.files.object_of(file.id)
-        tx.files.add(new_reference(stored.id, SaveRequest(owner_id, file.file_name, Attachment(image_id=row.id))))
+        tx.add(new_image_entry(row, target.owner_id))
+        request = SaveRequest(target.owner_id, file.file_name, Attachment(image_id=row.id))
+        tx.files.add(new_reference(object_id, request))
 
 
-async def _charge(
-    tx: UnitOfWork,
-    generation: Generation,
-    arrival: _Arrival,
-    added: Sequence[int],
-    *,
-    owner_id: UUID,
-    reservation_id: UUID,
+def _charge(
+    tx: UnitOfWork, owner_id: UUID, arrival: _Arrival, added: Mapping[int, GeneratedCode], reservation_id: UUID
 ) -> None:
     """Record what variants have cost."""
-    ids = {code.variant_index: code.id for code in await tx.codes.summaries_of([generation.id])}
+    entries = []
     for variant in arrival.received.variants:
         if variant.index in added:
-            await charge(tx, [ids[variant.index]], variant.status, variant.result)
+            entries.append(usage_entry(added[variant.index], owner_id, variant.result))
             if variant.result.cost:
-                await tx.budgets.reduce(reservation_id, owner_id, variant.result.cost)
+                tx.budgets.reduce(reservation_id, owner_id, variant.result.cost)
+    # In the order in which the sums of a day are locked.
+    for entry in sorted((entry for entry in entries if entry is not None), key=_sum_of):
+        tx.add(entry)
 
 
-async def _place(tx: UnitOfWork, generation: Generation, arrival: _Arrival) -> None:
-    """Link a generation, and everything whose parent may be another one now."""
-    waiting = await tx.lineage.to_link(generation.project_id, generation.id)
-    waiting = await _link(tx, waiting)
-    if generation.id in waiting and arrival.base is not None:
-        made = await _make_stand_ins(tx, generation, arrival)
-        await _link(tx, [*made, *waiting])
-    await tx.lineage.remove_stand_ins(generation.project_id)
+def _sum_of(entry: UsageEntry) -> tuple[str, ...]:
+    return entry.provider, entry.model, str(entry.code_stack), str(entry.id)
 
 
-async def _link(tx: UnitOfWork, generations: Sequence[UUID]) -> list[UUID]:
-    """Link what has a parent; the others."""
-    left = list(generations)
-    for candidates in Candidates:
-        left = [generation for generation in left if not await tx.lineage.link(generation, candidates)]
-    return left
+async def _placed(tx: UnitOfWork, target: _Target, arrival: _Arrival, kept: Answer | None) -> GenerationView:
+    """Write everything, and link the generation and whatever has another parent now; it as it is then."""
+    wants_parent = arrival.base is not None
+    placement = await tx.lineage.place(target.project_id, target.generation_id, wants_parent=wants_parent)
+    if kept is not None and kept.row != (len(set(arrival.received.files)),):
+        raise NotFoundError("a file of the request was removed while it was received")
+    if placement.unlinked:
+        placement = await tx.lineage.link(target.project_id, target.generation_id, placement.unlinked)
+    if wants_parent and target.generation_id in placement.unlinked:
+        made = await _make_stand_ins(tx, target, arrival)
+        unlinked = [*made, *placement.unlinked]
+        placement = await tx.lineage.link(target.project_id, target.generation_id, unlinked)
+    if placement.has_idle_stand_in:
+        await tx.lineage.remove_stand_ins(target.project_id)
+        return await _view(tx, target.generation_id)  # Its number may have changed.
+    return views_of([placement.generation], placement.variants)[0]
 
 
-async def _make_stand_ins(tx: UnitOfWork, generation: Generation, arrival: _Arrival) -> list[UUID]:
+async def _view(tx: UnitOfWork, generation_id: UUID) -> GenerationView:
+    generation, variants = await tx.generations.view(generation_id)
+    if generation is None:
+        raise NotFoundError(f"no generation has the id {generation_id}")
+    return views_of([generation], variants)[0]
+
+
+async def _make_stand_ins(tx: UnitOfWork, target: _Target, arrival: _Arrival) -> list[UUID]:
     """Make generations from the codes before this one that the project does not have."""
-    return [
-        await _make_stand_in(tx, generation, arrival.received.code_stack, step)
-        for step in arrival.path
-        if step.code is arrival.base or not await tx.lineage.has_code(generation.project_id, step.code.trimmed)
-    ]
+    earlier = [step.code.trimmed for step in arrival.path if step.code is not arrival.base]
+    missing = await tx.lineage.missing_codes(target.project_id, earlier) if earlier else set()
+    made = []
+    for step in arrival.path:
+        if step.code is arrival.base or step.code.trimmed in missing:
+            missing.discard(step.code.trimmed)
+            made.append(_make_stand_in(tx, target, arrival.received, step))
+    return made
 
 
-async def _make_stand_in(tx: UnitOfWork, child: Generation, stack: CodeStack, step: _Step) -> UUID:
+def _make_stand_in(tx: UnitOfWork, target: _Target, child: ReceivedGeneration, step: _Step) -> UUID:
     stand_in = Generation(
-        project_id=child.project_id,
+        project_id=target.project_id,
         generation_type=RequestType.IMPORT,
         input_mode=child.input_mode,
         prompt=step.prompt,
         wanted_parent_hash=step.wanted,
         lineage={"stand_in": True} | step.lineage,
-        created_by=child.created_by,
-        started_at=child.started_at,
+        created_by=target.owner_id,
+        started_at=child.at,
     )
     tx.add(stand_in)
-    await tx.flush()
     tx.add(
         GeneratedCode(
-            project_id=child.project_id,
+            project_id=target.project_id,
             generation_id=stand_in.id,
             code=step.code.text,
             metadata_=step.code.note,
-            code_stack=stack,
+            code_stack=child.code_stack,
             provider=_NOBODY.provider,
             model=_NOBODY.name,
             generation_type=GenerationType.CREATE,
             status=GenerationStatus.COMPLETED,
         )
     )
-    await tx.flush()
-    await tx.generations.close(stand_in.id)
+    tx.generations.close(stand_in.id)
     return stand_in.id
 
 
-def _entry(user_id: UUID, generation: Generation, added: Sequence[int]) -> AuditLog:
-    return AuditLog.data_action(
-        *(AuditAction.CODE_GENERATE, user_id, "generation", generation.id, "Received variants"),
-        new_values={
-            "project_id": str(generation.project_id),
-            "number": generation.number,
-            "variants": list(added),
-        },
+def _file_of(files: _Files, file_id: UUID, owner_id: UUID) -> FileView:
+    if file_id not in files:
+        raise NotFoundError(f"no file has the id {file_id}")
+    return require_owner(files[file_id][0], owner_id)
+
+
+def _entry(user_id: UUID, target: _Target, added: Collection[int]) -> Row:
+    return make_row(
+        AuditAction.CODE_GENERATE,
+        "Received variants",
+        user_id=user_id,
+        resource_type="generation",
+        resource_id=target.generation_id,
+        new_values={"project_id": str(target.project_id), "variants": sorted(added)},
     )

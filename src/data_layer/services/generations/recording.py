@@ -72,7 +72,7 @@ class Recording(Variants):
                 if any(names_kept_here(code) for code in _texts(variants)):
                     await tx.flush()  # Only then it is known whether the project is the actor's.
                     if recorded.number is not None:
-                        await hold_images(tx, project_id, _texts(variants))
+                        hold_images(tx, project_id, _texts(variants))
             if recorded.number is not None:
                 return _recorded(project_id, recorded.number, rows)
         # Nothing was stored: this says why. The system may write for everybody.
@@ -84,7 +84,7 @@ class Recording(Variants):
             await tx.flush()
             if recorded.number is None:  # Deleted in this moment.
                 raise NotFoundError(f"no project has the id {project_id}")
-            await hold_images(tx, project_id, _texts(variants))
+            hold_images(tx, project_id, _texts(variants))
             return _recorded(project_id, recorded.number, rows)
 
     async def import_many(
@@ -118,7 +118,7 @@ class Recording(Variants):
             first = await tx.finished_generations.copy(project_id, project.user_id, dated)
             if first is None:
                 raise NotFoundError(f"no project has the id {project_id}")
-            await hold_images(tx, project_id, (code for each in generations for code in _texts(each.variants)))
+            hold_images(tx, project_id, (code for each in generations for code in _texts(each.variants)))
         return [_recorded(project_id, number, rows) for number, rows in enumerate(imported, first)]
 
 

@@ -659,9 +659,9 @@ class GenerationService(Lineage):
                     tx.add(_end_entry(stream.owner_id, variant.id, end))
                 else:
                     refusal = await refusal_of(tx, variant, stream.writer)
-                await tx.generations.close(stream.id)
+                tx.generations.close(stream.id)
                 if is_ended:
-                    await hold_images(tx, stream.project_id, [variant.text])
+                    hold_images(tx, stream.project_id, [variant.text])
                     await charge(tx, [variant.id], end.status, end.result)
         except BaseException:
             variant.refusal = None
@@ -692,9 +692,9 @@ class GenerationService(Lineage):
             is_ended = await tx.generations.end_variant(code_id, end, None, None)
             if is_ended:
                 tx.add(_end_entry(project.user_id, code_id, end))
-            await tx.generations.close(generation_id)
+            tx.generations.close(generation_id)
             if is_ended:
-                await hold_images(tx, project.id, [(await tx.codes.get(code_id)).code])
+                hold_images(tx, project.id, [(await tx.codes.get(code_id)).code])
                 await charge(tx, [code_id], end.status)
         self._streams.live.announce(generation_id, range(MAXIMUM_VARIANTS))
 

@@ -205,5 +205,5 @@ async def add_copy(tx: UnitOfWork, generation: Generation, source: GeneratedCode
     )
     tx.add(copy)
     await tx.flush()
-    await tx.generations.close(generation.id)
+    tx.generations.close(generation.id)
     return copy.id
