@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import psycopg
@@ -406,6 +407,69 @@ def test_totals_of_before_are_those_of_the_days(address: DatabaseAddress) -> Non
         assert sum(row[6] for row in totals) == count
         migrator.rollback(len([each for each in known_revisions() if each.identifier > "0033"]))
         assert query(address, "SELECT to_regclass('usage_totals')") == [(None,)]
+
+
+COPIES_OF_BEFORE = """
+INSERT INTO users (id, email, first_name, last_name) VALUES
+    ('00000000-0000-7000-8000-000000000001', 'ada@example.com', 'Ada', 'Example'),
+    ('00000000-0000-7000-8000-000000000002', 'bob@example.com', 'Bob', 'Example');
+INSERT INTO projects (id, user_id, name)
+    SELECT ('00000000-0000-7000-8000-00000000001' || n)::uuid, ('00000000-0000-7000-8000-00000000000' || owner)::uuid,
+        name
+    FROM (VALUES (1, 1, 'original'), (2, 1, 'clone'), (3, 1, 'clone of the clone'), (4, 1, 'other'), (5, 2, 'fork'))
+        AS rows (n, owner, name);
+INSERT INTO generations (id, project_id, inputs)
+    SELECT ('00000000-0000-7000-8000-00000000002' || n)::uuid, ('00000000-0000-7000-8000-00000000001' || n)::uuid,
+        CASE n WHEN 5 THEN '{"copied_from": "share"}' ELSE '{}' END::jsonb
+    FROM generate_series(1, 5) AS n;
+INSERT INTO generated_codes (id, project_id, generation_id, code, provider, model)
+    SELECT gen_random_uuid(), project_id, id, CASE right(id::text, 1)
+        WHEN '4' THEN '<p>other</p>'
+        WHEN '5' THEN '<img src="https://x.example/a/original-0123456789-_A.png#1"> /a/nobody-0123456789-_ABC.png'
+        ELSE '<img src="/local-assets/a.png">'
+    END, 'claude', 'm' FROM generations;
+INSERT INTO stored_files (id, owner_id, backend, key, state, content_type, size, original_size, sha256) VALUES
+    ('00000000-0000-7000-8000-000000000031', '00000000-0000-7000-8000-000000000001', 'local', 'a', 'stored',
+     'image/png', 1, 1, repeat('a', 64));
+INSERT INTO file_references (id, file_id, owner_id, project_id, address_hash, asset_name)
+    SELECT ('00000000-0000-7000-8000-00000000004' || right(id::text, 1))::uuid, '00000000-0000-7000-8000-000000000031',
+        user_id, id, repeat('b', 64), CASE name
+            WHEN 'original' THEN 'original-0123456789-_A.png' WHEN 'clone' THEN 'clone-0123456789-_ABCD.png'
+            ELSE name || '.png'
+        END
+    FROM projects WHERE name <> 'fork'
+"""
+IMAGES_OF_COPIES = """
+SELECT projects.name, asset_name, earlier_names, address_hash FROM file_references
+JOIN projects ON projects.id = project_id ORDER BY projects.id
+"""
+
+
+def test_copies_of_before_have_images_of_their_own(address: DatabaseAddress) -> None:
+    """Clones know the addresses that their images had before, forks refer to what they show; twice is once."""
+    migrator = Migrator(address)
+    migrator.migrate("0047")
+    query(address, COPIES_OF_BEFORE)
+    migrator.migrate()
+    rows = query(address, IMAGES_OF_COPIES)
+    original, clone = "original-0123456789-_A.png", "clone-0123456789-_ABCD.png"
+    assert {name: earlier for name, _, earlier, _ in rows} == {
+        "original": [],
+        "clone": [original],
+        "clone of the clone": [clone, original],
+        "other": [],
+        "fork": [],
+    }
+    [(_, name, _, hashed)] = [row for row in rows if row[0] == "fork"]
+    assert hashed == hashlib.sha256(f"/a/{original}".encode()).hexdigest()
+    assert re.fullmatch(r"[A-Za-z0-9_-]{22}\.png", name)
+    assert query(address, "SELECT reference_count FROM stored_files") == [(5,)]
+    assert query(address, "SELECT count(*) FROM file_references WHERE substring(id::text FROM 15 FOR 1) <> '7'") == [
+        (0,)
+    ]
+    migrator.rollback(len([each for each in known_revisions() if each.identifier > "0047"]))
+    migrator.migrate()
+    assert query(address, IMAGES_OF_COPIES) == rows
 
 
 MAY_PACK = "SELECT codes_packed_from > now() + interval '23 hours' FROM data_layer_schema_version"
