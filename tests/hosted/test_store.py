@@ -69,6 +69,12 @@ async def test_one_request_with_four_variants(back_end: BackEnd, ann: Page, data
     project_id, [generation] = await tree_of(data, back_end.user_id)
     assert generation.prompt == "Make it"
     assert generation.generation_type is RequestType.CREATE
+    assert generation.inputs["hosted"] == {
+        "payment_method": "subscription",
+        "is_imported_from_code": False,
+        "includes_result_image": False,
+        "generation_type": "create",
+    }
     owner_id = UUID(back_end.user_id)
     kept = await data.files.list(owner_id=owner_id, attached_to=Attachment(project_id=project_id))
     assert {str(file.id) for file in kept} == set(generation.inputs["files"])

@@ -110,6 +110,7 @@ def read_store(body: Mapping[str, Any], prompt: Prompt) -> StoredGeneration:
         notes={
             "payment_method": _text(body.get("payment_method")) or "unknown",
             "is_imported_from_code": is_imported,
+            "includes_result_image": body.get("includes_result_image") is True,
             **{name: details[name] for name in kept if isinstance(details.get(name), str | int)},
         },
     )
