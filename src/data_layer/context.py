@@ -123,6 +123,14 @@ def extend_request_context(**fields: Unpack[ContextFields]) -> None:
     _current.set(replace(_current.get(), **_cleaned(fields)))
 
 
+def resume_request_context(context: RequestContext) -> None:
+    """Set what was known in a block of ``request_context`` again, where a request goes on after that has ended.
+
+    It stays for the rest of the task.
+    """
+    _current.set(context)
+
+
 def current_context() -> RequestContext:
     """What is known in this task; the correlation id also where only the middleware for it has set one."""
     context = _current.get()

@@ -130,6 +130,29 @@ async def test_the_audit_trail(data: DataLayer, client: httpx.AsyncClient) -> No
     assert "attachment" in table.headers["content-disposition"]
 
 
+@pytest.mark.timeout(60)
+async def test_the_head_of_an_export_is_no_export(
+    data: DataLayer, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    async def without_end(*_: object, **__: object) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                made.append("piece")
+                yield b"{}\n"
+                await asyncio.sleep(0)
+        finally:
+            made.append("closed")
+
+    admin = await make_account(data, "admin@example.com", role=UserRole.ADMIN)
+    session = await logged_in(client, admin.email)
+    monkeypatch.setattr(data.audit, "export", without_end)
+    answer = await client.head(f"{AUDIT}/export", headers=session)
+    assert (answer.status_code, answer.content, made) == (200, b"", ["piece", "closed"])
+    assert "attachment" in answer.headers["content-disposition"]
+
+
 async def test_deleting_the_own_account(data: DataLayer, client: httpx.AsyncClient) -> None:
     await make_account(data)
     session = await logged_in(client, "ann@example.com")

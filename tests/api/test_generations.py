@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 
 from data_layer import DataLayer
-from data_layer.api import event_stream
+from data_layer.api import event_stream, generations
 from data_layer.schemas.generation_stream import CodePatch
 from data_layer.server.http_server import HttpServer
 from data_layer.server.lifecycle import LifecycleMiddleware
@@ -93,7 +93,9 @@ def code_of(events: list[Event]) -> str:
 async def served(app: FastAPI, people: Clients) -> AsyncIterator[httpx.AsyncClient]:
     """The owner, as a client of a server: without one nothing streams."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = HttpServer(app, listener, finish_seconds=1)
+    lifecycle = LifecycleMiddleware()
+    lifecycle.open(app)
+    server = HttpServer(lifecycle, listener, finish_seconds=1)
     server.start()
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with httpx.AsyncClient(base_url=base, headers=people["owner"].headers, timeout=60) as client:
@@ -151,7 +153,8 @@ async def test_a_reader_that_comes_back_misses_nothing(served: httpx.AsyncClient
 async def test_a_silent_stream_is_kept_open_and_ends_with_the_session(
     served: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.1)
+    for module in (event_stream, generations):
+        monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.1)
     started = await start(served)
     async with served.stream("GET", f"{started.path}/events") as answer:
         lines = answer.aiter_lines()
@@ -169,6 +172,30 @@ async def test_a_stream_ends_when_the_client_goes(data: DataLayer, served: httpx
         await anext(events_in(answer.aiter_lines()))
         assert followed
     await until(lambda: not followed)
+
+
+async def test_a_stream_is_no_request_in_progress(data: DataLayer, served: httpx.AsyncClient) -> None:
+    """Nothing of its request waits in memory for as long as somebody follows."""
+
+    def in_progress() -> float:
+        return sum(data.metrics.snapshot()["data_layer_http_requests_in_progress"].samples.values())
+
+    started = await start(served)
+    async with served.stream("GET", f"{started.path}/events") as answer:
+        lines = answer.aiter_lines()
+        await anext(events_in(lines))
+        assert in_progress() == 0
+        await write(served, started, 1, {"type": "text", "text": "<p>"})
+        assert (await anext(events_in(lines))).data["text"] == "<p>"
+
+
+async def test_the_head_of_a_stream_ends_at_once(data: DataLayer, served: httpx.AsyncClient) -> None:
+    started = await start(served)
+    answer = await served.head(f"{started.path}/events")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert "content-length" not in answer.headers
+    assert not data.generations._streams.followers._followed
+    assert (await served.get(started.path)).status_code == 200, "the connection answers what comes next"
 
 
 async def test_a_writer_that_was_replaced_writes_no_more(people: Clients) -> None:

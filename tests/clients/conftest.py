@@ -11,7 +11,7 @@ from data_layer import DataLayer
 from data_layer.client import Client
 from data_layer.server.faces import whole_application
 from data_layer.server.http_server import HttpServer
-from data_layer.web.stream_ends import SCOPE_KEY, StreamEnds
+from data_layer.web.streams import ENDS, StreamEnds
 from tests.service.support import NO_AUTHORITIES
 from tests.services.accounts.support import PASSWORD, make_account
 
@@ -62,7 +62,7 @@ class Line:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        scope[SCOPE_KEY] = self.ends
+        scope[ENDS] = self.ends
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.seen.append((scope["method"], scope["path"], headers))
         fault = next((each for each in self.faults if self._fits(each, scope)), None)

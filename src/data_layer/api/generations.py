@@ -12,7 +12,7 @@ from uuid import UUID
 from fastapi import Header, Path, Response
 from pydantic import Field, StringConstraints
 
-from data_layer.api.event_stream import event_stream
+from data_layer.api.event_stream import HEARTBEAT_SECONDS, event_stream
 from data_layer.api.request_models import Body, Reason
 from data_layer.api.routes import Call, KeyScopes, Routes
 from data_layer.entities.enums import ApiScope, GenerationStatus
@@ -247,7 +247,9 @@ async def follow(
     It works while the generation runs and afterwards, in any process. A comment every fifteen seconds keeps the
     connection open.
     """
-    events = call.data.generations.follow(call.actor, generation_id, after=last_event_id or None, reason=reason)
+    events = call.data.generations.follow(
+        call.actor, generation_id, after=last_event_id or None, reason=reason, idle_seconds=HEARTBEAT_SECONDS
+    )
     return await event_stream(call, events)
 
 

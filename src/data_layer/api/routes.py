@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from fastapi import HTTPException, Request, Response
+from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope
@@ -37,6 +38,7 @@ from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import Caller, People, authenticate, people_of
 from data_layer.web.compression import decompressed
 from data_layer.web.deadlines import Deadline, patience_until, seconds_for
+from data_layer.web.downloads import only_head
 from data_layer.web.errors import described
 from data_layer.web.rate_limits import admit
 
@@ -184,6 +186,8 @@ class ServiceRoute(APIRoute):
                 response = await self._handle(request, deadline, handle)
             # What people see of themselves stays out of every cache, unless the handler says otherwise.
             response.headers.setdefault("cache-control", "no-store")
+            if request.method == "HEAD" and isinstance(response, StreamingResponse):
+                await only_head(response)
             return response
 
         return answer

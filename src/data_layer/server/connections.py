@@ -34,7 +34,7 @@ import resource
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -43,6 +43,7 @@ from uvicorn.server import ServerState
 from data_layer.observability.log import get_log
 from data_layer.server.lifecycle import refuse, with_close
 from data_layer.server.problems import MEDIA_TYPE, new_request_id, problem
+from data_layer.web.streams import ON_LEAVING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +109,26 @@ class _Phase(Enum):
 
 
 class LimitedConnection(HttpToolsProtocol):
-    """A connection that keeps to ``ConnectionLimits``; ``check`` must be called about once a second."""
+    """A connection that keeps to ``ConnectionLimits``; ``check`` must be called about once a second.
+
+    The scope of a request holds ``ON_LEAVING``, with which streams learn that the client has gone.
+    """
+
+    # So few attributes are left to the dictionary of each connection that Python shares its keys.
+    __slots__ = (
+        "_backlog",
+        "_call_at_end",
+        "_deadline",
+        "_excess",
+        "_has_begun",
+        "_is_deaf",
+        "_limits",
+        "_phase",
+        "_reports",
+        "_unreported",
+        "_unsent",
+        "waiting_since",
+    )
 
     def __init__(
         self,
@@ -134,6 +154,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._reports = False
         # When the progress of sending was last looked at, and how many bytes waited then.
         self._unsent = (0.0, 0)
+        self._call_at_end: Callable[[], None] | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -145,6 +166,12 @@ class LimitedConnection(HttpToolsProtocol):
         self._rest(self._limits.request_seconds)
         if len(self.connections) > self._limits.connections:
             self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102  (asyncio)
+        super().connection_lost(exc)
+        call, self._call_at_end = self._call_at_end, None
+        if call is not None:
+            call()
 
     def data_received(self, data: bytes) -> None:  # noqa: D102  (asyncio)
         if self._is_deaf:
@@ -181,6 +208,7 @@ class LimitedConnection(HttpToolsProtocol):
         if self._phase is not _Phase.HEAD:
             self._begin_head()
         super().on_message_begin()
+        cast("dict[str, Any]", self.scope)[ON_LEAVING] = self._call_on_leaving
 
     def on_url(self, url: bytes) -> None:  # noqa: D102  (httptools)
         super().on_url(url)
@@ -229,6 +257,7 @@ class LimitedConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with what was sent ahead, or wait for the next request."""
         super().on_response_complete()
+        self._call_at_end = None
         if self.transport.is_closing():
             return
         if self._backlog:
@@ -298,6 +327,12 @@ class LimitedConnection(HttpToolsProtocol):
         """Whether it is not clear whom the request is for (RFC 9112, 3.2): proxies might understand it otherwise."""
         hosts = sum(name == b"host" for name, _ in self.headers)
         return hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1")
+
+    def _call_on_leaving(self, call: Callable[[], None]) -> None:
+        if self.transport.is_closing():
+            self.loop.call_soon(call)
+        else:
+            self._call_at_end = call
 
     def _unanswered(self) -> RequestResponseCycle | None:
         """The last request, while there is one that is not answered yet."""

@@ -11,10 +11,10 @@ import orjson
 from data_layer.concurrency import is_set_within
 from data_layer.observability.log import get_log
 from data_layer.server.problems import MEDIA_TYPE, new_request_id, problem
-from data_layer.web.stream_ends import SCOPE_KEY, StreamEnds
+from data_layer.web.streams import ENDS, REST, StreamEnds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -89,7 +89,8 @@ class LifecycleMiddleware:
 
     async def _pass_on(self, application: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         is_answered = False
-        scope[SCOPE_KEY] = self.streams
+        rest: list[Callable[[], Awaitable[None]]] = []
+        scope[ENDS], scope[REST] = self.streams, rest
 
         async def answer(message: Message) -> None:
             nonlocal is_answered
@@ -105,6 +106,11 @@ class LifecycleMiddleware:
             request_id = new_request_id()
             log.warning("request_abandoned", method=scope["method"], path=scope["path"], correlation_id=request_id)
             await refuse(send, "stopping", _message("stopping"), request_id)
+        if rest:
+            # Nothing of the application waits in memory meanwhile; the server still asks for the method.
+            for name in scope.keys() - {"type", "method"}:
+                del scope[name]
+            await rest.pop()()
 
 
 def with_close(message: Message) -> Message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 from fastapi.responses import StreamingResponse
 
@@ -21,6 +22,19 @@ async def download(pieces: AsyncIterator[bytes], *, name: str, media_type: str) 
     first = await anext(pieces, b"")
     headers = {"content-disposition": f'attachment; filename="{name}"', "x-content-type-options": "nosniff"}
     return StreamingResponse(continued(first, pieces), headers=headers, media_type=media_type)
+
+
+async def only_head(response: StreamingResponse) -> None:
+    """Leave nothing but the head of an answer (HEAD): what would make its body is ended with the first piece."""
+    body: Any = response.body_iterator
+    async with aclosing(body):
+        await anext(body, None)
+    response.body_iterator = _nothing()
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield
 
 
 async def continued(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -307,6 +307,23 @@ async def test_readers_are_refused_when_it_closes(data: DataLayer, settings: Set
         await next_one
 
 
+async def test_a_reader_that_must_not_be_silent_gets_nothing_from_time_to_time(data: DataLayer, owner: Owner) -> None:
+    generation = await started(data, owner)
+    events = data.generations.follow(owner.actor, generation.id, idle_seconds=0.05)
+    async with asyncio.timeout(60), aclosing(events):
+        while (event := await anext(events)) is None:
+            pass
+        assert isinstance(event, CodeState)
+        assert [await anext(events) for _ in range(3)] == [None] * 3
+        await data.generations.append(owner.actor, generation.writer_token, 0, 1, CodePiece("<p>"))
+        while (event := await anext(events)) is None:
+            pass
+        assert isinstance(event, CodePatch)
+    for seconds in (0, -1.0, float("nan")):
+        with pytest.raises(InvalidValueError, match="idle_seconds"):
+            data.generations.follow(owner.actor, generation.id, idle_seconds=seconds)
+
+
 async def test_nothing_is_left_when_readers_leave(data: DataLayer, owner: Owner) -> None:
     generation = await started(data, owner)
     followers = data._opened.generation_streams.followers

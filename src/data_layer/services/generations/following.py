@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -47,8 +48,44 @@ _IDLE_SECONDS = 3.0
 _EVENTS_AT_ONCE = 200
 _QUERIES_AT_ONCE = 4
 """However many follow: the pool of connections is for everybody."""
+_FIRST_SECONDS = 2.0
 CHECK_SECONDS = 10.0
 """How often it is checked that a reader may still read."""
+
+
+class Changes:
+    """How often something has changed, for readers that wait for the next time."""
+
+    __slots__ = ("_waiting", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def note(self) -> None:
+        """Count a change, and let everybody go on."""
+        self.count += 1
+        for waiting in self._waiting:
+            _go_on(waiting)
+
+    async def wait(self, seen: int, seconds: float) -> None:
+        """Return when there were more changes than so many, or after the time."""
+        if self.count != seen:
+            return
+        loop = asyncio.get_running_loop()
+        waiting = loop.create_future()
+        timer = loop.call_later(seconds, _go_on, waiting)
+        self._waiting.add(waiting)
+        try:
+            await waiting
+        finally:
+            self._waiting.discard(waiting)
+            timer.cancel()
+
+
+def _go_on(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 class FollowedGeneration:
@@ -62,8 +99,7 @@ class FollowedGeneration:
         """Entered for each transaction."""
         self.variants: dict[int, FollowedVariant] = {}
         self.tag = ""
-        self.changed = asyncio.Event()
-        """Set at the next change, and replaced then."""
+        self.changes = Changes()
         self.is_ready = False
         self.failure: DataLayerError | None = None
         self.readers = 0
@@ -209,8 +245,7 @@ class FollowedGeneration:
             self.task.result()
 
     def _note_change(self) -> None:
-        self.changed.set()
-        self.changed = asyncio.Event()
+        self.changes.note()
 
 
 class Reader:
@@ -244,9 +279,10 @@ class Reader:
                 end = VariantEnded(variant.index, variant.id, variant.status, variant.error_message, "")
                 yield self._moved(variant.index, place._replace(has_end=True), end)
 
-    async def wait(self, changed: asyncio.Event, seconds: float) -> None:
-        """Wait for a change, or for events that will be stored."""
-        await is_set_within(changed, min(seconds, _POLL_SECONDS) if self._is_waiting_for_events else seconds)
+    @property
+    def patience(self) -> float:
+        """For how many seconds nothing may come without a change."""
+        return _POLL_SECONDS if self._is_waiting_for_events else inf
 
     def _code(self, variant: FollowedVariant) -> FollowedEvent | None:
         place = self._position.get(variant.index)
@@ -305,35 +341,50 @@ class Followers:
         self._turns = asyncio.Semaphore(_QUERIES_AT_ONCE)
 
     async def follow(
-        self, generation_id: UUID, position: Position, check: Callable[[], Awaitable[object]]
-    ) -> AsyncGenerator[FollowedEvent]:
+        self,
+        generation_id: UUID,
+        position: Position,
+        check: Callable[[], Awaitable[object]],
+        *,
+        idle_seconds: float = inf,
+    ) -> AsyncGenerator[FollowedEvent | None]:
         """Everything after a position, to the end of the generation.
+
+        Nothing but a future and a timer is made for a reader that waits, of which there are thousands.
 
         Args:
             generation_id: which one.
             position: where the reader is.
             check: raises an error if the reader may not read (any more); called at first, and again and again.
+            idle_seconds: after so many seconds without an event None is yielded; the first time after two at most.
         """
         await self._check(check)
         followed = self._enter(generation_id)
         try:
             reader = Reader(followed, self._transactions, position)
-            next_check = _next_check()
+            next_check, next_pulse = _next_check(), monotonic() + min(idle_seconds, _FIRST_SECONDS)
             while True:
-                changed = followed.changed
+                seen = followed.changes.count
                 async with aclosing(reader.news()) as news:
-                    async for event in news:
+                    # No variable holds an event, with the whole code maybe, while the next change is awaited.
+                    while (event := await anext(news, None)) is not None:
                         yield event
+                        next_pulse = monotonic() + idle_seconds
                         if monotonic() > next_check:
                             await self._check(check)
                             next_check = _next_check()
+                del news
                 if reader.is_at_the_end:
                     return
                 followed.raise_if_failed()
-                await reader.wait(changed, max(0.0, next_check - monotonic()))
+                pause = min(next_check, next_pulse) - monotonic()
+                await followed.changes.wait(seen, max(0.0, min(pause, reader.patience)))
                 if monotonic() > next_check:
                     await self._check(check)
                     next_check = _next_check()
+                if monotonic() >= next_pulse:
+                    yield None
+                    next_pulse = monotonic() + idle_seconds
         finally:
             await self._leave(followed)
 

@@ -6,11 +6,12 @@ import hashlib
 import re
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from math import inf
+from typing import TYPE_CHECKING, Any, overload
 from uuid import UUID
 
 from data_layer.entities import AuditLog, GeneratedCode, Generation, Project
@@ -404,9 +405,31 @@ class GenerationService(Lineage):
             code = require_complete(await code_at(tx, project_id, version, variant))
             return await copy_version(tx, actor, project, code, name=name)
 
+    @overload
     def follow(
         self, actor: Actor, generation_id: UUID, *, after: str | None = None, reason: str | None = None
-    ) -> AsyncGenerator[FollowedEvent]:
+    ) -> AsyncGenerator[FollowedEvent]: ...
+
+    @overload
+    def follow(
+        self,
+        actor: Actor,
+        generation_id: UUID,
+        *,
+        after: str | None = None,
+        reason: str | None = None,
+        idle_seconds: float,
+    ) -> AsyncGenerator[FollowedEvent | None]: ...
+
+    def follow(
+        self,
+        actor: Actor,
+        generation_id: UUID,
+        *,
+        after: str | None = None,
+        reason: str | None = None,
+        idle_seconds: float | None = None,
+    ) -> AsyncGenerator[FollowedEvent | None] | AsyncGenerator[FollowedEvent]:
         """Everything that happens in a generation, from any process, also while it runs: ``async for event in …``.
 
         First comes the code of each variant, then what changes it, and its events; nothing is taken back. A reader may
@@ -417,11 +440,15 @@ class GenerationService(Lineage):
             generation_id: which generation.
             after: the ``position`` of the last event that was received, to go on from there.
             reason: why, where a moderator looks at somebody else's; it is recorded.
+            idle_seconds: how long nothing may come; then comes None, so that a caller can show its own client that the
+                connection still works.
 
         Raises:
             NotFoundError: the actor has no such generation, or has it no more.
-            InvalidValueError: ``after`` is not a position.
+            InvalidValueError: ``after`` is not a position, or ``idle_seconds`` is not a positive number.
         """
+        if idle_seconds is not None and not idle_seconds > 0:
+            raise InvalidValueError("idle_seconds must be positive", field="idle_seconds")
         is_first = True
 
         async def check() -> None:
@@ -432,13 +459,10 @@ class GenerationService(Lineage):
                 )
             is_first = False
 
-        async def events() -> AsyncGenerator[FollowedEvent]:
-            position = Position() if after is None else Position.parsed(after)
-            async with aclosing(self._streams.followers.follow(generation_id, position, check)) as followed:
-                async for event in followed:
-                    yield event
-
-        return events()
+        position = Position() if after is None else Position.parsed(after)
+        return self._streams.followers.follow(
+            generation_id, position, check, idle_seconds=inf if idle_seconds is None else idle_seconds
+        )
 
     async def select(self, actor: Actor, generation_id: UUID, variant: int) -> GenerationView:
         """Choose the variant that goes on.
