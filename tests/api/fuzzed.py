@@ -114,7 +114,7 @@ def findings(service: FuzzedService, role: str | None, *, examples: int, everyth
     if role is not None:
         options["auth"] = {"openapi": {"Bearer": {"bearer": service.tokens[role]}}}
     config = SchemathesisConfig.from_dict(options)
-    schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json", config=config)
+    schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json", config=config, timeout=120)
     found: dict[tuple[str, str], str] = {}
     for event in from_schema(schema).execute():
         if isinstance(event, events.NonFatalError):

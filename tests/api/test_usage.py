@@ -59,6 +59,8 @@ async def test_sums_as_json_and_as_csv(data: DataLayer, people: dict[str, httpx.
     assert refused(await stranger.get(USAGE, params={"everyone": "true"})) == (403, "permission_denied")
     assert refused(await owner.get(USAGE, params={"by": "color"})) == (422, "request_invalid")
     assert refused(await owner.get(USAGE, params={"until": "2026-01-01"})) == (422, "request_invalid")
+    for text in ("0", "1e9", "20260801", "2026-08-01T00:00:00", "2026-8-1"):
+        assert refused(await owner.get(USAGE, params={"last_day": text})) == (422, "request_invalid"), text
 
     seen, url = [], f"{USAGE}/entries?limit=2"
     while url:

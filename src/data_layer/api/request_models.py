@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, SecretStr, StrictBool, StringConstraints
@@ -31,8 +32,16 @@ def _require_date(value: object) -> object:
     return value
 
 
+def _require_day(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
+        raise ValueError("write it as in RFC 3339, such as 2026-11-29")
+    return value
+
+
 Moment = Annotated[AwareDatetime, BeforeValidator(_require_date)]
 """A time of RFC 3339 with its zone. Pydantic alone would take ``2026`` for seconds since 1970."""
+Day = Annotated[date, BeforeValidator(_require_day)]
+"""A day of RFC 3339. Pydantic alone would take ``0`` for the first day of 1970."""
 
 
 class Body(Value):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import date
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from fastapi import Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 
-from data_layer.api.request_models import Body
+from data_layer.api.request_models import Body, Day
 from data_layer.api.routes import CONTENT, Call, KeyScopes, Routes
 from data_layer.entities.enums import ApiScope
 from data_layer.errors import NotFoundError
@@ -66,8 +65,8 @@ class SumsQuery(Body):
     user_id: UUID | None = None
     everyone: bool = False
     project_id: UUID | None = None
-    first_day: date | None = None
-    last_day: date | None = None
+    first_day: Day | None = None
+    last_day: Day | None = None
     format: SumsFormat | None = None
 
 
