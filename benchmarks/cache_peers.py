@@ -84,7 +84,7 @@ class NodePeer(Peer):
         self._suffix = "_json" if with_json else ""
 
     async def rate(self, verb: str, workers: int, seconds: float) -> float:
-        return await self._loop.rate(verb=verb + self._suffix, workers=workers, seconds=seconds)
+        return (await self._loop.measure(verb=verb + self._suffix, workers=workers, seconds=seconds)).rate
 
 
 @asynccontextmanager

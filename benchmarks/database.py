@@ -19,13 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import psycopg_pool
+from measuring import Figures, measure, median
 from psycopg.types.json import Jsonb
 from rich.console import Console
 from rich.table import Table
@@ -34,8 +35,6 @@ from uuid_utils.compat import uuid7
 
 from data_layer import AuditLog, DataLayer, GeneratedCode, Project, Settings, User
 from data_layer.entities.enums import AuditAction, GenerationProvider
-
-Operation = Callable[[], Awaitable[Any]]
 
 CODE = ("<div class='card'>\N{LATIN SMALL LETTER U WITH DIAERESIS}ber " + "x" * 200 + "</div>\n") * 52
 WORKERS = (1, 32)
@@ -149,31 +148,16 @@ class Orm:
         assert code.version > 0
 
 
-async def measure(operation: Operation, workers: int, seconds: float) -> float:
-    """How often per second the operation is done."""
-    end = time.perf_counter() + seconds
-    done = 0
-
-    async def work() -> None:
-        nonlocal done
-        while time.perf_counter() < end:
-            await operation()
-            done += 1
-
-    started = time.perf_counter()
-    await asyncio.gather(*(work() for _ in range(workers)))
-    return done / (time.perf_counter() - started)
-
-
-async def compare(candidates: list[Any], verb: str, workers: int, rounds: int, seconds: float) -> dict[str, float]:
-    """The median rate of each candidate."""
-    rates: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
-    for candidate in candidates:
-        await measure(getattr(candidate, verb), workers, 0.5)
+async def compare(candidates: list[Any], verb: str, workers: int, rounds: int, seconds: float) -> dict[str, Figures]:
+    """What was measured of each candidate, the median of all rounds."""
+    figures: dict[str, list[Figures]] = {candidate.name: [] for candidate in candidates}
+    operations = {candidate.name: getattr(candidate, verb) for candidate in candidates}
+    for operation in operations.values():
+        await measure(operation, workers, 0.5)
     for _ in range(rounds):
-        for candidate in candidates:
-            rates[candidate.name].append(await measure(getattr(candidate, verb), workers, seconds))
-    return {name: statistics.median(values) for name, values in rates.items()}
+        for name, operation in operations.items():
+            figures[name].append(await measure(operation, workers, seconds))
+    return {name: median(values) for name, values in figures.items()}
 
 
 @asynccontextmanager
@@ -218,14 +202,14 @@ async def bench_rows(folder: Path, rounds: int, seconds: float) -> None:
                 report(verb, workers, await compare(candidates, verb, workers, rounds, seconds))
 
 
-def report(verb: str, workers: int, rates: dict[str, float]) -> None:
+def report(verb: str, workers: int, figures: dict[str, Figures]) -> None:
     """Print one comparison."""
-    ours = rates[Ours.name]
+    ours = figures[Ours.name].rate
     table = Table(title=f"{verb} one row of 12 KB, {workers} workers", title_justify="left", box=None)
-    for column in ("candidate", "per second", "data layer / candidate"):
+    for column in ("candidate", "per second", "data layer / candidate", "µs of processor"):
         table.add_column(column, justify="left" if column == "candidate" else "right")
-    for name, rate in rates.items():
-        table.add_row(name, f"{rate:,.0f}", f"{ours / rate:.2f}")
+    for name, (rate, processor) in figures.items():
+        table.add_row(name, f"{rate:,.0f}", f"{ours / rate:.2f}", f"{processor:,.0f}")
     console.print(table)
     console.print()
 

@@ -32,8 +32,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from measuring import Operation
 from node_loop import node_loop
-from projects import Operation, Orm, Ours, Raw, Rows, compare, report, typeorm_connection
+from projects import Orm, Ours, Raw, Rows, compare, report, typeorm_connection
 from redis.asyncio import Redis
 from rich.console import Console
 from sqlalchemy import select
@@ -205,8 +206,8 @@ async def bench(folder: Path, redis_url: str, threads: ThreadPoolExecutor, round
                 "SQLAlchemy ORM": mixed([OrmPerson(orm_sessions, rows, found, disk) for rows, (_, found), _ in each]),
                 "TypeORM": peer,
             }
-            rates = {workers: await compare(candidates, workers, rounds, seconds) for workers in WORKERS}
-        report("70 % open, 20 % list, 9 % save, 1 % put", rates, "by hand")
+            figures = {workers: await compare(candidates, workers, rounds, seconds) for workers in WORKERS}
+        report("70 % open, 20 % list, 9 % save, 1 % put", figures, "by hand")
         await redis.aclose()
 
 

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from measuring import Figures
+
 _FOLDER = Path(__file__).with_name("node")
 _ORDER_SECONDS = 120
 
@@ -19,11 +21,11 @@ class NodeLoop:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def rate(self, **order: object) -> float:
+    async def measure(self, **order: object) -> Figures:
         """What it has measured."""
         assert self._process.stdin
         self._process.stdin.write(f"{json.dumps(order)}\n".encode())
-        return float(await self.answer())
+        return Figures(*map(float, (await self.answer()).split()))
 
     async def answer(self) -> str:
         """The next line."""

@@ -2,6 +2,7 @@
 
 All of them work on the same server in the same run, with the same rows: 64 projects of one person with 50 versions of
 12 KB each. Rounds of the candidates alternate, so that a disturbance meets all of them; the median round counts.
+Beside each rate stands the processor time of the candidate's own process for each time, all threads together.
 
 - data layer, cached: the services as an application calls them, after the first call;
 - data layer, database: the query behind it, without the cache;
@@ -21,9 +22,8 @@ import argparse
 import asyncio
 import json
 import os
-import statistics
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -34,6 +34,7 @@ from uuid import UUID
 
 import psycopg
 import psycopg_pool
+from measuring import Figures, Operation, measure, median
 from node_loop import NodeLoop, node_loop
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
@@ -61,10 +62,9 @@ from data_layer.schemas.generations import (
 from data_layer.schemas.projects import ProjectFull, ProjectSummary
 from data_layer.services.generations.recording import Recording
 from data_layer.services.project_keys import history_key, owner_key, project_key
-from database import CODE, POOL_SIZE, WORKERS, all_clients, measure
+from database import CODE, POOL_SIZE, WORKERS, all_clients
 
 PROJECTS, VERSIONS, PAGE, IMPORTED = 64, 50, 50, 200
-Operation = Callable[[], Awaitable[object]]
 Candidates = Mapping[str, Operation | NodeLoop]
 console = Console()
 
@@ -354,33 +354,36 @@ class Orm:
         assert generation.number > 0
 
 
-async def rate_of(candidate: Operation | NodeLoop, workers: int, seconds: float) -> float:
-    """How often per second it does its work."""
+async def figures_of(candidate: Operation | NodeLoop, workers: int, seconds: float) -> Figures:
+    """What is measured of it."""
     if isinstance(candidate, NodeLoop):
-        return await candidate.rate(workers=workers, seconds=seconds)
+        return await candidate.measure(workers=workers, seconds=seconds)
     return await measure(candidate, workers, seconds)
 
 
-async def compare(candidates: Candidates, workers: int, rounds: int, seconds: float) -> dict[str, float]:
-    """The median rate of each candidate."""
+async def compare(candidates: Candidates, workers: int, rounds: int, seconds: float) -> dict[str, Figures]:
+    """What was measured of each candidate, the median of all rounds."""
     for candidate in candidates.values():
-        await rate_of(candidate, workers, min(seconds, 0.5))
-    rates: dict[str, list[float]] = {name: [] for name in candidates}
+        await figures_of(candidate, workers, min(seconds, 0.5))
+    figures: dict[str, list[Figures]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, candidate in candidates.items():
-            rates[name].append(await rate_of(candidate, workers, seconds))
-    return {name: statistics.median(values) for name, values in rates.items()}
+            figures[name].append(await figures_of(candidate, workers, seconds))
+    return {name: median(values) for name, values in figures.items()}
 
 
-def report(title: str, rates: Mapping[int, Mapping[str, float]], base: str) -> None:
+def report(title: str, figures: Mapping[int, Mapping[str, Figures]], base: str) -> None:
     """Print one comparison, each candidate as a ratio to the one that is the base."""
     table = Table(title=title, title_justify="left", box=None)
     table.add_column("candidate")
-    for workers in rates:
-        for column in (f"{workers} workers, a second", f"x {base}"):
+    for workers in figures:
+        for column in (f"{workers} workers, a second", f"x {base}", "µs of processor"):
             table.add_column(column, justify="right")
-    for name in next(iter(rates.values())):
-        cells = [cell for each in rates.values() for cell in (f"{each[name]:,.0f}", f"{each[name] / each[base]:.2f}")]
+    for name in next(iter(figures.values())):
+        cells = []
+        for each in figures.values():
+            rate, processor = each[name]
+            cells += [f"{rate:,.0f}", f"{rate / each[base].rate:.2f}", f"{processor:,.0f}"]
         table.add_row(name, *cells)
     console.print(table)
     console.print()
@@ -406,8 +409,8 @@ async def bench(folder: Path, rounds: int, seconds: float, only: str) -> None:
             for title, base, candidates in works(Ours(data, rows), Raw(pool, rows), Orm(sessions, rows), peer):
                 if only in title:
                     numbers = WORKERS[:1] if title.startswith("import") else WORKERS
-                    rates = {workers: await compare(candidates, workers, rounds, seconds) for workers in numbers}
-                    report(title, rates, base)
+                    figures = {each: await compare(candidates, each, rounds, seconds) for each in numbers}
+                    report(title, figures, base)
 
 
 def typeorm_connection(data: DataLayer) -> dict[str, Any]:

@@ -4,8 +4,8 @@ Stored again and again, each time with other bytes: a screenshot as PNG (1280 by
 200 KB and one of 20 MB. On the local disk and on S3 (rclone), with one worker and with 32. Candidates, on the same
 servers in the same run:
 
-- ``data.files.save``: validated, hashed, stored, recorded in PostgreSQL; an image is decoded. Thumbnails follow in the
-  background, in the pauses between candidates and, after two seconds, beside the next one;
+- ``data.files.save``: validated, hashed, stored, recorded in PostgreSQL; an image is decoded. Thumbnails are
+  not part of the answer: they are made, and waited for, after each round;
 - the same without thumbnails;
 - ``data.storage.upload``: hashed and stored, neither validated nor recorded;
 - by hand: Pillow decodes the image, SHA-256, stored, one INSERT; what an application does at least, in 32 threads;
@@ -29,18 +29,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg_pool
 from PIL import Image
 from pydantic import SecretStr
+from sqlalchemy import select
 from uuid_utils.compat import uuid7
 
 from data_layer import DataLayer, Settings
+from data_layer.entities import StoredFile
 from data_layer.testing.redis_server import RedisServer
 from data_layer.testing.storage_servers import RcloneServer
-from storage import BUCKET, THREADS, Bare, Obstore, Operation, Peer, compare, obstore_on, report
+from storage import BUCKET, THREADS, Bare, Obstore, Operation, Peer, compare, obstore_on, report, result
 
 WORKERS = (1, 32)
 PDF, PNG = "application/pdf", "image/png"
@@ -162,6 +165,15 @@ def operations(case: Case, data: DataLayer, plain: DataLayer, by_hand: ByHand, b
     }
 
 
+async def until_thumbnails_are_made(data: DataLayer) -> None:
+    waiting = select(StoredFile.id).where(StoredFile.thumbnails_pending).limit(1)
+    while True:
+        async with data.transaction() as tx:
+            if (await tx.execute(waiting)).first() is None:
+                return
+        await asyncio.sleep(0.05)
+
+
 async def bench(
     place: str, settings: Settings, bare: Peer, threads: ThreadPoolExecutor, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
@@ -171,11 +183,12 @@ async def bench(
         without_thumbnails = settings.replaced(image_thumbnail_sizes=())
         plain = await stack.enter_async_context(DataLayer(without_thumbnails, prepare=True))
         by_hand = ByHand(bare, await open_pool(stack, data), threads)
-        for case in CASES:
+        for case in (case for case in CASES if options.what in case.what):
             for workers in WORKERS:
                 candidates = operations(case, data, plain, by_hand, bare)
-                rates = await compare(candidates, workers, options.rounds, options.seconds)
-                results.append({"place": place, "what": f"save {case.what}", "workers": workers, "rates": rates})
+                settle = partial(until_thumbnails_are_made, data)
+                figures = await compare(candidates, workers, options.rounds, options.seconds, settle=settle)
+                results.append(result(place, f"save {case.what}", workers, figures))
                 report(results[-1])
     return results
 
@@ -205,6 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each candidate")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a round")
+    parser.add_argument("--what", default="", help="part of what is saved, such as PDF")
     parser.add_argument("--only", choices=["local", "rclone", "moto", "azure"], action="append", help=_PLACES)
     parser.add_argument("--folder", type=Path, help="where the local files go, on the disk to measure")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON on standard output")

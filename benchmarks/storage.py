@@ -27,6 +27,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +36,7 @@ import botocore.config
 import obstore
 import s3fs
 from azure.storage.blob.aio import BlobServiceClient
+from measuring import Figures, measure_each, median
 from obstore.store import AzureStore, S3Store
 from rich.console import Console
 from rich.table import Table
@@ -55,6 +57,10 @@ STREAM = 256 * MEBIBYTE
 CHUNK = random.Random(1).randbytes(MEBIBYTE)  # noqa: S311  (no secret)
 BUCKET = "benchmark"
 console = Console(stderr=True)
+
+
+async def nothing_to_settle() -> None:
+    """Most candidates are done with it when it is measured."""
 
 
 class Peer(Protocol):
@@ -224,31 +230,38 @@ class BareHashed(Bare):
         super()._write(key, content)
 
 
-async def measure(operation: Operation, workers: int, seconds: float) -> float:
-    """How often per second the operation is done."""
-    end = time.perf_counter() + seconds
-    done = 0
-
-    async def work(worker: int) -> None:
-        nonlocal done
-        while time.perf_counter() < end:
-            number, done = done, done + 1
-            await operation(worker, number)
-
-    started = time.perf_counter()
-    await asyncio.gather(*map(work, range(workers)))
-    return done / (time.perf_counter() - started)
+async def measure_numbered(operation: Operation, workers: int, seconds: float) -> Figures:
+    """What is measured of an operation."""
+    numbers = count()
+    each = [lambda worker=worker: operation(worker, next(numbers)) for worker in range(workers)]
+    return await measure_each(each, seconds)
 
 
-async def compare(candidates: dict[str, Operation], workers: int, rounds: int, seconds: float) -> dict[str, float]:
-    """The median rate of each candidate."""
-    rates: dict[str, list[float]] = {name: [] for name in candidates}
+async def compare(
+    candidates: dict[str, Operation],
+    workers: int,
+    rounds: int,
+    seconds: float,
+    *,
+    settle: Callable[[], Awaitable[None]] = nothing_to_settle,
+) -> dict[str, Figures]:
+    """What was measured of each candidate, the median of all rounds.
+
+    Args:
+        candidates: by their names.
+        workers: how many do it at once.
+        rounds: how often each is measured.
+        seconds: how long.
+        settle: waits for what a candidate has left to be done, after it was measured.
+    """
+    figures: dict[str, list[Figures]] = {name: [] for name in candidates}
     for round_number in range(rounds + 1):
         for name, operation in candidates.items():
-            rate = await measure(operation, workers, seconds if round_number else min(seconds, 0.3))
+            measured = await measure_numbered(operation, workers, seconds if round_number else min(seconds, 0.3))
             if round_number:  # The first one warms up.
-                rates[name].append(rate)
-    return {name: statistics.median(values) for name, values in rates.items()}
+                figures[name].append(measured)
+            await settle()
+    return {name: median(values) for name, values in figures.items()}
 
 
 async def bench(
@@ -263,8 +276,8 @@ async def bench(
         for verb in ("put", "get"):
             few = size >= MEBIBYTE
             candidates = {peer.name: operation(peer, verb, content, few=few) for peer in peers}
-            rates = await compare(candidates, workers, options.rounds, options.seconds)
-            results.append({"place": place, "what": f"{verb} {label}", "workers": workers, "rates": rates})
+            figures = await compare(candidates, workers, options.rounds, options.seconds)
+            results.append(result(place, f"{verb} {label}", workers, figures))
             report(results[-1])
     if cases[-1] == CASES[-1]:
         results += await bench_streams(place, [peer for peer in peers if hasattr(peer, "put_stream")], options)
@@ -298,21 +311,30 @@ async def bench_streams(place: str, peers: list[Streaming], options: argparse.Na
     for verb, values in rates.items():
         medians = {name: statistics.median(some) for name, some in values.items()}
         what = f"{verb} a stream of 256 MiB, MiB"
-        results.append({"place": place, "what": what, "workers": 1, "rates": medians})
+        results.append({"place": place, "what": what, "workers": 1, "rates": medians, "processor": {}})
         report(results[-1])
     return results
 
 
+def result(place: str, what: str, workers: int, figures: dict[str, Figures]) -> dict[str, Any]:
+    """One comparison, as it is printed."""
+    rates = {name: each.rate for name, each in figures.items()}
+    processor = {name: each.processor for name, each in figures.items()}
+    return {"place": place, "what": what, "workers": workers, "rates": rates, "processor": processor}
+
+
 def report(result: dict[str, Any]) -> None:
     """Print one comparison; the first candidate is ours."""
-    rates = result["rates"]
+    rates, processor = result["rates"], result["processor"]
     ours = next(iter(rates.values()))
     title = f"{result['place']}: {result['what']}, {result['workers']} worker{'s' if result['workers'] > 1 else ''}"
     table = Table(title=title, title_justify="left", box=None)
-    for column in ("candidate", "per second", "data layer / candidate"):
+    columns = ("candidate", "per second", "data layer / candidate", *(("µs of processor",) if processor else ()))
+    for column in columns:
         table.add_column(column, justify="left" if column == "candidate" else "right")
     for name, rate in rates.items():
-        table.add_row(name, f"{rate:,.1f}", f"{ours / rate:.2f}")
+        used = [f"{processor[name]:,.0f}"] if processor else []
+        table.add_row(name, f"{rate:,.1f}", f"{ours / rate:.2f}", *used)
     console.print(table)
     console.print()
 
@@ -384,6 +406,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each candidate")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a round")
+    parser.add_argument("--what", default="", help="what is saved, for the other part of make bench-storage")
     parser.add_argument("--only", choices=["local", "rclone", "moto", "azure"], action="append", help="these places")
     parser.add_argument("--folder", type=Path, help="where the local files go, on the disk to measure")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON on standard output")

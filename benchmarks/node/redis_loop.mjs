@@ -1,4 +1,5 @@
-// The loop of benchmarks/cache.py on node-redis: one order per line of standard input, one rate per line of output.
+// The loop of benchmarks/cache.py on node-redis: one order per line of standard input. Each line of output
+// has the rate and the microseconds of processor time for each time.
 import { createInterface } from "node:readline";
 import { createClient } from "redis";
 
@@ -22,6 +23,7 @@ const operations = {
 
 async function measure(operation, workers, seconds) {
   const started = performance.now();
+  const used = process.cpuUsage();
   const end = started + seconds * 1000;
   let done = 0;
   const work = async () => {
@@ -31,7 +33,8 @@ async function measure(operation, workers, seconds) {
     }
   };
   await Promise.all(Array.from({ length: workers }, work));
-  return done / ((performance.now() - started) / 1000);
+  const { user, system } = process.cpuUsage(used);
+  return `${done / ((performance.now() - started) / 1000)} ${(user + system) / done}`;
 }
 
 console.log("ready");

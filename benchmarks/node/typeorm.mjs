@@ -1,5 +1,5 @@
 // What the benchmarks with TypeORM share: the tables, saving a generation, and the loop that obeys orders: one per line
-// of standard input, one rate per line of output.
+// of standard input. Each line of output has the rate and the microseconds of processor time for each time.
 import "reflect-metadata";
 import { randomUUID } from "node:crypto";
 import { createInterface } from "node:readline";
@@ -133,6 +133,7 @@ export async function save(source, user, projectId, code) {
 export async function obey(source, work) {
   const measure = async (workers, seconds) => {
     const started = performance.now();
+    const used = process.cpuUsage();
     const end = started + seconds * 1000;
     let done = 0;
     const worker = async () => {
@@ -142,7 +143,8 @@ export async function obey(source, work) {
       }
     };
     await Promise.all(Array.from({ length: workers }, worker));
-    return done / ((performance.now() - started) / 1000);
+    const { user, system } = process.cpuUsage(used);
+    return `${done / ((performance.now() - started) / 1000)} ${(user + system) / done}`;
   };
   console.log("ready");
   for await (const line of createInterface({ input: process.stdin })) {
