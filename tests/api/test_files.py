@@ -182,7 +182,7 @@ async def test_a_url_that_is_not_valid(data: DataLayer, client: httpx.AsyncClien
     altered = [
         *(address, f"{address}?", f"{url}x", f"{address}/..?{query}"),
         *(url.replace("inline", "attachment"), url.replace("expires=1", "expires=2")),
-        url.replace("original", "thumbnail-200"),
+        url.replace(".png", "-thumbnail-200.webp"),
     ]
     for bad in altered:
         answer = await client.get(bad)

@@ -40,7 +40,7 @@ def test_checking(command: Commands) -> None:
 
 def test_what_is_wrong_is_told_and_the_exit_code_says_so(command: Commands, orphan: str, settings: Settings) -> None:
     assert command("storage", "check").output.splitlines()[1] == "1 object may be about to be recorded."
-    [original] = settings.storage.local_storage_path.glob("files/*/*/original.png")
+    [original] = settings.storage.local_storage_path.glob("files/*/*.png")
     original.unlink()
     checked = command("storage", "check", code=1)
     assert "1 problem" in checked.output

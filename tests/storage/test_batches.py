@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from data_layer.storage.content import BATCH_SIZE, BATCHES, BatchBudget, batches
+from data_layer.storage.port import HashedBytes
 from data_layer.storage.threads import FileThreads
 from data_layer.storage.validation import receive
 
@@ -69,10 +70,10 @@ def test_batches_that_are_all_nearly_full_stay_in_bounds() -> None:
 @pytest.mark.usefixtures("many_others")
 async def test_a_small_file_waits_on_disk_where_many_arrive(threads: FileThreads) -> None:
     async with receive(stream(128 * 1024), BATCH_SIZE, threads) as received:
-        assert not isinstance(received.to_upload(), bytes)
+        assert not received.is_in_memory
         assert received.read() == bytes(128 * 1024)
 
 
 async def test_a_small_file_waits_in_memory_otherwise(threads: FileThreads) -> None:
     async with receive(stream(128 * 1024), BATCH_SIZE, threads) as received:
-        assert received.to_upload() == bytes(128 * 1024)
+        assert received.to_upload() == HashedBytes.of(bytes(128 * 1024))

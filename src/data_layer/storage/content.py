@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_layer.errors import InvalidValueError
-from data_layer.storage.port import FileContent
+from data_layer.storage.port import FileContent, HashedBytes
 from data_layer.storage.threads import FileThreads
 
 BATCH_SIZE = 1024 * 1024
@@ -76,7 +76,11 @@ async def _batches_of(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[bytes]
     yield batch
 
 
-def _chunks(content: bytes | AsyncIterable[bytes] | BinaryIO, threads: FileThreads) -> AsyncIterable[bytes]:
+def _chunks(
+    content: bytes | HashedBytes | AsyncIterable[bytes] | BinaryIO, threads: FileThreads
+) -> AsyncIterable[bytes]:
+    if isinstance(content, HashedBytes):
+        return _chunks_of_bytes(content.content)
     if isinstance(content, bytes):
         return _chunks_of_bytes(content)
     if isinstance(content, AsyncIterable):

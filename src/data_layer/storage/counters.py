@@ -22,6 +22,7 @@ from data_layer.errors import DataLayerError, FileNotFoundInStorageError
 from data_layer.observability.metrics.durations import Durations
 from data_layer.storage.port import (
     FileContent,
+    HashedBytes,
     ListedFile,
     OpenFile,
     StorageBackend,
@@ -131,6 +132,9 @@ class _CountedStorage:
     def _counting(self, content: FileContent) -> FileContent:
         if isinstance(content, bytes):
             self._counters.bytes_in += len(content)
+            return content
+        if isinstance(content, HashedBytes):
+            self._counters.bytes_in += len(content.content)
             return content
         if isinstance(content, AsyncIterable):
             return self._taken(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -9,7 +10,21 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
-FileContent = bytes | AsyncIterable[bytes] | BinaryIO | Path
+
+@dataclass(frozen=True, slots=True)
+class HashedBytes:
+    """Bytes and their SHA-256 in hexadecimal, which storages believe instead of computing it once more."""
+
+    content: bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, content: bytes) -> HashedBytes:
+        """Compute it."""
+        return cls(content, hashlib.sha256(content).hexdigest())
+
+
+FileContent = bytes | HashedBytes | AsyncIterable[bytes] | BinaryIO | Path
 """What can be uploaded: bytes, an asynchronous stream of them, a file that is open for reading, or a file's path."""
 
 SignedMethod = Literal["GET", "PUT"]

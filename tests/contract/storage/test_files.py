@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_layer.errors import FileNotFoundInStorageError, InvalidValueError
+from data_layer.errors import ContentMismatchError, FileNotFoundInStorageError, FileTooLargeError, InvalidValueError
 from data_layer.storage import StorageBackend
+from data_layer.storage.port import HashedBytes
 
 from .helpers import CHANCE, MEBIBYTE, Opened, keys, read, stream
 
@@ -37,7 +38,7 @@ async def test_what_was_uploaded_comes_back_with_all_that_is_known(storage: Stor
 
 
 @pytest.mark.parametrize("size", [0, 1, MEBIBYTE - 1, MEBIBYTE, MEBIBYTE + 1, 3 * MEBIBYTE])
-@pytest.mark.parametrize("form", ["bytes", "stream", "file", "path"])
+@pytest.mark.parametrize("form", ["bytes", "hashed bytes", "stream", "file", "path"])
 async def test_every_form_and_size_of_content(storage: StorageBackend, tmp_path: Path, form: str, size: int) -> None:
     content = CHANCE.randbytes(size)
     source = tmp_path / "source"
@@ -45,6 +46,7 @@ async def test_every_form_and_size_of_content(storage: StorageBackend, tmp_path:
     chunks = (content[i : i + 65_536] for i in range(0, size, 65_536))
     forms: dict[str, Any] = {
         "bytes": content,
+        "hashed bytes": HashedBytes.of(content),
         "stream": stream(*chunks),
         "file": io.BytesIO(content),
         "path": source,
@@ -54,6 +56,16 @@ async def test_every_form_and_size_of_content(storage: StorageBackend, tmp_path:
     assert await read(storage, "a/b") == content
     information = await storage.stat("a/b")
     assert (information.size, information.sha256) == (size, hashlib.sha256(content).hexdigest())
+
+
+async def test_a_hash_that_is_known_is_believed_and_compared(storage: StorageBackend) -> None:
+    known = HashedBytes(b"content", "0" * 64)
+    await storage.upload(known, "a", "image/png", sha256="0" * 64)
+    assert (await storage.stat("a")).sha256 == "0" * 64, "it was computed once more"
+    with pytest.raises(ContentMismatchError):
+        await storage.upload(known, "a", "image/png", sha256="1" * 64)
+    with pytest.raises(FileTooLargeError):
+        await storage.upload(known, "a", "image/png", max_size=6)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

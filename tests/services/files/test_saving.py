@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import hashlib
 import io
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -34,7 +35,7 @@ from data_layer.schemas.files import Attachment
 from data_layer.services.files import ANY_OWNER
 from tests.file_content import PAGE, SVG, chunked, opened, picture
 
-from .conftest import add_user, keys, rows, with_thumbnails
+from .conftest import add_user, keys, originals, rows, with_thumbnails
 
 DAY = timedelta(days=1)
 
@@ -100,7 +101,14 @@ async def test_the_same_bytes_of_one_owner_are_stored_once(data: DataLayer, owne
     assert first.id != second.id
     assert (first.file_name, second.file_name) == ("a.png", "b.png")
     assert second.reference_count == (await data.files.stat(first.id, owner_id=owner.id)).reference_count == 2
-    assert len([key for key in await keys(data) if "original" in key]) == 3
+    assert len(await originals(data)) == 3
+
+
+async def test_a_file_has_no_folder_of_its_own(data: DataLayer, owner: User) -> None:
+    """To make one durable would cost a local disk as much as the file itself."""
+    saved = await with_thumbnails(data, await data.files.save(picture(), owner_id=owner.id))
+    for key in (saved.key, *(small.key for small in saved.thumbnails)):
+        assert re.fullmatch(r"files/[0-9a-f]{2}/[^/]+", key), key
 
 
 @pytest.mark.parametrize("writers", [2, 8])

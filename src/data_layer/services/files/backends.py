@@ -151,8 +151,11 @@ class StorageBackends:
 THUMBNAIL_TYPE = "image/webp"
 
 
-def new_folder() -> str:
-    """A random place for one file, or for the thumbnails of one; two characters of it spread them over folders."""
+def new_place() -> str:
+    """Where one file goes, or the thumbnails of one: random, spread over 256 folders.
+
+    None has a folder of its own, which a local disk would have to make durable with each file.
+    """
     name = secrets.token_hex(16)
     return f"{FILES}{name[:2]}/{name}"
 
@@ -171,14 +174,14 @@ def is_public_name(name: str) -> bool:
     return re.fullmatch(PUBLIC_NAME, name) is not None
 
 
-def original_key(folder: str, content_type: str) -> str:
+def original_key(place: str, content_type: str) -> str:
     """The key of the file itself. Its name comes from its type, never from a user."""
-    return f"{folder}/original.{_EXTENSIONS.get(content_type, 'txt')}"
+    return f"{place}.{_EXTENSIONS.get(content_type, 'txt')}"
 
 
-def thumbnail_key(folder: str, size: int) -> str:
-    """The key of a thumbnail."""
-    return f"{folder}/thumbnail-{size}.webp"
+def thumbnail_key(place: str, size: int) -> str:
+    """The key of a thumbnail; ``size`` is its longest side in pixels."""
+    return f"{place}-thumbnail-{size}.webp"
 
 
 def export_key() -> str:

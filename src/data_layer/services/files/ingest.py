@@ -21,7 +21,7 @@ from data_layer.errors import (
 from data_layer.observability.log import get_log
 from data_layer.repositories.unit_of_work import Transactions, UnitOfWork
 from data_layer.schemas.files import Attachment, FileView
-from data_layer.services.files.backends import StorageBackends, new_folder, original_key, require_size
+from data_layer.services.files.backends import StorageBackends, new_place, original_key, require_size
 from data_layer.services.files.packing import is_packable, pack
 from data_layer.services.files.removal import leaving_rest_to_cleanup, recorded_or_discarded
 from data_layer.storage.threads import FileThreads
@@ -128,7 +128,7 @@ class FileIngest:
         return StoredFile(
             owner_id=request.owner_id,
             backend=self._backends.kind,
-            key=original_key(new_folder(), file.content_type),
+            key=original_key(new_place(), file.content_type),
             state=FileState.STORED,
             content_type=file.content_type,
             encoding=encoding,

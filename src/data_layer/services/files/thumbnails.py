@@ -38,7 +38,7 @@ from data_layer.errors import (
 from data_layer.observability.log import get_log
 from data_layer.repositories.stored_objects import ObjectRecord
 from data_layer.repositories.unit_of_work import Transactions
-from data_layer.services.files.backends import THUMBNAIL_TYPE, StorageBackends, new_folder, thumbnail_key
+from data_layer.services.files.backends import THUMBNAIL_TYPE, StorageBackends, new_place, thumbnail_key
 from data_layer.services.files.packing import verified
 from data_layer.services.files.removal import leaving_rest_to_cleanup, recorded_or_discarded
 from data_layer.storage.threads import FileThreads
@@ -209,8 +209,8 @@ class ThumbnailMaker:
             if image is None:
                 return
             thumbnails = await self._decode(image)
-            folder = new_folder()
-            rows = [_row(image, folder, thumbnail) for thumbnail in thumbnails]
+            place = new_place()
+            rows = [_row(image, place, thumbnail) for thumbnail in thumbnails]
             try:
                 await self._store(rows, thumbnails)
             except BaseException:
@@ -262,13 +262,13 @@ def _place_of(image: StoredFile) -> _Place:
     return image.updated_at, image.id
 
 
-def _row(image: ObjectRecord, folder: str, thumbnail: Thumbnail) -> StoredFile:
+def _row(image: ObjectRecord, place: str, thumbnail: Thumbnail) -> StoredFile:
     file = thumbnail.file
     return StoredFile(
         parent_id=image.id,
         owner_id=image.owner_id,
         backend=image.backend,
-        key=thumbnail_key(folder, thumbnail.size),
+        key=thumbnail_key(place, thumbnail.size),
         state=FileState.STORED,
         content_type=THUMBNAIL_TYPE,
         size=file.size,

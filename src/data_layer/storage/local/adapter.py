@@ -32,6 +32,7 @@ from data_layer.storage.metadata import Description, check_sha256
 from data_layer.storage.port import (
     FileContent,
     FileInformation,
+    HashedBytes,
     ListedFile,
     OpenFile,
     SignedMethod,
@@ -151,7 +152,7 @@ class LocalStorage:
             destination,
             self._max_file_size if max_size is None else check_integer(max_size, field="max_size"),
         )
-        if isinstance(content, bytes):
+        if isinstance(content, bytes | HashedBytes):
             with translated_for_writing(key):
                 await self._threads.run_until_cancelled(draft.abandon, draft.store, content)
         else:

@@ -16,6 +16,7 @@ from data_layer.storage.local.attributes import Attributes, Sidecars, attach, lo
 from data_layer.storage.local.folder import TEMPORARY, StorageFolder, create_file, start_writeback, write_all
 from data_layer.storage.local.reader import Reader
 from data_layer.storage.metadata import Description
+from data_layer.storage.port import HashedBytes
 
 _ATTEMPTS = 100
 
@@ -52,6 +53,7 @@ class Draft:
         self._name = secrets.token_hex(16)
         self._size = 0
         self._hash = hashlib.sha256()
+        self._known_hash: str | None = None
         self._resources = ExitStack()
         self._abandoned = False
         self._published = False
@@ -61,11 +63,15 @@ class Draft:
         """Bytes written so far."""
         return self._size
 
-    def store(self, content: bytes) -> None:
+    def store(self, content: bytes | HashedBytes) -> None:
         """Write, publish and let go of a file that is at hand as a whole."""
         try:
             self.open()
-            self.write([content])
+            if isinstance(content, HashedBytes):
+                self._known_hash = content.sha256
+                self._append(content.content)
+            else:
+                self.write([content])
             self.commit()
         finally:
             self.discard()
@@ -84,14 +90,21 @@ class Draft:
             FileTooLargeError: it would be larger than a file may be.
         """
         for chunk in chunks:
-            self._size += len(chunk)
-            if self._size > self._max_size:
-                raise FileTooLargeError(
-                    f"The file for {self._destination.key!r} is larger than {self._max_size} bytes (MAX_FILE_SIZE)"
-                )
-            write_all(self._descriptor, chunk)
+            self._append(chunk)
             start_writeback(self._descriptor, self._size - len(chunk), len(chunk))
             self._hash.update(chunk)
+
+    def _append(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size > self._max_size:
+            raise FileTooLargeError(
+                f"The file for {self._destination.key!r} is larger than {self._max_size} bytes (MAX_FILE_SIZE)"
+            )
+        write_all(self._descriptor, chunk)
+
+    @property
+    def _sha256(self) -> str:
+        return self._known_hash or self._hash.hexdigest()
 
     def commit(self) -> None:
         """Put the file in its place, durably, unless it was abandoned meanwhile.
@@ -101,7 +114,7 @@ class Draft:
             FileExistsInStorageError: its condition does not hold.
             FileChangedInStorageError: the same.
         """
-        if self._destination.sha256 not in {None, self._hash.hexdigest()}:
+        if self._destination.sha256 not in {None, self._sha256}:
             raise ContentMismatchError(
                 f"The content for {self._destination.key!r} has another SHA-256 than it should have"
             )
@@ -141,7 +154,7 @@ class Draft:
         return Attributes(
             self._size,
             modified,
-            self._hash.hexdigest(),
+            self._sha256,
             described.content_type,
             described.metadata,
             described.content_encoding,

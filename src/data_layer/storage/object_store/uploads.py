@@ -17,6 +17,7 @@ from data_layer.errors import ContentMismatchError, FileTooLargeError, NotSuppor
 from data_layer.storage.content import BATCH_SIZE, batches
 from data_layer.storage.object_store.attributes import to_attributes
 from data_layer.storage.object_store.failures import translated
+from data_layer.storage.port import FileContent, HashedBytes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from data_layer.storage.conditions import Condition
     from data_layer.storage.metadata import Description
-    from data_layer.storage.port import FileContent
     from data_layer.storage.threads import FileThreads
 
 PART_SIZE = 8 * 1024 * 1024
@@ -68,13 +68,14 @@ class Upload:
         self._one_request = one_request
         self._threads = threads
         self._hash = hashlib.sha256()
+        self._known_hash: str | None = None
         self._broken_off = False
         self._reading: asyncio.Future[list[bytes]] | None = None
         self.size = 0
 
     async def run(self, content: FileContent) -> None:
         """Send everything; see `Storage.upload` for what it raises."""
-        if isinstance(content, bytes):
+        if isinstance(content, bytes | HashedBytes):
             await self._send_bytes(content)
             return
         if self._expected is None:
@@ -93,21 +94,26 @@ class Upload:
             self._refuse_condition()
             await self._put_parts(self._rest(head, source))
 
-    async def _send_bytes(self, content: bytes) -> None:
-        await self._count([content])
+    async def _send_bytes(self, given: bytes | HashedBytes) -> None:
+        content = given.content if isinstance(given, HashedBytes) else given
+        if isinstance(given, HashedBytes):
+            self._known_hash = given.sha256
+            self._require_size(len(content))
+        else:
+            await self._count([content])
         if self.size > MAX_CONDITIONAL_SIZE:
             self._refuse_condition()
         if self.size <= self._one_request or not self._condition.is_none:
             await self._put(content)
             return
         self._verify()
-        self._expected = self._hash.hexdigest()
+        self._expected = self._sha256
         await self._put_parts(content)
 
     async def _put(self, content: bytes) -> None:
         """One request."""
         self._verify()
-        attributes = to_attributes(self._description, self._hash.hexdigest())
+        attributes = to_attributes(self._description, self._sha256)
         mode: Any = "overwrite" if self._condition.overwrite else "create"
         if self._condition.if_match is not None:
             mode = {"e_tag": f'"{self._condition.if_match}"'}
@@ -171,20 +177,27 @@ class Upload:
 
     async def _count(self, batch: list[bytes]) -> None:
         size = sum(map(len, batch))
-        self.size += size
-        if self.size > self._max_size:
-            raise FileTooLargeError(f"The file for {self._key!r} is larger than {self._max_size} bytes (MAX_FILE_SIZE)")
+        self._require_size(size)
         if size <= _HASHED_IN_THIS_THREAD:
             self._update(batch)
         else:
             await self._threads.run(self._update, batch)
+
+    def _require_size(self, more: int) -> None:
+        self.size += more
+        if self.size > self._max_size:
+            raise FileTooLargeError(f"The file for {self._key!r} is larger than {self._max_size} bytes (MAX_FILE_SIZE)")
+
+    @property
+    def _sha256(self) -> str:
+        return self._known_hash or self._hash.hexdigest()
 
     def _update(self, batch: list[bytes]) -> None:
         for chunk in batch:
             self._hash.update(chunk)
 
     def _verify(self) -> None:
-        if self._expected is not None and self._hash.hexdigest() != self._expected:
+        if self._expected is not None and self._sha256 != self._expected:
             raise ContentMismatchError(f"The content for {self._key!r} has another SHA-256 than it should have")
 
     def _refuse_condition(self) -> None:
@@ -199,7 +212,9 @@ async def _hash_of_file(content: FileContent, threads: FileThreads) -> str | Non
     """The SHA-256 of a file that can be read twice and will be sent in parts; None of anything else."""
     if isinstance(content, Path):
         return await threads.run(_hash_of_path, content)
-    if isinstance(content, AsyncIterable | bytes) or not (hasattr(content, "seekable") and content.seekable()):
+    if isinstance(content, AsyncIterable | bytes | HashedBytes):
+        return None
+    if not (hasattr(content, "seekable") and content.seekable()):
         return None
     return await threads.run(_hash_of_rest, content)
 

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from data_layer.errors import FileTooLargeError, StorageFullError, StorageUnavailableError
 from data_layer.storage.content import BATCHES, batches
-from data_layer.storage.port import FileContent
+from data_layer.storage.port import FileContent, HashedBytes
 from data_layer.storage.threads import FileThreads
 
 IN_MEMORY = 256 * 1024
@@ -37,7 +37,7 @@ class ReceivedFile:
     """The bytes of one file that has arrived, and their SHA-256. It is read by one thread at a time."""
 
     def __init__(
-        self, content: bytes | BinaryIO, size: int, sha256: str, *, temporary_files: ExitStack | None = None
+        self, content: HashedBytes | BinaryIO, size: int, sha256: str, *, temporary_files: ExitStack | None = None
     ) -> None:
         self._content = content
         self._temporary_files = temporary_files
@@ -47,25 +47,35 @@ class ReceivedFile:
     @classmethod
     def of_bytes(cls, content: bytes) -> ReceivedFile:
         """What was in memory anyway."""
-        return cls(content, len(content), hashlib.sha256(content).hexdigest())
+        return cls.of_hashed(HashedBytes.of(content))
+
+    @classmethod
+    def of_hashed(cls, hashed: HashedBytes) -> ReceivedFile:
+        """What was in memory, and hashed."""
+        return cls(hashed, len(hashed.content), hashed.sha256)
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether reading it waits for no disk."""
+        return isinstance(self._content, HashedBytes)
 
     def read(self) -> bytes:
         """Everything."""
-        if isinstance(self._content, bytes):
-            return self._content
+        if isinstance(self._content, HashedBytes):
+            return self._content.content
         return self.read_part(0, self.size)
 
     def read_part(self, start: int, size: int) -> bytes:
         """At most ``size`` bytes from ``start``."""
-        if isinstance(self._content, bytes):
-            return self._content[start : start + size]
+        if isinstance(self._content, HashedBytes):
+            return self._content.content[start : start + size]
         self._content.seek(start)
         return self._content.read(size)
 
     def rearranged(self, parts: Sequence[bytes | Span]) -> ReceivedFile:
         """Another file, made of parts of this one and of other bytes; it lasts as long as this one."""
         source = JoinedFile(self, parts)
-        if isinstance(self._content, bytes) or self._temporary_files is None:
+        if self.is_in_memory or self._temporary_files is None:
             return ReceivedFile.of_bytes(source.read())
         digest = hashlib.sha256()
         with _temporary_file_errors():
@@ -78,9 +88,9 @@ class ReceivedFile:
             size = target.tell()
         return ReceivedFile(target, size, digest.hexdigest(), temporary_files=self._temporary_files)
 
-    def to_upload(self) -> bytes | BinaryIO:
+    def to_upload(self) -> HashedBytes | BinaryIO:
         """The content in a form that storages take."""
-        if not isinstance(self._content, bytes):
+        if not isinstance(self._content, HashedBytes):
             self._content.seek(0)
         return self._content
 
@@ -170,6 +180,10 @@ async def receive(content: FileContent, max_size: int, threads: FileThreads) -> 
         FileTooLargeError: there is more than ``max_size`` bytes; reading stops there.
         InvalidValueError: the content is of none of the types that can be uploaded.
     """
+    if isinstance(content, HashedBytes):
+        _check_size(len(content.content), max_size)
+        yield ReceivedFile.of_hashed(content)
+        return
     if isinstance(content, bytes):
         _check_size(len(content), max_size)
         # To hash a few bytes takes less time than to hand them to a thread.
@@ -196,8 +210,10 @@ async def receive(content: FileContent, max_size: int, threads: FileThreads) -> 
                 await threads.run(take, batch)
         in_memory = size <= min(IN_MEMORY, BATCHES.batch_size)
         file.seek(0)
-        arrived = file.read() if in_memory else cast("BinaryIO", file)
-        yield ReceivedFile(arrived, size, digest.hexdigest(), temporary_files=temporary_files)
+        if in_memory:
+            yield ReceivedFile.of_hashed(HashedBytes(file.read(), digest.hexdigest()))
+        else:
+            yield ReceivedFile(cast("BinaryIO", file), size, digest.hexdigest(), temporary_files=temporary_files)
 
 
 def _check_size(size: int, max_size: int) -> None:
