@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from contextlib import AsyncExitStack
 from itertools import count, product
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,32 @@ async def test_the_minimum_is_open_at_once_and_all_are_closed_at_the_end(
         return await count_connections(observer, APPLICATION) == 0
 
     await until(all_closed)
+
+
+async def test_sqlalchemy_gets_the_connections_that_are_kept_at_hand(
+    make: Make, observer: psycopg.AsyncConnection[Any]
+) -> None:
+    async with make(db_min_connections=3, db_max_connections=3) as data:
+        await asyncio.gather(*(emails(data) for _ in range(3)))
+        async with AsyncExitStack() as stack:
+            for taken in range(1, 4):
+                connection = await stack.enter_async_context(data.database.engine.connect())
+                assert await connection.scalar(select(literal(taken))) == taken
+                assert data.database.pool_figures() == {"maximum": 3, "in_use": taken, "idle": 3 - taken}
+        assert await count_connections(observer, APPLICATION) == 3
+        await asyncio.gather(*(emails(data) for _ in range(6)))
+        assert data.database.pool_figures() == {"maximum": 3, "in_use": 0, "idle": 3}
+
+
+async def test_options_that_a_transaction_sets_end_with_it(make: Make) -> None:
+    async with make(db_min_connections=1, db_max_connections=1) as data:
+        async with data.transaction() as tx:
+            connection = await (await tx.orm()).connection()
+            await connection.execution_options(mark="mine")
+        async with data.transaction() as tx:
+            connection = await (await tx.orm()).connection()
+            assert connection.sync_connection is not None
+            assert "mark" not in connection.sync_connection.get_execution_options()
 
 
 class Load:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from time import perf_counter
 from typing import Any, Final, cast
@@ -12,7 +13,8 @@ from typing import Any, Final, cast
 import psycopg
 from sqlalchemy import Dialect, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, QueuePool
+from typing_extensions import override
 
 from data_layer.database.address import DatabaseAddress, session_statement, session_values
 from data_layer.database.driver import DriverConnection
@@ -30,12 +32,28 @@ log = get_log(__name__)
 BEGIN: Final = Sql("transaction.begin", "BEGIN")
 _BEGIN_READ_COMMITTED: Final = Sql("transaction.begin", "BEGIN ISOLATION LEVEL READ COMMITTED")
 
+_NO_OPTIONS: Final[Mapping[str, object]] = {}
 # How much longer than the server's own limit a client waits before it gives a silent server up.
 _GRACE_SECONDS = 5.0
 
 
+class _LentPool(AsyncAdaptedQueuePool):
+    """A pool whose user keeps idle connections, and puts them back when others want them."""
+
+    take_back_one: Callable[[], bool]
+
+    @override
+    def _do_get(self) -> ConnectionPoolEntry:
+        if not self.checkedin():
+            self.take_back_one()
+        return super()._do_get()
+
+
 class Database:
     """A pool of connections to one PostgreSQL database.
+
+    SQLAlchemy's pool limits, opens and closes them. Those that are idle are kept here, ready for use, and go back into
+    the pool when ``engine`` is asked for one.
 
     Connections are in autocommit mode: ``Transaction`` begins when the first change is made, so that a single read
     needs a single round trip.
@@ -51,6 +69,7 @@ class Database:
         self.observation = Observation(settings)
         self._settings = settings
         self._engine: AsyncEngine | None = None
+        self._at_hand: list[AsyncConnection] = []
         self._trusted_since = 0.0
         self.waiting = 0
         """How many tasks wait for a connection."""
@@ -76,6 +95,7 @@ class Database:
         """Make the pool without opening a connection."""
         if self._engine is None:
             self._engine = _make_engine(self._settings, self.address)
+            cast("_LentPool", self._engine.pool).take_back_one = self._return_one
             self.observation.watch_engine(self._engine.sync_engine)
 
     async def open(self) -> None:
@@ -94,6 +114,8 @@ class Database:
     async def close(self) -> None:
         """Close all connections; those in use are closed when they come back."""
         engine, self._engine = self._engine, None
+        while self._return_one():
+            pass
         if engine is not None:
             await engine.dispose()
 
@@ -123,7 +145,7 @@ class Database:
         if self._line.is_needed:
             await self._line.wait()
         try:
-            connection = await self.engine.connect()
+            connection = self._at_hand.pop() if self._at_hand else await self.engine.connect()
         except BaseException:
             self._line.wake()
             raise
@@ -133,7 +155,7 @@ class Database:
                 break
             log.info("database_connection_replaced", reason="closed by the server, or older than its change of role")
             await discard(connection)
-            connection = await self.engine.connect()
+            connection = self._at_hand.pop() if self._at_hand else await self.engine.connect()
         return connection
 
     async def give_back(self, connection: AsyncConnection) -> None:
@@ -141,12 +163,12 @@ class Database:
         if not self.owns(connection):
             await discard(connection)
             return
-        others_may_wait = self.pool_figures()["idle"] == 0
+        others_may_wait = not self._at_hand and cast("QueuePool", self.engine.pool).checkedin() == 0
         proxied = connection.sync_connection
-        if proxied is None or proxied.in_transaction():
+        if proxied is None or proxied.in_transaction() or proxied.get_execution_options() != _NO_OPTIONS:
             await connection.close()
-        else:  # Nothing has to be awaited, and SQLAlchemy's greenlet would cost more than all the rest.
-            proxied.close()
+        else:  # To close it and open another one would cost more than many a statement.
+            self._at_hand.append(connection)
         self._line.wake()
         if others_may_wait:
             # A waiting task is woken in the next turn of the loop: without it this task could take it back at once.
@@ -188,14 +210,28 @@ class Database:
         pool = self.engine.pool
         if not isinstance(pool, QueuePool):
             raise TypeError("the engine has another pool than the one it was made with")
-        return {"maximum": pool.size(), "in_use": pool.checkedout(), "idle": pool.checkedin()}
+        at_hand = len(self._at_hand)
+        return {
+            "maximum": pool.size(),
+            "in_use": pool.checkedout() - at_hand,
+            "idle": pool.checkedin() + at_hand,
+        }
 
     def _free(self) -> int:
         """How many connections can be taken at once; once the pool is closed nobody needs to wait to learn it."""
         if self._engine is None:
             return self._settings.db_max_connections
         pool = cast("QueuePool", self._engine.pool)
-        return pool.size() - pool.checkedout()
+        return len(self._at_hand) + pool.size() - pool.checkedout()
+
+    def _return_one(self) -> bool:
+        """Put a connection that is kept at hand back into SQLAlchemy's pool; whether there was one."""
+        if not self._at_hand:
+            return False
+        proxied = self._at_hand.pop().sync_connection
+        if proxied is not None:
+            proxied.close()
+        return True
 
     async def _open_minimum(self) -> None:
         opened: list[AsyncConnection] = []
@@ -258,6 +294,7 @@ def _make_engine(settings: DatabaseSettings, address: DatabaseAddress) -> AsyncE
     engine = create_async_engine(
         address.url,
         connect_args=address.options | {"async_creator_fn": connect},
+        poolclass=_LentPool,
         pool_size=settings.db_max_connections,
         max_overflow=0,
         pool_timeout=settings.db_pool_timeout,
