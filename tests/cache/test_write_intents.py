@@ -59,10 +59,30 @@ class TestOneWriter:
             assert await reader.get_or_load("key", loader("old"), 60) == "old"
             assert await reader.get_or_load("absent", loader("old"), 60) == "old"
         assert await cache.get_many(["key", "absent"]) == {}
-        await changed.after(Outcome.COMMITTED)
+        changed.after(Outcome.COMMITTED)
         assert await cache.get("key") is None
         assert await other.get_or_load("key", loader("new"), 60) == "new"
         assert await cache.get("key") == "new"
+
+    async def test_many_keys_at_once(self, cache: Cache, other: Cache) -> None:
+        names = [f"key-{number}" for number in range(50)]
+        await cache.set_many(dict.fromkeys(names, "old"), 60)
+        changed = await announce(cache, *names)
+        assert await other.get_many(names) == {}
+        for name in names[:2]:
+            assert await other.get_or_load(name, loader("old"), 60) == "old"
+        changed.after(Outcome.COMMITTED)
+        assert await cache.get_many(names) == {}
+        for name in names[:2]:
+            assert await other.get_or_load(name, loader("new"), 60) == "new"
+        assert await cache.get_many(names) == dict.fromkeys(names[:2], "new")
+
+    async def test_what_is_stored_after_the_outcome_stays(self, cache: Cache) -> None:
+        for number in range(20):
+            changed = await announce(cache, "key")
+            changed.after(Outcome.COMMITTED)
+            await cache.set("key", number, 60)
+            assert await cache.get("key") == number
 
     async def test_a_load_that_began_before_is_not_stored_after(self, cache: Cache, other: Cache) -> None:
         may_end, has_begun = asyncio.Event(), asyncio.Event()
@@ -75,7 +95,7 @@ class TestOneWriter:
         late = asyncio.create_task(other.get_or_load("key", load, 60))
         await has_begun.wait()
         changed = await announce(cache, "key")
-        await changed.after(Outcome.COMMITTED)
+        changed.after(Outcome.COMMITTED)
         may_end.set()
         assert await late == "old"
         assert await cache.get("key") is None
@@ -114,7 +134,7 @@ class TestOneWriter:
 
     async def test_an_undecided_change_keeps_its_intent(self, cache: Cache) -> None:
         changed = await announce(cache, "key")
-        await changed.after(Outcome.UNKNOWN)
+        changed.after(Outcome.UNKNOWN)
         assert await cache.get_or_load("key", loader(1), 60) == 1
         assert await cache.get("key") is None
 
@@ -126,7 +146,7 @@ class TestOneWriter:
                 changed = await announce(cache, "key")
                 assert await cache.client.exists(cache._namespace.key("key")) == 0
                 assert await cache.get_or_load("key", loader("new"), 60) == "new"
-                await changed.after(Outcome.COMMITTED)
+                changed.after(Outcome.COMMITTED)
                 await cache.client.config_set("maxmemory", "0")
                 assert await cache.get_or_load("key", loader("newer"), 60) == "newer"
                 assert await cache.get("key") == "newer"
@@ -141,7 +161,7 @@ class TestWithoutRedis:
                 assert await cache.get("key") == "old"
                 server.pause()
                 changed = await announce(cache, "key")
-                await changed.after(Outcome.COMMITTED)
+                changed.after(Outcome.COMMITTED)
                 await cache.invalidate("key")
                 assert has_pending(cache)
                 assert await cache.get_or_load("key", loader("new"), 60) == "new"
@@ -195,9 +215,22 @@ class TestWithoutRedis:
                 # The transaction is still open: nobody may store what is about to be replaced.
                 assert await other.get_or_load("key", loader("old"), 60) == "old"
                 assert await other.get("key") is None
-                await changed.after(Outcome.COMMITTED)
+                changed.after(Outcome.COMMITTED)
+                assert await cache.get("key") is None, "what this process asks comes behind the outcome"
                 assert await other.get_or_load("key", loader("new"), 60) == "new"
                 assert await other.get("key") == "new"
+
+    async def test_nobody_waits_for_the_outcome_to_arrive(self, cache_at: CacheAt) -> None:
+        with RedisServer(unix_socket=True) as server:
+            async with cache_at(server.url, command=2000) as cache, cache_at(server.url) as other:
+                await cache.set("key", "old", 60)
+                changed = await announce(cache, "key")
+                server.pause()
+                changed.after(Outcome.COMMITTED)  # No coroutine: it cannot wait.
+                server.resume()
+                assert await cache.get("key") is None
+                assert await other.get_or_load("key", loader("new"), 60) == "new"
+                assert await cache.get("key") == "new"
 
     async def test_writing_costs_one_time_limit_at_most(self, cache_at: CacheAt) -> None:
         with RedisServer(unix_socket=True) as server:
@@ -207,7 +240,7 @@ class TestWithoutRedis:
                 async with asyncio.timeout(LONG):
                     for number in range(20):
                         changed = await announce(cache, f"key-{number}")
-                        await changed.after(Outcome.COMMITTED)
+                        changed.after(Outcome.COMMITTED)
                 server.resume()
 
 

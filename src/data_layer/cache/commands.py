@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +17,7 @@ from data_layer.cache.wire.breaker import BreakerState
 from data_layer.cache.wire.cluster import ClusterRouting, key_slot
 from data_layer.cache.wire.connection import Command, Connection, OnPush, pack
 from data_layer.cache.wire.connector import Connector
-from data_layer.cache.wire.dispatcher import KEY_POSITIONS, Dispatcher, Request, as_bytes, size_of, together
+from data_layer.cache.wire.dispatcher import KEY_POSITIONS, Dispatcher, Request, as_bytes, keys_of, size_of, together
 from data_layer.cache.wire.node import LARGE, Node
 from data_layer.cache.wire.routing import Routing, SingleServer
 from data_layer.cache.wire.sentinel import SentinelRouting
@@ -42,6 +43,17 @@ class Script:
     def __init__(self, text: str) -> None:
         self.text = text
         self.sha1 = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class Sent:
+    """A batch of commands on its way, or, without waiters, still to be sent."""
+
+    __slots__ = ("commands", "repeatable", "waiters")
+
+    def __init__(self, commands: Sequence[Command], waiters: Sequence[Future[Any]] | None, *, repeatable: bool) -> None:
+        self.commands = commands
+        self.waiters = waiters
+        self.repeatable = repeatable
 
 
 class CommandRunner:
@@ -104,7 +116,34 @@ class CommandRunner:
 
     async def run_batch(self, commands: Sequence[Command], *, repeatable: bool = True) -> list[Any]:
         """Send commands as one batch; one that failed has a ``CacheError`` as its answer."""
-        return await self._run_batch(commands, repeatable=repeatable)
+        return await self.finish(self.begin(commands, repeatable=repeatable))
+
+    def begin(self, commands: Sequence[Command], *, repeatable: bool = True) -> Sent:
+        """Send commands as one batch before anything that is sent later, if that needs no waiting.
+
+        Returns:
+            What ``finish`` takes.
+        """
+        primary = self._only
+        if primary is not None and (connection := primary.queue.connection) is not None:
+            packed = [pack(command) for command in commands]
+            if sum(map(len, packed)) <= LARGE and not (primary.large and _has_large(commands, primary)):
+                return Sent(commands, [connection.send(each) for each in packed], repeatable=repeatable)
+        return Sent(commands, None, repeatable=repeatable)
+
+    async def finish(self, sent: Sent) -> list[Any]:
+        """The answers to a batch, which is sent now if it could not be before, and again where that helps."""
+        primary, waiters = self._only, sent.waiters
+        if primary is None or waiters is None:
+            return await self._run_batch(sent.commands, repeatable=sent.repeatable)
+        answers = [await waiter for waiter in waiters]
+        if not any(isinstance(answer, Exception | bytes) for answer in answers):  # Of scripts, nearly always.
+            return answers
+        requests = [Request([command], repeatable=sent.repeatable) for command in sent.commands]
+        for request, waiter in zip(requests, waiters, strict=True):
+            request.primary, request.waiters = primary, [waiter]
+        outcomes = await self._dispatcher.finish(primary, requests)
+        return [_result(request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
 
     async def run_all(self, commands: Sequence[Command], *, atomic: bool = False, repeatable: bool = True) -> list[Any]:
         """Send commands as one batch; ``atomic`` makes them one transaction, on keys of one slot.
@@ -116,7 +155,8 @@ class CommandRunner:
             request = Request(commands, repeatable=repeatable, atomic=True)
             results: list[Any] = self._raise_if_failed(await self._dispatch(request))
             return results
-        return [self._raise_if_failed(answer) for answer in await self._run_batch(commands, repeatable=repeatable)]
+        answers = await self.finish(self.begin(commands, repeatable=repeatable))
+        return [self._raise_if_failed(answer) for answer in answers]
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """What is at these keys, in their order; nothing where a key is absent or holds something else than a value.
@@ -232,6 +272,11 @@ class CommandRunner:
         and everything is tried again.
         """
         self._hooks.append(callback)
+
+    @property
+    def has_one_server(self) -> bool:
+        """Whether all keys are on one server."""
+        return self._only is not None
 
     @property
     def breaker_state(self) -> BreakerState:
@@ -378,6 +423,10 @@ class NodeAccess:
         waiters = [self._line.send(pack(command)) for command in commands]
         answers = [await waiter for waiter in waiters]
         return [translate(answer, self.name) if isinstance(answer, Exception) else answer for answer in answers]
+
+
+def _has_large(commands: Sequence[Command], primary: Node) -> bool:
+    return any(key in primary.large for command in commands for key in keys_of(command))
 
 
 def _result(request: Request, outcome: list[Any] | CacheError) -> Any:

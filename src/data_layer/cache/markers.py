@@ -9,19 +9,20 @@ behind lasts until its deadline.
 
 A *lock* (kind 4) is the last fencing token and, while it is held, the token of the holder.
 
-Every script touches one key, so that it works in a cluster. All numbers are whole and below 2**53, which is what Lua
+Every script touches one key, so that it works in a cluster; those of writers take several where there is only one
+server. All numbers are whole and below 2**53, which is what Lua
 can count with.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
 
 from data_layer.cache.codec import INTENTS, LEASE, LOCK, VERSION
-from data_layer.cache.commands import CommandRunner, NodeAccess, Script
+from data_layer.cache.commands import CommandRunner, NodeAccess, Script, Sent
 from data_layer.cache.errors import ScriptUnknownError
+from data_layer.cache.wire.connection import Command
 from data_layer.errors import CacheError, CacheFullError
 
 TOKEN_SIZE = 16
@@ -42,9 +43,11 @@ def lease(token: bytes) -> bytes:
     return VERSION + bytes((LEASE,)) + token
 
 
-_BEGINNING = f"""
+_KINDS = f"""
 local LEASE, INTENTS, LOCK = '\\193\\{LEASE}', '\\193\\{INTENTS}', '\\193\\{LOCK}'
-local KEY = KEYS[1]
+"""
+
+_STORED = """
 -- The kind of what is stored: '' for a value, also one of another data type; nil for nothing.
 local stored = redis.pcall('GET', KEY)
 local kind = nil
@@ -56,9 +59,9 @@ elseif stored then
 end
 """
 
+_BEGINNING = f"{_KINDS}\nlocal KEY = KEYS[1]\n{_STORED}"
+
 _INTENTS = f"""
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- The intents of others that are not past their deadline, and the latest deadline.
 local kept, latest = '', 0
 if kind == INTENTS then
@@ -73,27 +76,45 @@ if kind == INTENTS then
 end
 """
 
-ANNOUNCE = Script(
-    _BEGINNING
-    + _INTENTS
-    + """
+
+def _for_each_key(change: str) -> Script:
+    """A script with one whole number as its answer for each of its keys."""
+    return Script(
+        f"""{_KINDS}
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function change(KEY)
+{_STORED}{_INTENTS}{change}
+end
+local answers = {{}}
+for number, key in ipairs(KEYS) do answers[number] = change(key) end
+return answers
+"""
+    )
+
+
+_FULL = -1
+
+ANNOUNCE = _for_each_key(
+    f"""
 local deadline = now + ARGV[2]
 local intents = INTENTS .. kept .. ARGV[1] .. string.format('%013.0f', deadline)
 local answer = redis.pcall('SET', KEY, intents, 'PX', math.max(latest, deadline) - now)
 if answer.err then
-  -- The server is full. Without room for intents there is none for a value either.
+  -- The server is full, or else refuses this too. Without room for intents there is none for a value either.
   redis.call('UNLINK', KEY)
-  return answer
+  return {_FULL}
 end
 return 1
 """
 )
-"""Adds the intent ARGV[1] with a life of ARGV[2] milliseconds, in place of any value or lease."""
+"""Adds the intent ARGV[1] with a life of ARGV[2] milliseconds, in place of any value or lease.
 
-SETTLE = Script(
-    _BEGINNING
-    + _INTENTS
-    + """
+-1: the server is full.
+"""
+
+SETTLE = _for_each_key(
+    """
 -- Also where there is nothing: a replica refuses it, instead of saying that all is well.
 if kind == nil then redis.call('UNLINK', KEY) return 0 end
 if kind == LOCK then return 0 end
@@ -232,6 +253,7 @@ ALL = (
 
 
 _KEYS_AT_ONCE = 500
+_KEYS_OF_ONE_COMMAND = 20
 
 
 class Scripts:
@@ -244,19 +266,37 @@ class Scripts:
 
     async def answer_for_all(
         self, script: Script, keys: Collection[bytes], *arguments: bytes | int
-    ) -> dict[bytes, Any | CacheError]:
+    ) -> dict[bytes, int | CacheError]:
         """The answer for each key, or the error in its place."""
-        answers: dict[bytes, Any | CacheError] = {}
+        answers: dict[bytes, int | CacheError] = {}
         todo = list(keys)
         for start in range(0, len(todo), _KEYS_AT_ONCE):
             chunk = todo[start : start + _KEYS_AT_ONCE]
-            found = await self.runner.run_batch(
-                [("EVALSHA", script.sha1, 1, key, *arguments) for key in chunk], repeatable=True
-            )
-            for key, answer in zip(chunk, found, strict=True):
-                is_unknown = isinstance(answer, ScriptUnknownError)
-                answers[key] = await self._answer(script, key, *arguments) if is_unknown else answer
+            answers |= await self.finish(self.begin(script, chunk, *arguments), script, chunk, *arguments)
         return answers
+
+    def begin(self, script: Script, keys: Sequence[bytes], *arguments: bytes | int) -> Sent:
+        """Send the script for a few keys before anything that is sent later, if that needs no waiting."""
+        return self.runner.begin([_call(script, some, *arguments) for some in self._together(keys)])
+
+    async def finish(
+        self, sent: Sent, script: Script, keys: Sequence[bytes], *arguments: bytes | int
+    ) -> dict[bytes, int | CacheError]:
+        """The answers to what ``begin`` was called with."""
+        answers: dict[bytes, int | CacheError] = {}
+        for some, found in zip(self._together(keys), await self.runner.finish(sent), strict=True):
+            if isinstance(found, ScriptUnknownError):
+                answers |= {key: await self._answer(script, key, *arguments) for key in some}
+            elif isinstance(found, CacheError):
+                answers |= dict.fromkeys(some, found)
+            else:
+                answers.update(zip(some, map(_checked, found), strict=True))
+        return answers
+
+    def _together(self, keys: Sequence[bytes]) -> list[Sequence[bytes]]:
+        """The keys of each command."""
+        most = _KEYS_OF_ONE_COMMAND if self.runner.has_one_server else 1
+        return [keys] if len(keys) <= most else [keys[start : start + most] for start in range(0, len(keys), most)]
 
     async def run_for_all(
         self, script: Script, keys: Collection[bytes], *arguments: bytes | int
@@ -276,7 +316,7 @@ class Scripts:
             return
         for start in range(0, len(todo), _KEYS_AT_ONCE):
             chunk = todo[start : start + _KEYS_AT_ONCE]
-            answers = await primary.run_batch([("EVALSHA", script.sha1, 1, key, *arguments) for key in chunk])
+            answers = await primary.run_batch([_call(script, some, *arguments) for some in self._together(chunk)])
             for answer in answers:
                 if isinstance(answer, CacheError) and not isinstance(answer, CacheFullError):
                     raise answer
@@ -285,8 +325,17 @@ class Scripts:
         """So that no script has to be sent twice, which would put it behind what was asked for after it."""
         await primary.run_batch([("SCRIPT", "LOAD", script.text) for script in ALL])
 
-    async def _answer(self, script: Script, key: bytes, *arguments: bytes | int) -> Any | CacheError:
+    async def _answer(self, script: Script, key: bytes, *arguments: bytes | int) -> int | CacheError:
         try:
-            return await self.runner.eval(script, key, *arguments, repeatable=True)
+            [answer] = await self.runner.eval(script, key, *arguments, repeatable=True)
         except CacheError as error:
             return error
+        return _checked(answer)
+
+
+def _call(script: Script, keys: Sequence[bytes], *arguments: bytes | int) -> Command:
+    return ("EVALSHA", script.sha1, len(keys), *keys, *arguments)
+
+
+def _checked(answer: int) -> int | CacheError:
+    return CacheFullError("Redis is full (maxmemory)") if answer == _FULL else answer

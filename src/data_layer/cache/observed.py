@@ -11,7 +11,7 @@ from typing import Any
 from typing_extensions import override
 
 from data_layer.cache.address import CacheAddress
-from data_layer.cache.commands import CommandRunner
+from data_layer.cache.commands import CommandRunner, Sent
 from data_layer.cache.statistics import Counters
 from data_layer.cache.wire.connection import Command
 from data_layer.cache.wire.node import Node
@@ -45,14 +45,16 @@ class ObservedCommandRunner(CommandRunner):
             return await super().run_on(primary, *command)
 
     @override
-    async def run_batch(self, commands: Sequence[Command], *, repeatable: bool = True) -> list[Any]:
-        with self._watched_batch(commands):
-            return await super().run_batch(commands, repeatable=repeatable)
+    async def finish(self, sent: Sent) -> list[Any]:
+        with self._watched_batch(sent.commands):
+            return await super().finish(sent)
 
     @override
     async def run_all(self, commands: Sequence[Command], *, atomic: bool = False, repeatable: bool = True) -> list[Any]:
+        if not atomic:
+            return await super().run_all(commands, repeatable=repeatable)
         with self._watched_batch(commands):
-            return await super().run_all(commands, atomic=atomic, repeatable=repeatable)
+            return await super().run_all(commands, atomic=True, repeatable=repeatable)
 
     @override
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:

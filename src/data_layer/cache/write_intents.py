@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
+from typing import Any
 
 from data_layer.cache import markers
 from data_layer.cache.background import Background
-from data_layer.cache.commands import NodeAccess
+from data_layer.cache.commands import NodeAccess, Sent
 from data_layer.cache.keys import Namespace
 from data_layer.cache.markers import Scripts
 from data_layer.cache.near import NearCopy
@@ -27,6 +28,7 @@ REPLAYED_SECONDS = 30.0
 """A replica that becomes primary may lack the last writes: invalidations of so many seconds are repeated."""
 
 _NOBODY = b""
+_Settling = tuple[Sequence[bytes], bytes, Sent]
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 
 log = get_log(__name__)
@@ -53,6 +55,8 @@ class WriteIntents:
         self._is_wanted = asyncio.Event()
         self._attempt: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._failed_at = float("-inf")
+        self._settling: deque[_Settling] = deque()
+        self._settler: asyncio.Task[None] | None = None
         scripts.runner.on_topology_change(self._note_connection)
 
     @property
@@ -83,20 +87,17 @@ class WriteIntents:
 
     async def settle(self, keys: Sequence[bytes], token: bytes = _NOBODY) -> int:
         """The change is decided, or there was none: the keys are absent now. Says how many values were removed."""
-        for key in keys:
-            self._near.drop(key)
-        try:
-            answers = await self.scripts.answer_for_all(markers.SETTLE, keys, token)
-        except asyncio.CancelledError:
-            self._add_pending(keys)
-            raise
-        finally:
-            self._open.pop(token, None)
-            for key in keys:
-                self._near.drop(key)
-        self._remember(keys)
-        self._add_pending(key for key, answer in answers.items() if isinstance(answer, CacheError))
+        answers = await self._finish_one(*self._begin_settling(keys, token))
         return sum(answer for answer in answers.values() if isinstance(answer, int))
+
+    def settle_soon(self, keys: Sequence[bytes], token: bytes) -> None:
+        """As ``settle``, without waiting: until Redis has it, the intents keep values from being stored.
+
+        What this process asks Redis for afterwards comes behind it.
+        """
+        self._settling.append(self._begin_settling(keys, token))
+        if self._settler is None or self._settler.done():
+            self._settler = self._background.start(self._finish_settling())
 
     def leave_undecided(self, token: bytes) -> None:
         """It is unknown whether the change happened, or still will: the intents stay until their deadline."""
@@ -122,10 +123,36 @@ class WriteIntents:
 
     async def close(self) -> None:
         """Try once more to deliver pending invalidations."""
+        if self._settler is not None:
+            await asyncio.wait([self._settler], timeout=self.scripts.time_limit)
+            await cancel_and_wait(self._settler)
         if self.has_pending:
             with suppress(CacheError):
                 await self.require_none_pending()
         await cancel_and_wait(self._delivery)
+
+    def _begin_settling(self, keys: Sequence[bytes], token: bytes) -> _Settling:
+        for key in keys:
+            self._near.drop(key)
+        return keys, token, self.scripts.begin(markers.SETTLE, keys, token)
+
+    async def _finish_settling(self) -> None:
+        while self._settling:
+            await self._finish_one(*self._settling.popleft())
+
+    async def _finish_one(self, keys: Sequence[bytes], token: bytes, sent: Sent) -> dict[bytes, Any | CacheError]:
+        try:
+            answers = await self.scripts.finish(sent, markers.SETTLE, keys, token)
+        except asyncio.CancelledError:
+            self._add_pending(keys)
+            raise
+        finally:
+            self._open.pop(token, None)
+            for key in keys:
+                self._near.drop(key)
+        self._remember(keys)
+        self._add_pending(key for key, answer in answers.items() if isinstance(answer, CacheError))
+        return answers
 
     def _add_pending(self, keys: Iterable[bytes]) -> None:
         # A new stamp each time, because a key may become pending again while it is being delivered.
@@ -237,7 +264,7 @@ class TransactionKeys:
         self._token = markers.new_token()
         await self._intents.announce(tuple(self._keys), self._token, self._time_limit)
 
-    async def after(self, outcome: Outcome) -> None:
+    def after(self, outcome: Outcome) -> None:
         """Remove what is at the keys, once it is known that the commit happened or never will. Never fails.
 
         Without ``before_commit`` nothing happened, and nothing is done.
@@ -248,4 +275,4 @@ class TransactionKeys:
         if outcome is Outcome.UNKNOWN:
             self._intents.leave_undecided(token)
         else:
-            await self._intents.settle(tuple(self._keys), token)
+            self._intents.settle_soon(tuple(self._keys), token)

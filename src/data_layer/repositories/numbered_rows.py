@@ -21,7 +21,7 @@ Shape = tuple[tuple[str, ...], int]
 """Which columns of a table are given, and in how many rows."""
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy says nothing of its types.
-_EMPTY: tuple[object, ...] = (None, {})
+_EMPTY: dict[str, object] = {}
 
 
 class NumberedRows:
@@ -53,7 +53,11 @@ def add_rows(parameters: Texts, *rows: Values) -> Shape:
     """Add the values of rows of one table to the parameters; what is empty in all of them is left to its default."""
     if not rows:
         return (), 0
-    names = tuple(name for name in rows[0] if any(row[name] not in _EMPTY for row in rows))
+    if len(rows) == 1:
+        given = [(name, value) for name, value in rows[0].items() if value is not None and value != _EMPTY]
+        parameters += [value if type(value) is str else text_of(value) for _, value in given]
+        return tuple([name for name, _ in given]), 1
+    names = tuple(name for name in rows[0] if any(row[name] is not None and row[name] != _EMPTY for row in rows))
     for row in rows:
         parameters += [text_of(row[name]) for name in names]
     return names, len(rows)
@@ -61,12 +65,10 @@ def add_rows(parameters: Texts, *rows: Values) -> Shape:
 
 def text_of(value: object) -> str | None:
     """A value as PostgreSQL reads it."""
-    match value:
-        case None:
-            return None
-        case str():
-            return str.__str__(value)
-        case dict():
-            return orjson.dumps(value).decode()
-        case _:
-            return str(value)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, dict):
+        return orjson.dumps(value).decode()
+    return str(value)

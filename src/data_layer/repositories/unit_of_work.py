@@ -87,8 +87,12 @@ class CommitHook(Protocol):
     async def before_commit(self) -> None:
         """Called after everything was written; an error rolls the transaction back."""
 
-    async def after(self, outcome: Outcome) -> None:
-        """Called once the transaction has ended, also for a caller that was cancelled. It must not raise."""
+    def after(self, outcome: Outcome) -> Coroutine[Any, Any, None] | None:
+        """Called once the transaction has ended, also for a caller that was cancelled. It must not raise.
+
+        Returns:
+            What the caller of the transaction has to wait for, if anything; it is not cancelled with the caller.
+        """
 
 
 class CollectingHook(CommitHook, Protocol[Item_contra]):
@@ -115,10 +119,9 @@ class AfterCommit(Generic[Item]):
     async def before_commit(self) -> None:
         """Nothing: it is not known yet whether the commit succeeds."""
 
-    async def after(self, outcome: Outcome) -> None:
+    def after(self, outcome: Outcome) -> Coroutine[Any, Any, None] | None:
         """Hand the items on if they are committed."""
-        if outcome is Outcome.COMMITTED:
-            await self._handle(self._items)
+        return self._handle(self._items) if outcome is Outcome.COMMITTED else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,17 +395,19 @@ class UnitOfWork:
         try:
             await self._session.close()
         finally:
-            if self._hooks:
-                await uninterrupted(self._end_hooks())
-
-    async def _end_hooks(self) -> None:
-        for hook in self._hooks:
-            await hook.after(self._session.outcome)
+            ended = [hook.after(self._session.outcome) for hook in self._hooks]
+            if rest := [work for work in ended if work is not None]:
+                await uninterrupted(_in_turn(rest))
 
     @property
     def _hooks(self) -> list[CommitHook]:
         makers = self._makers.changed_keys, self._makers.ended_sessions, self._makers.discarded_files
         return [self._made[make] for make in makers if make in self._made]
+
+
+async def _in_turn(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    for each in work:
+        await each
 
 
 Transactions = Callable[[], UnitOfWork]

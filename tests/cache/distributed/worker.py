@@ -114,15 +114,20 @@ class _RolledBackError(Exception):
 
 def make_the_gap_dangerous() -> None:
     """Lets time pass between each commit and what follows it, and sometimes dies there: the worst point to die at."""
-    settle = write_intents.WriteIntents.settle
+    settle_soon = write_intents.WriteIntents.settle_soon
 
-    async def settle_late(self: Any, keys: Any, token: bytes = b"") -> int:
-        await asyncio.sleep(random.random() * 0.02)
-        if random.random() < _DEATHS_IN_THE_GAP:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return await settle(self, keys, token)
+    def settle_late(self: Any, keys: Any, token: bytes) -> None:
+        async def settle() -> None:
+            await asyncio.sleep(random.random() * 0.02)
+            if random.random() < _DEATHS_IN_THE_GAP:
+                os.kill(os.getpid(), signal.SIGKILL)
+            settle_soon(self, keys, token)
 
-    write_intents.WriteIntents.settle = settle_late  # type: ignore[method-assign]
+        for key in keys:
+            self._near.drop(key)
+        self._background.start(settle())
+
+    write_intents.WriteIntents.settle_soon = settle_late  # type: ignore[method-assign]
 
 
 def sabotage(what: str | None) -> None:
@@ -137,14 +142,14 @@ def sabotage(what: str | None) -> None:
         await self._runner.run("SET", spec.key, stored, "PX", spec.milliseconds)
         return False
 
-    async def settle_nothing(_self: Any, _keys: Any, _token: bytes = b"") -> int:
-        return 0
+    def settle_nothing(_self: Any, _keys: Any, _token: bytes) -> None:
+        pass
 
     if what == "intents":
         write_intents.WriteIntents.announce = announce_nothing  # type: ignore[method-assign, assignment]
     elif what == "settling":
         write_intents.WriteIntents.announce = announce_nothing  # type: ignore[method-assign, assignment]
-        write_intents.WriteIntents.settle = settle_nothing  # type: ignore[method-assign, assignment]
+        write_intents.WriteIntents.settle_soon = settle_nothing  # type: ignore[method-assign, assignment]
     elif what == "roles":
         Connection.watch_role = Node.require_same_server = _do_nothing  # type: ignore[method-assign, assignment]
         errors.DEMOTIONS = frozenset()  # Final, but this is sabotage.

@@ -24,8 +24,12 @@ _KEYS_TOGETHER = 2000
 _BYTES_TOGETHER = 2**20
 _COMMANDS_ON_MANY_KEYS = frozenset({"DEL", "EXISTS", "MGET", "TOUCH", "UNLINK"})
 
-KEY_POSITIONS: dict[object, int] = {**dict.fromkeys(_COMMANDS_ON_ONE_KEY.split(), 1), "EVAL": 3, "EVALSHA": 3}
-"""Where the only key stands, in commands that have one. Any other command goes to whichever primary."""
+_OF_SCRIPTS = 3
+KEY_POSITIONS: dict[object, int] = {
+    **dict.fromkeys(_COMMANDS_ON_ONE_KEY.split(), 1),
+    **dict.fromkeys(("EVAL", "EVALSHA"), _OF_SCRIPTS),
+}
+"""Where the only key stands, or the first of a script, in commands that have one. Others go to whichever primary."""
 
 
 def keys_of(command: Command) -> list[bytes]:
@@ -33,7 +37,10 @@ def keys_of(command: Command) -> list[bytes]:
     if command[0] in _COMMANDS_ON_MANY_KEYS:
         return [as_bytes(key) for key in command[1:]]
     position = KEY_POSITIONS.get(command[0])
-    return [] if position is None or len(command) <= position else [as_bytes(command[position])]
+    if position is None or len(command) <= position:
+        return []
+    count = int(command[2]) if position == _OF_SCRIPTS else 1
+    return [as_bytes(key) for key in command[position : position + count]]
 
 
 def as_bytes(argument: str | bytes | int) -> bytes:
@@ -173,6 +180,14 @@ class Dispatcher:
                 _begin(request, primary, primary.queue.connection)
         try:
             return await self._finish_all(requests, groups)
+        finally:
+            for request in requests:
+                request.leave()
+
+    async def finish(self, primary: Node, requests: Sequence[Request]) -> list[list[Any] | CacheError]:
+        """The answers to requests that were sent to this server, with errors in place of answers as above."""
+        try:
+            return [outcome for _, outcome in await self._finish_group(primary, requests)]
         finally:
             for request in requests:
                 request.leave()
