@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypedDict, Unpack
-from uuid import UUID, uuid4
+from secrets import token_hex
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
+from uuid import UUID
 
 if TYPE_CHECKING:
     from data_layer.entities.enums import UserRole
@@ -37,8 +37,7 @@ class ContextFields(TypedDict, total=False):
     source: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(NamedTuple):
     """Who acts, and from where. Unknown things are ``None``.
 
     ``actor_id`` is the user who acts, ``session_id`` the id of the session's row (never its token),
@@ -98,21 +97,33 @@ _NOTHING = RequestContext()
 _current: ContextVar[RequestContext] = ContextVar("request_context", default=_NOTHING)
 
 
-@contextmanager
-def request_context(**fields: Unpack[ContextFields]) -> Iterator[RequestContext]:
+class _Block:
+    """The block of ``request_context``; a class, because each request opens one and a generator costs twice as much."""
+
+    __slots__ = ("_fields", "_outer")
+
+    def __init__(self, fields: ContextFields) -> None:
+        self._fields = fields
+        self._outer = _NOTHING
+
+    def __enter__(self) -> RequestContext:
+        self._outer = _current.get()
+        context = self._outer._replace(**_cleaned(self._fields))
+        _current.set(context)
+        return context
+
+    def __exit__(self, *_: object) -> None:
+        # Not by a token: a generator that a framework closes elsewhere must not fail there.
+        _current.set(self._outer)
+
+
+def request_context(**fields: Unpack[ContextFields]) -> AbstractContextManager[RequestContext]:
     """Set what is known for the block; what is not named here stays as it was outside.
 
     What came with the request is never a reason to fail: an address that is none is left out, and texts are shortened
     and freed of what PostgreSQL cannot store.
     """
-    outer = _current.get()
-    context = replace(outer, **_cleaned(fields))
-    _current.set(context)
-    try:
-        yield context
-    finally:
-        # Not by a token: a generator that a framework closes elsewhere must not fail there.
-        _current.set(outer)
+    return _Block(fields)
 
 
 def extend_request_context(**fields: Unpack[ContextFields]) -> None:
@@ -120,7 +131,7 @@ def extend_request_context(**fields: Unpack[ContextFields]) -> None:
 
     It reaches what runs in the same task from now on, so call it in the task of the block.
     """
-    _current.set(replace(_current.get(), **_cleaned(fields)))
+    _current.set(_current.get()._replace(**_cleaned(fields)))
 
 
 def resume_request_context(context: RequestContext) -> None:
@@ -135,7 +146,7 @@ def current_context() -> RequestContext:
     """What is known in this task; the correlation id also where only the middleware for it has set one."""
     context = _current.get()
     correlation_id = current_correlation_id()
-    return context if correlation_id == context.correlation_id else replace(context, correlation_id=correlation_id)
+    return context if correlation_id == context.correlation_id else context._replace(correlation_id=correlation_id)
 
 
 def current_correlation_id() -> str | None:
@@ -148,7 +159,7 @@ def current_correlation_id() -> str | None:
 
 def new_correlation_id() -> str:
     """An id for work that no request began, in the shape that requests without one get."""
-    return uuid4().hex
+    return token_hex(16)
 
 
 def _cleaned(fields: ContextFields) -> ContextFields:

@@ -35,9 +35,11 @@ from data_layer.api.account_pages import add_account_pages
 from data_layer.api.documentation import describe, documentation_page
 from data_layer.api.route_index import RouteIndex
 from data_layer.services.request_limits import RequestLimiter
+from data_layer.web.application import Application
 from data_layer.web.authentication import People
 from data_layer.web.compression import CompressionMiddleware
 from data_layer.web.cross_origin import allow_origins, origins_with_cookies
+from data_layer.web.direct import DirectRoutes
 from data_layer.web.errors import add_error_handlers
 from data_layer.web.middleware import RequestMiddleware, TracingMiddleware
 from data_layer.web.proxies import TrustedProxies
@@ -88,7 +90,7 @@ def create_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> FastAPI:
     spelled_out = {route.path for route in routes if "{" not in route.path}
     for route in routes:
         route.give_way(spelled_out)
-    app = FastAPI(
+    app = Application(
         title="Data layer for Screenshot to Code",
         version=__version__,
         description="Accounts, projects, versions of generated code, images, files and their history.",
@@ -126,6 +128,7 @@ def create_app(data: DataLayer, faces: Iterable[APIRouter] = ()) -> FastAPI:
     add_account_pages(app)
     app.router.middleware_stack = RouteIndex(app.router)
     add_error_handlers(app)
+    app.add_middleware(DirectRoutes, routes=app.routes)
     if settings.service.preview_origin is not None:
         app.add_middleware(previews.PreviewHostMiddleware, origin=settings.service.preview_origin)
     app.add_middleware(CompressionMiddleware)

@@ -15,7 +15,7 @@ read and outside FastAPI's dependencies: it costs one look into a dictionary ins
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
@@ -38,6 +38,7 @@ from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import Caller, People, authenticate, people_of
 from data_layer.web.compression import decompressed
 from data_layer.web.deadlines import Deadline, patience_until, seconds_for
+from data_layer.web.direct import DirectHandler, Handle
 from data_layer.web.downloads import only_head
 from data_layer.web.errors import described
 from data_layer.web.rate_limits import admit
@@ -59,6 +60,7 @@ MaxBody = int | Callable[[DataLayer, Scope], int]
 SMALL_BODY = 64 * 1024
 """Bytes of the body of a request that names no other limit."""
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_NEVER_STORED = (b"cache-control", b"no-store")
 _SECURITY: list[dict[str, list[str]]] = [{"Bearer": []}, {"SessionCookie": []}]
 
 _IF_MATCH: dict[str, Any] = {
@@ -156,6 +158,7 @@ class ServiceRoute(APIRoute):
         self._gives_way_to: frozenset[str] = frozenset()
         self._is_idempotent = creates_something(options.get("methods", ()), options, needs_login=needs_login)
         super().__init__(path, endpoint, **options)
+        self.direct = DirectHandler.of(self)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether the route takes a request; of dozens of routes most are passed by without a regular expression."""
@@ -173,35 +176,38 @@ class ServiceRoute(APIRoute):
             alike = (path for path in paths if path.startswith(self._literal))
             self._gives_way_to = frozenset(path for path in alike if self.path_regex.match(path))
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Handle:
         """Return what answers a request: who sends it is known before anything is read of its body."""
-        handle = super().get_route_handler()
+        return partial(self.answer, super().get_route_handler())
 
-        async def answer(request: Request) -> Response:
-            people = people_of(request)
-            seconds = seconds_for(people.data.settings.service, takes_long=self._takes_long)
-            if self._is_shed_last:
-                set_patience(patience_until(seconds))
-            async with Deadline(seconds) as deadline:
-                response = await self._handle(request, deadline, handle)
-            # What people see of themselves stays out of every cache, unless the handler says otherwise.
-            response.headers.setdefault("cache-control", "no-store")
-            if request.method == "HEAD" and isinstance(response, StreamingResponse):
-                await only_head(response)
-            return response
+    async def answer(self, handle: Handle, request: Request) -> Response:
+        """Let a request in and have it handled, within its deadline.
 
-        return answer
+        Args:
+            handle: what answers the ``Call``.
+            request: as it came.
+        """
+        people = people_of(request)
+        seconds = seconds_for(people.data.settings.service, takes_long=self._takes_long)
+        if self._is_shed_last:
+            set_patience(patience_until(seconds))
+        async with Deadline(seconds) as deadline:
+            response = await self._handle(request, deadline, handle)
+        # What people see of themselves stays out of every cache, unless the handler says otherwise.
+        if not any(name == b"cache-control" for name, _ in response.raw_headers):
+            response.raw_headers.append(_NEVER_STORED)
+        if request.method == "HEAD" and isinstance(response, StreamingResponse):
+            await only_head(response)
+        return response
 
-    async def _handle(
-        self, request: Request, deadline: Deadline, handle: Callable[[Request], Coroutine[Any, Any, Response]]
-    ) -> Response:
+    async def _handle(self, request: Request, deadline: Deadline, handle: Handle) -> Response:
         most = self._max_body
         if callable(most):
             most = most(people_of(request).data, request.scope)
         receive = _limited(deadline.without(request.receive), most)
-        encoding = request.headers.get("content-encoding", "identity")
-        if encoding != "identity" and request.method in _WITH_BODY:
-            receive = decompressed(receive, encoding, most)
+        if request.method in _WITH_BODY:
+            encoding = request.headers.get("content-encoding", "identity")
+            receive = receive if encoding == "identity" else decompressed(receive, encoding, most)
         call = Call(request.scope, receive)
         if self._needs_login:
             call.scope["caller"] = caller = await authenticate(call, self._scope)

@@ -7,6 +7,7 @@ import logging
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -39,18 +40,20 @@ class EventFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line of one record; a record that cannot be formatted still gives a line that says so."""
         try:
-            return self._render(self._masker.event(_event_of(record)))
+            # What we have written ourselves holds no secret.
+            return self._render(_stamp(record) | self._masker.event(_event_of(record)))
         except Exception as error:  # noqa: BLE001  (a log call never raises into the application)
-            return self._render(_head(record, "log_event_unformattable") | {"reason": type(error).__name__})
+            head = _stamp(record) | {"event": "log_event_unformattable", "logger": record.name}
+            return self._render(head | {"reason": type(error).__name__})
 
 
 def _event_of(record: logging.LogRecord) -> Event:
-    event = _head(record, _message(record))
+    event: Event = {"event": _message(record), "logger": record.name}
     fields = _fields(record)
     if (request := current_correlation_id()) is not None:
         event["correlation_id"] = fields.pop("correlation_id", request)
     event |= current_trace_fields()
-    event |= {f"{name}_" if name in event else name: value for name, value in fields.items()}
+    event |= {f"{name}_" if name in event or name in _STAMPED else name: value for name, value in fields.items()}
     if record.exc_info and record.exc_info[1] is not None:
         event["exception"] = _describe_exception(record.exc_info[1])
     if record.stack_info:
@@ -58,14 +61,18 @@ def _event_of(record: logging.LogRecord) -> Event:
     return event
 
 
-def _head(record: logging.LogRecord, message: str) -> Event:
-    moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
-    return {
-        "timestamp": moment.removesuffix("+00:00") + "Z",
-        "level": record.levelname.lower(),
-        "event": message,
-        "logger": record.name,
-    }
+_STAMPED = frozenset({"timestamp", "level"})
+
+
+def _stamp(record: logging.LogRecord) -> Event:
+    microseconds = round(record.created * 1e6)
+    moment = f"{_second(microseconds // 1_000_000)}.{microseconds % 1_000_000:06}Z"
+    return {"timestamp": moment, "level": record.levelname.lower()}
+
+
+@lru_cache(maxsize=4)
+def _second(number: int) -> str:
+    return datetime.fromtimestamp(number, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _message(record: logging.LogRecord) -> str:

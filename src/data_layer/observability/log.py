@@ -7,12 +7,11 @@ would print them, and importing structlog would take longer than the rest of a s
 from __future__ import annotations
 
 import logging
+from inspect import currentframe
 from typing import Any
 
 FIELDS = "event_fields"
 """Attribute of a log record that holds the fields of its event."""
-
-_CALLER = 3
 
 
 class Log:
@@ -37,9 +36,21 @@ class Log:
         """What was asked for and not done, or lost, so that somebody has to look."""
         self._log(logging.ERROR, event, fields, exc_info)
 
-    def _log(self, level: int, event: str, fields: dict[str, Any], exc_info: BaseException | None = None) -> None:
-        if self._logger.isEnabledFor(level):
-            self._logger.log(level, event, exc_info=exc_info, extra={FIELDS: fields}, stacklevel=_CALLER)
+    def _log(self, level: int, event: str, fields: dict[str, Any], error: BaseException | None = None) -> None:
+        logger = self._logger
+        if not logger.isEnabledFor(level):
+            return
+        # Not logger.log, which looks for the caller in every frame: every request is a line. Of the frames only that of
+        # the caller is kept: our own one, held by a variable of its own, would wait for the garbage collector.
+        caller: Any = currentframe().f_back.f_back  # type: ignore[union-attr]  # There are some.
+        code, exc_info = caller.f_code, None if error is None else (type(error), error, error.__traceback__)
+        logger.handle(
+            logger.makeRecord(
+                *(logger.name, level, code.co_filename, caller.f_lineno, event, (), exc_info),
+                func=code.co_name,
+                extra={FIELDS: fields},
+            )
+        )
 
 
 def get_log(name: str) -> Log:

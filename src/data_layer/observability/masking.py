@@ -263,6 +263,7 @@ _PLAIN = frozenset({int, float, bool, type(None)})
 _LARGEST_NUMBER = 2**63
 _SHORT_TEXT = frozenset({UUID, datetime, date, time, timedelta, Decimal})
 _CONTAINERS = (dict, list, tuple, set, frozenset)
+_HEXADECIMAL = re.compile("[0-9a-f]+")  # In lower case no secret that is known by its shape looks like that.
 _REMEMBERED_NAMES = 1_024
 _REMEMBERED_TEXTS = 1_024
 _LONGEST_REMEMBERED = 64
@@ -274,6 +275,7 @@ class Masker:
     def __init__(self, secrets: Sequence[str] = ()) -> None:
         self._secrets = tuple(secrets)
         self._harmless_names: set[str] = set()
+        self._harmless_fields: set[str] = set()
         self._harmless_texts: set[str] = set()
 
     def event(self, event: dict[str, Any]) -> dict[str, Any]:
@@ -299,11 +301,21 @@ class Masker:
         masked = self.text(name)
         if masked == name and len(self._harmless_names) < _REMEMBERED_NAMES:
             self._harmless_names.add(name)
+            if name.isascii() and not is_secret_name(name):
+                self._harmless_fields.add(name)
         return masked
+
+    def has_cleared(self, name: Any, value: Any) -> bool:
+        """Whether a field is one of those that come again and again, and shown as it is."""
+        if type(name) is not str or name not in self._harmless_fields:
+            return False
+        if type(value) is str:
+            return value in self._harmless_texts and value.isascii()
+        return type(value) in _PLAIN and not (type(value) is int and abs(value) >= _LARGEST_NUMBER)
 
     def _short(self, text: str) -> str:
         masked = self._mask(text)
-        if masked == text:
+        if masked == text and not _HEXADECIMAL.fullmatch(text):  # Ids, which are seldom seen again.
             if len(self._harmless_texts) >= _REMEMBERED_TEXTS:
                 self._harmless_texts.clear()
             self._harmless_texts.add(text)
@@ -315,7 +327,7 @@ class Masker:
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, MASK)
-        return mask_patterns(text)
+        return text if _HEXADECIMAL.fullmatch(text) else mask_patterns(text)
 
 
 class _Walk:
@@ -329,7 +341,15 @@ class _Walk:
         self._characters = _CHARACTERS
 
     def fields(self, items: Iterable[tuple[Any, Any]], depth: int) -> dict[str, Any]:
-        return {self._name(name): self._field(name, value, depth) for name, value in islice(items, _ITEMS)}
+        masker = self._masker
+        found: dict[str, Any] = {}
+        for name, value in islice(items, _ITEMS):
+            if masker.has_cleared(name, value) and self._values > 0:
+                self._values -= 1
+                found[name] = value
+            else:
+                found[self._name(name)] = self._field(name, value, depth)
+        return found
 
     def _name(self, name: Any) -> str:
         return _encodable(self._masker.name(name) if type(name) is str else self._text(_read(name)))

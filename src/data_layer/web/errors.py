@@ -125,9 +125,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refuse(request: Request, error: HTTPException) -> Response:
-        code = code_of(error.status_code)
-        headers = {"allow": _allowed(request)} if error.status_code == 405 else error.headers
-        return _answer(request.scope, error.status_code, code, error.detail, headers)
+        return http_failure(request.scope, error)
 
     @app.exception_handler(RequestValidationError)
     async def refuse_values(request: Request, error: RequestValidationError) -> Response:
@@ -139,6 +137,13 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(DataLayerError)
     async def refuse_work(request: Request, error: DataLayerError) -> Response:
         return failure(request.scope, error)
+
+
+def http_failure(scope: Scope, error: HTTPException) -> Response:
+    """The answer to what was refused because of HTTP alone."""
+    code = code_of(error.status_code)
+    headers = {"allow": _allowed(scope)} if error.status_code == 405 else error.headers
+    return _answer(scope, error.status_code, code, error.detail, headers)
 
 
 def failure(scope: Scope, error: DataLayerError) -> Response:
@@ -201,11 +206,11 @@ def _exceeded(error: DataLayerError) -> dict[str, str]:
     return {"ratelimit-policy": f'"{name}";q={most};w={window}', "ratelimit": f'"{name}";r=0;t={seconds:.0f}'}
 
 
-def _allowed(request: Request) -> str:
+def _allowed(scope: Scope) -> str:
     """The methods of all routes that have this path: the framework names those of the first one."""
     found: set[str] = set()
-    for route in request.app.routes:
-        match, _ = route.matches(request.scope)
+    for route in scope["app"].routes:
+        match, _ = route.matches(scope)
         if match is not Match.NONE:
             found |= getattr(route, "methods", None) or set()
     return ", ".join(sorted(found))

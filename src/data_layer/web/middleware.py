@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from fastapi import routing
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from data_layer.context import request_context, set_patience
+from data_layer.context import new_correlation_id, request_context, set_patience
 from data_layer.observability.log import get_log
 from data_layer.observability.metrics.http import UNMATCHED, HttpCounters
 from data_layer.observability.tracing.current import current_traceparent
@@ -176,7 +175,7 @@ def _identify(headers: Headers) -> tuple[str, str | None]:
         elif name == _REQUEST_ID and request_id is None:
             request_id = value.decode("latin-1")
     if request_id is None or not is_request_id(request_id):
-        request_id = uuid4().hex
+        request_id = new_correlation_id()
     return request_id, agent
 
 

@@ -1,0 +1,237 @@
+"""The direct way from a request to a handler that only reads.
+
+FastAPI reads every request as if its handler had everything that one can have: it opens three exit stacks, solves a
+tree of dependencies, wraps ``send`` to see whether the answer has begun, and validates what the handler has validated.
+That costs more than a read that the cache answers. A handler that takes no more than the request, the response, and
+parameters of path and query needs none of it.
+
+| | FastAPI's way | the direct way |
+| --- | --- | --- |
+| parameters | by FastAPI's own functions | by the same functions |
+| one that does not fit | 422 | not taken: FastAPI answers |
+| the value | validated again, then written by its model | written by its model |
+| headers, cookies, status set on the response | added to the answer | the same object is the answer |
+| an answer of the handler's own | passed on | passed on |
+
+So there is one way to declare a route, and which way a request takes is not seen in its answer. ``DirectRoutes`` stands
+before the application, finds the route by the segments of the path, and hands on whatever it does not answer.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+
+from fastapi import Request, Response
+from fastapi.datastructures import DefaultPlaceholder, QueryParams
+from fastapi.dependencies.utils import request_params_to_args
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from data_layer.errors import DataLayerError
+from data_layer.web.errors import failure, http_failure
+
+Arguments = dict[str, Any]
+Handle = Callable[[Request], Coroutine[Any, Any, Response]]
+
+_READ = frozenset({"GET", "HEAD"})
+_JSON = (b"content-type", b"application/json")
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+
+class DirectHandler:
+    """Calls the handler of one route.
+
+    Args:
+        route: one that ``fits``.
+    """
+
+    def __init__(self, route: APIRoute) -> None:
+        found = route.dependant
+        self.handler: Callable[..., Coroutine[Any, Any, Any]] = route.endpoint
+        self._path, self._query = found.path_params, found.query_params
+        self._request, self._response = found.request_param_name, found.response_param_name
+        self._status = route.status_code or 200
+        self._write = route.response_model.__pydantic_serializer__.to_json
+        # What most requests ask for; the values are immutable, so all requests share them.
+        without_query, problems = request_params_to_args(self._query, QueryParams())
+        self._without_query = None if problems else without_query
+
+    @classmethod
+    def of(cls, route: APIRoute) -> Self | None:
+        """What calls the handler of a route; None where FastAPI has to."""
+        return cls(route) if fits(route) else None
+
+    def arguments(self, path: Mapping[str, str], query_string: bytes) -> Arguments | None:
+        """The parameters of a request; None where they do not fit, so that FastAPI says why."""
+        query: Mapping[str, Any] | None = self._without_query
+        if query_string:
+            query, problems = request_params_to_args(self._query, QueryParams(query_string))
+            if problems:
+                return None
+        if query is None:
+            return None
+        found, problems = request_params_to_args(self._path, path)
+        return None if problems else found | query
+
+    async def answer(self, arguments: Arguments, request: Request) -> Response:
+        """Call the handler.
+
+        Args:
+            arguments: what ``arguments`` has found.
+            request: handed to it.
+        """
+        response = Response(status_code=self._status)
+        response.raw_headers.clear()  # The length of no body.
+        if self._request is not None:
+            arguments[self._request] = request
+        if self._response is not None:
+            arguments[self._response] = response
+        value = await self.handler(**arguments)
+        if isinstance(value, Response):
+            return value
+        response.body = self._write(value, by_alias=True)
+        response.raw_headers[:0] = ((b"content-length", b"%d" % len(response.body)), _JSON)
+        return response
+
+
+def fits(route: APIRoute) -> bool:
+    """Whether the handler of a route takes no more than parameters of path and query, and returns a model as JSON."""
+    return route.methods <= _READ and _takes_parameters_only(route) and _returns_plain_json(route)
+
+
+def _takes_parameters_only(route: APIRoute) -> bool:
+    found = route.dependant
+    return inspect.iscoroutinefunction(route.endpoint) and not (
+        found.dependencies
+        or found.header_params
+        or found.cookie_params
+        or found.body_params
+        or found.background_tasks_param_name
+        or found.security_scopes_param_name
+        or found.http_connection_param_name
+    )
+
+
+def _returns_plain_json(route: APIRoute) -> bool:
+    model = route.response_model
+    return (
+        isinstance(model, type)
+        and issubclass(model, BaseModel)
+        and isinstance(route.response_class, DefaultPlaceholder)
+        and route.response_model_by_alias
+        and not (
+            route.response_model_include
+            or route.response_model_exclude
+            or route.response_model_exclude_unset
+            or route.response_model_exclude_defaults
+            or route.response_model_exclude_none
+        )
+    )
+
+
+@runtime_checkable
+class DirectRoute(Protocol):
+    """A route that may answer directly.
+
+    Attributes:
+        direct: calls its handler; None where FastAPI has to.
+    """
+
+    direct: DirectHandler | None
+
+    def answer(self, handle: Handle, request: Request) -> Coroutine[Any, Any, Response]:
+        """Let a request in and have it handled."""
+
+
+class _End(NamedTuple):
+    """What answers the requests that end at a node with one method."""
+
+    route: DirectRoute
+    direct: DirectHandler
+    names: tuple[str, ...]
+
+
+class _Node:
+    """What follows a segment of a path: segments that are spelled out, a parameter, and the routes that end here."""
+
+    __slots__ = ("ends", "following", "is_known", "parameter")
+
+    def __init__(self) -> None:
+        self.following: dict[str, _Node] = {}
+        self.parameter: _Node | None = None
+        self.is_known = True
+        self.ends: dict[str, _End | None] = {}
+
+
+class DirectRoutes:
+    """A middleware that answers what can be answered directly, and hands on everything else.
+
+    Args:
+        app: answers everything else, and whatever is not surely right here.
+        routes: all routes of the application, as one that answers otherwise may take the same path.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
+        self._app = app
+        self._root = _Node()
+        for route in routes:
+            self._add(route)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  (ASGI)
+        path: dict[str, str] = {}
+        end = self._find(scope, path)
+        arguments = None if end is None else end.direct.arguments(path, scope["query_string"])
+        if end is None or arguments is None:
+            await self._app(scope, receive, send)
+            return
+        scope["route"], scope["endpoint"], scope["path_params"] = end.route, end.direct.handler, path
+        try:
+            response = await end.route.answer(partial(end.direct.answer, arguments), Request(scope, receive))
+        except DataLayerError as error:
+            response = failure(scope, error)
+            error.__traceback__ = None  # One that several requests share would grow with each.
+        except HTTPException as error:
+            response = http_failure(scope, error)
+        await response(scope, receive, send)
+
+    def _add(self, route: BaseRoute) -> None:
+        path: str = getattr(route, "path", "")
+        node, names = self._root, []
+        for segment in path.split("/"):
+            if "{" not in segment:
+                node = node.following.setdefault(segment, _Node())
+            elif parameter := _PARAMETER.fullmatch(segment):
+                names.append(parameter[1])
+                node.parameter = node = node.parameter or _Node()
+            else:
+                node.is_known = False
+                return
+        direct = route.direct if isinstance(route, DirectRoute) else None
+        for method in getattr(route, "methods", None) or ():
+            node.ends.setdefault(method, _End(route, direct, tuple(names)) if direct is not None else None)
+
+    def _find(self, scope: Scope, path: dict[str, str]) -> _End | None:
+        """What answers a request, if it may answer directly; ``path`` gets the parameters."""
+        if scope["type"] != "http" or scope.get("root_path"):
+            return None
+        node = self._root
+        values: list[str] = []
+        for segment in scope["path"].split("/"):
+            following = node.following.get(segment)
+            if following is None:
+                if node.parameter is None or not segment or not node.is_known:
+                    return None
+                following = node.parameter
+                values.append(segment)
+            node = following
+        end = node.ends.get(scope["method"])
+        if end is not None:
+            path.update(zip(end.names, values, strict=True))
+        return end
