@@ -42,6 +42,7 @@ async def both(data: DataLayer) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClien
     """The application, its client, and a client of one without the index."""
     indexed, plain = whole_application(data), whole_application(data)
     plain.router.middleware_stack = plain.router.app
+    plain.user_middleware = [each for each in plain.user_middleware if "DirectRoutes" not in repr(each.cls)]
     async with (
         httpx.AsyncClient(transport=httpx.ASGITransport(indexed), base_url="http://service") as first,
         httpx.AsyncClient(transport=httpx.ASGITransport(plain), base_url="http://service") as second,

@@ -196,3 +196,13 @@ def test_a_secret_at_the_edge_of_what_is_kept_is_not_cut_in_two() -> None:
         masked = masker.text(" " * length + secret + " " * 9_000)
         assert "0123" not in masked
         assert masked.endswith("characters)")
+
+
+def test_fields_that_come_again_and_again_are_looked_at_each_time() -> None:
+    secret = "0123456789abcdef" * 2
+    masker = Masker([secret])
+    for _ in range(2):
+        assert masker.event({"id": "plain", "at": 1.5}) == {"id": "plain", "at": 1.5}
+    assert masker.event({"id": secret, "at": 2**63}) == {"id": "***", "at": str(2**63)}
+    assert masker.event({"id": "password=hunter2", "at": [secret]}) == {"id": "password=***", "at": ["***"]}
+    assert masker.event({"id": "f" * 32, "at": "f" * 32}) == {"id": "f" * 32, "at": "f" * 32}

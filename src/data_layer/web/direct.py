@@ -70,7 +70,7 @@ class DirectHandler:
 
     def arguments(self, path: Mapping[str, str], query_string: bytes) -> Arguments | None:
         """The parameters of a request; None where they do not fit, so that FastAPI says why."""
-        query: Mapping[str, Any] | None = self._without_query
+        query = self._without_query
         if query_string:
             query, problems = request_params_to_args(self._query, QueryParams(query_string))
             if problems:
@@ -103,7 +103,7 @@ class DirectHandler:
 
 def fits(route: APIRoute) -> bool:
     """Whether the handler of a route takes no more than parameters of path and query, and returns a model as JSON."""
-    return route.methods <= _READ and _takes_parameters_only(route) and _returns_plain_json(route)
+    return set(route.methods or ()) <= _READ and _takes_parameters_only(route) and _returns_plain_json(route)
 
 
 def _takes_parameters_only(route: APIRoute) -> bool:
@@ -213,9 +213,11 @@ class DirectRoutes:
             else:
                 node.is_known = False
                 return
-        direct = route.direct if isinstance(route, DirectRoute) else None
+        end = None
+        if isinstance(route, DirectRoute) and route.direct is not None:
+            end = _End(route, route.direct, tuple(names))
         for method in getattr(route, "methods", None) or ():
-            node.ends.setdefault(method, _End(route, direct, tuple(names)) if direct is not None else None)
+            node.ends.setdefault(method, end)
 
     def _find(self, scope: Scope, path: dict[str, str]) -> _End | None:
         """What answers a request, if it may answer directly; ``path`` gets the parameters."""
