@@ -139,7 +139,7 @@ class Measurement:
     async def send(self, port: int) -> Cost:
         """What sending everything took."""
         self._page.send(port)
-        await asyncio.to_thread(self._page.recv)
+        await asyncio.to_thread(self._page.recv)  # It ends with EOFError where the page has failed.
         return self._sender.cost
 
     async def compare(self, without: int, between: int, pairs: int) -> list[tuple[Cost, Cost, Cost]]:
@@ -190,6 +190,7 @@ async def main(pairs: int) -> None:
     orders, theirs = multiprocessing.get_context("spawn").Pipe()
     reader = multiprocessing.get_context("spawn").Process(target=read, args=(theirs,))
     reader.start()
+    theirs.close()
     with tempfile.TemporaryDirectory(prefix="dl-") as folder:
         settings = Settings(data_folder=Path(folder) / "data", local_storage_path=Path(folder) / "uploads")
         async with (

@@ -227,8 +227,10 @@ class LimitedConnection(HttpToolsProtocol):
         if self._is_ambiguous():
             self._excess = HTTPStatus.BAD_REQUEST
         if self._excess is None:
+            before = self.cycle
             super().on_headers_complete()
-            self.cycle.transport = _Ending(self.transport, self.end)
+            if self.cycle is not before:  # And not a WebSocket.
+                self.cycle.transport = _Ending(self.transport, self.end)
             self._phase = _Phase.BODY
             self._deadline = self.loop.time() + self._limits.request_seconds
 
