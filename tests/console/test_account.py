@@ -71,7 +71,9 @@ async def test_a_key_is_shown_once_and_opens_no_page(app: FastAPI, ann: Visitor)
     page = await ann.look(f"{ACCOUNT}/keys")
     assert secret not in page
     (revoke,) = re.findall(rf'action="({ACCOUNT}/keys/[0-9a-f-]+/revoke)"', page)
-    await ann.send(revoke)
+    assert "End this key for good?" in (await ann.client.post(revoke)).text
+    assert '<span class="badge">revoked</span>' not in await ann.look(f"{ACCOUNT}/keys")
+    await ann.send(revoke, confirmed="yes")
     assert "revoked" in await ann.look(f"{ACCOUNT}/keys")
     nothing = await ann.client.post(f"{ACCOUNT}/keys", data={"name": "CI"})
     assert nothing.status_code == 422

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
-from playwright.async_api import Dialog, Page, expect
+from playwright.async_api import Page, expect
 
 from data_layer import DataLayer
 from data_layer.errors import NotFoundError
@@ -31,19 +31,6 @@ async def test_a_person_takes_everything_along_and_leaves(data: DataLayer, app: 
         await visitor.log_in("ann@example.com")
         await page.get_by_role("link", name="My account").click()
         await see_what_was_taken_along(await download_everything(data, page))
-        page.remove_listener("dialog", visitor.accept)
-        asked: list[str] = []
-
-        async def refuse(dialog: Dialog) -> None:
-            asked.append(dialog.message)
-            await dialog.dismiss()
-
-        page.on("dialog", refuse)
-        await fill_in(page, PASSWORD)
-        assert asked == ["Delete the account with everything in it, for good?"]
-        await visitor.go("/console/account")
-        page.remove_listener("dialog", refuse)
-        page.on("dialog", visitor.accept)
         await fill_in(page, "a wrong horse")
         await expect(page.get_by_role("alert")).to_contain_text("The password or the code is not right")
         await visitor.inspect_this("a refused deletion")

@@ -41,6 +41,7 @@ ADMIN = "/console/admin"
 HOSTILE = "<img src=x onerror=alert(1)>"
 OF_ADMINISTRATORS = ("usage", "files", "system", "doctor", "maintenance", "audit/export")
 OF_MODERATORS = ("people", "audit")
+CONFIRMED = {"confirmed": "yes"}
 ACTIONS = ("suspend", "unsuspend", "role", "end-sessions", "unlock", "verify", "reset", "delete")
 OF_MODERATORS_WITH_USERS = ("suspend", "unsuspend", "end-sessions", "unlock", "reset")
 
@@ -85,7 +86,7 @@ async def test_each_role_does_what_it_may(data: DataLayer, app: FastAPI, ann: Vi
         for action in ACTIONS
     }
     assert len(forms) == 2 * len(ACTIONS) + 5
-    fields = {"reason": "x", "role": "admin", "level": "debug"}
+    fields = {"reason": "x", "role": "admin", "level": "debug"} | CONFIRMED
     allowed = {f"{ADMIN}/people/{other.id}/{action}" for action in OF_MODERATORS_WITH_USERS}
     allowed.add(f"{ADMIN}/people/{admin.id}/reset")  # It only mails a link to its owner.
     async with aclosing(moderator.client), aclosing(other.client):
@@ -110,12 +111,16 @@ async def test_a_person_is_found_suspended_and_let_in_again(data: DataLayer, ann
     await admin.send(f"{path}/role", role="moderator")
     assert (await data.accounts.find(SYSTEM, str(ann.id))).role is UserRole.MODERATOR
     for action in ("unlock", "end-sessions", "verify"):
-        await admin.send(f"{path}/{action}")
+        await admin.send(f"{path}/{action}", **CONFIRMED)
     assert (await admin.send(f"{path}/reset")).endswith("done=reset_mailed")
     last = await admin.client.post(f"{ADMIN}/people/{admin.id}/role", data={"role": "user"})
     assert (last.status_code, 'role="alert"' in last.text) == (422, True)
     assert (await admin.client.post(f"{path}/nonsense")).status_code == 404
-    assert (await admin.send(f"{path}/delete")) == f"{ADMIN}/people?done=person_deleted"
+    asked = (await admin.client.post(f"{path}/delete")).text
+    assert "Erase this account with everything in it, for good?" in asked
+    assert f'action="{path}/delete"' in asked
+    assert (await data.accounts.find(SYSTEM, str(ann.id))).id == ann.id
+    assert (await admin.send(f"{path}/delete", **CONFIRMED)) == f"{ADMIN}/people?done=person_deleted"
     assert (await data.accounts.find(SYSTEM, "admin@example.com")).status is UserStatus.ACTIVE
     assert "ann@example.com" not in await admin.look(f"{ADMIN}/people")
 
@@ -204,8 +209,8 @@ async def test_the_last_half_hour_is_drawn_when_the_page_opens(data: DataLayer, 
 async def test_the_doctor_shows_what_he_finds(data: DataLayer, admin: Visitor) -> None:
     page = await admin.look(f"{ADMIN}/doctor")
     findings = await data.operations.examine(SYSTEM)
-    for part in {finding.part for finding in findings}:
-        assert f'<h2 id="part-{part}">' in page
+    shown = re.findall(r'<h2 id="part-([a-z_]+)">', page)
+    assert shown == list(dict.fromkeys(finding.part for finding in findings)), "as the doctor looks at them"
     assert page.count('<li class="row top">') == len(findings)
 
 
@@ -228,7 +233,8 @@ async def test_the_doctor_shows_what_he_looks_at_while_he_does(
 async def test_maintenance_is_tried_before_it_is_run(admin: Visitor) -> None:
     tried = await admin.client.post(f"{ADMIN}/maintenance", data={"dry_run": "yes"})
     assert "What it would do" in tried.text
-    run = await admin.client.post(f"{ADMIN}/maintenance")
+    assert "Remove for good what has expired?" in (await admin.client.post(f"{ADMIN}/maintenance")).text
+    run = await admin.client.post(f"{ADMIN}/maintenance", data=CONFIRMED)
     assert "What it has done" in run.text
 
 
@@ -246,7 +252,8 @@ async def test_files_are_counted_compared_and_cleaned_up(data: DataLayer, ann: V
     assert "Too recent to judge" in compared
     tried = (await admin.client.post(f"{ADMIN}/files/cleanup", data={"dry_run": "yes"})).text
     assert "Nothing was removed; this is what would be." in tried
-    done = (await admin.client.post(f"{ADMIN}/files/cleanup")).text
+    assert "Remove these files for good?" in (await admin.client.post(f"{ADMIN}/files/cleanup")).text
+    done = (await admin.client.post(f"{ADMIN}/files/cleanup", data=CONFIRMED)).text
     assert "Removed." in done
     await admin.client.post(f"{ADMIN}/files/check", data={"repair": "yes"})
     trail = await data.audit.list(SYSTEM, AuditFilter(actions=(AuditAction.SYSTEM_MAINTENANCE,)), view=AuditView.FULL)

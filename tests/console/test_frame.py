@@ -94,6 +94,7 @@ async def test_errors_are_pages(data: DataLayer, ann: Visitor, monkeypatch: pyte
     for path in ("/console/nowhere", "/console/projects/x/page", "/console/static/x.css", f"{missing}/delete"):
         page = await ann.look(path, 404)
         assert "There is nothing here" in page
+    assert ">Log out<" in re.sub(r"<svg.*?</svg>\s*", "", await ann.look("/console/nowhere", 404)), "and a way on"
     gone = await ann.client.post(f"{missing}/delete")
     assert (gone.status_code, "There is nothing here" in gone.text) == (404, True)
     for size in (70_000, 700_000):

@@ -149,7 +149,9 @@ async def test_what_was_kept_of_a_generation_is_shown_in_its_order(data: DataLay
     live = await ann.look(f"{made.path}/replay")
     assert f'data-events="/v1/generations/{started.id}/events"' in live
     assert "This version is being made" in await ann.look(made.path)
-    assert (await ann.send(f"{made.path}/generations/{started.id}/cancel")).endswith("done=generation_cancelled")
+    cancel = f"{made.path}/generations/{started.id}/cancel"
+    assert "What there is of it is kept." in (await ann.client.post(cancel)).text
+    assert (await ann.send(cancel, confirmed="yes")).endswith("done=generation_cancelled")
     page = await ann.look(f"{made.path}/replay?v=3")
     assert re.findall(r"<strong>([\w ]+)</strong>", shown(page)) == ["Thoughts", "Tool started"]
     assert is_clean(page)
@@ -204,7 +206,9 @@ async def test_a_share_is_shown_once_and_ends_when_it_is_revoked(data: DataLayer
     page = await ann.look(f"{made.path}/shares")
     assert link not in page
     (revoke,) = re.findall(rf'action="({made.path}/shares/[0-9a-f-]+/revoke)"', page)
-    await ann.send(revoke)
+    asked = await ann.client.post(revoke)
+    assert "End this link for good?" in asked.text
+    await ann.send(revoke, confirmed="yes")
     assert (await ann.client.get(link)).status_code == 404
 
 

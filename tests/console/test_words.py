@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import aclosing
+from decimal import Decimal
 from enum import StrEnum
 from html import unescape
 from pathlib import Path
@@ -36,6 +37,7 @@ SAME_IN_GERMAN = {
     *("API", "Bucket", "Cache", "Container", "Information", "Import", "Mails", "OK", "Pooler", "Python", "Server"),
     *("Status", "System", "Version", "Passkey", "passkey", "ok", "Administration"),
 }
+CONFIRMED = {"confirmed": "yes"}
 NOT_COUNTED = {"is_dry_run", "is_complete", "problems"}
 SETTINGS: tuple[dict[str, object], ...] = (
     {},
@@ -110,6 +112,17 @@ def test_what_the_doctor_says_is_translated_with_its_values() -> None:
     assert str(late) == "no answer within 1234.5 s"
 
 
+def test_amounts_are_written_as_the_language_writes_them() -> None:
+    languages = Languages().all
+    for amount, english, german in (
+        ("0.4538", "$0.4538", "0,4538 $"),
+        ("0.5", "$0.50", "0,50 $"),
+        ("1234.5", "$1,234.50", "1.234,50 $"),
+    ):
+        written = [languages[code].money(Decimal(amount), "USD").replace("\xa0", " ") for code in ("en", "de")]
+        assert written == [english, german]
+
+
 async def test_the_doctor_speaks_german(data: DataLayer, app: FastAPI) -> None:
     admin = await visit(data, app, "admin", UserRole.ADMIN)
     async with aclosing(admin.client):
@@ -122,11 +135,12 @@ async def test_the_doctor_speaks_german(data: DataLayer, app: FastAPI) -> None:
 async def test_entries_are_german_and_those_of_applications_as_they_are(data: DataLayer, app: FastAPI) -> None:
     admin = await visit(data, app, "admin", UserRole.ADMIN)
     async with data.transaction() as tx:
-        for description in ("Le client a changé de forfait", ""):
+        for description in ("Le client a changé de forfait", "", "Chose a new password"):
             tx.add(AuditLog.user_action(AuditAction.USER_UPDATE_PROFILE, admin.id, description))
     async with aclosing(admin.client):
         page = (await admin.client.get(f"{ADMIN}/audit", headers={"accept-language": "de"})).text
-    assert '<span title="Session began">Sitzung begonnen</span>' in page
+    assert '<span title="Chose a new password">Neues Passwort gewählt</span>' in page
+    assert page.count("Sitzung begonnen") == 2, "as an action to choose, and of the entry, which says nothing else"
     assert "<span>Le client a changé de forfait</span>" in page
     assert "<span></span>" in page
     assert "Project-Id-Version" not in page, "what gettext answers to nothing"
@@ -177,7 +191,7 @@ async def test_no_page_shows_the_names_of_code(data: DataLayer, app: FastAPI) ->
         ]
         german = {"accept-language": "de"}
         texts = {path: (await admin.client.get(path, headers=german)).text for path in pages}
-        texts["run"] = (await admin.client.post(f"{ADMIN}/maintenance", headers=german)).text
+        texts["run"] = (await admin.client.post(f"{ADMIN}/maintenance", data=CONFIRMED, headers=german)).text
         texts["check"] = (await admin.client.post(f"{ADMIN}/files/check", headers=german)).text
     assert texts[f"{ADMIN}/audit"].count('<span class="badge ">Sicherung eingespielt</span>') == 1
     for path, text in texts.items():

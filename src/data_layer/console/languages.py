@@ -118,7 +118,8 @@ class Language:
         """An amount: cents from one unit on, else as many places as tell something."""
         if amount == 0 or abs(amount) >= 1:
             return str(format_currency(amount, currency, locale=self.locale))
-        return str(format_currency(amount, currency, "¤#,##0.00##", locale=self.locale, currency_digits=False))
+        pattern = self.locale.currency_formats["standard"].pattern.replace("0.00", "0.00##")
+        return str(format_currency(amount, currency, pattern, locale=self.locale, currency_digits=False))
 
     def size(self, size: int | None) -> str:
         """Bytes in the largest fitting unit."""

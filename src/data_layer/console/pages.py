@@ -15,7 +15,7 @@ again does nothing again. Without a session the person logs in first and comes b
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode
@@ -120,6 +120,11 @@ class PageCall(Request):
 
     async def pairs(self) -> list[tuple[str, str]]:
         """The same with every value."""
+        if (sent := self.scope.get("console_form")) is None:
+            self.scope["console_form"] = sent = await self._read_pairs()
+        return list(sent)
+
+    async def _read_pairs(self) -> list[tuple[str, str]]:
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         body = await read_body(self, _LARGEST_FORM)
         if not body:
@@ -130,6 +135,19 @@ class PageCall(Request):
             return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict")
         except ValueError:
             raise HTTPException(400) from None
+
+    async def ask(self, question: str, answer: str, back: str) -> Response | None:
+        """Return the page that asks before something that cannot be undone; None where the person has said yes.
+
+        Args:
+            question: what it asks.
+            answer: what the button that says yes does.
+            back: where the person goes who says no.
+        """
+        fields = await self.fields()
+        if fields.pop("confirmed", "") == "yes":
+            return None
+        return self.page("ask.html", question=question, answer=answer, back=back, fields=fields)
 
     def page(self, template: str, code: int = 200, /, **values: Any) -> Response:
         """A page in the frame that all have."""
@@ -355,4 +373,6 @@ _others = Pages("/console", needs_login=False)
 async def find_nothing(call: PageCall, rest: str) -> Response:
     """There is nothing at any other address."""
     del rest
+    with suppress(DataLayerError):  # Somebody who is logged in goes on from there.
+        call.scope["caller"] = await authenticate(call)
     return error_page(call, 404)

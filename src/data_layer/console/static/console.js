@@ -31,8 +31,5 @@ document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
 });
 
-// What cannot be undone asks.
-document.addEventListener("submit", (event) => {
-  const question = event.target.dataset.confirm;
-  if (question && !window.confirm(question)) event.preventDefault();
-});
+// On a narrow screen the navigation scrolls: show where the person is.
+document.querySelector(".navigation [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });

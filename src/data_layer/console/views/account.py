@@ -234,8 +234,11 @@ async def create_key(call: PageCall) -> Response:
 @pages.post("/keys/{key_id}/revoke")
 async def revoke_key(call: PageCall, key_id: UUID) -> Response:
     """End a key for good."""
+    keys = f"{ACCOUNT}/keys"
+    if asking := await call.ask(call.text("End this key for good?"), call.text("Revoke"), keys):
+        return asking
     await call.data.api_keys.revoke(call.actor, key_id)
-    return call.go(f"{ACCOUNT}/keys", "key_revoked")
+    return call.go(keys, "key_revoked")
 
 
 async def _keys(call: PageCall, code: int = 200, *, problem: str | None = None, secret: str | None = None) -> Response:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, groupby
 from typing import Annotated
 from uuid import UUID
 
@@ -102,10 +102,20 @@ async def _person(call: PageCall, user_id: UUID, code: int = 200, problem: str |
     )
 
 
+_ASKING = {
+    "delete": (words.N_("Erase this account with everything in it, for good?"), words.N_("Erase the account")),
+    "end-sessions": (words.N_("End all sessions of this person?"), words.N_("Log out everywhere")),
+}
+"""What cannot be undone, or hits somebody who is working: the question, and the answer that does it."""
+
+
 @pages.post("/people/{user_id}/{action}")
 async def act(call: PageCall, user_id: UUID, action: str) -> Response:
     """Suspend somebody, let them in again, change the role, and what else is done with an account of others."""
     fields = await call.fields()
+    person = f"{ADMIN}/people/{user_id}"
+    if action in _ASKING and (asking := await call.ask(*map(call.text, _ASKING[action]), person)):
+        return asking
     try:
         match action:
             case "suspend":
@@ -122,7 +132,7 @@ async def act(call: PageCall, user_id: UUID, action: str) -> Response:
         return await _person(call, user_id, 422, str(error))
     if action == "delete":
         return call.go(f"{ADMIN}/people", "person_deleted")
-    return call.go(f"{ADMIN}/people/{user_id}", "reset_mailed" if action == "reset" else "saved")
+    return call.go(person, "reset_mailed" if action == "reset" else "saved")
 
 
 def _simple(call: PageCall, action: str) -> Callable[[Actor, UUID], Awaitable[object]]:
@@ -279,6 +289,9 @@ async def clean_files(call: PageCall) -> Response:
     """Remove useless files, or look at what that would be."""
     fields = await call.fields()
     is_dry = fields.get("dry_run") == "yes"
+    question = call.text("Remove these files for good?")
+    if not is_dry and (asking := await call.ask(question, call.text("Remove"), f"{ADMIN}/files")):
+        return asking
     files = call.data.file_maintenance
 
     async def clean(note: Note) -> FilesReport:
@@ -333,9 +346,9 @@ async def system(call: PageCall) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class DoctorReport:
-    """What the doctor has found, and how many findings there are of each outcome."""
+    """What the doctor has found in each part, and how many findings there are of each outcome."""
 
-    findings: Sequence[Finding]
+    parts: Sequence[tuple[str, Sequence[Finding]]]
     counts: Mapping[Outcome, int]
 
 
@@ -353,7 +366,8 @@ async def examine(call: PageCall) -> Response:
 
         findings = await call.data.operations.examine(call.actor, on_finding=show)
         counts = Counter(finding.outcome for finding in findings)
-        return DoctorReport(findings, {each: counts[each] for each in Outcome if counts[each]})
+        parts = [(part, list(found)) for part, found in groupby(findings, key=lambda finding: finding.part)]
+        return DoctorReport(parts, {each: counts[each] for each in Outcome if counts[each]})
 
     return await call.working_page("doctor.html", "doctor_report.html", look)
 
@@ -370,6 +384,10 @@ async def run_maintenance(call: PageCall) -> Response:
     """Run a round of maintenance, or look at what it would do."""
     fields = await call.fields()
     state = await call.data.operations.state(call.actor)  # It also refuses whom maintenance would refuse.
+    is_dry = fields.get("dry_run") == "yes"
+    question = call.text("Remove for good what has expired?")
+    if not is_dry and (asking := await call.ask(question, call.text("Run it"), f"{ADMIN}/maintenance")):
+        return asking
 
     moving = {"move": words.MAINTENANCE["audit_partitions_moved"]}  # The month follows it.
     steps = words.CLEANUP | words.MAINTENANCE | moving
@@ -377,7 +395,7 @@ async def run_maintenance(call: PageCall) -> Response:
     async def run(note: Note) -> MaintenanceReport:
         return await call.data.maintenance.run(
             call.actor,
-            dry_run=fields.get("dry_run") == "yes",
+            dry_run=is_dry,
             on_progress=lambda step, number: note(call.language.word(step.partition(" ")[0], steps), number),
         )
 

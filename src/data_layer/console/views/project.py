@@ -220,9 +220,9 @@ def _parts(value: object, place: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         for name, each in value.items():
             yield from _parts(each, (*place, str(name)[:_LONGEST_NAME]))
     else:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        if text:
-            yield " ".join(name for name in place if name not in _PLAIN_PLACES), text[:_LONGEST_PART]
+        said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if said:
+            yield " ".join(name for name in place if name not in _PLAIN_PLACES), said[:_LONGEST_PART]
 
 
 @pages.get("/{project_id}/images")
@@ -311,8 +311,11 @@ async def share(call: PageCall, project_id: UUID) -> Response:
 @pages.post("/{project_id}/shares/{share_id}/revoke")
 async def revoke(call: PageCall, project_id: UUID, share_id: UUID) -> Response:
     """End a link at once and for good."""
+    shares = f"{PROJECTS}/{project_id}/shares"
+    if asking := await call.ask(call.text("End this link for good?"), call.text("Revoke"), shares):
+        return asking
     await call.data.shares.revoke(call.actor, share_id)
-    return call.go(f"{PROJECTS}/{project_id}/shares", "share_revoked")
+    return call.go(shares, "share_revoked")
 
 
 async def _shares(call: PageCall, project_id: UUID, code: int = 200, link: str | None = None) -> Response:
@@ -367,8 +370,12 @@ async def rate(call: PageCall, project_id: UUID, variant_id: UUID) -> Response:
 @pages.post("/{project_id}/generations/{generation_id}/cancel")
 async def cancel(call: PageCall, project_id: UUID, generation_id: UUID) -> Response:
     """End what still runs of a generation."""
+    project = f"{PROJECTS}/{project_id}"
+    question = call.text("End what is still being made? What there is of it is kept.")
+    if asking := await call.ask(question, call.text("End it"), project):
+        return asking
     await call.data.generations.cancel(call.actor, generation_id)
-    return call.go(f"{PROJECTS}/{project_id}", "generation_cancelled")
+    return call.go(project, "generation_cancelled")
 
 
 async def _costs(call: PageCall, project_id: UUID) -> Mapping[UUID | None, Mapping[str, Decimal]]:

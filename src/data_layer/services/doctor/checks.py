@@ -325,7 +325,7 @@ def judge_difference(difference: float, uncertainty: float, whose: Filling) -> C
     if certain > _SUSPICIOUS_SECONDS:
         return CheckResult(Outcome.WARNING, meaning, advice)
     return ok(
-        "the clock of %(server)s agrees with this machine's, to within %(seconds)s s",
+        "the clock of %(server)s agrees with this machine's, to within %(milliseconds)s ms",
         server=whose,
-        seconds=round(max(abs(difference), uncertainty), 2),
+        milliseconds=max(1, round(max(abs(difference), uncertainty) * 1000)),
     )
