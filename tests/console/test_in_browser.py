@@ -39,6 +39,8 @@ ATTACK = (
     "<script>top.hacked=1</script><img src=x onerror='top.hacked=1'><svg onload='top.hacked=1'>'\"</title></textarea>"
 )
 expect.set_options(timeout=30_000)  # On a busy machine five seconds are not enough for a frame.
+HIDDEN_IN_TABLES = """[...document.querySelectorAll(".stacks")]
+    .filter(table => table.parentElement.scrollWidth > table.parentElement.clientWidth).map(table => table.outerHTML)"""
 NARROW: dict[str, Any] = {"viewport": {"width": 360, "height": 740}}
 PAGE = "<!doctype html><title>T</title><body><h1>NUMBER</h1><script>document.body.dataset.ran = 1</script>"
 
@@ -106,6 +108,8 @@ class Person:
         """The same of what the page shows now, in light and dark, which differ in nothing but colours."""
         width = await self.page.evaluate("document.documentElement.scrollWidth")
         assert width <= 360, f"{name or self.page.url} is {width} pixels wide"
+        hidden = await self.page.evaluate(HIDDEN_IN_TABLES)
+        assert hidden == [], f"{name or self.page.url}: the table must be scrolled to see all of it"
         await self.page.evaluate(source_of_axe())
         schemes: tuple[tuple[Literal["light", "dark"], dict[str, object]], ...] = (
             ("light", {}),

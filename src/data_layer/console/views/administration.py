@@ -114,8 +114,10 @@ async def act(call: PageCall, user_id: UUID, action: str) -> Response:
     """Suspend somebody, let them in again, change the role, and what else is done with an account of others."""
     fields = await call.fields()
     person = f"{ADMIN}/people/{user_id}"
-    if action in _ASKING and (asking := await call.ask(*map(call.text, _ASKING[action]), person)):
-        return asking
+    if action in _ASKING:
+        question, answer = _ASKING[action]
+        if asking := await call.ask(call.text(question), call.text(answer), person):
+            return asking
     try:
         match action:
             case "suspend":
