@@ -65,6 +65,8 @@ class VariantTape:
     """The code that was noted last, as it is and as bytes."""
     used: VariantResult | None = None
     """What it has used, if the application has said so."""
+    speaker: asyncio.Task[Any] | None = None
+    """The task of the application that has spoken of it last."""
 
     def read(self) -> str:
         """The code so far."""
@@ -153,8 +155,9 @@ class Tape:
     def _hear(self, text: str) -> None:
         index = code_variant(text)
         if index is not None and index < MOST_VARIANTS:
-            self._variant(index).raw = text
-            self._note_speaker(index)
+            variant = self._variant(index)
+            variant.raw = text
+            self._note_speaker(variant, index)
         elif (message := parse_message(text)) is not None:
             self._note(message, len(text))
         else:
@@ -171,12 +174,16 @@ class Tape:
         elif kind is Kind.ERROR and index is None:
             self.error = message.text or "the application reported an error"
         elif index is not None:
-            self._note_of_variant(self._variant(index), message, size)
-            self._note_speaker(index)
+            variant = self._variant(index)
+            self._note_of_variant(variant, message, size)
+            self._note_speaker(variant, index)
 
-    def _note_speaker(self, index: int) -> None:
+    def _note_speaker(self, variant: VariantTape, index: int) -> None:
         task = asyncio.current_task()
-        if task is not None and self._speakers.setdefault(task, index) != index:
+        if task is None or task is variant.speaker:
+            return
+        variant.speaker = task
+        if self._speakers.setdefault(task, index) != index:
             self._speakers[task] = None
 
     def note_usage(self, used: VariantResult) -> None:
