@@ -387,6 +387,16 @@ async def test_requests_that_are_sent_ahead_are_answered_in_order() -> None:
         assert [scope["path"] for scope in served.application.scopes] == [f"/{n}" for n in range(number)]
 
 
+async def test_what_was_sent_ahead_is_not_begun_after_the_last_answer() -> None:
+    async with serving() as served:
+        client = await served.connect()
+        last = b"POST /early?last HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"
+        await client.send(last + b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n1")
+        assert (await client.answer())[0] == 503
+        await client.ended()
+        assert [scope["path"] for scope in served.application.scopes] == ["/early"]
+
+
 @pytest.mark.parametrize("offer", [b"websocket", b"h2c", b"TLS/1.0, h2c"])
 async def test_an_offer_of_another_protocol_is_ignored(offer: bytes) -> None:
     async with serving() as served:

@@ -280,8 +280,9 @@ class LimitedConnection(HttpToolsProtocol):
 
     def end(self) -> None:
         """Close the connection after an answer, or go on reading a while where its request is not complete."""
-        if self._phase not in {_Phase.BODY, _Phase.LINGERING} or self.transport.is_closing():
-            self.transport.close()
+        is_incomplete = self._phase in {_Phase.BODY, _Phase.LINGERING}
+        if not is_incomplete or self.pipeline or self.transport.is_closing():
+            self.transport.close()  # What was sent ahead is not answered any more.
         elif not self._is_deaf:
             self._is_deaf, self._backlog = True, b""
             self.flow.resume_reading()
