@@ -22,6 +22,7 @@ OWN_VALUES: dict[type[DataLayerError], dict[str, Any]] = {
     errors.ChangedMeanwhileError: {"wanted": {"name": "a"}, "current": {"name": "b"}},
     errors.GenerationEndedError: {"status": "failed"},
     errors.SecondFactorRequiredError: {"challenge": ("signed", 300)},
+    errors.WeakPasswordError: {"field": "new", "reason": "common"},
     errors.StillRunningError: {"retry_after": 2.5},
 }
 PROBLEM: dict[str, Any] = {"status": 409, "problem_code": "budget_exceeded", "request_id": "1f0c", "fields": {"a": "b"}}

@@ -935,9 +935,16 @@ class IllegalStatusMoveError(InvalidValueError):
 
 
 class WeakPasswordError(InvalidValueError):
-    """A new password is too short, too common, or too close to the person's own data."""
+    """A new password is too short, too common, or too close to the person's own data.
+
+    ``reason`` names the rule: ``too_long``, ``untypable``, ``too_short``, ``common``, ``repetitive`` or ``personal``.
+    """
 
     code = "weak_password"
+
+    def __init__(self, message: str, *, field: str | None = None, reason: str | None = None) -> None:
+        super().__init__(message, field=field)
+        self.reason = reason
 
 
 class ConflictError(DataLayerError):

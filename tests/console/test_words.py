@@ -22,13 +22,16 @@ from data_layer.console.languages import Languages
 from data_layer.database.schema_state import SchemaStatus
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel, CodeStack, StorageKind, UserRole
+from data_layer.errors import WeakPasswordError
 from data_layer.layer.doctor import open_doctor
 from data_layer.recorder.tape import _EVENTS
 from data_layer.schemas.doctor import Text
 from data_layer.schemas.maintenance import MaintenanceReport
 from data_layer.schemas.operations import LogLevel
+from data_layer.services.accounts.password_policy import check_new_password
 from data_layer.services.files.cleanup import CleanupReport
 from tests.console.conftest import visit
+from tests.services.accounts.support import PASSWORD
 
 ADMIN = "/console/admin"
 SAME_IN_GERMAN = {
@@ -110,6 +113,27 @@ def test_what_the_doctor_says_is_translated_with_its_values() -> None:
     late = Text("no answer within %(seconds)s s", {"seconds": 1234.5})
     assert languages["de"].sentence(late) == "keine Antwort innerhalb von 1.234,5 s"
     assert str(late) == "no answer within 1234.5 s"
+
+
+def test_each_reason_to_refuse_a_password_has_words() -> None:
+    reasons = set()
+    for password in ("x" * 5000, "a bell\a in a password", "short", "password1234", "abababababab", "ann@example.com"):
+        with pytest.raises(WeakPasswordError) as refused:
+            check_new_password(password, minimum=8, personal=("ann@example.com",))
+        reasons.add(refused.value.reason)
+    assert reasons == words.WEAK_PASSWORDS.keys()
+
+
+async def test_a_refused_password_is_explained_in_german(data: DataLayer, app: FastAPI) -> None:
+    ann = await visit(data, app, "ann")
+    fields = {"current": PASSWORD, "new": "kurz"}
+    async with aclosing(ann.client):
+        answer = await ann.client.post("/console/account/password", data=fields, headers={"accept-language": "de"})
+        name = {"name": "x" * 300}
+        other = await ann.client.post("/console/projects", data=name, headers={"accept-language": "de"})
+    assert answer.status_code == 422
+    assert "Das Passwort braucht mindestens" in answer.text
+    assert '<span lang="en">name ' in other.text, "only the service has words for it"
 
 
 def test_amounts_are_written_as_the_language_writes_them() -> None:

@@ -293,5 +293,15 @@ LOG_LEVELS = {
 }
 """What each level logs."""
 
+WEAK_PASSWORDS = {
+    "too_long": N_("The password is too long."),
+    "untypable": N_("The password holds a character that cannot be typed again. Remove it."),
+    "too_short": N_("The password needs %(minimum)s characters or more. A few words in a row are easy to remember."),
+    "common": N_("The password is one of the most common ones, which are tried first. Choose another."),
+    "repetitive": N_("The password repeats a few characters, or is a sequence. Choose another."),
+    "personal": N_("The password is the address or the name of the account. Choose another."),
+}
+"""Why a new password is refused, by the reason of ``WeakPasswordError``."""
+
 OF_STORAGES = {"local": N_("local disk"), "azure": "Azure Blob Storage", "s3": "S3"}
 """Storages; those of vendors are called the same in every language."""

@@ -14,7 +14,7 @@ from data_layer.console.charts import costs_of_days
 from data_layer.console.confirming import shown_in, ways_to_confirm
 from data_layer.console.forms import choice
 from data_layer.console.pages import LOGIN_PATH, PageCall, Pages
-from data_layer.console.views.factors import reason_of
+from data_layer.console.reasons import reason_of
 from data_layer.entities.enums import ApiScope, AuthProvider
 from data_layer.errors import (
     AuthenticationError,
@@ -101,7 +101,7 @@ async def change_profile(call: PageCall) -> Response:
     try:
         await call.data.accounts.update_profile(call.actor, call.user_id, ProfileChanges(**changes))
     except InvalidValueError as error:
-        return await _account(call, 422, {"profile": str(error)})
+        return await _account(call, 422, {"profile": reason_of(call, error)})
     return call.go(ACCOUNT, "saved")
 
 
@@ -119,7 +119,7 @@ async def change_password(call: PageCall) -> Response:
     except AuthenticationError:
         return await _account(call, 422, {"password": call.text("The current password is not right.")})
     except (InvalidValueError, ConflictError) as error:
-        return await _account(call, 422, {"password": str(error)})
+        return await _account(call, 422, {"password": reason_of(call, error)})
     return call.go(ACCOUNT, "password_changed")
 
 
@@ -227,7 +227,7 @@ async def create_key(call: PageCall) -> Response:
             expires_in=_LIFETIMES.get(fields.get("expires", "")),
         )
     except (InvalidValueError, ConflictError) as error:
-        return await _keys(call, 422, problem=str(error))
+        return await _keys(call, 422, problem=reason_of(call, error))
     return await _keys(call, 201, secret=new.secret.get_secret_value())
 
 

@@ -12,7 +12,8 @@ from pydantic import SecretStr
 
 from data_layer.console.confirming import object_in, shown_in, ways_to_confirm
 from data_layer.console.pages import PageCall, Pages
-from data_layer.errors import AuthenticationError, ConflictError, InvalidValueError, TooManyAttemptsError
+from data_layer.console.reasons import reason_of
+from data_layer.errors import AuthenticationError, ConflictError, InvalidValueError
 from data_layer.schemas.factors import NewTotp, PasskeyChallenge
 
 FACTORS = "/console/account/factors"
@@ -96,15 +97,6 @@ async def remove(call: PageCall, factor_id: UUID) -> Response:
     except (AuthenticationError, InvalidValueError) as error:
         return await _factors(call, 422, problem=reason_of(call, error))
     return call.go(FACTORS, "saved")
-
-
-def reason_of(call: PageCall, error: Exception) -> str:
-    """Why something was not confirmed, and what to do."""
-    if isinstance(error, TooManyAttemptsError):
-        return call.text("Too many attempts. Try again in %(seconds)s seconds.", seconds=round(error.retry_after))
-    if isinstance(error, AuthenticationError):
-        return call.text("The password or the code is not right. Begin again.")
-    return str(error)
 
 
 async def _factors(

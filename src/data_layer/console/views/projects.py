@@ -12,6 +12,7 @@ from pydantic import BaseModel, StringConstraints
 
 from data_layer.console.forms import choice
 from data_layer.console.pages import PageCall, Pages
+from data_layer.console.reasons import reason_of
 from data_layer.entities.enums import CodeStack, ProjectStatus
 from data_layer.errors import InvalidValueError, NotFoundError
 from data_layer.schemas.projects import ProjectChanges, ProjectDraft, ProjectFilter, ProjectOrder
@@ -77,7 +78,7 @@ async def list_projects(call: PageCall, query: Annotated[ListQuery, Query()]) ->
             )
             projects, following = page.projects, page.next
     except InvalidValueError as error:
-        problem = str(error)
+        problem = reason_of(call, error)
     return call.page(
         "projects.html",
         422 if problem else 200,
@@ -100,7 +101,7 @@ async def create(call: PageCall) -> Response:
     try:
         project = await call.data.projects.create(call.actor, ProjectDraft(name=fields.get("name", "")))
     except InvalidValueError as error:
-        return call.page("new_project.html", 422, problem=str(error), name=fields.get("name", ""))
+        return call.page("new_project.html", 422, problem=reason_of(call, error), name=fields.get("name", ""))
     return call.go(f"{PROJECTS}/{project.id}", "project_created")
 
 

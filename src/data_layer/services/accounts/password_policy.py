@@ -33,29 +33,30 @@ def check_new_password(password: str, *, minimum: int, personal: Iterable[str] =
     Raises:
         WeakPasswordError: with the reason; it never repeats the password.
     """
-    reason = _weakness(password, minimum, personal)
-    if reason is not None:
+    weakness = _weakness(password, minimum, personal)
+    if weakness is not None:
+        reason, text = weakness
         what = "the password" if field == "password" else f"the {field} password"
-        raise WeakPasswordError(f"{what} {reason}", field=field)
+        raise WeakPasswordError(f"{what} {text}", field=field, reason=reason)
 
 
-def _weakness(password: str, minimum: int, personal: Iterable[str]) -> str | None:
-    """Why a password is refused; None for one that is taken."""
+def _weakness(password: str, minimum: int, personal: Iterable[str]) -> tuple[str, str] | None:
+    """Why a password is refused, as a name and as text; None for one that is taken."""
     if len(password) > MAXIMUM_LENGTH:
-        return f"may have {MAXIMUM_LENGTH} characters at most"
+        return "too_long", f"may have {MAXIMUM_LENGTH} characters at most"
     for character in password:
         if kind := _REFUSED_CATEGORIES.get(unicodedata.category(character)):
-            return f"holds {kind}, which cannot be typed again; remove it"
+            return "untypable", f"holds {kind}, which cannot be typed again; remove it"
     password = normalize(password)
     if len(password) < minimum:
-        return f"needs {minimum} characters or more; a few words in a row are easy to remember"
+        return "too_short", f"needs {minimum} characters or more; a few words in a row are easy to remember"
     folded = password.casefold()
     if _is_common(folded):
-        return "is one of the most common ones, which are tried first; choose another"
+        return "common", "is one of the most common ones, which are tried first; choose another"
     if len(set(folded)) < _FEWEST_DIFFERENT or _is_sequence(folded):
-        return "repeats a few characters or is a sequence; choose another"
+        return "repetitive", "repeats a few characters or is a sequence; choose another"
     if any(_is_like(folded, name.casefold()) for name in personal):
-        return "is the address or the name of the account; choose another"
+        return "personal", "is the address or the name of the account; choose another"
     return None
 
 
