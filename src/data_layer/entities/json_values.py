@@ -191,7 +191,7 @@ def json_object_of(name: str, value: Any) -> JsonObject:
     """
     if not isinstance(value, dict):
         raise InvalidValueError(f"{name} must be a JSON object, not {_described(value)}", field=name)
-    copied: JsonObject = _tracked(name, value, None, DEEPEST)
+    copied: JsonObject = _tracked(name, value, None, DEEPEST) if value else _made(JsonObject(), name, None)
     _check_size(name, copied)
     return copied
 

@@ -33,20 +33,27 @@ def check_text(name: str, value: str, *, field: str | None = None) -> None:
         ValueTooLongError: over ``MAXIMUM_TEXT_SIZE``.
     """
     field = field or name
-    shown = name.encode(errors="replace").decode().replace("\0", "?")
     if "\0" in value:
-        raise InvalidTextError(f"{shown} holds a NUL character, which PostgreSQL cannot store; remove it", field=field)
+        raise InvalidTextError(
+            f"{_shown(name)} holds a NUL character, which PostgreSQL cannot store; remove it", field=field
+        )
     try:
         size = len(value) if value.isascii() else len(value.encode())
     except UnicodeEncodeError:
         raise InvalidTextError(
-            f"{shown} holds half a surrogate pair, which is not a character; decode the text correctly", field=field
+            f"{_shown(name)} holds half a surrogate pair, which is not a character; decode the text correctly",
+            field=field,
         ) from None
     if size > MAXIMUM_TEXT_SIZE:
         raise ValueTooLongError(
-            f"{shown} may have {MAXIMUM_TEXT_SIZE} bytes at most; this one has {size}. Keep large content in storage",
+            f"{_shown(name)} may have {MAXIMUM_TEXT_SIZE} bytes at most; this one has {size}. "
+            "Keep large content in storage",
             field=field,
         )
+
+
+def _shown(name: str) -> str:
+    return name.encode(errors="replace").decode().replace("\0", "?")
 
 
 def normalize_email(address: str, *, field: str = "email") -> str:

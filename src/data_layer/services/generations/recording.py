@@ -21,7 +21,7 @@ from data_layer.services.generations.accounting import code_values, is_known, le
 from data_layer.services.generations.live import MAXIMUM_VARIANTS
 from data_layer.services.generations.requests import generation_values, variant_values
 from data_layer.services.generations.streams import MAXIMUM_CODE
-from data_layer.services.generations.text import encoded, storable
+from data_layer.services.generations.text import encoded, is_storable, storable
 from data_layer.services.generations.variants import Variants
 from data_layer.services.page_images import hold_images, names_kept_here
 from data_layer.services.permissions import Permission
@@ -168,7 +168,7 @@ def _code(index: int, variant: FinishedVariant, request: GenerationRequest) -> d
         raise ValueTooLongError(
             f"the code of a variant may have {MAXIMUM_CODE} bytes at most; this one has {len(code)}", field="code"
         )
-    text, note = storable(code)
+    text, note = (variant.code, {}) if is_storable(code) else storable(code)
     model = variant.result.model or variant.model
     given = {"id": uuid7(), "variant_index": index, "code": text, "metadata_": note}
     return given | new_values(
