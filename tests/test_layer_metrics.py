@@ -15,6 +15,7 @@ from data_layer.errors import DuplicateError, FileNotFoundInStorageError, Invali
 from data_layer.observability.metrics.snapshots import Series, Snapshot, render
 from data_layer.services.sessions.hashing import make_token
 from data_layer.testing.storage_servers import RcloneServer
+from tests.storage_servers import bucket_settings
 from tests.support import make_code, make_project, make_user, until
 
 CONVENTION = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -140,16 +141,7 @@ async def test_operations_of_the_storage(data: DataLayer) -> None:
 
 
 async def test_the_second_storage_is_counted_too(settings: Settings, rclone_server: RcloneServer) -> None:
-    rclone_server.make_bucket("second")
-    credentials = rclone_server.credentials
-    update = {
-        "storage_second_backend": "s3",
-        "aws_s3_bucket": "second",
-        "aws_region": rclone_server.region,
-        "aws_endpoint_url": rclone_server.address,
-        "aws_access_key_id": credentials.access_key_id,
-        "aws_secret_access_key": SecretStr(credentials.secret_access_key),
-    }
+    update = {"storage_second_backend": "s3"} | bucket_settings(rclone_server)
     async with DataLayer(settings.replaced(**update)) as data:
         second = data.files._backends.of(StorageKind.S3)
         await second.upload(b"content", "a.txt", "text/plain")

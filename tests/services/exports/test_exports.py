@@ -7,16 +7,22 @@ import io
 import json
 import os
 import signal
+import sys
 import zipfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
+from PIL import Image
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from data_layer import DataLayer, Settings
+from data_layer.api.app import create_app
 from data_layer.entities import Export
 from data_layer.entities.enums import ApiScope, ExportStatus, MailKind, UserRole
 from data_layer.entities.time_ordered_ids import id_at
@@ -26,11 +32,22 @@ from data_layer.schemas.exports import ExportView
 from data_layer.schemas.projects import ProjectDraft
 from data_layer.schemas.users import UserFull
 from data_layer.services.exports import worker
+from data_layer.services.files import maintenance
 from data_layer.storage import FileContent
-from tests.file_content import picture
+from tests.architecture.source import PROJECT
+from tests.file_content import encoded, picture
 from tests.services.accounts.support import PASSWORD, acting, make_account, trail
 from tests.services.transfer.test_personal import live
-from tests.support import forked
+from tests.storage_servers import settings_stored_in
+
+
+@pytest.fixture(params=["local", "s3_rclone", "s3_moto", "azure"])
+def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
+    return settings_stored_in(request, settings)
+
+
+ANYWHERE = pytest.mark.parametrize("settings", ["local"], indirect=True)
+"""For what does not depend on where archives are stored."""
 
 
 async def archive_of(data: DataLayer, user: UserFull, export: ExportView) -> zipfile.ZipFile:
@@ -45,6 +62,15 @@ async def archives_stored(data: DataLayer) -> list[str]:
     return [file.key async for file in data.storage.list("exports/")]
 
 
+@asynccontextmanager
+async def visitor(data: DataLayer) -> AsyncIterator[httpx.AsyncClient]:
+    """Goes to the server that a signed URL leads to: that of the storage, or this service."""
+    is_local = data.settings.storage.storage_backend == "local"
+    service = httpx.ASGITransport(create_app(data), raise_app_exceptions=False) if is_local else None
+    async with httpx.AsyncClient(transport=service, base_url="http://service") as client:
+        yield client
+
+
 async def let_due(data: DataLayer) -> None:
     """Let leases and pauses be over: the database's own clock cannot be set."""
     async with data.transaction() as tx:
@@ -54,6 +80,16 @@ async def let_due(data: DataLayer) -> None:
 async def let_expire(data: DataLayer) -> None:
     async with data.transaction() as tx:
         await tx.execute(text("UPDATE exports SET expires_at = now() - interval '1 second' WHERE status = 'done'"))
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The same settings for a process of its own."""
+    values = {name: value for name, value in settings.flat().items() if name in settings.given}
+    shown = {
+        name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in values.items()
+    }
+    return {"PATH": os.environ["PATH"]} | shown
 
 
 class HeldUploads:
@@ -114,6 +150,7 @@ async def test_archives_are_no_assets_and_not_in_later_archives(data: DataLayer)
     assert not [name for name in archive.namelist() if name.startswith("files/")]
 
 
+@ANYWHERE
 async def test_one_at_a_time(data: DataLayer) -> None:
     ann, bob = await make_account(data), await make_account(data, "bob@example.com")
     started = await asyncio.gather(*(data.exports.start(acting(ann), ann.id) for _ in range(5)))
@@ -138,6 +175,7 @@ async def test_a_later_archive_takes_the_place_of_the_former(data: DataLayer) ->
     await archive_of(data, ann, second)
 
 
+@ANYWHERE
 async def test_whose_it_is(data: DataLayer) -> None:
     ann, bob = await make_account(data), await make_account(data, "bob@example.com")
     root = await make_account(data, "root@example.com", role=UserRole.ADMIN)
@@ -184,6 +222,7 @@ async def test_archives_expire(data: DataLayer) -> None:
         assert await tx.stored_files.count(owner_id=ann.id) == 0
 
 
+@ANYWHERE
 async def test_old_exports_leave_the_list(data: DataLayer) -> None:
     ann = await make_account(data)
     async with data.transaction() as tx:
@@ -195,46 +234,32 @@ async def test_old_exports_leave_the_list(data: DataLayer) -> None:
     assert len(await data.exports.list(acting(ann), ann.id)) == 2
 
 
-async def test_more_than_one_file_may_have(settings: Settings) -> None:
+async def test_more_than_one_file_may_have(data: DataLayer) -> None:
     """The archive may be larger than MAX_FILE_SIZE, and is stored while it is made."""
-    async with DataLayer(settings.replaced(max_file_size=40_000)) as data:
-        ann = await make_account(data, "large@example.com")
+    ann = await make_account(data)
+    async with DataLayer(data.settings.replaced(max_file_size=40_000)) as limited:
         for number in range(3):
-            await data.files.save(picture("PNG", size=(90 + number, 90)), owner_id=ann.id)
-            await data.projects.create(acting(ann), ProjectDraft(name=os.urandom(100).hex()))
+            await limited.files.save(picture("PNG", size=(90 + number, 90)), owner_id=ann.id)
+            await limited.projects.create(acting(ann), ProjectDraft(name=os.urandom(100).hex()))
         for _ in range(40):
-            await data.designs.create(acting(ann), name="Round", content=os.urandom(2000).hex())
-        export = await data.exports.start(acting(ann), ann.id)
-        await data.exports.make_due()
-        done = await data.exports.get(acting(ann), export.id)
+            await limited.designs.create(acting(ann), name="Round", content=os.urandom(2000).hex())
+        export = await limited.exports.start(acting(ann), ann.id)
+        await limited.exports.make_due()
+        done = await limited.exports.get(acting(ann), export.id)
         assert done.size is not None
         assert done.size > 40_000
-        await archive_of(data, ann, done)
+        await archive_of(limited, ann, done)
 
 
 async def test_a_process_that_dies_is_replaced(data: DataLayer, settings: Settings) -> None:
     ann = await make_account(data)
     await live(data, ann)
     export = await data.exports.start(acting(ann), ann.id)
-
-    def killed_in_the_middle() -> int:
-        async def make() -> None:
-            async with DataLayer(settings) as child:
-                written = child.storage.upload
-
-                async def die(content: FileContent, *arguments: Any, **options: Any) -> str:
-                    async for _ in content:  # type: ignore[union-attr]
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    return await written(b"", *arguments, **options)
-
-                child.storage.upload = die  # type: ignore[method-assign]
-                await child.exports.make_due()
-
-        return forked(make)
-
+    # Not forked: a client of an object store has threads, which a fork does not have.
+    command = [sys.executable, "-m", "tests.services.exports.dying_maker"]
     for attempt in range(1, 4):
-        _, status = await asyncio.to_thread(os.waitpid, killed_in_the_middle(), 0)
-        assert os.WTERMSIG(status) == signal.SIGKILL
+        maker = await asyncio.create_subprocess_exec(*command, cwd=PROJECT, env=environment_of(settings))
+        assert await maker.wait() == -signal.SIGKILL
         running = await data.exports.get(acting(ann), export.id)
         assert running.status is ExportStatus.RUNNING, attempt
         assert await data.exports.make_due() == 0, "the lease keeps others away"
@@ -244,6 +269,7 @@ async def test_a_process_that_dies_is_replaced(data: DataLayer, settings: Settin
     assert len(await archives_stored(data)) == 1
 
 
+@ANYWHERE
 async def test_what_kills_each_process_fails(data: DataLayer) -> None:
     ann = await make_account(data)
     export = await data.exports.start(acting(ann), ann.id)
@@ -340,6 +366,7 @@ async def test_a_late_process_changes_nothing(data: DataLayer, monkeypatch: pyte
     await archive_of(data, ann, export)
 
 
+@ANYWHERE
 async def test_failures_are_repeated_and_then_said(data: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
     ann = await make_account(data)
     attempts: list[UUID] = []
@@ -361,6 +388,7 @@ async def test_failures_are_repeated_and_then_said(data: DataLayer, monkeypatch:
     assert list(await data.mails.list(SYSTEM, user_id=ann.id)) == []
 
 
+@ANYWHERE
 async def test_of_a_suspended_account_nothing_is_made(data: DataLayer) -> None:
     ann = await make_account(data)
     export = await data.exports.start(acting(ann), ann.id)
@@ -383,16 +411,49 @@ async def test_many_processes_make_each_once(data: DataLayer, settings: Settings
     assert len(await archives_stored(data)) == 6
 
 
-async def test_orphans_of_dead_processes_go(data: DataLayer, settings: Settings) -> None:
+async def test_orphans_of_dead_processes_go(data: DataLayer, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a process has stored whose row was finished by another one, or is gone with its account."""
     ann = await make_account(data)
     await data.exports.start(acting(ann), ann.id)
     await data.exports.make_due()
     kept = await archives_stored(data)
-    await data.storage.upload(b"PK", "exports/young.zip", "application/zip")
     await data.storage.upload(b"PK", "exports/left.zip", "application/zip")
-    long_ago = datetime.now(UTC) - timedelta(days=3)
-    for key in ("exports/left.zip", *kept):
-        os.utime(settings.storage.local_storage_path / key, (long_ago.timestamp(), long_ago.timestamp()))
+    assert (await data.maintenance.run(SYSTEM)).objects_removed == 0, "it is young: somebody may just be making it"
+    monkeypatch.setattr(maintenance, "SAFETY_AGE", timedelta(0))
     assert (await data.maintenance.run(SYSTEM)).objects_removed == 1
-    assert await archives_stored(data) == sorted([*kept, "exports/young.zip"])
+    assert await archives_stored(data) == kept
+
+
+async def test_the_address_of_an_archive(data: DataLayer) -> None:
+    """It leads to the storage itself, which sends any part of the archive as a file, until the export is deleted."""
+    ann = await make_account(data)
+    export = await data.exports.start(acting(ann), ann.id)
+    await data.exports.make_due()
+    address = await data.exports.signed_url(acting(ann), export.id, expires_in=timedelta(minutes=1))
+    async with visitor(data) as client:
+        whole = await client.get(address.url)
+        assert (whole.status_code, whole.headers["content-type"]) == (200, "application/zip")
+        assert whole.headers["content-disposition"].startswith("attachment")
+        assert "export.zip" in whole.headers["content-disposition"]
+        assert len(whole.content) == (await data.exports.get(acting(ann), export.id)).size
+        part = await client.get(address.url, headers={"range": "bytes=100-199"})
+        # rclone calls a part 200.
+        assert (part.status_code in {200, 206}, part.content) == (True, whole.content[100:200])
+        await data.exports.delete(acting(ann), export.id)
+        # S3 answers 403 to those who may not list the bucket.
+        assert (await client.get(address.url)).status_code in {403, 404}
+
+
+async def test_an_archive_in_parts(data: DataLayer) -> None:
+    """Object stores take it in parts of 8 MiB."""
+    ann = await make_account(data)
+    for _ in range(3):
+        noise = Image.frombytes("RGB", (1000, 1000), os.urandom(3_000_000))
+        await data.files.save(encoded(noise, "PNG"), owner_id=ann.id)
+    export = await data.exports.start(acting(ann), ann.id)
+    assert await data.exports.make_due() == 1
+    done = await data.exports.get(acting(ann), export.id)
+    assert done.size is not None
+    assert done.size > 8 * 2**20
+    archive = await archive_of(data, ann, done)
+    assert len([name for name in archive.namelist() if name.startswith("files/")]) == 3

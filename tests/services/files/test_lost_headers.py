@@ -7,12 +7,10 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from itertools import count
 from typing import Any
 
 import httpx
 import pytest
-from pydantic import SecretStr
 
 from data_layer import DataLayer, Settings, StorageKind, User
 from data_layer.api.app import create_app
@@ -22,38 +20,18 @@ from data_layer.schemas.files import FileView
 from data_layer.services.files.check import Problem
 from data_layer.testing.storage_servers import AzuriteServer
 from tests.file_content import PAGE, picture
+from tests.storage_servers import bucket_settings, settings_stored_in
 
 from .conftest import keys, with_thumbnails
 
-NUMBERS = count(1)
 HOUR = timedelta(hours=1)
 PICTURE = picture(size=(300, 300))
 HEADERS = ("content_type", "content_encoding", "cache_control")
 
 
-@pytest.fixture(params=["local", "s3", "azure"])
+@pytest.fixture(params=["local", "s3_moto", "azure"])
 def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
-    name = f"headers-{next(NUMBERS)}"
-    if request.param == "s3":
-        moto = request.getfixturevalue("moto_server")
-        moto.make_bucket(name)
-        place: dict[str, Any] = {
-            "aws_s3_bucket": name,
-            "aws_region": moto.region,
-            "aws_endpoint_url": moto.address,
-            "aws_access_key_id": moto.credentials.access_key_id,
-            "aws_secret_access_key": SecretStr(moto.credentials.secret_access_key),
-        }
-    elif request.param == "azure":
-        azurite = request.getfixturevalue("azurite_server")
-        azurite.make_bucket(name)
-        place = {
-            "azure_storage_connection_string": SecretStr(azurite.connection_string),
-            "azure_storage_container_name": name,
-        }
-    else:
-        place = {}
-    return settings.replaced(storage_backend=request.param, **place)
+    return settings_stored_in(request, settings)
 
 
 @pytest.fixture(scope="module")
@@ -193,18 +171,12 @@ async def test_what_cannot_be_repaired_stays_as_it_is(data: DataLayer, owner: Us
 async def test_a_migration_says_what_the_rows_say(
     data: DataLayer, owner: User, settings: Settings, azurite_server: AzuriteServer
 ) -> None:
-    name = f"headers-{next(NUMBERS)}"
-    azurite_server.make_bucket(name)
     files = await saved(data, owner)
     damaged = await data.files.save(picture(color=(1, 2, 3), size=(100, 100)), owner_id=owner.id)
     before = {file.key: await data.storage.stat(file.key) for file, _ in files}
     await lose_headers(data)
     await data.storage.upload(b"short", damaged.key, "image/png")
-    moved = settings.replaced(
-        storage_second_backend="azure",
-        azure_storage_connection_string=SecretStr(azurite_server.connection_string),
-        azure_storage_container_name=name,
-    )
+    moved = settings.replaced(storage_second_backend="azure", **bucket_settings(azurite_server))
     async with DataLayer(moved) as both:
         report = await both.file_maintenance.migrate(StorageKind.AZURE)
         assert report.damaged == (damaged.key,)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from itertools import count, pairwise
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from data_layer import DataLayer, Settings, StorageKind
 from data_layer.errors import ConfigurationError, StorageUnavailableError
@@ -16,10 +15,10 @@ from data_layer.schemas.actors import SYSTEM
 from data_layer.services.files import migration
 from data_layer.testing.storage_servers import AzuriteServer, RcloneServer
 from tests.file_content import PAGE, picture
+from tests.storage_servers import bucket_settings
 
 from .conftest import add_user, keys, with_thumbnails
 
-NUMBERS = count(1)
 LOCAL, AZURE, S3 = StorageKind.LOCAL, StorageKind.AZURE, StorageKind.S3
 
 
@@ -29,20 +28,7 @@ def both(settings: Settings, first: StorageKind, second: StorageKind | None) -> 
 
 @pytest.fixture
 def settings(settings: Settings, rclone_server: RcloneServer, azurite_server: AzuriteServer) -> Settings:
-    name = f"migration-{next(NUMBERS)}"
-    rclone_server.make_bucket(name)
-    azurite_server.make_bucket(name)
-    credentials = rclone_server.credentials
-    update: dict[str, Any] = {
-        "aws_s3_bucket": name,
-        "aws_region": rclone_server.region,
-        "aws_endpoint_url": rclone_server.address,
-        "aws_access_key_id": credentials.access_key_id,
-        "aws_secret_access_key": SecretStr(credentials.secret_access_key),
-        "azure_storage_connection_string": SecretStr(azurite_server.connection_string),
-        "azure_storage_container_name": name,
-    }
-    return settings.replaced(**update)
+    return settings.replaced(**bucket_settings(rclone_server), **bucket_settings(azurite_server))
 
 
 async def test_there_and_back_again(data: DataLayer, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
