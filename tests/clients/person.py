@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import sys
 import time
+import zipfile
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -118,7 +120,7 @@ async def go_on(orders: Orders) -> None:
 
 
 async def refine(orders: Orders) -> None:
-    """Change it, compare, take it back, show it to somebody, find it, and leave nothing."""
+    """Change it, compare, take it back, show it to somebody, find it, take everything along, and leave nothing."""
     project_id, [first] = orders["project"], orders["started"]["variant_ids"]
     async with client_of(orders) as client:
         assert await client.variants.code(first) == PAGE
@@ -150,6 +152,13 @@ async def refine(orders: Orders) -> None:
             await client.shares.revoke(share.share.id)
             assert (await anybody.get(address)).status_code == 404
 
+        archive = await export(client)
+        [pages] = [name for name in archive.namelist() if name.startswith("projects/")]
+        with zipfile.ZipFile(io.BytesIO(archive.read(pages))) as exported:
+            [restored] = [name for name in exported.namelist() if name.startswith("codes/0003")]
+            assert exported.read(restored).decode() == PAGE
+        assert json.loads(archive.read("account.json"))["email"] == EMAIL
+
         await client.accounts.delete(email=EMAIL, password=PASSWORD)
         for refused in (client.accounts.get(), client.log_in(EMAIL, PASSWORD)):
             try:
@@ -158,6 +167,20 @@ async def refine(orders: Orders) -> None:
                 continue
             raise AssertionError("the account is still there")
         say(erased=True)
+
+
+async def export(client: Client) -> zipfile.ZipFile:
+    """Everything about the person, once the service has made it."""
+    export = await client.exports.start()
+    async with asyncio.timeout(60):
+        while (export := await client.exports.get(export.id)).status != "done":
+            assert export.status in {"queued", "running"}
+            await asyncio.sleep(0.2)
+    content = await client.exports.content(export.id).read()
+    assert len(content) == export.size
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    assert archive.testzip() is None
+    return archive
 
 
 ROLES: dict[str, Callable[[Orders], Awaitable[None]]] = {
