@@ -155,8 +155,8 @@ async def refine(orders: Orders) -> None:
         archive = await export(client)
         [pages] = [name for name in archive.namelist() if name.startswith("projects/")]
         with zipfile.ZipFile(io.BytesIO(archive.read(pages))) as exported:
-            [restored] = [name for name in exported.namelist() if name.startswith("codes/0003")]
-            assert exported.read(restored).decode() == PAGE
+            [last] = [name for name in exported.namelist() if name.startswith("codes/0003")]
+            assert exported.read(last).decode() == PAGE
         assert json.loads(archive.read("account.json"))["email"] == EMAIL
 
         await client.accounts.delete(email=EMAIL, password=PASSWORD)
