@@ -228,7 +228,8 @@ async def versions(
     last = found[-1].number if len(found) == query.limit else 1
     following = last if last > 1 else None
     link_to_next(call, response, before=following)
-    return VersionPage(versions=found, next=following)
+    # Not validated again, which would put the same views into another tuple.
+    return VersionPage.model_construct(versions=found, next=following)
 
 
 @routes.get("/{project_id}/versions/{number}", summary="Read a version with its code", errors=[404, 422])

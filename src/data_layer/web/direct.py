@@ -29,13 +29,14 @@ from fastapi import Request, Response
 from fastapi.datastructures import DefaultPlaceholder, QueryParams
 from fastapi.dependencies.utils import request_params_to_args
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from data_layer.errors import DataLayerError
+from data_layer.schemas.base import Value
 from data_layer.web.errors import failure, http_failure
+from data_layer.web.written import Write, WrittenAnswers
 
 Arguments = dict[str, Any]
 Handle = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -58,7 +59,7 @@ class DirectHandler:
         self._path, self._query = found.path_params, found.query_params
         self._request, self._response = found.request_param_name, found.response_param_name
         self._status = route.status_code or 200
-        self._write = route.response_model.__pydantic_serializer__.to_json
+        self._write: Write = partial(route.response_model.__pydantic_serializer__.to_json, by_alias=True)
         # What most requests ask for; the values are immutable, so all requests share them.
         without_query, problems = request_params_to_args(self._query, QueryParams())
         self._without_query = None if problems else without_query
@@ -80,11 +81,12 @@ class DirectHandler:
         found, problems = request_params_to_args(self._path, path)
         return None if problems else found | query
 
-    async def answer(self, arguments: Arguments, request: Request) -> Response:
+    async def answer(self, arguments: Arguments, written: WrittenAnswers, request: Request) -> Response:
         """Call the handler.
 
         Args:
             arguments: what ``arguments`` has found.
+            written: has the JSON of what was answered lately.
             request: handed to it.
         """
         response = Response(status_code=self._status)
@@ -96,7 +98,7 @@ class DirectHandler:
         value = await self.handler(**arguments)
         if isinstance(value, Response):
             return value
-        response.body = self._write(value, by_alias=True)
+        response.body = written.json(value, self._write)
         response.raw_headers[:0] = ((b"content-length", b"%d" % len(response.body)), _JSON)
         return response
 
@@ -123,7 +125,7 @@ def _returns_plain_json(route: APIRoute) -> bool:
     model = route.response_model
     return (
         isinstance(model, type)
-        and issubclass(model, BaseModel)
+        and issubclass(model, Value)
         and isinstance(route.response_class, DefaultPlaceholder)
         and route.response_model_by_alias
         and not (
@@ -180,6 +182,7 @@ class DirectRoutes:
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
         self._app = app
+        self._written = WrittenAnswers()
         self._root = _Node()
         for route in routes:
             self._add(route)
@@ -193,7 +196,8 @@ class DirectRoutes:
             return
         scope["route"], scope["endpoint"], scope["path_params"] = end.route, end.direct.handler, path
         try:
-            response = await end.route.answer(partial(end.direct.answer, arguments), Request(scope, receive))
+            handle = partial(end.direct.answer, arguments, self._written)
+            response = await end.route.answer(handle, Request(scope, receive))
         except DataLayerError as error:
             response = failure(scope, error)
             error.__traceback__ = None  # One that several requests share would grow with each.

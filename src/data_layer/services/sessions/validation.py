@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Find = Callable[[UnitOfWork], Awaitable[FoundSession | None]]
 
-# Later callers ask again, so that a slow answer is not an old one for them.
+# Later callers ask again, so that a slow answer is not an old one for them. A refusal counts for as long.
 _SHARED_SECONDS = 0.25
 
 
@@ -111,13 +111,17 @@ class SessionValidator:
 
     async def _look_up(self, key: str, find: Find) -> ActiveSession:
         """Load a session, once for concurrent callers; cancelling one does not disturb the others."""
+        now = self._clock()
+        if self._near.refuses(key, now):
+            self.counts.refused += 1
+            raise refused()
         if self._on_look_up is not None:
             self._on_look_up()
-        now = self._clock()
         try:
             session, is_shared = await self._loads.run(key, lambda: self._load(key, find))
         except InvalidSessionError:
             self.counts.refused += 1
+            self._near.refuse(key, now + _SHARED_SECONDS)
             raise
         except DataLayerError:
             self.counts.failed += 1
