@@ -26,7 +26,9 @@ def logging_restored() -> Iterator[None]:
     before = [(each, list(each.handlers), each.level, each.propagate) for each in loggers]
     request = correlation_id.set(None)
     hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
+    found_out = logging.logThreads, logging.logProcesses, logging.logMultiprocessing
     yield
+    logging.logThreads, logging.logProcesses, logging.logMultiprocessing = found_out
     sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
     correlation_id.reset(request)
     logging.captureWarnings(capture=False)

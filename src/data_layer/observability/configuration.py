@@ -71,6 +71,8 @@ def configure_logging(
     # Each call of an issuer would be a line with its whole address, which may name a person.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
+    # No line of ours shows them, and finding them out costs as much as the rest of a record.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     log_uncaught_exceptions()
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, hand_over_to_stdlib],

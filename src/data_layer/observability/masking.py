@@ -274,6 +274,7 @@ class Masker:
 
     def __init__(self, secrets: Sequence[str] = ()) -> None:
         self._secrets = tuple(secrets)
+        self._hexadecimal_secrets = tuple(filter(_HEXADECIMAL.fullmatch, secrets))
         self._harmless_names: set[str] = set()
         self._harmless_fields: set[str] = set()
         self._harmless_texts: set[str] = set()
@@ -310,12 +311,22 @@ class Masker:
         if type(name) is not str or name not in self._harmless_fields:
             return False
         if type(value) is str:
-            return value in self._harmless_texts and value.isascii()
+            return (value in self._harmless_texts and value.isascii()) or self._is_id(value)
         return type(value) in _PLAIN and not (type(value) is int and abs(value) >= _LARGEST_NUMBER)
 
+    def _is_id(self, text: str) -> bool:
+        """Whether a text is hexadecimal and no secret of this process: ids are seldom seen again."""
+        return (
+            len(text) <= _LONGEST_REMEMBERED
+            and _HEXADECIMAL.fullmatch(text) is not None
+            and not any(secret in text for secret in self._hexadecimal_secrets)
+        )
+
     def _short(self, text: str) -> str:
+        if self._is_id(text):
+            return text
         masked = self._mask(text)
-        if masked == text and not _HEXADECIMAL.fullmatch(text):  # Ids, which are seldom seen again.
+        if masked == text:
             if len(self._harmless_texts) >= _REMEMBERED_TEXTS:
                 self._harmless_texts.clear()
             self._harmless_texts.add(text)
@@ -327,7 +338,7 @@ class Masker:
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, MASK)
-        return text if _HEXADECIMAL.fullmatch(text) else mask_patterns(text)
+        return mask_patterns(text)
 
 
 class _Walk:

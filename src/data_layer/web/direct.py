@@ -7,7 +7,7 @@ parameters of path and query needs none of it.
 
 | | FastAPI's way | the direct way |
 | --- | --- | --- |
-| parameters | by FastAPI's own functions | by the same functions |
+| parameters | read and validated by FastAPI's functions | validated by the same, the query also read by them |
 | one that does not fit | 422 | not taken: FastAPI answers |
 | the value | validated again, then written by its model | written by its model |
 | headers, cookies, status set on the response | added to the answer | the same object is the answer |
@@ -78,8 +78,12 @@ class DirectHandler:
                 return None
         if query is None:
             return None
-        found, problems = request_params_to_args(self._path, path)
-        return None if problems else found | query
+        arguments = dict(query)
+        for field in self._path:
+            arguments[field.name], problems = field.validate(path.get(field.alias), {}, loc=("path", field.alias))
+            if problems:
+                return None
+        return arguments
 
     async def answer(self, arguments: Arguments, written: WrittenAnswers, request: Request) -> Response:
         """Call the handler.
