@@ -201,13 +201,7 @@ class ServiceRoute(APIRoute):
         return response
 
     async def _handle(self, request: Request, deadline: Deadline, handle: Handle) -> Response:
-        most = self._max_body
-        if callable(most):
-            most = most(people_of(request).data, request.scope)
-        receive = _limited(deadline.without(request.receive), most)
-        if request.method in _WITH_BODY:
-            encoding = request.headers.get("content-encoding", "identity")
-            receive = receive if encoding == "identity" else decompressed(receive, encoding, most)
+        receive = request.receive if self.direct is not None else self._limited(request, deadline)
         call = Call(request.scope, receive)
         if self._needs_login:
             call.scope["caller"] = caller = await authenticate(call, self._scope)
@@ -220,6 +214,17 @@ class ServiceRoute(APIRoute):
         fingerprint = Fingerprint(call.scope, call.receive)
         hashed = Call(call.scope, fingerprint.receive)
         return await answer_once(call.data.idempotency, call.user_id, key, fingerprint, partial(handle, hashed))
+
+    def _limited(self, request: Request, deadline: Deadline) -> Receive:
+        """The messages of a request whose body may be read: up to its limit, decompressed, and in the client's time."""
+        most = self._max_body
+        if callable(most):
+            most = most(people_of(request).data, request.scope)
+        receive = _limited(deadline.without(request.receive), most)
+        if request.method in _WITH_BODY:
+            encoding = request.headers.get("content-encoding", "identity")
+            receive = receive if encoding == "identity" else decompressed(receive, encoding, most)
+        return receive
 
 
 def creates_something(methods: Iterable[str], options: Mapping[str, Any], *, needs_login: bool) -> bool:

@@ -7,7 +7,9 @@ would print them, and importing structlog would take longer than the rest of a s
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from inspect import currentframe
+from pathlib import Path
 from typing import Any
 
 FIELDS = "event_fields"
@@ -44,13 +46,21 @@ class Log:
         # the caller is kept: our own one, held by a variable of its own, would wait for the garbage collector.
         caller: Any = currentframe().f_back.f_back  # type: ignore[union-attr]  # There are some.
         code, exc_info = caller.f_code, None if error is None else (type(error), error, error.__traceback__)
-        logger.handle(
-            logger.makeRecord(
-                *(logger.name, level, code.co_filename, caller.f_lineno, event, (), exc_info),
-                func=code.co_name,
-                extra={FIELDS: fields},
-            )
+        # The path is put in later, because a record that gets one takes it apart each time.
+        record = logger.makeRecord(
+            *(logger.name, level, "", caller.f_lineno, event, (), exc_info),
+            func=code.co_name,
+            extra={FIELDS: fields},
         )
+        record.pathname = code.co_filename
+        record.filename, record.module = _names_in(code.co_filename)
+        logger.handle(record)
+
+
+@lru_cache(maxsize=1024)
+def _names_in(path: str) -> tuple[str, str]:
+    """The names of the file and of the module, as a record has them."""
+    return Path(path).name, Path(path).stem
 
 
 def get_log(name: str) -> Log:

@@ -6,6 +6,7 @@ The token is in none of them but ``NewSession``, which is handed out once, and n
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -32,7 +33,13 @@ class ActiveSession(View):
     @property
     def actor(self) -> Actor:
         """Who acts in this session, as services ask for it."""
-        return Actor.user(self.user_id, self.role)
+        return _actor(self.user_id, self.role)
+
+
+@lru_cache(maxsize=4096)
+def _actor(user_id: UUID, role: UserRole) -> Actor:
+    """Make an actor once for many requests: it checks what it gets."""
+    return Actor.user(user_id, role)
 
 
 class NewSession(View):

@@ -10,7 +10,7 @@ what changes something is also refused when the browser says that it comes from 
 # Annotations are evaluated at once: FastAPI before 0.124 does not resolve those of objects that are called.
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, NamedTuple, Self, cast
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -59,8 +59,7 @@ class People:
     origins_with_cookies: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """An authenticated user.
 
     ``session`` is None for those who come without one; what concerns the session itself is refused to them. ``api_key``
@@ -89,7 +88,7 @@ class Caller:
 
 def people_of(request: Request) -> People:
     """What the routes work with."""
-    people: People = request.app.state.people
+    people: People = request.scope["app"].state.people
     return people
 
 
