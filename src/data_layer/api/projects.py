@@ -229,7 +229,7 @@ async def versions(
     following = last if last > 1 else None
     link_to_next(call, response, before=following)
     # Not validated again, which would put the same views into another tuple.
-    return VersionPage.model_construct(versions=found, next=following)
+    return VersionPage.model_construct(versions=tuple(found), next=following)
 
 
 @routes.get("/{project_id}/versions/{number}", summary="Read a version with its code", errors=[404, 422])

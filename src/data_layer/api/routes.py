@@ -37,7 +37,7 @@ from data_layer.schemas.sessions import ActiveSession
 from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import Caller, People, authenticate, people_of
 from data_layer.web.compression import decompressed
-from data_layer.web.deadlines import Deadline, patience_until, seconds_for
+from data_layer.web.deadlines import Deadline, patience_until, seconds_for, within
 from data_layer.web.direct import DirectHandler, Handle
 from data_layer.web.downloads import only_head
 from data_layer.web.errors import described
@@ -191,8 +191,7 @@ class ServiceRoute(APIRoute):
         seconds = seconds_for(people.data.settings.service, takes_long=self._takes_long)
         if self._is_shed_last:
             set_patience(patience_until(seconds))
-        async with Deadline(seconds) as deadline:
-            response = await self._handle(request, deadline, handle)
+        response = await within(seconds, partial(self._handle, request, handle))
         # What people see of themselves stays out of every cache, unless the handler says otherwise.
         if not any(name == b"cache-control" for name, _ in response.raw_headers):
             response.raw_headers.append(_NEVER_STORED)
@@ -200,7 +199,7 @@ class ServiceRoute(APIRoute):
             await only_head(response)
         return response
 
-    async def _handle(self, request: Request, deadline: Deadline, handle: Handle) -> Response:
+    async def _handle(self, request: Request, handle: Handle, deadline: Deadline) -> Response:
         receive = request.receive if self.direct is not None else self._limited(request, deadline)
         call = Call(request.scope, receive)
         if self._needs_login:

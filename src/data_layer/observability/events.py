@@ -53,7 +53,8 @@ def _event_of(record: logging.LogRecord) -> Event:
     if (request := current_correlation_id()) is not None:
         event["correlation_id"] = fields.pop("correlation_id", request)
     event |= current_trace_fields()
-    event |= {f"{name}_" if name in event or name in _STAMPED else name: value for name, value in fields.items()}
+    taken = (event.keys() | _STAMPED) & fields.keys()
+    event |= {f"{name}_" if name in taken else name: value for name, value in fields.items()} if taken else fields
     if record.exc_info and record.exc_info[1] is not None:
         event["exception"] = _describe_exception(record.exc_info[1])
     if record.stack_info:

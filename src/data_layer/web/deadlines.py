@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
+from types import TracebackType, coroutine
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from data_layer.context import Patience, Priority
 from data_layer.errors import DeadlineExceededError
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive
 
     from data_layer.settings.service import ServiceSettings
+
+Result = TypeVar("Result")
 
 ORDINARY = Patience(Priority.ORDINARY)
 """How requests wait whose callers repeat them."""
@@ -43,15 +47,16 @@ class Deadline:
         advice: what the caller is advised to do when it is over.
     """
 
-    __slots__ = ("_advice", "_is_over", "_limit", "_seconds")
+    __slots__ = ("_advice", "_is_paused", "_limit", "_seconds")
 
     def __init__(self, seconds: float | None, advice: str = _ADVICE) -> None:
         self._seconds = seconds
         self._advice = advice
-        self._is_over = False
-        self._limit = asyncio.timeout(seconds)
+        self._is_paused = False
+        self._limit: asyncio.Timeout | None = None
 
     async def __aenter__(self) -> Self:
+        self._limit = asyncio.timeout(None if self._is_paused else self._seconds)
         await self._limit.__aenter__()
         return self
 
@@ -63,9 +68,10 @@ class Deadline:
         Raises:
             DeadlineExceededError: it was cancelled because its time was over.
         """
-        self._is_over = True
+        limit, self._limit = self._limit, None
         try:
-            await self._limit.__aexit__(kind, error, traceback)
+            if limit is not None:
+                await limit.__aexit__(kind, error, traceback)
         except TimeoutError:
             raise DeadlineExceededError(
                 f"the request was cancelled after {self._seconds:g} s; {self._advice}"
@@ -87,5 +93,46 @@ class Deadline:
         return receive_in_time
 
     def _run_until(self, moment: float | None) -> None:
-        if not (self._is_over or self._limit.expired()):
+        self._is_paused = moment is None
+        if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(moment)
+
+
+async def within(seconds: float | None, work: Callable[[Deadline], Coroutine[Any, Any, Result]]) -> Result:
+    """Return what work returns, which is cancelled when its time is over.
+
+    Its time begins when it waits for something. Most reads never do, because the cache answers, and need no timer.
+
+    Args:
+        seconds: its time; None: any.
+        work: begins it.
+
+    Raises:
+        DeadlineExceededError: its time was over.
+    """
+    deadline = Deadline(seconds)
+    working = work(deadline)
+    try:
+        waits_for = working.send(None)
+    except StopIteration as ended:
+        result: Result = ended.value
+        return result
+    async with deadline:
+        return await _rest_of(working, waits_for)
+
+
+@coroutine
+def _rest_of(work: Coroutine[Any, Any, Result], waits_for: Any) -> Generator[Any, Any, Result]:
+    """What a coroutine still does that was started and waits for something, as ``yield from`` would have it."""
+    while True:
+        try:
+            got = yield waits_for
+        except BaseException as error:  # noqa: BLE001  (a cancellation, too, is for what waits)
+            step: Callable[[], Any] = partial(work.throw, error)
+        else:
+            step = partial(work.send, got)
+        try:
+            waits_for = step()
+        except StopIteration as ended:
+            result: Result = ended.value
+            return result

@@ -41,6 +41,8 @@ class TrustedProxies:
         """Whether a peer is one of the proxies; None is one without an address."""
         if peer is None:
             return self._trusts_sockets
+        if not self._networks:
+            return False
         address = _address(peer)
         return address is not None and any(address in network for network in self._networks)
 
