@@ -4,6 +4,9 @@ Both are one worker on loopback behind the same server with the same settings, a
 ``wrk``). Rounds alternate, so that a disturbance meets both; each round of the service is compared with the bare one
 beside it, and the median of the comparisons counts. Processor time is that of the server, without wrk's: what else the
 machine does disturbs it less than it does the rate. The service logs and counts every request as it does in production.
+
+At the end two workers are asked by twice as many connections. On a machine whose processors they share with wrk the
+rate cannot double, so what counts is the processor time a request, which must not grow, and that both get their share.
 """
 
 from __future__ import annotations
@@ -46,17 +49,18 @@ console = Console()
 
 
 class Server(NamedTuple):
-    """One of the two: its port and its process."""
+    """One of the two: its port and its processes."""
 
     port: int
-    process: int
+    processes: tuple[int, ...]
 
 
 class Measured(NamedTuple):
-    """Requests a second, and microseconds of processor time of the server for each."""
+    """Requests a second, microseconds of processor time of the server for each, and the busiest process's share."""
 
     rate: float
     microseconds: float
+    share: float
 
 
 class Case(NamedTuple):
@@ -93,8 +97,8 @@ def serve_bare(port: int, cases: list[Case]) -> None:
 
 
 @contextmanager
-def service(folder: Path, settings: Settings) -> Iterator[Server]:
-    """``data-layer start`` in a process of its own."""
+def service(folder: Path, settings: Settings, workers: int = 1) -> Iterator[Server]:
+    """``data-layer start`` in a process of its own, or in several."""
     assert settings.database.database_url
     assert settings.redis.redis_url
     port = free_port()
@@ -105,6 +109,7 @@ def service(folder: Path, settings: Settings) -> Iterator[Server]:
         "LOCAL_STORAGE_PATH": str(folder / "uploads"),
         "PORT": str(port),
         "METRICS_PORT": str(free_port()),
+        "WORKERS": str(workers),
         # Counted, but never reached.
         "REQUEST_LIMIT_PERSON": "100000000",
         "REQUEST_LIMIT_ADDRESS": "100000000",
@@ -113,10 +118,20 @@ def service(folder: Path, settings: Settings) -> Iterator[Server]:
     with (folder / "service.jsonl").open("w") as log:
         process = subprocess.Popen([str(program), "start"], cwd=folder, env=environment, stdout=log, stderr=log)
         try:
-            yield Server(port, process.pid)
+            yield Server(port, (process.pid,) if workers == 1 else workers_of(process.pid, workers))
         finally:
             process.terminate()
             process.wait(60)
+
+
+def workers_of(supervisor: int, number: int) -> tuple[int, ...]:
+    """The processes that serve, once all of them have begun."""
+    for _ in range(300):
+        found = tuple(map(int, Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()))
+        if len(found) == number:
+            return found
+        time.sleep(0.1)
+    raise SystemExit("the workers did not start in time")
 
 
 @contextmanager
@@ -127,7 +142,7 @@ def bare_service(cases: list[Case]) -> Iterator[Server]:
     process.start()
     assert process.pid
     try:
-        yield Server(port, process.pid)
+        yield Server(port, (process.pid,))
     finally:
         process.terminate()
         process.join()
@@ -160,8 +175,12 @@ async def find_cases(port: int, paths: dict[str, str], token: str) -> list[Case]
     return cases
 
 
-def processor_seconds(process: int) -> float:
-    """The processor time of a process until now, of all its threads."""
+def processor_seconds(server: Server) -> list[float]:
+    """The processor time of each process until now, of all its threads."""
+    return [seconds_of(process) for process in server.processes]
+
+
+def seconds_of(process: int) -> float:
     user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
@@ -171,16 +190,17 @@ def ask(server: Server, case: Case, seconds: float, connections: int) -> Measure
     headers = [part for name, value in case.headers.items() for part in ("-H", f"{name}: {value}")]
     url = f"http://127.0.0.1:{server.port}{case.path}"
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", *headers, url]
-    before = processor_seconds(server.process)
+    before = processor_seconds(server)
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    used = processor_seconds(server.process) - before
+    used = [after - earlier for after, earlier in zip(processor_seconds(server), before, strict=True)]
     unexpected = UNEXPECTED.search(output)
     if (case.status >= 400) != (unexpected is not None):
         raise SystemExit(f"{case.name}: not the answers that were expected\n{output}")
     rate, number = RATE.search(output), NUMBER.search(output)
     assert rate
     assert number
-    return Measured(float(rate[1]), used / int(number[1]) * 1e6)
+    share = max(used) / sum(used) if sum(used) else 1.0
+    return Measured(float(rate[1]), sum(used) / int(number[1]) * 1e6, share)
 
 
 def compare(case: Case, ours: Server, bare: Server, options: argparse.Namespace) -> list[str]:
@@ -235,6 +255,9 @@ async def run(options: argparse.Namespace) -> None:
                 with bare_service(cases) as bare:
                     await until_ready(bare.port, cases[0].path)
                     await asyncio.to_thread(report, cases, ours, bare, options)
+                with service(folder, settings, workers=2) as two:
+                    await until_ready(two.port, "/livez")
+                    await asyncio.to_thread(report_growth, cases[0], ours, two, options)
 
 
 def report(cases: list[Case], ours: Server, bare: Server, options: argparse.Namespace) -> None:
@@ -249,6 +272,23 @@ def report(cases: list[Case], ours: Server, bare: Server, options: argparse.Name
         table.add_row(case.name, f"{len(case.body):,}", *compare(case, ours, bare, options))
     console.print(table)
     console.print(f"{options.rounds} rounds in {time.perf_counter() - started:.0f} s; µs of processor time a request")
+
+
+def report_growth(case: Case, one: Server, two: Server, options: argparse.Namespace) -> None:
+    """By how much two workers, each on a processor of its own, answer more than one."""
+    rounds: list[tuple[Measured, Measured]] = []
+    for number in range(-1, options.rounds):
+        alone = ask(one, case, options.seconds, options.connections)
+        both = ask(two, case, options.seconds, 2 * options.connections)
+        if number >= 0:
+            rounds.append((alone, both))
+    growth = statistics.median(alone.microseconds / both.microseconds / both.share for alone, both in rounds)
+    rate = statistics.median(both.rate / alone.rate for alone, both in rounds)
+    share = statistics.median(both.share for _, both in rounds)
+    console.print(
+        f"two workers: {growth:.2f} times as many by processor time, of which the busier one has {share:.0%}; "
+        f"{rate:.2f} times the rate here"
+    )
 
 
 def main() -> None:
