@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import TextClause, text
@@ -20,6 +21,7 @@ from data_layer.repositories.sessions import FoundSession, SessionRepository
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.sessions import NewSession
 from data_layer.services.sessions import SessionCopies, activity
+from data_layer.services.sessions.near_copies import NearCopies
 from tests.services.sessions.support import Process, World, movable_time, start_process
 from tests.support import make_user
 
@@ -157,3 +159,18 @@ async def test_activity_is_written_while_the_process_runs(
 async def scalar(data: DataLayer, statement: TextClause) -> int:
     async with data.transaction() as tx:
         return int((await tx.execute(statement)).scalar_one())
+
+
+def test_a_refusal_lasts_for_a_moment_and_until_a_session_changes() -> None:
+    copies = NearCopies()
+    copies.refuse("unknown", until=10.25)
+    assert copies.refuses("unknown", 10.0)
+    assert not copies.refuses("another", 10.0)
+    assert not copies.refuses("unknown", 10.25)
+    copies.refuse("unknown", until=20.25)
+    copies.forget([UUID(int=1)])
+    assert not copies.refuses("unknown", 20.0)
+    for number in range(5_000):
+        copies.refuse(str(number), until=30.0)
+    assert copies.refuses("4999", 29.0)
+    assert not copies.refuses("0", 29.0)

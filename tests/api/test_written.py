@@ -1,0 +1,60 @@
+"""The JSON of large answers is made once for the same values, and never taken for that of others."""
+
+from __future__ import annotations
+
+from data_layer.schemas.base import Value
+from data_layer.web.written import WrittenAnswers
+
+LARGE = 5_000
+
+
+class Page(Value):
+    """A page of texts."""
+
+    texts: tuple[str, ...]
+    next: int | None
+
+
+class Writer:
+    """Counts what it writes."""
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    def __call__(self, value: Value) -> bytes:
+        self.written += 1
+        return value.model_dump_json().encode()
+
+
+def page_of(texts: tuple[str, ...], following: int | None = None) -> Page:
+    return Page.model_construct(texts=texts, next=following)
+
+
+def test_the_same_fields_are_written_once() -> None:
+    answers, write, texts = WrittenAnswers(), Writer(), ("x" * LARGE,)
+    first = answers.json(page_of(texts), write)
+    assert answers.json(page_of(texts), write) is first
+    assert write.written == 1
+    assert answers.json(page_of(texts, 7), write).endswith(b'"next":7}')
+
+
+def test_what_is_gone_is_not_taken_for_what_has_its_address() -> None:
+    answers, write = WrittenAnswers(), Writer()
+    for number in range(500):
+        page = page_of((f"{number}" * LARGE,))
+        assert answers.json(page, write) == page.model_dump_json().encode()
+
+
+def test_its_room_is_bounded_and_small_answers_take_none() -> None:
+    answers, write = WrittenAnswers(10 * LARGE), Writer()
+    pages = [page_of((f"{number}" * LARGE,)) for number in range(10)]
+    small = page_of(("x",))
+    for page in (*pages, small):
+        answers.json(page, write)
+    write.written = 0
+    answers.json(pages[-1], write)
+    assert write.written == 0
+    answers.json(pages[0], write)
+    answers.json(small, write)
+    answers.json(page_of(("x" * 10 * LARGE,)), write)
+    assert write.written == 3
