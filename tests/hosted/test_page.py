@@ -229,7 +229,7 @@ async def test_a_fault_of_ours_is_not_called_a_missing_design_system(
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE", "OPTIONS"])
 async def test_preflights(client: httpx.AsyncClient, method: str) -> None:
     asked = {
         "origin": ORIGIN,

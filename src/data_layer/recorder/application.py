@@ -232,7 +232,10 @@ class RecordedApplication:
 
     async def _answer_person(self, actor: Actor, request: Request) -> Response:
         if _is_below(request.url.path, DESIGNS_PATH):
-            return await answer_designs(self._data, actor, request)
+            response = await answer_designs(self._data, actor, request)
+            # As theirs: the page may come from another port, such as Vite's. Pages of other hosts do not get here.
+            response.headers["access-control-allow-origin"] = "*"
+            return response
         return await answer_projects(self._data, actor, request)
 
     async def _page_file(self, _actor: Actor, request: Request) -> Response | None:

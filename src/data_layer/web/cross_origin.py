@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from data_layer.settings.service import ServiceSettings
 
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _REQUEST_HEADERS = (
     "authorization",
     "content-encoding",
