@@ -41,6 +41,8 @@ ATTACK = (
 expect.set_options(timeout=30_000)  # On a busy machine five seconds are not enough for a frame.
 HIDDEN_IN_TABLES = """[...document.querySelectorAll(".stacks")]
     .filter(table => table.parentElement.scrollWidth > table.parentElement.clientWidth).map(table => table.outerHTML)"""
+TOO_LONG = """[...document.querySelectorAll("main .button")]
+    .filter(button => button.scrollWidth > button.clientWidth + 1).map(button => button.textContent.trim())"""
 NARROW: dict[str, Any] = {"viewport": {"width": 360, "height": 740}}
 PAGE = "<!doctype html><title>T</title><body><h1>NUMBER</h1><script>document.body.dataset.ran = 1</script>"
 
@@ -387,6 +389,18 @@ async def inspect_every_page(browser: Browser, base: str, project: str, hostile:
             await admin_.page.locator(f"form[action='/console/admin/{form}'] button").first.click()
             await expect(admin_.page.locator(".progress dl")).to_be_visible()
             await admin_.inspect_this(form)
+    for width in (360, 1280):
+        async with person(browser, base, viewport={"width": width, "height": 800}, locale="de-DE") as boss:
+            await boss.log_in("admin@example.com")
+            await see_that_words_fit(boss, width, *(path for path in paths if "/projects/" not in path))
+
+
+async def see_that_words_fit(somebody: Person, width: int, *paths: str) -> None:
+    """German words are longer than English ones, for which the pages were made."""
+    for path in paths:
+        await somebody.go(path)
+        assert await somebody.page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert await somebody.page.evaluate(TOO_LONG) == [], path
 
 
 async def follow_live(data: DataLayer, browser: Browser, base: str, project: str, owner: Actor) -> None:

@@ -209,6 +209,7 @@ class PageCall(Request):
             thing: to what, so that it can be undone.
         """
         values = {name: str(value) for name, value in (("done", done), ("id", thing)) if value is not None}
+        path = path.removesuffix("?")
         separator = "&" if "?" in path else "?"
         return RedirectResponse(path + (separator + urlencode(values) if values else ""), 303)
 
