@@ -347,3 +347,15 @@ async def test_four_bodies_of_33_mib_at_once(back_end: BackEnd, data: DataLayer)
     assert "missing_files" not in generation.inputs
     [film] = [file for file in kept if file.content_type == "video/mp4"]
     assert await data.files.download(film.id, owner_id=owner_id) == video
+
+
+@pytest.mark.slow
+async def test_the_largest_video_comes_twice_in_a_body(back_end: BackEnd, data: DataLayer) -> None:
+    """20 MB in the prompt and once more by itself: more than 50 MiB in Base64."""
+    content = b"\0\0\0\x18ftypmp42" + random.Random(1).randbytes(20 * 10**6)
+    video = "data:video/mp4;base64," + base64.b64encode(content).decode()
+    messages = [SYSTEM_MESSAGE, image_message([video], "Make it")]
+    await back_end.store("one", 1, messages, page_code("a"), input_mode="video", video_data_url=video)
+    project_id, [generation] = await tree_of(data, back_end.user_id)
+    [file] = await data.files.list(owner_id=UUID(back_end.user_id), attached_to=Attachment(project_id=project_id))
+    assert (file.size, generation.inputs["files"]) == (len(content), [str(file.id)])

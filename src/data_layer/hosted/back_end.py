@@ -60,7 +60,7 @@ _IMAGES_SECONDS = 7.0
 _ASSET_HELD_SECONDS = PATIENCE[STORE_IMAGE_DATA] - 5
 _ATTEMPTS = 3
 _UNTIL_TAKEN = timedelta(hours=1)
-_MOST_BYTES = 8 * protocol.STORE_BYTES
+_MOST_BYTES = 288 * 2**20
 """Of all bodies and images in memory; further calls wait before they are read."""
 _MOST_KNOWN = 1000
 _VIDEO_TYPES = frozenset({"video/mp4", "video/webm"})

@@ -24,8 +24,8 @@ from data_layer.services.transfer.conversations import Prompt, read_model
 SOURCE = "hosted"
 """The name of the application where generations come from."""
 
-STORE_BYTES = 36 * 2**20
-"""Of the body of /generations/store: images and a video, in Base64 within JSON within JSON."""
+STORE_BYTES = 64 * 2**20
+"""Of the body of /generations/store: a video of 20 MB twice, in the prompt and by itself, in Base64."""
 ASSET_BYTES = 28 * 2**20
 """Of the body of /assets/store_image_data: 20 MiB in Base64."""
 ASSET_TYPES = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})

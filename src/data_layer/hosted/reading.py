@@ -1,6 +1,6 @@
 """Large bodies, read off the event loop: JSON, a prompt that is JSON in a text of it, images in Base64 in that.
 
-A body may have 36 MiB, and four of one request come at once, with the same images. So two at most are taken apart at a
+A body may have 64 MiB, and four of one request come at once, with the same images. So two at most are taken apart at a
 time, what was taken apart is let go, and equal images are one object for as long as any call works with them.
 """
 
