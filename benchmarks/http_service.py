@@ -118,17 +118,19 @@ def service(folder: Path, settings: Settings, workers: int = 1) -> Iterator[Serv
     with (folder / "service.jsonl").open("w") as log:
         process = subprocess.Popen([str(program), "start"], cwd=folder, env=environment, stdout=log, stderr=log)
         try:
-            yield Server(port, (process.pid,) if workers == 1 else workers_of(process.pid, workers))
+            yield Server(
+                port, (process.pid,) if workers == 1 else workers_of(process.pid, workers, folder / "service.jsonl")
+            )
         finally:
             process.terminate()
             process.wait(60)
 
 
-def workers_of(supervisor: int, number: int) -> tuple[int, ...]:
+def workers_of(supervisor: int, number: int, log: Path) -> tuple[int, ...]:
     """The processes that serve, once all of them have begun."""
     for _ in range(300):
         found = tuple(map(int, Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()))
-        if len(found) == number:
+        if log.read_text().count('"worker_ready"') == number == len(found):
             return found
         time.sleep(0.1)
     raise SystemExit("the workers did not start in time")
@@ -152,11 +154,12 @@ async def until_ready(port: int, path: str) -> None:
     async with httpx.AsyncClient() as client:
         for _ in range(300):
             try:
-                await client.get(f"http://127.0.0.1:{port}{path}")
+                answer = await client.get(f"http://127.0.0.1:{port}{path}")
             except httpx.TransportError:
-                await asyncio.sleep(0.1)
-            else:
+                answer = None
+            if answer is not None and answer.status_code < 500:
                 return
+            await asyncio.sleep(0.1)
     raise SystemExit("a server did not become ready in time")
 
 
@@ -250,13 +253,13 @@ async def run(options: argparse.Namespace) -> None:
                 _env_file=None,
             )
             with service(folder, settings) as ours:
-                await until_ready(ours.port, "/livez")
+                await until_ready(ours.port, "/readyz")
                 cases = await find_cases(ours.port, paths, token)
                 with bare_service(cases) as bare:
                     await until_ready(bare.port, cases[0].path)
                     await asyncio.to_thread(report, cases, ours, bare, options)
                 with service(folder, settings, workers=2) as two:
-                    await until_ready(two.port, "/livez")
+                    await until_ready(two.port, "/readyz")
                     await asyncio.to_thread(report_growth, cases[0], ours, two, options)
 
 
