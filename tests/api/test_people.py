@@ -209,6 +209,25 @@ async def test_profile_and_preferences(client: httpx.AsyncClient, data: DataLaye
         assert code_of(answer) == (422, "request_invalid")
 
 
+async def test_a_change_of_the_own_account_may_name_what_was_read(client: httpx.AsyncClient, data: DataLayer) -> None:
+    await make_account(data)
+    session = await log_in(client)
+    read = (await client.get("/v1/accounts/me", headers=session)).headers["etag"]
+    seen = session | {"if-match": read}
+    changed = await client.patch("/v1/accounts/me", json={"display_name": "Annie"}, headers=seen)
+    assert (changed.status_code, changed.headers["etag"] == read) == (200, False)
+    for path, body in (("", {"display_name": "Anna"}), ("/preferences", {"preferences": {"theme": "dark"}})):
+        late = await client.patch(f"/v1/accounts/me{path}", json=body, headers=seen)
+        assert code_of(late) == (412, "changed_meanwhile")
+        wrong = await client.patch(f"/v1/accounts/me{path}", json=body, headers=session | {"if-match": '"x"'})
+        assert wrong.status_code == 412
+    now = await client.get("/v1/accounts/me", headers=session)
+    assert (now.json()["display_name"], now.headers["etag"]) == ("Annie", changed.headers["etag"])
+    newest = session | {"if-match": now.headers["etag"]}
+    done = await client.patch("/v1/accounts/me/preferences", json={"preferences": {"a": 1}}, headers=newest)
+    assert (done.status_code, done.headers["etag"] == now.headers["etag"]) == (200, False)
+
+
 async def test_own_sessions(client: httpx.AsyncClient, data: DataLayer) -> None:
     await make_account(data)
     first, second, third = [await log_in(client) for _ in range(3)]

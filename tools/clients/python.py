@@ -350,7 +350,7 @@ def _value(parameter: Parameter) -> str:
 def _parameter(types: Types, described: Schema) -> Parameter:
     name = described["name"].lower().replace("-", "_")
     kind = types.of(described["schema"])
-    if name == "if_match":
+    if name == "if_match" and described.get("required"):
         return Parameter(name, described["name"], "str | None", None)
     if described.get("required"):
         return Parameter(name, described["name"], kind, None)

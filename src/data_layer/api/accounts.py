@@ -25,6 +25,7 @@ from data_layer.schemas.users import ProfileChanges, UserFull
 from data_layer.services.accounts.addresses import login_name
 from data_layer.services.request_limits import RequestKind
 from data_layer.web.authentication import COOKIE, REGISTRATION_COOKIE, RegistrationProof, refuse_other_sites
+from data_layer.web.conditions import moment_if_sent, moment_tag
 
 _PROOF_SECONDS = 86_400  # As long as the mailed token.
 _COOKIE: dict[str, Any] = {"secure": True, "httponly": True, "samesite": "strict"}
@@ -115,21 +116,30 @@ async def reset(call: Call, body: PasswordReset) -> None:
 
 
 @routes.get("/me", summary="Read the own account", scope=ApiScope.READ)
-async def show(call: Call) -> UserFull:
-    """What its owner sees of it."""
-    return await call.data.accounts.get(call.actor, call.user_id)
+async def show(call: Call, response: Response) -> UserFull:
+    """What its owner sees of it. ``ETag`` is what a change may name."""
+    return _tagged(response, await call.data.accounts.get(call.actor, call.user_id))
 
 
-@routes.patch("/me", summary="Change the own profile", errors=[409])
-async def change(call: Call, body: ProfileChanges) -> UserFull:
-    """What is not given stays."""
-    return await call.data.accounts.update_profile(call.actor, call.user_id, body)
+@routes.patch("/me", summary="Change the own profile", errors=[409, 412])
+async def change(call: Call, response: Response, body: ProfileChanges) -> UserFull:
+    """What is not given stays. ``If-Match`` is heeded where it is sent."""
+    expected = moment_if_sent(call.headers)
+    changed = await call.data.accounts.update_profile(call.actor, call.user_id, body, expected=expected)
+    return _tagged(response, changed)
 
 
-@routes.patch("/me/preferences", summary="Change the own preferences", errors=[409])
-async def change_preferences(call: Call, body: Preferences) -> UserFull:
-    """They are merged as JSON Merge Patch does it (RFC 7396): null removes."""
-    return await call.data.accounts.update_preferences(call.actor, call.user_id, body.preferences)
+@routes.patch("/me/preferences", summary="Change the own preferences", errors=[409, 412])
+async def change_preferences(call: Call, response: Response, body: Preferences) -> UserFull:
+    """They are merged as JSON Merge Patch does it (RFC 7396): null removes. ``If-Match`` is heeded where it is sent."""
+    expected = moment_if_sent(call.headers)
+    changed = await call.data.accounts.update_preferences(call.actor, call.user_id, body.preferences, expected=expected)
+    return _tagged(response, changed)
+
+
+def _tagged(response: Response, account: UserFull) -> UserFull:
+    response.headers["etag"] = moment_tag(account.updated_at)
+    return account
 
 
 @routes.post("/me/password", summary="Change the own password", status_code=204, errors=[409, 429])

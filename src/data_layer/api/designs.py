@@ -12,7 +12,7 @@ from data_layer.api.request_models import Body
 from data_layer.api.routes import CONTENT, Call, Routes
 from data_layer.schemas.base import Value
 from data_layer.schemas.designs import DesignSystemChanges, DesignSystemView
-from data_layer.web.conditions import moment_tag, require_moment
+from data_layer.web.conditions import moment_if_sent, moment_tag, require_moment
 
 _TEXT_BODY = 2**20
 """Bytes: 128 KiB of text, of which JSON may write each character as six."""
@@ -71,8 +71,7 @@ async def change(call: Call, response: Response, design_id: UUID, body: DesignSy
 @routes.delete("/{design_id}", summary="Delete a design system", status_code=204, errors=[404, 412])
 async def delete(call: Call, design_id: UUID) -> None:
     """Generations that used it keep their own copy of its text. ``If-Match`` is heeded where it is sent."""
-    expected = require_moment(call.headers) if "if-match" in call.headers else None
-    await call.data.designs.delete(call.actor, design_id, expected=expected)
+    await call.data.designs.delete(call.actor, design_id, expected=moment_if_sent(call.headers))
 
 
 def _tagged(response: Response, design: DesignSystemView) -> DesignSystemView:

@@ -16,6 +16,8 @@ read and outside FastAPI's dependencies: it costs one look into a dictionary ins
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
@@ -70,6 +72,29 @@ _IF_MATCH: dict[str, Any] = {
     "description": "The ETag of what was read, so that nobody else's change is lost.",
     "schema": {"type": "string"},
 }
+
+_IF_MATCH_HEEDED = _IF_MATCH | {"required": False, "description": "The ETag of what was read; heeded where it is sent."}
+
+
+class Deprecation(NamedTuple):
+    """A route that will be taken away: each answer that succeeds says so.
+
+    Attributes:
+        since: from when on it should not be used (``Deprecation``, RFC 9745).
+        ends: when it is taken away (``Sunset``, RFC 8594).
+        instead: the path of what stands in its place (``Link`` with ``successor-version``).
+    """
+
+    since: datetime
+    ends: datetime
+    instead: str | None = None
+
+    def announce(self, response: Response) -> None:
+        """Add the headers to an answer."""
+        response.headers["deprecation"] = f"@{self.since.timestamp():.0f}"
+        response.headers["sunset"] = format_datetime(self.ends.astimezone(UTC), usegmt=True)
+        if self.instead is not None:
+            response.headers.append("link", f'<{self.instead}>; rel="successor-version"')
 
 
 class Call(Request):
@@ -132,6 +157,7 @@ class ServiceRoute(APIRoute):
         counted: the kind of request of which a network may send so many; for routes that need no login.
         is_shed_last: whether its callers do not repeat what is refused, so that it is held for longer and refused last.
         takes_long: whether it has no deadline (REQUEST_DEADLINE).
+        deprecation: that it will be taken away.
         options: those of FastAPI.
     """
 
@@ -146,18 +172,20 @@ class ServiceRoute(APIRoute):
         counted: RequestKind | None = None,
         is_shed_last: bool = False,
         takes_long: bool = False,
+        deprecation: Deprecation | None = None,
         **options: Any,
     ) -> None:
         self._scope = scope
         self._is_shed_last = is_shed_last
         self._takes_long = takes_long
+        self._deprecation = deprecation
         self._needs_login = needs_login
         self._counted = counted
         self._max_body = max_body
         self._literal = path.partition("{")[0]
         self._gives_way_to: frozenset[str] = frozenset()
         self._is_idempotent = creates_something(options.get("methods", ()), options, needs_login=needs_login)
-        super().__init__(path, endpoint, **options)
+        super().__init__(path, endpoint, deprecated=deprecation is not None or None, **options)
         self.direct = DirectHandler.of(self)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -195,6 +223,8 @@ class ServiceRoute(APIRoute):
         # What people see of themselves stays out of every cache, unless the handler says otherwise.
         if not any(name == b"cache-control" for name, _ in response.raw_headers):
             response.raw_headers.append(_NEVER_STORED)
+        if self._deprecation is not None:
+            self._deprecation.announce(response)
         if request.method == "HEAD" and isinstance(response, StreamingResponse):
             await only_head(response)
         return response
@@ -323,6 +353,8 @@ class Routes:
             extra = _with_parameter(extra, IDEMPOTENCY_KEY)
         if 428 in errors:
             extra = _with_parameter(extra, _IF_MATCH)
+        elif 412 in errors:
+            extra = _with_parameter(extra, _IF_MATCH_HEEDED)
         statuses = {429, 503, *errors} | (set() if takes_long else {504}) | ({401, 403} if needs_login else set())
         if options.get("status_code") == 204:
             options["response_model"] = None

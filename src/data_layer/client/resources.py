@@ -139,16 +139,18 @@ class AccountsCalls(Resource):
         last_name: str | Unset | None = UNSET,
         display_name: str | Unset | None = UNSET,
         avatar: str | Unset | None = UNSET,
+        if_match: str | None = None,
     ) -> UserFull:
         """Change the own profile.
 
-        What is not given stays.
+        What is not given stays. ``If-Match`` is heeded where it is sent.
         """
         return await self.transport.send(
             UserFull,
             Call(
                 "PATCH",
                 "/v1/accounts/me",
+                headers={"If-Match": if_match},
                 body={"first_name": first_name, "last_name": last_name, "display_name": display_name, "avatar": avatar},
             ),
         )
@@ -160,13 +162,20 @@ class AccountsCalls(Resource):
         """
         await self.transport.respond(Call("POST", "/v1/accounts/me/password", body={"current": current, "new": new}))
 
-    async def change_preferences(self, *, preferences: Mapping[str, Any]) -> UserFull:
+    async def change_preferences(self, *, preferences: Mapping[str, Any], if_match: str | None = None) -> UserFull:
         """Change the own preferences.
 
-        They are merged as JSON Merge Patch does it (RFC 7396): null removes.
+        They are merged as JSON Merge Patch does it (RFC 7396): null removes. ``If-Match`` is heeded where
+        it is sent.
         """
         return await self.transport.send(
-            UserFull, Call("PATCH", "/v1/accounts/me/preferences", body={"preferences": preferences})
+            UserFull,
+            Call(
+                "PATCH",
+                "/v1/accounts/me/preferences",
+                headers={"If-Match": if_match},
+                body={"preferences": preferences},
+            ),
         )
 
     async def delete(
@@ -204,7 +213,7 @@ class AccountsCalls(Resource):
     async def get(self) -> UserFull:
         """Read the own account.
 
-        What its owner sees of it.
+        What its owner sees of it. ``ETag`` is what a change may name.
         """
         return await self.transport.send(UserFull, Call("GET", "/v1/accounts/me"))
 
@@ -833,12 +842,14 @@ class DesignSystemsCalls(Resource):
             ),
         )
 
-    async def delete(self, design_id: UUID | str) -> None:
+    async def delete(self, design_id: UUID | str, *, if_match: str | None = None) -> None:
         """Delete a design system.
 
         Generations that used it keep their own copy of its text. ``If-Match`` is heeded where it is sent.
         """
-        await self.transport.respond(Call("DELETE", f"/v1/design-systems/{path_value(design_id)}"))
+        await self.transport.respond(
+            Call("DELETE", f"/v1/design-systems/{path_value(design_id)}", headers={"If-Match": if_match})
+        )
 
     async def get(self, design_id: UUID | str) -> DesignSystemView:
         """Read a design system.

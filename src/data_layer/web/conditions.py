@@ -85,6 +85,11 @@ def require_moment(headers: Mapping[str, str]) -> datetime:
     return _EPOCH + timedelta(microseconds=int(_matched(headers, _MOMENT, "t1767225600000000")))
 
 
+def moment_if_sent(headers: Mapping[str, str]) -> datetime | None:
+    """The same for what only its owner changes: without ``If-Match`` the last change wins."""
+    return require_moment(headers) if "if-match" in headers else None
+
+
 def _matched(headers: Mapping[str, str], tag: re.Pattern[str], example: str) -> str:
     given = headers.get("if-match")
     if given is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
 from data_layer.schemas.generation_stream import CodePatch, CodeState, FollowedEvent, StreamedEvent, VariantEnded
 from data_layer.schemas.generations import CodePiece, VariantEvent, VariantResult, WholeCode
 from data_layer.services.generations import following
+from data_layer.services.generations.followed import Position
 from data_layer.services.generations.live import live_key
 from tests.services.generations.conftest import Owner, let_leases_run_out, rows, started, stored_owner
 
@@ -322,6 +324,29 @@ async def test_a_reader_that_must_not_be_silent_gets_nothing_from_time_to_time(d
     for seconds in (0, -1.0, float("nan")):
         with pytest.raises(InvalidValueError, match="idle_seconds"):
             data.generations.follow(owner.actor, generation.id, idle_seconds=seconds)
+
+
+async def test_readers_that_are_one_person_are_checked_at_once(
+    data: DataLayer, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "CHECK_SECONDS", 0.4)
+    generation = await started(data, owner)
+    checks: list[float] = []
+
+    async def check() -> None:
+        checks.append(monotonic())
+
+    async def read() -> None:
+        followers = data._opened.generation_streams.followers
+        async with aclosing(followers.follow(generation.id, Position(), check, who="owner", idle_seconds=0.05)) as each:
+            while len(checks) < 50:
+                await anext(each)
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for _ in range(40):
+            group.create_task(read())
+    again = checks[40:]
+    assert again[-1] - again[0] > 0.09 * (len(again) - 1), "at most one in a tenth of a second"
 
 
 async def test_nothing_is_left_when_readers_leave(data: DataLayer, owner: Owner) -> None:

@@ -461,7 +461,7 @@ class GenerationService(Lineage):
 
         position = Position() if after is None else Position.parsed(after)
         return self._streams.followers.follow(
-            generation_id, position, check, idle_seconds=inf if idle_seconds is None else idle_seconds
+            generation_id, position, check, who=actor, idle_seconds=inf if idle_seconds is None else idle_seconds
         )
 
     async def select(self, actor: Actor, generation_id: UUID, variant: int) -> GenerationView:
