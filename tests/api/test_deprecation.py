@@ -39,7 +39,7 @@ async def do() -> Old:
 
 
 async def test_answers_name_the_end_and_the_successor(data: DataLayer) -> None:
-    app = create_app(data, [APIRouter(routes=routes.routes)])
+    app = create_app(data, [APIRouter(routes=[*routes.routes])])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
         for answer in (await client.get("/v1/old"), await client.head("/v1/old"), await client.post("/v1/old")):
             assert answer.status_code == 200
