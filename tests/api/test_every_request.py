@@ -377,6 +377,11 @@ def test_the_routes_are_found(world: World) -> None:
     assert {f"{method.upper()} {path}" for path, methods in described.items() for method in methods} <= names
 
 
+def is_of_somebody_else(operation: Operation, answer: Answer) -> bool:
+    """Whether an account was not deleted because the address of the body is not that of the caller."""
+    return operation.path == "/v1/accounts/me/delete" and names(answer, "email")
+
+
 async def test_valid_bodies_are_not_refused_for_their_form(world: World) -> None:
     """Otherwise the tests below would try nothing but the form."""
     for operation in world.operations:
@@ -384,8 +389,7 @@ async def test_valid_bodies_are_not_refused_for_their_form(world: World) -> None
             body = json.dumps(valid_body(operation)).encode()
             query = NEEDED_QUERIES.get(operation.name, b"")
             for answer in await world.both(Call(operation.method, path_of(operation), query, COMPLETE, body)):
-                # Whoever is deleted is not the one with the address of the body.
-                assert answer.status != 422 or operation.path == "/v1/accounts/me/delete", (operation, answer)
+                assert answer.status != 422 or is_of_somebody_else(operation, answer), (operation, answer)
 
 
 async def test_every_value_in_every_field(world: World) -> None:
@@ -397,7 +401,7 @@ async def test_every_value_in_every_field(world: World) -> None:
                 query = NEEDED_QUERIES.get(operation.name, b"")
                 call = Call(operation.method, path_of(operation), query, COMPLETE, body.encode())
                 answer = await world.ask_logged_in(call)
-                if answer.status == 422 and not names(answer, name):
+                if answer.status == 422 and not (names(answer, name) or is_of_somebody_else(operation, answer)):
                     world.faults.append(f"{name} is not named: {call.shown()} -> {answer.body!r}")
     world.finish()
 
