@@ -96,6 +96,10 @@ async def test_a_project_is_opened_with_all_its_versions_and_edited_further(
             ("", "error"),
         ]
         assert child["variants"][1]["errorMessage"] == "variant 1 failed"
+        # Only there can another variant be chosen, and only there nothing warns of an older version.
+        assert (root["isCommitted"], child["isCommitted"]) == (True, False)
+        assert project["latestCommitHash"] == project["head"]
+        await page.evaluate("pageState.project.updateSelectedVariantIndex(pageState.project.head, 0)")
         assert root["inputs"] == {"text": "A shop", "images": [PNG], "videos": []}
         assert project["referenceImages"] == [PNG]
         turns = child["variants"][0]["history"]
@@ -111,6 +115,7 @@ async def test_a_project_is_opened_with_all_its_versions_and_edited_further(
         [[_, _, further]] = await served.settled(3)
         assert further.variants[0].parent_id == variants_of(edited)[0].id
         assert further.prompt == "Edited here"
+        assert further.variants[0].code_stack == "html_tailwind"  # And not what the settings of this browser say.
         assert backend.received[-1]["history"][0]["images"] == [PNG]
 
 
@@ -164,7 +169,7 @@ async def test_the_list_searches_deletes_and_restores(data: DataLayer, backend: 
         [[bakery], _] = await served.trees()
         async with served.client() as client:
             console = await client.get(f"/console/projects/{bakery.project_id}")
-        assert f'href="/my-projects#open={bakery.project_id}"' in console.text
+        assert f'href="/#open-project={bakery.project_id}"' in console.text
         await page.goto("about:blank")
-        await page.goto(f"{served.url}/my-projects#open={bakery.project_id}")
+        await page.goto(f"{served.url}/#open-project={bakery.project_id}")
         await page.wait_for_selector("html[data-opened-project]")

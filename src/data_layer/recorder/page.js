@@ -1,6 +1,7 @@
 // Added to the page of Screenshot to Code: a small link to the saved projects, and the way back of a project into the
 // page. Together with page.py it is the only place that knows the page: React keeps its tree on #root, and the state of
-// a zustand store, with its actions, is the value of a hook of a component that uses the whole store.
+// a zustand store, with its actions, is the value of a hook of a component that uses the whole store. The settings, with
+// the stack that an edit uses, are the value of a hook of React's own, whose queue has what changes it.
 "use strict";
 (() => {
   const PROJECTS = "/my-projects";
@@ -8,6 +9,7 @@
   const PATIENCE = 15000;
   const PROJECT_ACTIONS = ["addCommit", "setHead", "resetCommits"];
   const APP_ACTIONS = ["setAppState"];
+  const STACK = "generatedCodeConfig";
 
   const wanted = OPEN.exec(location.hash);
   if (wanted) history.replaceState(null, "", location.pathname + location.search);
@@ -65,10 +67,10 @@
     }
   }
 
-  function* hookValues(fiber) {
+  function* hooks(fiber) {
     let hook = fiber.memoizedState;
     for (let steps = 0; hook && typeof hook === "object" && "memoizedState" in hook && steps < 1000; steps++) {
-      yield hook.memoizedState;
+      yield hook;
       hook = hook.next;
     }
   }
@@ -77,24 +79,26 @@
     value !== null && typeof value === "object" && names.every((name) => typeof value[name] === "function");
 
   function findStores() {
-    let project = null, app = null, importer = null;
+    let project = null, app = null, setSettings = null, importer = null;
     for (const fiber of fibers()) {
-      for (const value of hookValues(fiber)) {
+      for (const { memoizedState: value, queue } of hooks(fiber)) {
         if (!project && has(value, PROJECT_ACTIONS)) project = value;
         if (!app && has(value, APP_ACTIONS) && "appState" in value) app = value;
+        if (!setSettings && has(queue, ["dispatch"]) && has(value, []) && STACK in value) setSettings = queue.dispatch;
       }
       const props = fiber.memoizedProps;
       if (!importer && props && typeof props.importFromCode === "function") importer = props.importFromCode;
-      if (project && app && importer) break;
+      if (project && app && setSettings && importer) break;
     }
-    return { project, app, importer };
+    return { project, app, setSettings, importer };
   }
 
   const call = (store, name, ...values) => {
     if (typeof store[name] === "function") store[name](...values);
   };
 
-  function restore(tree, { project, app }) {
+  function restore(tree, { project, app, setSettings }) {
+    if (setSettings && tree.stack) setSettings((settings) => ({ ...settings, [STACK]: tree.stack }));
     call(project, "resetCommits");
     call(project, "resetHead");
     call(project, "resetPromptAssets");
@@ -105,9 +109,6 @@
     call(project, "upsertPromptAssets", tree.assets);
     for (const commit of tree.commits) {
       project.addCommit({ ...commit, dateCreated: new Date(commit.dateCreated) });
-    }
-    for (const commit of tree.commits) {
-      call(project, "updateSelectedVariantIndex", commit.hash, commit.selectedVariantIndex);
     }
     project.setHead(tree.head);
     app.setAppState("CODE_READY");

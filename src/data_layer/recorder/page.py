@@ -1,13 +1,15 @@
 """The page of Screenshot to Code: everything that is known of it is here and in ``page.js``, and nowhere else.
 
 State of July 2026. It is a Vite build whose ``index.html`` has one module script. Its state lies in two zustand stores,
-which ``page.js`` reaches through React. Settings lie in ``localStorage`` as JSON under ``setting``.
+which ``page.js`` reaches through React, as it reaches the settings.
 
 A commit of the page is a generation here, and its variants are the variants:
 
 | commit | generation |
 | --- | --- |
 | hash, parentHash | its id, and that of the generation of its parent |
+| isCommitted | its last one is not: only there the page lets a person choose among the variants |
+| selectedVariantIndex | the selected one; if that has nothing to show, one that has: the page edits no failed one |
 | type | ai_create without a parent, ai_edit with one, code_create for imported code |
 | inputs | text, images and videos of the prompt; None for imported code |
 | variants[].history | user and assistant in turns, from the root to this variant; images by the ids of assets |
@@ -67,13 +69,15 @@ def tree_for_page(name: str, generations: Sequence[TreeGeneration], media: Media
         media: what the prompts have shown, as far as it is there.
     """
     variants = {variant.id: (generation, variant) for generation in generations for variant in generation.variants}
-    commits = [_commit(generation, variants, media) for generation in _parents_first(generations, variants)]
+    ordered = _parents_first(generations, variants)
+    head = _head(ordered)
+    commits = [_commit(each, variants, media, is_last=each is ordered[-1]) for each in ordered]
     root = next((each for each in generations if each.generation_type is not RequestType.IMPORT), None)
     shown = [] if root is None else _data_urls(root, media, None)
     return {
         "name": name,
         "inputMode": "image" if root is None else root.input_mode.value,
-        "stack": generations[-1].variants[0].code_stack.value if generations and generations[-1].variants else None,
+        "stack": head.variants[0].code_stack.value if head is not None and head.variants else None,
         "initialPrompt": "" if root is None else root.prompt or "",
         "referenceImages": shown,
         "assets": [
@@ -81,7 +85,7 @@ def tree_for_page(name: str, generations: Sequence[TreeGeneration], media: Media
             for key, (kind, content) in media.items()
         ],
         "commits": commits,
-        "head": str(generations[-1].id) if generations else None,
+        "head": None if head is None else str(head.id),
         "code": _last_code(generations),
     }
 
@@ -90,15 +94,33 @@ Variants = Mapping[UUID, tuple[TreeGeneration, TreeVariant]]
 
 
 def _parents_first(generations: Sequence[TreeGeneration], variants: Variants) -> list[TreeGeneration]:
-    ordered: list[TreeGeneration] = []
-    waiting, placed = list(generations), set[UUID]()
-    while waiting:
-        ready = [each for each in waiting if (parent := _parent(each, variants)) is None or parent.id in placed]
-        ready = ready or waiting[:1]
-        ordered += ready
-        placed |= {each.id for each in ready}
-        waiting = [each for each in waiting if each.id not in placed]
-    return ordered
+    """The same, oldest first except where a child looks older than its parent."""
+    ordered: dict[UUID, TreeGeneration] = {}
+    for generation in generations:
+        chain: dict[UUID, TreeGeneration] = {}
+        wanted: TreeGeneration | None = generation
+        while wanted is not None and wanted.id not in ordered and wanted.id not in chain:
+            chain[wanted.id] = wanted
+            wanted = _parent(wanted, variants)
+        ordered |= dict(reversed(chain.items()))
+    return list(ordered.values())
+
+
+def _head(ordered: Sequence[TreeGeneration]) -> TreeGeneration | None:
+    """Where to go on: the last one with a page, as theirs goes back from one that was cancelled or has failed."""
+    for is_wanted in (_is_complete, _is_usable):
+        for generation in reversed(ordered):
+            if any(is_wanted(each) for each in generation.variants):
+                return generation
+    return ordered[-1] if ordered else None
+
+
+def _is_usable(variant: TreeVariant) -> bool:
+    return variant.status is not GenerationStatus.FAILED and bool((variant.code or "").strip())
+
+
+def _is_complete(variant: TreeVariant) -> bool:
+    return variant.status is GenerationStatus.COMPLETED and _is_usable(variant)
 
 
 def _parent(generation: TreeGeneration, variants: Variants) -> TreeGeneration | None:
@@ -107,7 +129,7 @@ def _parent(generation: TreeGeneration, variants: Variants) -> TreeGeneration | 
     return None if found is None else found[0]
 
 
-def _commit(generation: TreeGeneration, variants: Variants, media: Media) -> dict[str, Any]:
+def _commit(generation: TreeGeneration, variants: Variants, media: Media, *, is_last: bool) -> dict[str, Any]:
     parent = _parent(generation, variants)
     is_import = generation.generation_type is RequestType.IMPORT
     before = _history_before(generation, variants)
@@ -115,7 +137,7 @@ def _commit(generation: TreeGeneration, variants: Variants, media: Media) -> dic
         "hash": str(generation.id),
         "parentHash": None if parent is None else str(parent.id),
         "dateCreated": generation.started_at.isoformat(),
-        "isCommitted": True,
+        "isCommitted": not is_last,
         "type": "code_create" if is_import else "ai_create" if parent is None else "ai_edit",
         "inputs": None
         if is_import
@@ -123,6 +145,7 @@ def _commit(generation: TreeGeneration, variants: Variants, media: Media) -> dic
             "text": generation.prompt or "",
             "images": _data_urls(generation, media, "images"),
             "videos": _data_urls(generation, media, "videos"),
+            **_element_of(generation),
         },
         "selectedVariantIndex": _selected(generation),
         "variants": [
@@ -133,7 +156,12 @@ def _commit(generation: TreeGeneration, variants: Variants, media: Media) -> dic
 
 
 def _selected(generation: TreeGeneration) -> int:
-    return min(generation.selected_variant, max(0, len(generation.variants) - 1))
+    """The place of the selected variant; of another one where that has nothing to show."""
+    variants = generation.variants
+    selected = min(generation.selected_variant, max(0, len(variants) - 1))
+    others = [place for place, each in enumerate(variants) if _is_complete(each)]
+    others = others or [place for place, each in enumerate(variants) if _is_usable(each)]
+    return others[0] if others and not _is_usable(variants[selected]) else selected
 
 
 def _variant(generation: TreeGeneration, variant: TreeVariant, before: list[dict[str, Any]]) -> dict[str, Any]:
@@ -145,12 +173,21 @@ def _variant(generation: TreeGeneration, variant: TreeVariant, before: list[dict
         "history": [*before, *answered],
         "status": _STATUSES.get(variant.status, _STILL_RUNNING),
         "agentEvents": [],
+        **_times(generation, variant),
     }
     if variant.status is GenerationStatus.FAILED:
         shown["errorMessage"] = variant.error_message or "It failed."
     if variant.model != "unknown":
         shown["model"] = variant.model
     return shown
+
+
+def _times(generation: TreeGeneration, variant: TreeVariant) -> dict[str, int]:
+    """When it began and ended, in milliseconds since 1970, as far as that is known."""
+    began = round(generation.started_at.timestamp() * 1000)
+    seconds = variant.generation_time_seconds
+    ended = {} if seconds is None else {"completedAt": began + round(seconds * 1000)}
+    return {"requestStartedAt": began, **ended}
 
 
 def _history_before(generation: TreeGeneration, variants: Variants) -> list[dict[str, Any]]:
@@ -167,10 +204,14 @@ def _history_before(generation: TreeGeneration, variants: Variants) -> list[dict
     return turns[::-1]
 
 
-def _asked(generation: TreeGeneration, media: Media | None) -> dict[str, Any]:
+def _element_of(generation: TreeGeneration) -> dict[str, str]:
     element = generation.inputs.get("selected_element")
+    return {"selectedElementHtml": element} if isinstance(element, str) else {}
+
+
+def _asked(generation: TreeGeneration, media: Media | None) -> dict[str, Any]:
     text = generation.prompt or ""
-    if isinstance(element, str):
+    for element in _element_of(generation).values():
         text = f"{text} referring to this element specifically: {element}"
     ids = {name: [str(each["sha256"]) for each in _media_of(generation, name)] for name in ("images", "videos")}
     if media is not None:

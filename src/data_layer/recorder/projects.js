@@ -39,27 +39,6 @@ function button(label, parent, work) {
   return made;
 }
 
-// Their page keeps its settings under "setting"; an edit uses the stack that is set there.
-function rememberStack(stack) {
-  if (!stack) return;
-  try {
-    const settings = JSON.parse(localStorage.getItem("setting"));
-    if (settings && typeof settings === "object" && "generatedCodeConfig" in settings) {
-      settings.generatedCodeConfig = stack;
-      localStorage.setItem("setting", JSON.stringify(settings));
-    }
-  } catch {
-    // Without settings the page uses its own.
-  }
-}
-
-async function open(project) {
-  const versions = await call("GET", `/v1/projects/${project.id}/versions?limit=1`);
-  const latest = versions.versions[0];
-  rememberStack(latest && latest.variants[0] && latest.variants[0].code_stack);
-  location.assign(`/#open-project=${project.id}`);
-}
-
 function showTree(generations, place) {
   const byVariant = new Map();
   for (const each of generations) for (const variant of each.variants) byVariant.set(variant.id, each);
@@ -102,7 +81,7 @@ function show(project) {
   const when = new Date(project.updated_at).toLocaleString();
   element("p", `${project.generation_count} versions, ${when}`, item).className = "note";
   const actions = element("p", undefined, item);
-  button("Open", actions, () => open(project)).className = "open";
+  button("Open", actions, () => location.assign(`/#open-project=${project.id}`)).className = "open";
   button("Versions", actions, async (pressed) => {
     const tree = await call("GET", `/v1/projects/${project.id}/tree?code=none`);
     showTree(tree.generations, item);
@@ -151,14 +130,4 @@ form.addEventListener("submit", (event) => {
 });
 more.addEventListener("click", () => load(form.elements.q.value.trim(), following));
 
-// The console leads here, because their page must find the stack among its settings when it starts.
-const wanted = /^#open=([0-9a-f-]{36})$/.exec(location.hash);
-if (wanted) {
-  history.replaceState(null, "", location.pathname);
-  open({ id: wanted[1] }).catch((error) => {
-    load();
-    line.textContent = error.message;
-  });
-} else {
-  load();
-}
+load();

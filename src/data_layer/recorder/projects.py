@@ -31,7 +31,7 @@ PROJECTS_PATH = "/my-projects"
 
 def open_address(project_id: UUID) -> str:
     """Where a project is opened in the page of the application."""
-    return f"{PROJECTS_PATH}#open={project_id}"
+    return f"/#open-project={project_id}"
 
 
 _TREE = f"{PROJECTS_PATH}/tree/"

@@ -22,9 +22,10 @@ const useProjectStore = create((set) => ({
     }]);
     return { commits: { ...Object.fromEntries(former), [commit.hash]: commit }, latestCommitHash: commit.hash };
   }),
-  updateSelectedVariantIndex: (hash, selectedVariantIndex) => set((state) => ({
-    commits: { ...state.commits, [hash]: { ...state.commits[hash], selectedVariantIndex } },
-  })),
+  updateSelectedVariantIndex: (hash, selectedVariantIndex) => set((state) => {
+    if (state.commits[hash].isCommitted) throw new Error("a committed version cannot be changed");
+    return { commits: { ...state.commits, [hash]: { ...state.commits[hash], selectedVariantIndex } } };
+  }),
   setHead: (head) => set({ head }),
   resetHead: () => set({ head: null }),
   resetCommits: () => set({ commits: {} }),
@@ -37,7 +38,7 @@ const useAppStore = create((set) => ({
 
 const isUnknown = new URLSearchParams(location.search).has("unknown");
 
-function edit(project) {
+function edit(project, settings) {
   const commit = project.commits[project.head];
   const variant = commit.variants[commit.selectedVariantIndex];
   const urls = (ids) => ids.map((id) => project.assetsById[id].dataUrl);
@@ -50,7 +51,7 @@ function edit(project) {
     })),
     fileState: { path: "index.html", content: variant.code },
     optionCodes: commit.variants.map((each) => each.code),
-    ...JSON.parse(localStorage.getItem("setting")),
+    ...settings,
   }));
 }
 
@@ -61,8 +62,9 @@ function Start({ importFromCode }) {
 function Whole() {
   const project = useProjectStore();
   const app = useAppStore();
+  const [settings] = React.useState(() => JSON.parse(localStorage.getItem("setting")));
   window.pageState = { project, app };
-  return React.createElement("button", { id: "edit", onClick: () => edit(project) }, app.appState);
+  return React.createElement("button", { id: "edit", onClick: () => edit(project, settings) }, app.appState);
 }
 
 function App() {

@@ -1,0 +1,56 @@
+"""A project in the form in which its page goes on with it."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from .backend import Backend, edit, request
+from .conftest import Recorded
+
+
+async def make(served: Recorded, backend: Backend, sent: dict[str, Any], *codes: str) -> None:
+    """Record a generation; without any code the application gives up."""
+    backend.play = (lambda stage: stage.complete(*codes)) if codes else (lambda stage: stage.fail("no credits"))
+    await served.ask(sent)
+
+
+async def tree_of(served: Recorded, project_id: UUID) -> dict[str, Any]:
+    async with served.client() as client:
+        found: dict[str, Any] = (await client.get(f"/my-projects/tree/{project_id}")).json()
+        return found
+
+
+async def test_versions_come_in_the_order_in_which_they_were_made(served: Recorded, backend: Backend) -> None:
+    await make(served, backend, request("root"), "<p>root</p>")
+    await served.settled()
+    await make(served, backend, edit("<p>root</p>", ["<p>root</p>"], "child"), "<p>child</p>")
+    await served.settled(2)
+    await make(served, backend, edit("<p>child</p>", ["<p>child</p>"], "grandchild"), "<p>grandchild</p>")
+    await served.settled(3)
+    await make(served, backend, edit("<p>root</p>", ["<p>root</p>"], "other child"), "<p>other</p>")
+    [[root, *_]] = await served.settled(4)
+    tree = await tree_of(served, root.project_id)
+    assert [(each["inputs"]["text"], each["isCommitted"]) for each in tree["commits"]] == [
+        ("root", True),
+        ("child", True),
+        ("grandchild", True),
+        ("other child", False),
+    ]
+    assert tree["head"] == tree["commits"][-1]["hash"]
+
+
+async def test_a_person_goes_on_with_what_has_a_page(served: Recorded, backend: Backend) -> None:
+    await make(served, backend, request("root"), "", "<p>second</p>")
+    await served.settled()
+    sent = edit("<p>second</p>", ["", "<p>second</p>"], "failed")
+    sent["prompt"]["selectedElementHtml"] = "<p>second</p>"
+    await make(served, backend, sent)
+    [[root, _]] = await served.settled(2)
+    tree = await tree_of(served, root.project_id)
+    kept, failed = tree["commits"]
+    assert (tree["head"], kept["selectedVariantIndex"]) == (kept["hash"], 1)
+    assert (failed["parentHash"], failed["variants"][0]["status"]) == (kept["hash"], "error")
+    assert failed["inputs"]["selectedElementHtml"] == "<p>second</p>"
+    done = kept["variants"][1]
+    assert 0 <= done["completedAt"] - done["requestStartedAt"] < 60_000
