@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+from io import BytesIO
 from typing import Any
 from uuid import UUID
 
-from .backend import Backend, edit, request
+from PIL import Image
+
+from .backend import PNG, Backend, edit, request
 from .conftest import Recorded
 
 
@@ -54,3 +58,20 @@ async def test_a_person_goes_on_with_what_has_a_page(served: Recorded, backend: 
     assert failed["inputs"]["selectedElementHtml"] == "<p>second</p>"
     done = kept["variants"][1]
     assert 0 <= done["completedAt"] - done["requestStartedAt"] < 60_000
+
+
+async def test_images_and_videos_come_back_as_they_came_whatever_their_type_is_called(
+    served: Recorded, backend: Backend
+) -> None:
+    jpeg = BytesIO()
+    Image.new("RGB", (8, 8), "red").save(jpeg, "JPEG")
+    film = b"\0\0\0\x14ftypqt  \0\0\0\0qt  \0\0\0\x08wide"
+    called = {"image/png": jpeg.getvalue(), "video/quicktime": film}
+    image, video = (f"data:{kind};base64,{base64.b64encode(content).decode()}" for kind, content in called.items())
+    sent = request(inputMode="video")
+    sent["prompt"] |= {"images": [PNG, image], "videos": [video]}
+    await make(served, backend, sent, "<p>a</p>")
+    [[root]] = await served.settled()
+    tree = await tree_of(served, root.project_id)
+    assert tree["commits"][0]["inputs"] == sent["prompt"]
+    assert {each["dataUrl"]: each["type"] for each in tree["assets"]} == {PNG: "image", image: "image", video: "video"}

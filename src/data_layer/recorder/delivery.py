@@ -256,8 +256,6 @@ async def _new_project(data: DataLayer, actor: Actor, request: Request, media: S
                 ).id
                 [file] = await data.files.list(owner_id=actor.user_id, attached_to=Attachment(project_id=project_id))
                 image.file_id = str(file.id)
-        except (InvalidFileError, FileTooLargeError, InvalidValueError):
-            image.is_refused = True
         except (DataLayerError, TimeoutError, OSError) as error:
             log.warning("screenshot_not_stored", code=getattr(error, "code", type(error).__name__))
     return project_id or (await data.projects.create(actor, draft)).id
@@ -266,7 +264,8 @@ async def _new_project(data: DataLayer, actor: Actor, request: Request, media: S
 async def store_media(data: DataLayer, actor: Actor, project_id: UUID, media: Sequence[HeldMedia]) -> bool:
     """Store what is not stored yet, as files of the project; whether nothing is left to be stored.
 
-    A project that is gone needs no media.
+    A project that is gone needs no media. What the page calls their type is not compared with what they are: browsers
+    go by the ending of a file's name.
     """
     for each in media:
         if each.file_id is not None or each.is_refused:
@@ -276,7 +275,6 @@ async def store_media(data: DataLayer, actor: Actor, project_id: UUID, media: Se
                 file = await data.files.save(
                     await asyncio.to_thread(each.read),
                     owner_id=actor.user_id,
-                    content_type=each.content_type,
                     file_name=each.file_name,
                     attached_to=Attachment(project_id=project_id),
                     allowed_types=MEDIA_TYPES,

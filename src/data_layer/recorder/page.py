@@ -18,6 +18,7 @@ A commit of the page is a generation here, and its variants are the variants:
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -35,6 +36,8 @@ _STATUSES = {
 }
 _STILL_RUNNING = "cancelled"
 """The page cannot go on with what it did not begin."""
+
+_TYPE = re.compile(r"(?:image|video)/[a-z0-9.+-]{1,100}")
 
 Media = Mapping[str, tuple[str, str]]
 """By the SHA-256 of the content: type of content, and base64."""
@@ -55,9 +58,12 @@ def with_script(html: str) -> str:
     return tag + html
 
 
-def wanted_media(generations: Sequence[TreeGeneration]) -> set[str]:
-    """The SHA-256 of all that the prompts of a tree have shown."""
-    return {str(each["sha256"]) for generation in generations for each in _media_of(generation)}
+def wanted_media(generations: Sequence[TreeGeneration]) -> dict[str, str | None]:
+    """The SHA-256 of all that the prompts of a tree have shown, and what the page called its type."""
+    found = [each for generation in generations for each in _media_of(generation)]
+    return {
+        str(each["sha256"]): kind if _TYPE.fullmatch(kind := str(each.get("content_type"))) else None for each in found
+    }
 
 
 def tree_for_page(name: str, generations: Sequence[TreeGeneration], media: Media) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import aclosing
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -77,7 +78,7 @@ async def _answer_tree(data: DataLayer, actor: Actor, name: str, base: str) -> R
     return Response(content, media_type="application/json", headers={"cache-control": "no-store"})
 
 
-async def _media(data: DataLayer, actor: Actor, project_id: UUID, wanted: set[str]) -> Media:
+async def _media(data: DataLayer, actor: Actor, project_id: UUID, wanted: Mapping[str, str | None]) -> Media:
     """The images and videos of a project's prompts; what cannot be read is left out."""
     media: dict[str, tuple[str, str]] = {}
     if not wanted:
@@ -87,19 +88,21 @@ async def _media(data: DataLayer, actor: Actor, project_id: UUID, wanted: set[st
         async for file in found:
             name = (file.file_name or "").partition(".")[0]
             if name in wanted and name not in media:
-                await _read(data, actor, file, media)
-                if wanted <= media.keys():
+                content = await _read(data, actor, file)
+                if content is not None:
+                    media[name] = wanted[name] or file.content_type, content
+                if wanted.keys() <= media.keys():
                     break
     return media
 
 
-async def _read(data: DataLayer, actor: Actor, file: FileView, media: dict[str, tuple[str, str]]) -> None:
+async def _read(data: DataLayer, actor: Actor, file: FileView) -> str | None:
     try:
         content = await data.files.download(file.id, owner_id=actor.user_id)
     except DataLayerError as error:
         log.warning("media_not_read", code=error.code, file_id=str(file.id))
-        return
-    media[str(file.file_name).partition(".")[0]] = file.content_type, await asyncio.to_thread(encoded_media, content)
+        return None
+    return await asyncio.to_thread(encoded_media, content)
 
 
 def _file(name: str) -> bytes:
