@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
@@ -105,10 +105,14 @@ class Backend:
         self.has_ended = asyncio.Event()
         self.received: list[dict[str, Any]] = []
         self.assets: dict[str, bytes] = {}
+        self.addresses: list[tuple[str, str | None]] = []
+        """Where it was reached, and from where, of its calls and WebSockets."""
         self.application = Starlette(
             routes=[
                 Route("/", self._home),
                 Route("/api/capabilities", self._capabilities),
+                Route("/evals", self._evals),
+                Route("/api/export", self._capabilities, methods=["POST"]),
                 Route("/local-assets/{name}", self._asset),
                 WebSocketRoute("/generate-code", self._generate),
             ],
@@ -124,14 +128,22 @@ class Backend:
     async def _home(self, _request: Request) -> Response:
         return PlainTextResponse("Your backend is running correctly.")
 
-    async def _capabilities(self, _request: Request) -> Response:
+    async def _capabilities(self, sent: Request) -> Response:
+        self._note_address(sent)
         return JSONResponse({"capable": True})
+
+    async def _evals(self, _request: Request) -> Response:
+        return JSONResponse({"detail": "folder is missing"}, 422)
+
+    def _note_address(self, sent: HTTPConnection) -> None:
+        self.addresses.append((str(sent.url), None if sent.client is None else sent.client.host))
 
     async def _asset(self, sent: Request) -> Response:
         content = self.assets.get(sent.path_params["name"])
         return PlainTextResponse("Not Found", 404) if content is None else Response(content, media_type="image/png")
 
     async def _generate(self, websocket: WebSocket) -> None:
+        self._note_address(websocket)
         await websocket.accept()
         params = json.loads(await websocket.receive_text())
         self.received.append(params)

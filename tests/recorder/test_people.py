@@ -43,12 +43,34 @@ async def test_page_api_and_application_share_a_port(data: DataLayer, backend: B
         assert (await client.get("/assets/app-1a2b.js")).headers["cache-control"].endswith("immutable")
         assert (await client.get("/editor/deep", headers=HTML)).text == index.text
         assert (await client.get("/editor/deep", headers={"accept": "application/json"})).status_code == 404
+        # Paths of the page that are calls of the application too.
+        for path, status in (("/evals", 422), ("/api/export", 405)):
+            assert (await client.get(path, headers=HTML)).text == index.text
+            assert (await client.get(path)).status_code == status
         assert (await client.get("/api/capabilities")).json() == {"capable": True}
         assert (await client.get("/livez")).json() == {"status": "alive"}
         assert (await client.get("/v1/projects")).json()["projects"] == []
         for path in ("/../outside.txt", "/%2e%2e/outside.txt", "/assets/%2e%2e/%2e%2e/outside.txt", "/assets/%00"):
             assert "outside" not in (await client.get(path, headers=HTML)).text
     assert backend.lifespan == ["started", "stopped"]
+
+
+async def test_behind_a_proxy_the_application_sees_the_client(data: DataLayer, backend: Backend) -> None:
+    proxied = DataLayer(data.settings.replaced(trusted_proxies=("127.0.0.1",)))
+    sent = {"x-forwarded-for": "203.0.113.7", "x-forwarded-proto": "https"}
+    async with proxied, serving(proxied, backend) as served:
+        async with served.client(**sent) as client:
+            await client.get("/api/capabilities")
+        async with served.connect(**sent):
+            pass
+        assert backend.addresses == [
+            (f"https://127.0.0.1:{served.port}/api/capabilities", "203.0.113.7"),
+            (f"wss://127.0.0.1:{served.port}/generate-code", "203.0.113.7"),
+        ]
+    backend.addresses.clear()
+    async with serving(data, backend) as served, served.client(**sent) as client:
+        await client.get("/api/capabilities")
+        assert backend.addresses == [(f"{served.url}/api/capabilities", "127.0.0.1")]
 
 
 async def test_without_a_built_page_the_root_is_theirs(served: Recorded) -> None:

@@ -122,7 +122,11 @@ async def test_cancelling_stops_the_application_and_keeps_what_there_is(served: 
         await stage.say("setCode", 0, "<p>ready</p>")
         await stage.say("variantComplete", 0)
         await stage.say("setCode", 1, "<p>half")
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await stage.say("variantError", 1, "it was stopped")
+            await stage.say("error", None, "it was stopped")
 
     backend.play = play
     async with served.connect() as websocket:

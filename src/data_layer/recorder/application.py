@@ -7,7 +7,7 @@
 | ``/my-projects`` | here: the saved projects, and what brings one back into the page |
 | ``/api/design-systems`` | here, for each person |
 | ``/local-assets`` | their application; what it has no more comes from the storage |
-| with ``--frontend``: files of the build, ``/`` and what their application answers with 404 | the built page |
+| with ``--frontend``: files of the build, ``/``, and paths that their application does not know | the built page |
 | everything else | their application |
 """
 
@@ -40,6 +40,7 @@ from data_layer.recorder.usage import printed_usage_is_heard
 from data_layer.web.cross_origin import origins_with_cookies
 from data_layer.web.deadlines import TRY_AGAIN, Deadline, seconds_for
 from data_layer.web.design_systems import DESIGNS_PATH, answer_designs
+from data_layer.web.proxies import TrustedProxies
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -54,6 +55,8 @@ LOGIN_PATH = "/console/login"
 """The log-in page of the console, which serves beside the application; it knows second factors and issuers."""
 
 _INDEX = "index.html"
+_NO_PAGE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.UNPROCESSABLE_ENTITY})
+"""What theirs answers where a person goes to a path of the page that is also one of its calls, such as ``/evals``."""
 _NOT_LOGGED_IN = "Log in first: reload this page."
 _READING = frozenset({"GET", "HEAD"})
 KNOWN_SECONDS = 8.0
@@ -135,14 +138,18 @@ class RecordedApplication:
         self._people = people
         self._frontend = None if frontend is None else frontend.resolve()
         self._state = state
+        service_settings = data.settings.service
+        self._proxies = TrustedProxies(service_settings.trusted_proxies, service_settings.trusted_proxy_header)
         self._shown: tuple[int, str] | None = None
         """When the built page was changed, and that page with our script."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  (ASGI)
+        if scope["type"] == "http" and self._is_for_service(scope["path"]):
+            await self._serve(scope, receive, send)
+            return
+        self._proxies.put_origin(scope)  # The service does it for itself.
         if scope["type"] == "websocket":
             await self._connect(scope, receive, send)
-        elif self._is_for_service(scope["path"]):
-            await self._serve(scope, receive, send)
         else:
             await self._answer(scope, receive, send)
 
@@ -280,12 +287,13 @@ class RecordedApplication:
         if scope["method"] not in _READING or not (may_be_page or is_asset):
             await self._application(scope, receive, send)
             return
+        missing = frozenset({HTTPStatus.NOT_FOUND}) if is_asset else _NO_PAGE
         is_missing = False
 
         async def answer(message: Message) -> None:
             nonlocal is_missing
             if message["type"] == "http.response.start":
-                is_missing = message["status"] == HTTPStatus.NOT_FOUND
+                is_missing = message["status"] in missing
             if not is_missing:
                 await send(message)
 

@@ -144,7 +144,12 @@ class Tape:
             self._news.set()
 
     def hear(self, text: str | bytes) -> None:
-        """The application has sent a message. It neither waits nor fails."""
+        """The application has sent a message. It neither waits nor fails.
+
+        What an application says that is being stopped, such as that it was, is no end of its variants.
+        """
+        if self.is_cancelled:
+            return
         try:
             self._hear(text if isinstance(text, str) else text.decode())
         except Exception as error:  # noqa: BLE001  (whatever it is: what passes here must pass)

@@ -121,10 +121,7 @@ class RequestMiddleware:
         if not self._proxies.trusts(peer):
             self._warn(peer, headers)
             return
-        address, scheme = self._proxies.origin(peer, headers)
-        scope["client"] = None if address is None else (address, 0)
-        if scheme is not None:
-            scope["scheme"] = scheme
+        self._proxies.put_origin(scope)
 
     def _warn(self, peer: str | None, headers: Headers) -> None:
         """Say once that a proxy may be in front, whose clients all count as one."""

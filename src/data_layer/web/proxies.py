@@ -6,6 +6,10 @@ import ipaddress
 import re
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
 
 Address = IPv4Address | IPv6Address
 Headers = list[tuple[bytes, bytes]]
@@ -17,6 +21,7 @@ _MOST_HOPS = 32
 _BRACKETED = re.compile(r"\[([^\]]*)\](:\d+)?")
 _WITH_PORT = re.compile(r"([0-9.]+):\d+")
 _SCHEMES = frozenset({"http", "https"})
+_SCHEMES_OF_WEBSOCKETS = {"http": "ws", "https": "wss"}
 
 
 class TrustedProxies:
@@ -60,6 +65,16 @@ class TrustedProxies:
             if not self.trusts(client):
                 break
         return client, self._scheme(hops, headers)
+
+    def put_origin(self, scope: Scope) -> None:
+        """Put the client's own address and scheme into a request where a trusted proxy says them."""
+        peer = scope["client"][0] if scope.get("client") else None
+        if not self.trusts(peer):
+            return
+        address, scheme = self.origin(peer, scope["headers"])
+        scope["client"] = None if address is None else (address, 0)
+        if scheme is not None:
+            scope["scheme"] = _SCHEMES_OF_WEBSOCKETS[scheme] if scope["type"] == "websocket" else scheme
 
     def _hops(self, headers: Headers) -> list[tuple[str, str | None]]:
         """Addresses with schemes, the last proxy's first."""
