@@ -9,8 +9,10 @@ from uuid import UUID
 
 from PIL import Image
 
+from data_layer import DataLayer
+
 from .backend import PNG, Backend, edit, request
-from .conftest import Recorded
+from .conftest import Recorded, serving
 
 
 async def make(served: Recorded, backend: Backend, sent: dict[str, Any], *codes: str) -> None:
@@ -75,3 +77,32 @@ async def test_images_and_videos_come_back_as_they_came_whatever_their_type_is_c
     tree = await tree_of(served, root.project_id)
     assert tree["commits"][0]["inputs"] == sent["prompt"]
     assert {each["dataUrl"]: each["type"] for each in tree["assets"]} == {PNG: "image", image: "image", video: "video"}
+
+
+async def test_a_regeneration_without_its_words_is_a_sibling(served: Recorded, backend: Backend) -> None:
+    """As the page sends it: it repeats the images alone."""
+    await make(served, backend, request("Make it green"), "<p>a</p>")
+    await served.settled()
+    await make(served, backend, request(""), "<p>b</p>")
+    [[first, again]] = await served.settled(2)
+    assert (first.prompt, again.prompt) == ("Make it green", "")
+    await make(served, backend, request("Make it red"), "<p>c</p>")
+    assert len(await served.settled(3)) == 2
+
+
+async def test_a_regeneration_of_a_reopened_project_is_a_sibling(data: DataLayer, backend: Backend) -> None:
+    jpeg, notes = BytesIO(), Image.Exif()
+    notes[0x010E] = "of a person"
+    Image.new("RGB", (8, 8), "red").save(jpeg, "JPEG", exif=notes)
+    sent = request()
+    sent["prompt"]["images"] = [f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"]
+    private = DataLayer(data.settings.replaced(image_remove_metadata="all"))
+    async with private, serving(private, backend) as served:
+        await make(served, backend, sent, "<p>a</p>")
+        [[root]] = await served.settled()
+        await private.cache.flush()  # It is years ago.
+        tree = await tree_of(served, root.project_id)
+        assert tree["referenceImages"] != sent["prompt"]["images"]
+        sent["prompt"] |= {"images": tree["referenceImages"], "text": ""}
+        await make(served, backend, sent, "<p>b</p>")
+        assert len(await served.settled(2)) == 1

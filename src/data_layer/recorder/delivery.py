@@ -201,7 +201,7 @@ async def find_place(data: DataLayer, actor: Actor, request: Request, *, key: st
         return await _import(data, actor, request, key)
     known = None
     with suppress(CacheError):
-        known = await data.cache.get(_root_key(actor, request, media))
+        known = await data.cache.get(_root_keys(actor, _root_of(request, media))[0])
     if isinstance(known, str):
         with suppress(NotFoundError, ValueError):
             return Place((await data.projects.open(actor, UUID(known))).id)
@@ -214,13 +214,34 @@ async def _go_on_with(data: DataLayer, actor: Actor, generation_id: UUID, varian
         await data.generations.select(actor, generation_id, variant)
 
 
-async def remember_root(
+@dataclass(frozen=True, slots=True)
+class Root:
+    """By what a first request is known when it comes again; ``hashes`` are those of its media, in their order."""
+
+    code_stack: CodeStack
+    input_mode: InputMode
+    prompt: str
+    hashes: tuple[str, ...] = ()
+
+
+async def remember_root(data: DataLayer, actor: Actor, root: Root, project_id: UUID) -> None:
+    """Have the same request, when it comes again, become a sibling of this one."""
+    with suppress(DataLayerError):
+        for key in _root_keys(actor, root):
+            await data.cache.set(key, str(project_id), ttl=_ROOT_SECONDS)
+
+
+def _root_of(request: Request, media: Sequence[HeldMedia]) -> Root:
+    hashes = tuple(each.sha256 for each in media)
+    return Root(request.code_stack, request.input_mode, request.prompt, hashes)
+
+
+async def remember_request(
     data: DataLayer, actor: Actor, request: Request, media: Sequence[HeldMedia], project_id: UUID
 ) -> None:
-    """Have the same request, when it comes again, become a sibling of this one."""
+    """Have a request that changes nothing become a sibling when it comes again."""
     if request.base_code is None:
-        with suppress(DataLayerError):
-            await data.cache.set(_root_key(actor, request, media), str(project_id), ttl=_ROOT_SECONDS)
+        await remember_root(data, actor, _root_of(request, media), project_id)
 
 
 async def _import(data: DataLayer, actor: Actor, request: Request, key: str) -> Place:
@@ -497,6 +518,8 @@ def _storable(text: str | None) -> str | None:
     return None if text is None else storable(encoded(text))[0]
 
 
-def _root_key(actor: Actor, request: Request, media: Sequence[HeldMedia]) -> str:
-    parts = [request.code_stack.value, request.input_mode.value, request.prompt, *(each.sha256 for each in media)]
-    return f"recorder:root:{actor.user_id}:{hashlib.sha256(repr(parts).encode()).hexdigest()}"
+def _root_keys(actor: Actor, root: Root) -> list[str]:
+    """The key of a request, and that of its repetition: the page leaves the words out where there are images."""
+    prompts = dict.fromkeys((root.prompt, "")) if root.hashes else [root.prompt]
+    known = [[root.code_stack.value, root.input_mode.value, prompt, *root.hashes] for prompt in prompts]
+    return [f"recorder:root:{actor.user_id}:{hashlib.sha256(repr(each).encode()).hexdigest()}" for each in known]

@@ -18,6 +18,7 @@ A commit of the page is a generation here, and its variants are the variants:
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -78,7 +79,7 @@ def tree_for_page(name: str, generations: Sequence[TreeGeneration], media: Media
     ordered = _parents_first(generations, variants)
     head = _head(ordered)
     commits = [_commit(each, variants, media, is_last=each is ordered[-1]) for each in ordered]
-    root = next((each for each in generations if each.generation_type is not RequestType.IMPORT), None)
+    root = first_request(generations)
     shown = [] if root is None else _data_urls(root, media, None)
     return {
         "name": name,
@@ -94,6 +95,17 @@ def tree_for_page(name: str, generations: Sequence[TreeGeneration], media: Media
         "head": None if head is None else str(head.id),
         "code": _last_code(generations),
     }
+
+
+def first_request(generations: Sequence[TreeGeneration]) -> TreeGeneration | None:
+    """What the page repeats where a person asks for it, if the project began by a request."""
+    return next((each for each in generations if each.generation_type is not RequestType.IMPORT), None)
+
+
+def hashes_shown(generation: TreeGeneration, media: Media) -> tuple[str, ...]:
+    """The SHA-256 of each image and video of a prompt as the page gets it: metadata may have been removed."""
+    contents = [media[each["sha256"]][1] for each in _media_of(generation) if each["sha256"] in media]
+    return tuple(hashlib.sha256(base64.b64decode(each)).hexdigest() for each in contents)
 
 
 Variants = Mapping[UUID, tuple[TreeGeneration, TreeVariant]]

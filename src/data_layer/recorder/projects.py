@@ -12,9 +12,18 @@ from uuid import UUID
 import orjson
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from data_layer.entities.enums import CodeStack
 from data_layer.errors import DataLayerError, NotFoundError
 from data_layer.observability.log import get_log
-from data_layer.recorder.page import Media, encoded_media, tree_for_page, wanted_media
+from data_layer.recorder.delivery import Root, remember_root
+from data_layer.recorder.page import (
+    Media,
+    encoded_media,
+    first_request,
+    hashes_shown,
+    tree_for_page,
+    wanted_media,
+)
 from data_layer.schemas.files import Attachment
 from data_layer.schemas.generations import TreeCode
 
@@ -74,6 +83,11 @@ async def _answer_tree(data: DataLayer, actor: Actor, name: str, base: str) -> R
     generations = [each async for each in opened.generations][::-1]
     media = await _media(data, actor, opened.project.id, wanted_media(generations))
     tree = tree_for_page(opened.project.name, generations, media)
+    first = first_request(generations)
+    if first is not None and tree["stack"] is not None:
+        hashes = await asyncio.to_thread(hashes_shown, first, media)
+        root = Root(CodeStack(tree["stack"]), first.input_mode, first.prompt or "", hashes)
+        await remember_root(data, actor, root, opened.project.id)
     content = await asyncio.to_thread(orjson.dumps, tree)
     return Response(content, media_type="application/json", headers={"cache-control": "no-store"})
 

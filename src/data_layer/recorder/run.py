@@ -32,7 +32,7 @@ from data_layer.recorder.delivery import (
     packed_request,
     packed_variant,
     received,
-    remember_root,
+    remember_request,
     store_media,
 )
 from data_layer.recorder.protocol import Request, parse_request
@@ -244,7 +244,7 @@ class Run:
         except NotFoundError:
             self._place = None  # It was deleted in this moment.
             raise TimeoutError("the project was deleted") from None
-        await remember_root(self._data, self.actor, request, self._media, self._place.project_id)
+        await remember_request(self._data, self.actor, request, self._media, self._place.project_id)
         log.info("recording_began", generation_id=str(self._started.id), project_id=str(self._place.project_id))
 
     async def _write(self, index: int) -> None:
