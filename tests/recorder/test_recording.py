@@ -63,9 +63,22 @@ async def test_no_secret_is_stored_or_logged(
     served: Recorded, backend: Backend, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    backend.play = lambda stage: stage.complete("<p>done</p>")
+    leaked = " ".join(SECRETS.values())
+
+    async def play(stage: Stage) -> None:
+        await stage.say("toolResult", 0, data={"name": "edit_image", "output": [leaked], "ok": False}, eventId="t")
+        await stage.say("status", 1, leaked)
+        await stage.complete("<p>done</p>", "")
+        await stage.fail(f"Illegal header value b'Bearer {leaked}'")
+
+    backend.play = play
+    received = await served.ask(request())
+    assert leaked in received[-1]["value"]
+    [[generation]] = await served.settled()
+    assert [each.error_message for each in generation.variants] == [None, "variant 1 failed"]
+    backend.play = lambda stage: stage.fail(f"Illegal header value b'Bearer {leaked}'")
     await served.ask(request())
-    await served.settled()
+    await served.settled(2)
     assert backend.received[0]["anthropicApiKey"] == SECRETS["anthropicApiKey"]
     await served.data.audit.flush()
     async with served.data.transaction() as tx:
@@ -74,6 +87,7 @@ async def test_no_secret_is_stored_or_logged(
             [str((await tx.execute(text(f"SELECT t::text FROM {name} AS t"))).all()) for (name,) in tables]
         )
     assert "A shop" in stored
+    assert "Bearer [removed] [removed] " in stored
     ours = [record.getMessage() for record in caplog.records if record.name != "websockets.client"]
     logged = "".join([*ours, *capfd.readouterr()])
     for secret in (*SECRETS.values(), "secret-8"):

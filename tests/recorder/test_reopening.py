@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,8 +16,8 @@ from playwright.async_api import Page, async_playwright
 from data_layer import DataLayer
 from tests.needs_debian import find_program
 
-from .backend import PNG, Backend, edit, request
-from .conftest import serving, until, variants_of
+from .backend import PNG, Backend, Stage, edit, request
+from .conftest import messages, serving, until, variants_of
 
 pytestmark = pytest.mark.needs_debian
 
@@ -140,6 +142,36 @@ async def test_a_page_that_is_not_known_gets_the_latest_code_by_its_import(
         await page.wait_for_selector("#my-projects-note")
         assert "only the latest code was imported" in await page.inner_text("#my-projects-note")
         assert page.url == f"{served.url}/?unknown"
+
+
+@pytest.mark.slow
+async def test_a_page_that_was_lost_gets_its_first_version_when_it_is_done(
+    data: DataLayer, backend: Backend, tmp_path: Path
+) -> None:
+    goes_on = asyncio.Event()
+
+    async def play(stage: Stage) -> None:
+        await stage.say("variantCount", 0, "1")
+        await stage.say("setCode", 0, "<p>ha")
+        await goes_on.wait()
+        await stage.say("setCode", 0, "<p>half</p>")
+        await stage.say("variantComplete", 0)
+
+    backend.play = play
+    async with serving(data, backend, frontend=build_page(tmp_path / "dist")) as served, browser_page() as page:
+        async with served.connect() as websocket:
+            await websocket.send(json.dumps(request()))
+            await anext(messages(websocket))
+        await until(served.trees)
+        [[create]] = await served.trees()
+        await page.goto(f"{served.url}/#open-project={create.project_id}")
+        await page.wait_for_selector("#my-projects-note")
+        assert "still being made" in await page.inner_text("#my-projects-note")
+        goes_on.set()
+        await page.wait_for_selector("html[data-opened-project]")
+        [commit] = (await page.evaluate("window.pageState.project.commits")).values()
+        assert [(each["code"], each["status"]) for each in commit["variants"]] == [("<p>half</p>", "complete")]
+        assert await page.query_selector("#my-projects-note") is None
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@
   const PROJECTS = "/my-projects";
   const OPEN = /^#open-project=([0-9a-f-]{36})$/;
   const PATIENCE = 15000;
+  const PAUSE = 2000;
   const PROJECT_ACTIONS = ["addCommit", "setHead", "resetCommits"];
   const APP_ACTIONS = ["setAppState"];
   const STACK = "generatedCodeConfig";
@@ -32,6 +33,7 @@
   }
 
   function say(text, code) {
+    document.getElementById("my-projects-note")?.remove();
     const note = document.createElement("div");
     note.id = "my-projects-note";
     note.setAttribute("role", "alert");
@@ -124,16 +126,36 @@
     return found;
   }
 
+  async function read(id) {
+    const answer = await fetch(PROJECTS + "/tree/" + id);
+    if (!answer.ok) throw new Error(String(answer.status));
+    return answer.json();
+  }
+
+  // Null when the person has begun something else meanwhile.
+  async function readOnceThereIsSomething(id) {
+    let tree = await read(id);
+    if (tree.isRunning && !tree.commits.length) say("The first version is still being made. It is shown when it is done.");
+    while (tree.isRunning && !tree.commits.length) {
+      await new Promise((done) => setTimeout(done, PAUSE));
+      const { app } = findStores();
+      if (app && app.appState !== "INITIAL") return null;
+      tree = await read(id);
+    }
+    if (tree.isRunning) say("A version is still being made. Open the project again to see it.");
+    else document.getElementById("my-projects-note")?.remove();
+    return tree;
+  }
+
   async function open(id) {
     let tree;
     try {
-      const answer = await fetch(PROJECTS + "/tree/" + id);
-      if (!answer.ok) throw new Error(String(answer.status));
-      tree = await answer.json();
+      tree = await readOnceThereIsSomething(id);
     } catch {
       say("The project could not be read. Try again from the list of projects.");
       return;
     }
+    if (tree === null) return;
     const found = await waitForStores();
     if (found.project && found.app) {
       try {

@@ -75,6 +75,8 @@ def tree_for_page(name: str, generations: Sequence[TreeGeneration], media: Media
         generations: all of them with their codes, oldest first.
         media: what the prompts have shown, as far as it is there.
     """
+    is_running = any(_is_running(variant) for generation in generations for variant in generation.variants)
+    generations = [each for each in generations if not _is_being_made(each)]
     variants = {variant.id: (generation, variant) for generation in generations for variant in generation.variants}
     ordered = _parents_first(generations, variants)
     head = _head(ordered)
@@ -94,6 +96,7 @@ def tree_for_page(name: str, generations: Sequence[TreeGeneration], media: Media
         "commits": commits,
         "head": None if head is None else str(head.id),
         "code": _last_code(generations),
+        "isRunning": is_running,
     }
 
 
@@ -131,6 +134,16 @@ def _head(ordered: Sequence[TreeGeneration]) -> TreeGeneration | None:
             if any(is_wanted(each) for each in generation.variants):
                 return generation
     return ordered[-1] if ordered else None
+
+
+def _is_running(variant: TreeVariant) -> bool:
+    return variant.status in {GenerationStatus.PENDING, GenerationStatus.PROCESSING}
+
+
+def _is_being_made(generation: TreeGeneration) -> bool:
+    """Whether a person would see nothing of it yet."""
+    is_running = any(_is_running(each) for each in generation.variants)
+    return is_running and not any(_is_complete(each) for each in generation.variants)
 
 
 def _is_usable(variant: TreeVariant) -> bool:

@@ -4,7 +4,8 @@ State of July 2026. The browser sends one message and never another one; the app
 one variant, and closes. Nothing in it names a project, a version or a parent.
 
 A request carries the person's API keys. Only the fields that are named here are read, so a secret of a future version
-stays out as well.
+stays out as well. The seven that are known are read too, to be removed from what the application says: an error may
+repeat the header that it could not send.
 """
 
 from __future__ import annotations
@@ -34,6 +35,19 @@ CANCELLED = 4333
 """Close code: the person has pressed Cancel. Sent by the page; any other code of its side means a lost connection."""
 
 MOST_VARIANTS = 16
+
+_SECRETS = (
+    "openAiApiKey",
+    "openAiBaseURL",
+    "replicateApiKey",
+    "anthropicApiKey",
+    "geminiApiKey",
+    "screenshotOneApiKey",
+    "authToken",
+)
+_SHORTEST_SECRET = 6
+"""Anything shorter would take words out of texts."""
+_REMOVED = "[removed]"
 
 ASSET_TOOLS = frozenset({"generate_images", "remove_background", "edit_image", "extract_assets", "save_assets"})
 """Tools whose results name images by their addresses."""
@@ -75,6 +89,7 @@ class Request:
         earlier: what the person has said before, oldest first, and the code that answered it where that is known.
         base_code: the code that is changed; to the byte that of the variant which was open.
         base_variants: the codes of all variants of that version.
+        secrets: what must not be kept of what the application says.
     """
 
     generation_type: RequestType
@@ -90,6 +105,7 @@ class Request:
     base_variants: tuple[str, ...] = ()
     design_system: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 class Kind(StrEnum):
@@ -147,7 +163,28 @@ def parse_request(text: str | bytes) -> Request | None:
         base_variants=tuple(_texts(sent.get("optionCodes"))[:_MOST_CODES]) if is_update else (),
         design_system=_text(sent.get("designSystem")),
         options=options,
+        secrets=_secrets(sent),
     )
+
+
+def _secrets(sent: dict[str, Any]) -> tuple[str, ...]:
+    """The secrets of a request, longest first: one may be a part of another one."""
+    found = {(_text(sent.get(name)) or "").strip() for name in _SECRETS}
+    return tuple(sorted((each for each in found if len(each) >= _SHORTEST_SECRET), key=len, reverse=True))
+
+
+def without_secrets(value: Any, secrets: Sequence[str]) -> Any:
+    """Any value of JSON without secrets in its texts."""
+    match value:
+        case str():
+            for secret in secrets:
+                value = value.replace(secret, _REMOVED)
+            return value
+        case dict():
+            return {name: without_secrets(each, secrets) for name, each in value.items()}
+        case list():
+            return [without_secrets(each, secrets) for each in value]
+    return value
 
 
 _SET_CODE = re.compile(r'\{\s*"type"\s*:\s*"setCode"\s*,\s*(?:"variantIndex"\s*:\s*(\d{1,3})\s*,)?')

@@ -35,7 +35,7 @@ from data_layer.recorder.delivery import (
     remember_request,
     store_media,
 )
-from data_layer.recorder.protocol import Request, parse_request
+from data_layer.recorder.protocol import Request, parse_request, without_secrets
 from data_layer.recorder.spill import HeldMedia, SpillFolder
 from data_layer.recorder.tape import End, Tape, event_of
 from data_layer.schemas.generations import (
@@ -269,7 +269,7 @@ class Run:
         if variant is None:
             return
         events = variant.take_events()
-        pieces: list[Piece] = [event_of(each) for each in events]
+        pieces: list[Piece] = [event_of(each, self._known_request.secrets) for each in events]
         code, is_changed = variant.read(), variant.is_changed
         if is_changed:
             pieces.append(WholeCode(code))
@@ -311,7 +311,8 @@ class Run:
                 await generations.report_usage(self.actor, self._token, index, result)
                 await generations.cancel(self.actor, self._known_started.id, index)
             case _:
-                message = storable(encoded(end.message or "the variant failed"))[0][:_LONGEST_MESSAGE]
+                said = without_secrets(end.message or "the variant failed", self._known_request.secrets)
+                message = storable(encoded(said))[0][:_LONGEST_MESSAGE]
                 await generations.fail(self.actor, self._token, index, message, result=result)
 
     def _note_end_elsewhere(self, index: int, status: GenerationStatus) -> None:
@@ -363,11 +364,12 @@ class Run:
         return index in self._detached or index not in self._done
 
     def _record_of(self, index: int) -> VariantRecord:
+        secrets = self._known_request.secrets
         variant = self._tape.variants.get(index)
         code = "" if variant is None else variant.read()
         end = self._tape.end_of(index) or End(GenerationStatus.FAILED, "the service was stopped")
-        events = () if variant is None else tuple(event_of(each) for each in variant.events)
-        known = index, end.status, code, end.message, self._result(index)
+        events = () if variant is None else tuple(event_of(each, secrets) for each in variant.events)
+        known = index, end.status, code, without_secrets(end.message, secrets), self._result(index)
         growth = None if variant is None else variant.packed_growth()
         return VariantRecord(*known, events, self._sequences.get(index, 0), growth)
 

@@ -22,6 +22,7 @@ from data_layer.recorder.protocol import (
     parse_message,
     variant_count,
     variant_models,
+    without_secrets,
 )
 from data_layer.schemas.generations import VariantEvent, VariantModel, VariantResult
 from data_layer.services.generations.growth import Growth
@@ -268,8 +269,8 @@ def _identity(message: Message) -> tuple[Kind, str | None]:
     return message.kind, message.event_id
 
 
-def event_of(message: Message) -> VariantEvent:
-    """An event as it is stored, by the names of the application."""
+def event_of(message: Message, secrets: Sequence[str]) -> VariantEvent:
+    """An event as it is stored, by the names of the application, without the secrets of its request."""
     payload: dict[str, object] = {}
     if message.text is not None:
         payload["value"] = message.text
@@ -277,4 +278,4 @@ def event_of(message: Message) -> VariantEvent:
         payload["data"] = message.data
     if message.event_id is not None:
         payload["eventId"] = message.event_id
-    return VariantEvent(kind=message.kind.value, payload=payload)
+    return VariantEvent(kind=message.kind.value, payload=without_secrets(payload, secrets))
