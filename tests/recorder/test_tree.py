@@ -106,3 +106,15 @@ async def test_a_regeneration_of_a_reopened_project_is_a_sibling(data: DataLayer
         sent["prompt"] |= {"images": tree["referenceImages"], "text": ""}
         await make(served, backend, sent, "<p>b</p>")
         assert len(await served.settled(2)) == 1
+
+
+async def test_an_edit_of_imported_code_is_no_first_request(served: Recorded, backend: Backend) -> None:
+    await make(served, backend, edit("<p>imported</p>", ["<p>imported</p>"], "Make it blue"), "<p>blue</p>")
+    [[root, _]] = await served.settled(2)
+    tree = await tree_of(served, root.project_id)
+    assert [each["type"] for each in tree["commits"]] == ["code_create", "ai_edit"]
+    assert (tree["initialPrompt"], tree["referenceImages"], tree["stack"]) == ("", [], "html_tailwind")
+    sent = request("Make it blue")
+    sent["prompt"]["images"] = []
+    await make(served, backend, sent, "<p>new</p>")
+    assert len(await served.settled(3)) == 2

@@ -101,8 +101,8 @@ def tree_for_page(name: str, generations: Sequence[TreeGeneration], media: Media
 
 
 def first_request(generations: Sequence[TreeGeneration]) -> TreeGeneration | None:
-    """What the page repeats where a person asks for it, if the project began by a request."""
-    return next((each for each in generations if each.generation_type is not RequestType.IMPORT), None)
+    """What the page repeats where a person asks for it, if the project did not begin by imported code."""
+    return next((each for each in generations if each.generation_type is RequestType.CREATE), None)
 
 
 def hashes_shown(generation: TreeGeneration, media: Media) -> tuple[str, ...]:
