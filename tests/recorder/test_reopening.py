@@ -14,6 +14,7 @@ import pytest
 from playwright.async_api import Page, async_playwright
 
 from data_layer import DataLayer
+from data_layer.schemas.projects import ProjectDraft
 from tests.needs_debian import find_program
 
 from .backend import PNG, Backend, Stage, edit, request
@@ -172,6 +173,12 @@ async def test_a_page_that_was_lost_gets_its_first_version_when_it_is_done(
         [commit] = (await page.evaluate("window.pageState.project.commits")).values()
         assert [(each["code"], each["status"]) for each in commit["variants"]] == [("<p>half</p>", "complete")]
         assert await page.query_selector("#my-projects-note") is None
+        empty = await data.projects.create(await served.person(), ProjectDraft(name="Nothing"))
+        await page.goto("about:blank")
+        await page.goto(f"{served.url}/#open-project={empty.id}")
+        await page.wait_for_selector("#my-projects-note")
+        assert "Nothing was made" in await page.inner_text("#my-projects-note")
+        assert await page.evaluate("window.pageState.app.appState") == "INITIAL"
 
 
 @pytest.mark.slow

@@ -156,6 +156,10 @@
       return;
     }
     if (tree === null) return;
+    if (!tree.commits.length) {
+      say("Nothing was made in this project yet.");
+      return;
+    }
     const found = await waitForStores();
     if (found.project && found.app) {
       try {
