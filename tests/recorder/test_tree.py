@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from io import BytesIO
 from typing import Any
 from uuid import UUID
@@ -55,10 +56,11 @@ async def test_a_person_goes_on_with_what_has_a_page(served: Recorded, backend: 
     [[root, _]] = await served.settled(2)
     tree = await tree_of(served, root.project_id)
     kept, failed = tree["commits"]
+    done = kept["variants"][1]
     assert (tree["head"], kept["selectedVariantIndex"]) == (kept["hash"], 1)
+    assert [list(each["history"]) for each in failed["variants"]] == [[kept["hash"], done["id"], failed["hash"]]]
     assert (failed["parentHash"], failed["variants"][0]["status"]) == (kept["hash"], "error")
     assert failed["inputs"]["selectedElementHtml"] == "<p>second</p>"
-    done = kept["variants"][1]
     assert 0 <= done["completedAt"] - done["requestStartedAt"] < 60_000
 
 
@@ -75,7 +77,12 @@ async def test_images_and_videos_come_back_as_they_came_whatever_their_type_is_c
     await make(served, backend, sent, "<p>a</p>")
     [[root]] = await served.settled()
     tree = await tree_of(served, root.project_id)
-    assert tree["commits"][0]["inputs"] == sent["prompt"]
+    urls = {each["id"]: each["dataUrl"] for each in tree["assets"]}
+    inputs = tree["commits"][0]["inputs"]
+    assert {name: [urls[each] for each in inputs[name]] for name in ("images", "videos")} == {
+        "images": [PNG, image],
+        "videos": [video],
+    }
     assert {each["dataUrl"]: each["type"] for each in tree["assets"]} == {PNG: "image", image: "image", video: "video"}
 
 
@@ -102,8 +109,9 @@ async def test_a_regeneration_of_a_reopened_project_is_a_sibling(data: DataLayer
         [[root]] = await served.settled()
         await private.cache.flush()  # It is years ago.
         tree = await tree_of(served, root.project_id)
-        assert tree["referenceImages"] != sent["prompt"]["images"]
-        sent["prompt"] |= {"images": tree["referenceImages"], "text": ""}
+        [shown] = [each["dataUrl"] for each in tree["assets"]]
+        assert [shown] != sent["prompt"]["images"]
+        sent["prompt"] |= {"images": [shown], "text": ""}
         await make(served, backend, sent, "<p>b</p>")
         assert len(await served.settled(2)) == 1
 
@@ -118,3 +126,17 @@ async def test_an_edit_of_imported_code_is_no_first_request(served: Recorded, ba
     sent["prompt"]["images"] = []
     await make(served, backend, sent, "<p>new</p>")
     assert len(await served.settled(3)) == 2
+
+
+async def test_what_each_version_repeats_is_sent_once(served: Recorded, backend: Backend) -> None:
+    former = ""
+    for number in range(4):
+        code = f"<p>{number}</p>{'long ' * 1000}"
+        sent = request("root") if number == 0 else edit(former, [former], "next")
+        await make(served, backend, sent, code)
+        trees = await served.settled(number + 1)
+        former = code
+    tree = await tree_of(served, trees[0][0].project_id)
+    assert [len(each["variants"][0]["history"]) for each in tree["commits"]] == [2, 4, 6, 8]
+    assert json.dumps(tree).count("long long") == 5 * 500  # That of the last one twice: also for their import.
+    assert json.dumps(tree).count(PNG) == 1

@@ -99,6 +99,26 @@
     if (typeof store[name] === "function") store[name](...values);
   };
 
+  // What the page repeats in each version stands once in what was read, and once in memory.
+  function unpacked(tree) {
+    const urls = new Map(tree.assets.map((asset) => [asset.id, asset.dataUrl]));
+    const shown = (ids) => ids.map((id) => urls.get(id));
+    const codes = new Map(tree.commits.flatMap((commit) => commit.variants.map(({ id, code }) => [id, code])));
+    const turn = (id) =>
+      codes.has(id)
+        ? { role: "assistant", text: codes.get(id), imageAssetIds: [], videoAssetIds: [] }
+        : { ...tree.asked[id] };
+    const commits = tree.commits.map((commit) => ({
+      ...commit,
+      dateCreated: new Date(commit.dateCreated),
+      inputs: commit.inputs && {
+        ...commit.inputs, images: shown(commit.inputs.images), videos: shown(commit.inputs.videos),
+      },
+      variants: commit.variants.map(({ id, ...variant }) => ({ ...variant, history: variant.history.map(turn) })),
+    }));
+    return { ...tree, commits, referenceImages: shown(tree.referenceImages) };
+  }
+
   function restore(tree, { project, app, setSettings }) {
     if (setSettings && tree.stack) setSettings((settings) => ({ ...settings, [STACK]: tree.stack }));
     call(project, "resetCommits");
@@ -109,9 +129,7 @@
     call(project, "setInitialPrompt", tree.initialPrompt);
     call(project, "setReferenceImages", tree.referenceImages);
     call(project, "upsertPromptAssets", tree.assets);
-    for (const commit of tree.commits) {
-      project.addCommit({ ...commit, dateCreated: new Date(commit.dateCreated) });
-    }
+    for (const commit of tree.commits) project.addCommit(commit);
     project.setHead(tree.head);
     app.setAppState("CODE_READY");
   }
@@ -163,7 +181,7 @@
     const found = await waitForStores();
     if (found.project && found.app) {
       try {
-        restore(tree, found);
+        restore(unpacked(tree), found);
         document.documentElement.dataset.openedProject = id;
         return;
       } catch (error) {

@@ -13,6 +13,8 @@ A commit of the page is a generation here, and its variants are the variants:
 | type | ai_create without a parent, ai_edit with one, code_create for imported code |
 | inputs | text, images and videos of the prompt; None for imported code |
 | variants[].history | user and assistant in turns, from the root to this variant; images by the ids of assets |
+
+What the page repeats in each of them is sent once: ``page.js`` puts texts, codes and images where their ids stand.
 """
 
 from __future__ import annotations
@@ -82,17 +84,17 @@ def tree_for_page(name: str, generations: Sequence[TreeGeneration], media: Media
     head = _head(ordered)
     commits = [_commit(each, variants, media, is_last=each is ordered[-1]) for each in ordered]
     root = first_request(generations)
-    shown = [] if root is None else _data_urls(root, media, None)
     return {
         "name": name,
         "inputMode": "image" if root is None else root.input_mode.value,
         "stack": head.variants[0].code_stack.value if head is not None and head.variants else None,
         "initialPrompt": "" if root is None else root.prompt or "",
-        "referenceImages": shown,
+        "referenceImages": [] if root is None else _shown(root, media, "images") + _shown(root, media, "videos"),
         "assets": [
             {"id": key, "type": "video" if kind.startswith("video/") else "image", "dataUrl": _data_url(kind, content)}
             for key, (kind, content) in media.items()
         ],
+        "asked": {str(each.id): _asked(each, media) for each in ordered},
         "commits": commits,
         "head": None if head is None else str(head.id),
         "code": _last_code(generations),
@@ -174,13 +176,13 @@ def _commit(generation: TreeGeneration, variants: Variants, media: Media, *, is_
         if is_import
         else {
             "text": generation.prompt or "",
-            "images": _data_urls(generation, media, "images"),
-            "videos": _data_urls(generation, media, "videos"),
+            "images": _shown(generation, media, "images"),
+            "videos": _shown(generation, media, "videos"),
             **_element_of(generation),
         },
         "selectedVariantIndex": _selected(generation),
         "variants": [
-            _variant(generation, each, [] if is_import else [*before, _asked(generation, media)])
+            _variant(generation, each, [] if is_import else [*before, str(generation.id)])
             for each in generation.variants
         ],
     }
@@ -195,11 +197,12 @@ def _selected(generation: TreeGeneration) -> int:
     return others[0] if others and not _is_usable(variants[selected]) else selected
 
 
-def _variant(generation: TreeGeneration, variant: TreeVariant, before: list[dict[str, Any]]) -> dict[str, Any]:
+def _variant(generation: TreeGeneration, variant: TreeVariant, before: list[str]) -> dict[str, Any]:
     code = variant.code or ""
     is_import = generation.generation_type is RequestType.IMPORT
-    answered = [] if is_import or not code.strip() else [_answered(code)]
+    answered = [] if is_import or not code.strip() else [str(variant.id)]
     shown: dict[str, Any] = {
+        "id": str(variant.id),
         "code": code,
         "history": [*before, *answered],
         "status": _STATUSES.get(variant.status, _STILL_RUNNING),
@@ -221,16 +224,16 @@ def _times(generation: TreeGeneration, variant: TreeVariant) -> dict[str, int]:
     return {"requestStartedAt": began, **ended}
 
 
-def _history_before(generation: TreeGeneration, variants: Variants) -> list[dict[str, Any]]:
-    """The turns from the root to the variant that a generation was made from."""
-    turns: list[dict[str, Any]] = []
+def _history_before(generation: TreeGeneration, variants: Variants) -> list[str]:
+    """The turns from the root to the variant that a generation was made from: generations ask, variants answer."""
+    turns: list[str] = []
     seen: set[UUID] = set()
     parent_id = generation.variants[0].parent_id if generation.variants else None
     while parent_id is not None and parent_id in variants and parent_id not in seen:
         seen.add(parent_id)
         former, variant = variants[parent_id]
         if former.generation_type is not RequestType.IMPORT:
-            turns += [_answered(variant.code or ""), _asked(former, None)]
+            turns += [str(variant.id), str(former.id)]
         parent_id = variant.parent_id
     return turns[::-1]
 
@@ -240,18 +243,12 @@ def _element_of(generation: TreeGeneration) -> dict[str, str]:
     return {"selectedElementHtml": element} if isinstance(element, str) else {}
 
 
-def _asked(generation: TreeGeneration, media: Media | None) -> dict[str, Any]:
+def _asked(generation: TreeGeneration, media: Media) -> dict[str, Any]:
     text = generation.prompt or ""
     for element in _element_of(generation).values():
         text = f"{text} referring to this element specifically: {element}"
-    ids = {name: [str(each["sha256"]) for each in _media_of(generation, name)] for name in ("images", "videos")}
-    if media is not None:
-        ids = {name: [each for each in found if each in media] for name, found in ids.items()}
-    return {"role": "user", "text": text, "imageAssetIds": ids["images"], "videoAssetIds": ids["videos"]}
-
-
-def _answered(code: str) -> dict[str, Any]:
-    return {"role": "assistant", "text": code, "imageAssetIds": [], "videoAssetIds": []}
+    images, videos = (_shown(generation, media, name) for name in ("images", "videos"))
+    return {"role": "user", "text": text, "imageAssetIds": images, "videoAssetIds": videos}
 
 
 def _media_of(generation: TreeGeneration, name: str | None = None) -> list[dict[str, Any]]:
@@ -263,8 +260,9 @@ def _media_of(generation: TreeGeneration, name: str | None = None) -> list[dict[
     return found
 
 
-def _data_urls(generation: TreeGeneration, media: Media, name: str | None) -> list[str]:
-    return [_data_url(*media[each["sha256"]]) for each in _media_of(generation, name) if each["sha256"] in media]
+def _shown(generation: TreeGeneration, media: Media, name: str) -> list[str]:
+    """The ids of the assets that a prompt has shown."""
+    return [str(each["sha256"]) for each in _media_of(generation, name) if each["sha256"] in media]
 
 
 def _data_url(content_type: str, content: str) -> str:
