@@ -40,6 +40,7 @@ _GRACE_SECONDS = 5.0
 class _LentPool(AsyncAdaptedQueuePool):
     """A pool whose user keeps idle connections, and puts them back when others want them."""
 
+    _sqla_logger_namespace = "sqlalchemy.pool"  # Or else it would log as one of our modules.
     take_back_one: Callable[[], bool]
 
     @override

@@ -354,7 +354,8 @@ def _commit_in_doubt(driver: DriverConnection) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        if not driver.has_hung_up:  # The server has answered: it refused.
+        # The server has answered: it refused, or it had ended the transaction before it could hear of a commit.
+        if not driver.has_hung_up or isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
             raise
         raise CommitUnknownError(
             "the connection broke while PostgreSQL was committing: look whether the change is there before "

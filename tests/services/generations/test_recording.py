@@ -410,7 +410,7 @@ async def test_fifty_recorders_in_four_processes(data: DataLayer, owner: Owner, 
     bad = GenerationRequest(parent_id=uuid4())
 
     async def write() -> None:
-        async with DataLayer(settings.replaced(db_max_connections=5)) as mine:
+        async with DataLayer(settings.replaced(db_max_connections=5, db_connect_timeout=60)) as mine:
 
             async def record() -> None:
                 for _ in range(ROUNDS):
