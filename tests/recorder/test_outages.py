@@ -6,16 +6,18 @@ import asyncio
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from decimal import Decimal
 from itertools import accumulate
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from unittest.mock import patch
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from websockets.exceptions import ConnectionClosed
 
 from data_layer import DataLayer, Settings
 from data_layer.cache import Cache
@@ -25,10 +27,10 @@ from data_layer.errors import (
     InvalidValueError,
     StorageUnavailableError,
 )
-from data_layer.recorder import application, run
+from data_layer.recorder import application, people, run
 from data_layer.recorder.protocol import CANCELLED
 from data_layer.recorder.tape import VariantTape
-from data_layer.schemas.actors import SYSTEM
+from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.services.files import FileService
 from data_layer.services.generations import GenerationService
 from data_layer.web.authentication import COOKIE
@@ -494,3 +496,39 @@ async def test_a_silent_database_keeps_nothing_waiting(
                         [refused] = [each async for each in messages(websocket)]
                 assert refused == {"type": "error", "value": "The server cannot be reached; try again in a moment."}
                 road.thaw()
+
+
+async def test_people_who_were_known_go_on_without_the_database(
+    settings: Settings, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = settings.database.database_url
+    assert url is not None
+    backend.play = lambda stage: stage.complete("<p>one</p>")
+    async with road_to_database(url.get_secret_value()) as road:
+        replaced = settings.replaced(database_url=database_url(url.get_secret_value(), road))
+        async with DataLayer(replaced) as data:
+            await empty_tables(data)
+            async with serving(data, backend, needs_login=True) as served:
+                user = await data.accounts.create(SYSTEM, email="ann@example.com", first_name="Ann", last_name="B")
+                session = await data.sessions.create(user.id)
+
+                async def last_message() -> str:
+                    cookie = f"{COOKIE}={session.token.get_secret_value()}"
+                    async with asyncio.timeout(10), served.connect(Cookie=cookie) as websocket:
+                        with suppress(ConnectionClosed):  # It may be refused before.
+                            await websocket.send(json.dumps(request()))
+                        return str([each async for each in messages(websocket)][-1]["type"])
+
+                assert await last_message() == "variantComplete"
+                road.freeze()
+                await asyncio.sleep(2)  # Until copies of sessions are not believed any more.
+                assert set(await asyncio.gather(last_message(), last_message())) == {"variantComplete"}
+                now = monotonic()
+                monkeypatch.setattr(people, "monotonic", lambda: now + people.BELIEVED_SECONDS + 60)
+                monkeypatch.setattr(application, "KNOWN_SECONDS", 1.0)
+                assert await last_message() == "error"
+                road.thaw()
+                await served.settled(3, Actor.user(user.id, user.role))
+                assert await last_message() == "variantComplete"
+                await data.sessions.revoke_all(SYSTEM, user.id)
+                assert await last_message() == "error"

@@ -6,13 +6,17 @@
 | who it is | one local account, made at the first start | the account of the session cookie |
 | the request must | name a loopback host | bring the cookie |
 | its page must | come from a loopback host | be of this site, or of an origin that may use cookies (CORS) |
+| while the database is away | nothing is asked | sessions that were valid a short while ago are believed |
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ipaddress
+from collections import OrderedDict
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -26,6 +30,7 @@ from data_layer.errors import (
     InvalidSessionError,
     PermissionDeniedError,
 )
+from data_layer.recorder.delivery import is_transient
 from data_layer.schemas.actors import SYSTEM, Actor
 from data_layer.schemas.sessions import NewSession
 from data_layer.web.authentication import COOKIE, cookie_of, is_own_origin
@@ -38,6 +43,11 @@ if TYPE_CHECKING:
 
     from data_layer.entities.enums import UserRole
     from data_layer.layer import DataLayer
+
+BELIEVED_SECONDS = 300.0
+_ASKED_SECONDS = 1.0
+"""For which the database is asked about a session that may be believed."""
+_MOST_KNOWN = 10_000
 
 LOCAL_EMAIL = "me@screenshot-to-code.example"
 """The account of the one person of a laptop. Nobody can log in to it: it has no password."""
@@ -114,13 +124,19 @@ class LocalPerson:
 
 
 class LoggedInPeople:
-    """People who have a session of this service."""
+    """People who have a session of this service.
+
+    While the database cannot say whether a session is valid, one that was valid within ``BELIEVED_SECONDS`` is
+    believed: the application and its page go on, and everything that is of the service refuses for itself.
+    """
 
     needs_login = True
 
     def __init__(self, data: DataLayer, origins_with_cookies: frozenset[str]) -> None:
         self._data = data
         self._origins = origins_with_cookies
+        self._known: OrderedDict[bytes, tuple[Actor, float]] = OrderedDict()
+        """By the hash of a token: who it is, and until when that is believed."""
 
     async def actor_of(self, scope: Scope) -> Actor:
         """Who is logged in.
@@ -140,7 +156,27 @@ class LoggedInPeople:
         token = cookie_of(Request({**scope, "type": "http"}), COOKIE)
         if token is None:
             raise InvalidSessionError("log in first")
-        return (await self._data.sessions.validate(token)).actor
+        return await self._holder_of(token)
+
+    async def _holder_of(self, token: str) -> Actor:
+        key = hashlib.sha256(token.encode()).digest()
+        known = self._known.get(key)
+        believed = known if known is not None and monotonic() < known[1] else None
+        try:
+            async with asyncio.timeout(None if believed is None else _ASKED_SECONDS):
+                actor = (await self._data.sessions.validate(token)).actor
+        except AuthenticationError:
+            self._known.pop(key, None)
+            raise
+        except Exception as error:
+            if believed is None or not is_transient(error):
+                raise
+            return believed[0]
+        self._known[key] = actor, monotonic() + BELIEVED_SECONDS
+        self._known.move_to_end(key)
+        while len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+        return actor
 
     async def with_session(self, scope: Scope) -> Scope:
         """The request as it came: it has a cookie, or none."""
