@@ -109,6 +109,7 @@ async def test_entitlement_is_answered_while_the_database_is_away(settings: Sett
             assert answers == [answers[0]] * 5
 
 
+@pytest.mark.slow
 async def test_entitlement_is_answered_in_time_while_the_database_is_silent(settings: Settings, clerk: Clerk) -> None:
     """Also by a process that has not seen her before."""
     url = settings.database.database_url

@@ -256,6 +256,7 @@ def slow(*methods: tuple[Any, str]) -> Any:
     return stack
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["database", "cache", "storage", "everything"])
 async def test_slow_servers_change_nothing(data: DataLayer, backend: Backend, server: str) -> None:
     methods: dict[str, list[tuple[Any, str]]] = {

@@ -268,6 +268,7 @@ async def drip(client: Client, content: bytes, seconds: float) -> None:
             await asyncio.sleep(seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("begin", "dripped"),
     [

@@ -17,6 +17,7 @@ from .support import Service
 __all__ = ["logging_as_before"]
 
 
+@pytest.mark.slow
 def test_dev_makes_the_database_and_starts_no_server(new_folder: Path, own_servers: dict[str, Any]) -> None:
     with Service(new_folder, **own_servers) as service:
         service.wait_until_ready()

@@ -399,6 +399,7 @@ async def test_too_many_sums_are_refused(data: DataLayer, owner: Actor, monkeypa
         await data.usage.sums(owner, ["colour"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "index"),
     [

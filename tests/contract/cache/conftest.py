@@ -89,9 +89,20 @@ def cluster_with_tls(stack: ExitStack, binary: str | None, folder: Path) -> Targ
 
 VALKEY: list[Start] = [port, socket, url, user, without_near_copy, sentinel, sentinel_with_logins, cluster]
 REDIS: list[Start] = [port, socket, user, tls, sentinel, cluster, cluster_with_tls]
+QUICK: dict[bool, list[Start]] = {False: [port, url, without_near_copy, sentinel, cluster], True: [port]}
+"""For ``make test``, of Valkey and of Redis. The other ways to connect differ less, and are for ``make check``."""
+
+
+def _param(start: Start, *, is_redis: bool) -> Any:
+    marks = [pytest.mark.needs_debian] if is_redis else []
+    if start not in QUICK[is_redis]:
+        marks.append(pytest.mark.slow)
+    return pytest.param((start, is_redis), id=f"{'redis' if is_redis else 'valkey'}-{start.__name__}", marks=marks)
+
+
 TARGETS = [
-    *(pytest.param((start, False), id=f"valkey-{start.__name__}") for start in VALKEY),
-    *(pytest.param((start, True), id=f"redis-{start.__name__}", marks=pytest.mark.needs_debian) for start in REDIS),
+    *(_param(start, is_redis=False) for start in VALKEY),
+    *(_param(start, is_redis=True) for start in REDIS),
 ]
 
 

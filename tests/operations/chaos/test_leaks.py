@@ -43,6 +43,7 @@ def test_what_it_keeps_is_found(facts: dict[str, Any]) -> None:
     assert _own_leaks(report(**facts))
 
 
+@pytest.mark.slow
 async def test_handles_and_tasks_are_counted_by_kind() -> None:
     before = held_now()
     reader, writer = os.pipe()

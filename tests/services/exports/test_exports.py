@@ -41,7 +41,9 @@ from tests.services.transfer.test_personal import live
 from tests.storage_servers import settings_stored_in
 
 
-@pytest.fixture(params=["local", "s3_rclone", "s3_moto", "azure"])
+@pytest.fixture(
+    params=["local", "s3_rclone", *(pytest.param(each, marks=pytest.mark.slow) for each in ("s3_moto", "azure"))]
+)
 def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
     return settings_stored_in(request, settings)
 
@@ -251,6 +253,7 @@ async def test_more_than_one_file_may_have(data: DataLayer) -> None:
         await archive_of(limited, ann, done)
 
 
+@pytest.mark.slow
 async def test_a_process_that_dies_is_replaced(data: DataLayer, settings: Settings) -> None:
     ann = await make_account(data)
     await live(data, ann)

@@ -98,6 +98,7 @@ async def test_a_mail_arrives(data: DataLayer, tmp_path: Path, tls: str) -> None
     assert verified.password_choice is None
 
 
+@pytest.mark.slow
 async def test_a_server_that_cannot_be_trusted_learns_nothing(data: DataLayer, tmp_path: Path) -> None:
     authority, other = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")

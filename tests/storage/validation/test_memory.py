@@ -30,7 +30,10 @@ ALLOWED = 512
 """MiB that it may hold whatever is uploaded."""
 
 
-pytestmark = pytest.mark.timeout(300)  # The fixture inspects all of them, for 20 s where nothing else runs.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+]  # The fixture inspects all of them, for 20 s where nothing else runs.
 
 
 @pytest.fixture(scope="module")
