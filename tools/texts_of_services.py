@@ -1,7 +1,7 @@
 """The texts of services that the console translates: what the doctor says, and what entries of the audit trail say.
 
-Both are read from the source, so whoever writes a new one has nothing else to do than to translate it. What cannot be
-read there, such as an f-string, is refused: no translator could know it.
+Both are read from the source, so a new one only needs its translation. What cannot be read there, such as an f-string,
+is refused: no translator could know it.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def test_where_nobody_answers(examine: Examine) -> None:
     unknown = examine(DATABASE_URL="postgresql://user@database.invalid/name")
     unknown.says("database.address", "failed", "database.invalid cannot be resolved", "DNS")
     socket = examine(DATABASE_URL="postgresql://user@/name?host=/nowhere")
-    socket.says("database.address", "failed", "no such socket")
+    socket.says("database.address", "failed", "the socket does not exist")
 
 
 def test_one_of_several_servers_suffices(examine: Examine, server: PostgresqlServer) -> None:

@@ -132,7 +132,7 @@ class LinkBeginning(Confirmation):
 
 
 class AccountDeletion(Confirmation):
-    """An account to delete: its address, and who wants it deleted."""
+    """An account to delete: its address, and the password or a second factor of its owner."""
 
     email: Email
 

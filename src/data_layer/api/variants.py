@@ -92,7 +92,7 @@ async def code(
         return Response(status_code=304, headers=headers)
     if download:
         headers["content-disposition"] = f'attachment; filename="{_file_name(variant)}"'
-        if call.method == "GET" and reason is None:  # Who reads for a reason is recorded, and not counted.
+        if call.method == "GET" and reason is None:  # Reading for a reason is recorded instead.
             await call.data.generations.count_download(call.actor, variant_id)
     return Response(body, headers=headers, media_type="text/plain")
 

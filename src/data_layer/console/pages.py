@@ -374,6 +374,6 @@ _others = Pages("/console", needs_login=False)
 async def find_nothing(call: PageCall, rest: str) -> Response:
     """There is nothing at any other address."""
     del rest
-    with suppress(DataLayerError):  # Somebody who is logged in goes on from there.
+    with suppress(DataLayerError):  # A logged-in person goes on from there.
         call.scope["caller"] = await authenticate(call)
     return error_page(call, 404)

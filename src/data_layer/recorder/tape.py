@@ -147,7 +147,7 @@ class Tape:
     def hear(self, text: str | bytes) -> None:
         """The application has sent a message. It neither waits nor fails.
 
-        What an application says that is being stopped, such as that it was, is no end of its variants.
+        While the application is being stopped, nothing that it says ends a variant.
         """
         if self.is_cancelled:
             return

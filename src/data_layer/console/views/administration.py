@@ -107,7 +107,7 @@ _ASKING = {
     "delete": (words.N_("Erase this account with everything in it, for good?"), words.N_("Erase the account")),
     "end-sessions": (words.N_("End all sessions of this person?"), words.N_("Log out everywhere")),
 }
-"""What cannot be undone, or hits somebody who is working: the question, and the answer that does it."""
+"""Steps that cannot be undone, or that interrupt somebody: the question, and the answer that takes them."""
 
 
 @pages.post("/people/{user_id}/{action}")

@@ -189,13 +189,13 @@ async def _ask_sentinel(inspection: CacheInspection, sentinel: ServerAddress) ->
         return await inspection.ask_sentinel(sentinel)
     except CacheError as error:
         result = of_error(error)
-        told = failed(
+        silent = failed(
             "the sentinel %(sentinel)s: %(error)s",
-            "start the sentinels that are missing; without a majority there is no failover",
+            "start the sentinels that are missing; without a majority they cannot fail over",
             sentinel=str(sentinel),
             error=result.meaning,
         )
-        return replace(told, advice=result.advice or told.advice)
+        return replace(silent, advice=result.advice or silent.advice)
 
 
 async def _judge_cluster(inspection: CacheInspection) -> list[CheckResult]:

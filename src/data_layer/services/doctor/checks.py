@@ -229,9 +229,9 @@ class Doctor:
 _NUMBER = re.compile(r"\[Errno (\d+)\]")
 _REASONS = {
     errno.ECONNREFUSED: Text("nothing listens there"),
-    errno.EHOSTUNREACH: Text("there is no way to this host"),
-    errno.ENETUNREACH: Text("there is no way to its network"),
-    errno.ENOENT: Text("there is no such socket"),
+    errno.EHOSTUNREACH: Text("this host cannot be reached"),
+    errno.ENETUNREACH: Text("its network cannot be reached"),
+    errno.ENOENT: Text("the socket does not exist"),
     errno.EACCES: Text("this user may not open the socket"),
 }
 

@@ -108,13 +108,13 @@ def _judge_folder(root: Path) -> CheckResult:
         existing = next(place for place in root.parents if place.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
             return failed(
-                "there is no folder %(folder)s, and it cannot be made in %(parent)s",
+                "the folder %(folder)s does not exist and cannot be made in %(parent)s",
                 "make it, for this user",
                 folder=str(root),
                 parent=str(existing),
             )
         return nothing_yet(
-            "there is no folder %(folder)s yet; the next start makes it (if it was there: is its disk gone?)",
+            "the folder %(folder)s does not exist yet; the next start makes it (if it was there: is its disk gone?)",
             folder=str(root),
         )
     except NotADirectoryError:

@@ -24,8 +24,8 @@ much time passes here. Transactions that stay open for long are no exception, be
 A process that has just started has a ``floor`` of that moment. It believes no copy that is older, and reads each
 session once from the database; copies in Redis that were written since, by whomever, it believes at once.
 
-Whatever cannot be believed is asked of the database. A copy never refuses anybody: only the database does, and whoever
-shows the same token within a quarter of a second, while no change of a session becomes known, gets the same refusal.
+Whatever cannot be believed is asked of the database. A copy never refuses anybody: only the database does. Its refusal
+counts for a quarter of a second for the same token, as long as no change of a session becomes known.
 """
 
 from __future__ import annotations
