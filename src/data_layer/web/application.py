@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
-from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -11,8 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 class Application(FastAPI):
     """Calls our middlewares first, and what FastAPI's own routes need behind them.
 
-    FastAPI would put three of its own before them, which answer what crashes, limit bodies and trace. Ours do that,
-    and each costs every request.
+    FastAPI would put up to three of its own before them, which answer what crashes, limit bodies and trace. Ours do
+    that, and each costs every request.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  (ASGI)
@@ -22,10 +23,14 @@ class Application(FastAPI):
         await self.middleware_stack(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Put the middlewares around the router, the one that was added last outermost."""
-        # It closes the files of forms.
-        files_closed = AsyncExitStackMiddleware(self.router)
-        app: ASGIApp = ExceptionMiddleware(files_closed, handlers=self.exception_handlers)
-        for middleware in reversed(self.user_middleware):
+        """Put the middlewares around what answers errors, the one that was added last outermost."""
+        ours, self.user_middleware = self.user_middleware, []
+        app: Any = super().build_middleware_stack()
+        self.user_middleware = ours
+        # What is inside depends on the version: some close the files of forms there, others in each route.
+        while not isinstance(app, ExceptionMiddleware):
+            app = app.app
+        for middleware in reversed(ours):
             app = middleware.cls(app, *middleware.args, **middleware.kwargs)
-        return app
+        answer: ASGIApp = app
+        return answer

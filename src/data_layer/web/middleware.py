@@ -117,11 +117,8 @@ class RequestMiddleware:
     def _find_origin(self, scope: Scope) -> None:
         """Put the client's own address and scheme where everything else looks for them, if a proxy says them."""
         peer = scope["client"][0] if scope.get("client") else None
-        headers: Headers = scope["headers"]
-        if not self._proxies.trusts(peer):
-            self._warn(peer, headers)
-            return
-        self._proxies.put_origin(scope)
+        if not self._proxies.put_origin(scope):
+            self._warn(peer, scope["headers"])
 
     def _warn(self, peer: str | None, headers: Headers) -> None:
         """Say once that a proxy may be in front, whose clients all count as one."""

@@ -66,15 +66,16 @@ class TrustedProxies:
                 break
         return client, self._scheme(hops, headers)
 
-    def put_origin(self, scope: Scope) -> None:
-        """Put the client's own address and scheme into a request where a trusted proxy says them."""
+    def put_origin(self, scope: Scope) -> bool:
+        """Put the client's own address and scheme into a request, if a trusted proxy has sent it; whether one has."""
         peer = scope["client"][0] if scope.get("client") else None
         if not self.trusts(peer):
-            return
+            return False
         address, scheme = self.origin(peer, scope["headers"])
         scope["client"] = None if address is None else (address, 0)
         if scheme is not None:
             scope["scheme"] = _SCHEMES_OF_WEBSOCKETS[scheme] if scope["type"] == "websocket" else scheme
+        return True
 
     def _hops(self, headers: Headers) -> list[tuple[str, str | None]]:
         """Addresses with schemes, the last proxy's first."""
