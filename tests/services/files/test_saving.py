@@ -33,6 +33,7 @@ from data_layer.errors import (
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.files import Attachment
 from data_layer.services.files import ANY_OWNER
+from data_layer.storage.port import HashedBytes
 from tests.file_content import PAGE, SVG, chunked, opened, picture
 
 from .conftest import add_user, keys, originals, rows, with_thumbnails
@@ -220,6 +221,16 @@ async def test_texts_are_stored_compressed_and_read_as_they_were(data: DataLayer
     async with data.files.open(saved.id, owner_id=owner.id) as file:
         assert (file.information.size, file.information.sha256) == (len(PAGE), hashlib.sha256(PAGE).hexdigest())
         assert file.information.content_encoding is None
+
+
+async def test_a_hash_is_never_taken_from_a_caller(data: DataLayer, owner: User) -> None:
+    """Otherwise somebody's next file with that hash would be taken for this one."""
+    picture_of_all, other = picture(), picture(color=(0, 0, 0))
+    wrong = HashedBytes(other, hashlib.sha256(picture_of_all).hexdigest())
+    saved = await data.files.save(wrong, owner_id=owner.id)
+    assert saved.sha256 == hashlib.sha256(other).hexdigest()
+    right = await data.files.save(picture_of_all, owner_id=owner.id)
+    assert await data.files.download(right.id, owner_id=owner.id) == picture_of_all
 
 
 async def test_what_is_small_or_packed_already_is_left_alone(data: DataLayer, owner: User) -> None:

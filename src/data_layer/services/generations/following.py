@@ -348,7 +348,7 @@ class Followers:
         position: Position,
         check: Callable[[], Awaitable[object]],
         *,
-        who: Hashable = None,
+        who: Hashable,
         idle_seconds: float = inf,
     ) -> AsyncGenerator[FollowedEvent | None]:
         """Everything after a position, to the end of the generation.
