@@ -46,7 +46,7 @@ ENUMS = {
     name
     for module in (general, database, enums)
     for name, value in vars(module).items()
-    if inspect.isclass(value) and issubclass(value, Enum) and value.__module__ == module.__name__
+    if inspect.isclass(value) and issubclass(value, Enum) and len(value) and value.__module__ == module.__name__
 }
 HEAVY = {"alembic", "fastapi", "obstore", "psycopg", "pydantic", "redis", "sqlalchemy", "uvicorn"}
 

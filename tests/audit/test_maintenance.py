@@ -14,7 +14,7 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from data_layer import AuditAction, AuditLog, DataLayer, Settings, UserRole, UserStatus
-from data_layer.database.exclusive_run import exclusive_run
+from data_layer.database.transaction import exclusive_run
 from data_layer.entities.time_ordered_ids import first_id_at, id_at
 from data_layer.errors import AppendOnlyError, PermissionDeniedError, StatementTimeoutError
 from data_layer.repositories.audit_partitions import Month

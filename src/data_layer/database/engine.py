@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from time import perf_counter
 from typing import Any, Final, cast
@@ -16,14 +18,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, QueuePool
 from typing_extensions import override
 
+from data_layer.concurrency import uninterrupted
+from data_layer.context import Priority, current_patience
 from data_layer.database.address import DatabaseAddress, session_statement, session_values
 from data_layer.database.driver import DriverConnection
-from data_layer.database.failures import READ_ONLY, translated
+from data_layer.database.failures import NO_CONNECTION_FREE, READ_ONLY, translated
 from data_layer.database.observation import Observation
 from data_layer.database.schema_state import SchemaState, read_schema_state
 from data_layer.database.statements import Sql, Statement
-from data_layer.database.waiting_line import WaitingLine
-from data_layer.errors import DatabaseUnavailableError, NotInitializedError
+from data_layer.errors import DatabaseOverloadedError, DatabaseUnavailableError, NotInitializedError, PoolTimeoutError
 from data_layer.observability.log import get_log
 from data_layer.settings.database import DatabaseSettings
 
@@ -32,6 +35,8 @@ log = get_log(__name__)
 BEGIN: Final = Sql("transaction.begin", "BEGIN")
 _BEGIN_READ_COMMITTED: Final = Sql("transaction.begin", "BEGIN ISOLATION LEVEL READ COMMITTED")
 
+_CHECK_SECONDS = 0.05
+_Waiter = asyncio.Future[None]
 _NO_OPTIONS: Final[Mapping[str, object]] = {}
 # How much longer than the server's own limit a client waits before it gives a silent server up.
 _GRACE_SECONDS = 5.0
@@ -48,6 +53,96 @@ class _LentPool(AsyncAdaptedQueuePool):
         if not self.checkedin():
             self.take_back_one()
         return super()._do_get()
+
+
+class ConnectionQueue:
+    """Which task gets the next connection while all are in use, and which is refused.
+
+    The pool itself lets any number of tasks wait, in the order in which they came. Here a probe comes first, then what
+    is shed last, then everything else, each in the order in which it came. At most DB_POOL_QUEUE ordinary tasks wait;
+    one more is refused at once, because it would hardly be served in time.
+
+    ``data_layer.context.current_patience`` gives the priority of a task. Work that no request began is shed last: it
+    may hold what is stored nowhere else.
+
+    Args:
+        free: how many connections can be taken at once.
+        most: how many ordinary tasks may wait (DB_POOL_QUEUE).
+        seconds: how long a task waits that names no time of its own (DB_POOL_TIMEOUT).
+    """
+
+    def __init__(self, free: Callable[[], int], *, most: int, seconds: float) -> None:
+        self._free = free
+        self._most = most
+        self._seconds = seconds
+        self._queues: dict[Priority, deque[_Waiter]] = {priority: deque() for priority in Priority}
+        self._length = 0
+        self._promised = 0
+        self._check: asyncio.TimerHandle | None = None
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether a task that wants a connection now has to wait."""
+        return self._length > 0 or self._free() <= self._promised
+
+    async def wait(self) -> None:
+        """Return when a connection is free. The caller takes it before it awaits anything.
+
+        Raises:
+            DatabaseOverloadedError: too many tasks wait.
+            PoolTimeoutError: no connection became free in time.
+        """
+        patience = current_patience()
+        queue = self._queues[patience.priority]
+        if patience.priority is Priority.ORDINARY and len(queue) >= self._most:
+            raise DatabaseOverloadedError(
+                f"all connections to PostgreSQL are in use, and {self._most} tasks wait for one (DB_POOL_QUEUE); "
+                "repeat it in a few seconds"
+            )
+        waiter = asyncio.get_running_loop().create_future()
+        queue.append(waiter)
+        self._length += 1
+        self._check_soon()
+        try:
+            async with asyncio.timeout(self._seconds if patience.seconds is None else patience.seconds):
+                await waiter
+        except BaseException as error:
+            self._leave(queue, waiter)
+            if isinstance(error, TimeoutError):
+                raise PoolTimeoutError(NO_CONNECTION_FREE) from None
+            raise
+        self._promised -= 1
+
+    def wake(self) -> None:
+        """Let tasks go on for which connections are free."""
+        while self._length and self._free() > self._promised:
+            queue = next(queue for queue in self._queues.values() if queue)
+            waiter = queue.popleft()
+            self._length -= 1
+            if not waiter.done():
+                self._promised += 1
+                waiter.set_result(None)
+
+    def _leave(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        if waiter.done() and not waiter.cancelled():
+            # It was let through at the moment at which it gave up.
+            self._promised -= 1
+            self.wake()
+            return
+        with suppress(ValueError):
+            queue.remove(waiter)
+            self._length -= 1
+
+    def _check_soon(self) -> None:
+        """Look again soon: a connection may become free in other ways than by ``Database.give_back``."""
+        if self._check is None:
+            self._check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check_now)
+
+    def _check_now(self) -> None:
+        self._check = None
+        self.wake()
+        if self._length:
+            self._check_soon()
 
 
 class Database:
@@ -74,7 +169,7 @@ class Database:
         self._trusted_since = 0.0
         self.waiting = 0
         """How many tasks wait for a connection."""
-        self._line = WaitingLine(self._free, most=settings.db_pool_queue, seconds=settings.db_pool_timeout)
+        self._queue = ConnectionQueue(self._free, most=settings.db_pool_queue, seconds=settings.db_pool_timeout)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -143,12 +238,12 @@ class Database:
         return connection
 
     async def _connect(self) -> AsyncConnection:
-        if self._line.is_needed:
-            await self._line.wait()
+        if self._queue.is_needed:
+            await self._queue.wait()
         try:
             connection = self._at_hand.pop() if self._at_hand else await self.engine.connect()
         except BaseException:
-            self._line.wake()
+            self._queue.wake()
             raise
         for _ in range(self._settings.db_max_connections):
             driver = driver_of(connection)
@@ -170,7 +265,7 @@ class Database:
             await connection.close()
         else:  # To close it and open another one would cost more than many a statement.
             self._at_hand.append(connection)
-        self._line.wake()
+        self._queue.wake()
         if others_may_wait:
             # A waiting task is woken in the next turn of the loop: without it this task could take it back at once.
             await asyncio.sleep(0)
@@ -275,6 +370,30 @@ async def discard(connection: AsyncConnection) -> None:
     if not connection.invalidated:
         await connection.invalidate()
     await connection.close()
+
+
+@asynccontextmanager
+async def driver_connection(database: Database) -> AsyncIterator[DriverConnection]:
+    """Lend the driver's own connection for single statements that belong to no transaction of a caller.
+
+    It is in autocommit mode, and goes back clean, or not at all.
+
+    Raises:
+        DataLayerError: for what the driver raises inside.
+    """
+    connection = await database.connect()
+    try:
+        with translated():
+            yield driver_of(connection)
+    finally:
+        await uninterrupted(_release(database, connection))
+
+
+async def _release(database: Database, connection: AsyncConnection) -> None:
+    if not connection.invalidated and driver_of(connection).is_idle:
+        await database.give_back(connection)
+    else:
+        await discard(connection)
 
 
 def _begin_statements(settings: DatabaseSettings) -> tuple[Statement, ...]:

@@ -32,11 +32,10 @@ from sqlalchemy.orm.attributes import flag_modified, instance_state, set_committ
 from sqlalchemy.sql.dml import UpdateBase
 
 from data_layer.concurrency import settled, uninterrupted
-from data_layer.database.connection_source import ConnectionSource
 from data_layer.database.failures import translated
 from data_layer.database.rows import RowMapper, row_mapper
 from data_layer.database.statements import Sql, Statement
-from data_layer.database.transaction import Transaction
+from data_layer.database.transaction import ConnectionSource, Transaction
 from data_layer.entities import Entity
 from data_layer.errors import ConcurrentChangeError, DatabaseUnavailableError, TransactionClosedError
 from data_layer.schemas.outcome import Outcome

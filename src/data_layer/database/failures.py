@@ -12,7 +12,6 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError, St
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm.exc import StaleDataError
 
-from data_layer.database.waiting_line import NONE_FREE
 from data_layer.entities import Entity
 from data_layer.entities.triggers import APPEND_RULE, GENERATION_RULE, MOVE_RULE, USAGE_RULE, VERSION_RULE
 from data_layer.errors import (
@@ -37,6 +36,10 @@ from data_layer.errors import (
     ValueTooLongError,
 )
 
+NO_CONNECTION_FREE = (
+    "no connection to PostgreSQL became free in time; raise DB_MAX_CONNECTIONS or DB_POOL_TIMEOUT, "
+    "or look for transactions that stay open"
+)
 _STALE_PLAN = "0A000"
 READ_ONLY = "25006"
 # Values that the driver cannot send are a ValueError of some kind: a number of 5,000 digits, half a surrogate pair.
@@ -64,7 +67,7 @@ def translate(error: Exception) -> DataLayerError:
     """The library's error for one of the driver's or SQLAlchemy's."""
     match error:
         case PoolExhausted():
-            return PoolTimeoutError(NONE_FREE)
+            return PoolTimeoutError(NO_CONNECTION_FREE)
         case PendingRollbackError():
             return TransactionError(FAILED_BEFORE)
         case StaleDataError():

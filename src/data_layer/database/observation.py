@@ -1,11 +1,12 @@
-"""What can be seen of a database's work from outside: statements, waiting for connections, ends of transactions.
+"""What a database does, measured, logged and counted: statements, waiting for connections, ends of transactions.
 
-It costs two looks at the clock while nobody observes.
+Measuring costs two looks at the clock while nobody observes.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from time import perf_counter
 from types import TracebackType
@@ -19,6 +20,7 @@ from data_layer.database.failures import translate
 from data_layer.database.statements import SqlComments, Statement, StatementNames
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
+from data_layer.observability.metrics.durations import Durations
 from data_layer.schemas.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 
 log = get_log(__name__)
 
+MOST_STATEMENTS = 200
+OTHER = "other"
+"""Stands for the statements of an application that makes up names without end."""
+
+_TIMEOUT = "database_pool_timeout"
+_LIMITS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 _CANCELLED = "cancelled"
 _UNEXPECTED = "unexpected"
 
@@ -133,18 +141,65 @@ class _EngineWatch:
         return (sql if comments is None else comments.add(sql, has_parameters=True)), parameters
 
     def _end(self, _connection: Connection, _cursor: Any, _sql: str, _parameters: Any, context: Any, *_: Any) -> None:
-        self._tell(context, None)
+        self._inform(context, None)
 
     def _fail(self, failure: ExceptionContext) -> None:
-        self._tell(failure.execution_context, failure.original_exception)
+        self._inform(failure.execution_context, failure.original_exception)
 
-    def _tell(self, context: ExecutionContext | None, error: BaseException | None) -> None:
+    def _inform(self, context: ExecutionContext | None, error: BaseException | None) -> None:
         started: float | None = getattr(context, "data_layer_started", None)
         if context is None or started is None:
             return
         seconds = perf_counter() - started
         if self._observation.observers or seconds >= self._observation.slow_after:
             self._observation.statements_ended([self._names.of(context)], seconds, error)
+
+
+class StatementCounters:
+    """Durations and errors by the names of statements; statements that are sent together have the same duration."""
+
+    def __init__(self) -> None:
+        self.durations: dict[str, Durations] = {}
+        self.errors: Counter[tuple[str, str]] = Counter()
+
+    def note(self, names: Sequence[str], seconds: float, error: str | None) -> None:
+        """Statements were answered in one round trip."""
+        for name in names:
+            durations = self.durations.get(name) or self._first(name)
+            durations.note(seconds)
+            if error is not None:
+                self.errors[name if name in self.durations else OTHER, error] += 1
+
+    def _first(self, name: str) -> Durations:
+        return self.durations.setdefault(name if len(self.durations) < MOST_STATEMENTS else OTHER, Durations(_LIMITS))
+
+
+class DatabaseCounters:
+    """Counts what one database has done since it was opened; a ``DatabaseObserver``.
+
+    Args:
+        statements: counts the statements of the primary and of its replicas together.
+    """
+
+    def __init__(self, statements: StatementCounters) -> None:
+        self._statements = statements
+        self.waits = Durations()
+        self.pool_timeouts = 0
+        self.transactions = dict.fromkeys(Outcome, 0)
+
+    def statements_ended(self, names: Sequence[str], seconds: float, error: str | None) -> None:
+        """Counted by name."""
+        self._statements.note(names, seconds, error)
+
+    def connection_awaited(self, seconds: float, error: str | None) -> None:
+        """Counted, also when there was none in the end."""
+        self.waits.note(seconds)
+        if error == _TIMEOUT:
+            self.pool_timeouts += 1
+
+    def transaction_ended(self, outcome: Outcome, seconds: float) -> None:  # noqa: ARG002  (its statements are timed)
+        """Counted by outcome."""
+        self.transactions[outcome] += 1
 
 
 def code_of(error: BaseException) -> str:

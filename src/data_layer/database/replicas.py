@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from data_layer.concurrency import Backoff, cancel_and_wait
 from data_layer.database.engine import Database, discard, driver_of
 from data_layer.database.failures import translated, was_refused
+from data_layer.database.observation import DatabaseCounters, StatementCounters
 from data_layer.database.statements import Sql
 from data_layer.database.transaction import POSITION_SQL
 from data_layer.errors import DatabaseError, InvalidValueError
@@ -31,6 +32,7 @@ log = get_log(__name__)
 
 _REPLAYED_SQL: Final = Sql("replication.replayed", "SELECT pg_last_wal_replay_lsn()::text WHERE pg_is_in_recovery()")
 _BEGIN_READ_ONLY: Final = Sql("transaction.begin", "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
+PRIMARY: Final = "primary"
 _LOOK_SECONDS = 0.25
 _ANSWER_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -258,3 +260,36 @@ async def _ask(database: Database, sql: Sql) -> int | None:
             raise
         await database.give_back(connection)
     return None if row is None or row[0] is None else parse_position(row[0])
+
+
+class ServerCounters:
+    """What has been done with the primary and with its replicas since they were opened.
+
+    Args:
+        primary: what is written to.
+        replicas: what is read from as well.
+        observing: count; otherwise only what the pools know is known.
+    """
+
+    def __init__(self, primary: Database, replicas: Sequence[Database], *, observing: bool) -> None:
+        self.databases = {PRIMARY: primary} | {_place(replica): replica for replica in replicas}
+        """``primary``, whichever server that is, and the replicas by host and port."""
+        self.statements = StatementCounters()
+        self.by_server = {server: DatabaseCounters(self.statements) for server in self.databases}
+        if observing:
+            for server, database in self.databases.items():
+                database.observation.add(self.by_server[server])
+
+    @property
+    def primary(self) -> DatabaseCounters:
+        """Those of the primary."""
+        return self.by_server[PRIMARY]
+
+    @property
+    def replicas(self) -> list[str]:
+        """The names of the replicas, in the order in which they were given."""
+        return [server for server in self.databases if server != PRIMARY]
+
+
+def _place(database: Database) -> str:
+    return f"{database.address.url.host}:{database.address.url.port}"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from sqlalchemy import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from data_layer.concurrency import uninterrupted
-from data_layer.database.connection_source import ConnectionSource
 from data_layer.database.driver import DriverConnection
 from data_layer.database.engine import discard, driver_of
 from data_layer.database.failures import FAILED_BEFORE, needs_new_connection, translated, was_refused
@@ -36,6 +36,8 @@ Result = TypeVar("Result")
 POSITION_SQL = Sql("replication.position", "SELECT pg_current_wal_flush_lsn()::text")
 COMMIT = Sql("transaction.commit", "COMMIT")
 ROLLBACK = Sql("transaction.rollback", "ROLLBACK")
+_STAY = Sql("exclusive_run.stay", "SELECT set_config('idle_in_transaction_session_timeout', '0', true)")
+_LOCK = Sql("exclusive_run.lock", "SELECT pg_try_advisory_xact_lock(%s)")
 END_OF_LOG = "FFFFFFFF/FFFFFFFF"
 _ROLLBACK_SECONDS = 5.0
 # How much longer a cancelled caller waits to learn whether a commit happened.
@@ -44,6 +46,53 @@ _CANCELLED_COMMIT_SECONDS = 3.0
 # connection, which SQLAlchemy would drop in the middle of the transaction.
 _in_use: set[AsyncConnection] = set()
 _INSIDE = frozenset({TransactionStatus.INTRANS, TransactionStatus.INERROR})
+
+
+class ConnectionSource(Protocol):
+    """What a transaction needs of its database: of the primary, or of whatever is fresh enough to be read."""
+
+    is_read_only: bool
+    """Whether changes are refused."""
+
+    tells_position: bool
+    """Whether it has to be known where PostgreSQL's log was after a commit."""
+
+    reads_need_transaction: bool
+    begin_statements: tuple[Statement, ...]
+    logs_statements: bool
+
+    observation: Observation
+    """Receives what happens on its connections."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """How SQLAlchemy speaks to the server."""
+        ...
+
+    async def connect(self) -> AsyncConnection:
+        """A connection that is alive as far as can be seen without asking the server.
+
+        Raises:
+            PoolTimeoutError: when none became free in time.
+            DatabaseUnavailableError: when a new one cannot be made.
+        """
+        ...
+
+    async def give_back(self, connection: AsyncConnection) -> None:
+        """Take a connection back that is between transactions."""
+        ...
+
+    def can_take_back(self, connection: AsyncConnection) -> bool:
+        """Whether ``give_back`` puts this connection into a pool before it waits for anything."""
+        ...
+
+    def leave_replicas(self) -> bool:
+        """Take further connections from the primary; whether they may have come from a replica so far."""
+        ...
+
+    def report_error(self, connection: AsyncConnection, error: psycopg.Error) -> None:
+        """Record the error that broke a connection: its server may be unusable, too."""
+        ...
 
 
 class Transaction:
@@ -323,6 +372,24 @@ class Transaction:
         if self._database.logs_statements:
             for sql, _ in statements:
                 log.debug("statement_executed", sql=sql)
+
+
+@asynccontextmanager
+async def exclusive_run(database: ConnectionSource, key: int) -> AsyncIterator[bool]:
+    """Let one process at a time do a piece of work in a database, also through PgBouncer.
+
+    Yields whether this process has the lock, which it holds until the block ends, or its connection breaks.
+
+    The lock belongs to a transaction that does nothing else: it has no snapshot, so it keeps nothing from being cleaned
+    up, and PgBouncer leaves it its connection.
+    """
+    transaction = Transaction(database)
+    transaction.open()
+    try:
+        _, [(is_locked,)] = await transaction.run([(_STAY, None), (_LOCK, (key,))])
+        yield is_locked
+    finally:
+        await transaction.close()
 
 
 async def _fetch(driver: DriverConnection, queries: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import inspect
 
 from data_layer.entities.base import Entity
-from data_layer.entities.secret_names import is_secret
 
 MASK = "***"
 """Stands for a secret: that it changed is recorded, its value is not."""
 
 LONGEST_VALUE = 1000
 """Longer texts are cut in the trail, in characters: it says what changed, and is no second copy of the table."""
+_SEPARATORS = re.compile(r"[\W_]+")
+_SECRET = re.compile(
+    "passw|passphrase|pwd|secret|token|authorization|cookie|apikey|accesskey|privatekey|credential|signature|jwt"
+    "|hash$|^sessionid$|^sessiondata$|^otp$"
+)
+# Their names hold a word of the above, but they only measure or date a secret.
+_HARMLESS = re.compile("tokens$|(?:expiresat|changedat|verifiedat|count|length)$")
 _EMPTY: tuple[Any, ...] = (None, {}, [])
 
 
@@ -82,3 +90,10 @@ def masked(name: str, value: Any) -> Any:
             return value
         case _:
             return str(value)
+
+
+@lru_cache(maxsize=4096)
+def is_secret(name: str) -> bool:
+    """Whether what bears this name is a secret, in any spelling: ``password_hash``, ``apiKey``."""
+    normalised = _SEPARATORS.sub("", name).lower()
+    return _SECRET.search(normalised) is not None and _HARMLESS.search(normalised) is None

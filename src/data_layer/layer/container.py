@@ -19,11 +19,10 @@ from data_layer.cache import Cache
 from data_layer.config import Settings
 from data_layer.context import current_context
 from data_layer.database.address import database_address, direct_address, replica_addresses
-from data_layer.database.counters import ServerCounters
 from data_layer.database.engine import Database
 from data_layer.database.listener import Listener
 from data_layer.database.migrator import Migrator
-from data_layer.database.replicas import Replicas
+from data_layer.database.replicas import Replicas, ServerCounters
 from data_layer.embedded import EmbeddedAddresses
 from data_layer.entities.enums import StorageKind
 from data_layer.errors import CacheError, CacheLoginError
@@ -34,7 +33,7 @@ from data_layer.observability.log import get_log
 from data_layer.observability.tracing.current import current_traceparent
 from data_layer.observability.tracing.opening import open_tracing
 from data_layer.repositories.session_changes import SESSION_CHANNEL
-from data_layer.repositories.unit_of_work import AfterCommit, CommitHooks, Transactions, UnitOfWork, last_position
+from data_layer.repositories.unit_of_work import AfterCommit, CommitHooks, TransactionFactory, Transactions, UnitOfWork
 from data_layer.services.accounts import AccountDependencies, AccountService, PasswordHasher
 from data_layer.services.accounts.passkeys import PasskeySite
 from data_layer.services.api_keys import ApiKeyService
@@ -108,21 +107,6 @@ log = get_log(__name__)
 _FETCH_SECONDS = 20.0
 _FETCH_SECONDS_OF_HOSTED = 40.0  # The back end of the hosted application waits for an image for 45 seconds.
 _FILE_THREADS = 16  # For reading and packing what is uploaded; the storage has threads of its own.
-
-
-class TransactionFactory:
-    """Begin transactions: on the primary with the hooks of their commit, or on a replica that is fresh enough."""
-
-    def __init__(self, database: Database, replicas: Replicas, hooks: CommitHooks) -> None:
-        self._database = database
-        self._replicas = replicas
-        self._hooks = hooks
-
-    def __call__(self, *, read_only: bool = False, after: str | None = None) -> UnitOfWork:
-        """Return a transaction that has not begun; see ``DataLayer.transaction``."""
-        if read_only:
-            return UnitOfWork(self._replicas.reader(last_position(), after))
-        return UnitOfWork(self._database, self._hooks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ from prometheus_client import Metric
 from data_layer.cache import Cache
 from data_layer.cache.wire.breaker import BreakerState
 from data_layer.config import Settings
-from data_layer.database.counters import ServerCounters, StatementCounters
+from data_layer.database.observation import StatementCounters
+from data_layer.database.replicas import ServerCounters
 from data_layer.layer.container import Container
 from data_layer.observability.metrics import families
 from data_layer.observability.metrics.registry import Metrics
@@ -65,8 +66,9 @@ class _Collector:
 
 
 def _pools(servers: ServerCounters) -> Iterator[Metric]:
-    pools = {(server,): counters for server, counters in servers.by_server.items()}
-    figures = {server: pool.database.pool_figures() for server, pool in pools.items()}
+    counted = {(server,): counters for server, counters in servers.by_server.items()}
+    databases = {(server,): database for server, database in servers.databases.items()}
+    figures = {server: database.pool_figures() for server, database in databases.items()}
     yield families.gauges(
         "database_pool_connections",
         "Open connections, by server and by whether they are in use.",
@@ -83,19 +85,19 @@ def _pools(servers: ServerCounters) -> Iterator[Metric]:
         "database_pool_waiting",
         "Tasks that wait for a connection.",
         ("server",),
-        {server: pool.database.waiting for server, pool in pools.items()},
+        {server: database.waiting for server, database in databases.items()},
     )
     yield families.histograms(
         "database_pool_wait_seconds",
         "Time until a task had a connection, or gave up.",
         ("server",),
-        {server: (pool.waits.cumulated(), pool.waits.sum) for server, pool in pools.items()},
+        {server: (counters.waits.cumulated(), counters.waits.sum) for server, counters in counted.items()},
     )
     yield families.counters(
         "database_pool_timeouts",
         "Tasks that got no connection within DB_POOL_TIMEOUT.",
         ("server",),
-        {server: pool.pool_timeouts for server, pool in pools.items()},
+        {server: counters.pool_timeouts for server, counters in counted.items()},
     )
 
 

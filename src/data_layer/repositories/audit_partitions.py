@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from data_layer.database.connection import driver_connection
-from data_layer.database.engine import Database
+from data_layer.database.engine import Database, driver_connection
 from data_layer.database.statements import Sql, Statement
 from data_layer.database.transaction import Transaction
 from data_layer.entities.audit_log import DEFAULT_PARTITION

@@ -10,8 +10,7 @@ from typing import Any
 import orjson
 from sqlalchemy.dialects import postgresql
 
-from data_layer.database.connection import driver_connection
-from data_layer.database.engine import Database
+from data_layer.database.engine import Database, driver_connection
 from data_layer.database.statements import Sql
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction, AuditCategory, AuditLevel

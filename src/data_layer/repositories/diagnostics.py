@@ -10,8 +10,7 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-from data_layer.database.connection import driver_connection
-from data_layer.database.engine import Database
+from data_layer.database.engine import Database, driver_connection
 from data_layer.database.migrations import VERSION_TABLE
 from data_layer.database.replicas import parse_position
 from data_layer.entities import AuditLog, Entity

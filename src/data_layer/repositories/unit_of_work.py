@@ -16,9 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from data_layer.concurrency import uninterrupted
-from data_layer.database.connection_source import ConnectionSource
+from data_layer.database.engine import Database
 from data_layer.database.entity_session import EntitySession
 from data_layer.database.failures import translate
+from data_layer.database.replicas import Replicas
+from data_layer.database.transaction import ConnectionSource
 from data_layer.entities import AuditLog, Entity, User
 from data_layer.errors import NestedTransactionError
 from data_layer.repositories.api_keys import ApiKeyRepository
@@ -408,6 +410,21 @@ class UnitOfWork:
 async def _in_turn(work: Sequence[Coroutine[Any, Any, None]]) -> None:
     for each in work:
         await each
+
+
+class TransactionFactory:
+    """Begin transactions: on the primary with the hooks of their commit, or on a replica that is fresh enough."""
+
+    def __init__(self, database: Database, replicas: Replicas, hooks: CommitHooks) -> None:
+        self._database = database
+        self._replicas = replicas
+        self._hooks = hooks
+
+    def __call__(self, *, read_only: bool = False, after: str | None = None) -> UnitOfWork:
+        """Return a transaction that has not begun; see ``DataLayer.transaction``."""
+        if read_only:
+            return UnitOfWork(self._replicas.reader(last_position(), after))
+        return UnitOfWork(self._database, self._hooks)
 
 
 Transactions = Callable[[], UnitOfWork]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from data_layer.concurrency import Backoff
 from data_layer.context import request_context
 from data_layer.database.engine import Database
-from data_layer.database.exclusive_run import exclusive_run
+from data_layer.database.transaction import exclusive_run
 from data_layer.entities import AuditLog
 from data_layer.entities.enums import AuditAction
 from data_layer.errors import DataLayerError, StatementTimeoutError

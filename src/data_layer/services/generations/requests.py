@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from data_layer.entities.changes import is_secret
 from data_layer.entities.enums import GenerationType, RequestType
-from data_layer.entities.secret_names import is_secret
 from data_layer.schemas.generations import GenerationRequest, VariantModel
 
 CODE_TYPES = {
