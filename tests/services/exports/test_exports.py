@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import os
@@ -460,3 +461,37 @@ async def test_an_archive_in_parts(data: DataLayer) -> None:
     assert done.size > 8 * 2**20
     archive = await archive_of(data, ann, done)
     assert len([name for name in archive.namelist() if name.startswith("files/")]) == 3
+
+
+@ANYWHERE
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_an_upload_that_breaks_off_leaves_nothing_open(
+    data: DataLayer, monkeypatch: pytest.MonkeyPatch, *, is_cancelled: bool
+) -> None:
+    """In the middle of a part, and although the upload does not close what it reads."""
+    ann = await make_account(data)
+    await live(data, ann)
+    begun = asyncio.Event()
+    given: list[AsyncIterator[bytes]] = []
+
+    async def upload(content: FileContent, *_: Any, **__: Any) -> str:
+        assert isinstance(content, AsyncIterator)
+        given.append(content)
+        async for piece in content:
+            if b"files/" in piece:
+                break
+        begun.set()
+        if not is_cancelled:
+            raise StorageUnavailableError("the storage is away")
+        await asyncio.Event().wait()
+        return ""
+
+    await data.exports.start(acting(ann), ann.id)
+    monkeypatch.setattr(data.storage, "upload", upload)
+    making = asyncio.create_task(data.exports.make_due())
+    await asyncio.wait_for(begun.wait(), 20)
+    if is_cancelled:
+        making.cancel()
+    assert (await asyncio.gather(making, return_exceptions=True))[0] == 0 or making.cancelled()
+    assert [piece async for piece in given.pop()] == []
+    gc.collect()  # What was left open would warn now, and a warning fails the test.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import gc
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import random
 import threading
 import zipfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -639,3 +641,28 @@ async def test_what_is_too_large_is_said(
         "prompt": "has more than 100 bytes",
         "bomb.zip": "its codes have more than 100 characters",
     }
+
+
+async def test_an_archive_that_breaks_off_has_no_end(
+    data: DataLayer, owner: Actor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So no program takes it for a whole one."""
+    project_id = await make_whole_project(data, owner)
+    archives = ProjectArchives(data.projects, data.generations, data.files, data.images)
+    whole = [piece async for piece in archives.pieces(owner, project_id)]
+    assert len(whole) > 3
+    for number in range(len(whole)):
+        async with aclosing(archives.pieces(owner, project_id)) as pieces:
+            read = b"".join([await anext(pieces) for _ in range(number)])
+        assert not zipfile.is_zipfile(io.BytesIO(read)), number
+
+    async def unavailable(*_: Any) -> bytes:
+        raise DatabaseUnavailableError("the database is away")
+
+    monkeypatch.setattr(data.images, "download", unavailable)
+    with pytest.raises(DatabaseUnavailableError):
+        await export(data, owner, project_id, tmp_path / "project.zip")
+    gc.collect()  # What was left open would warn now, and a warning fails the test.
+    content = (tmp_path / "project.zip").read_bytes()
+    assert content.startswith(b"PK")
+    assert not zipfile.is_zipfile(io.BytesIO(content))

@@ -173,12 +173,12 @@ class ExportWorker:
             original_size=0,
         )
         digest = _Digest()
-        pieces = digest.of(_each_in_time(self._archives.pieces(export.user_id, progress)))
         metadata = {"owner": str(export.user_id)}
         try:
-            await self._backends.storage.upload(
-                pieces, row.key, metadata=metadata, max_size=_LARGEST, **headers_of(row)
-            )
+            async with aclosing(digest.of(_each_in_time(self._archives.pieces(export.user_id, progress)))) as pieces:
+                await self._backends.storage.upload(
+                    pieces, row.key, metadata=metadata, max_size=_LARGEST, **headers_of(row)
+                )
         except BaseException:
             # A storage that did not answer may have it.
             await uninterrupted(self._discard(row.key))

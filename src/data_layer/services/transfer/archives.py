@@ -17,8 +17,8 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,7 +104,7 @@ class ProjectArchives:
         self._images = images
 
     async def write(self, actor: Actor, project_id: UUID, target: BinaryIO) -> ExportedProject:
-        """Write a project.
+        """Write a project; a file that breaks off has no end, so no program takes it for a whole one.
 
         What the storage has lost, or was deleted meanwhile, is left out, and counted as missing.
 
@@ -118,13 +118,13 @@ class ProjectArchives:
         """
         opened = await self._open(actor, project_id)
         written: Counter[str] = Counter()
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        with new_archive(target) as archive:
             async for kind in self._fill(archive, actor, opened):
                 written[kind] += 1
         counts = {name: written[name] for name in ("generations", "variants", "files", "images", "missing")}
         return ExportedProject(opened.project.name, **counts)
 
-    async def pieces(self, actor: Actor, project_id: UUID) -> AsyncIterator[bytes]:
+    async def pieces(self, actor: Actor, project_id: UUID) -> AsyncGenerator[bytes]:
         """Yield what ``write`` writes, piece by piece while it is read.
 
         Raises:
@@ -132,16 +132,17 @@ class ProjectArchives:
         """
         opened = await self._open(actor, project_id)
         sink = ArchiveSink()
-        with zipfile.ZipFile(cast("BinaryIO", sink), "w", zipfile.ZIP_DEFLATED) as archive:
-            async for _ in self._fill(archive, actor, opened):
-                if piece := sink.take():
-                    yield piece
+        with new_archive(cast("BinaryIO", sink)) as archive:
+            async with aclosing(self._fill(archive, actor, opened)) as parts:
+                async for _ in parts:
+                    if piece := sink.take():
+                        yield piece
         yield sink.take()
 
     async def _open(self, actor: Actor, project_id: UUID) -> OpenedTree:
         return await self._generations.tree(actor, project_id, code=TreeCode.NONE)
 
-    async def _fill(self, archive: zipfile.ZipFile, actor: Actor, opened: OpenedTree) -> AsyncIterator[str]:
+    async def _fill(self, archive: zipfile.ZipFile, actor: Actor, opened: OpenedTree) -> AsyncGenerator[str]:
         """Write part after part, and yield of each what it is, or that it is missing."""
         project = opened.project
         shown = _ShownImages(archive, self._files, project)
@@ -187,7 +188,7 @@ class ProjectArchives:
         }
         await _write(archive, DESCRIPTION, orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
-    async def _images_of(self, actor: Actor, project: ProjectFull) -> AsyncIterator[UUID]:
+    async def _images_of(self, actor: Actor, project: ProjectFull) -> AsyncGenerator[UUID]:
         after = None
         while True:
             page = await self._images.list(actor, project.id, after=after, limit=_PAGE)
@@ -251,6 +252,18 @@ class _ShownImages:
     def page(self, code: str) -> str:
         """A code with the paths of its images, from the folder of the pages."""
         return PageImages(self._images).written(code, lambda end: self._paths[end])
+
+
+@contextmanager
+def new_archive(target: BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """Write an archive; one that breaks off gets no end, so no program takes it for a whole one."""
+    archive = zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED)
+    try:
+        yield archive
+    except BaseException:
+        archive.fp = None  # Closing it, which its finalizer does too, would write the end.
+        raise
+    archive.close()
 
 
 def stored_part(name: str) -> zipfile.ZipInfo:

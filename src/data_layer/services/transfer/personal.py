@@ -17,8 +17,7 @@ Secrets are left out: neither passwords nor tokens, keys, codes, nor their hashe
 from __future__ import annotations
 
 import tempfile
-import zipfile
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,10 +38,12 @@ from data_layer.schemas.projects import ProjectFilter, ProjectSummary
 from data_layer.services.accounts.tools import load_authorized
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.permissions import Permission
-from data_layer.services.transfer.archives import ProjectArchives, stored_part
+from data_layer.services.transfer.archives import ProjectArchives, new_archive, stored_part
 from data_layer.services.transfer.sink import ArchiveSink
 
 if TYPE_CHECKING:
+    from zipfile import ZipFile
+
     from data_layer.services.accounts import AccountService
     from data_layer.services.api_keys import ApiKeyService
     from data_layer.services.audit.service import AuditService
@@ -143,11 +144,12 @@ class PersonalDataService:
         self._transactions = transactions
         self._archives = archives
 
-    async def export(self, actor: Actor, user_id: UUID) -> AsyncIterator[bytes]:
+    async def export(self, actor: Actor, user_id: UUID) -> AsyncGenerator[bytes]:
         """Yield a ZIP with everything about a person, piece by piece; ``data.exports`` makes it in the background.
 
         It is written down in the audit trail before the first piece. What the storage has lost is named in
-        ``summary.json``. An archive that breaks off has no end, so no program takes it for a whole one.
+        ``summary.json``. An archive that breaks off has no end, so no program takes it for a whole one; at most for
+        the archive of the last project in it.
 
         Args:
             actor: the person.
@@ -196,15 +198,16 @@ class _Export:
     async def pieces(self) -> AsyncGenerator[bytes]:
         """Yield the archive."""
         sink = ArchiveSink()
-        with zipfile.ZipFile(cast("BinaryIO", sink), "w", zipfile.ZIP_DEFLATED) as archive:
-            async for _ in self._fill(archive):
-                if piece := sink.take():
-                    yield piece
+        with new_archive(cast("BinaryIO", sink)) as archive:
+            async with aclosing(self._fill(archive)) as steps:
+                async for _ in steps:
+                    if piece := sink.take():
+                        yield piece
             summary = {"exported_at": datetime.now(UTC), "counts": self._counts, "missing": self._missing}
             archive.writestr("summary.json", _json(summary))
         yield sink.take()
 
-    async def _fill(self, archive: zipfile.ZipFile) -> AsyncIterator[None]:
+    async def _fill(self, archive: ZipFile) -> AsyncGenerator[None]:
         """Write part after part, and yield often, so that what was written is handed on."""
         sources, actor, user_id = self._sources, self._actor, self._user_id
         archive.writestr("account.json", _json(await sources.accounts.get(actor, user_id)))
@@ -217,22 +220,26 @@ class _Export:
         shares: list[Value] = []
         async for project in self._projects(ProjectFilter()):
             shares += await sources.shares.list(actor, project.id)
-            async for _ in self._write_project(archive, project.id):
-                yield
+            async with aclosing(self._write_project(archive, project.id)) as steps:
+                async for _ in steps:
+                    yield
             self._progress.projects_done += 1
         archive.writestr("shares.json", _json(shares))
         trash = [project async for project in self._projects(ProjectFilter(statuses=_DELETED))]
         archive.writestr("trash.json", _json(trash))
         self._counts |= {"shares": len(shares), "projects_in_trash": len(trash)}
         for name, rows in (("usage", self._usage()), ("audit", self._audit()), ("files", self._files())):
-            async for _ in self._write_lines(archive, name, rows):
-                yield
-        async for file in self._files():
-            async for _ in self._write_file(archive, file):
-                yield
-            self._progress.files_done += 1
+            async with aclosing(rows), aclosing(self._write_lines(archive, name, rows)) as steps:
+                async for _ in steps:
+                    yield
+        async with aclosing(self._files()) as files:
+            async for file in files:
+                async with aclosing(self._write_file(archive, file)) as steps:
+                    async for _ in steps:
+                        yield
+                self._progress.files_done += 1
 
-    async def _projects(self, wanted: ProjectFilter) -> AsyncIterator[ProjectSummary]:
+    async def _projects(self, wanted: ProjectFilter) -> AsyncGenerator[ProjectSummary]:
         after = None
         while True:
             page = await self._sources.projects.list(self._actor, wanted, after=after, limit=_PAGE)
@@ -242,14 +249,14 @@ class _Export:
                 return
             after = page.next
 
-    async def _usage(self) -> AsyncIterator[Value]:
+    async def _usage(self) -> AsyncGenerator[Value]:
         before = None
         while page := await self._sources.usage.entries(self._actor, user_id=self._user_id, limit=_PAGE, before=before):
             for entry in page:
                 yield entry
             before = page[-1].id
 
-    async def _audit(self) -> AsyncIterator[Value]:
+    async def _audit(self) -> AsyncGenerator[Value]:
         cursor, wanted = None, AuditFilter(user_id=self._user_id)
         while True:
             page = await self._sources.audit.list(self._actor, wanted, limit=_PAGE, cursor=cursor)
@@ -259,14 +266,14 @@ class _Export:
                 return
             cursor = page.next_cursor
 
-    async def _files(self) -> AsyncIterator[FileView]:
+    async def _files(self) -> AsyncGenerator[FileView]:
         """The files that no project has."""
         async with aclosing(self._sources.files.list_all(owner_id=self._user_id)) as files:
             async for file in files:
                 if file.project_id is None and file.code_id is None and file.image_id is None:
                     yield file
 
-    async def _write_project(self, archive: zipfile.ZipFile, project_id: UUID) -> AsyncIterator[None]:
+    async def _write_project(self, archive: ZipFile, project_id: UUID) -> AsyncGenerator[None]:
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as waiting:
             try:
                 written = await self._archives.write(self._actor, project_id, cast("BinaryIO", waiting))
@@ -283,16 +290,14 @@ class _Export:
                     part.write(piece)
                     yield
 
-    async def _write_lines(
-        self, archive: zipfile.ZipFile, name: str, rows: AsyncIterator[Value]
-    ) -> AsyncIterator[None]:
+    async def _write_lines(self, archive: ZipFile, name: str, rows: AsyncGenerator[Value]) -> AsyncGenerator[None]:
         with archive.open(f"{name}.jsonl", "w", force_zip64=True) as part:
             async for row in rows:
                 part.write(row.model_dump_json().encode() + b"\n")
                 self._count(name)
                 yield
 
-    async def _write_file(self, archive: zipfile.ZipFile, file: FileView) -> AsyncIterator[None]:
+    async def _write_file(self, archive: ZipFile, file: FileView) -> AsyncGenerator[None]:
         name = f"files/{file.id}.{file.key.rpartition('.')[2] or 'bin'}"
         try:
             async with self._sources.files.open(file.id, owner_id=self._user_id) as opened:
