@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from data_layer import DataLayer
 from data_layer.api.app import create_app
+from tests.api.described_headers import CHECKS
 from tests.observability.conftest import logging_as_before
 
 __all__ = ["logging_as_before"]
@@ -22,5 +23,5 @@ def app(data: DataLayer) -> FastAPI:
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the application, without a network in between."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://service", event_hooks=CHECKS) as client:
         yield client

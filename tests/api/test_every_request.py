@@ -19,6 +19,7 @@ from starlette.routing import Route
 from data_layer import DataLayer, Settings
 from data_layer.api.app import create_app
 from data_layer.web.authentication import COOKIE
+from tests.api.described_headers import undescribed
 from tests.file_content import picture
 from tests.services.accounts.support import PASSWORD, make_account
 from tests.support import make_user
@@ -331,6 +332,8 @@ class World:
     async def ask(self, call: Call) -> Answer:
         answer = await send(self.app, call)
         problem = problem_of(call, answer)
+        path, names = call.path, [name.decode() for name in answer.headers]
+        problem = problem or next(undescribed(call.method, path, answer.status, names), None)
         if problem is not None:
             self.faults.append(f"{problem}: {call.shown()} -> {answer.status} {answer.body[:200]!r}")
         return answer

@@ -15,6 +15,7 @@ from data_layer import DataLayer
 from data_layer.entities.enums import UserRole
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.generations import GenerationRequest, VariantModel
+from tests.api.described_headers import CHECKS
 from tests.file_content import picture
 from tests.services.accounts.support import PASSWORD, make_account
 
@@ -37,7 +38,7 @@ async def people(data: DataLayer, app: FastAPI) -> AsyncIterator[dict[str, httpx
 
 def client_of(app: FastAPI, headers: dict[str, str]) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="https://service", headers=headers)
+    return httpx.AsyncClient(transport=transport, base_url="https://service", headers=headers, event_hooks=CHECKS)
 
 
 @pytest.fixture

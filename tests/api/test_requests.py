@@ -158,7 +158,7 @@ async def test_the_documentation(client: httpx.AsyncClient) -> None:
     for path in description["paths"].values():
         assert all(operation["summary"] for operation in path.values())
     assert set(references(description)) <= {
-        f"#/components/schemas/{name}" for name in description["components"]["schemas"]
+        f"#/components/{kind}/{name}" for kind in ("schemas", "headers") for name in description["components"][kind]
     }
     assert set(description["paths"]["/health"]["get"]["responses"]) == {"200", "503"}
 

@@ -115,31 +115,24 @@ async def reset(call: Call, body: PasswordReset) -> None:
     await call.data.accounts.reset_password(body.token.get_secret_value(), body.password.get_secret_value())
 
 
-@routes.get("/me", summary="Read the own account", scope=ApiScope.READ)
-async def show(call: Call, response: Response) -> UserFull:
+@routes.get("/me", summary="Read the own account", scope=ApiScope.READ, etag=moment_tag)
+async def show(call: Call) -> UserFull:
     """What its owner sees of it. ``ETag`` is what a change may name."""
-    return _tagged(response, await call.data.accounts.get(call.actor, call.user_id))
+    return await call.data.accounts.get(call.actor, call.user_id)
 
 
-@routes.patch("/me", summary="Change the own profile", errors=[409, 412])
-async def change(call: Call, response: Response, body: ProfileChanges) -> UserFull:
+@routes.patch("/me", summary="Change the own profile", errors=[409, 412], etag=moment_tag)
+async def change(call: Call, body: ProfileChanges) -> UserFull:
     """What is not given stays. ``If-Match`` is heeded where it is sent."""
     expected = moment_if_sent(call.headers)
-    changed = await call.data.accounts.update_profile(call.actor, call.user_id, body, expected=expected)
-    return _tagged(response, changed)
+    return await call.data.accounts.update_profile(call.actor, call.user_id, body, expected=expected)
 
 
-@routes.patch("/me/preferences", summary="Change the own preferences", errors=[409, 412])
-async def change_preferences(call: Call, response: Response, body: Preferences) -> UserFull:
+@routes.patch("/me/preferences", summary="Change the own preferences", errors=[409, 412], etag=moment_tag)
+async def change_preferences(call: Call, body: Preferences) -> UserFull:
     """They are merged as JSON Merge Patch does it (RFC 7396): null removes. ``If-Match`` is heeded where it is sent."""
     expected = moment_if_sent(call.headers)
-    changed = await call.data.accounts.update_preferences(call.actor, call.user_id, body.preferences, expected=expected)
-    return _tagged(response, changed)
-
-
-def _tagged(response: Response, account: UserFull) -> UserFull:
-    response.headers["etag"] = moment_tag(account.updated_at)
-    return account
+    return await call.data.accounts.update_preferences(call.actor, call.user_id, body.preferences, expected=expected)
 
 
 @routes.post("/me/password", summary="Change the own password", status_code=204, errors=[409, 429])

@@ -15,6 +15,7 @@ from pydantic import Field, StrictBool, StringConstraints
 
 from data_layer.api.progress import progress_of
 from data_layer.api.request_models import Body, Moment
+from data_layer.api.response_headers import described_headers
 from data_layer.api.routes import Call, KeyScopes, Routes
 from data_layer.entities.enums import (
     ApiScope,
@@ -35,7 +36,7 @@ from data_layer.schemas.users import UserAdmin
 from data_layer.services.acting import LONGEST_REASON
 from data_layer.services.statistics import Statistics
 from data_layer.web.downloads import download
-from data_layer.web.pages import link_to_next, next_after
+from data_layer.web.pages import next_after
 
 _Limit = Annotated[int, Field(ge=1, le=1000)]
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
@@ -53,10 +54,11 @@ _PROGRESS: dict[int | str, dict[str, Any]] = {
 }
 _EXPORTED: dict[int | str, dict[str, Any]] = {
     200: {
+        "headers": described_headers("Content-Disposition"),
         "content": {
             "application/x-ndjson": {"schema": {"type": "string"}},
             "text/csv": {"schema": {"type": "string"}},
-        }
+        },
     }
 }
 
@@ -205,13 +207,11 @@ class Round(Body):
 routes = Routes("/v1/admin", "administration", keys=KeyScopes(ApiScope.ADMIN, ApiScope.ADMIN))
 
 
-@routes.get("/users", summary="List accounts", errors=[422])
-async def list_users(call: Call, response: Response, query: Annotated[UsersQuery, Query()]) -> UserPage:
+@routes.get("/users", summary="List accounts", errors=[422], next_by="after")
+async def list_users(call: Call, query: Annotated[UsersQuery, Query()]) -> UserPage:
     """For moderators."""
     users = await call.data.accounts.list(call.actor, **query.model_dump())
-    following = next_after(users, query.limit)
-    link_to_next(call, response, after=following)
-    return UserPage(users=users, next=following)
+    return UserPage(users=users, next=next_after(users, query.limit))
 
 
 @routes.get("/users/{user}", summary="Find an account", errors=[404, 422])
@@ -286,8 +286,8 @@ async def end_sessions(call: Call, user_id: UUID) -> Ended:
     return Ended(ended=await call.data.sessions.revoke_all(call.actor, user_id, reason="ended_by_administration"))
 
 
-@routes.get("/audit", summary="Read the audit trail", errors=[422])
-async def read_trail(call: Call, response: Response, query: Annotated[TrailQuery, Query()]) -> TrailPage:
+@routes.get("/audit", summary="Read the audit trail", errors=[422], next_by="after")
+async def read_trail(call: Call, query: Annotated[TrailQuery, Query()]) -> TrailPage:
     """Newest first. Users see what they did themselves (``user_id``), moderators what everybody did."""
     page = await call.data.audit.list(
         call.actor,
@@ -297,7 +297,6 @@ async def read_trail(call: Call, response: Response, query: Annotated[TrailQuery
         cursor=query.after,
         newest_first=not query.oldest_first,
     )
-    link_to_next(call, response, after=page.next_cursor)
     return TrailPage(entries=page.entries, next=page.next_cursor)
 
 
@@ -317,13 +316,11 @@ async def export_trail(call: Call, query: Annotated[ExportQuery, Query()]) -> Re
     return await download(pieces, name=name, media_type=media_type)
 
 
-@routes.get("/mails", summary="List mails", errors=[422])
-async def list_mails(call: Call, response: Response, query: Annotated[MailsQuery, Query()]) -> MailPage:
+@routes.get("/mails", summary="List mails", errors=[422], next_by="after")
+async def list_mails(call: Call, query: Annotated[MailsQuery, Query()]) -> MailPage:
     """For administrators: which wait, and what became of the others. Neither text nor link is shown."""
     mails = await call.data.mails.list(call.actor, **query.model_dump())
-    following = next_after(mails, query.limit)
-    link_to_next(call, response, after=following)
-    return MailPage(mails=mails, next=following)
+    return MailPage(mails=mails, next=next_after(mails, query.limit))
 
 
 @routes.post("/mails/{mail_id}/retry", summary="Send a mail again", errors=[404, 409])

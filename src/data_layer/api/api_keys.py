@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Response
 from pydantic import Field, StringConstraints
 
 from data_layer.api.request_models import Body
@@ -57,8 +56,15 @@ async def list_keys(call: Call) -> ApiKeys:
     return ApiKeys(api_keys=await call.data.api_keys.list(call.actor, call.user_id))
 
 
-@routes.post("", summary="Make an API key", status_code=201, errors=[409], openapi_extra=_EXAMPLE)
-async def create(call: Call, body: NewKey, response: Response) -> CreatedKey:
+@routes.post(
+    "",
+    summary="Make an API key",
+    status_code=201,
+    errors=[409],
+    openapi_extra=_EXAMPLE,
+    location="/v1/accounts/me/api-keys/{0.api_key.id}",
+)
+async def create(call: Call, body: NewKey) -> CreatedKey:
     """Scopes: ``read`` and ``write`` what the person has, ``generate`` code, ``admin`` for administrators alone.
 
     409 where a person has 50 keys in force.
@@ -69,7 +75,6 @@ async def create(call: Call, body: NewKey, response: Response) -> CreatedKey:
         scopes=body.scopes,
         expires_in=None if body.expires_in is None else timedelta(seconds=body.expires_in),
     )
-    response.headers["location"] = f"/v1/accounts/me/api-keys/{new.key.id}"
     return CreatedKey(secret=new.secret.get_secret_value(), api_key=new.key)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Response
 from pydantic import StringConstraints
 
 from data_layer.api.request_models import Body
@@ -46,34 +45,36 @@ async def list_designs(call: Call) -> DesignSystems:
 
 
 @routes.post(
-    "", summary="Add a design system", status_code=201, max_body=_TEXT_BODY, errors=[409], openapi_extra=_EXAMPLE
+    "",
+    summary="Add a design system",
+    status_code=201,
+    max_body=_TEXT_BODY,
+    errors=[409],
+    openapi_extra=_EXAMPLE,
+    etag=moment_tag,
+    location="/v1/design-systems/{0.id}",
 )
-async def create(call: Call, response: Response, body: NewDesignSystem) -> DesignSystemView:
+async def create(call: Call, body: NewDesignSystem) -> DesignSystemView:
     """Two may have the same name. 409 where a person has a hundred already."""
-    design = await call.data.designs.create(call.actor, name=body.name, content=body.content)
-    response.headers["location"] = f"/v1/design-systems/{design.id}"
-    return _tagged(response, design)
+    return await call.data.designs.create(call.actor, name=body.name, content=body.content)
 
 
-@routes.get("/{design_id}", summary="Read a design system", errors=[404, 422])
-async def show(call: Call, response: Response, design_id: UUID) -> DesignSystemView:
+@routes.get("/{design_id}", summary="Read a design system", errors=[404, 422], etag=moment_tag)
+async def show(call: Call, design_id: UUID) -> DesignSystemView:
     """``ETag`` is what a change needs."""
-    return _tagged(response, await call.data.designs.get(call.actor, design_id))
+    return await call.data.designs.get(call.actor, design_id)
 
 
-@routes.patch("/{design_id}", summary="Change a design system", max_body=_TEXT_BODY, errors=[404, 412, 428])
-async def change(call: Call, response: Response, design_id: UUID, body: DesignSystemChanges) -> DesignSystemView:
+@routes.patch(
+    "/{design_id}", summary="Change a design system", max_body=_TEXT_BODY, errors=[404, 412, 428], etag=moment_tag
+)
+async def change(call: Call, design_id: UUID, body: DesignSystemChanges) -> DesignSystemView:
     """What is not given stays. ``If-Match`` must name what was read; 412 shows what is stored now."""
     expected = require_moment(call.headers)
-    return _tagged(response, await call.data.designs.update(call.actor, design_id, body, expected=expected))
+    return await call.data.designs.update(call.actor, design_id, body, expected=expected)
 
 
 @routes.delete("/{design_id}", summary="Delete a design system", status_code=204, errors=[404, 412])
 async def delete(call: Call, design_id: UUID) -> None:
     """Generations that used it keep their own copy of its text. ``If-Match`` is heeded where it is sent."""
     await call.data.designs.delete(call.actor, design_id, expected=moment_if_sent(call.headers))
-
-
-def _tagged(response: Response, design: DesignSystemView) -> DesignSystemView:
-    response.headers["etag"] = moment_tag(design.updated_at)
-    return design

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 
 from data_layer.api.examples import add_examples
 from data_layer.api.links import add_links
+from data_layer.api.response_headers import add_headers
 from data_layer.web.authentication import COOKIE
 from data_layer.web.errors import Problem, described
 
@@ -61,6 +62,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             _add_limits_of_heads(operation)
             _complete_failures(operation["responses"])
     _describe_amounts(schemas)
+    add_headers(description)
     add_examples(description)
     add_links(description)
     return description

@@ -16,7 +16,7 @@ from data_layer.api.assets import REDIRECT, SHOWN_FOR
 from data_layer.api.request_models import Body
 from data_layer.api.routes import Call, Routes
 from data_layer.schemas.exports import ExportPage, ExportView
-from data_layer.web.pages import link_to_next, next_after
+from data_layer.web.pages import next_after
 
 
 class ExportQuery(Body):
@@ -29,25 +29,23 @@ class ExportQuery(Body):
 routes = Routes("/v1/accounts/me/exports", "exports")
 
 
-@routes.get("", summary="List the own exports", errors=[422])
-async def list_exports(call: Call, response: Response, query: Annotated[ExportQuery, Query()]) -> ExportPage:
+@routes.get("", summary="List the own exports", errors=[422], next_by="after")
+async def list_exports(call: Call, query: Annotated[ExportQuery, Query()]) -> ExportPage:
     """Those of the last thirty days, the newest first. One of them at most has an archive."""
     found = await call.data.exports.list(call.actor, call.user_id, limit=query.limit, after=query.after)
-    following = next_after(found, query.limit)
-    link_to_next(call, response, after=following)
-    return ExportPage(exports=tuple(found), next=following)
+    return ExportPage(exports=tuple(found), next=next_after(found, query.limit))
 
 
-@routes.post("", summary="Export everything about the own account", status_code=201)
-async def start(call: Call, response: Response) -> ExportView:
+@routes.post(
+    "", summary="Export everything about the own account", status_code=201, location="/v1/accounts/me/exports/{0.id}"
+)
+async def start(call: Call) -> ExportView:
     """A ZIP is made in the background; a mail says when it is ready. While one is made, the answer is that one.
 
     It holds the account, identities, sessions, keys, projects with all versions, files, shares, usage, and what the
     audit trail says of the person. It can be had for seven days, or until a later one is complete.
     """
-    export = await call.data.exports.start(call.actor, call.user_id)
-    response.headers["location"] = f"/v1/accounts/me/exports/{export.id}"
-    return export
+    return await call.data.exports.start(call.actor, call.user_id)
 
 
 @routes.get("/{export_id}", summary="Read how far an export is", errors=[404, 422])

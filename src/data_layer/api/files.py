@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
+from data_layer.api.response_headers import described_headers
 from data_layer.errors import FileNotFoundInStorageError
 from data_layer.services.files import SHOWN_INLINE
 from data_layer.services.files.backends import PUBLIC_PATH
@@ -28,6 +29,15 @@ _SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox",
     "referrer-policy": "no-referrer",
 }
+_OF_FILE = described_headers("ETag", "Last-Modified", "Content-Disposition")
+_ENCODED = described_headers("Content-Encoding", is_required=False)
+_IN_PARTS = described_headers("Accept-Ranges", "Content-Range")
+_READ: dict[int | str, dict[str, Any]] = {
+    200: {"headers": _OF_FILE | _ENCODED | described_headers("Accept-Ranges", is_required=False)},
+    206: {"description": "The part that was asked for.", "headers": _OF_FILE | _ENCODED | _IN_PARTS},
+    304: {"description": "The client has it already.", "headers": _OF_FILE | _ENCODED},
+    416: {"description": "The file has no such part.", "headers": _OF_FILE | _ENCODED | _IN_PARTS},
+}
 _FOR_ALL_ORIGINS = {"access-control-allow-origin": "*", "cross-origin-resource-policy": "cross-origin"}
 
 
@@ -38,11 +48,7 @@ def make_router(data: DataLayer) -> APIRouter:
         403: {"description": "The URL is not valid (any more)."},
         404: {"description": "The file does not exist."},
     }
-    answers = problems | {
-        206: {"description": "The part that was asked for."},
-        304: {"description": "The client has it already."},
-        416: {"description": "The file has no such part."},
-    }
+    answers = problems | _READ
 
     @router.head("/{key:path}", include_in_schema=False)
     @router.get(
@@ -80,12 +86,7 @@ def make_router(data: DataLayer) -> APIRouter:
 def make_public_router(data: DataLayer) -> APIRouter:
     """The route of permanent addresses, which anybody may read, also a page of another origin."""
     router = APIRouter(tags=["files"])
-    answers: dict[int | str, dict[str, Any]] = {
-        206: {"description": "The part that was asked for."},
-        304: {"description": "The client has it already."},
-        404: {"description": "No file has this address."},
-        416: {"description": "The file has no such part."},
-    }
+    answers = _READ | {404: {"description": "No file has this address."}}
 
     @router.head(f"{PUBLIC_PATH}{{name}}", include_in_schema=False)
     @router.get(f"{PUBLIC_PATH}{{name}}", summary="Read a public file", response_class=Response, responses=answers)

@@ -138,7 +138,14 @@ class Cancellation(Body):
 routes = Routes("/v1/generations", "generations", keys=KeyScopes(ApiScope.READ, ApiScope.GENERATE))
 
 
-@routes.post("", summary="Start a generation", status_code=201, max_body=_WRITTEN_BODY, errors=[404, 409])
+@routes.post(
+    "",
+    summary="Start a generation",
+    status_code=201,
+    max_body=_WRITTEN_BODY,
+    errors=[404, 409],
+    location="/v1/generations/{0.id}",
+)
 async def start(call: Call, body: NewGeneration) -> StartedGeneration:
     """The answer holds the ids, and the token that lets its holder write the variants. It cannot be had again."""
     return await call.data.generations.start(

@@ -18,7 +18,6 @@ from data_layer.errors import InvalidValueError
 from data_layer.schemas.files import PublicFile
 from data_layer.schemas.images import GeneratedImageFull, ImageChanges, ImagePage, NewImage
 from data_layer.web.conditions import moment_tag, require_moment
-from data_layer.web.pages import link_to_next
 
 _EXAMPLE: dict[str, Any] = {
     "url": "https://provider.example/images/1.png",
@@ -65,14 +64,12 @@ class Rating(Body):
 routes = Routes("", "images", keys=CONTENT)
 
 
-@routes.get("/v1/projects/{project_id}/images", summary="List the images of a project", errors=[404, 422])
-async def list_images(
-    call: Call, response: Response, project_id: UUID, query: Annotated[ImageQuery, Query()]
-) -> ImagePage:
+@routes.get(
+    "/v1/projects/{project_id}/images", summary="List the images of a project", errors=[404, 422], next_by="after"
+)
+async def list_images(call: Call, project_id: UUID, query: Annotated[ImageQuery, Query()]) -> ImagePage:
     """The latest come first."""
-    page = await call.data.images.list(call.actor, project_id, **query.model_dump())
-    link_to_next(call, response, after=page.next)
-    return page
+    return await call.data.images.list(call.actor, project_id, **query.model_dump())
 
 
 @routes.post(
@@ -82,36 +79,36 @@ async def list_images(
     max_body=room_for_file,
     errors=[400, 404, 409, 415, 507],
     openapi_extra=body_with_file(SentImage, _EXAMPLE),
+    etag=moment_tag,
+    location="/v1/images/{0.id}",
 )
-async def record(call: Call, response: Response, project_id: UUID) -> GeneratedImageFull:
+async def record(call: Call, project_id: UUID) -> GeneratedImageFull:
     """Its bytes are kept as a file with thumbnails."""
     async with sent_with_file(call, SentImage) as sent:
         source = sent.file if sent.values.url is None else sent.values.url
         if source is None or (sent.file is not None and sent.values.url is not None):
             raise InvalidValueError("send either a form with the image, or JSON with url", field="url")
         file_name = sent.values.file_name or sent.file_name
-        image = await call.data.images.record(call.actor, project_id, sent.values.image, source, file_name=file_name)
-    response.headers["location"] = f"/v1/images/{image.id}"
-    return _tagged(response, image)
+        return await call.data.images.record(call.actor, project_id, sent.values.image, source, file_name=file_name)
 
 
-@routes.get("/v1/images/{image_id}", summary="Read what is known of an image", errors=[404, 422])
-async def show(call: Call, response: Response, image_id: UUID, reason: Reason | None = None) -> GeneratedImageFull:
+@routes.get("/v1/images/{image_id}", summary="Read what is known of an image", errors=[404, 422], etag=moment_tag)
+async def show(call: Call, image_id: UUID, reason: Reason | None = None) -> GeneratedImageFull:
     """The view is counted. ``ETag`` is what a change needs."""
-    return _tagged(response, await call.data.images.open(call.actor, image_id, reason=reason))
+    return await call.data.images.open(call.actor, image_id, reason=reason)
 
 
-@routes.patch("/v1/images/{image_id}", summary="Change an image", errors=[404, 412, 428])
-async def change(call: Call, response: Response, image_id: UUID, body: ImageChanges) -> GeneratedImageFull:
+@routes.patch("/v1/images/{image_id}", summary="Change an image", errors=[404, 412, 428], etag=moment_tag)
+async def change(call: Call, image_id: UUID, body: ImageChanges) -> GeneratedImageFull:
     """What is not given stays; a ``name`` of null is taken away. ``If-Match`` must name what was read."""
     expected = require_moment(call.headers)
-    return _tagged(response, await call.data.images.update(call.actor, image_id, body, expected=expected))
+    return await call.data.images.update(call.actor, image_id, body, expected=expected)
 
 
-@routes.put("/v1/images/{image_id}/rating", summary="Rate an image", errors=[404])
-async def rate(call: Call, response: Response, image_id: UUID, body: Rating) -> GeneratedImageFull:
+@routes.put("/v1/images/{image_id}/rating", summary="Rate an image", errors=[404], etag=moment_tag)
+async def rate(call: Call, image_id: UUID, body: Rating) -> GeneratedImageFull:
     """Stars, a thumb up or down, and why."""
-    return _tagged(response, await call.data.images.rate(call.actor, image_id, **body.model_dump()))
+    return await call.data.images.rate(call.actor, image_id, **body.model_dump())
 
 
 @routes.delete("/v1/images/{image_id}", summary="Delete an image", status_code=204, errors=[404])
@@ -159,8 +156,3 @@ async def _redirect(call: Call, image_id: UUID, size: int | None, reason: str | 
         call.actor, image_id, expires_in=SHOWN_FOR, thumbnail=size, reason=reason
     )
     return RedirectResponse(signed.url, 307)
-
-
-def _tagged(response: Response, image: GeneratedImageFull) -> GeneratedImageFull:
-    response.headers["etag"] = moment_tag(image.updated_at)
-    return image

@@ -14,6 +14,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from pydantic import Field, StrictBool, StringConstraints
 
 from data_layer.api.request_models import Body, Reason
+from data_layer.api.response_headers import described_headers
 from data_layer.api.routes import CONTENT, Call, Routes
 from data_layer.api.uploads import body_with_file, room_for_file, sent_with_file
 from data_layer.entities.enums import CodeStack, ProjectStatus, ProjectType
@@ -31,7 +32,6 @@ from data_layer.schemas.projects import (
 )
 from data_layer.schemas.search import SearchPage
 from data_layer.web.conditions import Conditions, require_revision, revision_tag
-from data_layer.web.pages import link_to_next
 
 _PIECE = 64 * 1024
 _Cursor = Annotated[str, StringConstraints(max_length=4096)]
@@ -127,17 +127,17 @@ class VersionPage(Value):
     next: int | None
 
 
+_LOCATION = "/v1/projects/{0.id}"
+
 routes = Routes("/v1/projects", "projects", keys=CONTENT)
 
 
-@routes.get("", summary="List the own projects", errors=[404, 422])
-async def list_projects(call: Call, response: Response, query: Annotated[ProjectQuery, Query()]) -> ProjectPage:
+@routes.get("", summary="List the own projects", errors=[404, 422], next_by="after")
+async def list_projects(call: Call, query: Annotated[ProjectQuery, Query()]) -> ProjectPage:
     """A project that nobody changes meanwhile is on exactly one page. Another person's list needs a reason."""
-    page = await call.data.projects.list(
+    return await call.data.projects.list(
         call.actor, query.filter, order=query.order, is_descending=query.descending, **query.page
     )
-    link_to_next(call, response, after=page.next)
-    return page
 
 
 @routes.post(
@@ -147,41 +147,40 @@ async def list_projects(call: Call, response: Response, query: Annotated[Project
     max_body=room_for_file,
     errors=[400, 415, 507],
     openapi_extra=body_with_file(NewProject, _EXAMPLE),
+    etag=revision_tag,
+    location=_LOCATION,
 )
-async def create(call: Call, response: Response) -> ProjectFull:
+async def create(call: Call) -> ProjectFull:
     """The answer names the new project in ``Location``."""
     async with sent_with_file(call, NewProject) as sent:
         new, screenshot = sent.values, sent.file
         if screenshot is not None and new.screenshot is not None:
             raise InvalidValueError("the form has a screenshot already; leave this one out", field="screenshot")
-        project = await call.data.projects.create(
+        return await call.data.projects.create(
             call.actor,
             new.draft,
             screenshot=new.screenshot if screenshot is None else screenshot,
             file_name=new.file_name or sent.file_name,
         )
-    return _created(response, project)
 
 
-@routes.get("/search", summary="Search projects", errors=[404, 422])
-async def search(call: Call, response: Response, query: Annotated[SearchQuery, Query()]) -> SearchPage:
+@routes.get("/search", summary="Search projects", errors=[404, 422], next_by="after")
+async def search(call: Call, query: Annotated[SearchQuery, Query()]) -> SearchPage:
     """Names, tags, descriptions, instructions, prompts and the latest page are searched; the best hits come first."""
-    page = await call.data.projects.search(call.actor, query.q, include_public=query.include_public, **query.page)
-    link_to_next(call, response, after=page.next)
-    return page
+    return await call.data.projects.search(call.actor, query.q, include_public=query.include_public, **query.page)
 
 
-@routes.get("/{project_id}", summary="Read a project", errors=[404, 422])
-async def show(call: Call, response: Response, project_id: UUID, reason: Reason | None = None) -> ProjectFull:
+@routes.get("/{project_id}", summary="Read a project", errors=[404, 422], etag=revision_tag)
+async def show(call: Call, project_id: UUID, reason: Reason | None = None) -> ProjectFull:
     """The view is counted. ``ETag`` is the revision, which a change needs."""
-    return _tagged(response, await call.data.projects.open(call.actor, project_id, reason=reason))
+    return await call.data.projects.open(call.actor, project_id, reason=reason)
 
 
-@routes.patch("/{project_id}", summary="Change a project", errors=[404, 409, 412, 428])
-async def change(call: Call, response: Response, project_id: UUID, body: ProjectChanges) -> ProjectFull:
+@routes.patch("/{project_id}", summary="Change a project", errors=[404, 409, 412, 428], etag=revision_tag)
+async def change(call: Call, project_id: UUID, body: ProjectChanges) -> ProjectFull:
     """What is not given stays. ``If-Match`` must name the revision that was read; 412 shows what is stored now."""
     expected = require_revision(call.headers)
-    return _tagged(response, await call.data.projects.update(call.actor, project_id, body, expected=expected))
+    return await call.data.projects.update(call.actor, project_id, body, expected=expected)
 
 
 @routes.delete("/{project_id}", summary="Move a project to the trash", status_code=204, errors=[404])
@@ -190,44 +189,47 @@ async def delete(call: Call, project_id: UUID) -> None:
     await call.data.projects.delete(call.actor, project_id)
 
 
-@routes.post("/{project_id}/undelete", summary="Take a project out of the trash", errors=[404])
-async def undelete(call: Call, response: Response, project_id: UUID) -> ProjectFull:
+@routes.post("/{project_id}/undelete", summary="Take a project out of the trash", errors=[404], etag=revision_tag)
+async def undelete(call: Call, project_id: UUID) -> ProjectFull:
     """Harmless to repeat."""
-    return _tagged(response, await call.data.projects.restore(call.actor, project_id))
+    return await call.data.projects.restore(call.actor, project_id)
 
 
-@routes.post("/{project_id}/archive", summary="Put a project aside", errors=[404])
-async def archive(call: Call, response: Response, project_id: UUID) -> ProjectFull:
+@routes.post("/{project_id}/archive", summary="Put a project aside", errors=[404], etag=revision_tag)
+async def archive(call: Call, project_id: UUID) -> ProjectFull:
     """Harmless to repeat."""
-    return _tagged(response, await call.data.projects.archive(call.actor, project_id))
+    return await call.data.projects.archive(call.actor, project_id)
 
 
-@routes.post("/{project_id}/unarchive", summary="Return a project from the archive", errors=[404])
-async def unarchive(call: Call, response: Response, project_id: UUID) -> ProjectFull:
+@routes.post("/{project_id}/unarchive", summary="Return a project from the archive", errors=[404], etag=revision_tag)
+async def unarchive(call: Call, project_id: UUID) -> ProjectFull:
     """It has the status again that it had. Harmless to repeat."""
-    return _tagged(response, await call.data.projects.unarchive(call.actor, project_id))
+    return await call.data.projects.unarchive(call.actor, project_id)
 
 
-@routes.post("/{project_id}/clone", summary="Copy a project", status_code=201, errors=[404])
-async def clone(call: Call, response: Response, project_id: UUID, body: Clone) -> ProjectFull:
+@routes.post(
+    "/{project_id}/clone",
+    summary="Copy a project",
+    status_code=201,
+    errors=[404],
+    etag=revision_tag,
+    location=_LOCATION,
+)
+async def clone(call: Call, project_id: UUID, body: Clone) -> ProjectFull:
     """With its history up to ``version``, or without it as version 1. The copy is private and holds its own files."""
-    copy = await call.data.projects.clone(
+    return await call.data.projects.clone(
         call.actor, project_id, name=body.name, history=body.history, version=body.version
     )
-    return _created(response, copy)
 
 
-@routes.get("/{project_id}/versions", summary="List the versions of a project", errors=[404, 422])
-async def versions(
-    call: Call, response: Response, project_id: UUID, query: Annotated[VersionsQuery, Query()]
-) -> VersionPage:
+@routes.get("/{project_id}/versions", summary="List the versions of a project", errors=[404, 422], next_by="before")
+async def versions(call: Call, project_id: UUID, query: Annotated[VersionsQuery, Query()]) -> VersionPage:
     """Variants form a tree by ``parent_id``."""
     found = await call.data.generations.history(
         call.actor, project_id, limit=query.limit, before=query.before, reason=query.reason
     )
     last = found[-1].number if len(found) == query.limit else 1
     following = last if last > 1 else None
-    link_to_next(call, response, before=following)
     # Not validated again, which would put the same views into another tuple.
     return VersionPage.model_construct(versions=tuple(found), next=following)
 
@@ -249,7 +251,10 @@ async def version(
     summary="Read a project with all its versions",
     errors=[404, 422],
     response_model=ProjectTree,
-    responses={304: {"description": "The client has it already."}},
+    responses={
+        200: {"headers": described_headers("ETag")},
+        304: {"description": "The client has it already.", "headers": described_headers("ETag")},
+    },
 )
 async def tree(
     call: Call,
@@ -300,13 +305,3 @@ async def thumbnail(call: Call, project_id: UUID, reason: Reason | None = None) 
     """The screenshot in small. 404 with the code `picture_missing` where there is none."""
     signed = await call.data.images.project_thumbnail(call.actor, project_id, reason=reason)
     return RedirectResponse(signed.url, headers={"cache-control": "private, max-age=300"})
-
-
-def _tagged(response: Response, project: ProjectFull) -> ProjectFull:
-    response.headers["etag"] = revision_tag(project.revision)
-    return project
-
-
-def _created(response: Response, project: ProjectFull) -> ProjectFull:
-    response.headers["location"] = f"/v1/projects/{project.id}"
-    return _tagged(response, project)

@@ -30,6 +30,7 @@ from starlette.types import Message, Receive, Scope
 
 from data_layer.api.idempotency import DESCRIPTION as IDEMPOTENCY_KEY
 from data_layer.api.idempotency import Fingerprint, answer_once, key_of
+from data_layer.api.response_headers import ResponseHeaders
 from data_layer.context import current_context, set_patience
 from data_layer.entities.enums import ApiScope
 from data_layer.errors import PermissionDeniedError
@@ -337,6 +338,9 @@ class Routes:
         max_body: MaxBody = SMALL_BODY,
         is_shed_last: bool = False,
         takes_long: bool = False,
+        etag: Callable[[Any], str] | None = None,
+        location: str | None = None,
+        next_by: str | None = None,
         **options: Any,
     ) -> Iterable[ServiceRoute]:
         needs_login = self._needs_login if needs_login is None else needs_login
@@ -359,6 +363,11 @@ class Routes:
         if options.get("status_code") == 204:
             options["response_model"] = None
         responses = described(*sorted(statuses)) | options.pop("responses", {})
+        headers = ResponseHeaders(etag, location, next_by)
+        if sent := headers.described():
+            status = options.get("status_code", 200)
+            responses[status] = responses.get(status, {}) | {"headers": sent}
+        handler = headers.sent_by(handler)
         shared: dict[str, Any] = {
             "needs_login": needs_login,
             "scope": scope,

@@ -18,6 +18,7 @@ from data_layer.schemas.projects import ProjectFull
 from data_layer.schemas.shares import ShareView
 from data_layer.services.request_limits import RequestKind
 from data_layer.services.shares import LONGEST_LIFETIME, SHARE_PATH
+from data_layer.web.conditions import revision_tag
 from data_layer.web.hostile_pages import hostile_page
 
 _Version = Annotated[int, Field(ge=1, lt=2**31)]
@@ -107,12 +108,17 @@ async def revoke(call: Call, share_id: UUID) -> None:
     await call.data.shares.revoke(call.actor, share_id)
 
 
-@routes.post("/v1/shares/fork", summary="Make a project of a shared page", status_code=201, errors=[404])
-async def fork(call: Call, response: Response, body: Fork) -> ProjectFull:
+@routes.post(
+    "/v1/shares/fork",
+    summary="Make a project of a shared page",
+    status_code=201,
+    errors=[404],
+    etag=revision_tag,
+    location="/v1/projects/{0.id}",
+)
+async def fork(call: Call, body: Fork) -> ProjectFull:
     """The page becomes version 1 of a project of your own; nothing else of the shared project comes along."""
-    project = await call.data.shares.fork(call.actor, body.token.get_secret_value(), name=body.name)
-    response.headers["location"] = f"/v1/projects/{project.id}"
-    return project
+    return await call.data.shares.fork(call.actor, body.token.get_secret_value(), name=body.name)
 
 
 @routes.get(

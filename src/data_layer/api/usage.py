@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 
 from data_layer.api.request_models import Body, Day
+from data_layer.api.response_headers import described_headers
 from data_layer.api.routes import CONTENT, Call, KeyScopes, Routes
 from data_layer.entities.enums import ApiScope
 from data_layer.errors import NotFoundError
@@ -20,7 +21,7 @@ from data_layer.schemas.base import Value
 from data_layer.schemas.usage import BudgetView, UsageEntryView, UsageGroup, UsageSum
 from data_layer.services.csv_text import csv_bytes, csv_cell
 from data_layer.web.conditions import prefers
-from data_layer.web.pages import link_to_next, next_after
+from data_layer.web.pages import next_after
 
 _CSV = "text/csv"
 _LINES = 500
@@ -43,7 +44,12 @@ _FIGURES = (
     "cache_write_tokens",
     "cost",
 )
-_SUMS_AS_CSV: dict[int | str, dict[str, Any]] = {200: {"content": {_CSV: {"schema": {"type": "string"}}}}}
+_SUMS_AS_CSV: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {_CSV: {"schema": {"type": "string"}}},
+        "headers": described_headers("Content-Disposition", is_required=False),
+    }
+}
 _Currency = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
 _Whose = Annotated[UUID | None, Query(description="Whose; by default one's own. Others' are for administrators.")]
 
@@ -115,13 +121,11 @@ async def sums(call: Call, query: Annotated[SumsQuery, Query()]) -> Sums | Respo
     return StreamingResponse(_csv(query.by, found), headers=headers, media_type="text/csv; charset=utf-8")
 
 
-@routes.get("/entries", summary="List the ledger", errors=[422])
-async def entries(call: Call, response: Response, query: Annotated[EntriesQuery, Query()]) -> EntryPage:
+@routes.get("/entries", summary="List the ledger", errors=[422], next_by="before")
+async def entries(call: Call, query: Annotated[EntriesQuery, Query()]) -> EntryPage:
     """Entries are recorded once and never changed."""
     found = await call.data.usage.entries(call.actor, **query.model_dump())
-    following = next_after(found, query.limit)
-    link_to_next(call, response, before=following)
-    return EntryPage(entries=found, next=following)
+    return EntryPage(entries=found, next=next_after(found, query.limit))
 
 
 @budgets.get("/{currency}", summary="Read a budget", errors=[404, 422])

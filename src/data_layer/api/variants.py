@@ -14,6 +14,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import Field, StrictBool, StringConstraints
 
 from data_layer.api.request_models import Body, Reason
+from data_layer.api.response_headers import described_headers
 from data_layer.api.routes import CONTENT, Call, Routes
 from data_layer.entities.enums import CodeStack
 from data_layer.errors import InvalidValueError
@@ -49,17 +50,17 @@ class VariantFork(Body):
 routes = Routes("/v1/variants", "variants", keys=CONTENT)
 
 
-@routes.get("/{variant_id}", summary="Read a variant", errors=[404, 422])
-async def show(call: Call, response: Response, variant_id: UUID, reason: Reason | None = None) -> GeneratedCodeFull:
+@routes.get("/{variant_id}", summary="Read a variant", errors=[404, 422], etag=revision_tag)
+async def show(call: Call, variant_id: UUID, reason: Reason | None = None) -> GeneratedCodeFull:
     """The view is counted. ``ETag`` names what people edit, which a change needs."""
-    return _tagged(response, await call.data.generations.open_variant(call.actor, variant_id, reason=reason))
+    return await call.data.generations.open_variant(call.actor, variant_id, reason=reason)
 
 
-@routes.patch("/{variant_id}", summary="Change a variant", errors=[404, 412, 428])
-async def change(call: Call, response: Response, variant_id: UUID, body: VariantChanges) -> GeneratedCodeFull:
+@routes.patch("/{variant_id}", summary="Change a variant", errors=[404, 412, 428], etag=revision_tag)
+async def change(call: Call, variant_id: UUID, body: VariantChanges) -> GeneratedCodeFull:
     """What is not given stays. ``If-Match`` must name the ETag that was read; 412 shows what is stored now."""
     expected = require_edition(call.headers)
-    return _tagged(response, await call.data.generations.edit(call.actor, variant_id, body, expected=expected))
+    return await call.data.generations.edit(call.actor, variant_id, body, expected=expected)
 
 
 @routes.get(
@@ -68,8 +69,12 @@ async def change(call: Call, response: Response, variant_id: UUID, body: Variant
     errors=[404, 422],
     response_class=Response,
     responses={
-        200: {"description": "The code.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-        304: {"description": "The client has it already."},
+        200: {
+            "description": "The code.",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+            "headers": described_headers("ETag") | described_headers("Content-Disposition", is_required=False),
+        },
+        304: {"description": "The client has it already.", "headers": described_headers("ETag")},
     },
 )
 async def code(
@@ -142,28 +147,38 @@ async def thumbnail(call: Call, variant_id: UUID, reason: Reason | None = None) 
     return RedirectResponse(signed.url, headers={"cache-control": "private, max-age=300"})
 
 
-@routes.post("/{variant_id}/restore", summary="Restore a variant", status_code=201, errors=[404])
+@routes.post(
+    "/{variant_id}/restore",
+    summary="Restore a variant",
+    status_code=201,
+    errors=[404],
+    location="/v1/generations/{0.id}",
+)
 async def restore(call: Call, variant_id: UUID) -> GenerationView:
     """It becomes the last version of its project again, as a generation of its own."""
     return await call.data.generations.restore_variant(call.actor, variant_id)
 
 
-@routes.post("/{variant_id}/fork", summary="Begin a project with a variant", status_code=201, errors=[404])
-async def fork(call: Call, response: Response, variant_id: UUID, body: VariantFork) -> ProjectFull:
+@routes.post(
+    "/{variant_id}/fork",
+    summary="Begin a project with a variant",
+    status_code=201,
+    errors=[404],
+    etag=revision_tag,
+    location="/v1/projects/{0.id}",
+)
+async def fork(call: Call, variant_id: UUID, body: VariantFork) -> ProjectFull:
     """The new project is private, and holds its own files."""
-    project = await call.data.generations.fork_variant(call.actor, variant_id, name=body.name)
-    response.headers["location"] = f"/v1/projects/{project.id}"
-    response.headers["etag"] = revision_tag(project.revision)
-    return project
+    return await call.data.generations.fork_variant(call.actor, variant_id, name=body.name)
 
 
-@routes.put("/{variant_id}/feedback", summary="Rate a variant", errors=[404])
-async def rate(call: Call, response: Response, variant_id: UUID, body: Feedback) -> GeneratedCodeFull:
+@routes.put("/{variant_id}/feedback", summary="Rate a variant", errors=[404], etag=revision_tag)
+async def rate(call: Call, variant_id: UUID, body: Feedback) -> GeneratedCodeFull:
     """Harmless to repeat."""
     values: dict[str, Any] = body.model_dump()
     if set(values.values()) == {None}:
         raise InvalidValueError("say something, or take it back with DELETE", field="body")
-    return _tagged(response, await call.data.generations.rate(call.actor, variant_id, **values))
+    return await call.data.generations.rate(call.actor, variant_id, **values)
 
 
 @routes.delete("/{variant_id}/feedback", summary="Take back the rating of a variant", status_code=204, errors=[404])
@@ -176,11 +191,6 @@ async def take_back_rating(call: Call, variant_id: UUID) -> None:
 async def count_copy(call: Call, variant_id: UUID) -> None:
     """For a button that copies to the clipboard, which the service would not notice."""
     await call.data.generations.count_copy(call.actor, variant_id)
-
-
-def _tagged(response: Response, variant: GeneratedCodeFull) -> GeneratedCodeFull:
-    response.headers["etag"] = revision_tag(variant.revision)
-    return variant
 
 
 def _file_name(variant: GeneratedCodeFull) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Self
+from typing import Protocol, Self
 
 from fastapi import HTTPException
 
@@ -56,9 +56,25 @@ _MOMENT = re.compile(r'"t(\d{1,17})"', re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def revision_tag(revision: int | str) -> str:
+class Revised(Protocol):
+    """What can be edited and counts its revisions, or has a hash of what can be edited."""
+
+    @property
+    def revision(self) -> int | str:
+        """The one that this is."""
+
+
+class Dated(Protocol):
+    """What can be edited and has no revisions."""
+
+    @property
+    def updated_at(self) -> datetime:
+        """When it was changed last."""
+
+
+def revision_tag(value: Revised) -> str:
     """The ETag of what can be edited."""
-    return f'"r{revision}"' if isinstance(revision, int) else f'"{revision}"'
+    return f'"r{value.revision}"' if isinstance(value.revision, int) else f'"{value.revision}"'
 
 
 def require_revision(headers: Mapping[str, str]) -> int:
@@ -75,9 +91,9 @@ def require_edition(headers: Mapping[str, str]) -> str:
     return _matched(headers, _EDITION, "9f86d081884c7d65")
 
 
-def moment_tag(at: datetime) -> str:
+def moment_tag(value: Dated) -> str:
     """The ETag of what can be edited and has no revisions: when it was changed last."""
-    return f'"t{(at - _EPOCH) // timedelta(microseconds=1)}"'
+    return f'"t{(value.updated_at - _EPOCH) // timedelta(microseconds=1)}"'
 
 
 def require_moment(headers: Mapping[str, str]) -> datetime:

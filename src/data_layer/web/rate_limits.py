@@ -75,14 +75,19 @@ async def refused_address(rates: RateLimiter, scope: Scope) -> Response | None:
     """
     # A list, because middleware inside may hand on a copy of the scope.
     scope[_STANDINGS] = []
-    address, path = current_context().ip_address, scope["path"]
-    if address is None or path in _UNCOUNTED or path.startswith(_STATIC):
+    address = current_context().ip_address
+    if address is None or not is_counted(scope["path"]):
         return None
     try:
         await admit(rates, scope, f"address:{network_of(address)}")
     except TooManyRequestsError as error:
         return failure(scope, error)
     return None
+
+
+def is_counted(path: str) -> bool:
+    """Whether requests for a path are counted."""
+    return path not in _UNCOUNTED and not path.startswith(_STATIC)
 
 
 def _remaining(standing: Standing) -> int:
