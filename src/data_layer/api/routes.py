@@ -15,7 +15,7 @@ read and outside FastAPI's dependencies: it costs one look into a dictionary ins
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import partial
@@ -44,6 +44,7 @@ from data_layer.web.deadlines import Deadline, patience_until, seconds_for, with
 from data_layer.web.direct import DirectHandler, Handle
 from data_layer.web.downloads import only_head
 from data_layer.web.errors import described
+from data_layer.web.middleware import add_to_answer
 from data_layer.web.rate_limits import admit
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -78,7 +79,7 @@ _IF_MATCH_HEEDED = _IF_MATCH | {"required": False, "description": "The ETag of w
 
 
 class Deprecation(NamedTuple):
-    """A route that will be taken away: each answer that succeeds says so.
+    """A route that will be taken away: each of its answers says so.
 
     Attributes:
         since: from when on it should not be used (``Deprecation``, RFC 9745).
@@ -90,12 +91,13 @@ class Deprecation(NamedTuple):
     ends: datetime
     instead: str | None = None
 
-    def announce(self, response: Response) -> None:
-        """Add the headers to an answer."""
-        response.headers["deprecation"] = f"@{self.since.timestamp():.0f}"
-        response.headers["sunset"] = format_datetime(self.ends.astimezone(UTC), usegmt=True)
+    @property
+    def headers(self) -> Iterator[tuple[bytes, bytes]]:
+        """What says so."""
+        yield b"deprecation", f"@{self.since.timestamp():.0f}".encode()
+        yield b"sunset", format_datetime(self.ends.astimezone(UTC), usegmt=True).encode()
         if self.instead is not None:
-            response.headers.append("link", f'<{self.instead}>; rel="successor-version"')
+            yield b"link", f'<{self.instead}>; rel="successor-version"'.encode()
 
 
 class Call(Request):
@@ -216,6 +218,8 @@ class ServiceRoute(APIRoute):
             handle: what answers the ``Call``.
             request: as it came.
         """
+        if self._deprecation is not None:
+            add_to_answer(request.scope, self._deprecation.headers)
         people = people_of(request)
         seconds = seconds_for(people.data.settings.service, takes_long=self._takes_long)
         if self._is_shed_last:
@@ -224,8 +228,6 @@ class ServiceRoute(APIRoute):
         # What people see of themselves stays out of every cache, unless the handler says otherwise.
         if not any(name == b"cache-control" for name, _ in response.raw_headers):
             response.raw_headers.append(_NEVER_STORED)
-        if self._deprecation is not None:
-            self._deprecation.announce(response)
         if request.method == "HEAD" and isinstance(response, StreamingResponse):
             await only_head(response)
         return response

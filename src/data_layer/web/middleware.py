@@ -30,6 +30,7 @@ log = get_log(__name__)
 
 MAXIMUM_REQUEST_ID = 128
 _REQUEST_ID = b"x-request-id"
+_ADDED = "added_headers"
 _FORWARDING = frozenset({b"x-forwarded-for", b"forwarded"})
 # Asked every few seconds by machines; their requests are worth a line only to someone who looks for them.
 _PROBES = frozenset({"/livez", "/readyz", "/health"})
@@ -83,6 +84,8 @@ class RequestMiddleware:
         client = scope["client"][0] if scope.get("client") else None
         request_id, agent = _identify(scope["headers"])
         scope["request_id"] = request_id
+        # A list, because middleware inside may hand on a copy of the scope.
+        scope[_ADDED] = []
         set_patience(ORDINARY)
         answer = _Answer(send, request_id, scope)
         counters = self._counters
@@ -134,7 +137,7 @@ class RequestMiddleware:
 class _Answer:
     """Passes messages on, and remembers the status: 500 where there is none.
 
-    The first message gets the id of the request, and where the caller stands with its limit.
+    The first message gets the id of the request, where the caller stands with its limit, and what was added by others.
     """
 
     __slots__ = ("_request_id", "_scope", "_send", "has_begun", "status")
@@ -151,8 +154,18 @@ class _Answer:
             self.has_begun = True
             self.status = message["status"]
             request_id = (_REQUEST_ID, self._request_id.encode())
-            message["headers"] = [*message.get("headers", ()), request_id, *headers_of(self._scope)]
+            message["headers"] = [
+                *message.get("headers", ()),
+                request_id,
+                *headers_of(self._scope),
+                *self._scope[_ADDED],
+            ]
         await self._send(message)
+
+
+def add_to_answer(scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Have whatever answers a request carry these headers, a failure too."""
+    scope[_ADDED].extend(headers)
 
 
 def _loggable(scope: Scope) -> str:
