@@ -16,10 +16,10 @@ import pytest
 
 from data_layer.errors import FileNotFoundInStorageError, InvalidStorageKeyError, StorageUnavailableError
 from data_layer.storage import LocalStorage
+from data_layer.storage.arguments import Description
 from data_layer.storage.local.attributes import Attributes, Sidecars
-from data_layer.storage.local.draft import Destination, Draft
+from data_layer.storage.local.files import Destination, Draft
 from data_layer.storage.local.folder import StorageFolder
-from data_layer.storage.metadata import Description
 
 
 def temporary_files(folder: Path) -> list[Path]:

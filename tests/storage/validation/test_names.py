@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data_layer.errors import InvalidFileNameError
-from data_layer.storage.metadata import check_content_disposition
+from data_layer.storage.arguments import check_content_disposition
 from data_layer.storage.validation import clean_file_name, content_disposition
 
 

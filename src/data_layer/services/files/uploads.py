@@ -22,7 +22,7 @@ from data_layer.services.files.backends import StorageBackends, require_announce
 from data_layer.services.files.ingest import FileIngest, SaveRequest, new_reference
 from data_layer.services.files.owners import Owner, require_owner
 from data_layer.services.files.removal import FileRemoval, leaving_rest_to_cleanup
-from data_layer.storage.metadata import check_sha256
+from data_layer.storage.arguments import check_sha256
 from data_layer.storage.threads import FileThreads
 from data_layer.storage.validation import Inspector, receive
 from data_layer.storage.validation.inspector import canonical_type, decide_type

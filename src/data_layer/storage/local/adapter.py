@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
-from data_layer.errors import NotInitializedError, StorageUnavailableError
+from data_layer.errors import (
+    FileNotFoundInStorageError,
+    InvalidStorageKeyError,
+    NotInitializedError,
+    StorageError,
+    StorageFullError,
+    StorageUnavailableError,
+)
 from data_layer.observability.log import get_log
-from data_layer.storage.arguments import check_age, check_flag, check_handler, check_integer, check_keys, check_range
-from data_layer.storage.conditions import Condition
+from data_layer.storage.arguments import (
+    Condition,
+    Description,
+    check_age,
+    check_flag,
+    check_handler,
+    check_integer,
+    check_keys,
+    check_range,
+    check_sha256,
+)
 from data_layer.storage.content import BATCH_SIZE, batches
 from data_layer.storage.keys import is_key, split_key, split_prefix
 from data_layer.storage.local.attributes import Sidecars, locked
-from data_layer.storage.local.copying import Copy
-from data_layer.storage.local.draft import Destination, Draft
-from data_layer.storage.local.failures import (
-    translated_for_operators,
-    translated_for_reading,
-    translated_for_writing,
-)
+from data_layer.storage.local.files import Copy, Destination, Draft, Reader
 from data_layer.storage.local.folder import TEMPORARY, StorageFolder, create_file, read_all, write_all
 from data_layer.storage.local.listing import measure, walk
-from data_layer.storage.local.reader import Reader
-from data_layer.storage.metadata import Description, check_sha256
 from data_layer.storage.port import (
     FileContent,
     FileInformation,
@@ -48,6 +57,10 @@ from data_layer.storage.threads import FileThreads
 _THREADS = 32
 _LISTED_AT_ONCE = 500
 _MAX_TEMPORARY_AGE = 3600.0  # Younger ones may be another process's work.
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NOT_NAMEABLE = frozenset({errno.ENAMETOOLONG, errno.EILSEQ})
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR}) | _NOT_NAMEABLE
+_IN_THE_WAY = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST})
 
 _logger = get_log(__name__)
 
@@ -85,7 +98,7 @@ class LocalStorage:
         """
         threads = self._open_threads or FileThreads(_THREADS)
         try:
-            with translated_for_operators(f"make the folder {str(self._folder.root)!r}"):
+            with _translated_for_operators(f"make the folder {str(self._folder.root)!r}"):
                 await threads.run(self._folder.create)
                 removed = await threads.run(self._folder.remove_old_temporary_files, _MAX_TEMPORARY_AGE)
         except BaseException:
@@ -105,24 +118,24 @@ class LocalStorage:
     async def create(self, *, allow_public: bool = False) -> Sequence[str]:
         """Make the folder; see `StorageAdministration.create`. What is stored in it only its owner can read."""
         check_flag(allow_public, field="allow_public")
-        with translated_for_operators(f"make the folder {str(self._folder.root)!r}"):
+        with _translated_for_operators(f"make the folder {str(self._folder.root)!r}"):
             await asyncio.to_thread(self._folder.create)
         return ()
 
     async def remove_abandoned_uploads(self, *, older_than: timedelta) -> int:
         """Remove the temporary files of uploads that were broken off."""
         check_age(older_than, field="older_than")
-        with translated_for_operators("remove what broken uploads left behind"):
+        with _translated_for_operators("remove what broken uploads left behind"):
             return await self._threads.run(self._folder.remove_old_temporary_files, older_than.total_seconds())
 
     async def check(self) -> None:
         """Write a tiny file, read it back and remove it."""
-        with translated_for_operators("write a file to prove that it can"):
+        with _translated_for_operators("write a file to prove that it can"):
             await self._threads.run(_probe, self._folder)
 
     async def statistics(self) -> StorageStatistics:
         """Count the files; takes as long as listing them all."""
-        with translated_for_operators("count its files"):
+        with _translated_for_operators("count its files"):
             return await self._threads.run(measure, self._folder)
 
     async def upload(
@@ -153,7 +166,7 @@ class LocalStorage:
             self._max_file_size if max_size is None else check_integer(max_size, field="max_size"),
         )
         if isinstance(content, bytes | HashedBytes):
-            with translated_for_writing(key):
+            with _translated_for_writing(key):
                 await self._threads.run_until_cancelled(draft.abandon, draft.store, content)
         else:
             await self._store_stream(draft, content, key)
@@ -163,7 +176,7 @@ class LocalStorage:
     async def download(self, key: str) -> bytes:
         """The whole file, in memory; see `Storage.download`."""
         reader = Reader(self._folder, key, split_key(key))
-        with translated_for_reading(key):
+        with _translated_for_reading(key):
             return await self._threads.run(reader.content)
 
     @asynccontextmanager
@@ -172,7 +185,7 @@ class LocalStorage:
         check_range(start, end)
         reader = Reader(self._folder, key, split_key(key))
         try:
-            with translated_for_reading(key):
+            with _translated_for_reading(key):
                 information = await self._threads.run(reader.open)
             limit = information.size if end is None else min(end, information.size)
             yield OpenFile(information, self._chunks(reader, key, start, limit))
@@ -182,19 +195,19 @@ class LocalStorage:
     async def stat(self, key: str) -> FileInformation:
         """Everything that is known about a file; see `Storage.stat`."""
         reader = Reader(self._folder, key, split_key(key))
-        with translated_for_reading(key):
+        with _translated_for_reading(key):
             return await self._threads.run(reader.information)
 
     async def exists(self, key: str) -> bool:
         """Whether a file has this key."""
         segments = split_key(key)
-        with translated_for_reading(key):
+        with _translated_for_reading(key):
             return await self._threads.run(self._folder.status, segments) is not None
 
     async def delete(self, key: str) -> None:
         """Remove a file, its metadata, and the folders that it leaves empty; see `Storage.delete`."""
         segments = split_key(key)
-        with translated_for_writing(key):
+        with _translated_for_writing(key):
             existed = await self._threads.run(_delete, self._folder, key, segments)
         if existed:
             _logger.debug("file_deleted", key=key)
@@ -210,13 +223,13 @@ class LocalStorage:
     async def copy(self, source: str, target: str, *, overwrite: bool = True) -> None:
         """Store a file under a second key; see `StorageMoves.copy`."""
         job = Copy(self._folder, (source, split_key(source)), (target, split_key(target)), Condition(overwrite))
-        with translated_for_writing(target), translated_for_reading(source):
+        with _translated_for_writing(target), _translated_for_reading(source):
             await self._threads.run_until_cancelled(job.abandon, job.copy)
 
     async def move(self, source: str, target: str, *, overwrite: bool = True) -> None:
         """Give a file another key, without touching its bytes where it can be done; see `StorageMoves.move`."""
         job = Copy(self._folder, (source, split_key(source)), (target, split_key(target)), Condition(overwrite))
-        with translated_for_writing(target), translated_for_reading(source):
+        with _translated_for_writing(target), _translated_for_reading(source):
             if await self._threads.run_until_cancelled(job.abandon, job.move):
                 await self._threads.run(_delete, self._folder, source, split_key(source))
 
@@ -227,7 +240,7 @@ class LocalStorage:
         check_handler(on_unusable_key, field="on_unusable_key")
         files = walk(self._folder, *split_prefix(prefix))
         try:
-            with translated_for_operators(f"list {prefix!r}"):
+            with _translated_for_operators(f"list {prefix!r}"):
                 while some := await self._threads.run(_take, files):
                     for file in some:
                         if is_key(file.key):
@@ -269,14 +282,14 @@ class LocalStorage:
     async def _store_stream(self, draft: Draft, content: FileContent, key: str) -> None:
         threads = self._threads
         try:
-            with translated_for_writing(key):
+            with _translated_for_writing(key):
                 await threads.run(draft.open)
             async with aclosing(batches(content, threads)) as source:
                 async for batch in source:
-                    with translated_for_writing(key):
+                    with _translated_for_writing(key):
                         await threads.run(draft.write, batch)
                     batch.clear()
-            with translated_for_writing(key):
+            with _translated_for_writing(key):
                 await threads.run_until_cancelled(draft.abandon, draft.commit)
         finally:
             try:
@@ -286,7 +299,7 @@ class LocalStorage:
 
     async def _chunks(self, reader: Reader, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         for position in range(start, end, BATCH_SIZE):
-            with translated_for_reading(key):
+            with _translated_for_reading(key):
                 chunk = await self._threads.run(reader.read, position, min(BATCH_SIZE, end - position))
             yield chunk
 
@@ -329,3 +342,53 @@ def _probe(folder: StorageFolder) -> None:
         finally:
             os.close(descriptor)
             os.unlink(name, dir_fd=temporary)
+
+
+@contextmanager
+def _translated_for_reading(key: str) -> Iterator[None]:
+    """Turn errors of the operating system into errors of the storage, while a file is read."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            raise FileNotFoundInStorageError(f"No file is stored under {key!r}") from error
+        raise _unavailable_or_full(error, f"read {key!r}") from error
+
+
+@contextmanager
+def _translated_for_writing(key: str) -> Iterator[None]:
+    """Turn errors of the operating system into errors of the storage, while a file is written or removed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _IN_THE_WAY:
+            raise InvalidStorageKeyError(
+                f"The storage key {key!r} cannot be used: it, or a part of it, is the name of something else in the "
+                "storage folder (a folder of other files, a file, or a symbolic link, which is never followed)"
+            ) from error
+        if error.errno in _NOT_NAMEABLE:
+            raise InvalidStorageKeyError(
+                f"The storage key {key!r} cannot be used: the disk does not take such a name ({error.strerror})"
+            ) from error
+        raise _unavailable_or_full(error, f"write {key!r}") from error
+
+
+@contextmanager
+def _translated_for_operators(action: str) -> Iterator[None]:
+    """Turn errors of the operating system into errors of the storage, while it is looked after."""
+    try:
+        yield
+    except OSError as error:
+        raise _unavailable_or_full(error, action) from error
+
+
+def _unavailable_or_full(error: OSError, action: str) -> StorageError:
+    if error.errno in _NO_ROOM:
+        return StorageFullError(
+            f"There is no room to {action} ({error.strerror}): free some space, or raise the quota or the limit "
+            "on file sizes"
+        )
+    return StorageUnavailableError(
+        f"The storage could not {action} ({error.strerror}): see that the folder LOCAL_STORAGE_PATH exists, belongs "
+        "to the user that runs this, and can be written to"
+    )

@@ -22,14 +22,21 @@ from data_layer.errors import (
     StorageUnavailableError,
 )
 from data_layer.observability.log import get_log
-from data_layer.storage.arguments import check_age, check_handler, check_integer, check_keys, check_range
-from data_layer.storage.conditions import Condition
+from data_layer.storage.arguments import (
+    Condition,
+    Description,
+    check_age,
+    check_handler,
+    check_integer,
+    check_keys,
+    check_range,
+    check_sha256,
+)
 from data_layer.storage.keys import split_key, split_prefix
-from data_layer.storage.metadata import Description, check_sha256
-from data_layer.storage.object_store import reading
+from data_layer.storage.object_store import files
 from data_layer.storage.object_store.failures import translated, translated_for_operators
+from data_layer.storage.object_store.files import PART_SIZE, Upload
 from data_layer.storage.object_store.listing import STAGING, Page, measure, remove_staging, walk
-from data_layer.storage.object_store.uploads import PART_SIZE, Upload
 from data_layer.storage.port import ignore_unusable_key
 from data_layer.storage.threads import FileThreads
 
@@ -177,19 +184,19 @@ class ObjectStorage(ABC):
     async def download(self, key: str) -> bytes:
         """The whole file, in memory; see `Storage.download`."""
         split_key(key)
-        return await reading.download(self._store, key)
+        return await files.download(self._store, key)
 
     @asynccontextmanager
     async def open(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[OpenFile]:
         """Read a file in chunks; see `Storage.open`."""
         split_key(key)
         check_range(start, end)
-        yield await reading.open_file(self._store, key, start, end)
+        yield await files.open_file(self._store, key, start, end)
 
     async def stat(self, key: str) -> FileInformation:
         """Everything that is known about a file; see `Storage.stat`."""
         split_key(key)
-        return await reading.stat(self._store, key)
+        return await files.stat(self._store, key)
 
     async def exists(self, key: str) -> bool:
         """Whether a file has this key."""

@@ -31,7 +31,7 @@ from data_layer.errors import (
     StorageRefusedError,
     StorageUnavailableError,
 )
-from data_layer.storage.conditions import Condition
+from data_layer.storage.arguments import Condition
 
 _REGION = re.compile(r"<Region>([a-z0-9-]{1,40})</Region>|expecting '([a-z0-9-]{1,40})'")
 _WRONG_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})

@@ -14,8 +14,7 @@ from obstore.store import S3Store
 from data_layer.errors import FileExistsInStorageError, NotSupportedByStorageError, StorageRefusedError
 from data_layer.extras import is_installed
 from data_layer.observability.log import get_log
-from data_layer.storage.arguments import check_age, check_flag
-from data_layer.storage.conditions import Condition
+from data_layer.storage.arguments import Condition, check_age, check_flag
 from data_layer.storage.keys import split_key
 from data_layer.storage.object_store.adapter import ConditionKind, ObjectStorage, in_turns
 from data_layer.storage.object_store.failures import is_refusal, translated

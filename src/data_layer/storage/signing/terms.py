@@ -7,9 +7,14 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from data_layer.errors import InvalidValueError
-from data_layer.storage.arguments import check_duration, check_integer
+from data_layer.storage.arguments import (
+    check_content_disposition,
+    check_content_type,
+    check_duration,
+    check_header,
+    check_integer,
+)
 from data_layer.storage.keys import split_key
-from data_layer.storage.metadata import check_content_disposition, check_content_type, check_header
 from data_layer.storage.port import SignedMethod
 
 LONGEST = timedelta(days=7)

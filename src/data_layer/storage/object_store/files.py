@@ -1,32 +1,29 @@
-"""A file on its way into an object store: in one request when it is small, in parallel parts when it is not."""
+"""One file of an object store: how it is uploaded, what its headers say, how it is read."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing
+from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
+from urllib.parse import quote, unquote
 
 import obstore
+from obstore import GetResult, OffsetRange
+from obstore.exceptions import BaseError
+from obstore.store import ObjectStore
 
 from data_layer.concurrency import settled
 from data_layer.errors import ContentMismatchError, FileTooLargeError, NotSupportedByStorageError
+from data_layer.storage.arguments import RESERVED_PREFIX, Condition, Description
 from data_layer.storage.content import BATCH_SIZE, batches
-from data_layer.storage.object_store.attributes import to_attributes
-from data_layer.storage.object_store.failures import translated
-from data_layer.storage.port import FileContent, HashedBytes
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from obstore.store import ObjectStore
-
-    from data_layer.storage.conditions import Condition
-    from data_layer.storage.metadata import Description
-    from data_layer.storage.threads import FileThreads
+from data_layer.storage.object_store.failures import is_about_a_range, translated
+from data_layer.storage.port import FileContent, FileInformation, HashedBytes, OpenFile
+from data_layer.storage.threads import FileThreads
 
 PART_SIZE = 8 * 1024 * 1024
 """Bytes: what is longer is sent in parts of this size, unless it is in memory and the backend takes it at once."""
@@ -38,6 +35,21 @@ _PARALLEL_PARTS = 4
 _MAX_PARTS = 10_000  # S3 allows no more; Azure allows 50,000.
 _HASHED_IN_THIS_THREAD = 256 * 1024
 _PATIENCE_WHEN_CANCELLED = 5.0
+_SHA256 = f"{RESERVED_PREFIX}sha256"
+_EMPTY = "%"
+"""Stands for an empty value, which some servers drop; no quoted text is like it."""
+
+_STANDARD = frozenset(
+    {
+        "Content-Type",
+        "Content-Encoding",
+        "Content-Language",
+        "Content-Disposition",
+        "Cache-Control",
+        "Storage-Class",
+    }
+)
+_UNKNOWN_TYPE = "application/octet-stream"
 
 
 class _BrokenOffError(Exception):
@@ -242,3 +254,120 @@ def _hash_of(file: BinaryIO) -> str:
     while chunk := file.read(BATCH_SIZE):
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def to_attributes(description: Description, sha256: str | None) -> dict[str, str]:
+    """What is sent with a file: headers of HTTP by their names, and metadata, percent-encoded."""
+    attributes = {name: _kept(value) for name, value in description.metadata.items()}
+    attributes["Content-Type"] = description.content_type
+    if description.content_encoding is not None:
+        attributes["Content-Encoding"] = description.content_encoding
+    if description.cache_control is not None:
+        attributes["Cache-Control"] = description.cache_control
+    if sha256 is not None:
+        attributes[_SHA256] = sha256
+    return attributes
+
+
+def to_information(key: str, result: GetResult) -> FileInformation:
+    """What the headers of an answer say about a file."""
+    attributes, meta = result.attributes, result.meta
+    return FileInformation(
+        key,
+        meta["size"],
+        attributes.get("Content-Type", _UNKNOWN_TYPE),
+        attributes.get(_SHA256),
+        meta["last_modified"].astimezone(UTC),
+        (meta["e_tag"] or "").strip('"'),
+        _metadata(attributes),
+        attributes.get("Content-Encoding"),
+        attributes.get("Cache-Control"),
+    )
+
+
+def _metadata(attributes: Mapping[str, str]) -> dict[str, str]:
+    # Servers are free to change the case of names.
+    return {
+        name.lower(): "" if value == _EMPTY else unquote(value)
+        for name, value in attributes.items()
+        if name not in _STANDARD and not name.startswith(RESERVED_PREFIX)
+    }
+
+
+def _kept(value: str) -> str:
+    return quote(value) if value else _EMPTY
+
+
+async def get(store: ObjectStore, key: str) -> GetResult:
+    """The answer to a request for a whole file; its body is still to be read."""
+    with translated(key, "read"):
+        return await obstore.get_async(store, key)
+
+
+async def download(store: ObjectStore, key: str) -> bytes:
+    """The whole file."""
+    result = await get(store, key)
+    with translated(key, "read"):
+        return bytes(await result.bytes_async())
+
+
+async def stat(store: ObjectStore, key: str) -> FileInformation:
+    """What is known about a file."""
+    with translated(key, "read"):
+        return to_information(key, await obstore.get_async(store, key, options={"head": True}))
+
+
+async def open_file(store: ObjectStore, key: str, start: int, end: int | None) -> OpenFile:
+    """A file, open for reading from ``start`` up to ``end``."""
+    if start == 0 and end is None:
+        result = await get(store, key)
+        return OpenFile(to_information(key, result), _chunks(result, key))
+    if end is not None and end <= start:
+        return OpenFile(await stat(store, key), _nothing())
+    part = await _get_range(store, key, {"offset": start} if end is None else (start, end))
+    if part is None:
+        return await _open_without_range(store, key, start, end)
+    return OpenFile(to_information(key, part), _chunks(part, key))
+
+
+async def _get_range(store: ObjectStore, key: str, asked: OffsetRange | tuple[int, int]) -> GetResult | None:
+    """The answer to a request for a part; None where the server does not give one."""
+    with translated(key, "read a part of"):
+        try:
+            return await obstore.get_async(store, key, options={"range": asked})
+        except BaseError as error:
+            if is_about_a_range(error):
+                return None
+            raise
+
+
+async def _open_without_range(store: ObjectStore, key: str, start: int, end: int | None) -> OpenFile:
+    """The range is empty, or the server takes none, as `rclone serve s3` does: read everything, and leave out."""
+    result = await get(store, key)
+    information = to_information(key, result)
+    limit = information.size if end is None else min(end, information.size)
+    if start >= limit:
+        return OpenFile(information, _nothing())
+    return OpenFile(information, _cut(_chunks(result, key), start, limit))
+
+
+async def _chunks(result: GetResult, key: str) -> AsyncIterator[bytes]:
+    with translated(key, "go on reading"):
+        async for chunk in result.stream(min_chunk_size=BATCH_SIZE):
+            yield chunk
+
+
+async def _cut(chunks: AsyncIterator[bytes], start: int, end: int) -> AsyncIterator[bytes]:
+    position = 0
+    async for chunk in chunks:
+        piece = chunk[max(start - position, 0) : max(end - position, 0)]
+        position += len(chunk)
+        if piece:
+            yield piece
+        if position >= end:
+            return
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    for chunk in list[bytes]():
+        yield chunk

@@ -1,4 +1,4 @@
-"""A file on its way into the storage."""
+"""One stored file on the local disk: written, read, copied and moved."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 from data_layer.errors import ContentMismatchError, FileTooLargeError, StorageUnavailableError
-from data_layer.storage.conditions import Condition
-from data_layer.storage.local.attributes import Attributes, Sidecars, attach, locked
-from data_layer.storage.local.folder import TEMPORARY, StorageFolder, create_file, start_writeback, write_all
-from data_layer.storage.local.reader import Reader
-from data_layer.storage.metadata import Description
-from data_layer.storage.port import HashedBytes
+from data_layer.storage.arguments import Condition, Description
+from data_layer.storage.content import BATCH_SIZE
+from data_layer.storage.local.attributes import Attributes, Sidecars, attach, attached, information, locked
+from data_layer.storage.local.folder import TEMPORARY, StorageFolder, create_file, read_all, start_writeback, write_all
+from data_layer.storage.port import FileInformation, HashedBytes
 
 _ATTEMPTS = 100
+_CLOSED = -1
+KeyAndSegments = tuple[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,3 +216,141 @@ def stamp(descriptor: int, *, after: int = 0) -> int:
         if modified > after:
             return modified
         moment += 1_000_000_000
+
+
+class Reader:
+    """A stored file, held open: overwriting or deleting it does not change what is read here."""
+
+    def __init__(self, folder: StorageFolder, key: str, segments: tuple[str, ...]) -> None:
+        self._folder = folder
+        self._key = key
+        self._segments = segments
+        self._descriptor = _CLOSED
+
+    def open(self) -> FileInformation:
+        """Take the version that is in place now; returns what is known about it.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        for attempt in range(_ATTEMPTS):
+            self._descriptor = self._folder.open_file(self._segments)
+            status = os.fstat(self._descriptor)
+            attributes = self._attributes(status)
+            if attributes is not None or self._is_in_place(status) or attempt == _ATTEMPTS - 1:
+                break
+            # It was replaced before its sidecar was read; the sidecar describes what is there now.
+            self.close()
+        return information(self._key, status, attributes)
+
+    def read(self, start: int, size: int) -> bytes:
+        """Exactly ``size`` bytes from ``start``."""
+        data = read_all(self._descriptor, start, size)
+        if len(data) < size:
+            raise StorageUnavailableError(f"{self._key!r} became shorter while it was read: something else changed it")
+        return data
+
+    def close(self) -> None:
+        """Let go of the file; harmless when closed."""
+        descriptor, self._descriptor = self._descriptor, _CLOSED
+        if descriptor != _CLOSED:
+            os.close(descriptor)
+
+    def information(self) -> FileInformation:
+        """What is known about the file in place; opens and closes."""
+        try:
+            return self.open()
+        finally:
+            self.close()
+
+    def content(self) -> bytes:
+        """The whole file in place; opens and closes."""
+        try:
+            return self.read(0, self.open().size)
+        finally:
+            self.close()
+
+    def _attributes(self, status: os.stat_result) -> Attributes | None:
+        own = attached(self._descriptor)
+        candidates = [own] if own is not None else Sidecars(self._folder).read(self._key)
+        return next((candidate for candidate in candidates if candidate.describes(status)), None)
+
+    def _is_in_place(self, status: os.stat_result) -> bool:
+        current = self._folder.status(self._segments)
+        return current is not None and (current.st_dev, current.st_ino) == (status.st_dev, status.st_ino)
+
+
+class Copy:
+    """From one key, given with its segments, to another; used by one thread."""
+
+    def __init__(
+        self, folder: StorageFolder, source: KeyAndSegments, target: KeyAndSegments, condition: Condition
+    ) -> None:
+        self._folder = folder
+        self._source = source
+        self._target = target
+        self._condition = condition
+        self._draft: Draft | None = None
+        self._abandoned = False
+
+    def abandon(self) -> None:
+        """Stop soon; may be called from another thread."""
+        self._abandoned = True
+        if self._draft is not None:
+            self._draft.abandon()
+
+    def copy(self) -> None:
+        """Write the bytes a second time, durably, with all that is known about them.
+
+        Raises:
+            FileNotFoundError: there is no source.
+            FileExistsInStorageError: the condition does not hold.
+        """
+        reader = Reader(self._folder, *self._source)
+        try:
+            found = reader.open()
+            if self._source == self._target:
+                if not self._condition.is_none:
+                    raise self._condition.failure(self._target[0])
+                return
+            described = Description(found.content_type, found.metadata, found.content_encoding, found.cache_control)
+            destination = Destination(*self._target, described, found.sha256, self._condition)
+            self._draft = draft = Draft(self._folder, destination, found.size)
+            try:
+                draft.open()
+                for position in range(0, found.size, BATCH_SIZE):
+                    if self._abandoned:
+                        return
+                    draft.write([reader.read(position, min(BATCH_SIZE, found.size - position))])
+                draft.commit()
+            finally:
+                draft.discard()
+        finally:
+            reader.close()
+
+    def move(self) -> bool:
+        """Rename the file if its metadata goes with it, else copy it; whether the source is still to be removed."""
+        if self._source == self._target or not self._metadata_travels():
+            self.copy()
+            return self._source != self._target and not self._abandoned
+        *folders, name = self._target[1]
+        *source_folders, source_name = self._source[1]
+        with locked(self._folder, self._target[0], shared=self._condition.is_none):
+            if not self._condition.is_none and self._folder.status(self._target[1]) is not None:
+                raise self._condition.failure(self._target[0])
+            with (
+                self._folder.opened(source_folders) as source,
+                self._folder.opened(folders, create=True) as target,
+            ):
+                os.rename(source_name, name, src_dir_fd=source, dst_dir_fd=target)
+                os.fsync(target)
+                os.fsync(source)
+        self._folder.remove_empty_folders(source_folders)
+        return False
+
+    def _metadata_travels(self) -> bool:
+        descriptor = self._folder.open_file(self._source[1])
+        try:
+            return attached(descriptor) is not None
+        finally:
+            os.close(descriptor)
