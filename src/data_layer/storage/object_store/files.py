@@ -9,13 +9,11 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from contextlib import aclosing
 from datetime import UTC
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote, unquote
 
 import obstore
-from obstore import GetResult, OffsetRange
 from obstore.exceptions import BaseError
-from obstore.store import ObjectStore
 
 from data_layer.concurrency import settled
 from data_layer.errors import ContentMismatchError, FileTooLargeError, NotSupportedByStorageError
@@ -24,6 +22,10 @@ from data_layer.storage.content import BATCH_SIZE, batches
 from data_layer.storage.object_store.failures import is_about_a_range, translated
 from data_layer.storage.port import FileContent, FileInformation, HashedBytes, OpenFile
 from data_layer.storage.threads import FileThreads
+
+if TYPE_CHECKING:  # obstore has these names only in its stubs.
+    from obstore import GetResult, OffsetRange
+    from obstore.store import ObjectStore
 
 PART_SIZE = 8 * 1024 * 1024
 """Bytes: what is longer is sent in parts of this size, unless it is in memory and the backend takes it at once."""
