@@ -100,6 +100,26 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
         await asyncio.wait(running)
 
 
+class Background:
+    """Work that nobody waits for, until its owner is closed. Holds on to its tasks, which the event loop does not."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run it as a task; it handles its own errors."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for all tasks, and cancel what is not done in time."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=seconds)
+            await cancel_and_wait(*late)
+
+
 async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
     """Wait for an event, at most so many seconds; returns whether it was set."""
     try:

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_layer.cache.keys import Namespace, escape_glob
-from data_layer.cache.time_to_live import to_milliseconds
+from data_layer.cache.keys import Namespace, escape_glob, to_milliseconds
 from data_layer.errors import InvalidCacheKeyError
 
 PREFIXES = st.text(string.ascii_letters + string.digits + "_.-", min_size=1, max_size=64)

@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from data_layer.cache import Cache, loading, markers
-from data_layer.cache.background import Background
 from data_layer.cache.codec import is_marker
 from data_layer.cache.commands import Script
+from data_layer.concurrency import Background
 from data_layer.config import Settings
 from data_layer.errors import CacheUnavailableError, InvalidCacheValueError, NotInitializedError
 from data_layer.testing.redis_server import RedisServer

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from data_layer.cache.address import CacheAddress
-from data_layer.cache.background import Background
 from data_layer.cache.codec import Codec
 from data_layer.cache.commands import CommandRunner
 from data_layer.cache.entries import Entries
@@ -17,6 +16,7 @@ from data_layer.cache.observed import CommandObserver
 from data_layer.cache.statistics import Counters
 from data_layer.cache.tracking import FailoverGuard, Tracking
 from data_layer.cache.write_intents import WriteIntents
+from data_layer.concurrency import Background
 from data_layer.settings.redis import RedisSettings
 
 

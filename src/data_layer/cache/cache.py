@@ -21,13 +21,12 @@ from data_layer.cache.codec import (
 )
 from data_layer.cache.commands import CommandRunner
 from data_layer.cache.entries import Entries
-from data_layer.cache.keys import Namespace
+from data_layer.cache.keys import LONGEST_SECONDS, Namespace, TimeToLive, to_milliseconds
 from data_layer.cache.locks import Lock
 from data_layer.cache.near import MISSING, NearCopy
 from data_layer.cache.observed import CommandObserver
 from data_layer.cache.statistics import CacheStatistics, ProcessStatistics
 from data_layer.cache.streams import Stream
-from data_layer.cache.time_to_live import LONGEST_SECONDS, TimeToLive, to_milliseconds
 from data_layer.cache.write_intents import TransactionKeys
 from data_layer.errors import (
     DataLayerError,

@@ -8,7 +8,6 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from data_layer.cache import markers
-from data_layer.cache.background import Background
 from data_layer.cache.codec import (
     Codec,
     UndecodableValueError,
@@ -16,11 +15,11 @@ from data_layer.cache.codec import (
     is_marker,
 )
 from data_layer.cache.commands import CommandRunner
-from data_layer.cache.keys import Namespace
+from data_layer.cache.keys import Namespace, TimeToLive, shorten, to_milliseconds
 from data_layer.cache.near import MISSING, NearCopy
 from data_layer.cache.statistics import Counters
-from data_layer.cache.time_to_live import TimeToLive, shorten, to_milliseconds
 from data_layer.cache.write_intents import WriteIntents
+from data_layer.concurrency import Background
 from data_layer.errors import CacheError, InvalidCacheValueError
 from data_layer.observability.log import get_log
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 from data_layer.cache import markers
 from data_layer.cache.codec import UndecodableValueError
 from data_layer.cache.entries import Entries
+from data_layer.cache.keys import TimeToLive, to_milliseconds
 from data_layer.cache.near import MISSING, is_immutable
-from data_layer.cache.time_to_live import TimeToLive, to_milliseconds
 from data_layer.cache.tracking import FailoverGuard, Tracking
 from data_layer.concurrency import Backoff, SingleFlight
 from data_layer.errors import CacheError, InvalidCacheValueError, NotInitializedError

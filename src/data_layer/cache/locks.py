@@ -10,8 +10,7 @@ from typing import Self
 
 from data_layer.cache import markers
 from data_layer.cache.commands import CommandRunner
-from data_layer.cache.keys import Namespace
-from data_layer.cache.time_to_live import TimeToLive, to_milliseconds
+from data_layer.cache.keys import Namespace, TimeToLive, to_milliseconds
 from data_layer.cache.tracking import Tracking
 from data_layer.concurrency import Backoff
 from data_layer.errors import CacheError, LockLostError, LockNotAcquiredError

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from data_layer.cache.codec import Codec, UndecodableValueError, UnencodableValueError
 from data_layer.cache.commands import CommandRunner, Script
-from data_layer.cache.keys import Namespace
-from data_layer.cache.time_to_live import TimeToLive, to_milliseconds
+from data_layer.cache.keys import Namespace, TimeToLive, to_milliseconds
 from data_layer.cache.tracking import Tracking
 from data_layer.errors import InvalidCacheValueError
 from data_layer.observability.log import get_log

@@ -10,12 +10,11 @@ from time import monotonic
 from typing import Any
 
 from data_layer.cache import markers
-from data_layer.cache.background import Background
 from data_layer.cache.commands import NodeAccess, Sent
 from data_layer.cache.keys import Namespace
 from data_layer.cache.markers import Scripts
 from data_layer.cache.near import NearCopy
-from data_layer.concurrency import Backoff, cancel_and_wait, is_set_within
+from data_layer.concurrency import Background, Backoff, cancel_and_wait, is_set_within
 from data_layer.errors import CacheError, CacheFullError, CacheUnavailableError
 from data_layer.observability.log import get_log
 from data_layer.schemas.outcome import Outcome

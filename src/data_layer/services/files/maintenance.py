@@ -14,11 +14,10 @@ from data_layer.schemas.files import StorageUsage
 from data_layer.services.acting import as_of_now
 from data_layer.services.arguments import checks_arguments
 from data_layer.services.files.backends import StorageBackends
-from data_layer.services.files.check import CheckReport, FileCheck
+from data_layer.services.files.check import CheckReport, FileCheck, FileRepair
 from data_layer.services.files.cleanup import CleanupReport, FileCleanup
 from data_layer.services.files.migration import FileMigration, MigrationReport
 from data_layer.services.files.removal import FileRemoval
-from data_layer.services.files.repair import FileRepair
 from data_layer.services.files.thumbnails import ThumbnailMaker
 from data_layer.services.permissions import Permission, require
 
