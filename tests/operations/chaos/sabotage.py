@@ -14,11 +14,11 @@ from data_layer.errors import CommitUnknownError, DatabaseUnavailableError, Stor
 from data_layer.repositories import unit_of_work
 from data_layer.services.audit import buffer
 from data_layer.services.sessions import watermark
-from data_layer.storage.object_store import adapter, reading, uploads
+from data_layer.storage.object_store import adapter, files
 
 
 def _acknowledge_everything() -> None:
-    """Tells a caller that his change is stored when the connection broke before or during the commit."""
+    """Report to a caller that a change is stored when the connection broke before or during the commit."""
     commit = unit_of_work.UnitOfWork._commit
 
     async def never_fail(self: Any) -> None:
@@ -70,7 +70,7 @@ def _translate_nothing() -> None:
     def untranslated(*_: Any) -> Iterator[None]:
         yield
 
-    for module in (adapter, reading, uploads):
+    for module in (adapter, files):
         vars(module)["translated"] = untranslated
 
 
@@ -85,7 +85,7 @@ def _forget_audit_entries() -> None:
 
 def _wait_for_ever() -> None:
     """A storage that does not answer in time is waited for a minute longer."""
-    finish = uploads.Upload._finish
+    finish = files.Upload._finish
 
     async def finish_late(self: Any, request: Any) -> None:
         try:
@@ -94,7 +94,7 @@ def _wait_for_ever() -> None:
             await asyncio.sleep(60)
             raise StorageUnavailableError("late") from error
 
-    uploads.Upload._finish = finish_late  # type: ignore[method-assign]
+    files.Upload._finish = finish_late  # type: ignore[method-assign]
 
 
 SABOTAGES: dict[str, Callable[[], None]] = {
