@@ -192,7 +192,10 @@ class ServiceProcess:
             await data.close()
 
     async def _open(self, data: DataLayer) -> None:
+        from data_layer.services.sessions.devices import load_patterns
+
         await data.open()
+        await asyncio.to_thread(load_patterns)  # Or the first login would hold up all other requests.
         await self._observer.opened(data)
 
     async def _serve(self, data: DataLayer) -> None:

@@ -21,7 +21,7 @@ from data_layer.repositories.sessions import FoundSession, SessionRepository
 from data_layer.schemas.actors import SYSTEM
 from data_layer.schemas.sessions import NewSession
 from data_layer.services.sessions import SessionCopies, activity
-from data_layer.services.sessions.near_copies import NearCopies
+from data_layer.services.sessions.copies import NearCopies
 from tests.services.sessions.support import Process, World, movable_time, start_process
 from tests.support import make_user
 

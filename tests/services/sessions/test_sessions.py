@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +27,7 @@ from data_layer.errors import (
 )
 from data_layer.schemas.actors import ANONYMOUS, SYSTEM, Actor
 from data_layer.schemas.sessions import GeoLocation, NewSession
+from data_layer.services.sessions import devices
 from data_layer.services.sessions.devices import describe_device
 from tests.leaks import LogLines
 from tests.support import make_user
@@ -212,8 +215,16 @@ class TestDevices:
             (None, None),
         ],
     )
-    def test_kinds(self, user_agent: str | None, expected: str | None) -> None:
-        assert describe_device(user_agent).device_type == expected
+    async def test_kinds(self, user_agent: str | None, expected: str | None) -> None:
+        assert (await describe_device(user_agent)).device_type == expected
+
+    async def test_their_patterns_are_loaded_once_and_off_the_event_loop(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        threads: list[threading.Thread] = []
+        monkeypatch.setattr(devices, "load_patterns", cache(lambda: threads.append(threading.current_thread())))
+        for user_agent in (IPHONE, f"{IPHONE} again"):
+            await describe_device(user_agent)
+        assert len(threads) == 1
+        assert threads[0] is not threading.current_thread()
 
 
 class TestData:

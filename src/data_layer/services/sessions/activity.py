@@ -13,7 +13,7 @@ from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 from data_layer.repositories.sessions import Lifetime
 from data_layer.schemas.sessions import ActiveSession
-from data_layer.services.sessions.near_copies import NearCopy
+from data_layer.services.sessions.copies import NearCopy
 
 if TYPE_CHECKING:
     from data_layer.repositories.unit_of_work import Transactions

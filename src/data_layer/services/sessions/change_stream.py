@@ -12,7 +12,7 @@ from data_layer.concurrency import cancel_and_wait
 from data_layer.errors import DataLayerError
 from data_layer.observability.log import get_log
 from data_layer.repositories.session_changes import read_changes
-from data_layer.services.sessions.near_copies import NearCopies
+from data_layer.services.sessions.copies import NearCopies
 from data_layer.services.sessions.watermark import Watermark
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import asyncio
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 _LONGEST = 1024
@@ -19,14 +20,33 @@ class Device(NamedTuple):
     os_version: str | None = None
 
 
-def describe_device(user_agent: str | None) -> Device:
+async def describe_device(user_agent: str | None) -> Device:
     """The device, as far as it is named; it may be a lie, so that nothing but what people read depends on it."""
-    return _parse(user_agent[:_LONGEST]) if user_agent else Device()
+    if not user_agent:
+        return Device()
+    if not has_patterns():
+        await asyncio.to_thread(load_patterns)
+    return _parse(user_agent[:_LONGEST])
+
+
+@cache
+def load_patterns() -> None:
+    """Load the patterns that user agents are compared with: they take half a second of processor time, once.
+
+    A process that serves does this before it serves, because half of that time holds up every other thread, too.
+    """
+    from ua_parser import parse
+
+    parse("")
+
+
+def has_patterns() -> bool:
+    """Whether the patterns are loaded."""
+    return load_patterns.cache_info().currsize > 0
 
 
 @lru_cache(maxsize=2048)
 def _parse(user_agent: str) -> Device:
-    # Here because its tables of patterns take longer to load than most programs that never see a browser.
     from ua_parser import parse
 
     result = parse(user_agent)

@@ -141,6 +141,7 @@ class SessionService:
             AccountInactiveError: see ``create``; the transaction must be rolled back.
         """
         token, context, place = make_token(), current_context(), place or GeoLocation()
+        device = await describe_device(context.user_agent)
         session = Session(
             id=uuid7(),
             session_id=self._hasher.hash(token),
@@ -150,7 +151,7 @@ class SessionService:
             ip_address=context.ip_address,
             user_agent=context.user_agent,
             device_id=device_id,
-            **describe_device(context.user_agent)._asdict(),
+            **device._asdict(),
             **place.model_dump(),
         )
         begun, ended = await tx.sessions.begin(session, self._lifetime, limit=self._limit, reason=LIMIT_REACHED)

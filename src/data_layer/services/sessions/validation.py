@@ -13,9 +13,8 @@ from data_layer.errors import DataLayerError, InvalidSessionError, InvalidValueE
 from data_layer.repositories.sessions import FoundSession, Lifetime
 from data_layer.schemas.sessions import ActiveSession
 from data_layer.services.sessions.activity import FLUSH_SECONDS, Activity
+from data_layer.services.sessions.copies import NearCopies, NearCopy, SharedCopies
 from data_layer.services.sessions.hashing import TOKEN_LENGTH, TokenHasher
-from data_layer.services.sessions.near_copies import NearCopies, NearCopy
-from data_layer.services.sessions.shared_copies import SharedCopies
 from data_layer.services.sessions.watermark import Watermark
 
 if TYPE_CHECKING:
