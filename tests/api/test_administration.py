@@ -52,7 +52,7 @@ async def test_what_each_role_may_do(data: DataLayer, client: httpx.AsyncClient)
             path = route.path.format(user=other.id, user_id=other.id, mail_id=uuid4())
             body = bodies.get(path.rpartition("/")[2])
             for headers, status in (({}, 401), (user, 403)):
-                refused = await client.request(method, path, json=body, headers=headers)
+                refused = await client.request(method, path, json=body, headers=headers | {"if-match": '"t1"'})
                 assert refused.status_code == status, (method, path, refused.text)
 
     page = (await client.get(USERS, params={"limit": 2}, headers=moderator)).json()
@@ -74,7 +74,7 @@ async def test_what_each_role_may_do(data: DataLayer, client: httpx.AsyncClient)
         ("GET", "/v1/admin/mails", None),
         ("POST", "/v1/admin/maintenance", {}),
     ):
-        refused = await client.request(method, path, json=body, headers=moderator)
+        refused = await client.request(method, path, json=body, headers=moderator | {"if-match": '"t1"'})
         assert code_of(refused) == (403, "permission_denied"), path
 
     assert (await client.post(f"{me}/unlock", headers=moderator)).status_code == 204
@@ -88,7 +88,13 @@ async def test_what_each_role_may_do(data: DataLayer, client: httpx.AsyncClient)
     assert (await client.get("/v1/accounts/me", headers=user)).status_code == 401
     assert (await client.post(f"{me}/unsuspend", headers=moderator)).json()["status"] == "active"
     assert code_of(await client.post(f"{me}/unsuspend", headers=moderator)) == (409, "conflict")
-    assert (await client.put(f"{me}/role", json={"role": "moderator"}, headers=admin)).json()["role"] == "moderator"
+    wanted, read = {"role": "moderator"}, (await client.get(me, headers=admin)).headers["etag"]
+    assert code_of(await client.put(f"{me}/role", json=wanted, headers=admin)) == (428, "precondition_required")
+    changed = await client.put(f"{me}/role", json=wanted, headers=admin | {"if-match": read})
+    assert changed.json()["role"] == "moderator"
+    assert changed.headers["etag"] == (await client.get(me, headers=admin)).headers["etag"] != read
+    outdated = await client.put(f"{me}/role", json={"role": "user"}, headers=admin | {"if-match": read})
+    assert (code_of(outdated), outdated.json()["current"]["role"]) == ((412, "changed_meanwhile"), "moderator")
     assert code_of(await client.post(f"{me}/suspend", json={"reason": "r"}, headers=moderator))[0] == 403
     await logged_in(client, "ann@example.com")
     assert (await client.delete(f"{me}/sessions", headers=admin)).json() == {"ended": 1}

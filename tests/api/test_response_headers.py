@@ -42,6 +42,32 @@ def test_what_takes_a_header_answers_with_the_one_that_it_is_about(description: 
                 assert headers_of(description, operations.get("get", operation)["responses"].get("200", {}))["ETag"]
 
 
+CHANGED_WITHOUT_CONDITION = {
+    "PUT /v1/generations/{generation_id}/selection": "each choice takes the place of the one before; nothing is lost",
+    "PUT /v1/generations/{generation_id}/lease": "fenced by the token of the writer",
+    "PUT /v1/generations/{generation_id}/variants/{index}": "fenced by the token of the writer; ends once",
+    "PUT /v1/variants/{variant_id}/feedback": "one person's rating, sent whole",
+    "PUT /v1/images/{image_id}/rating": "one person's rating, sent whole",
+    "PUT /v1/files/{key}": "the signed URL of a new file, which is sent once",
+}
+"""Why a change needs no If-Match. What several people can edit, or in parts, has no such reason."""
+
+
+def test_what_can_be_edited_takes_the_etag_that_was_read(description: dict[str, Any]) -> None:
+    """428 and 412, except on what one person alone edits, where If-Match is heeded if it is sent."""
+    heeded = {"PATCH /v1/accounts/me", "PATCH /v1/accounts/me/preferences"}
+    found = set()
+    for path, operations in description["paths"].items():
+        for method in operations.keys() & {"put", "patch"}:
+            name, operation = f"{method.upper()} {path}", operations[method]
+            if any(each["name"] == "If-Match" for each in operation.get("parameters", ())):
+                assert "412" in operation["responses"], name
+                assert ("428" in operation["responses"]) is (name not in heeded), name
+            else:
+                found.add(name)
+    assert found == CHANGED_WITHOUT_CONDITION.keys()
+
+
 def test_refusals_say_what_to_do(description: dict[str, Any]) -> None:
     for path, operations in description["paths"].items():
         for operation in operations.values():

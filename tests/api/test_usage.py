@@ -81,19 +81,56 @@ async def test_a_budget_is_set_by_administrators(
     whose = {"user_id": str(user_id)}
     assert refused(await owner.get(path)) == (404, "not_found")
     async with client_of(app, {"authorization": f"Bearer {new.token.get_secret_value()}"}) as admin:
-        assert refused(await owner.put(path, params=whose, json={"monthly_limit": "10"}))[0] == 403
+        new_one = {"if-none-match": "*"}
+        assert refused(await owner.put(path, params=whose, json={"monthly_limit": "10"}, headers=new_one))[0] == 403
         assert refused(await people["moderator"].get(path, params=whose))[0] == 403
-        set_to = await admin.put(path, params=whose, json={"monthly_limit": "10.00000001"})
+        set_to = await admin.put(path, params=whose, json={"monthly_limit": "10.00000001"}, headers=new_one)
         assert set_to.status_code == 200, set_to.text
+        tag = {"if-match": set_to.headers["etag"]}
         await data.usage.record(SYSTEM, NewUsage(key="x", provider="p", model="m", cost=Decimal(3)), user_id=user_id)
         shown = (await owner.get(path)).json()
         assert (Decimal(shown["monthly_limit"]), Decimal(shown["spent"])) == (Decimal("10.00000001"), Decimal(3))
         assert Decimal(shown["remaining"]) == Decimal("7.00000001")
         for wrong in ("-1", "NaN", "1e30", "0.000000001", True, None):
-            answer = await admin.put(path, params=whose, json={"monthly_limit": wrong})
+            answer = await admin.put(path, params=whose, json={"monthly_limit": wrong}, headers=tag)
             assert answer.status_code == 422, wrong
-        assert (await admin.put("/v1/budgets/usd", params=whose, json={"monthly_limit": "1"})).status_code == 422
+        assert (
+            await admin.put("/v1/budgets/usd", params=whose, json={"monthly_limit": "1"}, headers=tag)
+        ).status_code == 422
         missing = {"user_id": "0190a5b0-0000-7000-8000-000000000000"}
-        assert refused(await admin.put(path, params=missing, json={"monthly_limit": "1"}))[0] == 404
+        assert refused(await admin.put(path, params=missing, json={"monthly_limit": "1"}, headers=new_one))[0] == 404
         assert (await admin.delete(path, params=whose)).status_code == 204
     assert refused(await owner.get(path)) == (404, "not_found")
+
+
+async def test_a_limit_that_another_administrator_has_set_is_not_lost(
+    data: DataLayer, app: FastAPI, people: dict[str, httpx.AsyncClient]
+) -> None:
+    assert people
+    await make_account(data, "admin@example.com", role=UserRole.ADMIN)
+    new = await data.accounts.log_in("admin@example.com", PASSWORD)
+    whose = {"user_id": str((await data.accounts.find(SYSTEM, "owner@example.com")).id)}
+    async with client_of(app, {"authorization": f"Bearer {new.token.get_secret_value()}"}) as admin:
+
+        async def put(limit: str, **headers: str) -> httpx.Response:
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            return await admin.put("/v1/budgets/USD", params=whose, json={"monthly_limit": limit}, headers=sent)
+
+        assert refused(await put("1")) == (428, "precondition_required")
+        assert refused(await put("1", if_match='"t1"')) == (412, "changed_meanwhile")
+        first = await put("1", if_none_match="*")
+        assert refused(await put("2")) == (428, "precondition_required")
+        again = await put("2", if_none_match="*")
+        assert refused(again) == (412, "changed_meanwhile")
+        assert Decimal(again.json()["current"]["monthly_limit"]) == 1
+        second = await put("2", if_match=first.headers["etag"])
+        assert Decimal(second.json()["monthly_limit"]) == 2
+        read = await admin.get("/v1/budgets/USD", params=whose)
+        assert first.headers["etag"] != second.headers["etag"] == read.headers["etag"]
+        assert refused(await put("3", if_match=first.headers["etag"])) == (412, "changed_meanwhile")
+        removed = {"params": whose, "headers": {"if-match": first.headers["etag"]}}
+        assert refused(await admin.delete("/v1/budgets/USD", **removed)) == (412, "changed_meanwhile")  # type: ignore[arg-type]
+        removed["headers"]["if-match"] = second.headers["etag"]
+        for _ in range(2):
+            assert (await admin.delete("/v1/budgets/USD", **removed)).status_code == 204  # type: ignore[arg-type]
+        assert refused(await put("3", if_match=second.headers["etag"])) == (412, "changed_meanwhile")

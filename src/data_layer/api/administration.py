@@ -35,6 +35,7 @@ from data_layer.schemas.sessions import SessionAdmin
 from data_layer.schemas.users import UserAdmin
 from data_layer.services.acting import LONGEST_REASON
 from data_layer.services.statistics import Statistics
+from data_layer.web.conditions import moment_tag, require_moment
 from data_layer.web.downloads import download
 from data_layer.web.pages import next_after
 
@@ -214,9 +215,9 @@ async def list_users(call: Call, query: Annotated[UsersQuery, Query()]) -> UserP
     return UserPage(users=users, next=next_after(users, query.limit))
 
 
-@routes.get("/users/{user}", summary="Find an account", errors=[404, 422])
+@routes.get("/users/{user}", summary="Find an account", errors=[404, 422], etag=moment_tag)
 async def find_user(call: Call, user: _WhoseAddress) -> UserAdmin:
-    """By its id or its address, for moderators."""
+    """By its id or its address, for moderators. ``ETag`` is what a change of the role needs."""
     return await call.data.accounts.find(call.actor, user)
 
 
@@ -226,10 +227,16 @@ async def delete_user(call: Call, user_id: Annotated[UUID, Path(alias="user")]) 
     await call.data.accounts.delete(call.actor, user_id)
 
 
-@routes.put("/users/{user_id}/role", summary="Give an account another role", errors=[404, 409])
+@routes.put(
+    "/users/{user_id}/role", summary="Give an account another role", errors=[404, 409, 412, 428], etag=moment_tag
+)
 async def set_role(call: Call, user_id: UUID, body: NewRole) -> UserAdmin:
-    """For administrators. The sessions of the account end. 409 for the last active administrator."""
-    return await call.data.accounts.set_role(call.actor, user_id, body.role)
+    """For administrators. The sessions of the account end. 409 for the last active administrator.
+
+    ``If-Match`` must name the account that was read; 412 shows what is stored now.
+    """
+    expected = require_moment(call.headers)
+    return await call.data.accounts.set_role(call.actor, user_id, body.role, expected=expected)
 
 
 @routes.post("/users/{user_id}/suspend", summary="Keep somebody out", errors=[404, 409])

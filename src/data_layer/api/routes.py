@@ -75,6 +75,16 @@ _IF_MATCH: dict[str, Any] = {
     "schema": {"type": "string"},
 }
 
+_IF_MATCH_OR_NEW = [
+    _IF_MATCH | {"required": False, "description": "The ETag of what was read; this or `If-None-Match: *` is needed."},
+    {
+        "name": "If-None-Match",
+        "in": "header",
+        "required": False,
+        "description": "`*` where there was nothing to read.",
+        "schema": {"type": "string", "enum": ["*"]},
+    },
+]
 _IF_MATCH_HEEDED = _IF_MATCH | {"required": False, "description": "The ETag of what was read; heeded where it is sent."}
 
 
@@ -264,8 +274,8 @@ def creates_something(methods: Iterable[str], options: Mapping[str, Any], *, nee
     return needs_login and "POST" in methods and options.get("status_code") == 201
 
 
-def _with_parameter(extra: dict[str, Any], parameter: Mapping[str, Any]) -> dict[str, Any]:
-    return extra | {"parameters": [*extra.get("parameters", ()), parameter]}
+def _with_parameters(extra: dict[str, Any], *parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return extra | {"parameters": [*extra.get("parameters", ()), *parameters]}
 
 
 def _limited(receive: Receive, most: int) -> Receive:
@@ -340,6 +350,7 @@ class Routes:
         max_body: MaxBody = SMALL_BODY,
         is_shed_last: bool = False,
         takes_long: bool = False,
+        may_be_new: bool = False,
         etag: Callable[[Any], str] | None = None,
         location: str | None = None,
         next_by: str | None = None,
@@ -356,11 +367,11 @@ class Routes:
         extra = options.pop("openapi_extra", {}) | ({"security": security} if needs_login else {})
         if creates_something({method}, options, needs_login=needs_login):
             errors = {409, *errors}
-            extra = _with_parameter(extra, IDEMPOTENCY_KEY)
+            extra = _with_parameters(extra, IDEMPOTENCY_KEY)
         if 428 in errors:
-            extra = _with_parameter(extra, _IF_MATCH)
+            extra = _with_parameters(extra, *(_IF_MATCH_OR_NEW if may_be_new else [_IF_MATCH]))
         elif 412 in errors:
-            extra = _with_parameter(extra, _IF_MATCH_HEEDED)
+            extra = _with_parameters(extra, _IF_MATCH_HEEDED)
         statuses = {429, 503, *errors} | (set() if takes_long else {504}) | ({401, 403} if needs_login else set())
         if options.get("status_code") == 204:
             options["response_model"] = None

@@ -20,7 +20,7 @@ from data_layer.errors import NotFoundError
 from data_layer.schemas.base import Value
 from data_layer.schemas.usage import BudgetView, UsageEntryView, UsageGroup, UsageSum
 from data_layer.services.csv_text import csv_bytes, csv_cell
-from data_layer.web.conditions import prefers
+from data_layer.web.conditions import expects_nothing, moment_if_sent, moment_tag, prefers, require_moment
 from data_layer.web.pages import next_after
 
 _CSV = "text/csv"
@@ -128,28 +128,44 @@ async def entries(call: Call, query: Annotated[EntriesQuery, Query()]) -> EntryP
     return EntryPage(entries=found, next=next_after(found, query.limit))
 
 
-@budgets.get("/{currency}", summary="Read a budget", errors=[404, 422])
+@budgets.get("/{currency}", summary="Read a budget", errors=[404, 422], etag=moment_tag)
 async def read_budget(call: Call, currency: Annotated[_Currency, Path()], user_id: _Whose = None) -> BudgetView:
-    """404 where nothing limits what the person may spend."""
+    """404 where nothing limits what the person may spend. ``ETag`` names the limit, which a change needs."""
     found = await call.data.usage.budget(call.actor, user_id=user_id, currency=currency)
     if found is None:
         raise NotFoundError(f"nothing limits what this person may spend in {currency}")
     return found
 
 
-@budgets.put("/{currency}", summary="Set a budget", errors=[404])
+@budgets.put("/{currency}", summary="Set a budget", errors=[404, 412, 428], may_be_new=True, etag=moment_tag)
 async def set_budget(call: Call, currency: Annotated[_Currency, Path()], user_id: UUID, body: Limit) -> BudgetView:
-    """For administrators. A limit below what is spent already refuses every further reservation, and ends none."""
-    found = await call.data.usage.set_budget(call.actor, user_id, body.monthly_limit, currency=currency)
+    """For administrators. A limit below what is spent already refuses every further reservation, and ends none.
+
+    ``If-Match`` must name the limit that was read, or ``If-None-Match: *`` say that there is none; 412 shows what is
+    stored now.
+    """
+    is_new = expects_nothing(call.headers)
+    found = await call.data.usage.set_budget(
+        call.actor,
+        user_id,
+        body.monthly_limit,
+        currency=currency,
+        expected=None if is_new else require_moment(call.headers),
+        is_new=is_new,
+    )
     if found is None:
         raise NotFoundError("the budget was removed at the same moment")
     return found
 
 
-@budgets.delete("/{currency}", summary="Remove a budget", status_code=204, errors=[404])
+@budgets.delete("/{currency}", summary="Remove a budget", status_code=204, errors=[404, 412])
 async def remove_budget(call: Call, currency: Annotated[_Currency, Path()], user_id: UUID) -> None:
-    """For administrators. The person may spend any amount from now on. Harmless to repeat."""
-    await call.data.usage.set_budget(call.actor, user_id, None, currency=currency)
+    """For administrators. The person may spend any amount from now on. Harmless to repeat.
+
+    ``If-Match`` is heeded where it is sent.
+    """
+    expected = moment_if_sent(call.headers)
+    await call.data.usage.set_budget(call.actor, user_id, None, currency=currency, expected=expected)
 
 
 def _csv(by: Sequence[UsageGroup], found: Sequence[UsageSum]) -> Iterator[bytes]:

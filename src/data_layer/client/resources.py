@@ -407,7 +407,7 @@ class AdminCalls(Resource):
     async def find_user(self, user: str) -> UserAdmin:
         """Find an account.
 
-        By its id or its address, for moderators.
+        By its id or its address, for moderators. ``ETag`` is what a change of the role needs.
         """
         return await self.transport.send(UserAdmin, Call("GET", f"/v1/admin/users/{path_value(user)}"))
 
@@ -555,13 +555,21 @@ class AdminCalls(Resource):
             MaintenanceReport, Call("POST", "/v1/admin/maintenance", body={"dry_run": dry_run})
         )
 
-    async def set_role(self, user_id: UUID | str, *, role: UserRole) -> UserAdmin:
+    async def set_role(self, user_id: UUID | str, *, role: UserRole, if_match: str | None) -> UserAdmin:
         """Give an account another role.
 
         For administrators. The sessions of the account end. 409 for the last active administrator.
+
+        ``If-Match`` must name the account that was read; 412 shows what is stored now.
         """
         return await self.transport.send(
-            UserAdmin, Call("PUT", f"/v1/admin/users/{path_value(user_id)}/role", body={"role": role})
+            UserAdmin,
+            Call(
+                "PUT",
+                f"/v1/admin/users/{path_value(user_id)}/role",
+                headers={"If-Match": if_match},
+                body={"role": role},
+            ),
         )
 
     async def suspend(self, user_id: UUID | str, *, reason: str) -> UserAdmin:
@@ -768,24 +776,44 @@ class BudgetsCalls(Resource):
     async def get(self, currency: str, *, user_id: UUID | str | None = None) -> BudgetView:
         """Read a budget.
 
-        404 where nothing limits what the person may spend.
+        404 where nothing limits what the person may spend. ``ETag`` names the limit, which a change needs.
         """
         return await self.transport.send(
             BudgetView, Call("GET", f"/v1/budgets/{path_value(currency)}", query={"user_id": user_id})
         )
 
-    async def remove(self, currency: str, *, user_id: UUID | str) -> None:
+    async def remove(self, currency: str, *, user_id: UUID | str, if_match: str | None = None) -> None:
         """Remove a budget.
 
         For administrators. The person may spend any amount from now on. Harmless to repeat.
-        """
-        await self.transport.respond(Call("DELETE", f"/v1/budgets/{path_value(currency)}", query={"user_id": user_id}))
 
-    async def set(self, currency: str, *, monthly_limit: Decimal | float | str, user_id: UUID | str) -> BudgetView:
+        ``If-Match`` is heeded where it is sent.
+        """
+        await self.transport.respond(
+            Call(
+                "DELETE",
+                f"/v1/budgets/{path_value(currency)}",
+                query={"user_id": user_id},
+                headers={"If-Match": if_match},
+            )
+        )
+
+    async def set(
+        self,
+        currency: str,
+        *,
+        monthly_limit: Decimal | float | str,
+        user_id: UUID | str,
+        if_match: str | None = None,
+        if_none_match: Literal["*"] | None = None,
+    ) -> BudgetView:
         """Set a budget.
 
         For administrators. A limit below what is spent already refuses every further reservation, and ends
         none.
+
+        ``If-Match`` must name the limit that was read, or ``If-None-Match: *`` say that there is none; 412
+        shows what is stored now.
         """
         return await self.transport.send(
             BudgetView,
@@ -793,6 +821,7 @@ class BudgetsCalls(Resource):
                 "PUT",
                 f"/v1/budgets/{path_value(currency)}",
                 query={"user_id": user_id},
+                headers={"If-Match": if_match, "If-None-Match": if_none_match},
                 body={"monthly_limit": monthly_limit},
             ),
         )

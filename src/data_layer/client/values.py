@@ -336,7 +336,8 @@ class BegunSession(Answer):
 class BudgetView(Answer):
     """A monthly budget, and what has become of it in this month of UTC.
 
-    ``remaining`` is negative after work that cost more than was reserved for it.
+    ``remaining`` is negative after work that cost more than was reserved for it. ``updated_at`` is when
+    the limit was set.
     """
 
     user_id: UUID
@@ -344,6 +345,7 @@ class BudgetView(Answer):
     monthly_limit: str
     spent: str
     reserved: str
+    updated_at: datetime
     remaining: str
 
 

@@ -25,7 +25,7 @@ WHERE budgets.id = budget_id AND user_id = %s AND currency = %s AND expires_at <
 """,
 )
 _STATE = """
-budget AS (SELECT id, monthly_limit FROM budgets WHERE user_id = %s AND currency = %s),
+budget AS (SELECT id, monthly_limit, updated_at FROM budgets WHERE user_id = %s AND currency = %s),
 month AS (SELECT date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC') AS first_day),
 spent AS (
     SELECT coalesce(sum(cost), 0) AS amount FROM usage_days, month
@@ -48,12 +48,12 @@ WITH {_STATE}, kept AS (
         WHERE budget_reservations.budget_id = excluded.budget_id
     RETURNING expires_at
 )
-SELECT monthly_limit, spent.amount, held.amount, (SELECT expires_at FROM kept) FROM budget, spent, held
+SELECT monthly_limit, spent.amount, held.amount, updated_at, (SELECT expires_at FROM kept) FROM budget, spent, held
 """,  # noqa: S608  (only a constant of ours)
 )
 _READ = Sql(
     "budgets.state",
-    f"WITH {_STATE} SELECT monthly_limit, spent.amount, held.amount, NULL FROM budget, spent, held",  # noqa: S608
+    f"WITH {_STATE} SELECT monthly_limit, spent.amount, held.amount, updated_at, NULL FROM budget, spent, held",  # noqa: S608
 )
 _SETTLE = Sql(
     "budget_reservations.settle",
@@ -80,6 +80,7 @@ class BudgetState:
     monthly_limit: Decimal
     spent: Decimal
     reserved: Decimal
+    updated_at: datetime
     expires_at: datetime | None
 
     @property

@@ -108,7 +108,8 @@ class Reservation(View):
 class BudgetView(View):
     """A monthly budget, and what has become of it in this month of UTC.
 
-    ``remaining`` is negative after work that cost more than was reserved for it.
+    ``remaining`` is negative after work that cost more than was reserved for it. ``updated_at`` is when the limit was
+    set.
     """
 
     user_id: UUID
@@ -116,6 +117,7 @@ class BudgetView(View):
     monthly_limit: Decimal
     spent: Decimal
     reserved: Decimal
+    updated_at: datetime
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's way, which mypy does not know
     @property

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -15,7 +15,13 @@ from data_layer.entities import AuditLog, Budget, UsageEntry
 from data_layer.entities.changes import changes_of
 from data_layer.entities.enums import AuditAction
 from data_layer.entities.validation import check_time
-from data_layer.errors import BudgetExceededError, DuplicateError, InvalidValueError, NotFoundError
+from data_layer.errors import (
+    BudgetExceededError,
+    ChangedMeanwhileError,
+    DuplicateError,
+    InvalidValueError,
+    NotFoundError,
+)
 from data_layer.schemas.actors import Actor
 from data_layer.schemas.usage import BudgetView, NewUsage, Reservation, UsageEntryView, UsageGroup, UsageSum
 from data_layer.services.acting import as_of_now
@@ -299,13 +305,29 @@ class UsageService:
             return await _view(tx, user_id, currency)
 
     async def set_budget(
-        self, actor: Actor, user_id: UUID, monthly_limit: Decimal | None, *, currency: str = "USD"
+        self,
+        actor: Actor,
+        user_id: UUID,
+        monthly_limit: Decimal | None,
+        *,
+        currency: str = "USD",
+        expected: datetime | None = None,
+        is_new: bool = False,
     ) -> BudgetView | None:
         """Set what a person may spend in a month of UTC, from now on; ``None`` takes the limit away.
 
         A limit below what is spent already refuses every further reservation, and ends none.
 
+        Args:
+            actor: an administrator.
+            user_id: whose budget.
+            monthly_limit: the most that may be spent.
+            currency: in which currency.
+            expected: the ``updated_at`` that the caller has seen; without it the last change wins.
+            is_new: whether the caller has seen that there is none.
+
         Raises:
+            ChangedMeanwhileError: the budget is no longer the one that the caller has seen.
             PermissionDeniedError: the actor is not an administrator.
             NotFoundError: there is no such person.
             InvalidValueError: a value is out of range; ``field`` says which.
@@ -318,7 +340,10 @@ class UsageService:
             user = await tx.users.get(user_id, lock=True)  # Two that set it at the same moment follow each other.
             if user.is_erased:
                 raise NotFoundError(f"the account {user_id} was deleted")
-            await _set_budget(tx, actor, user_id, currency, limit)
+            budget = await tx.budgets.find_one(user_id=user_id, currency=currency)
+            if limit is not None or budget is not None:  # Harmless to repeat.
+                _require_seen(budget, expected, is_new=is_new)
+            await _set_budget(tx, actor, budget, _Limit(user_id, currency, limit))
             return await _view(tx, user_id, currency)
 
     async def _reserve(self, actor: Actor, wanted: Reservation, expires_in: timedelta) -> Reservation:
@@ -386,8 +411,16 @@ async def _require_owned(tx: UnitOfWork, user_id: UUID, usage: NewUsage) -> None
         raise NotFoundError(f"the project has no variant with the id {usage.code_id}")
 
 
-async def _set_budget(tx: UnitOfWork, actor: Actor, user_id: UUID, currency: str, limit: Decimal | None) -> None:
-    budget = await tx.budgets.find_one(user_id=user_id, currency=currency)
+class _Limit(NamedTuple):
+    """What a person may spend in a month; None: any amount."""
+
+    user_id: UUID
+    currency: str
+    amount: Decimal | None
+
+
+async def _set_budget(tx: UnitOfWork, actor: Actor, budget: Budget | None, wanted: _Limit) -> None:
+    user_id, currency, limit = wanted
     entry = AuditLog.admin_action(
         AuditAction.ADMIN_BUDGET_UPDATE,
         actor.user_id,
@@ -410,6 +443,16 @@ async def _set_budget(tx: UnitOfWork, actor: Actor, user_id: UUID, currency: str
     tx.add(entry)
 
 
+def _require_seen(stored: Budget | None, expected: datetime | None, *, is_new: bool) -> None:
+    if stored is None and expected is not None:
+        raise ChangedMeanwhileError("the budget was removed; read it again")
+    if stored is not None and (is_new or expected not in {None, stored.updated_at}):
+        raise ChangedMeanwhileError(
+            f"the budget was set at {stored.updated_at:%Y-%m-%d %H:%M:%S}; read it again",
+            current={"monthly_limit": str(stored.monthly_limit), "updated_at": stored.updated_at},
+        )
+
+
 async def _view(tx: UnitOfWork, user_id: UUID, currency: str) -> BudgetView | None:
     state = await tx.budgets.state(user_id, currency)
     if state is None:
@@ -420,6 +463,7 @@ async def _view(tx: UnitOfWork, user_id: UUID, currency: str) -> BudgetView | No
         monthly_limit=state.monthly_limit,
         spent=state.spent,
         reserved=state.reserved,
+        updated_at=state.updated_at,
     )
 
 

@@ -106,6 +106,11 @@ def moment_if_sent(headers: Mapping[str, str]) -> datetime | None:
     return require_moment(headers) if "if-match" in headers else None
 
 
+def expects_nothing(headers: Mapping[str, str]) -> bool:
+    """Whether a client has seen that what it sends does not exist yet (``If-None-Match: *``)."""
+    return headers.get("if-none-match", "").strip() == "*"
+
+
 def _matched(headers: Mapping[str, str], tag: re.Pattern[str], example: str) -> str:
     given = headers.get("if-match")
     if given is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from data_layer.services.accounts.tools import (
     load_authorized,
     mark_verified,
     reauthorize,
+    require_unchanged,
 )
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import owner_key
@@ -75,15 +77,25 @@ class Administration:
             await reauthorize(tx, actor, Permission.READ_ACCOUNT_AS_ADMIN)
             return UserAdmin.model_validate(await _find(tx, id_or_email))
 
-    async def set_role(self, actor: Actor, user_id: UUID, role: UserRole) -> UserAdmin:
+    async def set_role(
+        self, actor: Actor, user_id: UUID, role: UserRole, *, expected: datetime | None = None
+    ) -> UserAdmin:
         """Give an account another role. Its sessions end, so that no open one has the old rights.
 
+        Args:
+            actor: an administrator.
+            user_id: whose role.
+            role: the new one.
+            expected: the ``updated_at`` that the caller has seen; without it the last change wins.
+
         Raises:
+            ChangedMeanwhileError: the account is no longer the one that the caller has seen.
             LastAdminError: for the last active administrator.
         """
         async with self._dependencies.transactions() as tx:
             guard = role is not UserRole.ADMIN
             user = await load_authorized(tx, actor, Permission.SET_ROLE, user_id, guard_admins=guard)
+            require_unchanged(user, expected)
             if user.role is not role:
                 user.role = role
                 await _write(tx, actor, user, AuditAction.ADMIN_USER_UPDATE, "Changed the role")

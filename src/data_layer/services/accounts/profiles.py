@@ -11,7 +11,7 @@ import orjson
 from data_layer.entities import User
 from data_layer.entities.enums import AuditAction, UserStatus
 from data_layer.entities.json_values import json_object_of
-from data_layer.errors import ChangedMeanwhileError, InvalidValueError, ValueTooLongError
+from data_layer.errors import InvalidValueError, ValueTooLongError
 from data_layer.observability.log import get_log
 from data_layer.repositories.users import account_key
 from data_layer.schemas.actors import Actor
@@ -19,7 +19,14 @@ from data_layer.schemas.factors import FactorProof
 from data_layer.schemas.users import ProfileChanges, UserFull, UserPublic
 from data_layer.services.accounts.confirmations import Confirmations
 from data_layer.services.accounts.throttle import LoginThrottle
-from data_layer.services.accounts.tools import AccountDependencies, admin_entry, changed, load_authorized, own_entry
+from data_layer.services.accounts.tools import (
+    AccountDependencies,
+    admin_entry,
+    changed,
+    load_authorized,
+    own_entry,
+    require_unchanged,
+)
 from data_layer.services.acting import acting_account_inactive
 from data_layer.services.permissions import Permission, require
 from data_layer.services.project_keys import owner_key, project_key
@@ -105,7 +112,7 @@ class Profiles:
                 raise InvalidValueError(f"{name} may not be empty", field=name)
         async with self._dependencies.transactions() as tx:
             user = await load_authorized(tx, actor, Permission.UPDATE_PROFILE, user_id)
-            _require_unchanged(user, expected)
+            require_unchanged(user, expected)
             return await self._apply(tx, actor, user, "Changed the profile", given)
 
     async def update_preferences(
@@ -130,7 +137,7 @@ class Profiles:
         patch = json_object_of("preferences", patch)
         async with self._dependencies.transactions() as tx:
             user = await load_authorized(tx, actor, Permission.UPDATE_PREFERENCES, user_id)
-            _require_unchanged(user, expected)
+            require_unchanged(user, expected)
             merged = merge_patch(dict(user.preferences), patch)
             _check_preferences(merged)
             return await self._apply(tx, actor, user, "Changed the preferences", {"preferences": merged})
@@ -228,8 +235,3 @@ def _check_preferences(preferences: dict[str, Any]) -> None:
         raise ValueTooLongError(
             f"preferences may have {MAXIMUM_PREFERENCES_SIZE} bytes at most; these have {size}", field="preferences"
         )
-
-
-def _require_unchanged(user: User, expected: datetime | None) -> None:
-    if expected is not None and user.updated_at != expected:
-        raise ChangedMeanwhileError(f"the account was changed at {user.updated_at:%Y-%m-%d %H:%M:%S}; read it again")

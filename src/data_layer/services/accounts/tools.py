@@ -23,6 +23,7 @@ from data_layer.errors import (
 )
 from data_layer.repositories.users import SecretColumn
 from data_layer.schemas.actors import Actor
+from data_layer.schemas.users import UserFull
 from data_layer.services.accounts.addresses import is_placeholder
 from data_layer.services.accounts.one_time_tokens import (
     OneTimeToken,
@@ -115,6 +116,23 @@ async def load_authorized(
     if admins == {user_id}:
         raise LastAdminError("this is the last active administrator: make somebody else one first")
     return user
+
+
+def require_unchanged(user: User, expected: datetime | None) -> None:
+    """Refuse to change an account that is not the one which the caller has seen.
+
+    Args:
+        user: as it is stored.
+        expected: the ``updated_at`` that the caller has seen; None: any.
+
+    Raises:
+        ChangedMeanwhileError: it is another one; ``current`` is what is stored.
+    """
+    if expected is not None and user.updated_at != expected:
+        raise ChangedMeanwhileError(
+            f"the account was changed at {user.updated_at:%Y-%m-%d %H:%M:%S}; read it again",
+            current=UserFull.model_validate(user).model_dump(),
+        )
 
 
 async def check_password_is(tx: UnitOfWork, user_id: UUID, password_hash: str | None) -> None:
