@@ -108,6 +108,7 @@ bench-database: $(to_measure) ## Measure imports, starts, and the database again
 
 bench-cache: $(to_measure) ## Measure the cache against redis-py, coredis, valkey-glide, cashews and node-redis
 	@$(bin)/python benchmarks/cache.py $(ARGUMENTS)
+	@$(bin)/python benchmarks/cache_saturation.py
 
 bench-storage: $(to_measure) ## Measure files on S3, Azure and the local disk against obstore and the vendors' libraries
 	@sh tools/install_npm.sh $(bin)/python azurite

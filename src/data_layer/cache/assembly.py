@@ -70,6 +70,7 @@ def assemble(
         codec=codec,
         namespace=namespace,
         near=near,
+        renew_trust=tracking.renew_trust,
         intents=intents,
         background=background,
         counters=counters,

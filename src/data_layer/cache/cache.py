@@ -328,6 +328,8 @@ class Cache:
         """The values that were found, by key, in the order of the keys."""
         names = self._many(keys)
         found, missing = self._near.find_many(names, as_type)
+        if missing and await self._entries.revive(missing):
+            found, missing = self._near.find_many(names, as_type)
         if missing:
             looked_up = await self._entries.look_many(missing, as_type)
             found |= {names[key]: value for key, value in looked_up.items() if value is not MISSING}

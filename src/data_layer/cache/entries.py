@@ -45,6 +45,7 @@ class Entries:
         codec: Codec,
         namespace: Namespace,
         near: NearCopy,
+        renew_trust: Callable[[], Awaitable[bool]],
         intents: WriteIntents,
         background: Background,
         counters: Counters,
@@ -57,12 +58,24 @@ class Entries:
         self.background = background
         self.counters = counters
         self.describe = namespace.describe
+        self._renew_trust = renew_trust
         self._jitter = jitter
 
     # Reading
 
+    async def revive(self, keys: Iterable[bytes]) -> bool:
+        """Prove that the near copy is fresh if it has fallen silent about one of these; report whether it answers."""
+        return not self.near.is_answering and any(key in self.near for key in keys) and await self._renew_trust()
+
+    async def find_revived(self, key: bytes, as_type: Any) -> Any:
+        """What the near copy holds but has fallen silent about, or MISSING."""
+        return self.near.find(key, as_type) if await self.revive([key]) else MISSING
+
     async def look(self, key: bytes, as_type: Any) -> Any:
         """The value in Redis, or MISSING. It is kept near."""
+        value = await self.find_revived(key, as_type)
+        if value is not MISSING:
+            return value
         if self.intents.has_pending:
             await self.intents.require_none_pending()
         try:

@@ -131,6 +131,10 @@ class Loading:
         """The value, which is never older than this call unless it was in the cache."""
         milliseconds = to_milliseconds(ttl)
         called = monotonic()
+        if not fresh:
+            value = await self._entries.find_revived(key, as_type)
+            if value is not MISSING:
+                return value
         flight = key, as_type
         while True:
             force, answer = fresh or self._guard.covers(key), None

@@ -205,6 +205,9 @@ class NearCopy:
     def __len__(self) -> int:
         return len(self._probation) + len(self._proven)
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._proven or key in self._probation
+
     @property
     def is_answering(self) -> bool:
         """Whether it may answer at this moment."""

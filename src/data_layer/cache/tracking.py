@@ -2,12 +2,14 @@
 
 One connection to each primary carries ``CLIENT TRACKING ON BCAST PREFIX``. It leads to the same process as the
 connection for commands, and ends when the server is no longer a primary. The server sends what changed before it
-answers the client that asked for the change. Every fifth of a second each connection is asked for its role. Answers and
+answers the client that asked for the change. Three times a second each connection is asked for its role. Answers and
 messages come in order, so the answer proves that everything that changed before the question has arrived. (Everything
-but what changed in the same turn of the server's loop, whose messages follow the answer. The answer to the *next*
-question proves those too, and so it is the question before the answered one that counts.) The near copy answers for
-0.9 s from then: however a loop stalls, a process is stopped, a connection hangs or a server is silent, it is never
-older than a second.
+but what changed in the same turn of the server's loop, whose messages follow the answer. The answer to a *second*
+question, sent after the first was answered, proves those too.) The near copy answers for 0.9 s from the first question:
+however a loop stalls, a process is stopped, a connection hangs or a server is silent, it is never older than a second.
+
+When the event loop was too busy to ask in time, a reader who finds the copy silent asks, and all readers wait for that
+one proof. Asking for the values instead would keep the loop busier still (decision 0044).
 
 After a failover or an outage, Redis may for a moment hold what other processes changed while they could not report it.
 The ``FailoverGuard`` covers that moment.
@@ -21,10 +23,12 @@ from time import monotonic
 from typing import Any
 
 from data_layer.cache.commands import CommandRunner, NodeAccess
+from data_layer.cache.errors import translate
+from data_layer.cache.freshness import Prover
 from data_layer.cache.keys import Namespace
 from data_layer.cache.near import NearCopy
 from data_layer.cache.wire.connection import Connection
-from data_layer.concurrency import Backoff, cancel_and_wait, is_set_within
+from data_layer.concurrency import Backoff, cancel_and_wait
 from data_layer.errors import CacheError, CacheUnavailableError
 from data_layer.observability.log import get_log
 
@@ -66,10 +70,9 @@ class FailoverGuard:
 
 
 TRUST_SECONDS = 0.9
-_QUESTION_SECONDS = 0.2
 _SHORTEST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
-_SHORT_OUTAGE_SECONDS = 1.2
+_SHORT_OUTAGE_SECONDS = 1.0
 _START_SECONDS = 5.0
 
 log = get_log(__name__)
@@ -85,6 +88,8 @@ class Tracking:
         self._guard = guard
         self._opened = monotonic()
         self._proven: float | None = None
+        self._prover: Prover | None = None
+        self._is_proved_late = False
         self._known: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
         self._names: frozenset[str] = frozenset()
@@ -102,6 +107,22 @@ class Tracking:
         """Close the connections."""
         task, self._task = self._task, None
         await cancel_and_wait(task)
+
+    async def renew_trust(self) -> bool:
+        """Prove that the near copy is fresh, once for all who wait, and report whether it answers.
+
+        A proof is waited for half a second. Where that did not help, nobody waits again until one has come in time.
+        """
+        for _ in range(2):  # What was asked before the loop stood still is answered too late.
+            prover = self._prover
+            if prover is None or self._is_proved_late or not self._near.is_filled:
+                return self._near.is_answering
+            if not await prover.prove():
+                break
+            if self._near.is_answering:
+                return True
+        self._is_proved_late = True
+        return False
 
     async def wait_for_change(self, key: bytes, seconds: float) -> None:
         """Return when the key was changed, or after the time; without a connection only after the time."""
@@ -167,24 +188,26 @@ class Tracking:
                 await connection.run("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", self._namespace.start)
             self._names = frozenset(primary.name for primary in primaries)
             self._note_changes(self._watched)
-            await self._ask_again_and_again(connections)
+            self._prover = Prover(connections, self._note_proof)
+            self._prover.ask()
+            await self._is_broken.wait()
+            for connection in connections:
+                if connection.reason is not None:
+                    raise translate(connection.reason, connection.name)
         finally:
+            if self._prover is not None:
+                self._prover.close()
+                self._prover = None
             for connection in connections:
                 connection.close()
 
-    async def _ask_again_and_again(self, connections: list[Connection]) -> None:
-        proven: float | None = None
-        while not self._is_broken.is_set():
-            asked = monotonic()
-            await asyncio.gather(*(connection.run("HELLO") for connection in connections))
-            if proven is None:  # The second question follows the first one at once.
-                proven = asked
-                continue
-            if not self._is_broken.is_set() and not self._guard.is_on:
-                self._near.turn_on()
-                self._near.trusted_until = proven + TRUST_SECONDS
-            self._proven, proven = proven, asked
-            await is_set_within(self._is_broken, _QUESTION_SECONDS)
+    def _note_proof(self, moment: float) -> None:
+        self._proven = moment
+        if not self._is_broken.is_set() and not self._guard.is_on:
+            self._near.turn_on()
+            self._near.trusted_until = moment + TRUST_SECONDS
+        if self._near.is_answering:
+            self._is_proved_late = False
 
     def _note_push(self, message: list[Any]) -> None:
         if message[0] != b"invalidate":

@@ -162,6 +162,23 @@ class Connection(asyncio.Protocol):
             self._marks.append((number, mark))
         return mark
 
+    def ask_role(self, confirmed: Callable[[], None]) -> None:
+        """Ask whether the server is a primary, in this turn of the event loop, and call this as soon as it says so.
+
+        Neither has to wait for a task, so a busy loop delays each of them by one turn at most. The connection ends if
+        the server is no primary or does not say.
+        """
+        if self._reason is not None or self._transport is None:
+            return
+        self._write()
+        self._waiting.append(cast("asyncio.Future[Any]", _RoleQuestion(partial(self._note_confirmation, confirmed))))
+        if self._unwritten:  # Held back; it must not overtake them.
+            self._unwritten.append(_HELLO)
+            self._unwritten_size += len(_HELLO)
+        else:
+            self._note_write(has_callers=True)
+            self._transport.write(_HELLO)
+
     async def has_room(self) -> None:
         """Wait until the connection is not full, or is closed."""
         await self._room.wait()
@@ -324,6 +341,14 @@ class Connection(asyncio.Protocol):
         elif self._is_holding and not self._role_questions:
             self._is_holding = False
             self._write()
+
+    def _note_confirmation(self, confirmed: Callable[[], None], answer: Any) -> None:
+        if self._reason is not None:
+            return
+        if isinstance(answer, dict) and answer.get(b"role") == b"master":
+            confirmed()
+        else:
+            self._break(ConnectionDemoted("the server does not say that it is a primary"))
 
     def _miss_proof(self, *, is_last: bool = False) -> None:
         """Give up a silent connection to which nothing but questions was written; else its time limit decides."""
