@@ -513,7 +513,7 @@ class PermissionProblemError(ProblemError):
 
 
 class NotFoundProblemError(ProblemError):
-    """There is no such thing for this person (404)."""
+    """It does not exist, or this person may not see it (404)."""
 
     code = "problem_not_found"
 
@@ -769,7 +769,7 @@ class StorageRefusedError(StorageUnavailableError):
 
 
 class StorageFullError(StorageError):
-    """There is no room left for the file. Nothing of it was kept."""
+    """The storage is full. Nothing of the file was kept."""
 
     code = "storage_full"
 

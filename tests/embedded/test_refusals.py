@@ -98,7 +98,7 @@ async def test_data_of_another_major_version(folder: Path) -> None:
 
 async def test_a_data_folder_that_holds_something_else(folder: Path) -> None:
     (folder / "postgresql" / "PG_VERSION").rename(folder / "postgresql" / "precious.txt")
-    assert "is no data folder of PostgreSQL" in await refusal(postgresql_only(folder))
+    assert "is not a data folder of PostgreSQL" in await refusal(postgresql_only(folder))
     assert (folder / "postgresql" / "precious.txt").read_text(encoding="ascii") == f"{binaries.POSTGRESQL_MAJOR}\n"
 
 

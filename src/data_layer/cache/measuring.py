@@ -57,7 +57,7 @@ def measure_process(parts: OpenCache, codec: Codec) -> ProcessStatistics:
 async def probe(runner: CommandRunner, namespace: Namespace) -> None:
     """Ask every server for a write that changes nothing, because the key is absent.
 
-    A server that is full, read-only, loading, or without the replicas that it must have, refuses it nevertheless.
+    A server that is full, read-only, loading, or without the replicas that it must have, refuses it all the same.
 
     Raises:
         CacheError: or the subclass that says why one of them does not take it.

@@ -22,7 +22,7 @@ def main() -> None:
     """Entry point of ``data-layer``."""
     _open_missing_streams()
     output = _Output(sys.stdout.fileno(), "w", closefd=False)
-    # A terminal that cannot show a character is no reason to fail.
+    # A terminal that cannot show a character must not make a command fail.
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(output), sys.stdout.encoding, "backslashreplace", line_buffering=output.isatty()
     )

@@ -113,10 +113,10 @@ class _Lines:
 def _print_summary(report: Examination) -> None:
     counts = report.counts
     console.print()
-    told = [f"{counts[Outcome.FAILED]} failed", counted(counts[Outcome.WARNING], "warning")]
+    figures = [f"{counts[Outcome.FAILED]} failed", counted(counts[Outcome.WARNING], "warning")]
     if counts[Outcome.SKIPPED]:
-        told.append(f"{counts[Outcome.SKIPPED]} skipped")
-    say(f"{', '.join(told)}, {counts[Outcome.OK]} ok", style=_STYLES[report.outcome])
+        figures.append(f"{counts[Outcome.SKIPPED]} skipped")
+    say(f"{', '.join(figures)}, {counts[Outcome.OK]} ok", style=_STYLES[report.outcome])
 
 
 class _DaemonThreads(ThreadPoolExecutor):

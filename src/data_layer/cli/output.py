@@ -30,7 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 
 FAILED = 1
 
-# In a pipe or a file there is no edge at which a line would have to break.
+# A pipe or a file has no edge at which a line would have to break.
 _WIDTH_WITHOUT_TERMINAL = 10_000
 # Characters without a shape that belong into words of some languages, and into some emoji.
 _JOINERS = "\u200c\u200d"

@@ -115,7 +115,7 @@ class Language:
         return _NONE if share is None else str(format_percent(share, "#,##0.#%", locale=self.locale))
 
     def money(self, amount: Decimal, currency: str) -> str:
-        """An amount: cents from one unit on, else as many places as tell something."""
+        """An amount: cents from one unit on, else as many places as matter."""
         if amount == 0 or abs(amount) >= 1:
             return str(format_currency(amount, currency, locale=self.locale))
         pattern = self.locale.currency_formats["standard"].pattern.replace("0.00", "0.00##")

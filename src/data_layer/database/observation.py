@@ -45,7 +45,7 @@ class DatabaseObserver(Protocol):
     """
 
     def statements_ended(self, names: Sequence[str], seconds: float, error: str | None) -> None:
-        """Statements were answered that had travelled together, mostly one; the time is that of the round trip."""
+        """Statements that were sent together, mostly one, were answered; the time is that of the round trip."""
 
     def connection_awaited(self, seconds: float, error: str | None) -> None:
         """A connection was had from the pool, or could not be had."""

@@ -87,7 +87,7 @@ class Replicas:
         self._watch: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Begin to watch. A replica that cannot be reached is no reason to fail."""
+        """Begin to watch. A replica that cannot be reached does not make this fail."""
         for replica in self._replicas:
             replica.database.prepare()
         if self._replicas:

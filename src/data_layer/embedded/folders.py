@@ -197,7 +197,7 @@ def listen(folder: Path) -> tuple[socket.socket, Path]:
     of fixed name, owned by this account, among the temporary ones.
 
     Raises:
-        EmbeddedServerError: there is no place for sockets.
+        EmbeddedServerError: no folder can hold the sockets.
     """
     problems = []
     for place in (folder / "run", *_temporary_places(folder)):

@@ -191,7 +191,7 @@ class PostgresqlServer(Server):
             found = (self.data_folder / "PG_VERSION").read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             raise EmbeddedServerError(
-                f"{self.data_folder} is no data folder of PostgreSQL (PG_VERSION is missing) and is not empty; "
+                f"{self.data_folder} is not a data folder of PostgreSQL (PG_VERSION is missing) and is not empty; "
                 "put the missing files back, or move it away: the next start makes an empty one."
             ) from None
         if found != str(POSTGRESQL_MAJOR):

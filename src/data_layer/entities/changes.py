@@ -17,7 +17,7 @@ MASK = "***"
 """Stands for a secret: that it changed is recorded, its value is not."""
 
 LONGEST_VALUE = 1000
-"""Longer texts are cut in the trail, in characters: it says what changed, and is no second copy of the table."""
+"""Longer texts are cut in the trail, in characters: it records what changed, and does not copy the table."""
 _SEPARATORS = re.compile(r"[\W_]+")
 _SECRET = re.compile(
     "passw|passphrase|pwd|secret|token|authorization|cookie|apikey|accesskey|privatekey|credential|signature|jwt"

@@ -10,7 +10,7 @@ the storage is away or slow        the page is stored after seven seconds withou
                                    how many are missing
 an image is damaged                the same
 this process is to end             it finishes what it has begun
-the caller gives up                the page is stored nevertheless
+the caller gives up                the page is stored all the same
 =================================  ====================================================================================
 """
 

@@ -24,9 +24,9 @@ log = get_log(__name__)
 
 _REMEMBERED_SECONDS = 600
 _ASKED_SECONDS = 3.0
-"""For how long the database is asked who may generate."""
+"""How long the database may take to say who may generate."""
 _ENTITLEMENT_SECONDS = 8.0
-"""In which that is answered, or refused: their back end waits for little longer."""
+"""Within which that is answered or refused: their back end does not wait much longer."""
 _MOST_DELETED = 1000
 _FEEDBACK_TYPE = "application/json"
 _NAMESPACE = UUID("6d3a1c52-3f43-4a0e-9a53-0f8f6d4a7a11")

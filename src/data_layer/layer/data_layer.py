@@ -84,7 +84,7 @@ class DataLayer:
     async def open(self) -> Self:
         """Start and connect everything. Harmless when it is open.
 
-        A cache that cannot be reached is no reason to fail: the database holds the truth.
+        A cache that cannot be reached does not make this fail: the database holds the truth.
 
         Raises:
             SchemaMismatchError: when the tables are not those of this version; the message names the command to run.

@@ -70,7 +70,7 @@ def require_direct_address(settings: DatabaseSettings) -> None:
     """Refuse to migrate through PgBouncer.
 
     Raises:
-        ConfigurationError: when there is no other way.
+        ConfigurationError: when nothing else is possible.
     """
     if settings.db_pgbouncer and settings.db_direct_url is None:
         raise ConfigurationError("DB_DIRECT_URL must be set: migrations cannot go through PgBouncer (DB_PGBOUNCER)")

@@ -31,7 +31,7 @@ class Log:
         self._log(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """What went wrong and was coped with."""
+        """What went wrong and was handled."""
         self._log(logging.WARNING, event, fields)
 
     def error(self, event: str, *, exc_info: BaseException | None = None, **fields: Any) -> None:

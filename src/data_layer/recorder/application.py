@@ -60,7 +60,7 @@ _NO_PAGE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPS
 _NOT_LOGGED_IN = "Log in first: reload this page."
 _READING = frozenset({"GET", "HEAD"})
 KNOWN_SECONDS = 8.0
-"""In which it is known who sends a request, or else the request is refused."""
+"""Within which the sender of a request is identified, or the request is refused."""
 _PROBES = frozenset({"/livez", "/readyz"})
 """Nobody's: they are answered whatever the database does."""
 

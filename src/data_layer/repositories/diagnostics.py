@@ -107,11 +107,11 @@ async def read_identity(database: Database) -> Identity:
     A pooler such as PgBouncer gives its clients process numbers that it invents, and so gives itself away.
     """
     async with driver_connection(database) as connection:
-        told, is_encrypted = connection.info.backend_pid, connection.pgconn.ssl_in_use
+        announced, is_encrypted = connection.info.backend_pid, connection.pgconn.ssl_in_use
         cursor = await connection.execute(_IDENTITY.encode(), prepare=False)
         row = await cursor.fetchone()
     process, started_at, name, is_standby = row  # type: ignore[misc]  # the statement always has a row
-    return Identity(process, started_at, name, is_standby, process != told, is_encrypted)
+    return Identity(process, started_at, name, is_standby, process != announced, is_encrypted)
 
 
 async def read_timeouts(database: Database) -> dict[str, dict[str, Any]]:

@@ -262,7 +262,7 @@ class Repository(AppendRepository[E]):
             if not column.info.get("counter"):
                 raise InvalidValueError(f"{name} is not a counter of {self._table}", field=name)
         changes: dict[str, Any] = {name: column + amount for name, column in columns.items()}
-        # Counting is no change of the content, so the time of the last change stays.
+        # Counting does not change the content, so the time of the last change stays.
         if "updated_at" in inspect(self.entity).column_attrs:
             changes["updated_at"] = self._column("updated_at")
         statement = update(self.entity).where(self.entity.id == entity_id).values(changes).returning(*columns.values())

@@ -138,7 +138,7 @@ class UserRepository(Repository[User]):
         await self._session.change(statement)
 
     async def record_login(self, user: User, *, ip_address: str | None, user_agent: str | None) -> None:
-        """Count a login that succeeded; the failures before it are forgotten. That is no change of the account."""
+        """Count a login that succeeded; the failures before it are forgotten. The account itself does not change."""
         self._invalidate(*account_keys(user.id))
         columns = (User.login_count, User.failed_login_count, User.last_login_at, User.locked_until)
         statement = (

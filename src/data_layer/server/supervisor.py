@@ -77,7 +77,7 @@ class Supervisor:
 
         Raises:
             StoppedBeforeReady: it was asked to stop while the first worker was still starting.
-            ConfigurationError: there is no place for the private folder.
+            ConfigurationError: the private folder cannot be made anywhere.
             WorkerFailedError: the first worker could not start.
             EmbeddedServerError: the embedded servers could not.
         """
@@ -163,7 +163,7 @@ class Supervisor:
         self._workers[number] = worker
         log.info("worker_started", number=number, pid=worker.pid)
         if self._stop.asked.is_set():
-            worker.tell("stop")
+            worker.send("stop")
         watch = asyncio.create_task(self._kill_when_it_hangs(worker))
         handing_over = asyncio.create_task(self._hand_over(worker))
         try:
@@ -206,7 +206,7 @@ class Supervisor:
 
     def _tell_all(self, word: str) -> None:
         for worker in self._workers.values():
-            worker.tell(word)
+            worker.send(word)
 
     @contextmanager
     def _forwarding_signals(self) -> Iterator[None]:

@@ -103,7 +103,7 @@ class Worker:
                 elif "asks" in report:
                     await before_serving()
                     self._may_serve = True
-                    self.tell("serve")
+                    self.send("serve")
                 elif "alive" in report:
                     self._answered.set()
                 else:
@@ -119,7 +119,7 @@ class Worker:
         await self.ready.wait()
         while True:
             self._answered.clear()
-            self.tell("alive")
+            self.send("alive")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._answered.wait(), limit)
             if not self._answered.is_set():
@@ -141,7 +141,7 @@ class Worker:
         """Whether it has closed everything in order."""
         return self._process.returncode == 0
 
-    def tell(self, word: str) -> None:
+    def send(self, word: str) -> None:
         """Say ``serve``, ``stop``, ``force`` or ``alive``, if it is there to hear it."""
         if not self._writer.is_closing():
             self._writer.write(word.encode() + b"\n")

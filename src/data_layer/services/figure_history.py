@@ -52,7 +52,7 @@ class FigureHistory:
 
     Args:
         statistics: gathers them.
-        transactions: where it is asked who may read them.
+        transactions: checks in them who may read the figures.
         cache: where the samples are.
     """
 

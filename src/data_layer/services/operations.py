@@ -35,7 +35,7 @@ class OperationService:
     """What ``data-layer doctor``, ``db current`` and ``logs level`` do, for administrators.
 
     Args:
-        transactions: where it is asked who may.
+        transactions: checks in them who may do this.
         schema: where the tables stand.
         examine: has the doctor look at everything, and passes on each finding.
         levels: what operators have changed.

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from data_layer.services.view_counts import ViewCounts
 
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-"""What is kept: images that a browser only ever shows."""
+"""What is kept: images that a browser shows and never runs."""
 
 
 @checks_arguments

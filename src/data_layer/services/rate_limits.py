@@ -10,8 +10,8 @@ error is bounded: together they let through at most a sixteenth of the limit mor
 | Redis cannot be used | each process counts for itself; what it counted meanwhile is not shared later |
 | there are too many identities | the one that was seen first is forgotten, and begins with what Redis knows of it |
 
-Windows are fixed and begin at a moment that the identity decides, so that not all callers come back at once. Someone
-who sends everything around the end of a window sends twice the limit in a short time.
+Windows are fixed and begin at a moment that the identity decides, so that not all callers come back at once. A caller
+that sends everything around the end of a window sends twice the limit in a short time.
 """
 
 from __future__ import annotations

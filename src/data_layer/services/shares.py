@@ -140,7 +140,7 @@ class ShareService:
             return True
 
     async def open(self, token: str) -> SharedPage:
-        """Return what a link shows, and count the view. The token is all that is needed, so there is no actor.
+        """Return what a link shows, and count the view. The token is all that is needed, so no actor is.
 
         Nothing is disclosed but the page. An unknown token, a share that was revoked or has expired, a project that is
         archived or deleted, and an owner whose account is not active make no difference.

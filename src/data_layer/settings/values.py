@@ -61,7 +61,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def _check_origin(value: str) -> str:
-    """An origin as browsers write it: in small letters, without the port that goes without saying."""
+    """An origin as browsers write it: in small letters, without the default port."""
     try:
         parts = urlsplit(value)
         host, port = parts.hostname or "", parts.port

@@ -38,7 +38,7 @@ def _tell(line: str) -> None:
             _watchers[own] = _start_watcher()
             atexit.register(_dismiss, own)
         pipe = _watchers[own].stdin
-        # A watcher that was killed itself is no reason for a test to fail.
+        # A watcher that was itself killed must not make a test fail.
         with suppress(BrokenPipeError):
             if pipe is not None:
                 pipe.write(f"{line}\n".encode())

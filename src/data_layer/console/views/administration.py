@@ -1,4 +1,4 @@
-"""Administration: people, the audit trail, usage of everybody, the health of everything. The services say who may."""
+"""Administration: people, the audit trail, everybody's usage, the health of everything. The services decide who may."""
 
 from __future__ import annotations
 
@@ -357,7 +357,7 @@ class DoctorReport:
 
 @pages.get("/doctor", takes_long=True)
 async def examine(call: PageCall) -> Response:
-    """What the doctor finds; the page shows what he is looking at until he is done."""
+    """What the doctor finds; the page shows what is being checked until all is done."""
     language = call.language
 
     async def look(note: Note) -> DoctorReport:

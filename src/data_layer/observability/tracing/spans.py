@@ -148,7 +148,7 @@ class StatementSpans:
         self._attributes = {"db.system.name": "postgresql", "db.namespace": database}
 
     def statements_ended(self, names: Sequence[str], seconds: float, error: str | None) -> None:
-        """One span for each round trip, named after the statements that travelled together."""
+        """One span for each round trip, named after the statements that were sent together."""
         name = ", ".join(dict.fromkeys(names))
         attributes: dict[str, Any] = self._attributes | {"db.query.summary": name}
         if len(names) == 1:
@@ -174,7 +174,7 @@ class CommandSpans:
         self._spans = spans
 
     def __call__(self, name: str, size: int, seconds: float, error: str | None) -> None:
-        """One span for each command, or for those that travelled together."""
+        """One span for each command, or for those that were sent together."""
         attributes: dict[str, Any] = {"db.system.name": "redis", "db.operation.name": name}
         if size > 1:
             attributes["db.operation.batch.size"] = size

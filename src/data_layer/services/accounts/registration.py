@@ -299,6 +299,6 @@ class Registration:
 
 
 async def _insert(tx: UnitOfWork, user: User) -> None:
-    """Alone, so that a taken address, which is no surprise, fails before other statements are under way."""
+    """Send it alone, so that an address that is taken fails before other statements are sent."""
     tx.add(user)
     await tx.flush()

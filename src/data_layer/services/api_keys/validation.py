@@ -52,7 +52,7 @@ class ApiKeyValidator:
 
     The same journal that vouches for copies of sessions vouches for those of keys: a trigger writes the id of a key
     that changes, and the id of a user whose role or status does. So a key that is revoked, also by hand in SQL, is
-    refused everywhere within two seconds. There is no copy in Redis: each process reads a key once.
+    refused everywhere within two seconds. Redis holds no copy: each process reads a key once.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ class AuditBuffer:
         self._task = asyncio.create_task(self._run(), name="audit-buffer")
 
     def add(self, row: Row) -> None:
-        """Take an entry. It neither waits nor fails; what there is no room for is counted as lost."""
+        """Take an entry. It neither waits nor fails; an entry that does not fit is counted as lost."""
         self._counts["recorded"] += 1
         if self._is_closed or len(self._rows) + len(self._in_flight) >= self._capacity:
             self._counts["lost"] += 1
@@ -279,7 +279,7 @@ class SpillFolder:
         self._limit = limit
 
     def keep(self, name: str, lines: Sequence[bytes]) -> bool:
-        """Store entries; ``False`` when there is no room for them under the limit.
+        """Store entries; ``False`` when they do not fit under the limit.
 
         Args:
             name: sorts by time, such as the id of the first entry.

@@ -423,7 +423,7 @@ def _judge_clients(name: str, info: Info) -> CheckResult:
 
 
 async def judge_tracking(inspection: CacheInspection) -> list[CheckResult]:
-    """Whether it reports what others change, without which there is no copy in the process."""
+    """Whether it reports what others change, without which the process keeps no copy."""
     results = [
         ok("%(name)s reports what changes", name=name)
         if reason is None

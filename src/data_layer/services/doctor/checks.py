@@ -278,7 +278,7 @@ async def _reach(host: str, port: int, setting: str, seconds: float) -> CheckRes
 
 
 def some_suffice(results: Sequence[CheckResult]) -> list[CheckResult]:
-    """Of servers that stand in for each other one that does not answer is no failure yet."""
+    """One silent server is not a failure yet where servers stand in for each other."""
     if all(result.outcome is Outcome.FAILED for result in results):
         return list(results)
     return [replace(one, outcome=Outcome.WARNING) if one.outcome is Outcome.FAILED else one for one in results]

@@ -35,7 +35,7 @@ from data_layer.storage.threads import FileThreads
 from data_layer.storage.validation import Inspector, canonical_type, clean_file_name, content_disposition, receive
 
 SHOWN_INLINE = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-"""What a browser only ever shows; everything else is to be saved, because it may be hostile."""
+"""What a browser shows and never runs; everything else is offered as a download, because it may be hostile."""
 
 _PAGE = 200
 

@@ -41,7 +41,7 @@ class IssuerCalls:
         """Return the JSON object at an address.
 
         Raises:
-            IssuerUnavailableError: there is no answer in time, or the issuer says that it cannot answer now.
+            IssuerUnavailableError: no answer came in time, or the issuer says that it cannot answer now.
             IssuerError: the answer is anything else than an object.
         """
         return self._expect_object(url, *await self._get(url, bearer))

@@ -42,7 +42,7 @@ def read_keys(document: dict[str, Any], host: str) -> Sequence[PublicKey]:
     """Read a key set; keys that sign nothing, or of a kind that is not known, are left out (RFC 7517, 5).
 
     Raises:
-        IssuerError: there is no key that can be used.
+        IssuerError: none of the keys can be used.
     """
     listed = document.get("keys")
     found = [_read_key(one) for one in listed[:_MOST_KEYS]] if isinstance(listed, list) else []

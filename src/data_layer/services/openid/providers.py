@@ -388,7 +388,7 @@ class CodeExchange:
 
         Raises:
             InvalidLoginError: the code was used before, is old, or is of another login.
-            IssuerError: there is no answer that can be used.
+            IssuerError: none of the answers can be used.
         """
         form = {
             "grant_type": "authorization_code",

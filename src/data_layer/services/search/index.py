@@ -63,7 +63,7 @@ class _Pace:
         self._next = _FIRST_BATCH
 
     def begin(self) -> int:
-        """The size of the batch that begins now; none where there is no time for one."""
+        """The size of the batch that begins now; None when the time is up."""
         self._begun = monotonic()
         return self._next
 

@@ -1,9 +1,9 @@
 """How texts are divided into words: the same way when they are indexed, looked for and highlighted.
 
 PostgreSQL's own parser takes parts of a text for addresses, paths and tags, lower-cases by the locale of the database
-and knows no words in scripts that are written without blanks. So it only ever sees what comes from here: words in lower
-case with blanks between them. In scripts without blanks each character is a word; several in a row are looked for in
-that order.
+and knows no words in scripts that are written without blanks. So it gets nothing but what comes from here: words in
+lower case with blanks between them. In scripts without blanks each character is a word; several in a row are looked for
+in that order.
 """
 
 from __future__ import annotations

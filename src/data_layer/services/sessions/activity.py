@@ -65,7 +65,7 @@ class Activity:
                 self._flusher.wake()
 
     def note_session(self, session: ActiveSession, now: float) -> None:
-        """Count a request in a session of which there is no copy."""
+        """Count a request in a session without a copy here."""
         self.note(NearCopy(session, now), now)
 
     def start(self) -> None:

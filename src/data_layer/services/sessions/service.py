@@ -49,7 +49,7 @@ class SessionService:
     A session lives for SESSION_TTL after its last use, and for SESSION_MAX_AGE at most. However it ends, in whatever
     process or by SQL, it is refused everywhere within two seconds (``watermark`` says why). Without Redis everything
     works, and nobody is logged out. Without the database a session is accepted for up to 1.5 seconds more, and then
-    nobody knows: ``validate`` raises DatabaseError, which is no reason to log anybody out.
+    nobody knows: ``validate`` raises DatabaseError, which must not log anybody out.
 
     Args:
         transactions: where sessions are kept; those that end any are forgotten in the copies after the commit.

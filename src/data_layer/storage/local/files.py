@@ -65,7 +65,7 @@ class Draft:
         return self._size
 
     def store(self, content: bytes | HashedBytes) -> None:
-        """Write, publish and let go of a file that is at hand as a whole."""
+        """Write, publish and close a file whose whole content is in memory."""
         try:
             self.open()
             if isinstance(content, HashedBytes):

@@ -96,7 +96,7 @@ class ObjectStorage(ABC):
     async def initialize(self) -> None:
         """Connect, and see that the bucket or container is there and may be listed.
 
-        A server that cannot be reached is no reason to fail: it may come back, and `check` reports it.
+        A server that cannot be reached does not make this fail: it may come back, and `check` reports it.
 
         Raises:
             StoragePermissionError: the credentials are refused.

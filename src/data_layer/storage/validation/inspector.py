@@ -161,7 +161,7 @@ def _check_pdf(file: ReceivedFile) -> None:
     """Accept a PDF that ends with its end mark.
 
     Raises:
-        CorruptFileError: there is no such mark near the end.
+        CorruptFileError: no such mark stands near the end.
         PolyglotFileError: more than white space follows it.
     """
     tail = file.read_part(max(0, file.size - _PDF_TAIL), _PDF_TAIL)
@@ -176,7 +176,7 @@ def _check_zip(file: ReceivedFile) -> None:
     """Accept a ZIP archive whose directory ends where the file ends.
 
     Raises:
-        CorruptFileError: there is no end of a directory near the end.
+        CorruptFileError: no directory ends near the end.
         PolyglotFileError: bytes follow it.
     """
     start = max(0, file.size - _ZIP_TAIL)
